@@ -1,0 +1,1 @@
+"""The language front end: source text -> syntax tree -> typed, checked spec."""

@@ -1,0 +1,117 @@
+"""Units and dimension-checked numbers.
+
+A dimension is a tuple of exponents over (second, byte, FLOP, token); everything else is a plain count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Dim = tuple[int, int, int, int]
+
+SCALAR: Dim = (0, 0, 0, 0)
+TIME: Dim = (1, 0, 0, 0)
+BYTES: Dim = (0, 1, 0, 0)
+FLOPS: Dim = (0, 0, 1, 0)
+TOKENS: Dim = (0, 0, 0, 1)
+BYTE_RATE: Dim = (-1, 1, 0, 0)
+FLOP_RATE: Dim = (-1, 0, 1, 0)
+TOKEN_RATE: Dim = (-1, 0, 0, 1)
+
+_PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+
+def _table() -> dict[str, tuple[float, Dim]]:
+    units: dict[str, tuple[float, Dim]] = {"%": (0.01, SCALAR), "k": (1e3, SCALAR), "M": (1e6, SCALAR)}
+    units |= {"s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME)}
+    units |= {"tok": (1.0, TOKENS), "tok/s": (1.0, TOKEN_RATE), "tok/ms": (1e3, TOKEN_RATE)}
+    for prefix, scale in (_PREFIX | _BINARY).items():
+        units[f"{prefix}B"] = (scale, BYTES)
+        units[f"{prefix}B/s"] = (scale, BYTE_RATE)
+        units[f"{prefix}bit"] = (scale / 8, BYTES)
+        units[f"{prefix}bit/s"] = (scale / 8, BYTE_RATE)
+        units[f"{prefix}B/tok"] = (scale, (0, 1, 0, -1))
+    for prefix, scale in _PREFIX.items():
+        units[f"{prefix}FLOP"] = (scale, FLOPS)
+        units[f"{prefix}FLOP/s"] = (scale, FLOP_RATE)
+        units[f"{prefix}FLOP/tok"] = (scale, (0, 0, 1, -1))
+    return units
+
+
+UNITS: dict[str, tuple[float, Dim]] = _table()
+"""Unit as written -> (factor to SI base units, dimension)."""
+
+_BASE = ("s", "B", "FLOP", "tok")
+
+
+def dim_name(dim: Dim) -> str:
+    """A dimension in words: `B/s`, `tok`, or `a plain number`."""
+    if dim == SCALAR:
+        return "a plain number"
+    up = [b if e == 1 else f"{b}^{e}" for b, e in zip(_BASE, dim, strict=True) if e > 0]
+    down = [b if e == -1 else f"{b}^{-e}" for b, e in zip(_BASE, dim, strict=True) if e < 0]
+    return ("*".join(up) or "1") + ("/" + "/".join(down) if down else "")
+
+
+class DimensionError(ValueError):
+    """Two quantities of different dimension met in `+`, `-` or a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number in SI base units with its dimension."""
+
+    value: float
+    dim: Dim = SCALAR
+
+    def __add__(self, other: Quantity) -> Quantity:
+        self._same(other, "+")
+        return Quantity(self.value + other.value, self.dim)
+
+    def __sub__(self, other: Quantity) -> Quantity:
+        self._same(other, "-")
+        return Quantity(self.value - other.value, self.dim)
+
+    def __mul__(self, other: Quantity) -> Quantity:
+        return Quantity(self.value * other.value, _combine(self.dim, other.dim, 1))
+
+    def __truediv__(self, other: Quantity) -> Quantity:
+        return Quantity(self.value / other.value, _combine(self.dim, other.dim, -1))
+
+    def __neg__(self) -> Quantity:
+        return Quantity(-self.value, self.dim)
+
+    def _same(self, other: Quantity, op: str) -> None:
+        if self.dim != other.dim:
+            raise DimensionError(f"`{op}` needs equal units: {dim_name(self.dim)} against {dim_name(other.dim)}")
+
+
+def _combine(a: Dim, b: Dim, sign: int) -> Dim:
+    return (a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3])
+
+
+_DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
+    TIME: ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
+    BYTES: ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    BYTE_RATE: ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
+    FLOPS: ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP")),
+    FLOP_RATE: ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
+    TOKEN_RATE: ((1e3, "tok/ms"), (1.0, "tok/s")),
+    TOKENS: ((1.0, "tok"),),
+}
+
+
+def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
+    """A quantity for people: `5.369 GB`, `83.2 tok/ms`, `0.0098 s` as `9.8 ms`."""
+    for factor, unit in _DISPLAY.get(dim, ()):
+        if abs(value) >= factor or factor == _DISPLAY[dim][-1][0]:
+            return f"{value / factor:.{digits}g} {unit}"
+    if dim != SCALAR:
+        return f"{value:.{digits}g} {dim_name(dim)}"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{int(value)}"
+    for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.{digits}g}{suffix if suffix != 'B' else 'e9'}"
+    return f"{value:.{digits}g}"

@@ -1,0 +1,181 @@
+"""The spec level: typed records, every name resolved, every unit checked, all in SI base units.
+
+Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostics and never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .lang.ast import BlockDef, Comparison, Expr
+from .lang.source import Span
+from .lang.units import Quantity
+
+AttrValue = Quantity | str | bool
+
+DTYPE_BYTES: dict[str, float] = {
+    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
+    "int4": 0.5, "fp4": 0.5,
+}  # fmt: skip
+"""Bytes an element, block scales included (nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Per GPU and direction."""
+
+    bandwidth_Bps: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A pool of equal GPUs. `compute_flops` maps dtype -> peak FLOP/s; key "default" serves the rest."""
+
+    name: str
+    gpus: int
+    per_node: int
+    compute_flops: Mapping[str, float]
+    mfu: float
+    memory_B: float
+    hbm_Bps: float
+    mbu: float
+    launch_s: float
+    reserve_B: float
+    node: Link
+    cluster: Link
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def peak_flops(self, dtype: str) -> float:
+        """Datasheet peak for a dtype, FLOP/s."""
+        return self.compute_flops.get(dtype, self.compute_flops["default"])
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """`repeat` alike layers, each a sequence of block names."""
+
+    name: str
+    repeat: int
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`attributes` are flat dotted names (`hidden`, `attention.heads`, `experts.top_k`), counts as Quantity.
+
+    `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
+    `weight_dtypes` maps a block name to the dtype of its weights; absent: `weight_dtype`.
+    `params_stated` is the `params =` fact of the spec, a number to check and never to use.
+    """
+
+    name: str
+    dtype: str
+    weight_dtype: str
+    kv_dtype: str
+    weight_dtypes: Mapping[str, str]
+    attributes: Mapping[str, AttrValue]
+    stack: tuple[Layer, ...]
+    blocks: Mapping[tuple[str, str | None], BlockDef] = field(repr=False)
+    params_stated: float | None = None
+    spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """An integer attribute by dotted name; KeyError when absent and no default."""
+        value = self.attributes.get(name)
+        if isinstance(value, Quantity):
+            return int(value.value)
+        if default is None:
+            raise KeyError(name)
+        return default
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers: every stack entry but the first and the last (embedding and head)."""
+        return sum(layer.repeat for layer in self.stack[1:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How tokens choose experts: kind `uniform`, or `zipf` with exponent `s`."""
+
+    kind: str = "uniform"
+    s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`sequences` in the whole batch of a phase, each of `prompt` tokens, generating `output` tokens."""
+
+    sequences: int
+    prompt: int
+    output: int
+    routing: Routing = Routing()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Degrees of one side of a folded strategy, outermost first: (("dp", 8), ("sp", 1), ("tp", 4))."""
+
+    degrees: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them."""
+
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    sp: int = 1
+    tp: int = 1
+    replicas: int = 1
+    attention: Fold | None = None
+    experts: Fold | None = None
+    order: tuple[str, ...] = ("pp", "dp", "ep", "sp", "tp")
+    place: Expr | None = None
+    microbatches: int = 1
+    layers_per_stage: tuple[int, ...] | None = None
+    sequence_parallel: bool = False
+    sp_method: str = "allgather"  # allgather | ring | ulysses
+    redundant: int = 0
+    overlap: str = "none"  # none | two_batch
+    shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`kind` is prefill or decode; `context` the KV length that a decode step attends to (tokens)."""
+
+    name: str
+    kind: str
+    gpus: tuple[int, ...]
+    context: int
+    strategy: Strategy
+    constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
+    span: Span | None = field(default=None, compare=False, repr=False)
+    spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One `require`: judged by the last pass. `constants` holds the `let`s and params that it may name."""
+
+    label: str
+    text: str
+    test: Comparison
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    hardware: Hardware
+    model: Model
+    workload: Workload
+    phases: tuple[Phase, ...]
+    requirements: tuple[Requirement, ...]
+    constants: Mapping[str, AttrValue]  # params (after --set) and lets
+    params: Mapping[str, tuple[AttrValue, ...]]  # param -> its domain, for search
