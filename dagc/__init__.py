@@ -1,0 +1,32 @@
+"""dagc: a compiler for parallel execution graphs of Mixture-of-Experts models.
+
+    plan = dagc.compile("examples/plan_a.moe")
+    plan.phases["prefill"].time_s, plan.passed, plan.to_json()
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .driver import compile as compile
+    from .driver import compile_text as compile_text
+    from .lang.diagnostics import SpecError as SpecError
+    from .plan import Plan as Plan
+
+__version__ = "0.1.0"
+
+_here = Path(__file__).resolve().parent
+if not (_here / "passes").is_dir() and (_here.parent / "passes").is_dir():
+    __path__.append(str(_here.parent))  # a bare checkout: `passes` and `grammar` stand beside the package
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load on first use: importing dagc alone stays cheap."""
+    from importlib import import_module
+
+    home = {"compile": ".driver", "compile_text": ".driver", "Plan": ".plan", "SpecError": ".lang.diagnostics"}
+    if name not in home:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home[name], __name__), name)

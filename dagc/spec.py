@@ -8,18 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .ir.graph import DTYPE_BYTES as DTYPE_BYTES
 from .lang.ast import BlockDef, Comparison, Expr
 from .lang.source import Span
 from .lang.units import Quantity
 
 AttrValue = Quantity | str | bool
-
-DTYPE_BYTES: dict[str, float] = {
-    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
-    "int4": 0.5, "fp4": 0.5,
-}  # fmt: skip
-"""Bytes an element, block scales included (nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Link:

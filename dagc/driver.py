@@ -1,0 +1,306 @@
+"""The driver: spec in, compiled plan out. Runs the passes in order and the verifier after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .ir.graph import COLLECTIVES, Graph
+from .ir.ops import flops
+from .ir.result import CollectiveTotal, PhaseResult, Schedule, Sensitivity
+from .ir.unit import Unit
+from .ir.verify import verify, verify_placement, verify_schedule
+from .lang.diagnostics import Collector
+from .lang.source import Source
+from .lang.units import BYTES, SCALAR, show
+from .plan import Plan, SharedPool
+from .spec import Hardware, Phase, Spec
+
+
+def load(source: Source, out: Collector, settings: Mapping[str, str] | None = None, base_dir: Path | None = None) -> Spec:
+    """Parse and elaborate a source. Raises SpecError with every diagnostic found."""
+    from .lang.elaborate import elaborate
+    from .lang.parse import parse
+
+    file = parse(source, out)
+    return elaborate(file, out, settings=settings or {}, base_dir=base_dir)
+
+
+def compile(spec_file: str | Path, *, settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None) -> Plan:
+    """Compile a `.moe` file (`-`: standard input). Raises SpecError when the spec is wrong."""
+    from .lang.parse import read_source
+
+    source = read_source(str(spec_file))
+    base = None if str(spec_file) == "-" else Path(spec_file).resolve().parent
+    return compile_source(source, settings=settings, phases=phases, base_dir=base)
+
+
+def compile_text(text: str, *, name: str = "<text>", settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None) -> Plan:
+    """Compile spec text."""
+    return compile_source(Source(name, text), settings=settings, phases=phases)
+
+
+def compile_source(
+    source: Source,
+    *,
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+    base_dir: Path | None = None,
+    out: Collector | None = None,
+) -> Plan:
+    out = Collector() if out is None else out
+    spec = load(source, out, settings, base_dir)
+    return compile_spec(spec, out, phases)
+
+
+def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None) -> Plan:
+    """Compile every phase (or those named), then judge memory of shared GPUs and the requirements."""
+    from .lang.diagnostics import SpecError, did_you_mean
+    from .passes import require
+
+    known = [p.name for p in spec.phases]
+    for name in phases or ():
+        if name not in known:
+            near = did_you_mean(name, known)
+            out.add("E02", f"unknown phase `{name}`", help=(f"did you mean `{near}`?",) if near else ())
+    out.check()
+    results: dict[str, PhaseResult] = {}
+    units: dict[str, Unit] = {}
+    errors = 0
+    for phase in spec.phases:
+        if phases and phase.name not in phases:
+            continue
+        unit = Unit(spec, phase, out)
+        try:
+            results[phase.name] = compile_phase(unit)
+            units[phase.name] = unit
+        except SpecError:
+            errors += 1  # go on: every phase's errors belong in one run
+    out.check()
+    params = count_parameters(next(iter(results.values())).graph)
+    check_stated(spec, params[0], out)
+    pools = shared_pools(results, units, out)
+    out.check()
+    verdicts = require.run(spec, results, params, out)
+    out.check()
+    return Plan(spec, results, units, verdicts, params, pools, tuple(out.items))
+
+
+def lower(unit: Unit) -> Iterator[tuple[str, Graph]]:
+    """Run the graph passes one by one, yielding (pass name, graph after it), each verified."""
+    from .passes import GRAPH_PASSES
+
+    graph: Graph | None = None
+    for step in GRAPH_PASSES:
+        graph = step.run(graph, unit)  # type: ignore[arg-type]
+        verify(graph)
+        yield step.name, graph
+
+
+def compile_phase(unit: Unit) -> PhaseResult:
+    from .passes import cost, memory, schedule
+
+    graph: Graph | None = None
+    for _, after in lower(unit):
+        graph = after
+    assert graph is not None
+    verify_placement(unit.placed)
+    costs = cost.run(graph, unit)
+    need = memory.run(graph, costs, unit)
+    memory.check(need, graph, unit)
+    unit.out.check()
+    plan = schedule.run(graph, costs, unit)
+    verify_schedule(graph, plan)
+    floor = schedule.run(graph, costs, unit, floor=True)
+    per_pass = pass_tokens(graph, unit.spec)
+    total = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments) * graph.microbatches * graph.lanes
+    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
+    return PhaseResult(
+        graph=graph,
+        costs=costs,
+        floor=floor,
+        schedule=plan,
+        memory=need,
+        collectives=collective_totals(graph, unit, costs),
+        gpus=tuple(unit.placed.ids.ravel().tolist()),
+        flops_per_token=total / per_pass,
+        utilization=total / (plan.period_s * peak) if plan.period_s else 0.0,
+        throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
+        per_node=unit.spec.hardware.per_node,
+        bound_by=bound_shares(plan),
+    )
+
+
+def pass_tokens(graph: Graph, spec: Spec) -> float:
+    """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
+    each = spec.workload.prompt if graph.kind == "prefill" else 1
+    return float(spec.workload.sequences * each)
+
+
+def bound_shares(plan: Schedule) -> dict[str, float]:
+    """Share of the critical path by what bounds it."""
+    total = sum(step.time_s for step in plan.path) or 1.0
+    shares: dict[str, float] = {}
+    for step in plan.path:
+        shares[step.bound] = shares.get(step.bound, 0.0) + step.time_s / total
+    return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
+
+
+def collective_totals(graph: Graph, unit: Unit, costs: object) -> tuple[CollectiveTotal, ...]:
+    """Collectives by (kind, group, payload): calls along one pipeline path in one pass of all micro-batches."""
+    from .ir.result import Costs
+
+    assert isinstance(costs, Costs)
+    mesh = graph.the_mesh
+    passes = graph.microbatches * graph.lanes
+    totals: dict[tuple[str, tuple[str, ...], float], CollectiveTotal] = {}
+
+    def add(kind: str, axes: tuple[str, ...], size: int, count: int, payload: float, wire: float, time: float) -> None:
+        key = (kind, axes, payload)
+        old = totals.get(key, CollectiveTotal(kind, axes, size, 0, payload, 0.0, 0.0))
+        totals[key] = replace(old, count=old.count + count, wire_B=old.wire_B + wire, time_s=old.time_s + time)
+
+    for segment in graph.segments:
+        for op in segment.ops:
+            if op.kind not in COLLECTIVES:
+                continue
+            cost = costs.ops[segment.name, op.name]
+            calls = segment.repeat * passes
+            steps = int(op.attr("steps", 1) or 1)
+            add(op.kind, mesh.label(op.axes), mesh.size(op.axes), calls * steps, cost.payload_B, cost.wire_B * calls, float(cost.time_s.max()) * calls)
+    if mesh.stages > 1:
+        edge = costs.transfer
+        hops = (mesh.stages - 1) * passes
+        for kind, wire in (("send", edge.payload_B * hops), ("recv", 0.0)):
+            add(kind, ("pp",), 2, hops, edge.payload_B, wire, edge.time_s * hops)
+    return tuple(totals.values())
+
+
+def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
+    """What +10% of each rate, or 1 us less link latency, would buy in the phase's time."""
+    machine = unit.spec.hardware
+    faster = {k: v * 1.1 for k, v in machine.compute_flops.items()}
+    node, cluster = machine.node, machine.cluster
+    variants: dict[str, Hardware] = {
+        "+10% compute": replace(machine, compute_flops=faster),
+        "+10% HBM bandwidth": replace(machine, hbm_Bps=machine.hbm_Bps * 1.1),
+        "+10% node link": replace(machine, node=replace(node, bandwidth_Bps=node.bandwidth_Bps * 1.1)),
+        "+10% cluster link": replace(machine, cluster=replace(cluster, bandwidth_Bps=cluster.bandwidth_Bps * 1.1)),
+        "-1 us link latency": replace(
+            machine,
+            node=replace(node, latency_s=max(0.0, node.latency_s - 1e-6)),
+            cluster=replace(cluster, latency_s=max(0.0, cluster.latency_s - 1e-6)),
+        ),
+        "-1 us kernel launch": replace(machine, launch_s=max(0.0, machine.launch_s - 1e-6)),
+    }
+    from .passes import cost, schedule
+
+    out = []
+    for name, variant in variants.items():
+        changed = schedule.run(result.graph, cost.run(result.graph, unit, variant), unit)
+        out.append(Sensitivity(name, changed.period_s / result.time_s - 1.0))
+    return tuple(out)
+
+
+def count_parameters(graph: Graph) -> tuple[float, float]:
+    """(total, active a token): routed experts count top_k of their number in the second."""
+    total = active = 0.0
+    for segment in graph.segments:
+        for weight in segment.weights:
+            size = segment.count(weight.dims) * segment.repeat
+            total += size
+            share = segment.sizes["choice"] / segment.sizes["expert"] if weight.scope == "experts" else 1.0
+            active += size * share
+    return total, active
+
+
+def check_stated(spec: Spec, derived: float, out: Collector) -> None:
+    """A stated parameter count is checked, never used."""
+    stated = spec.model.params_stated
+    if stated is None or abs(stated - derived) <= 0.05 * derived:
+        return
+    ratio = max(stated / derived, derived / stated)
+    out.add(
+        "W06",
+        f"`params` says {show(stated, SCALAR)}, the model has {show(derived, SCALAR)}: {ratio:.1f}x {'less' if derived < stated else 'more'}",
+        spec.model.spans.get("params", spec.model.span),
+        "stated here",
+        because=("every figure uses the parameters counted from the blocks",),
+    )
+
+
+def shared_pools(results: Mapping[str, PhaseResult], units: Mapping[str, Unit], out: Collector) -> tuple[SharedPool, ...]:
+    """Phases on the same GPUs: weights once if they lie alike on every shared GPU, else once a phase."""
+    pools = []
+    names = list(results)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            common = set(results[a].gpus) & set(results[b].gpus)
+            if not common:
+                continue
+            pool = _pool(results[a], results[b], len(common))
+            pools.append(pool)
+            if not pool.weights_shared:
+                out.add(
+                    "W06",
+                    f"`{a}` and `{b}` share {len(common)} GPUs but shard weights differently: both copies are held",
+                    units[b].phase.span,
+                    because=(pool.sum_text,),
+                    help=("equal pp, ep, tp and placement in both phases keep one copy",),
+                )
+            if pool.peak_B > pool.capacity_B:
+                out.add("E04", f"`{a}` and `{b}` do not fit together on the GPUs they share", units[b].phase.span, because=(pool.sum_text,))
+    return tuple(pools)
+
+
+def _pool(a: PhaseResult, b: PhaseResult, gpus: int) -> SharedPool:
+    alike = _weights_alike(a, b)
+    wa, wb = a.memory.worst, b.memory.worst
+    weights = max(wa.weights_B, wb.weights_B) if alike else wa.weights_B + wb.weights_B
+    kv = max(wa.kv_cache_B, wb.kv_cache_B)
+    work = max(wa.activations_B + wa.buffers_B, wb.activations_B + wb.buffers_B)
+    peak = weights + kv + work + wa.reserve_B
+    text = (
+        f"weights {show(weights, BYTES)} ({'once' if alike else 'both copies'}) + KV cache {show(kv, BYTES)} + "
+        f"work {show(work, BYTES)} + reserve {show(wa.reserve_B, BYTES)} = {show(peak, BYTES)} of {show(a.memory.capacity_B, BYTES)}"
+    )
+    return SharedPool((a.name, b.name), gpus, alike, peak, a.memory.capacity_B, text)
+
+
+def _weights_alike(a: PhaseResult, b: PhaseResult) -> bool:
+    """The same weight shards on the same GPUs."""
+    mesh_a, mesh_b = a.graph.the_mesh, b.graph.the_mesh
+    if mesh_a.stages != mesh_b.stages or set(a.gpus) != set(b.gpus):
+        return False
+    if mesh_a.atoms != mesh_b.atoms or a.gpus != b.gpus:
+        return False
+    for left, right in zip(a.graph.segments, b.graph.segments, strict=True):
+        layouts = {w.name: w.sharding for w in right.weights}
+        if any(layouts.get(w.name) != w.sharding for w in left.weights):
+            return False
+    return [s.layers for s in a.graph.stages] == [s.layers for s in b.graph.stages]
+
+
+def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str] | None = None) -> str:
+    """Textual IR of the phases after a pass (default: the last)."""
+    from .ir.text import print_graph
+
+    parts = []
+    for phase in spec.phases:
+        if phases and phase.name not in phases:
+            continue
+        graph: Graph | None = None
+        for name, step in lower(Unit(spec, phase, out)):
+            graph = step
+            if name == after:
+                break
+        assert graph is not None
+        parts.append(print_graph(graph))
+    return "\n".join(parts)
+
+
+
+

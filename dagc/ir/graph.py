@@ -1,0 +1,180 @@
+"""Graphs of ops on named-dimension tensors, folded: a segment is one layer standing for `repeat` alike ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+from .mesh import Mesh
+from .sharding import Axes, Sharding
+
+Attr = str | int | float | bool
+Loops = tuple[tuple[str, Axes], ...]
+
+DTYPE_BYTES: dict[str, float] = {
+    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
+    "fp4": 0.5, "int4": 0.5, "int32": 4, "int64": 8,
+}  # fmt: skip
+"""Bytes an element, block scales included (nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter tensor. `scope` is "experts" for routed experts, else "dense"."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    scope: str = "dense"
+    sharding: Sharding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op; its result carries its name. Weights are inputs whose name starts with `@`.
+
+    `loops` is what the strategy passes annotate: dimension -> mesh axes over which the op's iteration space
+    is split. `axes` is the group of a collective. `sharding` is the result's layout, set by reshard.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    dims: tuple[str, ...]
+    dtype: str
+    block: str = ""
+    scope: str = "dense"
+    attrs: tuple[tuple[str, Attr], ...] = ()
+    loops: Loops = ()
+    axes: Axes = ()
+    sharding: Sharding | None = None
+
+    def attr(self, name: str, default: Attr | None = None) -> Attr | None:
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        return default
+
+    def loop(self, dim: str) -> Axes:
+        """Axes that split a loop dimension; empty when none do."""
+        for name, axes in self.loops:
+            if name == dim:
+                return axes
+        return ()
+
+    def annotate(self, dim: str, axes: Axes) -> Op:
+        """The op with `dim` split over `axes` (replacing what was said of that dim)."""
+        kept = tuple((d, a) for d, a in self.loops if d != dim)
+        return replace(self, loops=(*kept, (dim, axes)) if axes else kept)
+
+    @property
+    def is_collective(self) -> bool:
+        return self.kind in COLLECTIVES
+
+    @property
+    def stream(self) -> str:
+        return "comm" if self.is_collective or self.kind in ("send", "recv") else "compute"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A layer of the stack. `sizes`: dimension -> size; a key `experts:expert` overrides it in that scope."""
+
+    name: str
+    repeat: int
+    input: str
+    input_dims: tuple[str, ...]
+    input_dtype: str
+    ops: tuple[Op, ...]
+    output: str
+    weights: tuple[Weight, ...]
+    sizes: Mapping[str, float]
+    entry: Sharding | None = None  # layout of the input, set by reshard
+
+    def size(self, dim: str, scope: str = "dense") -> float:
+        return self.sizes.get(f"{scope}:{dim}", self.sizes[dim]) if scope != "dense" else self.sizes[dim]
+
+    def count(self, dims: tuple[str, ...], scope: str = "dense") -> float:
+        """Elements of a tensor."""
+        return prod(self.size(d, scope) for d in dims)
+
+    @cached_property
+    def by_name(self) -> dict[str, Op]:
+        return {op.name: op for op in self.ops}
+
+    @cached_property
+    def weight(self) -> dict[str, Weight]:
+        return {w.name: w for w in self.weights}
+
+    def dims_of(self, name: str) -> tuple[str, ...]:
+        """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""
+        if name.startswith("@"):
+            return self.weight[name].dims
+        return self.input_dims if name == self.input else self.by_name[name].dims
+
+    def dtype_of(self, name: str) -> str:
+        if name.startswith("@"):
+            return self.weight[name].dtype
+        return self.input_dtype if name == self.input else self.by_name[name].dtype
+
+    def sharding_of(self, name: str) -> Sharding | None:
+        if name.startswith("@"):
+            return self.weight[name].sharding
+        return self.entry if name == self.input else self.by_name[name].sharding
+
+    def scope_of(self, name: str) -> str:
+        if name.startswith("@"):
+            return self.weight[name].scope
+        return "dense" if name == self.input else self.by_name[name].scope
+
+    def users(self, name: str) -> Iterator[Op]:
+        return (op for op in self.ops if name in op.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Layers of one pipeline stage: (segment name, how many of it), in order."""
+
+    index: int
+    layers: tuple[tuple[str, int], ...]
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One phase. `level` is model, annotated, sharded or placed. `lanes` is 2 under two-batch overlap.
+
+    `sizes["batch"]` of a segment counts the sequences of one lane of one micro-batch.
+    """
+
+    phase: str
+    kind: str  # prefill | decode
+    level: str
+    segments: tuple[Segment, ...]
+    microbatches: int = 1
+    lanes: int = 1
+    mesh: Mesh | None = None
+    stages: tuple[Stage, ...] = ()
+    _index: dict[str, Segment] = field(default_factory=dict, compare=False, repr=False)
+
+    def segment(self, name: str) -> Segment:
+        if not self._index:
+            self._index.update({s.name: s for s in self.segments})
+        return self._index[name]
+
+    @property
+    def the_mesh(self) -> Mesh:
+        assert self.mesh is not None, "the mesh pass has not run"
+        return self.mesh
+
+    def map_ops(self, change: Callable[[Segment, Op], Op], level: str) -> Graph:
+        """The graph with every op replaced by `change(segment, op)`."""
+        segments = tuple(
+            replace(s, ops=tuple(change(s, op) for op in s.ops)) for s in self.segments
+        )
+        return replace(self, segments=segments, level=level, _index={})
+

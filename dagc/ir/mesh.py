@@ -1,0 +1,144 @@
+"""The device mesh of one phase: the GPUs of a stage factored into axes, and which GPU sits where.
+
+Attention and experts may factor the same GPUs differently, so the mesh is made of *atoms*: the common
+refinement of both factorisations. A logical axis (`tp`, `ep`) is an ordered tuple of atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import gcd, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sharding import Axes
+
+
+class MeshError(ValueError):
+    """The two factorisations of a stage have no common refinement."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
+    `degrees`: logical name -> degree, ones included."""
+
+    atoms: tuple[tuple[str, int], ...]
+    axes: Mapping[str, Axes]
+    degrees: Mapping[str, int]
+    stages: int = 1
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        return dict(self.atoms)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Atom -> its position among the mesh dimensions."""
+        return {name: i for i, (name, _) in enumerate(self.atoms)}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(size for _, size in self.atoms)
+
+    def size(self, axes: Axes) -> int:
+        """Ranks in a group over `axes`."""
+        return prod(self.sizes[a] for a in axes)
+
+    def of(self, name: str) -> Axes:
+        """Atoms of a logical axis; empty when its degree is one."""
+        return self.axes.get(name, ())
+
+    def sort(self, axes: Sequence[str]) -> Axes:
+        """The axes in mesh order, outermost first."""
+        return tuple(sorted(axes, key=self.index.__getitem__))
+
+    def label(self, axes: Axes) -> tuple[str, ...]:
+        """Logical names that cover a set of atoms exactly, or the atoms themselves where none do."""
+        wanted = set(axes)
+        for name, atoms in self.axes.items():
+            if atoms and set(atoms) == wanted:
+                return (name,)
+        names: list[str] = []
+        for name, atoms in self.axes.items():
+            if atoms and set(atoms) <= wanted:
+                names.append(name)
+                wanted -= set(atoms)
+        return (*names, *self.sort(sorted(wanted)))
+
+
+def refine(sides: Sequence[Sequence[tuple[str, int]]], cuts: Mapping[str, Sequence[int]]) -> Mesh:
+    """Common refinement of several factorisations of one set of GPUs (each a list of (axis, degree),
+    outermost first). `cuts`: axis of the first side -> extra sizes of its *outer* part to cut at.
+
+    Raises MeshError when two boundaries do not nest.
+    """
+    edges: set[int] = set()
+    for side in sides:
+        inner = 1
+        for name, size in reversed(side):
+            if side is sides[0]:
+                edges |= {inner * (size // outer) for outer in cuts.get(name, ()) if size % outer == 0}
+            inner *= size
+            edges.add(inner)
+    bounds = sorted(edges | {1})
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        if high % low:
+            raise MeshError(f"{low} does not divide {high}")
+    pieces = list(zip(bounds, bounds[1:], strict=False))  # innermost first: [low, high)
+    owner = [_owner(sides[0], low) for low, _ in pieces]
+    names: list[str] = []
+    for i, name in enumerate(owner):
+        alike = owner.count(name)
+        names.append(name if alike == 1 else f"{name}.{owner[:i].count(name)}")
+    axes: dict[str, Axes] = {}
+    for side in sides:
+        for name, _ in side:
+            mine = [n for n, (low, _) in zip(names, pieces, strict=True) if _owner(side, low) == name]
+            axes[name] = tuple(reversed(mine))
+    atoms = tuple((n, high // low) for n, (low, high) in zip(names, pieces, strict=True))[::-1]
+    degrees = {name: size for side in sides for name, size in side}
+    return Mesh(atoms, axes, degrees)
+
+
+def _owner(side: Sequence[tuple[str, int]], stride: int) -> str:
+    """The axis of a factorisation that holds the mesh dimension starting at `stride`."""
+    inner = 1
+    for name, size in reversed(side):
+        if inner <= stride < inner * size:
+            return name
+        inner *= size
+    raise MeshError(f"no axis at stride {stride}")
+
+
+def head_cuts(degree: int, sizes: Sequence[int]) -> list[int]:
+    """Where to cut a tensor-parallel axis so that dimensions smaller than it can take a part of it."""
+    parts = {gcd(degree, size) for size in sizes}
+    return sorted(p for p in parts if 1 < p < degree)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """GPU id of every rank: `ids` has shape (stages, *mesh.shape)."""
+
+    mesh: Mesh
+    ids: NDArray[np.int64]
+    per_node: int
+    _groups: dict[Axes, NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
+
+    def groups(self, axes: Axes) -> NDArray[np.int64]:
+        """GPU ids of every group over `axes`: shape (groups, group size); stages are in the group axis."""
+        key = self.mesh.sort(axes)
+        if key not in self._groups:
+            position = [1 + self.mesh.index[a] for a in key]
+            moved = np.moveaxis(self.ids, position, range(self.ids.ndim - len(position), self.ids.ndim))
+            self._groups[key] = moved.reshape(-1, self.mesh.size(key))
+        return self._groups[key]
+
+    def stage(self, index: int) -> NDArray[np.int64]:
+        """GPU ids of a stage, shape mesh.shape."""
+        out: NDArray[np.int64] = self.ids[index]
+        return out

@@ -1,0 +1,121 @@
+"""The cheapest chain of single moves between two shardings: Dijkstra over the sharding state.
+
+A state is (ordered axes per dim, pending axes). A move is a slice (free), an all-gather, a reduce-scatter, an
+all-to-all, an all-reduce or a permute, over one axis or a product of axes, each priced as itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import prod
+
+from .mesh import Mesh
+from .sharding import Axes, Move, Sharding
+
+Price = Callable[[str, float, Axes], float]
+"""(kind, payload bytes of the local input buffer, group axes) -> seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Global sizes of a tensor. `ragged` dims (slots) split into unequal parts, so divisibility is not asked."""
+
+    sizes: tuple[float, ...]
+    element_B: float
+    ragged: tuple[bool, ...]
+
+    def local_bytes(self, sharding: Sharding, mesh: Mesh) -> float:
+        parts = prod(mesh.size(axes) for axes in sharding.dims)
+        return prod(self.sizes) / parts * self.element_B
+
+    def splits(self, dim: int, parts: int) -> bool:
+        return self.ragged[dim] or self.sizes[dim] % parts == 0
+
+
+class NoRoute(ValueError):
+    """No chain of moves leads from one layout to the other."""
+
+
+def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price: Price) -> list[Move]:
+    """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves."""
+    if source == target:
+        return []
+    order = 0
+    queue: list[tuple[float, int, int, Sharding, tuple[Move, ...]]] = [(0.0, 0, order, source, ())]
+    done: set[Sharding] = set()
+    while queue:
+        cost, steps, _, state, chain = heapq.heappop(queue)
+        if state == target:
+            return list(chain)
+        if state in done:
+            continue
+        done.add(state)
+        payload = shape.local_bytes(state, mesh)
+        for move in _moves(state, target, shape, mesh):
+            if move.result in done:
+                continue
+            order += 1
+            step = 0.0 if move.kind == "slice" else price(move.kind, payload, move.axes)
+            heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
+    raise NoRoute(f"{source} -> {target}")
+
+
+def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+    pending = tuple(a for a in state.partial if a not in target.partial)
+    yield from _reductions(state, pending, shape, mesh)
+    for dim, axes in enumerate(state.dims):
+        yield from _slices(state, target, dim, shape, mesh)
+        keep = _common(axes, target.dims[dim])
+        for count in range(1, len(axes) - keep + 1):
+            stay, moved = axes[:-count], axes[-count:]
+            yield Move("all_gather", moved, state.with_dim(dim, stay), source_dim=dim)
+            for other, held in enumerate(state.dims):
+                joined = (*held, *moved)
+                if other != dim and shape.splits(other, mesh.size(joined)):
+                    result = state.with_dim(dim, stay).with_dim(other, joined)
+                    yield Move("all_to_all", moved, result, dim, other)
+    if not pending and state.dims != target.dims and _rearranged(state, target, mesh):
+        changed = [a for s, t in zip(state.dims, target.dims, strict=True) if s != t for a in (*s, *t)]
+        yield Move("permute", mesh.sort(tuple(dict.fromkeys(changed))), replace(state, dims=target.dims))
+
+
+def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+    for count in range(1, len(pending) + 1):
+        for axes in combinations(pending, count):
+            reduced = state.resolved(axes)
+            yield Move("all_reduce", axes, reduced)
+            if state.reduce != "sum":
+                continue
+            for dim, held in enumerate(state.dims):
+                joined = (*held, *axes)
+                if shape.splits(dim, mesh.size(joined)):
+                    yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
+
+
+def _slices(state: Sharding, target: Sharding, dim: int, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+    """Only towards the target: a rank keeps its part of what it holds whole."""
+    have, want = state.dims[dim], target.dims[dim]
+    if len(have) < len(want) and want[: len(have)] == have:
+        axis = want[len(have)]
+        joined = (*have, axis)
+        if axis not in state.used and shape.splits(dim, mesh.size(joined)):
+            yield Move("slice", (axis,), state.with_dim(dim, joined), target_dim=dim)
+
+
+def _common(have: Axes, want: Axes) -> int:
+    """Length of the common major prefix: those axes need not move."""
+    count = 0
+    while count < min(len(have), len(want)) and have[count] == want[count]:
+        count += 1
+    return count
+
+
+def _rearranged(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
+    """The same axes in other places with equal local shapes: one permute of the whole local tensor."""
+    have = sorted(a for axes in state.dims for a in axes)
+    want = sorted(a for axes in target.dims for a in axes)
+    alike = all(mesh.size(s) == mesh.size(t) for s, t in zip(state.dims, target.dims, strict=True))
+    return have == want and alike and state.partial == target.partial

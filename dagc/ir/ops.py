@@ -1,0 +1,209 @@
+"""The op set: for each kind its loops, its FLOPs, which inputs it is linear in, and how a sharded iteration
+space maps onto the layouts of its operands. Everything that a pass asks of an op is answered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from .graph import DTYPE_BYTES, Op, Segment
+from .mesh import Mesh
+from .sharding import Axes, Sharding
+
+
+def _no_flops(segment: Segment, op: Op) -> float:
+    return 0.0
+
+
+def _contract_flops(segment: Segment, op: Op) -> float:
+    """2 FLOPs a multiply-add over the whole iteration space; a pure product counts one."""
+    dims = loop_dims(segment, op)
+    total = prod(segment.size(d, op.scope) for d in dims)
+    return total * (2.0 if len(dims) > len(op.dims) else 1.0)
+
+
+def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
+    def flops(segment: Segment, op: Op) -> float:
+        return per_element * segment.count(op.dims, op.scope)
+
+    return flops
+
+
+def query_key_pairs(segment: Segment, op: Op) -> float:
+    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise."""
+    queries, context = segment.size("seq"), segment.size("context")
+    if op.attr("causal", True) and queries == context:
+        return queries * (queries + 1) / 2
+    return queries * context
+
+
+def _attend_flops(segment: Segment, op: Op) -> float:
+    """2 FLOPs a multiply-add: scores over every query width, then values: 2 B H (d_qk + d_v) pairs."""
+    qs, _, _ = attend_operands(op)
+    heads = [d for d in op.dims if d not in ("batch", "seq")][:-1]
+    width = segment.size(op.dims[-1])
+    for q in qs:
+        width += segment.size(segment.dims_of(q)[-1])
+    lead = prod(segment.size(d) for d in heads) * segment.size("batch")
+    return 2.0 * lead * width * query_key_pairs(segment, op)
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """`linear`: input positions through which a pending sum may pass. `fused`: no kernel of its own.
+    `local`: costs no memory traffic (a view)."""
+
+    kind: str
+    flops: Callable[[Segment, Op], float] = _no_flops
+    linear: tuple[int, ...] = ()
+    fused: bool = False
+    local: bool = False
+    uses_tensor_cores: bool = False
+
+
+OPS: dict[str, OpDef] = {
+    d.kind: d
+    for d in (
+        OpDef("contract", _contract_flops, linear=(0, 1), uses_tensor_cores=True),
+        OpDef("multiply", _elementwise_flops(1.0), linear=(0, 1), fused=True),
+        OpDef("add", _elementwise_flops(1.0), linear=(0, 1), fused=True),
+        OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True),
+        OpDef("rms_norm", _elementwise_flops(4.0)),
+        OpDef("layer_norm", _elementwise_flops(6.0)),
+        OpDef("silu", _elementwise_flops(4.0), fused=True),
+        OpDef("gelu", _elementwise_flops(8.0), fused=True),
+        OpDef("relu", _elementwise_flops(1.0), fused=True),
+        OpDef("sigmoid", _elementwise_flops(3.0), fused=True),
+        OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
+        OpDef("cache", fused=True),
+        OpDef("attend", _attend_flops, uses_tensor_cores=True),
+        OpDef("route", _elementwise_flops(0.0)),
+        OpDef("dispatch", linear=(0,)),
+        OpDef("combine", _elementwise_flops(2.0), linear=(0,)),
+        OpDef("lookup", linear=(1,)),
+        OpDef("last", linear=(0,), fused=True),
+        OpDef("argmax"),
+        OpDef("slice", linear=(0,), fused=True, local=True),
+    )
+}
+"""Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
+
+
+def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
+    pairs = int(op.attr("pairs", 1) or 1)
+    return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[-1]
+
+
+def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
+    """The iteration space: result dims first, then the dims that only inputs have."""
+    dims = list(op.dims)
+    for name in op.inputs:
+        dims.extend(d for d in segment.dims_of(name) if d not in dims)
+    return tuple(dims)
+
+
+def flops(segment: Segment, op: Op) -> float:
+    """FLOPs of one execution over all ranks, replicated work counted once."""
+    return 0.0 if op.kind not in OPS else OPS[op.kind].flops(segment, op)
+
+
+def loop_axes(op: Op) -> Axes:
+    """Every axis that splits the iteration space."""
+    return tuple(a for _, axes in op.loops for a in axes)
+
+
+def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """FLOPs of one rank (ranks are equal but for expert load)."""
+    return flops(segment, op) / mesh.size(tuple(set(loop_axes(op))))
+
+
+def input_layout(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    """Layout that an op needs of an input, from its annotated loops."""
+    dims = segment.dims_of(name)
+    if op.kind == "combine" and name == op.inputs[0]:
+        return _slots_at_home(op, dims)
+    if op.kind == "combine" or op.kind == "dispatch":
+        return tuple(op.loop(d) if d in ("batch", "seq") else () for d in dims)
+    if op.kind == "cache":
+        # A decode step appends its one token on whichever rank holds the tail of the context.
+        seq = op.loop("context") if segment.size("seq") == segment.size("context") else ()
+        return tuple(seq if d == "seq" else op.loop(d) for d in dims)
+    ring = str(op.attr("ring", "") or "")
+    if ring and "context" in dims:
+        return tuple(tuple(ring.split("+")) if d == "context" else op.loop(d) for d in dims)
+    return tuple(op.loop(d) for d in dims)
+
+
+def _slots_at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
+    """Layout of routed tokens on the ranks that own the tokens: before dispatch's exchange, after combine's.
+
+    The exchange axes stand minor in `slot`, so that one all_to_all moves them to `expert` and back.
+    """
+    home = tuple(str(op.attr("exchange", "") or "").split("+")) if op.attr("exchange") else ()
+    stay = tuple(a for a in op.loop("expert") if a not in home)
+    return tuple(stay if d == "expert" else (*op.loop("slot"), *home) if d == "slot" else () for d in dims)
+
+
+def result_layout(segment: Segment, op: Op) -> Sharding:
+    """Layout of the result as the op leaves it, with the reductions that its split loops leave pending."""
+    if op.kind == "dispatch":
+        return Sharding(_slots_at_home(op, op.dims))
+    dims = tuple(op.loop(d) for d in op.dims)
+    if op.kind == "combine":
+        exchanged = str(op.attr("exchange", "") or "").split("+")
+        return Sharding(dims, tuple(a for a in op.loop("expert") if a not in exchanged))
+    if op.kind == "cache":
+        return Sharding(dims)
+    summed = tuple(a for d in loop_dims(segment, op) if d not in op.dims for a in op.loop(d))
+    reduce = {"attend": "softmax", "argmax": "max"}.get(op.kind, "sum")
+    return Sharding(dims, summed, reduce if summed else "sum")
+
+
+def local_count(segment: Segment, dims: tuple[str, ...], layout: tuple[Axes, ...], mesh: Mesh, scope: str) -> float:
+    """Elements that one rank holds."""
+    total = 1.0
+    for dim, axes in zip(dims, layout, strict=True):
+        total *= segment.size(dim, scope) / mesh.size(axes)
+    return total
+
+
+def local_bytes(segment: Segment, name: str, layout: tuple[Axes, ...], mesh: Mesh) -> float:
+    """Bytes that one rank holds of a value or weight, in the given layout."""
+    count = local_count(segment, segment.dims_of(name), layout, mesh, segment.scope_of(name))
+    return count * DTYPE_BYTES[segment.dtype_of(name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes one rank moves to and from its memory for one op; expert weights apart, since only hit ones are read."""
+
+    activations_B: float
+    weights_B: float
+    expert_weights_B: float
+
+
+def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
+    """Every distinct operand read once and the result written once. A cache append touches the new tokens only."""
+    if op.kind not in OPS or OPS[op.kind].local:
+        return Traffic(0.0, 0.0, 0.0)
+    acts = weights = experts = 0.0
+    for name in dict.fromkeys(op.inputs):
+        size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
+        if not name.startswith("@"):
+            acts += size
+        elif op.kind == "lookup":
+            acts += _result_bytes(segment, op, mesh)  # only the rows that are looked up
+        elif segment.weight[name].scope == "experts":
+            experts += size
+        else:
+            weights += size
+    acts += acts if op.kind == "cache" else _result_bytes(segment, op, mesh)
+    return Traffic(acts, weights, experts)
+
+
+def _result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    layout = result_layout(segment, op).dims
+    return local_count(segment, op.dims, layout, mesh, op.scope) * DTYPE_BYTES[op.dtype]

@@ -1,0 +1,55 @@
+"""Shardings of named-dimension tensors and the single moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+Axes = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How one tensor lies on the mesh.
+
+    `dims`: per tensor dimension the ordered mesh axes that split it, major first. `partial`: axes over
+    which the value is a pending reduction; `reduce` names it: sum, max, or softmax (the merge of
+    attention computed over pieces of the context).
+    """
+
+    dims: tuple[Axes, ...]
+    partial: Axes = ()
+    reduce: str = "sum"
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Every axis that splits a dimension or carries a pending reduction."""
+        return frozenset(a for axes in self.dims for a in axes) | frozenset(self.partial)
+
+    def with_dim(self, index: int, axes: Axes) -> Sharding:
+        return replace(self, dims=(*self.dims[:index], axes, *self.dims[index + 1 :]))
+
+    def resolved(self, axes: Axes | None = None) -> Sharding:
+        """The same layout with the pending reduction over `axes` (all when None) done."""
+        left = () if axes is None else tuple(a for a in self.partial if a not in axes)
+        return replace(self, partial=left, reduce=self.reduce if left else "sum")
+
+
+def show(names: tuple[str, ...], sharding: Sharding) -> str:
+    """`[batch/dp.ep, seq/sp, hidden] partial(tp)`"""
+    inside = ", ".join(n + "".join(f"/{a}" for a in axes) for n, axes in zip(names, sharding.dims, strict=True))
+    text = f"[{inside}]"
+    if sharding.partial:
+        kind = "" if sharding.reduce == "sum" else f"{sharding.reduce}: "
+        text += f" partial({kind}{', '.join(sharding.partial)})"
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply."""
+
+    kind: str  # slice | all_gather | reduce_scatter | all_to_all | all_reduce | permute
+    axes: Axes
+    result: Sharding
+    source_dim: int = -1
+    target_dim: int = -1

@@ -1,0 +1,237 @@
+"""The textual IR: every graph level prints, and reads back equal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .graph import Attr, Graph, Loops, Op, Segment, Stage, Weight
+from .mesh import Mesh
+from .sharding import Axes, Sharding
+
+
+def print_graph(graph: Graph) -> str:
+    """The graph as text; `parse_graph` reads it back equal."""
+    lines = [f"graph {graph.phase} {graph.kind} {graph.level} microbatches={graph.microbatches} lanes={graph.lanes}"]
+    if graph.mesh is not None:
+        lines += _mesh_lines(graph.mesh)
+    for stage in graph.stages:
+        layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
+        gpus = f" gpus {_ranges(stage.gpus)}" if stage.gpus else ""
+        lines.append(f"stage {stage.index} {{ {layers} }}{gpus}")
+    for segment in graph.segments:
+        lines += ["", *_segment_lines(segment)]
+    return "\n".join(lines) + "\n"
+
+
+def _mesh_lines(mesh: Mesh) -> list[str]:
+    atoms = ", ".join(f"{name}={size}" for name, size in mesh.atoms)
+    axes = ", ".join(f"{name}={mesh.degrees.get(name, 1)}:{_axes(atoms)}" for name, atoms in mesh.axes.items())
+    extra = ", ".join(f"{n}={d}" for n, d in mesh.degrees.items() if n not in mesh.axes)
+    return [f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]"]
+
+
+def _segment_lines(segment: Segment) -> list[str]:
+    entry = "" if segment.entry is None else f" {_layout(segment.input_dims, segment.entry)}"
+    entry = entry or f" [{', '.join(segment.input_dims)}]"
+    sizes = ", ".join(f"{d}={_number(v)}" for d, v in segment.sizes.items())
+    lines = [f"segment {segment.name} x {segment.repeat} (%{segment.input}:{entry} {segment.input_dtype}) {{"]
+    lines.append(f"  sizes [{sizes}]")
+    for weight in segment.weights:
+        layout = f"[{', '.join(weight.dims)}]" if weight.sharding is None else "=" + _layout(weight.dims, weight.sharding)
+        lines.append(f"  weight {weight.name} {layout} {weight.dtype} {weight.scope}")
+    lines += [f"  {_op_line(op)}" for op in segment.ops]
+    return [*lines, f"  return %{segment.output}", "}"]
+
+
+def _op_line(op: Op) -> str:
+    inputs = ", ".join(n if n.startswith("@") else f"%{n}" for n in op.inputs)
+    parts = [f"%{op.name} = {op.kind}({inputs})"]
+    if op.axes:
+        parts.append(f"over {_axes(op.axes)}")
+    layout = f"[{', '.join(op.dims)}]" if op.sharding is None else "=" + _layout(op.dims, op.sharding)
+    parts.append(f": {layout} {op.dtype} {op.scope}")
+    if op.block:
+        parts.append(f"in {op.block}")
+    if op.loops:
+        parts.append("loops {" + ", ".join(f"{d}/{_axes(a)}" for d, a in op.loops) + "}")
+    if op.attrs:
+        parts.append("attrs {" + ", ".join(f"{k}={_attr(v)}" for k, v in op.attrs) + "}")
+    return " ".join(parts)
+
+
+def _layout(dims: tuple[str, ...], sharding: Sharding) -> str:
+    inside = ", ".join(d + (f"/{_axes(a)}" if a else "") for d, a in zip(dims, sharding.dims, strict=True))
+    text = f"[{inside}]"
+    if sharding.partial:
+        text += f" partial({sharding.reduce} {_axes(sharding.partial)})"
+    return text
+
+
+def _axes(axes: Axes) -> str:
+    return "+".join(axes) or "-"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _attr(value: Attr) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _ranges(ids: tuple[int, ...]) -> str:
+    """0..3, 8, 6..7 (order kept: it is the order of ranks)."""
+    out: list[str] = []
+    start = previous = None
+    for i in (*ids, None):
+        if previous is not None and i is not None and i == previous + 1:
+            previous = i
+            continue
+        if previous is not None:
+            out.append(str(start) if start == previous else f"{start}..{previous}")
+        start = previous = i
+    return ",".join(out)
+
+
+class TextError(ValueError):
+    """The text is not printed IR. The message names the line."""
+
+
+def parse_graph(text: str) -> Graph:
+    """Read what `print_graph` printed. Raises TextError."""
+    lines = enumerate(text.splitlines(), start=1)
+    graph: Graph | None = None
+    mesh: Mesh | None = None
+    stages: list[Stage] = []
+    segments: list[Segment] = []
+    for number, line in lines:
+        try:
+            if not line.strip():
+                continue
+            word = line.split(" ", 1)[0]
+            if word == "graph":
+                m = _match(r"graph (\S+) (\S+) (\S+) microbatches=(\d+) lanes=(\d+)", line)
+                graph = Graph(m[1], m[2], m[3], (), int(m[4]), int(m[5]))
+            elif word == "mesh":
+                mesh = _parse_mesh(line)
+            elif word == "stage":
+                stages.append(_parse_stage(line))
+            elif word == "segment":
+                segments.append(_parse_segment(line, lines))
+            else:
+                raise TextError(f"unknown word {word!r}")
+        except (TextError, ValueError) as error:
+            raise TextError(f"line {number}: {error}") from None
+    if graph is None:
+        raise TextError("line 1: no `graph` line")
+    return Graph(graph.phase, graph.kind, graph.level, tuple(segments), graph.microbatches, graph.lanes, mesh, tuple(stages))
+
+
+def _match(pattern: str, text: str) -> re.Match[str]:
+    found = re.fullmatch(pattern, text)
+    if found is None:
+        raise TextError(f"cannot read {text.strip()!r}")
+    return found
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _read_axes(text: str) -> Axes:
+    return () if text == "-" else tuple(text.split("+"))
+
+
+def _parse_mesh(line: str) -> Mesh:
+    m = _match(r"mesh stages=(\d+) atoms \[(.*?)\] axes \[(.*?)\] degrees \[(.*?)\]", line)
+    atoms = tuple((n, int(s)) for n, s in (part.split("=") for part in _split(m[2])))
+    axes: dict[str, Axes] = {}
+    degrees = {n: int(d) for n, d in (part.split("=") for part in _split(m[4]))}
+    for part in _split(m[3]):
+        name, rest = part.split("=", 1)
+        degree, held = rest.split(":", 1)
+        axes[name] = _read_axes(held)
+        degrees[name] = int(degree)
+    return Mesh(atoms, axes, degrees, int(m[1]))
+
+
+def _parse_stage(line: str) -> Stage:
+    m = _match(r"stage (\d+) \{ (.*?) \}(?: gpus (\S+))?", line)
+    layers = tuple((n, int(c)) for n, c in (part.split(" x ") for part in _split(m[2])))
+    gpus: list[int] = []
+    for part in _split(m[3] or ""):
+        low, _, high = part.partition("..")
+        gpus.extend(range(int(low), int(high or low) + 1))
+    return Stage(int(m[1]), layers, tuple(gpus))
+
+
+def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:
+    m = _match(r"segment (\S+) x (\d+) \(%(\S+): (\[.*?\](?: partial\(.*?\))?) (\S+)\) \{", line)
+    dims, entry = _read_layout(m[4])
+    sizes: dict[str, float] = {}
+    weights: list[Weight] = []
+    ops: list[Op] = []
+    for _, raw in lines:
+        text = raw.strip()
+        if text.startswith("sizes"):
+            sizes = {d: float(v) for d, v in (p.split("=") for p in _split(_match(r"sizes \[(.*)\]", text)[1]))}
+        elif text.startswith("weight"):
+            weights.append(_parse_weight(text))
+        elif text.startswith("return"):
+            output = _match(r"return %(\S+)", text)[1]
+        elif text == "}":
+            sharded = any(op.sharding is not None for op in ops)
+            return Segment(
+                m[1], int(m[2]), m[3], dims, m[5], tuple(ops), output, tuple(weights), sizes, entry if sharded else None
+            )
+        else:
+            ops.append(_parse_op(text))
+    raise TextError("the segment does not end")
+
+
+def _parse_weight(text: str) -> Weight:
+    m = _match(r"weight (@\S+) (=?)(\[.*?\]) (\S+) (\S+)", text)
+    dims, layout = _read_layout(m[3])
+    return Weight(m[1], dims, m[4], m[5], layout if m[2] else None)
+
+
+_OP = re.compile(
+    r"%(?P<name>\S+) = (?P<kind>\w+)\((?P<inputs>.*?)\)(?: over (?P<axes>\S+))? : (?P<eq>=?)"
+    r"(?P<layout>\[.*?\](?: partial\(.*?\))?) (?P<dtype>\S+) (?P<scope>\S+)(?: in (?P<block>\S+))?"
+    r"(?: loops \{(?P<loops>.*?)\})?(?: attrs \{(?P<attrs>.*)\})?"
+)
+
+
+def _parse_op(text: str) -> Op:
+    m = _OP.fullmatch(text)
+    if m is None:
+        raise TextError(f"cannot read {text!r}")
+    dims, layout = _read_layout(m["layout"])
+    loops: Loops = tuple((d, _read_axes(a)) for d, a in (p.split("/") for p in _split(m["loops"] or "")))
+    attrs = tuple((k, _read_attr(v)) for k, v in (p.split("=", 1) for p in _split(m["attrs"] or "")))
+    inputs = tuple(n if n.startswith("@") else n[1:] for n in _split(m["inputs"]))
+    axes = _read_axes(m["axes"] or "-")
+    sharding = layout if m["eq"] else None
+    return Op(m["name"], m["kind"], inputs, dims, m["dtype"], m["block"] or "", m["scope"], attrs, loops, axes, sharding)
+
+
+def _read_layout(text: str) -> tuple[tuple[str, ...], Sharding]:
+    m = _match(r"\[(.*?)\](?: partial\((\w+) (\S+)\))?", text)
+    dims, axes = [], []
+    for part in _split(m[1]):
+        dim, _, held = part.partition("/")
+        dims.append(dim)
+        axes.append(_read_axes(held) if held else ())
+    partial = _read_axes(m[3]) if m[3] else ()
+    return tuple(dims), Sharding(tuple(axes), partial, m[2] or "sum")
+
+
+def _read_attr(text: str) -> Attr:
+    if text in ("true", "false"):
+        return text == "true"
+    if text.startswith('"'):
+        return text[1:-1]
+    return float(text) if any(c in text for c in ".einf") else int(text)

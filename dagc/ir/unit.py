@@ -1,0 +1,30 @@
+"""What every pass is given beside the graph: the spec, the phase, and where diagnostics go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..lang.diagnostics import Collector
+from ..spec import Phase, Spec
+from .mesh import Placement
+
+
+@dataclass(slots=True)
+class Unit:
+    """One compilation: a phase of a spec. `placement` is set by the mesh pass and read by later ones."""
+
+    spec: Spec
+    phase: Phase
+    out: Collector = field(default_factory=Collector)
+    placement: Placement | None = None
+
+    @property
+    def placed(self) -> Placement:
+        assert self.placement is not None, "the mesh pass has not run"
+        return self.placement
+
+    def stop(self, code: str, message: str, *, at: str = "", because: tuple[str, ...] = (), help: tuple[str, ...] = ()) -> None:
+        """Report an error at an attribute of the phase (else at the phase) and end the compilation."""
+        span = self.phase.spans.get(at, self.phase.span)
+        self.out.add(code, message, span, because=because, help=help)
+        self.out.check()

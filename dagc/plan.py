@@ -1,0 +1,72 @@
+"""A compiled plan: the object that `dagc.compile` returns and every report and exporter reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .ir.result import PhaseResult, Sensitivity
+from .ir.unit import Unit
+from .lang.diagnostics import Diagnostic
+from .spec import Spec
+
+if TYPE_CHECKING:
+    from .passes.require import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPool:
+    """Two phases on common GPUs: what one such GPU must hold."""
+
+    phases: tuple[str, str]
+    gpus: int
+    weights_shared: bool
+    peak_B: float
+    capacity_B: float
+    sum_text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`params`: (total, active a token), counted from the blocks."""
+
+    spec: Spec
+    phases: Mapping[str, PhaseResult]
+    units: Mapping[str, Unit] = field(repr=False)
+    requirements: tuple[Verdict, ...]
+    params: tuple[float, float]
+    pools: tuple[SharedPool, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every requirement holds."""
+        return all(v.passed for v in self.requirements)
+
+    def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
+        """What faster hardware would buy in a phase (costs it again under each change)."""
+        from .driver import sensitivities
+
+        return sensitivities(self.units[phase], self.phases[phase])
+
+    def to_json(self) -> dict[str, object]:
+        """The object of `dagc compile --json`."""
+        from .export.json import plan_object
+
+        return plan_object(self)
+
+    def report(self, *, color: bool = False) -> str:
+        """The terminal report."""
+        from .report import report
+
+        return report(self, color=color)
+
+    def placed(self, phase: str) -> dict[str, object]:
+        """Placed graph of a phase as plain data: nodes and edges."""
+        from .export.json import graph_object
+
+        return graph_object(self, phase)
+
+    def __str__(self) -> str:
+        return self.report()

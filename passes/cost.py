@@ -1,0 +1,150 @@
+"""cost: what one execution of every op takes, per rank by broadcasting.
+
+Roofline: max(FLOPs / (peak mfu), bytes / (bandwidth mbu)) + launch. Collectives: two-level alpha-beta. Expert
+ops: work follows the load of the rank, weight bytes the distinct experts its tokens hit. The floor takes
+datasheet peaks and no overhead at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.network import collective_time, group_shape, wire_bytes
+from dagc.ir.ops import OPS, local_bytes, local_flops, traffic
+from dagc.ir.result import Array, Costs, OpCost, Transfer
+from dagc.ir.routing import distinct_experts, expert_probabilities, place_experts
+from dagc.ir.unit import Unit
+from dagc.spec import Hardware
+
+ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
+
+
+def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
+    """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""
+    machine = hardware or unit.spec.hardware
+    costs: dict[tuple[str, str], OpCost] = {}
+    load = np.ones(1)
+    distinct = 0.0
+    for segment in graph.segments:
+        experts = ExpertLoad.of(segment, graph.the_mesh, unit)
+        if experts is not None:
+            load, distinct = experts.relative, experts.distinct
+        for op in segment.ops:
+            if op.is_collective:
+                costs[segment.name, op.name] = _collective(segment, op, graph.the_mesh, unit, machine, experts)
+            else:
+                costs[segment.name, op.name] = _compute(segment, op, graph.the_mesh, machine, experts)
+    stream, tokens = _stage_edges(graph, unit, machine)
+    return Costs(costs, stream, tokens, load, distinct)
+
+
+class ExpertLoad:
+    """Token load and weight reads of the expert ranks of one layer, all from one routing distribution."""
+
+    def __init__(self, relative: NDArray[np.float64], hit: NDArray[np.float64], shape: tuple[int, ...], distinct: float) -> None:
+        self.relative = relative
+        self.distinct = distinct
+        even = np.ptp(relative) < 1e-12 and np.ptp(hit) < 1e-12
+        self.work: Array = relative[:1].reshape([1] * len(shape)) if even else relative.reshape(shape)
+        self.reads: Array = hit[:1].reshape([1] * len(shape)) if even else hit.reshape(shape)
+        self.most = float(relative.max())
+
+    @staticmethod
+    def of(segment: Segment, mesh: Mesh, unit: Unit) -> ExpertLoad | None:
+        """None for a layer without routed experts."""
+        grouped = next((op for op in segment.ops if op.scope == "experts" and op.kind == "contract"), None)
+        if grouped is None:
+            return None
+        count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
+        axes = grouped.loop("expert")
+        ranks = mesh.size(axes)
+        p = expert_probabilities(unit.spec.workload.routing, count, top_k)
+        placed = place_experts(p, ranks, unit.phase.strategy.redundant)
+        tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
+        hit = distinct_experts(p, placed.slots, tokens)
+        per_rank = placed.slots.shape[1]
+        # Expert axes are ordered as the op splits them; bring them to mesh order.
+        order = np.argsort([mesh.index[a] for a in axes])
+        local = [mesh.sizes[a] for a in axes]
+
+        def over_mesh(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            out: NDArray[np.float64] = values.reshape(local).transpose(order).reshape(-1)
+            return out
+
+        shape = tuple(size if name in axes else 1 for name, size in mesh.atoms)
+        relative = over_mesh(placed.load * ranks / top_k)
+        return ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()))
+
+
+def _compute(segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None) -> OpCost:
+    flops = local_flops(segment, op, mesh)
+    moved = traffic(segment, op, mesh)
+    work = reads = np.ones((1,) * len(mesh.atoms))
+    if experts is not None and op.scope == "experts":
+        work, reads = experts.work, experts.reads
+    moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
+    peak = machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
+    launch = 0.0 if OPS[op.kind].fused else machine.launch_s
+    compute_s, memory_s = flops * work / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
+    time: Array = np.maximum(compute_s, memory_s) + launch
+    floor: Array = np.maximum(flops * work / peak, moved_B / machine.hbm_Bps)
+    slowest = max((float(compute_s.max()), "compute"), (float(memory_s.max()), "memory"), (launch, "launch"))
+    return OpCost(time, floor, slowest[1], flops, float(moved_B.max()))
+
+
+def _math_dtype(segment: Segment, op: Op) -> str:
+    """A matmul runs at the precision of its weight; attention at that of its activations."""
+    return next((segment.weight[n].dtype for n in op.inputs if n.startswith("@")), op.dtype)
+
+
+def _collective(segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None) -> OpCost:
+    source = op.inputs[0]
+    layout = segment.sharding_of(source)
+    assert layout is not None
+    payload = local_bytes(segment, source, layout.dims, mesh)
+    if op.attr("of"):  # the row statistics of a split softmax: one number a row
+        from dagc.ir.graph import DTYPE_BYTES
+
+        width = segment.size(segment.dims_of(source)[-1]) / mesh.size(layout.dims[-1])
+        payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
+    group = group_shape(unit.placed.groups(op.axes), unit.placed.per_node)
+    steps = int(op.attr("steps", 1) or 1)
+    worst = experts.most if experts is not None and op.kind == "all_to_all" and op.scope == "experts" else 1.0
+    found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)
+    floor = collective_time(op.kind, payload, group, machine.node, machine.cluster, floor=True)
+    one = np.ones((1,) * len(mesh.atoms))
+    wire = wire_bytes(op.kind, payload, group.ranks) * steps
+    bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
+    return OpCost(one * float(found.time_s) * steps, one * float(floor.time_s) * steps, bound, 0.0, 0.0, payload, wire, group, found.algorithm)
+
+
+def _link_bound(time_s: float, floor_s: float, nodes: int) -> str:
+    if floor_s < time_s / 2:
+        return "latency"
+    return "cluster" if nodes > 1 else "node"
+
+
+def _stage_edges(graph: Graph, unit: Unit, machine: Hardware) -> tuple[Transfer, Transfer]:
+    """Send of the local residual shard to the next stage, and of the sampled tokens back to the first."""
+    mesh = graph.the_mesh
+    nothing = Transfer(0.0, 0.0, 0.0, "node")
+    if mesh.stages == 1:
+        return nothing, nothing
+    segment = graph.segments[1]
+    assert segment.entry is not None
+    payload = local_bytes(segment, segment.input, segment.entry.dims, mesh)
+    ids = unit.placed.ids.reshape(mesh.stages, -1)
+    pairs = np.stack([ids[:-1].ravel(), ids[1:].ravel()], axis=1)
+    group = group_shape(pairs, unit.placed.per_node)
+    tokens_B = segment.sizes["batch"] / mesh.size(segment.entry.dims[0]) * 8
+
+    def edge(size: float) -> Transfer:
+        found = collective_time("send", size, group, machine.node, machine.cluster)
+        floor = collective_time("send", size, group, machine.node, machine.cluster, floor=True)
+        bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
+        return Transfer(size, float(found.time_s), float(floor.time_s), bound)
+
+    return edge(payload), edge(tokens_B)

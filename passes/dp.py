@@ -1,0 +1,33 @@
+"""dp: split the batch over replicas, data parallelism and (flat strategies) the expert axis."""
+
+from __future__ import annotations
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.ops import loop_axes, loop_dims
+from dagc.ir.sharding import Axes
+from dagc.ir.unit import Unit
+
+ABOUT = "annotate the batch with the data-parallel axes"
+
+
+def batch_axes(mesh: Mesh) -> Axes:
+    """Axes that split the batch of dense ops. A flat strategy has no other use for `ep` there."""
+    flat = "etp" not in mesh.axes
+    return mesh.sort((*mesh.of("replica"), *mesh.of("dp"), *(mesh.of("ep") if flat else ())))
+
+
+def run(graph: Graph, unit: Unit) -> Graph:
+    mesh = graph.the_mesh
+    batch = batch_axes(mesh)
+
+    def annotate(segment: Segment, op: Op) -> Op:
+        if "batch" in loop_dims(segment, op):
+            op = op.annotate("batch", batch)
+        if op.scope == "experts" or op.kind == "combine":
+            at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
+            taken = {*op.loop("expert"), *op.loop("slot")} if at_home else set(loop_axes(op))
+            op = op.annotate("slot", (*(a for a in batch if a not in taken), *op.loop("slot")))
+        return op
+
+    return graph.map_ops(annotate, "annotated")

@@ -1,0 +1,439 @@
+"""expand: blocks of the language become ops on named-dimension tensors, one segment a kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.unit import Unit
+from dagc.lang import ast
+from dagc.lang.diagnostics import did_you_mean
+from dagc.lang.units import Quantity
+from dagc.spec import Layer
+
+ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
+
+UNARY = ("silu", "gelu", "relu", "sigmoid", "rope")
+NORMS = ("rms_norm", "layer_norm")
+FUNCTIONS = (*UNARY, *NORMS, "cache", "attend", "route", "dispatch", "combine", "lookup", "last", "argmax")
+
+
+def run(graph: Graph | None, unit: Unit) -> Graph:
+    phase, spec = unit.phase, unit.spec
+    strategy = phase.strategy
+    lanes = 2 if strategy.overlap == "two_batch" else 1
+    parts = strategy.microbatches * lanes
+    if spec.workload.sequences % parts:
+        unit.stop(
+            "E03",
+            f"{spec.workload.sequences} sequences do not divide into {parts} equal parts",
+            at="overlap" if lanes == 2 else "microbatches",
+            because=(f"microbatches {strategy.microbatches} x lanes {lanes} = {parts}",),
+        )
+    segments = []
+    for layer in spec.model.stack:
+        builder = LayerBuilder(unit, layer, spec.workload.sequences / parts)
+        segments.append(builder.build())
+    unit.out.check()
+    return Graph(phase.name, phase.kind, "model", tuple(segments), strategy.microbatches, lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value in scope: its name in the segment, or a literal number."""
+
+    name: str
+    dims: tuple[str, ...] = ()
+    literal: float | None = None
+
+
+class Refused(Exception):
+    """This block cannot be expanded; the diagnostic is already recorded."""
+
+
+@dataclass(slots=True)
+class LayerBuilder:
+    """Expands the blocks of one layer into one segment."""
+
+    unit: Unit
+    layer: Layer
+    batch: float
+    ops: list[Op] = field(default_factory=list)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
+
+    def build(self) -> Segment:
+        first = self.layer is self.unit.spec.model.stack[0]
+        phase = self.unit.phase
+        seq = self.unit.spec.workload.prompt if phase.kind == "prefill" else 1
+        self.sizes |= {"batch": self.batch, "seq": float(seq), "context": float(phase.context)}
+        if phase.kind == "prefill":
+            self.sizes["context"] = float(max(seq, phase.context))
+        entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", ("batch", "seq", "hidden"))
+        current = entry
+        used: dict[str, int] = {}
+        for name in self.layer.blocks:
+            used[name] = used.get(name, 0) + 1
+            scope = name if used[name] == 1 else f"{name}{used[name]}"
+            current = BlockBuilder(self, name, scope).expand(current)
+        for dim in (*entry.dims, *(d for op in self.ops for d in op.dims)):
+            self.sizes.setdefault(dim, 1.0)
+        model = self.unit.spec.model
+        if not first and "hidden" in model.attributes:
+            self.sizes["hidden"] = float(model.count("hidden"))
+        return Segment(
+            self.layer.name,
+            self.layer.repeat,
+            entry.name,
+            entry.dims,
+            "int32" if first else model.dtype,
+            tuple(self.ops),
+            current.name,
+            tuple(self.weights.values()),
+            dict(self.sizes),
+        )
+
+
+@dataclass(slots=True)
+class BlockBuilder:
+    """Expands one block: a small symbolic evaluator over named dimensions."""
+
+    layer: LayerBuilder
+    block: str
+    scope: str
+    env: dict[str, Ref] = field(default_factory=dict)
+    lets: dict[str, float] = field(default_factory=dict)
+    rename: dict[str, str] = field(default_factory=dict)
+    count: dict[str, int] = field(default_factory=dict)
+
+    def expand(self, argument: Ref) -> Ref:
+        spec = self.layer.unit.spec
+        blocks = spec.model.blocks
+        definition = blocks.get((self.block, self.layer.unit.phase.kind)) or blocks[(self.block, None)]
+        if definition.params:
+            self.env[definition.params[0]] = argument
+        for statement in definition.body:
+            if isinstance(statement, ast.Let):
+                self.lets[statement.name] = self.number(statement.value)
+            elif isinstance(statement, ast.Return):
+                return self.value(statement.value, None, "out")
+            else:
+                self.assign(statement)
+        self.layer.unit.out.add("E02", f"block `{self.block}` has no `return`", definition.span)
+        self.layer.unit.out.check()
+        raise Refused
+
+    def assign(self, statement: ast.TensorAssign) -> None:
+        dims = None if statement.dims is None else tuple(self.dim(d, statement.span) for d in statement.dims)
+        result = self.value(statement.value, dims, statement.name)
+        if dims is not None and result.dims != dims:
+            self.fail(statement, f"`{statement.name}` has dimensions [{', '.join(result.dims)}], not the ones written")
+        self.env[statement.name] = result
+
+    # -- names and sizes -------------------------------------------------------------------------
+
+    def fail(self, node: ast.Node, message: str, help: Iterable[str] = ()) -> None:
+        """Report and stop: what follows in the block would only repeat the error."""
+        unit = self.layer.unit
+        unit.out.add("E02", message, node.span, help=help)
+        unit.out.check()
+
+    def number(self, expr: ast.Expr) -> float:
+        """A count or factor from literals, attributes and the block's lets."""
+        if isinstance(expr, ast.Number):
+            from dagc.lang.units import UNITS
+
+            return expr.value * (UNITS[expr.unit][0] if expr.unit else 1.0)
+        if isinstance(expr, ast.Unary):
+            return -self.number(expr.operand)
+        if isinstance(expr, ast.Binary):
+            left, right = self.number(expr.left), self.number(expr.right)
+            if expr.op == "/" and right == 0:
+                self.fail(expr, "division by zero")
+            return {"+": left + right, "-": left - right, "*": left * right}.get(expr.op, left / (right or 1.0))
+        if isinstance(expr, ast.Name):
+            found = self.lookup_number(expr.text)
+            if found is not None:
+                return found
+            known = [*self.lets, *self.attributes()]
+            near = did_you_mean(expr.text, known)
+            self.fail(expr, f"unknown size `{expr.text}`", (f"did you mean `{near}`?",) if near else ())
+        self.fail(expr, "a number was expected here")
+        raise Refused
+
+    def attributes(self) -> dict[str, float]:
+        return {
+            k: v.value for k, v in self.layer.unit.spec.model.attributes.items() if isinstance(v, Quantity)
+        }
+
+    def lookup_number(self, name: str) -> float | None:
+        """Block let, phase size, model attribute, then the one section attribute of that name."""
+        if name in self.lets:
+            return self.lets[name]
+        attributes = self.attributes()
+        if name in attributes:
+            return attributes[name]
+        last = [v for k, v in attributes.items() if "." in k and k.split(".", 1)[1] == name]
+        if len(last) == 1:
+            return last[0]
+        constant = self.layer.unit.spec.constants.get(name)
+        return constant.value if isinstance(constant, Quantity) else None
+
+    def dim(self, name: str, span: ast.Span) -> str:
+        """The segment's name of a dimension; two blocks that give one name two sizes get it twice."""
+        if name in self.rename:
+            return self.rename[name]
+        sizes = self.layer.sizes
+        if name in ("batch", "seq", "context", "slot"):
+            return name
+        size = self.lookup_number(name)
+        if size is None and name == "expert":
+            size = self.lookup_number("experts.count")
+        if size is None:
+            near = did_you_mean(name, ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())])
+            self.layer.unit.out.add(
+                "E02",
+                f"unknown dimension `{name}`",
+                span,
+                help=(f"did you mean `{near}`?",) if near else (f"give its size: `let {name} = ...` in the block",),
+            )
+            self.layer.unit.out.check()
+        value = float(size or 0)
+        if value < 1 or value != int(value):
+            self.layer.unit.out.add("E03", f"dimension `{name}` has size {value:g}, not a whole number >= 1", span)
+            self.layer.unit.out.check()
+        unique = name if sizes.get(name, value) == value else f"{name}.{self.scope}"
+        sizes[unique] = value
+        self.rename[name] = unique
+        return unique
+
+    def fresh(self, stem: str) -> str:
+        """A result name, unique in the segment."""
+        self.count[stem] = self.count.get(stem, 0) + 1
+        tail = "" if self.count[stem] == 1 else f"_{self.count[stem]}"
+        return f"{self.scope}.{stem}{tail}"
+
+    # -- expressions -----------------------------------------------------------------------------
+
+    def value(self, expr: ast.Expr, want: tuple[str, ...] | None, stem: str) -> Ref:
+        """Evaluate a tensor expression; `want` are the declared result dims, `stem` names the result."""
+        if isinstance(expr, ast.Name):
+            if expr.text in self.env:
+                return self.env[expr.text]
+            number = self.lookup_number(expr.text)
+            if number is not None:
+                return Ref("", (), number)
+            near = did_you_mean(expr.text, self.env)
+            hint = f"did you mean `{near}`?" if near else f"a weight is written with its dims: `{expr.text}[hidden, ...]`"
+            self.fail(expr, f"unknown tensor `{expr.text}`", (hint,))
+        if isinstance(expr, ast.Number):
+            return Ref("", (), self.number(expr))
+        if isinstance(expr, ast.Indexed):
+            return self.indexed(expr)
+        if isinstance(expr, ast.Call):
+            return self.call(expr, want, stem)
+        if isinstance(expr, ast.Binary) and expr.op == "*":
+            return self.product(expr, want, stem)
+        if isinstance(expr, ast.Binary) and expr.op in "+":
+            return self.sum(expr, want, stem)
+        self.fail(expr, "this expression has no meaning on tensors")
+        raise Refused
+
+    def indexed(self, expr: ast.Indexed) -> Ref:
+        dims = tuple(self.dim(d, expr.span) for d in expr.dims)
+        if expr.name in self.env:
+            known = self.env[expr.name]
+            if known.dims != dims:
+                self.fail(expr, f"`{expr.name}` has dimensions [{', '.join(known.dims)}]")
+            return known
+        return self.add_weight(expr.name, dims, expr)
+
+    def add_weight(self, stem: str, dims: tuple[str, ...], node: ast.Node) -> Ref:
+        name = f"@{self.scope}.{stem}"
+        if len(set(dims)) != len(dims):
+            self.fail(node, f"weight `{stem}` names a dimension twice")
+        known = self.layer.weights.get(name)
+        if known is not None and known.dims != dims:
+            self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
+        model = self.layer.unit.spec.model
+        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
+        scope = "experts" if "expert" in dims and "slot" in self.layer.sizes else "dense"
+        self.layer.weights[name] = Weight(name, dims, dtype, scope)
+        return Ref(name, dims)
+
+    def emit(self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool) -> Ref:
+        model = self.layer.unit.spec.model
+        dtype = {"route": "int64", "argmax": "int64", "cache": model.kv_dtype}.get(kind, model.dtype)
+        scope = "experts" if "slot" in dims else "dense"
+        name = self.fresh(stem)
+        self.layer.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
+        return Ref(name, dims)
+
+    def product(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
+        """A chain of `*`: pairwise, keeping the dims that the result or a later factor still needs."""
+        factors: list[Ref] = []
+        scale = 1.0
+        for node in _chain(expr, "*"):
+            ref = self.value(node, None, f"{stem}_in")
+            if ref.literal is None:
+                factors.append(ref)
+            else:
+                scale *= ref.literal
+        if not factors:
+            return Ref("", (), scale)
+        current = factors[0]
+        for i, factor in enumerate(factors[1:], start=1):
+            later = {d for f in factors[i + 1 :] for d in f.dims}
+            union = (*current.dims, *(d for d in factor.dims if d not in current.dims))
+            final = i == len(factors) - 1
+            if want is None:
+                dims = union
+                small, large = sorted((set(current.dims), set(factor.dims)), key=len)
+                if not small <= large:
+                    self.fail(expr, "`*` of different dimensions needs the result's dimensions on the left side")
+            else:
+                dims = want if final else tuple(d for d in union if d in want or d in later)
+            missing = [d for d in dims if d not in union]
+            if missing:
+                self.fail(expr, f"dimension `{missing[0]}` of the result is in neither factor")
+            kind = "multiply" if set(dims) == set(union) and not _outer(current, factor) else "contract"
+            current = self.emit(kind, (current.name, factor.name), dims, stem if final else f"{stem}_part")
+        if scale != 1.0:
+            current = self.emit("scale", (current.name,), current.dims, stem, factor=scale)
+        return current
+
+    def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
+        """A chain of `+`. What the block was given comes last, so pending sums of the branches meet first."""
+        terms = [self.value(node, want, f"{stem}_in") for node in _chain(expr, "+")]
+        given = [t for t in terms if t in list(self.env.values())[:1]]
+        ordered = [t for t in terms if t not in given] + given
+        current = ordered[0]
+        for i, term in enumerate(ordered[1:], start=1):
+            if current.literal is not None or term.literal is not None:
+                self.fail(expr, "`+` adds tensors, not numbers")
+            small, large = sorted((current, term), key=lambda r: len(r.dims))
+            if not set(small.dims) <= set(large.dims):
+                self.fail(
+                    expr, f"`+` of [{', '.join(current.dims)}] and [{', '.join(term.dims)}]: the dimensions differ"
+                )
+            current = self.emit("add", (current.name, term.name), large.dims, stem if i == len(ordered) - 1 else f"{stem}_part")
+        return current
+
+    # -- functions -------------------------------------------------------------------------------
+
+    def call(self, expr: ast.Call, want: tuple[str, ...] | None, stem: str) -> Ref:
+        name = expr.func.text
+        if name not in FUNCTIONS:
+            near = did_you_mean(name, FUNCTIONS)
+            self.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else ())
+        if name == "attend":
+            return self.attend(expr, stem)
+        args = [self.value(a, None, f"{stem}_in") for a in expr.args]
+        expected = {"route": 1, "dispatch": 2, "combine": 2, "lookup": 2}.get(name, 1)
+        if len(args) != expected or any(a.literal is not None for a in args):
+            self.fail(expr, f"`{name}` takes {expected} tensor{'s' if expected > 1 else ''}")
+        inputs = tuple(a.name for a in args)
+        dims = args[0].dims
+        if name in UNARY:
+            return self.emit(name, inputs, dims, stem)
+        if name in NORMS:
+            gain = self.add_weight(self.fresh(f"{stem}_gain").split(".", 1)[1], dims[-1:], expr)
+            return self.emit(name, (*inputs, gain.name), dims, stem)
+        return getattr(self, f"call_{name}")(expr, args, inputs, stem)  # type: ignore[no-any-return]
+
+    def call_cache(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        if "seq" not in args[0].dims:
+            self.fail(expr, "`cache` needs a tensor with dimension `seq`")
+        return self.emit("cache", inputs, tuple("context" if d == "seq" else d for d in args[0].dims), stem)
+
+    def call_route(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        options = {key: self.option(value) for key, value in expr.kwargs}
+        top_k = options.get("top_k")
+        if not isinstance(top_k, float):
+            self.fail(expr, "`route` needs `top_k = ...`")
+            raise Refused
+        experts = int(self.layer.sizes[args[0].dims[-1]])
+        if not 1 <= top_k <= experts:
+            self.fail(expr, f"top_k {top_k:g} of {experts} experts")
+        self.layer.sizes["choice"] = top_k
+        self.size_slots(args[0].dims[-1], top_k)
+        return self.emit("route", inputs, (*args[0].dims[:-1], "choice"), stem, **options)
+
+    def size_slots(self, expert_dim: str, top_k: float) -> None:
+        """Physical experts hold `redundant` copies; a slot is the mean number of tokens an expert gets."""
+        sizes = self.layer.sizes
+        physical = sizes[expert_dim] + self.layer.unit.phase.strategy.redundant
+        sizes[f"experts:{expert_dim}"] = physical
+        sizes["slot"] = sizes["batch"] * sizes["seq"] * top_k / physical
+
+    def option(self, expr: ast.Expr) -> str | float | bool:
+        """A keyword: number, flag, or a bare word such as `softmax`."""
+        if isinstance(expr, ast.Bool):
+            return expr.value
+        if isinstance(expr, ast.String):
+            return expr.value
+        if isinstance(expr, ast.Name):
+            found = self.layer.unit.spec.model.attributes.get(expr.text)
+            if isinstance(found, (str, bool)):
+                return found
+            number = self.lookup_number(expr.text)
+            return expr.text if number is None else number
+        return self.number(expr)
+
+    def call_dispatch(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        if "slot" not in self.layer.sizes:
+            self.fail(expr, "`dispatch` needs the result of `route` first")
+        return self.emit("dispatch", inputs, ("expert", "slot", args[0].dims[-1]), stem)
+
+    def call_combine(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        return self.emit("combine", inputs, ("batch", "seq", args[0].dims[-1]), stem)
+
+    def call_lookup(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        return self.emit("lookup", inputs, (*args[0].dims, args[1].dims[-1]), stem)
+
+    def call_last(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        return self.emit("last", inputs, tuple(d for d in args[0].dims if d != "seq"), stem)
+
+    def call_argmax(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        return self.emit("argmax", inputs, args[0].dims[:-1], stem)
+
+    def attend(self, expr: ast.Call, stem: str) -> Ref:
+        """attend(q, k, v) or attend([q1, q2], [k1, k2], v); keys and values with `seq` go through the cache."""
+        if len(expr.args) != 3:
+            self.fail(expr, "`attend` takes queries, keys and values")
+        queries = [self.value(e, None, f"{stem}_q") for e in _items(expr.args[0])]
+        keys = [self.cached(self.value(e, None, f"{stem}_k"), f"{stem}_k") for e in _items(expr.args[1])]
+        value = self.cached(self.value(expr.args[2], None, f"{stem}_v"), f"{stem}_v")
+        if len(queries) != len(keys):
+            self.fail(expr, f"`attend` has {len(queries)} queries and {len(keys)} keys")
+        for q, k in zip(queries, keys, strict=True):
+            if q.dims[-1] != k.dims[-1]:
+                self.fail(expr, f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
+        dims = (*queries[0].dims[:-1], value.dims[-1])
+        options = {key: self.option(v) for key, v in expr.kwargs}
+        options["pairs"] = len(queries)
+        inputs = (*(q.name for q in queries), *(k.name for k in keys), value.name)
+        return self.emit("attend", inputs, dims, stem, **options)
+
+    def cached(self, ref: Ref, stem: str) -> Ref:
+        if "seq" not in ref.dims:
+            return ref
+        dims = tuple("context" if d == "seq" else d for d in ref.dims)
+        return self.emit("cache", (ref.name,), dims, stem)
+
+
+def _outer(a: Ref, b: Ref) -> bool:
+    """An outer product (no shared dims) is a contraction with nothing summed, not an element-wise product."""
+    return not set(a.dims) & set(b.dims)
+
+
+def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
+    return expr.items if isinstance(expr, ast.ListExpr) else (expr,)
+
+
+def _chain(expr: ast.Expr, op: str) -> list[ast.Expr]:
+    """Operands of a left- or right-nested chain of one operator, in order."""
+    if isinstance(expr, ast.Binary) and expr.op == op:
+        return [*_chain(expr.left, op), *_chain(expr.right, op)]
+    return [expr]

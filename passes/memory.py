@@ -1,0 +1,113 @@
+"""memory: what one GPU of each stage must hold, and whether it fits."""
+
+from __future__ import annotations
+
+from dagc.ir.graph import DTYPE_BYTES, Graph, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.ops import OPS, local_bytes, local_count
+from dagc.ir.result import Costs, Memory, StageMemory
+from dagc.ir.unit import Unit
+from dagc.lang.units import BYTES, show
+
+ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
+
+
+def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
+    """Bytes per GPU by stage. Does not judge: `check` does."""
+    mesh = graph.the_mesh
+    hardware = unit.spec.hardware
+    stages = []
+    for stage in graph.stages:
+        weights = kv = live = buffers = 0.0
+        for name, count in stage.layers:
+            segment = graph.segment(name)
+            weights += count * weight_bytes(segment, mesh)
+            kv += count * cache_bytes(segment, mesh) * graph.microbatches * graph.lanes
+            live = max(live, graph.lanes * peak_live_bytes(segment, mesh, costs.imbalance))
+            buffers = max(buffers, staging_bytes(segment, costs))
+        if mesh.stages > 1:
+            buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
+        stages.append(StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B))
+    return Memory(tuple(stages), hardware.memory_B)
+
+
+def weight_bytes(segment: Segment, mesh: Mesh) -> float:
+    """Weights of one layer on one rank, each by its own sharding."""
+    total = 0.0
+    for weight in segment.weights:
+        assert weight.sharding is not None
+        count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
+        total += count * DTYPE_BYTES[weight.dtype]
+    return total
+
+
+def cache_bytes(segment: Segment, mesh: Mesh) -> float:
+    """KV cache of one layer on one rank, for the sequences of one lane of one micro-batch."""
+    total = 0.0
+    for op in segment.ops:
+        if op.kind == "cache":
+            assert op.sharding is not None
+            total += local_bytes(segment, op.name, op.sharding.dims, mesh)
+    return total
+
+
+def peak_live_bytes(segment: Segment, mesh: Mesh, imbalance: float) -> float:
+    """Largest sum of live tensors in program order. A cache is not an activation; fused results replace inputs."""
+    last: dict[str, int] = {segment.output: len(segment.ops)}
+    for i, op in enumerate(segment.ops):
+        for name in op.inputs:
+            last[name] = max(last.get(name, 0), i)
+    size: dict[str, float] = {}
+    if segment.entry is not None:
+        size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
+    live = peak = size.get(segment.input, 0.0)
+    for i, op in enumerate(segment.ops):
+        assert op.sharding is not None
+        own = 0.0 if op.kind == "cache" else local_bytes(segment, op.name, op.sharding.dims, mesh)
+        own *= imbalance if op.scope == "experts" else 1.0
+        dying = [n for n in dict.fromkeys(op.inputs) if n in size and last[n] == i]
+        freed = sum(size.pop(n) for n in dying)
+        in_place = min(freed, own) if not op.is_collective and OPS[op.kind].fused else 0.0
+        peak = max(peak, live + own - in_place)
+        live += own - freed
+        size[op.name] = own
+        if last.get(op.name, -1) < 0:
+            live -= size.pop(op.name)
+    return peak
+
+
+def staging_bytes(segment: Segment, costs: Costs) -> float:
+    """One staging buffer, as large as the largest collective's local input."""
+    sizes = [costs.ops[segment.name, op.name].payload_B for op in segment.ops if op.is_collective]
+    return max(sizes, default=0.0)
+
+
+def check(memory: Memory, graph: Graph, unit: Unit) -> None:
+    """E04 with the sum shown when the fullest stage does not fit."""
+    if memory.fits:
+        return
+    worst = memory.worst
+    parts = (
+        ("weights", worst.weights_B),
+        ("KV cache", worst.kv_cache_B),
+        ("activations", worst.activations_B),
+        ("buffers", worst.buffers_B),
+        ("reserve", worst.reserve_B),
+    )
+    unit.out.add(
+        "E04",
+        f"phase `{graph.phase}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of {show(memory.capacity_B, BYTES)}",
+        unit.phase.span,
+        because=(" + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",),
+        help=(_advice(max(parts, key=lambda kv: kv[1])[0]),),
+    )
+
+
+def _advice(largest: str) -> str:
+    return {
+        "weights": "raise tp, pp or ep: each divides weights (ep only those of routed experts)",
+        "KV cache": "raise dp, tp (up to the KV heads), sp or pp, or hold fewer sequences",
+        "activations": "raise microbatches, sp, or set sequence_parallel = true",
+        "buffers": "raise microbatches: buffers follow the tokens of one micro-batch",
+        "reserve": "lower `reserve` in the hardware block",
+    }[largest]

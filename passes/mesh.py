@@ -1,0 +1,147 @@
+"""mesh: factor the GPUs of a stage into axes, and give every rank its GPU id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagc.ir.graph import Graph
+from dagc.ir.mesh import Mesh, MeshError, Placement, head_cuts, refine
+from dagc.ir.unit import Unit
+from dagc.lang import ast
+from dagc.lang.units import UNITS, Quantity
+from dagc.spec import Strategy
+
+from . import tp
+
+ABOUT = "factor the GPUs of a stage into mesh axes and give every rank its GPU id"
+
+
+def run(graph: Graph, unit: Unit) -> Graph:
+    strategy = unit.phase.strategy
+    sides = factorisations(strategy)
+    degree = dict(sides[0]).get("tp", 1)
+    sizes = {int(s.sizes[d]) for s in graph.segments for d in s.sizes if tp.is_tensor_dim(d)}
+    cuts = {"tp": head_cuts(degree, sorted(sizes))}
+    try:
+        mesh = refine(sides, cuts)
+    except MeshError as error:
+        unit.stop(
+            "E03",
+            "the attention and expert factorisations of a stage do not nest",
+            at="experts",
+            because=(" | ".join(_product(s) for s in sides), f"group boundaries: {error}"),
+            help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
+        )
+        raise
+    mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees})
+    unit.placement = place(mesh, unit, sides[0])
+    return replace(graph, mesh=mesh, level="annotated")
+
+
+def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
+    """The attention side, then (folded) the expert side; each outermost first, replicas outermost of all."""
+    if strategy.attention is None and strategy.experts is None:
+        flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
+        return [[("replica", strategy.replicas), *flat]]
+    attention = list(strategy.attention.degrees) if strategy.attention else []
+    experts = [("etp" if a == "tp" else a, n) for a, n in (strategy.experts.degrees if strategy.experts else ())]
+    total = int(np.prod([n for _, n in attention]))
+    inner = int(np.prod([n for _, n in experts]))
+    return [[("replica", strategy.replicas), *attention], [("replica", strategy.replicas), ("edp", total // inner), *experts]]
+
+
+def _product(side: list[tuple[str, int]]) -> str:
+    return " x ".join(f"{name} {size}" for name, size in side if size > 1) or "1"
+
+
+def place(mesh: Mesh, unit: Unit, side: list[tuple[str, int]]) -> Placement:
+    """GPU ids by mixed radix in `order` (stages outermost unless it says otherwise), or by `place`."""
+    phase = unit.phase
+    strategy = phase.strategy
+    per_node = unit.spec.hardware.per_node
+    gpus = np.asarray(phase.gpus, dtype=np.int64)
+    coordinates = axis_coordinates(mesh, side)
+    if strategy.place is not None:
+        return Placement(mesh, _by_expression(strategy.place, coordinates, unit, gpus), per_node)
+    sizes = {"pp": strategy.pp, **dict(side)}
+    order = ["replica", *(a for a in strategy.order if a in sizes)]
+    order += [a for a in sizes if a not in order]
+    index = np.zeros((strategy.pp, *mesh.shape), dtype=np.int64)
+    for axis in order:
+        index = index * sizes[axis] + coordinates[axis]
+    return Placement(mesh, gpus[index], per_node)
+
+
+def axis_coordinates(mesh: Mesh, side: list[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:
+    """Coordinate of every rank along each logical axis; arrays broadcast to (stages, *mesh.shape)."""
+    full = (mesh.stages, *mesh.shape)
+    out = {"pp": np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}
+    for axis in dict.fromkeys((*(name for name, _ in side), *mesh.axes)):
+        value = np.zeros(full, dtype=np.int64)
+        for atom in mesh.of(axis):
+            shape = [1] * len(full)
+            shape[1 + mesh.index[atom]] = mesh.sizes[atom]
+            value = value * mesh.sizes[atom] + np.arange(mesh.sizes[atom]).reshape(shape)
+        out[axis] = value
+    return out
+
+
+def _by_expression(expr: ast.Expr, coordinates: Mapping[str, NDArray[np.int64]], unit: Unit, gpus: NDArray[np.int64]) -> NDArray[np.int64]:
+    shape = coordinates["pp"].shape
+    value = np.broadcast_to(_evaluate(expr, coordinates, unit), shape)
+    ids = value.astype(np.int64)
+    wanted = np.sort(gpus)
+    if (ids != value).any() or not np.array_equal(np.sort(ids.ravel()), wanted):
+        unit.stop(
+            "E04",
+            "`place gpu` is not a bijection onto the phase's GPU ids",
+            at="place",
+            because=_why_not(ids, wanted),
+            help=("every rank needs a GPU id of its own: give each axis a stride, e.g. `dp * 16 + ep`",),
+        )
+    return ids
+
+
+def _why_not(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[str, ...]:
+    """Which ids are taken twice, out of the phase, or left without a rank."""
+    found, counts = np.unique(ids, return_counts=True)
+    lines = []
+    for text, bad in (
+        ("given to several ranks", found[counts > 1]),
+        ("outside the phase", np.setdiff1d(found, wanted)),
+        ("without a rank", np.setdiff1d(wanted, found)),
+    ):
+        if bad.size:
+            more = f" and {bad.size - 5} more" if bad.size > 5 else ""
+            lines.append(f"{text}: GPU {', '.join(str(i) for i in bad[:5])}{more}")
+    return tuple(lines) or ("some ids are not whole numbers",)
+
+
+def _evaluate(expr: ast.Expr, names: Mapping[str, NDArray[np.int64]], unit: Unit) -> NDArray[np.float64]:
+    """`place` over coordinate arrays: one expression, all ranks at once."""
+    if isinstance(expr, ast.Number):
+        return np.asarray(expr.value * (UNITS[expr.unit][0] if expr.unit else 1.0))
+    if isinstance(expr, ast.Name):
+        if expr.text in names:
+            return names[expr.text].astype(np.float64)
+        constant = unit.phase.constants.get(expr.text)
+        if constant is None:
+            found = unit.spec.constants.get(expr.text)
+            constant = found.value if isinstance(found, Quantity) else None
+        if constant is not None:
+            return np.asarray(float(constant))
+    if isinstance(expr, ast.Unary):
+        return -_evaluate(expr.operand, names, unit)
+    if isinstance(expr, ast.Binary):
+        left, right = _evaluate(expr.left, names, unit), _evaluate(expr.right, names, unit)
+        if expr.op == "/":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(np.nan_to_num(left / right, nan=-1.0, posinf=-1.0, neginf=-1.0))
+        result: NDArray[np.float64] = {"+": np.add, "-": np.subtract, "*": np.multiply}[expr.op](left, right)
+        return result
+    unit.stop("E02", "a `place` expression holds numbers, axes and + - * / only", at="place")
+    raise AssertionError("unreachable")

@@ -1,0 +1,169 @@
+"""require: judge each requirement against the metrics of the compiled plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagc.ir.result import PhaseResult
+from dagc.lang import ast
+from dagc.lang.diagnostics import Collector, did_you_mean
+from dagc.lang.evaluate import compare
+from dagc.lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, Quantity, show
+from dagc.spec import AttrValue, Requirement, Spec
+
+from .mesh import axis_coordinates, factorisations
+
+ABOUT = "judge every requirement"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged requirement: `value` and `bound` are its left and right side in SI units of `dim`."""
+
+    requirement: Requirement
+    value: float
+    bound: float
+    dim: Dim
+    passed: bool
+
+
+def run(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], out: Collector) -> tuple[Verdict, ...]:
+    """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out."""
+    metrics = all_metrics(spec, phases, params)
+    skipped = {p.name for p in spec.phases} - set(phases)
+    verdicts = []
+    for requirement in spec.requirements:
+        if skipped & _roots(requirement.test):
+            continue
+        found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out), out)
+        if found is None:
+            continue
+        left, right, passed = found
+        dim = left.dim if left.dim != SCALAR else right.dim
+        verdicts.append(Verdict(requirement, left.value, right.value, dim, passed))
+        if not passed:
+            out.add(
+                "R07",
+                f"requirement `{requirement.label}` does not hold",
+                requirement.span,
+                f"{show(left.value, dim)} against {show(right.value, dim)}",
+            )
+    return tuple(verdicts)
+
+
+def _roots(node: object) -> set[str]:
+    """First parts of every dotted name in an expression."""
+    if isinstance(node, ast.Name):
+        return {node.parts[0]}
+    if isinstance(node, ast.Comparison):
+        return _roots(node.left) | _roots(node.right) | _roots(node.tolerance)
+    if isinstance(node, ast.Binary):
+        return _roots(node.left) | _roots(node.right)
+    if isinstance(node, ast.Unary):
+        return _roots(node.operand)
+    if isinstance(node, ast.Call):
+        return _roots(node.func)
+    return set()
+
+
+def _lookup(
+    node: ast.Name | ast.Call, metrics: Mapping[str, Quantity], spec: Spec, phases: Mapping[str, PhaseResult], out: Collector
+) -> AttrValue | None:
+    if isinstance(node, ast.Call):
+        return _gpu(node, spec, phases, out)
+    if node.text in metrics:
+        return metrics[node.text]
+    near = did_you_mean(node.text, metrics)
+    out.add("E02", f"unknown metric `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+    return None
+
+
+def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector) -> Quantity | None:
+    """`decode.gpu(dp = 7, ep = 0)`: the GPU id of the first rank with these coordinates."""
+    name, _, method = node.func.text.rpartition(".")
+    if method != "gpu" or name not in phases:
+        out.add("E02", f"unknown function `{node.func.text}`", node.span, help=("write PHASE.gpu(axis = index, ...)",))
+        return None
+    graph = phases[name].graph
+    phase = next(p for p in spec.phases if p.name == name)
+    mesh = graph.the_mesh
+    coordinates = axis_coordinates(mesh, factorisations(phase.strategy)[0])
+    ids = np.asarray(phases[name].gpus).reshape(mesh.stages, *mesh.shape)
+    chosen = np.ones(ids.shape, dtype=bool)
+    for axis, value in node.kwargs:
+        if axis not in coordinates or not isinstance(value, ast.Number):
+            near = did_you_mean(axis, coordinates)
+            out.add("E02", f"unknown axis `{axis}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+            return None
+        chosen &= np.broadcast_to(coordinates[axis] == int(value.value), ids.shape)
+    if not chosen.any():
+        out.add("E02", "no rank has these coordinates", node.span)
+        return None
+    return Quantity(float(ids[chosen][0]))
+
+
+def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float]) -> dict[str, Quantity]:
+    """Every name that a requirement may use, with its value and dimension."""
+    h, w = spec.hardware, spec.workload
+    out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
+    out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
+    out |= {"model.params_total": Quantity(params[0]), "model.params_active": Quantity(params[1])}
+    if spec.model.params_stated is not None:
+        out["model.params"] = Quantity(spec.model.params_stated)
+    out["model.layers"] = Quantity(float(spec.model.layers))
+    out |= {
+        "hardware.gpus": Quantity(float(h.gpus)),
+        "hardware.per_node": Quantity(float(h.per_node)),
+        "hardware.compute": Quantity(h.peak_flops(spec.model.dtype), FLOP_RATE),
+        "hardware.mfu": Quantity(h.mfu),
+        "hardware.memory": Quantity(h.memory_B, BYTES),
+        "hardware.hbm": Quantity(h.hbm_Bps, BYTE_RATE),
+        "hardware.mbu": Quantity(h.mbu),
+        "hardware.launch": Quantity(h.launch_s, TIME),
+        "hardware.reserve": Quantity(h.reserve_B, BYTES),
+        "workload.sequences": Quantity(float(w.sequences)),
+        "workload.prompt": Quantity(float(w.prompt), TOKENS),
+        "workload.output": Quantity(float(w.output), TOKENS),
+    }
+    for name, result in phases.items():
+        out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec).items()}
+    return out
+
+
+def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
+    """Metrics of one phase; throughput counts all its GPUs unless the name says otherwise."""
+    mesh = result.graph.the_mesh
+    memory = result.memory.worst
+    gpus = float(len(result.gpus))
+    degrees = {a: float(mesh.degrees.get(a, 1)) for a in ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica")}
+    out = {k: Quantity(v) for k, v in degrees.items()}
+    out |= {
+        "ttft" if result.graph.kind == "prefill" else "tpot": Quantity(result.time_s, TIME),
+        "makespan": Quantity(result.schedule.latency_s, TIME),
+        "floor": Quantity(result.floor.period_s, TIME),
+        "throughput": Quantity(result.throughput_tok_s, TOKEN_RATE),
+        "throughput_per_gpu": Quantity(result.throughput_tok_s / gpus, TOKEN_RATE),
+        "throughput_per_node": Quantity(result.throughput_tok_s / max(1.0, gpus / result.per_node), TOKEN_RATE),
+        "imbalance": Quantity(result.costs.imbalance),
+        "gpus": Quantity(gpus),
+        "stages": Quantity(float(mesh.stages)),
+        "microbatches": Quantity(float(result.graph.microbatches)),
+        "layers_per_stage": Quantity(spec.model.layers / mesh.stages),
+        "flops_per_token": Quantity(result.flops_per_token, (0, 0, 1, -1)),
+        "utilization": Quantity(result.utilization),
+        "idle_gpus": Quantity(float(spec.hardware.gpus) - gpus),
+        "memory.weights": Quantity(memory.weights_B, BYTES),
+        "memory.kv_cache": Quantity(memory.kv_cache_B, BYTES),
+        "memory.activations": Quantity(memory.activations_B, BYTES),
+        "memory.buffers": Quantity(memory.buffers_B, BYTES),
+        "memory.reserve": Quantity(memory.reserve_B, BYTES),
+        "memory.peak": Quantity(memory.peak_B, BYTES),
+        "memory.fraction": Quantity(result.memory.fraction),
+    }
+    for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
+        count = sum(c.count for c in result.collectives if c.kind == kind)
+        out[f"collectives.{kind}"] = Quantity(float(count))
+    return out

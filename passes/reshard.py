@@ -1,0 +1,231 @@
+"""reshard: the one pass that inserts collectives, wherever producer and consumer disagree on a layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, Weight
+from dagc.ir.mesh import Mesh
+from dagc.ir.moves import NoRoute, Price, Shape, cheapest
+from dagc.ir.network import GroupShape, collective_time, group_shape
+from dagc.ir.ops import OPS, input_layout, local_count, loop_dims, result_layout
+from dagc.ir.sharding import Axes, Move, Sharding, show
+from dagc.ir.unit import Unit
+
+from . import dp
+
+ABOUT = "insert the cheapest chain of collectives wherever producer and consumer disagree on a layout"
+
+
+def run(graph: Graph, unit: Unit) -> Graph:
+    mesh = graph.the_mesh
+    price = pricing(unit)
+    segments = []
+    for i, segment in enumerate(graph.segments):
+        work = Resharder(segment, mesh, price, residual(graph, unit), last=i == len(graph.segments) - 1)
+        try:
+            segments.append(work.run())
+        except NoRoute as error:
+            unit.stop("E03", f"no chain of collectives connects two layouts in layer `{segment.name}`", because=(str(error),))
+    return replace(graph, segments=tuple(segments), level="sharded", _index={})
+
+
+def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:
+    """Layout of the residual stream [batch, seq, hidden] between layers."""
+    mesh = graph.the_mesh
+    if graph.kind == "decode":
+        return (dp.batch_axes(mesh), (), ())
+    tensor = mesh.of("tp") if unit.phase.strategy.sequence_parallel else ()
+    return (dp.batch_axes(mesh), (*mesh.of("sp"), *tensor), ())
+
+
+def pricing(unit: Unit) -> Price:
+    """Seconds of a collective on this hardware, memoised: the searches ask the same few questions again."""
+    placement, hardware = unit.placed, unit.spec.hardware
+    shapes: dict[Axes, GroupShape] = {}
+    memo: dict[tuple[str, float, Axes], float] = {}
+
+    def price(kind: str, payload_B: float, axes: Axes) -> float:
+        key = (kind, payload_B, axes)
+        if key not in memo:
+            if axes not in shapes:
+                shapes[axes] = group_shape(placement.groups(axes), placement.per_node)
+            memo[key] = float(collective_time(kind, payload_B, shapes[axes], hardware.node, hardware.cluster).time_s)
+        return memo[key]
+
+    return price
+
+
+@dataclass(slots=True)
+class Resharder:
+    """Rewrites one segment in program order; one reshard per (value, target)."""
+
+    segment: Segment
+    mesh: Mesh
+    price: Price
+    residual: tuple[Axes, Axes, Axes]
+    last: bool
+    ops: list[Op] = field(default_factory=list)
+    layout: dict[str, Sharding] = field(default_factory=dict)
+    dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    made: dict[tuple[str, Sharding], str] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> Segment:
+        segment = self.segment
+        entry = Sharding(self.residual[: len(segment.input_dims)])
+        if segment.input == "tokens":
+            entry = Sharding(tuple(self.first_use(d) for d in segment.input_dims))
+        self.put(segment.input, segment.input_dims, entry)
+        for op in segment.ops:
+            self.visit(op)
+        output = segment.output
+        dims = segment.dims_of(output)
+        want = Sharding(self.residual if not self.last else tuple(() if d != "batch" else self.residual[0] for d in dims))
+        output = self.reach(output, want)
+        weights = tuple(self.weights.get(w.name, w) for w in segment.weights)
+        return replace(segment, ops=tuple(self.ops), output=output, weights=weights, entry=entry)
+
+    def first_use(self, dim: str) -> Axes:
+        """Token ids arrive as their first consumer wants them: the host sends each rank its own."""
+        op = next(self.segment.users(self.segment.input))
+        return op.loop(dim)
+
+    def put(self, name: str, dims: tuple[str, ...], layout: Sharding) -> None:
+        self.layout[name] = layout
+        self.dims[name] = dims
+
+    def visit(self, op: Op) -> None:
+        """Bring every input to the layout the op needs, passing pending sums through where that is cheaper."""
+        carried = self.carried(op)
+        inputs = []
+        for name in op.inputs:
+            need = input_layout(self.segment, op, name)
+            if name.startswith("@"):
+                self.place_weight(name, need)
+                inputs.append(name)
+                continue
+            keep = carried if self.layout[name].partial and carried else ()
+            want = Sharding(need, keep, "sum")
+            inputs.append(self.reach(name, want))
+        inputs = self.ring(op, inputs)
+        own = result_layout(self.segment, op)
+        pending = self.mesh.sort((*carried, *own.partial))
+        layout = Sharding(own.dims, pending, own.reduce if own.partial else "sum")
+        self.ops.append(replace(op, inputs=tuple(inputs), sharding=layout))
+        self.put(op.name, op.dims, layout)
+        self.origin[op.name] = op.name
+
+    def carried(self, op: Op) -> Axes:
+        """Axes whose pending sum may pass through this op unreduced."""
+        definition = OPS[op.kind]
+        held = {i: self.layout[n] for i, n in enumerate(op.inputs) if not n.startswith("@") and self.layout[n].partial}
+        if not held or any(s.reduce != "sum" for s in held.values()):
+            return ()
+        if any(i not in definition.linear for i in held):
+            return ()
+        tensors = [n for n in op.inputs if not n.startswith("@")]
+        first = next(iter(held.values())).partial
+        if op.kind == "add" and (len(held) < len(tensors) or any(s.partial != first for s in held.values())):
+            return ()  # a sum that only one side still owes cannot be added to a whole value
+        if op.kind in ("contract", "multiply") and len(held) > 1:
+            return ()
+        own = result_layout(self.segment, op)
+        if set(first) & (own.used | {a for _, axes in op.loops for a in axes}):
+            return ()
+        return first if self.no_larger(op, own) else ()
+
+    def no_larger(self, op: Op, own: Sharding) -> bool:
+        """Reduce where the tensor is smaller: before an op that widens it, after one that narrows it."""
+        name = next(n for n in op.inputs if not n.startswith("@") and self.layout[n].partial)
+        before = local_count(self.segment, self.dims[name], self.layout[name].dims, self.mesh, self.scope(name))
+        after = local_count(self.segment, op.dims, own.dims, self.mesh, op.scope)
+        return after <= before
+
+    def scope(self, name: str) -> str:
+        return self.segment.scope_of(self.origin.get(name, name))
+
+    def place_weight(self, name: str, need: tuple[Axes, ...]) -> None:
+        """A weight is stored as its first consumer needs it; weights are never moved at run time."""
+        known = self.weights.get(name)
+        if known is not None and known.sharding is not None and known.sharding.dims != need:
+            raise NoRoute(f"weight {name[1:]} is needed in two layouts")
+        self.weights[name] = replace(self.segment.weight[name], sharding=Sharding(need))
+
+    def ring(self, op: Op, inputs: list[str]) -> list[str]:
+        """Ring attention: keys and values travel round the ring, one permute standing for all its steps."""
+        ring = str(op.attr("ring", "") or "")
+        if not ring:
+            return inputs
+        axes = tuple(ring.split("+"))
+        out = []
+        for name in inputs:
+            if name.startswith("@") or "context" not in self.dims[name]:
+                out.append(name)
+                continue
+            key = (f"{name} ring", self.layout[name])
+            if key not in self.made:
+                move = Move("permute", axes, self.layout[name])
+                self.made[key] = self.emit(name, move, (("steps", self.mesh.size(axes) - 1),))
+            out.append(self.made[key])
+        return out
+
+    def reach(self, name: str, want: Sharding) -> str:
+        """The name under which `name` is available in the wanted layout."""
+        have = self.layout[name]
+        if have == want:
+            return name
+        key = (name, want)
+        if key not in self.made:
+            current = self.merge_softmax(name) if have.reduce == "softmax" else name
+            for move in cheapest(self.layout[current], want, self.shape(current), self.mesh, self.price):
+                current = self.emit(current, move)
+            self.made[key] = current
+        return self.made[key]
+
+    def merge_softmax(self, name: str) -> str:
+        """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs."""
+        have = self.layout[name]
+        whole = have.resolved()
+        rows = self.dims[name][:-1]
+        for what in ("max", "sum"):
+            stat = self.emit(name, Move("all_reduce", have.partial, whole), (("of", f"row_{what}"), ("reduce", what)), rows)
+        self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, self.ops[-2].name))
+        out = self.emit(name, Move("all_reduce", have.partial, whole), (("reduce", "softmax"),))
+        self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, stat))
+        return out
+
+    def shape(self, name: str) -> Shape:
+        dims, scope = self.dims[name], self.scope(name)
+        sizes = tuple(self.segment.size(d, scope) for d in dims)
+        return Shape(sizes, DTYPE_BYTES[self.dtype(name)], tuple(d == "slot" for d in dims))
+
+    def dtype(self, name: str) -> str:
+        return self.segment.dtype_of(self.origin.get(name, name))
+
+    def emit(self, name: str, move: Move, attrs: tuple[tuple[str, str | int | float | bool], ...] = (), rows: tuple[str, ...] | None = None) -> str:
+        dims = self.dims[name] if rows is None else rows
+        result = move.result if rows is None else replace(move.result, dims=move.result.dims[: len(rows)])
+        stem = f"{self.origin.get(name, name)}.{move.kind}"
+        self.counts[stem] = self.counts.get(stem, 0) + 1
+        new = stem if self.counts[stem] == 1 else f"{stem}{self.counts[stem]}"
+        for label, index in (("from", move.source_dim), ("to", move.target_dim)):
+            if index >= 0:
+                attrs = (*attrs, (label, dims[index]))
+        if move.kind == "all_reduce" and self.layout[name].reduce == "max":
+            attrs = (*attrs, ("reduce", "max"))
+        block = self.segment.by_name[self.origin[name]].block if name in self.origin else ""
+        dtype = "fp32" if rows is not None else self.dtype(name)
+        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), attrs, (), self.mesh.sort(move.axes), result)
+        self.ops.append(op)
+        self.put(new, dims, result)
+        self.origin[new] = self.origin.get(name, name)
+        return new
+
+
+def describe(segment: Segment, op: Op) -> str:
+    """An op with its layout, for messages."""
+    layout = op.sharding or Sharding(tuple(op.loop(d) for d in op.dims))
+    return f"%{op.name} = {op.kind} : {show(op.dims, layout)} loops {loop_dims(segment, op)}"

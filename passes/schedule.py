@@ -1,0 +1,322 @@
+"""schedule: start and finish of every op, from data edges and two streams a rank, folded.
+
+A layer is evaluated once per distinct entry state (max-plus maps are homogeneous, so only differences matter);
+alike layers repeat as soon as the state repeats; stages and micro-batches chain by the pipeline recurrence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.result import Array, Costs, PathStep, Run, Schedule
+from dagc.ir.unit import Unit
+
+ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
+
+RESOLUTION_S = 1e-15
+"""Entry states closer than this count as equal."""
+
+Rank = tuple[int, ...]
+
+
+class State(NamedTuple):
+    """When each lane's input is ready and each stream is free, per rank."""
+
+    ready: tuple[Array, ...]
+    compute: Array
+    comm: Array
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        return (*self.ready, self.compute, self.comm)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One layer from one entry state, times relative to the entry's latest ready time."""
+
+    segment: str
+    arrivals: Mapping[tuple[str, int], Array]  # before a collective waits for its group
+    starts: Mapping[tuple[str, int], Array]
+    finishes: Mapping[tuple[str, int], Array]
+    before: Mapping[tuple[str, int], tuple[str, int] | None]  # stream predecessor
+    entry: State
+    exit: State
+    last: Mapping[str, tuple[str, int] | None]  # last node of each stream
+
+
+def run(graph: Graph, costs: Costs, unit: Unit, *, floor: bool = False) -> Schedule:
+    return Scheduler(graph, costs, unit, floor).run()
+
+
+@dataclass
+class Scheduler:
+    graph: Graph
+    costs: Costs
+    unit: Unit
+    floor: bool
+    memo: dict[tuple[str, bytes], Evaluation] = field(default_factory=dict)
+    programs: dict[str, list[tuple[Op, int]]] = field(default_factory=dict)
+    paths: dict[tuple[int, str, int, Rank], tuple[Counter[tuple[str, str]], tuple[str, int], Rank]] = field(default_factory=dict)
+
+    def run(self) -> Schedule:
+        p, m = len(self.graph.stages), self.graph.microbatches
+        zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
+        idle = State((zero,) * self.graph.lanes, zero, zero)
+        states = [idle] * p
+        cells: list[list[tuple[Run, ...]]] = [[] for _ in range(p)]
+        traces: dict[tuple[int, int], list[tuple[Evaluation, int]]] = {}
+        sends: dict[tuple[int, int], tuple[float, float]] = {}
+        latency = 0.0
+        for j in range(m):
+            ready = (zero,) * self.graph.lanes
+            for i in range(p):
+                entry = State(ready, states[i].compute, states[i].comm)
+                runs, trace, out = self.cell(i, entry)
+                cells[i].append(tuple(runs))
+                traces[i, j] = trace
+                if i < p - 1:
+                    out, ready, sends[i, j] = self.send(out)
+                states[i] = out
+                latency = max(latency, max(float(a.max()) for a in out.ready))
+        alone = [self.cell(i, idle) for i in range(p)]
+        stage_s = tuple(max(float(a.max()) for a in out.ready) for _, _, out in alone)
+        edge = self.edge_s()
+        period, path = latency, self.pipeline_path(traces, p, m)
+        if self.graph.kind == "decode":
+            around = sum(stage_s) + (p - 1) * edge + self.return_s()
+            period = max(around, m * max(stage_s))
+            slowest = int(np.argmax(stage_s))
+            chain = range(p) if around >= m * max(stage_s) else [slowest] * m
+            path = Counter()
+            for i in chain:
+                path += self.cell_path(alone[i][1])[0]
+            if around >= m * max(stage_s) and p > 1:
+                path["", "send"] += p - 1
+                path["", "token_return"] += 1
+        return Schedule(tuple(tuple(c) for c in cells), sends, latency, period, stage_s, self.steps(path))
+
+    # -- times -----------------------------------------------------------------------------------
+
+    def time(self, segment: str, op: str) -> Array:
+        cost = self.costs.ops[segment, op]
+        return cost.floor_s if self.floor else cost.time_s
+
+    def edge_s(self) -> float:
+        return self.costs.transfer.floor_s if self.floor else self.costs.transfer.time_s
+
+    def return_s(self) -> float:
+        return self.costs.token_return.floor_s if self.floor else self.costs.token_return.time_s
+
+    # -- one stage, one micro-batch --------------------------------------------------------------
+
+    def cell(self, stage: int, state: State) -> tuple[list[Run], list[tuple[Evaluation, int]], State]:
+        """Run a stage's layers from a state: its runs, its evaluations with repeat counts, the exit state."""
+        runs: list[Run] = []
+        trace: list[tuple[Evaluation, int]] = []
+        for name, count in self.graph.stages[stage].layers:
+            left = count
+            while left:
+                base = max(float(a.max()) for a in state.ready)
+                found = self.evaluate(self.graph.segment(name), _shift(state, -base))
+                after = _shift(found.exit, base)
+                period = max(float(a.max()) for a in after.ready) - base
+                repeat = left if _key(_shift(found.exit, -period)) == _key(found.entry) else 1
+                runs.append(Run(name, repeat, base, period, found.starts, found.finishes))
+                trace.append((found, repeat))
+                state = _shift(after, period * (repeat - 1))
+                left -= repeat
+        return runs, trace, state
+
+    def send(self, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float]]:
+        """The communication stream sends each lane's result to the next stage."""
+        comm = out.comm
+        arrivals = []
+        begin = 0.0
+        for ready in out.ready:
+            start = np.maximum(ready, comm)
+            comm = start + self.edge_s()
+            begin = float(start.max())
+            arrivals.append(comm)
+        return State(out.ready, out.compute, comm), tuple(arrivals), (begin, float(comm.max()))
+
+    def evaluate(self, segment: Segment, entry: State) -> Evaluation:
+        key = (segment.name, _key(entry))
+        if key not in self.memo:
+            self.memo[key] = self.simulate(segment, entry)
+        return self.memo[key]
+
+    def program(self, segment: Segment) -> list[tuple[Op, int]]:
+        """Program order; two lanes alternate at every change of stream, so that one computes while one talks."""
+        if segment.name not in self.programs:
+            chunks: list[list[Op]] = []
+            for op in segment.ops:
+                if not chunks or chunks[-1][-1].stream != op.stream:
+                    chunks.append([])
+                chunks[-1].append(op)
+            lanes = range(self.graph.lanes)
+            self.programs[segment.name] = [(op, lane) for chunk in chunks for lane in lanes for op in chunk]
+        return self.programs[segment.name]
+
+    def simulate(self, segment: Segment, entry: State) -> Evaluation:
+        axis = self.graph.the_mesh.index
+        free = {"compute": entry.compute, "comm": entry.comm}
+        last: dict[str, tuple[str, int] | None] = {"compute": None, "comm": None}
+        arrivals: dict[tuple[str, int], Array] = {}
+        starts: dict[tuple[str, int], Array] = {}
+        finishes: dict[tuple[str, int], Array] = {}
+        before: dict[tuple[str, int], tuple[str, int] | None] = {}
+        for op, lane in self.program(segment):
+            at = free[op.stream]
+            end = None
+            for name in op.inputs:
+                if name.startswith("@"):
+                    continue
+                if name == segment.input:
+                    at = np.maximum(at, entry.ready[lane])
+                elif op.attr("ring") and segment.by_name[name].kind == "permute":
+                    at = np.maximum(at, starts[name, lane])  # the first block is local: only the end waits
+                    end = finishes[name, lane] if end is None else np.maximum(end, finishes[name, lane])
+                else:
+                    at = np.maximum(at, finishes[name, lane])
+            node = (op.name, lane)
+            arrivals[node] = at
+            start = at.max(axis=tuple(axis[a] for a in op.axes), keepdims=True) if op.axes else at
+            finish = start + self.time(segment.name, op.name)
+            if end is not None:
+                finish = np.maximum(finish, end)
+            starts[node], finishes[node] = start, finish
+            before[node] = last[op.stream]
+            last[op.stream] = node
+            free[op.stream] = finish
+        ready = tuple(self.output_time(segment, entry, finishes, lane) for lane in range(self.graph.lanes))
+        return Evaluation(segment.name, arrivals, starts, finishes, before, entry, State(ready, free["compute"], free["comm"]), last)
+
+    def output_time(self, segment: Segment, entry: State, finishes: Mapping[tuple[str, int], Array], lane: int) -> Array:
+        return entry.ready[lane] if segment.output == segment.input else finishes[segment.output, lane]
+
+    # -- critical path ---------------------------------------------------------------------------
+
+    def pipeline_path(self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int) -> Counter[tuple[str, str]]:
+        """Backwards from the last cell: a cell began when its input arrived or when its streams were free."""
+        total: Counter[tuple[str, str]] = Counter()
+        i, j = p - 1, m - 1
+        target: tuple[str, int] = ("ready", 0)
+        rank: Rank | None = None
+        while True:
+            found, target, rank = self.cell_path(traces[i, j], target, rank)
+            total += found
+            if target[0] == "ready" and i > 0:
+                i -= 1
+                total["", "send"] += 1
+                target = ("ready", target[1])
+            elif target[0] == "comm" and i < p - 1 and j > 0:
+                j -= 1  # the stream was busy with the previous micro-batch's send
+                total["", "send"] += 1
+                target = ("ready", target[1])
+            elif target[0] != "ready" and j > 0:
+                j -= 1
+            else:
+                return total
+
+    def cell_path(
+        self, trace: list[tuple[Evaluation, int]], target: tuple[str, int] = ("ready", 0), rank: Rank | None = None
+    ) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
+        """Path through the layers of one cell, from an exit (ready lane, compute or comm) back to an entry."""
+        total: Counter[tuple[str, str]] = Counter()
+        if rank is None:
+            lanes = trace[-1][0].exit.ready
+            lane = max(range(len(lanes)), key=lambda k: float(lanes[k].max()))
+            target = ("ready", lane)
+            rank = tuple(int(x) for x in np.unravel_index(int(np.argmax(lanes[lane])), lanes[lane].shape))
+        for evaluation, repeat in reversed(trace):
+            for _ in range(repeat):
+                key = (id(evaluation), *target, rank)
+                if key not in self.paths:
+                    self.paths[key] = self.trace(evaluation, target, rank)
+                found, target, rank = self.paths[key]
+                total += found
+        return total, target, rank
+
+    def trace(self, ev: Evaluation, target: tuple[str, int], rank: Rank) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
+        segment = self.graph.segment(ev.segment)
+        found: Counter[tuple[str, str]] = Counter()
+        kind, lane = target
+        if kind == "ready":
+            node = None if segment.output == segment.input else (segment.output, lane)
+        else:
+            node = ev.last[kind]
+        while node is not None:
+            op = segment.by_name[node[0]]
+            found[ev.segment, op.name] += 1
+            rank = self.slowest(ev, node, op, rank)
+            moment = _at(ev.arrivals[node], rank)
+            options: list[tuple[float, tuple[str, int], tuple[str, int] | None]] = []
+            for name in op.inputs:
+                if name == segment.input:
+                    options.append((_at(ev.entry.ready[node[1]], rank), ("ready", node[1]), None))
+                elif not name.startswith("@"):
+                    options.append((_at(ev.finishes[name, node[1]], rank), ("", 0), (name, node[1])))
+            previous = ev.before[node]
+            if previous is None:
+                free = ev.entry.compute if op.stream == "compute" else ev.entry.comm
+                options.append((_at(free, rank), (op.stream, 0), None))
+            else:
+                options.append((_at(ev.finishes[previous], rank), ("", 0), previous))
+            usable = [o for o in options if o[0] <= moment + RESOLUTION_S]
+            _, target, node = max(usable, key=lambda o: o[0])
+        return found, target, rank
+
+    def slowest(self, ev: Evaluation, node: tuple[str, int], op: Op, rank: Rank) -> Rank:
+        """The member of a collective's group that arrived last."""
+        arrived = ev.arrivals[node]
+        if not op.axes or arrived.size == 1:
+            return rank
+        axes = [self.graph.the_mesh.index[a] for a in op.axes]
+        index = tuple(slice(None) if k in axes else min(rank[k], arrived.shape[k] - 1) for k in range(arrived.ndim))
+        part = arrived[index]
+        best = np.unravel_index(int(np.argmax(part)), part.shape)
+        out = list(rank)
+        for k, b in zip(sorted(axes), best, strict=True):
+            out[k] = int(b)
+        return tuple(out)
+
+    def steps(self, path: Counter[tuple[str, str]]) -> tuple[PathStep, ...]:
+        """The path as a chain in program order, alike executions added up."""
+        steps = []
+        order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
+        gpu = int(self.unit.placed.ids.ravel()[0])
+        for (segment, name), count in sorted(path.items(), key=lambda kv: order.get(kv[0], len(order))):
+            if not segment:
+                edge = self.costs.transfer if name == "send" else self.costs.token_return
+                each = edge.floor_s if self.floor else edge.time_s
+                steps.append(PathStep("", name, "send", each * count, count, edge.bound, gpu))
+                continue
+            op = self.graph.segment(segment).by_name[name]
+            cost = self.costs.ops[segment, name]
+            each = float(self.time(segment, name).max())
+            steps.append(PathStep(segment, name, op.kind, each * count, count, cost.bound, gpu))
+        return tuple(steps)
+
+
+def _shift(state: State, by: float) -> State:
+    if by == 0.0:
+        return state
+    return State(tuple(a + by for a in state.ready), state.compute + by, state.comm + by)
+
+
+def _key(state: State) -> bytes:
+    """Entry states that differ by less than the resolution, or by how long a stream has been idle, are one."""
+    floor = min(float(a.min()) for a in state.ready)
+    parts = [*state.ready, np.maximum(state.compute, floor), np.maximum(state.comm, floor)]
+    return b"".join(np.round(a / 1e-13).tobytes() + bytes(str(a.shape), "ascii") for a in parts)
+
+
+def _at(array: Array, rank: Rank) -> float:
+    return float(array[tuple(min(r, n - 1) for r, n in zip(rank, array.shape, strict=True))])

@@ -1,0 +1,60 @@
+"""sp: split the sequence, by K/V all-gather, ring or Ulysses; and Megatron's residual split over tp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops import loop_axes, loop_dims
+from dagc.ir.sharding import Axes
+from dagc.ir.unit import Unit
+
+ABOUT = "annotate the sequence and context dimensions with the sequence axis"
+
+
+def run(graph: Graph, unit: Unit) -> Graph:
+    mesh = graph.the_mesh
+    strategy = unit.phase.strategy
+    seq = mesh.of("sp")
+    tensor = mesh.of("tp") if strategy.sequence_parallel and graph.kind == "prefill" else ()
+    inner = mesh.of("etp") if "etp" in mesh.axes else mesh.of("tp")
+
+    def annotate(segment: Segment, op: Op) -> Op:
+        dims = loop_dims(segment, op)
+        if op.kind == "attend":
+            return _attend(segment, op, graph.kind, strategy.sp_method, seq, mesh.size)
+        if op.kind == "cache":
+            return op.annotate("context", seq)
+        if op.scope == "experts" and op.kind != "dispatch":
+            return op.annotate("slot", _without((*seq, *tensor), inner))
+        if graph.kind == "prefill" and "seq" in dims:
+            residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
+            op = op.annotate("seq", (*seq, *tensor) if residual else seq)
+        if op.kind in ("dispatch", "combine"):
+            op = op.annotate("slot", (*seq, *tensor) if graph.kind == "prefill" else ())
+        if graph.kind == "decode" and "context" in dims:
+            op = op.annotate("context", seq)
+        return op
+
+    return graph.map_ops(annotate, "annotated")
+
+
+def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: Callable[[Axes], int]) -> Op:
+    """Prefill: whole context, K/V gathered, rung round, or heads exchanged. Decode: context stays split."""
+    if kind == "decode":
+        return op.annotate("context", seq)
+    if method == "ulysses" and seq:
+        heads = [d for d in op.dims if d in ("kv_heads", "heads", "group")]
+        for dim in heads:
+            whole = (*op.loop(dim), *seq)
+            if segment.size(dim) % size(whole) == 0:
+                return op.annotate(dim, whole)
+    op = op.annotate("seq", seq)
+    if method == "ring" and seq:
+        op = replace(op, attrs=(*op.attrs, ("ring", "+".join(seq))))
+    return op
+
+
+def _without(axes: Axes, taken: Axes) -> Axes:
+    return tuple(a for a in axes if a not in taken)
