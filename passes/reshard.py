@@ -218,7 +218,10 @@ class Resharder:
             attrs = (*attrs, ("reduce", "max"))
         block = self.segment.by_name[self.origin[name]].block if name in self.origin else ""
         dtype = "fp32" if rows is not None else self.dtype(name)
-        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), attrs, (), self.mesh.sort(move.axes), result)
+        group = self.mesh.sort(move.axes)
+        if move.kind == "slice":  # no rank waits for another
+            group, attrs = (), (*attrs, ("axes", "+".join(group)))
+        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), attrs, (), group, result)
         self.ops.append(op)
         self.put(new, dims, result)
         self.origin[new] = self.origin.get(name, name)

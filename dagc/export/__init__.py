@@ -1,0 +1,1 @@
+"""Exporters: one file each, from a compiled plan to text or bytes."""

@@ -85,6 +85,9 @@ def _layouts(segment: Segment, mesh: Mesh) -> None:
         if op.is_collective:
             _collective(segment, op, mesh)
             continue
+        if op.kind == "slice":
+            _slice(segment, op)
+            continue
         carried: tuple[str, ...] = ()
         for i, name in enumerate(op.inputs):
             have = segment.sharding_of(name)
@@ -103,6 +106,16 @@ def _layouts(segment: Segment, mesh: Mesh) -> None:
         _require(op.sharding.partial == want, segment, op, f"pending {op.sharding.partial}, should {want}")
     final = segment.sharding_of(segment.output)
     _require(final is not None and not final.partial, segment, None, "returns an unreduced sum")
+
+
+def _slice(segment: Segment, op: Op) -> None:
+    """A rank keeps its part of what it holds whole: dims only gain the axes that it names."""
+    have, got = segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    gained = [a for h, g in zip(have.dims, got.dims, strict=True) for a in g[len(h) :]]
+    named = str(op.attr("axes", "")).split("+")
+    _require(sorted(gained) == sorted(named), segment, op, f"gains {gained}, names {named}")
+    _require(not set(gained) & have.used, segment, op, "splits over an axis already used")
 
 
 def _collective(segment: Segment, op: Op, mesh: Mesh) -> None:

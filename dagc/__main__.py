@@ -1,0 +1,5 @@
+"""`python -m dagc`."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,94 @@
+"""Arguments of every command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+EXITS = """exit codes: 0 passed; 1 compiled, but a requirement fails; 2 the spec or the
+command line is wrong; 3 internal error; 130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits by itself; here a wrong command line is one line and code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}\n  `{self.prog} --help` lists what it takes")
+
+
+class UsageError(Exception):
+    """The command line is wrong."""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
+    """The parsed arguments, or an exit code when there is nothing more to do."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    if args.version:
+        from .. import __version__
+
+        print(f"dagc {__version__}")
+        return 0
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dagc",
+        description="Compile MoE deployment plans (.moe) to placed, costed, drawn execution graphs.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
+    _spec(compile_)
+    compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json")
+    compile_.add_argument("--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes")
+    compile_.add_argument("--ranks", choices=("folded", "all"), default="folded", help="json: a node for all ranks, or one a rank")
+    compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
+    compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+
+    check = commands.add_parser("check", help="verdict only; writes nothing")
+    check.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
+    _common(check)
+    check.add_argument("--format", choices=("text", "concise", "json", "github", "sarif"), default="text")
+
+    show = commands.add_parser("show", help="draw a picture")
+    _spec(show)
+    show.add_argument("--view", choices=("overview", "layer", "lanes"), default="overview")
+    show.add_argument("-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT on standard output)")
+
+    ir = commands.add_parser("ir", help="print the textual IR")
+    _spec(ir)
+    ir.add_argument("--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)")
+
+    explain = commands.add_parser("explain", help="explain a diagnostic code")
+    explain.add_argument("code", nargs="?", metavar="CODE")
+
+    fmt = commands.add_parser("fmt", help="format specs in place")
+    fmt.add_argument("specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output")
+    fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
+    return parser
+
+
+def _spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="spec file, - for standard input")
+    _common(parser)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="value of a param (repeatable)")
+    parser.add_argument("--phase", action="append", default=[], metavar="P", help="only this phase (repeatable)")

@@ -1,0 +1,39 @@
+"""`dagc check`: the verdict, for people and for CI. Writes nothing."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from ..lang.diagnostics import Diagnostic, SpecError
+from ..lang.render import render
+from .common import color, settings
+
+
+def run(args: Namespace) -> int:
+    from ..driver import compile
+
+    found: list[Diagnostic] = []
+    code = 0
+    for spec in args.specs:
+        try:
+            plan = compile(spec, settings=settings(args), phases=args.phase or None)
+        except SpecError as error:
+            found += error.diagnostics
+            code = 2
+            if args.format == "text":
+                print(f"{spec}: not a valid plan")
+            continue
+        found += plan.diagnostics
+        if not plan.passed:
+            code = max(code, 1)
+        if args.format == "text":
+            held = sum(v.passed for v in plan.requirements)
+            print(f"{spec}: {held} of {len(plan.requirements)} requirements hold")
+    text = render(found, args.format, args.format == "text" and color(sys.stderr))
+    if args.format == "text":
+        if text:
+            print(text, file=sys.stderr)
+    else:
+        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+    return code

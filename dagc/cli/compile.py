@@ -1,0 +1,79 @@
+"""`dagc compile`: report, JSON and artefacts."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
+from ..plan import Plan
+from .common import color, compiled, stem, tell, write_all
+
+PICTURES = ("dot", "svg", "png", "pdf")
+KINDS = (*PICTURES, "json")
+
+
+def run(args: Namespace) -> int:
+    try:
+        kinds = _chosen(args.emit, KINDS, "--emit")
+        from ..export.views import VIEWS
+
+        views = _chosen(args.view, tuple(VIEWS), "--view")
+        plan = compiled(args.spec, args)
+        if plan is None:
+            return 2
+        tell(plan.diagnostics, requirements=args.json)
+        files: dict[Path, bytes] = {}
+        if kinds or args.output:
+            directory = Path(args.output or f"{stem(args.spec)}.out")
+            files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
+            write_all(files)
+        if args.json:
+            from ..export.json import dumps, plan_object
+
+            sys.stdout.buffer.write(dumps(plan_object(plan), indent=True))
+        else:
+            sys.stdout.write(plan.report(color=color(sys.stdout)))
+            for path in files:
+                print(f"wrote {path}")
+        return 0 if plan.passed else 1
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+
+
+def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
+    """A comma list, each entry known."""
+    names = [n.strip() for n in text.split(",") if n.strip()]
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+            raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
+    return names
+
+
+def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> dict[Path, bytes]:
+    """Every file to write, complete in memory: nothing is written when one of them fails."""
+    from ..export.views import VIEWS, RendererMissing, render
+
+    files = {directory / f"{name}.txt": plan.report().encode()}
+    for phase in plan.phases:
+        for view in views if set(kinds) & set(PICTURES) else ():
+            text = VIEWS[view](plan, phase)
+            for kind in (k for k in PICTURES if k in kinds):
+                try:
+                    data = text.encode() if kind == "dot" else render(text, kind)
+                except RendererMissing as error:
+                    raise SpecError([Diagnostic("E05", str(error))]) from None
+                files[directory / f"{name}.{phase}.{view}.{kind}"] = data
+        if "json" in kinds:
+            from ..export.json import dumps, graph_object
+
+            files[directory / f"{name}.{phase}.graph.json"] = dumps(graph_object(plan, phase, ranks=ranks))
+    if "json" in kinds:
+        from ..export.json import dumps, plan_object
+
+        files[directory / f"{name}.json"] = dumps(plan_object(plan), indent=True)
+    return files

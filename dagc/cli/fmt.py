@@ -1,0 +1,37 @@
+"""`dagc fmt`: format specs."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..lang.diagnostics import Collector, SpecError
+from .common import tell, write_all
+
+
+def run(args: Namespace) -> int:
+    from ..lang.format import format_source
+    from ..lang.parse import parse, read_source
+
+    code = 0
+    for spec in args.specs:
+        try:
+            source = read_source(spec)
+            out = Collector()
+            parse(source, out)
+            out.check()  # a file that does not parse is not touched
+            text = format_source(source)
+            if spec == "-":
+                if not args.check:
+                    sys.stdout.write(text)
+            elif text != source.text and not args.check:
+                write_all({Path(spec): text.encode()})
+                print(f"formatted {spec}")
+            if args.check and text != source.text:
+                print(f"would format {spec}")
+                code = max(code, 1)
+        except SpecError as error:
+            tell(error.diagnostics)
+            code = 2
+    return code

@@ -1,0 +1,41 @@
+"""`dagc ir`: the textual IR after a pass."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from .common import settings, tell
+
+
+def run(args: Namespace) -> int:
+    from ..driver import ir_text, load
+    from ..lang.parse import read_source
+    from ..passes import GRAPH_PASSES
+
+    names = ["spec", *(p.name for p in GRAPH_PASSES)]
+    try:
+        if args.after is not None and args.after not in names:
+            near = did_you_mean(args.after, names)
+            hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
+            raise SpecError([Diagnostic("E02", f"unknown pass `{args.after}`", help=(hint,))])
+        source = read_source(args.spec)
+        base = None if args.spec == "-" else Path(args.spec).resolve().parent
+        out = Collector()
+        spec = load(source, out, settings(args), base)
+        if args.after == "spec":
+            from ..lang.printer import print_spec
+
+            sys.stdout.write(print_spec(spec))
+            return 0
+        known = [p.name for p in spec.phases]
+        for phase in args.phase:
+            if phase not in known:
+                raise SpecError([Diagnostic("E02", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
+        sys.stdout.write(ir_text(spec, out, args.after, args.phase or None))
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+    return 0

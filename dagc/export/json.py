@@ -1,0 +1,151 @@
+"""JSON: the plan object of `dagc compile --json`, and the placed graph of `--emit json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..ir.result import PhaseResult
+from ..lang.render import as_records
+from ..lang.units import dim_name
+from ..plan import Plan
+from .unroll import Edge, Node, counts, unroll
+
+SCHEMA = 1
+
+
+def dumps(value: object, *, indent: bool = False) -> bytes:
+    """Deterministic JSON: keys as built, shortest round-trip floats."""
+    import orjson
+
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0)
+    return orjson.dumps(value, option=options)
+
+
+def plan_object(plan: Plan) -> dict[str, Any]:
+    """One object, SI units; its schema is `plan.schema.json` beside this file."""
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "name": plan.spec.model.name,
+            "params_total": plan.params[0],
+            "params_active": plan.params[1],
+            "params_stated": plan.spec.model.params_stated,
+        },
+        "phases": {name: phase_object(result) for name, result in plan.phases.items()},
+        "requirements": [
+            {
+                "name": v.requirement.label,
+                "expr": v.requirement.text,
+                "value": v.value,
+                "bound": v.bound,
+                "unit": "1" if dim_name(v.dim) == "a plain number" else dim_name(v.dim),
+                "passed": v.passed,
+            }
+            for v in plan.requirements
+        ],
+        "diagnostics": as_records(plan.diagnostics),
+    }
+
+
+def phase_object(result: PhaseResult) -> dict[str, Any]:
+    """The figures of one phase."""
+    graph, mesh = result.graph, result.graph.the_mesh
+    nodes, edges = counts(result)
+    axes = {a: mesh.degrees.get(a, 1) for a in ("pp", "dp", "ep", "sp", "tp")}
+    axes |= {a: d for a, d in mesh.degrees.items() if a not in axes and (d > 1 or a in ("etp", "edp"))}
+    layers = [(s, s.repeat) for s in graph.segments]
+    return {
+        "gpus": list(result.gpus),
+        "axes": axes,
+        "ttft_s" if graph.kind == "prefill" else "tpot_s": result.time_s,
+        "makespan_s": result.schedule.latency_s,
+        "floor_s": result.floor.period_s,
+        "throughput_tok_s": result.throughput_tok_s,
+        "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
+        "imbalance": result.costs.imbalance,
+        "memory": _memory(result),
+        "graph": {
+            "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
+            "collectives": sum(n * sum(op.is_collective for op in s.ops) for s, n in layers),
+            "placed_nodes": nodes,
+            "placed_edges": edges,
+        },
+        "collectives": [asdict(c) for c in result.collectives],
+        "critical_path": _path(result),
+        "bound_by": dict(result.bound_by),
+    }
+
+
+def _memory(result: PhaseResult) -> dict[str, Any]:
+    worst = result.memory.worst
+    return {
+        "weights_B": worst.weights_B,
+        "kv_cache_B": worst.kv_cache_B,
+        "activations_B": worst.activations_B,
+        "buffers_B": worst.buffers_B,
+        "reserve_B": worst.reserve_B,
+        "peak_B": worst.peak_B,
+        "fraction": result.memory.fraction,
+        "fits": result.memory.fits,
+    }
+
+
+def _path(result: PhaseResult) -> list[dict[str, Any]]:
+    total = sum(step.time_s for step in result.schedule.path) or 1.0
+    return [
+        {
+            "op": f"{step.segment}/{step.op}" if step.segment else step.op,
+            "kind": step.kind,
+            "time_s": step.time_s,
+            "share": step.time_s / total,
+        }
+        for step in result.schedule.path
+    ]
+
+
+def graph_object(plan: Plan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
+    """The placed graph: {"schema", "phase", "nodes": [...], "edges": [...]}; `ranks="all"` expands every rank."""
+    nodes: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
+    items = unroll(plan.phases[phase])
+    for item in expand_ranks(plan.phases[phase], items) if ranks == "all" else items:
+        (nodes if isinstance(item, Node) else edges).append(_record(item))
+    return {"schema": SCHEMA, "phase": phase, "nodes": nodes, "edges": edges}
+
+
+def _record(item: Node | Edge) -> dict[str, Any]:
+    names = item.__slots__
+    return {n: getattr(item, n) for n in names}
+
+
+def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[Node | Edge]:
+    """One node a rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
+    from dataclasses import replace
+
+    members = _group_members(result)
+    held: dict[str, tuple[int, ...]] = {}
+    for item in items:
+        if isinstance(item, Node):
+            held[item.id] = item.gpus
+            groups = members.get(item.group, {}) if item.kind not in ("send", "recv") else {}
+            for gpu in item.gpus:
+                yield replace(item, id=f"{item.id}@{gpu}", gpus=groups.get(gpu, (gpu,)))
+        else:
+            for a, b in zip(held[item.src], held[item.dst], strict=True):
+                yield replace(item, src=f"{item.src}@{a}", dst=f"{item.dst}@{b}")
+
+
+def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple[int, ...]]]:
+    """(axes label) -> GPU -> the GPUs of its group, itself included."""
+    mesh = result.graph.the_mesh
+    ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
+    out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
+    for axes in {op.axes for s in result.graph.segments for op in s.ops if op.axes}:
+        position = [1 + mesh.index[a] for a in axes]
+        rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
+        out[mesh.label(axes)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
+    return out

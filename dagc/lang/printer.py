@@ -1,0 +1,165 @@
+"""The spec level as text: every preset, param and default resolved. Parsing and elaborating it gives the spec back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
+from . import ast
+from .units import Quantity
+
+
+def print_spec(spec: Spec) -> str:
+    """A self-contained `.moe` file equal to the spec."""
+    parts = ["moe 1", *(f"let {k} = {_value(v)}" for k, v in spec.constants.items())]
+    parts.append(_hardware(spec.hardware))
+    parts += [_block(b) for b in spec.model.blocks.values()]
+    wrapped = {spec.model.stack[0].name, spec.model.stack[-1].name}
+    for layer in spec.model.stack:
+        if layer.name not in wrapped or layer.blocks != (layer.name,):
+            parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
+    parts += [_model(spec.model), _workload(spec.workload), *(_phase(p) for p in spec.phases)]
+    parts += [_requirement(r.label, r.test) for r in spec.requirements]
+    return "\n\n".join(parts) + "\n"
+
+
+def number(value: float, unit: str = "") -> str:
+    """Shortest text that reads back as the same float."""
+    text = str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+    return f"{text} {unit}" if unit else text
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Quantity):
+        return number(value.value, {(0, 0, 0, 0): "", (1, 0, 0, 0): "s", (0, 1, 0, 0): "B", (0, 0, 1, 0): "FLOP", (0, 0, 0, 1): "tok",
+                                    (-1, 1, 0, 0): "B/s", (-1, 0, 1, 0): "FLOP/s", (-1, 0, 0, 1): "tok/s"}[value.dim])  # fmt: skip
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _section(head: str, lines: Iterator[str] | list[str]) -> str:
+    return "\n".join([f"{head} {{", *(f"  {line}" for line in lines), "}"])
+
+
+def _hardware(h: Hardware) -> str:
+    def link(name: str, value: Link) -> str:
+        return f"link {name} {{ bandwidth = {number(value.bandwidth_Bps, 'B/s')}, latency = {number(value.latency_s, 's')} }}"
+
+    compute = ", ".join(f"{k} = {number(v, 'FLOP/s')}" for k, v in h.compute_flops.items())
+    return _section(
+        f"hardware {h.name}" if _plain(h.name) else f'hardware "{h.name}"',
+        [
+            f"gpus = {h.gpus}, per_node = {h.per_node}",
+            f"compute {{ {compute} }}",
+            f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
+            f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
+            f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
+            link("node", h.node),
+            link("cluster", h.cluster),
+        ],
+    )
+
+
+def _plain(name: str) -> bool:
+    return name.replace("_", "a").isalnum() and not name[0].isdigit()
+
+
+def _model(m: Model) -> str:
+    lines = [f"dtype = {m.dtype}, weight_dtype = {m.weight_dtype}, kv_dtype = {m.kv_dtype}"]
+    if m.params_stated is not None:
+        lines.append(f"params = {number(m.params_stated)}")
+    groups: dict[str, list[str]] = {}
+    for name, value in m.attributes.items():
+        section, _, attr = name.rpartition(".")
+        groups.setdefault(section, []).append(f"{attr} = {_value(value)}")
+    lines += groups.pop("", [])
+    lines += [f"{section} {{ {', '.join(items)} }}" for section, items in groups.items()]
+    if m.weight_dtypes:
+        lines.append(f"weights {{ {', '.join(f'{k} = {v}' for k, v in m.weight_dtypes.items())} }}")
+    stack = ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)
+    lines.append(f"stack = [{stack}]")
+    return _section(f"model {m.name}" if _plain(m.name) else f'model "{m.name}"', lines)
+
+
+def _workload(w: Workload) -> str:
+    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({number(w.routing.s)})"
+    text = f"sequences = {w.sequences}, prompt = {w.prompt} tok, output = {w.output} tok, routing = {routing}"
+    return f"workload {{ {text} }}"
+
+
+def _phase(p: Phase) -> str:
+    return _section(f"phase {p.name}", [f"kind = {p.kind}, context = {p.context} tok", f"gpus = [{_ids(p.gpus)}]", *_strategy(p.strategy)])
+
+
+def _ids(gpus: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for g in gpus:
+        if runs and g == runs[-1][1] + 1:
+            runs[-1][1] = g
+        else:
+            runs.append([g, g])
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
+
+
+def _strategy(s: Strategy) -> Iterator[str]:
+    yield ", ".join(f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant"))
+    yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, overlap = {s.overlap}"
+    yield f"sequence_parallel = {_value(s.sequence_parallel)}"
+    for name, fold in (("attention", s.attention), ("experts", s.experts)):
+        if fold is not None:
+            yield f"{name} {{ {', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
+    if s.layers_per_stage is not None:
+        yield f"layers_per_stage = [{', '.join(map(str, s.layers_per_stage))}]"
+    if s.shard:
+        yield f"shard {{ {', '.join(f'{d} = {a}' for d, a in s.shard)} }}"
+    if s.place is not None:
+        yield f"place gpu = {expression(s.place)}"
+
+
+def _requirement(label: str, test: ast.Comparison) -> str:
+    tolerance = f" +- {expression(test.tolerance)}" if test.tolerance is not None else ""
+    return f'require "{label}" {expression(test.left)} {test.op} {expression(test.right)}{tolerance}'
+
+
+def _block(b: ast.BlockDef) -> str:
+    lines = []
+    for s in b.body:
+        if isinstance(s, ast.Let):
+            lines.append(f"let {s.name} = {expression(s.value)}")
+        elif isinstance(s, ast.Return):
+            lines.append(f"return {expression(s.value)}")
+        else:
+            dims = "" if s.dims is None else f"[{', '.join(s.dims)}]"
+            lines.append(f"{s.name}{dims} = {expression(s.value)}")
+    phase = "" if b.phase is None else f" in {b.phase}"
+    return _section(f"block {b.name}({', '.join(b.params)}){phase}", lines)
+
+
+_STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+def expression(e: ast.Expr, outer: int = 0) -> str:
+    """An expression with the parentheses it needs, and no more."""
+    if isinstance(e, ast.Number):
+        return number(e.value, e.unit or "") if e.unit != "%" else f"{number(e.value)}%"
+    if isinstance(e, ast.String):
+        return f'"{e.value}"'
+    if isinstance(e, ast.Bool):
+        return _value(e.value)
+    if isinstance(e, ast.Name):
+        return e.text
+    if isinstance(e, ast.ListExpr):
+        return f"[{', '.join(expression(i) for i in e.items)}]"
+    if isinstance(e, ast.Range):
+        return f"{expression(e.low)}..{expression(e.high)}"
+    if isinstance(e, ast.Unary):
+        return f"-{expression(e.operand, 3)}"
+    if isinstance(e, ast.Indexed):
+        return f"{e.name}[{', '.join(e.dims)}]"
+    if isinstance(e, ast.Call):
+        args = [expression(a) for a in e.args] + [f"{k} = {expression(v)}" for k, v in e.kwargs]
+        return f"{e.func.text}({', '.join(args)})"
+    strength = _STRENGTH[e.op]
+    text = f"{expression(e.left, strength)} {e.op} {expression(e.right, strength + 1)}"
+    return f"({text})" if strength < outer else text

@@ -1,0 +1,158 @@
+"""The terminal report: what a plan is, costs, needs and keeps of its promises, in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from textwrap import shorten
+
+from .ir.result import PhaseResult
+from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
+from .plan import Plan
+
+WIDTH = 80
+
+
+class Paint:
+    """ANSI colours, or nothing."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def __call__(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.on else text
+
+    def bold(self, text: str) -> str:
+        return self(text, "1")
+
+    def verdict(self, passed: bool) -> str:
+        return self("pass", "32") if passed else self("FAIL", "31;1")
+
+
+def report(plan: Plan, *, color: bool = False) -> str:
+    """The whole report, ending in a newline."""
+    paint = Paint(color)
+    lines = [*_head(plan, paint)]
+    for result in plan.phases.values():
+        lines += ["", *_phase(plan, result, paint)]
+    for pool in plan.pools:
+        lines += ["", f"shared GPUs: {' + '.join(pool.phases)} on {pool.gpus}", f"  {pool.sum_text}"]
+    if plan.requirements:
+        lines += ["", *verdicts(plan, paint)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _head(plan: Plan, paint: Paint) -> list[str]:
+    model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
+    total, active = plan.params
+    stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
+    layers = ", ".join(f"{s.repeat} x {s.name}" for s in model.stack[1:-1])
+    peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
+    return [
+        f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.dtype}",
+        f"          {layers}",
+        f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} a node; {peak} at "
+        f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",
+        f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {work.routing.kind} routing",
+    ]
+
+
+def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
+    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    gpus = len(result.gpus)
+    lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
+    lines.append(f"  {gpus} GPUs: {axes_text(result)}; {_batches(result)}")
+    rate = show(result.throughput_tok_s, TOKEN_RATE)
+    lines.append(
+        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor.period_s, TIME)})   "
+        f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU)"
+    )
+    lines.append(
+        f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
+        f"expert imbalance {result.costs.imbalance:.2f}   {show(result.flops_per_token, (0, 0, 1, -1))}"
+    )
+    lines += _memory(result)
+    lines += _collectives(result)
+    lines += _path(result)
+    lines += _sensitivities(plan, result)
+    return lines
+
+
+def axes_text(result: PhaseResult) -> str:
+    """`pp 4 x ep 4 x sp 2 x tp 2`, and the experts' own factors when folded."""
+    degrees = result.graph.the_mesh.degrees
+    folded = "etp" in degrees
+    dense = ("pp", "replica", "dp", "sp", "tp") if folded else ("pp", "replica", "dp", "ep", "sp", "tp")
+    text = " x ".join(f"{a} {degrees[a]}" for a in dense if degrees.get(a, 1) > 1) or "one GPU"
+    if folded:
+        text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in ("edp", "ep", "etp") if degrees.get(a, 1) > 1)
+    return text
+
+
+def _batches(result: PhaseResult) -> str:
+    lanes = ", two-batch overlap" if result.graph.lanes == 2 else ""
+    m = result.graph.microbatches
+    return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}"
+
+
+def _memory(result: PhaseResult) -> list[str]:
+    w = result.memory.worst
+    parts = [
+        ("weights", w.weights_B),
+        ("KV cache", w.kv_cache_B),
+        ("activations", w.activations_B),
+        ("buffers", w.buffers_B),
+        ("reserve", w.reserve_B),
+    ]
+    text = " + ".join(f"{n} {show(v, BYTES, 3)}" for n, v in parts if v)
+    head = f"  memory a GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)} of {show(result.memory.capacity_B, BYTES)}"
+    return [f"{head} ({result.memory.fraction:.1%})", f"    {text}"]
+
+
+def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Aligned columns; `align` holds < or > per column."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
+    return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
+
+
+def _collectives(result: PhaseResult) -> list[str]:
+    rows = [["collective", "over", "ranks", "calls", "payload", "on the wire", "time"]]
+    for c in result.collectives:
+        if c.kind == "recv":
+            continue
+        rows.append(
+            [c.kind, "+".join(c.axes), str(c.group_size), str(c.count), show(c.payload_B, BYTES, 3), show(c.wire_B, BYTES, 3), show(c.time_s, TIME, 3)]
+        )
+    if len(rows) == 1:
+        return ["  no collectives"]
+    return ["  collectives of a device in one pass", *table(rows, "<<>>>>>")]
+
+
+def _path(result: PhaseResult) -> list[str]:
+    total = sum(s.time_s for s in result.schedule.path) or 1.0
+    bounds = ", ".join(f"{k} {v:.0%}" for k, v in result.bound_by.items() if v >= 0.005)
+    rows = [["op", "kind", "times", "time", "share"]]
+    for step in sorted(result.schedule.path, key=lambda s: -s.time_s)[:6]:
+        name = shorten(f"{step.segment}/{step.op}" if step.segment else step.op, 34)
+        rows.append([name, step.kind, str(step.count), show(step.time_s, TIME, 3), f"{step.time_s / total:.1%}"])
+    return [f"  critical path ({len(result.schedule.path)} ops; bound by {bounds}), the largest:", *table(rows, "<<>>>")]
+
+
+def _sensitivities(plan: Plan, result: PhaseResult) -> list[str]:
+    found = [s for s in plan.sensitivities(result.name) if abs(s.change) >= 0.0005]
+    text = "; ".join(f"{s.name} {s.change:+.1%}" for s in found) or "nothing of it moves the time by 0.1%"
+    return [f"  what would help: {text}"]
+
+
+def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:
+    """One line a requirement, then the count."""
+    passed = sum(v.passed for v in plan.requirements)
+    lines = [paint.bold("requirements ".ljust(WIDTH, "-"))]
+    for v in plan.requirements:
+        label = shorten(v.requirement.label, 44, placeholder="...")
+        sign = v.requirement.test.op
+        lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {show(v.value, v.dim)} {sign} {show(v.bound, v.dim)}")
+    lines.append(f"  {passed} of {len(plan.requirements)} hold")
+    return lines
+
+
+
