@@ -1,0 +1,365 @@
+"""Elaboration: a syntax tree becomes a typed spec. Params, lets, imports and presets are resolved, units checked.
+
+Every error of the spec is reported in one run; SpecError is raised at the end if there was any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..spec import AttrValue, Hardware, Link, Requirement, Routing, Spec, Workload
+from . import ast, library
+from .diagnostics import Collector, SpecError, did_you_mean
+from .evaluate import Value, evaluate
+from .model import read_model
+from .phase import read_phase
+from .reader import Body, Names, Reader
+from .schema import HARDWARE, LINK, WORKLOAD
+from .source import Source, Span
+from .units import Quantity, show
+
+TOP = ("hardware", "model", "workload", "phase")
+
+
+def elaborate(file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, base_dir: Path | None = None) -> Spec:
+    """The typed spec of a file. `settings`: texts of `--set`; `base_dir`: where its imports are looked up."""
+    work = Elaborator(out, base_dir)
+    work.gather(file, base_dir, ())
+    work.constants(settings or {})
+    spec = work.spec(file)
+    out.check()
+    assert spec is not None
+    return spec
+
+
+@dataclass(slots=True)
+class Elaborator:
+    out: Collector
+    base_dir: Path | None
+    lets: dict[str, ast.Let | ast.Param] = field(default_factory=dict)
+    blocks: dict[tuple[str, str | None], ast.BlockDef] = field(default_factory=dict)
+    layers: dict[str, ast.LayerDef] = field(default_factory=dict)
+    sections: list[tuple[ast.Section, Path | None]] = field(default_factory=list)
+    requires: list[ast.Require] = field(default_factory=list)
+    values: dict[str, AttrValue] = field(default_factory=dict)
+    domains: dict[str, tuple[AttrValue, ...]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    seen: set[Path] = field(default_factory=set)
+
+    # -- statements ------------------------------------------------------------------------------
+
+    def gather(self, file: ast.File, base: Path | None, chain: tuple[Path, ...]) -> None:
+        for s in file.statements:
+            if isinstance(s, ast.Import):
+                self.import_file(s, base, chain)
+            elif isinstance(s, (ast.Let, ast.Param)):
+                if s.name in self.lets:
+                    self.out.add("E02", f"`{s.name}` is defined twice", s.span)
+                self.lets[s.name] = s
+            elif isinstance(s, ast.BlockDef):
+                self._define(self.blocks, (s.name, s.phase), s, f"block `{s.name}`")
+            elif isinstance(s, ast.LayerDef):
+                self._define(self.layers, s.name, s, f"layer `{s.name}`")
+            elif isinstance(s, ast.Section):
+                self._section(s, base)
+            elif isinstance(s, ast.Require):
+                self.requires.append(s)
+            elif not isinstance(s, ast.Version):
+                self.out.add("E02", "this statement belongs into a section", s.span, help=(f"sections: {', '.join(TOP)}",))
+
+    def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
+        if key in table:
+            self.out.add("E02", f"{what} is defined twice", node.span)
+        table[key] = node
+
+    def _section(self, s: ast.Section, base: Path | None) -> None:
+        if s.kind not in TOP:
+            near = did_you_mean(s.kind, TOP)
+            hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
+            self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
+            return
+        self.sections.append((s, base))
+
+    def import_file(self, s: ast.Import, base: Path | None, chain: tuple[Path, ...]) -> None:
+        """Imports are relative to the importing file; a file imported twice counts once."""
+        from .parse import parse, read_source
+
+        path = ((base or Path.cwd()) / s.path).resolve()
+        if path in chain:
+            names = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
+            self.out.add("E05", f"`{s.path}` imports itself", s.span, because=(names,))
+            return
+        if path in self.seen:
+            return
+        self.seen.add(path)
+        try:
+            source = read_source(str(path))
+        except SpecError as error:
+            for d in error.diagnostics:
+                self.out.add("E05", d.message.replace(repr(str(path)), f"`{s.path}`"), s.span)
+            return
+        source = Source(s.path, source.text)
+        self.gather(parse(source, self.out), path.parent, (*chain, path))
+
+    # -- params and lets -------------------------------------------------------------------------
+
+    def constants(self, settings: Mapping[str, str]) -> None:
+        given = self._settings(settings)
+        for name in self.lets:
+            self._constant(name, (), given)
+
+    def _settings(self, settings: Mapping[str, str]) -> dict[str, ast.Expr]:
+        from .parse import parse_expression
+
+        given: dict[str, ast.Expr] = {}
+        params = [n for n, s in self.lets.items() if isinstance(s, ast.Param)]
+        for name, text in settings.items():
+            if name not in params:
+                near = did_you_mean(name, params)
+                hint = f"did you mean `{near}`?" if near else f"params: {', '.join(params) or 'none'}"
+                self.out.add("E02", f"`--set {name}`: there is no such param", help=(hint,))
+                continue
+            expr = parse_expression(text, f"--set {name}", self.out)
+            if expr is not None:
+                given[name] = expr
+        return given
+
+    def _constant(self, name: str, chain: tuple[str, ...], given: Mapping[str, ast.Expr]) -> AttrValue | None:
+        if name in self.values or name in self.failed:
+            return self.values.get(name)
+        s = self.lets[name]
+        if name in chain:
+            cycle = " -> ".join((*chain[chain.index(name) :], name))
+            self.out.add("E02", f"`{name}` is defined by itself", s.span, because=(cycle,))
+            self.failed.add(name)
+            return None
+
+        def env(node: ast.Name | ast.Call) -> AttrValue | None:
+            if isinstance(node, ast.Name) and node.text in self.lets:
+                return self._constant(node.text, (*chain, name), given)
+            if isinstance(node, ast.Name):
+                near = did_you_mean(node.text, self.lets)
+                self.out.add("E02", f"unknown name `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+            else:
+                self.out.add("E02", "a constant is made of numbers, names and + - * /", node.span)
+            return None
+
+        expr = given.get(name, s.default if isinstance(s, ast.Param) else s.value)
+        value = evaluate(expr, env, self.out)
+        if isinstance(value, tuple):
+            self.out.add("E02", f"`{name}` is one value, not a list", expr.span)
+            value = None
+        if value is not None and isinstance(s, ast.Param) and s.domain is not None:
+            self._domain(s, value, expr, evaluate(s.domain, env, self.out))
+        if value is None:
+            self.failed.add(name)
+        else:
+            self.values[name] = value
+        return value
+
+    def _domain(self, s: ast.Param, value: AttrValue, expr: ast.Expr, domain: Value | None) -> None:
+        if not isinstance(domain, tuple):
+            return
+        allowed = tuple(v for v in domain if not isinstance(v, tuple))
+        self.domains[s.name] = allowed
+        if value not in allowed:
+            shown = ", ".join(show(v.value, v.dim) if isinstance(v, Quantity) else str(v) for v in allowed[:12])
+            self.out.add("E02", f"`{s.name}` is not in its domain", expr.span, help=(f"it may be {shown}",))
+
+    # -- the spec --------------------------------------------------------------------------------
+
+    def names(self, extra: Mapping[str, AttrValue] | None = None) -> Names:
+        return Names(self.values, self.out, extra or {}, self.failed)
+
+    def spec(self, file: ast.File) -> Spec | None:
+        end = file.span
+        found = {kind: [(s, b) for s, b in self.sections if s.kind == kind] for kind in TOP}
+        for kind in ("hardware", "model", "workload"):
+            if not found[kind]:
+                self.out.add("E02", f"the spec has no `{kind}` section", Span(end.source, 0, 0))
+            for s, _ in found[kind][1:]:
+                self.out.add("E02", f"a spec has one `{kind}` section", s.kind_span)
+        if not found["phase"]:
+            self.out.add("E02", "the spec has no `phase` section", Span(end.source, 0, 0))
+        hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
+        model = None
+        if found["model"]:
+            section, base = found["model"][0]
+            body, name = self.merged(section, base)
+            model = read_model(name, body, self.names(), self.layers, self.blocks)
+        workload = self.workload(found["workload"][0][0]) if found["workload"] else None
+        phases = []
+        seen: set[str] = set()
+        for section, _ in found["phase"]:
+            if section.name is None:
+                self.out.add("E02", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
+                continue
+            if section.name in seen:
+                self.out.add("E02", f"phase `{section.name}` is defined twice", section.kind_span)
+            seen.add(section.name)
+            body = Body(section.kind_span)
+            body.add(section.body, self.out)
+            phase = read_phase(section, body, self.names(), hardware, model, workload)
+            if phase is not None:
+                phases.append(phase)
+        requirements = self.requirements({s.name for s, _ in found["phase"] if s.name})
+        if hardware is None or model is None or workload is None:
+            return None
+        return Spec(hardware, model, workload, tuple(phases), requirements, dict(self.values), dict(self.domains))
+
+    def merged(self, section: ast.Section, base: Path | None) -> tuple[Body, str]:
+        """The section's body over its preset's, and the name it goes by."""
+        body = Body(section.kind_span)
+        name = section.name
+        if section.preset is not None:
+            preset = self.preset(section, base, ())
+            if preset is not None:
+                body.add(preset.body, self.out)
+                name = name or preset.name
+        body.add(section.body, self.out)
+        return body, name or (section.preset.value if section.preset else section.kind)
+
+    def preset(self, section: ast.Section, base: Path | None, chain: tuple[str, ...]) -> ast.Section | None:
+        from .parse import parse, read_source
+
+        assert section.preset is not None
+        name, span = section.preset.value, section.preset.span
+        if name.endswith(".json"):
+            self.out.add("E05", f"`{name}`: importing Hugging Face configs is not built in yet", span, help=("write the model as a `.moe` section",))
+            return None
+        if name.endswith(".moe"):
+            try:
+                source = read_source(str((base or Path.cwd()) / name))
+            except SpecError as error:
+                self.out.add("E05", error.diagnostics[0].message, span)
+                return None
+        else:
+            found = library.preset(section.kind, name)
+            if found is None:
+                known = library.names(section.kind)
+                near = did_you_mean(name, known)
+                hint = f"did you mean \"{near}\"?" if near else f"presets: {', '.join(known) or 'none'}"
+                self.out.add("E02", f"unknown {section.kind} preset \"{name}\"", span, help=(hint,))
+                return None
+            source = found
+        parsed = parse(source, self.out)
+        for s in parsed.statements:
+            if isinstance(s, (ast.BlockDef, ast.LayerDef)):
+                table = self.blocks if isinstance(s, ast.BlockDef) else self.layers
+                key = (s.name, s.phase) if isinstance(s, ast.BlockDef) else s.name
+                table.setdefault(key, s)  # type: ignore[call-overload, arg-type]
+        sections = [s for s in parsed.statements if isinstance(s, ast.Section) and s.kind == section.kind]
+        if not sections:
+            self.out.add("E05", f"`{name}` has no `{section.kind}` section", span)
+            return None
+        return sections[0]
+
+    def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
+        body, name = self.merged(section, base)
+        reader = Reader("hardware", body, HARDWARE, self.names(), ("compute", "link node", "link cluster"))
+        values = reader.read()
+        compute = self._compute(body, values.get("compute"))
+        links = {key: self._link(body, key) for key in ("link node", "link cluster")}
+        if any(values[k] is None for k in HARDWARE if k != "compute") or not compute or None in links.values():
+            return None
+        q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
+        node, cluster = links["link node"], links["link cluster"]
+        assert node is not None and cluster is not None
+        return Hardware(
+            name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
+            node, cluster, section.kind_span,
+        )  # fmt: skip
+
+    def _compute(self, body: Body, flat: Value | None) -> dict[str, float]:
+        """Peak FLOP/s by dtype; "default" is what was given flat, else the largest of fp16 and bf16."""
+        from .schema import DTYPES, Attribute
+        from .units import FLOP_RATE
+
+        out: dict[str, float] = {}
+        inner = body.sub("compute", self.out)
+        if inner is not None and ("compute" not in body.assigns or not isinstance(flat, Quantity)):
+            schema = {d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None) for d in (*DTYPES, "default")}
+            read = Reader("compute", inner, schema, self.names()).read()
+            out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
+            if not out:
+                self.out.add("E02", "`compute` names no dtype", inner.span)
+                return {}
+            halves = [out[d] for d in ("bf16", "fp16") if d in out]
+            out.setdefault("default", max(halves) if halves else max(out.values()))
+        elif isinstance(flat, Quantity):
+            out["default"] = flat.value
+        return out
+
+    def _link(self, body: Body, key: str) -> Link | None:
+        inner = body.sub(key, self.out)
+        if inner is None:
+            self.out.add("E02", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
+            return None
+        read = Reader(key, inner, LINK, self.names()).read()
+        bandwidth, latency = read["bandwidth"], read["latency"]
+        if not isinstance(bandwidth, Quantity) or not isinstance(latency, Quantity):
+            return None
+        return Link(bandwidth.value, latency.value)
+
+    def workload(self, section: ast.Section) -> Workload | None:
+        body = Body(section.kind_span)
+        body.add(section.body, self.out)
+        values = Reader("workload", body, WORKLOAD, self.names()).read()
+        routing = self._routing(body)
+        counts = [values[k] for k in ("sequences", "prompt", "output")]
+        if routing is None or not all(isinstance(v, Quantity) for v in counts):
+            return None
+        sequences, prompt, output = (int(v.value) for v in counts if isinstance(v, Quantity))
+        return Workload(sequences, prompt, output, routing, section.kind_span)
+
+    def _routing(self, body: Body) -> Routing | None:
+        assign = body.assigns.get("routing")
+        if assign is None:
+            return Routing()
+        value = assign.value
+        if isinstance(value, ast.Name) and value.text == "uniform":
+            return Routing()
+        if isinstance(value, ast.Call) and value.func.text == "zipf" and len(value.args) == 1 and not value.kwargs:
+            s = evaluate(value.args[0], self.names().env(), self.out)
+            if isinstance(s, Quantity) and 0 <= s.value <= 10:
+                return Routing("zipf", s.value)
+        self.out.add("E02", "`routing` is `uniform` or `zipf(s)` with s from 0 to 10", value.span)
+        return None
+
+    # -- requirements ----------------------------------------------------------------------------
+
+    def requirements(self, phases: set[str]) -> tuple[Requirement, ...]:
+        roots = {"hardware", "model", "workload", *phases, *self.values, *self.failed}
+        out = []
+        for i, s in enumerate(self.requires):
+            for name in _names(s.test):
+                if name.parts[0] not in roots:
+                    near = did_you_mean(name.parts[0], roots)
+                    hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
+                    self.out.add("E02", f"the requirement names `{name.parts[0]}`, which is nothing in this spec", name.span, help=(hint,))
+            out.append(Requirement(s.label or s.text or f"requirement {i + 1}", s.text, s.test, s.span))
+        return tuple(out)
+
+
+def _names(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
+    """Every dotted name in an expression."""
+    found: list[ast.Name] = []
+    stack: list[ast.Expr | ast.Comparison | None] = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, ast.Name):
+            found.append(item)
+        elif isinstance(item, ast.Comparison):
+            stack += [item.tolerance, item.right, item.left]
+        elif isinstance(item, ast.Binary):
+            stack += [item.right, item.left]
+        elif isinstance(item, ast.Unary):
+            stack.append(item.operand)
+        elif isinstance(item, ast.Call):
+            stack.append(item.func)
+    return found
+
+
+

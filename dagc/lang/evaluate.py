@@ -1,0 +1,155 @@
+"""Values of expressions, with units checked. Errors go to the collector with their span; the value is then None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ..spec import AttrValue
+from . import ast
+from .diagnostics import Collector, did_you_mean
+from .units import SCALAR, UNITS, DimensionError, Quantity, dim_name
+
+Value = AttrValue | tuple["Value", ...]
+Env = Callable[[ast.Name | ast.Call], AttrValue | None]
+"""Resolves a name or call. It reports an unknown name itself and returns None."""
+
+DEFAULT_TOLERANCE = 0.05
+MAX_RANGE = 1_000_000
+
+
+def evaluate(expr: ast.Expr, env: Env, out: Collector) -> Value | None:
+    """Value of an expression in SI units: Quantity, text, flag, or a tuple for a list or range."""
+    if isinstance(expr, ast.Number):
+        return number(expr, out)
+    if isinstance(expr, (ast.String, ast.Bool)):
+        return expr.value
+    if isinstance(expr, (ast.Name, ast.Call)):
+        return env(expr)
+    if isinstance(expr, ast.ListExpr):
+        return _list(expr, env, out)
+    if isinstance(expr, ast.Range):
+        return _range(expr, env, out)
+    if isinstance(expr, ast.Unary):
+        value = quantity(expr.operand, env, out)
+        return None if value is None else -value
+    if isinstance(expr, ast.Binary):
+        return _binary(expr, env, out)
+    out.add("E02", f"a tensor `{expr.name}` has no value here", expr.span)
+    return None
+
+
+def number(expr: ast.Number, out: Collector) -> Quantity | None:
+    """A literal in SI base units."""
+    if expr.unit is None:
+        return Quantity(expr.value)
+    if expr.unit not in UNITS:
+        near = did_you_mean(expr.unit, UNITS)
+        hint = f"did you mean `{near}`?" if near else "units: s ms us ns, B kB MB GB TB KiB MiB GiB, bit/s B/s, FLOP/s, tok, tok/s, %"
+        comma = () if near else ("if this is a name, a comma or newline is missing before it",)
+        out.add("E02", f"unknown unit `{expr.unit}`", expr.span, help=(hint, *comma))
+        return None
+    factor, dim = UNITS[expr.unit]
+    value = expr.value * factor
+    if not math.isfinite(value):
+        out.add("E01", f"the number {expr.span.text} is too large", expr.span)
+        return None
+    return Quantity(value, dim)
+
+
+def quantity(expr: ast.Expr, env: Env, out: Collector) -> Quantity | None:
+    """Like evaluate, but a number is required."""
+    value = evaluate(expr, env, out)
+    if value is None or isinstance(value, Quantity):
+        return value
+    out.add("E02", f"a number was expected, found {kind_of(value)}", expr.span)
+    return None
+
+
+def kind_of(value: Value) -> str:
+    """What a value is, in words."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        return f"the word `{value}`"
+    return "a list" if isinstance(value, tuple) else dim_name(value.dim)
+
+
+def _binary(expr: ast.Binary, env: Env, out: Collector) -> Quantity | None:
+    chain = [expr]
+    while isinstance(chain[-1].left, ast.Binary):
+        chain.append(chain[-1].left)
+    left = quantity(chain[-1].left, env, out)
+    for part in reversed(chain):
+        right = quantity(part.right, env, out)
+        left = None if left is None or right is None else _apply(part, left, right, out)
+    return left
+
+
+def _apply(expr: ast.Binary, left: Quantity, right: Quantity, out: Collector) -> Quantity | None:
+    try:
+        if expr.op == "/" and right.value == 0:
+            out.add("E02", "division by zero", expr.span)
+            return None
+        result = {"+": Quantity.__add__, "-": Quantity.__sub__, "*": Quantity.__mul__, "/": Quantity.__truediv__}[expr.op](left, right)
+    except DimensionError as error:
+        out.add("E02", str(error), expr.span)
+        return None
+    if not math.isfinite(result.value):
+        out.add("E02", "the result is not a finite number", expr.span)
+        return None
+    return result
+
+
+def _list(expr: ast.ListExpr, env: Env, out: Collector) -> tuple[Value, ...] | None:
+    values: list[Value] = []
+    for item in expr.items:
+        value = evaluate(item, env, out)
+        if value is None:
+            return None
+        if isinstance(item, ast.Range) and isinstance(value, tuple):
+            values.extend(value)
+        else:
+            values.append(value)
+    return tuple(values)
+
+
+def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | None:
+    low, high = quantity(expr.low, env, out), quantity(expr.high, env, out)
+    if low is None or high is None:
+        return None
+    if low.dim != SCALAR or high.dim != SCALAR or low.value != int(low.value) or high.value != int(high.value):
+        out.add("E02", "a range runs over whole numbers", expr.span)
+        return None
+    if high.value < low.value or high.value - low.value > MAX_RANGE:
+        out.add("E02", f"the range {low.value:.0f}..{high.value:.0f} is empty or too long", expr.span)
+        return None
+    return tuple(Quantity(float(i)) for i in range(int(low.value), int(high.value) + 1))
+
+
+def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Quantity, bool] | None:
+    """(left, right, holds). `~` holds within 5% of the right side, or within the tolerance given."""
+    left, right = quantity(test.left, env, out), quantity(test.right, env, out)
+    tolerance = None if test.tolerance is None else quantity(test.tolerance, env, out)
+    if left is None or right is None or (test.tolerance is not None and tolerance is None):
+        return None
+    if left.dim != right.dim and not _bare_zero(test.left) and not _bare_zero(test.right):
+        out.add("E02", f"`{test.op}` compares {dim_name(left.dim)} with {dim_name(right.dim)}", test.span)
+        return None
+    return left, right, _holds(test.op, left.value, right, tolerance)
+
+
+def _bare_zero(expr: ast.Expr) -> bool:
+    return isinstance(expr, ast.Number) and expr.value == 0 and expr.unit is None
+
+
+def _holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) -> bool:
+    right = bound.value
+    if op == "~":
+        margin = abs(right) * DEFAULT_TOLERANCE
+        if tolerance is not None:
+            margin = tolerance.value if tolerance.dim != SCALAR and tolerance.dim == bound.dim else abs(right) * tolerance.value
+        return abs(left - right) <= margin
+    close = math.isclose(left, right, rel_tol=1e-12, abs_tol=0.0)
+    return {"<=": left <= right or close, ">=": left >= right or close, "<": left < right and not close,
+            ">": left > right and not close, "==": close}[op]  # fmt: skip

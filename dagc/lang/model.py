@@ -1,0 +1,234 @@
+"""Elaboration of the model: attributes, derived sizes, the stack of layers, and the blocks that they use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..spec import AttrValue, Layer, Model
+from . import ast, library
+from .diagnostics import Collector, did_you_mean
+from .evaluate import quantity
+from .reader import Body, Names, Reader
+from .schema import ATTENTION, DTYPES, EXPERTS, MLP, MODEL, Attribute
+from .units import Quantity
+
+Blocks = dict[tuple[str, str | None], ast.BlockDef]
+
+
+def read_model(name: str, body: Body, names: Names, layers: Mapping[str, ast.LayerDef], own_blocks: Blocks) -> Model | None:
+    """The model, or None when something it cannot do without is wrong."""
+    out = names.out
+    stack_assign = body.assigns.pop("stack", None)
+    sections = tuple(key for key in body.sections if key not in ("weights",) and " " not in key)
+    values = Reader("model", body, {k: v for k, v in MODEL.items() if k != "stack"}, names, (*sections, "weights"), free=True).read()
+    attributes: dict[str, AttrValue] = {k: v for k, v in values.items() if _plain(v) and k not in _OWN}  # type: ignore[misc]
+    for section, schema in (("attention", ATTENTION), ("experts", EXPERTS), ("mlp", MLP)):
+        _read_part(section, schema, body, names, attributes)
+    for section in sections:
+        if section not in ("attention", "experts", "mlp"):
+            _read_part(section, {}, body, names, attributes)
+    if out.failed:
+        return None
+    _derive(attributes, body, out)
+    blocks = {(s.name, s.phase): s for s in _stock(out)} | own_blocks
+    stack = _stack(stack_assign, attributes, layers, body, names)
+    if stack is None:
+        return None
+    used = _used_blocks(stack, layers, blocks, body, out)
+    _unused_attributes(attributes, used, body, out)
+    dtype = str(values["dtype"])
+    stated = values["params"]
+    return Model(
+        name=name,
+        dtype=dtype,
+        weight_dtype=str(values["weight_dtype"] or dtype),
+        kv_dtype=str(values["kv_dtype"] or dtype),
+        weight_dtypes=_weight_dtypes(body, names, blocks),
+        attributes=attributes,
+        stack=stack,
+        blocks=used,
+        params_stated=stated.value if isinstance(stated, Quantity) else None,
+        spans=body.spans(),
+        span=body.span,
+    )
+
+
+_OWN = ("dtype", "weight_dtype", "kv_dtype", "params", "layers")
+"""Attributes with a place of their own in the record."""
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, (Quantity, str, bool))
+
+
+def _stock(out: Collector) -> list[ast.BlockDef]:
+    from .parse import parse
+
+    return [s for s in parse(library.blocks(), out).statements if isinstance(s, ast.BlockDef)]
+
+
+def _read_part(section: str, schema: Mapping[str, Attribute], body: Body, names: Names, attributes: dict[str, AttrValue]) -> None:
+    inner = body.sub(section, names.out)
+    if inner is None:
+        return
+    read = Reader(section, inner, schema, names, free=True).read()
+    attributes.update({f"{section}.{k}": v for k, v in read.items() if _plain(v)})  # type: ignore[misc]
+
+
+def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> None:
+    """Sizes that follow from others: kv_heads, head_dim, group; the expert block and shared width."""
+
+    def count(name: str) -> int | None:
+        value = attributes.get(name)
+        return int(value.value) if isinstance(value, Quantity) else None
+
+    heads, hidden = count("attention.heads"), count("hidden")
+    if heads:
+        attributes.setdefault("attention.kv_heads", Quantity(float(heads)))
+        kv = count("attention.kv_heads") or heads
+        where = body.span_of("attention")
+        if heads % kv:
+            out.add("E03", f"{heads} heads do not divide into {kv} kv_heads groups", where, help=(f"kv_heads must divide {heads}",))
+        attributes.setdefault("attention.group", Quantity(float(heads // kv or 1)))
+        if "attention.head_dim" not in attributes and hidden:
+            attributes["attention.head_dim"] = Quantity(float(hidden // heads))
+    if "experts.count" in attributes:
+        shared = count("experts.shared") or 0
+        attributes.setdefault("experts.kind", "moe_shared" if shared else "moe")
+        attributes.setdefault("experts.shared_hidden", attributes["experts.hidden"])
+        top_k, number = count("experts.top_k") or 1, count("experts.count") or 1
+        if top_k > number:
+            out.add("E03", f"top_k {top_k} of {number} experts", body.span_of("experts"))
+
+
+def _stack(assign: ast.Assign | None, attributes: Mapping[str, AttrValue], layers: Mapping[str, ast.LayerDef], body: Body, names: Names) -> tuple[Layer, ...] | None:
+    """The layers in order: as written, else derived from layers, dense_first, attention, experts and mlp."""
+    out = names.out
+    stated = body.assigns.get("layers")
+    number = None if stated is None else quantity(stated.value, names.env(), out)
+    if assign is None:
+        return _derived_stack(attributes, number, body, out)
+    items = assign.value.items if isinstance(assign.value, ast.ListExpr) else (assign.value,)
+    stack = []
+    for item in items:
+        repeat: Quantity | None = Quantity(1.0)
+        node = item
+        if isinstance(item, ast.Binary) and item.op == "*":
+            repeat, node = quantity(item.left, names.env(), out), item.right
+        if not isinstance(node, ast.Name) or repeat is None or repeat.value < 1 or repeat.value != int(repeat.value):
+            out.add("E02", "a stack holds layers: `embed`, `16 * sparse`", item.span)
+            return None
+        blocks = tuple(b.text for b in layers[node.text].blocks) if node.text in layers else (node.text,)
+        if node.text not in layers and node.text in ("dense", "sparse"):
+            blocks = (str(attributes.get("attention.kind", "gqa")), _feed_forward(node.text, attributes))
+        stack.append(Layer(node.text, int(repeat.value), blocks))
+    if len({s.name for s in stack}) != len(stack):
+        out.add("E02", "a layer stands twice in the stack", assign.value.span, help=("give alike runs one entry, or the layers two names",))
+        return None
+    if len(stack) < 3:
+        out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
+        return None
+    total = sum(s.repeat for s in stack[1:-1])
+    if number is not None and number.value != total:
+        out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
+    return tuple(stack)
+
+
+def _feed_forward(layer: str, attributes: Mapping[str, AttrValue]) -> str:
+    return str(attributes.get("mlp.kind", "mlp") if layer == "dense" else attributes.get("experts.kind", "moe"))
+
+
+def _derived_stack(attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector) -> tuple[Layer, ...] | None:
+    if number is None:
+        out.add("E02", "`model` needs `layers` or a `stack`", body.span)
+        return None
+    first = attributes.get("dense_first")
+    dense = int(first.value) if isinstance(first, Quantity) else 0
+    total = int(number.value)
+    if "experts.count" not in attributes:
+        dense = total
+    if dense > total:
+        out.add("E03", f"dense_first = {dense} of {total} layers", body.span_of("dense_first"))
+        return None
+    if dense and "mlp.hidden" not in attributes:
+        out.add("E02", "dense layers need an `mlp { hidden = ... }` section", body.span)
+        return None
+    if "attention.heads" not in attributes:
+        out.add("E02", "`model` needs an `attention` section", body.span)
+        return None
+    attention = str(attributes.get("attention.kind", "gqa"))
+    parts = [("dense", dense), ("sparse", total - dense)]
+    inner = [Layer(name, n, (attention, _feed_forward(name, attributes))) for name, n in parts if n]
+    return (Layer("embed", 1, ("embed",)), *inner, Layer("lm_head", 1, ("lm_head",)))
+
+
+def _used_blocks(stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector) -> Blocks:
+    used: Blocks = {}
+    for layer in stack:
+        for name in layer.blocks:
+            bodies = {key: b for key, b in blocks.items() if key[0] == name}
+            if not bodies:
+                near = did_you_mean(name, {key[0] for key in blocks})
+                definition = layers.get(layer.name)
+                span = definition.span if definition else body.span_of("attention")
+                hint = f"did you mean `{near}`?" if near else f"blocks: {', '.join(sorted({k[0] for k in blocks}))}"
+                out.add("E02", f"unknown block `{name}`", span, help=(hint,))
+            elif (name, None) not in bodies:
+                out.add("E02", f"block `{name}` has a body for {next(iter(bodies))[1]} only", next(iter(bodies.values())).span)
+            used.update(bodies)
+    return used
+
+
+def _weight_dtypes(body: Body, names: Names, blocks: Blocks) -> dict[str, str]:
+    inner = body.sub("weights", names.out)
+    if inner is None:
+        return {}
+    schema = {name: Attribute(f"weights of block {name}", "word", default=None, words=DTYPES) for name, _ in blocks}
+    read = Reader("weights", inner, schema, names).read()
+    return {k: str(v) for k, v in read.items() if v is not None}
+
+
+def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: Body, out: Collector) -> None:
+    """A size that no block of the stack mentions is likely misspelt."""
+    words: set[str] = set()
+    for block in used.values():
+        words |= _mentioned(block)
+    schema = {"attention": ATTENTION, "experts": EXPERTS, "mlp": MLP}
+    for name in attributes:
+        section, _, attr = name.rpartition(".")
+        if not section or attr in schema.get(section, {}) or attr == "group":
+            continue
+        if attr not in words and name not in words:
+            inner = body.sub(section, out)
+            span = inner.assigns[attr].name_span if inner and attr in inner.assigns else body.span
+            near = did_you_mean(attr, [*schema.get(section, {}), *words])
+            out.add("W06", f"no block of this model uses `{name}`", span, help=(f"did you mean `{near}`?",) if near else ())
+
+
+def _mentioned(block: ast.BlockDef) -> set[str]:
+    """Every name and dimension in a block's text."""
+    words: set[str] = set()
+    stack: list[object] = [*block.body]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.TensorAssign):
+            words |= set(node.dims or ())
+            stack.append(node.value)
+        elif isinstance(node, (ast.Let, ast.Return)):
+            stack.append(node.value)
+        elif isinstance(node, ast.Name):
+            words |= {node.text, node.parts[-1]}
+        elif isinstance(node, ast.Indexed):
+            words |= set(node.dims)
+        elif isinstance(node, ast.Call):
+            stack += [*node.args, *(v for _, v in node.kwargs)]
+        elif isinstance(node, ast.Binary):
+            stack += [node.left, node.right]
+        elif isinstance(node, ast.Unary):
+            stack.append(node.operand)
+        elif isinstance(node, ast.ListExpr):
+            stack += node.items
+    return words
+
+
+

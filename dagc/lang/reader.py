@@ -1,0 +1,211 @@
+"""Reads the attributes of a section against its schema, reporting everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..spec import AttrValue
+from . import ast
+from .diagnostics import Collector, Label, did_you_mean
+from .evaluate import Env, Value, evaluate, kind_of
+from .schema import REQUIRED, Attribute
+from .source import Span
+from .units import SCALAR, Quantity, dim_name
+
+
+@dataclass(slots=True)
+class Names:
+    """What expressions may name: constants, and (per call) some more. Bare words are allowed where asked."""
+
+    constants: Mapping[str, AttrValue]
+    out: Collector
+    extra: Mapping[str, AttrValue] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)  # constants that failed: already reported
+
+    def env(self, words: bool = False) -> Env:
+        def lookup(node: ast.Name | ast.Call) -> AttrValue | None:
+            if isinstance(node, ast.Call):
+                self.out.add("E02", f"`{node.func.text}(...)` means nothing here", node.span)
+                return None
+            if node.text in self.extra:
+                return self.extra[node.text]
+            if node.text in self.constants:
+                return self.constants[node.text]
+            if node.text in self.unknown:
+                return None
+            if words and len(node.parts) == 1:
+                return node.text
+            near = did_you_mean(node.text, [*self.constants, *self.extra])
+            self.out.add("E02", f"unknown name `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+            return None
+
+        return lookup
+
+
+@dataclass(slots=True)
+class Body:
+    """Statements of one section, preset and override merged: attributes, sub-sections, directives, bare names."""
+
+    span: Span
+    assigns: dict[str, ast.Assign] = field(default_factory=dict)
+    sections: dict[str, list[ast.Section]] = field(default_factory=dict)
+    directives: dict[str, ast.Directive] = field(default_factory=dict)
+    bare: dict[str, ast.Bare] = field(default_factory=dict)
+
+    def add(self, statements: Sequence[ast.Statement], out: Collector) -> None:
+        """Later bodies override earlier ones; within one body a name stands once."""
+        own: dict[str, Span] = {}
+        for s in statements:
+            if isinstance(s, ast.Assign):
+                self._once(own, s.name, s.name_span, out)
+                self.assigns[s.name] = s
+                self.bare.pop(s.name, None)
+            elif isinstance(s, ast.Bare):
+                self._once(own, s.name, s.span, out)
+                self.bare[s.name] = s
+            elif isinstance(s, ast.Directive):
+                self._once(own, f"{s.keyword} {s.name}", s.span, out)
+                self.directives[f"{s.keyword} {s.name}"] = s
+            elif isinstance(s, ast.Section):
+                key = s.kind if s.name is None else f"{s.kind} {s.name}"
+                self._once(own, key, s.kind_span, out)
+                self.sections.setdefault(key, []).append(s)
+            else:
+                out.add("E02", "this statement belongs at the top of the file", s.span)
+
+    @staticmethod
+    def _once(own: dict[str, Span], name: str, span: Span, out: Collector) -> None:
+        if name in own:
+            out.add("E02", f"`{name}` is given twice", span, "again here", also=(Label(own[name], "first here"),))
+        own.setdefault(name, span)
+
+    def sub(self, key: str, out: Collector) -> Body | None:
+        """The merged body of a sub-section."""
+        if key not in self.sections:
+            return None
+        body = Body(self.sections[key][-1].kind_span)
+        for section in self.sections[key]:
+            body.add(section.body, out)
+        return body
+
+    def span_of(self, name: str) -> Span:
+        if name in self.assigns:
+            return self.assigns[name].value.span
+        if name in self.directives:
+            return self.directives[name].span
+        if name in self.sections:
+            return self.sections[name][-1].kind_span
+        return self.bare[name].span if name in self.bare else self.span
+
+    def spans(self) -> dict[str, Span]:
+        out = {name: a.value.span for name, a in self.assigns.items()}
+        out |= {name: s[-1].kind_span for name, s in self.sections.items()}
+        return out | {name.split(" ")[0]: d.span for name, d in self.directives.items()}
+
+
+@dataclass(slots=True)
+class Reader:
+    """One section's attributes by its schema. `section` names it in messages."""
+
+    section: str
+    body: Body
+    schema: Mapping[str, Attribute]
+    names: Names
+    sections: tuple[str, ...] = ()
+    directives: tuple[str, ...] = ()
+    free: bool = False  # further attributes are allowed: numbers, words or flags
+
+    @property
+    def out(self) -> Collector:
+        return self.names.out
+
+    def read(self) -> dict[str, Value | None]:
+        """Every attribute of the schema, defaults filled in; None where it is wrong or absent."""
+        self._unknown()
+        values: dict[str, Value | None] = {}
+        for name, attribute in self.schema.items():
+            values[name] = self.one(name, attribute)
+        if self.free:
+            for name, assign in self.body.assigns.items():
+                if name not in self.schema:
+                    values[name] = evaluate(assign.value, self.names.env(words=True), self.out)
+        return values
+
+    def one(self, name: str, attribute: Attribute) -> Value | None:
+        assign = self.body.assigns.get(name)
+        if assign is None:
+            if name in self.body.bare and self.free is False and attribute.kind == "flag":
+                return True
+            if attribute.default is REQUIRED and name not in self.body.sections:
+                self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
+            default = None if attribute.default is REQUIRED else attribute.default
+            return Quantity(float(default), attribute.dim) if isinstance(default, (int, float)) and not isinstance(default, bool) else default  # type: ignore[return-value]
+        if attribute.kind == "routing":
+            return None  # read apart: it may be a call
+        value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
+        return None if value is None else self._typed(name, attribute, value, assign.value.span)
+
+    def _typed(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
+        if attribute.kind in ("number", "count"):
+            return self._number(name, attribute, value, span)
+        if attribute.kind == "word":
+            return self._word(name, attribute, value, span)
+        if attribute.kind == "flag" and not isinstance(value, bool):
+            self.out.add("E02", f"`{name}` is true or false, not {kind_of(value)}", span)
+            return None
+        if attribute.kind == "list" and not isinstance(value, tuple):
+            return (value,)
+        return value
+
+    def _number(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
+        if not isinstance(value, Quantity):
+            self.out.add("E02", f"`{name}` is a number, not {kind_of(value)}", span)
+            return None
+        plain_count = attribute.kind == "count" and value.dim == SCALAR
+        if value.dim != attribute.dim and not plain_count:
+            expected = dim_name(attribute.dim)
+            self.out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
+            return None
+        if attribute.kind == "count" and value.value != int(value.value):
+            self.out.add("E02", f"`{name}` is a whole number", span)
+            return None
+        low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
+        if low or value.value > attribute.high:
+            bound = f"more than {attribute.low:g}" if attribute.open_low else f"at least {attribute.low:g}"
+            self.out.add("E02", f"`{name}` must be {bound} and at most {attribute.high:g}", span, f"this is {value.value:g}")
+            return None
+        return Quantity(value.value, attribute.dim)
+
+    def _word(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
+        if not isinstance(value, str):
+            self.out.add("E02", f"`{name}` is a word, not {kind_of(value)}", span)
+            return None
+        if attribute.words and value not in attribute.words:
+            near = did_you_mean(value, attribute.words)
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}"
+            self.out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))
+            return None
+        return value
+
+    def _unknown(self) -> None:
+        known = [*self.schema, *self.sections, *self.directives]
+        for name, assign in self.body.assigns.items():
+            if name not in self.schema and not self.free:
+                self._complain(name, assign.name_span, known)
+        for key, sections in self.body.sections.items():
+            if key not in self.sections:
+                self._complain(key, sections[-1].kind_span, known)
+        for key, directive in self.body.directives.items():
+            if key not in self.directives:
+                self._complain(key, directive.span, known)
+        for name, bare in self.body.bare.items():
+            if not (name in self.schema and self.schema[name].kind == "flag"):
+                near = did_you_mean(name, known)
+                hint = f"did you mean `{near} = ...`?" if near else f"`{self.section}` takes {', '.join(known)}"
+                self.out.add("E02", f"`{name}` has no value", bare.span, help=(hint,))
+
+    def _complain(self, name: str, span: Span, known: Sequence[str]) -> None:
+        near = did_you_mean(name, known)
+        hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
+        self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))

@@ -1,0 +1,119 @@
+"""Attributes that sections take: dimension, range, default and a line of documentation each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
+
+REQUIRED = object()
+LARGE = 1e18
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """`kind`: number, count (a whole number), word, flag, list. A count may be written with the unit `dim`."""
+
+    about: str
+    kind: str = "number"
+    dim: Dim = SCALAR
+    default: object = REQUIRED
+    low: float = 0.0
+    high: float = LARGE
+    open_low: bool = True  # the lower bound itself is not allowed
+    words: tuple[str, ...] = ()
+
+
+def _count(about: str, default: object = REQUIRED, low: float = 1, high: float = 1e12, dim: Dim = SCALAR) -> Attribute:
+    return Attribute(about, "count", dim, default, low, high, open_low=False)
+
+
+def _word(about: str, default: object, *words: str) -> Attribute:
+    return Attribute(about, "word", default=default, words=words)
+
+
+def _share(about: str, default: float) -> Attribute:
+    return Attribute(about, "number", SCALAR, default, 0.0, 1.0)
+
+
+DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "nvfp4", "mxfp4", "fp4", "int4")
+
+HARDWARE: dict[str, Attribute] = {
+    "gpus": _count("GPUs in the pool", high=1e6),
+    "per_node": _count("GPUs in one node", 8, high=1e6),
+    "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE),
+    "mfu": _share("share of the compute peak that kernels reach", 0.6),
+    "memory": Attribute("memory of one GPU", dim=BYTES),
+    "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE),
+    "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
+    "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
+    "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
+}
+
+LINK: dict[str, Attribute] = {
+    "bandwidth": Attribute("bytes a second, per GPU and direction", dim=BYTE_RATE),
+    "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
+}
+
+MODEL: dict[str, Attribute] = {
+    "layers": _count("transformer layers", None, high=1e5),
+    "hidden": _count("width of the residual stream", high=1e7),
+    "vocab": _count("size of the vocabulary", high=1e9),
+    "dtype": _word("activations", "bf16", *DTYPES),
+    "weight_dtype": _word("weights (default: dtype)", None, *DTYPES),
+    "kv_dtype": _word("KV cache (default: dtype)", None, *DTYPES),
+    "params": Attribute("parameters as stated; checked, never used", default=None),
+    "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
+    "stack": Attribute("layers in order, e.g. [embed, 16 * sparse, lm_head]", "list", default=None),
+}
+
+ATTENTION: dict[str, Attribute] = {
+    "kind": _word("block of the attention", "gqa"),
+    "heads": _count("query heads", high=1e6),
+    "kv_heads": _count("key and value heads (default: heads)", None, high=1e6),
+    "head_dim": _count("width of a head (default: hidden / heads)", None, high=1e6),
+}
+
+EXPERTS: dict[str, Attribute] = {
+    "kind": _word("block of the expert layer (default: moe, or moe_shared)", None),
+    "count": _count("routed experts", high=1e6),
+    "top_k": _count("experts a token goes to", high=1e6),
+    "hidden": _count("width of one expert", high=1e7),
+    "shared": _count("shared experts", 0, low=0, high=1e4),
+    "shared_hidden": _count("width of one shared expert (default: hidden)", None, high=1e7),
+    "score": _word("router score", "softmax", "softmax", "sigmoid"),
+    "normalize": Attribute("the chosen weights sum to one", "flag", default=True),
+    "groups": _count("expert groups of group-limited routing", 1, high=1e6),
+    "groups_limit": _count("groups a token may use", 1, high=1e6),
+}
+
+MLP: dict[str, Attribute] = {
+    "kind": _word("block of the dense feed-forward", "mlp"),
+    "hidden": _count("width of the dense feed-forward", high=1e7),
+}
+
+WORKLOAD: dict[str, Attribute] = {
+    "sequences": _count("sequences in the whole batch of a phase", high=1e9),
+    "prompt": _count("prompt tokens a sequence", high=1e9, dim=TOKENS),
+    "output": _count("generated tokens a sequence", 1, high=1e9, dim=TOKENS),
+    "routing": Attribute("uniform or zipf(s)", "routing", default="uniform"),
+}
+
+AXES = ("pp", "dp", "ep", "sp", "tp")
+PHASE: dict[str, Attribute] = {
+    "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
+    "gpus": Attribute("GPU ids, e.g. 0..63", "list"),
+    "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
+    **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES},
+    "replicas": _count("independent copies of the whole phase", 1, high=1e6),
+    "microbatches": _count("micro-batches that a pass is cut into", 1, high=1e6),
+    "redundant": _count("spare copies of routed experts", 0, low=0, high=1e6),
+    "order": Attribute("axes, outermost first", "list", default=None),
+    "layers_per_stage": Attribute("layers of each stage, when uneven", "list", default=None),
+    "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
+    "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
+    "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
+}
+
+FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ("dp", "sp", "tp")}
+FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in ("ep", "tp")}
