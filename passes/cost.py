@@ -7,6 +7,8 @@ datasheet peaks and no overhead at all.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +17,9 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.network import collective_time, group_shape, wire_bytes
 from dagc.ir.ops import OPS, local_bytes, local_flops, traffic
 from dagc.ir.result import Array, Costs, OpCost, Transfer
-from dagc.ir.routing import distinct_experts, expert_probabilities, place_experts
+from dagc.ir.routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 from dagc.ir.unit import Unit
-from dagc.spec import Hardware
+from dagc.spec import Hardware, Routing
 
 ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
 
@@ -61,8 +63,7 @@ class ExpertLoad:
         count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
         axes = grouped.loop("expert")
         ranks = mesh.size(axes)
-        p = expert_probabilities(unit.spec.workload.routing, count, top_k)
-        placed = place_experts(p, ranks, unit.phase.strategy.redundant)
+        p, placed = _placed(unit.spec.workload.routing, count, top_k, ranks, unit.phase.strategy.redundant)
         tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
         hit = distinct_experts(p, placed.slots, tokens)
         per_rank = placed.slots.shape[1]
@@ -77,6 +78,13 @@ class ExpertLoad:
         shape = tuple(size if name in axes else 1 for name, size in mesh.atoms)
         relative = over_mesh(placed.load * ranks / top_k)
         return ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()))
+
+
+@lru_cache(maxsize=64)
+def _placed(routing: Routing, count: int, top_k: int, ranks: int, redundant: int) -> tuple[NDArray[np.float64], ExpertPlacement]:
+    """Sensitivities and searches ask for the same placement again and again."""
+    p = expert_probabilities(routing, count, top_k)
+    return p, place_experts(p, ranks, redundant)
 
 
 def _compute(segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None) -> OpCost:
