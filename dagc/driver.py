@@ -115,7 +115,7 @@ def compile_phase(unit: Unit) -> PhaseResult:
     plan = schedule.run(graph, costs, unit)
     verify_schedule(graph, plan)
     floor = schedule.run(graph, costs, unit, floor=True)
-    per_pass = pass_tokens(graph, unit.spec)
+    per_pass = pass_tokens(unit.phase, unit.spec)
     total = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments) * graph.microbatches * graph.lanes
     peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
     return PhaseResult(
@@ -134,10 +134,10 @@ def compile_phase(unit: Unit) -> PhaseResult:
     )
 
 
-def pass_tokens(graph: Graph, spec: Spec) -> float:
+def pass_tokens(phase: Phase, spec: Spec) -> float:
     """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
-    each = spec.workload.prompt if graph.kind == "prefill" else 1
-    return float(spec.workload.sequences * each)
+    each = spec.workload.prompt if phase.kind == "prefill" else 1
+    return float(phase.sequences * each)
 
 
 def bound_shares(plan: Schedule) -> dict[str, float]:
@@ -170,7 +170,7 @@ def collective_totals(graph: Graph, unit: Unit, costs: object) -> tuple[Collecti
             cost = costs.ops[segment.name, op.name]
             calls = segment.repeat * passes
             steps = int(op.attr("steps", 1) or 1)
-            add(op.kind, mesh.label(op.axes), mesh.size(op.axes), calls * steps, cost.payload_B, cost.wire_B * calls, float(cost.time_s.max()) * calls)
+            add(op.kind, mesh.label(op.axes, op.scope), mesh.size(op.axes), calls * steps, cost.payload_B, cost.wire_B * calls, float(cost.time_s.max()) * calls)
     if mesh.stages > 1:
         edge = costs.transfer
         hops = (mesh.stages - 1) * passes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from textwrap import shorten
+from textwrap import shorten, wrap
 
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
@@ -140,7 +140,7 @@ def _path(result: PhaseResult) -> list[str]:
 def _sensitivities(plan: Plan, result: PhaseResult) -> list[str]:
     found = [s for s in plan.sensitivities(result.name) if abs(s.change) >= 0.0005]
     text = "; ".join(f"{s.name} {s.change:+.1%}" for s in found) or "nothing of it moves the time by 0.1%"
-    return [f"  what would help: {text}"]
+    return wrap(f"  what would help: {text}", WIDTH, subsequent_indent="    ")
 
 
 def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:

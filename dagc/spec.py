@@ -142,12 +142,14 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`kind` is prefill or decode; `context` the KV length that a decode step attends to (tokens)."""
+    """`kind` is prefill or decode; `context` the KV length that a decode step attends to (tokens);
+    `sequences` in the phase's batch (the workload's unless it says otherwise)."""
 
     name: str
     kind: str
     gpus: tuple[int, ...]
     context: int
+    sequences: int
     strategy: Strategy
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
@@ -159,7 +161,7 @@ class Requirement:
     """One `require`: judged by the last pass. `constants` holds the `let`s and params that it may name."""
 
     label: str
-    text: str
+    text: str = field(compare=False)
     test: Comparison
     span: Span | None = field(default=None, compare=False, repr=False)
 

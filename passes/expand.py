@@ -24,16 +24,16 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
     strategy = phase.strategy
     lanes = 2 if strategy.overlap == "two_batch" else 1
     parts = strategy.microbatches * lanes
-    if spec.workload.sequences % parts:
+    if phase.sequences % parts:
         unit.stop(
             "E03",
-            f"{spec.workload.sequences} sequences do not divide into {parts} equal parts",
+            f"{phase.sequences} sequences do not divide into {parts} equal parts",
             at="overlap" if lanes == 2 else "microbatches",
             because=(f"microbatches {strategy.microbatches} x lanes {lanes} = {parts}",),
         )
     segments = []
     for layer in spec.model.stack:
-        builder = LayerBuilder(unit, layer, spec.workload.sequences / parts)
+        builder = LayerBuilder(unit, layer, phase.sequences / parts)
         segments.append(builder.build())
     unit.out.check()
     return Graph(phase.name, phase.kind, "model", tuple(segments), strategy.microbatches, lanes)

@@ -150,6 +150,7 @@ def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
         "imbalance": Quantity(result.costs.imbalance),
         "gpus": Quantity(gpus),
         "stages": Quantity(float(mesh.stages)),
+        "sequences": Quantity(float(next(p.sequences for p in spec.phases if p.name == result.name))),
         "microbatches": Quantity(float(result.graph.microbatches)),
         "layers_per_stage": Quantity(spec.model.layers / mesh.stages),
         "flops_per_token": Quantity(result.flops_per_token, (0, 0, 1, -1)),

@@ -144,8 +144,8 @@ def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple
     mesh = result.graph.the_mesh
     ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
     out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
-    for axes in {op.axes for s in result.graph.segments for op in s.ops if op.axes}:
+    for axes, scope in {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}:
         position = [1 + mesh.index[a] for a in axes]
         rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
-        out[mesh.label(axes)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
+        out[mesh.label(axes, scope)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
     return out

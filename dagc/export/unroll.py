@@ -165,7 +165,7 @@ def _op_node(
         float(cost.time_s.max()),
         cost.flops,
         cost.payload_B if op.is_collective else cost.bytes,
-        mesh.label(op.axes) if op.axes else (),
+        mesh.label(op.axes, op.scope) if op.axes else (),
     )
     edges = []
     for name in _inputs(op):

@@ -56,14 +56,16 @@ class Mesh:
         """The axes in mesh order, outermost first."""
         return tuple(sorted(axes, key=self.index.__getitem__))
 
-    def label(self, axes: Axes) -> tuple[str, ...]:
-        """Logical names that cover a set of atoms exactly, or the atoms themselves where none do."""
+    def label(self, axes: Axes, scope: str = "dense") -> tuple[str, ...]:
+        """Logical names that cover a set of atoms exactly, or the atoms themselves where none do. In the scope of
+        routed experts their own axes are preferred: one set of atoms may be `dp` there and `ep` here."""
         wanted = set(axes)
-        for name, atoms in self.axes.items():
+        ordered = sorted(self.axes.items(), key=lambda kv: kv[0] not in ("ep", "etp", "edp")) if scope == "experts" else list(self.axes.items())
+        for name, atoms in ordered:
             if atoms and set(atoms) == wanted:
                 return (name,)
         names: list[str] = []
-        for name, atoms in self.axes.items():
+        for name, atoms in ordered:
             if atoms and set(atoms) <= wanted:
                 names.append(name)
                 wanted -= set(atoms)

@@ -18,6 +18,9 @@ from .sharding import Axes, Move, Sharding
 Price = Callable[[str, float, Axes], float]
 """(kind, payload bytes of the local input buffer, group axes) -> seconds."""
 
+CALL_S = 1e-9
+"""Added to every collective of a chain: of two chains that cost the same, the one with fewer calls wins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -58,7 +61,7 @@ def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price
             if move.result in done:
                 continue
             order += 1
-            step = 0.0 if move.kind == "slice" else price(move.kind, payload, move.axes)
+            step = 0.0 if move.kind == "slice" else CALL_S + price(move.kind, payload, move.axes)
             heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
     raise NoRoute(f"{source} -> {target}")
 

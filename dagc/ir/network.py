@@ -99,6 +99,7 @@ def _all_reduce(size: float, shape: GroupShape, node: Link, cluster: Link) -> Op
     }
     if n & (n - 1) == 0 and shape.nodes == 1:
         out["halving_doubling"] = 2 * _steps(n) * link.latency_s + wire
+    out["scatter_gather"] = min(_scatter(size, shape, node, cluster).values()) + min(_gather(size / n, shape, node, cluster).values())
     if shape.nodes == 1:
         out["one_shot"] = link.latency_s + (n - 1) * size / link.bandwidth_Bps
     elif shape.per_node > 1:

@@ -99,7 +99,7 @@ class Schedule:
     def bubble(self) -> float:
         """Share of stage time spent idle in one pass."""
         busy = sum(self.stage_s) * len(self.cells[0])
-        return 1.0 - busy / (self.period_s * len(self.stage_s)) if self.period_s else 0.0
+        return max(0.0, 1.0 - busy / (self.period_s * len(self.stage_s))) if self.period_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,9 @@ def read_phase(
         return None
     context = values["context"]
     length = int(context.value) if isinstance(context, Quantity) else workload.prompt + (workload.output if kind == "decode" else 0)
-    phase = Phase(name, str(kind), gpus, length, strategy, {}, section.kind_span, body.spans())
+    own = values["sequences"]
+    sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
+    phase = Phase(name, str(kind), gpus, length, sequences, strategy, {}, section.kind_span, body.spans())
     if sum(d.code.startswith("E") for d in out.items) == errors:
         _Shape(phase, body, model, workload, out).check()
     return phase
@@ -295,14 +297,14 @@ class _Shape:
         ranks = self.degree("attention", "dp") if self.folded else s.dp * s.ep
         lanes = 2 if s.overlap == "two_batch" else 1
         parts = s.microbatches * s.replicas * ranks * lanes
-        if self.workload.sequences % parts == 0:
+        if self.phase.sequences % parts == 0:
             return
         terms = [("microbatches", s.microbatches), ("replicas", s.replicas), ("dp", self.degree("attention", "dp"))]
         terms += [] if self.folded else [("ep", s.ep)]
         terms += [("lanes", lanes)]
         shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
         self.out.add(
-            "E03", f"{self.workload.sequences} sequences do not divide over the {parts} parts of `{self.phase.name}`",
+            "E03", f"{self.phase.sequences} sequences do not divide over the {parts} parts of `{self.phase.name}`",
             self.at("microbatches", "dp", "attention", "ep"), because=(f"{shown} = {parts}",),
             help=("attention splits the batch over dp and (flat form) ep; every part needs as many sequences",),
         )  # fmt: skip

@@ -89,7 +89,7 @@ def _workload(w: Workload) -> str:
 
 
 def _phase(p: Phase) -> str:
-    return _section(f"phase {p.name}", [f"kind = {p.kind}, context = {p.context} tok", f"gpus = [{_ids(p.gpus)}]", *_strategy(p.strategy)])
+    return _section(f"phase {p.name}", [f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}", f"gpus = [{_ids(p.gpus)}]", *_strategy(p.strategy)])
 
 
 def _ids(gpus: tuple[int, ...]) -> str:

@@ -103,6 +103,7 @@ AXES = ("pp", "dp", "ep", "sp", "tp")
 PHASE: dict[str, Attribute] = {
     "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
     "gpus": Attribute("GPU ids, e.g. 0..63", "list"),
+    "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
     **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES},
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
