@@ -73,5 +73,5 @@ def legend(kinds: list[str], *, critical: bool = True) -> str:
     rows = [f'<tr><td bgcolor="{COLORS[k]}" width="18"> </td><td align="left">{html(k)}</td></tr>' for k in kinds]
     rows.insert(0, f'<tr><td bgcolor="{COMPUTE}" width="18"> </td><td align="left">compute</td></tr>')
     if critical:
-        rows.append(f'<tr><td><font color="{CRITICAL}"><b>bold</b></font></td><td align="left">critical path</td></tr>')
+        rows.append(f'<tr><td><b>bold</b></td><td align="left">critical path</td></tr>')
     return f'<<table border="0" cellborder="0" cellspacing="3">{"".join(rows)}</table>>'

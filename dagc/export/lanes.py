@@ -10,7 +10,7 @@ from ..ir.graph import Op, Segment
 from ..ir.result import PhaseResult
 from ..lang.units import BYTES, TIME, show
 from ..plan import Plan
-from .dot import COLORS, COMPUTE, CRITICAL, SOFT, digraph, edge, html, identifier, legend, node
+from .dot import COLORS, COMPUTE, SOFT, digraph, edge, html, identifier, legend, node
 
 MAX_COLUMNS = 16
 MAX_BOXES = 300
@@ -85,7 +85,7 @@ PAPER_HEAD = "#e5e7eb"
 
 
 def _text(head: str, tail: str, bold: bool) -> str:
-    title = f'<font color="{CRITICAL}"><b>{html(head)}</b></font>' if bold else html(head)
+    title = f"<b>{html(head)}</b>" if bold else html(head)
     return f'{title}<br/><font point-size="8">{html(tail)}</font>'
 
 

@@ -10,7 +10,8 @@ from .dot import COLORS, COMPUTE, CRITICAL, SOFT, digraph, edge, html, node
 
 BAR_CELLS = 24
 MAX_CARDS = 16
-PARTS = (("weights", "#0072B2"), ("KV cache", "#E69F00"), ("activations", "#009E73"), ("buffers", "#CC79A7"), ("reserve", "#999999"))
+# Other hues than the collectives' have: one colour means one thing in a picture.
+PARTS = (("weights", "#0b3c5d"), ("KV cache", "#6b9ac4"), ("activations", "#97a97c"), ("buffers", "#7b5ea7"), ("reserve", "#a3a3a3"))
 
 
 def draw(plan: Plan, phase: str) -> str:
@@ -20,7 +21,7 @@ def draw(plan: Plan, phase: str) -> str:
     body = [node(f"stage {i}", label=_card(result, i), shape="plaintext") for i in shown]
     for a, b in zip(shown, shown[1:], strict=False):
         transfer = result.costs.transfer
-        text = f"send {show(transfer.payload_B, BYTES, 3)}\n{show(transfer.time_s, TIME, 3)}"
+        text = f"  send {show(transfer.payload_B, BYTES, 3)}\n  {show(transfer.time_s, TIME, 3)}"
         if b > a + 1:
             text += f"\n{b - a - 1} alike stages between"
         body.append(edge(f"stage {a}", f"stage {b}", label=text, color=COLORS["send"], penwidth="2"))
