@@ -1,7 +1,7 @@
 """dagc: a compiler for parallel execution graphs of Mixture-of-Experts models.
 
-    plan = dagc.compile("examples/plan_a.moe")
-    plan.phases["prefill"].time_s, plan.passed, plan.to_json()
+plan = dagc.compile("examples/plan_a.moe")
+plan.phases["prefill"].time_s, plan.passed, plan.to_json()
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ def __getattr__(name: str) -> Any:
     """Public names load on first use: importing dagc alone stays cheap."""
     from importlib import import_module
 
-    home = {"compile": ".driver", "compile_text": ".driver", "Plan": ".plan", "SpecError": ".lang.diagnostics"}
+    home = {
+        "compile": ".driver",
+        "compile_text": ".driver",
+        "Plan": ".plan",
+        "SpecError": ".lang.diagnostics",
+    }
     if name not in home:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(home[name], __name__), name)

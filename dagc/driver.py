@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from .ir.graph import COLLECTIVES, Graph
 from .ir.ops import flops
@@ -20,7 +18,9 @@ from .plan import Plan, SharedPool
 from .spec import Hardware, Phase, Spec
 
 
-def load(source: Source, out: Collector, settings: Mapping[str, str] | None = None, base_dir: Path | None = None) -> Spec:
+def load(
+    source: Source, out: Collector, settings: Mapping[str, str] | None = None, base_dir: Path | None = None
+) -> Spec:
     """Parse and elaborate a source. Raises SpecError with every diagnostic found."""
     from .lang.elaborate import elaborate
     from .lang.parse import parse
@@ -29,7 +29,9 @@ def load(source: Source, out: Collector, settings: Mapping[str, str] | None = No
     return elaborate(file, out, settings=settings or {}, base_dir=base_dir)
 
 
-def compile(spec_file: str | Path, *, settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None) -> Plan:
+def compile(
+    spec_file: str | Path, *, settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None
+) -> Plan:
     """Compile a `.moe` file (`-`: standard input). Raises SpecError when the spec is wrong."""
     from .lang.parse import read_source
 
@@ -38,7 +40,13 @@ def compile(spec_file: str | Path, *, settings: Mapping[str, str] | None = None,
     return compile_source(source, settings=settings, phases=phases, base_dir=base)
 
 
-def compile_text(text: str, *, name: str = "<text>", settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None) -> Plan:
+def compile_text(
+    text: str,
+    *,
+    name: str = "<text>",
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+) -> Plan:
     """Compile spec text."""
     return compile_source(Source(name, text), settings=settings, phases=phases)
 
@@ -170,7 +178,15 @@ def collective_totals(graph: Graph, unit: Unit, costs: object) -> tuple[Collecti
             cost = costs.ops[segment.name, op.name]
             calls = segment.repeat * passes
             steps = int(op.attr("steps", 1) or 1)
-            add(op.kind, mesh.label(op.axes, op.scope), mesh.size(op.axes), calls * steps, cost.payload_B, cost.wire_B * calls, float(cost.time_s.max()) * calls)
+            add(
+                op.kind,
+                mesh.label(op.axes, op.scope),
+                mesh.size(op.axes),
+                calls * steps,
+                cost.payload_B,
+                cost.wire_B * calls,
+                float(cost.time_s.max()) * calls,
+            )
     if mesh.stages > 1:
         edge = costs.transfer
         hops = (mesh.stages - 1) * passes
@@ -232,7 +248,9 @@ def check_stated(spec: Spec, derived: float, out: Collector) -> None:
     )
 
 
-def shared_pools(results: Mapping[str, PhaseResult], units: Mapping[str, Unit], out: Collector) -> tuple[SharedPool, ...]:
+def shared_pools(
+    results: Mapping[str, PhaseResult], units: Mapping[str, Unit], out: Collector
+) -> tuple[SharedPool, ...]:
     """Phases on the same GPUs: weights once if they lie alike on every shared GPU, else once a phase."""
     pools = []
     names = list(results)
@@ -252,7 +270,12 @@ def shared_pools(results: Mapping[str, PhaseResult], units: Mapping[str, Unit], 
                     help=("equal pp, ep, tp and placement in both phases keep one copy",),
                 )
             if pool.peak_B > pool.capacity_B:
-                out.add("E04", f"`{a}` and `{b}` do not fit together on the GPUs they share", units[b].phase.span, because=(pool.sum_text,))
+                out.add(
+                    "E04",
+                    f"`{a}` and `{b}` do not fit together on the GPUs they share",
+                    units[b].phase.span,
+                    because=(pool.sum_text,),
+                )
     return tuple(pools)
 
 
@@ -300,7 +323,3 @@ def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str]
         assert graph is not None
         parts.append(print_graph(graph))
     return "\n".join(parts)
-
-
-
-

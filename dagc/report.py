@@ -120,7 +120,15 @@ def _collectives(result: PhaseResult) -> list[str]:
         if c.kind == "recv":
             continue
         rows.append(
-            [c.kind, "+".join(c.axes), str(c.group_size), str(c.count), show(c.payload_B, BYTES, 3), show(c.wire_B, BYTES, 3), show(c.time_s, TIME, 3)]
+            [
+                c.kind,
+                "+".join(c.axes),
+                str(c.group_size),
+                str(c.count),
+                show(c.payload_B, BYTES, 3),
+                show(c.wire_B, BYTES, 3),
+                show(c.time_s, TIME, 3),
+            ]
         )
     if len(rows) == 1:
         return ["  no collectives"]
@@ -134,7 +142,10 @@ def _path(result: PhaseResult) -> list[str]:
     for step in sorted(result.schedule.path, key=lambda s: -s.time_s)[:6]:
         name = shorten(f"{step.segment}/{step.op}" if step.segment else step.op, 34)
         rows.append([name, step.kind, str(step.count), show(step.time_s, TIME, 3), f"{step.time_s / total:.1%}"])
-    return [f"  critical path ({len(result.schedule.path)} ops; bound by {bounds}), the largest:", *table(rows, "<<>>>")]
+    return [
+        f"  critical path ({len(result.schedule.path)} ops; bound by {bounds}), the largest:",
+        *table(rows, "<<>>>"),
+    ]
 
 
 def _sensitivities(plan: Plan, result: PhaseResult) -> list[str]:
@@ -153,6 +164,3 @@ def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:
         lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {show(v.value, v.dim)} {sign} {show(v.bound, v.dim)}")
     lines.append(f"  {passed} of {len(plan.requirements)} hold")
     return lines
-
-
-

@@ -15,6 +15,7 @@ from .lang.units import Quantity
 
 AttrValue = Quantity | str | bool
 
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """Per GPU and direction."""

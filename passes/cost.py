@@ -46,7 +46,9 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
 class ExpertLoad:
     """Token load and weight reads of the expert ranks of one layer, all from one routing distribution."""
 
-    def __init__(self, relative: NDArray[np.float64], hit: NDArray[np.float64], shape: tuple[int, ...], distinct: float) -> None:
+    def __init__(
+        self, relative: NDArray[np.float64], hit: NDArray[np.float64], shape: tuple[int, ...], distinct: float
+    ) -> None:
         self.relative = relative
         self.distinct = distinct
         even = np.ptp(relative) < 1e-12 and np.ptp(hit) < 1e-12
@@ -81,7 +83,9 @@ class ExpertLoad:
 
 
 @lru_cache(maxsize=64)
-def _placed(routing: Routing, count: int, top_k: int, ranks: int, redundant: int) -> tuple[NDArray[np.float64], ExpertPlacement]:
+def _placed(
+    routing: Routing, count: int, top_k: int, ranks: int, redundant: int
+) -> tuple[NDArray[np.float64], ExpertPlacement]:
     """Sensitivities and searches ask for the same placement again and again."""
     p = expert_probabilities(routing, count, top_k)
     return p, place_experts(p, ranks, redundant)
@@ -94,7 +98,9 @@ def _compute(segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: E
     if experts is not None and op.scope == "experts":
         work, reads = experts.work, experts.reads
     moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
-    peak = machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
+    peak = (
+        machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
+    )
     launch = 0.0 if OPS[op.kind].fused else machine.launch_s
     compute_s, memory_s = flops * work / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
     time: Array = np.maximum(compute_s, memory_s) + launch
@@ -108,7 +114,9 @@ def _math_dtype(segment: Segment, op: Op) -> str:
     return next((segment.weight[n].dtype for n in op.inputs if n.startswith("@")), op.dtype)
 
 
-def _collective(segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None) -> OpCost:
+def _collective(
+    segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None
+) -> OpCost:
     source = op.inputs[0]
     layout = segment.sharding_of(source)
     assert layout is not None
@@ -126,7 +134,17 @@ def _collective(segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardw
     one = np.ones((1,) * len(mesh.atoms))
     wire = wire_bytes(op.kind, payload, group.ranks) * steps
     bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
-    return OpCost(one * float(found.time_s) * steps, one * float(floor.time_s) * steps, bound, 0.0, 0.0, payload, wire, group, found.algorithm)
+    return OpCost(
+        one * float(found.time_s) * steps,
+        one * float(floor.time_s) * steps,
+        bound,
+        0.0,
+        0.0,
+        payload,
+        wire,
+        group,
+        found.algorithm,
+    )
 
 
 def _link_bound(time_s: float, floor_s: float, nodes: int) -> str:

@@ -9,6 +9,7 @@ from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
+from dagc.lang.source import Span
 from dagc.lang.units import Quantity
 from dagc.spec import Layer
 
@@ -128,7 +129,10 @@ class BlockBuilder:
         dims = None if statement.dims is None else tuple(self.dim(d, statement.span) for d in statement.dims)
         result = self.value(statement.value, dims, statement.name)
         if dims is not None and result.dims != dims:
-            self.fail(statement, f"`{statement.name}` has dimensions [{', '.join(result.dims)}], not the ones written")
+            self.fail(
+                statement,
+                f"`{statement.name}` has dimensions [{', '.join(result.dims)}], not the ones written",
+            )
         self.env[statement.name] = result
 
     # -- names and sizes -------------------------------------------------------------------------
@@ -163,9 +167,7 @@ class BlockBuilder:
         raise Refused
 
     def attributes(self) -> dict[str, float]:
-        return {
-            k: v.value for k, v in self.layer.unit.spec.model.attributes.items() if isinstance(v, Quantity)
-        }
+        return {k: v.value for k, v in self.layer.unit.spec.model.attributes.items() if isinstance(v, Quantity)}
 
     def lookup_number(self, name: str) -> float | None:
         """Block let, phase size, model attribute, then the one section attribute of that name."""
@@ -180,7 +182,7 @@ class BlockBuilder:
         constant = self.layer.unit.spec.constants.get(name)
         return constant.value if isinstance(constant, Quantity) else None
 
-    def dim(self, name: str, span: ast.Span) -> str:
+    def dim(self, name: str, span: Span) -> str:
         """The segment's name of a dimension; two blocks that give one name two sizes get it twice."""
         if name in self.rename:
             return self.rename[name]
@@ -191,7 +193,9 @@ class BlockBuilder:
         if size is None and name == "expert":
             size = self.lookup_number("experts.count")
         if size is None:
-            near = did_you_mean(name, ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())])
+            near = did_you_mean(
+                name, ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())]
+            )
             self.layer.unit.out.add(
                 "E02",
                 f"unknown dimension `{name}`",
@@ -225,7 +229,9 @@ class BlockBuilder:
             if number is not None:
                 return Ref("", (), number)
             near = did_you_mean(expr.text, self.env)
-            hint = f"did you mean `{near}`?" if near else f"a weight is written with its dims: `{expr.text}[hidden, ...]`"
+            hint = (
+                f"did you mean `{near}`?" if near else f"a weight is written with its dims: `{expr.text}[hidden, ...]`"
+            )
             self.fail(expr, f"unknown tensor `{expr.text}`", (hint,))
         if isinstance(expr, ast.Number):
             return Ref("", (), self.number(expr))
@@ -262,7 +268,14 @@ class BlockBuilder:
         self.layer.weights[name] = Weight(name, dims, dtype, scope)
         return Ref(name, dims)
 
-    def emit(self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool) -> Ref:
+    def emit(
+        self,
+        kind: str,
+        inputs: tuple[str, ...],
+        dims: tuple[str, ...],
+        stem: str,
+        **attrs: str | float | bool,
+    ) -> Ref:
         model = self.layer.unit.spec.model
         dtype = {"route": "int64", "argmax": "int64", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "experts" if "slot" in dims else "dense"
@@ -315,9 +328,15 @@ class BlockBuilder:
             small, large = sorted((current, term), key=lambda r: len(r.dims))
             if not set(small.dims) <= set(large.dims):
                 self.fail(
-                    expr, f"`+` of [{', '.join(current.dims)}] and [{', '.join(term.dims)}]: the dimensions differ"
+                    expr,
+                    f"`+` of [{', '.join(current.dims)}] and [{', '.join(term.dims)}]: the dimensions differ",
                 )
-            current = self.emit("add", (current.name, term.name), large.dims, stem if i == len(ordered) - 1 else f"{stem}_part")
+            current = self.emit(
+                "add",
+                (current.name, term.name),
+                large.dims,
+                stem if i == len(ordered) - 1 else f"{stem}_part",
+            )
         return current
 
     # -- functions -------------------------------------------------------------------------------

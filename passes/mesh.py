@@ -51,7 +51,10 @@ def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
     experts = [("etp" if a == "tp" else a, n) for a, n in (strategy.experts.degrees if strategy.experts else ())]
     total = int(np.prod([n for _, n in attention]))
     inner = int(np.prod([n for _, n in experts]))
-    return [[("replica", strategy.replicas), *attention], [("replica", strategy.replicas), ("edp", total // inner), *experts]]
+    return [
+        [("replica", strategy.replicas), *attention],
+        [("replica", strategy.replicas), ("edp", total // inner), *experts],
+    ]
 
 
 def _product(side: list[tuple[str, int]]) -> str:
@@ -90,7 +93,9 @@ def axis_coordinates(mesh: Mesh, side: list[tuple[str, int]]) -> dict[str, NDArr
     return out
 
 
-def _by_expression(expr: ast.Expr, coordinates: Mapping[str, NDArray[np.int64]], unit: Unit, gpus: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_expression(
+    expr: ast.Expr, coordinates: Mapping[str, NDArray[np.int64]], unit: Unit, gpus: NDArray[np.int64]
+) -> NDArray[np.int64]:
     shape = coordinates["pp"].shape
     value = np.broadcast_to(_evaluate(expr, coordinates, unit), shape)
     ids = value.astype(np.int64)

@@ -30,7 +30,9 @@ class Verdict:
     passed: bool
 
 
-def run(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], out: Collector) -> tuple[Verdict, ...]:
+def run(
+    spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], out: Collector
+) -> tuple[Verdict, ...]:
     """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out."""
     metrics = all_metrics(spec, phases, params)
     skipped = {p.name for p in spec.phases} - set(phases)
@@ -70,7 +72,11 @@ def _roots(node: object) -> set[str]:
 
 
 def _lookup(
-    node: ast.Name | ast.Call, metrics: Mapping[str, Quantity], spec: Spec, phases: Mapping[str, PhaseResult], out: Collector
+    node: ast.Name | ast.Call,
+    metrics: Mapping[str, Quantity],
+    spec: Spec,
+    phases: Mapping[str, PhaseResult],
+    out: Collector,
 ) -> AttrValue | None:
     if isinstance(node, ast.Call):
         return _gpu(node, spec, phases, out)
@@ -85,7 +91,12 @@ def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Col
     """`decode.gpu(dp = 7, ep = 0)`: the GPU id of the first rank with these coordinates."""
     name, _, method = node.func.text.rpartition(".")
     if method != "gpu" or name not in phases:
-        out.add("E02", f"unknown function `{node.func.text}`", node.span, help=("write PHASE.gpu(axis = index, ...)",))
+        out.add(
+            "E02",
+            f"unknown function `{node.func.text}`",
+            node.span,
+            help=("write PHASE.gpu(axis = index, ...)",),
+        )
         return None
     graph = phases[name].graph
     phase = next(p for p in spec.phases if p.name == name)

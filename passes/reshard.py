@@ -26,7 +26,11 @@ def run(graph: Graph, unit: Unit) -> Graph:
         try:
             segments.append(work.run())
         except NoRoute as error:
-            unit.stop("E03", f"no chain of collectives connects two layouts in layer `{segment.name}`", because=(str(error),))
+            unit.stop(
+                "E03",
+                f"no chain of collectives connects two layouts in layer `{segment.name}`",
+                because=(str(error),),
+            )
     return replace(graph, segments=tuple(segments), level="sharded", _index={})
 
 
@@ -83,7 +87,9 @@ class Resharder:
             self.visit(op)
         output = segment.output
         dims = segment.dims_of(output)
-        want = Sharding(self.residual if not self.last else tuple(() if d != "batch" else self.residual[0] for d in dims))
+        want = Sharding(
+            self.residual if not self.last else tuple(() if d != "batch" else self.residual[0] for d in dims)
+        )
         output = self.reach(output, want)
         weights = tuple(self.weights.get(w.name, w) for w in segment.weights)
         return replace(segment, ops=tuple(self.ops), output=output, weights=weights, entry=entry)
@@ -191,7 +197,9 @@ class Resharder:
         whole = have.resolved()
         rows = self.dims[name][:-1]
         for what in ("max", "sum"):
-            stat = self.emit(name, Move("all_reduce", have.partial, whole), (("of", f"row_{what}"), ("reduce", what)), rows)
+            stat = self.emit(
+                name, Move("all_reduce", have.partial, whole), (("of", f"row_{what}"), ("reduce", what)), rows
+            )
         self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, self.ops[-2].name))
         out = self.emit(name, Move("all_reduce", have.partial, whole), (("reduce", "softmax"),))
         self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, stat))
@@ -205,7 +213,13 @@ class Resharder:
     def dtype(self, name: str) -> str:
         return self.segment.dtype_of(self.origin.get(name, name))
 
-    def emit(self, name: str, move: Move, attrs: tuple[tuple[str, str | int | float | bool], ...] = (), rows: tuple[str, ...] | None = None) -> str:
+    def emit(
+        self,
+        name: str,
+        move: Move,
+        attrs: tuple[tuple[str, str | int | float | bool], ...] = (),
+        rows: tuple[str, ...] | None = None,
+    ) -> str:
         dims = self.dims[name] if rows is None else rows
         result = move.result if rows is None else replace(move.result, dims=move.result.dims[: len(rows)])
         stem = f"{self.origin.get(name, name)}.{move.kind}"

@@ -63,7 +63,9 @@ class Scheduler:
     floor: bool
     memo: dict[tuple[str, bytes], Evaluation] = field(default_factory=dict)
     programs: dict[str, list[tuple[Op, int]]] = field(default_factory=dict)
-    paths: dict[tuple[int, str, int, Rank], tuple[Counter[tuple[str, str]], tuple[str, int], Rank]] = field(default_factory=dict)
+    paths: dict[tuple[int, str, int, Rank], tuple[Counter[tuple[str, str]], tuple[str, int], Rank]] = field(
+        default_factory=dict
+    )
 
     def run(self) -> Schedule:
         p, m = len(self.graph.stages), self.graph.microbatches
@@ -196,14 +198,27 @@ class Scheduler:
             last[op.stream] = node
             free[op.stream] = finish
         ready = tuple(self.output_time(segment, entry, finishes, lane) for lane in range(self.graph.lanes))
-        return Evaluation(segment.name, arrivals, starts, finishes, before, entry, State(ready, free["compute"], free["comm"]), last)
+        return Evaluation(
+            segment.name,
+            arrivals,
+            starts,
+            finishes,
+            before,
+            entry,
+            State(ready, free["compute"], free["comm"]),
+            last,
+        )
 
-    def output_time(self, segment: Segment, entry: State, finishes: Mapping[tuple[str, int], Array], lane: int) -> Array:
+    def output_time(
+        self, segment: Segment, entry: State, finishes: Mapping[tuple[str, int], Array], lane: int
+    ) -> Array:
         return entry.ready[lane] if segment.output == segment.input else finishes[segment.output, lane]
 
     # -- critical path ---------------------------------------------------------------------------
 
-    def pipeline_path(self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int) -> Counter[tuple[str, str]]:
+    def pipeline_path(
+        self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int
+    ) -> Counter[tuple[str, str]]:
         """Backwards from the last cell: a cell began when its input arrived or when its streams were free."""
         total: Counter[tuple[str, str]] = Counter()
         i, j = p - 1, m - 1
@@ -226,7 +241,10 @@ class Scheduler:
                 return total
 
     def cell_path(
-        self, trace: list[tuple[Evaluation, int]], target: tuple[str, int] = ("ready", 0), rank: Rank | None = None
+        self,
+        trace: list[tuple[Evaluation, int]],
+        target: tuple[str, int] = ("ready", 0),
+        rank: Rank | None = None,
     ) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
         """Path through the layers of one cell, from an exit (ready lane, compute or comm) back to an entry."""
         total: Counter[tuple[str, str]] = Counter()
@@ -244,7 +262,9 @@ class Scheduler:
                 total += found
         return total, target, rank
 
-    def trace(self, ev: Evaluation, target: tuple[str, int], rank: Rank) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
+    def trace(
+        self, ev: Evaluation, target: tuple[str, int], rank: Rank
+    ) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
         segment = self.graph.segment(ev.segment)
         found: Counter[tuple[str, str]] = Counter()
         kind, lane = target

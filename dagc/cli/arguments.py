@@ -56,8 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
     _spec(compile_)
     compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json")
-    compile_.add_argument("--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes")
-    compile_.add_argument("--ranks", choices=("folded", "all"), default="folded", help="json: a node for all ranks, or one a rank")
+    compile_.add_argument(
+        "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
+    )
+    compile_.add_argument(
+        "--ranks",
+        choices=("folded", "all"),
+        default="folded",
+        help="json: a node for all ranks, or one a rank",
+    )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
@@ -69,11 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="draw a picture")
     _spec(show)
     show.add_argument("--view", choices=("overview", "layer", "lanes"), default="overview")
-    show.add_argument("-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT on standard output)")
+    show.add_argument(
+        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT on standard output)"
+    )
 
     ir = commands.add_parser("ir", help="print the textual IR")
     _spec(ir)
-    ir.add_argument("--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)")
+    ir.add_argument(
+        "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
+    )
 
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")

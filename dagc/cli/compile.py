@@ -54,7 +54,9 @@ def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
     return names
 
 
-def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> dict[Path, bytes]:
+def artefacts(
+    plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str
+) -> dict[Path, bytes]:
     """Every file to write, complete in memory: nothing is written when one of them fails."""
     from ..export.views import VIEWS, RendererMissing, render
 

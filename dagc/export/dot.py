@@ -58,7 +58,15 @@ def edge(source: str, target: str, **values: object) -> str:
 
 def digraph(name: str, title: str, body: list[str], **graph: object) -> str:
     """A whole graph with the shared look."""
-    look = {"fontname": FONT, "fontsize": 15, "fontcolor": INK, "labelloc": "t", "bgcolor": PAPER, "pad": 0.25, "label": title} | graph
+    look = {
+        "fontname": FONT,
+        "fontsize": 15,
+        "fontcolor": INK,
+        "labelloc": "t",
+        "bgcolor": PAPER,
+        "pad": 0.25,
+        "label": title,
+    } | graph
     head = [
         f"digraph {quote(name)} {{",
         f"  graph{attributes(**look)};",
@@ -73,5 +81,5 @@ def legend(kinds: list[str], *, critical: bool = True) -> str:
     rows = [f'<tr><td bgcolor="{COLORS[k]}" width="18"> </td><td align="left">{html(k)}</td></tr>' for k in kinds]
     rows.insert(0, f'<tr><td bgcolor="{COMPUTE}" width="18"> </td><td align="left">compute</td></tr>')
     if critical:
-        rows.append(f'<tr><td><b>bold</b></td><td align="left">critical path</td></tr>')
+        rows.append('<tr><td><b>bold</b></td><td align="left">critical path</td></tr>')
     return f'<<table border="0" cellborder="0" cellspacing="3">{"".join(rows)}</table>>'

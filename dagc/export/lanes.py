@@ -36,7 +36,13 @@ def draw(plan: Plan, phase: str) -> str:
     stage = next(s for s in result.graph.stages if any(name == segment.name for name, _ in s.layers))
     rows = _rows(result, segment, stage.index)
     columns = min(MAX_COLUMNS, len(stage.gpus), max(1, MAX_BOXES // max(1, len(rows))))
-    body = [node("lanes", label=_table(result, segment, rows, list(stage.gpus[:columns]), stage.index), shape="plaintext")]
+    body = [
+        node(
+            "lanes",
+            label=_table(result, segment, rows, list(stage.gpus[:columns]), stage.index),
+            shape="plaintext",
+        )
+    ]
     kinds = [k for k in COLORS if any(op.kind == k for op in segment.ops)]
     body += [node("legend", label=legend(kinds), shape="plaintext"), edge("lanes", "legend", style="invis")]
     shown = f"the first {columns} of {len(stage.gpus)} GPUs" if columns < len(stage.gpus) else f"all {columns} GPUs"
@@ -95,7 +101,8 @@ def _compute(row: Row, gpus: list[int], k: int, bold: bool) -> str:
     tail = f"{len(names)} op{'s' if len(names) > 1 else ''}, {show(row.time_s, TIME, 3)}"
     hint = html(", ".join(names))
     return "".join(
-        f'<td bgcolor="{COMPUTE}" id="{identifier("row", k, gpu)}" title="{hint}" href="#">{_text(head, tail, bold)}</td>' for gpu in gpus
+        f'<td bgcolor="{COMPUTE}" id="{identifier("row", k, gpu)}" title="{hint}" href="#">{_text(head, tail, bold)}</td>'
+        for gpu in gpus
     ).replace(' href="#"', "")
 
 
@@ -120,7 +127,9 @@ def _collective(result: PhaseResult, row: Row, gpus: list[int], stage: int, k: i
             end += 1
         whole = end - start + 1 == groups.shape[1]
         name = f"{op.kind} {size}" if whole else f"{op.kind} {_letter(owner[gpus[start]])}"
-        cells.append(f'<td colspan="{end - start + 1}" bgcolor="{color}" id="{identifier("row", k, gpus[start])}">{_text(name, tail, bold)}</td>')
+        cells.append(
+            f'<td colspan="{end - start + 1}" bgcolor="{color}" id="{identifier("row", k, gpus[start])}">{_text(name, tail, bold)}</td>'
+        )
         start = end + 1
     return "".join(cells)
 

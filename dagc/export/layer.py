@@ -25,7 +25,15 @@ def draw(plan: Plan, phase: str) -> str:
         body += _segment(result, segment, by_block=total > MAX_NODES)
     kinds = [k for k in COLORS if any(op.kind == k for s in segments for op in s.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext"))
-    return digraph(f"{phase} layer", _title(plan, result, segments, total), body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
+    return digraph(
+        f"{phase} layer",
+        _title(plan, result, segments, total),
+        body,
+        rankdir="TB",
+        nodesep=0.25,
+        ranksep=0.28,
+        newrank="true",
+    )
 
 
 def _title(plan: Plan, result: PhaseResult, segments: Sequence[Segment], total: int) -> str:
@@ -45,13 +53,24 @@ def _segment(result: PhaseResult, segment: Segment, *, by_block: bool) -> list[s
     for op in segment.ops:
         boxes.setdefault(home[op.name], []).append(op)
     entry = f"{segment.name}/in"
-    lines = [node(entry, label=f"x\n{_dims(segment, segment.input, result.graph.the_mesh)}", shape="plaintext", fontcolor=SOFT)]
+    lines = [
+        node(
+            entry,
+            label=f"x\n{_dims(segment, segment.input, result.graph.the_mesh)}",
+            shape="plaintext",
+            fontcolor=SOFT,
+        )
+    ]
     blocks: dict[str, list[str]] = {}
     for box, ops in boxes.items():
-        blocks.setdefault(ops[0].block, []).append(_box(result, segment, box, ops, bool({o.name for o in ops} & critical)))
+        blocks.setdefault(ops[0].block, []).append(
+            _box(result, segment, box, ops, bool({o.name for o in ops} & critical))
+        )
     for block, inside in blocks.items():
         name = identifier("cluster", segment.name, block)
-        lines.append(f'  subgraph "{name}" {{ id="{name}"; label="{block}"; style="rounded"; color="#d1d5db"; fontcolor="{SOFT}"; fontname="Helvetica,Arial,sans-serif"; fontsize=12; labeljust="l"; margin=10;')
+        lines.append(
+            f'  subgraph "{name}" {{ id="{name}"; label="{block}"; style="rounded"; color="#d1d5db"; fontcolor="{SOFT}"; fontname="Helvetica,Arial,sans-serif"; fontsize=12; labeljust="l"; margin=10;'
+        )
         lines += [f"  {line}" for line in inside]
         lines.append("  }")
     return lines + _edges(result, segment, home, critical, entry)
@@ -81,7 +100,17 @@ def _box(result: PhaseResult, segment: Segment, box: str, ops: list[Op], critica
         size = f"{show(costs[0].payload_B, BYTES, 3)} over {over} ({mesh.size(first.axes)})"
         label = _label(first.kind, [size, show(time, TIME, 3)], critical)
         fill = COLORS.get(first.kind, COMPUTE)
-        return node(name, label=label, shape="hexagon", style="filled", fillcolor=fill, color=color, penwidth=weight, margin="0.02,0.02", tooltip=f"{first.name}: {costs[0].algorithm}, bound by {costs[0].bound}")
+        return node(
+            name,
+            label=label,
+            shape="hexagon",
+            style="filled",
+            fillcolor=fill,
+            color=color,
+            penwidth=weight,
+            margin="0.02,0.02",
+            tooltip=f"{first.name}: {costs[0].algorithm}, bound by {costs[0].bound}",
+        )
     tail = [op.kind for op in ops[1:]]
     title = _short(first.name) if first.name != box or len(ops) < 12 else box
     more = [f"+ {', '.join(dict.fromkeys(tail))}"] if tail else []
@@ -90,7 +119,17 @@ def _box(result: PhaseResult, segment: Segment, box: str, ops: list[Op], critica
     work = " / ".join(t for t in (show(flops, FLOPS, 3) if flops else "", show(moved, BYTES, 3)) if t)
     lines = [*more, _dims(segment, ops[-1].name, mesh), f"{work}, {show(time, TIME, 3)}"]
     head = f"{title}: {first.kind}" if first.kind != title else title
-    return node(name, label=_label(head, lines, critical), shape="box", style="filled,rounded", fillcolor=COMPUTE, color=color, penwidth=weight, margin="0.08,0.04", tooltip=f"{first.name}: bound by {costs[0].bound}")
+    return node(
+        name,
+        label=_label(head, lines, critical),
+        shape="box",
+        style="filled,rounded",
+        fillcolor=COMPUTE,
+        color=color,
+        penwidth=weight,
+        margin="0.08,0.04",
+        tooltip=f"{first.name}: bound by {costs[0].bound}",
+    )
 
 
 def _label(head: str, lines: list[str], critical: bool) -> str:

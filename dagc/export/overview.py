@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ..ir.result import PhaseResult
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show
 from ..plan import Plan
@@ -11,7 +13,13 @@ from .dot import COLORS, COMPUTE, CRITICAL, SOFT, digraph, edge, html, node
 BAR_CELLS = 24
 MAX_CARDS = 16
 # Other hues than the collectives' have: one colour means one thing in a picture.
-PARTS = (("weights", "#0b3c5d"), ("KV cache", "#6b9ac4"), ("activations", "#97a97c"), ("buffers", "#7b5ea7"), ("reserve", "#a3a3a3"))
+PARTS = (
+    ("weights", "#0b3c5d"),
+    ("KV cache", "#6b9ac4"),
+    ("activations", "#97a97c"),
+    ("buffers", "#7b5ea7"),
+    ("reserve", "#a3a3a3"),
+)
 
 
 def draw(plan: Plan, phase: str) -> str:
@@ -19,7 +27,7 @@ def draw(plan: Plan, phase: str) -> str:
     result = plan.phases[phase]
     shown = _shown(len(result.graph.stages))
     body = [node(f"stage {i}", label=_card(result, i), shape="plaintext") for i in shown]
-    for a, b in zip(shown, shown[1:], strict=False):
+    for a, b in itertools.pairwise(shown):
         transfer = result.costs.transfer
         text = f"  send {show(transfer.payload_B, BYTES, 3)}\n  {show(transfer.time_s, TIME, 3)}"
         if b > a + 1:
@@ -77,7 +85,10 @@ def _collectives(result: PhaseResult, index: int) -> list[str]:
                 key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
                 counts[key] = counts.get(key, 0) + 1
         if counts:
-            swatches = "  ".join(f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})' for (kind, over), n in counts.items())
+            swatches = "  ".join(
+                f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
+                for (kind, over), n in counts.items()
+            )
             rows.append(f"{html(name)}: {swatches}")
     return rows
 
@@ -115,10 +126,9 @@ def ranges(ids: list[int]) -> str:
 
 def _legend(kinds: list[str]) -> str:
     memory = "".join(f'<td bgcolor="{c}" width="12"> </td><td align="left">{html(n)}</td>' for n, c in PARTS)
-    wire = "".join(f'<td bgcolor="{COLORS[k]}" width="12"> </td><td align="left">{html(k)}</td>' for k in (*kinds, "send"))
+    wire = "".join(
+        f'<td bgcolor="{COLORS[k]}" width="12"> </td><td align="left">{html(k)}</td>' for k in (*kinds, "send")
+    )
     both = f'<tr><td><table border="0" cellborder="0"><tr><td>memory:</td>{memory}</tr></table></td></tr>'
     both += f'<tr><td><table border="0" cellborder="0"><tr><td>collectives a layer:</td>{wire}</tr></table></td></tr>'
     return f'<<table border="0" cellborder="0">{both}</table>>'
-
-
-

@@ -79,7 +79,13 @@ def unroll(result: PhaseResult) -> Iterator[Node | Edge]:
             yield from _cell(result, stage.index, microbatch, arrivals, last)
 
 
-def _cell(result: PhaseResult, stage: int, microbatch: int, arrivals: dict[tuple[int, int, int], str], last: dict[str, str]) -> Iterator[Node | Edge]:
+def _cell(
+    result: PhaseResult,
+    stage: int,
+    microbatch: int,
+    arrivals: dict[tuple[int, int, int], str],
+    last: dict[str, str],
+) -> Iterator[Node | Edge]:
     graph, transfer = result.graph, result.costs.transfer
     gpus = graph.stages[stage].gpus
     value: dict[int, str] = {}
@@ -89,7 +95,22 @@ def _cell(result: PhaseResult, stage: int, microbatch: int, arrivals: dict[tuple
         if stage > 0:
             name = f"{tag}{_lane(graph.lanes, lane)}/recv"
             begin = result.schedule.sends[stage - 1, microbatch][1]
-            node = Node(name, "recv", "recv", graph.phase, "", stage, microbatch, gpus, "comm", begin, 0.0, 0.0, transfer.payload_B, ("pp",))
+            node = Node(
+                name,
+                "recv",
+                "recv",
+                graph.phase,
+                "",
+                stage,
+                microbatch,
+                gpus,
+                "comm",
+                begin,
+                0.0,
+                0.0,
+                transfer.payload_B,
+                ("pp",),
+            )
             source = arrivals[stage, microbatch, lane]
             pending.append((node, [Edge(source, name, "transfer", transfer.payload_B)]))
             value[lane] = name
@@ -100,7 +121,8 @@ def _cell(result: PhaseResult, stage: int, microbatch: int, arrivals: dict[tuple
             for lane in range(graph.lanes):
                 prefix = f"{tag}{_lane(graph.lanes, lane)}.{run.segment}.{index}"
                 pending += [
-                    _op_node(result, segment, op, run, repeat, lane, prefix, stage, microbatch, value) for op in segment.ops
+                    _op_node(result, segment, op, run, repeat, lane, prefix, stage, microbatch, value)
+                    for op in segment.ops
                 ]
                 value[lane] = f"{prefix}/{segment.output}"
             index += 1
@@ -109,7 +131,22 @@ def _cell(result: PhaseResult, stage: int, microbatch: int, arrivals: dict[tuple
             name = f"{tag}{_lane(graph.lanes, lane)}/send"
             begin, end = result.schedule.sends[stage, microbatch]
             start = end - transfer.time_s * (graph.lanes - lane)
-            node = Node(name, "send", "send", graph.phase, "", stage, microbatch, gpus, "comm", max(begin, start) if graph.lanes == 1 else start, transfer.time_s, 0.0, transfer.payload_B, ("pp",))
+            node = Node(
+                name,
+                "send",
+                "send",
+                graph.phase,
+                "",
+                stage,
+                microbatch,
+                gpus,
+                "comm",
+                max(begin, start) if graph.lanes == 1 else start,
+                transfer.time_s,
+                0.0,
+                transfer.payload_B,
+                ("pp",),
+            )
             pending.append((node, [Edge(value[lane], name, "data", transfer.payload_B)]))
             arrivals[stage + 1, microbatch, lane] = name
     pending.sort(key=lambda item: item[0].start_s)
@@ -145,7 +182,16 @@ def _topological(pending: list[tuple[Node, list[Edge]]], done: set[str]) -> Iter
 
 
 def _op_node(
-    result: PhaseResult, segment: Segment, op: Op, run: Run, repeat: int, lane: int, prefix: str, stage: int, microbatch: int, value: dict[int, str]
+    result: PhaseResult,
+    segment: Segment,
+    op: Op,
+    run: Run,
+    repeat: int,
+    lane: int,
+    prefix: str,
+    stage: int,
+    microbatch: int,
+    value: dict[int, str],
 ) -> tuple[Node, list[Edge]]:
     graph = result.graph
     mesh = graph.the_mesh

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from ..plan import Plan
 from . import lanes, layer, overview
 
-VIEWS: dict[str, Callable[[Plan, str], str]] = {"overview": overview.draw, "layer": layer.draw, "lanes": lanes.draw}
+VIEWS: dict[str, Callable[[Plan, str], str]] = {
+    "overview": overview.draw,
+    "layer": layer.draw,
+    "lanes": lanes.draw,
+}
 
 
 class RendererMissing(RuntimeError):

@@ -173,8 +173,5 @@ class Graph:
 
     def map_ops(self, change: Callable[[Segment, Op], Op], level: str) -> Graph:
         """The graph with every op replaced by `change(segment, op)`."""
-        segments = tuple(
-            replace(s, ops=tuple(change(s, op) for op in s.ops)) for s in self.segments
-        )
+        segments = tuple(replace(s, ops=tuple(change(s, op) for op in s.ops)) for s in self.segments)
         return replace(self, segments=segments, level=level, _index={})
-

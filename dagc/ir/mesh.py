@@ -6,6 +6,7 @@ refinement of both factorisations. A logical axis (`tp`, `ep`) is an ordered tup
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,7 +61,11 @@ class Mesh:
         """Logical names that cover a set of atoms exactly, or the atoms themselves where none do. In the scope of
         routed experts their own axes are preferred: one set of atoms may be `dp` there and `ep` here."""
         wanted = set(axes)
-        ordered = sorted(self.axes.items(), key=lambda kv: kv[0] not in ("ep", "etp", "edp")) if scope == "experts" else list(self.axes.items())
+        ordered = (
+            sorted(self.axes.items(), key=lambda kv: kv[0] not in ("ep", "etp", "edp"))
+            if scope == "experts"
+            else list(self.axes.items())
+        )
         for name, atoms in ordered:
             if atoms and set(atoms) == wanted:
                 return (name,)
@@ -87,10 +92,10 @@ def refine(sides: Sequence[Sequence[tuple[str, int]]], cuts: Mapping[str, Sequen
             inner *= size
             edges.add(inner)
     bounds = sorted(edges | {1})
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in itertools.pairwise(bounds):
         if high % low:
             raise MeshError(f"{low} does not divide {high}")
-    pieces = list(zip(bounds, bounds[1:], strict=False))  # innermost first: [low, high)
+    pieces = list(itertools.pairwise(bounds))  # innermost first: [low, high)
     owner = [_owner(sides[0], low) for low, _ in pieces]
     names: list[str] = []
     for i, name in enumerate(owner):

@@ -53,11 +53,18 @@ def wire_bytes(kind: str, payload_B: float, ranks: int) -> float:
     if ranks == 1:
         return 0.0
     share = (ranks - 1) / ranks
-    factor = {"all_reduce": 2 * share, "all_gather": ranks - 1.0, "reduce_scatter": share, "all_to_all": share}
+    factor = {
+        "all_reduce": 2 * share,
+        "all_gather": ranks - 1.0,
+        "reduce_scatter": share,
+        "all_to_all": share,
+    }
     return payload_B * factor.get(kind, 1.0)
 
 
-def collective_time(kind: str, payload_B: float, shape: GroupShape, node: Link, cluster: Link, *, floor: bool = False) -> CollectiveTime:
+def collective_time(
+    kind: str, payload_B: float, shape: GroupShape, node: Link, cluster: Link, *, floor: bool = False
+) -> CollectiveTime:
     """Time of one call by the fastest algorithm at this size. floor: bandwidth terms only, no latency."""
     if shape.ranks == 1:
         return CollectiveTime(0.0, "none")
@@ -99,14 +106,18 @@ def _all_reduce(size: float, shape: GroupShape, node: Link, cluster: Link) -> Op
     }
     if n & (n - 1) == 0 and shape.nodes == 1:
         out["halving_doubling"] = 2 * _steps(n) * link.latency_s + wire
-    out["scatter_gather"] = min(_scatter(size, shape, node, cluster).values()) + min(_gather(size / n, shape, node, cluster).values())
+    out["scatter_gather"] = min(_scatter(size, shape, node, cluster).values()) + min(
+        _gather(size / n, shape, node, cluster).values()
+    )
     if shape.nodes == 1:
         out["one_shot"] = link.latency_s + (n - 1) * size / link.bandwidth_Bps
     elif shape.per_node > 1:
         g, across = shape.per_node, GroupShape(shape.nodes, 1, shape.nodes)
         inside = GroupShape(g, g, 1)
         middle = min(_all_reduce(size / g, across, node, cluster).values())
-        ends = min(_scatter(size, inside, node, cluster).values()) + min(_gather(size / g, inside, node, cluster).values())
+        ends = min(_scatter(size, inside, node, cluster).values()) + min(
+            _gather(size / g, inside, node, cluster).values()
+        )
         out["two_level"] = ends + middle
     return out
 
@@ -121,7 +132,9 @@ def _gather(shard: float, shape: GroupShape, node: Link, cluster: Link) -> Optio
     elif shape.per_node > 1:
         g = shape.per_node
         inside = (g - 1) * shard * shape.nodes / node.bandwidth_Bps + node.latency_s
-        out["two_level"] = _steps(shape.nodes) * cluster.latency_s + (shape.nodes - 1) * shard / cluster.bandwidth_Bps + inside
+        out["two_level"] = (
+            _steps(shape.nodes) * cluster.latency_s + (shape.nodes - 1) * shard / cluster.bandwidth_Bps + inside
+        )
     else:
         out["doubling"] = _steps(n) * link.latency_s + wire
     return out

@@ -38,7 +38,9 @@ def _segment_lines(segment: Segment) -> list[str]:
     lines = [f"segment {segment.name} x {segment.repeat} (%{segment.input}:{entry} {segment.input_dtype}) {{"]
     lines.append(f"  sizes [{sizes}]")
     for weight in segment.weights:
-        layout = f"[{', '.join(weight.dims)}]" if weight.sharding is None else "=" + _layout(weight.dims, weight.sharding)
+        layout = (
+            f"[{', '.join(weight.dims)}]" if weight.sharding is None else "=" + _layout(weight.dims, weight.sharding)
+        )
         lines.append(f"  weight {weight.name} {layout} {weight.dtype} {weight.scope}")
     lines += [f"  {_op_line(op)}" for op in segment.ops]
     return [*lines, f"  return %{segment.output}", "}"]
@@ -127,7 +129,16 @@ def parse_graph(text: str) -> Graph:
             raise TextError(f"line {number}: {error}") from None
     if graph is None:
         raise TextError("line 1: no `graph` line")
-    return Graph(graph.phase, graph.kind, graph.level, tuple(segments), graph.microbatches, graph.lanes, mesh, tuple(stages))
+    return Graph(
+        graph.phase,
+        graph.kind,
+        graph.level,
+        tuple(segments),
+        graph.microbatches,
+        graph.lanes,
+        mesh,
+        tuple(stages),
+    )
 
 
 def _match(pattern: str, text: str) -> re.Match[str]:
@@ -185,7 +196,16 @@ def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:
         elif text == "}":
             sharded = any(op.sharding is not None for op in ops)
             return Segment(
-                m[1], int(m[2]), m[3], dims, m[5], tuple(ops), output, tuple(weights), sizes, entry if sharded else None
+                m[1],
+                int(m[2]),
+                m[3],
+                dims,
+                m[5],
+                tuple(ops),
+                output,
+                tuple(weights),
+                sizes,
+                entry if sharded else None,
             )
         else:
             ops.append(_parse_op(text))
@@ -215,7 +235,19 @@ def _parse_op(text: str) -> Op:
     inputs = tuple(n if n.startswith("@") else n[1:] for n in _split(m["inputs"]))
     axes = _read_axes(m["axes"] or "-")
     sharding = layout if m["eq"] else None
-    return Op(m["name"], m["kind"], inputs, dims, m["dtype"], m["block"] or "", m["scope"], attrs, loops, axes, sharding)
+    return Op(
+        m["name"],
+        m["kind"],
+        inputs,
+        dims,
+        m["dtype"],
+        m["block"] or "",
+        m["scope"],
+        attrs,
+        loops,
+        axes,
+        sharding,
+    )
 
 
 def _read_layout(text: str) -> tuple[tuple[str, ...], Sharding]:

@@ -23,7 +23,15 @@ class Unit:
         assert self.placement is not None, "the mesh pass has not run"
         return self.placement
 
-    def stop(self, code: str, message: str, *, at: str = "", because: tuple[str, ...] = (), help: tuple[str, ...] = ()) -> None:
+    def stop(
+        self,
+        code: str,
+        message: str,
+        *,
+        at: str = "",
+        because: tuple[str, ...] = (),
+        help: tuple[str, ...] = (),
+    ) -> None:
         """Report an error at an attribute of the phase (else at the phase) and end the compilation."""
         span = self.phase.spans.get(at, self.phase.span)
         self.out.add(code, message, span, because=because, help=help)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import isclose, prod
 
 import numpy as np
@@ -72,7 +73,12 @@ def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
     for dim, split in op.loops:
         if dim != "slot":
             size = segment.size(dim, op.scope)
-            _require(size % mesh.size(split) == 0, segment, op, f"{dim} = {size:g} does not divide by {mesh.size(split)}")
+            _require(
+                size % mesh.size(split) == 0,
+                segment,
+                op,
+                f"{dim} = {size:g} does not divide by {mesh.size(split)}",
+            )
 
 
 def _layouts(segment: Segment, mesh: Mesh) -> None:
@@ -127,10 +133,20 @@ def _collective(segment: Segment, op: Op, mesh: Mesh) -> None:
     axes = set(op.axes)
     if op.kind == "all_reduce":
         if have.reduce != "softmax":
-            _require(got == have.resolved(op.axes) and axes <= set(have.partial), segment, op, "reduces what is not pending")
+            _require(
+                got == have.resolved(op.axes) and axes <= set(have.partial),
+                segment,
+                op,
+                "reduces what is not pending",
+            )
     elif op.kind == "reduce_scatter":
         gained = [g[len(h) :] for h, g in zip(have.dims, got.dims, strict=True)]
-        _require(axes <= set(have.partial) and {a for g in gained for a in g} == axes, segment, op, "scatters other axes than it reduces")
+        _require(
+            axes <= set(have.partial) and {a for g in gained for a in g} == axes,
+            segment,
+            op,
+            "scatters other axes than it reduces",
+        )
     elif op.kind == "all_gather":
         lost = [h[len(g) :] for h, g in zip(have.dims, got.dims, strict=True)]
         _require({a for part in lost for a in part} == axes, segment, op, "gathers other axes than were split")
@@ -150,7 +166,12 @@ def _conserved(segment: Segment, mesh: Mesh) -> None:
             continue
         repeated = ranks / mesh.size(tuple(set(loop_axes(op))))
         total = local_flops(segment, op, mesh) * ranks
-        _require(isclose(total, flops(segment, op) * repeated, rel_tol=1e-9), segment, op, "FLOPs are not conserved")
+        _require(
+            isclose(total, flops(segment, op) * repeated, rel_tol=1e-9),
+            segment,
+            op,
+            "FLOPs are not conserved",
+        )
         _require(len(loop_dims(segment, op)) >= len(op.dims), segment, op, "loses a loop dimension")
     for weight in segment.weights:
         _require(weight.sharding is not None, segment, None, f"weight {weight.name} has no layout")
@@ -193,10 +214,12 @@ def verify_schedule(graph: Graph, schedule: Schedule) -> None:
                     start, finish = run.starts[op.name, lane], run.finishes[op.name, lane]
                     _require(bool((finish >= start - 1e-12).all()), segment, op, "finishes before it starts")
                     first = tuple(0 for _ in start.shape)
-                    ends.setdefault(op.stream, []).append((float(start[first]), float(finish[tuple(0 for _ in finish.shape)])))
+                    ends.setdefault(op.stream, []).append(
+                        (float(start[first]), float(finish[tuple(0 for _ in finish.shape)]))
+                    )
             for times in ends.values():
                 times.sort()
-                for (_, a), (b, _) in zip(times, times[1:], strict=False):
+                for (_, a), (b, _) in itertools.pairwise(times):
                     _require(b >= a - 1e-10, segment, None, "two ops overlap on one stream")
     total = sum(step.time_s for step in schedule.path)
     if not isclose(total, schedule.period_s, rel_tol=2e-2, abs_tol=1e-9):

@@ -209,9 +209,7 @@ class LayerDef(Node):
     blocks: tuple[Name, ...]
 
 
-Statement = (
-    Version | Import | Let | Param | Assign | Bare | Directive | Section | Require | BlockDef | LayerDef
-)
+Statement = Version | Import | Let | Param | Assign | Bare | Directive | Section | Require | BlockDef | LayerDef
 
 
 @dataclass(frozen=True, slots=True)

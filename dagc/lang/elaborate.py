@@ -23,7 +23,9 @@ from .units import Quantity, show
 TOP = ("hardware", "model", "workload", "phase")
 
 
-def elaborate(file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, base_dir: Path | None = None) -> Spec:
+def elaborate(
+    file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, base_dir: Path | None = None
+) -> Spec:
     """The typed spec of a file. `settings`: texts of `--set`; `base_dir`: where its imports are looked up."""
     work = Elaborator(out, base_dir)
     work.gather(file, base_dir, ())
@@ -67,7 +69,12 @@ class Elaborator:
             elif isinstance(s, ast.Require):
                 self.requires.append(s)
             elif not isinstance(s, ast.Version):
-                self.out.add("E02", "this statement belongs into a section", s.span, help=(f"sections: {', '.join(TOP)}",))
+                self.out.add(
+                    "E02",
+                    "this statement belongs into a section",
+                    s.span,
+                    help=(f"sections: {', '.join(TOP)}",),
+                )
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
         if key in table:
@@ -141,7 +148,12 @@ class Elaborator:
                 return self._constant(node.text, (*chain, name), given)
             if isinstance(node, ast.Name):
                 near = did_you_mean(node.text, self.lets)
-                self.out.add("E02", f"unknown name `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+                self.out.add(
+                    "E02",
+                    f"unknown name `{node.text}`",
+                    node.span,
+                    help=(f"did you mean `{near}`?",) if near else (),
+                )
             else:
                 self.out.add("E02", "a constant is made of numbers, names and + - * /", node.span)
             return None
@@ -227,7 +239,12 @@ class Elaborator:
         assert section.preset is not None
         name, span = section.preset.value, section.preset.span
         if name.endswith(".json"):
-            self.out.add("E05", f"`{name}`: importing Hugging Face configs is not built in yet", span, help=("write the model as a `.moe` section",))
+            self.out.add(
+                "E05",
+                f"`{name}`: importing Hugging Face configs is not built in yet",
+                span,
+                help=("write the model as a `.moe` section",),
+            )
             return None
         if name.endswith(".moe"):
             try:
@@ -240,16 +257,16 @@ class Elaborator:
             if found is None:
                 known = library.names(section.kind)
                 near = did_you_mean(name, known)
-                hint = f"did you mean \"{near}\"?" if near else f"presets: {', '.join(known) or 'none'}"
-                self.out.add("E02", f"unknown {section.kind} preset \"{name}\"", span, help=(hint,))
+                hint = f'did you mean "{near}"?' if near else f"presets: {', '.join(known) or 'none'}"
+                self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, help=(hint,))
                 return None
             source = found
         parsed = parse(source, self.out)
         for s in parsed.statements:
-            if isinstance(s, (ast.BlockDef, ast.LayerDef)):
-                table = self.blocks if isinstance(s, ast.BlockDef) else self.layers
-                key = (s.name, s.phase) if isinstance(s, ast.BlockDef) else s.name
-                table.setdefault(key, s)  # type: ignore[call-overload, arg-type]
+            if isinstance(s, ast.BlockDef):
+                self.blocks.setdefault((s.name, s.phase), s)
+            elif isinstance(s, ast.LayerDef):
+                self.layers.setdefault(s.name, s)
         sections = [s for s in parsed.statements if isinstance(s, ast.Section) and s.kind == section.kind]
         if not sections:
             self.out.add("E05", f"`{name}` has no `{section.kind}` section", span)
@@ -338,7 +355,12 @@ class Elaborator:
                 if name.parts[0] not in roots:
                     near = did_you_mean(name.parts[0], roots)
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
-                    self.out.add("E02", f"the requirement names `{name.parts[0]}`, which is nothing in this spec", name.span, help=(hint,))
+                    self.out.add(
+                        "E02",
+                        f"the requirement names `{name.parts[0]}`, which is nothing in this spec",
+                        name.span,
+                        help=(hint,),
+                    )
             out.append(Requirement(s.label or s.text or f"requirement {i + 1}", s.text, s.test, s.span))
         return tuple(out)
 
@@ -360,6 +382,3 @@ def _names(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
         elif isinstance(item, ast.Call):
             stack.append(item.func)
     return found
-
-
-

@@ -45,7 +45,11 @@ def number(expr: ast.Number, out: Collector) -> Quantity | None:
         return Quantity(expr.value)
     if expr.unit not in UNITS:
         near = did_you_mean(expr.unit, UNITS)
-        hint = f"did you mean `{near}`?" if near else "units: s ms us ns, B kB MB GB TB KiB MiB GiB, bit/s B/s, FLOP/s, tok, tok/s, %"
+        hint = (
+            f"did you mean `{near}`?"
+            if near
+            else "units: s ms us ns, B kB MB GB TB KiB MiB GiB, bit/s B/s, FLOP/s, tok, tok/s, %"
+        )
         comma = () if near else ("if this is a name, a comma or newline is missing before it",)
         out.add("E02", f"unknown unit `{expr.unit}`", expr.span, help=(hint, *comma))
         return None
@@ -91,7 +95,12 @@ def _apply(expr: ast.Binary, left: Quantity, right: Quantity, out: Collector) ->
         if expr.op == "/" and right.value == 0:
             out.add("E02", "division by zero", expr.span)
             return None
-        result = {"+": Quantity.__add__, "-": Quantity.__sub__, "*": Quantity.__mul__, "/": Quantity.__truediv__}[expr.op](left, right)
+        result = {
+            "+": Quantity.__add__,
+            "-": Quantity.__sub__,
+            "*": Quantity.__mul__,
+            "/": Quantity.__truediv__,
+        }[expr.op](left, right)
     except DimensionError as error:
         out.add("E02", str(error), expr.span)
         return None
@@ -148,7 +157,11 @@ def _holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) ->
     if op == "~":
         margin = abs(right) * DEFAULT_TOLERANCE
         if tolerance is not None:
-            margin = tolerance.value if tolerance.dim != SCALAR and tolerance.dim == bound.dim else abs(right) * tolerance.value
+            margin = (
+                tolerance.value
+                if tolerance.dim != SCALAR and tolerance.dim == bound.dim
+                else abs(right) * tolerance.value
+            )
         return abs(left - right) <= margin
     close = math.isclose(left, right, rel_tol=1e-12, abs_tol=0.0)
     return {"<=": left <= right or close, ">=": left >= right or close, "<": left < right and not close,

@@ -29,4 +29,6 @@ def folder(kind: str) -> str:
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
     root = resources.files(PACKAGE) / folder(kind)
-    return sorted(f.name.removesuffix(".moe") for f in root.iterdir() if f.name.endswith(".moe")) if root.is_dir() else []
+    return (
+        sorted(f.name.removesuffix(".moe") for f in root.iterdir() if f.name.endswith(".moe")) if root.is_dir() else []
+    )

@@ -15,12 +15,21 @@ from .units import Quantity
 Blocks = dict[tuple[str, str | None], ast.BlockDef]
 
 
-def read_model(name: str, body: Body, names: Names, layers: Mapping[str, ast.LayerDef], own_blocks: Blocks) -> Model | None:
+def read_model(
+    name: str, body: Body, names: Names, layers: Mapping[str, ast.LayerDef], own_blocks: Blocks
+) -> Model | None:
     """The model, or None when something it cannot do without is wrong."""
     out = names.out
     stack_assign = body.assigns.pop("stack", None)
     sections = tuple(key for key in body.sections if key not in ("weights",) and " " not in key)
-    values = Reader("model", body, {k: v for k, v in MODEL.items() if k != "stack"}, names, (*sections, "weights"), free=True).read()
+    values = Reader(
+        "model",
+        body,
+        {k: v for k, v in MODEL.items() if k != "stack"},
+        names,
+        (*sections, "weights"),
+        free=True,
+    ).read()
     attributes: dict[str, AttrValue] = {k: v for k, v in values.items() if _plain(v) and k not in _OWN}  # type: ignore[misc]
     for section, schema in (("attention", ATTENTION), ("experts", EXPERTS), ("mlp", MLP)):
         _read_part(section, schema, body, names, attributes)
@@ -67,7 +76,9 @@ def _stock(out: Collector) -> list[ast.BlockDef]:
     return [s for s in parse(library.blocks(), out).statements if isinstance(s, ast.BlockDef)]
 
 
-def _read_part(section: str, schema: Mapping[str, Attribute], body: Body, names: Names, attributes: dict[str, AttrValue]) -> None:
+def _read_part(
+    section: str, schema: Mapping[str, Attribute], body: Body, names: Names, attributes: dict[str, AttrValue]
+) -> None:
     inner = body.sub(section, names.out)
     if inner is None:
         return
@@ -88,7 +99,12 @@ def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> Non
         kv = count("attention.kv_heads") or heads
         where = body.span_of("attention")
         if heads % kv:
-            out.add("E03", f"{heads} heads do not divide into {kv} kv_heads groups", where, help=(f"kv_heads must divide {heads}",))
+            out.add(
+                "E03",
+                f"{heads} heads do not divide into {kv} kv_heads groups",
+                where,
+                help=(f"kv_heads must divide {heads}",),
+            )
         attributes.setdefault("attention.group", Quantity(float(heads // kv or 1)))
         if "attention.head_dim" not in attributes and hidden:
             attributes["attention.head_dim"] = Quantity(float(hidden // heads))
@@ -101,7 +117,13 @@ def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> Non
             out.add("E03", f"top_k {top_k} of {number} experts", body.span_of("experts"))
 
 
-def _stack(assign: ast.Assign | None, attributes: Mapping[str, AttrValue], layers: Mapping[str, ast.LayerDef], body: Body, names: Names) -> tuple[Layer, ...] | None:
+def _stack(
+    assign: ast.Assign | None,
+    attributes: Mapping[str, AttrValue],
+    layers: Mapping[str, ast.LayerDef],
+    body: Body,
+    names: Names,
+) -> tuple[Layer, ...] | None:
     """The layers in order: as written, else derived from layers, dense_first, attention, experts and mlp."""
     out = names.out
     stated = body.assigns.get("layers")
@@ -123,7 +145,12 @@ def _stack(assign: ast.Assign | None, attributes: Mapping[str, AttrValue], layer
             blocks = (str(attributes.get("attention.kind", "gqa")), _feed_forward(node.text, attributes))
         stack.append(Layer(node.text, int(repeat.value), blocks))
     if len({s.name for s in stack}) != len(stack):
-        out.add("E02", "a layer stands twice in the stack", assign.value.span, help=("give alike runs one entry, or the layers two names",))
+        out.add(
+            "E02",
+            "a layer stands twice in the stack",
+            assign.value.span,
+            help=("give alike runs one entry, or the layers two names",),
+        )
         return None
     if len(stack) < 3:
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
@@ -138,7 +165,9 @@ def _feed_forward(layer: str, attributes: Mapping[str, AttrValue]) -> str:
     return str(attributes.get("mlp.kind", "mlp") if layer == "dense" else attributes.get("experts.kind", "moe"))
 
 
-def _derived_stack(attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector) -> tuple[Layer, ...] | None:
+def _derived_stack(
+    attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector
+) -> tuple[Layer, ...] | None:
     if number is None:
         out.add("E02", "`model` needs `layers` or a `stack`", body.span)
         return None
@@ -162,7 +191,9 @@ def _derived_stack(attributes: Mapping[str, AttrValue], number: Quantity | None,
     return (Layer("embed", 1, ("embed",)), *inner, Layer("lm_head", 1, ("lm_head",)))
 
 
-def _used_blocks(stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector) -> Blocks:
+def _used_blocks(
+    stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector
+) -> Blocks:
     used: Blocks = {}
     for layer in stack:
         for name in layer.blocks:
@@ -174,7 +205,11 @@ def _used_blocks(stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], b
                 hint = f"did you mean `{near}`?" if near else f"blocks: {', '.join(sorted({k[0] for k in blocks}))}"
                 out.add("E02", f"unknown block `{name}`", span, help=(hint,))
             elif (name, None) not in bodies:
-                out.add("E02", f"block `{name}` has a body for {next(iter(bodies))[1]} only", next(iter(bodies.values())).span)
+                out.add(
+                    "E02",
+                    f"block `{name}` has a body for {next(iter(bodies))[1]} only",
+                    next(iter(bodies.values())).span,
+                )
             used.update(bodies)
     return used
 
@@ -202,7 +237,12 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
             inner = body.sub(section, out)
             span = inner.assigns[attr].name_span if inner and attr in inner.assigns else body.span
             near = did_you_mean(attr, [*schema.get(section, {}), *words])
-            out.add("W06", f"no block of this model uses `{name}`", span, help=(f"did you mean `{near}`?",) if near else ())
+            out.add(
+                "W06",
+                f"no block of this model uses `{name}`",
+                span,
+                help=(f"did you mean `{near}`?",) if near else (),
+            )
 
 
 def _mentioned(block: ast.BlockDef) -> set[str]:
@@ -229,6 +269,3 @@ def _mentioned(block: ast.BlockDef) -> set[str]:
         elif isinstance(node, ast.ListExpr):
             stack += node.items
     return words
-
-
-

@@ -21,7 +21,20 @@ MAX_ERRORS = 20
 IGNORED = "_error_"
 """Kind of the section that stands for one whose opening line did not parse; its content is still checked."""
 
-WORDS = ("moe", "import", "let", "param", "in", "require", "from", "true", "false", "block", "layer", "return")
+WORDS = (
+    "moe",
+    "import",
+    "let",
+    "param",
+    "in",
+    "require",
+    "from",
+    "true",
+    "false",
+    "block",
+    "layer",
+    "return",
+)
 
 
 def read_source(path: str) -> Source:
@@ -108,12 +121,23 @@ def _check_version(file: ast.File, source: Source, out: Collector) -> None:
         out.add("E01", "the file is empty", Span(source, 0, 0), help=("a spec begins with `moe 1`",))
     elif not isinstance(file.statements[0], ast.Version):
         span = file.statements[0].span
-        out.add("E01", "the first statement must be `moe 1`", span, "found this", help=("add the line `moe 1` on top",))
+        out.add(
+            "E01",
+            "the first statement must be `moe 1`",
+            span,
+            "found this",
+            help=("add the line `moe 1` on top",),
+        )
     for version in versions[1:]:
         out.add("E01", "`moe` stands twice", version.span)
     for version in versions[:1]:
         if version.number != 1:
-            out.add("E01", f"language version {version.number} is not known", version.span, help=("this dagc reads `moe 1`",))
+            out.add(
+                "E01",
+                f"language version {version.number} is not known",
+                version.span,
+                help=("this dagc reads `moe 1`",),
+            )
 
 
 # -- parsing ---------------------------------------------------------------------------------------
@@ -209,7 +233,22 @@ _SPOKEN = {
     "STAR": "an operator",
     "SLASH": "an operator",
 }
-_HIDDEN = {"$END", "RPAR", "RSQB", "COMMA", "MOE", "DOT", "PLUS", "MINUS", "STAR", "SLASH", "LPAR", "LSQB", "TRUE", "FALSE"}
+_HIDDEN = {
+    "$END",
+    "RPAR",
+    "RSQB",
+    "COMMA",
+    "MOE",
+    "DOT",
+    "PLUS",
+    "MINUS",
+    "STAR",
+    "SLASH",
+    "LPAR",
+    "LSQB",
+    "TRUE",
+    "FALSE",
+}
 
 
 def _report(error: Any, at: int, source: Source, out: Collector) -> None:

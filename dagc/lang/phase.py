@@ -18,7 +18,12 @@ SECTIONS = ("attention", "experts", "shard")
 
 
 def read_phase(
-    section: ast.Section, body: Body, names: Names, hardware: Hardware | None, model: Model | None, workload: Workload | None
+    section: ast.Section,
+    body: Body,
+    names: Names,
+    hardware: Hardware | None,
+    model: Model | None,
+    workload: Workload | None,
 ) -> Phase | None:
     """The phase, or None when its own attributes are wrong; shape errors are reported beside."""
     out = names.out
@@ -35,7 +40,11 @@ def read_phase(
     if strategy is None or gpus is None or kind is None or hardware is None or model is None or workload is None:
         return None
     context = values["context"]
-    length = int(context.value) if isinstance(context, Quantity) else workload.prompt + (workload.output if kind == "decode" else 0)
+    length = (
+        int(context.value)
+        if isinstance(context, Quantity)
+        else workload.prompt + (workload.output if kind == "decode" else 0)
+    )
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
     phase = Phase(name, str(kind), gpus, length, sequences, strategy, {}, section.kind_span, body.spans())
@@ -59,7 +68,12 @@ def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Colle
         return None
     if hardware is not None and max(ids) >= hardware.gpus:
         beyond = sorted(i for i in ids if i >= hardware.gpus)
-        out.add("E04", f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}", span, help=(f"ids run from 0 to {hardware.gpus - 1}",))
+        out.add(
+            "E04",
+            f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}",
+            span,
+            help=(f"ids run from 0 to {hardware.gpus - 1}",),
+        )
         return None
     return ids
 
@@ -70,7 +84,11 @@ def _short(ids: list[int]) -> str:
 
 def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> Strategy | None:
     out = names.out
-    counts = {k: int(v.value) for k in (*AXES, "replicas", "microbatches", "redundant") if isinstance(v := values[k], Quantity)}
+    counts = {
+        k: int(v.value)
+        for k in (*AXES, "replicas", "microbatches", "redundant")
+        if isinstance(v := values[k], Quantity)
+    }
     if len(counts) < len(AXES) + 3:
         return None
     attention = _fold(body, "attention", FOLD_ATTENTION, counts, names)
@@ -100,7 +118,9 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     )
 
 
-def _fold(body: Body, section: str, schema: Mapping[str, Attribute], counts: Mapping[str, int], names: Names) -> Fold | None:
+def _fold(
+    body: Body, section: str, schema: Mapping[str, Attribute], counts: Mapping[str, int], names: Names
+) -> Fold | None:
     """`attention { dp = 8, tp }`: a bare name takes the phase's value, else a param's or let's."""
     inner = body.sub(section, names.out)
     if inner is None:
@@ -111,7 +131,12 @@ def _fold(body: Body, section: str, schema: Mapping[str, Attribute], counts: Map
     for axis, statement in bare.items():
         if axis not in schema:
             near = did_you_mean(axis, schema)
-            names.out.add("E02", f"`{section}` has no axis `{axis}`", statement.span, help=(f"did you mean `{near}`?",) if near else ())
+            names.out.add(
+                "E02",
+                f"`{section}` has no axis `{axis}`",
+                statement.span,
+                help=(f"did you mean `{near}`?",) if near else (),
+            )
             continue
         constant = names.constants.get(axis)
         given = axis in body.assigns
@@ -152,7 +177,12 @@ def _place_names(expr: ast.Expr, names: Names) -> None:
     for name in _names(expr):
         if name.text not in known and name.text not in names.unknown:
             near = did_you_mean(name.text, known)
-            names.out.add("E02", f"`place` names `{name.text}`, which is no axis", name.span, help=(f"did you mean `{near}`?",) if near else ())
+            names.out.add(
+                "E02",
+                f"`place` names `{name.text}`, which is no axis",
+                name.span,
+                help=(f"did you mean `{near}`?",) if near else (),
+            )
 
 
 def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
@@ -195,7 +225,14 @@ class _Shape:
 
     def _flat_product(self) -> bool:
         s, gpus = self.s, len(self.phase.gpus)
-        parts = [("replicas", s.replicas), ("pp", s.pp), ("dp", s.dp), ("ep", s.ep), ("sp", s.sp), ("tp", s.tp)]
+        parts = [
+            ("replicas", s.replicas),
+            ("pp", s.pp),
+            ("dp", s.dp),
+            ("ep", s.ep),
+            ("sp", s.sp),
+            ("tp", s.tp),
+        ]
         total = prod(n for _, n in parts)
         if total == gpus:
             return True
@@ -214,7 +251,11 @@ class _Shape:
         s, gpus = self.s, len(self.phase.gpus)
         assert s.attention is not None and s.experts is not None
         if gpus % (s.pp * s.replicas):
-            self.out.add("E03", f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}", self.at("pp", "gpus"))
+            self.out.add(
+                "E03",
+                f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}",
+                self.at("pp", "gpus"),
+            )
             return False
         stage = gpus // (s.pp * s.replicas)
         dense, sparse = prod(n for _, n in s.attention.degrees), prod(n for _, n in s.experts.degrees)
@@ -233,7 +274,7 @@ class _Shape:
 
     def degree(self, side: str, axis: str) -> int:
         fold = self.s.attention if side == "attention" else self.s.experts
-        return dict(fold.degrees).get(axis, 1) if fold is not None else getattr(self.s, axis)  # type: ignore[no-any-return]
+        return dict(fold.degrees).get(axis, 1) if fold is not None else int(getattr(self.s, axis))
 
     def need(self, what: str, size: int, by: str, degree: int, *attrs: str) -> None:
         """`size` must divide by `degree`."""
@@ -277,7 +318,11 @@ class _Shape:
                 help=(f"redundant = {spare} fills every rank",),
             )  # fmt: skip
         if s.redundant > number * (ep - 1):
-            self.out.add("E03", f"{s.redundant} redundant copies of {number} experts do not fit on {ep} ranks without doubles", self.at("redundant"))
+            self.out.add(
+                "E03",
+                f"{s.redundant} redundant copies of {number} experts do not fit on {ep} ranks without doubles",
+                self.at("redundant"),
+            )
         self.need("expert width", m.count("experts.hidden"), "tp", self.degree("experts", "tp"), "experts", "tp")
 
     def _tensor(self) -> None:
@@ -299,7 +344,11 @@ class _Shape:
         parts = s.microbatches * s.replicas * ranks * lanes
         if self.phase.sequences % parts == 0:
             return
-        terms = [("microbatches", s.microbatches), ("replicas", s.replicas), ("dp", self.degree("attention", "dp"))]
+        terms = [
+            ("microbatches", s.microbatches),
+            ("replicas", s.replicas),
+            ("dp", self.degree("attention", "dp")),
+        ]
         terms += [] if self.folded else [("ep", s.ep)]
         terms += [("lanes", lanes)]
         shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
@@ -331,6 +380,3 @@ class _Shape:
 
 def _times(fold: Fold) -> str:
     return " x ".join(f"{a} {n}" for a, n in fold.degrees)
-
-
-

@@ -89,7 +89,14 @@ def _workload(w: Workload) -> str:
 
 
 def _phase(p: Phase) -> str:
-    return _section(f"phase {p.name}", [f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}", f"gpus = [{_ids(p.gpus)}]", *_strategy(p.strategy)])
+    return _section(
+        f"phase {p.name}",
+        [
+            f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
+            f"gpus = [{_ids(p.gpus)}]",
+            *_strategy(p.strategy),
+        ],
+    )
 
 
 def _ids(gpus: tuple[int, ...]) -> str:
@@ -103,7 +110,9 @@ def _ids(gpus: tuple[int, ...]) -> str:
 
 
 def _strategy(s: Strategy) -> Iterator[str]:
-    yield ", ".join(f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant"))
+    yield ", ".join(
+        f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant")
+    )
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, overlap = {s.overlap}"
     yield f"sequence_parallel = {_value(s.sequence_parallel)}"
     for name, fold in (("attention", s.attention), ("experts", s.experts)):

@@ -37,7 +37,12 @@ class Names:
             if words and len(node.parts) == 1:
                 return node.text
             near = did_you_mean(node.text, [*self.constants, *self.extra])
-            self.out.add("E02", f"unknown name `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+            self.out.add(
+                "E02",
+                f"unknown name `{node.text}`",
+                node.span,
+                help=(f"did you mean `{near}`?",) if near else (),
+            )
             return None
 
         return lookup
@@ -139,8 +144,7 @@ class Reader:
                 return True
             if attribute.default is REQUIRED and name not in self.body.sections:
                 self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
-            default = None if attribute.default is REQUIRED else attribute.default
-            return Quantity(float(default), attribute.dim) if isinstance(default, (int, float)) and not isinstance(default, bool) else default  # type: ignore[return-value]
+            return _default(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
@@ -173,7 +177,12 @@ class Reader:
         low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
         if low or value.value > attribute.high:
             bound = f"more than {attribute.low:g}" if attribute.open_low else f"at least {attribute.low:g}"
-            self.out.add("E02", f"`{name}` must be {bound} and at most {attribute.high:g}", span, f"this is {value.value:g}")
+            self.out.add(
+                "E02",
+                f"`{name}` must be {bound} and at most {attribute.high:g}",
+                span,
+                f"this is {value.value:g}",
+            )
             return None
         return Quantity(value.value, attribute.dim)
 
@@ -209,3 +218,10 @@ class Reader:
         near = did_you_mean(name, known)
         hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
+
+
+def _default(attribute: Attribute) -> Value | None:
+    value = attribute.default
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Quantity(float(value), attribute.dim)
+    return value if isinstance(value, (str, bool)) else None

@@ -32,7 +32,9 @@ def _dumps(value: object) -> str:
 
 def harmless(text: str) -> str:
     """Control characters made visible, tabs one column wide."""
-    return "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c == " " else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 # -- rustc layout ----------------------------------------------------------------------------------
@@ -153,7 +155,12 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
             "message": {"text": " ".join([d.message, *d.because, *d.help])},
         }
         if d.span:
-            region = {"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": max(end_column, 1)}
+            region = {
+                "startLine": line,
+                "startColumn": column,
+                "endLine": end_line,
+                "endColumn": max(end_column, 1),
+            }
             result["locations"] = [{"physicalLocation": {"artifactLocation": {"uri": name}, "region": region}}]
         results.append(result)
     rules = [{"id": code, "shortDescription": {"text": title}} for code, title in TITLES.items()]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from io import BytesIO
@@ -35,10 +36,8 @@ def load() -> Any:
     except OSError:
         pass  # no cache yet, or not ours to read
     parser = build(text)
-    try:
+    with suppress(OSError):  # a read-only home costs time, nothing else
         _write(cached, pack(parser, key))
-    except OSError:
-        pass  # a read-only home costs time, nothing else
     return parser
 
 
@@ -52,7 +51,13 @@ def table_key(text: str) -> bytes:
 def options() -> dict[str, Any]:
     from .lexing import BracketFilter
 
-    return {"parser": "lalr", "lexer": "basic", "postlex": BracketFilter(), "propagate_positions": True, "maybe_placeholders": True}
+    return {
+        "parser": "lalr",
+        "lexer": "basic",
+        "postlex": BracketFilter(),
+        "propagate_positions": True,
+        "maybe_placeholders": True,
+    }
 
 
 def build(text: str, *, strict: bool = False) -> Any:
