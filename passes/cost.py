@@ -118,7 +118,7 @@ def _collective(
     segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None
 ) -> OpCost:
     source = op.inputs[0]
-    layout = segment.sharding_of(source)
+    layout = segment.sharding_of(source) if op.kind != "permute" else op.sharding  # a permute sends result blocks
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
     if op.attr("of"):  # the row statistics of a split softmax: one number a row

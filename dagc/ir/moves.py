@@ -61,7 +61,8 @@ def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price
             if move.result in done:
                 continue
             order += 1
-            step = 0.0 if move.kind == "slice" else CALL_S + price(move.kind, payload, move.axes)
+            sent = shape.local_bytes(move.result, mesh) if move.kind == "permute" else payload
+            step = 0.0 if move.kind == "slice" else CALL_S + price(move.kind, sent, move.axes)
             heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
     raise NoRoute(f"{source} -> {target}")
 
@@ -99,12 +100,11 @@ def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Ite
 
 
 def _slices(state: Sharding, target: Sharding, dim: int, shape: Shape, mesh: Mesh) -> Iterator[Move]:
-    """Only towards the target: a rank keeps its part of what it holds whole."""
-    have, want = state.dims[dim], target.dims[dim]
-    if len(have) < len(want) and want[: len(have)] == have:
-        axis = want[len(have)]
-        joined = (*have, axis)
-        if axis not in state.used and shape.splits(dim, mesh.size(joined)):
+    """A rank keeps its part of what it holds whole, over any axis that the target splits by: also on another dim
+    than the target's, since moving a part later costs less than moving the whole."""
+    for axis in {a: None for axes in target.dims for a in axes if a not in state.used}:
+        joined = (*state.dims[dim], axis)
+        if shape.splits(dim, mesh.size(joined)):
             yield Move("slice", (axis,), state.with_dim(dim, joined), target_dim=dim)
 
 
@@ -117,8 +117,7 @@ def _common(have: Axes, want: Axes) -> int:
 
 
 def _rearranged(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
-    """The same axes in other places with equal local shapes: one permute of the whole local tensor."""
-    have = sorted(a for axes in state.dims for a in axes)
-    want = sorted(a for axes in target.dims for a in axes)
-    alike = all(mesh.size(s) == mesh.size(t) for s, t in zip(state.dims, target.dims, strict=True))
-    return have == want and alike and state.partial == target.partial
+    """Every target block lies inside one block that is held now: each rank sends one block and receives its own.
+    (As many ranks hold a block as need a part of it, so one round of messages does.)"""
+    inside = all(mesh.size(t) % mesh.size(s) == 0 for s, t in zip(state.dims, target.dims, strict=True))
+    return inside and state.partial == target.partial

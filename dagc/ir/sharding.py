@@ -46,7 +46,9 @@ def show(names: tuple[str, ...], sharding: Sharding) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply."""
+    """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply.
+
+    A permute sends each rank its block of the result from a rank that holds it: its message is the result's size."""
 
     kind: str  # slice | all_gather | reduce_scatter | all_to_all | all_reduce | permute
     axes: Axes

@@ -1,0 +1,58 @@
+"""Shared helpers: a small spec as text, and the examples compiled once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import dagc
+from dagc.plan import Plan
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
+
+
+def spec_text(
+    *,
+    phase: str = "gpus = 0..7, ep = 4, tp = 2",
+    kind: str = "prefill",
+    gpus: int = 64,
+    model: str = "",
+    workload: str = "sequences = 64, prompt = 256 tok, output = 16 tok",
+    extra: str = "",
+    dtype: str = "fp32",
+) -> str:
+    """A small MoE spec; every part can be replaced."""
+    model = model or (
+        f"layers = 4, hidden = 64, vocab = 512, dtype = {dtype}\n"
+        "attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
+        "experts { count = 8, top_k = 2, hidden = 32 }"
+    )
+    return f"""moe 1
+hardware pool {{
+  gpus = {gpus}, per_node = 8
+  compute = 400 TFLOP/s, mfu = 60%, memory = 64 GB, hbm = 1.8 TB/s, mbu = 80%
+  link node {{ bandwidth = 450 GB/s, latency = 2 us }}
+  link cluster {{ bandwidth = 50 GB/s, latency = 6 us }}
+}}
+model small {{
+{model}
+}}
+workload {{ {workload} }}
+phase {kind} {{
+{phase}
+}}
+{extra}
+"""
+
+
+@cache
+def compiled(name: str) -> Plan:
+    return dagc.compile(ROOT / "examples" / f"{name}.moe")
+
+
+@pytest.fixture(params=[p.stem for p in EXAMPLES])
+def example(request: pytest.FixtureRequest) -> Plan:
+    return compiled(request.param)
