@@ -34,7 +34,8 @@ def test_no_chain_moves_more_bytes_than_xla(row: dict) -> None:  # type: ignore[
     state, wire = source, 0.0
     for move in chain:
         if move.kind != "slice":
-            wire += price(move.kind, shape.local_bytes(state, mesh), move.axes)
+            sent = move.result if move.kind == "permute" else state
+            wire += price(move.kind, shape.local_bytes(sent, mesh), move.axes)
         state = move.result
     assert state == target
     if (row["source"], row["target"]) == (["a", "b"], ["b", "a"]):

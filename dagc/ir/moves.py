@@ -81,9 +81,23 @@ def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Itera
                 if other != dim and shape.splits(other, mesh.size(joined)):
                     result = state.with_dim(dim, stay).with_dim(other, joined)
                     yield Move("all_to_all", moved, result, dim, other)
-    if not pending and state.dims != target.dims and _rearranged(state, target, mesh):
-        changed = [a for s, t in zip(state.dims, target.dims, strict=True) if s != t for a in (*s, *t)]
-        yield Move("permute", mesh.sort(tuple(dict.fromkeys(changed))), replace(state, dims=target.dims))
+    if pending:
+        return
+    if state.dims != target.dims and _contained(state, target, mesh):
+        yield _permute(state, target.dims, mesh)
+    sorted_dims = tuple(_wanted_first(s, t) for s, t in zip(state.dims, target.dims, strict=True))
+    if sorted_dims not in (state.dims, target.dims):
+        yield _permute(state, sorted_dims, mesh)
+
+
+def _permute(state: Sharding, dims: tuple[Axes, ...], mesh: Mesh) -> Move:
+    changed = [a for s, t in zip(state.dims, dims, strict=True) if s != t for a in (*s, *t)]
+    return Move("permute", mesh.sort(tuple(dict.fromkeys(changed))), replace(state, dims=dims))
+
+
+def _wanted_first(have: Axes, want: Axes) -> Axes:
+    """The axes of a dim with those that the target keeps made major, so that the others can leave as minor ones."""
+    return (*(a for a in want if a in have), *(a for a in have if a not in want))
 
 
 def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Iterator[Move]:
@@ -116,7 +130,7 @@ def _common(have: Axes, want: Axes) -> int:
     return count
 
 
-def _rearranged(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
+def _contained(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
     """Every target block lies inside one block that is held now: each rank sends one block and receives its own.
     (As many ranks hold a block as need a part of it, so one round of messages does.)"""
     inside = all(mesh.size(t) % mesh.size(s) == 0 for s, t in zip(state.dims, target.dims, strict=True))

@@ -1,0 +1,187 @@
+"""Network, routing and schedule: published values, brute force, and networkx on the unrolled graph."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+from conftest import compiled, spec_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dagc
+from dagc.export.unroll import Edge, Node, counts, unroll
+from dagc.ir.network import GroupShape, collective_time, group_shape
+from dagc.ir.routing import distinct_experts, expert_probabilities, imbalance, place_experts
+from dagc.plan import Plan
+from dagc.spec import Link, Routing
+
+NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)
+KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send")
+
+
+def test_group_shapes() -> None:
+    assert group_shape(np.array([[0, 1, 2, 3]]), 8) == GroupShape(4, 4, 1)
+    assert group_shape(np.array([[0, 8, 16, 24]]), 8) == GroupShape(4, 1, 4)
+    assert group_shape(np.arange(16).reshape(1, -1), 8) == GroupShape(16, 8, 2)
+    assert group_shape(np.array([[0, 1, 2, 3], [6, 7, 8, 9]]), 8) == GroupShape(4, 2, 2)
+
+
+@given(st.sampled_from(KINDS), st.floats(1, 1e10), st.integers(0, 4), st.integers(0, 4))
+def test_time_grows_with_size_and_never_beats_the_floor(kind: str, size: float, inside: int, nodes: int) -> None:
+    shape = GroupShape(2 ** (inside + nodes), 2**inside, 2**nodes)
+    time = collective_time(kind, size, shape, NODE, CLUSTER).time_s
+    assert collective_time(kind, size, shape, NODE, CLUSTER, floor=True).time_s <= time
+    assert time <= collective_time(kind, 2 * size, shape, NODE, CLUSTER).time_s
+
+
+def test_bus_bandwidth_of_large_calls_is_the_link() -> None:
+    """nccl-tests: busbw = size / time x factor; for large calls inside a node it is the link's."""
+    size, shape = 1e10, GroupShape(8, 8, 1)
+    for kind, factor in (("all_reduce", 2 * 7 / 8), ("reduce_scatter", 7 / 8), ("all_to_all", 7 / 8)):
+        time = collective_time(kind, size, shape, NODE, CLUSTER).time_s
+        assert size * factor / time == pytest.approx(NODE.bandwidth_Bps, rel=0.01)
+
+
+def test_an_all_reduce_is_never_dearer_than_scatter_and_gather() -> None:
+    for size in (1e3, 1e6, 1e9):
+        for shape in (GroupShape(8, 8, 1), GroupShape(16, 8, 2), GroupShape(4, 1, 4)):
+            parts = collective_time("reduce_scatter", size, shape, NODE, CLUSTER).time_s
+            parts += collective_time("all_gather", size / shape.ranks, shape, NODE, CLUSTER).time_s
+            assert collective_time("all_reduce", size, shape, NODE, CLUSTER).time_s <= parts * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("experts", "top_k", "tokens", "want"),
+    [(256, 8, 1, 8.0), (256, 8, 32, 163.3), (256, 8, 64, 222.4), (256, 8, 128, 251.6)]
+    + [(8, 2, 1, 2.0), (8, 2, 3, 4.6), (8, 2, 8, 7.2), (8, 2, 64, 8.0)],
+)
+def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) -> None:
+    p = expert_probabilities(Routing(), experts, top_k)
+    found = distinct_experts(p, np.arange(experts).reshape(1, -1), tokens).sum()
+    assert found == pytest.approx(want, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("s", "ranks", "redundant", "want"),
+    # Published simulation of the expert load balancer: E = 256, packed, with spare replicas.
+    [(0.3, 32, 32, 1.00), (0.5, 32, 32, 1.00), (1.0, 32, 32, 1.00), (0.3, 128, 128, 1.03), (1.0, 128, 128, 1.08)]
+    + [(0.3, 144, 32, 1.14), (0.5, 144, 32, 1.26), (1.0, 144, 32, 1.98)],
+)
+def test_imbalance_after_balancing(s: float, ranks: int, redundant: int, want: float) -> None:
+    p = expert_probabilities(Routing("zipf", s), 256, 8)
+    assert imbalance(place_experts(p, ranks, redundant).load) == pytest.approx(want, abs=0.015)
+
+
+@pytest.mark.parametrize(("s", "want"), [(0.3, 1.38), (0.5, 1.90)])
+def test_imbalance_before_balancing(s: float, want: float) -> None:
+    """Mean over shuffles of a linear placement; 200 shuffles leave about 1 % of noise in the mean."""
+    p = expert_probabilities(Routing("zipf", s), 256, 8)
+    found = [imbalance(place_experts(np.random.default_rng(i).permutation(p), 32, 0).load) for i in range(200)]
+    assert np.mean(found) == pytest.approx(want, rel=0.03)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.floats(0, 3), st.data())
+def test_replicas_never_share_a_rank(ranks: int, per: int, more: int, s: float, data: st.DataObject) -> None:
+    experts = ranks * per
+    redundant = min(more * ranks, experts * (ranks - 1))
+    top_k = data.draw(st.integers(1, experts))
+    p = expert_probabilities(Routing("zipf", s), experts, top_k)
+    assert p.sum() == pytest.approx(top_k) and p.max() <= 1 + 1e-9
+    placed = place_experts(p, ranks, redundant)
+    assert placed.load.sum() == pytest.approx(top_k)
+    assert all(len(set(row)) == len(row) for row in placed.slots.tolist())
+    assert set(placed.slots.ravel().tolist()) == set(range(experts))
+
+
+def longest_path_s(plan: Plan, phase: str) -> float:
+    """networkx over the unrolled placed graph: a node's time is on its outgoing edges."""
+    graph = nx.DiGraph()
+    times: dict[str, float] = {}
+    for item in unroll(plan.phases[phase]):
+        if isinstance(item, Node):
+            times[item.id] = item.time_s
+            graph.add_node(item.id)
+        else:
+            graph.add_edge(item.src, item.dst, weight=times[item.src])
+    ends = [n for n in graph if graph.out_degree(n) == 0]
+    for n in ends:
+        graph.add_edge(n, "end", weight=times[n])
+    return float(nx.dag_longest_path_length(graph))
+
+
+@pytest.mark.parametrize("name", ["plan_a", "plan_b", "custom_attention"])
+def test_the_makespan_is_the_longest_path(name: str) -> None:
+    plan = compiled(name)
+    for phase, result in plan.phases.items():
+        assert longest_path_s(plan, phase) == pytest.approx(result.schedule.latency_s, rel=1e-9)
+
+
+def test_the_makespan_under_two_batch_overlap_and_ring() -> None:
+    shape = "gpus = 0..7, ep = 4, tp = 2, overlap = two_batch, microbatches = 2"
+    plan = dagc.compile_text(spec_text(phase=shape))
+    assert longest_path_s(plan, "prefill") == pytest.approx(plan.phases["prefill"].schedule.latency_s, rel=1e-9)
+
+
+def test_counts_match_the_unrolled_graph(example: Plan) -> None:
+    for result in example.phases.values():
+        nodes = edges = 0
+        ids: set[str] = set()
+        for item in unroll(result):
+            if isinstance(item, Node):
+                nodes += 1
+                ids.add(item.id)
+            else:
+                assert item.src in ids and item.dst in ids
+                assert isinstance(item, Edge)
+                edges += 1
+        assert len(ids) == nodes
+        assert counts(result) == (nodes, edges)
+
+
+def test_pipeline_of_equal_stages_follows_the_formula() -> None:
+    """Forward only: sum of the stages + (m - 1) x the slowest, sends included in the sum."""
+    result = compiled("plan_a").phases["prefill"]
+    stages, edge = result.schedule.stage_s, result.costs.transfer.time_s
+    formula = sum(stages) + 3 * edge + 7 * max(stages)
+    assert result.schedule.latency_s == pytest.approx(formula, rel=0.06)  # sends of busy streams add a little
+
+
+def test_decode_period_is_the_larger_of_round_trip_and_slowest_stage() -> None:
+    phase = "gpus = 0..15, pp = 4, ep = 4, microbatches = {}"
+    one = dagc.compile_text(spec_text(kind="decode", phase=phase.format(1))).phases["decode"]
+    trip = sum(one.schedule.stage_s) + 3 * one.costs.transfer.time_s + one.costs.token_return.time_s
+    assert one.schedule.period_s == pytest.approx(trip)
+    many = dagc.compile_text(spec_text(kind="decode", phase=phase.format(8))).phases["decode"]
+    assert many.schedule.period_s == pytest.approx(8 * max(many.schedule.stage_s))
+
+
+def test_skewed_routing_makes_the_expert_axis_long_and_nothing_else() -> None:
+    text = spec_text(phase="gpus = 0..15, dp = 2, ep = 4, tp = 2", workload="sequences = 64, prompt = 256 tok, routing = zipf(1.0)")
+    result = dagc.compile_text(text).phases["prefill"]
+    mesh = result.graph.the_mesh
+    shapes = {cost.time_s.shape for cost in result.costs.ops.values()}
+    expert = tuple(4 if name == "ep" else 1 for name, _ in mesh.atoms)
+    assert shapes == {tuple(1 for _ in mesh.atoms), expert}
+    even = dagc.compile_text(text.replace("zipf(1.0)", "uniform")).phases["prefill"]
+    assert result.costs.imbalance > 1.2 and even.costs.imbalance == 1.0
+    assert result.time_s > even.time_s
+
+
+def test_a_larger_machine_costs_the_same_to_a_gpu() -> None:
+    """A symmetric plan: 64 times the replicas and sequences change no time."""
+    small = dagc.compile_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2"))
+    large = dagc.compile_text(
+        spec_text(gpus=512, phase="gpus = 0..511, dp = 64, ep = 4, tp = 2", workload="sequences = 4096, prompt = 256 tok")
+    )
+    assert large.phases["prefill"].time_s == pytest.approx(small.phases["prefill"].time_s, rel=1e-12)
+
+
+def test_two_batch_overlap_hides_communication() -> None:
+    work = "sequences = 64, prompt = 8192 tok"
+    plain = dagc.compile_text(spec_text(gpus=64, phase="gpus = 0..31, ep = 8, dp = 4", workload=work)).phases["prefill"]
+    both = dagc.compile_text(
+        spec_text(gpus=64, phase="gpus = 0..31, ep = 8, dp = 4, overlap = two_batch", workload=work)
+    ).phases["prefill"]
+    assert both.time_s < plain.time_s
