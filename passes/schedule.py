@@ -6,7 +6,6 @@ alike layers repeat as soon as the state repeats; stages and micro-batches chain
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,6 +36,21 @@ class State(NamedTuple):
         return (*self.ready, self.compute, self.comm)
 
 
+@dataclass
+class Path:
+    """A stretch of the critical path: (segment, op) -> (executions, seconds)."""
+
+    visits: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+
+    def step(self, key: tuple[str, str], time_s: float, count: int = 1) -> None:
+        before = self.visits.get(key, (0, 0.0))
+        self.visits[key] = (before[0] + count, before[1] + time_s)
+
+    def add(self, other: Path) -> None:
+        for key, (count, time_s) in other.visits.items():
+            self.step(key, time_s, count)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One layer from one entry state, times relative to the entry's latest ready time."""
@@ -63,9 +77,8 @@ class Scheduler:
     floor: bool
     memo: dict[tuple[str, bytes], Evaluation] = field(default_factory=dict)
     programs: dict[str, list[tuple[Op, int]]] = field(default_factory=dict)
-    paths: dict[tuple[int, str, int, Rank], tuple[Counter[tuple[str, str]], tuple[str, int], Rank]] = field(
-        default_factory=dict
-    )
+    departures: dict[tuple[int, int], list[tuple[Array, Array]]] = field(default_factory=dict)
+    paths: dict[tuple[int, str, int, Rank], tuple[Path, tuple[str, int], Rank]] = field(default_factory=dict)
 
     def run(self) -> Schedule:
         p, m = len(self.graph.stages), self.graph.microbatches
@@ -84,7 +97,7 @@ class Scheduler:
                 cells[i].append(tuple(runs))
                 traces[i, j] = trace
                 if i < p - 1:
-                    out, ready, sends[i, j] = self.send(out)
+                    out, ready, sends[i, j] = self.send(out, (i, j))
                 states[i] = out
                 latency = max(latency, max(float(a.max()) for a in out.ready))
         alone = [self.cell(i, idle) for i in range(p)]
@@ -96,12 +109,12 @@ class Scheduler:
             period = max(around, m * max(stage_s))
             slowest = int(np.argmax(stage_s))
             chain = range(p) if around >= m * max(stage_s) else [slowest] * m
-            path = Counter()
+            path = Path()
             for i in chain:
-                path += self.cell_path(alone[i][1])[0]
+                path.add(self.cell_path(alone[i][1])[0])
             if around >= m * max(stage_s) and p > 1:
-                path["", "send"] += p - 1
-                path["", "token_return"] += 1
+                path.step(("", "send"), (p - 1) * edge, p - 1)
+                path.step(("", "token_return"), self.return_s())
         return Schedule(tuple(tuple(c) for c in cells), sends, latency, period, stage_s, self.steps(path))
 
     # -- times -----------------------------------------------------------------------------------
@@ -136,13 +149,14 @@ class Scheduler:
                 left -= repeat
         return runs, trace, state
 
-    def send(self, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float]]:
+    def send(self, out: State, cell: tuple[int, int]) -> tuple[State, tuple[Array, ...], tuple[float, float]]:
         """The communication stream sends each lane's result to the next stage."""
         comm = out.comm
         arrivals = []
         begin = 0.0
         for ready in out.ready:
             start = np.maximum(ready, comm)
+            self.departures.setdefault(cell, []).append((ready, comm))
             comm = start + self.edge_s()
             begin = float(start.max())
             arrivals.append(comm)
@@ -216,38 +230,48 @@ class Scheduler:
 
     # -- critical path ---------------------------------------------------------------------------
 
-    def pipeline_path(
-        self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int
-    ) -> Counter[tuple[str, str]]:
+    def pipeline_path(self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int) -> Path:
         """Backwards from the last cell: a cell began when its input arrived or when its streams were free."""
-        total: Counter[tuple[str, str]] = Counter()
+        total: Path = Path()
         i, j = p - 1, m - 1
         target: tuple[str, int] = ("ready", 0)
         rank: Rank | None = None
         while True:
             found, target, rank = self.cell_path(traces[i, j], target, rank)
-            total += found
+            total.add(found)
             if target[0] == "ready" and i > 0:
                 i -= 1
-                total["", "send"] += 1
-                target = ("ready", target[1])
+                sends, target = self.send_path(i, j, target[1], rank)
+                total.step(("", "send"), sends * self.edge_s(), sends)
             elif target[0] == "comm" and i < p - 1 and j > 0:
-                j -= 1  # the stream was busy with the previous micro-batch's send
-                total["", "send"] += 1
-                target = ("ready", target[1])
+                j -= 1  # the stream was busy with the previous micro-batch's sends
+                sends, target = self.send_path(i, j, self.graph.lanes - 1, rank)
+                total.step(("", "send"), sends * self.edge_s(), sends)
             elif target[0] != "ready" and j > 0:
                 j -= 1
             else:
                 return total
+
+    def send_path(self, stage: int, microbatch: int, lane: int, rank: Rank) -> tuple[int, tuple[str, int]]:
+        """Sends in a row before this lane's message left, and what the first of them had waited for."""
+        count = 0
+        while True:
+            count += 1
+            ready, stream = self.departures[stage, microbatch][lane]
+            if _at(ready, rank) >= _at(stream, rank) - RESOLUTION_S:
+                return count, ("ready", lane)
+            if lane == 0:
+                return count, ("comm", 0)
+            lane -= 1
 
     def cell_path(
         self,
         trace: list[tuple[Evaluation, int]],
         target: tuple[str, int] = ("ready", 0),
         rank: Rank | None = None,
-    ) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
+    ) -> tuple[Path, tuple[str, int], Rank]:
         """Path through the layers of one cell, from an exit (ready lane, compute or comm) back to an entry."""
-        total: Counter[tuple[str, str]] = Counter()
+        total: Path = Path()
         if rank is None:
             lanes = trace[-1][0].exit.ready
             lane = max(range(len(lanes)), key=lambda k: float(lanes[k].max()))
@@ -259,39 +283,53 @@ class Scheduler:
                 if key not in self.paths:
                     self.paths[key] = self.trace(evaluation, target, rank)
                 found, target, rank = self.paths[key]
-                total += found
+                total.add(found)
         return total, target, rank
 
-    def trace(
-        self, ev: Evaluation, target: tuple[str, int], rank: Rank
-    ) -> tuple[Counter[tuple[str, str]], tuple[str, int], Rank]:
+    def trace(self, ev: Evaluation, target: tuple[str, int], rank: Rank) -> tuple[Path, tuple[str, int], Rank]:
         segment = self.graph.segment(ev.segment)
-        found: Counter[tuple[str, str]] = Counter()
+        found = Path()
         kind, lane = target
         if kind == "ready":
             node = None if segment.output == segment.input else (segment.output, lane)
         else:
             node = ev.last[kind]
+        counted = True
         while node is not None:
             op = segment.by_name[node[0]]
-            found[ev.segment, op.name] += 1
+            own_s = _at(self.time(ev.segment, op.name), rank)
+            if op.attr("ring") and _at(ev.finishes[node], rank) > _at(ev.starts[node], rank) + own_s + RESOLUTION_S:
+                # The ring's last block came later than the attention was done with the others.
+                node = max(self.ring_inputs(segment, op, node[1]), key=lambda n: _at(ev.finishes[n], rank))
+                continue
+            if counted:
+                found.step((ev.segment, op.name), own_s)
+            counted = True
             rank = self.slowest(ev, node, op, rank)
             moment = _at(ev.arrivals[node], rank)
-            options: list[tuple[float, tuple[str, int], tuple[str, int] | None]] = []
+            options: list[tuple[float, tuple[str, int], tuple[str, int] | None, bool]] = []
+            ring = self.ring_inputs(segment, op, node[1]) if op.attr("ring") else []
             for name in op.inputs:
+                before = (name, node[1])
                 if name == segment.input:
-                    options.append((_at(ev.entry.ready[node[1]], rank), ("ready", node[1]), None))
+                    options.append((_at(ev.entry.ready[node[1]], rank), ("ready", node[1]), None, True))
+                elif before in ring:  # attention begins with the ring, on its own block
+                    options.append((_at(ev.starts[before], rank), ("", 0), before, False))
                 elif not name.startswith("@"):
-                    options.append((_at(ev.finishes[name, node[1]], rank), ("", 0), (name, node[1])))
+                    options.append((_at(ev.finishes[before], rank), ("", 0), before, True))
             previous = ev.before[node]
             if previous is None:
                 free = ev.entry.compute if op.stream == "compute" else ev.entry.comm
-                options.append((_at(free, rank), (op.stream, 0), None))
+                options.append((_at(free, rank), (op.stream, 0), None, True))
             else:
-                options.append((_at(ev.finishes[previous], rank), ("", 0), previous))
+                options.append((_at(ev.finishes[previous], rank), ("", 0), previous, True))
             usable = [o for o in options if o[0] <= moment + RESOLUTION_S]
-            _, target, node = max(usable, key=lambda o: o[0])
+            _, target, node, counted = max(usable, key=lambda o: o[0])
         return found, target, rank
+
+    def ring_inputs(self, segment: Segment, op: Op, lane: int) -> list[tuple[str, int]]:
+        """The permutes that bring keys and values round to a ring attention."""
+        return [(n, lane) for n in op.inputs if n in segment.by_name and segment.by_name[n].attr("steps")]
 
     def slowest(self, ev: Evaluation, node: tuple[str, int], op: Op, rank: Rank) -> Rank:
         """The member of a collective's group that arrived last."""
@@ -307,21 +345,18 @@ class Scheduler:
             out[k] = int(b)
         return tuple(out)
 
-    def steps(self, path: Counter[tuple[str, str]]) -> tuple[PathStep, ...]:
+    def steps(self, path: Path) -> tuple[PathStep, ...]:
         """The path as a chain in program order, alike executions added up."""
-        steps = []
         order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
-        gpu = int(self.unit.placed.ids.ravel()[0])
-        for (segment, name), count in sorted(path.items(), key=lambda kv: order.get(kv[0], len(order))):
-            if not segment:
+        steps = []
+        for key, (count, time_s) in sorted(path.visits.items(), key=lambda kv: order.get(kv[0], len(order))):
+            segment, name = key
+            if segment:
+                op = self.graph.segment(segment).by_name[name]
+                steps.append(PathStep(segment, name, op.kind, time_s, count, self.costs.ops[key].bound))
+            else:
                 edge = self.costs.transfer if name == "send" else self.costs.token_return
-                each = edge.floor_s if self.floor else edge.time_s
-                steps.append(PathStep("", name, "send", each * count, count, edge.bound, gpu))
-                continue
-            op = self.graph.segment(segment).by_name[name]
-            cost = self.costs.ops[segment, name]
-            each = float(self.time(segment, name).max())
-            steps.append(PathStep(segment, name, op.kind, each * count, count, cost.bound, gpu))
+                steps.append(PathStep("", name, "send", time_s, count, edge.bound))
         return tuple(steps)
 
 

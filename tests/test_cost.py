@@ -158,7 +158,9 @@ def test_decode_period_is_the_larger_of_round_trip_and_slowest_stage() -> None:
 
 
 def test_skewed_routing_makes_the_expert_axis_long_and_nothing_else() -> None:
-    text = spec_text(phase="gpus = 0..15, dp = 2, ep = 4, tp = 2", workload="sequences = 64, prompt = 256 tok, routing = zipf(1.0)")
+    text = spec_text(
+        phase="gpus = 0..15, dp = 2, ep = 4, tp = 2", workload="sequences = 64, prompt = 256 tok, routing = zipf(1.0)"
+    )
     result = dagc.compile_text(text).phases["prefill"]
     mesh = result.graph.the_mesh
     shapes = {cost.time_s.shape for cost in result.costs.ops.values()}
@@ -173,7 +175,9 @@ def test_a_larger_machine_costs_the_same_to_a_gpu() -> None:
     """A symmetric plan: 64 times the replicas and sequences change no time."""
     small = dagc.compile_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2"))
     large = dagc.compile_text(
-        spec_text(gpus=512, phase="gpus = 0..511, dp = 64, ep = 4, tp = 2", workload="sequences = 4096, prompt = 256 tok")
+        spec_text(
+            gpus=512, phase="gpus = 0..511, dp = 64, ep = 4, tp = 2", workload="sequences = 4096, prompt = 256 tok"
+        )
     )
     assert large.phases["prefill"].time_s == pytest.approx(small.phases["prefill"].time_s, rel=1e-12)
 

@@ -59,7 +59,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """One op of the critical path, alike executions added up. `rank`: the GPU that it was found on."""
+    """One op of the critical path, alike executions added up."""
 
     segment: str
     op: str
@@ -67,7 +67,6 @@ class PathStep:
     time_s: float
     count: int
     bound: str
-    gpu: int
 
 
 @dataclass(frozen=True)

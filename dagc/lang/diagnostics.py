@@ -81,6 +81,11 @@ class Collector:
     def failed(self) -> bool:
         return any(d.code.startswith("E") for d in self.items)
 
+    @property
+    def incomplete(self) -> bool:
+        """Some of the text did not parse: what seems to be missing may stand there."""
+        return any(d.code == "E01" for d in self.items)
+
     def check(self) -> None:
         if self.failed:
             raise SpecError(self.items)

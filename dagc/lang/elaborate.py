@@ -189,11 +189,11 @@ class Elaborator:
         end = file.span
         found = {kind: [(s, b) for s, b in self.sections if s.kind == kind] for kind in TOP}
         for kind in ("hardware", "model", "workload"):
-            if not found[kind]:
+            if not found[kind] and not self.out.incomplete:
                 self.out.add("E02", f"the spec has no `{kind}` section", Span(end.source, 0, 0))
             for s, _ in found[kind][1:]:
                 self.out.add("E02", f"a spec has one `{kind}` section", s.kind_span)
-        if not found["phase"]:
+        if not found["phase"] and not self.out.incomplete:
             self.out.add("E02", "the spec has no `phase` section", Span(end.source, 0, 0))
         hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
         model = None
@@ -312,6 +312,8 @@ class Elaborator:
     def _link(self, body: Body, key: str) -> Link | None:
         inner = body.sub(key, self.out)
         if inner is None:
+            if self.out.incomplete:
+                return None
             self.out.add("E02", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
             return None
         read = Reader(key, inner, LINK, self.names()).read()
@@ -352,7 +354,7 @@ class Elaborator:
         out = []
         for i, s in enumerate(self.requires):
             for name in _names(s.test):
-                if name.parts[0] not in roots:
+                if name.parts[0] not in roots and not self.out.incomplete:
                     near = did_you_mean(name.parts[0], roots)
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
                     self.out.add(

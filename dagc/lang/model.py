@@ -169,7 +169,8 @@ def _derived_stack(
     attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector
 ) -> tuple[Layer, ...] | None:
     if number is None:
-        out.add("E02", "`model` needs `layers` or a `stack`", body.span)
+        if not out.incomplete:
+            out.add("E02", "`model` needs `layers` or a `stack`", body.span)
         return None
     first = attributes.get("dense_first")
     dense = int(first.value) if isinstance(first, Quantity) else 0

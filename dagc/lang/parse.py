@@ -262,7 +262,13 @@ def _report(error: Any, at: int, source: Source, out: Collector) -> None:
         return
     ended = token.type == "$END"
     found = "the end of the file" if ended else "the end of the line" if token.value == "\n" else f"`{token.value}`"
-    expected = sorted({_SPOKEN.get(name, f"`{name.lower()}`") for name in error.expected - _HIDDEN if name != "_END"})
+    expected = sorted(
+        {
+            _SPOKEN.get(name, f"`{name.lower()}`")
+            for name in error.expected - _HIDDEN
+            if name != "_END" and not name.startswith("__")
+        }
+    )
     if "_END" in error.expected:
         expected.append("the end of the statement")
     text = ", ".join(expected[:5]) + (" ..." if len(expected) > 5 else "")

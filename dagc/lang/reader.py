@@ -36,6 +36,8 @@ class Names:
                 return None
             if words and len(node.parts) == 1:
                 return node.text
+            if self.out.incomplete:
+                return None
             near = did_you_mean(node.text, [*self.constants, *self.extra])
             self.out.add(
                 "E02",
@@ -142,7 +144,7 @@ class Reader:
         if assign is None:
             if name in self.body.bare and self.free is False and attribute.kind == "flag":
                 return True
-            if attribute.default is REQUIRED and name not in self.body.sections:
+            if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
                 self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return _default(attribute)
         if attribute.kind == "routing":
