@@ -39,12 +39,13 @@ def identifier(*parts: object) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(str(p) for p in parts)).strip("_") or "n"
 
 
+class Html(str):
+    """An HTML-like label, brackets included. Plain text is never taken for one, whatever it begins with."""
+
+
 def attributes(**values: object) -> str:
-    """`[key="value", ...]`; a value that begins with `<` is an HTML-like label."""
-    parts = []
-    for key, value in values.items():
-        text = str(value)
-        parts.append(f"{key}={text if text.startswith('<') and key == 'label' else quote(text)}")
+    """`[key="value", ...]`"""
+    parts = [f"{key}={value if isinstance(value, Html) else quote(str(value))}" for key, value in values.items()]
     return f" [{', '.join(parts)}]" if parts else ""
 
 
@@ -76,10 +77,10 @@ def digraph(name: str, title: str, body: list[str], **graph: object) -> str:
     return "\n".join([*head, *body, "}"]) + "\n"
 
 
-def legend(kinds: list[str], *, critical: bool = True) -> str:
+def legend(kinds: list[str], *, critical: bool = True) -> Html:
     """A small table: a swatch for each collective that is drawn."""
     rows = [f'<tr><td bgcolor="{COLORS[k]}" width="18"> </td><td align="left">{html(k)}</td></tr>' for k in kinds]
     rows.insert(0, f'<tr><td bgcolor="{COMPUTE}" width="18"> </td><td align="left">compute</td></tr>')
     if critical:
         rows.append('<tr><td><b>bold</b></td><td align="left">critical path</td></tr>')
-    return f'<<table border="0" cellborder="0" cellspacing="3">{"".join(rows)}</table>>'
+    return Html(f'<<table border="0" cellborder="0" cellspacing="3">{"".join(rows)}</table>>')

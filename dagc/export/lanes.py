@@ -10,7 +10,7 @@ from ..ir.graph import Op, Segment
 from ..ir.result import PhaseResult
 from ..lang.units import BYTES, TIME, show
 from ..plan import Plan
-from .dot import COLORS, COMPUTE, SOFT, digraph, edge, html, identifier, legend, node
+from .dot import COLORS, COMPUTE, SOFT, Html, digraph, edge, html, identifier, legend, node
 
 MAX_COLUMNS = 16
 MAX_BOXES = 300
@@ -84,7 +84,9 @@ def _table(result: PhaseResult, segment: Segment, rows: list[Row], gpus: list[in
         stamp = f'<td align="right"><font color="{SOFT}" point-size="9">{html(show(row.start_s, TIME, 3))}</font></td>'
         cells = _collective(result, row, gpus, stage, k, bold) if row.collective else _compute(row, gpus, k, bold)
         lines.append(f"<tr>{stamp}{cells}</tr>")
-    return f'<<table border="0" cellborder="1" cellspacing="2" cellpadding="3" color="{SOFT}">{"".join(lines)}</table>>'
+    return Html(
+        f'<<table border="0" cellborder="1" cellspacing="2" cellpadding="3" color="{SOFT}">{"".join(lines)}</table>>'
+    )
 
 
 PAPER_HEAD = "#e5e7eb"

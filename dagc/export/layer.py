@@ -10,7 +10,7 @@ from ..ir.ops import OPS
 from ..ir.result import PhaseResult
 from ..lang.units import BYTES, FLOPS, TIME, show
 from ..plan import Plan
-from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, digraph, edge, html, identifier, legend, node
+from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, identifier, legend, node
 
 MAX_NODES = 300
 
@@ -135,7 +135,7 @@ def _box(result: PhaseResult, segment: Segment, box: str, ops: list[Op], critica
 def _label(head: str, lines: list[str], critical: bool) -> str:
     title = f"<b>{html(head)}</b>" if critical else html(head)
     small = "<br/>".join(f'<font point-size="9">{html(t)}</font>' for t in lines)
-    return f"<{title}<br/>{small}>"
+    return Html(f"<{title}<br/>{small}>")
 
 
 def _short(name: str) -> str:

@@ -8,7 +8,7 @@ from ..ir.result import PhaseResult
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show
 from ..plan import Plan
 from ..report import axes_text
-from .dot import COLORS, COMPUTE, CRITICAL, SOFT, digraph, edge, html, node
+from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node
 
 BAR_CELLS = 24
 MAX_CARDS = 16
@@ -70,7 +70,9 @@ def _card(result: PhaseResult, index: int) -> str:
         f'<tr><td align="left">{_bar(memory, result.memory.capacity_B)}</td></tr>',
         f'<tr><td align="left">{html(show(memory.peak_B, BYTES, 3))} of {html(show(result.memory.capacity_B, BYTES, 3))} a GPU</td></tr>',
     ]
-    return f'<<table border="1" color="{SOFT}" cellborder="0" cellspacing="2" cellpadding="3" bgcolor="{COMPUTE}" style="rounded">{"".join(rows)}</table>>'
+    return Html(
+        f'<<table border="1" color="{SOFT}" cellborder="0" cellspacing="2" cellpadding="3" bgcolor="{COMPUTE}" style="rounded">{"".join(rows)}</table>>'
+    )
 
 
 def _collectives(result: PhaseResult, index: int) -> list[str]:
@@ -131,4 +133,4 @@ def _legend(kinds: list[str]) -> str:
     )
     both = f'<tr><td><table border="0" cellborder="0"><tr><td>memory:</td>{memory}</tr></table></td></tr>'
     both += f'<tr><td><table border="0" cellborder="0"><tr><td>collectives a layer:</td>{wire}</tr></table></td></tr>'
-    return f'<<table border="0" cellborder="0">{both}</table>>'
+    return Html(f'<<table border="0" cellborder="0">{both}</table>>')

@@ -115,7 +115,9 @@ def _space(tokens: list[_Token], i: int) -> bool:
     if _unary_minus(tokens, i - 1):
         return False
     if right.text in ("(", "["):
-        return right.spaced if left.kind != "name" else left.text in ("in", "require", "return")
+        if left.kind == "name":
+            return left.text in ("in", "require", "return")
+        return left.text in _BINARY or left.text == "," or right.spaced
     if left.text in _BINARY or right.text in _BINARY or left.text == ",":
         return True
     if left.kind == "number" and right.kind == "name":

@@ -1,0 +1,254 @@
+"""The command line: exit codes, files, formats, determinism, pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import EXAMPLES, ROOT, compiled, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.export import dot
+from dagc.export.json import dumps, graph_object
+from dagc.export.layer import fold
+from dagc.export.views import VIEWS, RendererMissing, render
+from dagc.ir.graph import COLLECTIVES
+from dagc.plan import Plan
+
+SCHEMA = json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
+Capture = pytest.CaptureFixture[str]
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "dagc", *args], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    assert run("check", "examples/mixtral_8xh100.moe").returncode == 0
+    assert run("check", "examples/plan_a.moe").returncode == 1
+    assert run("check", "nowhere.moe").returncode == 2
+    assert run("check", str(tmp_path)).returncode == 2
+    assert run("chek").returncode == 2
+    assert run().returncode == 2
+    assert run("--help").returncode == 0
+    assert run("--version").stdout.startswith("dagc ")
+
+
+def test_no_colour_off_a_terminal() -> None:
+    found = run("compile", "examples/plan_a.moe")
+    assert "\x1b" not in found.stdout + found.stderr
+    assert "W06" in found.stderr and "W06" not in found.stdout
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    class Pipe:
+        buffer = io.BytesIO(spec_text().encode())
+
+    monkeypatch.setattr(sys, "stdin", Pipe)
+    assert main(["check", "-"]) == 0
+    assert capsys.readouterr().out == "-: 0 of 0 requirements hold\n"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_json_follows_the_schema(path: Path) -> None:
+    found = run("compile", str(path), "--json")
+    data = json.loads(found.stdout)
+    jsonschema.validate(data, SCHEMA)
+    for phase in data["phases"].values():
+        memory = phase["memory"]
+        parts = ("weights_B", "kv_cache_B", "activations_B", "buffers_B", "reserve_B")
+        assert memory["peak_B"] == pytest.approx(sum(memory[p] for p in parts))
+        assert sum(step["share"] for step in phase["critical_path"]) == pytest.approx(1.0)
+
+
+def test_the_schema_refuses_another_object() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"schema": 1, "phases": {}}, SCHEMA)
+
+
+def test_compile_leaves_its_files_and_the_same_bytes(tmp_path: Path) -> None:
+    names = set()
+    for folder in ("one", "two"):
+        args = ["compile", "examples/plan_a.moe", "--emit", "dot,svg,json", "-o", str(tmp_path / folder)]
+        assert run(*args).returncode == 1
+        names = {p.name for p in (tmp_path / folder).iterdir()}
+    want = {"plan_a.txt", "plan_a.json"}
+    for phase in ("prefill", "decode"):
+        want |= {f"plan_a.{phase}.graph.json"}
+        want |= {f"plan_a.{phase}.{view}.{kind}" for view in ("overview", "layer") for kind in ("dot", "svg")}
+    assert names == want
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_unwritable_place_leaves_nothing(tmp_path: Path, capsys: Capture) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert main(["compile", str(ROOT / "examples/plan_b.moe"), "--emit", "json", "-o", str(blocked / "out")]) == 2
+    assert "error[E05]" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["compile", "examples/plan_a.moe", "--emit", "dott"],
+        ["compile", "examples/plan_a.moe", "--view", "layers"],
+        ["compile", "examples/plan_a.moe", "--phase", "prefil"],
+        ["compile", "examples/plan_a.moe", "--set", "x"],
+        ["compile", "examples/plan_a.moe", "--set", "x=1"],
+        ["ir", "examples/plan_a.moe", "--after", "reshrad"],
+        ["show", "examples/plan_a.moe", "-o", "x.gif"],
+        ["explain", "E99"],
+        ["fmt", "nowhere.moe"],
+    ],
+    ids=lambda a: " ".join(a[2:] or a),
+)
+def test_wrong_arguments(args: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(args) == 2
+    found = capsys.readouterr()
+    assert found.err.startswith("error[") and found.out == ""
+
+
+def test_an_internal_error_is_three_and_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("dagc.driver.compile", broken)
+    monkeypatch.delenv("DAGC_DEBUG", raising=False)
+    assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 3
+    assert "internal error" in capsys.readouterr().err
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dagc.driver.compile", stopped)
+    assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 130
+
+
+def test_ir_and_explain_and_set(capsys: Capture) -> None:
+    assert main(["ir", str(ROOT / "examples/plan_a.moe"), "--after", "reshard", "--phase", "decode"]) == 0
+    assert "all_to_all(%moe.t) over ep" in capsys.readouterr().out
+    assert main(["ir", str(ROOT / "examples/plan_a.moe"), "--after", "spec"]) == 0
+    assert capsys.readouterr().out.startswith("moe 1\n")
+    assert main(["explain", "e03"]) == 0
+    assert "plan shape" in capsys.readouterr().out
+    assert main(["check", str(ROOT / "examples/mixtral_8xh100.moe"), "--set", "batch=16"]) == 0
+
+
+def test_fmt(tmp_path: Path, capsys: Capture) -> None:
+    spec = tmp_path / "x.moe"
+    spec.write_text("moe 1\nlet   a=1   # keep\n\n\n\nlet b = a*( 2+3 )\nhardware h {\ngpus=8\n}\n")
+    assert main(["fmt", "--check", str(spec)]) == 1
+    assert main(["fmt", str(spec)]) == 0
+    want = "moe 1\nlet a = 1  # keep\n\nlet b = a * (2 + 3)\nhardware h {\n  gpus = 8\n}\n"
+    assert spec.read_text() == want
+    assert main(["fmt", "--check", str(spec)]) == 0
+    spec.write_text("moe 1\nlet a = = 1\n")
+    assert main(["fmt", str(spec)]) == 2
+    assert spec.read_text() == "moe 1\nlet a = = 1\n"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES, *(ROOT / "grammar" / "library").rglob("*.moe")], ids=lambda p: p.stem)
+def test_formatting_keeps_the_meaning(path: Path) -> None:
+    from dagc.lang.diagnostics import Collector
+    from dagc.lang.format import format_source
+    from dagc.lang.parse import parse
+    from dagc.lang.source import Source
+
+    text = path.read_text()
+    squeezed = "\n".join(line.strip() for line in text.splitlines())
+    again = format_source(Source("x", squeezed))
+    assert parse(Source("x", again), Collector()) == parse(Source("x", text), Collector())
+    assert format_source(Source("x", again)) == again
+
+
+def test_grammar_has_no_conflicts_and_its_tables_are_current() -> None:
+    from dagc.lang import tables
+
+    text = tables.grammar_text()
+    shipped = (ROOT / "grammar" / "moe.tables").read_bytes()
+    key = tables.table_key(text)
+    pytest.importorskip("interegular", reason="strict mode needs it")
+    tables.build(text, strict=True)
+    if shipped[: len(key)] != key:  # another lark than the one the tables were made with: it must rebuild
+        assert tables.load() is not None
+    else:
+        assert tables.unpack(shipped, key) is not None
+
+
+def test_placed_graph_of_every_rank() -> None:
+    plan = dagc.compile_text(spec_text(phase="gpus = 0..15, pp = 2, ep = 4, tp = 2"))
+    folded = graph_object(plan, "prefill")
+    full = graph_object(plan, "prefill", ranks="all")
+    assert len(full["nodes"]) == sum(len(n["gpus"]) for n in folded["nodes"])
+    assert len(full["edges"]) == 8 * len(folded["edges"])
+    ids = {n["id"] for n in full["nodes"]}
+    assert len(ids) == len(full["nodes"])
+    assert all(e["src"] in ids and e["dst"] in ids for e in full["edges"])
+    for n in full["nodes"]:
+        if n["kind"] in COLLECTIVES:
+            assert len(n["gpus"]) == plan.phases["prefill"].graph.the_mesh.degrees[n["group"][0]]
+    assert json.loads(dumps(full)) == json.loads(json.dumps(full))
+
+
+# -- pictures ----------------------------------------------------------------------------------------
+
+
+def test_every_view_of_every_example_draws(example: Plan) -> None:
+    for phase in example.phases:
+        for view, draw in VIEWS.items():
+            text = draw(example, phase)
+            assert text == draw(example, phase)
+            assert text.count('shape="') + text.count("<td id=") <= 300
+            svg = render(text, "svg").decode()
+            assert svg.rstrip().endswith("</svg>"), view
+
+
+def test_the_layer_view_shows_every_collective_and_the_path() -> None:
+    plan = compiled("plan_a")
+    result = plan.phases["prefill"]
+    segment = result.graph.segment("sparse")
+    text = VIEWS["layer"](plan, "prefill")
+    collectives = [op for op in segment.ops if op.is_collective]
+    assert text.count('shape="hexagon"') == len(collectives)
+    for op in collectives:
+        assert dot.quote(f"sparse/{op.name}") in text
+    critical = {fold(segment)[s.op] for s in result.schedule.path if s.segment == "sparse"}
+    assert text.count('penwidth="2.6"') == len(critical)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\", "<script>alert(1)</script>", "line\nbreak", "模型", "a&b", "%n \\N"])
+def test_hostile_names_are_escaped(name: str) -> None:
+    text = dot.digraph(name, name, [dot.node(name, label=name), dot.node("t", label=f"<<b>{dot.html(name)}</b>>")])
+    svg = render(text, "svg").decode()
+    assert "<script" not in svg
+    assert svg.rstrip().endswith("</svg>")
+
+
+def test_hostile_names_in_a_plan() -> None:
+    text = spec_text().replace("model small", 'model "<b>x</b> \\\\ 模型"')
+    plan = dagc.compile_text(text)
+    for draw in VIEWS.values():
+        assert "<b>x</b>" not in render(draw(plan, "prefill"), "svg").decode()
+
+
+def test_without_graphviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RendererMissing):
+        render("digraph { a }", "svg")
+    out = tmp_path / "out"
+    assert main(["compile", str(ROOT / "examples/plan_b.moe"), "--emit", "svg,json", "-o", str(out)]) == 2
+    assert "Graphviz" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["compile", str(ROOT / "examples/plan_b.moe"), "--emit", "dot", "-o", str(out)]) == 1
