@@ -126,7 +126,7 @@ def _collective(
 
         width = segment.size(segment.dims_of(source)[-1]) / mesh.size(layout.dims[-1])
         payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
-    group = group_shape(unit.placed.groups(op.axes), unit.placed.per_node)
+    group = unit.group(op.axes)
     steps = int(op.attr("steps", 1) or 1)
     worst = experts.most if experts is not None and op.kind == "all_to_all" and op.scope == "experts" else 1.0
     found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
-from dagc.ir.network import GroupShape, collective_time, group_shape
+from dagc.ir.network import collective_time
 from dagc.ir.ops import OPS, input_layout, local_count, loop_dims, result_layout
 from dagc.ir.sharding import Axes, Move, Sharding, show
 from dagc.ir.unit import Unit
@@ -45,16 +45,15 @@ def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:
 
 def pricing(unit: Unit) -> Price:
     """Seconds of a collective on this hardware, memoised: the searches ask the same few questions again."""
-    placement, hardware = unit.placed, unit.spec.hardware
-    shapes: dict[Axes, GroupShape] = {}
+    hardware = unit.spec.hardware
     memo: dict[tuple[str, float, Axes], float] = {}
 
     def price(kind: str, payload_B: float, axes: Axes) -> float:
         key = (kind, payload_B, axes)
         if key not in memo:
-            if axes not in shapes:
-                shapes[axes] = group_shape(placement.groups(axes), placement.per_node)
-            memo[key] = float(collective_time(kind, payload_B, shapes[axes], hardware.node, hardware.cluster).time_s)
+            memo[key] = float(
+                collective_time(kind, payload_B, unit.group(axes), hardware.node, hardware.cluster).time_s
+            )
         return memo[key]
 
     return price

@@ -53,8 +53,16 @@ def test_an_all_reduce_is_never_dearer_than_scatter_and_gather() -> None:
 
 @pytest.mark.parametrize(
     ("experts", "top_k", "tokens", "want"),
-    [(256, 8, 1, 8.0), (256, 8, 32, 163.3), (256, 8, 64, 222.4), (256, 8, 128, 251.6)]
-    + [(8, 2, 1, 2.0), (8, 2, 3, 4.6), (8, 2, 8, 7.2), (8, 2, 64, 8.0)],
+    [
+        (256, 8, 1, 8.0),
+        (256, 8, 32, 163.3),
+        (256, 8, 64, 222.4),
+        (256, 8, 128, 251.6),
+        (8, 2, 1, 2.0),
+        (8, 2, 3, 4.6),
+        (8, 2, 8, 7.2),
+        (8, 2, 64, 8.0),
+    ],  # fmt: skip
 )
 def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) -> None:
     p = expert_probabilities(Routing(), experts, top_k)
@@ -65,8 +73,16 @@ def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) ->
 @pytest.mark.parametrize(
     ("s", "ranks", "redundant", "want"),
     # Published simulation of the expert load balancer: E = 256, packed, with spare replicas.
-    [(0.3, 32, 32, 1.00), (0.5, 32, 32, 1.00), (1.0, 32, 32, 1.00), (0.3, 128, 128, 1.03), (1.0, 128, 128, 1.08)]
-    + [(0.3, 144, 32, 1.14), (0.5, 144, 32, 1.26), (1.0, 144, 32, 1.98)],
+    [
+        (0.3, 32, 32, 1.00),
+        (0.5, 32, 32, 1.00),
+        (1.0, 32, 32, 1.00),
+        (0.3, 128, 128, 1.03),
+        (1.0, 128, 128, 1.08),
+        (0.3, 144, 32, 1.14),
+        (0.5, 144, 32, 1.26),
+        (1.0, 144, 32, 1.98),
+    ],  # fmt: skip
 )
 def test_imbalance_after_balancing(s: float, ranks: int, redundant: int, want: float) -> None:
     p = expert_probabilities(Routing("zipf", s), 256, 8)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from ..lang.diagnostics import Collector
 from ..spec import Phase, Spec
 from .mesh import Placement
+from .network import GroupShape, group_shape
+from .sharding import Axes
 
 
 @dataclass(slots=True)
@@ -17,11 +19,18 @@ class Unit:
     phase: Phase
     out: Collector = field(default_factory=Collector)
     placement: Placement | None = None
+    _groups: dict[Axes, GroupShape] = field(default_factory=dict, repr=False)
 
     @property
     def placed(self) -> Placement:
         assert self.placement is not None, "the mesh pass has not run"
         return self.placement
+
+    def group(self, axes: Axes) -> GroupShape:
+        """Ranks, nodes and ranks a node of the groups over some axes."""
+        if axes not in self._groups:
+            self._groups[axes] = group_shape(self.placed.groups(axes), self.placed.per_node)
+        return self._groups[axes]
 
     def stop(
         self,
