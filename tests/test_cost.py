@@ -62,7 +62,7 @@ def test_an_all_reduce_is_never_dearer_than_scatter_and_gather() -> None:
         (8, 2, 3, 4.6),
         (8, 2, 8, 7.2),
         (8, 2, 64, 8.0),
-    ],  # fmt: skip
+    ],
 )
 def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) -> None:
     p = expert_probabilities(Routing(), experts, top_k)
@@ -82,7 +82,7 @@ def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) ->
         (0.3, 144, 32, 1.14),
         (0.5, 144, 32, 1.26),
         (1.0, 144, 32, 1.98),
-    ],  # fmt: skip
+    ],
 )
 def test_imbalance_after_balancing(s: float, ranks: int, redundant: int, want: float) -> None:
     p = expert_probabilities(Routing("zipf", s), 256, 8)

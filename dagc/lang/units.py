@@ -99,6 +99,8 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
     FLOP_RATE: ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
     TOKEN_RATE: ((1e3, "tok/ms"), (1.0, "tok/s")),
     TOKENS: ((1.0, "tok"),),
+    (0, 0, 1, -1): ((1e12, "TFLOP/tok"), (1e9, "GFLOP/tok"), (1e6, "MFLOP/tok"), (1.0, "FLOP/tok")),
+    (0, 1, 0, -1): ((1e9, "GB/tok"), (1e6, "MB/tok"), (1e3, "kB/tok"), (1.0, "B/tok")),
 }
 
 
