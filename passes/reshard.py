@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, Weight
+from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
 from dagc.ir.network import collective_time
@@ -31,7 +31,22 @@ def run(graph: Graph, unit: Unit) -> Graph:
                 f"no chain of collectives connects two layouts in layer `{segment.name}`",
                 because=(str(error),),
             )
-    return replace(graph, segments=tuple(segments), level="sharded", _index={})
+    done = replace(graph, segments=tuple(segments), level="sharded", _index={})
+    return replace(done, sends=stage_edges(done), _index={})
+
+
+def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
+    """A change of stage sends each rank's shard of the residual stream to its equal on the next stage."""
+    edges = []
+    for stage in graph.stages[1:]:
+        segment = graph.segment(stage.layers[0][0])
+        assert segment.entry is not None
+        edges.append(
+            StageEdge(
+                stage.index - 1, stage.index, segment.input, segment.input_dims, segment.input_dtype, segment.entry
+            )
+        )
+    return tuple(edges)
 
 
 def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:

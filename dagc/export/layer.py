@@ -56,7 +56,7 @@ def _segment(result: PhaseResult, segment: Segment, *, by_block: bool) -> list[s
     lines = [
         node(
             entry,
-            label=f"x\n{_dims(segment, segment.input, result.graph.the_mesh)}",
+            label=f"{segment.name}: {segment.input}\n{_dims(segment, segment.input, result.graph.the_mesh)}",
             shape="plaintext",
             fontcolor=SOFT,
         )

@@ -144,6 +144,18 @@ class Stage:
     gpus: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StageEdge:
+    """Send and receive of the local shard of a value between equal ranks of two stages, set by reshard."""
+
+    source: int
+    target: int
+    value: str
+    dims: tuple[str, ...]
+    dtype: str
+    sharding: Sharding
+
+
 @dataclass(frozen=True)
 class Graph:
     """One phase. `level` is model, annotated, sharded or placed. `lanes` is 2 under two-batch overlap.
@@ -159,6 +171,7 @@ class Graph:
     lanes: int = 1
     mesh: Mesh | None = None
     stages: tuple[Stage, ...] = ()
+    sends: tuple[StageEdge, ...] = ()
     _index: dict[str, Segment] = field(default_factory=dict, compare=False, repr=False)
 
     def segment(self, name: str) -> Segment:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from .graph import Attr, Graph, Loops, Op, Segment, Stage, Weight
+from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from .mesh import Mesh
 from .sharding import Axes, Sharding
 
@@ -19,6 +20,9 @@ def print_graph(graph: Graph) -> str:
         layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
         gpus = f" gpus {_ranges(stage.gpus)}" if stage.gpus else ""
         lines.append(f"stage {stage.index} {{ {layers} }}{gpus}")
+    for edge in graph.sends:
+        layout = _layout(edge.dims, edge.sharding)
+        lines.append(f"send {edge.source} -> {edge.target} %{edge.value} : {layout} {edge.dtype}")
     for segment in graph.segments:
         lines += ["", *_segment_lines(segment)]
     return "\n".join(lines) + "\n"
@@ -108,6 +112,7 @@ def parse_graph(text: str) -> Graph:
     graph: Graph | None = None
     mesh: Mesh | None = None
     stages: list[Stage] = []
+    sends: list[StageEdge] = []
     segments: list[Segment] = []
     for number, line in lines:
         try:
@@ -121,6 +126,8 @@ def parse_graph(text: str) -> Graph:
                 mesh = _parse_mesh(line)
             elif word == "stage":
                 stages.append(_parse_stage(line))
+            elif word == "send":
+                sends.append(_parse_send(line))
             elif word == "segment":
                 segments.append(_parse_segment(line, lines))
             else:
@@ -129,16 +136,7 @@ def parse_graph(text: str) -> Graph:
             raise TextError(f"line {number}: {error}") from None
     if graph is None:
         raise TextError("line 1: no `graph` line")
-    return Graph(
-        graph.phase,
-        graph.kind,
-        graph.level,
-        tuple(segments),
-        graph.microbatches,
-        graph.lanes,
-        mesh,
-        tuple(stages),
-    )
+    return replace(graph, segments=tuple(segments), mesh=mesh, stages=tuple(stages), sends=tuple(sends), _index={})
 
 
 def _match(pattern: str, text: str) -> re.Match[str]:
@@ -177,6 +175,12 @@ def _parse_stage(line: str) -> Stage:
         low, _, high = part.partition("..")
         gpus.extend(range(int(low), int(high or low) + 1))
     return Stage(int(m[1]), layers, tuple(gpus))
+
+
+def _parse_send(line: str) -> StageEdge:
+    m = _match(r"send (\d+) -> (\d+) %(\S+) : (\[.*?\]) (\S+)", line)
+    dims, layout = _read_layout(m[4])
+    return StageEdge(int(m[1]), int(m[2]), m[3], dims, m[5], layout)
 
 
 def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:

@@ -197,10 +197,23 @@ def _stages(graph: Graph) -> None:
     for segment in graph.segments:
         if held.get(segment.name, 0) != segment.repeat:
             raise VerifyError(f"{segment.name}: {held.get(segment.name, 0)} of {segment.repeat} layers are in a stage")
+    if graph.level in ("sharded", "placed"):
+        _sends(graph)
     if graph.level == "placed":
         gpus = [g for s in graph.stages for g in s.gpus]
         if len(set(gpus)) != len(gpus):
             raise VerifyError("a GPU holds two ranks")
+
+
+def _sends(graph: Graph) -> None:
+    """Every stage but the first receives what the one before it leaves, in the same layout."""
+    if [(e.source, e.target) for e in graph.sends] != [(s.index - 1, s.index) for s in graph.stages[1:]]:
+        raise VerifyError("a stage edge has no send")
+    for edge in graph.sends:
+        last = graph.segment(graph.stages[edge.source].layers[-1][0])
+        first = graph.segment(graph.stages[edge.target].layers[0][0])
+        if not last.sharding_of(last.output) == first.entry == edge.sharding:
+            raise VerifyError(f"stage {edge.source} leaves another layout than stage {edge.target} takes")
 
 
 def verify_placement(placement: Placement) -> None:

@@ -95,7 +95,7 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
     TIME: ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
     BYTES: ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
     BYTE_RATE: ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
-    FLOPS: ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP")),
+    FLOPS: ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"), (1.0, "FLOP")),
     FLOP_RATE: ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
     TOKEN_RATE: ((1e3, "tok/ms"), (1.0, "tok/s")),
     TOKENS: ((1.0, "tok"),),
@@ -104,11 +104,16 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
 }
 
 
+def _figure(value: float, digits: int) -> str:
+    """Significant digits; large numbers whole, with thousands set apart."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
 def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
     """A quantity for people: `5.369 GB`, `83.2 tok/ms`, `0.0098 s` as `9.8 ms`."""
     for factor, unit in _DISPLAY.get(dim, ()):
         if abs(value) >= factor or factor == _DISPLAY[dim][-1][0]:
-            return f"{value / factor:.{digits}g} {unit}"
+            return f"{_figure(value / factor, digits)} {unit}"
     if dim != SCALAR:
         return f"{value:.{digits}g} {dim_name(dim)}"
     if value == int(value) and abs(value) < 1e7:
