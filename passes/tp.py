@@ -14,6 +14,10 @@ TENSOR_DIMS = ("heads", "kv_heads", "group", "ffn", "shared_ffn", "vocab")
 """Dimensions that tensor parallelism splits, in the order in which they take the axis."""
 
 
+NEEDS_WHOLE_WIDTH = ("rms_norm", "layer_norm", "rope", "attend", "route")
+"""Ops that are not linear in their inputs' last dimension: splitting it would need more than a sum."""
+
+
 def is_tensor_dim(dim: str) -> bool:
     """`ffn.moe` (a name that two blocks gave two sizes) counts as `ffn`."""
     return dim.split(".")[0] in TENSOR_DIMS
@@ -37,8 +41,9 @@ def split(segment: Segment, op: Op, mesh: Mesh, axes: Axes, extra: tuple[str, ..
     left = axes
     dims = [d for d in loop_dims(segment, op) if d in extra]
     dims += sorted((d for d in loop_dims(segment, op) if is_tensor_dim(d) and d not in dims), key=_priority)
-    if op.kind in ("rms_norm", "layer_norm"):
-        dims = [d for d in dims if d != op.dims[-1]]  # a norm needs its whole last dimension
+    if op.kind in NEEDS_WHOLE_WIDTH:
+        whole = {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
+        dims = [d for d in dims if d not in whole]
     for dim in dims:
         taken = next(k for k in range(len(left), -1, -1) if segment.size(dim, op.scope) % mesh.size(left[:k]) == 0)
         if taken:

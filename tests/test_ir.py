@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import dagc
 from dagc.driver import load, lower
 from dagc.ir.graph import Graph
+from dagc.ir.sharding import Sharding
 from dagc.ir.text import TextError, parse_graph, print_graph
 from dagc.ir.unit import Unit
 from dagc.ir.verify import VerifyError, verify
@@ -93,6 +94,11 @@ def mutants() -> list[tuple[str, Graph]]:
     swapped = list(segment.ops)
     swapped[0], swapped[1] = swapped[1], swapped[0]
     with_ops("use before definition", swapped)
+    elsewhere = replace(graph.segment("sparse"), entry=Sharding(((), (), ())))
+    moved = tuple(elsewhere if s.name == "sparse" else s for s in graph.segments)
+    out.append(("another entry layout", replace(graph, segments=moved, _index={})))
+    two = placed("gpus = 0..15, pp = 2, ep = 4, tp = 2")
+    out.append(("a lost send", replace(two, sends=(), _index={})))
     out.append(("a lost layer", replace(graph, stages=(replace(graph.stages[0], layers=graph.stages[0].layers[:-1]),))))
     return out
 
@@ -101,6 +107,18 @@ def mutants() -> list[tuple[str, Graph]]:
 def test_the_verifier_catches(name: str, graph: Graph) -> None:
     with pytest.raises(VerifyError):
         verify(graph)
+
+
+def test_a_width_that_attention_needs_whole_is_gathered_not_summed() -> None:
+    """`shard { head_dim = tp }`: scores are not linear in a split width, so queries and keys are gathered first."""
+    text = spec_text(phase="gpus = 0..1, tp = 2\nshard { head_dim = tp }")
+    segment = dagc.compile_text(text).phases["prefill"].graph.segment("sparse")
+    attend = next(op for op in segment.ops if op.kind == "attend")
+    for name in attend.inputs:
+        layout = segment.sharding_of(name)
+        assert layout is not None and layout.dims[-1] == ()
+    weight = segment.weight["@gqa.Wq"].sharding
+    assert weight is not None and weight.dims[-1] == ("tp",)
 
 
 DIVISORS = st.sampled_from([1, 2, 4])
