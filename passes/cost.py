@@ -133,7 +133,8 @@ def _collective(
     floor = collective_time(op.kind, payload, group, machine.node, machine.cluster, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
     wire = wire_bytes(op.kind, payload, group.ranks) * steps
-    bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
+    moving = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster, floor=True)
+    bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
     return OpCost(
         one * float(found.time_s) * steps,
         one * float(floor.time_s) * steps,
@@ -147,8 +148,9 @@ def _collective(
     )
 
 
-def _link_bound(time_s: float, floor_s: float, nodes: int) -> str:
-    if floor_s < time_s / 2:
+def _link_bound(time_s: float, moving_s: float, nodes: int) -> str:
+    """Latency, when moving the bytes takes less than half of the time; else the link that carries them."""
+    if moving_s < time_s / 2:
         return "latency"
     return "cluster" if nodes > 1 else "node"
 

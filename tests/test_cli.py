@@ -228,6 +228,13 @@ def test_the_layer_view_shows_every_collective_and_the_path() -> None:
     assert text.count('penwidth="2.6"') == len(critical)
 
 
+def test_a_large_drawing_is_folded_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagc.export.layer.MAX_NODES", 20)
+    text = VIEWS["layer"](compiled("plan_a"), "prefill")
+    assert text.count('shape="') == 4  # the input, two blocks, the legend
+    assert "ops folded to one box a block" in text
+
+
 @pytest.mark.parametrize("name", ['a"b', "a\\", "<script>alert(1)</script>", "line\nbreak", "模型", "a&b", "%n \\N"])
 def test_hostile_names_are_escaped(name: str) -> None:
     text = dot.digraph(name, name, [dot.node(name, label=name), dot.node("t", label=f"<<b>{dot.html(name)}</b>>")])

@@ -60,6 +60,39 @@ def test_the_verdicts_of_the_plans(name: str, want: dict[str, bool]) -> None:
     assert any(d.code == "W06" and "22.1x less" in d.message for d in plan.diagnostics)
 
 
+def test_a_block_of_the_spec_replaces_the_stock_one() -> None:
+    """The same attention, written out in the spec: every figure stays."""
+    from conftest import ROOT, spec_text
+
+    import dagc
+
+    stock = (ROOT / "grammar" / "library" / "blocks.moe").read_text()
+    block = stock[stock.index("block gqa(x)") : stock.index("# Multi-head latent")]
+    own = dagc.compile_text(
+        spec_text(extra=block.replace("block gqa", "block mine")).replace("kind = gqa", "kind = mine")
+    )
+    library = dagc.compile_text(spec_text())
+    assert own.phases["prefill"].time_s == library.phases["prefill"].time_s
+    assert own.params == library.params
+
+
+def test_bare_names_in_a_fold_take_the_phases_own_degrees() -> None:
+    from conftest import spec_text
+
+    import dagc
+
+    phase = "gpus = 0..15, dp = 4, tp = 4\nattention { dp, sp, tp }\nexperts { ep = 8, tp = 2 }"
+    mesh = dagc.compile_text(spec_text(phase=phase)).phases["prefill"].graph.the_mesh
+    assert {a: mesh.degrees[a] for a in ("dp", "tp", "ep", "etp", "edp")} == {
+        "dp": 4,
+        "tp": 4,
+        "ep": 8,
+        "etp": 2,
+        "edp": 1,
+    }
+    assert mesh.shape == (4, 2, 2)
+
+
 def test_plan_a_figures_by_hand() -> None:
     """128 x 10240 tokens x 512 x 2 (K, V) x 2 B x 16 layers over pp 4, ep 4 (batch), sp 2 and tp 2."""
     memory = compiled("plan_a").phases["prefill"].memory.worst
