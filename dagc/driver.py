@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .ir.graph import COLLECTIVES, Graph
 from .ir.ops import flops
-from .ir.result import CollectiveTotal, PhaseResult, Schedule, Sensitivity
+from .ir.result import CollectiveTotal, Costs, PhaseResult, Schedule, Sensitivity
 from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector
@@ -132,7 +132,7 @@ def compile_phase(unit: Unit) -> PhaseResult:
         floor=floor,
         schedule=plan,
         memory=need,
-        collectives=collective_totals(graph, unit, costs),
+        collectives=collective_totals(graph, costs),
         gpus=tuple(unit.placed.ids.ravel().tolist()),
         flops_per_token=total / per_pass,
         utilization=total / (plan.period_s * peak) if plan.period_s else 0.0,
@@ -157,11 +157,8 @@ def bound_shares(plan: Schedule) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
 
 
-def collective_totals(graph: Graph, unit: Unit, costs: object) -> tuple[CollectiveTotal, ...]:
+def collective_totals(graph: Graph, costs: Costs) -> tuple[CollectiveTotal, ...]:
     """Collectives by (kind, group, payload): calls along one pipeline path in one pass of all micro-batches."""
-    from .ir.result import Costs
-
-    assert isinstance(costs, Costs)
     mesh = graph.the_mesh
     passes = graph.microbatches * graph.lanes
     totals: dict[tuple[str, tuple[str, ...], float], CollectiveTotal] = {}

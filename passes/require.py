@@ -10,7 +10,7 @@ import numpy as np
 from dagc.ir.result import PhaseResult
 from dagc.lang import ast
 from dagc.lang.diagnostics import Collector, did_you_mean
-from dagc.lang.evaluate import compare
+from dagc.lang.evaluate import compare, names_in
 from dagc.lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, Quantity, show
 from dagc.spec import AttrValue, Requirement, Spec
 
@@ -38,7 +38,7 @@ def run(
     skipped = {p.name for p in spec.phases} - set(phases)
     verdicts = []
     for requirement in spec.requirements:
-        if skipped & _roots(requirement.test):
+        if skipped & {name.parts[0] for name in names_in(requirement.test)}:
             continue
         found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out), out)
         if found is None:
@@ -54,21 +54,6 @@ def run(
                 f"{show(left.value, dim)} against {show(right.value, dim)}",
             )
     return tuple(verdicts)
-
-
-def _roots(node: object) -> set[str]:
-    """First parts of every dotted name in an expression."""
-    if isinstance(node, ast.Name):
-        return {node.parts[0]}
-    if isinstance(node, ast.Comparison):
-        return _roots(node.left) | _roots(node.right) | _roots(node.tolerance)
-    if isinstance(node, ast.Binary):
-        return _roots(node.left) | _roots(node.right)
-    if isinstance(node, ast.Unary):
-        return _roots(node.operand)
-    if isinstance(node, ast.Call):
-        return _roots(node.func)
-    return set()
 
 
 def _lookup(

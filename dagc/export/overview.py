@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from ..ir.result import PhaseResult
-from ..lang.units import BYTES, TIME, TOKEN_RATE, show
+from ..lang.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ..plan import Plan
 from ..report import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node
@@ -64,7 +64,7 @@ def _card(result: PhaseResult, index: int) -> str:
     time = f'<font color="{CRITICAL}"><b>{html(time)}, the slowest</b></font>' if slowest else html(time)
     rows = [
         f'<tr><td align="left"><b>stage {index}</b>   {html(layers)}</td></tr>',
-        f'<tr><td align="left">GPU {html(ranges(sorted(stage.gpus)))}</td></tr>',
+        f'<tr><td align="left">GPU {html(show_runs(sorted(stage.gpus), most=6))}</td></tr>',
         f'<tr><td align="left">{time}</td></tr>',
         *[f'<tr><td align="left">{row}</td></tr>' for row in _collectives(result, index)],
         f'<tr><td align="left">{_bar(memory, result.memory.capacity_B)}</td></tr>',
@@ -112,18 +112,6 @@ def _bar(memory: object, capacity_B: float) -> str:
         done = max(done, wanted)
     cells += ['<td bgcolor="#ffffff" width="9" height="9"></td>'] * int(BAR_CELLS - done)
     return f'<table border="1" color="{SOFT}" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="false"><tr>{"".join(cells)}</tr></table>'
-
-
-def ranges(ids: list[int]) -> str:
-    """0..15, 32..47"""
-    runs: list[list[int]] = []
-    for i in ids:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    parts = [str(a) if a == b else f"{a}..{b}" for a, b in runs]
-    return ", ".join(parts[:6]) + (f" and {len(parts) - 6} more runs" if len(parts) > 6 else "")
 
 
 def _legend(kinds: list[str]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..lang.units import show_runs
 from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from .mesh import Mesh
 from .sharding import Axes, Sharding
@@ -18,7 +19,7 @@ def print_graph(graph: Graph) -> str:
         lines += _mesh_lines(graph.mesh)
     for stage in graph.stages:
         layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
-        gpus = f" gpus {_ranges(stage.gpus)}" if stage.gpus else ""
+        gpus = f" gpus {show_runs(stage.gpus, separator=',')}" if stage.gpus else ""
         lines.append(f"stage {stage.index} {{ {layers} }}{gpus}")
     for edge in graph.sends:
         layout = _layout(edge.dims, edge.sharding)
@@ -86,20 +87,6 @@ def _attr(value: Attr) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def _ranges(ids: tuple[int, ...]) -> str:
-    """0..3, 8, 6..7 (order kept: it is the order of ranks)."""
-    out: list[str] = []
-    start = previous = None
-    for i in (*ids, None):
-        if previous is not None and i is not None and i == previous + 1:
-            previous = i
-            continue
-        if previous is not None:
-            out.append(str(start) if start == previous else f"{start}..{previous}")
-        start = previous = i
-    return ",".join(out)
 
 
 class TextError(ValueError):

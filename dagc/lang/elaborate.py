@@ -12,7 +12,7 @@ from pathlib import Path
 from ..spec import AttrValue, Hardware, Link, Requirement, Routing, Spec, Workload
 from . import ast, library
 from .diagnostics import Collector, SpecError, did_you_mean
-from .evaluate import Value, evaluate
+from .evaluate import Value, evaluate, names_in
 from .model import read_model
 from .phase import read_phase
 from .reader import Body, Names, Reader
@@ -353,7 +353,7 @@ class Elaborator:
         roots = {"hardware", "model", "workload", *phases, *self.values, *self.failed}
         out = []
         for i, s in enumerate(self.requires):
-            for name in _names(s.test):
+            for name in names_in(s.test):
                 if name.parts[0] not in roots and not self.out.incomplete:
                     near = did_you_mean(name.parts[0], roots)
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
@@ -365,22 +365,3 @@ class Elaborator:
                     )
             out.append(Requirement(s.label or s.text or f"requirement {i + 1}", s.text, s.test, s.span))
         return tuple(out)
-
-
-def _names(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
-    """Every dotted name in an expression."""
-    found: list[ast.Name] = []
-    stack: list[ast.Expr | ast.Comparison | None] = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, ast.Name):
-            found.append(item)
-        elif isinstance(item, ast.Comparison):
-            stack += [item.tolerance, item.right, item.left]
-        elif isinstance(item, ast.Binary):
-            stack += [item.right, item.left]
-        elif isinstance(item, ast.Unary):
-            stack.append(item.operand)
-        elif isinstance(item, ast.Call):
-            stack.append(item.func)
-    return found

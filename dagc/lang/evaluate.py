@@ -166,3 +166,22 @@ def _holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) ->
     close = math.isclose(left, right, rel_tol=1e-12, abs_tol=0.0)
     return {"<=": left <= right or close, ">=": left >= right or close, "<": left < right and not close,
             ">": left > right and not close, "==": close}[op]  # fmt: skip
+
+
+def names_in(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
+    """Every dotted name in an expression."""
+    found: list[ast.Name] = []
+    stack: list[ast.Expr | ast.Comparison | None] = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, ast.Name):
+            found.append(item)
+        elif isinstance(item, ast.Comparison):
+            stack += [item.tolerance, item.right, item.left]
+        elif isinstance(item, ast.Binary):
+            stack += [item.right, item.left]
+        elif isinstance(item, ast.Unary):
+            stack.append(item.operand)
+        elif isinstance(item, ast.Call):
+            stack.append(item.func)
+    return found

@@ -8,7 +8,7 @@ from math import prod
 from ..spec import Fold, Hardware, Model, Phase, Strategy, Workload
 from . import ast
 from .diagnostics import Collector, did_you_mean
-from .evaluate import Value
+from .evaluate import Value, names_in
 from .reader import Body, Names, Reader
 from .schema import AXES, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from .source import Span
@@ -171,10 +171,8 @@ def _whole_list(value: Value | None, body: Body, out: Collector) -> tuple[int, .
 
 def _place_names(expr: ast.Expr, names: Names) -> None:
     """`place` may name axes and constants."""
-    from .elaborate import _names
-
     known = (*AXES, "replica", "edp", "etp", *names.constants)
-    for name in _names(expr):
+    for name in names_in(expr):
         if name.text not in known and name.text not in names.unknown:
             near = did_you_mean(name.text, known)
             names.out.add(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
-from .units import Quantity
+from .units import Quantity, show_runs
 
 
 def print_spec(spec: Spec) -> str:
@@ -93,20 +93,10 @@ def _phase(p: Phase) -> str:
         f"phase {p.name}",
         [
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
-            f"gpus = [{_ids(p.gpus)}]",
+            f"gpus = [{show_runs(p.gpus)}]",
             *_strategy(p.strategy),
         ],
     )
-
-
-def _ids(gpus: tuple[int, ...]) -> str:
-    runs: list[list[int]] = []
-    for g in gpus:
-        if runs and g == runs[-1][1] + 1:
-            runs[-1][1] = g
-        else:
-            runs.append([g, g])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

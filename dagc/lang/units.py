@@ -5,6 +5,7 @@ A dimension is a tuple of exponents over (second, byte, FLOP, token); everything
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 Dim = tuple[int, int, int, int]
@@ -122,3 +123,21 @@ def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.{digits}g}{suffix if suffix != 'B' else 'e9'}"
     return f"{value:.{digits}g}"
+
+
+def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Consecutive ids as (first, last), in the order given: 0 1 2 8 -> (0, 2), (8, 8)."""
+    found: list[tuple[int, int]] = []
+    for i in ids:
+        if found and i == found[-1][1] + 1:
+            found[-1] = (found[-1][0], i)
+        else:
+            found.append((i, i))
+    return found
+
+
+def show_runs(ids: Iterable[int], *, separator: str = ", ", most: int | None = None) -> str:
+    """`0..15, 32..47`; with `most`, the rest is counted."""
+    parts = [str(a) if a == b else f"{a}..{b}" for a, b in runs(ids)]
+    more = f"{separator}and {len(parts) - most} more runs" if most is not None and len(parts) > most else ""
+    return separator.join(parts[:most]) + more
