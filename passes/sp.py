@@ -27,7 +27,8 @@ def run(graph: Graph, unit: Unit) -> Graph:
         if op.kind == "cache":
             return op.annotate("context", seq)
         if op.scope == "experts" and op.kind != "dispatch":
-            return op.annotate("slot", _without((*seq, *tensor), inner))
+            # A decode step has one token a sequence, the same on every sequence rank.
+            return op.annotate("slot", _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
         if graph.kind == "prefill" and "seq" in dims:
             residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
             op = op.annotate("seq", (*seq, *tensor) if residual else seq)

@@ -1,0 +1,125 @@
+"""Lowered graphs compute what the model computes, rank by rank; broken ones do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conftest import spec_text
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dagc
+from dagc.ir.graph import Graph
+from dagc.lang.diagnostics import SpecError
+from dagc.proof.prove import prove, prove_graph
+
+GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
+MLA = "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 4, rope_dim = 4, v_dim = 4 }"
+PLANS = {
+    "one rank": "gpus = [0]",
+    "tp": "gpus = 0..1, tp = 2",
+    "tp beyond the KV heads": "gpus = 0..3, tp = 4",
+    "sequence parallel": "gpus = 0..1, tp = 2, sequence_parallel = true",
+    "ep": "gpus = 0..3, ep = 4",
+    "ep in a tp group": "gpus = 0..3\nattention { tp = 4 }\nexperts { ep = 4 }",
+    "ep over dp and tp": "gpus = 0..3, sequence_parallel = true\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
+    "experts tp over dp": "gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 2, tp = 2 }",
+    "experts copied": "gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 2 }",
+    "sp gather": "gpus = 0..3, sp = 2, tp = 2",
+    "sp ring": "gpus = 0..1, sp = 2, sp_method = ring",
+    "sp ulysses": "gpus = 0..1, sp = 2, sp_method = ulysses",
+    "all five": "gpus = 0..31, pp = 2, dp = 2, ep = 2, sp = 2, tp = 2, microbatches = 2",
+    "all five, sequence parallel": "gpus = 0..31, pp = 2, dp = 2, ep = 2, sp = 2, tp = 2, sequence_parallel = true",
+    "redundant": "gpus = 0..3, ep = 4, redundant = 4",
+    "two-batch": "gpus = 0..3, ep = 2, tp = 2, overlap = two_batch",
+}
+
+
+def small(phase: str, kind: str, attention: str = GQA, shared: int = 0) -> str:
+    model = (
+        f"layers = 2, dense_first = {shared}, hidden = 8, vocab = 32, dtype = fp32\n{attention}\nmlp {{ hidden = 8 }}\n"
+        f"experts {{ count = 4, top_k = 2, hidden = 4, shared = {shared} }}"
+    )
+    return spec_text(kind=kind, phase=phase, model=model, workload="sequences = 8, prompt = 8 tok, output = 8 tok")
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize("name", PLANS)
+def test_grouped_query_attention_and_experts(name: str, kind: str) -> None:
+    phase = PLANS[name]
+    if kind == "decode" and "sequence_parallel" in phase:
+        phase = phase.replace("true", "false")
+    proof = prove(dagc.compile_text(small(phase, kind)), kind)
+    assert proof.holds, proof
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize("name", ["one rank", "tp", "ep", "sp gather", "ep over dp and tp", "all five"])
+def test_latent_attention_dense_layers_and_shared_experts(name: str, kind: str) -> None:
+    proof = prove(dagc.compile_text(small(PLANS[name], kind, MLA, shared=1)), kind)
+    assert proof.holds, proof
+
+
+DEGREE = st.sampled_from([1, 2])
+
+
+@st.composite
+def strategies(draw: st.DrawFn) -> tuple[str, str]:
+    """(kind, spec) of a random small plan on at most 16 ranks; not all are legal."""
+    kind = draw(st.sampled_from(["prefill", "decode"]))
+    pp, dp, ep, sp, tp = draw(DEGREE), draw(DEGREE), draw(DEGREE), draw(DEGREE), draw(st.sampled_from([1, 2, 4]))
+    options = (
+        f"pp = {pp}, microbatches = {draw(DEGREE)}, redundant = {draw(st.sampled_from([0, 4]))}, "
+        f"sp_method = {draw(st.sampled_from(['allgather', 'ring', 'ulysses']))}, "
+        f"overlap = {draw(st.sampled_from(['none', 'two_batch']))}"
+    )
+    if kind == "prefill" and draw(st.booleans()):
+        options += ", sequence_parallel = true"
+    if draw(st.booleans()):
+        ep, etp = draw(st.sampled_from([1, 2, 4])), draw(DEGREE)
+        phase = f"gpus = 0..{pp * dp * sp * tp - 1}, {options}\nattention {{ dp = {dp}, sp = {sp}, tp = {tp} }}\nexperts {{ ep = {ep}, tp = {etp} }}"
+    else:
+        phase = f"gpus = 0..{pp * dp * ep * sp * tp - 1}, dp = {dp}, ep = {ep}, sp = {sp}, tp = {tp}, {options}"
+    return kind, small(phase, kind, draw(st.sampled_from([GQA, MLA])), draw(st.sampled_from([0, 1])))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(strategies())
+def test_random_strategies_compute_the_same(plan: tuple[str, str]) -> None:
+    kind, text = plan
+    try:
+        compiled = dagc.compile_text(text)
+    except SpecError:
+        return
+    proof = prove(compiled, kind)
+    assert proof.holds, proof
+
+
+def broken(graph: Graph) -> list[tuple[str, Graph]]:
+    """The sparse layer with one collective left out, or one sum taken over the wrong axis."""
+    index = next(i for i, s in enumerate(graph.segments) if s.name == "sparse")
+    segment = graph.segments[index]
+    out = []
+    for i, op in enumerate(segment.ops):
+        if op.kind != "all_reduce":
+            continue
+        ops = list(segment.ops)
+        # The same name and layout, but nothing is exchanged.
+        ops[i] = replace(op, kind="scale", axes=(), attrs=(("factor", 1.0),))
+        segments = list(graph.segments)
+        segments[index] = replace(segment, ops=tuple(ops))
+        out.append((f"without {op.name}", replace(graph, segments=tuple(segments), _index={})))
+        other = next(a for a, _ in graph.the_mesh.atoms if a not in op.axes)
+        ops[i] = replace(op, axes=(other,))
+        segments[index] = replace(segment, ops=tuple(ops))
+        out.append((f"{op.name} over {other}", replace(graph, segments=tuple(segments), _index={})))
+    return out
+
+
+def test_a_forgotten_or_misplaced_reduction_cannot_pass() -> None:
+    plan = dagc.compile_text(small("gpus = 0..7, ep = 2, sp = 2, tp = 2", "prefill"))
+    mutants = broken(plan.phases["prefill"].graph)
+    assert len(mutants) >= 4
+    for name, graph in mutants:
+        assert not prove_graph(graph, plan.units["prefill"]).holds, name
