@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import EXAMPLES, ROOT, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.ir.graph import Graph
+from dagc.cli import main
+from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.lang.diagnostics import SpecError
+from dagc.proof.execute import Inputs, Machine
+from dagc.proof.kernels import Ragged, Softmax
 from dagc.proof.prove import prove, prove_graph
+from dagc.spec import Routing
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
 MLA = "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 4, rope_dim = 4, v_dim = 4 }"
@@ -123,3 +129,69 @@ def test_a_forgotten_or_misplaced_reduction_cannot_pass() -> None:
     assert len(mutants) >= 4
     for name, graph in mutants:
         assert not prove_graph(graph, plan.units["prefill"]).holds, name
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem != "deepseek_v3_h800"], ids=lambda p: p.stem)
+def test_verify_proves_the_examples(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(path)]) == 0
+    assert capsys.readouterr().out.count("equal on") == 2
+
+
+def test_verify_proves_a_wide_expert_decode(capsys: pytest.CaptureFixture[str]) -> None:
+    """EP32 prefill of DeepSeek-V3: latent attention, dense and sparse layers, shared and redundant experts."""
+    spec = ROOT / "examples" / "deepseek_v3_h800.moe"
+    assert main(["verify", str(spec), "--phase", "prefill"]) == 0
+    assert "equal on 32 ranks" in capsys.readouterr().out
+
+
+def test_the_first_difference_is_named() -> None:
+    plan = dagc.compile_text(small("gpus = 0..7, ep = 2, sp = 2, tp = 2", "prefill"))
+    for name, graph in broken(plan.phases["prefill"].graph):
+        if name.startswith("without gqa"):
+            proof = prove_graph(graph, plan.units["prefill"])
+            assert proof.first.startswith("sparse[0]/gqa."), (name, proof)
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    "name", ["tp", "sequence parallel", "sp gather", "sp ring", "sp ulysses", "all five", "experts tp over dp"]
+)
+def test_bytes_moved_are_the_compilers(name: str, kind: str) -> None:
+    """The buffers that the run hands to each collective have the payload that the compiler says; routed rows, whose
+    number depends on the tokens, add up to it over the ranks."""
+    phase = PLANS[name].replace(
+        "sequence_parallel = true", f"sequence_parallel = {'true' if kind == 'prefill' else 'false'}"
+    )
+    plan = dagc.compile_text(small(phase, kind))
+    result, unit = plan.phases[kind], plan.units[kind]
+    machine = Machine(
+        result.graph,
+        Inputs(np.ones((8, 8 if kind == "prefill" else 1), dtype=int), Routing(), 0),
+        result.graph.the_mesh,
+    )
+    sizes: dict[tuple[str, str], float] = {}
+    checked = 0
+
+    def held(value: object) -> float | None:
+        if isinstance(value, Softmax):
+            value = value.output
+        if isinstance(value, np.ndarray):
+            return float(value.size)
+        return float(sum(d.size for _, d in value.rows.values())) if isinstance(value, Ragged) else None
+
+    def watch(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
+        nonlocal checked
+        counts = [held(v) for v in values]
+        if op.is_collective and not op.attr("of"):
+            source = op.name if op.kind == "permute" and not op.attr("steps") else op.inputs[0]
+            if source == op.name or (segment.name, source) in sizes:
+                mean = sizes.get((segment.name, source), sum(c or 0.0 for c in counts) / len(counts))
+                payload = result.costs.ops[segment.name, op.name].payload_B
+                assert mean * DTYPE_BYTES[segment.dtype_of(op.name)] == pytest.approx(payload)
+                checked += 1
+        if None not in counts:
+            sizes[segment.name, op.name] = sum(c or 0.0 for c in counts) / len(counts)
+
+    machine.watch = watch
+    machine.run()
+    assert checked > 0 and unit.phase.name == kind

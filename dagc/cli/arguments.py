@@ -86,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
     )
 
+    verify = commands.add_parser("verify", help="prove the lowering: run the plan's small twin on NumPy, rank by rank")
+    _spec(verify)
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

@@ -6,7 +6,7 @@ The model graph is the same thing on one rank with nothing split, so both runs s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -48,7 +48,7 @@ class Machine:
     mesh: Mesh
     ranks: list[dict[str, int]] = field(default_factory=list)
     offset: int = 0
-    caches: dict[tuple[str, int, str], list[k.Floats]] = field(default_factory=dict)
+    watch: Callable[[Segment, int, Op, list[object]], None] | None = None
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -115,6 +115,8 @@ class Machine:
                     self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
                     for i, rank in enumerate(self.ranks)
                 ]
+            if self.watch is not None:
+                self.watch(segment, layer, op, env[op.name])
         return env[segment.output]
 
     def operand(self, segment: Segment, layer: int, name: str, env: Mapping[str, list[object]], index: int) -> object:
