@@ -195,3 +195,19 @@ def test_bytes_moved_are_the_compilers(name: str, kind: str) -> None:
     machine.watch = watch
     machine.run()
     assert checked > 0 and unit.phase.name == kind
+
+
+def test_absorbed_latent_attention_is_the_plain_form() -> None:
+    """The stock decode body against the stock plain body used in decode: the same weights, cache and tokens."""
+    stock = (ROOT / "grammar" / "library" / "blocks.moe").read_text()
+    plain = stock[stock.index("block mla(x) {") : stock.index("# The same with the up-projections")]
+    text = small("gpus = [0]", "decode", MLA)
+    runs = []
+    for extra in ("", plain.replace("block mla(x)", "block mla(x) in decode")):
+        graph = dagc.compile_text(text + extra).phases["decode"].graph
+        inputs = Inputs(np.arange(8).reshape(8, 1), Routing(), 0)
+        (best,) = Machine(graph, inputs, graph.the_mesh).run()
+        runs.append((graph, best))
+    assert "Wuk" in str(runs[1][0]) and runs[0][0] != runs[1][0]
+    assert np.allclose(runs[0][1].value, runs[1][1].value, rtol=1e-12)
+    assert (runs[0][1].index == runs[1][1].index).all()

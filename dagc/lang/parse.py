@@ -7,17 +7,19 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from . import ast
 from .build import IGNORED, Builder
-from .diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from .diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
 from .source import Source, Span
 
 MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
 MAX_ERRORS = 20
+MAX_NUMBER = 80
 WORDS = (
     "moe",
     "import",
@@ -59,8 +61,9 @@ def parse(source: Source, out: Collector) -> ast.File:
     """The tree of a file. Syntax errors go to `out`; what could be read is returned all the same."""
     if not _readable(source, out):
         return ast.File(Span(source, 0, 0), ())
-    file = _parse_with_recovery(source, out)
-    _check_version(file, source, out)
+    recovery = _Recovery(source, out)
+    file = recovery.run()
+    _check_version(file, source, out, recovery.blanked)
     return file
 
 
@@ -86,34 +89,43 @@ def _readable(source: Source, out: Collector) -> bool:
         size = f"over {MAX_CHARACTERS // 1000} thousand characters"
         out.add("E01", f"the file is too large: {size}", Span(source, 0, 0), help=("split it with `import`",))
         return False
-    deepest = _too_deep(text)
-    if deepest is not None:
-        out.add("E01", f"brackets nest deeper than {MAX_NESTING}", Span(source, deepest, deepest + 1))
-        return False
+    return _shallow(source, out)
+
+
+_SKIPPED = re.compile(
+    r'"[^"\n]*"?|#[^\n]*|[(\[{]|[)\]}]|-(?:[-\s]|#[^\n]*)*|[A-Za-z_][A-Za-z0-9_]*|[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?'
+)
+_COMMENT = re.compile(r"#[^\n]*")
+
+
+def _shallow(source: Source, out: Collector) -> bool:
+    """No bracket or row of minus signs nests beyond the limit, and no number is absurdly long."""
+    open_: list[int] = []  # per bracket: how much deeper it goes, signs before it included
+    signs = 0
+    for match in _SKIPPED.finditer(source.text):
+        token = match.group()
+        span = Span(source, match.start(), match.start() + 1)
+        if token[0].isdigit() and len(token) > MAX_NUMBER:
+            out.add("E01", f"a number of {len(token)} characters is too long", span)
+            return False
+        if token[0] in "([{":
+            open_.append(1 + signs)
+        elif token[0] in ")]}" and open_:
+            open_.pop()
+        signs = _COMMENT.sub("", token).count("-") - 1 if token[0] == "-" else 0
+        if len(open_) > MAX_NESTING or sum(open_) + signs > MAX_NESTING:
+            what = "brackets nest" if not signs else "signs nest"
+            out.add("E01", f"{what} deeper than {MAX_NESTING}", span)
+            return False
     return True
 
 
-_SKIPPED = re.compile(r'"[^"\n]*"?|#[^\n]*|[(\[{]|[)\]}]')
-
-
-def _too_deep(text: str) -> int | None:
-    """Offset of the first bracket beyond the limit, strings and comments apart."""
-    depth = 0
-    for match in _SKIPPED.finditer(text):
-        token = match.group()
-        if token in "([{":
-            depth += 1
-            if depth > MAX_NESTING:
-                return match.start()
-        elif token in ")]}":
-            depth -= 1
-    return None
-
-
-def _check_version(file: ast.File, source: Source, out: Collector) -> None:
-    if out.failed:
-        return  # the version line itself may be what did not parse
+def _check_version(file: ast.File, source: Source, out: Collector, blanked: set[int]) -> None:
+    """The first statement is `moe 1`, unless it may be among the lines that did not parse."""
     versions = [s for s in file.statements if isinstance(s, ast.Version)]
+    first = file.statements[0].span.start if file.statements else len(source.text)
+    if any(line <= source.position(first)[0] for line in blanked):
+        return
     if not file.statements:
         out.add("E01", "the file is empty", Span(source, 0, 0), help=("a spec begins with `moe 1`",))
     elif not isinstance(file.statements[0], ast.Version):
@@ -131,7 +143,7 @@ def _check_version(file: ast.File, source: Source, out: Collector) -> None:
         if version.number != 1:
             out.add(
                 "E01",
-                f"language version {version.number} is not known",
+                f"language version {version.span.text.removeprefix('moe').strip()} is not known",
                 version.span,
                 help=("this dagc reads `moe 1`",),
             )
@@ -140,37 +152,187 @@ def _check_version(file: ast.File, source: Source, out: Collector) -> None:
 # -- parsing ---------------------------------------------------------------------------------------
 
 
-def _parse_with_recovery(source: Source, out: Collector) -> ast.File:
-    """Parse; at an error blank out its line and parse again. Offsets never change, so spans stay right."""
-    from lark.exceptions import UnexpectedInput, VisitError
-
-    from . import tables
-
-    parser = tables.load()
-    text = source.text if source.text.endswith("\n") else source.text + "\n"
-    blanked: set[int] = set()
-    first_error = len(out.items)
-    with _collector_paused():
-        while True:
-            try:
-                tree = parser.parse(text)
-                return Builder(source, out).file(tree)
-            except VisitError as error:  # pragma: no cover - the builder raises nothing of its own
-                raise error.orig_exc from None
-            except UnexpectedInput as error:
-                at = _offset(error, text)
-                line = source.position(min(at, len(source.text)))[0]
-                if line in blanked or len(out.items) - first_error >= MAX_ERRORS:
-                    return ast.File(Span(source, 0, 0), ())
-                if not any(abs(line - other) <= 1 and _is_closing(source, line) for other in blanked):
-                    _report(error, at, source, out)
-                blanked.add(line)
-                text = _blank(text, source, line)
+_PAIR = {"(": ")", "[": "]", "{": "}"}
+_BRACKETS = re.compile(r'"[^"\n]*"?|#[^\n]*|[(\[{]|[)\]}]')
+_STAND_IN = "_"
+"""Kind of the section whose opening line did not parse: two characters hold it and its brace."""
 
 
-def _is_closing(source: Source, line: int) -> bool:
-    """A lone closing bracket after a blanked line is that line's other half, not an error of its own."""
-    return source.line(line).strip() in ("}", ")", "]")
+def _open_brackets(text: str, end: int, start: int = 0) -> list[int]:
+    """Offsets of the brackets open at `end`; one closed by the wrong kind counts as open."""
+    open_: list[int] = []
+    for match in _BRACKETS.finditer(text, start, end):
+        token = match.group()
+        if token in _PAIR:
+            open_.append(match.start())
+        elif token in ")]}" and open_ and _PAIR[text[open_[-1]]] == token:
+            open_.pop()
+    return open_
+
+
+def _match(text: str, at: int) -> int | None:
+    """Offset of the bracket that closes the one at `at`; None when another kind or the end comes first."""
+    open_: list[str] = []
+    for match in _BRACKETS.finditer(text, at):
+        token = match.group()
+        if token in _PAIR:
+            open_.append(_PAIR[token])
+        elif token in ")]}":
+            if open_.pop() != token:
+                return None
+            if not open_:
+                return match.start()
+    return None
+
+
+@dataclass(slots=True)
+class _Recovery:
+    """Parse; at an error blank out its lines and parse again. Offsets never change, so spans stay right."""
+
+    source: Source
+    out: Collector
+    text: str = field(init=False)
+    blanked: set[int] = field(default_factory=set)
+    quiet: set[int] = field(default_factory=set)  # lines whose error is the other half of a reported one
+    surplus: int = 0  # closing braces that blanked lines left without a partner
+
+    def __post_init__(self) -> None:
+        self.text = self.source.text if self.source.text.endswith("\n") else self.source.text + "\n"
+
+    def run(self) -> ast.File:
+        from lark.exceptions import UnexpectedInput
+
+        from . import tables
+
+        parser = tables.load()
+        first = len(self.out.items)
+        with _collector_paused():
+            for _ in range(8 * MAX_ERRORS):
+                try:
+                    tree = parser.parse(self.text)
+                except UnexpectedInput as error:
+                    if len(self.out.items) - first >= MAX_ERRORS:
+                        break
+                    self._mend(error)
+                else:
+                    return self._without_stand_ins(Builder(self.source, self.out).file(tree))
+        return ast.File(Span(self.source, 0, 0), ())
+
+    def _without_stand_ins(self, file: ast.File) -> ast.File:
+        return replace(file, statements=_kept(file.statements)) if self.blanked else file
+
+    def _mend(self, error: Any) -> None:
+        """Report one error, and make the text parse beyond it."""
+        at = _offset(error, self.text)
+        token = getattr(error, "token", None)
+        ended = token is not None and token.type == "$END"
+        open_ = _open_brackets(self.text, len(self.text) if ended else at)
+        if ended and open_:
+            self._unclosed_at_end(open_)
+        elif token is not None and token.value in (")", "]", "}") and not open_:
+            self._closes_nothing(at)
+        elif open_ and self.text[open_[-1]] != "{" and self._inside_bracket(error, at, open_[-1]):
+            pass
+        else:
+            self._blame_line(error, at)
+
+    def _line(self, offset: int) -> int:
+        return self.source.position(min(offset, len(self.source.text)))[0]
+
+    def _unclosed_at_end(self, open_: list[int]) -> None:
+        at = open_[-1]
+        self._never_closed(at)
+        self.blanked.add(self._line(at))
+        if self.text[at] == "{":
+            self.text += "}" * sum(self.text[i] == "{" for i in open_) + "\n"
+        else:
+            self._blank(self._line(at), self.source.line_count)
+
+    def _never_closed(self, at: int) -> None:
+        self.out.add("E01", f"`{self.text[at]}` is never closed", Span(self.source, at, at + 1))
+
+    def _closes_nothing(self, at: int) -> None:
+        if self.surplus:
+            self.surplus -= 1
+        else:
+            message = f"`{self.text[at]}` closes nothing"
+            self.out.add("E01", message, Span(self.source, at, at + 1), "no bracket is open here")
+        self.blanked.add(self._line(at))
+        self.text = f"{self.text[:at]} {self.text[at + 1 :]}"
+
+    def _inside_bracket(self, error: Any, at: int, bracket: int) -> bool:
+        """An error between ( ) or [ ]: blame the bracket if nothing closes it. False: an error like any other."""
+        first, here = self._line(bracket), self._line(at)
+        closer = _match(self.text, bracket)
+        if closer is not None:
+            _report(error, at, self.source, self.out)
+            self._blank(first, self._line(closer))
+            return True
+        token = getattr(error, "token", None)
+        if first == here and token is not None and token.value in (")", "]"):
+            text = self.text[bracket]
+            also = (Label(Span(self.source, bracket, bracket + 1), "opened here"),)
+            span = Span(self.source, at, at + 1)
+            self.out.add("E01", f"unexpected `{token.value}`", span, f"expected `{_PAIR[text]}`", also=also)
+            self._blank(first, first)
+            return True
+        if first == here and (token is None or token.value not in ("}", "\n")):
+            return False
+        self._never_closed(bracket)
+        self._blank(first, max(first, here - 1))
+        return True
+
+    def _blame_line(self, error: Any, at: int) -> None:
+        line = self._line(at)
+        if line in self.blanked:  # what was left of it does not fit either
+            self._write(line, "")
+            return
+        if line not in self.quiet:
+            _report(error, at, self.source, self.out)
+        self.quiet |= self._brace_below(error, at)
+        last = line
+        head = re.match(r"\s*([A-Za-z_]+)", self.source.line(line))
+        start = self.text.rfind("\n", 0, at) + 1
+        if head and did_you_mean(head[1], ("block", "layer")):
+            # Nothing inside a block reads as a plain section would.
+            opened = _open_brackets(self.text, self.text.index("\n", start), start)
+            closer = _match(self.text, opened[-1]) if opened else None
+            last = line if closer is None else self._line(closer)
+        self._blank(line, last)
+
+    def _brace_below(self, error: Any, at: int) -> set[int]:
+        """The line of a `{` that should have stood at the end of this one."""
+        token = getattr(error, "token", None)
+        if token is None or token.value != "\n" or "LBRACE" not in error.expected:
+            return set()
+        rest = self.text[at:]
+        return {self._line(len(self.text) - len(rest.lstrip()))} if rest.lstrip().startswith("{") else set()
+
+    def _blank(self, first: int, last: int) -> None:
+        """Replace lines by blanks of the same length, keeping the balance of their braces."""
+        lines = range(first, last + 1)
+        bare = re.sub(r'"[^"\n]*"?|#[^\n]*', "", "\n".join(self.source.line(n) for n in lines))
+        balance = bare.count("{") - bare.count("}")
+        for n in lines:
+            self._write(n, "")
+        if balance > 0:
+            self._write(first, _STAND_IN + "{")
+            self.surplus += balance - 1  # one, whatever was typed: `{{` is the likelier slip
+        elif balance < 0:
+            self._write(last, "}" * -balance)
+
+    def _write(self, line: int, new: str) -> None:
+        """Put `new` in place of a line; a lone `{` borrows the newline after it."""
+        self.blanked.add(line)
+        start = sum(len(self.source.line(n)) + 1 for n in range(1, line))
+        length = max(len(self.source.line(line)), len(new))
+        self.text = self.text[:start] + new.ljust(length) + self.text[start + length :]
+
+
+def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
+    """Without the sections that stand for lines which did not parse."""
+    kept = (s for s in statements if not (isinstance(s, ast.Section) and s.kind in (_STAND_IN, IGNORED)))
+    return tuple(replace(s, body=_kept(s.body)) if isinstance(s, ast.Section) else s for s in kept)
 
 
 @contextmanager
@@ -195,18 +357,7 @@ def _offset(error: Any, text: str) -> int:
     return int(at) if at is not None else max(0, len(text) - 1)
 
 
-def _blank(text: str, source: Source, line: int) -> str:
-    """Replace a line by blanks of the same length, keeping the balance of its braces."""
-    start = sum(len(source.line(n)) + 1 for n in range(1, line))
-    old = source.line(line)
-    bare = re.sub(r'"[^"\n]*"?|#[^\n]*', "", old)
-    opens, closes = bare.count("{") - bare.count("}"), bare.count("}") - bare.count("{")
-    new = ""
-    if opens > 0 and len(old) > len(IGNORED):
-        new = f"{IGNORED}{{"  # one, whatever was typed: `{{` is the likelier slip
-    elif closes > 0:
-        new = "}" * closes
-    return text[:start] + new.ljust(len(old)) + text[start + len(old) :]
+# -- messages --------------------------------------------------------------------------------------
 
 
 _SPOKEN = {
@@ -255,31 +406,72 @@ def _report(error: Any, at: int, source: Source, out: Collector) -> None:
         if char == '"':
             out.add("E01", "a string does not end on its line", Span(source, at, at + 1))
         else:
-            out.add("E01", f"{char!r} means nothing here", Span(source, at, at + 1), help=_char_help(char))
+            shown = f"`{char}`" if char.isprintable() else ascii(char)
+            out.add("E01", f"{shown} means nothing here", Span(source, at, at + 1), help=_char_help(char))
+        return
+    if (word := _missing_comma(error, at, source)) is not None:
+        out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
         return
     ended = token.type == "$END"
-    found = "the end of the file" if ended else "the end of the line" if token.value == "\n" else f"`{token.value}`"
-    expected = sorted(
-        {
-            _SPOKEN.get(name, f"`{name.lower()}`")
-            for name in error.expected - _HIDDEN
-            if name != "_END" and not name.startswith("__")
-        }
-    )
-    if "_END" in error.expected:
-        expected.append("the end of the statement")
-    text = ", ".join(expected[:5]) + (" ..." if len(expected) > 5 else "")
-    help_: tuple[str, ...] = ()
-    if token.value in WORDS:
-        help_ = (f"`{token.value}` is a reserved word",)
-    elif ended and "RBRACE" in error.expected:
-        help_ = ("a `{` is never closed",)
-    elif token.type == "QUANTITY" and "EQUAL" in error.expected:
-        help_ = ("write `name = value`",)
-    elif token.type == "NAME" and (near := did_you_mean(str(token.value), WORDS)) and near != token.value:
-        help_ = (f"did you mean `{near}`?",)
+    found = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
+    text = _expected(error)
     span = Span(source, at, min(len(source.text), at + max(1, 0 if ended else len(token.value))))
-    out.add("E01", f"unexpected {found}", span, f"expected {text}" if text else "", help=help_)
+    label = f"expected {text}" if text else ""
+    out.add("E01", f"unexpected {found}", span, label, help=_hint(error, at, source))
+
+
+_STARTS = {"NAME", "LET", "PARAM", "REQUIRE", "IMPORT", "BLOCK", "LAYER", "RETURN"}
+_UNIT_WORD = re.compile(r"[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?[ \t]*([A-Za-z]+)[ \t]*$")
+
+
+def _missing_comma(error: Any, at: int, source: Source) -> Span | None:
+    """`tp = 2 pp = 4` (read as the unit of 2) and `kind = gqa heads = 4`: the word that starts a new statement."""
+    line_start = source.text.rfind("\n", 0, at) + 1
+    before = source.text[line_start:at]
+    if error.token.type == "EQUAL" and (unit := _UNIT_WORD.search(before)):
+        return Span(source, line_start + unit.start(1), line_start + unit.end(1))
+    starts = error.token.type in _STARTS and before.strip() and "_END" in _accepted(error)
+    return Span(source, at, at + len(error.token.value)) if starts and "EQUAL" not in _accepted(error) else None
+
+
+def _accepted(error: Any) -> set[str]:
+    """What may really stand here; `expected` also holds what other places with the same state allow."""
+    return set(error.accepts or error.expected)
+
+
+def _expected(error: Any) -> str:
+    """In words, at most five of them."""
+    accepted = _accepted(error)
+    names = set(error.expected) if "EQUAL" in accepted else accepted
+    if "LET" in names:
+        spoken = {"a statement"} | ({"`}`"} if "RBRACE" in names else set())
+    else:
+        shown = (n for n in names - _HIDDEN if n != "_END" and not n.startswith("__"))
+        spoken = {_SPOKEN.get(name, f"`{name.lower()}`") for name in shown}
+        # Where only a closing bracket or an operator can follow, say so.
+        spoken = spoken or {_SPOKEN[n] for n in names & {"RPAR", "RSQB", "COMMA", "PLUS", "LPAR", "LSQB"}}
+    words = sorted(spoken)
+    if "_END" in names and "LET" not in names:
+        words.append("the end of the statement")
+    return ", ".join(words[:5]) + (" ..." if len(words) > 5 else "")
+
+
+def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
+    token = error.token
+    before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
+    if token.value in WORDS:
+        return (f"`{token.value}` is a reserved word",)
+    if token.value == "=" and before and before[1] in WORDS:
+        return (f"`{before[1]}` is a reserved word",)
+    if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
+        return ("the `{` belongs on this line",)
+    if token.type == "QUANTITY" and "EQUAL" in error.expected:
+        return ("write `name = value`",)
+    if token.type == "LPAR" and before and (near := did_you_mean(before[1], WORDS)):
+        return (f"did you mean `{near}`?",)
+    if token.type == "NAME" and (near := did_you_mean(str(token.value), WORDS)) and near != token.value:
+        return (f"did you mean `{near}`?",)
+    return ()
 
 
 def _char_help(char: str) -> tuple[str, ...]:

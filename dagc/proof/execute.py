@@ -239,6 +239,7 @@ class Machine:
             op.dims,
             at,
             bool(op.attr("causal", True)),
+            float(op.attr("width", 0.0) or 0.0) or None,
         )
         return found if split else k.normalised(found)
 

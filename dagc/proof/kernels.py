@@ -105,12 +105,13 @@ def attend(
     out: tuple[str, ...],
     at: tuple[Ints, Ints],
     causal: bool,
+    width: float | None,
 ) -> Softmax:
-    """Scores of all pairs add up; scaled by the summed width. `at`: positions of the queries and of the context."""
+    """Scores of all pairs add up, over the root of `width` (default: the summed width of the queries). `at`: positions of the queries and of the context."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]
-    scores = np.asarray(np.sum(parts, axis=0)) / np.sqrt(sum(q.shape[-1] for q, _ in queries))
+    scores = np.asarray(np.sum(parts, axis=0)) / np.sqrt(width or sum(q.shape[-1] for q, _ in queries))
     if causal:
         shape = [1] * scores.ndim
         shape[rows.index("seq")], shape[-1] = len(at[0]), len(at[1])
