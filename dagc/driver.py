@@ -122,6 +122,7 @@ def compile_phase(unit: Unit) -> PhaseResult:
     unit.out.check()
     plan = schedule.run(graph, costs, unit)
     verify_schedule(graph, plan)
+    warn_of_idle_stages(unit, plan)
     floor = schedule.run(graph, costs, unit, floor=True)
     per_pass = pass_tokens(unit.phase, unit.spec)
     total = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments) * graph.microbatches * graph.lanes
@@ -139,6 +140,20 @@ def compile_phase(unit: Unit) -> PhaseResult:
         throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(plan),
+    )
+
+
+def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
+    """Fewer micro-batches than stages leave most of the pipeline waiting."""
+    stages, parts = unit.phase.strategy.pp, unit.phase.strategy.microbatches
+    if plan.bubble <= 0.5 or parts >= stages:
+        return
+    unit.out.add(
+        "W06",
+        f"the stages of `{unit.phase.name}` stand idle {plan.bubble:.0%} of the time",
+        unit.phase.spans.get("microbatches", unit.phase.spans.get("pp", unit.phase.span)),
+        because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
+        help=(f"microbatches = {stages} or more keeps them busy",),
     )
 
 

@@ -93,6 +93,12 @@ def test_bare_names_in_a_fold_take_the_phases_own_degrees() -> None:
     assert mesh.shape == (4, 2, 2)
 
 
+def test_idle_stages_are_said() -> None:
+    """Plan A's decode sends one micro-batch through four stages; its prefill sends eight."""
+    found = [d.message for d in compiled("plan_a").diagnostics if "idle" in d.message]
+    assert found == ["the stages of `decode` stand idle 75% of the time"]
+
+
 def test_plan_a_figures_by_hand() -> None:
     """128 x 10240 tokens x 512 x 2 (K, V) x 2 B x 16 layers over pp 4, ep 4 (batch), sp 2 and tp 2."""
     memory = compiled("plan_a").phases["prefill"].memory.worst

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .source import Source
 
 INDENT = "  "
+WIDTH = 110
 _TOKEN = re.compile(
     r"(?P<comment>#[^\n]*)|(?P<string>\"[^\"\n]*\")|(?P<newline>\n)|(?P<blank>[ \t\r\f]+)"
     r"|(?P<number>[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?)"
@@ -27,16 +29,15 @@ class _Token:
 
 def format_source(source: Source) -> str:
     """The formatted text. The source must parse."""
-    lines = [_strip(line) for line in _logical_lines(source.text)]
     out: list[str] = []
     depth = 0
     previous: list[_Token] = []
-    for tokens in lines:
+    for tokens in _fitting(_without_end_commas(_logical_lines(source.text))):
         if not tokens:
             if out and out[-1] and not _opens(previous):
                 out.append("")
             continue
-        closing = sum(1 for _ in _leading_closers(tokens))
+        closing = len(_leading_closers(tokens))
         if closing and out and not out[-1]:
             out.pop()
         depth = max(0, depth - closing)
@@ -62,18 +63,82 @@ def _logical_lines(text: str) -> list[list[_Token]]:
     return lines
 
 
-def _strip(tokens: list[_Token]) -> list[_Token]:
-    """A comma at a line's end says what the newline says."""
-    body = [t for t in tokens if t.kind != "comment"]
-    if body and body[-1].text == "," and _balance(tokens) == 0 and not _inside(tokens):
-        index = max(i for i, t in enumerate(tokens) if t is body[-1])
-        return tokens[:index] + tokens[index + 1 :]
-    return tokens
+def _without_end_commas(lines: list[list[_Token]]) -> Iterator[list[_Token]]:
+    """A comma at a line's end says what the newline says, unless ( ) or [ ] span the line's end."""
+    open_: list[str] = []
+    for tokens in lines:
+        for t in tokens:
+            if t.kind == "op" and t.text in "{([":
+                open_.append(t.text)
+            elif t.kind == "op" and t.text in "})]" and open_:
+                open_.pop()
+        if open_ and open_[-1] != "{":
+            yield tokens
+            continue
+        comment = [t for t in tokens if t.kind == "comment"]
+        body = tokens[: len(tokens) - len(comment)]
+        while body and body[-1].text == ",":
+            body.pop()
+        if body or comment or not tokens:
+            yield body + comment
 
 
-def _inside(tokens: list[_Token]) -> bool:
-    """The line is part of a list or call that spans lines: its commas separate items."""
-    return not any(t.text == "=" for t in tokens) or any(t.text in "([" for t in tokens if t.kind == "op")
+def _fitting(lines: Iterable[list[_Token]]) -> Iterator[list[_Token]]:
+    """Opens up the sections written on one line that do not fit it."""
+    depth = 0
+    for tokens in lines:
+        shift = len(_leading_closers(tokens))
+        yield from _unfolded(tokens, max(0, depth - shift))
+        depth = max(0, depth + _balance(tokens))
+
+
+def _unfolded(tokens: list[_Token], depth: int) -> Iterator[list[_Token]]:
+    """The line itself if it fits or holds no whole section, else head, statements and closing brace apart."""
+    comment = [t for t in tokens if t.kind == "comment"]
+    body = tokens[: len(tokens) - len(comment)]
+    braces = _outer_braces(body)
+    if braces is None or len(INDENT) * depth + len(_join(body)) <= WIDTH:
+        yield tokens
+        return
+    first, last = braces
+    if comment:
+        yield comment
+    yield body[: first + 1]
+    for statement in _statements(body[first + 1 : last]):
+        yield from _unfolded(statement, depth + 1)
+    yield from _unfolded(body[last:], depth)
+
+
+def _outer_braces(body: list[_Token]) -> tuple[int, int] | None:
+    """Where the first section that begins and ends on this line, with something in it, has its braces."""
+    open_: list[int] = []
+    found: list[tuple[int, int]] = []
+    for i, t in enumerate(body):
+        if t.kind != "op":
+            continue
+        if t.text == "{":
+            open_.append(i)
+        elif t.text == "}" and open_:
+            first = open_.pop()
+            if i > first + 1:
+                found.append((first, i))
+    return min(found) if found else None
+
+
+def _statements(body: list[_Token]) -> Iterator[list[_Token]]:
+    """Split at the commas that no bracket encloses."""
+    statement: list[_Token] = []
+    depth = 0
+    for t in body:
+        depth += _balance([t])
+        if t.text == "," and depth == 0:
+            if statement:
+                yield statement
+            statement = []
+        else:
+            statement.append(t)
+    if statement:
+        yield statement
 
 
 def _opens(tokens: list[_Token]) -> bool:

@@ -20,6 +20,8 @@ MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
 MAX_ERRORS = 20
 MAX_NUMBER = 80
+MAX_REREAD = 2_000_000
+"""Characters read again to find further errors: a huge file shows its first few at once, not all after minutes."""
 WORDS = (
     "moe",
     "import",
@@ -206,13 +208,15 @@ class _Recovery:
 
         parser = tables.load()
         first = len(self.out.items)
+        reread = 0
         with _collector_paused():
             for _ in range(8 * MAX_ERRORS):
                 try:
                     tree = parser.parse(self.text)
                 except UnexpectedInput as error:
-                    if len(self.out.items) - first >= MAX_ERRORS:
+                    if len(self.out.items) - first >= MAX_ERRORS or reread > MAX_REREAD:
                         break
+                    reread += _offset(error, self.text)
                     self._mend(error)
                 else:
                     return self._without_stand_ins(Builder(self.source, self.out).file(tree))
@@ -285,7 +289,7 @@ class _Recovery:
     def _blame_line(self, error: Any, at: int) -> None:
         line = self._line(at)
         if line in self.blanked:  # what was left of it does not fit either
-            self._write(line, "")
+            self._write(line, line)
             return
         if line not in self.quiet:
             _report(error, at, self.source, self.out)
@@ -310,23 +314,28 @@ class _Recovery:
 
     def _blank(self, first: int, last: int) -> None:
         """Replace lines by blanks of the same length, keeping the balance of their braces."""
-        lines = range(first, last + 1)
-        bare = re.sub(r'"[^"\n]*"?|#[^\n]*', "", "\n".join(self.source.line(n) for n in lines))
+        bare = re.sub(r'"[^"\n]*"?|#[^\n]*', "", "\n".join(self.source.line(n) for n in range(first, last + 1)))
         balance = bare.count("{") - bare.count("}")
-        for n in lines:
-            self._write(n, "")
         if balance > 0:
-            self._write(first, _STAND_IN + "{")
             self.surplus += balance - 1  # one, whatever was typed: `{{` is the likelier slip
-        elif balance < 0:
-            self._write(last, "}" * -balance)
+            self._write(first, last, head=_STAND_IN + "{")
+        else:
+            before = _open_brackets(self.text, self._start(first)) if balance else []
+            partners = sum(self.text[i] == "{" for i in before)
+            self._write(first, last, tail="}" * min(-balance, partners))
 
-    def _write(self, line: int, new: str) -> None:
-        """Put `new` in place of a line; a lone `{` borrows the newline after it."""
-        self.blanked.add(line)
-        start = sum(len(self.source.line(n)) + 1 for n in range(1, line))
-        length = max(len(self.source.line(line)), len(new))
-        self.text = self.text[:start] + new.ljust(length) + self.text[start + length :]
+    def _start(self, line: int) -> int:
+        return sum(len(self.source.line(n)) + 1 for n in range(1, line))
+
+    def _write(self, first: int, last: int, head: str = "", tail: str = "") -> None:
+        """Put blanks in place of lines, `head` at the start of the first (a lone `{` borrows the newline after
+        it) and `tail` at that of the last."""
+        self.blanked.update(range(first, last + 1))
+        start = self._start(first)
+        lines = [" " * len(self.source.line(n)) + "\n" for n in range(first, last + 1)]
+        lines[-1] = tail + lines[-1][len(tail) :]
+        new = "".join(lines)
+        self.text = self.text[:start] + head + new[len(head) :] + self.text[start + len(new) :]
 
 
 def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
@@ -467,7 +476,8 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
         return ("the `{` belongs on this line",)
     if token.type == "QUANTITY" and "EQUAL" in error.expected:
         return ("write `name = value`",)
-    if token.type == "LPAR" and before and (near := did_you_mean(before[1], WORDS)):
+    head = re.match(r"\s*([A-Za-z_]+)", source.line(source.position(at)[0]))
+    if token.type == "LPAR" and head and (near := did_you_mean(head[1], WORDS)) and near != head[1]:
         return (f"did you mean `{near}`?",)
     if token.type == "NAME" and (near := did_you_mean(str(token.value), WORDS)) and near != token.value:
         return (f"did you mean `{near}`?",)

@@ -27,7 +27,8 @@ def render(diagnostics: Sequence[Diagnostic], fmt: str = "text", color: bool = F
 def _dumps(value: object) -> str:
     import json
 
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode("utf-8")  # a file name may hold bytes that are not text
 
 
 def harmless(text: str) -> str:
@@ -136,8 +137,9 @@ def _github(d: Diagnostic) -> str:
 
 
 def _data(text: str) -> str:
-    """Escapes of GitHub's workflow commands: https://docs.github.com/actions (workflow commands)."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Escapes of GitHub's workflow commands; control characters never reach the log."""
+    lines = (harmless(line) for line in text.replace("\r", "").replace("%", "%25").split("\n"))
+    return "%0A".join(lines)
 
 
 def _property(text: str) -> str:
@@ -146,6 +148,8 @@ def _property(text: str) -> str:
 
 def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
     """SARIF 2.1.0, one run."""
+    from urllib.parse import quote
+
     results = []
     for d in diagnostics:
         name, line, column, end_line, end_column = _place(d.span)
@@ -161,11 +165,24 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
                 "endLine": end_line,
                 "endColumn": max(end_column, 1),
             }
-            result["locations"] = [{"physicalLocation": {"artifactLocation": {"uri": name}, "region": region}}]
+            result["locations"] = [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": quote(name.encode("utf-8", "surrogateescape"))},
+                        "region": region,
+                    }
+                }
+            ]
         results.append(result)
     rules = [{"id": code, "shortDescription": {"text": title}} for code, title in TITLES.items()]
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": {"name": "dagc", "rules": rules}}, "results": results}],
+        "runs": [
+            {
+                "tool": {"driver": {"name": "dagc", "rules": rules}},
+                "columnKind": "unicodeCodePoints",
+                "results": results,
+            }
+        ],
     }

@@ -75,16 +75,18 @@ def pack(parser: Any, key: bytes) -> bytes:
 
 
 def unpack(blob: bytes, key: bytes) -> Any | None:
-    """The parser, or None when the tables are of another grammar or lark."""
+    """The parser, or None when the tables are of another grammar or lark, or damaged."""
     if blob[: len(key)] != key:
         return None
     from lark import Lark
 
     chosen = options()
-    saved = pickle.loads(blob[len(key) :])
-    saved["data"]["options"].update(chosen)
-    parser = Lark.__new__(Lark)
-    return parser._load(saved, **{k: chosen[k] for k in ("postlex",)})
+    try:
+        saved = pickle.loads(blob[len(key) :])
+        saved["data"]["options"].update(chosen)
+        return Lark.__new__(Lark)._load(saved, postlex=chosen["postlex"])
+    except Exception:  # whatever pickle makes of a half-written file: the tables are built again
+        return None
 
 
 def _saved_types() -> list[type]:
