@@ -10,9 +10,6 @@ from . import ast
 from .diagnostics import Collector
 from .source import Source, Span
 
-IGNORED = "_error_"
-"""Kind of the section that stands for one whose opening line did not parse; its content is still checked."""
-
 
 class Builder:
     """Turns lark's tree into records. Only leaves are checked here: numbers that overflow."""
@@ -23,8 +20,7 @@ class Builder:
 
     def file(self, tree: Any) -> ast.File:
         statements = tuple(self.statement(node) for node in tree.children if node is not None)
-        kept = tuple(s for s in statements if not (isinstance(s, ast.Section) and s.kind == IGNORED))
-        return ast.File(Span(self.source, 0, len(self.source.text)), kept)
+        return ast.File(Span(self.source, 0, len(self.source.text)), statements)
 
     def span(self, node: Any) -> Span:
         """Of a token or a tree; an empty tree has none and stands at the start."""

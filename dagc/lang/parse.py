@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ast
-from .build import IGNORED, Builder
+from .build import Builder
 from .diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
 from .source import Source, Span
 
@@ -340,7 +340,7 @@ class _Recovery:
 
 def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
     """Without the sections that stand for lines which did not parse."""
-    kept = (s for s in statements if not (isinstance(s, ast.Section) and s.kind in (_STAND_IN, IGNORED)))
+    kept = (s for s in statements if not (isinstance(s, ast.Section) and s.kind == _STAND_IN))
     return tuple(replace(s, body=_kept(s.body)) if isinstance(s, ast.Section) else s for s in kept)
 
 
@@ -450,8 +450,7 @@ def _accepted(error: Any) -> set[str]:
 
 def _expected(error: Any) -> str:
     """In words, at most five of them."""
-    accepted = _accepted(error)
-    names = set(error.expected) if "EQUAL" in accepted else accepted
+    names = _accepted(error)
     if "LET" in names:
         spoken = {"a statement"} | ({"`}`"} if "RBRACE" in names else set())
     else:
