@@ -13,8 +13,8 @@ Floats = NDArray[np.float64]
 SHUFFLE_SEED = 20
 
 
-@dataclass(frozen=True)
-class ExpertPlacement:
+@dataclass(frozen=True, slots=True)
+class Placement:
     """`slots` [ranks, slots a rank]: the expert in each slot. `load` [ranks]: expected choices of one token that
     land on each rank (they add up to top_k)."""
 
@@ -22,10 +22,14 @@ class ExpertPlacement:
     load: Floats
 
 
+ExpertPlacement = Placement  # the passes know it by this name
+
+
 def expert_probabilities(routing: Routing, experts: int, top_k: int) -> Floats:
     """Chance that a token picks each expert; adds up to top_k, none above 1.
 
-    zipf(s): weights rank^-s, capped; shuffled with a fixed seed, since popularity has nothing to do with numbering.
+    p [experts]. zipf(s): weights rank^-s, capped; shuffled with a fixed seed, since popularity has nothing to do
+    with numbering. (The capped power law is a model of skew, not a measurement.)
     """
     if routing.kind == "uniform" or routing.s == 0.0:
         return np.full(experts, top_k / experts)
@@ -45,7 +49,7 @@ def cap(weights: Floats, total: float) -> Floats:
         full |= over
 
 
-def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
+def place_experts(p: Floats, ranks: int, redundant: int) -> Placement:
     """Experts on ranks, equally many slots each. Without spare slots: in order. With: every spare slot goes to the
     expert with the largest load a replica; replicas then go, heaviest first, to the lightest rank that has room
     and does not hold the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
@@ -58,13 +62,13 @@ def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
     per_rank = (experts + redundant) // ranks
     if redundant == 0:
         slots = np.arange(experts).reshape(ranks, per_rank)
-        return ExpertPlacement(slots, p[slots].sum(axis=1))
+        return Placement(slots, p[slots].sum(axis=1))
     copies = replica_counts(p, redundant, ranks)
     if np.ptp(p) < 1e-15 and np.ptp(copies) == 0:
         slots = np.arange(experts + redundant).reshape(ranks, per_rank) % experts
         if all(len(set(row)) == per_rank for row in slots.tolist()):
-            return ExpertPlacement(slots, (p / copies)[slots].sum(axis=1))
-    return _pack(p / copies, copies, ranks, per_rank)
+            return Placement(slots, (p / copies)[slots].sum(axis=1))
+    return pack_replicas(p / copies, copies, ranks, per_rank)
 
 
 def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:
@@ -76,47 +80,65 @@ def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:
     return copies
 
 
-def _pack(weight: Floats, copies: NDArray[np.int64], ranks: int, per_rank: int) -> ExpertPlacement:
-    """Experts in order of copies first (an expert on every rank must not find one full), then by weight."""
-    held: list[list[int]] = [[] for _ in range(ranks)]
+def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_rank: int) -> Placement:
+    """Replicas of `weight` [experts] each, heaviest first, each to the lightest rank with a free slot and without
+    the expert (deepseek-ai/EPLB, balanced packing); ties go to the rank with fewer experts, then the first.
+
+    Raises ValueError when an expert has more copies than there are ranks.
+    """
+    if copies.max() > ranks:
+        raise ValueError(f"{copies.max()} replicas of one expert do not fit {ranks} ranks without doubles")
+    slots = np.full((ranks, per_rank), -1, dtype=np.int64)
+    used = np.zeros(ranks, dtype=np.int64)
     load = np.zeros(ranks)
-    for expert in sorted(range(len(weight)), key=lambda e: (-weight[e], e)):
+    for expert in np.argsort(-weight, kind="stable").tolist():
+        holders = np.zeros(ranks, dtype=bool)
         for _ in range(int(copies[expert])):
-            free = [r for r in range(ranks) if len(held[r]) < per_rank and expert not in held[r]]
-            if not free:
-                free = [_make_room(held, load, weight, expert, per_rank)]
-            rank = min(free, key=lambda r: (load[r], len(held[r]), r))
-            held[rank].append(expert)
+            free = np.flatnonzero((used < per_rank) & ~holders)
+            if not free.size:
+                free = np.array([_make_room(slots, used, load, weight, holders)])
+            lightest = free[load[free] == load[free].min()]
+            rank = int(lightest[np.argmin(used[lightest])])
+            slots[rank, used[rank]] = expert
+            used[rank] += 1
+            holders[rank] = True
             load[rank] += weight[expert]
-    slots = np.asarray([sorted(row) for row in held], dtype=np.int64)
-    return ExpertPlacement(slots, weight[slots].sum(axis=1))
+    slots.sort(axis=1)
+    return Placement(slots, weight[slots].sum(axis=1))
 
 
-def _make_room(held: list[list[int]], load: Floats, weight: Floats, expert: int, per_rank: int) -> int:
-    """Every rank with room holds the expert already: move another expert there from a rank that does not."""
-    rooms = [r for r in range(len(held)) if len(held[r]) < per_rank]
-    for giver in (r for r in range(len(held)) if expert not in held[r]):
-        for room in rooms:
-            for moved in held[giver]:
-                if moved not in held[room]:
-                    held[giver].remove(moved)
-                    held[room].append(moved)
-                    load[giver] -= weight[moved]
-                    load[room] += weight[moved]
-                    return giver
-    raise ValueError("the replicas do not fit without two copies of an expert on one rank")
+def _make_room(
+    slots: NDArray[np.int64], used: NDArray[np.int64], load: Floats, weight: Floats, holders: NDArray[np.bool_]
+) -> int:
+    """Every rank with room holds the expert already: move another expert there from a full rank that does not.
+
+    Always possible: the giver has more distinct experts than the rank with room, so one of them is new there.
+    """
+    giver = int(np.flatnonzero(~holders)[0])
+    room = int(np.flatnonzero(used < slots.shape[1])[0])
+    place = int(np.flatnonzero(~np.isin(slots[giver], slots[room]))[0])
+    moved = slots[giver, place]
+    slots[room, used[room]] = moved
+    slots[giver, place:-1] = slots[giver, place + 1 :]  # keeps the used slots in front
+    slots[giver, -1] = -1
+    used[room] += 1
+    used[giver] -= 1
+    load[room] += weight[moved]
+    load[giver] -= weight[moved]
+    return giver
 
 
 def distinct_experts(p: Floats, slots: NDArray[np.int64], tokens: float) -> Floats:
     """Expected slots of each rank [ranks] that a batch of `tokens` tokens hits: sum of 1 - (1 - p/copies)^tokens
     (inference-sim/inference-sim, pull request 790)."""
+    if tokens == 0:
+        return np.zeros(len(slots))  # 0 x log(0) has no value
     copies = np.bincount(slots.ravel(), minlength=len(p))
-    each = np.minimum(p / copies, 1.0)[slots]
+    each = np.minimum(p[slots] / copies[slots], 1.0)
     with np.errstate(divide="ignore"):
-        missed = np.exp(tokens * np.log1p(-each))
-    return np.asarray((1.0 - missed).sum(axis=1))
+        return np.asarray(-np.expm1(tokens * np.log1p(-each)).sum(axis=1))
 
 
 def imbalance(load: Floats) -> float:
-    """Load of the fullest rank over the mean."""
+    """Load of the fullest rank over the mean (`lam`; its least value is 1)."""
     return float(load.max() / load.mean())
