@@ -35,8 +35,10 @@ def html(text: str) -> str:
 
 
 def identifier(*parts: object) -> str:
-    """A stable id made of names: letters, digits and underscores."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(str(p) for p in parts)).strip("_") or "n"
+    """A stable id made of names. Different names have different ids: what an id cannot hold is spelled out."""
+    text = "/".join(str(p) for p in parts)
+    body = re.sub(r"[^A-Za-z0-9_./]", lambda m: f"-x{ord(m[0]):x}-", text).replace(".", "-").replace("/", "--")
+    return body if body[:1].isalpha() else f"n-{body}"
 
 
 class Html(str):
@@ -55,6 +57,30 @@ def node(name: str, **values: object) -> str:
 
 def edge(source: str, target: str, **values: object) -> str:
     return f"  {quote(source)} -> {quote(target)}{attributes(**values)};"
+
+
+def cluster(name: str, label: str, body: list[str]) -> list[str]:
+    """Nodes in a rounded frame."""
+    key = identifier("cluster", name)
+    look = attributes_of(
+        id=key,
+        label=label,
+        style="rounded",
+        color="#d1d5db",
+        fontcolor=SOFT,
+        fontname=FONT,
+        fontsize=12,
+        labeljust="l",
+        margin=10,
+    )
+    return [f"  subgraph {quote(key)} {{ {look}", *[f"  {line}" for line in body], "  }"]
+
+
+def attributes_of(**values: object) -> str:
+    """Attributes as statements of a subgraph: `label="x"; color="y";`"""
+    return " ".join(
+        f"{key}={value if isinstance(value, Html) else quote(str(value))};" for key, value in values.items()
+    )
 
 
 def digraph(name: str, title: str, body: list[str], **graph: object) -> str:
@@ -77,10 +103,10 @@ def digraph(name: str, title: str, body: list[str], **graph: object) -> str:
     return "\n".join([*head, *body, "}"]) + "\n"
 
 
-def legend(kinds: list[str], *, critical: bool = True) -> Html:
-    """A small table: a swatch for each collective that is drawn."""
-    rows = [f'<tr><td bgcolor="{COLORS[k]}" width="18"> </td><td align="left">{html(k)}</td></tr>' for k in kinds]
-    rows.insert(0, f'<tr><td bgcolor="{COMPUTE}" width="18"> </td><td align="left">compute</td></tr>')
-    if critical:
-        rows.append('<tr><td><b>bold</b></td><td align="left">critical path</td></tr>')
-    return Html(f'<<table border="0" cellborder="0" cellspacing="3">{"".join(rows)}</table>>')
+def legend(kinds: list[str], *, across: bool = False) -> Html:
+    """A small table: a swatch for compute and each collective that is drawn; in one row when `across`."""
+    swatches = [(COMPUTE, "compute"), *((COLORS[k], k) for k in kinds)]
+    cells = [f'<td bgcolor="{c}" width="18">   </td><td align="left">{html(text)}  </td>' for c, text in swatches]
+    cells.append('<td><b>bold</b></td><td align="left">critical path</td>')
+    rows = f"<tr>{''.join(cells)}</tr>" if across else "".join(f"<tr>{cell}</tr>" for cell in cells)
+    return Html(f'<<table border="0" cellborder="0" cellspacing="3">{rows}</table>>')

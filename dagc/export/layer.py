@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops import OPS
-from ..ir.result import PhaseResult
+from ..ir.result import PhaseResult, Run
 from ..lang.units import BYTES, FLOPS, TIME, show
 from ..plan import Plan
-from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, identifier, legend, node
+from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node
 
 MAX_NODES = 300
+SAME_S = 1e-12
+"""Moments closer than this are one."""
+BOLD = {"color": CRITICAL, "penwidth": "2.2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One kind of layer: `home` says in which box each op stands, `twins` which blocks another layer draws."""
+
+    result: PhaseResult
+    segment: Segment
+    home: Mapping[str, str]
+    twins: Mapping[str, str]
+    critical: frozenset[str]
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.result.graph.the_mesh
+
+    @property
+    def entry(self) -> str:
+        return f"{self.segment.name}/in"
+
+    def box(self, name: str) -> str:
+        """The node that a value comes from."""
+        return self.entry if name == self.segment.input else f"{self.segment.name}/{self.home[name]}"
+
+    def seconds(self, ops: Sequence[Op]) -> float:
+        return sum(float(self.result.costs.ops[self.segment.name, op.name].time_s.max()) for op in ops)
 
 
 def draw(plan: Plan, phase: str) -> str:
@@ -20,60 +52,67 @@ def draw(plan: Plan, phase: str) -> str:
     result = plan.phases[phase]
     segments = result.graph.segments[1:-1]
     total = sum(len(s.ops) for s in segments)
-    body: list[str] = []
-    for segment in segments:
-        body += _segment(result, segment, by_block=total > MAX_NODES)
-    kinds = [k for k in COLORS if any(op.kind == k for s in segments for op in s.ops)]
-    body.append(node("legend", label=legend(kinds), shape="plaintext"))
-    return digraph(
-        f"{phase} layer",
-        _title(plan, result, segments, total),
-        body,
-        rankdir="TB",
-        nodesep=0.25,
-        ranksep=0.28,
-        newrank="true",
-    )
+    by_block = total > MAX_NODES
+    drawings = [_drawing(result, s, by_block) for s in segments]
+    kept = _fitting(drawings)
+    body = [line for d in kept for line in _layer(d)]
+    kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
+    body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
+    title = _title(plan, result, [d.segment for d in kept], total if by_block else 0, len(segments))
+    return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 
-def _title(plan: Plan, result: PhaseResult, segments: Sequence[Segment], total: int) -> str:
+def _drawing(result: PhaseResult, segment: Segment, by_block: bool) -> Drawing:
+    critical = frozenset(s.op for s in result.schedule.path if s.segment == segment.name)
+    if by_block:
+        return Drawing(result, segment, {op.name: op.block for op in segment.ops}, {}, critical)
+    twins = _twins(result, segment)
+    home = {name: _block_of(segment, name, twins) or box for name, box in fold(segment).items()}
+    return Drawing(result, segment, home, twins, critical)
+
+
+def _block_of(segment: Segment, name: str, twins: Mapping[str, str]) -> str:
+    block = segment.by_name[name].block
+    return block if block in twins else ""
+
+
+def _fitting(drawings: list[Drawing]) -> list[Drawing]:
+    """The layers that take most time, as many as there is room for, in program order."""
+    room = MAX_NODES - 1
+    kept: list[Drawing] = []
+    for d in sorted(drawings, key=lambda d: -d.seconds(d.segment.ops) * d.segment.repeat):
+        room -= len(set(d.home.values())) + 1
+        if room >= 0 or not kept:
+            kept.append(d)
+    return [d for d in drawings if d in kept]
+
+
+def _title(plan: Plan, result: PhaseResult, segments: Sequence[Segment], total: int, kinds: int) -> str:
     ranks = len(result.gpus) // len(result.graph.stages)
-    names = ", ".join(f"{s.name} x {s.repeat}" for s in segments)
-    folded = f"; {total} ops folded to one box a block" if total > MAX_NODES else ""
+    names = ", ".join(f"{s.name} x {s.repeat}" for s in segments[:6]) + (", ..." if len(segments) > 6 else "")
+    folded = f"; {total} ops folded to one box a block" if total else ""
+    if len(segments) < kinds:
+        folded += f"; the {len(segments)} heaviest of {kinds} kinds of layer"
     return (
         f"{plan.spec.model.name}, {result.name}: one layer ({names}), alike on the {ranks} GPUs of a stage{folded}\n"
-        f"sizes are those of one GPU and one micro-batch"
+        f"sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes"
     )
 
 
-def _segment(result: PhaseResult, segment: Segment, *, by_block: bool) -> list[str]:
-    critical = {s.op for s in result.schedule.path if s.segment == segment.name}
-    home = {op.name: op.block for op in segment.ops} if by_block else fold(segment)
+def _layer(d: Drawing) -> list[str]:
+    """The nodes of one kind of layer, a frame a block, and its edges."""
     boxes: dict[str, list[Op]] = {}
-    for op in segment.ops:
-        boxes.setdefault(home[op.name], []).append(op)
-    entry = f"{segment.name}/in"
-    lines = [
-        node(
-            entry,
-            label=f"{segment.name}: {segment.input}\n{_dims(segment, segment.input, result.graph.the_mesh)}",
-            shape="plaintext",
-            fontcolor=SOFT,
-        )
-    ]
-    blocks: dict[str, list[str]] = {}
+    for op in d.segment.ops:
+        boxes.setdefault(d.home[op.name], []).append(op)
+    label = f"{d.segment.name}: {d.segment.input}\n{_dims(d.segment, d.segment.input, d.mesh)}"
+    lines = [node(d.entry, label=label, shape="plaintext", fontcolor=SOFT, tooltip=f"input of {d.segment.name}")]
+    frames: dict[str, list[str]] = {}
     for box, ops in boxes.items():
-        blocks.setdefault(ops[0].block, []).append(
-            _box(result, segment, box, ops, bool({o.name for o in ops} & critical))
-        )
-    for block, inside in blocks.items():
-        name = identifier("cluster", segment.name, block)
-        lines.append(
-            f'  subgraph "{name}" {{ id="{name}"; label="{block}"; style="rounded"; color="#d1d5db"; fontcolor="{SOFT}"; fontname="Helvetica,Arial,sans-serif"; fontsize=12; labeljust="l"; margin=10;'
-        )
-        lines += [f"  {line}" for line in inside]
-        lines.append("  }")
-    return lines + _edges(result, segment, home, critical, entry)
+        frames.setdefault(ops[0].block, []).append(_box(d, box, ops))
+    for block, inside in frames.items():
+        whole = len(inside) == 1 and d.home.get(next(o.name for o in d.segment.ops if o.block == block)) == block
+        lines += inside if whole else cluster(f"{d.segment.name}/{block}", block, inside)
+    return lines + _edges(d)
 
 
 def fold(segment: Segment) -> dict[str, str]:
@@ -87,52 +126,91 @@ def fold(segment: Segment) -> dict[str, str]:
     return home
 
 
-def _box(result: PhaseResult, segment: Segment, box: str, ops: list[Op], critical: bool) -> str:
-    costs = [result.costs.ops[segment.name, op.name] for op in ops]
-    time = sum(float(c.time_s.max()) for c in costs)
+def _twins(result: PhaseResult, segment: Segment) -> dict[str, str]:
+    """Block -> the layer that draws it: a block that a heavier layer has just so is drawn there only."""
+
+    def weight(s: Segment) -> float:
+        return s.repeat * sum(float(result.costs.ops[s.name, op.name].time_s.max()) for op in s.ops)
+
+    mine = _blocks(result, segment)
+    found: dict[str, str] = {}
+    order = sorted(result.graph.segments[1:-1], key=weight, reverse=True)
+    for other in order[: order.index(segment)]:
+        theirs = _blocks(result, other)
+        for block, ops in mine.items():
+            if len(ops) > 1 and theirs.get(block) == ops:
+                found.setdefault(block, other.name)
+    return found
+
+
+def _blocks(result: PhaseResult, segment: Segment) -> dict[str, list[tuple[object, ...]]]:
+    """What a drawing shows of each block's ops."""
+    blocks: dict[str, list[tuple[object, ...]]] = {}
+    for op in segment.ops:
+        c = result.costs.ops[segment.name, op.name]
+        dims = _dims(segment, op.name, result.graph.the_mesh)
+        shown = (op.name, op.kind, op.inputs, op.axes, dims, float(c.time_s.max()), c.flops, c.bytes, c.payload_B)
+        blocks.setdefault(op.block, []).append(shown)
+    return blocks
+
+
+def _box(d: Drawing, box: str, ops: list[Op]) -> str:
+    critical = any(op.name in d.critical for op in ops)
+    frame = {"color": CRITICAL if critical else SOFT, "penwidth": "2.6" if critical else "1"}
+    name = f"{d.segment.name}/{box}"
+    costs = [d.result.costs.ops[d.segment.name, op.name] for op in ops]
     first = ops[0]
-    name = f"{segment.name}/{box}"
-    weight = "2.6" if critical else "1"
-    color = CRITICAL if critical else SOFT
-    mesh = result.graph.the_mesh
-    if first.is_collective:
-        over = "+".join(mesh.label(first.axes, first.scope))
-        size = f"{show(costs[0].payload_B, BYTES, 3)} over {over} ({mesh.size(first.axes)})"
-        label = _label(first.kind, [size, show(time, TIME, 3)], critical)
+    hint = f"{first.name}: bound by {costs[0].bound}"
+    if first.is_collective and first.name == box:
+        hint = f"{first.name}: {costs[0].algorithm}, bound by {costs[0].bound}"
         fill = COLORS.get(first.kind, COMPUTE)
-        return node(
-            name,
-            label=label,
-            shape="hexagon",
-            style="filled",
-            fillcolor=fill,
-            color=color,
-            penwidth=weight,
-            margin="0.02,0.02",
-            tooltip=f"{first.name}: {costs[0].algorithm}, bound by {costs[0].bound}",
-        )
-    tail = [op.kind for op in ops[1:]]
-    title = _short(first.name) if first.name != box or len(ops) < 12 else box
-    more = [f"+ {', '.join(dict.fromkeys(tail))}"] if tail else []
-    flops = sum(c.flops for c in costs)
-    moved = sum(c.bytes for c in costs)
-    work = " / ".join(t for t in (show(flops, FLOPS, 3) if flops else "", show(moved, BYTES, 3)) if t)
-    lines = [*more, _dims(segment, ops[-1].name, mesh), f"{work}, {show(time, TIME, 3)}"]
+        hexagon = {"shape": "hexagon", "style": "filled", "fillcolor": fill, "margin": "0.02,0.02"}
+        return node(name, label=_collective_label(d, first, critical), **hexagon, **frame, tooltip=hint)
+    if box == first.block:
+        label, hint = _block_label(d, box, ops, critical), f"{len(ops)} ops of {box}"
+    else:
+        label = _compute_label(d, ops, critical)
+    rounded = {"shape": "box", "style": "filled,rounded", "fillcolor": COMPUTE, "margin": "0.08,0.04"}
+    return node(name, label=label, **rounded, **frame, tooltip=hint)
+
+
+def _collective_label(d: Drawing, op: Op, critical: bool) -> Html:
+    cost = d.result.costs.ops[d.segment.name, op.name]
+    over = "+".join(d.mesh.label(op.axes, op.scope))
+    size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.size(op.axes)})"
+    return _label(op.kind, [size, show(d.seconds([op]), TIME, 3)], critical)
+
+
+def _compute_label(d: Drawing, ops: list[Op], critical: bool) -> Html:
+    first = ops[0]
+    title = _short(first.name)
     head = f"{title}: {first.kind}" if first.kind != title else title
-    return node(
-        name,
-        label=_label(head, lines, critical),
-        shape="box",
-        style="filled,rounded",
-        fillcolor=COMPUTE,
-        color=color,
-        penwidth=weight,
-        margin="0.08,0.04",
-        tooltip=f"{first.name}: bound by {costs[0].bound}",
-    )
+    tail = list(dict.fromkeys(op.kind for op in ops[1:]))
+    more = [f"+ {', '.join(tail)}"] if tail else []
+    return _label(head, [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)], critical)
 
 
-def _label(head: str, lines: list[str], critical: bool) -> str:
+def _block_label(d: Drawing, block: str, ops: list[Op], critical: bool) -> Html:
+    """A whole block in one box, its collectives counted."""
+    counts: dict[str, int] = {}
+    for op in ops:
+        if op.is_collective:
+            text = f"{op.kind}({'+'.join(d.mesh.label(op.axes, op.scope))})"
+            counts[text] = counts.get(text, 0) + 1
+    head = f"{block}: as in {d.twins[block]}" if block in d.twins else block
+    inside = [f"{len(ops)} ops", *(f"{n} {text}" for text, n in counts.items())]
+    return _label(head, [", ".join(inside), _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)], critical)
+
+
+def _work(d: Drawing, ops: list[Op]) -> str:
+    """`5.4 GFLOP / 52.7 MB, 38.9 us`"""
+    costs = [d.result.costs.ops[d.segment.name, op.name] for op in ops]
+    flops, moved = sum(c.flops for c in costs), sum(c.bytes for c in costs)
+    work = " / ".join(t for t in (show(flops, FLOPS, 3) if flops else "", show(moved, BYTES, 3)) if t)
+    return f"{work}, {show(d.seconds(ops), TIME, 3)}"
+
+
+def _label(head: str, lines: list[str], critical: bool) -> Html:
     title = f"<b>{html(head)}</b>" if critical else html(head)
     small = "<br/>".join(f'<font point-size="9">{html(t)}</font>' for t in lines)
     return Html(f"<{title}<br/>{small}>")
@@ -152,24 +230,52 @@ def _dims(segment: Segment, name: str, mesh: Mesh) -> str:
     for dim, axes in zip(dims, layout.dims, strict=True):
         size = segment.size(dim, scope) / mesh.size(axes)
         over = "/" + "+".join(mesh.label(axes, scope)) if axes else ""
-        parts.append(f"{size:.6g} {dim.split('.')[0]}{over}")
+        parts.append(f"{_count(size)} {dim.split('.')[0]}{over}")
     waiting = f", sum over {'+'.join(mesh.label(layout.partial))} pending" if layout.partial else ""
     return ", ".join(parts) + waiting
 
 
-def _edges(result: PhaseResult, segment: Segment, home: dict[str, str], critical: set[str], entry: str) -> list[str]:
-    seen: set[tuple[str, str]] = set()
-    lines = []
-    for op in segment.ops:
+def _count(size: float) -> str:
+    """Slots of experts are an average and need not be whole."""
+    return f"{size:.0f}" if size == int(size) else f"~{size:.0f}" if size >= 100 else f"~{size:.3g}"
+
+
+def _edges(d: Drawing) -> list[str]:
+    """Data edges; bold where an op of the critical path began when this input came."""
+    pairs: dict[tuple[str, str], bool] = {}
+    for op in d.segment.ops:
         for name in op.inputs:
-            if name.startswith("@"):
-                continue
-            source = entry if name == segment.input else f"{segment.name}/{home[name]}"
-            target = f"{segment.name}/{home[op.name]}"
-            if source == target or (source, target) in seen:
-                continue
-            seen.add((source, target))
-            bold = op.name in critical and (name in critical or name == segment.input)
-            look = {"color": CRITICAL, "penwidth": "2.2"} if bold else {"color": INK if name != segment.input else SOFT}
-            lines.append(edge(source, target, **look))
+            if not name.startswith("@") and d.box(name) != d.box(op.name):
+                pair = (d.box(name), d.box(op.name))
+                pairs[pair] = pairs.get(pair, False) or _bold(d, name, op)
+    depth = {d.entry: 0}
+    for op in d.segment.ops:
+        target = d.box(op.name)
+        depth[target] = max([depth.get(a, 0) + 1 for a, b in pairs if b == target], default=0)
+    lines = []
+    for (source, target), bold in pairs.items():
+        look = {"color": INK if source != d.entry else SOFT} | (BOLD if bold else {})
+        # What jumps over other ops must not pull the chain out of line.
+        weight = "8" if depth[target] == depth[source] + 1 else "1"
+        lines.append(edge(source, target, **look, weight=weight))
     return lines
+
+
+def _bold(d: Drawing, source: str, op: Op) -> bool:
+    """The critical path may go from `source` to `op` along the data."""
+    if op.name not in d.critical:
+        return False
+    run = next(r for row in d.result.schedule.cells for r in reversed(row[-1]) if r.segment == d.segment.name)
+    return any(_follows(d, run, source, op, lane) for lane in range(d.result.graph.lanes))
+
+
+def _follows(d: Drawing, run: Run, source: str, op: Op, lane: int) -> bool:
+    """On some rank `op` starts at the moment that a critical `source` ends."""
+    start = run.starts[op.name, lane]
+    if source == d.segment.input:
+        return bool((np.abs(start) <= SAME_S).any())
+    if source not in d.critical:
+        return False
+    if op.attr("ring") and d.segment.by_name[source].attr("steps"):
+        return True  # the ring runs along with its attention
+    return bool((np.abs(start - run.finishes[source, lane]) <= SAME_S).any())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from math import ceil, isclose, sqrt
 
-from ..ir.result import PhaseResult
+from ..ir.result import PhaseResult, StageMemory
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ..plan import Plan
 from ..report import axes_text
-from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node
+from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
 
-BAR_CELLS = 24
+BAR_WIDTH = 300
+MAX_UNFOLDED = 8
 MAX_CARDS = 16
 # Other hues than the collectives' have: one colour means one thing in a picture.
 PARTS = (
@@ -20,59 +22,114 @@ PARTS = (
     ("buffers", "#7b5ea7"),
     ("reserve", "#a3a3a3"),
 )
+Card = tuple[int, ...]
+"""Stages on one card: neighbours that are alike."""
 
 
 def draw(plan: Plan, phase: str) -> str:
     """DOT of a phase's stages."""
     result = plan.phases[phase]
-    shown = _shown(len(result.graph.stages))
-    body = [node(f"stage {i}", label=_card(result, i), shape="plaintext") for i in shown]
-    for a, b in itertools.pairwise(shown):
-        transfer = result.costs.transfer
-        text = f"  send {show(transfer.payload_B, BYTES, 3)}\n  {show(transfer.time_s, TIME, 3)}"
-        if b > a + 1:
-            text += f"\n{b - a - 1} alike stages between"
-        body.append(edge(f"stage {a}", f"stage {b}", label=text, color=COLORS["send"], penwidth="2"))
-    kinds = [k for k in COLORS if any(op.kind == k for s in result.graph.segments for op in s.ops)]
-    body.append(node("legend", label=_legend(kinds), shape="plaintext"))
-    body.append(edge(f"stage {shown[-1]}", "legend", style="invis"))
-    return digraph(f"{phase} overview", _title(plan, result), body, rankdir="TB", ranksep=0.35)
+    cards = _cards(result)
+    shown = cards if len(cards) <= MAX_CARDS else [*cards[: MAX_CARDS - 1], cards[-1]]
+    across = 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
+    body = [
+        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=_name(card)) for card in shown
+    ]
+    for k, (a, b) in enumerate(itertools.pairwise(shown)):
+        body.append(_send(result, a, b, wraps=across > 1 and (k + 1) % across == 0))
+    rows = [shown[i : i + across] for i in range(0, len(shown), across)] if across > 1 else []
+    for row in rows:
+        body.append(f"  {{ rank=same; {'; '.join(quote(f'stage {card[0]}') for card in row)} }}")
+    for above, below in itertools.pairwise(rows):
+        body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
+    body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
+    body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
+    return digraph(f"{phase} overview", _title(plan, result, cards), body, rankdir="TB", ranksep=0.35)
 
 
-def _shown(stages: int) -> list[int]:
-    """At most 16 cards: the first fifteen and the last."""
-    return list(range(stages)) if stages <= MAX_CARDS else [*range(MAX_CARDS - 1), stages - 1]
+def _cards(result: PhaseResult) -> list[Card]:
+    """A card a stage; a long pipeline has one for each run of alike stages."""
+    cards: list[Card] = []
+    for stage in result.graph.stages:
+        i = stage.index
+        if cards and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, cards[-1][0], i):
+            cards[-1] = (*cards[-1], i)
+        else:
+            cards.append((i,))
+    return cards
 
 
-def _title(plan: Plan, result: PhaseResult) -> str:
+def _alike(result: PhaseResult, a: int, b: int) -> bool:
+    """The same layers, as much memory and time, as many GPUs."""
+    left, right = result.graph.stages[a], result.graph.stages[b]
+    same = left.layers == right.layers and len(left.gpus) == len(right.gpus)
+    return (
+        same
+        and _sizes(result.memory.stages[a]) == _sizes(result.memory.stages[b])
+        and isclose(result.schedule.stage_s[a], result.schedule.stage_s[b], rel_tol=1e-9)
+    )
+
+
+def _sizes(memory: StageMemory) -> tuple[float, ...]:
+    return (memory.weights_B, memory.kv_cache_B, memory.activations_B, memory.buffers_B, memory.reserve_B)
+
+
+def _name(card: Card) -> str:
+    return f"stage {card[0]}" if len(card) == 1 else f"stages {card[0]}..{card[-1]}"
+
+
+def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
+    transfer = result.costs.transfer
+    text = f"  send {show(transfer.payload_B, BYTES, 3)}  \n  {show(transfer.time_s, TIME, 3)}  "
+    missing = b[0] - a[-1] - 1
+    if missing:
+        text += f"\n{missing} more stages, not drawn"
+    # A send that goes on in the next row must not pull its card down.
+    more = {"constraint": "false"} if wraps else {}
+    return edge(f"stage {a[0]}", f"stage {b[0]}", label=text, color=COLORS["send"], penwidth="2", **more)
+
+
+def _title(plan: Plan, result: PhaseResult, cards: list[Card]) -> str:
     metric = "ttft" if result.graph.kind == "prefill" else "tpot"
     batches = result.graph.microbatches
+    stages = len(result.graph.stages)
+    folded = f"\n{stages} stages: alike neighbours share a card" if len(cards) < stages else ""
     return (
         f"{plan.spec.model.name}, {result.name}: {len(result.gpus)} GPUs, {axes_text(result)}\n"
         f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor.period_s, TIME)}), "
         f"{show(result.throughput_tok_s, TOKEN_RATE)}, {batches} micro-batch{'es' if batches > 1 else ''}, "
-        f"expert imbalance {result.costs.imbalance:.2f}"
+        f"expert imbalance {result.costs.imbalance:.2f}{folded}"
     )
 
 
-def _card(result: PhaseResult, index: int) -> str:
-    stage = result.graph.stages[index]
-    memory = result.memory.stages[index]
+def _card(result: PhaseResult, card: Card) -> Html:
+    stage = result.graph.stages[card[0]]
+    memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in stage.layers)
-    slowest = result.schedule.stage_s[index] == max(result.schedule.stage_s) and len(result.graph.stages) > 1
-    time = f"{show(result.schedule.stage_s[index], TIME, 3)} a micro-batch"
-    time = f'<font color="{CRITICAL}"><b>{html(time)}, the slowest</b></font>' if slowest else html(time)
+    head = f"<b>{html(_name(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
+    gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
+    full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} a GPU"
     rows = [
-        f'<tr><td align="left"><b>stage {index}</b>   {html(layers)}</td></tr>',
-        f'<tr><td align="left">GPU {html(show_runs(sorted(stage.gpus), most=6))}</td></tr>',
-        f'<tr><td align="left">{time}</td></tr>',
-        *[f'<tr><td align="left">{row}</td></tr>' for row in _collectives(result, index)],
-        f'<tr><td align="left">{_bar(memory, result.memory.capacity_B)}</td></tr>',
-        f'<tr><td align="left">{html(show(memory.peak_B, BYTES, 3))} of {html(show(result.memory.capacity_B, BYTES, 3))} a GPU</td></tr>',
+        head,
+        f"GPU {html(show_runs(gpus, most=6))}",
+        _time(result, card[0]),
+        *_collectives(result, card[0]),
+        _bar(memory, capacity),
+        f"{full} ({memory.peak_B / capacity:.1%})",
+        f'<font point-size="9">{html(_parts(memory))}</font>',
     ]
+    cells = "".join(f'<tr><td align="left">{row}</td></tr>' for row in rows)
     return Html(
-        f'<<table border="1" color="{SOFT}" cellborder="0" cellspacing="2" cellpadding="3" bgcolor="{COMPUTE}" style="rounded">{"".join(rows)}</table>>'
+        f'<<table border="1" color="{SOFT}" cellborder="0" cellspacing="2" cellpadding="2" bgcolor="{COMPUTE}" style="rounded">{cells}</table>>'
     )
+
+
+def _time(result: PhaseResult, index: int) -> str:
+    times = result.schedule.stage_s
+    text = html(f"{show(times[index], TIME, 3)} a micro-batch")
+    # Red only where one stage holds the others up.
+    slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
+    return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
 
 
 def _collectives(result: PhaseResult, index: int) -> list[str]:
@@ -80,45 +137,52 @@ def _collectives(result: PhaseResult, index: int) -> list[str]:
     mesh = result.graph.the_mesh
     rows = []
     for name, _ in result.graph.stages[index].layers:
-        segment = result.graph.segment(name)
         counts: dict[tuple[str, str], int] = {}
-        for op in segment.ops:
+        for op in result.graph.segment(name).ops:
             if op.is_collective:
                 key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
                 counts[key] = counts.get(key, 0) + 1
-        if counts:
-            swatches = "  ".join(
-                f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
-                for (kind, over), n in counts.items()
-            )
-            rows.append(f"{html(name)}: {swatches}")
+        swatches = [
+            f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
+            for (kind, over), n in counts.items()
+        ]
+        for i in range(0, len(swatches), 3):
+            rows.append(f"{f'{html(name)}:' if i == 0 else '   '} {'  '.join(swatches[i : i + 3])}")
     return rows
 
 
-def _bar(memory: object, capacity_B: float) -> str:
-    """Memory as a row of cells, one colour a part."""
-    from ..ir.result import StageMemory
+def _parts(memory: StageMemory) -> str:
+    """What the bar holds, in words."""
+    return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, _sizes(memory), strict=True) if s > 0)
 
-    assert isinstance(memory, StageMemory)
-    sizes = (memory.weights_B, memory.kv_cache_B, memory.activations_B, memory.buffers_B, memory.reserve_B)
+
+def _bar(memory: StageMemory, capacity_B: float) -> str:
+    """Memory as a row of cells, one a part; what is there at all is seen."""
     cells = []
-    total = done = 0.0
-    for (name, color), size in zip(PARTS, sizes, strict=True):
-        total += size
-        wanted = round(total / capacity_B * BAR_CELLS)
-        if size > 0 and wanted == done and size / capacity_B > 0.005:
-            wanted = int(done) + 1
-        cells += [f'<td bgcolor="{color}" width="9" height="9" title="{name}"></td>'] * int(wanted - done)
-        done = max(done, wanted)
-    cells += ['<td bgcolor="#ffffff" width="9" height="9"></td>'] * int(BAR_CELLS - done)
-    return f'<table border="1" color="{SOFT}" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="false"><tr>{"".join(cells)}</tr></table>'
+    left = BAR_WIDTH
+    for (_, color), size in zip(PARTS, _sizes(memory), strict=True):
+        width = min(left, max(2, round(size / capacity_B * BAR_WIDTH))) if size > 0 else 0
+        left -= width
+        if width:
+            cells.append(_cell(color, width))
+    if left:
+        cells.append(_cell("#ffffff", left))
+    return f'<table align="left" fixedsize="true" width="{BAR_WIDTH + 2}" height="12" border="1" color="{SOFT}" cellborder="0" cellspacing="0" cellpadding="0"><tr>{"".join(cells)}</tr></table>'
 
 
-def _legend(kinds: list[str]) -> str:
-    memory = "".join(f'<td bgcolor="{c}" width="12"> </td><td align="left">{html(n)}</td>' for n, c in PARTS)
-    wire = "".join(
-        f'<td bgcolor="{COLORS[k]}" width="12"> </td><td align="left">{html(k)}</td>' for k in (*kinds, "send")
-    )
-    both = f'<tr><td><table border="0" cellborder="0"><tr><td>memory:</td>{memory}</tr></table></td></tr>'
-    both += f'<tr><td><table border="0" cellborder="0"><tr><td>collectives a layer:</td>{wire}</tr></table></td></tr>'
-    return Html(f'<<table border="0" cellborder="0">{both}</table>>')
+def _cell(color: str, width: int) -> str:
+    return f'<td bgcolor="{color}" fixedsize="true" width="{width}" height="10"></td>'
+
+
+def _legend(result: PhaseResult) -> Html:
+    drawn = {op.kind for s in result.graph.segments for op in s.ops if op.is_collective}
+    kinds = [k for k in COLORS if k in drawn or (k == "send" and len(result.graph.stages) > 1)]
+    rows = _swatches("memory:", list(PARTS))
+    if kinds:
+        rows += _swatches("collectives a layer:" if drawn else "", [(k, COLORS[k]) for k in kinds])
+    return Html(f'<<table border="0" cellborder="0" cellspacing="0">{rows}</table>>')
+
+
+def _swatches(head: str, entries: list[tuple[str, str]]) -> str:
+    cells = "".join(f'<font color="{color}">&#9632;</font> {html(name)}   ' for name, color in entries)
+    return f'<tr><td align="left">{html(head)}  {cells}</td></tr>'

@@ -15,7 +15,7 @@ VIEWS: dict[str, Callable[[Plan, str], str]] = {
 
 
 class RendererMissing(RuntimeError):
-    """Graphviz's `dot` is not installed."""
+    """Graphviz's `dot` is not installed, or cannot write the format."""
 
 
 def render(text: str, kind: str) -> bytes:
@@ -26,7 +26,13 @@ def render(text: str, kind: str) -> bytes:
         data: bytes = graphviz.Source(text, engine="dot", format=kind).pipe()
     except graphviz.ExecutableNotFound:
         raise RendererMissing(
-            f"{kind} needs Graphviz's `dot`, which is not installed (packages: graphviz on Debian, Fedora and Homebrew); "
-            "`--emit dot` and `show -o F.dot` work without it"
+            f"{kind} needs Graphviz's `dot`, which is not installed: `apt-get install graphviz`, `dnf install graphviz` "
+            "or `brew install graphviz`; DOT output (`--emit dot`, `show -o F.dot`) always works without it"
+        ) from None
+    except graphviz.CalledProcessError as error:
+        last = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        raise RendererMissing(
+            f"Graphviz's `dot` cannot write {kind}: {''.join(last) or f'exit status {error.returncode}'}; "
+            "DOT output (`--emit dot`, `show -o F.dot`) always works"
         ) from None
     return data

@@ -66,7 +66,10 @@ def quantity(expr: ast.Expr, env: Env, out: Collector) -> Quantity | None:
     value = evaluate(expr, env, out)
     if value is None or isinstance(value, Quantity):
         return value
-    out.add("E02", f"a number was expected, found {kind_of(value)}", expr.span)
+    if isinstance(expr, ast.Name) and value == expr.text:  # a bare word, where words are allowed
+        out.add("E02", f"unknown name `{expr.text}`", expr.span)
+    else:
+        out.add("E02", f"a number was expected, found {kind_of(value)}", expr.span)
     return None
 
 
@@ -182,6 +185,10 @@ def names_in(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
             stack += [item.right, item.left]
         elif isinstance(item, ast.Unary):
             stack.append(item.operand)
+        elif isinstance(item, ast.ListExpr):
+            stack += item.items[::-1]
+        elif isinstance(item, ast.Range):
+            stack += [item.high, item.low]
         elif isinstance(item, ast.Call):
             stack.append(item.func)
     return found

@@ -68,6 +68,7 @@ class Body:
                 self._once(own, s.name, s.name_span, out)
                 self.assigns[s.name] = s
                 self.bare.pop(s.name, None)
+                self.sections.pop(s.name, None)
             elif isinstance(s, ast.Bare):
                 self._once(own, s.name, s.span, out)
                 self.bare[s.name] = s
@@ -78,6 +79,7 @@ class Body:
                 key = s.kind if s.name is None else f"{s.kind} {s.name}"
                 self._once(own, key, s.kind_span, out)
                 self.sections.setdefault(key, []).append(s)
+                self.assigns.pop(key, None)
             else:
                 out.add("E02", "this statement belongs at the top of the file", s.span)
 
@@ -136,8 +138,15 @@ class Reader:
         if self.free:
             for name, assign in self.body.assigns.items():
                 if name not in self.schema:
-                    values[name] = evaluate(assign.value, self.names.env(words=True), self.out)
+                    values[name] = self._free(name, assign)
         return values
+
+    def _free(self, name: str, assign: ast.Assign) -> Value | None:
+        value = evaluate(assign.value, self.names.env(words=True), self.out)
+        if isinstance(value, tuple):
+            self.out.add("E02", f"`{name}` is one value, not a list", assign.value.span)
+            return None
+        return value
 
     def one(self, name: str, attribute: Attribute) -> Value | None:
         assign = self.body.assigns.get(name)
@@ -160,9 +169,22 @@ class Reader:
         if attribute.kind == "flag" and not isinstance(value, bool):
             self.out.add("E02", f"`{name}` is true or false, not {kind_of(value)}", span)
             return None
+        if attribute.kind == "counts":
+            return self._counts(name, attribute, value, span)
         if attribute.kind == "list" and not isinstance(value, tuple):
             return (value,)
         return value
+
+    def _counts(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
+        """A list of plain whole numbers from 0."""
+        items = value if isinstance(value, tuple) else (value,)
+        plain = (
+            isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items
+        )
+        if items and all(plain):
+            return items
+        self.out.add("E02", f"`{name}` is a list of whole numbers: {attribute.about}", span)
+        return None
 
     def _number(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
         if not isinstance(value, Quantity):

@@ -12,7 +12,10 @@ LARGE = 1e18
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`kind`: number, count (a whole number), word, flag, list. A count may be written with the unit `dim`."""
+    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing.
+
+    A count may be written with the unit `dim`.
+    """
 
     about: str
     kind: str = "number"
@@ -102,7 +105,7 @@ WORKLOAD: dict[str, Attribute] = {
 AXES = ("pp", "dp", "ep", "sp", "tp")
 PHASE: dict[str, Attribute] = {
     "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
-    "gpus": Attribute("GPU ids, e.g. 0..63", "list"),
+    "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
     **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES},
@@ -110,7 +113,7 @@ PHASE: dict[str, Attribute] = {
     "microbatches": _count("micro-batches that a pass is cut into", 1, high=1e6),
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e6),
     "order": Attribute("axes, outermost first", "list", default=None),
-    "layers_per_stage": Attribute("layers of each stage, when uneven", "list", default=None),
+    "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),

@@ -1,0 +1,209 @@
+"""Does a phase's strategy fit? Products against GPUs, and everything that must divide."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..spec import Fold, Model, Phase, Workload
+from .blocks import dims_of
+from .diagnostics import Collector, did_you_mean
+from .reader import Body
+from .source import Span
+
+
+class Shape:
+    """The shape checks of one phase: products against GPUs, and everything that must divide."""
+
+    def __init__(self, phase: Phase, body: Body, model: Model, workload: Workload, out: Collector) -> None:
+        self.phase, self.body, self.model, self.workload, self.out = phase, body, model, workload, out
+        self.s = phase.strategy
+        self.folded = self.s.attention is not None
+
+    def check(self) -> None:
+        if not (self._folded_products() if self.folded else self._flat_product()):
+            return
+        self._layers()
+        self._experts()
+        self._tensor()
+        self._batch()
+        self._sequence()
+        self._shard()
+
+    def at(self, *names: str) -> Span:
+        """Span of the first of these attributes that was written."""
+        for name in names:
+            if name in self.body.assigns or name in self.body.sections:
+                return self.body.span_of(name)
+        return self.body.span
+
+    def _flat_product(self) -> bool:
+        s, gpus = self.s, len(self.phase.gpus)
+        parts = [
+            ("replicas", s.replicas),
+            ("pp", s.pp),
+            ("dp", s.dp),
+            ("ep", s.ep),
+            ("sp", s.sp),
+            ("tp", s.tp),
+        ]
+        total = prod(n for _, n in parts)
+        if total == gpus:
+            return True
+        shown = " x ".join(f"{a} {n}" for a, n in parts if n > 1) or "one rank"
+        rest = total // s.dp
+        help_ = [f"gpus = {total} of them"] if total < gpus else []
+        if gpus % rest == 0:
+            help_.insert(0, f"dp = {gpus // rest} uses them all")
+        self.out.add(
+            "E03", f"the degrees of `{self.phase.name}` multiply to {total}, but it has {gpus} GPUs", self.at("gpus"), f"{gpus} GPUs here",
+            because=(f"{shown} = {total}",), help=help_,
+        )  # fmt: skip
+        return False
+
+    def _folded_products(self) -> bool:
+        s, gpus = self.s, len(self.phase.gpus)
+        assert s.attention is not None and s.experts is not None
+        if gpus % (s.pp * s.replicas):
+            self.out.add(
+                "E03",
+                f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}",
+                self.at("pp", "gpus"),
+            )
+            return False
+        stage = gpus // (s.pp * s.replicas)
+        dense, sparse = prod(n for _, n in s.attention.degrees), prod(n for _, n in s.experts.degrees)
+        if dense == stage and stage % sparse == 0:
+            return True
+        edp = f" x edp {stage // sparse} = {stage}" if stage % sparse == 0 else f", which does not divide {stage}"
+        self.out.add(
+            "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage", self.at("attention", "experts"),
+            because=(
+                f"attention: {_times(s.attention)} = {dense}" + ("" if dense == stage else f", not {stage}"),
+                f"experts: {_times(s.experts)} = {sparse}{edp}",
+            ),
+            help=(f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs a stage",),
+        )  # fmt: skip
+        return False
+
+    def degree(self, side: str, axis: str) -> int:
+        fold = self.s.attention if side == "attention" else self.s.experts
+        return dict(fold.degrees).get(axis, 1) if fold is not None else int(getattr(self.s, axis))
+
+    def need(self, what: str, size: int, by: str, degree: int, *attrs: str) -> None:
+        """`size` must divide by `degree`."""
+        if size % degree == 0:
+            return
+        fits = [d for d in range(degree - 1, 0, -1) if size % d == 0]
+        help_ = (f"{by.split()[0]} = {fits[0]} divides it",) if fits and fits[0] > 1 else ()
+        self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), help=help_)
+
+    def _layers(self) -> None:
+        layers, s = self.model.layers, self.s
+        if s.layers_per_stage is not None:
+            if sum(s.layers_per_stage) != layers or len(s.layers_per_stage) != s.pp:
+                total = " + ".join(map(str, s.layers_per_stage))
+                self.out.add(
+                    "E03", f"`layers_per_stage` must be {s.pp} numbers that add up to {layers}", self.at("layers_per_stage"),
+                    because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
+                )  # fmt: skip
+        elif layers % s.pp:
+            low = layers // s.pp
+            uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
+            self.out.add(
+                "E03", f"{layers} layers do not divide over pp {s.pp} stages", self.at("pp"),
+                help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
+            )  # fmt: skip
+
+    def _experts(self) -> None:
+        m, s = self.model, self.s
+        number = m.count("experts.count", 0)
+        if not number:
+            if s.redundant:
+                self.out.add("E03", "`redundant` needs routed experts", self.at("redundant"))
+            if self.folded and self.degree("experts", "ep") > 1:
+                self.out.add("E03", "`ep` needs routed experts", self.at("experts"))
+            return
+        ep = self.degree("experts", "ep")
+        if (number + s.redundant) % ep:
+            spare = -(number + s.redundant) % ep + s.redundant
+            self.out.add(
+                "E03", f"{number} experts + {s.redundant} redundant do not divide over ep {ep}", self.at("ep", "experts"),
+                help=(f"redundant = {spare} fills every rank",),
+            )  # fmt: skip
+        if s.redundant > number * (ep - 1):
+            self.out.add(
+                "E03",
+                f"{s.redundant} redundant copies of {number} experts do not fit on {ep} ranks without doubles",
+                self.at("redundant"),
+            )
+        self.need("expert width", m.count("experts.hidden"), "tp", self.degree("experts", "tp"), "experts", "tp")
+
+    def _tensor(self) -> None:
+        tp = self.degree("attention", "tp")
+        m = self.model
+        heads = m.count("attention.heads", 0)
+        if heads:
+            self.need("heads", heads, "tp", tp, "tp", "attention")
+            kv = m.count("attention.kv_heads", heads)
+            if kv % tp and tp % kv:
+                self.out.add("E03", f"kv_heads {kv} and tp {tp}: neither divides the other", self.at("tp", "attention"))
+        if any("mlp" in layer.blocks for layer in m.stack):
+            self.need("the mlp width", m.count("mlp.hidden", tp), "tp", tp, "tp", "attention")
+
+    def _batch(self) -> None:
+        s = self.s
+        ranks = self.degree("attention", "dp") if self.folded else s.dp * s.ep
+        lanes = 2 if s.overlap == "two_batch" else 1
+        parts = s.microbatches * s.replicas * ranks * lanes
+        if self.phase.sequences % parts == 0:
+            return
+        terms = [
+            ("microbatches", s.microbatches),
+            ("replicas", s.replicas),
+            ("dp", self.degree("attention", "dp")),
+        ]
+        terms += [] if self.folded else [("ep", s.ep)]
+        terms += [("lanes", lanes)]
+        shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
+        self.out.add(
+            "E03", f"{self.phase.sequences} sequences do not divide over the {parts} parts of `{self.phase.name}`",
+            self.at("microbatches", "dp", "attention", "ep"), because=(f"{shown} = {parts}",),
+            help=("attention splits the batch over dp and (flat form) ep; every part needs as many sequences",),
+        )  # fmt: skip
+
+    def _sequence(self) -> None:
+        sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
+        if self.phase.kind == "decode":
+            self.need("context tokens", self.phase.context, "sp", sp, "sp", "context")
+            return
+        if self.phase.context != self.workload.prompt:
+            self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
+        self.need("prompt tokens", self.workload.prompt, "sp", sp, "sp", "attention")
+        if self.s.sequence_parallel:
+            self.need("prompt tokens", self.workload.prompt, "sp x tp", sp * tp, "sequence_parallel")
+        if self.s.sp_method == "ulysses" and sp > 1:
+            kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
+            group = self.model.count("attention.group", 1)
+            if kv % (tp * sp) and (group % sp or kv % tp):
+                self.out.add(
+                    "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.at("sp_method"),
+                    help=("use sp_method = allgather or ring",),
+                )  # fmt: skip
+
+    def _shard(self) -> None:
+        """A rule on a dimension that no block has would do nothing."""
+        known = {d for block in self.model.blocks.values() for d in dims_of(block)}
+        rules = self.body.sub("shard", self.out)
+        for dim, _ in self.s.shard:
+            if rules is not None and dim not in known:
+                near = did_you_mean(dim, known)
+                self.out.add(
+                    "E02",
+                    f"no block of this model has a dimension `{dim}`",
+                    rules.assigns[dim].name_span,
+                    help=(f"did you mean `{near}`?",) if near else (),
+                )
+
+
+def _times(fold: Fold) -> str:
+    return " x ".join(f"{a} {n}" for a, n in fold.degrees)
