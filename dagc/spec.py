@@ -6,7 +6,7 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .ir.graph import DTYPE_BYTES as DTYPE_BYTES
 from .lang.ast import BlockDef, Comparison, Expr
@@ -49,7 +49,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`repeat` alike layers, each a sequence of block names."""
+    """A run of `repeat` alike layers, each a sequence of block names. Runs of one name are of one kind."""
 
     name: str
     repeat: int
@@ -85,6 +85,15 @@ class Model:
         if default is None:
             raise KeyError(name)
         return default
+
+    @property
+    def kinds(self) -> dict[str, Layer]:
+        """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
+        found: dict[str, Layer] = {}
+        for layer in self.stack:
+            known = found.get(layer.name)
+            found[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
+        return found
 
     @property
     def layers(self) -> int:

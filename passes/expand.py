@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
 from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
@@ -32,12 +32,11 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
             at="overlap" if lanes == 2 else "microbatches",
             because=(f"microbatches {strategy.microbatches} x lanes {lanes} = {parts}",),
         )
-    segments = []
-    for layer in spec.model.stack:
-        builder = LayerBuilder(unit, layer, phase.sequences / parts)
-        segments.append(builder.build())
+    kinds = spec.model.kinds
+    segments = tuple(LayerBuilder(unit, layer, phase.sequences / parts).build() for layer in kinds.values())
     unit.out.check()
-    return Graph(phase.name, phase.kind, "model", tuple(segments), strategy.microbatches, lanes)
+    order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
+    return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class LayerBuilder:
     sizes: dict[str, float] = field(default_factory=dict)
 
     def build(self) -> Segment:
-        first = self.layer is self.unit.spec.model.stack[0]
+        first = self.layer.name == self.unit.spec.model.stack[0].name
         phase = self.unit.phase
         seq = self.unit.spec.workload.prompt if phase.kind == "prefill" else 1
         self.sizes |= {"batch": self.batch, "seq": float(seq), "context": float(phase.context)}

@@ -144,14 +144,6 @@ def _stack(
         if node.text not in layers and node.text in ("dense", "sparse"):
             blocks = (str(attributes.get("attention.kind", "gqa")), _feed_forward(node.text, attributes))
         stack.append(Layer(node.text, int(repeat.value), blocks))
-    if len({s.name for s in stack}) != len(stack):
-        out.add(
-            "E02",
-            "a layer stands twice in the stack",
-            assign.value.span,
-            help=("give alike runs one entry, or the layers two names",),
-        )
-        return None
     if len(stack) < 3:
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
         return None

@@ -81,9 +81,8 @@ class Machine:
         for part in range(parts):
             self.offset = part * size
             values: list[object] = [self.inputs.tokens[self.offset : self.offset + size]] * len(self.ranks)
-            for segment in self.graph.segments:
-                for layer in range(segment.repeat):
-                    values = self.layer(segment, layer, values)
+            for segment, layer in self.graph.layers:
+                values = self.layer(segment, layer, values)
             out.append(self.gathered(values))
         return out
 
