@@ -62,6 +62,7 @@ class Model:
 
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
     `weight_dtypes` maps a block name to the dtype of its weights; absent: `weight_dtype`.
+    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
 
@@ -74,6 +75,7 @@ class Model:
     stack: tuple[Layer, ...]
     blocks: Mapping[tuple[str, str | None], BlockDef] = field(repr=False)
     params_stated: float | None = None
+    checkpoint: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 

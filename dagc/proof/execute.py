@@ -8,18 +8,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import numpy as np
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops import attend_operands
+from ..ir.ops import ACTIVATIONS, attend_operands
 from ..ir.routing import expert_probabilities, place_experts
 from ..ir.sharding import Axes
 from ..spec import Routing
 from . import kernels as k
 from .collectives import collective, slice_value
+from .rotary import Rotary
+
+ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
 
@@ -173,15 +177,16 @@ class Machine:
         if op.kind in ("multiply", "add"):
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
-        if op.kind == "scale":
-            return _array(x[0]) * float(op.attr("factor", 1.0) or 1.0)
         if op.kind in ("rms_norm", "layer_norm"):
-            return k.norm(op.kind, _array(x[0]), _array(x[1]))
-        if op.kind in ("silu", "gelu", "relu", "sigmoid"):
-            return k.activation(op.kind, _array(x[0]))
-        if op.kind == "rope":
+            return k.norm(op.kind, _array(x[0]), _array(x[1]) if len(x) > 1 else None, _number(op, "eps", 1e-6))
+        if op.kind in ELEMENTWISE:
+            return k.elementwise(op.kind, _array(x[0]), partial(_number, op))
+        if op.kind in ("rope", "temper"):
             axis = op.dims.index("seq")
-            return k.rope(_array(x[0]), self.positions(segment, op.loop("seq"), rank, "seq"), axis)
+            positions = self.positions(segment, op.loop("seq"), rank, "seq")
+            if op.kind == "rope":
+                return Rotary(**dict(op.attrs)).rotate(_array(x[0]), positions, axis)  # type: ignore[arg-type]
+            return k.temper(_array(x[0]), positions, axis, _number(op, "floor", 8192.0), _number(op, "scale", 0.1))
         return getattr(self, f"op_{op.kind}")(segment, layer, op, rank, x)
 
     def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
@@ -194,12 +199,13 @@ class Machine:
             return first.map(lambda p, data: k.contract(data, inner, weights[p], dims[1][1:], outer))
         if op.kind in ("multiply", "add"):
             second = x[1]
-            assert isinstance(second, k.Ragged)
             join = np.multiply if op.kind == "multiply" else np.add
-            return first.map(lambda p, data: join(data, second.rows[p][1]))
-        if op.kind == "scale":
-            return first.map(lambda p, data: data * float(op.attr("factor", 1.0) or 1.0))
-        return first.map(lambda p, data: k.activation(op.kind, data))
+            if isinstance(second, k.Ragged):
+                rows = second.rows
+                return first.map(lambda p, data: join(data, rows[p][1]))
+            assert isinstance(second, dict)  # a bias or gain of each expert
+            return first.map(lambda p, data: join(data, second[p]))
+        return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ids, table = np.asarray(x[0]), _array(x[1])
@@ -227,30 +233,29 @@ class Machine:
         return mine
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        queries, keys, _ = attend_operands(op)
+        pairs = len(attend_operands(op)[0])
         named = [(_array(v), segment.dims_of(n)) for v, n in zip(x, op.inputs, strict=True)]
-        split = op.loop("context")
-        at = (self.positions(segment, op.loop("seq"), rank, "seq"), self.positions(segment, split, rank, "context"))
-        found = k.attend(
-            named[: len(queries)],
-            named[len(queries) : 2 * len(keys)],
-            named[-1],
-            op.dims,
-            at,
+        queries, split = named[:pairs], op.loop("context")
+        seen = k.visible(
+            self.positions(segment, op.loop("seq"), rank, "seq"),
+            self.positions(segment, split, rank, "context"),
             bool(op.attr("causal", True)),
-            float(op.attr("width", 0.0) or 0.0) or None,
+            _number(op, "window", np.inf),
+            _number(op, "chunk", np.inf),
         )
+        width = _number(op, "width", float(sum(q.shape[-1] for q, _ in queries)))
+        factor = _number(op, "scale", 1.0) / np.sqrt(width)
+        sinks = None
+        if len(named) > 2 * pairs + 1 and not self.block(split, rank):  # only one piece of a split context counts them
+            sinks = k.aligned(*named[-1], op.dims[:-1])
+        found = k.attend(queries, named[pairs : 2 * pairs], named[2 * pairs], op.dims, seen, factor, sinks)
         return found if split else k.normalised(found)
 
     def op_route(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        return k.route(
-            _array(x[0]),
-            int(op.attr("top_k", 1) or 1),
-            str(op.attr("score", "softmax")),
-            bool(op.attr("normalize", True)),
-            int(op.attr("groups", 1) or 1),
-            int(op.attr("groups_limit", 1) or 1),
-        )
+        counts = {"top_k", "groups", "groups_limit"}
+        options = {name: int(v) if name in counts else v for name, v in op.attrs}
+        router = k.Router(**options)  # type: ignore[arg-type]
+        return router(_array(x[0]), _array(x[1]) if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         """Tokens for every physical expert that this rank may reach: all but those that a rank with the same
@@ -261,12 +266,13 @@ class Machine:
         home = str(op.attr("exchange", "") or "").split("+")
         stay = tuple(a for a in op.loop("expert") if a not in home)
         held = set(range(len(slots))[self.part(len(slots), stay, rank)])
-        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), where, held)
+        weighted = bool(op.attr("weighted", False))
+        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), where, held, weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ragged, routed = x
         assert isinstance(ragged, k.Ragged) and isinstance(routed, k.Routed)
-        return k.combine(ragged, routed, self.origin(op, rank, segment))
+        return k.combine(ragged, routed, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
 
     def op_last(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         seq, axes = int(segment.sizes["seq"]), op.loop("seq")
@@ -278,6 +284,11 @@ class Machine:
         first = self.part(int(segment.sizes[dim]), op.loop(dim), rank).start
         scores = _array(x[0])
         return k.Best(scores.max(axis=-1), scores.argmax(axis=-1) + first)
+
+
+def _number(op: Op, name: str, default: float) -> float:
+    value = op.attr(name)
+    return default if value is None else float(value)
 
 
 def _array(value: object) -> k.Floats:
