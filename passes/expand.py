@@ -361,7 +361,10 @@ class BlockBuilder:
 
     def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
         """A chain of `+` and `-`. What the block was given comes last, so pending sums of the branches meet first."""
-        terms = [self.scaled(self.value(node, want, f"{stem}_in"), sign, f"{stem}_in") for sign, node in _terms(expr)]
+        nodes = [(sign, self.branch(node) if _is_if(node) else node) for sign, node in _terms(expr)]
+        alone = sum(not isinstance(node, ast.Number) for _, node in nodes) == 1
+        inner = stem if alone else f"{stem}_in"
+        terms = [self.scaled(self.value(node, want, inner), sign, inner) for sign, node in nodes]
         shift = sum(t.literal for t in terms if t.literal is not None)
         tensors = [t for t in terms if t.literal is None]
         given = [t for t in tensors if t in list(self.env.values())[:1]]
@@ -490,6 +493,8 @@ class BlockBuilder:
             if isinstance(found, (str, bool)):
                 return found
             number = self.lookup_number(expr.text)
+            if number is None and len(expr.parts) > 1:
+                self.fail(expr, f"the model has no `{expr.text}`")
             return expr.text if number is None else number
         return self.number(expr)
 
@@ -524,6 +529,7 @@ class BlockBuilder:
                 self.fail(expr, f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
         dims = (*queries[0].dims[:-1], value.dims[-1])
         options = self.options(expr)
+        options = {k: v for k, v in options.items() if not (k in ("window", "chunk") and v == 0)}
         options["pairs"] = len(queries)
         sinks = self.tensor_option(expr, "sinks")
         inputs = (*(q.name for q in queries), *(k.name for k in keys), value.name)

@@ -64,4 +64,15 @@ def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | 
     if not isinstance(data.get("model_type"), str):
         out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc looks the architecture up by it",))
         return None
-    return Config(shown, data)
+    return Config(shown, {**data, "rope": _rope(data)})
+
+
+def _rope(data: Mapping[str, object]) -> dict[str, object]:
+    """The rotary fields under one name: transformers spells them `rope_theta` and `rope_scaling` before release 5,
+    `rope_parameters` since."""
+    found: dict[str, object] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        section = data.get(name)
+        found |= section if isinstance(section, dict) else {}
+    theta = found.get("rope_theta", data.get("rope_theta"))
+    return {**found, "theta": theta, "type": found.get("rope_type", found.get("type"))}

@@ -76,20 +76,24 @@ def _absent(names: Names, node: ast.Expr) -> bool:
 
 
 def _either(names: Names, node: ast.Call, words: bool) -> Value:
-    """The first argument that the config file has; what stands last is taken, and noted, when it has none."""
-    for index, arg in enumerate(node.args):
+    """The first argument that the config file has; the last one need not be a field."""
+    for index, arg in enumerate(node.args[:-1]):
         if not _absent(names, arg):
-            value = _arg(names, node, index, words)
-            field = node.args[0]
-            if names.config is not None and isinstance(field, ast.Name) and not _from_config(arg):
-                shown = f"{value.value:g}" if isinstance(value, Quantity) else str(value).lower()
-                names.config.assumed.append(f"{'.'.join(field.parts[1:])}: absent, {shown} assumed")
-            return value
-    return _arg(names, node, len(node.args) - 1, words)  # reports the absent field
+            return _arg(names, node, index, words)
+    return _arg(names, node, len(node.args) - 1, words)  # reports a field that is absent too
 
 
-def _from_config(node: ast.Expr) -> bool:
-    return isinstance(node, ast.Name) and node.parts[0] == "config"
+def _assume(names: Names, node: ast.Call, words: bool) -> Value:
+    """A field, or what is assumed in its place, and noted."""
+    field = node.args[0]
+    if names.config is None or not isinstance(field, ast.Name) or not _absent(names, field):
+        return _arg(names, node, 0, words)
+    value = _arg(names, node, 1, words)
+    shown = f"{value.value:g}" if isinstance(value, Quantity) else str(value).lower()
+    note = f"`{'.'.join(field.parts[1:])}` is absent: {shown} is assumed"
+    if note not in names.config.assumed:
+        names.config.assumed.append(note)
+    return value
 
 
 def _if(names: Names, node: ast.Call, words: bool) -> Value:
@@ -167,6 +171,7 @@ def _each(names: Names, node: ast.Call, words: bool) -> Value:
 Function = Callable[["Names", ast.Call, bool], Value]
 FUNCTIONS: dict[str, tuple[Function, int, int]] = {
     "either": (_either, 2, 99),
+    "assume": (_assume, 2, 2),
     "if": (_if, 3, 3),
     "equal": (_equal, 2, 2),
     "less": (_less, 2, 2),

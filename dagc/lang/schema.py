@@ -78,7 +78,11 @@ ATTENTION: dict[str, Attribute] = {
     "kv_heads": _count("key and value heads (default: heads)", None, high=1e6),
     "head_dim": _count("width of a head (default: hidden / heads)", None, high=1e6),
     "scale": Attribute("factor of the scores beside 1 / sqrt(width)", default=1.0),
-    "window": _count("tokens that a sliding window sees", None, high=1e9),
+    "window": _count("tokens that a sliding window sees (0: all)", 0, low=0, high=1e9),
+    "bias": Attribute("queries, keys and values have biases", "flag", default=False),
+    "out_bias": Attribute("the output projection has a bias", "flag", default=False),
+    "qk_norm": Attribute("queries and keys are normed, head by head", "flag", default=False),
+    "clip": Attribute("bound of queries, keys and values (0: none)", default=0.0, open_low=False),
 }
 
 EXPERTS: dict[str, Attribute] = {
@@ -101,7 +105,9 @@ ROPE: dict[str, Attribute] = {
     "theta": Attribute("base of the rotary frequencies", default=10_000.0),
     "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
     "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
-    "scaling": _word("how frequencies are stretched to longer contexts", "none", "none", "linear", "yarn", "llama3"),
+    "scaling": _word(
+        "how frequencies are stretched to longer contexts", "none", "none", "default", "linear", "yarn", "llama3"
+    ),
     "factor": Attribute("how far they are stretched", default=1.0),
     "original": _count("context that the model was first trained on", 4096, high=1e9),
     "beta_fast": Attribute("yarn: turns above which a frequency is kept", default=32.0),

@@ -9,23 +9,40 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from math import prod
 
 import numpy as np
 
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops import ACTIVATIONS, attend_operands
 from ..ir.routing import expert_probabilities, place_experts
 from ..ir.sharding import Axes
 from ..spec import Routing
 from . import kernels as k
+from .checkpoint import CheckpointError
 from .collectives import collective, slice_value
 from .rotary import Rotary
+from .traffic import Moved, count
 
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
+
+
+History = Mapping[tuple[int, str], k.Floats]
+"""(layer, cache op) -> what a decode step finds there, [batch, .., context - 1, ..]."""
+WeightSource = Callable[[Segment, int, Weight], k.Floats]
+"""(segment, layer, weight) -> the whole weight, dims in its order."""
+
+
+class ExecutionError(Exception):
+    """A run broke off. `where`: segment[layer]/op."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.reason = where, reason
 
 
 def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> k.Floats:
@@ -34,13 +51,24 @@ def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> k.Fl
     return np.asarray(rng.standard_normal(shape) * scale)
 
 
+def random_weight(segment: Segment, layer: int, weight: Weight) -> k.Floats:
+    """Normal numbers, scaled by the root of what a contraction sums over."""
+    shape = tuple(int(segment.size(d)) for d in weight.dims)
+    fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
+    return random_tensor(f"{segment.name}.{layer}.{weight.name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """Token ids [sequences, seq] and sizes of the whole run. A decode step attends to a random cache."""
+    """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
+    without `history`). `balanced`: tokens go to experts in turn instead of by their scores."""
 
     tokens: k.Ints
     routing: Routing
     redundant: int
+    weights: WeightSource = random_weight
+    history: History | None = None
+    balanced: bool = False
 
 
 @dataclass
@@ -53,6 +81,9 @@ class Machine:
     ranks: list[dict[str, int]] = field(default_factory=list)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
+    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -77,61 +108,99 @@ class Machine:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def run(self) -> list[k.Best]:
-        """Every part of the batch through every layer; the chosen tokens of each part, in order of sequences."""
+    def run(self) -> list[k.Ints | k.Floats]:
+        """Every part of the batch through every layer; the result of each part, in order of sequences: chosen tokens,
+        or the values of whatever the last block returns. Raises ExecutionError."""
         parts = self.graph.microbatches * self.graph.lanes
         size = self.inputs.tokens.shape[0] // parts
         out = []
         for part in range(parts):
             self.offset = part * size
             values: list[object] = [self.inputs.tokens[self.offset : self.offset + size]] * len(self.ranks)
-            for segment, layer in self.graph.layers:
-                values = self.layer(segment, layer, values)
+            layers = self.graph.layers
+            for stage in self.graph.stages:
+                if stage.index:
+                    self.hand_over(stage.index, values)
+                for segment, layer in islice(layers, sum(count for _, count in stage.layers)):
+                    values = self.layer(segment, layer, values)
             out.append(self.gathered(values))
         return out
 
-    def gathered(self, values: list[object]) -> k.Best:
+    def hand_over(self, stage: int, values: list[object]) -> None:
+        """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
+        edge = next((e for e in self.graph.sends if (e.source, e.target) == (stage - 1, stage)), None)
+        if edge is None:
+            raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
+        segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
+        sizes = [int(segment.sizes[d]) for d in edge.dims]
+        block = tuple(n // self.mesh.size(axes) for n, axes in zip(sizes, edge.sharding.dims, strict=True))
+        for value in values:
+            if not isinstance(value, np.ndarray) or value.shape != block:
+                raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
+        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+
+    def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
         segment = self.graph.segments[-1]
         layout = segment.sharding_of(segment.output)
         axes = layout.dims[0] if layout is not None else ()
-        pieces: dict[int, k.Best] = {}
+        pieces: dict[int, k.Ints | k.Floats] = {}
         for rank, value in zip(self.ranks, values, strict=True):
-            assert isinstance(value, k.Best)
-            known = pieces.setdefault(self.block(axes, rank), value)
-            if not np.array_equal(known.index, value.index):
-                raise ValueError("replicas of the result differ")
-        ordered = [pieces[i] for i in range(len(pieces))]
-        return k.Best(np.concatenate([p.value for p in ordered]), np.concatenate([p.index for p in ordered]))
+            result = value.index if isinstance(value, k.Best) else _array(value)
+            if not np.array_equal(pieces.setdefault(self.block(axes, rank), result), result):
+                raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
+        return np.concatenate([pieces[i] for i in range(len(pieces))])
 
     def layer(self, segment: Segment, layer: int, entry: list[object]) -> list[object]:
         env: dict[str, list[object]] = {segment.input: entry}
         if segment.input == "tokens" and segment.entry is not None:
             env["tokens"] = [self.shard(v, segment.entry.dims, r) for v, r in zip(entry, self.ranks, strict=True)]  # type: ignore[arg-type]
         for op in segment.ops:
-            if op.is_collective:
-                env[op.name] = collective(self, segment, op, env)
-            elif op.kind == "slice":
-                env[op.name] = slice_value(self, segment, op, env)
-            else:
-                env[op.name] = [
-                    self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
-                    for i, rank in enumerate(self.ranks)
-                ]
+            where = f"{segment.name}[{layer}]/{op.name}"
+            try:
+                values = self.step(segment, layer, op, env)
+            except CheckpointError:
+                raise
+            except (
+                ValueError,
+                IndexError,
+                KeyError,
+                AssertionError,
+                AttributeError,
+                TypeError,
+                StopIteration,
+            ) as error:
+                raise ExecutionError(where, str(error) or type(error).__name__) from error
+            if not all(map(k.finite, values)):
+                raise ExecutionError(where, "the result is not finite")
+            env[op.name] = values
             if self.watch is not None:
-                self.watch(segment, layer, op, env[op.name])
+                self.watch(segment, layer, op, values)
         return env[segment.output]
+
+    def step(self, segment: Segment, layer: int, op: Op, env: Mapping[str, list[object]]) -> list[object]:
+        """One op on every rank."""
+        if op.is_collective:
+            values = collective(self, segment, op, env)
+            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            return values
+        if op.kind == "slice":
+            return slice_value(self, segment, op, env)
+        return [
+            self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
+            for i, rank in enumerate(self.ranks)
+        ]
 
     def operand(self, segment: Segment, layer: int, name: str, env: Mapping[str, list[object]], index: int) -> object:
         return self.weight(segment, layer, name, self.ranks[index]) if name.startswith("@") else env[name][index]
 
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
-        """A shard of a random weight; of routed experts a mapping physical expert -> its matrix."""
+        """A shard of a weight; of routed experts a mapping physical expert -> its matrix."""
         weight = segment.weight[name]
-        shape = tuple(int(segment.size(d)) for d in weight.dims)
-        fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
-        whole = random_tensor(f"{segment.name}.{layer}.{name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
-        layout = weight.sharding.dims if weight.sharding is not None else ((),) * len(shape)
+        if (layer, name) not in self.wholes:
+            self.wholes[layer, name] = self.inputs.weights(segment, layer, weight)
+        whole = self.wholes[layer, name]
+        layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
         if weight.scope != "experts":
             return self.shard(whole, layout, rank)
         slots, _ = self.physical(segment)
@@ -215,14 +284,18 @@ class Machine:
         return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
 
     def op_cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        """Prefill: the cache is what was computed. Decode: random history with the new token at its end."""
+        """Prefill: the cache is what was computed. Decode: what was there, with the new token at its end."""
         new = _array(x[0])
         context, axis = int(segment.sizes["context"]), op.dims.index("context")
         if segment.sizes["seq"] == context:
             return new
         shape = [int(segment.sizes[d]) for d in op.dims]
         shape[0] = self.inputs.tokens.shape[0]
-        history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
+        if self.inputs.history is None:
+            history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
+        else:
+            found = self.inputs.history[layer, op.name]
+            history = np.concatenate([found, np.zeros_like(np.take(found, [0], axis))], axis)
         history = history[self.offset : self.offset + int(segment.sizes["batch"])]
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(shape)
         mine = self.shard(history, layout, rank).copy()
@@ -255,7 +328,13 @@ class Machine:
         counts = {"top_k", "groups", "groups_limit"}
         options = {name: int(v) if name in counts else v for name, v in op.attrs}
         router = k.Router(**options)  # type: ignore[arg-type]
-        return router(_array(x[0]), _array(x[1]) if len(x) > 1 else None)
+        scores = _array(x[0])
+        if self.inputs.balanced:
+            batch, seq = self.origin(op, rank, segment)
+            position = (batch + np.arange(scores.shape[0])[:, None]) * int(segment.sizes["seq"])
+            position = (position + seq + np.arange(scores.shape[1]))[..., None] * router.top_k
+            return router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
+        return router(scores, _array(x[1]) if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         """Tokens for every physical expert that this rank may reach: all but those that a rank with the same

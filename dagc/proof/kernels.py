@@ -50,6 +50,17 @@ class Best:
     index: Ints
 
 
+def finite(value: object) -> bool:
+    """No infinity and no NaN in a value (a row of a split softmax that saw nothing has maximum -inf)."""
+    if isinstance(value, Softmax):
+        return bool(np.isfinite(value.output).all() and np.isfinite(value.sums).all())
+    if isinstance(value, Ragged):
+        return all(bool(np.isfinite(data).all()) for _, data in value.rows.values())
+    if isinstance(value, Routed):
+        return bool(np.isfinite(value.weights).all())
+    return not isinstance(value, np.ndarray) or bool(np.isfinite(value).all())
+
+
 def letters(*dims: tuple[str, ...]) -> dict[str, str]:
     """A letter for each dim name."""
     names = list(dict.fromkeys(d for group in dims for d in group))
@@ -173,12 +184,21 @@ class Router:
     def __call__(self, scores: Floats, bias: Floats | None) -> Routed:
         if self.score == "sparsemixer":
             return self.sparsemixer(scores)
-        if self.score == "sigmoid":
-            p = activation("sigmoid", scores)
-        else:
-            p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            p = p / p.sum(axis=-1, keepdims=True)
+        p = self.probabilities(scores)
         chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
+        return self.weighed(p, chosen)
+
+    def forced(self, scores: Floats, chosen: Ints) -> Routed:
+        """The weights that choices made elsewhere have."""
+        return self.weighed(self.probabilities(scores), chosen)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        if self.score == "sigmoid":
+            return activation("sigmoid", scores)
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+    def weighed(self, p: Floats, chosen: Ints) -> Routed:
         weights = np.take_along_axis(p, chosen, axis=-1)
         if self.normalize:
             weights = weights / weights.sum(axis=-1, keepdims=True)
