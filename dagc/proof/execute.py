@@ -121,7 +121,7 @@ class Machine:
             for stage in self.graph.stages:
                 if stage.index:
                     self.hand_over(stage.index, values)
-                for segment, layer in islice(layers, sum(count for _, count in stage.layers)):
+                for segment, layer in islice(layers, sum(n for _, n in stage.layers)):
                     values = self.layer(segment, layer, values)
             out.append(self.gathered(values))
         return out

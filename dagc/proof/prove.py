@@ -72,7 +72,7 @@ def prove_graph(
         want = reference.run()
         got = machine.run()
     except ExecutionError as error:
-        return Proof(placed.phase, len(unit.phase.gpus), np.inf, np.inf, False, f"{error.where}: {error.reason}")
+        return broken_off(placed.phase, unit, error)
     same = all(np.array_equal(a, b) for a, b in zip(want, got, strict=True))
     first = check.first or ("" if same else "the result")
     wrong = tuple(compare_bytes(machine, costs)) if costs is not None else ()
@@ -87,6 +87,11 @@ def prove_graph(
         wrong,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
     )
+
+
+def broken_off(phase: str, unit: Unit, error: ExecutionError) -> Proof:
+    """What a run that did not come to its end proves."""
+    return Proof(phase, len(unit.phase.gpus), np.inf, np.inf, False, f"{error.where}: {error.reason}")
 
 
 def single() -> Mesh:

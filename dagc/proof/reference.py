@@ -14,9 +14,9 @@ from ..lang import ast
 from ..lang.diagnostics import Collector
 from ..spec import Model, Phase, Spec, Strategy
 from .checkpoint import Checkpoint
-from .execute import History, Inputs, Machine
+from .execute import ExecutionError, History, Inputs, Machine
 from .kernels import Floats, Ints
-from .prove import Proof, Recording, model_graph, prove, single
+from .prove import Proof, Recording, broken_off, model_graph, prove, single
 
 LARGEST = 200e6
 """Parameters of the largest model that is run at its full dims."""
@@ -79,7 +79,10 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     routing, redundant = spec.workload.routing, phase.strategy.redundant
     if phase.kind == "prefill":
         return prove(plan, phase.name, inputs=Inputs(ids, routing, redundant, checkpoint), expected=logits)
-    history = cache_after(unit, checkpoint, ids[:, :-1])
+    try:
+        history = cache_after(unit, checkpoint, ids[:, :-1])
+    except ExecutionError as error:
+        return broken_off(phase.name, unit, error)
     inputs = Inputs(ids[:, -1:], routing, redundant, checkpoint, history)
     return prove(plan, phase.name, inputs=inputs, expected=logits)
 

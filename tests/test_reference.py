@@ -1,0 +1,162 @@
+"""Models from config.json compute what Hugging Face transformers computes, whole and sharded; wrong files are refused."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dagc.cli import main
+from dagc.driver import load
+from dagc.lang.diagnostics import Collector
+from dagc.lang.source import Source
+from dagc.proof.checkpoint import Checkpoint
+from dagc.proof.prove import Proof
+from dagc.proof.reference import Reference, prove_reference
+
+CASES = sorted((Path(__file__).parent / "data" / "reference").glob("*/config.json"))
+STRATEGIES = {
+    "whole": ("gpus = [0]", "gpus = [0]"),
+    "tp x sp gather x dp": (
+        "gpus = 0..7, tp = 2, sp = 2, dp = 2, sequence_parallel = true",
+        "gpus = 0..7, tp = 2, sp = 2, dp = 2",
+    ),
+    "tp beyond KV heads": ("gpus = 0..3, tp = 4", "gpus = 0..3, tp = 4"),
+    "ep x tp x sp ring": ("gpus = 0..7, ep = 2, tp = 2, sp = 2, sp_method = ring", "gpus = 0..3, ep = 2, tp = 2"),
+    "ulysses": ("gpus = 0..1, sp = 2, sp_method = ulysses", "gpus = 0..1, sp = 2"),
+    "folded experts": (
+        "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
+        "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 2, tp = 2 }",
+    ),
+    "pipeline": (
+        "gpus = 0..3, pp = 2, tp = 2, microbatches = 2, {stages}",
+        "gpus = 0..3, pp = 2, tp = 2, microbatches = 2, {stages}",
+    ),
+}
+
+
+def spec_of(case: Path, strategy: str, layers: int = 2) -> str:
+    prefill, decode = STRATEGIES[strategy]
+    stages = f"layers_per_stage = [{layers - 1}, 1]"
+    return f"""moe 1
+hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
+model tiny from "{case.name}"
+workload {{ sequences = 2, prompt = 12 tok, output = 1 tok }}
+phase prefill {{ {prefill.replace("{stages}", stages)} }}
+phase decode {{ context = {12 if "sp =" in decode else 13} tok, {decode.replace("{stages}", stages)} }}
+"""
+
+
+@cache
+def files(case: Path) -> tuple[dict[str, np.ndarray], Reference]:
+    with np.load(case.parent / "weights.npz") as data:
+        return {name: data[name] for name in data.files}, Reference.open(case.parent / "reference.npz")
+
+
+def proofs(case: Path, strategy: str) -> list[Proof]:
+    tensors, reference = files(case)
+    whole = load(Source("s", spec_of(case, "whole")), Collector(), {}, case.parent)
+    text = spec_of(case, strategy, whole.model.layers)
+    spec = load(Source("s", text), Collector(), {}, case.parent)
+    return [prove_reference(spec, phase, Checkpoint(spec.model, tensors), reference) for phase in spec.phases]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.parent.name)
+def test_logits_and_the_cached_step_are_those_of_transformers(case: Path, strategy: str) -> None:
+    experts = any("expert" in name or "router" in name for name in files(case)[0])
+    if "experts" in strategy and not experts:
+        pytest.skip("a model without experts")
+    for proof in proofs(case, strategy):
+        assert proof.reference_error is not None and proof.reference_error <= 1e-9, proof
+        assert proof.holds, proof
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """A copy of one case, to be damaged."""
+    source = next(c.parent for c in CASES if c.parent.name == "mixtral")
+    for name in ("config.json", "weights.npz", "reference.npz"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "s.moe").write_text(spec_of(tmp_path / "config.json", "whole"))
+    return tmp_path
+
+
+def damaged(case: Path, change) -> int:  # type: ignore[no-untyped-def]
+    with np.load(case / "weights.npz") as data:
+        tensors = {name: data[name] for name in data.files}
+    change(tensors)
+    np.savez(case / "weights.npz", **tensors)
+    return main(
+        [
+            "verify",
+            str(case / "s.moe"),
+            "--weights",
+            str(case / "weights.npz"),
+            "--reference",
+            str(case / "reference.npz"),
+        ]
+    )
+
+
+NAME = "model.layers.1.self_attn.k_proj.weight"
+
+
+def test_a_missing_tensor_is_named(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert damaged(case, lambda t: t.pop(NAME)) == 2
+    assert f"no tensor `{NAME}`" in capsys.readouterr().err
+
+
+def test_an_extra_tensor_is_named(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert damaged(case, lambda t: t.update(stray=np.zeros(3))) == 2
+    assert "`stray`" in capsys.readouterr().err
+
+
+def test_a_misshaped_tensor_is_named_with_both_shapes(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert damaged(case, lambda t: t.update({NAME: t[NAME].T})) == 2
+    err = capsys.readouterr().err
+    assert NAME in err and "[16, 8]" in err and "[8, 16]" in err
+
+
+def test_infinity_fails_the_proof_and_names_the_op(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def poison(tensors: dict[str, np.ndarray]) -> None:
+        tensors[NAME][0, 0] = np.inf
+
+    assert damaged(case, poison) == 1
+    assert "gqa.k: the result is not finite" in capsys.readouterr().out
+
+
+def test_other_weights_are_not_the_reference(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors[NAME] = tensors[NAME] * 1.001
+
+    assert damaged(case, change) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_a_reference_of_fewer_tokens_is_refused(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (case / "s.moe").write_text((case / "s.moe").read_text().replace("13 tok", "14 tok"))
+    assert damaged(case, lambda t: None) == 2
+    assert "2 x 14 tokens, the reference 2 x 13" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[1]", "is not a JSON object"),
+        ("{", "is not JSON"),
+        ('{"hidden_size": 4}', "has no field `model_type`"),
+        ('{"model_type": "mixtrall"}', "architecture `mixtrall` is not in the library"),
+        ('{"model_type": "../models/x"}', "is not in the library"),
+        ('{"model_type": "mixtral"}', "has no field `hidden_size`"),
+        ('{"model_type": "mixtral", "hidden_act": "gelu", "hidden_size": 8, "vocab_size": 8, "num_hidden_layers": 1, '
+         '"num_attention_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size": 4}',
+         "cannot be expressed: an activation other than silu"),
+    ],
+)  # fmt: skip
+def test_a_wrong_config_is_refused(case: Path, config: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (case / "config.json").write_text(config)
+    assert main(["check", str(case / "s.moe")]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""Makes reference cases: a tiny random model of an architecture, run by Hugging Face transformers in float64.
+
+Needs torch and transformers (not needed by dagc or its tests). For each case a folder with `config.json`, `weights.npz`
+and `reference.npz` (input_ids, logits, decode_logits). Usage: python tools/reference_logits.py OUT [case ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+COMMON = {
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+GQA = COMMON | {"num_key_value_heads": 2, "head_dim": 4}
+MLA = COMMON | {
+    "num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20,
+    "first_k_dense_replace": 1,
+}  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16,
+    "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 1.0,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    "mixtral": ("mixtral", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 12, "sliding_window": 5}),
+    "llama": ("llama", GQA | {"intermediate_size": 20, "rope_parameters": LLAMA3}),
+    "llama_bias_tied": ("llama", GQA | {"intermediate_size": 20, "attention_bias": True, "tie_word_embeddings": True}),
+    "mistral": ("mistral", GQA | {"intermediate_size": 20, "sliding_window": 4}),
+    "qwen2": ("qwen2", GQA | {"intermediate_size": 20}),
+    "qwen3": ("qwen3", GQA | {"intermediate_size": 20}),
+    "qwen3_moe_dense_first": (
+        "qwen3_moe",
+        GQA | {"num_hidden_layers": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "mlp_only_layers": [0], "decoder_sparse_step": 2},
+    ),
+    "olmoe": ("olmoe", COMMON | {"num_key_value_heads": 2, "num_experts": 8, "num_experts_per_tok": 3, "intermediate_size": 8, "clip_qkv": 0.8}),
+    "deepseek_v2": ("deepseek_v2", MLA | {"q_lora_rank": 8, "n_shared_experts": 2, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.0}),
+    "deepseek_v2_lite": ("deepseek_v2", MLA | {"q_lora_rank": None, "n_shared_experts": 1, "topk_method": "greedy"}),
+    "deepseek_v3_yarn": ("deepseek_v3", MLA | {"q_lora_rank": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "rope_parameters": YARN}),
+    "glm4_moe": (
+        "glm4_moe",
+        GQA | {"attention_bias": True, "use_qk_norm": True, "partial_rotary_factor": 0.5, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 8, "intermediate_size": 20, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5},
+    ),
+    "minimax_m2": ("minimax_m2", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "rotary_dim": 2}),
+    "llama4": (
+        "llama4_text",
+        GQA | {"num_hidden_layers": 4, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size": 8, "intermediate_size_mlp": 20, "interleave_moe_layer_step": 2, "attention_chunk_size": 5, "use_qk_norm": True, "floor_scale": 4, "attn_scale": 0.3},
+    ),
+    "dbrx": (
+        "dbrx",
+        {"d_model": 16, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": 48, "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.8, "rope_theta": 10000.0}, "ffn_config": {"ffn_hidden_size": 8, "moe_num_experts": 4, "moe_top_k": 2, "moe_normalize_expert_weights": 1.0}},
+    ),
+    "phimoe": ("phimoe", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.01, "sliding_window": None}),
+    "gpt_oss_yarn": (
+        "gpt_oss",
+        GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "sliding_window": 4, "rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 16}},
+    ),
+}  # fmt: skip
+
+
+def in_float64() -> None:
+    """The library casts norms, rotary angles and softmax to float32: here they stay in float64."""
+    torch.set_default_dtype(torch.float64)
+
+    def widened(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*args: object, **kwargs: object) -> torch.Tensor:
+            swap = lambda v: torch.float64 if v is torch.float32 else v  # noqa: E731
+            return function(*map(swap, args), **{k: swap(v) for k, v in kwargs.items()})
+
+        return call
+
+    plain_to = torch.Tensor.to
+    torch.Tensor.to, torch.Tensor.float = widened(plain_to), lambda self: plain_to(self, torch.float64)
+    torch.Tensor.type, torch.Tensor.softmax = widened(torch.Tensor.type), widened(torch.Tensor.softmax)
+    torch.arange, F.softmax = widened(torch.arange), widened(F.softmax)
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Values at which every part of the model matters, exactly representable in float32."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if "correction_bias" in n)]
+    for name, tensor in tensors:
+        values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if tensor.ndim == 1 and "bias" not in name and "sink" not in name:
+            values = 1.0 + 0.2 * values
+        else:
+            values = values * (0.2 if tensor.ndim == 1 else tensor.shape[-1] ** -0.5)
+        tensor.data.copy_(values.to(torch.float16).double())
+
+
+def make(name: str, out: Path, seed: int) -> None:
+    kind, fields = CASES[name]
+    config = AutoConfig.for_model(kind, **fields)
+    config._attn_implementation = config._experts_implementation = "eager"
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    randomise(model, seed)
+    ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+        cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values
+        decode = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits
+    apart = float((decode - logits[:, -1:]).abs().max())
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if "correction_bias" in n}
+    np.savez_compressed(
+        folder / "weights.npz", **{n: t.detach().numpy().astype(np.float32) for n, t in tensors.items()}
+    )
+    np.savez_compressed(
+        folder / "reference.npz", input_ids=ids.numpy(), logits=logits.numpy(), decode_logits=decode.numpy()
+    )
+    text = json.dumps(config.to_dict(), indent=1, sort_keys=True, default=str)
+    (folder / "config.json").write_text(text + "\n")
+    print(f"{name}: {sum(t.numel() for t in tensors.values())} values, decode against prefill {apart:.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    args = parser.parse_args()
+    in_float64()
+    for seed, name in enumerate(CASES):
+        if name in args.cases:
+            make(name, args.out, seed)
+
+
+if __name__ == "__main__":
+    main()
