@@ -72,6 +72,8 @@ OPS: dict[str, OpDef] = {
         OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True),
         OpDef("rms_norm", _elementwise_flops(4.0)),
         OpDef("layer_norm", _elementwise_flops(6.0)),
+        OpDef("row_sum", _contract_flops),
+        OpDef("row_square_sum", _contract_flops),
         OpDef("silu", _elementwise_flops(4.0), fused=True),
         OpDef("gelu", _elementwise_flops(8.0), fused=True),
         OpDef("relu", _elementwise_flops(1.0), fused=True),

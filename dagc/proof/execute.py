@@ -177,7 +177,10 @@ class Machine:
         if op.kind == "scale":
             return _array(x[0]) * float(op.attr("factor", 1.0) or 1.0)
         if op.kind in ("rms_norm", "layer_norm"):
-            return k.norm(op.kind, _array(x[0]), _array(x[1]))
+            sums = [_array(v) for v in x[2:]] or [k.row_sum(s, _array(x[0])) for s in ("row_square_sum", "row_sum")]
+            return k.norm(op.kind, _array(x[0]), _array(x[1]), sums, int(segment.size(op.dims[-1])))
+        if op.kind in ("row_sum", "row_square_sum"):
+            return k.row_sum(op.kind, _array(x[0]))
         if op.kind in ("silu", "gelu", "relu", "sigmoid"):
             return k.activation(op.kind, _array(x[0]))
         if op.kind == "rope":

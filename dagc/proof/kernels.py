@@ -71,10 +71,17 @@ def aligned(x: Floats, dims: tuple[str, ...], out: tuple[str, ...]) -> Floats:
     return x.transpose(order).reshape(shape)
 
 
-def norm(kind: str, x: Floats, gain: Floats) -> Floats:
+def row_sum(kind: str, x: Floats) -> Floats:
+    return np.asarray((x * x if kind == "row_square_sum" else x).sum(axis=-1))
+
+
+def norm(kind: str, x: Floats, gain: Floats, sums: list[Floats], width: int) -> Floats:
+    """`sums`: row sums over the whole `width`, of which x may be a part: of squares, then of values (layer_norm)."""
+    squares = sums[0] / width
     if kind == "layer_norm":
-        x = x - x.mean(axis=-1, keepdims=True)
-    return np.asarray(x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPSILON) * gain)
+        mean = sums[1] / width
+        x, squares = x - mean[..., None], squares - mean * mean
+    return np.asarray(x / np.sqrt(squares + EPSILON)[..., None] * gain)
 
 
 def activation(kind: str, x: Floats) -> Floats:

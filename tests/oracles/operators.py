@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -15,6 +15,7 @@ from dagc.ir.graph import DTYPE_BYTES, Op, Segment
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.ops import local_count, loop_dims
 from dagc.ir.sharding import Axes, Sharding
+from dagc.passes.norms import split_norms
 from dagc.passes.reshard import Resharder
 from dagc.passes.tp import NEEDS_WHOLE_WIDTH
 
@@ -150,10 +151,11 @@ def annotated(op: Op, split: Mapping[str, str | None]) -> Op:
 
 def run(row: Row, sketch: Sketch, segment: Segment, mesh: Mesh, ops: tuple[Op, ...]) -> list[Collective]:
     """Collectives that the pass inserts for one annotation."""
+    segment = split_norms(replace(segment, ops=(*segment.ops[: len(sketch.operands)], *ops)))
     work = Resharder(segment, mesh, pricing(mesh), ((), (), ()), last=True)
     for op, (_, _, layout) in zip(segment.ops, row.inputs, strict=False):
         work.put(op.name, op.dims, Sharding(layout))
-    for op in ops:
+    for op in segment.ops[len(sketch.operands) :]:
         work.visit(op)
     work.reach(segment.output, Sharding(row.output))
     sizes = dict(mesh.atoms)
