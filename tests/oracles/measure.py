@@ -5,8 +5,10 @@ from __future__ import annotations
 import dagc
 from dagc.ir.result import PhaseResult
 from dagc.ir.unit import Unit
+from dagc.lang.diagnostics import SpecError
 
 from .case import Case, Collective
+from .layout import NotExpressible
 from .spec import program_of
 
 POSITION = {"embed": 0, "body": 1, "head": 2}
@@ -16,7 +18,10 @@ POSITION = {"embed": 0, "body": 1, "head": 2}
 def measure(case: Case) -> list[Collective]:
     """Collectives of one device in one pass of all micro-batches, along one pipeline path."""
     program = program_of(case)
-    plan = dagc.compile_text(program.text, name=case.id)
+    try:
+        plan = dagc.compile_text(program.text, name=case.id)
+    except SpecError as error:
+        raise NotExpressible(error.diagnostics[0].message) from error
     return read(plan.phases[program.phase], plan.units[program.phase], program.parts)
 
 

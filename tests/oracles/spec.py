@@ -37,6 +37,8 @@ class Program:
 def program_of(case: Case) -> Program:
     """Raises NotExpressible when the language has nothing for it."""
     layout = layout_of(case)
+    if case.axes(SOURCES, "hidden") or any(t.axes("hidden") for t in case.outputs):
+        raise NotExpressible("the residual stream is whole in `hidden` on every rank")
     kind = "decode" if "kv_seq" in case.model else "prefill"
     parts, blocks = [], []
     body = body_blocks(case)
@@ -90,6 +92,12 @@ def head_block(case: Case) -> str:
     return HEAD.format(entry="rms_norm(x)" if case.layers else "x", result=result)
 
 
+def fold_order(layout: Layout) -> list[str]:
+    """Axes that only repeat experts outermost: the innermost ranks of a stage are the experts' own."""
+    sides = [("dp", layout.batch), ("sp", layout.seq), ("tp", layout.tensor)]
+    return ["pp", *(name for name, axes in sorted(sides, key=lambda s: set(s[1]) <= set(layout.expert))), "ep"]
+
+
 def model(case: Case, head: str) -> str:
     m = case.model
     hidden = m.get("hidden", m.get("heads", 1) * m.get("head_dim", 1))
@@ -133,6 +141,7 @@ def phase(case: Case, layout: Layout, kind: str) -> str:
     if layout.folded:
         lines.append(f"attention {{ dp = {size(layout.batch)}, sp = {size(layout.seq)}, tp = {size(layout.tensor)} }}")
         lines.append(f"experts {{ ep = {size(layout.expert)}, tp = {size(layout.expert_tensor)} }}")
+        lines.append(f"order = [{', '.join(fold_order(layout))}]")
         place += coordinate(case, "dp", layout.batch)
     else:
         data = tuple(a for a in layout.batch if a not in layout.expert)
@@ -150,6 +159,3 @@ def phase(case: Case, layout: Layout, kind: str) -> str:
         lines.append(f"context = {case.model['kv_seq']} tok")
     lines += [f"shard {{ {dim} = tp }}" for dim in layout.shard]
     return "\n  ".join([f"phase {kind} {{", *lines]) + "\n}"
-
-
-__all__ = ["SOURCES", "Program", "program_of"]
