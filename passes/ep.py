@@ -59,10 +59,13 @@ def sliced(segment: Segment, mesh: Mesh, unit: Unit, kind: str) -> Axes:
         return ()
     price = pricing(unit)
     inside = tuple(a for a in mesh.of("ep") if a in home)
+    widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]
     routed_B = tokens_B * segment.sizes["choice"] / mesh.size(repeated)
-    uncut_s = price("all_reduce", tokens_B, repeated) + (2 * price("all_to_all", routed_B, inside) if inside else 0.0)
-    cut_s = price("all_gather", tokens_B / mesh.size(repeated), repeated)
+    piece_B = tokens_B / mesh.size(repeated)
+    uncut_s = price("all_reduce", tokens_B, (*repeated, *widths))
+    uncut_s += 2 * price("all_to_all", routed_B, inside)
+    cut_s = price("all_gather", piece_B, repeated) + price("all_reduce", piece_B, widths)
     cut_s += 2 * price("all_to_all", routed_B, (*inside, *repeated))
     return repeated if cut_s < uncut_s * (1 - 1e-9) else ()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from . import measure, operators, reshards
 from .case import Case, Collective, Group, group_of_zero, wire_B
-from .compare import CHEAPER, DEARER, EQUAL, SAME_BYTES, Verdict, judge
+from .compare import MISSING, Verdict, judge
 from .records import read_records, stored_cases
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "oracles.md"
@@ -62,7 +63,8 @@ def page(source: Source) -> str:
 
 OPERATORS = """## Single operators
 
-Operands of 64 x 64 or so over four devices (jax). dagc: the cheapest over every way to split the loops of the operator.
+Operands of 64 x 64 or so over four devices (jax). dagc: the cheapest over every way to split the loops of the operators.
+Every operand counts as an activation, which may move; in a plan, weights never do.
 """
 
 RESHARDS = """## From layout to layout
@@ -76,7 +78,7 @@ def program_table(cases: Sequence[Case]) -> str:
     rows = []
     words: Counter[str] = Counter()
     for case in sorted(cases, key=lambda c: (c.family, c.id)):
-        ours, verdict = judge(lambda case=case: measure.measure(case), case.collectives)  # type: ignore[misc]
+        ours, verdict = judge(partial(measure.measure, case), case.collectives)
         words[verdict.word] += 1
         rows.append(row(f"`{case.id}` {case.about}", case.mesh, ours, case.collectives, verdict))
     return "\n".join([tally(words), "", COLUMNS, *rows, ""])
@@ -86,7 +88,7 @@ def operator_table(rows: Sequence[operators.Row]) -> str:
     lines = []
     words: Counter[str] = Counter()
     for r in rows:
-        ours, verdict = judge(lambda r=r: operators.measure(r), r.collectives)  # type: ignore[misc]
+        ours, verdict = judge(partial(operators.measure, r), r.collectives)
         words[verdict.word] += 1
         mesh = dict.fromkeys(operators.axes_in(r), operators.AXIS_SIZE)
         lines.append(row(r.op, mesh, ours, r.collectives, verdict))
@@ -101,7 +103,7 @@ def tally(words: Counter[str]) -> str:
 def row(
     name: str, mesh: Mapping[str, int], ours: Sequence[Collective], theirs: Sequence[Collective], v: Verdict
 ) -> str:
-    mine = "" if v.word not in (EQUAL, SAME_BYTES, CHEAPER, DEARER) else f"{wire_B(ours):,.0f}"
+    mine = "" if v.word == MISSING else f"{wire_B(ours):,.0f}"
     cells = [name, calls(ours, mesh) if mine else "", calls(theirs, mesh), f"{mine} / {wire_B(theirs):,.0f}", str(v)]
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
