@@ -163,11 +163,10 @@ def slice_value(machine: Machine, segment: Segment, op: Op, env: Env) -> list[ob
         if isinstance(value, k.Ragged):
             out += _ragged(machine, segment, op, have, got, [machine.ranks.index(rank)], [value])
             continue
-        shape = value.experts.shape if isinstance(value, k.Routed) else np.shape(value)  # type: ignore[arg-type]
-        parts = tuple(machine.part(n, g[len(h) :], rank) for n, h, g in zip(shape, have.dims, got.dims, strict=True))
-        if isinstance(value, k.Routed):
-            out.append(k.Routed(value.experts[parts], value.weights[parts]))
-            continue
-        assert isinstance(value, np.ndarray)
-        out.append(value[parts])
+        whole = value.experts if isinstance(value, k.Routed) else value
+        assert isinstance(whole, np.ndarray)
+        parts = tuple(
+            machine.part(n, g[len(h) :], rank) for n, h, g in zip(whole.shape, have.dims, got.dims, strict=True)
+        )
+        out.append(k.Routed(whole[parts], value.weights[parts]) if isinstance(value, k.Routed) else whole[parts])
     return out

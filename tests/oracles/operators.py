@@ -162,8 +162,8 @@ def run(row: Row, sketch: Sketch, segment: Segment, mesh: Mesh, ops: tuple[Op, .
     found = []
     for op in (o for o in work.ops if o.is_collective):
         source = op.inputs[0]
-        layout = work.layout[op.name if op.kind == "permute" else source]
-        count = local_count(segment, work.dims[source], layout.dims, mesh, "dense")
+        held = work.layout[op.name if op.kind == "permute" else source]
+        count = local_count(segment, work.dims[source], held.dims, mesh, "dense")
         group = group_of_zero(sizes, op.axes)
         payload = count * DTYPE_BYTES[op.dtype] * (len(group) if op.kind == "all_gather" else 1)
         found.append(collective(op.kind, group, payload, 1))
