@@ -45,7 +45,7 @@ def _head(plan: Plan, paint: Paint) -> list[str]:
     model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
-    layers = ", ".join(f"{s.repeat} x {s.name}" for s in model.stack[1:-1])
+    layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
     peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
     return [
         f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.dtype}",

@@ -6,7 +6,7 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .ir.graph import DTYPE_BYTES as DTYPE_BYTES
 from .lang.ast import BlockDef, Comparison, Expr
@@ -49,7 +49,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`repeat` alike layers, each a sequence of block names."""
+    """A run of `repeat` alike layers, each a sequence of block names. Runs of one name are of one kind."""
 
     name: str
     repeat: int
@@ -62,6 +62,7 @@ class Model:
 
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
     `weight_dtypes` maps a block name to the dtype of its weights; absent: `weight_dtype`.
+    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
 
@@ -74,6 +75,7 @@ class Model:
     stack: tuple[Layer, ...]
     blocks: Mapping[tuple[str, str | None], BlockDef] = field(repr=False)
     params_stated: float | None = None
+    checkpoint: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 
@@ -85,6 +87,15 @@ class Model:
         if default is None:
             raise KeyError(name)
         return default
+
+    @property
+    def kinds(self) -> dict[str, Layer]:
+        """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
+        found: dict[str, Layer] = {}
+        for layer in self.stack:
+            known = found.get(layer.name)
+            found[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
+        return found
 
     @property
     def layers(self) -> int:

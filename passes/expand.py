@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
-from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
+from dagc.ir.ops import ACTIVATIONS
 from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
+from dagc.lang.evaluate import evaluate
+from dagc.lang.reader import Names
+from dagc.lang.schema import ROPE
 from dagc.lang.source import Span
 from dagc.lang.units import Quantity
 from dagc.spec import Layer
 
 ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
 
-UNARY = ("silu", "gelu", "relu", "sigmoid", "rope")
 NORMS = ("rms_norm", "layer_norm")
-FUNCTIONS = (*UNARY, *NORMS, "cache", "attend", "route", "dispatch", "combine", "lookup", "last", "argmax")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*ACTIVATIONS, "rsqrt", "cache", "lookup", "last", "argmax"), ()),
+    **dict.fromkeys(NORMS, ("eps", "gain")),
+    "clamp": ("low", "high"),
+    "rope": tuple(ROPE),
+    "temper": ("floor", "scale"),
+    "attend": ("causal", "width", "scale", "window", "chunk", "sinks"),
+    "route": ("top_k", "score", "normalize", "groups", "groups_limit", "group_score", "bias", "scale", "jitter"),
+    "dispatch": ("weighted",),
+    "combine": ("weighted",),
+}
+"""Function -> the keywords it takes."""
+TENSOR_OPTIONS = ("bias", "sinks")
+OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3}
 
 
 def run(graph: Graph | None, unit: Unit) -> Graph:
@@ -32,12 +49,11 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
             at="overlap" if lanes == 2 else "microbatches",
             because=(f"microbatches {strategy.microbatches} x lanes {lanes} = {parts}",),
         )
-    segments = []
-    for layer in spec.model.stack:
-        builder = LayerBuilder(unit, layer, phase.sequences / parts)
-        segments.append(builder.build())
+    kinds = spec.model.kinds
+    segments = tuple(LayerBuilder(unit, layer, phase.sequences / parts).build() for layer in kinds.values())
     unit.out.check()
-    return Graph(phase.name, phase.kind, "model", tuple(segments), strategy.microbatches, lanes)
+    order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
+    return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ class LayerBuilder:
     sizes: dict[str, float] = field(default_factory=dict)
 
     def build(self) -> Segment:
-        first = self.layer is self.unit.spec.model.stack[0]
+        first = self.layer.name == self.unit.spec.model.stack[0].name
         phase = self.unit.phase
         seq = self.unit.spec.workload.prompt if phase.kind == "prefill" else 1
         self.sizes |= {"batch": self.batch, "seq": float(seq), "context": float(phase.context)}
@@ -156,6 +172,8 @@ class BlockBuilder:
             if expr.op == "/" and right == 0:
                 self.fail(expr, "division by zero")
             return {"+": left + right, "-": left - right, "*": left * right}.get(expr.op, left / (right or 1.0))
+        if _is_if(expr):
+            return self.number(self.branch(expr))
         if isinstance(expr, ast.Name):
             found = self.lookup_number(expr.text)
             if found is not None:
@@ -241,10 +259,37 @@ class BlockBuilder:
             return self.call(expr, want, stem)
         if isinstance(expr, ast.Binary) and expr.op == "*":
             return self.product(expr, want, stem)
-        if isinstance(expr, ast.Binary) and expr.op in "+":
+        if isinstance(expr, ast.Binary) and expr.op == "/":
+            return self.scaled(self.value(expr.left, want, stem), 1.0 / self.divisor(expr.right), stem)
+        if isinstance(expr, ast.Binary):
             return self.sum(expr, want, stem)
+        if isinstance(expr, ast.Unary):
+            return self.scaled(self.value(expr.operand, want, stem), -1.0, stem)
         self.fail(expr, "this expression has no meaning on tensors")
         raise Refused
+
+    def branch(self, expr: ast.Call) -> ast.Expr:
+        """The side of an `if(condition, a, b)` that is taken: the other one is not looked at."""
+        unit = self.layer.unit
+        if len(expr.args) != 3:
+            self.fail(expr, "`if` takes a condition and two values")
+        lets = {name: Quantity(value) for name, value in self.lets.items()}
+        names = Names({**unit.spec.constants, **unit.spec.model.attributes, **lets}, unit.out)
+        condition = evaluate(expr.args[0], names.env(), unit.out)
+        if not isinstance(condition, bool):
+            self.fail(expr.args[0], "`if` needs a condition: a flag of the model, or equal, less, not")
+        return expr.args[1 if condition else 2]
+
+    def scaled(self, ref: Ref, factor: float, stem: str) -> Ref:
+        if ref.literal is not None:
+            return Ref("", (), ref.literal * factor)
+        return ref if factor == 1.0 else self.emit("scale", (ref.name,), ref.dims, stem, factor=factor)
+
+    def divisor(self, expr: ast.Expr) -> float:
+        value = self.number(expr)
+        if value == 0:
+            self.fail(expr, "division by zero")
+        return value
 
     def indexed(self, expr: ast.Indexed) -> Ref:
         dims = tuple(self.dim(d, expr.span) for d in expr.dims)
@@ -312,19 +357,24 @@ class BlockBuilder:
                 self.fail(expr, f"dimension `{missing[0]}` of the result is in neither factor")
             kind = "multiply" if set(dims) == set(union) and not _outer(current, factor) else "contract"
             current = self.emit(kind, (current.name, factor.name), dims, stem if final else f"{stem}_part")
-        if scale != 1.0:
-            current = self.emit("scale", (current.name,), current.dims, stem, factor=scale)
-        return current
+        return self.scaled(current, scale, stem)
 
     def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
-        """A chain of `+`. What the block was given comes last, so pending sums of the branches meet first."""
-        terms = [self.value(node, want, f"{stem}_in") for node in _chain(expr, "+")]
-        given = [t for t in terms if t in list(self.env.values())[:1]]
-        ordered = [t for t in terms if t not in given] + given
+        """A chain of `+` and `-`. What the block was given comes last, so pending sums of the branches meet first."""
+        nodes = [(sign, self.branch(node) if _is_if(node) else node) for sign, node in _terms(expr)]
+        alone = sum(not isinstance(node, ast.Number) for _, node in nodes) == 1
+        inner = stem if alone else f"{stem}_in"
+        terms = [self.scaled(self.value(node, want, inner), sign, inner) for sign, node in nodes]
+        shift = sum(t.literal for t in terms if t.literal is not None)
+        tensors = [t for t in terms if t.literal is None]
+        given = [t for t in tensors if t in list(self.env.values())[:1]]
+        ordered = [t for t in tensors if t not in given] + given
+        if not ordered:
+            return Ref("", (), shift)
         current = ordered[0]
+        if shift:
+            current = self.emit("shift", (current.name,), current.dims, f"{stem}_part", by=shift)
         for i, term in enumerate(ordered[1:], start=1):
-            if current.literal is not None or term.literal is not None:
-                self.fail(expr, "`+` adds tensors, not numbers")
             small, large = sorted((current, term), key=lambda r: len(r.dims))
             if not set(small.dims) <= set(large.dims):
                 self.fail(
@@ -343,23 +393,51 @@ class BlockBuilder:
 
     def call(self, expr: ast.Call, want: tuple[str, ...] | None, stem: str) -> Ref:
         name = expr.func.text
-        if name not in FUNCTIONS:
-            near = did_you_mean(name, FUNCTIONS)
+        if name == "if":
+            return self.value(self.branch(expr), want, stem)
+        if name not in OPTIONS:
+            near = did_you_mean(name, OPTIONS)
             self.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else ())
+        self.check_keywords(expr)
         if name == "attend":
             return self.attend(expr, stem)
         args = [self.value(a, None, f"{stem}_in") for a in expr.args]
-        expected = {"route": 1, "dispatch": 2, "combine": 2, "lookup": 2}.get(name, 1)
+        expected = OPERANDS.get(name, 1)
         if len(args) != expected or any(a.literal is not None for a in args):
             self.fail(expr, f"`{name}` takes {expected} tensor{'s' if expected > 1 else ''}")
         inputs = tuple(a.name for a in args)
-        dims = args[0].dims
-        if name in UNARY:
-            return self.emit(name, inputs, dims, stem)
+        call = getattr(self, f"call_{name}", None)
+        if call is not None:
+            return call(expr, args, inputs, stem)  # type: ignore[no-any-return]
         if name in NORMS:
-            gain = self.add_weight(self.fresh(f"{stem}_gain").split(".", 1)[1], dims[-1:], expr)
-            return self.emit(name, (*inputs, gain.name), dims, stem)
-        return getattr(self, f"call_{name}")(expr, args, inputs, stem)  # type: ignore[no-any-return]
+            return self.norm(expr, args[0], stem)
+        return self.emit(name, inputs, args[0].dims, stem, **self.options(expr))
+
+    def check_keywords(self, expr: ast.Call) -> None:
+        known = OPTIONS[expr.func.text]
+        for key, value in expr.kwargs:
+            if key not in known:
+                near = did_you_mean(key, known)
+                hint = f"did you mean `{near}`?" if near else f"it takes {', '.join(known) or 'none'}"
+                self.fail(value, f"`{expr.func.text}` has no keyword `{key}`", (hint,))
+
+    def norm(self, expr: ast.Call, x: Ref, stem: str) -> Ref:
+        """A norm over the last dimension, with a gain of that width unless `gain = false`."""
+        options = self.options(expr)
+        options.setdefault("eps", self.lookup_number("norm_eps") or 0.0)
+        inputs: tuple[str, ...] = (x.name,)
+        if options.pop("gain", True):
+            inputs = (x.name, self.add_weight(self.fresh(f"{stem}_gain").split(".", 1)[1], x.dims[-1:], expr).name)
+        return self.emit(expr.func.text, inputs, x.dims, stem, **options)
+
+    def call_rope(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """The model's `rope` section, and the call's keywords over it."""
+        section = {
+            k.split(".", 1)[1]: v for k, v in self.layer.unit.spec.model.attributes.items() if k.startswith("rope.")
+        }
+        options = {k: v.value if isinstance(v, Quantity) else v for k, v in section.items()} | self.options(expr)
+        told = {k: v for k, v in options.items() if v != ROPE[k].default}
+        return self.emit("rope", inputs, args[0].dims, stem, **told)
 
     def call_cache(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         if "seq" not in args[0].dims:
@@ -367,7 +445,10 @@ class BlockBuilder:
         return self.emit("cache", inputs, tuple("context" if d == "seq" else d for d in args[0].dims), stem)
 
     def call_route(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
-        options = {key: self.option(value) for key, value in expr.kwargs}
+        options = self.options(expr)
+        bias = self.tensor_option(expr, "bias")
+        if bias is not None:
+            inputs = (*inputs, bias.name)
         top_k = options.get("top_k")
         if not isinstance(top_k, float):
             self.fail(expr, "`route` needs `top_k = ...`")
@@ -386,8 +467,23 @@ class BlockBuilder:
         sizes[f"experts:{expert_dim}"] = physical
         sizes["slot"] = sizes["batch"] * sizes["seq"] * top_k / physical
 
+    def options(self, expr: ast.Call) -> dict[str, str | float | bool]:
+        """Keywords that are numbers, flags or words."""
+        return {key: self.option(value) for key, value in expr.kwargs if key not in TENSOR_OPTIONS}
+
+    def tensor_option(self, expr: ast.Call, key: str) -> Ref | None:
+        """A keyword that is a tensor; the word `none` says that there is none."""
+        found = dict(expr.kwargs).get(key)
+        while found is not None and _is_if(found):
+            found = self.branch(found)
+        if found is None or (isinstance(found, ast.Name) and found.text == "none"):
+            return None
+        return self.value(found, None, key)
+
     def option(self, expr: ast.Expr) -> str | float | bool:
         """A keyword: number, flag, or a bare word such as `softmax`."""
+        if _is_if(expr):
+            return self.option(self.branch(expr))
         if isinstance(expr, ast.Bool):
             return expr.value
         if isinstance(expr, ast.String):
@@ -397,16 +493,18 @@ class BlockBuilder:
             if isinstance(found, (str, bool)):
                 return found
             number = self.lookup_number(expr.text)
+            if number is None and len(expr.parts) > 1:
+                self.fail(expr, f"the model has no `{expr.text}`")
             return expr.text if number is None else number
         return self.number(expr)
 
     def call_dispatch(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         if "slot" not in self.layer.sizes:
             self.fail(expr, "`dispatch` needs the result of `route` first")
-        return self.emit("dispatch", inputs, ("expert", "slot", args[0].dims[-1]), stem)
+        return self.emit("dispatch", inputs, ("expert", "slot", args[0].dims[-1]), stem, **self.options(expr))
 
     def call_combine(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
-        return self.emit("combine", inputs, ("batch", "seq", args[0].dims[-1]), stem)
+        return self.emit("combine", inputs, ("batch", "seq", args[0].dims[-1]), stem, **self.options(expr))
 
     def call_lookup(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         return self.emit("lookup", inputs, (*args[0].dims, args[1].dims[-1]), stem)
@@ -430,9 +528,15 @@ class BlockBuilder:
             if q.dims[-1] != k.dims[-1]:
                 self.fail(expr, f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
         dims = (*queries[0].dims[:-1], value.dims[-1])
-        options = {key: self.option(v) for key, v in expr.kwargs}
+        options = self.options(expr)
+        options = {k: v for k, v in options.items() if not (k in ("window", "chunk") and v == 0)}
         options["pairs"] = len(queries)
+        sinks = self.tensor_option(expr, "sinks")
         inputs = (*(q.name for q in queries), *(k.name for k in keys), value.name)
+        if sinks is not None:
+            if not set(sinks.dims) <= set(dims[:-1]):
+                self.fail(expr, f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
+            inputs = (*inputs, sinks.name)
         return self.emit("attend", inputs, dims, stem, **options)
 
     def cached(self, ref: Ref, stem: str) -> Ref:
@@ -449,6 +553,17 @@ def _outer(a: Ref, b: Ref) -> bool:
 
 def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
     return expr.items if isinstance(expr, ast.ListExpr) else (expr,)
+
+
+def _is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
+    return isinstance(expr, ast.Call) and expr.func.text == "if"
+
+
+def _terms(expr: ast.Expr, sign: float = 1.0) -> list[tuple[float, ast.Expr]]:
+    """Terms of a chain of `+` and `-`, with their signs."""
+    if isinstance(expr, ast.Binary) and expr.op in "+-":
+        return [*_terms(expr.left, sign), *_terms(expr.right, sign if expr.op == "+" else -sign)]
+    return [(sign, expr)]
 
 
 def _chain(expr: ast.Expr, op: str) -> list[ast.Expr]:

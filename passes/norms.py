@@ -24,6 +24,5 @@ def split_norms(segment: Segment) -> Segment:
 
 def row_sum(norm: Op, kind: str) -> Op:
     """One number a row, in fp32 as kernels keep their accumulators."""
-    return replace(
-        norm, name=f"{norm.name}.{kind}", kind=kind, inputs=norm.inputs[:1], dims=norm.dims[:-1], dtype="fp32"
-    )
+    name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
+    return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=())

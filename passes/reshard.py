@@ -147,10 +147,9 @@ class Resharder:
             return ()
         if any(i not in definition.linear for i in held):
             return ()
-        tensors = [n for n in op.inputs if not n.startswith("@")]
         first = next(iter(held.values())).partial
-        if op.kind == "add" and (len(held) < len(tensors) or any(s.partial != first for s in held.values())):
-            return ()  # a sum that only one side still owes cannot be added to a whole value
+        if op.kind == "add" and (len(held) < len(op.inputs) or any(s.partial != first for s in held.values())):
+            return ()  # a sum that only one side still owes cannot be added to a whole value, nor to a weight
         if op.kind in ("contract", "multiply") and len(held) > 1:
             return ()
         own = result_layout(self.segment, op)

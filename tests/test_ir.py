@@ -180,3 +180,28 @@ def test_any_plan_compiles_or_is_refused(text: str) -> None:
                 assert graph.the_mesh.size(op.axes) > 1
     assert parse_graph(print_graph(graph)) == graph
     assert result.time_s > 0 and result.floor.period_s <= result.time_s * (1 + 1e-9)
+
+
+def test_kinds_of_layers_may_alternate() -> None:
+    """A layer kind that stands in several places is one segment; order, stages and proof follow the stack."""
+    import dagc
+    from dagc.proof.prove import prove
+
+    model = (
+        "hidden = 64, vocab = 512, dtype = bf16, stack = [embed, dense, sparse, dense, sparse, lm_head]\n"
+        "attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
+        "mlp { hidden = 128 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
+    )
+    text = spec_text(
+        model=model,
+        phase="gpus = 0..7, ep = 2, tp = 2, pp = 2",
+        workload="sequences = 8, prompt = 16 tok, output = 1 tok",
+    )
+    plan = dagc.compile_text(text)
+    graph = plan.phases["prefill"].graph
+    assert [s.layers for s in graph.stages] == [
+        (("embed", 1), ("dense", 1), ("sparse", 1)),
+        (("dense", 1), ("sparse", 1), ("lm_head", 1)),
+    ]
+    assert {s.name: s.repeat for s in graph.segments} == {"embed": 1, "dense": 2, "sparse": 2, "lm_head": 1}
+    assert prove(plan, "prefill").holds

@@ -12,7 +12,7 @@ BLOCK = """
 block wide(x) {{
   let ffn = mlp.hidden
   u[batch, seq, ffn] = x * Wu[hidden, ffn]
-  n = {norm}(gelu(u))
+  n = {norm}(gelu(u){gain})
   y[batch, seq, hidden] = n * Wd[ffn, hidden]
   return x + y
 }}
@@ -24,9 +24,9 @@ attention { heads = 4, kv_heads = 2, head_dim = 4 }
 mlp { hidden = 16 }"""
 
 
-def spec(norm: str, phase: str) -> str:
+def spec(norm: str, phase: str, gain: str = "") -> str:
     work = "sequences = 8, prompt = 8 tok, output = 8 tok"
-    return spec_text(phase=phase, model=MODEL, workload=work, extra=BLOCK.format(norm=norm))
+    return spec_text(phase=phase, model=MODEL, workload=work, extra=BLOCK.format(norm=norm, gain=gain))
 
 
 @pytest.mark.parametrize(("norm", "sums"), [("rms_norm", 1), ("layer_norm", 2)])
@@ -54,6 +54,11 @@ def test_only_one_number_a_row_is_sent(norm: str, sums: int) -> None:
 )
 def test_a_norm_of_parts_is_the_norm(norm: str, phase: str) -> None:
     proof = prove(dagc.compile_text(spec(norm, phase)), "prefill")
+    assert proof.holds, proof
+
+
+def test_a_norm_without_a_gain_has_only_its_sums_beside_it() -> None:
+    proof = prove(dagc.compile_text(spec("layer_norm", "gpus = 0..1, tp = 2", ", gain = false")), "prefill")
     assert proof.holds, proof
 
 

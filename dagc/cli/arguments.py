@@ -88,6 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="prove the lowering: run the plan's small twin on NumPy, rank by rank")
     _spec(verify)
+    verify.add_argument("--weights", metavar="FILE", help="an .npz checkpoint: run the model itself at its full dims")
+    verify.add_argument(
+        "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
+    )
 
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")

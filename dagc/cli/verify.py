@@ -1,19 +1,22 @@
-"""`dagc verify`: the numeric proof of a plan, on its small twin."""
+"""`dagc verify`: the numeric proof of a plan, on its small twin or with real weights."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..lang.diagnostics import Collector, Diagnostic, SpecError
 from .common import settings, tell
 
+if TYPE_CHECKING:
+    from ..proof.prove import Proof
+    from ..spec import Phase, Spec
+
 
 def run(args: Namespace) -> int:
-    from ..driver import compile_spec, load
+    from ..driver import load
     from ..lang.parse import read_source
-    from ..proof.prove import TOLERANCE, prove
-    from ..proof.shrink import shrink
 
     code = 0
     try:
@@ -24,18 +27,48 @@ def run(args: Namespace) -> int:
         for name in args.phase:
             if name not in known:
                 raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+        if args.reference and not args.weights:
+            raise SpecError([Diagnostic("E05", "`--reference` needs `--weights`: logits belong to weights")])
         for phase in spec.phases:
-            if args.phase and phase.name not in args.phase:
-                continue
-            plan = compile_spec(shrink(spec, phase), Collector())
-            proof = prove(plan, phase.name)
-            verdict = "equal" if proof.holds else "DIFFERENT"
-            where = f", first at {proof.first}" if proof.first else ""
-            print(
-                f"{phase.name}: {verdict} on {proof.ranks} ranks, largest error {proof.error:.1e} (allowed {TOLERANCE:.0e}){where}"
-            )
-            code = code if proof.holds else 1
+            if not args.phase or phase.name in args.phase:
+                proof = prove_phase(spec, phase, args)
+                print(verdict(proof))
+                code = code if proof.holds else 1
     except SpecError as error:
         tell(error.diagnostics)
         return 2
     return code
+
+
+def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
+    """On a small twin with random weights, or at full dims with the weights given."""
+    from ..driver import compile_spec
+    from ..proof.checkpoint import Checkpoint, CheckpointError
+    from ..proof.prove import prove
+    from ..proof.reference import Reference, ReferenceMismatch, prove_reference
+    from ..proof.shrink import shrink
+
+    if not args.weights:
+        return prove(compile_spec(shrink(spec, phase), Collector()), phase.name)
+    try:
+        reference = Reference.open(Path(args.reference)) if args.reference else None
+        return prove_reference(spec, phase, Checkpoint.open(spec.model, Path(args.weights)), reference)
+    except (CheckpointError, ReferenceMismatch) as error:
+        raise SpecError([Diagnostic("E05", str(error))]) from None
+
+
+def verdict(proof: Proof) -> str:
+    """One line for each phase, and one more for what is wrong."""
+    from ..proof.prove import TOLERANCE
+
+    word = "equal" if proof.holds else "DIFFERENT"
+    own = "" if proof.reference_error is None else f", model against reference {proof.reference_error:.1e}"
+    lines = [
+        f"{proof.phase}: {word} on {proof.ranks} ranks, largest error of logits {proof.error:.1e}, KV cache "
+        f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); bytes of {proof.collectives} collectives counted"
+    ]
+    if proof.first:
+        lines.append(f"  first at {proof.first}")
+    if proof.bytes_wrong:
+        lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
+    return "\n".join(lines)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from math import prod
 
 from .mesh import Mesh
@@ -144,6 +145,11 @@ class Stage:
     gpus: tuple[int, ...] = ()
 
 
+def runs(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Runs of alike layers: [a, a, b] -> ((a, 2), (b, 1))."""
+    return tuple((name, len(list(group))) for name, group in groupby(names))
+
+
 @dataclass(frozen=True, slots=True)
 class StageEdge:
     """Send and receive of the local shard of a value between equal ranks of two stages, set by reshard."""
@@ -160,6 +166,8 @@ class StageEdge:
 class Graph:
     """One phase. `level` is model, annotated, sharded or placed. `lanes` is 2 under two-batch overlap.
 
+    A kind of layer is one segment, wherever it stands; `stages` hold the order of the layers.
+
     `sizes["batch"]` of a segment counts the sequences of one lane of one micro-batch.
     """
 
@@ -173,6 +181,12 @@ class Graph:
     stages: tuple[Stage, ...] = ()
     sends: tuple[StageEdge, ...] = ()
     _index: dict[str, Segment] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def layers(self) -> Iterator[tuple[Segment, int]]:
+        """Every layer in order with its index: the embedding is -1, the first transformer layer 0."""
+        names = (name for stage in self.stages for name, count in stage.layers for _ in range(count))
+        return ((self.segment(name), index) for index, name in enumerate(names, start=-1))
 
     def segment(self, name: str) -> Segment:
         if not self._index:

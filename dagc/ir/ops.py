@@ -32,11 +32,20 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise."""
+    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise. A window or chunk of w
+    tokens cuts what a query sees to w (a chunk counts as full ones)."""
     queries, context = segment.size("seq"), segment.size("context")
+    reach = min(context, _number(op, "window", context), _number(op, "chunk", context))
     if op.attr("causal", True) and queries == context:
-        return queries * (queries + 1) / 2
-    return queries * context
+        if _number(op, "chunk", context) < context:
+            return queries * (reach + 1) / 2
+        return reach * (reach + 1) / 2 + (queries - reach) * reach
+    return queries * reach
+
+
+def _number(op: Op, name: str, default: float) -> float:
+    value = op.attr(name)
+    return default if value is None else float(value)
 
 
 def _attend_flops(segment: Segment, op: Op) -> float:
@@ -63,6 +72,9 @@ class OpDef:
     uses_tensor_cores: bool = False
 
 
+ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0}
+"""Element-wise functions of the language, with their FLOPs an element."""
+
 OPS: dict[str, OpDef] = {
     d.kind: d
     for d in (
@@ -74,10 +86,11 @@ OPS: dict[str, OpDef] = {
         OpDef("layer_norm", _elementwise_flops(6.0)),
         OpDef("row_sum", _contract_flops),
         OpDef("row_square_sum", _contract_flops),
-        OpDef("silu", _elementwise_flops(4.0), fused=True),
-        OpDef("gelu", _elementwise_flops(8.0), fused=True),
-        OpDef("relu", _elementwise_flops(1.0), fused=True),
-        OpDef("sigmoid", _elementwise_flops(3.0), fused=True),
+        *(OpDef(kind, _elementwise_flops(each), fused=True) for kind, each in ACTIVATIONS.items()),
+        OpDef("shift", _elementwise_flops(1.0), fused=True),
+        OpDef("clamp", _elementwise_flops(2.0), fused=True),
+        OpDef("rsqrt", _elementwise_flops(2.0), fused=True),
+        OpDef("temper", _elementwise_flops(1.0), linear=(0,), fused=True),
         OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
         OpDef("cache", fused=True),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
@@ -94,9 +107,9 @@ OPS: dict[str, OpDef] = {
 
 
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add. Sinks may follow."""
     pairs = int(op.attr("pairs", 1) or 1)
-    return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[-1]
+    return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
 
 
 def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:

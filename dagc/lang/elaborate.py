@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ..spec import AttrValue, Hardware, Link, Requirement, Routing, Spec, Workload
 from . import ast, library
+from .config import Config, read_config
 from .diagnostics import Collector, SpecError, did_you_mean
-from .evaluate import Value, evaluate, names_in
+from .evaluate import Value, evaluate, holds, names_in
 from .model import read_model
 from .phase import read_phase
 from .reader import Body, Names, Reader
@@ -20,7 +21,7 @@ from .schema import HARDWARE, LINK, WORKLOAD
 from .source import Source, Span
 from .units import Quantity, show
 
-TOP = ("hardware", "model", "workload", "phase")
+TOP = ("hardware", "model", "workload", "phase", "checkpoint")
 
 
 def elaborate(
@@ -49,6 +50,7 @@ class Elaborator:
     domains: dict[str, tuple[AttrValue, ...]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     seen: set[Path] = field(default_factory=set)
+    config: Config | None = None
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -182,8 +184,8 @@ class Elaborator:
 
     # -- the spec --------------------------------------------------------------------------------
 
-    def names(self, extra: Mapping[str, AttrValue] | None = None) -> Names:
-        return Names(self.values, self.out, extra or {}, self.failed)
+    def names(self, config: Config | None = None) -> Names:
+        return Names(self.values, self.out, unknown=self.failed, config=config)
 
     def spec(self, file: ast.File) -> Spec | None:
         end = file.span
@@ -200,7 +202,9 @@ class Elaborator:
         if found["model"]:
             section, base = found["model"][0]
             body, name = self.merged(section, base)
-            model = read_model(name, body, self.names(), self.layers, self.blocks)
+            names = self.names(self.config)
+            checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
+            model = read_model(name, body, names, self.layers, self.blocks, checkpoint)
         workload = self.workload(found["workload"][0][0]) if found["workload"] else None
         phases = []
         seen: set[str] = set()
@@ -226,32 +230,26 @@ class Elaborator:
         body = Body(section.kind_span)
         name = section.name
         if section.preset is not None:
-            preset = self.preset(section, base, ())
-            if preset is not None:
+            for preset in self.preset(section, base):
                 body.add(preset.body, self.out)
                 name = name or preset.name
         body.add(section.body, self.out)
         return body, name or (section.preset.value if section.preset else section.kind)
 
-    def preset(self, section: ast.Section, base: Path | None, chain: tuple[str, ...]) -> ast.Section | None:
+    def preset(self, section: ast.Section, base: Path | None) -> list[ast.Section]:
+        """Sections that `from` names, in the order in which they stand over each other."""
         from .parse import parse, read_source
 
         assert section.preset is not None
         name, span = section.preset.value, section.preset.span
-        if name.endswith(".json"):
-            self.out.add(
-                "E05",
-                f"`{name}`: importing Hugging Face configs is not built in yet",
-                span,
-                help=("write the model as a `.moe` section",),
-            )
-            return None
+        if name.endswith(".json") and section.kind == "model":
+            return self.architecture(name, base, span)
         if name.endswith(".moe"):
             try:
                 source = read_source(str((base or Path.cwd()) / name))
             except SpecError as error:
                 self.out.add("E05", error.diagnostics[0].message, span)
-                return None
+                return []
         else:
             found = library.preset(section.kind, name)
             if found is None:
@@ -259,19 +257,68 @@ class Elaborator:
                 near = did_you_mean(name, known)
                 hint = f'did you mean "{near}"?' if near else f"presets: {', '.join(known) or 'none'}"
                 self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, help=(hint,))
-                return None
+                return []
             source = found
-        parsed = parse(source, self.out)
-        for s in parsed.statements:
-            if isinstance(s, ast.BlockDef):
-                self.blocks.setdefault((s.name, s.phase), s)
-            elif isinstance(s, ast.LayerDef):
-                self.layers.setdefault(s.name, s)
-        sections = [s for s in parsed.statements if isinstance(s, ast.Section) and s.kind == section.kind]
+        sections = [s for s in self.adopt(parse(source, self.out), base).sections if s[0].kind == section.kind]
         if not sections:
             self.out.add("E05", f"`{name}` has no `{section.kind}` section", span)
-            return None
-        return sections[0]
+        return [s for s, _ in sections[:1]]
+
+    def adopt(self, file: ast.File, base: Path | None) -> Elaborator:
+        """What a preset file brings along: its blocks, layers and checkpoint sections. Those of the spec go first."""
+        inner = Elaborator(self.out, base)
+        inner.gather(file, base, ())
+        for key, block in inner.blocks.items():
+            self.blocks.setdefault(key, block)
+        for name, layer in inner.layers.items():
+            self.layers.setdefault(name, layer)
+        self.sections = [(s, b) for s, b in inner.sections if s.kind == "checkpoint"] + self.sections
+        return inner
+
+    def architecture(self, path: str, base: Path | None, span: Span) -> list[ast.Section]:
+        """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
+        from .parse import parse
+
+        config = read_config((base or Path.cwd()) / path, path, span, self.out)
+        if config is None:
+            return []
+        kind = str(config.fields["model_type"])
+        found = library.architecture(kind)
+        if found is None:
+            near = did_you_mean(kind, library.architectures())
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(library.architectures())}"
+            self.out.add("E05", f"`{path}`: the architecture `{kind}` is not in the library", span, help=(hint,))
+            return []
+        self.config = config
+        inner = self.adopt(parse(found, self.out), library.architecture_folder())
+        for rule in inner.requires:
+            self._refuse(rule, path, span)
+        return [s for s, _ in inner.sections if s.kind == "model"]
+
+    def _refuse(self, rule: ast.Require, path: str, span: Span) -> None:
+        """A `require` of an architecture is what a config.json must have to be expressed."""
+        env = self.names(self.config).env(words=True)
+        left, right = evaluate(rule.test.left, env, self.out), evaluate(rule.test.right, env, self.out)
+        if isinstance(left, Quantity) and isinstance(right, Quantity):
+            held = holds(rule.test.op, left.value, right, None)
+        else:
+            held = left is not None and rule.test.op == "==" and left == right
+        if not held:
+            self.out.add("E05", f"`{path}` cannot be expressed: {rule.label or rule.text}", span, because=(rule.text,))
+
+    def checkpoint(self, sections: list[ast.Section]) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Block -> weight -> where a checkpoint file has it, the first found counts."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for section in sections:
+            body = Body(section.kind_span)
+            body.add(section.body, self.out)
+            for name, assign in body.assigns.items():
+                value = evaluate(assign.value, self.names().env(), self.out)
+                places = value if isinstance(value, tuple) else (value,)
+                if not all(isinstance(p, str) for p in places):
+                    self.out.add("E02", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
+                found.setdefault(section.name or "", {})[name] = tuple(str(p) for p in places)
+        return found
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)

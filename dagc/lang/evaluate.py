@@ -11,7 +11,7 @@ from .diagnostics import Collector, did_you_mean
 from .units import SCALAR, UNITS, DimensionError, Quantity, dim_name
 
 Value = AttrValue | tuple["Value", ...]
-Env = Callable[[ast.Name | ast.Call], AttrValue | None]
+Env = Callable[[ast.Name | ast.Call], Value | None]
 """Resolves a name or call. It reports an unknown name itself and returns None."""
 
 DEFAULT_TOLERANCE = 0.05
@@ -148,14 +148,15 @@ def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Q
     if left.dim != right.dim and not _bare_zero(test.left) and not _bare_zero(test.right):
         out.add("E02", f"`{test.op}` compares {dim_name(left.dim)} with {dim_name(right.dim)}", test.span)
         return None
-    return left, right, _holds(test.op, left.value, right, tolerance)
+    return left, right, holds(test.op, left.value, right, tolerance)
 
 
 def _bare_zero(expr: ast.Expr) -> bool:
     return isinstance(expr, ast.Number) and expr.value == 0 and expr.unit is None
 
 
-def _holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) -> bool:
+def holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) -> bool:
+    """Does the comparison hold? Both sides in the same units."""
     right = bound.value
     if op == "~":
         margin = abs(right) * DEFAULT_TOLERANCE

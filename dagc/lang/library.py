@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 from .source import Source
 
 PACKAGE = "dagc.grammar.library"
+ARCHITECTURES = "architectures"
 
 
 def blocks() -> Source:
@@ -20,6 +22,24 @@ def preset(kind: str, name: str) -> Source | None:
         return None
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def architecture(kind: str) -> Source | None:
+    """The architecture of a `model_type`, or None."""
+    if not kind.replace("-", "").replace("_", "").isalnum():
+        return None
+    file = resources.files(PACKAGE) / ARCHITECTURES / f"{kind}.moe"
+    return Source(f"library/{ARCHITECTURES}/{kind}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def architecture_folder() -> Path:
+    """Where architectures import each other from."""
+    return Path(str(resources.files(PACKAGE) / ARCHITECTURES))
+
+
+def architectures() -> list[str]:
+    """Every `model_type` of the library."""
+    return sorted(f.stem for f in architecture_folder().glob("*.moe"))
 
 
 def folder(kind: str) -> str:

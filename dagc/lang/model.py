@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..ir.graph import runs
 from ..spec import AttrValue, Layer, Model
 from . import ast, library
 from .diagnostics import Collector, did_you_mean
-from .evaluate import quantity
+from .evaluate import evaluate, quantity
 from .reader import Body, Names, Reader
-from .schema import ATTENTION, DTYPES, EXPERTS, MLP, MODEL, Attribute
+from .schema import ATTENTION, DTYPES, EXPERTS, MLP, MODEL, ROPE, Attribute
 from .units import Quantity
 
 Blocks = dict[tuple[str, str | None], ast.BlockDef]
 
 
 def read_model(
-    name: str, body: Body, names: Names, layers: Mapping[str, ast.LayerDef], own_blocks: Blocks
+    name: str,
+    body: Body,
+    names: Names,
+    layers: Mapping[str, ast.LayerDef],
+    own_blocks: Blocks,
+    checkpoint: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> Model | None:
     """The model, or None when something it cannot do without is wrong."""
     out = names.out
@@ -31,11 +37,8 @@ def read_model(
         free=True,
     ).read()
     attributes: dict[str, AttrValue] = {k: v for k, v in values.items() if _plain(v) and k not in _OWN}  # type: ignore[misc]
-    for section, schema in (("attention", ATTENTION), ("experts", EXPERTS), ("mlp", MLP)):
-        _read_part(section, schema, body, names, attributes)
-    for section in sections:
-        if section not in ("attention", "experts", "mlp"):
-            _read_part(section, {}, body, names, attributes)
+    for section in dict.fromkeys((*PARTS, *sections)):
+        _read_part(section, PARTS.get(section, {}), body, names, attributes)
     if out.failed:
         return None
     _derive(attributes, body, out)
@@ -56,11 +59,15 @@ def read_model(
         attributes=attributes,
         stack=stack,
         blocks=used,
+        checkpoint={block: dict(weights) for block, weights in checkpoint.items() if (block, None) in used},
         params_stated=stated.value if isinstance(stated, Quantity) else None,
         spans=body.spans(),
         span=body.span,
     )
 
+
+PARTS: dict[str, Mapping[str, Attribute]] = {"attention": ATTENTION, "experts": EXPERTS, "mlp": MLP, "rope": ROPE}
+"""Sections of a model with attributes of their own; any other section is free."""
 
 _OWN = ("dtype", "weight_dtype", "kv_dtype", "params", "layers")
 """Attributes with a place of their own in the record."""
@@ -133,25 +140,10 @@ def _stack(
     items = assign.value.items if isinstance(assign.value, ast.ListExpr) else (assign.value,)
     stack = []
     for item in items:
-        repeat: Quantity | None = Quantity(1.0)
-        node = item
-        if isinstance(item, ast.Binary) and item.op == "*":
-            repeat, node = quantity(item.left, names.env(), out), item.right
-        if not isinstance(node, ast.Name) or repeat is None or repeat.value < 1 or repeat.value != int(repeat.value):
-            out.add("E02", "a stack holds layers: `embed`, `16 * sparse`", item.span)
+        entries = _entries(item, names)
+        if entries is None:
             return None
-        blocks = tuple(b.text for b in layers[node.text].blocks) if node.text in layers else (node.text,)
-        if node.text not in layers and node.text in ("dense", "sparse"):
-            blocks = (str(attributes.get("attention.kind", "gqa")), _feed_forward(node.text, attributes))
-        stack.append(Layer(node.text, int(repeat.value), blocks))
-    if len({s.name for s in stack}) != len(stack):
-        out.add(
-            "E02",
-            "a layer stands twice in the stack",
-            assign.value.span,
-            help=("give alike runs one entry, or the layers two names",),
-        )
-        return None
+        stack += [Layer(name, repeat, _blocks_of(name, layers, attributes)) for name, repeat in entries]
     if len(stack) < 3:
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
         return None
@@ -159,6 +151,33 @@ def _stack(
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
     return tuple(stack)
+
+
+def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
+    """(layer, how many) of one item of a stack: `embed`, `16 * sparse`, `each(16, if(...))`."""
+    if isinstance(item, ast.Call):
+        listed = evaluate(item, names.env(words=True), names.out)
+        if listed is None:
+            return None
+        if isinstance(listed, tuple) and all(isinstance(name, str) for name in listed):
+            return list(runs(str(name) for name in listed))
+    repeat: Quantity | None = Quantity(1.0)
+    node = item
+    if isinstance(item, ast.Binary) and item.op == "*":
+        repeat, node = quantity(item.left, names.env(), names.out), item.right
+    if isinstance(node, ast.Name) and repeat is not None and repeat.value >= 1 and repeat.value == int(repeat.value):
+        return [(node.text, int(repeat.value))]
+    names.out.add("E02", "a stack holds layers: `embed`, `16 * sparse`", item.span)
+    return None
+
+
+def _blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
+    """Blocks of a layer; `attention.kind` in a layer stands for the block that the attribute names."""
+    if name in layers:
+        return tuple(str(attributes.get(b.text, b.text)) for b in layers[name].blocks)
+    if name in ("dense", "sparse"):
+        return (str(attributes.get("attention.kind", "gqa")), _feed_forward(name, attributes))
+    return (name,)
 
 
 def _feed_forward(layer: str, attributes: Mapping[str, AttrValue]) -> str:
@@ -229,15 +248,14 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
     words: set[str] = set()
     for block in used.values():
         words |= _mentioned(block)
-    schema = {"attention": ATTENTION, "experts": EXPERTS, "mlp": MLP}
     for name in attributes:
         section, _, attr = name.rpartition(".")
-        if not section or attr in schema.get(section, {}) or attr == "group":
+        if not section or attr in PARTS.get(section, {}) or attr == "group":
             continue
         if attr not in words and name not in words:
             inner = body.sub(section, out)
             span = inner.assigns[attr].name_span if inner and attr in inner.assigns else body.span
-            near = did_you_mean(attr, [*schema.get(section, {}), *words])
+            near = did_you_mean(attr, [*PARTS.get(section, {}), *words])
             out.add(
                 "W06",
                 f"no block of this model uses `{name}`",

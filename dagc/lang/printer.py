@@ -15,7 +15,7 @@ def print_spec(spec: Spec) -> str:
     parts.append(_hardware(spec.hardware))
     parts += [_block(b) for b in spec.model.blocks.values()]
     wrapped = {spec.model.stack[0].name, spec.model.stack[-1].name}
-    for layer in spec.model.stack:
+    for layer in spec.model.kinds.values():
         if layer.name not in wrapped or layer.blocks != (layer.name,):
             parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
     parts += [_model(spec.model), _workload(spec.workload), *(_phase(p) for p in spec.phases)]

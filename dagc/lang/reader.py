@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..spec import AttrValue
-from . import ast
+from . import ast, functions
+from .config import Config
 from .diagnostics import Collector, Label, did_you_mean
 from .evaluate import Env, Value, evaluate, kind_of
 from .schema import REQUIRED, Attribute
@@ -22,12 +23,17 @@ class Names:
     out: Collector
     extra: Mapping[str, AttrValue] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)  # constants that failed: already reported
+    config: Config | None = None  # the config.json that a model comes from
 
     def env(self, words: bool = False) -> Env:
-        def lookup(node: ast.Name | ast.Call) -> AttrValue | None:
+        def lookup(node: ast.Name | ast.Call) -> Value | None:
             if isinstance(node, ast.Call):
-                self.out.add("E02", f"`{node.func.text}(...)` means nothing here", node.span)
-                return None
+                return functions.call(self, node, words)
+            if node.parts[0] == "config" and self.config is not None:
+                value = self.config.value(node.parts[1:])
+                if value is None:
+                    self.config.missing(node.parts[1:], node.span, self.out)
+                return value
             if node.text in self.extra:
                 return self.extra[node.text]
             if node.text in self.constants:

@@ -67,6 +67,8 @@ MODEL: dict[str, Attribute] = {
     "kv_dtype": _word("KV cache (default: dtype)", None, *DTYPES),
     "params": Attribute("parameters as stated; checked, never used", default=None),
     "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
+    "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
+    "tied": Attribute("the head uses the embedding's table", "flag", default=False),
     "stack": Attribute("layers in order, e.g. [embed, 16 * sparse, lm_head]", "list", default=None),
 }
 
@@ -75,6 +77,12 @@ ATTENTION: dict[str, Attribute] = {
     "heads": _count("query heads", high=1e6),
     "kv_heads": _count("key and value heads (default: heads)", None, high=1e6),
     "head_dim": _count("width of a head (default: hidden / heads)", None, high=1e6),
+    "scale": Attribute("factor of the scores beside 1 / sqrt(width)", default=1.0),
+    "window": _count("tokens that a sliding window sees (0: all)", 0, low=0, high=1e9),
+    "bias": Attribute("queries, keys and values have biases", "flag", default=False),
+    "out_bias": Attribute("the output projection has a bias", "flag", default=False),
+    "qk_norm": Attribute("queries and keys are normed, head by head", "flag", default=False),
+    "clip": Attribute("bound of queries, keys and values (0: none)", default=0.0, open_low=False),
 }
 
 EXPERTS: dict[str, Attribute] = {
@@ -88,7 +96,28 @@ EXPERTS: dict[str, Attribute] = {
     "normalize": Attribute("the chosen weights sum to one", "flag", default=True),
     "groups": _count("expert groups of group-limited routing", 1, high=1e6),
     "groups_limit": _count("groups a token may use", 1, high=1e6),
+    "group_score": _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two"),
+    "bias": Attribute("a bias that shifts the choice and not the weights", "flag", default=False),
+    "scale": Attribute("factor of the chosen weights", default=1.0),
 }
+
+ROPE: dict[str, Attribute] = {
+    "theta": Attribute("base of the rotary frequencies", default=10_000.0),
+    "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
+    "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
+    "scaling": _word(
+        "how frequencies are stretched to longer contexts", "none", "none", "default", "linear", "yarn", "llama3"
+    ),
+    "factor": Attribute("how far they are stretched", default=1.0),
+    "original": _count("context that the model was first trained on", 4096, high=1e9),
+    "beta_fast": Attribute("yarn: turns above which a frequency is kept", default=32.0),
+    "beta_slow": Attribute("yarn: turns below which a frequency is divided by the factor", default=1.0),
+    "truncate": Attribute("yarn: the bounds between them are whole numbers", "flag", default=True),
+    "low": Attribute("llama3: turns below which a frequency is divided by the factor", default=1.0),
+    "high": Attribute("llama3: turns above which a frequency is kept", default=4.0),
+    "magnitude": Attribute("factor of the rotated values", default=1.0),
+}
+"""What `rope(...)` in a block does; a keyword of the call stands over it."""
 
 MLP: dict[str, Attribute] = {
     "kind": _word("block of the dense feed-forward", "mlp"),

@@ -37,7 +37,13 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
     if isinstance(values[0], k.Softmax):
         return _softmax(op, values, [env[n][members[0]] for n in op.inputs[1:]])
     if isinstance(values[0], k.Best):
-        return [_best([v for v in values if isinstance(v, k.Best)])] * len(values)
+        best = [v for v in values if isinstance(v, k.Best)]
+        if op.attr("reduce") == "max":
+            return [_best(best)] * len(values)
+        value = _reassemble(machine, op, have, members, [b.value for b in best])
+        index = _reassemble(machine, op, have, members, [b.index for b in best])
+        ranks = [machine.ranks[i] for i in members]
+        return [k.Best(value(r, got), index(r, got).astype(np.int64)) for r in ranks]
     if isinstance(values[0], k.Ragged):
         return _ragged(machine, segment, op, have, got, members, [v for v in values if isinstance(v, k.Ragged)])
     arrays = [v for v in values if isinstance(v, np.ndarray)]

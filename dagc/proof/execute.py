@@ -8,20 +8,41 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from math import prod
 
 import numpy as np
 
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops import attend_operands
+from ..ir.ops import ACTIVATIONS, attend_operands
 from ..ir.routing import expert_probabilities, place_experts
 from ..ir.sharding import Axes
 from ..spec import Routing
 from . import kernels as k
+from .checkpoint import CheckpointError
 from .collectives import collective, slice_value
+from .rotary import Rotary
+from .traffic import Moved, count
+
+ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
+
+
+History = Mapping[tuple[int, str], k.Floats]
+"""(layer, cache op) -> what a decode step finds there, [batch, .., context - 1, ..]."""
+WeightSource = Callable[[Segment, int, Weight], k.Floats]
+"""(segment, layer, weight) -> the whole weight, dims in its order."""
+
+
+class ExecutionError(Exception):
+    """A run broke off. `where`: segment[layer]/op."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.reason = where, reason
 
 
 def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> k.Floats:
@@ -30,13 +51,24 @@ def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> k.Fl
     return np.asarray(rng.standard_normal(shape) * scale)
 
 
+def random_weight(segment: Segment, layer: int, weight: Weight) -> k.Floats:
+    """Normal numbers, scaled by the root of what a contraction sums over."""
+    shape = tuple(int(segment.size(d)) for d in weight.dims)
+    fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
+    return random_tensor(f"{segment.name}.{layer}.{weight.name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """Token ids [sequences, seq] and sizes of the whole run. A decode step attends to a random cache."""
+    """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
+    without `history`). `balanced`: tokens go to experts in turn instead of by their scores."""
 
     tokens: k.Ints
     routing: Routing
     redundant: int
+    weights: WeightSource = random_weight
+    history: History | None = None
+    balanced: bool = False
 
 
 @dataclass
@@ -49,6 +81,9 @@ class Machine:
     ranks: list[dict[str, int]] = field(default_factory=list)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
+    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -73,62 +108,99 @@ class Machine:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def run(self) -> list[k.Best]:
-        """Every part of the batch through every layer; the chosen tokens of each part, in order of sequences."""
+    def run(self) -> list[k.Ints | k.Floats]:
+        """Every part of the batch through every layer; the result of each part, in order of sequences: chosen tokens,
+        or the values of whatever the last block returns. Raises ExecutionError."""
         parts = self.graph.microbatches * self.graph.lanes
         size = self.inputs.tokens.shape[0] // parts
         out = []
         for part in range(parts):
             self.offset = part * size
             values: list[object] = [self.inputs.tokens[self.offset : self.offset + size]] * len(self.ranks)
-            for segment in self.graph.segments:
-                for layer in range(segment.repeat):
+            layers = self.graph.layers
+            for stage in self.graph.stages:
+                if stage.index:
+                    self.hand_over(stage.index, values)
+                for segment, layer in islice(layers, sum(count for _, count in stage.layers)):
                     values = self.layer(segment, layer, values)
             out.append(self.gathered(values))
         return out
 
-    def gathered(self, values: list[object]) -> k.Best:
+    def hand_over(self, stage: int, values: list[object]) -> None:
+        """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
+        edge = next((e for e in self.graph.sends if (e.source, e.target) == (stage - 1, stage)), None)
+        if edge is None:
+            raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
+        segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
+        sizes = [int(segment.sizes[d]) for d in edge.dims]
+        block = tuple(n // self.mesh.size(axes) for n, axes in zip(sizes, edge.sharding.dims, strict=True))
+        for value in values:
+            if not isinstance(value, np.ndarray) or value.shape != block:
+                raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
+        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+
+    def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
         segment = self.graph.segments[-1]
         layout = segment.sharding_of(segment.output)
         axes = layout.dims[0] if layout is not None else ()
-        pieces: dict[int, k.Best] = {}
+        pieces: dict[int, k.Ints | k.Floats] = {}
         for rank, value in zip(self.ranks, values, strict=True):
-            assert isinstance(value, k.Best)
-            known = pieces.setdefault(self.block(axes, rank), value)
-            if not np.array_equal(known.index, value.index):
-                raise ValueError("replicas of the result differ")
-        ordered = [pieces[i] for i in range(len(pieces))]
-        return k.Best(np.concatenate([p.value for p in ordered]), np.concatenate([p.index for p in ordered]))
+            result = value.index if isinstance(value, k.Best) else _array(value)
+            if not np.array_equal(pieces.setdefault(self.block(axes, rank), result), result):
+                raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
+        return np.concatenate([pieces[i] for i in range(len(pieces))])
 
     def layer(self, segment: Segment, layer: int, entry: list[object]) -> list[object]:
         env: dict[str, list[object]] = {segment.input: entry}
         if segment.input == "tokens" and segment.entry is not None:
             env["tokens"] = [self.shard(v, segment.entry.dims, r) for v, r in zip(entry, self.ranks, strict=True)]  # type: ignore[arg-type]
         for op in segment.ops:
-            if op.is_collective:
-                env[op.name] = collective(self, segment, op, env)
-            elif op.kind == "slice":
-                env[op.name] = slice_value(self, segment, op, env)
-            else:
-                env[op.name] = [
-                    self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
-                    for i, rank in enumerate(self.ranks)
-                ]
+            where = f"{segment.name}[{layer}]/{op.name}"
+            try:
+                values = self.step(segment, layer, op, env)
+            except CheckpointError:
+                raise
+            except (
+                ValueError,
+                IndexError,
+                KeyError,
+                AssertionError,
+                AttributeError,
+                TypeError,
+                StopIteration,
+            ) as error:
+                raise ExecutionError(where, str(error) or type(error).__name__) from error
+            if not all(map(k.finite, values)):
+                raise ExecutionError(where, "the result is not finite")
+            env[op.name] = values
             if self.watch is not None:
-                self.watch(segment, layer, op, env[op.name])
+                self.watch(segment, layer, op, values)
         return env[segment.output]
+
+    def step(self, segment: Segment, layer: int, op: Op, env: Mapping[str, list[object]]) -> list[object]:
+        """One op on every rank."""
+        if op.is_collective:
+            values = collective(self, segment, op, env)
+            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            return values
+        if op.kind == "slice":
+            return slice_value(self, segment, op, env)
+        return [
+            self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
+            for i, rank in enumerate(self.ranks)
+        ]
 
     def operand(self, segment: Segment, layer: int, name: str, env: Mapping[str, list[object]], index: int) -> object:
         return self.weight(segment, layer, name, self.ranks[index]) if name.startswith("@") else env[name][index]
 
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
-        """A shard of a random weight; of routed experts a mapping physical expert -> its matrix."""
+        """A shard of a weight; of routed experts a mapping physical expert -> its matrix."""
         weight = segment.weight[name]
-        shape = tuple(int(segment.size(d)) for d in weight.dims)
-        fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
-        whole = random_tensor(f"{segment.name}.{layer}.{name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
-        layout = weight.sharding.dims if weight.sharding is not None else ((),) * len(shape)
+        if (layer, name) not in self.wholes:
+            self.wholes[layer, name] = self.inputs.weights(segment, layer, weight)
+        whole = self.wholes[layer, name]
+        layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
         if weight.scope != "experts":
             return self.shard(whole, layout, rank)
         slots, _ = self.physical(segment)
@@ -174,19 +246,27 @@ class Machine:
         if op.kind in ("multiply", "add"):
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
-        if op.kind == "scale":
-            return _array(x[0]) * float(op.attr("factor", 1.0) or 1.0)
         if op.kind in ("rms_norm", "layer_norm"):
-            sums = [_array(v) for v in x[2:]] or [k.row_sum(s, _array(x[0])) for s in ("row_square_sum", "row_sum")]
-            return k.norm(op.kind, _array(x[0]), _array(x[1]), sums, int(segment.size(op.dims[-1])))
+            return self.norm(segment, op, x)
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, _array(x[0]))
-        if op.kind in ("silu", "gelu", "relu", "sigmoid"):
-            return k.activation(op.kind, _array(x[0]))
-        if op.kind == "rope":
+        if op.kind in ELEMENTWISE:
+            return k.elementwise(op.kind, _array(x[0]), partial(_number, op))
+        if op.kind in ("rope", "temper"):
             axis = op.dims.index("seq")
-            return k.rope(_array(x[0]), self.positions(segment, op.loop("seq"), rank, "seq"), axis)
+            positions = self.positions(segment, op.loop("seq"), rank, "seq")
+            if op.kind == "rope":
+                return Rotary(**dict(op.attrs)).rotate(_array(x[0]), positions, axis)  # type: ignore[arg-type]
+            return k.temper(_array(x[0]), positions, axis, _number(op, "floor", 8192.0), _number(op, "scale", 0.1))
         return getattr(self, f"op_{op.kind}")(segment, layer, op, rank, x)
+
+    def norm(self, segment: Segment, op: Op, x: list[object]) -> object:
+        """By the row sums that a split width was given, else by those of the row itself."""
+        gain = next((_array(v) for n, v in zip(op.inputs, x, strict=True) if n.startswith("@")), None)
+        given = [_array(v) for n, v in zip(op.inputs[1:], x[1:], strict=True) if not n.startswith("@")]
+        sums = given or [k.row_sum(kind, _array(x[0])) for kind in ("row_square_sum", "row_sum")]
+        width = int(segment.size(op.dims[-1]))
+        return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
     def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         first = x[0]
@@ -198,12 +278,13 @@ class Machine:
             return first.map(lambda p, data: k.contract(data, inner, weights[p], dims[1][1:], outer))
         if op.kind in ("multiply", "add"):
             second = x[1]
-            assert isinstance(second, k.Ragged)
             join = np.multiply if op.kind == "multiply" else np.add
-            return first.map(lambda p, data: join(data, second.rows[p][1]))
-        if op.kind == "scale":
-            return first.map(lambda p, data: data * float(op.attr("factor", 1.0) or 1.0))
-        return first.map(lambda p, data: k.activation(op.kind, data))
+            if isinstance(second, k.Ragged):
+                rows = second.rows
+                return first.map(lambda p, data: join(data, rows[p][1]))
+            assert isinstance(second, dict)  # a bias or gain of each expert
+            return first.map(lambda p, data: join(data, second[p]))
+        return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ids, table = np.asarray(x[0]), _array(x[1])
@@ -213,14 +294,18 @@ class Machine:
         return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
 
     def op_cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        """Prefill: the cache is what was computed. Decode: random history with the new token at its end."""
+        """Prefill: the cache is what was computed. Decode: what was there, with the new token at its end."""
         new = _array(x[0])
         context, axis = int(segment.sizes["context"]), op.dims.index("context")
         if segment.sizes["seq"] == context:
             return new
         shape = [int(segment.sizes[d]) for d in op.dims]
         shape[0] = self.inputs.tokens.shape[0]
-        history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
+        if self.inputs.history is None:
+            history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
+        else:
+            found = self.inputs.history[layer, op.name]
+            history = np.concatenate([found, np.zeros_like(np.take(found, [0], axis))], axis)
         history = history[self.offset : self.offset + int(segment.sizes["batch"])]
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(shape)
         mine = self.shard(history, layout, rank).copy()
@@ -231,30 +316,35 @@ class Machine:
         return mine
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        queries, keys, _ = attend_operands(op)
+        pairs = len(attend_operands(op)[0])
         named = [(_array(v), segment.dims_of(n)) for v, n in zip(x, op.inputs, strict=True)]
-        split = op.loop("context")
-        at = (self.positions(segment, op.loop("seq"), rank, "seq"), self.positions(segment, split, rank, "context"))
-        found = k.attend(
-            named[: len(queries)],
-            named[len(queries) : 2 * len(keys)],
-            named[-1],
-            op.dims,
-            at,
+        queries, split = named[:pairs], op.loop("context")
+        seen = k.visible(
+            self.positions(segment, op.loop("seq"), rank, "seq"),
+            self.positions(segment, split, rank, "context"),
             bool(op.attr("causal", True)),
-            float(op.attr("width", 0.0) or 0.0) or None,
+            _number(op, "window", np.inf),
+            _number(op, "chunk", np.inf),
         )
+        width = _number(op, "width", float(sum(q.shape[-1] for q, _ in queries)))
+        factor = _number(op, "scale", 1.0) / np.sqrt(width)
+        sinks = None
+        if len(named) > 2 * pairs + 1 and not self.block(split, rank):  # only one piece of a split context counts them
+            sinks = k.aligned(*named[-1], op.dims[:-1])
+        found = k.attend(queries, named[pairs : 2 * pairs], named[2 * pairs], op.dims, seen, factor, sinks)
         return found if split else k.normalised(found)
 
     def op_route(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        return k.route(
-            _array(x[0]),
-            int(op.attr("top_k", 1) or 1),
-            str(op.attr("score", "softmax")),
-            bool(op.attr("normalize", True)),
-            int(op.attr("groups", 1) or 1),
-            int(op.attr("groups_limit", 1) or 1),
-        )
+        counts = {"top_k", "groups", "groups_limit"}
+        options = {name: int(v) if name in counts else v for name, v in op.attrs}
+        router = k.Router(**options)  # type: ignore[arg-type]
+        scores = _array(x[0])
+        if self.inputs.balanced:
+            batch, seq = self.origin(op, rank, segment)
+            position = (batch + np.arange(scores.shape[0])[:, None]) * int(segment.sizes["seq"])
+            position = (position + seq + np.arange(scores.shape[1]))[..., None] * router.top_k
+            return router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
+        return router(scores, _array(x[1]) if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         """Tokens for every physical expert that this rank may reach: all but those that a rank with the same
@@ -265,12 +355,13 @@ class Machine:
         home = str(op.attr("exchange", "") or "").split("+")
         stay = tuple(a for a in op.loop("expert") if a not in home)
         held = set(range(len(slots))[self.part(len(slots), stay, rank)])
-        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), where, held)
+        weighted = bool(op.attr("weighted", False))
+        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), where, held, weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ragged, routed = x
         assert isinstance(ragged, k.Ragged) and isinstance(routed, k.Routed)
-        return k.combine(ragged, routed, self.origin(op, rank, segment))
+        return k.combine(ragged, routed, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
 
     def op_last(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         seq, axes = int(segment.sizes["seq"]), op.loop("seq")
@@ -282,6 +373,11 @@ class Machine:
         first = self.part(int(segment.sizes[dim]), op.loop(dim), rank).start
         scores = _array(x[0])
         return k.Best(scores.max(axis=-1), scores.argmax(axis=-1) + first)
+
+
+def _number(op: Op, name: str, default: float) -> float:
+    value = op.attr(name)
+    return default if value is None else float(value)
 
 
 def _array(value: object) -> k.Floats:

@@ -3,7 +3,8 @@ tensors of the model graph and the shards of a rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-ROPE_BASE = 10_000.0
-EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,17 @@ class Best:
     index: Ints
 
 
+def finite(value: object) -> bool:
+    """No infinity and no NaN in a value (a row of a split softmax that saw nothing has maximum -inf)."""
+    if isinstance(value, Softmax):
+        return bool(np.isfinite(value.output).all() and np.isfinite(value.sums).all())
+    if isinstance(value, Ragged):
+        return all(bool(np.isfinite(data).all()) for _, data in value.rows.values())
+    if isinstance(value, Routed):
+        return bool(np.isfinite(value.weights).all())
+    return not isinstance(value, np.ndarray) or bool(np.isfinite(value).all())
+
+
 def letters(*dims: tuple[str, ...]) -> dict[str, str]:
     """A letter for each dim name."""
     names = list(dict.fromkeys(d for group in dims for d in group))
@@ -75,34 +85,53 @@ def row_sum(kind: str, x: Floats) -> Floats:
     return np.asarray((x * x if kind == "row_square_sum" else x).sum(axis=-1))
 
 
-def norm(kind: str, x: Floats, gain: Floats, sums: list[Floats], width: int) -> Floats:
+def norm(kind: str, x: Floats, gain: Floats | None, sums: list[Floats], width: int, eps: float) -> Floats:
     """`sums`: row sums over the whole `width`, of which x may be a part: of squares, then of values (layer_norm)."""
     squares = sums[0] / width
     if kind == "layer_norm":
         mean = sums[1] / width
         x, squares = x - mean[..., None], squares - mean * mean
-    return np.asarray(x / np.sqrt(squares + EPSILON)[..., None] * gain)
+    normed = np.asarray(x / np.sqrt(squares + eps)[..., None])
+    return normed if gain is None else normed * gain
 
 
 def activation(kind: str, x: Floats) -> Floats:
     if kind == "relu":
         return np.maximum(x, 0.0)
+    if kind == "tanh":
+        return np.tanh(x)
+    if kind == "softplus":
+        return np.logaddexp(0.0, x)
     if kind == "gelu":
+        return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
+    if kind == "gelu_tanh":
         return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
     gate = 1.0 / (1.0 + np.exp(-x))
     return np.asarray(gate if kind == "sigmoid" else x * gate)
 
 
-def rope(x: Floats, positions: Ints, axis: int) -> Floats:
-    """Rotate the two halves of the last dim by position (the half-split form)."""
-    half = x.shape[-1] // 2
-    angle = positions[:, None] * ROPE_BASE ** (-np.arange(half) / half)
+def _erf(x: Floats) -> Floats:
+    return np.fromiter(map(math.erf, x.ravel()), dtype=np.float64, count=x.size).reshape(x.shape)
+
+
+def elementwise(kind: str, x: Floats, option: Callable[[str, float], float]) -> Floats:
+    """Ops on one tensor, element by element; `option` gives the op's numbers."""
+    if kind == "scale":
+        return x * option("factor", 1.0)
+    if kind == "shift":
+        return x + option("by", 0.0)
+    if kind == "clamp":
+        return np.clip(x, option("low", -np.inf), option("high", np.inf))
+    if kind == "rsqrt":
+        return np.asarray(1.0 / np.sqrt(x))
+    return activation(kind, x)
+
+
+def temper(x: Floats, positions: Ints, axis: int, floor: float, scale: float) -> Floats:
+    """Queries grow with the logarithm of their position (Llama 4's attention temperature)."""
     shape = [1] * x.ndim
-    shape[axis], shape[-1] = len(positions), half
-    cos, sin = np.cos(angle).reshape(shape), np.sin(angle).reshape(shape)
-    a, b = x[..., :half], x[..., half : 2 * half]
-    rest = x[..., 2 * half :]
-    return np.concatenate([a * cos - b * sin, a * sin + b * cos, rest], axis=-1)
+    shape[axis] = len(positions)
+    return x * (np.log1p(np.floor((positions + 1) / floor)) * scale + 1.0).reshape(shape)
 
 
 def attend(
@@ -110,57 +139,114 @@ def attend(
     keys: list[tuple[Floats, tuple[str, ...]]],
     value: tuple[Floats, tuple[str, ...]],
     out: tuple[str, ...],
-    at: tuple[Ints, Ints],
-    causal: bool,
-    width: float | None,
+    seen: NDArray[np.bool_],
+    factor: float,
+    sinks: Floats | None,
 ) -> Softmax:
-    """Scores of all pairs add up, over the root of `width` (default: the summed width of the queries). `at`: positions of the queries and of the context."""
+    """Scores of all pairs add up, times `factor`. `seen` [seq, context]: which positions a query may look at.
+    `sinks`, shaped like the rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]
-    scores = np.asarray(np.sum(parts, axis=0)) / np.sqrt(width or sum(q.shape[-1] for q, _ in queries))
-    if causal:
-        shape = [1] * scores.ndim
-        shape[rows.index("seq")], shape[-1] = len(at[0]), len(at[1])
-        scores = np.where((at[1][None, :] <= at[0][:, None]).reshape(shape), scores, -np.inf)
-    maxima = scores.max(axis=-1)
+    scores = np.asarray(np.sum(parts, axis=0)) * factor
+    shape = [1] * scores.ndim
+    shape[rows.index("seq")], shape[-1] = seen.shape
+    scores = np.where(seen.reshape(shape), scores, -np.inf)
+    maxima = scores.max(axis=-1) if sinks is None else np.maximum(scores.max(axis=-1), sinks)
     safe = np.where(np.isfinite(maxima), maxima, 0.0)
     weights = np.exp(scores - safe[..., None])
-    output = contract(weights, (*rows, "context"), value[0], value[1], out)
-    return Softmax(output, maxima, weights.sum(axis=-1))
+    sums = weights.sum(axis=-1) + (0.0 if sinks is None else np.exp(sinks - safe))
+    return Softmax(contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums)
+
+
+def visible(queries: Ints, context: Ints, causal: bool, window: float, chunk: float) -> NDArray[np.bool_]:
+    """[queries, context]: may the query at a position look at the other one?"""
+    distance = queries[:, None] - context[None, :]
+    seen = distance < window
+    if causal:
+        seen &= distance >= 0
+    if np.isfinite(chunk):
+        seen &= queries[:, None] // chunk == context[None, :] // chunk
+    return seen
 
 
 def normalised(part: Softmax) -> Floats:
     return np.asarray(part.output / part.sums[..., None])
 
 
-def route(scores: Floats, top_k: int, score: str, normalize: bool, groups: int, limit: int) -> Routed:
-    """Top-k of softmax or sigmoid scores; with groups, only experts of the best `limit` groups (sum of their two best)."""
-    if score == "sigmoid":
-        p = 1.0 / (1.0 + np.exp(-scores))
-    else:
+@dataclass(frozen=True, slots=True)
+class Router:
+    """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
+    best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best."""
+
+    top_k: int
+    score: str = "softmax"
+    normalize: bool = True
+    groups: int = 1
+    groups_limit: int = 1
+    group_score: str = "best_two"
+    scale: float = 1.0
+    jitter: float = 0.0
+
+    def __call__(self, scores: Floats, bias: Floats | None) -> Routed:
+        if self.score == "sparsemixer":
+            return self.sparsemixer(scores)
+        p = self.probabilities(scores)
+        chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
+        return self.weighed(p, chosen)
+
+    def forced(self, scores: Floats, chosen: Ints) -> Routed:
+        """The weights that choices made elsewhere have."""
+        return self.weighed(self.probabilities(scores), chosen)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        if self.score == "sigmoid":
+            return activation("sigmoid", scores)
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        p = p / p.sum(axis=-1, keepdims=True)
-    allowed = p
-    if groups > 1:
-        split = p.reshape(*p.shape[:-1], groups, -1)
-        strength = np.sort(split, axis=-1)[..., -2:].sum(axis=-1)
-        worst = np.argsort(strength, axis=-1)[..., : groups - limit]
-        mask = np.zeros(strength.shape, dtype=bool)
+        return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+    def weighed(self, p: Floats, chosen: Ints) -> Routed:
+        weights = np.take_along_axis(p, chosen, axis=-1)
+        if self.normalize:
+            weights = weights / weights.sum(axis=-1, keepdims=True)
+        return Routed(chosen, weights * self.scale)
+
+    def allowed(self, p: Floats) -> Floats:
+        """The scores that choices are made by: -inf in groups that are not among the best."""
+        if self.groups <= 1:
+            return p
+        split = p.reshape(*p.shape[:-1], self.groups, -1)
+        best = np.sort(split, axis=-1)[..., -2 if self.group_score == "best_two" else -1 :]
+        worst = np.argsort(-best.sum(axis=-1), axis=-1, kind="stable")[..., self.groups_limit :]
+        mask = np.zeros(split.shape[:-1], dtype=bool)
         np.put_along_axis(mask, worst, True, axis=-1)
-        allowed = np.where(np.repeat(mask, split.shape[-1], axis=-1), -1.0, p)
-    chosen = np.argsort(-allowed, axis=-1, kind="stable")[..., :top_k]
-    weights = np.take_along_axis(p, chosen, axis=-1)
-    if normalize:
-        weights = weights / weights.sum(axis=-1, keepdims=True)
-    return Routed(chosen, weights)
+        return np.where(np.repeat(mask, split.shape[-1], axis=-1), -np.inf, p)
+
+    def sparsemixer(self, scores: Floats) -> Routed:
+        """One choice after another; its weight is its share among the scores that come near it (arXiv 2409.12136)."""
+        left = scores.copy()
+        chosen, weights = [], []
+        for _ in range(self.top_k):
+            best = left.max(axis=-1, keepdims=True)
+            far = (best - scores) / np.maximum(np.abs(scores), best) > 2.0 * self.jitter
+            share = np.exp(np.where(far, -np.inf, left) - best)
+            index = left.argmax(axis=-1)[..., None]
+            weights.append(np.take_along_axis(share / share.sum(axis=-1, keepdims=True), index, axis=-1))
+            chosen.append(index)
+            np.put_along_axis(left, index, -np.inf, axis=-1)
+        return Routed(np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))
 
 
 def dispatch(
-    h: Floats, routed: Routed, origin: tuple[int, int], replicas: Mapping[int, list[int]], held: set[int]
+    h: Floats,
+    routed: Routed,
+    origin: tuple[int, int],
+    replicas: Mapping[int, list[int]],
+    held: set[int],
+    weighted: bool,
 ) -> Ragged:
-    """Rows of the tokens [batch, seq, width] for each physical expert in `held`. A token takes the replica that its
-    position names. `origin`: global batch and seq index of the first token."""
+    """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times their weights if `weighted`.
+    A token takes the replica that its position names. `origin`: global batch and seq index of the first token."""
     rows: dict[int, tuple[list[tuple[int, int, int]], list[Floats]]] = {p: ([], []) for p in sorted(held)}
     for b, s, k in np.ndindex(routed.experts.shape):
         copies = replicas[int(routed.experts[b, s, k])]
@@ -168,7 +254,7 @@ def dispatch(
         physical = copies[(key[0] * 31 + key[1]) % len(copies)]
         if physical in rows:
             rows[physical][0].append(key)
-            rows[physical][1].append(h[b, s])
+            rows[physical][1].append(h[b, s] * routed.weights[b, s, k] if weighted else h[b, s])
     width = h.shape[-1]
     return Ragged(
         {
@@ -178,11 +264,12 @@ def dispatch(
     )
 
 
-def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int]) -> Floats:
-    """Weighted sum of what came back, on the tokens that a rank owns."""
+def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: bool) -> Floats:
+    """Sum of what came back, weighted or plain, on the tokens that a rank owns."""
     width = next(data.shape[-1] for _, data in ragged.rows.values())
     out = np.zeros((*routed.experts.shape[:2], width))
     for keys, data in ragged.rows.values():
         for (b, s, k), row in zip(keys.tolist(), data, strict=True):
-            out[b - origin[0], s - origin[1]] += routed.weights[b - origin[0], s - origin[1], k] * row
+            at = (b - origin[0], s - origin[1])
+            out[at] += row * (routed.weights[at][k] if weighted else 1.0)
     return out

@@ -1,87 +1,187 @@
-"""Compare a compiled plan with its model, number by number."""
+"""Compare a compiled plan with its model, number by number and byte by byte."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..driver import lower
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.result import Costs
 from ..ir.unit import Unit
 from ..plan import Plan
-from .execute import Inputs, Machine
+from .execute import ExecutionError, History, Inputs, Machine, WeightSource, random_weight
+from .kernels import Floats
+from .traffic import compare_bytes
 
 TOLERANCE = 1e-9
+"""Largest allowed error of logits and KV cache, relative to their scale."""
+DIVERGED = 1e-7
+"""Error of any other tensor from which on it counts as the place where two runs part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`error`: largest difference of the winning logits, relative to their scale; `same`: the chosen tokens agree;
-    `first`: where the two runs part, when they do: segment, layer and op."""
+    """`error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
+    the chosen tokens agree; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
+    collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
+    `reference_error`: of the model's own logits against another program's."""
 
     phase: str
     ranks: int
     error: float
+    cache_error: float
     same: bool
     first: str = ""
+    collectives: int = 0
+    bytes_wrong: tuple[str, ...] = ()
+    reference_error: float | None = None
 
     @property
     def holds(self) -> bool:
-        return self.same and self.error <= TOLERANCE
+        errors = (self.error, self.cache_error, self.reference_error or 0.0)
+        return self.same and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
 
 
-def prove(plan: Plan, phase: str) -> Proof:
-    """Run a phase at its full dims on one rank and on all of its ranks. For small models: everything is float64 and
-    every rank is held at once."""
-    unit = plan.units[phase]
-    return prove_graph(plan.phases[phase].graph, unit)
+def prove(plan: Plan, phase: str, **given: object) -> Proof:
+    """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
+    small models: everything is float64 and every rank is held at once. `given`: see `prove_graph`."""
+    result = plan.phases[phase]
+    return prove_graph(result.graph, plan.units[phase], result.costs, **given)  # type: ignore[arg-type]
 
 
-def prove_graph(placed: Graph, unit: Unit) -> Proof:
-    """Like prove, of a placed graph that may not be the plan's own."""
-    model = next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
-    seq = unit.spec.workload.prompt if placed.kind == "prefill" else 1
-    vocab = unit.spec.model.count("vocab")
-    rng = np.random.default_rng(1)
-    inputs = Inputs(
-        rng.integers(0, vocab, (unit.phase.sequences, seq)), unit.spec.workload.routing, unit.phase.strategy.redundant
+def prove_graph(
+    placed: Graph,
+    unit: Unit,
+    costs: Costs | None = None,
+    *,
+    weights: WeightSource = random_weight,
+    inputs: Inputs | None = None,
+    expected: Floats | None = None,
+) -> Proof:
+    """Like prove, of a placed graph that may not be the plan's own. Without `costs` bytes are not compared.
+    `expected`: logits [sequences, .., vocab] that the model itself must give."""
+    model = model_graph(unit)
+    inputs = inputs or random_inputs(unit, weights)
+    reference, machine = Machine(model, inputs, single()), Machine(placed, inputs, placed.the_mesh)
+    seen = Recording(reference)
+    check = Comparison(machine, seen)
+    try:
+        want = reference.run()
+        got = machine.run()
+    except ExecutionError as error:
+        return Proof(placed.phase, len(unit.phase.gpus), np.inf, np.inf, False, f"{error.where}: {error.reason}")
+    same = all(np.array_equal(a, b) for a, b in zip(want, got, strict=True))
+    first = check.first or ("" if same else "the result")
+    wrong = tuple(compare_bytes(machine, costs)) if costs is not None else ()
+    return Proof(
+        placed.phase,
+        len(unit.phase.gpus),
+        check.error.get("logits", 0.0),
+        check.error.get("cache", 0.0),
+        same,
+        first,
+        len(machine.traffic),
+        wrong,
+        None if expected is None else distance(seen.whole(*seen.logits), expected),
     )
-    reference = Machine(model, inputs, Mesh((), {}, {}))
-    machine = Machine(placed, inputs, placed.the_mesh)
-    want, got = reference.run(), machine.run()
-    expected, found = (np.concatenate([b.value for b in run]) for run in (want, got))
-    error = float(np.abs(expected - found).max() / max(1e-300, np.abs(expected).max()))
-    same = all(np.array_equal(a.index, b.index) for a, b in zip(want, got, strict=True))
-    error = error if np.isfinite(error) else float("inf")
-    first = "" if same and error <= TOLERANCE else first_difference(reference, machine)
-    return Proof(placed.phase, len(unit.phase.gpus), error, same, first)
 
 
-def first_difference(reference: Machine, machine: Machine) -> str:
-    """Run both again and compare every op whose value is a whole tensor in each."""
-    seen: dict[tuple[str, int, str, int], np.ndarray] = {}
-    found: list[str] = []
+def single() -> Mesh:
+    """One rank."""
+    return Mesh((), {}, {})
 
-    def remember(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
+
+def distance(found: Floats, expected: Floats) -> float:
+    """Largest difference relative to the largest value."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max() / max(1e-300, float(np.abs(expected).max())))
+
+
+def model_graph(unit: Unit) -> Graph:
+    """The graph of the model alone: one rank, nothing split."""
+    return next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
+
+
+def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
+    """Random token ids of the phase's batch."""
+    seq = unit.spec.workload.prompt if unit.phase.kind == "prefill" else 1
+    ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.sequences, seq))
+    return Inputs(ids, unit.spec.workload.routing, unit.phase.strategy.redundant, weights)
+
+
+def logits_of(graph: Graph) -> str:
+    """The op whose value the last token is chosen by: what argmax reads, or the result itself."""
+    last = graph.segments[-1]
+    output = last.by_name[last.output]
+    while output.kind in ("argmax", "slice") or output.is_collective:
+        output = last.by_name[output.inputs[0]]
+    return output.name
+
+
+@dataclass
+class Recording:
+    """Every whole tensor of a run on one rank: (layer, op, first sequence) -> its value."""
+
+    machine: Machine
+    values: dict[tuple[int, str, int], Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.machine.watch = self.remember
+
+    def remember(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
         if isinstance(values[0], np.ndarray):
-            seen[segment.name, layer, op.name, reference.offset] = values[0]
+            self.values[layer, op.name, self.machine.offset] = values[0]
 
-    def compare(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
-        whole = seen.get((segment.name, layer, op.name, machine.offset))
-        if found or whole is None or op.sharding is None or op.sharding.partial:
+    @property
+    def logits(self) -> tuple[int, str]:
+        """Where the logits are."""
+        graph = self.machine.graph
+        return max(layer for _, layer in graph.layers), logits_of(graph)
+
+    def whole(self, layer: int, op: str) -> Floats:
+        """The parts of the batch put together."""
+        parts = sorted((offset, v) for (at, name, offset), v in self.values.items() if (at, name) == (layer, op))
+        return np.concatenate([value for _, value in parts])
+
+    def history(self) -> History:
+        """The KV cache that the run leaves: (layer, op) -> [batch, .., context, ..]."""
+        ops = [
+            (layer, op.name) for segment, layer in self.machine.graph.layers for op in segment.ops if op.kind == "cache"
+        ]
+        return {key: self.whole(*key) for key in ops}
+
+
+@dataclass
+class Comparison:
+    """Every shard of a run against its part of the whole tensor. `error`: of logits and cache, the largest."""
+
+    machine: Machine
+    reference: Recording
+    error: dict[str, float] = field(default_factory=dict)
+    first: str = ""
+
+    def __post_init__(self) -> None:
+        self.machine.watch = self.compare
+        self.logits = logits_of(self.reference.machine.graph)
+
+    def compare(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
+        whole = self.reference.values.get((layer, op.name, self.machine.offset))
+        if whole is None or op.sharding is None or op.sharding.partial or not isinstance(values[0], np.ndarray):
             return
-        for rank, value in zip(machine.ranks, values, strict=True):
-            part = machine.shard(whole, op.sharding.dims, rank)
+        worst = 0.0
+        for rank, value in zip(self.machine.ranks, values, strict=True):
+            part = self.machine.shard(whole, op.sharding.dims, rank)
             if not isinstance(value, np.ndarray) or part.shape != value.shape:
-                continue
-            scale = max(1e-300, float(np.abs(part).max(initial=0.0)))
-            if not np.abs(part - value).max(initial=0.0) <= 1e-7 * scale:
-                found.append(f"{segment.name}[{layer}]/{op.name}")
-                return
-
-    reference.watch, machine.watch = remember, compare
-    reference.run()
-    machine.run()
-    return found[0] if found else "the result"
+                worst = np.inf
+                break
+            worst = max(worst, float(np.abs(part - value).max(initial=0.0)))
+        worst /= max(1e-300, float(np.abs(whole).max(initial=0.0)))
+        what = "cache" if op.kind == "cache" else "logits" if op.name == self.logits else ""
+        if what:
+            self.error[what] = max(self.error.get(what, 0.0), worst)
+        if not self.first and not worst <= (TOLERANCE if what else DIVERGED):
+            self.first = f"{segment.name}[{layer}]/{op.name}"

@@ -64,8 +64,7 @@ def _runs(model: Model, strategy: Strategy) -> list[list[str]]:
 
 
 def _stack(model: Model, runs: list[list[str]]) -> tuple[Layer, ...]:
-    held = [name for run in runs for name in run]
-    return tuple(replace(layer, repeat=held.count(layer.name)) for layer in model.stack[1:-1])
+    return tuple(replace(model.kinds[name], repeat=1) for run in runs for name in run)
 
 
 def _attributes(model: Model, degree: Mapping[str, int], strategy: Strategy) -> tuple[dict[str, AttrValue], int]:

@@ -1,0 +1,129 @@
+"""Proof against another program's model: its weights, its token ids, its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..driver import compile_spec
+from ..ir.unit import Unit
+from ..lang import ast
+from ..lang.diagnostics import Collector
+from ..spec import Model, Phase, Spec, Strategy
+from .checkpoint import Checkpoint
+from .execute import History, Inputs, Machine
+from .kernels import Floats, Ints
+from .prove import Proof, Recording, model_graph, prove, single
+
+LARGEST = 200e6
+"""Parameters of the largest model that is run at its full dims."""
+
+
+class ReferenceMismatch(ValueError):
+    """The reference does not fit the spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`input_ids` [sequences, tokens] and the `logits` [sequences, tokens, vocab] that another program gave for them.
+    `decode_logits` [sequences, 1, vocab]: of the last token, computed with a cache of the others."""
+
+    input_ids: Ints
+    logits: Floats
+    decode_logits: Floats | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Reference:
+        """An `.npz` file with arrays of these names."""
+        try:
+            with np.load(path) as data:
+                missing = [name for name in ("input_ids", "logits") if name not in data.files]
+                if missing:
+                    raise ReferenceMismatch(f"`{path}` has no array `{missing[0]}`")
+                decode = data["decode_logits"] if "decode_logits" in data.files else None
+                return cls(data["input_ids"], data["logits"], decode)
+        except (OSError, ValueError) as error:
+            raise ReferenceMismatch(
+                str(error) if isinstance(error, ReferenceMismatch) else f"cannot read `{path}`: {error}"
+            ) from None
+
+    def taken(self, spec: Spec, phase: Phase) -> tuple[Ints, Floats]:
+        """The phase's token ids and the logits that they must give."""
+        last = phase.context if phase.kind == "decode" else spec.workload.prompt
+        if phase.sequences > self.input_ids.shape[0] or last > self.input_ids.shape[1]:
+            have = " x ".join(map(str, self.input_ids.shape))
+            raise ReferenceMismatch(f"phase `{phase.name}` has {phase.sequences} x {last} tokens, the reference {have}")
+        first = last - 1 if phase.kind == "decode" else 0
+        ids = self.input_ids[: phase.sequences]
+        logits = self.logits[: phase.sequences, first:last]
+        if phase.kind == "decode" and self.decode_logits is not None and last == self.input_ids.shape[1]:
+            logits = self.decode_logits[: phase.sequences]
+        return ids[:, :last], logits
+
+
+def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference: Reference | None) -> Proof:
+    """The phase at its full dims with real weights: the model's logits at every position against the reference, and
+    the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before."""
+    model = every_position(spec.model)
+    plan = compile_spec(replace(spec, model=model, phases=(phase,), requirements=()), Collector())
+    unit = plan.units[phase.name]
+    if plan.params[0] > LARGEST:
+        raise ReferenceMismatch(f"a model of {plan.params[0]:.3g} parameters is too large to be run at its full dims")
+    checkpoint.check(model_graph(unit))
+    if reference is None:
+        return prove(plan, phase.name, weights=checkpoint)
+    ids, logits = reference.taken(spec, phase)
+    routing, redundant = spec.workload.routing, phase.strategy.redundant
+    if phase.kind == "prefill":
+        return prove(plan, phase.name, inputs=Inputs(ids, routing, redundant, checkpoint), expected=logits)
+    history = cache_after(unit, checkpoint, ids[:, :-1])
+    inputs = Inputs(ids[:, -1:], routing, redundant, checkpoint, history)
+    return prove(plan, phase.name, inputs=inputs, expected=logits)
+
+
+def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
+    """The KV cache after a prefill of these tokens [sequences, tokens] on the model graph."""
+    sequences, tokens = ids.shape
+    phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, sequences, Strategy())
+    work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
+    graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
+    machine = Machine(graph, Inputs(ids, work.routing, 0, weights), single())
+    kept = Recording(machine)
+    machine.run()
+    return kept.history()
+
+
+def every_position(model: Model) -> Model:
+    """The model with a head that does not pick the last token, so that logits of all positions are computed."""
+    head = model.stack[-1].blocks
+    blocks = {key: _whole_sequence(b) if key[0] in head else b for key, b in model.blocks.items()}
+    return replace(model, blocks=blocks)
+
+
+def _whole_sequence(block: ast.BlockDef) -> ast.BlockDef:
+    def without_last(node: ast.Expr) -> ast.Expr:
+        if isinstance(node, ast.Call) and node.func.text == "last":
+            return node.args[0]
+        return _rebuilt(node, without_last)
+
+    body: list[ast.TensorAssign | ast.Let | ast.Return] = []
+    for s in block.body:
+        s = replace(s, value=without_last(s.value))
+        if isinstance(s, ast.TensorAssign) and s.dims is not None and "batch" in s.dims and "seq" not in s.dims:
+            at = s.dims.index("batch") + 1
+            s = replace(s, dims=(*s.dims[:at], "seq", *s.dims[at:]))
+        body.append(s)
+    return replace(block, body=tuple(body))
+
+
+def _rebuilt(node: ast.Expr, change: Callable[[ast.Expr], ast.Expr]) -> ast.Expr:
+    """The node with its operands changed."""
+    if isinstance(node, ast.Call):
+        kwargs = tuple((key, change(value)) for key, value in node.kwargs)
+        return replace(node, args=tuple(map(change, node.args)), kwargs=kwargs)
+    if isinstance(node, ast.Binary):
+        return replace(node, left=change(node.left), right=change(node.right))
+    return replace(node, operand=change(node.operand)) if isinstance(node, ast.Unary) else node

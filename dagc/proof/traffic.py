@@ -1,0 +1,116 @@
+"""Bytes that collectives really moved in a run, counted rank by rank, against what the compiler says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isclose, prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ir.graph import DTYPE_BYTES, Op, Segment
+from ..ir.result import Costs
+from ..ir.sharding import Sharding
+from . import kernels as k
+
+if TYPE_CHECKING:
+    from .execute import Machine
+
+
+@dataclass
+class Moved:
+    """Of one collective, a number a rank and call: elements in the local buffer, and elements put on the wire.
+    `routed`: rows of routed tokens, whose number differs from rank to rank."""
+
+    routed: bool = False
+    payload: list[float] = field(default_factory=list)
+    wire: list[float] = field(default_factory=list)
+
+
+def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], results: list[object]) -> Moved:
+    """What each rank's buffers and blocks say of one call.
+
+    An all-gather, all-to-all or permute moves the elements of a rank's result that it did not hold; a reduce-scatter
+    one block of the result from every other member; an all-reduce is a reduce-scatter and an all-gather.
+    """
+    have, got = segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    group = machine.mesh.size(op.axes)
+    moved = Moved(isinstance(inputs[0], k.Ragged))
+    for rank, before, after in zip(machine.ranks, inputs, results, strict=True):
+        held, made = _elements(op, before), _elements(op, after)
+        if op.attr("steps"):
+            wire = held * float(op.attr("steps", 1) or 1)
+        elif op.kind == "all_reduce":
+            wire = 2.0 * held * (group - 1) / group
+        elif op.kind == "reduce_scatter":
+            wire = made * (group - 1)
+        elif isinstance(before, k.Ragged) and isinstance(after, k.Ragged):
+            wire = made - _kept_rows(before, after)
+        else:
+            wire = made - _kept(machine, before, have, got, rank)
+        moved.payload.append(made if op.kind == "permute" and not op.attr("steps") else held)
+        moved.wire.append(wire)
+    return moved
+
+
+def _elements(op: Op, value: object) -> float:
+    if isinstance(value, k.Softmax):
+        return float(value.sums.size if op.attr("of") else value.output.size)
+    if isinstance(value, k.Best):
+        return float(value.index.size)
+    if isinstance(value, k.Ragged):
+        return float(sum(data.size for _, data in value.rows.values()))
+    return float(value.size) if isinstance(value, np.ndarray) else 0.0
+
+
+def _kept(machine: Machine, before: object, have: Sharding, got: Sharding, rank: Mapping[str, int]) -> float:
+    """Elements of the rank's result that it held before."""
+    held = before.index if isinstance(before, k.Best) else before
+    assert isinstance(held, np.ndarray)
+    whole = [n * machine.mesh.size(axes) for n, axes in zip(held.shape, have.dims, strict=True)]
+    common = []
+    for size, old, new in zip(whole, have.dims, got.dims, strict=True):
+        a, b = machine.part(size, old, rank), machine.part(size, new, rank)
+        common.append(max(0, min(a.stop, b.stop) - max(a.start, b.start)))
+    return float(prod(common))
+
+
+def _kept_rows(before: k.Ragged, after: k.Ragged) -> float:
+    total = 0.0
+    for physical, (keys, data) in after.rows.items():
+        held = {tuple(key) for key in before.rows[physical][0].tolist()} if physical in before.rows else set()
+        total += sum(tuple(key) in held for key in keys.tolist()) * data.shape[-1]
+    return total
+
+
+def compare_bytes(machine: Machine, costs: Costs) -> list[str]:
+    """Collectives and sends whose counted bytes are not those of the cost pass. On every rank the payload, and on the
+    busiest one the bytes on the wire, are equal; of routed rows the mean payload is, and with balanced choices the mean
+    wire."""
+    wrong = []
+    for edge, sizes in machine.sent.items():
+        each_B = DTYPE_BYTES[machine.graph.segments[1].input_dtype]
+        if not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
+            wrong.append(f"send {edge[0]} -> {edge[1]}")
+    for (segment, name), moved in machine.traffic.items():
+        cost = costs.ops[segment, name]
+        op = machine.graph.segment(segment).by_name[name]
+        # Row statistics of a split softmax travel in their own precision.
+        dtype = op.dtype if op.attr("of") else machine.graph.segment(segment).dtype_of(op.inputs[0])
+        each_B = DTYPE_BYTES[dtype]
+        payload, wire = np.asarray(moved.payload) * each_B, np.asarray(moved.wire) * each_B
+        if moved.routed:
+            right = _equal(payload.mean(), cost.payload_B) and (
+                not machine.inputs.balanced or _equal(wire.mean(), cost.wire_B)
+            )
+        else:
+            right = bool(np.all(np.isclose(payload, cost.payload_B, rtol=1e-12))) and _equal(wire.max(), cost.wire_B)
+        if not right:
+            wrong.append(f"{segment}/{name}")
+    return wrong
+
+
+def _equal(a: float, b: float) -> bool:
+    return isclose(a, b, rel_tol=1e-12)
