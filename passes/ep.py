@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.ops import result_layout
 from dagc.ir.sharding import Axes
 from dagc.ir.unit import Unit
 
 from . import dp
+from .reshard import pricing
 
 ABOUT = "annotate routed experts with the expert axis and dispatch/combine with their exchange group"
 
@@ -17,16 +20,18 @@ def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
     experts = mesh.of("ep")
     batch = dp.batch_axes(mesh)
+    cut = {s.name: sliced(s, mesh, unit, graph.kind) for s in graph.segments if "slot" in s.sizes}
 
     def annotate(segment: Segment, op: Op) -> Op:
         if "slot" not in segment.sizes or (op.scope != "experts" and op.kind != "combine"):
             return op
-        home = _token_axes(segment, batch)
+        home = (*_token_axes(segment, batch), *cut[segment.name])
         exchange = tuple(a for a in experts if a in home)
         # Experts that share their tokens' ranks first: the exchanged axes stay minor, one move brings them in.
         op = op.annotate("expert", (*(a for a in experts if a not in home), *exchange))
         op = op.annotate("slot", tuple(a for a in op.loop("slot") if a not in experts))
         if op.kind in ("dispatch", "combine"):
+            op = op.annotate("seq", (*op.loop("seq"), *cut[segment.name])) if cut[segment.name] else op
             op = replace(op, attrs=(*op.attrs, ("exchange", "+".join(exchange))))
         return op
 
@@ -37,3 +42,35 @@ def _token_axes(segment: Segment, batch: Axes) -> Axes:
     """Axes over which different ranks own different tokens when they reach dispatch."""
     seq = next((op.loop("seq") for op in segment.ops if op.kind == "dispatch"), ())
     return (*batch, *seq)
+
+
+def sliced(segment: Segment, mesh: Mesh, unit: Unit, kind: str) -> Axes:
+    """Expert axes over which tokens repeat and are better cut before dispatch.
+
+    Uncut, each rank selects for its own experts, exchanges with the others of its token, and owes a sum over the
+    axes. Cut, which is free, the exchange takes these axes in, and the result is gathered instead of reduced.
+    """
+    home = _token_axes(segment, dp.batch_axes(mesh))
+    repeated = tuple(a for a in mesh.of("ep") if a not in home)
+    combine = next((op for op in segment.ops if op.kind == "combine"), None)
+    if not repeated or combine is None or kind != "prefill" or _joined(segment, combine, repeated):
+        return ()
+    if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
+        return ()
+    price = pricing(unit)
+    inside = tuple(a for a in mesh.of("ep") if a in home)
+    widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
+    tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]
+    routed_B = tokens_B * segment.sizes["choice"] / mesh.size(repeated)
+    piece_B = tokens_B / mesh.size(repeated)
+    uncut_s = price("all_reduce", tokens_B, (*repeated, *widths))
+    uncut_s += 2 * price("all_to_all", routed_B, inside)
+    cut_s = price("all_gather", piece_B, repeated) + price("all_reduce", piece_B, widths)
+    cut_s += 2 * price("all_to_all", routed_B, (*inside, *repeated))
+    return repeated if cut_s < uncut_s * (1 - 1e-9) else ()
+
+
+def _joined(segment: Segment, combine: Op, axes: Axes) -> bool:
+    """The sum over these axes is shared with another branch's (shared experts): reducing it once serves both."""
+    others = {n for user in segment.users(combine.name) for n in user.inputs if n in segment.by_name}
+    return any(set(axes) & set(result_layout(segment, segment.by_name[n]).partial) for n in others - {combine.name})

@@ -13,7 +13,7 @@ from dagc.ir.mesh import Mesh, MeshError, Placement, head_cuts, refine
 from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.units import UNITS, Quantity
-from dagc.spec import Strategy
+from dagc.spec import Fold, Strategy
 
 from . import tp
 
@@ -43,18 +43,24 @@ def run(graph: Graph, unit: Unit) -> Graph:
 
 
 def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
-    """The attention side, then (folded) the expert side; each outermost first, replicas outermost of all."""
+    """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
+    all and expert replicas outermost of their side."""
     if strategy.attention is None and strategy.experts is None:
         flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
         return [[("replica", strategy.replicas), *flat]]
-    attention = list(strategy.attention.degrees) if strategy.attention else []
-    experts = [("etp" if a == "tp" else a, n) for a, n in (strategy.experts.degrees if strategy.experts else ())]
+    attention = in_order(strategy, strategy.attention)
+    experts = [("etp" if a == "tp" else a, n) for a, n in in_order(strategy, strategy.experts)]
     total = int(np.prod([n for _, n in attention]))
     inner = int(np.prod([n for _, n in experts]))
     return [
         [("replica", strategy.replicas), *attention],
         [("replica", strategy.replicas), ("edp", total // inner), *experts],
     ]
+
+
+def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
+    degrees = fold.degrees if fold is not None else ()
+    return sorted(degrees, key=lambda axis: strategy.order.index(axis[0]))
 
 
 def _product(side: list[tuple[str, int]]) -> str:

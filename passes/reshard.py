@@ -13,6 +13,7 @@ from dagc.ir.sharding import Axes, Move, Sharding, show
 from dagc.ir.unit import Unit
 
 from . import dp
+from .norms import split_norms
 
 ABOUT = "insert the cheapest chain of collectives wherever producer and consumer disagree on a layout"
 
@@ -22,7 +23,7 @@ def run(graph: Graph, unit: Unit) -> Graph:
     price = pricing(unit)
     segments = []
     for i, segment in enumerate(graph.segments):
-        work = Resharder(segment, mesh, price, residual(graph, unit), last=i == len(graph.segments) - 1)
+        work = Resharder(split_norms(segment), mesh, price, residual(graph, unit), last=i == len(graph.segments) - 1)
         try:
             segments.append(work.run())
         except NoRoute as error:

@@ -14,8 +14,8 @@ TENSOR_DIMS = ("heads", "kv_heads", "group", "ffn", "shared_ffn", "vocab")
 """Dimensions that tensor parallelism splits, in the order in which they take the axis."""
 
 
-NEEDS_WHOLE_WIDTH = ("rms_norm", "layer_norm", "rope", "attend", "route")
-"""Ops that are not linear in their inputs' last dimension: splitting it would need more than a sum."""
+NEEDS_WHOLE_WIDTH = ("rope", "attend", "route")
+"""Ops that need more of their inputs' last dimension than sums over it: it stays whole on a rank."""
 
 
 def is_tensor_dim(dim: str) -> bool:

@@ -29,6 +29,11 @@ PLANS = {
     "ep": "gpus = 0..3, ep = 4",
     "ep in a tp group": "gpus = 0..3\nattention { tp = 4 }\nexperts { ep = 4 }",
     "ep over dp and tp": "gpus = 0..3, sequence_parallel = true\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
+    "tokens cut before dispatch": "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }, redundant = 4",
+    "tokens cut, experts split": "gpus = 0..7\nattention { dp = 2, tp = 4 }\nexperts { ep = 4, tp = 2 }",
+    "experts copied over sp": (
+        "gpus = 0..7, order = [pp, sp, dp, tp, ep]\nattention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 4 }"
+    ),
     "experts tp over dp": "gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 2, tp = 2 }",
     "experts copied": "gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 2 }",
     "sp gather": "gpus = 0..3, sp = 2, tp = 2",

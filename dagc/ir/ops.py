@@ -84,6 +84,8 @@ OPS: dict[str, OpDef] = {
         OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True),
         OpDef("rms_norm", _elementwise_flops(4.0)),
         OpDef("layer_norm", _elementwise_flops(6.0)),
+        OpDef("row_sum", _contract_flops),
+        OpDef("row_square_sum", _contract_flops),
         *(OpDef(kind, _elementwise_flops(each), fused=True) for kind, each in ACTIVATIONS.items()),
         OpDef("shift", _elementwise_flops(1.0), fused=True),
         OpDef("clamp", _elementwise_flops(2.0), fused=True),

@@ -169,9 +169,10 @@ def slice_value(machine: Machine, segment: Segment, op: Op, env: Env) -> list[ob
         if isinstance(value, k.Ragged):
             out += _ragged(machine, segment, op, have, got, [machine.ranks.index(rank)], [value])
             continue
-        assert isinstance(value, np.ndarray)
+        whole = value.experts if isinstance(value, k.Routed) else value
+        assert isinstance(whole, np.ndarray)
         parts = tuple(
-            machine.part(n, g[len(h) :], rank) for n, h, g in zip(value.shape, have.dims, got.dims, strict=True)
+            machine.part(n, g[len(h) :], rank) for n, h, g in zip(whole.shape, have.dims, got.dims, strict=True)
         )
-        out.append(value[parts])
+        out.append(k.Routed(whole[parts], value.weights[parts]) if isinstance(value, k.Routed) else whole[parts])
     return out

@@ -247,7 +247,9 @@ class Machine:
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
         if op.kind in ("rms_norm", "layer_norm"):
-            return k.norm(op.kind, _array(x[0]), _array(x[1]) if len(x) > 1 else None, _number(op, "eps", 1e-6))
+            return self.norm(segment, op, x)
+        if op.kind in ("row_sum", "row_square_sum"):
+            return k.row_sum(op.kind, _array(x[0]))
         if op.kind in ELEMENTWISE:
             return k.elementwise(op.kind, _array(x[0]), partial(_number, op))
         if op.kind in ("rope", "temper"):
@@ -257,6 +259,14 @@ class Machine:
                 return Rotary(**dict(op.attrs)).rotate(_array(x[0]), positions, axis)  # type: ignore[arg-type]
             return k.temper(_array(x[0]), positions, axis, _number(op, "floor", 8192.0), _number(op, "scale", 0.1))
         return getattr(self, f"op_{op.kind}")(segment, layer, op, rank, x)
+
+    def norm(self, segment: Segment, op: Op, x: list[object]) -> object:
+        """By the row sums that a split width was given, else by those of the row itself."""
+        gain = next((_array(v) for n, v in zip(op.inputs, x, strict=True) if n.startswith("@")), None)
+        given = [_array(v) for n, v in zip(op.inputs[1:], x[1:], strict=True) if not n.startswith("@")]
+        sums = given or [k.row_sum(kind, _array(x[0])) for kind in ("row_square_sum", "row_sum")]
+        width = int(segment.size(op.dims[-1]))
+        return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
     def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         first = x[0]

@@ -81,10 +81,17 @@ def aligned(x: Floats, dims: tuple[str, ...], out: tuple[str, ...]) -> Floats:
     return x.transpose(order).reshape(shape)
 
 
-def norm(kind: str, x: Floats, gain: Floats | None, eps: float) -> Floats:
+def row_sum(kind: str, x: Floats) -> Floats:
+    return np.asarray((x * x if kind == "row_square_sum" else x).sum(axis=-1))
+
+
+def norm(kind: str, x: Floats, gain: Floats | None, sums: list[Floats], width: int, eps: float) -> Floats:
+    """`sums`: row sums over the whole `width`, of which x may be a part: of squares, then of values (layer_norm)."""
+    squares = sums[0] / width
     if kind == "layer_norm":
-        x = x - x.mean(axis=-1, keepdims=True)
-    normed = np.asarray(x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps))
+        mean = sums[1] / width
+        x, squares = x - mean[..., None], squares - mean * mean
+    normed = np.asarray(x / np.sqrt(squares + eps)[..., None])
     return normed if gain is None else normed * gain
 
 

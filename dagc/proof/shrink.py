@@ -21,7 +21,8 @@ def shrink(spec: Spec, phase: Phase) -> Spec:
     micro = min(strategy.microbatches, 2)
     lanes = 2 if strategy.overlap == "two_batch" else 1
     batch = degree["batch"] * strategy.replicas * micro * lanes
-    tokens = 2 * degree["sp"] * (degree["tp"] if strategy.sequence_parallel else 1)
+    # Folded experts may cut tokens that repeat over tp.
+    tokens = 2 * degree["sp"] * (degree["tp"] if strategy.sequence_parallel or strategy.experts is not None else 1)
     attributes, redundant = _attributes(spec.model, degree, strategy)
     model = replace(
         spec.model,

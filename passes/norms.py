@@ -1,0 +1,28 @@
+"""Norms over a split width: each rank sums its part of a row, and the sums are reduced instead of the rows gathered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dagc.ir.graph import Op, Segment
+
+SUMS = {"rms_norm": ("row_square_sum",), "layer_norm": ("row_square_sum", "row_sum")}
+"""What a norm must know of a whole row, in the order of its extra inputs."""
+
+
+def split_norms(segment: Segment) -> Segment:
+    """The segment with the row sums of every norm whose width is split as ops of their own: pending sums like any."""
+    ops: list[Op] = []
+    for op in segment.ops:
+        if op.kind in SUMS and op.loop(op.dims[-1]):
+            sums = [row_sum(op, kind) for kind in SUMS[op.kind]]
+            ops += sums
+            op = replace(op, inputs=(*op.inputs, *(s.name for s in sums)))
+        ops.append(op)
+    return segment if len(ops) == len(segment.ops) else replace(segment, ops=tuple(ops))
+
+
+def row_sum(norm: Op, kind: str) -> Op:
+    """One number a row, in fp32 as kernels keep their accumulators."""
+    name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
+    return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=())

@@ -1,0 +1,56 @@
+"""Experts on ranks that repeat their tokens: cut the tokens before the exchange, or select and sum, as is cheaper."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import spec_text
+
+import dagc
+from dagc.ir.result import PhaseResult
+
+FOLD = "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }"
+
+
+def layer(
+    top_k: int, phase: str = FOLD, kind: str = "prefill", shared: int = 0
+) -> tuple[PhaseResult, dict[str, tuple[str, ...]]]:
+    """The compiled phase, and kind -> axes of the collectives of its experts' block."""
+    model = (
+        "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { heads = 8, head_dim = 8 }\n"
+        f"experts {{ count = 16, top_k = {top_k}, hidden = 32, shared = {shared} }}"
+    )
+    result = dagc.compile_text(spec_text(kind=kind, phase=phase, model=model)).phases[kind]
+    ops = [op for op in result.graph.segment("sparse").ops if op.is_collective and op.block.startswith("moe")]
+    return result, {op.kind: op.axes for op in ops}
+
+
+def test_tokens_are_cut_where_that_sends_less() -> None:
+    """8 expert ranks, 2 choices a token: gathering the result costs half of reducing it."""
+    _, found = layer(top_k=2)
+    assert found == {"all_to_all": ("dp", "tp"), "all_gather": ("tp",)}
+
+
+def test_tokens_of_many_choices_are_selected_where_they_are() -> None:
+    """8 choices a token: what the wider exchange adds outweighs the reduction that it saves."""
+    _, found = layer(top_k=8)
+    assert found == {"all_to_all": ("dp",), "all_reduce": ("tp",)}
+
+
+def test_a_sum_that_shared_experts_owe_too_is_reduced_once() -> None:
+    _, found = layer(top_k=2, shared=1)
+    assert found == {"all_to_all": ("dp",), "all_reduce": ("tp",)}
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_a_sequence_that_does_not_divide_stays_whole(kind: str) -> None:
+    """A decode step has one token a sequence."""
+    _, found = layer(top_k=2, kind=kind)
+    assert ("all_gather" in found) == (kind == "prefill")
+
+
+def test_order_says_which_ranks_share_experts() -> None:
+    """Four experts' ranks of eight: the inner axes of `order` hold different experts, the outer one repeats them."""
+    fold = "gpus = 0..7, sequence_parallel = true, order = [pp, {}, ep]\nattention {{ dp = 2, sp = 2, tp = 2 }}\nexperts {{ ep = 4 }}"
+    for order, want in (("dp, sp, tp", {"sp", "tp"}), ("sp, dp, tp", {"dp", "tp"}), ("tp, sp, dp", {"sp", "dp"})):
+        result, found = layer(top_k=2, phase=fold.format(order))
+        assert set(found["all_to_all"]) == want == set(result.graph.the_mesh.of("ep"))
