@@ -43,7 +43,8 @@ def verify_collective(segment: Segment, op: Op, mesh: Mesh) -> None:
     elif op.kind == "all_to_all":
         source, to = _dim(segment, op, "from"), _dim(segment, op, "to")
         require(source != to, segment, op, "exchanges a dim with itself")
-        moved = _minor(segment, op, have, source)
+        _minor(segment, op, have, source)
+        moved = _minor(segment, op, got, to)
         want = have.with_dim(source, have.dims[source][: -len(moved)]).with_dim(to, (*have.dims[to], *moved))
         require(got == want, segment, op, f"does not move {moved} alone")
     elif op.attr("steps"):

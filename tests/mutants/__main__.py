@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 from .judge import Verdict, judge, sample
@@ -37,9 +38,8 @@ def main() -> int:
     options = parser.parse_args()
     verdicts = [judge(plan, mutant) for plan, mutant in sample(options.count, options.seed)]
     print(table(verdicts))
-    for verdict in verdicts:
-        if not verdict.caught and verdict.equal:
-            print(f"equal: {verdict}: {verdict.equal}")
+    for reason, number in Counter(v.equal for v in verdicts if v.equal and not v.caught).items():
+        print(f"equal: {number}: {reason}")
     escaped = [verdict for verdict in verdicts if verdict.escaped]
     for verdict in escaped:
         print(f"escaped: {verdict}")
