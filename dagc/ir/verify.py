@@ -90,7 +90,7 @@ def _layouts(segment: Segment, mesh: Mesh) -> None:
                 carried = have.partial
                 unreduced += 1
         if op.kind == "add":
-            sums = {(segment.sharding_of(n) or Sharding(())).partial for n in op.inputs if not n.startswith("@")}
+            sums = {(segment.sharding_of(n) or Sharding(())).partial for n in op.inputs}
             require(len(sums) == 1, segment, op, "adds a reduced and an unreduced value")
         if op.kind in ("contract", "multiply"):
             require(unreduced < 2, segment, op, "multiplies two unreduced sums")

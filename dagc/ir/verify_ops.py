@@ -7,7 +7,6 @@ from .ops import OPS, attend_operands
 from .violation import require
 
 NORMS = ("rms_norm", "layer_norm")
-UNARY = ("silu", "gelu", "relu", "sigmoid", "scale", "rope", "slice")
 
 
 def verify_op(segment: Segment, op: Op) -> None:
@@ -27,10 +26,8 @@ def _fits(segment: Segment, op: Op) -> bool:
     first, second = operands[0], operands[1] if len(operands) > 1 else ()
     if op.is_collective:
         return op.dims == (first[:-1] if op.attr("of") else first)
-    if op.kind in UNARY:
-        return operands == [op.dims]
     if op.kind in NORMS:
-        return operands == [op.dims, op.dims[-1:]]
+        return operands in ([op.dims], [op.dims, op.dims[-1:]])
     if op.kind in ("multiply", "add"):
         return set(op.dims) == {*first, *second}
     if op.kind == "contract":
@@ -49,15 +46,18 @@ def _fits(segment: Segment, op: Op) -> bool:
         return op.dims == tuple("context" if d == "seq" else d for d in first)
     if op.kind == "last":
         return op.dims == tuple(d for d in first if d != "seq")
-    return op.dims == first[:-1]  # argmax
+    if op.kind == "argmax":
+        return op.dims == first[:-1]
+    return operands == [op.dims]  # element by element
 
 
 def _attends(segment: Segment, op: Op) -> bool:
-    """Queries have the rows of the result, each key the width of its query, the value the width of the result."""
+    """Queries have the rows of the result, each key the width of its query, the value the width of the result, and
+    sinks one number a row."""
     queries, keys, value = attend_operands(op)
     rows = set(op.dims[:-1])
     return (
-        len(op.inputs) == 2 * len(queries) + 1
+        all(set(segment.dims_of(sink)) <= rows for sink in op.inputs[2 * len(queries) + 1 :])
         and all(set(segment.dims_of(q)[:-1]) <= rows for q in queries)
         and all(segment.dims_of(q)[-1] == segment.dims_of(k)[-1] for q, k in zip(queries, keys, strict=True))
         and segment.dims_of(value)[-1] == op.dims[-1]
