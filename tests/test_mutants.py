@@ -8,7 +8,7 @@ import pytest
 from mutants.judge import Verdict, judge, numeric, sample, structural
 from mutants.plans import PLANS, placed
 
-COUNT = 500
+COUNT = 300
 
 
 @cache
