@@ -16,7 +16,7 @@ def row(name: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     counts = (
         len(verdicts),
         sum(bool(v.structural) for v in verdicts),
-        sum(v.numeric == "caught" for v in verdicts),
+        sum(v.proved_wrong for v in verdicts),
         sum(v.numeric == "unnamed" for v in verdicts),
         sum(not v.caught and bool(v.equal) for v in verdicts),
         sum(v.escaped for v in verdicts),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagc.ir.graph import Graph
+from dagc.ir.result import Costs
 from dagc.ir.unit import Unit
 from dagc.ir.verify import VerifyError, verify
 from dagc.proof.prove import prove_graph
@@ -21,8 +22,8 @@ COMMUTATIVE = ("add", "multiply", "contract")
 
 @dataclass(frozen=True)
 class Verdict:
-    """`structural`: the verifier's message, empty when it passes. `numeric`: caught, same, or unnamed: the run broke
-    down without naming an op. `equal`: why the mutant computes the same, empty when no rule says so."""
+    """`structural`: the verifier's message, empty when it passes. `numeric`: differs, stopped (at an op it names), unnamed
+    (without naming one) or same. `equal`: why the mutant computes the same, empty when no rule says so."""
 
     plan: str
     mutant: Mutant
@@ -32,7 +33,11 @@ class Verdict:
 
     @property
     def caught(self) -> bool:
-        return bool(self.structural) or self.numeric == "caught"
+        return bool(self.structural) or self.proved_wrong
+
+    @property
+    def proved_wrong(self) -> bool:
+        return self.numeric in ("differs", "stopped")
 
     @property
     def escaped(self) -> bool:
@@ -43,8 +48,8 @@ class Verdict:
 
 
 def judge(plan: str, mutant: Mutant) -> Verdict:
-    _, unit = placed(plan)
-    return Verdict(plan, mutant, structural(mutant.graph), numeric(mutant.graph, unit), why_equal(mutant))
+    _, unit, costs = placed(plan)
+    return Verdict(plan, mutant, structural(mutant.graph), numeric(mutant.graph, unit, costs), why_equal(mutant))
 
 
 def structural(graph: Graph) -> str:
@@ -55,14 +60,15 @@ def structural(graph: Graph) -> str:
     return ""
 
 
-def numeric(graph: Graph, unit: Unit) -> str:
-    """The proof alone, whatever the verifier says. Breaking down counts only if the message names an op."""
+def numeric(graph: Graph, unit: Unit, costs: Costs) -> str:
+    """The proof alone, whatever the verifier says. Stopping short counts only if the message names an op or edge."""
     try:
         with np.errstate(all="ignore"):
-            return "same" if prove_graph(graph, unit).holds else "caught"
+            proof = prove_graph(graph, unit, costs)
     except Exception as error:
         names = [op.name for segment in graph.segments for op in segment.ops]
-        return "caught" if any(name in str(error) for name in names) else "unnamed"
+        return "stopped" if any(name in str(error) for name in names) else "unnamed"
+    return "same" if proof.holds else "stopped" if np.isinf(proof.error) else "differs"
 
 
 def why_equal(mutant: Mutant) -> str:
@@ -80,7 +86,7 @@ def why_equal(mutant: Mutant) -> str:
 def mutants() -> Iterator[tuple[str, Mutant]]:
     """Every mutant of every plan that is not the graph itself."""
     for plan in PLANS:
-        graph, _ = placed(plan)
+        graph, _, _ = placed(plan)
         for mutation in MUTATIONS:
             for mutant in mutation(graph):
                 if mutant.graph != graph:

@@ -6,6 +6,7 @@ from functools import cache
 
 import dagc
 from dagc.ir.graph import Graph
+from dagc.ir.result import Costs
 from dagc.ir.unit import Unit
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
@@ -60,7 +61,7 @@ phase {kind} {{
 
 
 @cache
-def placed(name: str) -> tuple[Graph, Unit]:
+def placed(name: str) -> tuple[Graph, Unit, Costs]:
     """The placed graph of a plan, and what the proof asks of it beside. A pipeline has layers to spread."""
     kind, phase, attention, experts = PLANS[name]
     piped = "pp" in phase
@@ -68,4 +69,4 @@ def placed(name: str) -> tuple[Graph, Unit]:
         kind=kind, phase=phase, attention=attention, experts=experts, layers=4 if piped else 1, dense=int(piped)
     )
     plan = dagc.compile_text(text)
-    return plan.phases[kind].graph, plan.units[kind]
+    return plan.phases[kind].graph, plan.units[kind], plan.phases[kind].costs
