@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import dagc
 from dagc.plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
+
+
+def examples(count: int) -> int:
+    """How many random cases a property is tried on: DAGC_EXAMPLES=20 tries twenty times as many, and other ones."""
+    return count * int(os.environ.get("DAGC_EXAMPLES", "1"))
+
+
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.register_profile("long", print_blob=True)
+settings.load_profile("long" if "DAGC_EXAMPLES" in os.environ else "repeatable")
 
 
 def spec_text(

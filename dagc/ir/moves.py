@@ -71,7 +71,7 @@ def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Itera
     pending = tuple(a for a in state.partial if a not in target.partial)
     yield from _reductions(state, pending, shape, mesh)
     for dim, axes in enumerate(state.dims):
-        yield from _slices(state, target, dim, shape, mesh)
+        yield from _slices(state, dim, shape, mesh)
         keep = _common(axes, target.dims[dim])
         for count in range(1, len(axes) - keep + 1):
             stay, moved = axes[:-count], axes[-count:]
@@ -113,10 +113,10 @@ def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Ite
                     yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
 
 
-def _slices(state: Sharding, target: Sharding, dim: int, shape: Shape, mesh: Mesh) -> Iterator[Move]:
-    """A rank keeps its part of what it holds whole, over any axis that the target splits by: also on another dim
-    than the target's, since moving a part later costs less than moving the whole."""
-    for axis in {a: None for axes in target.dims for a in axes if a not in state.used}:
+def _slices(state: Sharding, dim: int, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+    """A rank keeps its part of what it holds whole, over any idle axis: also on another dim than the target's, or
+    over an axis that the target does not split by, since moving a part costs less than moving the whole."""
+    for axis in (a for a, _ in mesh.atoms if a not in state.used):
         joined = (*state.dims[dim], axis)
         if shape.splits(dim, mesh.size(joined)):
             yield Move("slice", (axis,), state.with_dim(dim, joined), target_dim=dim)

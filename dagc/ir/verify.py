@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from math import isclose, prod
+from math import isclose
 
 import numpy as np
 
@@ -12,29 +12,25 @@ from .mesh import Mesh, Placement
 from .ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
 from .result import Schedule
 from .sharding import Sharding
-
-
-class VerifyError(AssertionError):
-    """An invariant of the IR does not hold."""
-
-
-def _require(truth: bool, segment: Segment, op: Op | None, message: str) -> None:
-    if not truth:
-        where = f"{segment.name}/%{op.name}" if op is not None else segment.name
-        raise VerifyError(f"{where}: {message}")
+from .verify_moves import verify_collective, verify_ring_inputs, verify_slice
+from .verify_ops import verify_op
+from .violation import VerifyError, require
 
 
 def verify(graph: Graph) -> None:
     """Check a graph at whatever level it is."""
     for segment in graph.segments:
         _acyclic(segment)
-        _shapes(segment)
+        for op in segment.ops:
+            verify_op(segment, op)
         if graph.level == "annotated":
             for op in segment.ops:
                 _annotation(segment, op, graph.the_mesh)
         if graph.level in ("sharded", "placed"):
             _layouts(segment, graph.the_mesh)
             _conserved(segment, graph.the_mesh)
+    if graph.level in ("sharded", "placed"):
+        _layers_meet(graph)
     if graph.stages:
         _stages(graph)
 
@@ -43,25 +39,11 @@ def _acyclic(segment: Segment) -> None:
     """Program order is a topological order: every input is the segment's input, a weight or an earlier result."""
     seen = {segment.input, *(w.name for w in segment.weights)}
     for op in segment.ops:
-        _require(op.name not in seen, segment, op, "the name is defined twice")
+        require(op.name not in seen, segment, op, "the name is defined twice")
         for name in op.inputs:
-            _require(name in seen, segment, op, f"uses %{name} before it is defined")
+            require(name in seen, segment, op, f"uses %{name} before it is defined")
         seen.add(op.name)
-    _require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
-
-
-def _shapes(segment: Segment) -> None:
-    for op in segment.ops:
-        for dim in op.dims:
-            _require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
-        _require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension stands twice in the result")
-        have = {d for n in op.inputs for d in segment.dims_of(n)}
-        if op.kind in ("contract", "multiply", "add", "attend"):
-            missing = set(op.dims) - have
-            _require(not missing, segment, op, f"result dims {sorted(missing)} come from no input")
-        elif op.is_collective and not op.attr("of"):
-            _require(op.dims == segment.dims_of(op.inputs[0]), segment, op, "a collective changes no dims")
-        _require(op.is_collective or op.kind in OPS, segment, op, f"unknown op kind {op.kind}")
+    require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
 
 
 def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
@@ -69,11 +51,11 @@ def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
     if op.kind in ("dispatch", "combine"):
         return  # these see their tokens in two layouts at once, and may use an axis in each
     axes = loop_axes(op)
-    _require(len(set(axes)) == len(axes), segment, op, f"an axis splits two loops: {op.loops}")
+    require(len(set(axes)) == len(axes), segment, op, f"an axis splits two loops: {op.loops}")
     for dim, split in op.loops:
         if dim != "slot":
             size = segment.size(dim, op.scope)
-            _require(
+            require(
                 size % mesh.size(split) == 0,
                 segment,
                 op,
@@ -84,85 +66,41 @@ def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
 def _layouts(segment: Segment, mesh: Mesh) -> None:
     """Every input lies as its op needs it; every result lies as the op leaves it; no partial is forgotten."""
     for op in segment.ops:
-        _require(op.sharding is not None, segment, op, "has no layout")
+        require(op.sharding is not None, segment, op, "has no layout")
         assert op.sharding is not None
         used = [a for axes in op.sharding.dims for a in axes] + list(op.sharding.partial)
-        _require(len(set(used)) == len(used), segment, op, "an axis is used twice in one layout")
+        require(len(set(used)) == len(used), segment, op, "an axis is used twice in one layout")
         if op.is_collective:
-            _collective(segment, op, mesh)
+            verify_collective(segment, op, mesh)
             continue
         if op.kind == "slice":
-            _slice(segment, op)
+            verify_slice(segment, op)
             continue
+        verify_ring_inputs(segment, op)
         carried: tuple[str, ...] = ()
+        unreduced = 0
         for i, name in enumerate(op.inputs):
             have = segment.sharding_of(name)
             assert have is not None
             need = input_layout(segment, op, name)
-            _require(have.dims == need, segment, op, f"input %{name} lies {have.dims}, needed {need}")
+            require(have.dims == need, segment, op, f"input %{name} lies {have.dims}, needed {need}")
             if have.partial:
-                _require(i in OPS[op.kind].linear, segment, op, f"input %{name} is an unreduced sum")
+                require(i in OPS[op.kind].linear, segment, op, f"input %{name} is an unreduced sum")
+                require(have.reduce == "sum", segment, op, f"input %{name} is pending as {have.reduce}")
                 carried = have.partial
+                unreduced += 1
         if op.kind == "add":
-            sums = {(segment.sharding_of(n) or Sharding(())).partial for n in op.inputs if not n.startswith("@")}
-            _require(len(sums) == 1, segment, op, "adds a reduced and an unreduced value")
+            sums = {(segment.sharding_of(n) or Sharding(())).partial for n in op.inputs}
+            require(len(sums) == 1, segment, op, "adds a reduced and an unreduced value")
+        if op.kind in ("contract", "multiply"):
+            require(unreduced < 2, segment, op, "multiplies two unreduced sums")
         own = result_layout(segment, op)
         want = mesh.sort((*carried, *own.partial))
-        _require(op.sharding.dims == own.dims, segment, op, f"lies {op.sharding.dims}, should {own.dims}")
-        _require(op.sharding.partial == want, segment, op, f"pending {op.sharding.partial}, should {want}")
+        require(op.sharding.dims == own.dims, segment, op, f"lies {op.sharding.dims}, should {own.dims}")
+        require(op.sharding.partial == want, segment, op, f"pending {op.sharding.partial}, should {want}")
+        require(op.sharding.reduce == own.reduce, segment, op, f"pending as {op.sharding.reduce}, not {own.reduce}")
     final = segment.sharding_of(segment.output)
-    _require(final is not None and not final.partial, segment, None, "returns an unreduced sum")
-
-
-def _slice(segment: Segment, op: Op) -> None:
-    """A rank keeps its part of what it holds whole: dims only gain the axes that it names."""
-    have, got = segment.sharding_of(op.inputs[0]), op.sharding
-    assert have is not None and got is not None
-    gained = [a for h, g in zip(have.dims, got.dims, strict=True) for a in g[len(h) :]]
-    named = str(op.attr("axes", "")).split("+")
-    _require(sorted(gained) == sorted(named), segment, op, f"gains {gained}, names {named}")
-    _require(not set(gained) & have.used, segment, op, "splits over an axis already used")
-
-
-def _collective(segment: Segment, op: Op, mesh: Mesh) -> None:
-    """A collective does exactly the move it says, over more than one rank."""
-    have = segment.sharding_of(op.inputs[0])
-    got = op.sharding
-    assert have is not None and got is not None
-    _require(mesh.size(op.axes) > 1, segment, op, "a collective over a group of one")
-    axes = set(op.axes)
-    if op.kind == "all_reduce":
-        if have.reduce != "softmax":
-            _require(
-                got == have.resolved(op.axes) and axes <= set(have.partial),
-                segment,
-                op,
-                "reduces what is not pending",
-            )
-    elif op.kind == "reduce_scatter":
-        gained = [g[len(h) :] for h, g in zip(have.dims, got.dims, strict=True)]
-        _require(
-            axes <= set(have.partial) and {a for g in gained for a in g} == axes,
-            segment,
-            op,
-            "scatters other axes than it reduces",
-        )
-    elif op.kind == "all_gather":
-        lost = [h[len(g) :] for h, g in zip(have.dims, got.dims, strict=True)]
-        _require({a for part in lost for a in part} == axes, segment, op, "gathers other axes than were split")
-    elif op.kind == "all_to_all":
-        homes = [{a: i for i, split in enumerate(s.dims) for a in split} for s in (have, got)]
-        moved = {a for a in homes[0] if homes[0][a] != homes[1].get(a)}
-        _require(homes[0].keys() == homes[1].keys(), segment, op, "loses an axis")
-        _require(moved == axes, segment, op, f"moves {sorted(moved)}")
-    elif op.attr("steps"):
-        ring = set(str(next(segment.users(op.name)).attr("ring", "")).split("+"))
-        _require(have == got and axes == ring, segment, op, "is not the ring of its attention")
-    elif op.kind == "permute":
-        changed = {a for h, g in zip(have.dims, got.dims, strict=True) if h != g for a in (*h, *g)}
-        _require(changed == axes, segment, op, f"changes {sorted(changed)}")
-        parts = [prod(mesh.size(a) for a in s.dims) for s in (have, got)]
-        _require(parts[1] % parts[0] == 0, segment, op, "needs blocks that no single rank holds")
+    require(final is not None and not final.partial, segment, None, "returns an unreduced sum")
 
 
 def _conserved(segment: Segment, mesh: Mesh) -> None:
@@ -173,36 +111,43 @@ def _conserved(segment: Segment, mesh: Mesh) -> None:
             continue
         repeated = ranks / mesh.size(tuple(set(loop_axes(op))))
         total = local_flops(segment, op, mesh) * ranks
-        _require(
+        require(
             isclose(total, flops(segment, op) * repeated, rel_tol=1e-9),
             segment,
             op,
             "FLOPs are not conserved",
         )
-        _require(len(loop_dims(segment, op)) >= len(op.dims), segment, op, "loses a loop dimension")
+        require(len(loop_dims(segment, op)) >= len(op.dims), segment, op, "loses a loop dimension")
     for weight in segment.weights:
-        _require(weight.sharding is not None, segment, None, f"weight {weight.name} has no layout")
+        require(weight.sharding is not None, segment, None, f"weight {weight.name} has no layout")
         assert weight.sharding is not None
         for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
             size = segment.size(dim, weight.scope)
-            _require(size % mesh.size(axes) == 0, segment, None, f"weight {weight.name}: {dim} does not divide")
+            require(size % mesh.size(axes) == 0, segment, None, f"weight {weight.name}: {dim} does not divide")
+
+
+def _layers_meet(graph: Graph) -> None:
+    """Every layer takes the value that the one before it returns, as it lies."""
+    for (before, _), (after, _) in itertools.pairwise(graph.layers):
+        meet = before.sharding_of(before.output) == after.entry and before.dims_of(before.output) == after.input_dims
+        require(meet, after, None, f"takes another value than {before.name} returns")
 
 
 def _stages(graph: Graph) -> None:
     """The stages hold every layer once, in order; placed, every GPU has one rank."""
-    held: dict[str, int] = {}
-    for stage in graph.stages:
-        for name, count in stage.layers:
-            held[name] = held.get(name, 0) + count
+    held = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
     for segment in graph.segments:
-        if held.get(segment.name, 0) != segment.repeat:
-            raise VerifyError(f"{segment.name}: {held.get(segment.name, 0)} of {segment.repeat} layers are in a stage")
+        if held.count(segment.name) != segment.repeat:
+            raise VerifyError(f"{segment.name}: {held.count(segment.name)} of {segment.repeat} layers are in a stage")
     if graph.level in ("sharded", "placed"):
         _sends(graph)
     if graph.level == "placed":
         gpus = [g for s in graph.stages for g in s.gpus]
         if len(set(gpus)) != len(gpus):
             raise VerifyError("a GPU holds two ranks")
+        ranks = graph.the_mesh.size(tuple(graph.the_mesh.sizes))
+        if any(len(s.gpus) != ranks for s in graph.stages):
+            raise VerifyError("a rank has no GPU")
 
 
 def _sends(graph: Graph) -> None:
@@ -214,6 +159,9 @@ def _sends(graph: Graph) -> None:
         first = graph.segment(graph.stages[edge.target].layers[0][0])
         if not last.sharding_of(last.output) == first.entry == edge.sharding:
             raise VerifyError(f"stage {edge.source} leaves another layout than stage {edge.target} takes")
+        takes = (first.input, first.input_dims, first.input_dtype)
+        if (edge.value, edge.dims, edge.dtype) != takes:
+            raise VerifyError(f"stage {edge.target} takes another value than stage {edge.source} sends")
 
 
 def verify_placement(placement: Placement) -> None:
@@ -232,7 +180,7 @@ def verify_schedule(graph: Graph, schedule: Schedule) -> None:
             for op in segment.ops:
                 for lane in range(graph.lanes):
                     start, finish = run.starts[op.name, lane], run.finishes[op.name, lane]
-                    _require(bool((finish >= start - 1e-12).all()), segment, op, "finishes before it starts")
+                    require(bool((finish >= start - 1e-12).all()), segment, op, "finishes before it starts")
                     first = tuple(0 for _ in start.shape)
                     ends.setdefault(op.stream, []).append(
                         (float(start[first]), float(finish[tuple(0 for _ in finish.shape)]))
@@ -240,7 +188,7 @@ def verify_schedule(graph: Graph, schedule: Schedule) -> None:
             for times in ends.values():
                 times.sort()
                 for (_, a), (b, _) in itertools.pairwise(times):
-                    _require(b >= a - 1e-10, segment, None, "two ops overlap on one stream")
+                    require(b >= a - 1e-10, segment, None, "two ops overlap on one stream")
     total = sum(step.time_s for step in schedule.path)
     if not isclose(total, schedule.period_s, rel_tol=1e-6, abs_tol=1e-9):
         raise VerifyError(f"the critical path adds up to {total:.6g} s, the phase takes {schedule.period_s:.6g} s")

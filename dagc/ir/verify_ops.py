@@ -1,0 +1,64 @@
+"""Verification of ops apart from layouts: the dims of every operand are those of its role."""
+
+from __future__ import annotations
+
+from .graph import Op, Segment
+from .ops import OPS, attend_operands
+from .violation import require
+
+NORMS = ("rms_norm", "layer_norm")
+
+
+def verify_op(segment: Segment, op: Op) -> None:
+    require(op.is_collective or op.kind in OPS, segment, op, f"unknown op kind {op.kind}")
+    for dim in op.dims:
+        require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
+    require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension stands twice in the result")
+    require(_fits(segment, op), segment, op, "an operand has not the dims of its role")
+    if op.kind in ("dispatch", "combine"):
+        exchange = str(op.attr("exchange", "") or "")
+        named = set(exchange.split("+")) if exchange else set()
+        require(named <= set(op.loop("expert")), segment, op, "exchanges over axes that do not split experts")
+
+
+def _fits(segment: Segment, op: Op) -> bool:
+    operands = [segment.dims_of(name) for name in op.inputs]
+    first, second = operands[0], operands[1] if len(operands) > 1 else ()
+    if op.is_collective:
+        return op.dims == (first[:-1] if op.attr("of") else first)
+    if op.kind in NORMS:
+        return operands in ([op.dims], [op.dims, op.dims[-1:]])
+    if op.kind in ("multiply", "add"):
+        return set(op.dims) == {*first, *second}
+    if op.kind == "contract":
+        return set(op.dims) <= {*first, *second}
+    if op.kind == "attend":
+        return _attends(segment, op)
+    if op.kind == "lookup":
+        return len(second) == 2 and op.dims == (*first, second[-1])
+    if op.kind == "route":
+        return op.dims == (*first[:-1], "choice")
+    if op.kind == "dispatch":
+        return second[-1:] == ("choice",) and first[-1] == op.dims[-1]
+    if op.kind == "combine":
+        return second[-1:] == ("choice",) and first[-2:] == ("slot", op.dims[-1])
+    if op.kind == "cache":
+        return op.dims == tuple("context" if d == "seq" else d for d in first)
+    if op.kind == "last":
+        return op.dims == tuple(d for d in first if d != "seq")
+    if op.kind == "argmax":
+        return op.dims == first[:-1]
+    return operands == [op.dims]  # element by element
+
+
+def _attends(segment: Segment, op: Op) -> bool:
+    """Queries have the rows of the result, each key the width of its query, the value the width of the result, and
+    sinks one number a row."""
+    queries, keys, value = attend_operands(op)
+    rows = set(op.dims[:-1])
+    return (
+        all(set(segment.dims_of(sink)) <= rows for sink in op.inputs[2 * len(queries) + 1 :])
+        and all(set(segment.dims_of(q)[:-1]) <= rows for q in queries)
+        and all(segment.dims_of(q)[-1] == segment.dims_of(k)[-1] for q, k in zip(queries, keys, strict=True))
+        and segment.dims_of(value)[-1] == op.dims[-1]
+    )

@@ -1,0 +1,79 @@
+"""What a run on tensors really computed and held: FLOPs by the shapes of its arrays, parameters by their values."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.proof.execute import Inputs, Machine
+from dagc.proof.kernels import Ragged, Softmax
+
+Counts = dict[tuple[str, str], float]
+
+
+def executed(machine: Machine) -> Counts:
+    """(segment, op) -> multiply-adds of contractions and attentions, elements of the rest, over all ranks and layers."""
+    counts: Counts = {}
+    held: dict[str, list[object]] = {}
+
+    def watch(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
+        held[op.name] = values
+        if op.is_collective or op.kind in (
+            "slice",
+            "lookup",
+            "dispatch",
+            "combine",
+            "cache",
+            "last",
+            "route",
+            "argmax",
+        ):
+            return
+        key = segment.name, op.name
+        for i, value in enumerate(values):
+            inputs = [held[n][i] if n in held else None for n in op.inputs]
+            counts[key] = counts.get(key, 0.0) + _work(segment, op, value, inputs)
+
+    machine.watch = watch
+    machine.run()
+    return counts
+
+
+def _work(segment: Segment, op: Op, value: object, inputs: list[object]) -> float:
+    if isinstance(value, Ragged):
+        source = inputs[0]
+        assert isinstance(source, Ragged)
+        depth = _width(source) if op.kind == "contract" else 1
+        return float(sum(data.size for _, data in value.rows.values())) * depth
+    array = value.output if isinstance(value, Softmax) else value
+    assert isinstance(array, np.ndarray)
+    sizes = dict(zip(op.dims, array.shape, strict=True))
+    if op.kind in ("contract", "attend"):
+        for name, source in zip(op.inputs, inputs, strict=True):
+            if isinstance(source, np.ndarray):
+                sizes |= dict(zip(segment.dims_of(name), source.shape, strict=True))
+    return float(prod(sizes.values()))
+
+
+def _width(value: Ragged) -> int:
+    return int(next(iter(value.rows.values()))[1].shape[-1])
+
+
+def parameters(machine: Machine, graph: Graph) -> float:
+    """Elements of the distinct shards of every weight; ranks with the same numbers hold copies."""
+    total = 0.0
+    for segment, layer in graph.layers:
+        for weight in segment.weights:
+            shards: dict[bytes, int] = {}
+            for rank in machine.ranks:
+                shard = machine.weight(segment, layer, weight.name, rank)
+                for part in shard.values() if isinstance(shard, dict) else [shard]:
+                    shards[np.asarray(part).tobytes()] = np.asarray(part).size
+            total += sum(shards.values())
+    return total
+
+
+def machine_of(graph: Graph, inputs: Inputs) -> Machine:
+    return Machine(graph, inputs, graph.the_mesh)

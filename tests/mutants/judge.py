@@ -1,0 +1,109 @@
+"""Who catches a mutant, and which mutants compute the same for a reason that can be stated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagc.ir.graph import Graph
+from dagc.ir.result import Costs
+from dagc.ir.unit import Unit
+from dagc.ir.verify import VerifyError, verify
+from dagc.proof.prove import prove_graph
+
+from .mutations import MUTATIONS, Mutant
+from .plans import PLANS, placed
+
+COMMUTATIVE = ("add", "multiply", "contract")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`structural`: the verifier's message, empty when it passes. `numeric`: differs, stopped (at an op it names), unnamed
+    (without naming one) or same. `equal`: why the mutant computes the same, empty when no rule says so."""
+
+    plan: str
+    mutant: Mutant
+    structural: str
+    numeric: str
+    equal: str
+
+    @property
+    def caught(self) -> bool:
+        return bool(self.structural) or self.proved_wrong
+
+    @property
+    def proved_wrong(self) -> bool:
+        return self.numeric in ("differs", "stopped")
+
+    @property
+    def escaped(self) -> bool:
+        return not self.caught and not self.equal
+
+    def __str__(self) -> str:
+        return f"{self.mutant.kind} [{self.plan}] {self.mutant.where}"
+
+
+def judge(plan: str, mutant: Mutant) -> Verdict:
+    _, unit, costs = placed(plan)
+    return Verdict(plan, mutant, structural(mutant.graph), numeric(mutant.graph, unit, costs), why_equal(mutant))
+
+
+def structural(graph: Graph) -> str:
+    try:
+        verify(graph)
+    except VerifyError as error:
+        return str(error)
+    return ""
+
+
+def numeric(graph: Graph, unit: Unit, costs: Costs) -> str:
+    """The proof alone, whatever the verifier says. Stopping short counts only if the message names an op or edge."""
+    try:
+        with np.errstate(all="ignore"):
+            proof = prove_graph(graph, unit, costs)
+    except Exception as error:
+        names = [op.name for segment in graph.segments for op in segment.ops]
+        return "stopped" if any(name in str(error) for name in names) else "unnamed"
+    return "same" if proof.holds else "stopped" if np.isinf(proof.error) else "differs"
+
+
+def why_equal(mutant: Mutant) -> str:
+    """The rule by which a mutant computes what the graph did, or nothing."""
+    before, after = mutant.before, mutant.after
+    if before is None or after is None:
+        return ""
+    if mutant.kind == "swap two inputs" and before.kind in COMMUTATIVE:
+        return f"{before.kind} does not depend on the order of its operands"
+    if mutant.kind == "drop an attribute" and set(before.attrs) - set(after.attrs) == {("exchange", "")}:
+        return "an empty exchange is what an op without one has"
+    return ""
+
+
+def mutants() -> Iterator[tuple[str, Mutant]]:
+    """Every mutant of every plan that is not the graph itself."""
+    for plan in PLANS:
+        graph, _, _ = placed(plan)
+        for mutation in MUTATIONS:
+            for mutant in mutation(graph):
+                if mutant.graph != graph:
+                    yield plan, mutant
+
+
+def sample(count: int, seed: int) -> list[tuple[str, Mutant]]:
+    """`count` mutants, as evenly over the kinds as their numbers allow."""
+    rng = random.Random(seed)
+    kinds: dict[str, list[tuple[str, Mutant]]] = {}
+    for plan, mutant in mutants():
+        kinds.setdefault(mutant.kind, []).append((plan, mutant))
+    for found in kinds.values():
+        rng.shuffle(found)
+    picked: list[tuple[str, Mutant]] = []
+    while len(picked) < count and any(kinds.values()):
+        for found in kinds.values():
+            if found and len(picked) < count:
+                picked.append(found.pop())
+    return picked
