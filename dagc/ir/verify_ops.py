@@ -6,7 +6,8 @@ from .graph import Op, Segment
 from .ops import OPS, attend_operands
 from .violation import require
 
-NORMS = ("rms_norm", "layer_norm")
+NORMS = {"rms_norm": 1, "layer_norm": 2}
+"""Norms, and how many sums of a row they take beside it when its width is split."""
 
 
 def verify_op(segment: Segment, op: Op) -> None:
@@ -27,7 +28,9 @@ def _fits(segment: Segment, op: Op) -> bool:
     if op.is_collective:
         return op.dims == (first[:-1] if op.attr("of") else first)
     if op.kind in NORMS:
-        return operands in ([op.dims], [op.dims, op.dims[-1:]])
+        split = bool(op.loop(op.dims[-1])) and op.sharding is not None
+        sums = [op.dims[:-1]] * NORMS[op.kind] if split else []
+        return operands in ([op.dims, *sums], [op.dims, op.dims[-1:], *sums])
     if op.kind in ("multiply", "add"):
         return set(op.dims) == {*first, *second}
     if op.kind == "contract":
@@ -46,7 +49,7 @@ def _fits(segment: Segment, op: Op) -> bool:
         return op.dims == tuple("context" if d == "seq" else d for d in first)
     if op.kind == "last":
         return op.dims == tuple(d for d in first if d != "seq")
-    if op.kind == "argmax":
+    if op.kind in ("argmax", "row_sum", "row_square_sum"):
         return op.dims == first[:-1]
     return operands == [op.dims]  # element by element
 
