@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,14 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
     from ..proof.shrink import shrink
 
     if not args.weights:
-        return prove(compile_spec(shrink(spec, phase), Collector()), phase.name)
+        compile_spec(replace(spec, phases=(phase,), requirements=()), Collector())  # the plan's own errors first
+        try:
+            twin = compile_spec(shrink(spec, phase), Collector())
+        except SpecError as error:
+            because = tuple(d.message for d in error.diagnostics if d.code.startswith("E"))
+            message = f"phase `{phase.name}` has no small twin that keeps its degrees and what they divide"
+            raise SpecError([Diagnostic("E03", message, phase.span, because=because)]) from None
+        return prove(twin, phase.name)
     try:
         reference = Reference.open(Path(args.reference)) if args.reference else None
         return prove_reference(spec, phase, Checkpoint.open(spec.model, Path(args.weights)), reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
@@ -18,6 +18,7 @@ def print_spec(spec: Spec) -> str:
     for layer in spec.model.kinds.values():
         if layer.name not in wrapped or layer.blocks != (layer.name,):
             parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
+    parts += [_checkpoint(block, places) for block, places in spec.model.checkpoint.items()]
     parts += [_model(spec.model), _workload(spec.workload), *(_phase(p) for p in spec.phases)]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
     return "\n\n".join(parts) + "\n"
@@ -63,6 +64,14 @@ def _hardware(h: Hardware) -> str:
 
 def _plain(name: str) -> bool:
     return name.replace("_", "a").isalnum() and not name[0].isdigit()
+
+
+def _checkpoint(block: str, places: Mapping[str, tuple[str, ...]]) -> str:
+    def texts(found: tuple[str, ...]) -> str:
+        quoted = [f'"{text}"' for text in found]
+        return quoted[0] if len(quoted) == 1 else f"[{', '.join(quoted)}]"
+
+    return _section(f"checkpoint {block}", [f"{name} = {texts(found)}" for name, found in places.items()])
 
 
 def _model(m: Model) -> str:
