@@ -38,7 +38,12 @@ DENSE = ("h100_sxm", "h200_sxm", "b200_sxm")
 GEMMS = [(gpu, dtype) for gpu in available() for dtype in load(gpu).gemm]
 CASES = [(gpu, family) for gpu in available() for family in tables.ALL]
 # Medians above a tenth, and why: docs/calibration.md.
-POOR = {("b200_sxm", "moe", "nvfp4"), ("b200_sxm", "moe", "w4a8_mxfp4_mxfp8"), ("h100_sxm", "moe", "w4a16_mxfp4")}
+POOR = {
+    ("b200_sxm", "moe", "nvfp4"),
+    ("b200_sxm", "moe", "w4a8_mxfp4_mxfp8"),
+    ("h100_sxm", "moe", "w4a16_mxfp4"),
+    ("h200_sxm", "moe", "w4a16_mxfp4"),
+}
 
 size = st.integers(1, 1 << 15)
 
@@ -70,7 +75,7 @@ def test_medians_within_a_tenth(gpu: str) -> None:
             pooled[variant if family.name in ("gemm", "moe") else "all"].append(error)
         for variant, errors in pooled.items():
             poor = (gpu, family.name, variant) in POOR
-            assert (np.median(np.concatenate(errors)) <= 0.1) is not poor, (gpu, family.name, variant)
+            assert bool(np.median(np.concatenate(errors)) > 0.1) == poor, (gpu, family.name, variant)
 
 
 @pytest.mark.parametrize(("gpu", "dtype"), GEMMS)
@@ -159,7 +164,7 @@ def test_expected_rows_against_drawn_ones(mean: float) -> None:
     expected = moe.expected_rows(np.full(4, mean))
     assert expected.rows == pytest.approx(4 * mean)
     assert expected.distinct == pytest.approx(counted.distinct.mean(), rel=0.05)
-    assert expected.padded == pytest.approx(counted.padded.mean(), rel=0.05)
+    assert expected.row_tiles == pytest.approx(counted.row_tiles.mean(), rel=0.05)
 
 
 def test_outside_names_what_is_extrapolated() -> None:

@@ -121,6 +121,7 @@ def _gemm_bounds(device: Device, variant: str) -> dict[str, Bounds]:
         "hbm_Bps": share(device.hbm_Bps, 0.8, 0.2),
         "sharpness": SHARPNESS,
         "wave_share": (0.15, 0.005, 1.0),
+        "tile_s": (1e-8, 1e-11, 1e-6),
         "k_step_s": (3e-10, 1e-12, 1e-8),
     }
     return found if variant == "bf16" else found | {"quantise_Bps": share(device.hbm_Bps, 0.4, 0.02, 4.0)}
@@ -137,6 +138,7 @@ def _moe_bounds(device: Device, variant: str) -> dict[str, Bounds]:
         "math_flops": share(device.flops[MATH.get(variant, variant)], 0.7, 0.05),
         "hbm_Bps": share(device.hbm_Bps, 0.9, 0.2),
         "sharpness": SHARPNESS,
+        "tile_s": (1e-9, 1e-12, 1e-7),
         "hidden_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),
         "inner_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),
         "token_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),

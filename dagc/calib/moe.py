@@ -1,10 +1,11 @@
 """Fused routed-expert FFN on one rank: gather, gate and up, SwiGLU, down, weighted sum. No communication, no router.
 
-    t = launch + overlap(6 h i padded / math_flops, 3 h i distinct weight_B / hbm_Bps)
+    t = launch + overlap(6 h i rows / math_flops + tiles tile_s, 3 h i distinct weight_B / hbm_Bps)
         + rows 4 h / hidden_Bps + rows 6 i / inner_Bps + 2 tokens h / token_Bps + tokens top_k choice_s
 
-rows: token copies on this rank; padded: each expert's rows rounded up to a tile; distinct: experts with any row.
-Padding and distinct experts by their definition; the row and token terms are this project's form.
+rows: token copies on this rank; distinct: experts with any row; tiles: row tiles (each expert's rows rounded up) x
+column tiles of both GEMMs, ceil(2 i / 128) + ceil(h / 128). FLOPs, tiles and bytes by their definition; what a tile
+costs to set up, and the row and token terms, are this project's form.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from numpy.typing import ArrayLike
 from .shape import Floats, floats, overlap_s, tiles
 
 TILE = 64
-"""Rows that a grouped GEMM pads each expert to."""
+"""Rows of a tile: a grouped GEMM rounds each expert up to it."""
+COLUMNS = 128
+"""Columns of a tile."""
 _LOGISTIC = 1.702  # slope that best fits a normal distribution by a logistic one
 
 
@@ -29,6 +32,7 @@ class MoeConstants:
     math_flops: float
     hbm_Bps: float
     sharpness: float
+    tile_s: float
     hidden_Bps: float
     inner_Bps: float
     token_Bps: float
@@ -36,19 +40,17 @@ class MoeConstants:
 
 
 class ExpertRows(NamedTuple):
-    """Rows of one rank: in all, padded to tiles, and the experts that have any."""
+    """Rows of one rank: in all, tiles that cover each expert's, and the experts that have any."""
 
     rows: Floats
-    padded: Floats
+    row_tiles: Floats
     distinct: Floats
 
 
 def count_rows(rows_per_expert: ArrayLike) -> ExpertRows:
     """From known whole rows of each local expert [..., experts]."""
     each = floats(rows_per_expert)
-    return ExpertRows(
-        floats(each.sum(-1)), floats(tiles(each, TILE).sum(-1) * TILE), floats(np.count_nonzero(each, axis=-1))
-    )
+    return ExpertRows(floats(each.sum(-1)), floats(tiles(each, TILE).sum(-1)), floats(np.count_nonzero(each, axis=-1)))
 
 
 def expected_rows(mean_rows: ArrayLike) -> ExpertRows:
@@ -58,8 +60,8 @@ def expected_rows(mean_rows: ArrayLike) -> ExpertRows:
     more = np.arange(1, 17) * TILE
     exceed = 1 / (1 + np.exp(np.clip(_LOGISTIC * (more + 0.5 - mean) / np.sqrt(np.maximum(mean, 1e-9)), -500, 500)))
     # Beyond the listed tiles an expert's last tile is half full on average.
-    padded = np.where(mean > 12 * TILE, mean + TILE / 2, TILE * (hit + exceed.sum(-1, keepdims=True)))
-    return ExpertRows(floats(mean.sum((-1, -2))), floats(padded.sum((-1, -2))), floats(hit.sum((-1, -2))))
+    covering = np.where(mean > 12 * TILE, mean / TILE + 0.5, hit + exceed.sum(-1, keepdims=True))
+    return ExpertRows(floats(mean.sum((-1, -2))), floats(covering.sum((-1, -2))), floats(hit.sum((-1, -2))))
 
 
 def time_s(
@@ -68,7 +70,8 @@ def time_s(
     """Seconds on one rank, best the busiest. `tokens`: tokens whose hidden state the kernel reads and writes (the
     whole expert-parallel group's in the fit); `inter`: width of one expert on this rank, after expert-TP."""
     tokens, hidden, inter = floats(tokens), floats(hidden), floats(inter)
-    math_s = 6 * hidden * inter * work.padded / c.math_flops
+    blocks = work.row_tiles * (tiles(2 * inter, COLUMNS) + tiles(hidden, COLUMNS))
+    math_s = 6 * hidden * inter * work.rows / c.math_flops + blocks * c.tile_s
     weights_s = 3 * hidden * inter * work.distinct * c.weight_B / c.hbm_Bps
     rows_s = work.rows * (4 * hidden / c.hidden_Bps + 6 * inter / c.inner_Bps)
     tokens_s = 2 * tokens * hidden / c.token_Bps + tokens * floats(top_k) * c.choice_s
