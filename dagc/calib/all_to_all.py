@@ -1,0 +1,38 @@
+"""NCCL all-to-all in one node: the faster of a protocol for small and one for large messages.
+
+    t = min over both of launch + (n - 1) step_s + (n - 1) / n S / link_Bps, its corner rounded
+
+Bus factor: nccl-tests, doc/PERFORMANCE.md. Fitted on 2, 4 and 8 ranks of one node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from .shape import Floats, floats, overlap_s
+
+CORNER = 6.0
+"""Sharpness of the change of protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllToAllConstants:
+    """`small_*` and `large_*`: the protocol that wins for small and for large messages."""
+
+    small_launch_s: float
+    small_step_s: float
+    small_link_Bps: float
+    large_launch_s: float
+    large_step_s: float
+    large_link_Bps: float
+
+
+def time_s(c: AllToAllConstants, ranks: ArrayLike, size_B: ArrayLike) -> Floats:
+    """Seconds of one call; `size_B`: the whole send buffer of one rank. One rank takes no time."""
+    n, size = floats(ranks), floats(size_B)
+    wire_B = size * (n - 1) / n
+    small = c.small_launch_s + (n - 1) * c.small_step_s + wire_B / c.small_link_Bps
+    large = c.large_launch_s + (n - 1) * c.large_step_s + wire_B / c.large_link_Bps
+    return floats(overlap_s(-CORNER, small, large) * (n > 1))

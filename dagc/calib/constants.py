@@ -1,0 +1,48 @@
+"""Records around fitted constants: the GPU, and for each variant its range and its measured error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+C = TypeVar("C")
+
+
+class CalibrationError(ValueError):
+    """A calibration file is missing, or does not say what it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Datasheet peaks: dense FLOP/s by dtype, memory and one-way link bandwidth, streaming multiprocessors."""
+
+    flops: Mapping[str, float]
+    hbm_Bps: float
+    link_Bps: float
+    sms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FitError:
+    """|estimate / measurement - 1| over `rows` rows that the fit did not see."""
+
+    median: float
+    p90: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[C]):
+    """Constants of one variant, the least and greatest of each shape fitted on, and the error."""
+
+    constants: C
+    shapes: Mapping[str, tuple[float, float]]
+    error: FitError
+
+    def outside(self, **shape: float) -> list[str]:
+        """Shapes, of those given, that lie outside the fitted range (an extrapolation).
+
+        Raises KeyError for a shape that the variant does not have.
+        """
+        return [name for name, value in shape.items() if not self.shapes[name][0] <= value <= self.shapes[name][1]]

@@ -1,0 +1,43 @@
+"""Decode core of DeepSeek's MLA, absorbed: all heads of a rank read one latent cache 512 + 64 wide.
+
+    t = launch + overlap(flops / math_flops, moved / hbm_Bps + b heads head_s, latency_s (L / 1024)^latency_power)
+    flops = 2176 b 64 ceil(heads / 64) Lp,  moved = b (2176 heads + 576 kv_B Lp),  Lp = 64 ceil(L / 64)
+
+Widths (2176 = 2 (576 + 512)): DeepSeek-V3 technical report, arXiv 2412.19437; the rest is this project's form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from .shape import Floats, floats, overlap_s, tiles
+
+LATENT = 512 + 64
+HEAD = 2 * (LATENT + 512)
+TILE = 64
+"""Heads, and cached tokens, of a tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeMlaConstants:
+    kv_B: float
+    launch_s: float
+    math_flops: float
+    hbm_Bps: float
+    sharpness: float
+    head_s: float
+    latency_s: float
+    latency_power: float
+
+
+def time_s(c: DecodeMlaConstants, batch: ArrayLike, context: ArrayLike, heads: ArrayLike) -> Floats:
+    """Seconds on one GPU: `context` tokens attended by each of `batch` sequences; heads of this rank."""
+    b, length, n = floats(batch), floats(context), floats(heads)
+    padded = TILE * tiles(length, TILE)
+    flops = HEAD * b * TILE * tiles(n, TILE) * padded
+    moved_B = b * (HEAD * n + LATENT * c.kv_B * padded)
+    latency = c.latency_s * (length / 1024) ** c.latency_power
+    memory = moved_B / c.hbm_Bps + b * n * c.head_s
+    return floats(c.launch_s + overlap_s(c.sharpness, flops / c.math_flops, memory, latency))

@@ -1,0 +1,50 @@
+"""Dense GEMM y[m, n] = x[m, k] @ W[k, n], bf16 in and out; fp8 and fp4 first quantise x.
+
+    t = launch + overlap(math, memory, k step_s) + quantise
+    math     = ((1 - w) 2 m n k + w 2 waves SMs 128 128 k) / math_flops + tiles tile_s,  waves = ceil(tiles / SMs)
+    memory   = (element_B (n k + m k) + 2 m n) / hbm_Bps
+    quantise = m k (2 + element_B) / quantise_Bps, absent in bf16
+
+Tile and wave quantisation by their definition; the overlap, the serial loop over k and
+what a tile costs to set up are this project's form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from .shape import Floats, floats, overlap_s, tiles
+
+TILE = 128
+"""Rows and columns of an output tile that one SM works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class GemmConstants:
+    """`wave_share`: 0 counts plain FLOPs, 1 whole waves of tiles. `tile_s`: set-up of an output tile, over the whole
+    GPU. `quantise_Bps` 0: activations are not quantised."""
+
+    sms: float
+    element_B: float
+    launch_s: float
+    math_flops: float
+    hbm_Bps: float
+    sharpness: float
+    wave_share: float
+    tile_s: float
+    k_step_s: float
+    quantise_Bps: float
+
+
+def time_s(c: GemmConstants, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Floats:
+    """Seconds of one GEMM on one GPU; arguments broadcast."""
+    m, n, k = floats(m), floats(n), floats(k)
+    output = tiles(m, TILE) * tiles(n, TILE)
+    waves = tiles(output, c.sms)
+    flops = 2 * k * ((1 - c.wave_share) * m * n + c.wave_share * waves * c.sms * TILE * TILE)
+    moved_B = c.element_B * (n * k + m * k) + 2 * m * n
+    core = overlap_s(c.sharpness, flops / c.math_flops + output * c.tile_s, moved_B / c.hbm_Bps, c.k_step_s * k)
+    quantise = m * k * (2 + c.element_B) / c.quantise_Bps if c.quantise_Bps else 0.0
+    return floats(c.launch_s + core + quantise)

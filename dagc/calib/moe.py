@@ -1,0 +1,78 @@
+"""Fused routed-expert FFN on one rank: gather, gate and up, SwiGLU, down, weighted sum. No communication, no router.
+
+    t = launch + overlap(6 h i rows / math_flops + tiles tile_s, 3 h i distinct weight_B / hbm_Bps)
+        + rows 4 h / hidden_Bps + rows 6 i / inner_Bps + 2 tokens h / token_Bps + tokens top_k choice_s
+
+rows: token copies on this rank; distinct: experts with any row; tiles: row tiles (each expert's rows rounded up) x
+column tiles of both GEMMs, ceil(2 i / 128) + ceil(h / 128). FLOPs, tiles and bytes by their definition; what a tile
+costs to set up, and the row and token terms, are this project's form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .shape import Floats, floats, overlap_s, tiles
+
+TILE = 64
+"""Rows of a tile: a grouped GEMM rounds each expert up to it."""
+COLUMNS = 128
+"""Columns of a tile."""
+_LOGISTIC = 1.702  # slope that best fits a normal distribution by a logistic one
+
+
+@dataclass(frozen=True, slots=True)
+class MoeConstants:
+    weight_B: float
+    launch_s: float
+    math_flops: float
+    hbm_Bps: float
+    sharpness: float
+    tile_s: float
+    hidden_Bps: float
+    inner_Bps: float
+    token_Bps: float
+    choice_s: float
+
+
+class ExpertRows(NamedTuple):
+    """Rows of one rank: in all, tiles that cover each expert's, and the experts that have any."""
+
+    rows: Floats
+    row_tiles: Floats
+    distinct: Floats
+
+
+def count_rows(rows_per_expert: ArrayLike) -> ExpertRows:
+    """From known whole rows of each local expert [..., experts]."""
+    each = floats(rows_per_expert)
+    return ExpertRows(floats(each.sum(-1)), floats(tiles(each, TILE).sum(-1)), floats(np.count_nonzero(each, axis=-1)))
+
+
+def expected_rows(mean_rows: ArrayLike) -> ExpertRows:
+    """From mean rows of each local expert [..., experts], each Poisson (independent tokens)."""
+    mean = floats(mean_rows)[..., None]
+    hit = -np.expm1(-mean)
+    more = np.arange(1, 17) * TILE
+    exceed = 1 / (1 + np.exp(np.clip(_LOGISTIC * (more + 0.5 - mean) / np.sqrt(np.maximum(mean, 1e-9)), -500, 500)))
+    # Beyond the listed tiles an expert's last tile is half full on average.
+    covering = np.where(mean > 12 * TILE, mean / TILE + 0.5, hit + exceed.sum(-1, keepdims=True))
+    return ExpertRows(floats(mean.sum((-1, -2))), floats(covering.sum((-1, -2))), floats(hit.sum((-1, -2))))
+
+
+def time_s(
+    c: MoeConstants, work: ExpertRows, tokens: ArrayLike, top_k: ArrayLike, hidden: ArrayLike, inter: ArrayLike
+) -> Floats:
+    """Seconds on one rank, best the busiest. `tokens`: tokens whose hidden state the kernel reads and writes (the
+    whole expert-parallel group's in the fit); `inter`: width of one expert on this rank, after expert-TP."""
+    tokens, hidden, inter = floats(tokens), floats(hidden), floats(inter)
+    blocks = work.row_tiles * (tiles(2 * inter, COLUMNS) + tiles(hidden, COLUMNS))
+    math_s = 6 * hidden * inter * work.rows / c.math_flops + blocks * c.tile_s
+    weights_s = 3 * hidden * inter * work.distinct * c.weight_B / c.hbm_Bps
+    rows_s = work.rows * (4 * hidden / c.hidden_Bps + 6 * inter / c.inner_Bps)
+    tokens_s = 2 * tokens * hidden / c.token_Bps + tokens * floats(top_k) * c.choice_s
+    return floats(c.launch_s + overlap_s(c.sharpness, math_s, weights_s) + rows_s + tokens_s)

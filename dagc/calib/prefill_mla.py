@@ -1,0 +1,37 @@
+"""Prefill core of DeepSeek's MLA, not absorbed: heads 192 wide in Q and K, 128 in V; projections not included.
+
+    t = launch + overlap(flops / math_flops + b heads q tile_s, moved / hbm_Bps, longest / tile_flops)
+    flops   = 640 b heads s ((s + 128) / 2 + prefix), q = ceil(s / 128) query tiles
+    moved   = 320 b heads ((kv_B + 2) s + kv_B prefix)
+    longest = 2 128 320 128 (q + prefix / 128), the last query tile alone
+
+Widths: DeepSeek-V3 technical report, arXiv 2412.19437; measured without a prefix only.
+"""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from .prefill_attention import TILE, PrefillAttentionConstants
+from .shape import Floats, floats, overlap_s, tiles
+
+WIDTH = 192 + 128
+
+
+class PrefillMlaConstants(PrefillAttentionConstants):
+    """The same terms as GQA prefill, fitted apart."""
+
+    __slots__ = ()
+
+
+def time_s(
+    c: PrefillMlaConstants, batch: ArrayLike, seq: ArrayLike, heads: ArrayLike, prefix: ArrayLike = 0.0
+) -> Floats:
+    """Seconds on one GPU: `batch` sequences of `seq` new tokens after `prefix` cached ones; heads of this rank."""
+    b, s, n, before = floats(batch), floats(seq), floats(heads), floats(prefix)
+    q, past = tiles(s, TILE), before / TILE
+    flops = 2 * WIDTH * b * n * s * ((s + TILE) / 2 + before)
+    moved_B = WIDTH * b * n * ((c.kv_B + 2) * s + c.kv_B * before)
+    longest = 2 * TILE * WIDTH * TILE * (q + past)
+    terms = flops / c.math_flops + b * n * q * c.tile_s, moved_B / c.hbm_Bps, longest / c.tile_flops
+    return floats(c.launch_s + overlap_s(c.sharpness, *terms))
