@@ -98,6 +98,11 @@ class Model:
         return found
 
     @property
+    def tied(self) -> bool:
+        """The head uses the embedding's table."""
+        return self.attributes.get("tied") is True
+
+    @property
     def layers(self) -> int:
         """Transformer layers: every stack entry but the first and the last (embedding and head)."""
         return sum(layer.repeat for layer in self.stack[1:-1])

@@ -49,13 +49,15 @@ def read_model(
     used = _used_blocks(stack, layers, blocks, body, out)
     _unused_attributes(attributes, used, body, out)
     dtype = str(values["dtype"])
+    weight_dtype = str(values["weight_dtype"] or dtype)
+    dtypes = _weight_dtypes(body, names, blocks)
     stated = values["params"]
     return Model(
         name=name,
         dtype=dtype,
-        weight_dtype=str(values["weight_dtype"] or dtype),
+        weight_dtype=weight_dtype,
         kv_dtype=str(values["kv_dtype"] or dtype),
-        weight_dtypes=_weight_dtypes(body, names, blocks),
+        weight_dtypes={b: d for b, d in dtypes.items() if (b, None) in used and d != weight_dtype},
         attributes=attributes,
         stack=stack,
         blocks=used,

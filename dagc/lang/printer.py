@@ -13,15 +13,21 @@ def print_spec(spec: Spec) -> str:
     """A self-contained `.moe` file equal to the spec."""
     parts = ["moe 1", *(f"let {k} = {_value(v)}" for k, v in spec.constants.items())]
     parts.append(_hardware(spec.hardware))
-    parts += [_block(b) for b in spec.model.blocks.values()]
-    wrapped = {spec.model.stack[0].name, spec.model.stack[-1].name}
-    for layer in spec.model.kinds.values():
-        if layer.name not in wrapped or layer.blocks != (layer.name,):
-            parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
-    parts += [_checkpoint(block, places) for block, places in spec.model.checkpoint.items()]
-    parts += [_model(spec.model), _workload(spec.workload), *(_phase(p) for p in spec.phases)]
+    parts += model_parts(spec.model)
+    parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases)]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
     return "\n\n".join(parts) + "\n"
+
+
+def model_parts(model: Model) -> list[str]:
+    """Statements that define the model: blocks, layers, checkpoint sections, the model section."""
+    parts = [_block(b) for b in model.blocks.values()]
+    wrapped = {model.stack[0].name, model.stack[-1].name}
+    for layer in model.kinds.values():
+        if layer.name not in wrapped or layer.blocks != (layer.name,):
+            parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
+    parts += [_checkpoint(block, places) for block, places in model.checkpoint.items()]
+    return [*parts, _model(model)]
 
 
 def number(value: float, unit: str = "") -> str:
@@ -86,9 +92,38 @@ def _model(m: Model) -> str:
     lines += [f"{section} {{ {', '.join(items)} }}" for section, items in groups.items()]
     if m.weight_dtypes:
         lines.append(f"weights {{ {', '.join(f'{k} = {v}' for k, v in m.weight_dtypes.items())} }}")
-    stack = ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)
-    lines.append(f"stack = [{stack}]")
+    lines.append(f"stack = [{_stack(m)}]")
     return _section(f"model {m.name}" if _plain(m.name) else f'model "{m.name}"', lines)
+
+
+LONG = 8
+"""Items of a stack that are written one by one."""
+
+
+def _stack(m: Model) -> str:
+    """Runs as `3 * dense`; kinds that take turns as `each(...)`."""
+    names = [layer.name for layer in m.stack[1:-1] for _ in range(layer.repeat)]
+    turns = _turns(names) if len(m.stack) > LONG else None
+    inner = (
+        [turns] if turns else [s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack[1:-1]]
+    )
+    if m.stack[0].repeat == m.stack[-1].repeat == 1:
+        return ", ".join([m.stack[0].name, *inner, m.stack[-1].name])
+    return ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)
+
+
+def _turns(names: list[str]) -> str | None:
+    """Kinds that repeat with a period, after a run of others: `each(48, if(equal(mod(index, 4), 3), full, linear))`."""
+    for period in range(2, 9):
+        if len(names) < 2 * period or any(a != b for a, b in zip(names, names[period:], strict=False)):
+            continue
+        usual = max(names[:period], key=names[:period].count)
+        text = usual
+        for index, name in reversed(list(enumerate(names[:period]))):
+            if name != usual:
+                text = f"if(equal(mod(index, {period}), {index}), {name}, {text})"
+        return f"each({len(names)}, {text})"
+    return None
 
 
 def _workload(w: Workload) -> str:
