@@ -27,14 +27,17 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "clamp": ("low", "high"),
     "rope": tuple(ROPE),
     "temper": ("floor", "scale"),
-    "attend": ("causal", "width", "scale", "window", "chunk", "sinks"),
+    "attend": ("causal", "width", "scale", "window", "chunk", "sinks", "selected"),
+    "conv": (),
+    "delta": (),
+    "select": ("top_k",),
     "route": ("top_k", "score", "normalize", "groups", "groups_limit", "group_score", "bias", "scale", "jitter"),
     "dispatch": ("weighted",),
     "combine": ("weighted",),
 }
 """Function -> the keywords it takes."""
-TENSOR_OPTIONS = ("bias", "sinks")
-OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3}
+TENSOR_OPTIONS = ("bias", "sinks", "selected")
+OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3, "conv": 2, "delta": 5, "select": 3}
 
 
 def run(graph: Graph | None, unit: Unit) -> Graph:
@@ -322,7 +325,7 @@ class BlockBuilder:
         **attrs: str | float | bool,
     ) -> Ref:
         model = self.layer.unit.spec.model
-        dtype = {"route": "int64", "argmax": "int64", "cache": model.kv_dtype}.get(kind, model.dtype)
+        dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "experts" if "slot" in dims else "dense"
         name = self.fresh(stem)
         self.layer.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
@@ -537,7 +540,43 @@ class BlockBuilder:
             if not set(sinks.dims) <= set(dims[:-1]):
                 self.fail(expr, f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
             inputs = (*inputs, sinks.name)
+        selected = self.tensor_option(expr, "selected")
+        if selected is not None:
+            if selected.dims[-1:] != ("chosen",):
+                self.fail(expr, "`selected` is the result of `select`")
+            inputs = (*inputs, selected.name)
+            options["chosen"] = self.layer.sizes["chosen"]
         return self.emit("attend", inputs, dims, stem, **options)
+
+    def call_conv(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """conv(x, W[.., taps]): each channel over the last tokens."""
+        x, taps = args
+        if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
+            self.fail(expr, "`conv` takes a tensor [batch, seq, ..] and a weight [.., taps] of the same channels")
+        return self.emit("conv", inputs, x.dims, stem)
+
+    def call_delta(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
+        q, k, v, *gates = args
+        heads = set(v.dims[:-1])
+        fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
+        fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
+        if not fits or any(not set(g.dims) <= heads for g in gates):
+            self.fail(expr, "`delta` takes queries and keys of one width, values, and two numbers for each head of these")
+        return self.emit("delta", inputs, v.dims, stem)
+
+    def call_select(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+        q, k, w = args
+        key = self.cached(k, f"{stem}_k")
+        top_k = self.options(expr).get("top_k")
+        if not isinstance(top_k, float) or top_k < 1:
+            self.fail(expr, "`select` needs `top_k = ...`, a number of tokens")
+            raise Refused
+        if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
+            self.fail(expr, "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads")
+        self.layer.sizes["chosen"] = min(top_k, self.layer.sizes["context"])
+        return self.emit("select", (q.name, key.name, w.name), (*w.dims[:-1], "chosen"), stem)
 
     def cached(self, ref: Ref, stem: str) -> Ref:
         if "seq" not in ref.dims:

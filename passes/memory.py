@@ -6,6 +6,8 @@ from dagc.ir.graph import DTYPE_BYTES, Graph, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
+from dagc.ir.states import state_bytes
+from dagc.ir.tied import tied_head
 from dagc.ir.unit import Unit
 from dagc.lang.units import BYTES, show
 
@@ -25,6 +27,8 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
             kv += count * cache_bytes(segment, mesh) * graph.microbatches * graph.lanes
             live = max(live, graph.lanes * peak_live_bytes(segment, mesh, costs.imbalance))
             buffers = max(buffers, staging_bytes(segment, costs))
+        if len(graph.stages) == 1 and unit.spec.model.tied:
+            weights -= shared_table_bytes(graph, mesh)
         if mesh.stages > 1:
             buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
         stages.append(StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B))
@@ -41,13 +45,31 @@ def weight_bytes(segment: Segment, mesh: Mesh) -> float:
     return total
 
 
+def shared_table_bytes(graph: Graph, mesh: Mesh) -> float:
+    """What a rank saves when the head reads the embedding's table: nothing where the two lie differently."""
+    tied = tied_head(graph)
+    if tied is None:
+        return 0.0
+    segment, head = tied
+    first = graph.segments[0]
+    alike = [
+        w for w in first.weights
+        if w.sharding is not None and head.sharding is not None and w.dtype == head.dtype
+        and dict(zip(w.dims, w.sharding.dims, strict=True)) == dict(zip(head.dims, head.sharding.dims, strict=True))
+    ]  # fmt: skip
+    if not alike or head.sharding is None:
+        return 0.0
+    return local_count(segment, head.dims, head.sharding.dims, mesh, head.scope) * DTYPE_BYTES[head.dtype]
+
+
 def cache_bytes(segment: Segment, mesh: Mesh) -> float:
-    """KV cache of one layer on one rank, for the sequences of one lane of one micro-batch."""
+    """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
     total = 0.0
     for op in segment.ops:
         if op.kind == "cache":
             assert op.sharding is not None
             total += local_bytes(segment, op.name, op.sharding.dims, mesh)
+        total += state_bytes(segment, op, mesh)
     return total
 
 

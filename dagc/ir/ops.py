@@ -11,6 +11,7 @@ from math import prod
 from .graph import DTYPE_BYTES, Op, Segment
 from .mesh import Mesh
 from .sharding import Axes, Sharding
+from .states import state_bytes
 
 
 def _no_flops(segment: Segment, op: Op) -> float:
@@ -32,10 +33,10 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise. A window or chunk of w
-    tokens cuts what a query sees to w (a chunk counts as full ones)."""
+    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise. A window, chunk or
+    choice of w tokens cuts what a query sees to w (a chunk counts as full ones)."""
     queries, context = segment.size("seq"), segment.size("context")
-    reach = min(context, _number(op, "window", context), _number(op, "chunk", context))
+    reach = min(context, *(_number(op, name, context) for name in ("window", "chunk", "chosen")))
     if op.attr("causal", True) and queries == context:
         if _number(op, "chunk", context) < context:
             return queries * (reach + 1) / 2
@@ -59,6 +60,19 @@ def _attend_flops(segment: Segment, op: Op) -> float:
     return 2.0 * lead * width * query_key_pairs(segment, op)
 
 
+def _select_flops(segment: Segment, op: Op) -> float:
+    """Every head's score of every pair, its rectification and its share in the sum."""
+    heads, width = segment.dims_of(op.inputs[0])[-2:]
+    pairs = query_key_pairs(segment, Op("", "", (), (), ""))
+    return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
+
+
+def _delta_flops(segment: Segment, op: Op) -> float:
+    """Of the recurrence, for each token and element of a head's matrix: it fades (1), is read by the key (2), is
+    written to (2) and read by the query (2)."""
+    return 7.0 * segment.count(op.dims) * segment.size(segment.dims_of(op.inputs[1])[-1])
+
+
 @dataclass(frozen=True, slots=True)
 class OpDef:
     """`linear`: input positions through which a pending sum may pass. `fused`: no kernel of its own.
@@ -72,7 +86,7 @@ class OpDef:
     uses_tensor_cores: bool = False
 
 
-ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0}
+ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0, "exp": 1.0}
 """Element-wise functions of the language, with their FLOPs an element."""
 
 OPS: dict[str, OpDef] = {
@@ -94,6 +108,9 @@ OPS: dict[str, OpDef] = {
         OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
         OpDef("cache", fused=True),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
+        OpDef("conv", _contract_flops),
+        OpDef("delta", _delta_flops, uses_tensor_cores=True),
+        OpDef("select", _select_flops, uses_tensor_cores=True),
         OpDef("route", _elementwise_flops(0.0)),
         OpDef("dispatch", linear=(0,)),
         OpDef("combine", _elementwise_flops(2.0), linear=(0,)),
@@ -107,9 +124,16 @@ OPS: dict[str, OpDef] = {
 
 
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(queries, keys, values) of an attend: as many queries as keys, their scores add. Sinks may follow."""
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
     pairs = int(op.attr("pairs", 1) or 1)
     return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
+
+
+def attend_extras(op: Op) -> tuple[str | None, str | None]:
+    """(sinks, selected tokens) of an attend, where it has them."""
+    rest = list(op.inputs[2 * int(op.attr("pairs", 1) or 1) + 1 :])
+    selected = rest.pop() if op.attr("chosen") else None
+    return (rest[0] if rest else None), selected
 
 
 def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
@@ -208,7 +232,7 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
     for name in dict.fromkeys(op.inputs):
         size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not name.startswith("@"):
-            acts += size
+            acts += size * _read_share(segment, op, name)
         elif op.kind == "lookup":
             acts += _result_bytes(segment, op, mesh)  # only the rows that are looked up
         elif segment.weight[name].scope == "experts":
@@ -216,7 +240,16 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         else:
             weights += size
     acts += acts if op.kind == "cache" else _result_bytes(segment, op, mesh)
+    acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts)
+
+
+def _read_share(segment: Segment, op: Op, name: str) -> float:
+    """A decode step reads the selected tokens of a cache; a prompt's queries together read all of it."""
+    if op.kind != "attend" or not op.attr("chosen") or "context" not in segment.dims_of(name):
+        return 1.0
+    whole = segment.size("seq") == segment.size("context")
+    return 1.0 if whole else min(1.0, _number(op, "chosen", 1.0) / segment.size("context"))
 
 
 def _result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:

@@ -2,7 +2,8 @@
 
 A place is text: the tensor's name and its dimensions, `...q_proj.weight (heads head_dim) hidden`. `(a b)` is a flattened
 pair; `ffn[0/2]` the first of two equal blocks of an axis; `ffn[0%2]` every second entry; `v[n+v]` the part `v` of an
-axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one. `{layer}` is the layer's
+axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at
+the end: the file has the weight less one. `{layer}` is the layer's
 index, `{expert}` stacks one tensor for each expert.
 """
 
@@ -75,15 +76,17 @@ class Place:
 
     name: str
     axes: tuple[tuple[Part, tuple[Part, ...]], ...]
+    plus: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Place:
         name, _, rest = text.strip().partition(" ")
+        rest, sign, plus = rest.partition(" +")
         tokens = _TOKEN.findall(rest)
         axes: list[tuple[Part, tuple[Part, ...]]] = []
         while tokens:
             if tokens[0] == "(":
-                end = tokens.index(")")
+                end = _closing(tokens)
                 inner, tokens = _parts(tokens[1:end]), tokens[end + 1 :]
             else:
                 count = 2 if len(tokens) > 1 and tokens[1].startswith("[") else 1
@@ -92,7 +95,7 @@ class Place:
                 continue
             of = tokens.pop(0)[1:-1] if tokens and tokens[0].startswith("[") else ""
             axes.append((Part(tuple(d for p in inner for d in p.dims), of), inner))
-        return cls(name, tuple(axes))
+        return cls(name, tuple(axes), float(plus) if sign else 0.0)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -111,14 +114,29 @@ class Place:
         tensor = tensor.reshape([p.extent(sizes) for p in parts])[tuple(p.slice(sizes) for p in parts)]
         have = self.dims
         tensor = tensor.reshape([sizes[d] for d in have])
-        return np.ascontiguousarray(tensor.transpose([have.index(d) for d in dims]), dtype=np.float64)
+        return np.ascontiguousarray(tensor.transpose([have.index(d) for d in dims]), dtype=np.float64) + self.plus
+
+
+def _closing(tokens: list[str]) -> int:
+    """Where the bracket that stands first is closed."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token == "(") - (token == ")")
+        if depth == 0:
+            return i
+    raise ValueError("a bracket is not closed")
 
 
 def _parts(tokens: list[str]) -> tuple[Part, ...]:
     parts: list[Part] = []
-    for token in tokens:
+    while tokens:
+        token = tokens.pop(0)
         if token.startswith("["):
             parts[-1] = Part(parts[-1].dims, token[1:-1])
+        elif token == "(":
+            end = tokens.index(")")
+            parts.append(Part(tuple(tokens[:end])))
+            tokens = tokens[end + 1 :]
         else:
             parts.append(Part((token,)))
     return tuple(parts)

@@ -10,6 +10,7 @@ from ..driver import lower
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.result import Costs
+from ..ir.states import SEQUENTIAL, state_of
 from ..ir.unit import Unit
 from ..plan import Plan
 from .execute import ExecutionError, History, Inputs, Machine, WeightSource, random_weight
@@ -153,11 +154,14 @@ class Recording:
         return np.concatenate([value for _, value in parts])
 
     def history(self) -> History:
-        """The KV cache that the run leaves: (layer, op) -> [batch, .., context, ..]."""
-        ops = [
-            (layer, op.name) for segment, layer in self.machine.graph.layers for op in segment.ops if op.kind == "cache"
+        """The KV cache and the states that the run leaves: (layer, op) -> [batch, .., context, ..]."""
+        kept = [
+            (layer, (state_of(segment, op) or op).name)
+            for segment, layer in self.machine.graph.layers
+            for op in segment.ops
+            if op.kind in ("cache", *SEQUENTIAL)
         ]
-        return {key: self.whole(*key) for key in ops}
+        return {key: self.whole(*key) for key in kept}
 
 
 @dataclass
