@@ -16,7 +16,7 @@ from .lang.diagnostics import Collector
 from .lang.source import Source
 from .lang.units import BYTES, SCALAR, show
 from .plan import Plan, SharedPool
-from .spec import Hardware, Model, Phase, Spec
+from .spec import Hardware, Phase, Spec
 
 
 def load(
@@ -89,7 +89,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
         except SpecError:
             errors += 1  # go on: every phase's errors belong in one run
     out.check()
-    params = count_parameters(next(iter(results.values())).graph, spec.model)
+    params = count_parameters(next(iter(results.values())).graph, spec.model.tied)
     check_stated(spec, params[0], out)
     pools = shared_pools(results, units, out)
     out.check()
@@ -234,10 +234,10 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
     return tuple(out)
 
 
-def count_parameters(graph: Graph, model: Model) -> tuple[float, float]:
-    """(total, active a token): routed experts count top_k of their number in the second. A tied table counts once."""
-    tied = tied_head(graph) if model.tied else None
-    total = active = -tied[0].count(tied[1].dims) if tied else 0.0
+def count_parameters(graph: Graph, tied: bool = False) -> tuple[float, float]:
+    """(total, active a token): routed experts count top_k of their number in the second. A `tied` table counts once."""
+    shared = tied_head(graph) if tied else None
+    total = active = -shared[0].count(shared[1].dims) if shared else 0.0
     for segment in graph.segments:
         for weight in segment.weights:
             size = segment.count(weight.dims) * segment.repeat

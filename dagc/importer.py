@@ -37,23 +37,23 @@ class Imported:
     params: tuple[float, float]
 
     def text(self, header: Sequence[str] = (), *, whole: bool = True) -> str:
-        """A formatted `.moe` file that reads back as the model. Not `whole`: without what the library's blocks give a
-        preset, and without checkpoint sections."""
+        """A formatted `.moe` file that reads back as the model. Not `whole`: without the blocks that the library has,
+        and without checkpoint sections, as a preset."""
         head = [
-            f"{self.model.name}, imported from {self.source}: architecture {self.architecture}.",
+            f"{self.model.name}, imported from {self.source} (architecture {self.architecture}).",
             f"{self.params[0] / 1e9:.4g} billion parameters, {self.params[1] / 1e9:.4g} billion active a token.",
             *header,
             *(f"Note: {note}." for note in self.notes),
         ]
-        parts = model_parts(self.model if whole else preset_of(self.model))
+        parts = model_parts(self.model if whole else preset_of(self.model), lean=True)
         body = "\n\n".join(["moe 1", *parts])
         return format_source(Source(self.source, "\n".join(f"# {line}" for line in head) + f"\n{body}\n"))
 
 
-def import_config(path: str, name: str | None = None) -> Imported:
+def import_config(path: str) -> Imported:
     """The model of a config.json. Raises SpecError with every reason why there is none."""
     out = Collector()
-    name = name or model_name(Path(path))
+    name = model_name(Path(path))
     quoted = path.replace('"', "'").replace("\n", " ")
     asked = Source(quoted, f'moe 1\nmodel "{name}" from "{quoted}" {{ }}\n')
     file = parse(asked, out)
@@ -82,7 +82,7 @@ def counted(imported: Imported) -> tuple[float, float]:
     spec = load(Source(imported.source, imported.text() + HARNESS), out)
     graphs = [expand.run(None, Unit(spec, phase, out)) for phase in spec.phases]
     out.check()
-    return count_parameters(graphs[0], spec.model)
+    return count_parameters(graphs[0], spec.model.tied)
 
 
 def model_name(path: Path) -> str:

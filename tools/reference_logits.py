@@ -42,6 +42,7 @@ HYBRID = GQA | {
     "linear_value_head_dim": 3, "linear_conv_kernel_dim": 3, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
     "shared_expert_intermediate_size": 12,
 }  # fmt: skip
+# With few heads every score of a token may be rectified to nothing: equal scores leave the choice open.
 INDEXER = {"q_lora_rank": 8, "n_shared_experts": 1, "index_topk": 4, "index_n_heads": 4, "index_head_dim": 8}
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "mixtral": ("mixtral", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 12, "sliding_window": 5}),
@@ -79,7 +80,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "qwen3_next": ("qwen3_next", HYBRID | {"intermediate_size": 20, "mlp_only_layers": [1], "full_attention_interval": 2}),
     "qwen3_5_moe": ("qwen3_5_moe_text", HYBRID | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3}),
     "deepseek_v32": ("deepseek_v32", MLA | INDEXER | {"n_group": 4, "topk_group": 2}),
-    "glm_moe_dsa": ("glm_moe_dsa", MLA | INDEXER | {"n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-5}),
+    "glm_moe_dsa": ("glm_moe_dsa", MLA | INDEXER | {"index_n_heads": 8, "n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-5}),
 }  # fmt: skip
 
 

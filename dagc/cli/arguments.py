@@ -93,6 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
+    import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
+    import_.add_argument("config", metavar="CONFIG.json")
+    import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

@@ -138,7 +138,7 @@ def _stack(
     stated = body.assigns.get("layers")
     number = None if stated is None else quantity(stated.value, names.env(), out)
     if assign is None:
-        return _derived_stack(attributes, number, body, out)
+        return derived_stack(attributes, number, body, out)
     items = assign.value.items if isinstance(assign.value, ast.ListExpr) else (assign.value,)
     stack = []
     for item in items:
@@ -186,9 +186,10 @@ def _feed_forward(layer: str, attributes: Mapping[str, AttrValue]) -> str:
     return str(attributes.get("mlp.kind", "mlp") if layer == "dense" else attributes.get("experts.kind", "moe"))
 
 
-def _derived_stack(
+def derived_stack(
     attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector
 ) -> tuple[Layer, ...] | None:
+    """Dense layers first, then sparse ones."""
     if number is None:
         if not out.incomplete:
             out.add("E02", "`model` needs `layers` or a `stack`", body.span)

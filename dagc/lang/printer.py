@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
+from .lean import stack_follows, told
 from .units import Quantity, show_runs
 
 
@@ -19,15 +20,16 @@ def print_spec(spec: Spec) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def model_parts(model: Model) -> list[str]:
-    """Statements that define the model: blocks, layers, checkpoint sections, the model section."""
+def model_parts(model: Model, *, lean: bool = False) -> list[str]:
+    """Statements that define the model: blocks, layers, checkpoint sections, the model section. `lean`: without what
+    reading fills in."""
     parts = [_block(b) for b in model.blocks.values()]
     wrapped = {model.stack[0].name, model.stack[-1].name}
     for layer in model.kinds.values():
         if layer.name not in wrapped or layer.blocks != (layer.name,):
             parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
     parts += [_checkpoint(block, places) for block, places in model.checkpoint.items()]
-    return [*parts, _model(model)]
+    return [*parts, _model(model, lean)]
 
 
 def number(value: float, unit: str = "") -> str:
@@ -80,19 +82,25 @@ def _checkpoint(block: str, places: Mapping[str, tuple[str, ...]]) -> str:
     return _section(f"checkpoint {block}", [f"{name} = {texts(found)}" for name, found in places.items()])
 
 
-def _model(m: Model) -> str:
-    lines = [f"dtype = {m.dtype}, weight_dtype = {m.weight_dtype}, kv_dtype = {m.kv_dtype}"]
+def _model(m: Model, lean: bool) -> str:
+    dtypes = {"weight_dtype": m.weight_dtype, "kv_dtype": m.kv_dtype}
+    shown = [f"{name} = {dtype}" for name, dtype in dtypes.items() if not lean or dtype != m.dtype]
+    lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
         lines.append(f"params = {number(m.params_stated)}")
     groups: dict[str, list[str]] = {}
-    for name, value in m.attributes.items():
+    for name, value in (told(m) if lean else m.attributes).items():
         section, _, attr = name.rpartition(".")
         groups.setdefault(section, []).append(f"{attr} = {_value(value)}")
-    lines += groups.pop("", [])
+    top = groups.pop("", [])
+    by_count = lean and stack_follows(m)
+    top = [f"layers = {m.layers}", *top] if by_count else top
+    lines += [", ".join(top)] if lean else top
     lines += [f"{section} {{ {', '.join(items)} }}" for section, items in groups.items()]
     if m.weight_dtypes:
         lines.append(f"weights {{ {', '.join(f'{k} = {v}' for k, v in m.weight_dtypes.items())} }}")
-    lines.append(f"stack = [{_stack(m)}]")
+    if not by_count:
+        lines.append(f"stack = [{_stack(m)}]")
     return _section(f"model {m.name}" if _plain(m.name) else f'model "{m.name}"', lines)
 
 

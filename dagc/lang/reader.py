@@ -161,7 +161,7 @@ class Reader:
                 return True
             if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
                 self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
-            return _default(attribute)
+            return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
@@ -250,7 +250,8 @@ class Reader:
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
 
 
-def _default(attribute: Attribute) -> Value | None:
+def default_of(attribute: Attribute) -> Value | None:
+    """The value of an attribute that nobody gives."""
     value = attribute.default
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Quantity(float(value), attribute.dim)
