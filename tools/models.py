@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,8 @@ def preset(row: Row) -> str:
     stated = row.facts.get("total_b")
     if stated:
         header.append(f"`params`: {row.facts['source']}.")
-    text = row.imported.text(header, whole=False)
-    if not stated:
-        return text
-    head, brace, rest = text.partition(f'model "{row.name}" {{\n')
-    return f"{head}{brace}  params = {stated:g}e9\n{rest}"
+    model = replace(row.imported.model, params_stated=float(f"{stated}e9") if stated else None)
+    return replace(row.imported, model=model).text(header, whole=False)
 
 
 def difference(row: Row, index: int, name: str) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..spec import AttrValue, Model
 from .diagnostics import Collector
-from .model import PARTS, derived_stack
+from .model import PARTS, blocks_of, derived_stack
 from .reader import Body, default_of
 from .schema import MODEL
 from .source import Source, Span
@@ -36,6 +38,11 @@ def _following(name: str, model: Model) -> AttrValue | None:
     if name == "experts.kind":
         return "moe_shared" if model.count("experts.shared", 0) else "moe"
     return model.attributes.get("experts.hidden") if name == "experts.shared_hidden" else None
+
+
+def builtin(layer: str, attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
+    """Blocks of a layer of that name when nobody defines it."""
+    return blocks_of(layer, {}, attributes)
 
 
 def stack_follows(model: Model) -> bool:

@@ -145,7 +145,7 @@ def _stack(
         entries = _entries(item, names)
         if entries is None:
             return None
-        stack += [Layer(name, repeat, _blocks_of(name, layers, attributes)) for name, repeat in entries]
+        stack += [Layer(name, repeat, blocks_of(name, layers, attributes)) for name, repeat in entries]
     if len(stack) < 3:
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
         return None
@@ -173,7 +173,7 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     return None
 
 
-def _blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
+def blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
     """Blocks of a layer; `attention.kind` in a layer stands for the block that the attribute names."""
     if name in layers:
         return tuple(str(attributes.get(b.text, b.text)) for b in layers[name].blocks)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
-from .lean import stack_follows, told
+from .lean import builtin, stack_follows, told
 from .units import Quantity, show_runs
 
 
@@ -26,7 +26,8 @@ def model_parts(model: Model, *, lean: bool = False) -> list[str]:
     parts = [_block(b) for b in model.blocks.values()]
     wrapped = {model.stack[0].name, model.stack[-1].name}
     for layer in model.kinds.values():
-        if layer.name not in wrapped or layer.blocks != (layer.name,):
+        known = (layer.name,) if layer.name in wrapped else builtin(layer.name, model.attributes) if lean else ()
+        if layer.blocks != known:
             parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
     parts += [_checkpoint(block, places) for block, places in model.checkpoint.items()]
     return [*parts, _model(model, lean)]
@@ -36,6 +37,11 @@ def number(value: float, unit: str = "") -> str:
     """Shortest text that reads back as the same float."""
     text = str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
     return f"{text} {unit}" if unit else text
+
+
+def _billions(value: float) -> str:
+    text = f"{value / 1e9:.12g}e9"
+    return text if float(text) == value else number(value)
 
 
 def _value(value: object) -> str:
@@ -87,7 +93,7 @@ def _model(m: Model, lean: bool) -> str:
     shown = [f"{name} = {dtype}" for name, dtype in dtypes.items() if not lean or dtype != m.dtype]
     lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
-        lines.append(f"params = {number(m.params_stated)}")
+        lines.append(f"params = {_billions(m.params_stated)}")
     groups: dict[str, list[str]] = {}
     for name, value in (told(m) if lean else m.attributes).items():
         section, _, attr = name.rpartition(".")
