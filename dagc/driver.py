@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .ir.graph import COLLECTIVES, Graph
 from .ir.ops import flops
-from .ir.tied import tied_head
 from .ir.result import CollectiveTotal, Costs, PhaseResult, Schedule, Sensitivity
+from .ir.tied import tied_head
 from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector

@@ -71,7 +71,11 @@ def import_config(path: str) -> Imported:
         return replace(imported, params=counted(imported))
     except SpecError as error:
         # Where in the library a value was asked for says little: the message names the file and the field.
-        raise SpecError([_outside(d, asked) for d in error.diagnostics]) from None
+        found = [_outside(d, asked) for d in error.diagnostics]
+        assumed = work.config.assumed if work.config is not None else []
+        raise SpecError(
+            [*found, *(Diagnostic("W06", note) for note in assumed if note.endswith("is assumed"))]
+        ) from None
 
 
 def counted(imported: Imported) -> tuple[float, float]:
@@ -93,7 +97,7 @@ def model_name(path: Path) -> str:
 
 def preset_of(model: Model) -> Model:
     """The model without the blocks that are the library's own, and without checkpoint sections."""
-    stock = {(s.name, s.phase): s for s in parse(library.blocks(), Collector()).statements if isinstance(s, ast.BlockDef)}
+    stock = {(s.name, s.phase): s for s in library.stock()}
     own = {key: block for key, block in model.blocks.items() if stock.get(key) != block}
     return replace(model, blocks=own, checkpoint={})
 

@@ -562,7 +562,9 @@ class BlockBuilder:
         fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
         fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
         if not fits or any(not set(g.dims) <= heads for g in gates):
-            self.fail(expr, "`delta` takes queries and keys of one width, values, and two numbers for each head of these")
+            self.fail(
+                expr, "`delta` takes queries and keys of one width, values, and two numbers for each head of these"
+            )
         return self.emit("delta", inputs, v.dims, stem)
 
     def call_select(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
@@ -574,7 +576,10 @@ class BlockBuilder:
             self.fail(expr, "`select` needs `top_k = ...`, a number of tokens")
             raise Refused
         if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
-            self.fail(expr, "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads")
+            self.fail(
+                expr,
+                "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads",
+            )
         self.layer.sizes["chosen"] = min(top_k, self.layer.sizes["context"])
         return self.emit("select", (q.name, key.name, w.name), (*w.dims[:-1], "chosen"), stem)
 

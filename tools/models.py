@@ -54,7 +54,7 @@ def rows() -> list[Row]:
         try:
             found.append(Row(path.stem, facts[path.stem], import_config(str(path))))
         except SpecError as error:
-            reasons = tuple(d.message.replace(f"`{path}` ", "") for d in error.diagnostics)
+            reasons = tuple(d.message.replace(f"`{path}` ", "") for d in error.diagnostics if d.code.startswith("E"))
             found.append(Row(path.stem, facts[path.stem], reasons=reasons))
     return found
 
@@ -77,11 +77,17 @@ def difference(row: Row, index: int, name: str) -> float | None:
 
 
 def page(found: list[Row]) -> str:
-    lines = [INTRO, "| model | architecture | total | counted | stated | active | counted | stated |", "| --- " * 8 + "|"]
+    lines = [
+        INTRO,
+        "| model | architecture | total | counted | stated | active | counted | stated |",
+        "| --- " * 8 + "|",
+    ]
     for row in found:
         if row.imported is not None:
             total = _figures(row, 0, "computed_total_b", "total_b")
-            lines.append(f"| {row.name} | {row.imported.architecture} | {total} | {_figures(row, 1, 'computed_active_b', 'active_b')} |")
+            lines.append(
+                f"| {row.name} | {row.imported.architecture} | {total} | {_figures(row, 1, 'computed_active_b', 'active_b')} |"
+            )
     lines += ["", "Differences of more than 0.5 % from the other count:", ""]
     lines += [f"- {row.name}: {WHY[row.name]}" for row in found if row.imported and off(row)]
     lines += ["", "## Assumed, left out, not told apart", ""]

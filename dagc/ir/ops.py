@@ -86,7 +86,16 @@ class OpDef:
     uses_tensor_cores: bool = False
 
 
-ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0, "exp": 1.0}
+ACTIVATIONS = {
+    "silu": 4.0,
+    "gelu": 8.0,
+    "gelu_tanh": 8.0,
+    "relu": 1.0,
+    "sigmoid": 3.0,
+    "tanh": 3.0,
+    "softplus": 3.0,
+    "exp": 1.0,
+}
 """Element-wise functions of the language, with their FLOPs an element."""
 
 OPS: dict[str, OpDef] = {

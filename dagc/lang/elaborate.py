@@ -222,7 +222,10 @@ class Elaborator:
         return Spec(hardware, model, workload, tuple(phases), requirements, dict(self.values), dict(self.domains))
 
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
+        before = len(self.out.items)
         body, name = self.merged(section, base)
+        if section.preset is not None and any(d.code == "E05" for d in self.out.items[before:]):
+            return None  # without its preset, all that the section lacks would be reported beside
         names = self.names(self.config)
         checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
         return read_model(name, body, names, self.layers, self.blocks, checkpoint)
@@ -301,12 +304,14 @@ class Elaborator:
         """A `require` of an architecture is what a config.json must have to be expressed."""
         env = self.names(self.config).env(words=True)
         left, right = evaluate(rule.test.left, env, self.out), evaluate(rule.test.right, env, self.out)
+        if left is None or right is None:
+            return  # a field that it needs is missing, and reported
         if isinstance(left, Quantity) and isinstance(right, Quantity):
             held = holds(rule.test.op, left.value, right, None)
         else:
-            held = left is not None and rule.test.op == "==" and left == right
+            held = rule.test.op == "==" and left == right
         if not held:
-            because = rule.text if left is None else f"{rule.text}, but it is {shown(left)}"
+            because = f"{rule.text}, but it is {shown(left)}"
             self.out.add("E05", f"`{path}` cannot be expressed: {rule.label or rule.text}", span, because=(because,))
 
     def checkpoint(self, sections: list[ast.Section]) -> dict[str, dict[str, tuple[str, ...]]]:

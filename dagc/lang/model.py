@@ -42,7 +42,7 @@ def read_model(
     if out.failed:
         return None
     _derive(attributes, body, out)
-    blocks = {(s.name, s.phase): s for s in _stock(out)} | own_blocks
+    blocks = {(s.name, s.phase): s for s in library.stock()} | own_blocks
     stack = _stack(stack_assign, attributes, layers, body, names)
     if stack is None:
         return None
@@ -77,12 +77,6 @@ _OWN = ("dtype", "weight_dtype", "kv_dtype", "params", "layers")
 
 def _plain(value: object) -> bool:
     return isinstance(value, (Quantity, str, bool))
-
-
-def _stock(out: Collector) -> list[ast.BlockDef]:
-    from .parse import parse
-
-    return [s for s in parse(library.blocks(), out).statements if isinstance(s, ast.BlockDef)]
 
 
 def _read_part(

@@ -49,7 +49,9 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     if scales:
         notes.append(scales)
     if found["shared"] != found["experts"] and dtype != "mxfp4":
-        notes.append(f"shared experts are {found['shared']} in the file and count as {found['experts']} with their block")
+        notes.append(
+            f"shared experts are {found['shared']} in the file and count as {found['experts']} with their block"
+        )
     return found
 
 

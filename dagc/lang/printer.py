@@ -94,7 +94,8 @@ def _model(m: Model, lean: bool) -> str:
     lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
         lines.append(f"params = {_billions(m.params_stated)}")
-    groups: dict[str, list[str]] = {}
+    # An empty section still gives its defaults.
+    groups: dict[str, list[str]] = {name.rpartition(".")[0]: [] for name in m.attributes}
     for name, value in (told(m) if lean else m.attributes).items():
         section, _, attr = name.rpartition(".")
         groups.setdefault(section, []).append(f"{attr} = {_value(value)}")
@@ -118,9 +119,7 @@ def _stack(m: Model) -> str:
     """Runs as `3 * dense`; kinds that take turns as `each(...)`."""
     names = [layer.name for layer in m.stack[1:-1] for _ in range(layer.repeat)]
     turns = _turns(names) if len(m.stack) > LONG else None
-    inner = (
-        [turns] if turns else [s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack[1:-1]]
-    )
+    inner = [turns] if turns else [s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack[1:-1]]
     if m.stack[0].repeat == m.stack[-1].repeat == 1:
         return ", ".join([m.stack[0].name, *inner, m.stack[-1].name])
     return ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)

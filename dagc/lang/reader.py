@@ -148,11 +148,12 @@ class Reader:
         return values
 
     def _free(self, name: str, assign: ast.Assign) -> Value | None:
+        """An attribute that is not in the schema; the word `none` says that there is none."""
         value = evaluate(assign.value, self.names.env(words=True), self.out)
         if isinstance(value, tuple):
             self.out.add("E02", f"`{name}` is one value, not a list", assign.value.span)
             return None
-        return value
+        return None if value == "none" else value
 
     def one(self, name: str, attribute: Attribute) -> Value | None:
         assign = self.body.assigns.get(name)
@@ -202,7 +203,7 @@ class Reader:
             self.out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
             return None
         if attribute.kind == "count" and value.value != int(value.value):
-            self.out.add("E02", f"`{name}` is a whole number", span)
+            self.out.add("E02", f"`{name}` is a whole number", span, f"this is {value.value:g}")
             return None
         low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
         if low or value.value > attribute.high:

@@ -312,9 +312,7 @@ class Machine:
             mine[tuple(tail)] = new
         return mine
 
-    def remembered(
-        self, segment: Segment, layer: int, op: Op, layout: tuple[Axes, ...], rank: Coordinates
-    ) -> k.Floats:
+    def remembered(self, segment: Segment, layer: int, op: Op, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
         """A rank's part of the cache or state that a decode step finds, with room for the new token."""
         if self.inputs.history is None:
             shape = (self.inputs.tokens.shape[0], *(int(segment.sizes[d]) for d in op.dims[1:]))
@@ -353,8 +351,8 @@ class Machine:
 
     def op_select(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         q, key, weights = map(_array, x)
-        positions = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
-        seen = k.visible(*positions, True, np.inf, np.inf)
+        queries, context = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
+        seen = k.visible(queries, context, True, np.inf, np.inf)
         return k.select(q, key, weights, seen, int(segment.sizes["chosen"]))
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
