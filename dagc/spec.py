@@ -16,6 +16,10 @@ from .lang.units import Quantity
 AttrValue = Quantity | str | bool
 
 
+SAME_MATH = {"fp8_block": "fp8", "mxfp4": "nvfp4", "fp4": "nvfp4"}
+"""Dtypes that the matrix units take as another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """Per GPU and direction."""
@@ -40,11 +44,13 @@ class Hardware:
     reserve_B: float
     node: Link
     cluster: Link
+    calibration: str | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def peak_flops(self, dtype: str) -> float:
         """Datasheet peak for a dtype, FLOP/s."""
-        return self.compute_flops.get(dtype, self.compute_flops["default"])
+        known = dtype if dtype in self.compute_flops else SAME_MATH.get(dtype, dtype)
+        return self.compute_flops.get(known, self.compute_flops["default"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class Model:
     """`attributes` are flat dotted names (`hidden`, `attention.heads`, `experts.top_k`), counts as Quantity.
 
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
-    `weight_dtypes` maps a block name to the dtype of its weights; absent: `weight_dtype`.
+    `weight_dtypes` maps a block name, or `experts` for routed experts, to the dtype of its weights; absent:
+    `weight_dtype`.
     `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
@@ -70,6 +77,7 @@ class Model:
     dtype: str
     weight_dtype: str
     kv_dtype: str
+    attention_dtype: str
     weight_dtypes: Mapping[str, str]
     attributes: Mapping[str, AttrValue]
     stack: tuple[Layer, ...]
@@ -148,6 +156,7 @@ class Strategy:
     sequence_parallel: bool = False
     sp_method: str = "allgather"  # allgather | ring | ulysses
     redundant: int = 0
+    dispatch: str = "all_to_all"  # all_to_all | allgather
     overlap: str = "none"  # none | two_batch
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
 
@@ -163,6 +172,9 @@ class Phase:
     context: int
     sequences: int
     strategy: Strategy
+    engine: str = "trtllm"
+    host_s: float = 0.0
+    cuda_graph: bool = True
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)

@@ -308,8 +308,10 @@ class BlockBuilder:
         if known is not None and known.dims != dims:
             self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
         model = self.layer.unit.spec.model
-        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
         scope = "experts" if "expert" in dims and "slot" in self.layer.sizes else "dense"
+        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
+        if scope == "experts":
+            dtype = model.weight_dtypes.get("experts", dtype)
         self.layer.weights[name] = Weight(name, dims, dtype, scope)
         return Ref(name, dims)
 

@@ -30,6 +30,9 @@ class OpCost:
     wire_B: float = 0.0
     group: GroupShape | None = None
     algorithm: str = ""
+    family: str = ""  # the measured kernel that the time is from; empty: the roofline or alpha-beta
+    error: float = 0.0  # its median relative error
+    outside: tuple[str, ...] = ()  # sizes beyond what was measured
 
 
 @dataclass(frozen=True, slots=True)

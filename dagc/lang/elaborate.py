@@ -326,14 +326,18 @@ class Elaborator:
         values = reader.read()
         compute = self._compute(body, values.get("compute"))
         links = {key: self._link(body, key) for key in ("link node", "link cluster")}
-        if any(values[k] is None for k in HARDWARE if k != "compute") or not compute or None in links.values():
+        if (
+            any(values[k] is None for k in HARDWARE if k not in ("compute", "calibration"))
+            or not compute
+            or None in links.values()
+        ):
             return None
         q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
         node, cluster = links["link node"], links["link cluster"]
         assert node is not None and cluster is not None
         return Hardware(
             name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-            node, cluster, section.kind_span,
+            node, cluster, str(values["calibration"]) if values["calibration"] else None, section.kind_span,
         )  # fmt: skip
 
     def _compute(self, body: Body, flat: Value | None) -> dict[str, float]:

@@ -48,7 +48,12 @@ def read_phase(
     )
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
-    phase = Phase(name, str(kind), gpus, length, sequences, strategy, {}, section.kind_span, body.spans())
+    host = values["host"]
+    host_s = host.value if isinstance(host, Quantity) else 0.0
+    phase = Phase(
+        name, str(kind), gpus, length, sequences, strategy, str(values["engine"]), host_s, bool(values["cuda_graph"]),
+        span=section.kind_span, spans=body.spans(),
+    )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:
         Shape(phase, body, model, workload, out).check()
     return phase
@@ -111,6 +116,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         layers_per_stage=stages,
         sequence_parallel=values["sequence_parallel"] is True,
         sp_method=str(values["sp_method"]),
+        dispatch=str(values["dispatch"]),
         overlap=str(values["overlap"]),
         shard=_shard(body, names),
     )

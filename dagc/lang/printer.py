@@ -55,6 +55,7 @@ def _hardware(h: Hardware) -> str:
             f"compute {{ {compute} }}",
             f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
+            *([f"calibration = {h.calibration}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
             link("node", h.node),
             link("cluster", h.cluster),
@@ -75,7 +76,10 @@ def _checkpoint(block: str, places: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _model(m: Model) -> str:
-    lines = [f"dtype = {m.dtype}, weight_dtype = {m.weight_dtype}, kv_dtype = {m.kv_dtype}"]
+    lines = [
+        f"dtype = {m.dtype}, weight_dtype = {m.weight_dtype}, kv_dtype = {m.kv_dtype}",
+        f"attention_dtype = {m.attention_dtype}",
+    ]
     if m.params_stated is not None:
         lines.append(f"params = {number(m.params_stated)}")
     groups: dict[str, list[str]] = {}
@@ -103,6 +107,7 @@ def _phase(p: Phase) -> str:
         [
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"gpus = [{show_runs(p.gpus)}]",
+            f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
     )
@@ -112,7 +117,7 @@ def _strategy(s: Strategy) -> Iterator[str]:
     yield ", ".join(
         f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant")
     )
-    yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, overlap = {s.overlap}"
+    yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, dispatch = {s.dispatch}, overlap = {s.overlap}"
     yield f"sequence_parallel = {_value(s.sequence_parallel)}"
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:

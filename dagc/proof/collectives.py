@@ -44,6 +44,12 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
         index = _reassemble(machine, op, have, members, [b.index.astype(np.float64) for b in best])
         ranks = [machine.ranks[i] for i in members]
         return [k.Best(value(r, got), index(r, got).astype(np.int64)) for r in ranks]
+    if isinstance(values[0], k.Routed):
+        routed = [v for v in values if isinstance(v, k.Routed)]
+        experts = _reassemble(machine, op, have, members, [r.experts.astype(np.float64) for r in routed])
+        weights = _reassemble(machine, op, have, members, [r.weights for r in routed])
+        ranks = [machine.ranks[i] for i in members]
+        return [k.Routed(experts(r, got).astype(np.int64), weights(r, got)) for r in ranks]
     if isinstance(values[0], k.Ragged):
         return _ragged(machine, segment, op, have, got, members, [v for v in values if isinstance(v, k.Ragged)])
     arrays = [v for v in values if isinstance(v, np.ndarray)]

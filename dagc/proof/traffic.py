@@ -60,6 +60,8 @@ def _elements(op: Op, value: object) -> float:
         return float(value.sums.size if op.attr("of") else value.output.size)
     if isinstance(value, k.Best):
         return float(value.index.size)
+    if isinstance(value, k.Routed):
+        return float(value.experts.size)
     if isinstance(value, k.Ragged):
         return float(sum(data.size for _, data in value.rows.values()))
     return float(value.size) if isinstance(value, np.ndarray) else 0.0
@@ -67,7 +69,7 @@ def _elements(op: Op, value: object) -> float:
 
 def _kept(machine: Machine, before: object, have: Sharding, got: Sharding, rank: Mapping[str, int]) -> float:
     """Elements of the rank's result that it held before."""
-    held = before.index if isinstance(before, k.Best) else before
+    held = before.index if isinstance(before, k.Best) else before.experts if isinstance(before, k.Routed) else before
     assert isinstance(held, np.ndarray)
     whole = [n * machine.mesh.size(axes) for n, axes in zip(held.shape, have.dims, strict=True)]
     common = []
