@@ -140,6 +140,7 @@ def compile_phase(unit: Unit) -> PhaseResult:
         throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(plan),
+        tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
     )
 
 
@@ -159,8 +160,7 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
 
 def pass_tokens(phase: Phase, spec: Spec) -> float:
     """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
-    each = spec.workload.prompt if phase.kind == "prefill" else 1
-    return float(phase.sequences * each)
+    return phase.sequences * phase.tokens_per_step
 
 
 def bound_shares(plan: Schedule) -> dict[str, float]:

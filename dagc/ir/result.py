@@ -178,6 +178,7 @@ class PhaseResult:
     throughput_tok_s: float
     per_node: int
     bound_by: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
 
     @property
     def name(self) -> str:
@@ -186,4 +187,4 @@ class PhaseResult:
     @property
     def time_s(self) -> float:
         """ttft of a prefill, tpot of a decode."""
-        return self.schedule.period_s
+        return self.schedule.period_s / self.tokens_per_step

@@ -48,15 +48,23 @@ def read_phase(
     )
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
-    host = values["host"]
-    host_s = host.value if isinstance(host, Quantity) else 0.0
+    prefix, draft = int(_number(values["prefix"])), int(_number(values["draft"]))
+    if (draft and kind == "prefill") or (prefix and kind == "decode"):
+        name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
+        out.add("E02", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
+    tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
     phase = Phase(
-        name, str(kind), gpus, length, sequences, strategy, str(values["engine"]), host_s, bool(values["cuda_graph"]),
+        name, str(kind), gpus, length, tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
+        str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:
         Shape(phase, body, model, workload, out).check()
     return phase
+
+
+def _number(value: Value | None) -> float:
+    return value.value if isinstance(value, Quantity) else 0.0
 
 
 def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Collector) -> tuple[int, ...] | None:
