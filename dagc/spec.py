@@ -167,7 +167,8 @@ class Strategy:
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
-    which the next is accepted with chance `acceptance`. `sequences` in the phase's batch."""
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
+    the last one. `sequences` in the phase's batch."""
 
     name: str
     kind: str
@@ -177,6 +178,7 @@ class Phase:
     sequences: int
     strategy: Strategy
     acceptance: float = 0.0
+    passes: int = 1
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True

@@ -214,7 +214,9 @@ class Kernels:
         if self.unit.phase.kind == "decode":
             return seq, context, 0.0
         whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
-        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
+        passes = self.unit.phase.passes
+        prefix = self.segment.size("context") - passes * whole  # before the middle one of a prompt's chunks
+        return seq, context, prefix + (passes - 1) / 2 * whole + (whole - seq) / 2
 
     def _kv(self, name: str) -> str:
         while name in self.segment.by_name and self.segment.by_name[name].is_collective:

@@ -150,6 +150,7 @@ PHASE: dict[str, Attribute] = {
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
     "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
