@@ -9,7 +9,6 @@ from pathlib import Path
 from .ir.graph import COLLECTIVES, Graph
 from .ir.ops import flops
 from .ir.result import CollectiveTotal, Costs, PhaseResult, Schedule, Sensitivity
-from .ir.tied import tied_head
 from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector
@@ -86,10 +85,11 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
         try:
             results[phase.name] = compile_phase(unit)
             units[phase.name] = unit
+            warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             errors += 1  # go on: every phase's errors belong in one run
     out.check()
-    params = count_parameters(next(iter(results.values())).graph, spec.model.tied)
+    params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
     pools = shared_pools(results, units, out)
     out.check()
@@ -141,6 +141,8 @@ def compile_phase(unit: Unit) -> PhaseResult:
         throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(plan),
+        tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
+        passes=unit.phase.passes,
     )
 
 
@@ -158,10 +160,26 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
     )
 
 
+EXTRAPOLATED = 0.1
+"""Share of the critical path from which on extrapolated kernel times are worth a warning."""
+
+
+def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
+    """Kernels that run at sizes nobody measured make the figure less sure than its error says."""
+    found = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
+    total = sum(found.values())
+    if total >= EXTRAPOLATED:
+        unit.out.add(
+            "W06",
+            f"{total:.0%} of the time of `{unit.phase.name}` is extrapolated beyond measured kernel sizes",
+            unit.phase.span,
+            because=tuple(f"{name}: {share:.0%}" for name, share in sorted(found.items(), key=lambda kv: -kv[1])[:4]),
+        )
+
+
 def pass_tokens(phase: Phase, spec: Spec) -> float:
     """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
-    each = spec.workload.prompt if phase.kind == "prefill" else 1
-    return float(phase.sequences * each)
+    return phase.sequences * phase.tokens_per_step
 
 
 def bound_shares(plan: Schedule) -> dict[str, float]:
@@ -234,12 +252,11 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
     return tuple(out)
 
 
-def count_parameters(graph: Graph, tied: bool = False) -> tuple[float, float]:
-    """(total, active a token): routed experts count top_k of their number in the second. A `tied` table counts once."""
-    shared = tied_head(graph) if tied else None
-    total = active = -shared[0].count(shared[1].dims) if shared else 0.0
+def count_parameters(graph: Graph) -> tuple[float, float]:
+    """(total, active a token): routed experts count top_k of their number in the second, a tied head not at all."""
+    total = active = 0.0
     for segment in graph.segments:
-        for weight in segment.weights:
+        for weight in (w for w in segment.weights if not w.tied):
             size = segment.count(weight.dims) * segment.repeat
             total += size
             share = segment.sizes["choice"] / segment.sizes["expert"] if weight.scope == "experts" else 1.0

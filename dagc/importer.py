@@ -86,7 +86,7 @@ def counted(imported: Imported) -> tuple[float, float]:
     spec = load(Source(imported.source, imported.text() + HARNESS), out)
     graphs = [expand.run(None, Unit(spec, phase, out)) for phase in spec.phases]
     out.check()
-    return count_parameters(graphs[0], spec.model.tied)
+    return count_parameters(graphs[0])
 
 
 def model_name(path: Path) -> str:

@@ -16,6 +16,10 @@ from .lang.units import Quantity
 AttrValue = Quantity | str | bool
 
 
+SAME_MATH = {"fp8_block": "fp8", "mxfp4": "nvfp4", "fp4": "nvfp4"}
+"""Dtypes that the matrix units take as another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """Per GPU and direction."""
@@ -40,11 +44,13 @@ class Hardware:
     reserve_B: float
     node: Link
     cluster: Link
+    calibration: str | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def peak_flops(self, dtype: str) -> float:
         """Datasheet peak for a dtype, FLOP/s."""
-        return self.compute_flops.get(dtype, self.compute_flops["default"])
+        known = dtype if dtype in self.compute_flops else SAME_MATH.get(dtype, dtype)
+        return self.compute_flops.get(known, self.compute_flops["default"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class Model:
     """`attributes` are flat dotted names (`hidden`, `attention.heads`, `experts.top_k`), counts as Quantity.
 
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
-    `weight_dtypes` maps a block name to the dtype of its weights; absent: `weight_dtype`.
+    `weight_dtypes` maps a block name, or `experts` for routed experts, to the dtype of its weights; absent:
+    `weight_dtype`.
     `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
@@ -70,6 +77,7 @@ class Model:
     dtype: str
     weight_dtype: str
     kv_dtype: str
+    attention_dtype: str
     weight_dtypes: Mapping[str, str]
     attributes: Mapping[str, AttrValue]
     stack: tuple[Layer, ...]
@@ -98,11 +106,6 @@ class Model:
         return found
 
     @property
-    def tied(self) -> bool:
-        """The head uses the embedding's table."""
-        return self.attributes.get("tied") is True
-
-    @property
     def layers(self) -> int:
         """Transformer layers: every stack entry but the first and the last (embedding and head)."""
         return sum(layer.repeat for layer in self.stack[1:-1])
@@ -110,10 +113,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How tokens choose experts: kind `uniform`, or `zipf` with exponent `s`."""
+    """How tokens choose experts: kind `uniform`; `zipf` or `power_law` with exponent `s`; or `histogram`, the share of
+    the choices that each expert gets."""
 
     kind: str = "uniform"
     s: float = 0.0
+    histogram: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,24 +158,46 @@ class Strategy:
     sequence_parallel: bool = False
     sp_method: str = "allgather"  # allgather | ring | ulysses
     redundant: int = 0
+    dispatch: str = "all_to_all"  # all_to_all | allgather
     overlap: str = "none"  # none | two_batch
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`kind` is prefill or decode; `context` the KV length that a decode step attends to (tokens);
-    `sequences` in the phase's batch (the workload's unless it says otherwise)."""
+    """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
+    sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
+    the last one. `sequences` in the phase's batch."""
 
     name: str
     kind: str
     gpus: tuple[int, ...]
     context: int
+    tokens: int
     sequences: int
     strategy: Strategy
+    acceptance: float = 0.0
+    passes: int = 1
+    dispatch_dtype: str | None = None
+    engine: str = "trtllm"
+    host_s: float = 0.0
+    cuda_graph: bool = True
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def draft(self) -> int:
+        """Drafted tokens that a decode step checks beside the one it computes anyway."""
+        return self.tokens - 1 if self.kind == "decode" else 0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted."""
+        if self.kind != "decode":
+            return float(self.tokens)
+        return sum(self.acceptance**i for i in range(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)

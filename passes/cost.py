@@ -1,13 +1,17 @@
 """cost: what one execution of every op takes, per rank by broadcasting.
 
-Roofline: max(FLOPs / (peak mfu), bytes / (bandwidth mbu)) + launch. Collectives: two-level alpha-beta. Expert
-ops: work follows the load of the rank, weight bytes the distinct experts its tokens hit. The floor takes
-datasheet peaks and no overhead at all.
+Measured kernel times where the hardware names a calibration that knows the kernel (`passes/kernels.py`). Else the
+roofline: max(FLOPs / (peak mfu), bytes / (bandwidth mbu)) + launch. Collectives: two-level alpha-beta. Expert ops: work
+follows the load of the rank, weight bytes the distinct experts its tokens hit. The floor takes datasheet peaks and no
+overhead at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,9 @@ from dagc.ir.result import Array, Costs, OpCost, Transfer
 from dagc.ir.routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware, Routing
+
+if TYPE_CHECKING:
+    from .kernels import Kernels, Measured
 
 ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
 
@@ -34,11 +41,21 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
         experts = ExpertLoad.of(segment, graph.the_mesh, unit)
         if experts is not None:
             load, distinct = experts.relative, experts.distinct
+        kernels = _kernels(segment, graph.the_mesh, unit, machine, experts)
+        measured = kernels.times() if kernels is not None else {}
         for op in segment.ops:
             if op.is_collective:
-                costs[segment.name, op.name] = _collective(segment, op, graph.the_mesh, unit, machine, experts)
+                cost = _collective(segment, op, graph.the_mesh, unit, machine, experts, kernels)
             else:
-                costs[segment.name, op.name] = _compute(segment, op, graph.the_mesh, machine, experts)
+                cost = _compute(segment, op, graph.the_mesh, machine, experts, measured.get(op.name))
+                launched = op.name in measured or not OPS[op.kind].fused
+                if not unit.phase.cuda_graph and launched and cost.time_s.any():
+                    cost = replace(cost, time_s=cost.time_s + machine.launch_s)
+            costs[segment.name, op.name] = cost
+    if unit.phase.host_s:
+        first = graph.segments[0]
+        key = (first.name, first.ops[0].name)
+        costs[key] = replace(costs[key], time_s=costs[key].time_s + unit.phase.host_s, bound="host")
     stream, tokens = _stage_edges(graph, unit, machine)
     return Costs(costs, stream, tokens, load, distinct)
 
@@ -47,14 +64,29 @@ class ExpertLoad:
     """Token load and weight reads of the expert ranks of one layer, all from one routing distribution."""
 
     def __init__(
-        self, relative: NDArray[np.float64], hit: NDArray[np.float64], shape: tuple[int, ...], distinct: float
+        self,
+        relative: NDArray[np.float64],
+        hit: NDArray[np.float64],
+        shape: tuple[int, ...],
+        distinct: float,
+        rows: NDArray[np.float64],
+        over_mesh: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     ) -> None:
+        """`rows`: mean tokens of each expert slot [ranks, slots]; `over_mesh` orders values of ranks as the mesh does."""
+        self.rows = rows
+        self._order, self._shape = over_mesh, shape
         self.relative = relative
         self.distinct = distinct
         even = np.ptp(relative) < 1e-12 and np.ptp(hit) < 1e-12
         self.work: Array = relative[:1].reshape([1] * len(shape)) if even else relative.reshape(shape)
         self.reads: Array = hit[:1].reshape([1] * len(shape)) if even else hit.reshape(shape)
         self.most = float(relative.max())
+
+    def over_mesh(self, values: Array) -> Array:
+        """A value for each expert rank, laid over the mesh; of length one where all are alike."""
+        if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
+            return values.ravel()[:1].reshape([1] * len(self._shape))
+        return self._order(values.ravel()).reshape(self._shape)
 
     @staticmethod
     def of(segment: Segment, mesh: Mesh, unit: Unit) -> ExpertLoad | None:
@@ -65,8 +97,9 @@ class ExpertLoad:
         count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
         axes = grouped.loop("expert")
         ranks = mesh.size(axes)
-        p, placed = _placed(unit.spec.workload.routing, count, top_k, ranks, unit.phase.strategy.redundant)
         tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
+        routing = unit.spec.workload.routing
+        p, placed = _placed(routing, count, top_k, ranks, unit.phase.strategy.redundant, tokens)
         hit = distinct_experts(p, placed.slots, tokens)
         per_rank = placed.slots.shape[1]
         # Expert axes are ordered as the op splits them; bring them to mesh order.
@@ -79,19 +112,34 @@ class ExpertLoad:
 
         shape = tuple(size if name in axes else 1 for name, size in mesh.atoms)
         relative = over_mesh(placed.load * ranks / top_k)
-        return ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()))
+        copies = np.bincount(placed.slots.ravel(), minlength=count)
+        rows = tokens * (p / np.maximum(copies, 1))[placed.slots]
+        return ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()), rows, over_mesh)
 
 
 @lru_cache(maxsize=64)
 def _placed(
-    routing: Routing, count: int, top_k: int, ranks: int, redundant: int
+    routing: Routing, count: int, top_k: int, ranks: int, redundant: int, tokens: float
 ) -> tuple[NDArray[np.float64], ExpertPlacement]:
     """Sensitivities and searches ask for the same placement again and again."""
-    p = expert_probabilities(routing, count, top_k)
+    p = expert_probabilities(routing, count, top_k, tokens=tokens, ranks=1 if redundant else ranks)
     return p, place_experts(p, ranks, redundant)
 
 
-def _compute(segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None) -> OpCost:
+def _kernels(segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None) -> Kernels | None:
+    """Measured kernels, when the hardware names a calibration."""
+    if machine.calibration is None:
+        return None
+    from .kernels import Kernels
+
+    if experts is None:
+        return Kernels(segment, mesh, unit, machine)
+    return Kernels(segment, mesh, unit, machine, experts.rows, experts.over_mesh)
+
+
+def _compute(
+    segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None, measured: Measured | None
+) -> OpCost:
     flops = local_flops(segment, op, mesh)
     moved = traffic(segment, op, mesh)
     work = reads = np.ones((1,) * len(mesh.atoms))
@@ -106,7 +154,12 @@ def _compute(segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: E
     time: Array = np.maximum(compute_s, memory_s) + launch
     floor: Array = np.maximum(flops * work / peak, moved_B / machine.hbm_Bps)
     slowest = max((float(compute_s.max()), "compute"), (float(memory_s.max()), "memory"), (launch, "launch"))
-    return OpCost(time, floor, slowest[1], flops, float(moved_B.max()))
+    if measured is None:
+        return OpCost(time, floor, slowest[1], flops, float(moved_B.max()))
+    return OpCost(
+        measured.time_s, np.minimum(floor, measured.time_s), slowest[1], flops, float(moved_B.max()),
+        family=measured.family, error=measured.error, outside=measured.outside,
+    )  # fmt: skip
 
 
 def _math_dtype(segment: Segment, op: Op) -> str:
@@ -115,7 +168,13 @@ def _math_dtype(segment: Segment, op: Op) -> str:
 
 
 def _collective(
-    segment: Segment, op: Op, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None
+    segment: Segment,
+    op: Op,
+    mesh: Mesh,
+    unit: Unit,
+    machine: Hardware,
+    experts: ExpertLoad | None,
+    kernels: Kernels | None,
 ) -> OpCost:
     source = op.inputs[0]
     layout = segment.sharding_of(source) if op.kind != "permute" else op.sharding  # a permute sends result blocks
@@ -135,6 +194,13 @@ def _collective(
     wire = wire_bytes(op.kind, payload, group.ranks) * steps
     moving = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster, floor=True)
     bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
+    measured = kernels.exchange(op, payload * worst, group) if kernels is not None else None
+    if measured is not None:
+        time_s = float(measured.time_s)
+        return OpCost(
+            one * time_s * steps, one * min(float(floor.time_s), time_s) * steps, bound, 0.0, 0.0, payload, wire, group,
+            measured.family, measured.family, measured.error, measured.outside,
+        )  # fmt: skip
     return OpCost(
         one * float(found.time_s) * steps,
         one * float(floor.time_s) * steps,

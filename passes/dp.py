@@ -20,10 +20,12 @@ def batch_axes(mesh: Mesh) -> Axes:
 def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
     batch = batch_axes(mesh)
+    gathered = mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
 
     def annotate(segment: Segment, op: Op) -> Op:
         if "batch" in loop_dims(segment, op):
-            op = op.annotate("batch", batch)
+            seen = batch if op.kind not in ("dispatch", "combine") else tuple(a for a in batch if a not in gathered)
+            op = op.annotate("batch", seen)
         if op.scope == "experts" or op.kind == "combine":
             at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
             taken = {*op.loop("expert"), *op.loop("slot")} if at_home else set(loop_axes(op))

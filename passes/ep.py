@@ -20,22 +20,30 @@ def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
     experts = mesh.of("ep")
     batch = dp.batch_axes(mesh)
-    cut = {s.name: sliced(s, mesh, unit, graph.kind) for s in graph.segments if "slot" in s.sizes}
+    gathered = gathered_axes(mesh, unit)
+    sparse = [s for s in graph.segments if "slot" in s.sizes]
+    cut = {s.name: () if gathered else sliced(s, mesh, unit, graph.kind) for s in sparse}
 
     def annotate(segment: Segment, op: Op) -> Op:
         if "slot" not in segment.sizes or (op.scope != "experts" and op.kind != "combine"):
             return op
-        home = (*_token_axes(segment, batch), *cut[segment.name])
+        home = tuple(a for a in (*_token_axes(segment, batch), *cut[segment.name]) if a not in gathered)
         exchange = tuple(a for a in experts if a in home)
         # Experts that share their tokens' ranks first: the exchanged axes stay minor, one move brings them in.
         op = op.annotate("expert", (*(a for a in experts if a not in home), *exchange))
         op = op.annotate("slot", tuple(a for a in op.loop("slot") if a not in experts))
         if op.kind in ("dispatch", "combine"):
-            op = op.annotate("seq", (*op.loop("seq"), *cut[segment.name])) if cut[segment.name] else op
+            seq = tuple(a for a in (*op.loop("seq"), *cut[segment.name]) if a not in gathered)
+            op = op.annotate("seq", seq) if seq != op.loop("seq") else op
             op = replace(op, attrs=(*op.attrs, ("exchange", "+".join(exchange))))
         return op
 
     return graph.map_ops(annotate, "annotated")
+
+
+def gathered_axes(mesh: Mesh, unit: Unit) -> Axes:
+    """Expert axes over which every rank sees all tokens and owes a sum, instead of exchanging them."""
+    return mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
 
 
 def _token_axes(segment: Segment, batch: Axes) -> Axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
@@ -12,6 +12,7 @@ from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
+from dagc.lang.heads import whole_sequence
 from dagc.lang.reader import Names
 from dagc.lang.schema import ROPE
 from dagc.lang.source import Span
@@ -54,9 +55,28 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
         )
     kinds = spec.model.kinds
     segments = tuple(LayerBuilder(unit, layer, phase.sequences / parts).build() for layer in kinds.values())
+    if spec.model.attributes.get("tied"):
+        segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
     return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
+
+
+def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
+    """The head with its projection marked as the embedding's table: one tensor of the same dims and dtype."""
+    tables = [first.weight[op.inputs[1]] for op in first.ops if op.kind == "lookup"]
+    for table in tables:
+        for weight in head.weights:
+            if set(weight.dims) == set(table.dims) and weight.dtype == table.dtype:
+                tied = replace(weight, tied=table.name)
+                return replace(head, weights=tuple(tied if w is weight else w for w in head.weights))
+    model = unit.spec.model
+    unit.out.add(
+        "E02",
+        "`tied`: the head has no weight with the dimensions and dtype of the embedding's table",
+        model.spans.get("tied", model.span),
+    )
+    return head
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +106,7 @@ class LayerBuilder:
     def build(self) -> Segment:
         first = self.layer.name == self.unit.spec.model.stack[0].name
         phase = self.unit.phase
-        seq = self.unit.spec.workload.prompt if phase.kind == "prefill" else 1
+        seq = phase.tokens
         self.sizes |= {"batch": self.batch, "seq": float(seq), "context": float(phase.context)}
         if phase.kind == "prefill":
             self.sizes["context"] = float(max(seq, phase.context))
@@ -131,6 +151,8 @@ class BlockBuilder:
         spec = self.layer.unit.spec
         blocks = spec.model.blocks
         definition = blocks.get((self.block, self.layer.unit.phase.kind)) or blocks[(self.block, None)]
+        if self.layer.unit.phase.draft and self.block in spec.model.stack[-1].blocks:
+            definition = whole_sequence(definition)  # every drafted token is checked
         if definition.params:
             self.env[definition.params[0]] = argument
         for statement in definition.body:
@@ -311,8 +333,10 @@ class BlockBuilder:
         if known is not None and known.dims != dims:
             self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
         model = self.layer.unit.spec.model
-        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
         scope = "experts" if "expert" in dims and "slot" in self.layer.sizes else "dense"
+        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
+        if scope == "experts":
+            dtype = model.weight_dtypes.get("experts", dtype)
         self.layer.weights[name] = Weight(name, dims, dtype, scope)
         return Ref(name, dims)
 

@@ -112,8 +112,8 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
         model = imported(rows, name).model
         return model.weight_dtype, dict(model.weight_dtypes)
 
-    assert dtypes("deepseek-v3") == ("fp8", {"embed": "bf16", "lm_head": "bf16"})
-    assert dtypes("minimax-m2.5") == ("fp8", {"embed": "bf16", "lm_head": "bf16"})
+    assert dtypes("deepseek-v3") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16"})
+    assert dtypes("minimax-m2.5") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16"})
     assert dtypes("gpt-oss-120b") == ("bf16", {"gpt_oss_moe": "mxfp4"})
     assert dtypes("kimi-k2.5") == ("bf16", {"moe_shared": "int4"})
     assert dtypes("qwen3-235b-a22b") == ("bf16", {})
@@ -126,6 +126,8 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
         ({"quant_method": "fp8", "modules_to_not_convert": ["model.layers.*.self_attn"]}, ("bf16", "fp8", "bf16")),
         ({"quant_method": "fp8", "modules_to_not_convert": ["experts", "lm_head"]}, ("fp8", "bf16", "bf16")),
         ({"quant_method": "fp8", "modules_to_not_convert": ["re:.*(", "gate"]}, ("fp8", "fp8", "bf16")),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, ("fp8_block", "fp8_block", "bf16")),
+        ({"quant_method": "fp8", "weight_block_size": [64, 64]}, ("fp8", "fp8", "bf16")),
         ({"quant_method": "mxfp4"}, ("bf16", "mxfp4", "bf16")),
     ],
 )

@@ -205,3 +205,47 @@ def test_an_imported_model_prints_as_a_spec_that_reads_back_equal(tmp_path: Path
     spec = load(Source("s", text), Collector(), {}, config.parent)
     again = load(Source("s", print_spec(spec)), Collector(), {}, None)
     assert again == spec and spec.model.checkpoint["llama4_moe"]["Wr"]
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "gpus = 0..3, ep = 4",
+        "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
+        "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 4, tp = 2 }",
+        "gpus = 0..7, sp = 2, tp = 2, ep = 2",
+    ],
+)
+def test_gathered_tokens_instead_of_exchanged_ones(phase: str, kind: str) -> None:
+    """`dispatch = allgather`: every expert rank sees all tokens; sums go back instead of routed rows."""
+    plan = dagc.compile_text(small(f"dispatch = allgather, {phase}", kind, shared=1))
+    assert prove(plan, kind).holds
+    kinds = {op.kind for op in plan.phases[kind].graph.segment("sparse").ops if op.is_collective}
+    assert "all_gather" in kinds and "all_to_all" not in kinds
+
+
+@pytest.mark.parametrize("attention", [GQA, MLA], ids=["gqa", "mla"])
+@pytest.mark.parametrize(
+    ("kind", "phase"),
+    [
+        ("prefill", "gpus = 0..3, prefix = 4 tok, ep = 2, tp = 2"),
+        ("prefill", "gpus = 0..3, prefix = 4 tok, ep = 2, tp = 2, sequence_parallel = true"),
+        ("decode", "gpus = 0..3, draft = 2, ep = 2, tp = 2"),
+        ("decode", "gpus = 0..3, draft = 1, sp = 2, tp = 2"),
+    ],
+)
+def test_several_new_tokens_at_the_end_of_a_cache(kind: str, phase: str, attention: str) -> None:
+    """A cached prefix in prefill and drafted tokens in decode."""
+    plan = dagc.compile_text(small(phase, kind, attention))
+    assert prove(plan, kind).holds
+    sizes = plan.phases[kind].graph.segment("sparse").sizes
+    assert 1 < sizes["seq"] < sizes["context"]
+
+
+def test_accepted_drafts_make_a_step_worth_more_tokens() -> None:
+    base = dagc.compile_text(small("gpus = 0..1, tp = 2", "decode")).phases["decode"]
+    drafted = dagc.compile_text(small("gpus = 0..1, tp = 2, draft = 2, acceptance = 50%", "decode")).phases["decode"]
+    assert drafted.tokens_per_step == 1.75
+    assert drafted.time_s == pytest.approx(drafted.schedule.period_s / 1.75)
+    assert drafted.schedule.period_s > base.schedule.period_s and drafted.flops_per_token > base.flops_per_token

@@ -15,23 +15,25 @@ Attr = str | int | float | bool
 Loops = tuple[tuple[str, Axes], ...]
 
 DTYPE_BYTES: dict[str, float] = {
-    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
+    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8_block": 1 + 4 / 128**2, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
     "fp4": 0.5, "int4": 0.5, "int32": 4, "int64": 8,
 }  # fmt: skip
-"""Bytes an element, block scales included (nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
+"""Bytes an element, block scales included (fp8_block: one fp32 scale in 128 x 128; nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter tensor. `scope` is "experts" for routed experts, else "dense"."""
+    """A parameter tensor. `scope` is "experts" for routed experts, else "dense". `tied`: the weight of the first layer
+    whose numbers it shares."""
 
     name: str
     dims: tuple[str, ...]
     dtype: str
     scope: str = "dense"
     sharding: Sharding | None = None
+    tied: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,46 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise. A window, chunk or
-    choice of w tokens cuts what a query sees to w (a chunk counts as full ones)."""
+    """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
+    a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
-    reach = min(context, *(_number(op, name, context) for name in ("window", "chunk", "chosen")))
-    if op.attr("causal", True) and queries == context:
-        if _number(op, "chunk", context) < context:
-            return queries * (reach + 1) / 2
-        return reach * (reach + 1) / 2 + (queries - reach) * reach
-    return queries * reach
+    window, chunk = _reach(op, context)
+    window = min(window, _number(op, "chosen", context))
+    if not op.attr("causal", True):
+        return queries * min(window, chunk)
+    return _pairs_before(context, window, chunk) - _pairs_before(context - queries, window, chunk)
+
+
+def _pairs_before(tokens: float, window: float, chunk: float) -> float:
+    """Causal pairs of the first tokens of a sequence: whole chunks, then the begun one."""
+    whole, rest = divmod(tokens, chunk)
+    full, begun = min(chunk, window), min(rest, window)
+    pairs = whole * (full * (full + 1) / 2 + (chunk - full) * full)
+    return pairs + begun * (begun + 1) / 2 + (rest - begun) * begun
+
+
+def _reach(op: Op, context: float) -> tuple[float, float]:
+    """Window and chunk, in tokens."""
+    return min(context, _number(op, "window", context)), min(context, _number(op, "chunk", context))
+
+
+def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Part of a rank's context that its queries see, on the rank that sees most."""
+    if not op.attr("causal", True):
+        return 1.0  # what comes later is seen without bound
+    queries, context = segment.size("seq"), segment.size("context")
+    window, chunk = _reach(op, context)
+    first = context - queries
+    seen = context - max(0.0, first - window + 1, first // chunk * chunk)
+    run = queries / mesh.size(op.loop("seq")) + min(window, chunk) - 1
+    held = context / mesh.size(op.loop("context"))
+    return min(held, seen, run) / held
+
+
+def chosen_share(segment: Segment, op: Op) -> float:
+    """Part of the context that is selected by any query, where no two select the same."""
+    context = segment.size("context")
+    return min(1.0, segment.size("seq") * _number(op, "chosen", context) / context)
 
 
 def _number(op: Op, name: str, default: float) -> float:
@@ -234,14 +265,20 @@ class Traffic:
 
 
 def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
-    """Every distinct operand read once and the result written once. A cache append touches the new tokens only."""
+    """Every distinct operand read once and the result written once. A cache append touches the new tokens only, an
+    attention the tokens of its context that its queries see, wherever on the ring they come from."""
     if op.kind not in OPS or OPS[op.kind].local:
         return Traffic(0.0, 0.0, 0.0)
     acts = weights = experts = 0.0
     for name in dict.fromkeys(op.inputs):
-        size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
+        dims = segment.dims_of(name)
+        if op.kind == "attend" and "context" in dims:
+            seen = min(seen_share(segment, op, mesh), chosen_share(segment, op))
+            size = local_bytes(segment, name, tuple(op.loop(d) for d in dims), mesh) * seen
+        else:
+            size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not name.startswith("@"):
-            acts += size * _read_share(segment, op, name)
+            acts += size
         elif op.kind == "lookup":
             acts += _result_bytes(segment, op, mesh)  # only the rows that are looked up
         elif segment.weight[name].scope == "experts":
@@ -251,14 +288,6 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
     acts += acts if op.kind == "cache" else _result_bytes(segment, op, mesh)
     acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts)
-
-
-def _read_share(segment: Segment, op: Op, name: str) -> float:
-    """A decode step reads the selected tokens of a cache; a prompt's queries together read all of it."""
-    if op.kind != "attend" or not op.attr("chosen") or "context" not in segment.dims_of(name):
-        return 1.0
-    whole = segment.size("seq") == segment.size("context")
-    return 1.0 if whole else min(1.0, _number(op, "chosen", 1.0) / segment.size("context"))
 
 
 def _result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:

@@ -57,6 +57,7 @@ def read_model(
         dtype=dtype,
         weight_dtype=weight_dtype,
         kv_dtype=str(values["kv_dtype"] or dtype),
+        attention_dtype=str(values["attention_dtype"] or dtype),
         weight_dtypes={b: d for b, d in dtypes.items() if (b, None) in used and d != weight_dtype},
         attributes=attributes,
         stack=stack,
@@ -71,7 +72,7 @@ def read_model(
 PARTS: dict[str, Mapping[str, Attribute]] = {"attention": ATTENTION, "experts": EXPERTS, "mlp": MLP, "rope": ROPE}
 """Sections of a model with attributes of their own; any other section is free."""
 
-_OWN = ("dtype", "weight_dtype", "kv_dtype", "params", "layers")
+_OWN = ("dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params", "layers")
 """Attributes with a place of their own in the record."""
 
 
@@ -236,6 +237,7 @@ def _weight_dtypes(body: Body, names: Names, blocks: Blocks) -> dict[str, str]:
     if inner is None:
         return {}
     schema = {name: Attribute(f"weights of block {name}", "word", default=None, words=DTYPES) for name, _ in blocks}
+    schema["experts"] = Attribute("weights of routed experts", "word", default=None, words=DTYPES)
     read = Reader("weights", inner, schema, names).read()
     return {k: str(v) for k, v in read.items() if v is not None}
 

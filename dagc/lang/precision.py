@@ -61,6 +61,8 @@ def _quantised(method: str, section: Mapping[str, object]) -> tuple[str | None, 
         return "mxfp4", ""
     if method == "fp8":
         block = section.get("weight_block_size")
+        if block == [128, 128]:
+            return "fp8_block", ""
         shown = " x ".join(map(str, block)) if isinstance(block, list) else "whole tensors"
         return "fp8", f"fp8 scales (one for {shown}) are not counted"
     groups = section.get("config_groups")

@@ -69,6 +69,7 @@ def _hardware(h: Hardware) -> str:
             f"compute {{ {compute} }}",
             f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
+            *([f"calibration = {h.calibration}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
             link("node", h.node),
             link("cluster", h.cluster),
@@ -89,7 +90,7 @@ def _checkpoint(block: str, places: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _model(m: Model, lean: bool) -> str:
-    dtypes = {"weight_dtype": m.weight_dtype, "kv_dtype": m.kv_dtype}
+    dtypes = {"weight_dtype": m.weight_dtype, "kv_dtype": m.kv_dtype, "attention_dtype": m.attention_dtype}
     shown = [f"{name} = {dtype}" for name, dtype in dtypes.items() if not lean or dtype != m.dtype]
     lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
@@ -140,7 +141,9 @@ def _turns(names: list[str]) -> str | None:
 
 
 def _workload(w: Workload) -> str:
-    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({number(w.routing.s)})"
+    shares = f"[{', '.join(map(number, w.routing.histogram))}]"
+    inside = shares if w.routing.kind == "histogram" else number(w.routing.s)
+    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({inside})"
     text = f"sequences = {w.sequences}, prompt = {w.prompt} tok, output = {w.output} tok, routing = {routing}"
     return f"workload {{ {text} }}"
 
@@ -151,16 +154,26 @@ def _phase(p: Phase) -> str:
         [
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"gpus = [{show_runs(p.gpus)}]",
+            *_new_tokens(p),
+            *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
     )
+
+
+def _new_tokens(p: Phase) -> Iterator[str]:
+    if p.draft:
+        yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
+    elif p.kind == "prefill" and p.tokens < p.context:
+        yield f"prefix = {p.context - p.tokens * p.passes} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 
 
 def _strategy(s: Strategy) -> Iterator[str]:
     yield ", ".join(
         f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant")
     )
-    yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, overlap = {s.overlap}"
+    yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, dispatch = {s.dispatch}, overlap = {s.overlap}"
     yield f"sequence_parallel = {_value(s.sequence_parallel)}"
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:

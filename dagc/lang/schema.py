@@ -39,7 +39,7 @@ def _share(about: str, default: float) -> Attribute:
     return Attribute(about, "number", SCALAR, default, 0.0, 1.0)
 
 
-DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "nvfp4", "mxfp4", "fp4", "int4")
+DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "fp4", "int4")
 
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
@@ -50,6 +50,7 @@ HARDWARE: dict[str, Attribute] = {
     "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE),
     "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
+    "calibration": _word("measured constants of its kernels, e.g. h100_sxm (default: none, mfu and mbu)", None),
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
 }
 
@@ -65,6 +66,7 @@ MODEL: dict[str, Attribute] = {
     "dtype": _word("activations", "bf16", *DTYPES),
     "weight_dtype": _word("weights (default: dtype)", None, *DTYPES),
     "kv_dtype": _word("KV cache (default: dtype)", None, *DTYPES),
+    "attention_dtype": _word("math of prefill attention (default: dtype)", None, *DTYPES),
     "params": Attribute("parameters as stated; checked, never used", default=None),
     "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
     "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
@@ -128,7 +130,7 @@ WORKLOAD: dict[str, Attribute] = {
     "sequences": _count("sequences in the whole batch of a phase", high=1e9),
     "prompt": _count("prompt tokens a sequence", high=1e9, dim=TOKENS),
     "output": _count("generated tokens a sequence", 1, high=1e9, dim=TOKENS),
-    "routing": Attribute("uniform or zipf(s)", "routing", default="uniform"),
+    "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
 }
 
 AXES = ("pp", "dp", "ep", "sp", "tp")
@@ -145,6 +147,15 @@ PHASE: dict[str, Attribute] = {
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
+    "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
+    "dispatch_dtype": _word("tokens on their way to experts (default: dtype)", None, *DTYPES),
+    "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
+    "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
+    "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
+    "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
+    "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
+    "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
 }
 

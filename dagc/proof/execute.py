@@ -30,10 +30,8 @@ from .traffic import Moved, count
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
-
-
 History = Mapping[tuple[int, str], k.Floats]
-"""(layer, cache op) -> what a decode step finds there, [batch, .., context - 1, ..]."""
+"""(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
 """(segment, layer, weight) -> the whole weight, dims in its order."""
 
@@ -74,15 +72,17 @@ class Inputs:
 
 @dataclass
 class Machine:
-    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part."""
+    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
+    `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
+    `wholes`: weights by layer and name."""
 
     graph: Graph
     inputs: Inputs
     mesh: Mesh
-    ranks: list[dict[str, int]] = field(default_factory=list)
+    ranks: list[dict[str, int]] = field(init=False)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
-    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], list[Moved]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
     states: dict[tuple[int | str, ...], k.Floats] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Machine:
         for value in values:
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
-        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+        self.sent.setdefault((edge.source, edge.target), []).extend(_array(value).size for value in values)
 
     def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
@@ -187,7 +187,8 @@ class Machine:
         """One op on every rank."""
         if op.is_collective:
             values = collective(self, segment, op, env)
-            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            moved = count(self, segment, op, env[op.inputs[0]], values)
+            self.traffic.setdefault((segment.name, op.name), []).append(moved)
             return values
         if op.kind == "slice":
             return slice_value(self, segment, op, env)
@@ -233,12 +234,11 @@ class Machine:
         return self.offset + self.part(batch, op.loop("batch"), rank).start, self.part(seq, op.loop("seq"), rank).start
 
     def positions(self, segment: Segment, axes: Axes, rank: Coordinates, dim: str) -> k.Ints:
-        """Positions in the sequence of a rank's tokens. The one token of a decode step stands last."""
+        """Positions in the sequence of a rank's tokens. New tokens stand at the end of the context."""
         size = int(segment.sizes[dim])
-        if dim == "seq" and size < segment.sizes["context"]:
-            return np.asarray([int(segment.sizes["context"]) - 1])
+        before = int(segment.sizes["context"]) - size if dim == "seq" else 0
         part = self.part(size, axes, rank)
-        return np.arange(part.start, part.stop)
+        return np.arange(part.start, part.stop) + before
 
     # -- ops -------------------------------------------------------------------------------------
 
@@ -299,21 +299,21 @@ class Machine:
         return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
 
     def op_cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        """Prefill: the cache is what was computed. Decode: what was there, with the new token at its end."""
-        new = _array(x[0])
+        """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
+        new, tokens = _array(x[0]), int(segment.sizes["seq"])
         context, axis = int(segment.sizes["context"]), op.dims.index("context")
-        if segment.sizes["seq"] == context:
+        if tokens == context:
             return new
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
         mine = self.remembered(segment, layer, op, layout, rank).copy()
         if self.part(context, layout[axis], rank).stop == context:
             tail = [slice(None)] * mine.ndim
-            tail[axis] = slice(-1, None)
+            tail[axis] = slice(-tokens, None)
             mine[tuple(tail)] = new
         return mine
 
     def remembered(self, segment: Segment, layer: int, op: Op, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
-        """A rank's part of the cache or state that a decode step finds, with room for the new token."""
+        """A rank's part of the cache or state that a decode step finds, with room for the new tokens."""
         if self.inputs.history is None:
             shape = (self.inputs.tokens.shape[0], *(int(segment.sizes[d]) for d in op.dims[1:]))
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
@@ -321,7 +321,7 @@ class Machine:
             history = self.inputs.history[layer, op.name]
             if "context" in op.dims:
                 axis = op.dims.index("context")
-                history = np.concatenate([history, np.zeros_like(np.take(history, [0], axis))], axis)
+                history = np.concatenate([history, np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))], axis)
         return self.shard(history[self.offset : self.offset + int(segment.sizes["batch"])], layout, rank)
 
     def state(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> k.Floats:

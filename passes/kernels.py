@@ -1,0 +1,375 @@
+"""kernels: measured times instead of the roofline, where a calibration knows the kernels that ops run as.
+
+Engines fuse: projections of one input are one GEMM; the experts' FFN with its permutation and weighted sum is one
+kernel; rotary embedding, norms of queries and keys and the write of the cache belong to attention. The time of a fused
+kernel is shared among its matrix products by their FLOPs; the other ops in it take none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dagc.calib import (
+    all_to_all,
+    cluster_exchange,
+    collective,
+    custom_allreduce,
+    decode_attention,
+    decode_mla,
+    gemm,
+    load,
+    moe,
+    moe_a2a,
+    prefill_attention,
+    prefill_mla,
+)
+from dagc.calib.constants import Entry
+from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.ir.graph import DTYPE_BYTES, Op, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.network import GroupShape
+from dagc.ir.ops import attend_operands, local_flops, query_key_pairs
+from dagc.ir.result import Array
+from dagc.ir.unit import Unit
+from dagc.spec import Hardware
+
+C = TypeVar("C")
+GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
+MOE_VARIANT = {**GEMM_VARIANT, "mxfp4": "w4a16_mxfp4"}
+KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
+SCALE_BLOCK = 128
+"""Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
+HEAD_DIMS = (64, 128)
+"""Head widths that attention was measured with; others take the constants of the nearest."""
+SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "link_Bps": "link"}
+"""Constants that follow a hardware section whose rates are not the calibrated GPU's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Time of an op over its ranks. `family`: table and variant; `error`: median relative error there, on rows that the
+    fit did not see; `outside`: sizes beyond what was measured."""
+
+    time_s: Array
+    family: str
+    error: float
+    outside: tuple[str, ...] = ()
+
+    def times(self, share: float) -> Measured:
+        return replace(self, time_s=self.time_s * share)
+
+
+NOTHING = Measured(np.zeros(1), "fused", 0.0)
+
+
+@dataclass
+class Kernels:
+    """Times of the ops of one segment. `rows`: mean rows of each expert slot [expert ranks, slots], `over_mesh` brings a
+    value for each expert rank to the mesh."""
+
+    segment: Segment
+    mesh: Mesh
+    unit: Unit
+    machine: Hardware
+    rows: Array | None = None
+    over_mesh: Callable[[Array], Array] | None = None
+    calibration: Calibration = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert self.machine.calibration is not None
+        self.calibration = load(self.machine.calibration)
+
+    def times(self) -> dict[str, Measured]:
+        """Op -> measured time, for every op that a kernel stands for."""
+        out: dict[str, Measured] = {}
+        for op in self.segment.ops:
+            if op.kind == "attend" and not op.attr("chosen"):  # no kernel that reads selected tokens was measured
+                self._attention(op, out)
+        for group in self._gemms():
+            self._gemm(group, out)
+        self._experts(out)
+        shape = (1,) * len(self.mesh.atoms)
+        return {k: replace(v, time_s=v.time_s.reshape(shape)) if v.time_s.size == 1 else v for k, v in out.items()}
+
+    # -- sizes -----------------------------------------------------------------------------------
+
+    def local(self, op: Op, dims: Iterable[str]) -> float:
+        """Entries of some of an op's dims on one rank."""
+        return prod(self.segment.size(d, op.scope) / self.mesh.size(op.loop(d)) for d in dims)
+
+    def constants(self, entry: Entry[C]) -> C:
+        """The entry's constants, its rates scaled to the hardware section's."""
+        device = self.calibration.device
+        scale = {
+            "compute": self.machine.peak_flops("bf16") / device.flops["bf16"],
+            "hbm": self.machine.hbm_Bps / device.hbm_Bps,
+            "link": self.machine.node.bandwidth_Bps / device.link_Bps,
+        }
+        c: Any = entry.constants
+        names = {f.name for f in fields(c)}
+        changed = {n: getattr(c, n) * scale[by] for n, by in SCALED.items() if n in names and abs(scale[by] - 1) > 1e-3}
+        return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
+
+    # -- dense matrix products -------------------------------------------------------------------
+
+    def _gemms(self) -> list[list[Op]]:
+        """Products with dense weights; those of one input and dtype are one GEMM."""
+        groups: dict[tuple[str, str], list[Op]] = {}
+        for op in self.segment.ops:
+            if op.kind == "contract" and op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
+                groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
+        return list(groups.values())
+
+    def _math(self, op: Op) -> str:
+        """A router stays in the activations' dtype whatever its layer's weights are."""
+        routed = any(user.kind == "route" for user in self.segment.users(op.name))
+        return self.unit.spec.model.dtype if routed else self.segment.dtype_of(op.inputs[1])
+
+    def _gemm(self, group: list[Op], out: dict[str, Measured]) -> None:
+        entry = self.calibration.gemm.get(GEMM_VARIANT.get(self._math(group[0]), ""))
+        if entry is None:
+            return
+        m, k = self._rows_and_depth(group[0])
+        n = sum(self._columns(op) for op in group)
+        found = Measured(
+            gemm.time_s(self.constants(entry), m, n, k).reshape(1),
+            "gemm",
+            entry.error.median,
+            tuple(entry.outside(m=m, n=n, k=k)),
+        )
+        self._share(group, found, out)
+
+    def _rows_and_depth(self, op: Op) -> tuple[float, float]:
+        """Rows of the activations, and what is summed over."""
+        acts, weight = (self.segment.dims_of(n) for n in op.inputs)
+        rows = [d for d in acts if d in op.dims and d not in weight]
+        return self.local(op, rows), self.local(op, [d for d in acts if d in weight and d not in op.dims])
+
+    def _columns(self, op: Op) -> float:
+        """Columns; dims that activations, weight and result share make that many products side by side."""
+        return self.local(op, [d for d in self.segment.dims_of(op.inputs[1]) if d in op.dims])
+
+    def _share(self, group: list[Op], found: Measured, out: dict[str, Measured]) -> None:
+        flops = [local_flops(self.segment, op, self.mesh) for op in group]
+        for op, each in zip(group, flops, strict=True):
+            out[op.name] = found.times(each / (sum(flops) or 1.0))
+
+    # -- routed experts --------------------------------------------------------------------------
+
+    def _experts(self, out: dict[str, Measured]) -> None:
+        inside = [op for op in self.segment.ops if op.scope == "experts" and not op.is_collective]
+        products = [op for op in inside if op.kind == "contract"]
+        if not products or self.rows is None or self.over_mesh is None:
+            return
+        entry = self._moe_entry(self.segment.dtype_of(products[0].inputs[1]))
+        if entry is None:
+            return
+        first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
+        hidden, inter = self.local(first, first_dims(self.segment, first)), self.local(first, first.dims[-1:])
+        tokens = self.segment.size("batch") * self.segment.size("seq") / self.mesh.size(first.loop("slot"))
+        work = moe.expected_rows(self.rows)
+        top_k = self.segment.sizes["choice"]
+        # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
+        seen = work.rows if dispatch.attr("exchange") else np.full(work.rows.shape, tokens)
+        time = moe.time_s(self.constants(entry), work, seen, top_k, hidden, inter)
+        # Gated experts have three products of one size; the table was measured on those.
+        time = time * (len(products) / 3)
+        found = Measured(self.over_mesh(time), "moe", entry.error.median, ())
+        self._share(products, found, out)
+        for op in self.segment.ops:
+            if op.kind in ("dispatch", "combine") or (op in inside and op.name not in out):
+                out[op.name] = NOTHING
+
+    def _moe_entry(self, dtype: str) -> Entry[moe.MoeConstants] | None:
+        if dtype == "mxfp4" and "w4a8_mxfp4_mxfp8" in self.calibration.moe:
+            return self.calibration.moe["w4a8_mxfp4_mxfp8"]
+        return self.calibration.moe.get(MOE_VARIANT.get(dtype, ""))
+
+    # -- attention -------------------------------------------------------------------------------
+
+    def _attention(self, op: Op, out: dict[str, Measured]) -> None:
+        queries, keys, value = attend_operands(op)
+        found = self._latent(op, queries, keys, value) if len(queries) > 1 else self._grouped(op, queries[0], keys[0])
+        if found is None:
+            return
+        out[op.name] = found
+        for name in (*queries, *keys, value):
+            self._absorb(name, out)
+
+    def _absorb(self, name: str, out: dict[str, Measured]) -> None:
+        """Ops between the projections and attention that its kernel does itself."""
+        while name in self.segment.by_name:
+            op = self.segment.by_name[name]
+            if op.kind not in ("rope", "cache", "rms_norm", "temper") and not op.is_collective:
+                return
+            if not op.is_collective:
+                out.setdefault(name, NOTHING)
+            name = op.inputs[0]
+
+    def _lengths(self, op: Op) -> tuple[float, float, float]:
+        """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
+        seq, context = self.local(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
+        if self.unit.phase.kind == "decode":
+            return seq, context, 0.0
+        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
+        passes = self.unit.phase.passes
+        prefix = self.segment.size("context") - passes * whole  # before the middle one of a prompt's chunks
+        return seq, context, prefix + (passes - 1) / 2 * whole + (whole - seq) / 2
+
+    def _kv(self, name: str) -> str:
+        while name in self.segment.by_name and self.segment.by_name[name].is_collective:
+            name = self.segment.by_name[name].inputs[0]
+        return KV_VARIANT.get(self.segment.dtype_of(name), "")
+
+    def _math_of_attention(self, kv: str) -> str:
+        dtype = KV_VARIANT.get(self.unit.spec.model.attention_dtype, "")
+        return dtype if kv == "fp8" else "bf16" if dtype else ""
+
+    def _grouped(self, op: Op, query: str, key: str) -> Measured | None:
+        width = self.segment.size(self.segment.dims_of(query)[-1])
+        near = min(HEAD_DIMS, key=lambda d: abs(np.log(d / width)))
+        batch, heads = (
+            self.local(op, ("batch",)),
+            self.local(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
+        )
+        kv_heads = self.local(op, [d for d in self.segment.dims_of(key)[:-1] if d not in ("batch", "context")])
+        seq, context, before = self._lengths(op)
+        kv, entry = self._kv(key), None
+        if self.unit.phase.kind == "prefill":
+            prefill = self.calibration.prefill_attention.get(prefill_key(self._math_of_attention(kv), kv, near))
+            if prefill is None:
+                return None
+            time = prefill_attention.time_s(self.constants(prefill), batch, seq, heads, kv_heads, width, before)
+            launch, entry = prefill.constants.launch_s, prefill
+            time = launch + (time - launch) * self._seen(op)
+            outside = prefill.outside(batch_size=batch, seq_len=seq)
+            return Measured(time.reshape(1), "prefill_attention", entry.error.median, tuple(outside))
+        decode = self.calibration.decode_attention.get(decode_key(kv, near, heads > kv_heads))
+        decode = decode or self.calibration.decode_attention.get(decode_key(kv, near, True))
+        if decode is None:
+            return None
+        context *= self._seen(op)
+        # Drafted tokens read the cache together, as further query heads.
+        time = decode_attention.time_s(self.constants(decode), batch, context, heads * seq, kv_heads, width)
+        outside = decode.outside(batch_size=batch, kv_len=context)
+        return Measured(time.reshape(1), "decode_attention", decode.error.median, tuple(outside))
+
+    def _seen(self, op: Op) -> float:
+        """Share of the query-key pairs that a window or chunk leaves."""
+        whole = replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))
+        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, whole)
+
+    def _latent(self, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
+        """Latent attention; widths other than the measured ones scale the time beyond the launch."""
+        batch, heads = (
+            self.local(op, ("batch",)),
+            self.local(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
+        )
+        seq, context, before = self._lengths(op)
+        width = sum(self.segment.size(self.segment.dims_of(q)[-1]) for q in queries)
+        width += self.segment.size(self.segment.dims_of(value)[-1])
+        kv = self._kv(keys[0])
+        absorbed = not set(self.segment.dims_of(keys[0])) & {d for d in op.dims[:-1] if d not in ("batch", "seq")}
+        if absorbed and self.unit.phase.kind == "decode":
+            entry = self.calibration.decode_mla.get(decode_mla_key(kv))
+            if entry is None:
+                return None
+            time = decode_mla.time_s(self.constants(entry), batch, context, heads * seq)
+            scale = width / (decode_mla.LATENT + 512)
+            outside = entry.outside(batch_size=batch, kv_len=context)
+            launch = entry.constants.launch_s
+            return Measured(
+                (launch + (time - launch) * scale).reshape(1), "decode_mla", entry.error.median, tuple(outside)
+            )
+        prefill = self.calibration.prefill_mla.get(prefill_mla_key("bf16", kv))
+        if prefill is None:
+            return None
+        time = prefill_mla.time_s(self.constants(prefill), batch, seq, heads, before)
+        launch, scale = prefill.constants.launch_s, width / prefill_mla.WIDTH
+        outside = prefill.outside(batch_size=batch, seq_len=seq)
+        return Measured(
+            (launch + (time - launch) * scale).reshape(1), "prefill_mla", prefill.error.median, tuple(outside)
+        )
+
+    # -- collectives -----------------------------------------------------------------------------
+
+    def exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
+        """A collective inside one node, or tokens to their experts on others; `payload_B`: the local input buffer."""
+        ranks = group.ranks
+        if ranks < 2:
+            return None
+        if group.nodes > 1:
+            return self._token_exchange(op, payload_B, group) if self._routed(op) else None
+        if op.kind == "all_to_all":
+            routed = self._token_exchange(op, payload_B, group) if self._routed(op) else None
+            if routed is not None:
+                return routed
+            plain = self.calibration.all_to_all.get("all_to_all")
+            if plain is None:
+                return None
+            return Measured(
+                all_to_all.time_s(self.constants(plain), ranks, payload_B), "all_to_all", plain.error.median,
+                tuple(plain.outside(num_gpus=ranks, bytes=payload_B)),
+            )  # fmt: skip
+        entry = self.calibration.collective.get(op.kind)
+        if entry is None:
+            return None
+        size_B = payload_B * ranks if op.kind == "all_gather" else payload_B
+        found = Measured(
+            collective.time_s(self.constants(entry), ranks, size_B), f"nccl {op.kind}", entry.error.median,
+            tuple(entry.outside(num_gpus=ranks, bytes=size_B)),
+        )  # fmt: skip
+        own = self.calibration.custom_allreduce.get(self.unit.phase.engine) if op.kind == "all_reduce" else None
+        if own is not None:
+            time = custom_allreduce.time_s(self.constants(own), ranks, size_B)
+            if time < found.time_s:
+                outside = tuple(own.outside(num_gpus=ranks, bytes=size_B))
+                return Measured(time, f"{self.unit.phase.engine} all_reduce", own.error.median, outside)
+        return found
+
+    def _routed(self, op: Op) -> bool:
+        return op.kind == "all_to_all" and op.scope == "experts"
+
+    def _token_exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
+        """Tokens to their experts and back: kernels for throughput in prefill, for latency in decode."""
+        source = self.segment.by_name[op.inputs[0]]
+        while source.is_collective:
+            source = self.segment.by_name[source.inputs[0]]
+        back = source.kind != "dispatch"
+        speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
+        direction = "combine" if back else "dispatch"
+        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
+        element_B = DTYPE_BYTES[op.dtype]
+        tokens = payload_B / (hidden * element_B * top_k)
+        if not back and self.unit.phase.dispatch_dtype is not None:
+            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
+        if group.nodes > 1:
+            return self._across_nodes(f"{speed}_{direction}", tokens, hidden * element_B, group)
+        prefix = "trtllm_" if self.unit.phase.engine == "trtllm" else ""
+        key = a2a_key(f"{prefix}deepep_{speed}", direction)
+        entry = self.calibration.moe_a2a.get(key)
+        if entry is None:
+            return None
+        time_s = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
+        return Measured(time_s, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks)))
+
+    def _across_nodes(self, kernel: str, tokens: float, row_B: float, group: GroupShape) -> Measured:
+        model = self.unit.spec.model
+        limited = model.count("experts.groups", 1) > 1
+        found = cluster_exchange.constants()[kernel]
+        time_s = cluster_exchange.time_s(
+            found, tokens, row_B, self.segment.sizes["choice"], group.nodes, self.machine.cluster.bandwidth_Bps,
+            deduplicated=kernel.startswith("ht"),
+            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
+        )  # fmt: skip
+        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)
+
+
+def first_dims(segment: Segment, op: Op) -> tuple[str, ...]:
+    """What the first product of the experts sums over."""
+    return tuple(d for d in segment.dims_of(op.inputs[0]) if d not in op.dims)
