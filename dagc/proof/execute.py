@@ -321,7 +321,9 @@ class Machine:
             history = self.inputs.history[layer, op.name]
             if "context" in op.dims:
                 axis = op.dims.index("context")
-                history = np.concatenate([history, np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))], axis)
+                history = np.concatenate(
+                    [history, np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))], axis
+                )
         return self.shard(history[self.offset : self.offset + int(segment.sizes["batch"])], layout, rank)
 
     def state(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> k.Floats:

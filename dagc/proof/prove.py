@@ -214,7 +214,8 @@ class Comparison:
     def missed(self) -> str:
         """The logits or a cache of the model that were compared with nothing, or nothing."""
         for segment, layer in self.reference.machine.graph.layers:
-            for op in (found for op in segment.ops for found in (op, state_of(segment, op)) if found is not None):
+            states = [state for state in (state_of(segment, op) for op in segment.ops) if state is not None]
+            for op in (*segment.ops, *states):
                 if op.kind == "cache" or (
                     segment is self.reference.machine.graph.segments[-1] and op.name == self.logits
                 ):
