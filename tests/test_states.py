@@ -116,6 +116,9 @@ def test_selected_tokens_bound_what_attention_computes_and_reads() -> None:
         ("prefill", "gpus = 0..7\nattention { dp = 2, tp = 2, sp = 2 }\nexperts { ep = 8 }"),
         ("decode", "gpus = 0..7, tp = 2, sp = 2, dp = 2"),
         ("decode", "gpus = 0..7, tp = 8"),
+        ("decode", "gpus = 0..3, tp = 2, sp = 2, draft = 3"),
+        ("prefill", "gpus = 0..3, tp = 2, dp = 2, prefix = 128 tok"),
+        ("prefill", "gpus = 0..3, tp = 2, dp = 2, chunk = 64 tok"),
     ],
 )
 def test_a_small_twin_computes_what_the_model_computes(block: str, kind: str, phase: str) -> None:
