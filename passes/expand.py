@@ -23,7 +23,7 @@ ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a
 
 NORMS = ("rms_norm", "layer_norm")
 OPTIONS: dict[str, Mapping[str, Attribute]] = {
-    **dict.fromkeys((*ACTIVATIONS, "rsqrt", "cache", "lookup", "last", "argmax"), {}),
+    **{name: {} for name in (*ACTIVATIONS, "rsqrt", "cache", "lookup", "last", "argmax")},
     **dict.fromkeys(NORMS, NORM),
     "clamp": CLAMP,
     "rope": ROPE,
@@ -476,7 +476,7 @@ class BlockBuilder:
     def call_route(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         options = self.options(expr)
         scores = args[0].dims
-        if scores != ("batch", "seq", "expert"):
+        if len(scores) != 3 or scores[:2] != ("batch", "seq"):
             self.fail(expr, f"`route` needs scores [batch, seq, expert], not [{', '.join(scores)}]")
         bias = self.tensor_option(expr, "bias")
         if bias is not None:
@@ -571,8 +571,12 @@ class BlockBuilder:
         return self.emit("combine", inputs, ("batch", "seq", args[0].dims[-1]), stem, **self.options(expr))
 
     def need_route(self, expr: ast.Call, ref: Ref) -> None:
-        if ref.dims != ("batch", "seq", "choice"):
-            self.fail(expr, f"`{expr.func.text}` needs the result of `route`, not [{', '.join(ref.dims)}]")
+        """The result of `route` over experts."""
+        ops = {op.name: op for op in self.layer.ops}
+        chosen = ops.get(ref.name)
+        scores = ops.get(chosen.inputs[0]) if chosen is not None and chosen.kind == "route" else None
+        if scores is None or scores.dims[-1] != "expert":
+            self.fail(expr, f"`{expr.func.text}` needs the result of `route` over [batch, seq, expert]")
 
     def call_lookup(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         return self.emit("lookup", inputs, (*args[0].dims, args[1].dims[-1]), stem)

@@ -13,7 +13,6 @@ from .evaluate import Value
 from .source import Span
 from .units import Quantity
 
-
 MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 

@@ -285,8 +285,9 @@ class Machine:
                 return first.map(lambda p, data: join(data, rows[p][1]))
             if isinstance(second, dict):  # a bias or gain of each expert
                 return first.map(lambda p, data: join(data, second[p]))
+            shared = _array(second)
             assert dims[1] == op.dims[-1:]  # one for all of them
-            return first.map(lambda p, data: join(data, second))
+            return first.map(lambda p, data: join(data, shared))
         if op.kind in NORMS:
             return first.map(lambda p, data: self.norm(segment, op, [data, *x[1:]]))
         return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))

@@ -63,7 +63,7 @@ class Rotary:
                 low, high = math.floor(low), math.ceil(high)
             low, high = max(low, 0), min(high, width - 1)
             ramp = np.clip((np.arange(width // 2) - low) / ((high - low) or 1e-3), 0.0, 1.0)
-            return plain * (ramp / self.factor + 1.0 - ramp)
+            return np.asarray(plain * (ramp / self.factor + 1.0 - ramp))
         return np.asarray(plain)
 
     def _dimension(self, width: int, turns: float) -> float:
