@@ -41,7 +41,7 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
         if op.attr("reduce") == "max":
             return [_best(best)] * len(values)
         value = _reassemble(machine, op, have, members, [b.value for b in best])
-        index = _reassemble(machine, op, have, members, [b.index for b in best])
+        index = _reassemble(machine, op, have, members, [b.index.astype(np.float64) for b in best])
         ranks = [machine.ranks[i] for i in members]
         return [k.Best(value(r, got), index(r, got).astype(np.int64)) for r in ranks]
     if isinstance(values[0], k.Ragged):
