@@ -162,7 +162,7 @@ def test_a_convolution_sees_its_own_token_and_those_before() -> None:
         ("value_group, value_dim, taps])", "value_group, taps])", "`conv` takes a tensor [batch, seq, ..] and a weight"),
         ("softplus(b), sigmoid(b))", "softplus(b))", "`delta` takes 5 tensors"),
         ("c, softplus(b)", "c, c", "`delta` takes queries and keys of one width"),
-        ("top_k = attention.index_top_k", "top_k = 0", "`select` needs `top_k = ...`"),
+        ("top_k = attention.index_top_k", "top_k = 0", "`top_k` must be at least 1"),
         ("select(iq, ik, iw,", "select(iq, q, iw,", "`select` takes queries"),
         ("selected = select(iq, ik, iw, top_k = attention.index_top_k)", "selected = q", "`selected` is the result of `select`"),
     ],

@@ -28,10 +28,9 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     given = data.get("dtype", data.get("torch_dtype"))
     if given is None:
         notes.append("`dtype` is absent: bf16 is assumed")
-    plain = PLAIN.get(str(given or "bfloat16"), "bf16")
+    # A dtype that is not known is refused where the model reads it.
+    plain = "bf16" if given is None else PLAIN.get(str(given), str(given))
     found: dict[str, object] = {"activations": plain, **dict.fromkeys(PARTS, plain)}
-    if given is not None and str(given) not in PLAIN:
-        return found | {"unknown": str(given)}
     section = data.get("quantization_config")
     if not isinstance(section, Mapping):
         return found
