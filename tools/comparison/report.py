@@ -1,0 +1,172 @@
+"""The page, from the cases of a folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import noise, page, rows, static
+from .estimate import Estimates, catalog_of
+from .names import Catalog
+from .rows import Refused, Serving
+from .servings import Outcome, fit_host, outcomes, ratios, store_host
+from .static import Compared
+from .statistics import error_table, quantile
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    data: Path
+    configs: Path | None = None
+    only: str | None = None
+    fit: bool = False
+    list: Path | None = None
+    workers: int | None = None
+
+
+@dataclass
+class Found:
+    """Everything that the page shows."""
+
+    compared: list[Compared]
+    outcomes: list[Outcome]
+    servings: list[Serving]
+    refused: list[Refused]
+    host_ms: Mapping[str, float]
+
+
+def gather(options: Options) -> Found:
+    """Read the cases, compile their points, and predict."""
+    catalog = catalog_of(options.configs)
+    estimates = Estimates(options.configs)
+    if options.workers:
+        estimates.workers = options.workers
+    found = Found([], [], [], [], catalog.constants["host_ms"])
+    if options.only != "serving":
+        _static(options.data, catalog, estimates, found)
+    if options.only != "static":
+        _servings(options, catalog, estimates, found)
+    return found
+
+
+def _files(data: Path, pattern: str) -> list[Path]:
+    return sorted([*data.glob(pattern), *data.glob(f"*/{pattern}")])
+
+
+def _static(data: Path, catalog: Catalog, estimates: Estimates, found: Found) -> None:
+    for file in _files(data, "e2e_static*.json"):
+        points, unread = static.read(file, catalog)
+        compared, unsaid = static.compare(points, estimates)
+        found.compared += compared
+        found.refused += [("e2e_static", error) for error in (*unread, *unsaid)]
+
+
+def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: Found) -> None:
+    reads = [(file, rows.read_csv) for file in _files(options.data, "measured_serving*.csv")]
+    reads += [(file, rows.read_records) for file in _files(options.data, "measured_*.json")]
+    for file, read in reads:
+        servings, refused = read(file, catalog)
+        found.servings += servings
+        found.refused += refused
+    constants: dict[str, Any] = dict(catalog.constants)
+    if options.fit:
+        constants["host_ms"] = fit_host(found.servings, estimates, constants)
+        store_host(constants["host_ms"])
+        found.host_ms = constants["host_ms"]
+    done, refused = outcomes(found.servings, estimates, constants)
+    found.outcomes += done
+    found.refused += refused
+
+
+def run(options: Options) -> str:
+    """The page's text."""
+    found = gather(options)
+    if options.list is not None:
+        _write_list(options.list, found)
+    parts = []
+    if found.compared:
+        parts += ["## Static estimates", page.static_section(found.compared)]
+    if found.outcomes:
+        parts += ["## Servings", serving_section(found)]
+    parts += ["## What cannot be expressed", page.refused_table(found.refused)]
+    return "\n\n".join(parts) + "\n"
+
+
+def serving_section(found: Found) -> str:
+    done = found.outcomes
+    tpot = [o for o in done if o.serving.metric == "tpot"]
+    parts = []
+    parts.append(error_table("source, figure", ratios(done, lambda o: f"{_name(o)}, {o.serving.metric}")))
+    parts += [
+        "### TPOT by half, source and engine",
+        error_table("half, source, engine", ratios(tpot, lambda o: f"{o.half}, {_name(o)}, {o.serving.where[2]}")),
+        "### TPOT by GPU, model, engine",
+        error_table("GPU, model, engine", ratios(tpot, lambda o: ", ".join(o.serving.where))),
+        "### Noise floor",
+        noise_tables(found.servings),
+    ]
+    return "\n\n".join(parts)
+
+
+def _name(outcome: Outcome) -> str:
+    s = outcome.serving
+    kind = "disaggregated" if s.disaggregated else "aggregated"
+    return f"{s.source}{' ' + s.confidence if s.confidence else ''}, {kind}"
+
+
+def noise_tables(servings: Sequence[Serving]) -> str:
+    parts = []
+    for metric in ("tpot", "ttft"):
+        alike = noise.repeats([s for s in servings if s.source == "measured_serving"], metric)
+        if not alike:
+            continue
+        spread = sorted(noise.spreads(alike))
+        parts.append(
+            error_table(
+                f"{metric}, against the other repeats", {f"{len(alike)} configurations": noise.deviations(alike)}
+            )
+        )
+        parts.append(
+            f"Largest over smallest: median {quantile(spread, 0.5):.1%}, p90 {quantile(spread, 0.9):.1%} apart."
+        )
+    return "\n\n".join(parts)
+
+
+def _write_list(file: Path, found: Found) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        write = csv.writer(out).writerow
+        write(["source", "figure", "gpu", "model", "engine", "plan", "work", "estimate", "measured", "ratio"])
+        for c in found.compared:
+            p = c.reference.point
+            where = c.reference.where.split(", ")
+            write(
+                [
+                    "e2e_static",
+                    p.kind,
+                    *where,
+                    p.deployment.engine,
+                    p.deployment.layout,
+                    f"{p.sequences} x {p.tokens}",
+                    f"{c.ours.time_s:.6g}",
+                    f"{c.reference.time_s:.6g}",
+                    f"{c.ratio:.4f}",
+                ]
+            )
+        for o in found.outcomes:
+            s = o.serving
+            work = f"{s.isl}/{s.osl} c{s.concurrency or s.static_batch}"
+            write(
+                [
+                    _name(o),
+                    s.metric,
+                    *s.where,
+                    s.decode.layout,
+                    work,
+                    f"{o.predicted.value:.6g}",
+                    f"{s.value:.6g}",
+                    f"{o.ratio:.4f}",
+                ]
+            )
