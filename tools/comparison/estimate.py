@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -94,10 +95,10 @@ def estimate(point: Point, configs: Path | None) -> Found:
 
 
 def _reason(error: SpecError) -> str:
-    """The first error, in its code's words: names and numbers of one case are left out."""
+    """The first error, with what is one case's own left out: paths and numbers."""
     first = next(d for d in error.diagnostics if d.code.startswith("E"))
-    words = {"E03": "the strategy does not fit the model", "E04": "placement or memory", "E05": "config not readable"}
-    return f"dagc {first.code}: {words.get(first.code, 'spec')}: {first.message}"
+    words = re.sub(r"`[^`]*/[^`]*`", "the config", first.message)
+    return f"dagc {first.code}: {re.sub(r'[0-9]+(?= |$|,)', 'N', words)}"
 
 
 def _estimate_batch(points: list[Point], configs: Path | None) -> list[Found]:

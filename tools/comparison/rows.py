@@ -37,6 +37,7 @@ class Serving:
     static_batch: int = 0
     tokens_per_gpu: int = 0
     gpus: int = 0
+    saturated: bool = False  # more requests than the engine takes
 
     @property
     def disaggregated(self) -> bool:
@@ -117,6 +118,7 @@ METRICS = {
     "request_latency": "request",
     "first_token_latency": "ttft_static",
     "output_tokens_per_s_per_gpu": "output_rate",
+    "output_tokens_per_s": "output_rate",
     "input_tokens_per_s_per_gpu": "input_rate",
     "input_tokens_per_s_per_node": "input_rate",
 }
@@ -125,7 +127,7 @@ METRICS = {
 def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     metric = METRICS.get(record["metric"])
     if metric is None:
-        raise Inexpressible(f"metric {record['metric']}: the batch in flight is not stated")
+        raise Inexpressible(f"metric {record['metric']} of no known meaning")
     work, parallel, precision = record["workload"], record["parallel"], record["precision"]
     for name, reason in (
         ("request_rate_qps", "open-loop arrivals are not modelled"),
@@ -160,13 +162,21 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     if metric == "input_rate" and not tokens:
         raise Inexpressible(f"metric {record['metric']}: the batch in flight is not stated")
     unit = record["unit"]
-    per = 1.0 / record["hardware"]["gpus_per_node"] if unit.endswith("/node") else 1.0
+    per = {"tokens/s/node": 1.0 / record["hardware"]["gpus_per_node"], "tokens/s": 1.0 / gpus}.get(unit, 1.0)
     serving = _serving(
         catalog, "measured", record["confidence"], record["model"]["config"], gpu, record["runtime"], labels,
         precision.get("kv"), sides, workers, int(work["isl"]), int(work.get("osl") or 1), concurrency,
     )  # fmt: skip
     value = float(record["value"]) * SCALE.get(unit, per)
-    return replace(serving, metric=metric, value=value, static_batch=static, tokens_per_gpu=tokens, gpus=gpus)
+    return replace(
+        serving,
+        metric=metric,
+        value=value,
+        static_batch=static,
+        tokens_per_gpu=tokens,
+        gpus=gpus,
+        saturated=str(work.get("load", "")).startswith("infinite"),
+    )
 
 
 def _record_layout(parallel: Mapping[str, Any]) -> Layout:

@@ -16,18 +16,24 @@ from .rows import Serving
 @dataclass(frozen=True, slots=True)
 class Engine:
     """`mixed`: prompt tokens join decode steps; else a prefill runs as a step of its own. `step_tokens`: prompt tokens
-    a rank takes in one step. `memory_share`: of a GPU, that the engine fills. `host_s`: overhead of every step."""
+    a rank takes in one step. `memory_share`: of a GPU, that the engine fills. `most_sequences`: a rank runs at once.
+    `host_s`: overhead of every step. `waves`: requests that a benchmark sends, over those in flight."""
 
     mixed: bool
     step_tokens: int
     memory_share: float
+    most_sequences: int
     host_s: float
+    waves: float
 
     @staticmethod
     def of(name: str, constants: Mapping[str, Any], host_s: float | None = None) -> Engine:
         entry = constants["engines"][name]
         host = constants["host_ms"][name] * 1e-3 if host_s is None else host_s
-        return Engine(entry["prefill"] == "mixed", entry["step_tokens"], entry["memory_share"], host)
+        return Engine(
+            entry["prefill"] == "mixed", entry["step_tokens"], entry["memory_share"], entry["most_sequences"], host,
+            constants["waves"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ def predict(serving: Serving, engine: Engine, estimates: Estimates) -> Predicted
         return _input_rate(serving, ask)
     if serving.static_batch:
         return _static(serving, ask)
-    if serving.concurrency is None:
+    if serving.concurrency is None and not serving.saturated:
         raise Inexpressible("concurrency not stated")
     return _split(serving, ask) if serving.disaggregated else _aggregated(serving, ask)
 
@@ -71,25 +77,26 @@ class Steps:
         return math.ceil(tokens / self.engine.step_tokens) * self.engine.host_s
 
 
-def _held(ask: Steps, deployment: Deployment, wanted: int, context: int, first: Estimate) -> int:
-    """Sequences a rank that memory holds, of those wanted: weights, work of a prefill and the reserve go first."""
-    step = ask.decode(deployment, wanted, context)
-    free_B = step.capacity_B * ask.engine.memory_share - step.weights_B - max(step.work_B, first.work_B)
-    each_B = step.kv_cache_B / wanted
-    held = wanted if each_B <= 0 else int((free_B - step.reserve_B) / each_B)
+def _held(ask: Steps, deployment: Deployment, wanted: int | None, context: int, first: Estimate) -> int:
+    """Sequences a rank runs at once, of those wanted (None: no end of them). Weights, a prefill's work and the reserve
+    come before the cache; the work of a decode step is less than a prefill's."""
+    step = ask.decode(deployment, wanted or 1, context)
+    free_B = step.capacity_B * ask.engine.memory_share - step.weights_B - first.work_B - step.reserve_B
+    each_B = step.kv_cache_B / (wanted or 1)
+    held = int(free_B / each_B) if each_B > 0 else ask.engine.most_sequences
     if held < 1:
         raise Inexpressible("the plan does not fit in memory")
-    return min(wanted, held)
+    return min(wanted or held, held, ask.engine.most_sequences)
 
 
 def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     """Prefill and decode on the same GPUs, a fixed number of requests in flight."""
-    assert serving.concurrency is not None
     plan, engine = serving.decode, ask.engine
-    wanted = max(1, math.ceil(serving.concurrency / plan.layout.dp))
+    in_flight = serving.concurrency
     context = serving.isl + max(1, serving.osl // 2)
     one = ask.prefill(plan, 1, serving.isl)
-    batch = _held(ask, plan, wanted, context, one)
+    batch = _held(ask, plan, None if in_flight is None else math.ceil(in_flight / plan.layout.dp), context, one)
+    wanted = batch if in_flight is None else math.ceil(in_flight / plan.layout.dp)
     step = ask.decode(plan, batch, context)
     step_s = step.time_s + engine.host_s
     # Prompts that share a step: as many as end in one step on average, as far as the step's tokens go.
@@ -107,11 +114,14 @@ def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     if serving.metric == "output_rate":
         cycle_s = serving.osl * tpot_s + first_s / together
         return Predicted(batch * plan.layout.dp * serving.osl / cycle_s / serving.gpus, 0.0, batch < wanted)
-    busy = min(0.95, prefills * first_s / tpot_s)
     alone_s = one.time_s + ask.chunks_host_s(serving.isl)
-    queue_s = min(busy * first_s / (2 * (1 - busy)), (batch - 1) * first_s / 2)
-    wait_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)
-    return Predicted(alone_s + step_s / 2 * (batch > 1) + queue_s + wait_s, one.floor_s, batch < wanted)
+    # Arrivals at random find the step before unfinished and other prompts waiting (M/D/1); the requests of the first
+    # of `waves` rounds start at once, and wait for half of the others.
+    busy = min(0.95, prefills * first_s / tpot_s)
+    all_s = (batch - 1) / together * first_s
+    queue_s = min(busy * first_s / (2 * (1 - busy)), all_s / 2) + all_s / 2 / engine.waves
+    beyond_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)  # more in flight than memory holds
+    return Predicted(alone_s + step_s / 2 * (batch > 1) + queue_s + beyond_s, one.floor_s, batch < wanted)
 
 
 def _split(serving: Serving, ask: Steps) -> Predicted:
@@ -120,8 +130,7 @@ def _split(serving: Serving, ask: Steps) -> Predicted:
     plan, engine = serving.decode, ask.engine
     wanted = max(1, math.ceil(serving.concurrency / (plan.layout.dp * serving.decode_workers)))
     context = serving.isl + max(1, serving.osl // 2)
-    step = ask.decode(plan, wanted, context)
-    batch = _held(ask, plan, wanted, context, step)
+    batch = _held(ask, plan, wanted, context, ask.decode(plan, wanted, context))
     step = ask.decode(plan, batch, context)
     tpot_s = step.time_s + engine.host_s
     if serving.metric == "tpot":
