@@ -85,6 +85,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
         try:
             results[phase.name] = compile_phase(unit)
             units[phase.name] = unit
+            warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             errors += 1  # go on: every phase's errors belong in one run
     out.check()
@@ -140,6 +141,8 @@ def compile_phase(unit: Unit) -> PhaseResult:
         throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(plan),
+        tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
+        passes=unit.phase.passes,
     )
 
 
@@ -157,10 +160,26 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
     )
 
 
+EXTRAPOLATED = 0.1
+"""Share of the critical path from which on extrapolated kernel times are worth a warning."""
+
+
+def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
+    """Kernels that run at sizes nobody measured make the figure less sure than its error says."""
+    found = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
+    total = sum(found.values())
+    if total >= EXTRAPOLATED:
+        unit.out.add(
+            "W06",
+            f"{total:.0%} of the time of `{unit.phase.name}` is extrapolated beyond measured kernel sizes",
+            unit.phase.span,
+            because=tuple(f"{name}: {share:.0%}" for name, share in sorted(found.items(), key=lambda kv: -kv[1])[:4]),
+        )
+
+
 def pass_tokens(phase: Phase, spec: Spec) -> float:
     """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
-    each = spec.workload.prompt if phase.kind == "prefill" else 1
-    return float(phase.sequences * each)
+    return phase.sequences * phase.tokens_per_step
 
 
 def bound_shares(plan: Schedule) -> dict[str, float]:

@@ -113,10 +113,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How tokens choose experts: kind `uniform`, or `zipf` with exponent `s`."""
+    """How tokens choose experts: kind `uniform`; `zipf` or `power_law` with exponent `s`; or `histogram`, the share of
+    the choices that each expert gets."""
 
     kind: str = "uniform"
     s: float = 0.0
+    histogram: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +165,38 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`kind` is prefill or decode; `context` the KV length that a decode step attends to (tokens);
-    `sequences` in the phase's batch (the workload's unless it says otherwise)."""
+    """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
+    sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
+    the last one. `sequences` in the phase's batch."""
 
     name: str
     kind: str
     gpus: tuple[int, ...]
     context: int
+    tokens: int
     sequences: int
     strategy: Strategy
+    acceptance: float = 0.0
+    passes: int = 1
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def draft(self) -> int:
+        """Drafted tokens that a decode step checks beside the one it computes anyway."""
+        return self.tokens - 1 if self.kind == "decode" else 0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted."""
+        if self.kind != "decode":
+            return float(self.tokens)
+        return sum(self.acceptance**i for i in range(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,9 @@ class ExpertLoad:
         count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
         axes = grouped.loop("expert")
         ranks = mesh.size(axes)
-        p, placed = _placed(unit.spec.workload.routing, count, top_k, ranks, unit.phase.strategy.redundant)
         tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
+        routing = unit.spec.workload.routing
+        p, placed = _placed(routing, count, top_k, ranks, unit.phase.strategy.redundant, tokens)
         hit = distinct_experts(p, placed.slots, tokens)
         per_rank = placed.slots.shape[1]
         # Expert axes are ordered as the op splits them; bring them to mesh order.
@@ -118,10 +119,10 @@ class ExpertLoad:
 
 @lru_cache(maxsize=64)
 def _placed(
-    routing: Routing, count: int, top_k: int, ranks: int, redundant: int
+    routing: Routing, count: int, top_k: int, ranks: int, redundant: int, tokens: float
 ) -> tuple[NDArray[np.float64], ExpertPlacement]:
     """Sensitivities and searches ask for the same placement again and again."""
-    p = expert_probabilities(routing, count, top_k)
+    p = expert_probabilities(routing, count, top_k, tokens=tokens, ranks=1 if redundant else ranks)
     return p, place_experts(p, ranks, redundant)
 
 

@@ -12,6 +12,7 @@ from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
+from dagc.lang.heads import whole_sequence
 from dagc.lang.reader import Names
 from dagc.lang.schema import ROPE
 from dagc.lang.source import Span
@@ -83,7 +84,7 @@ class LayerBuilder:
     def build(self) -> Segment:
         first = self.layer.name == self.unit.spec.model.stack[0].name
         phase = self.unit.phase
-        seq = self.unit.spec.workload.prompt if phase.kind == "prefill" else 1
+        seq = phase.tokens
         self.sizes |= {"batch": self.batch, "seq": float(seq), "context": float(phase.context)}
         if phase.kind == "prefill":
             self.sizes["context"] = float(max(seq, phase.context))
@@ -128,6 +129,8 @@ class BlockBuilder:
         spec = self.layer.unit.spec
         blocks = spec.model.blocks
         definition = blocks.get((self.block, self.layer.unit.phase.kind)) or blocks[(self.block, None)]
+        if self.layer.unit.phase.draft and self.block in spec.model.stack[-1].blocks:
+            definition = whole_sequence(definition)  # every drafted token is checked
         if definition.params:
             self.env[definition.params[0]] = argument
         for statement in definition.body:

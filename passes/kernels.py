@@ -211,7 +211,12 @@ class Kernels:
     def _lengths(self, op: Op) -> tuple[float, float, float]:
         """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
         seq, context = self.local(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
-        return seq, context, max(0.0, (context - seq) / 2 if self.segment.size("seq") > 1 else 0.0)
+        if self.unit.phase.kind == "decode":
+            return seq, context, 0.0
+        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
+        passes = self.unit.phase.passes
+        prefix = self.segment.size("context") - passes * whole  # before the middle one of a prompt's chunks
+        return seq, context, prefix + (passes - 1) / 2 * whole + (whole - seq) / 2
 
     def _kv(self, name: str) -> str:
         while name in self.segment.by_name and self.segment.by_name[name].is_collective:
@@ -232,7 +237,7 @@ class Kernels:
         kv_heads = self.local(op, [d for d in self.segment.dims_of(key)[:-1] if d not in ("batch", "context")])
         seq, context, before = self._lengths(op)
         kv, entry = self._kv(key), None
-        if self.segment.size("seq") > 1:
+        if self.unit.phase.kind == "prefill":
             prefill = self.calibration.prefill_attention.get(prefill_key(self._math_of_attention(kv), kv, near))
             if prefill is None:
                 return None
@@ -246,7 +251,8 @@ class Kernels:
         if decode is None:
             return None
         context *= self._seen(op)
-        time = decode_attention.time_s(self.constants(decode), batch, context, heads, kv_heads, width)
+        # Drafted tokens read the cache together, as further query heads.
+        time = decode_attention.time_s(self.constants(decode), batch, context, heads * seq, kv_heads, width)
         outside = decode.outside(batch_size=batch, kv_len=context)
         return Measured(time.reshape(1), "decode_attention", decode.error.median, tuple(outside))
 
@@ -266,11 +272,11 @@ class Kernels:
         width += self.segment.size(self.segment.dims_of(value)[-1])
         kv = self._kv(keys[0])
         absorbed = not set(self.segment.dims_of(keys[0])) & {d for d in op.dims[:-1] if d not in ("batch", "seq")}
-        if absorbed and self.segment.size("seq") == 1:
+        if absorbed and self.unit.phase.kind == "decode":
             entry = self.calibration.decode_mla.get(decode_mla_key(kv))
             if entry is None:
                 return None
-            time = decode_mla.time_s(self.constants(entry), batch, context, heads)
+            time = decode_mla.time_s(self.constants(entry), batch, context, heads * seq)
             scale = width / (decode_mla.LATENT + 512)
             outside = entry.outside(batch_size=batch, kv_len=context)
             launch = entry.constants.launch_s
@@ -327,7 +333,7 @@ class Kernels:
         while source.is_collective:
             source = self.segment.by_name[source.inputs[0]]
         back = source.kind != "dispatch"
-        speed = "ht" if self.segment.size("seq") > 1 else "ll"
+        speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
         prefix = "trtllm_" if self.unit.phase.engine == "trtllm" else ""
         key = a2a_key(f"{prefix}deepep_{speed}", "combine" if back else "dispatch")
         entry = self.calibration.moe_a2a.get(key)

@@ -223,3 +223,29 @@ def test_gathered_tokens_instead_of_exchanged_ones(phase: str, kind: str) -> Non
     assert prove(plan, kind).holds
     kinds = {op.kind for op in plan.phases[kind].graph.segment("sparse").ops if op.is_collective}
     assert "all_gather" in kinds and "all_to_all" not in kinds
+
+
+@pytest.mark.parametrize("attention", [GQA, MLA], ids=["gqa", "mla"])
+@pytest.mark.parametrize(
+    ("kind", "phase"),
+    [
+        ("prefill", "gpus = 0..3, prefix = 4 tok, ep = 2, tp = 2"),
+        ("prefill", "gpus = 0..3, prefix = 4 tok, ep = 2, tp = 2, sequence_parallel = true"),
+        ("decode", "gpus = 0..3, draft = 2, ep = 2, tp = 2"),
+        ("decode", "gpus = 0..3, draft = 1, sp = 2, tp = 2"),
+    ],
+)
+def test_several_new_tokens_at_the_end_of_a_cache(kind: str, phase: str, attention: str) -> None:
+    """A cached prefix in prefill and drafted tokens in decode."""
+    plan = dagc.compile_text(small(phase, kind, attention))
+    assert prove(plan, kind).holds
+    sizes = plan.phases[kind].graph.segment("sparse").sizes
+    assert 1 < sizes["seq"] < sizes["context"]
+
+
+def test_accepted_drafts_make_a_step_worth_more_tokens() -> None:
+    base = dagc.compile_text(small("gpus = 0..1, tp = 2", "decode")).phases["decode"]
+    drafted = dagc.compile_text(small("gpus = 0..1, tp = 2, draft = 2, acceptance = 50%", "decode")).phases["decode"]
+    assert drafted.tokens_per_step == 1.75
+    assert drafted.time_s == pytest.approx(drafted.schedule.period_s / 1.75)
+    assert drafted.schedule.period_s > base.schedule.period_s and drafted.flops_per_token > base.flops_per_token

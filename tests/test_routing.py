@@ -204,3 +204,18 @@ def test_any_copies_that_fit_are_packed_apart(ranks: int, per_rank: int, data: s
 def test_imbalance_of_loads() -> None:
     assert imbalance(np.ones(5)) == 1.0
     assert imbalance(np.array([0.0, 0.0, 3.0])) == 3.0
+
+
+def test_a_power_law_is_skewed_and_busiest_rank_first() -> None:
+    p = expert_probabilities(Routing("power_law", 1.2), 64, 8, tokens=4096, ranks=8)
+    assert p.sum() == pytest.approx(8) and p.max() <= 1 + 1e-12
+    loads = p.reshape(8, 8).sum(axis=1)
+    assert (np.diff(loads) <= 1e-12).all() and loads[0] > 1.3 * loads.mean()
+    milder = expert_probabilities(Routing("power_law", 0.3), 64, 8, tokens=4096, ranks=8).reshape(8, 8).sum(axis=1)
+    assert milder[0] < loads[0]
+
+
+def test_a_histogram_is_what_it_says() -> None:
+    p = expert_probabilities(Routing("histogram", 0.0, (1.0, 3.0, 2.0, 2.0)), 4, 1)
+    assert p.tolist() == [0.125, 0.375, 0.25, 0.25]
+    assert expert_probabilities(Routing("histogram", 0.0, (1.0, 30.0, 1.0, 1.0)), 4, 2).max() == 1.0

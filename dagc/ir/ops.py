@@ -32,15 +32,17 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: S(S+1)/2 for a causal prompt, queries x context otherwise. A window or chunk of w
-    tokens cuts what a query sees to w (a chunk counts as full ones)."""
+    """Pairs a sequence and head: queries at the end of a causal context see what is before them, S(S+1)/2 for a whole
+    prompt. A window or chunk of w tokens cuts what a query sees to w (a chunk counts as full ones)."""
     queries, context = segment.size("seq"), segment.size("context")
     reach = min(context, _number(op, "window", context), _number(op, "chunk", context))
-    if op.attr("causal", True) and queries == context:
-        if _number(op, "chunk", context) < context:
-            return queries * (reach + 1) / 2
-        return reach * (reach + 1) / 2 + (queries - reach) * reach
-    return queries * reach
+    if not op.attr("causal", True):
+        return queries * reach
+    if _number(op, "chunk", context) < context and queries == context:
+        return queries * (reach + 1) / 2
+    first = context - queries + 1  # positions that the first query sees
+    growing = min(queries, max(0.0, reach - first + 1))
+    return growing * (first + first + growing - 1) / 2 + (queries - growing) * reach
 
 
 def _number(op: Op, name: str, default: float) -> float:

@@ -25,16 +25,44 @@ class Placement:
 ExpertPlacement = Placement  # the passes know it by this name
 
 
-def expert_probabilities(routing: Routing, experts: int, top_k: int) -> Floats:
+def expert_probabilities(
+    routing: Routing, experts: int, top_k: int, *, tokens: float = 4096.0, ranks: int = 1
+) -> Floats:
     """Chance that a token picks each expert; adds up to top_k, none above 1.
 
     p [experts]. zipf(s): weights rank^-s, capped; shuffled with a fixed seed, since popularity has nothing to do
-    with numbering. (The capped power law is a model of skew, not a measurement.)
+    with numbering. (The capped power law is a model of skew, not a measurement.) power_law(a): see `power_law`; it
+    depends on the `tokens` that are routed together and on the `ranks` that experts lie on.
     """
+    if routing.kind == "power_law":
+        return power_law(routing.s, experts, top_k, max(1, round(tokens)), ranks)
+    if routing.kind == "histogram":
+        return cap(np.asarray(routing.histogram, dtype=float), top_k)
     if routing.kind == "uniform" or routing.s == 0.0:
         return np.full(experts, top_k / experts)
     weights = np.arange(1, experts + 1, dtype=float) ** -routing.s
     return np.asarray(np.random.default_rng(SHUFFLE_SEED).permutation(cap(weights, top_k)))
+
+
+DRAWS = 5
+
+
+def power_law(alpha: float, experts: int, top_k: int, tokens: int, ranks: int) -> Floats:
+    """Expert loads in proportion to draws of p(x) ~ x^-alpha, the law of aiconfigurator's MoE benchmarks
+    (ai-dynamo/aiconfigurator): x from 1 to 0.8 tokens, or from 0.01 to 2 where there are fewer choices than experts.
+
+    Mean of five draws with a fixed seed: ranks ordered by load and experts within them before they are averaged, so
+    that the busiest rank is the mean busiest one.
+    """
+    rng = np.random.default_rng([SHUFFLE_SEED, experts, top_k, ranks])
+    least, most = (1.0, max(1.0 + 1e-9, tokens * 0.8)) if tokens * top_k > experts else (0.01, 2.0)
+    e = 1.0 - alpha
+    u = rng.random((DRAWS, experts))
+    x = least * (most / least) ** u if abs(e) < 1e-9 else ((most**e - least**e) * u + least**e) ** (1.0 / e)
+    loads = np.array([cap(draw, top_k) for draw in x]).reshape(DRAWS, ranks, -1)
+    order = np.argsort(-loads.sum(axis=2), axis=1, kind="stable")
+    loads = -np.sort(-np.take_along_axis(loads, order[:, :, None], axis=1), axis=2)
+    return np.asarray(loads.mean(axis=0).ravel())
 
 
 def cap(weights: Floats, total: float) -> Floats:

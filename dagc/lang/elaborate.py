@@ -205,7 +205,7 @@ class Elaborator:
             names = self.names(self.config)
             checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
             model = read_model(name, body, names, self.layers, self.blocks, checkpoint)
-        workload = self.workload(found["workload"][0][0]) if found["workload"] else None
+        workload = self.workload(*found["workload"][0]) if found["workload"] else None
         phases = []
         seen: set[str] = set()
         for section, _ in found["phase"]:
@@ -373,30 +373,59 @@ class Elaborator:
             return None
         return Link(bandwidth.value, latency.value)
 
-    def workload(self, section: ast.Section) -> Workload | None:
+    def workload(self, section: ast.Section, base: Path | None) -> Workload | None:
         body = Body(section.kind_span)
         body.add(section.body, self.out)
         values = Reader("workload", body, WORKLOAD, self.names()).read()
-        routing = self._routing(body)
+        routing = self._routing(body, base)
         counts = [values[k] for k in ("sequences", "prompt", "output")]
         if routing is None or not all(isinstance(v, Quantity) for v in counts):
             return None
         sequences, prompt, output = (int(v.value) for v in counts if isinstance(v, Quantity))
         return Workload(sequences, prompt, output, routing, section.kind_span)
 
-    def _routing(self, body: Body) -> Routing | None:
+    def _routing(self, body: Body, base: Path | None) -> Routing | None:
         assign = body.assigns.get("routing")
         if assign is None:
             return Routing()
         value = assign.value
         if isinstance(value, ast.Name) and value.text == "uniform":
             return Routing()
-        if isinstance(value, ast.Call) and value.func.text == "zipf" and len(value.args) == 1 and not value.kwargs:
-            s = evaluate(value.args[0], self.names().env(), self.out)
-            if isinstance(s, Quantity) and 0 <= s.value <= 10:
-                return Routing("zipf", s.value)
-        self.out.add("E02", "`routing` is `uniform` or `zipf(s)` with s from 0 to 10", value.span)
+        known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
+        if isinstance(value, ast.Call) and known and len(value.args) == 1 and not value.kwargs:
+            given = evaluate(value.args[0], self.names().env(), self.out)
+            if given is None:
+                return None
+            if value.func.text == "histogram":
+                shares = self._histogram(given, base, value.args[0].span)
+                return None if shares is None else Routing("histogram", 0.0, shares)
+            if isinstance(given, Quantity) and 0 <= given.value <= 10:
+                return Routing(value.func.text, given.value)
+        forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
+        self.out.add("E02", f"`routing` is {forms}", value.span)
         return None
+
+    def _histogram(self, given: Value, base: Path | None, span: Span) -> tuple[float, ...] | None:
+        """Shares of the experts: a list, or a text file of numbers."""
+        if isinstance(given, str):
+            try:
+                given = tuple(
+                    Quantity(float(word)) for word in (base or Path.cwd()).joinpath(given).read_text().split()
+                )
+            except (OSError, ValueError) as error:
+                self.out.add("E05", f"cannot read the histogram `{given}`: {error}", span)
+                return None
+        numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
+        if (
+            not isinstance(given, tuple)
+            or len(numbers) != len(given)
+            or not numbers
+            or min(numbers) < 0
+            or max(numbers) <= 0
+        ):
+            self.out.add("E02", "a histogram is a list of numbers from 0, not all of them 0", span)
+            return None
+        return numbers
 
     # -- requirements ----------------------------------------------------------------------------
 

@@ -48,15 +48,29 @@ def read_phase(
     )
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
-    host = values["host"]
-    host_s = host.value if isinstance(host, Quantity) else 0.0
+    prefix, draft = int(_number(values["prefix"])), int(_number(values["draft"]))
+    if (draft and kind == "prefill") or (prefix and kind == "decode"):
+        name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
+        out.add("E02", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
+    tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
+    chunk = int(_number(values["chunk"])) or tokens
+    if kind == "decode" and values["chunk"] is not None:
+        out.add("E02", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
+    elif kind == "prefill" and tokens % chunk:
+        out.add("E03", f"{tokens} new prompt tokens do not divide into chunks of {chunk}", body.span_of("chunk"))
+    passes = tokens // chunk or 1
     phase = Phase(
-        name, str(kind), gpus, length, sequences, strategy, str(values["engine"]), host_s, bool(values["cuda_graph"]),
+        name, str(kind), gpus, length, tokens // passes, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
+        passes, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:
         Shape(phase, body, model, workload, out).check()
     return phase
+
+
+def _number(value: Value | None) -> float:
+    return value.value if isinstance(value, Quantity) else 0.0
 
 
 def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Collector) -> tuple[int, ...] | None:

@@ -96,7 +96,9 @@ def _model(m: Model) -> str:
 
 
 def _workload(w: Workload) -> str:
-    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({number(w.routing.s)})"
+    shares = f"[{', '.join(map(number, w.routing.histogram))}]"
+    inside = shares if w.routing.kind == "histogram" else number(w.routing.s)
+    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({inside})"
     text = f"sequences = {w.sequences}, prompt = {w.prompt} tok, output = {w.output} tok, routing = {routing}"
     return f"workload {{ {text} }}"
 
@@ -107,10 +109,18 @@ def _phase(p: Phase) -> str:
         [
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"gpus = [{show_runs(p.gpus)}]",
+            *_new_tokens(p),
             f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
     )
+
+
+def _new_tokens(p: Phase) -> Iterator[str]:
+    if p.draft:
+        yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
+    elif p.kind == "prefill" and p.tokens < p.context:
+        yield f"prefix = {p.context - p.tokens * p.passes} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

@@ -130,7 +130,7 @@ WORKLOAD: dict[str, Attribute] = {
     "sequences": _count("sequences in the whole batch of a phase", high=1e9),
     "prompt": _count("prompt tokens a sequence", high=1e9, dim=TOKENS),
     "output": _count("generated tokens a sequence", 1, high=1e9, dim=TOKENS),
-    "routing": Attribute("uniform or zipf(s)", "routing", default="uniform"),
+    "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
 }
 
 AXES = ("pp", "dp", "ep", "sp", "tp")
@@ -149,6 +149,10 @@ PHASE: dict[str, Attribute] = {
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
+    "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
+    "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
+    "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),

@@ -123,6 +123,11 @@ class Shape:
             if self.folded and self.degree("experts", "ep") > 1:
                 self.out.add("E03", "`ep` needs routed experts", self.at("experts"))
             return
+        shares = len(self.workload.routing.histogram)
+        if shares not in (0, number):
+            self.out.add(
+                "E03", f"the routing histogram has {shares} shares, the model {number} experts", self.at("gpus")
+            )
         ep = self.degree("experts", "ep")
         if (number + s.redundant) % ep:
             spare = -(number + s.redundant) % ep + s.redundant
@@ -173,14 +178,20 @@ class Shape:
 
     def _sequence(self) -> None:
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
+        tokens = self.phase.tokens
+        if not 1 <= tokens <= self.phase.context // (sp if self.phase.kind == "decode" else 1):
+            what = "prefix" if self.phase.kind == "prefill" else "draft"
+            self.out.add("E03", f"{tokens} new tokens of a context of {self.phase.context}", self.at(what, "context"))
         if self.phase.kind == "decode":
             self.need("context tokens", self.phase.context, "sp", sp, "sp", "context")
             return
+        if tokens < self.phase.context and sp > 1:
+            self.out.add("E03", "a cached prefix and sp > 1 do not go together", self.at("prefix"))
         if self.phase.context != self.workload.prompt:
             self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
-        self.need("prompt tokens", self.workload.prompt, "sp", sp, "sp", "attention")
+        self.need("prompt tokens", tokens, "sp", sp, "sp", "attention")
         if self.s.sequence_parallel:
-            self.need("prompt tokens", self.workload.prompt, "sp x tp", sp * tp, "sequence_parallel")
+            self.need("prompt tokens", tokens, "sp x tp", sp * tp, "sequence_parallel")
         if self.s.sp_method == "ulysses" and sp > 1:
             kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
             group = self.model.count("attention.group", 1)

@@ -32,7 +32,7 @@ Coordinates = Mapping[str, int]
 
 
 History = Mapping[tuple[int, str], k.Floats]
-"""(layer, cache op) -> what a decode step finds there, [batch, .., context - 1, ..]."""
+"""(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
 """(segment, layer, weight) -> the whole weight, dims in its order."""
 
@@ -228,12 +228,11 @@ class Machine:
         return self.offset + self.part(batch, op.loop("batch"), rank).start, self.part(seq, op.loop("seq"), rank).start
 
     def positions(self, segment: Segment, axes: Axes, rank: Coordinates, dim: str) -> k.Ints:
-        """Positions in the sequence of a rank's tokens. The one token of a decode step stands last."""
+        """Positions in the sequence of a rank's tokens. New tokens stand at the end of the context."""
         size = int(segment.sizes[dim])
-        if dim == "seq" and size < segment.sizes["context"]:
-            return np.asarray([int(segment.sizes["context"]) - 1])
+        before = int(segment.sizes["context"]) - size if dim == "seq" else 0
         part = self.part(size, axes, rank)
-        return np.arange(part.start, part.stop)
+        return np.arange(part.start, part.stop) + before
 
     # -- ops -------------------------------------------------------------------------------------
 
@@ -294,10 +293,10 @@ class Machine:
         return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
 
     def op_cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        """Prefill: the cache is what was computed. Decode: what was there, with the new token at its end."""
-        new = _array(x[0])
+        """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
+        new, tokens = _array(x[0]), int(segment.sizes["seq"])
         context, axis = int(segment.sizes["context"]), op.dims.index("context")
-        if segment.sizes["seq"] == context:
+        if tokens == context:
             return new
         shape = [int(segment.sizes[d]) for d in op.dims]
         shape[0] = self.inputs.tokens.shape[0]
@@ -305,13 +304,13 @@ class Machine:
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
         else:
             found = self.inputs.history[layer, op.name]
-            history = np.concatenate([found, np.zeros_like(np.take(found, [0], axis))], axis)
+            history = np.concatenate([found, np.zeros_like(np.take(found, np.arange(tokens), axis))], axis)
         history = history[self.offset : self.offset + int(segment.sizes["batch"])]
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(shape)
         mine = self.shard(history, layout, rank).copy()
         if self.part(context, layout[axis], rank).stop == context:
             tail = [slice(None)] * mine.ndim
-            tail[axis] = slice(-1, None)
+            tail[axis] = slice(-tokens, None)
             mine[tuple(tail)] = new
         return mine
 

@@ -113,7 +113,7 @@ def model_graph(unit: Unit) -> Graph:
 
 def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
     """Random token ids of the phase's batch."""
-    seq = unit.spec.workload.prompt if unit.phase.kind == "prefill" else 1
+    seq = unit.phase.tokens
     ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.sequences, seq))
     return Inputs(ids, unit.spec.workload.routing, unit.phase.strategy.redundant, weights)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from ..driver import compile_spec
 from ..ir.unit import Unit
-from ..lang import ast
 from ..lang.diagnostics import Collector
-from ..spec import Model, Phase, Spec, Strategy
+from ..lang.heads import every_position
+from ..spec import Phase, Spec, Strategy
 from .checkpoint import Checkpoint
 from .execute import ExecutionError, History, Inputs, Machine
 from .kernels import Floats, Ints
@@ -90,43 +89,10 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
 def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
     """The KV cache after a prefill of these tokens [sequences, tokens] on the model graph."""
     sequences, tokens = ids.shape
-    phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, sequences, Strategy())
+    phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
     work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
     graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
     machine = Machine(graph, Inputs(ids, work.routing, 0, weights), single())
     kept = Recording(machine)
     machine.run()
     return kept.history()
-
-
-def every_position(model: Model) -> Model:
-    """The model with a head that does not pick the last token, so that logits of all positions are computed."""
-    head = model.stack[-1].blocks
-    blocks = {key: _whole_sequence(b) if key[0] in head else b for key, b in model.blocks.items()}
-    return replace(model, blocks=blocks)
-
-
-def _whole_sequence(block: ast.BlockDef) -> ast.BlockDef:
-    def without_last(node: ast.Expr) -> ast.Expr:
-        if isinstance(node, ast.Call) and node.func.text == "last":
-            return node.args[0]
-        return _rebuilt(node, without_last)
-
-    body: list[ast.TensorAssign | ast.Let | ast.Return] = []
-    for s in block.body:
-        s = replace(s, value=without_last(s.value))
-        if isinstance(s, ast.TensorAssign) and s.dims is not None and "batch" in s.dims and "seq" not in s.dims:
-            at = s.dims.index("batch") + 1
-            s = replace(s, dims=(*s.dims[:at], "seq", *s.dims[at:]))
-        body.append(s)
-    return replace(block, body=tuple(body))
-
-
-def _rebuilt(node: ast.Expr, change: Callable[[ast.Expr], ast.Expr]) -> ast.Expr:
-    """The node with its operands changed."""
-    if isinstance(node, ast.Call):
-        kwargs = tuple((key, change(value)) for key, value in node.kwargs)
-        return replace(node, args=tuple(map(change, node.args)), kwargs=kwargs)
-    if isinstance(node, ast.Binary):
-        return replace(node, left=change(node.left), right=change(node.right))
-    return replace(node, operand=change(node.operand)) if isinstance(node, ast.Unary) else node

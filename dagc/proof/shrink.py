@@ -32,7 +32,9 @@ def shrink(spec: Spec, phase: Phase) -> Spec:
     )
     small = replace(strategy, microbatches=micro, redundant=redundant, layers_per_stage=tuple(len(r) for r in runs))
     context = tokens if phase.kind == "prefill" else 2 * tokens
-    twin = replace(phase, strategy=small, sequences=batch, context=context)
+    whole = tokens // 2 if phase.tokens < phase.context else tokens  # a cached prefix stays one
+    new = whole if phase.kind == "prefill" else min(phase.tokens, 2)
+    twin = replace(phase, strategy=small, sequences=batch, context=context, tokens=new)
     work = replace(spec.workload, sequences=batch, prompt=tokens, output=tokens)
     return Spec(spec.hardware, model, work, (twin,), (), spec.constants, {})
 
