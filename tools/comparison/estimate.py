@@ -39,11 +39,19 @@ def catalog_of(configs: Path | None) -> Catalog:
 
 
 @lru_cache(maxsize=128)
-def _is_sparse(model: str, configs: Path | None) -> bool:
-    """Whether the model has routed experts: they are read off the elaborated model."""
+def routed_experts(model: str, configs: Path | None) -> tuple[int, int] | None:
+    """(count, top_k) of the elaborated model's routed experts; None for a dense model.
+
+    Raises Inexpressible when the library has no such model."""
     source = catalog_of(configs).model_source(model)
     text = f'moe 1\nhardware from "h100-sxm" {{ }}\nmodel m from "{source}" {{ }}\nworkload {{ sequences = 1, prompt = 1 tok }}\nphase decode {{ gpus = 0 }}\n'
-    return "experts.count" in _load(text).model.attributes
+    try:
+        found = _load(text).model
+    except SpecError as error:
+        raise Inexpressible(_reason(error)) from None
+    if "experts.count" not in found.attributes:
+        return None
+    return found.count("experts.count"), found.count("experts.top_k")
 
 
 def _load(text: str) -> Spec:
@@ -51,31 +59,28 @@ def _load(text: str) -> Spec:
 
 
 @lru_cache(maxsize=512)
-def _elaborated(deployment: Deployment, kind: str, configs: Path | None) -> Spec:
-    """The deployment with a placeholder workload; its model is shared by points that differ in sizes only."""
-    sparse = _is_sparse(catalog_of(configs).model(deployment.model), configs)
-    sequences = deployment.layout.dp
-    return _load(spec_text(Point(deployment, kind, sequences, 2), catalog_of(configs), sparse))
+def _elaborated(deployment: Deployment, kind: str, tokens: int, configs: Path | None) -> Spec:
+    """The spec with one sequence a rank: points that differ in the batch share it."""
+    return _load(text_of(Point(deployment, kind, deployment.layout.dp, tokens), configs))
 
 
 def text_of(point: Point, configs: Path | None) -> str:
     """The spec that a point stands for."""
-    sparse = _is_sparse(catalog_of(configs).model(point.deployment.model), configs)
+    sparse = routed_experts(catalog_of(configs).model(point.deployment.model), configs) is not None
     return spec_text(point, catalog_of(configs), sparse)
 
 
 def estimate(point: Point, configs: Path | None) -> Found:
     """Compile a point. Memory is not judged: what does not fit is still timed."""
     try:
-        spec = _elaborated(point.deployment, point.kind, configs)
+        spec = _elaborated(point.deployment, point.kind, point.tokens, configs)
         capacity_B = spec.hardware.memory_B
-        prompt = point.tokens if point.kind == "prefill" else 1
         spec = replace(
             spec,
             hardware=replace(spec.hardware, memory_B=1e18),
-            workload=replace(spec.workload, sequences=point.sequences, prompt=prompt),
+            workload=replace(spec.workload, sequences=point.sequences),
         )
-        phase = replace(spec.phases[0], sequences=point.sequences, context=point.tokens)
+        phase = replace(spec.phases[0], sequences=point.sequences)
         result = compile_phase(Unit(spec, phase, Collector()))
     except Inexpressible as error:
         return Failure(str(error))
@@ -84,7 +89,7 @@ def estimate(point: Point, configs: Path | None) -> Found:
     need = result.memory.worst
     return Estimate(
         result.time_s,
-        result.floor.period_s,
+        result.floor_s,
         tuple(class_seconds(result).items()),
         need.weights_B,
         need.kv_cache_B,
@@ -142,7 +147,7 @@ class Estimates:
         return [results[i] for i in range(len(jobs))]
 
     def _compile_wanted(self) -> None:
-        points = sorted(self._wanted, key=lambda p: (repr(p.deployment), p.kind, p.sequences, p.tokens))
+        points = sorted(self._wanted, key=lambda p: (repr(p.deployment), p.kind, p.tokens, p.sequences))
         self._wanted.clear()
         batches = [points[i : i + BATCH] for i in range(0, len(points), BATCH)]
         if len(points) <= BATCH or self.workers == 1:

@@ -21,15 +21,32 @@ def groups(items: Iterable[Compared], name: Callable[[Compared], str]) -> dict[s
 def static_section(compared: Sequence[Compared]) -> str:
     kinds = ("prefill", "decode")
     metric = {"prefill": "TTFT", "decode": "TPOT"}
-    parts = [error_table("step", groups(compared, lambda c: metric[c.reference.point.kind]))]
+    parts = [
+        error_table(
+            "step",
+            groups(
+                compared,
+                lambda c: (
+                    f"{metric[c.reference.point.kind]}, experts on "
+                    f"{'one rank' if c.reference.point.deployment.layout.ep <= 1 else 'several ranks'}"
+                ),
+            ),
+        )
+    ]
     parts.append(
         error_table(
             "GPU, model, step", groups(compared, lambda c: f"{c.reference.where}, {metric[c.reference.point.kind]}")
         )
     )
     for kind in kinds:
-        of_kind = [c for c in compared if c.reference.point.kind == kind]
-        parts += [f"### {kind.capitalize()} by class of op", class_table(of_kind)]
+        for title, alone in (("experts on one rank", True), ("experts on several ranks", False)):
+            chosen = [
+                c
+                for c in compared
+                if c.reference.point.kind == kind and (c.reference.point.deployment.layout.ep <= 1) == alone
+            ]
+            if chosen:
+                parts += [f"### {kind.capitalize()} by class of op, {title}", class_table(chosen)]
     parts += ["### Memory", memory_table(compared)]
     return "\n\n".join(parts)
 

@@ -100,6 +100,9 @@ def serving_section(found: Found) -> str:
     tpot = [o for o in done if o.serving.metric == "tpot"]
     parts = []
     parts.append(error_table("source, figure", ratios(done, lambda o: f"{_name(o)}, {o.serving.metric}")))
+    beside = [o for o in done if o.serving.peer is not None]
+    if beside:
+        parts += ["### Rows that come with another tool's prediction", error_table("tool, figure", _peers(beside))]
     parts += [
         "### TPOT by half, source and engine",
         error_table("half, source, engine", ratios(tpot, lambda o: f"{o.half}, {_name(o)}, {o.serving.where[2]}")),
@@ -109,6 +112,18 @@ def serving_section(found: Found) -> str:
         noise_tables(found.servings),
     ]
     return "\n\n".join(parts)
+
+
+def _peers(found: Sequence[Outcome]) -> dict[str, list[float]]:
+    """Ours and the other tool's ratios on the same rows."""
+    ours = ratios(found, lambda o: f"dagc, {o.serving.metric}")
+    theirs: dict[str, list[float]] = {}
+    for outcome in found:
+        s = outcome.serving
+        assert s.peer is not None
+        ratio = s.value / s.peer if s.metric.endswith("rate") else s.peer / s.value
+        theirs.setdefault(f"the other tool, {s.metric}", []).append(ratio)
+    return {**ours, **theirs}
 
 
 def _name(outcome: Outcome) -> str:

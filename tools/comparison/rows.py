@@ -38,6 +38,7 @@ class Serving:
     tokens_per_gpu: int = 0
     gpus: int = 0
     saturated: bool = False  # more requests than the engine takes
+    peer: float | None = None  # what another tool predicts, in the figure's unit
 
     @property
     def disaggregated(self) -> bool:
@@ -167,15 +168,16 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
         catalog, "measured", record["confidence"], record["model"]["config"], gpu, record["runtime"], labels,
         precision.get("kv"), sides, workers, int(work["isl"]), int(work.get("osl") or 1), concurrency,
     )  # fmt: skip
-    value = float(record["value"]) * SCALE.get(unit, per)
+    scale = SCALE.get(unit, per)
     return replace(
         serving,
         metric=metric,
-        value=value,
+        value=float(record["value"]) * scale,
         static_batch=static,
         tokens_per_gpu=tokens,
         gpus=gpus,
         saturated=str(work.get("load", "")).startswith("infinite"),
+        peer=next((float(p) * scale for p in record.get("tool_predictions", {}).values()), None),
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .case import Deployment, Estimate, Inexpressible, Layout, Point
 from .classes import reference_class
-from .estimate import Estimates
+from .estimate import Estimates, routed_experts
 from .names import Catalog
+from .skew import routing
 
 GIB = 2**30
 Classes = tuple[str, ...]
@@ -49,15 +50,23 @@ def read(file: Path, catalog: Catalog) -> tuple[list[StaticPoint], list[Inexpres
         count = len(config["prefill"]) + len(config["decode"])
         try:
             deployment = _deployment(config["inputs"], catalog)
-            where = f"{catalog.gpu(deployment.gpu)}, {catalog.model(deployment.model)}"
+            model = catalog.model(deployment.model)
+            where = f"{catalog.gpu(deployment.gpu)}, {model}"
+            experts = routed_experts(model, catalog.configs)
+            laws: Mapping[str, str] = catalog.constants["static_laws"]
+            law = next((laws[name] for name in laws if name and model.startswith(name)), laws[""])
         except Inexpressible as error:
             refused += [error] * count
             continue
         for entry in config["prefill"]:
-            points.append(_point(deployment, where, "prefill", entry, int(entry["isl"]), "ttft_ms", "ops_ms"))
+            points.append(
+                _point(deployment, where, law, experts, "prefill", entry, int(entry["isl"]), "ttft_ms", "ops_ms")
+            )
         for entry in config["decode"]:
             tokens = int(entry["context_tokens"]) + (steps + 1) // 2  # the mean over the steps, the new token included
-            points.append(_point(deployment, where, "decode", entry, tokens, "tpot_ms", "ops_ms_per_step"))
+            points.append(
+                _point(deployment, where, law, experts, "decode", entry, tokens, "tpot_ms", "ops_ms_per_step")
+            )
     return points, refused
 
 
@@ -78,14 +87,26 @@ def _deployment(inputs: Mapping[str, Any], catalog: Catalog) -> Deployment:
         catalog.dtype(inputs["moe_quant_mode"] or inputs["gemm_quant_mode"]),
         catalog.dtype(inputs["kvcache_quant_mode"]),
         catalog.dtype(inputs["fmha_quant_mode"]),
-        catalog.constants["static"]["routing"],
     )
 
 
 def _point(
-    deployment: Deployment, where: str, kind: str, entry: Mapping[str, Any], tokens: int, total: str, parts: str
+    deployment: Deployment,
+    where: str,
+    law: str,
+    experts: tuple[int, int] | None,
+    kind: str,
+    entry: Mapping[str, Any],
+    tokens: int,
+    total: str,
+    parts: str,
 ) -> StaticPoint:
+    """`experts`: (count, top_k) of the model, None when it has none."""
     sequences = int(entry["batch_per_dp_rank"]) * deployment.layout.dp
+    step_tokens = sequences * (tokens if kind == "prefill" else 1)
+    if experts is not None:
+        drawn = routing(law, step_tokens, experts[0], experts[1], deployment.layout.ep)
+        deployment = replace(deployment, routing=drawn)
     ops_s: dict[Classes, float] = {}
     for name, ms in entry[parts].items():
         classes = reference_class(name)
