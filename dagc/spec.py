@@ -179,6 +179,7 @@ class Phase:
     strategy: Strategy
     acceptance: float = 0.0
     passes: int = 1
+    dispatch_dtype: str | None = None
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True
