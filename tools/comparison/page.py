@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from . import prose
 from .case import Inexpressible
 from .classes import ALL
 from .static import Compared, class_errors
@@ -38,6 +39,7 @@ def static_section(compared: Sequence[Compared]) -> str:
             "GPU, model, step", groups(compared, lambda c: f"{c.reference.where}, {metric[c.reference.point.kind]}")
         )
     )
+    parts.append(prose.CLASSES)
     for kind in kinds:
         for title, alone in (("experts on one rank", True), ("experts on several ranks", False)):
             chosen = [
@@ -47,7 +49,7 @@ def static_section(compared: Sequence[Compared]) -> str:
             ]
             if chosen:
                 parts += [f"### {kind.capitalize()} by class of op, {title}", class_table(chosen)]
-    parts += ["### Memory", memory_table(compared)]
+    parts += ["### Memory", prose.MEMORY, memory_table(compared)]
     return "\n\n".join(parts)
 
 

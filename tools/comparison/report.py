@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import noise, page, rows, static
+from . import noise, page, prose, rows, static
 from .estimate import Estimates, catalog_of
 from .names import Catalog
 from .rows import Refused, Serving
@@ -82,17 +82,42 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
 
 
 def run(options: Options) -> str:
-    """The page's text."""
+    """The page's text, or of one part of it."""
     found = gather(options)
     if options.list is not None:
         _write_list(options.list, found)
-    parts = []
+    parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.compared:
-        parts += ["## Static estimates", page.static_section(found.compared)]
+        parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
     if found.outcomes:
-        parts += ["## Servings", serving_section(found)]
-    parts += ["## What cannot be expressed", page.refused_table(found.refused)]
+        parts += ["## Servings", prose.SERVING, host_text(found.host_ms), serving_section(found)]
+    parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
+    if not options.only:
+        parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
     return "\n\n".join(parts) + "\n"
+
+
+SAMPLE_TITLE = "## Sample"
+SAMPLE_DATA = Path(__file__).parents[2] / "tests" / "data" / "accuracy"
+
+
+def sample_table() -> str:
+    """Errors over the cases that the tests hold."""
+    return in_short(gather(Options(SAMPLE_DATA, SAMPLE_DATA / "configs", workers=1)), ("tune", "check"))
+
+
+def in_short(found: Found, halves: Sequence[str] = ("check",)) -> str:
+    """One row a source, step and figure; of servings, the half that no constant was fitted on."""
+    groups: dict[str, list[float]] = {f"static {c.reference.point.kind}": [] for c in found.compared}
+    for c in found.compared:
+        groups[f"static {c.reference.point.kind}"].append(c.ratio)
+    checked = [o for o in found.outcomes if o.half in halves]
+    return error_table("figures", {**groups, **ratios(checked, lambda o: f"{_name(o)}, {o.serving.metric}")})
+
+
+def host_text(host_ms: Mapping[str, float]) -> str:
+    each = ", ".join(f"{engine} {ms:g} ms" for engine, ms in host_ms.items())
+    return f"Host overhead a step: {each}."
 
 
 def serving_section(found: Found) -> str:
@@ -109,6 +134,7 @@ def serving_section(found: Found) -> str:
         "### TPOT by GPU, model, engine",
         error_table("GPU, model, engine", ratios(tpot, lambda o: ", ".join(o.serving.where))),
         "### Noise floor",
+        prose.NOISE,
         noise_tables(found.servings),
     ]
     return "\n\n".join(parts)

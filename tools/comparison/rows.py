@@ -127,8 +127,6 @@ METRICS = {
 
 def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     metric = METRICS.get(record["metric"])
-    if metric is None:
-        raise Inexpressible(f"metric {record['metric']} of no known meaning")
     work, parallel, precision = record["workload"], record["parallel"], record["precision"]
     for name, reason in (
         ("request_rate_qps", "open-loop arrivals are not modelled"),
@@ -137,6 +135,8 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     ):
         if work.get(name):
             raise Inexpressible(reason)
+    if metric is None:
+        raise Inexpressible(f"metric {record['metric']} is not modelled")
     if parallel.get("overlap") or parallel.get("redundant_experts"):
         raise Inexpressible("two-batch overlap and expert balancing of a production system")
     if not isinstance(work.get("isl"), int):

@@ -68,7 +68,8 @@ def fit_host(servings: Sequence[Serving], estimates: Estimates, constants: Mappi
             if s.where[2] == engine and s.metric == "tpot" and half(*series(s.decode)) == "tune" and not s.static_batch
         ]  # fmt: skip
         known, _ = outcomes(rows, estimates, constants, 0.0)
-        rows = [o.serving for o in known if not o.serving.speculative_layers]
+        # Only records say that they ran without speculation.
+        rows = [o.serving for o in known if o.serving.confidence or not o.serving.speculative_layers]
         if not rows:
             tuned[engine] = 0.0
             continue
