@@ -253,10 +253,10 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:
-    """(total, active a token): routed experts count top_k of their number in the second."""
+    """(total, active a token): routed experts count top_k of their number in the second, a tied head not at all."""
     total = active = 0.0
     for segment in graph.segments:
-        for weight in segment.weights:
+        for weight in (w for w in segment.weights if not w.tied):
             size = segment.count(weight.dims) * segment.repeat
             total += size
             share = segment.sizes["choice"] / segment.sizes["expert"] if weight.scope == "experts" else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
@@ -52,9 +52,28 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
         )
     kinds = spec.model.kinds
     segments = tuple(LayerBuilder(unit, layer, phase.sequences / parts).build() for layer in kinds.values())
+    if spec.model.attributes.get("tied"):
+        segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
     return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
+
+
+def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
+    """The head with its projection marked as the embedding's table: one tensor of the same dims and dtype."""
+    tables = [first.weight[op.inputs[1]] for op in first.ops if op.kind == "lookup"]
+    for table in tables:
+        for weight in head.weights:
+            if set(weight.dims) == set(table.dims) and weight.dtype == table.dtype:
+                tied = replace(weight, tied=table.name)
+                return replace(head, weights=tuple(tied if w is weight else w for w in head.weights))
+    model = unit.spec.model
+    unit.out.add(
+        "E02",
+        "`tied`: the head has no weight with the dimensions and dtype of the embedding's table",
+        model.spans.get("tied", model.span),
+    )
+    return head
 
 
 @dataclass(frozen=True, slots=True)

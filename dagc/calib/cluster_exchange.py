@@ -53,4 +53,4 @@ def time_s(
         copies = min((nodes - 1) * (1 - (1 - 1 / nodes) ** top_k), limit * (1 - 1 / nodes))
     else:
         copies = top_k * (1 - 1 / nodes)
-    return c.launch_s + tokens * row_B * copies / (c.efficiency * link_Bps)
+    return float(c.launch_s + tokens * row_B * copies / (c.efficiency * link_Bps))

@@ -29,8 +29,6 @@ from .traffic import Moved, count
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
-
-
 History = Mapping[tuple[int, str], k.Floats]
 """(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
@@ -73,15 +71,17 @@ class Inputs:
 
 @dataclass
 class Machine:
-    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part."""
+    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
+    `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
+    `wholes`: weights by layer and name."""
 
     graph: Graph
     inputs: Inputs
     mesh: Mesh
-    ranks: list[dict[str, int]] = field(default_factory=list)
+    ranks: list[dict[str, int]] = field(init=False)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
-    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], list[Moved]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class Machine:
         for value in values:
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
-        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+        self.sent.setdefault((edge.source, edge.target), []).extend(_array(value).size for value in values)
 
     def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
@@ -182,7 +182,8 @@ class Machine:
         """One op on every rank."""
         if op.is_collective:
             values = collective(self, segment, op, env)
-            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            moved = count(self, segment, op, env[op.inputs[0]], values)
+            self.traffic.setdefault((segment.name, op.name), []).append(moved)
             return values
         if op.kind == "slice":
             return slice_value(self, segment, op, env)
