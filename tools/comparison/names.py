@@ -33,7 +33,7 @@ class Catalog:
         for preset in library.names("hardware"):
             words = _gpu_words(preset)
             if words == wanted or words[: len(wanted)] == wanted:
-                return preset
+                return str(preset)
         raise Inexpressible("no hardware preset for the GPU")
 
     def per_node(self, preset: str) -> int:

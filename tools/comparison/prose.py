@@ -43,10 +43,13 @@ rank (concurrency / attention-dp, or fewer when memory or the engine holds fewer
 The choices came from how the engines work, before any constant was fitted. One constant an engine is free: the host overhead a
 step, fitted on the `tune` half; deployments fall into `tune` or `check` by a hash of model, GPU, engine, dtype and degrees, so
 rows of one deployment are on one side. Engine defaults that rows do not state (dtype of the KV cache, tokens a step, share of
-memory, who gathers tokens and who exchanges them) are in `tools/accuracy.json`. Routing is uniform."""
+memory, who gathers tokens and who exchanges them) are in `tools/accuracy.json`. Routing is uniform.
 
-NOISE = """Rows that differ in nothing but the engine's version and the day, each against the median of its repeats. No model can
-be closer than this: half of the repeats agree to a fraction of a percent (often one run, listed twice), the others do not."""
+`high`, `medium`, `low`: how complete the published record is. `may speculate`: rows of a model with layers for multi-token
+prediction, from a source that does not say whether they ran; a TPOT far below the estimate often means that they did."""
+
+NOISE = """Runs of measured_serving that differ in nothing but the engine's version and the day, each against the median of its
+repeats; a run listed twice counts once. No model of the configuration can be closer than this."""
 
 REFUSED = (
     """Reasons as dagc or the reader gives them, and the figures (rows for the CSV: two figures each) they cost."""

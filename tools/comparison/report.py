@@ -17,6 +17,9 @@ from .static import Compared
 from .statistics import error_table, quantile
 
 
+SERVINGS = "measured_serving*.csv"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     data: Path
@@ -65,7 +68,7 @@ def _static(data: Path, catalog: Catalog, estimates: Estimates, found: Found) ->
 
 
 def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: Found) -> None:
-    reads = [(file, rows.read_csv) for file in _files(options.data, "measured_serving*.csv")]
+    reads = [(file, rows.read_csv) for file in _files(options.data, SERVINGS)]
     reads += [(file, rows.read_records) for file in _files(options.data, "measured_*.json")]
     for file, read in reads:
         servings, refused = read(file, catalog)
@@ -90,7 +93,7 @@ def run(options: Options) -> str:
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
     if found.outcomes:
-        parts += ["## Servings", prose.SERVING, host_text(found.host_ms), serving_section(found)]
+        parts += ["## Servings", prose.SERVING, host_text(found.host_ms), serving_section(found, options.data)]
     parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
     if not options.only:
         parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
@@ -120,7 +123,7 @@ def host_text(host_ms: Mapping[str, float]) -> str:
     return f"Host overhead a step: {each}."
 
 
-def serving_section(found: Found) -> str:
+def serving_section(found: Found, data: Path) -> str:
     done = found.outcomes
     tpot = [o for o in done if o.serving.metric == "tpot"]
     parts = []
@@ -135,7 +138,7 @@ def serving_section(found: Found) -> str:
         error_table("GPU, model, engine", ratios(tpot, lambda o: ", ".join(o.serving.where))),
         "### Noise floor",
         prose.NOISE,
-        noise_tables(found.servings),
+        noise_table(_files(data, SERVINGS)),
     ]
     return "\n\n".join(parts)
 
@@ -155,25 +158,21 @@ def _peers(found: Sequence[Outcome]) -> dict[str, list[float]]:
 def _name(outcome: Outcome) -> str:
     s = outcome.serving
     kind = "disaggregated" if s.disaggregated else "aggregated"
-    return f"{s.source}{' ' + s.confidence if s.confidence else ''}, {kind}"
+    unsure = not s.confidence and s.speculative_layers
+    return f"{s.source}{' ' + s.confidence if s.confidence else ''}, {kind}{', may speculate' if unsure else ''}"
 
 
-def noise_tables(servings: Sequence[Serving]) -> str:
-    parts = []
-    for metric in ("tpot", "ttft"):
-        alike = noise.repeats([s for s in servings if s.source == "measured_serving"], metric)
-        if not alike:
-            continue
-        spread = sorted(noise.spreads(alike))
-        parts.append(
-            error_table(
-                f"{metric}, against the other repeats", {f"{len(alike)} configurations": noise.deviations(alike)}
-            )
-        )
-        parts.append(
-            f"Largest over smallest: median {quantile(spread, 0.5):.1%}, p90 {quantile(spread, 0.9):.1%} apart."
-        )
-    return "\n\n".join(parts)
+def noise_table(files: Sequence[Path]) -> str:
+    groups = [group for file in files for group in noise.repeats(file)]
+    found: dict[str, list[float]] = {}
+    for at, name in enumerate(("TTFT", "TPOT")):
+        each = [ratio for group in groups for ratio in noise.deviations([run[at] for run in group])]
+        found[f"{name}, {len(groups)} configurations"] = each
+    apart = sorted(max(tpot) / min(tpot) - 1 for tpot in ([run[1] for run in group] for group in groups))
+    if not apart:
+        return "No configuration was run twice."
+    spread = f"TPOT, largest over smallest: median {quantile(apart, 0.5):.1%}, p90 {quantile(apart, 0.9):.1%} apart."
+    return f"{error_table('figure', found)}\n\n{spread}"
 
 
 def _write_list(file: Path, found: Found) -> None:

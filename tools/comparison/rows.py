@@ -216,7 +216,8 @@ def _serving(
     per_node = catalog.per_node(preset)
     if not workers[1] and sides[0].tp * sides[0].dp > per_node:
         raise Inexpressible("aggregated, with more ranks than a node has GPUs: the degrees are doubtful")
-    kv_dtype = catalog.dtype(kv) if kv else catalog.kv_dtype(engine, experts)
+    stated = kv in catalog.constants["dtypes"]  # else free text that names several, or none
+    kv_dtype = catalog.dtype(str(kv)) if stated else catalog.kv_dtype(engine, experts)
     prefill, decode = (Deployment(name, gpu, engine, side, dense, experts, kv_dtype) for side in sides)
     guesses = bool(catalog.config(name).get("num_nextn_predict_layers"))
     return Serving(
