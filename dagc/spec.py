@@ -69,7 +69,7 @@ class Model:
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
     `weight_dtypes` maps a block name, or `experts` for routed experts, to the dtype of its weights; absent:
     `weight_dtype`.
-    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
+    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.lang.place`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
 

@@ -130,6 +130,11 @@ OPS: dict[str, OpDef] = {
 """Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
 
 
+def rotated(width: float, fraction: float) -> int:
+    """Numbers of a head that `rope` turns."""
+    return int(width * fraction + 1e-6)
+
+
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """(queries, keys, values) of an attend: as many queries as keys, their scores add. Sinks may follow."""
     pairs = int(op.attr("pairs", 1) or 1)

@@ -26,6 +26,7 @@ from .collectives import collective, slice_value
 from .rotary import Rotary
 from .traffic import Moved, count
 
+NORMS = ("rms_norm", "layer_norm")
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
@@ -240,13 +241,13 @@ class Machine:
     def compute(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         dims = [segment.dims_of(n) for n in op.inputs]
         if isinstance(x[0], k.Ragged) and op.kind != "combine":
-            return self.ragged(op, dims, x)
+            return self.ragged(segment, op, dims, x)
         if op.kind == "contract":
             return k.contract(_array(x[0]), dims[0], _array(x[1]), dims[1], op.dims)
         if op.kind in ("multiply", "add"):
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
-        if op.kind in ("rms_norm", "layer_norm"):
+        if op.kind in NORMS:
             return self.norm(segment, op, x)
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, _array(x[0]))
@@ -268,7 +269,7 @@ class Machine:
         width = int(segment.size(op.dims[-1]))
         return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
-    def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
+    def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         first = x[0]
         assert isinstance(first, k.Ragged)
         if op.kind == "contract":
@@ -282,8 +283,13 @@ class Machine:
             if isinstance(second, k.Ragged):
                 rows = second.rows
                 return first.map(lambda p, data: join(data, rows[p][1]))
-            assert isinstance(second, dict)  # a bias or gain of each expert
-            return first.map(lambda p, data: join(data, second[p]))
+            if isinstance(second, dict):  # a bias or gain of each expert
+                return first.map(lambda p, data: join(data, second[p]))
+            shared = _array(second)
+            assert dims[1] == op.dims[-1:]  # one for all of them
+            return first.map(lambda p, data: join(data, shared))
+        if op.kind in NORMS:
+            return first.map(lambda p, data: self.norm(segment, op, [data, *x[1:]]))
         return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
