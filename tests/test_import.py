@@ -112,12 +112,11 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
         model = imported(rows, name).model
         return model.weight_dtype, dict(model.weight_dtypes)
 
-    assert dtypes("deepseek-v3") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16"})
-    assert dtypes("minimax-m2.5") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16"})
-    assert dtypes("gpt-oss-120b") == ("bf16", {"gpt_oss_moe": "mxfp4"})
-    assert dtypes("kimi-k2.5") == ("bf16", {"moe_shared": "int4"})
+    assert dtypes("deepseek-v3") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16", "experts": "fp8_block"})
+    assert dtypes("minimax-m2.5") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16", "experts": "fp8_block"})
+    assert dtypes("gpt-oss-120b") == ("bf16", {"experts": "mxfp4"})
+    assert dtypes("kimi-k2.5") == ("bf16", {"experts": "int4"})
     assert dtypes("qwen3-235b-a22b") == ("bf16", {})
-    assert "shared experts are bf16 in the file and count as int4 with their block" in imported(rows, "kimi-k2.5").notes
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,13 @@ def read_model(
     _unused_attributes(attributes, used, body, out)
     dtype = str(values["dtype"])
     weight_dtype = str(values["weight_dtype"] or dtype)
-    dtypes = _weight_dtypes(body, names, blocks)
+    dtypes = {
+        part: kept
+        for part, kept in _weight_dtypes(body, names, blocks).items()
+        if ((part, None) in used and kept != weight_dtype) or (part == "experts" and "experts.count" in attributes)
+    }
+    if set(dtypes.values()) == {weight_dtype}:
+        dtypes = {}  # `experts` alone may say what holds anyway
     stated = values["params"]
     return Model(
         name=name,
@@ -58,7 +64,7 @@ def read_model(
         weight_dtype=weight_dtype,
         kv_dtype=str(values["kv_dtype"] or dtype),
         attention_dtype=str(values["attention_dtype"] or dtype),
-        weight_dtypes={b: d for b, d in dtypes.items() if (b, None) in used and d != weight_dtype},
+        weight_dtypes=dtypes,
         attributes=attributes,
         stack=stack,
         blocks=used,

@@ -44,13 +44,9 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
         only_experts = dtype == "mxfp4" and part != "experts"
         if part not in NEVER and not only_experts and not any(_names(pattern, module) for pattern in kept):
             found[part] = dtype
-    notes.append(f"norms, biases and routers count in the dtype of their block ({dtype} where its matrices are)")
+    notes.append("norms, biases and routers count in the dtype of the matrices beside them")
     if scales:
         notes.append(scales)
-    if found["shared"] != found["experts"] and dtype != "mxfp4":
-        notes.append(
-            f"shared experts are {found['shared']} in the file and count as {found['experts']} with their block"
-        )
     return found
 
 
