@@ -16,7 +16,6 @@ from .servings import Outcome, fit_host, outcomes, ratios, store_host
 from .static import Compared
 from .statistics import error_table, quantile
 
-
 SERVINGS = "measured_serving*.csv"
 
 
