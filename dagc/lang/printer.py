@@ -156,6 +156,7 @@ def _phase(p: Phase) -> str:
             f"gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            f"quantise = {p.quantise}",
             f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
