@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from draws import busiest_rank
 from numpy.typing import NDArray
 
-from dagc.calib import (
-    Device,
+from .. import (
     all_to_all,
     collective,
     custom_allreduce,
@@ -30,7 +28,9 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
-from dagc.calib.load import FAMILIES, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from ..constants import Device
+from ..load import FAMILIES, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from .draws import busiest_rank
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, str]
@@ -48,8 +48,16 @@ SHARPNESS: Bounds = (1.5, 0.5, 8.0)
 LATENCY: Mapping[str, Bounds] = {"latency_s": (3 * US, 0.01 * US, 100 * US), "latency_power": (0.5, 0.05, 1.2)}
 
 
+SAME_KERNELS = {"bfloat16": "bf16", "float16": "bf16", "fp16": "bf16"}
+
+
+class TableError(ValueError):
+    """A table is not what its columns say."""
+
+
 def dtype_name(text: str) -> str:
-    return "bf16" if text == "bfloat16" else text
+    """Name of a dtype in the variants: fp16 and bf16 run alike."""
+    return SAME_KERNELS.get(text, text)
 
 
 def share(peak: float, guess: float, least: float, greatest: float = 1.0) -> Bounds:
@@ -85,16 +93,29 @@ def column(rows: list[Row], name: str) -> Floats:
 
 
 def read(path: Path) -> list[Row]:
+    """Rows of a table. Raises TableError when a row has more or fewer values than the header."""
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        rows: list[Row] = list(csv.DictReader(file))
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise TableError(f"{path.name}, line {number}: not as many values as the header has names")
+    return rows
 
 
 def groups(family: Family, rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by (gpu, variant)."""
+    """Rows by (gpu, variant). Raises TableError when a column is missing or holds no number."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if (variant := family.variant(row)) is not None:
-            found[row["gpu"], variant].append(row)
+    try:
+        for row in rows:
+            if (variant := family.variant(row)) is not None:
+                found[row["gpu"], variant].append(row)
+        for part in found.values():
+            for name in (*family.shapes, "latency_us"):
+                column(part, name)
+    except KeyError as error:
+        raise TableError(f"{family.file}: no column {error.args[0]}") from None
+    except ValueError as error:
+        raise TableError(f"{family.file}: {error}") from None
     return dict(found)
 
 
@@ -146,11 +167,18 @@ def _moe_bounds(device: Device, variant: str) -> dict[str, Bounds]:
     }
 
 
+def _rows_of_experts(row: Row) -> NDArray[np.int64]:
+    """Rows of each local expert [draws, experts]: as they were timed where the table says so, else drawn by the law."""
+    if row.get("rows"):
+        return np.array([[int(count) for count in row["rows"].split()]])
+    size = [int(row[name]) for name in ("num_tokens", "num_experts", "topk", "moe_ep_size")]
+    return busiest_rank(row["distribution"], *size)
+
+
 def _moe_arguments(rows: list[Row]) -> tuple[Any, ...]:
     drawn = []
     for row in rows:
-        size = [int(row[name]) for name in ("num_tokens", "num_experts", "topk", "moe_ep_size")]
-        drawn.append([part.mean() for part in moe.count_rows(busiest_rank(row["distribution"], *size))])
+        drawn.append([part.mean() for part in moe.count_rows(_rows_of_experts(row))])
     work = moe.ExpertRows(*np.array(drawn).T)
     inter = column(rows, "inter_size") / column(rows, "moe_tp_size")
     return work, column(rows, "num_tokens"), column(rows, "topk"), column(rows, "hidden_size"), inter
