@@ -356,7 +356,7 @@ class Elaborator:
             return None
         span = body.span_of("calibration")
         if given.endswith(".json"):
-            from ..calib.load import CalibrationError, load
+            from ..calib import CalibrationError, load
 
             path = str(((base or Path.cwd()) / given).resolve())
             try:

@@ -267,11 +267,23 @@ def _a2a_arguments(rows: list[Row]) -> tuple[Any, ...]:
     return (*sizes, np.array(element))
 
 
+def _dtype_variant(row: Row) -> str | None:
+    """Rows of dtypes that no estimate asks for, fp32 among them, are left out."""
+    dtype = dtype_name(row["dtype"])
+    return dtype if dtype in WEIGHT_B else None
+
+
+def _prefill_variant(row: Row) -> str | None:
+    math, kv = dtype_name(row["attn_dtype"]), dtype_name(row["kv_cache_dtype"])
+    return prefill_key(math, kv, int(row["head_dim"])) if {math, kv} <= set(ELEMENT_B) else None
+
+
 def _decode_variant(row: Row) -> str | None:
     heads, kv_heads = int(row["num_heads"]), int(row["num_key_value_heads"])
-    if heads > 16 * kv_heads:
-        return None  # another kernel, ten times slower, that no engine would pick
-    return decode_key(dtype_name(row["kv_cache_dtype"]), int(row["head_dim"]), heads > kv_heads)
+    kv = dtype_name(row["kv_cache_dtype"])
+    if heads > 16 * kv_heads or kv not in ELEMENT_B:
+        return None  # many heads to one: another kernel, ten times slower, that no engine would pick
+    return decode_key(kv, int(row["head_dim"]), heads > kv_heads)
 
 
 def _bus_factor(device: Device, variant: str) -> dict[str, float]:
@@ -284,19 +296,16 @@ def _nothing(device: Device, variant: str) -> dict[str, float]:
 
 ALL = (
     Family(
-        "gemm", "op_gemm.csv", lambda row: dtype_name(row["dtype"]), ("m", "n", "k"),
+        "gemm", "op_gemm.csv", _dtype_variant, ("m", "n", "k"),
         _gemm_bounds, _gemm_facts, columns("m", "n", "k"), gemm.time_s,
     ),
     Family(
-        "moe", "op_moe.csv", lambda row: dtype_name(row["dtype"]),
+        "moe", "op_moe.csv", _dtype_variant,
         ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"),
         _moe_bounds, lambda device, variant: {"weight_B": WEIGHT_B[variant]}, _moe_arguments, moe.time_s,
     ),
     Family(
-        "prefill_attention", "op_context_attention.csv",
-        lambda row: prefill_key(
-            dtype_name(row["attn_dtype"]), dtype_name(row["kv_cache_dtype"]), int(row["head_dim"])
-        ),
+        "prefill_attention", "op_context_attention.csv", _prefill_variant,
         ("batch_size", "seq_len", "num_heads", "num_key_value_heads"), _prefill_bounds, _kv_B,
         columns("batch_size", "seq_len", "num_heads", "num_key_value_heads", "head_dim"), prefill_attention.time_s,
     ),
