@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, compiled, spec_text
 
 import dagc
-from dagc.calib import decode_attention, gemm, load, moe, prefill_attention
+from dagc.calib import available, decode_attention, gemm, load, moe, prefill_attention
 from dagc.calib.decode_attention import DecodeAttentionConstants
 from dagc.calib.fitting import tables
 from dagc.calib.gemm import GemmConstants
@@ -22,6 +22,7 @@ from dagc.calib.moe import MoeConstants
 from dagc.calib.prefill_attention import PrefillAttentionConstants
 from dagc.cli import main
 from dagc.driver import compile_text
+from dagc.lang import library
 from dagc.measure import csv_tables
 from dagc.measure.calibrate import calibrate
 from dagc.measure.extract import PlanKernel, collectives, kernels
@@ -152,6 +153,10 @@ def test_collectives_as_nccl_counts_their_bytes() -> None:
     assert own["gqa.o_v.all_gather"].job == Exchange("all_gather", 2, 2 * 4 * 5120 * 8 * 32 * 2)
     assert own["gqa.y.all_reduce"].job == Exchange("all_reduce", 2, 4 * 5120 * 512 * 2)
     assert own["moe.t.all_to_all"].job is None and "2 nodes" in own["moe.t.all_to_all"].reason
+
+
+def test_known_calibrations_are_those_that_load() -> None:
+    assert library.calibrations() == available()
 
 
 # -- sizes around, tables ----------------------------------------------------------------------------

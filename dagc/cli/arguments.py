@@ -105,6 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
     measure.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
     measure.add_argument("-o", "--output", default=".", metavar="DIR", help="where tables go (default: here)")
 
+    import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
+    import_.add_argument("config", metavar="CONFIG.json")
+    import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

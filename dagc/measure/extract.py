@@ -148,7 +148,11 @@ class _Extract:
         for op in self.segment.ops:
             if op.kind == "attend":
                 queries, keys, _ = attend_operands(op)
-                if len(queries) > 1:
+                if op.attr("chosen"):
+                    yield self._kernel(
+                        (op,), "attention", None, "PyTorch has no attention over selected tokens to time"
+                    )
+                elif len(queries) > 1:
                     yield self._kernel((op,), "attention", None, "PyTorch has no kernel of latent attention to time")
                 else:
                     yield self._grouped(op, queries[0], keys[0])
