@@ -7,7 +7,10 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +32,8 @@ from dagc.measure.extract import PlanKernel, collectives, kernels
 from dagc.measure.jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, neighbours
 from dagc.measure.measure import Result
 from dagc.measure.report import report
-from dagc.measure.timing import Timing
+from dagc.measure.timing import Effort, Timing
+from dagc.measure.torch_device import TorchDevice
 
 Capture = pytest.CaptureFixture[str]
 MODEL = """layers = 4, hidden = 64, vocab = 512, dtype = bf16 {extra}
@@ -457,8 +461,6 @@ def test_kernels_compute_what_they_stand_for() -> None:
     import torch
 
     from dagc.measure import torch_kernels
-    from dagc.measure.timing import Effort
-    from dagc.measure.torch_device import TorchDevice
 
     device = TorchDevice("cpu")
     x, w = torch.randn(6, 8, dtype=torch.float32), torch.randn(3, 8, 4, dtype=torch.float32)
@@ -483,8 +485,6 @@ def test_kernels_compute_what_they_stand_for() -> None:
 @needs_torch
 def test_a_kernel_that_fails_leaves_the_others() -> None:
     from dagc.measure.measure import measure
-    from dagc.measure.timing import Effort
-    from dagc.measure.torch_device import TorchDevice
 
     device = TorchDevice("cpu")
     tried: list[Job] = [Gemm("bf16", 1 << 20, 1 << 20, 1 << 20), Gemm("fp8", 4, 8, 16), Gemm("fp32", 4, 8, 16)]
@@ -509,3 +509,84 @@ def test_collectives_over_two_processes(small: Path, tmp_path: Path) -> None:
     rows = tables.read(tmp_path / "op_nccl.csv")
     assert {row["num_gpus"] for row in rows} == {"2"} and "all_reduce" in {row["op"] for row in rows}
     assert "4 ranks, torchrun started 2" in shown.stdout
+
+
+# -- the clock of a GPU, against a stand-in for PyTorch ---------------------------------------------------
+
+
+class FakeCuda:
+    """Counts seconds: a call takes 1 ms, a replayed one 0.5 ms. `captures`: whether calls can be captured."""
+
+    def __init__(self, captures: bool) -> None:
+        self.captures, self.now_ms, self.recorded = captures, 0.0, 0
+
+    def call(self) -> None:
+        self.now_ms += 1.0
+        self.recorded += 1
+
+    def synchronize(self) -> None:
+        pass
+
+    def empty_cache(self) -> None:
+        pass
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return 8 << 30, 80 << 30
+
+    def current_device(self) -> int:
+        return 0
+
+    def get_device_properties(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(name="NVIDIA H100 80GB HBM3", multi_processor_count=132, L2_cache_size=50 << 20)
+
+    def Stream(self) -> SimpleNamespace:
+        return SimpleNamespace(wait_stream=lambda other: None)
+
+    current_stream = Stream
+
+    def stream(self, which: object) -> nullcontext[None]:
+        return nullcontext()
+
+    def CUDAGraph(self) -> SimpleNamespace:
+        self.recorded = 0
+
+        def replay() -> None:
+            self.now_ms += 0.5 * self.recorded
+
+        return SimpleNamespace(replay=replay)
+
+    @contextmanager
+    def graph(self, graph: object) -> Iterator[None]:
+        if not self.captures:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        yield
+
+    def Event(self, enable_timing: bool) -> SimpleNamespace:
+        event = SimpleNamespace(at_ms=0.0, synchronize=lambda: None)
+        event.record = lambda: setattr(event, "at_ms", self.now_ms)
+        event.elapsed_time = lambda stop: stop.at_ms - event.at_ms
+        return event
+
+
+def gpu(cuda: FakeCuda) -> TorchDevice:
+    device = TorchDevice.__new__(TorchDevice)
+    device.kind = "cuda"
+    device.torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="12.9"), __version__="2.9")
+    return device
+
+
+@pytest.mark.parametrize(("captures", "clock", "time_s"), [(True, "cuda_graph", 5e-4), (False, "cuda_events", 1e-3)])
+def test_a_graph_of_calls_is_timed_else_the_calls(captures: bool, clock: str, time_s: float) -> None:
+    cuda = FakeCuda(captures)
+    timing = gpu(cuda).time([cuda.call] * 3, Effort(samples=4))
+    assert (timing.clock, timing.samples) == (clock, 4)
+    assert timing.median_s == pytest.approx(time_s) and timing.spread == pytest.approx(0, abs=1e-9)
+
+
+def test_copies_exceed_the_cache_and_fit_into_memory() -> None:
+    device = gpu(FakeCuda(True))
+    assert device.slug == "nvidia_h100_80gb_hbm3" and device.processors == 132
+    assert device.copies(1e6) == 16
+    assert device.copies(50 << 20) == 3
+    assert device.copies(1e9) == 1
+    assert device.copies(7 << 30) == 1
