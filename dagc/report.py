@@ -68,7 +68,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     )
     lines.append(
         f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
-        f"expert imbalance {result.costs.imbalance:.2f}   {show(result.flops_per_token, (0, 0, 1, -1))}"
+        f"expert imbalance {result.costs.imbalance:.2f}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
     )
     lines += [f"  {line}" for line in _sureness(result)]
     lines += _memory(result)
@@ -76,6 +76,13 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     lines += _path(result)
     lines += _sensitivities(plan, result)
     return lines
+
+
+def _spare(result: PhaseResult) -> str:
+    """What spare copies of experts gain, and what a capacity drops."""
+    costs = result.costs
+    gain = f" ({costs.plain:.2f} without spare copies)" if costs.plain > costs.imbalance + 0.005 else ""
+    return gain + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
 
 
 def _sureness(result: PhaseResult) -> list[str]:

@@ -220,7 +220,23 @@ class Elaborator:
         requirements = self.requirements({s.name for s, _ in found["phase"] if s.name})
         if hardware is None or model is None or workload is None:
             return None
+        self.check_dtypes(hardware, model)
         return Spec(hardware, model, workload, tuple(phases), requirements, dict(self.values), dict(self.domains))
+
+    def check_dtypes(self, hardware: Hardware, model: Model) -> None:
+        """Math that the GPU has no unit for. Weights of 4 bits that are widened before they are used (int4, mxfp4) run
+        anywhere, and a GPU whose peaks are not given by dtype is taken at its word."""
+        if set(hardware.compute_flops) == {"default"}:
+            return
+        used = {"weight_dtype": model.weight_dtype, "attention_dtype": model.attention_dtype}
+        used |= {f"weights.{block}": dtype for block, dtype in model.weight_dtypes.items()}
+        for name, dtype in used.items():
+            math = "fp8" if dtype == "fp8_block" else dtype
+            if math in ("fp8", "nvfp4") and math not in hardware.compute_flops:
+                known = ", ".join(d for d in hardware.compute_flops if d != "default")
+                span = model.spans.get(name.split(".")[0], model.span)
+                because = (f"its matrix units take {known}",)
+                self.out.add("E03", f"`{hardware.name}` cannot run {dtype} ({name})", span, because=because)
 
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
         before = len(self.out.items)

@@ -103,6 +103,9 @@ EXPERTS: dict[str, Attribute] = {
     "group_score": _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two"),
     "bias": Attribute("a bias that shifts the choice and not the weights", "flag", default=False),
     "scale": Attribute("factor of the chosen weights", default=1.0),
+    "capacity": Attribute(
+        "tokens that an expert takes, over the mean; more are dropped (0: no bound)", default=0.0, open_low=False
+    ),
 }
 
 ROPE: dict[str, Attribute] = {
