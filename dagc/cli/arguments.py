@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
     _spec(compile_)
-    compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json")
+    compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, chakra")
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
     )
@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="json: a node for all ranks, or one a rank",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
+    compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
     compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
     check = commands.add_parser("check", help="verdict only; writes nothing")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..plan import Plan
-from .common import color, compiled, stem, tell, write_all
+from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json")
+KINDS = (*PICTURES, "json", "chakra")
 
 
 def run(args: Namespace) -> int:
@@ -25,17 +27,23 @@ def run(args: Namespace) -> int:
             return 2
         tell(plan.diagnostics, requirements=args.json)
         files: dict[Path, bytes] = {}
+        folders: dict[Path, Callable[[Path], None]] = {}
         if kinds or args.output:
             directory = Path(args.output or f"{stem(args.spec)}.out")
+            folders = trace_folders(plan, directory, stem(args.spec), kinds)
+            for folder in folders:
+                refuse_existing(folder, args.force)
             files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
             write_all(files)
+            for folder, fill in folders.items():
+                write_directory(folder, fill, args.force)
         if args.json:
             from ..export.json import dumps, plan_object
 
             sys.stdout.buffer.write(dumps(plan_object(plan), indent=True))
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
-            for path in files:
+            for path in (*files, *folders):
                 print(f"wrote {path}")
         return 0 if plan.passed else 1
     except SpecError as error:
@@ -52,6 +60,20 @@ def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
             hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
             raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
     return names
+
+
+def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> dict[Path, Callable[[Path], None]]:
+    """Directories that are written rank by rank, each with what fills it."""
+    if "chakra" not in kinds:
+        return {}
+    from ..export.chakra.files import check_name, write
+
+    folders: dict[Path, Callable[[Path], None]] = {}
+    for phase in plan.phases:
+        folder = directory / f"{name}.{phase}.chakra"
+        check_name(folder)
+        folders[folder] = partial(write, plan, phase, name=folder.name)
+    return folders
 
 
 def artefacts(
