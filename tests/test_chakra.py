@@ -168,7 +168,9 @@ def same_as_placed(nodes: list[Event], placed: dict[str, Placed], result: PhaseR
             assert node.attr["tensor_size"] == ceil(op.bytes - 1e-6)
         elif node.type == COLL:
             assert COMM[node.attr["comm_type"]] == op.kind
-            routed = op.kind == "all_to_all" and graph.segment(node.name.split("/")[0]).by_name[op.op].scope == "experts"
+            routed = (
+                op.kind == "all_to_all" and graph.segment(node.name.split("/")[0]).by_name[op.op].scope == "experts"
+            )
             size = ceil(op.bytes * (result.costs.imbalance if routed else 1.0) - 1e-6)
             parts = 1 if op.kind == "all_gather" else len(op.gpus)
             assert size <= node.attr["comm_size"] < size + parts and node.attr["comm_size"] % parts == 0
@@ -232,7 +234,9 @@ def test_bytes_are_those_of_protobuf() -> None:
         for record in rest:
             node = messages()["Node"].FromString(record)
             again = node.SerializeToString(deterministic=True)
-            assert again == (record if node.duration_micros else record.replace(b"\x38\x00R\x0e\n\tis_cpu_op", b"R\x0e\n\tis_cpu_op"))
+            assert again == (
+                record if node.duration_micros else record.replace(b"\x38\x00R\x0e\n\tis_cpu_op", b"R\x0e\n\tis_cpu_op")
+            )
         if rank > 1:
             break
 
@@ -339,8 +343,6 @@ def test_one_rank_in_memory_at_a_time() -> None:
     ranks = Ranks(compiled("plan_b").phases["decode"])
     buffers = {data.obj.ctypes.data for _, data in traces(ranks.result, ranks)}  # type: ignore[attr-defined]
     assert len(buffers) == 1
-
-
 
 
 @pytest.mark.parametrize(

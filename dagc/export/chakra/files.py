@@ -13,18 +13,21 @@ from ...lang.diagnostics import Diagnostic, SpecError
 from ...plan import Plan
 from ..json import dumps
 from . import configs, schema
-from .image import Encoder, Image
-from .program import FIRST_ID, Context, Pattern, Program, Row, TraceNode
+from .image import Encoder, Image, Templates, encoded
+from .program import EDGE, FIRST_ID, Context, Pattern, Program, Row, TraceNode
 from .ranks import Hole, Ranks
 
 Position = tuple[int, ...]
 """[stage, *mesh] of a rank."""
+Widths = tuple[tuple[Hole, int], ...]
 
 
 @dataclass(frozen=True)
 class RankClass:
-    """Ranks whose files differ in nothing but which groups and peers they name."""
+    """Ranks whose files differ in nothing but which groups and peers they name. `widths`: bytes of each such value."""
 
+    stage: int
+    widths: Widths
     members: tuple[tuple[int, Position, dict[Hole, int]], ...]
 
 
@@ -37,45 +40,48 @@ def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
         for axis, size in enumerate(np.broadcast_shapes(cost.time_s.shape, (1,) * len(mesh.shape)))
         if size > 1
     }
-    found: dict[object, list[tuple[int, Position, dict[Hole, int]]]] = {}
+    found: dict[tuple[int, Position, Widths], list[tuple[int, Position, dict[Hole, int]]]] = {}
     for at in np.ndindex(ranks.number.shape):
         holes = ranks.holes(at)
-        # Group ids have one width by their making.
-        widths = tuple((k, 0 if k[0] == "group" else max(1, (v.bit_length() + 6) // 7)) for k, v in holes.items())
-        key = (at[0], tuple(at[1 + axis] for axis in sorted(long)), widths)
-        found.setdefault(key, []).append((int(ranks.number[at]), at, holes))
-    return (RankClass(tuple(members)) for members in found.values())
+        widths = tuple((key, len(encoded(key, value))) for key, value in holes.items())
+        alike = (at[0], tuple(at[1 + axis] for axis in sorted(long)), widths)
+        found.setdefault(alike, []).append((int(ranks.number[at]), at, holes))
+    return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in found.items())
 
 
-def image(result: PhaseResult, alike: RankClass) -> Image:
-    """The file of the first of some alike ranks."""
-    _, at, holes = alike.members[0]
+def image(result: PhaseResult, alike: RankClass, templates: Templates | None = None) -> Image:
+    """The file of some alike ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
+    at = alike.members[0][1]
+    templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
-    rows = Program(result, at[0], times, holes).rows()
-    return Encoder(at[0], holes).encode(rows)
+    times[EDGE] = result.costs.transfer.time_s
+    return Encoder(templates, times).encode(templates.program.rows())
 
 
 def _at(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], at: Position) -> float:
     return float(array[tuple(min(i, n - 1) for i, n in zip(at, array.shape, strict=True))])
 
 
-def idle() -> memoryview:
+def idle(result: PhaseResult) -> memoryview:
     """The file of a rank that the phase leaves idle: one node of no work, since a file must have one to begin with."""
     work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
     none = Context(((),), (), ())
-    pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), 0.0, 0, work),), none)
-    return memoryview(Encoder(0, {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data)
+    pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), None, 0, work),), none)
+    return memoryview(Encoder(Templates(Program(result, 0, {})), {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data)
 
 
 def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]]:
     """The file of each rank, in no order of ranks. A view is good until the next one is asked for."""
+    shared: dict[tuple[int, Widths], Templates] = {}
     for alike in classes(result, ranks):
-        made = image(result, alike)
+        key = (alike.stage, alike.widths)
+        if key not in shared:
+            shared[key] = Templates(Program(result, alike.stage, dict(alike.widths)))
+        made = image(result, alike, shared[key])
         for rank, _, holes in alike.members:
             yield rank, made.write_over(holes)
-    spare = [rank for rank, gpu in enumerate(ranks.network.gpus.tolist()) if gpu < 0]
-    for rank in spare:
-        yield rank, idle()
+    for rank in (rank for rank, gpu in enumerate(ranks.network.gpus.tolist()) if gpu < 0):
+        yield rank, idle(result)
 
 
 def write(plan: Plan, phase: str, directory: Path, name: str) -> None:

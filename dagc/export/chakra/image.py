@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import schema
-from .program import Pattern, Row, TraceNode
+from .program import Pattern, Program, Row, TraceNode
 from .ranks import Hole
-from .wire import patch, tag, text, varint, widths
+from .wire import LENGTH, VARINT, patch, tag, text, varint, widths
 
 Ints = NDArray[np.int64]
 
@@ -23,12 +23,13 @@ LAYER, MICROBATCH, TAG, DURATION = range(4)
 
 @dataclass(frozen=True)
 class Columns:
-    """What the numbers of a pattern are, in the order in which they stand. `own`: id within the layer, or -1 for one from
-    outside; `index`: which; `kind`: of the rest, -1 for ids."""
+    """What the numbers of a pattern are, in the order in which they stand: `kind`, -1 for ids, and which one. Of each node:
+    how many numbers, and the bytes between them."""
 
     kind: Ints
     index: Ints
-    parts: tuple[tuple[bytes, ...], ...]
+    counts: tuple[int, ...]
+    parts: tuple[tuple[bytes, bytes], ...]
     nodes: tuple[TraceNode, ...]
 
 
@@ -39,10 +40,29 @@ _HOLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A node with gaps where its numbers go, and where its rank's own value goes."""
+
+    data: bytes
+    gaps: tuple[int, ...]
+    hole: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The nodes of a layer with gaps."""
+
+    data: bytes
+    gaps: Ints
+    holes: dict[Hole, Ints]
+
+
 def columns(pattern: Pattern, stage: int) -> Columns:
     """Numbers of each node: id, control and data dependencies, duration, micro-batch, layer, tag."""
     kind: list[int] = []
     index: list[int] = []
+    counts = []
     parts = []
     for k, node in enumerate(pattern.nodes):
         ids = (k, *node.control, *node.data)
@@ -51,11 +71,12 @@ def columns(pattern: Pattern, stage: int) -> Columns:
         if node.tag is not None:
             kind.append(TAG)
             index.append(node.tag)
-        head = text(schema.NAME, node.name) + tag(schema.TYPE, 0) + varint(node.kind)
+        counts.append(len(ids) + 3 + (node.tag is not None))
+        head = text(schema.NAME, node.name) + tag(schema.TYPE, VARINT) + varint(node.kind)
         fixed = schema.attribute("is_cpu_op", "bool", 0) + node.attributes
         fixed += schema.attribute("stage", "int64", stage) + schema.attribute("lane", "int64", node.lane)
         parts.append((head, fixed))
-    return Columns(np.asarray(kind), np.asarray(index), tuple(parts), pattern.nodes)
+    return Columns(np.asarray(kind), np.asarray(index), tuple(counts), tuple(parts), pattern.nodes)
 
 
 @dataclass
@@ -79,12 +100,89 @@ def encoded(key: Hole, value: int) -> bytes:
 
 
 @dataclass
-class Encoder:
-    """`holes`: values of the rank that is written first."""
+class Templates:
+    """Encoded layers of the ranks of a stage whose own values (`holes`) take equally many bytes."""
 
-    stage: int
-    holes: Mapping[Hole, int]
-    known: dict[int, Columns] = field(default_factory=dict)
+    program: Program
+    columns: dict[int, Columns] = field(default_factory=dict)
+    layers: dict[tuple[int, bytes], Template] = field(default_factory=dict)
+    records: dict[tuple[int, int, tuple[int, ...]], Record] = field(default_factory=dict)
+
+    def of(self, pattern: Pattern) -> Columns:
+        if id(pattern) not in self.columns:
+            self.columns[id(pattern)] = columns(pattern, self.program.stage)
+        return self.columns[id(pattern)]
+
+    def layer(self, known: Columns, size: Ints) -> Template:
+        """The nodes of a layer with gaps of the given sizes."""
+        key = (id(known), size.tobytes())
+        if key not in self.layers:
+            self.layers[key] = self.joined(known, size.tolist())
+        return self.layers[key]
+
+    def joined(self, known: Columns, size: list[int]) -> Template:
+        out = bytearray()
+        gaps: list[int] = []
+        holes: dict[Hole, list[int]] = {}
+        first = 0
+        for k, node in enumerate(known.nodes):
+            last = first + known.counts[k]
+            own = tuple(size[first:last])
+            first = last
+            record = self.records.get((id(known), k, own))
+            if record is None:
+                record = self.records[id(known), k, own] = self.record(node, *known.parts[k], own)
+            start = len(out)
+            gaps += [start + at for at in record.gaps]
+            if record.hole is not None and node.hole is not None:
+                holes.setdefault(node.hole, []).append(start + record.hole)
+            out += record.data
+        return Template(bytes(out), np.asarray(gaps), {key: np.asarray(at) for key, at in holes.items()})
+
+    def record(self, node: TraceNode, head: bytes, fixed: bytes, sizes: tuple[int, ...]) -> Record:
+        """A node with its length before it."""
+        gaps: list[int] = []
+        out = bytearray(tag(schema.ID, VARINT))
+        left = iter(sizes)
+
+        def gap(size: int) -> None:
+            gaps.append(len(out))
+            out.extend(bytes(size))
+
+        gap(next(left))
+        out += head
+        for number, refs in ((schema.CONTROL, node.control), (schema.DATA, node.data)):
+            of_refs = [next(left) for _ in refs]
+            if of_refs:
+                out += tag(number, LENGTH) + varint(sum(of_refs))
+                for size in of_refs:
+                    gap(size)
+        out += tag(schema.DURATION, VARINT)
+        gap(next(left))
+        out += fixed
+        names = (("microbatch", "int64"), ("layer", "int64"), ("comm_tag", "int32"))
+        for (name, kind), size in zip(names, left, strict=False):
+            out += schema.open_attribute(name, kind, size)
+            gap(size)
+        hole = None
+        if node.hole is not None:
+            name, kind = _HOLES[node.kind]
+            size = self.program.holes[node.hole]
+            extra = varint(size) if kind == "string" else b""
+            out += schema.open_attribute(name, kind, len(extra) + size) + extra
+            hole = len(out)
+            out += bytes(size)
+        prefix = varint(len(out))
+        moved = tuple(at + len(prefix) for at in gaps)
+        return Record(prefix + bytes(out), moved, None if hole is None else hole + len(prefix))
+
+
+@dataclass
+class Encoder:
+    """One rank's file. `times`: seconds of (segment, op) on this rank."""
+
+    templates: Templates
+    times: Mapping[tuple[str, str], float]
     pieces: list[bytes] = field(default_factory=list)
     found: dict[Hole, list[Ints]] = field(default_factory=dict)
     size: int = 0
@@ -97,8 +195,8 @@ class Encoder:
             self.run(list(run))
         data = np.frombuffer(bytearray().join(self.pieces), dtype=np.uint8)
         self.pieces.clear()
-        holes = {k: (np.concatenate(at), len(encoded(k, self.holes[k]))) for k, at in self.found.items()}
-        return Image(data, holes, self.nodes)
+        sizes = self.templates.program.holes
+        return Image(data, {k: (np.concatenate(at), sizes[k]) for k, at in self.found.items()}, self.nodes)
 
     def append(self, data: bytes) -> None:
         self.pieces.append(data)
@@ -106,10 +204,7 @@ class Encoder:
 
     def run(self, rows: list[Row]) -> None:
         """Layers of one pattern: as many at a time as have numbers of equal widths."""
-        pattern = rows[0].pattern
-        if id(pattern) not in self.known:
-            self.known[id(pattern)] = columns(pattern, self.stage)
-        known = self.known[id(pattern)]
+        known = self.templates.of(rows[0].pattern)
         values = self.values(rows, known)
         size = widths(values)
         start = 0
@@ -117,7 +212,7 @@ class Encoder:
         for stop in (*changes.tolist(), len(rows)):
             self.block(known, values[start:stop], size[start])
             start = stop
-        self.nodes += len(rows) * len(pattern.nodes)
+        self.nodes += len(rows) * len(known.nodes)
 
     def values(self, rows: list[Row], known: Columns) -> Ints:
         out = np.empty((len(rows), len(known.kind)), dtype=np.int64)
@@ -140,7 +235,7 @@ class Encoder:
         out = np.empty((rows, len(nodes)), dtype=np.int64)
         for stream, begun in self.clock.items():
             mine = [k for k, node in enumerate(nodes) if node.stream == stream]
-            ends = np.cumsum([nodes[k].time_s * 1e6 for k in mine])
+            ends = np.cumsum([self.micros(nodes[k]) for k in mine])
             total = float(ends[-1]) if mine else 0.0
             from_s = begun + total * np.arange(rows)[:, None]
             marks = np.floor(np.concatenate([from_s, from_s + ends], axis=1) + 0.5) if mine else np.zeros((rows, 1))
@@ -148,66 +243,16 @@ class Encoder:
             self.clock[stream] = begun + total * rows
         return out
 
+    def micros(self, node: TraceNode) -> float:
+        return 0.0 if node.timed is None else self.times[node.timed] * node.share * 1e6
+
     def block(self, known: Columns, values: Ints, size: Ints) -> None:
         """Alike layers: the bytes of one, repeated, with the numbers of each written over."""
-        data, positions, holes = self.template(known, size)
-        block = np.tile(np.frombuffer(data, dtype=np.uint8), (len(values), 1))
-        patch(block, positions, size, values)
-        starts = self.size + np.arange(len(values)) * len(data)
-        for key, at in holes.items():
-            self.found.setdefault(key, []).append((starts[:, None] + np.asarray(at)).ravel())
+        template = self.templates.layer(known, size)
+        length = len(template.data)
+        block = np.tile(np.frombuffer(template.data, dtype=np.uint8), (len(values), 1))
+        patch(block, template.gaps, size, values)
+        starts = self.size + np.arange(len(values)) * length
+        for key, at in template.holes.items():
+            self.found.setdefault(key, []).append((starts[:, None] + at).ravel())
         self.append(block.tobytes())
-
-    def template(self, known: Columns, size: Ints) -> tuple[bytes, Ints, dict[Hole, list[int]]]:
-        """The nodes with gaps of the given sizes: the bytes, where each gap is, and where the rank's own values are."""
-        out = bytearray()
-        gaps: list[int] = []
-        holes: dict[Hole, list[int]] = {}
-        left = iter(size.tolist())
-        for node, (head, fixed) in zip(known.nodes, known.parts, strict=True):
-            record, inner, hole = self.record(node, head, fixed, left)
-            prefix = varint(len(record))
-            start = len(out) + len(prefix)
-            gaps += [start + at for at in inner]
-            if hole is not None and node.hole is not None:
-                holes.setdefault(node.hole, []).append(start + hole)
-            out += prefix + record
-        return bytes(out), np.asarray(gaps), holes
-
-    def record(self, node: TraceNode, head: bytes, fixed: bytes, left: Iterable[int]) -> tuple[bytearray, list[int], int | None]:
-        left = iter(left)
-        gaps: list[int] = []
-        out = bytearray(tag(schema.ID, 0))
-
-        def gap(size: int) -> None:
-            gaps.append(len(out))
-            out.extend(bytes(size))
-
-        gap(next(left))
-        out += head
-        for number, refs in ((schema.CONTROL, node.control), (schema.DATA, node.data)):
-            sizes = [next(left) for _ in refs]
-            if sizes:
-                out += tag(number, 2) + varint(sum(sizes))
-                for size in sizes:
-                    gap(size)
-        out += tag(schema.DURATION, 0)
-        gap(next(left))
-        out += fixed
-        for name in ("microbatch", "layer"):
-            size = next(left)
-            out += schema.open_attribute(name, "int64", size)
-            gap(size)
-        if node.tag is not None:
-            size = next(left)
-            out += schema.open_attribute("comm_tag", "int32", size)
-            gap(size)
-        hole = None
-        if node.hole is not None:
-            name, kind = _HOLES[node.kind]
-            value = encoded(node.hole, self.holes[node.hole])
-            extra = varint(len(value)) if kind == "string" else b""
-            out += schema.open_attribute(name, kind, len(extra) + len(value)) + extra
-            hole = len(out)
-            out += value
-        return out, gaps, hole

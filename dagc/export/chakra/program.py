@@ -23,18 +23,19 @@ Refs = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class TraceNode:
     """`attributes`: encoded, without what changes from row to row. `hole`: the attribute that is a rank's own. `tag`: of a
-    message, counted from the first of its row."""
+    message, counted from the first of its row. It takes `share` of the time of the op `timed`."""
 
     name: str
     kind: int
     stream: str
     data: Refs
     control: Refs
-    time_s: float
+    timed: tuple[str, str] | None
     lane: int
     attributes: bytes
     hole: Hole | None = None
     tag: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +91,16 @@ class Row:
 
 
 FIRST_ID = 1
+EDGE = ("", "send")
+"""Names the time of a send to the next stage."""
 
 
 @dataclass
 class Program:
-    """Rows of the ranks of one class. `times`: (segment, op) -> seconds on these ranks; `holes`: what is a rank's own."""
+    """Rows of the ranks of a stage. `holes`: what is a rank's own, and how many bytes it takes."""
 
     result: PhaseResult
     stage: int
-    times: Mapping[tuple[str, str], float]
     holes: Mapping[Hole, int]
     patterns: dict[tuple[object, ...], Pattern] = field(default_factory=dict)
 
@@ -144,7 +146,7 @@ class Program:
         """Receives hold no stream: they may be posted before anything else is done."""
         size = schema.attribute("comm_size", "int64", message_size(self.result.costs.transfer.payload_B))
         nodes = tuple(
-            TraceNode("recv", schema.RECV, "", (), (), 0.0, lane, size, ("previous",), lane)
+            TraceNode("recv", schema.RECV, "", (), (), None, lane, size, ("previous",), lane)
             for lane in range(len(given.values))
         )
         values = tuple((lane,) for lane in range(len(nodes)))
@@ -157,7 +159,7 @@ class Program:
         comm = given.comm
         for lane, refs in enumerate(given.values):
             data = tuple(dict.fromkeys((*refs, *comm)))
-            nodes.append(TraceNode("send", schema.SEND, "comm", data, (), edge.time_s, lane, size, ("next",), lane))
+            nodes.append(TraceNode("send", schema.SEND, "comm", data, (), EDGE, lane, size, ("next",), lane))
             comm = (lane,)
         return Pattern(tuple(nodes), Context(given.values, given.compute, comm))
 
@@ -213,9 +215,6 @@ class Expansion:
         self.nodes.append(node)
         return (len(self.nodes) - 1,)
 
-    def time_s(self, op: Op) -> float:
-        return self.program.times[self.segment.name, op.name]
-
     def work(self, op: Op, lane: int, data: Refs) -> TraceNode:
         cost = self.program.result.costs.ops[self.segment.name, op.name]
         # No FLOPs at all would be 0/0 to the simulator's roofline; no bytes make it skip the node.
@@ -223,7 +222,9 @@ class Expansion:
         attributes += schema.attribute("tensor_size", "uint64", ceil(cost.bytes - 1e-6))
         attributes += schema.attribute("op_kind", "string", op.kind)
         control = tuple(r for r in self.compute if r not in data)
-        return TraceNode(self.name(op), schema.COMP, "compute", data, control, self.time_s(op), lane, attributes)
+        return TraceNode(
+            self.name(op), schema.COMP, "compute", data, control, (self.segment.name, op.name), lane, attributes
+        )
 
     def name(self, op: Op) -> str:
         return f"{self.segment.name}/{op.name}"
@@ -238,7 +239,9 @@ class Expansion:
         attributes += schema.attribute("op_kind", "string", op.kind)
         waits = tuple(dict.fromkeys((*data, *self.comm)))
         known = hole if hole in self.program.holes else None
-        return TraceNode(self.name(op), schema.COLL, "comm", waits, (), self.time_s(op), lane, attributes, known)
+        return TraceNode(
+            self.name(op), schema.COLL, "comm", waits, (), (self.segment.name, op.name), lane, attributes, known
+        )
 
     def permute(self, op: Op, lane: int, data: Refs) -> None:
         """Messages to and from the peers; a turn of a ring is so many in a row, each passing on what came."""
@@ -246,7 +249,6 @@ class Expansion:
         size = schema.attribute("comm_size", "int64", message_size(cost.payload_B))
         size += schema.attribute("op_kind", "string", op.kind)
         steps = int(op.attr("steps", 1) or 1)
-        time_s = self.time_s(op) / steps
         key = (self.segment.name, op.name)
         holes = self.program.holes
         came, last = data, self.comm
@@ -258,12 +260,14 @@ class Expansion:
             while ("to", *key, str(index)) in holes:
                 name = f"{self.name(op)}.send{mark}"
                 hole: Hole = ("to", *key, str(index))
-                out += self.add(TraceNode(name, schema.SEND, "comm", waits, (), time_s, lane, size, hole, self.tags))
+                out += self.add(
+                    TraceNode(name, schema.SEND, "comm", waits, (), key, lane, size, hole, self.tags, 1 / steps)
+                )
                 index += 1
             if ("from", *key) in holes:
                 name = f"{self.name(op)}.recv{mark}"
                 hole = ("from", *key)
-                came = self.add(TraceNode(name, schema.RECV, "", waits, (), 0.0, lane, size, hole, self.tags))
+                came = self.add(TraceNode(name, schema.RECV, "", waits, (), None, lane, size, hole, self.tags))
                 out += came
             last = tuple(out) or last
             self.tags += 1  # on every rank, whether it takes part or not: both ends name the same one

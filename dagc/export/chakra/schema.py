@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .wire import LENGTH, VARINT, tag, text, varint
 
 VERSION = "0.0.4"
@@ -22,6 +24,7 @@ def metadata() -> bytes:
     return varint(len(body)) + body
 
 
+@lru_cache(maxsize=4096)
 def attribute(name: str, kind: str, value: int | str | bytes) -> bytes:
     """A whole attribute field. A zero is written too: which member of the oneof is set carries the meaning."""
     number = _VALUE[kind]
@@ -33,6 +36,7 @@ def attribute(name: str, kind: str, value: int | str | bytes) -> bytes:
     return text(ATTRIBUTE, text(1, name) + data)
 
 
+@lru_cache(maxsize=256)
 def open_attribute(name: str, kind: str, size: int) -> bytes:
     """An attribute field up to its value, which takes `size` more bytes."""
     head = text(1, name) + tag(_VALUE[kind], LENGTH if kind == "string" else VARINT)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 VARINT, LENGTH = 0, 2
 
 
+_ONE = [bytes([value]) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """Base-128 varint of an unsigned number."""
+    if value <= 0x7F:
+        return _ONE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -18,6 +25,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+@cache
 def tag(number: int, kind: int) -> bytes:
     return varint(number << 3 | kind)
 
@@ -38,7 +46,9 @@ def widths(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-def patch(block: NDArray[np.uint8], positions: NDArray[np.int64], size: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+def patch(
+    block: NDArray[np.uint8], positions: NDArray[np.int64], size: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
     """Write varints of known sizes into every row of a block of alike records: `rows[:, c]` at `positions[c]`."""
     for byte in range(int(size.max(initial=0))):
         longer = np.flatnonzero(size > byte)
