@@ -54,8 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
-    _spec(compile_)
-    compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, chakra")
+    _spec(compile_, "spec file, - for standard input, or a .graph.json that --emit json wrote")
+    compile_.add_argument(
+        "--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, nodelink, graphml, chakra"
+    )
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
     )
@@ -63,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json: a node for all ranks, or one a rank",
+        help="json, nodelink, graphml: a node for all ranks, or one a rank",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
@@ -103,8 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _spec(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", metavar="SPEC", help="spec file, - for standard input")
+def _spec(parser: argparse.ArgumentParser, help: str = "spec file, - for standard input") -> None:
+    parser.add_argument("spec", metavar="SPEC", help=help)
     _common(parser)
 
 

@@ -41,19 +41,36 @@ def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> Non
 
 
 def compiled(spec: str, args: Namespace) -> Plan | None:
-    """The plan, or None after its errors were printed."""
+    """The plan, of a spec or of a placed graph (.json), or None after its errors were printed."""
     from ..driver import compile
 
     try:
+        if spec.endswith(".json"):
+            return _placed(spec, args)
         return compile(spec, settings=settings(args), phases=args.phase or None)
     except SpecError as error:
         tell(error.diagnostics)
         return None
 
 
+def _placed(path: str, args: Namespace) -> Plan:
+    from ..export.placed import read_plan
+
+    if args.set:
+        raise SpecError([Diagnostic("E02", "a placed graph has no params: `--set` needs the spec it was made from")])
+    plan = read_plan(Path(path))
+    for name in args.phase:
+        if name not in plan.phases:
+            raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
+    return plan
+
+
 def stem(spec: str) -> str:
     """Name that artefacts carry."""
-    return "stdin" if spec == "-" else Path(spec).stem
+    if spec == "-":
+        return "stdin"
+    name = Path(spec).name
+    return name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:

@@ -13,7 +13,7 @@ from ..plan import Plan
 from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json", "chakra")
+KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra")
 
 
 def run(args: Namespace) -> int:
@@ -96,6 +96,13 @@ def artefacts(
             from ..export.json import dumps, graph_object
 
             files[directory / f"{name}.{phase}.graph.json"] = dumps(graph_object(plan, phase, ranks=ranks))
+        if {"nodelink", "graphml"} & set(kinds):
+            from ..export.interchange import graphml, node_link
+
+            graph = plan.to_networkx(phase, ranks=ranks)
+            for kind, write, suffix in (("nodelink", node_link, "nodelink.json"), ("graphml", graphml, "graphml")):
+                if kind in kinds:
+                    files[directory / f"{name}.{phase}.{suffix}"] = write(graph)
     if "json" in kinds:
         from ..export.json import dumps, plan_object
 
