@@ -63,13 +63,18 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     lines.append(f"  {gpus} GPUs: {axes_text(result)}; {_batches(result)}")
     rate = show(result.throughput_tok_s, TOKEN_RATE)
     lines.append(
-        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor.period_s, TIME)})   "
+        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
         f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU)"
     )
     lines.append(
         f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
         f"expert imbalance {result.costs.imbalance:.2f}   {show(result.flops_per_token, (0, 0, 1, -1))}"
     )
+    share, error = result.measured
+    if share:
+        lines.append(
+            f"  {share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline"
+        )
     lines += _memory(result)
     lines += _collectives(result)
     lines += _path(result)

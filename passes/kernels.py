@@ -16,6 +16,7 @@ import numpy as np
 
 from dagc.calib import (
     all_to_all,
+    cluster_exchange,
     collective,
     custom_allreduce,
     decode_attention,
@@ -41,6 +42,8 @@ C = TypeVar("C")
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
 MOE_VARIANT = {**GEMM_VARIANT, "mxfp4": "w4a16_mxfp4"}
 KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
+SCALE_BLOCK = 128
+"""Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
 HEAD_DIMS = (64, 128)
 """Head widths that attention was measured with; others take the constants of the nearest."""
 SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "link_Bps": "link"}
@@ -214,7 +217,9 @@ class Kernels:
         if self.unit.phase.kind == "decode":
             return seq, context, 0.0
         whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
-        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
+        passes = self.unit.phase.passes
+        prefix = self.segment.size("context") - passes * whole  # before the middle one of a prompt's chunks
+        return seq, context, prefix + (passes - 1) / 2 * whole + (whole - seq) / 2
 
     def _kv(self, name: str) -> str:
         while name in self.segment.by_name and self.segment.by_name[name].is_collective:
@@ -294,12 +299,14 @@ class Kernels:
     # -- collectives -----------------------------------------------------------------------------
 
     def exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
-        """A collective inside one node; `payload_B`: the local input buffer."""
-        if group.nodes > 1 or group.ranks < 2:
-            return None
+        """A collective inside one node, or tokens to their experts on others; `payload_B`: the local input buffer."""
         ranks = group.ranks
+        if ranks < 2:
+            return None
+        if group.nodes > 1:
+            return self._token_exchange(op, payload_B, group) if self._routed(op) else None
         if op.kind == "all_to_all":
-            routed = self._token_exchange(op, payload_B, ranks) if op.scope == "experts" else None
+            routed = self._token_exchange(op, payload_B, group) if self._routed(op) else None
             if routed is not None:
                 return routed
             plain = self.calibration.all_to_all.get("all_to_all")
@@ -325,23 +332,42 @@ class Kernels:
                 return Measured(time, f"{self.unit.phase.engine} all_reduce", own.error.median, outside)
         return found
 
-    def _token_exchange(self, op: Op, payload_B: float, ranks: int) -> Measured | None:
+    def _routed(self, op: Op) -> bool:
+        return op.kind == "all_to_all" and op.scope == "experts"
+
+    def _token_exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
         """Tokens to their experts and back: kernels for throughput in prefill, for latency in decode."""
         source = self.segment.by_name[op.inputs[0]]
         while source.is_collective:
             source = self.segment.by_name[source.inputs[0]]
         back = source.kind != "dispatch"
         speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
+        direction = "combine" if back else "dispatch"
+        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
+        element_B = DTYPE_BYTES[op.dtype]
+        tokens = payload_B / (hidden * element_B * top_k)
+        if not back and self.unit.phase.dispatch_dtype is not None:
+            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
+        if group.nodes > 1:
+            return self._across_nodes(f"{speed}_{direction}", tokens, hidden * element_B, group)
         prefix = "trtllm_" if self.unit.phase.engine == "trtllm" else ""
-        key = a2a_key(f"{prefix}deepep_{speed}", "combine" if back else "dispatch")
+        key = a2a_key(f"{prefix}deepep_{speed}", direction)
         entry = self.calibration.moe_a2a.get(key)
         if entry is None:
             return None
-        element_B = DTYPE_BYTES[op.dtype]
-        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
-        tokens = payload_B / (hidden * element_B * top_k)
-        time = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, ranks, element_B)
-        return Measured(time, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=ranks)))
+        time_s = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
+        return Measured(time_s, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks)))
+
+    def _across_nodes(self, kernel: str, tokens: float, row_B: float, group: GroupShape) -> Measured:
+        model = self.unit.spec.model
+        limited = model.count("experts.groups", 1) > 1
+        found = cluster_exchange.constants()[kernel]
+        time_s = cluster_exchange.time_s(
+            found, tokens, row_B, self.segment.sizes["choice"], group.nodes, self.machine.cluster.bandwidth_Bps,
+            deduplicated=kernel.startswith("ht"),
+            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
+        )  # fmt: skip
+        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)
 
 
 def first_dims(segment: Segment, op: Op) -> tuple[str, ...]:

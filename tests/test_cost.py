@@ -205,3 +205,26 @@ def test_two_batch_overlap_hides_communication() -> None:
         spec_text(gpus=64, phase="gpus = 0..31, ep = 8, dp = 4, overlap = two_batch", workload=work)
     ).phases["prefill"]
     assert both.time_s < plain.time_s
+
+
+def test_a_prompt_in_chunks_takes_a_pass_each() -> None:
+    import dagc
+
+    whole = dagc.compile_text(spec_text(phase="gpus = 0..7, tp = 4, ep = 2")).phases["prefill"]
+    text = spec_text(phase="gpus = 0..7, tp = 4, ep = 2, chunk = 64 tok")
+    parts = dagc.compile_text(text).phases["prefill"]
+    assert parts.passes == 4 and parts.graph.segments[1].sizes["seq"] == 64
+    assert parts.time_s == pytest.approx(4 * parts.schedule.period_s)
+    assert parts.time_s > whole.time_s > parts.schedule.period_s
+    assert parts.memory.worst.kv_cache_B == whole.memory.worst.kv_cache_B
+    assert parts.memory.worst.activations_B < whole.memory.worst.activations_B
+
+
+def test_the_cache_of_a_sequence_travels_between_two_pools() -> None:
+    text = spec_text(phase="gpus = 0..7, tp = 4, ep = 2", extra="phase decode { gpus = 8..15, tp = 2, ep = 4 }\n"
+                     'require "t" prefill.kv_transfer > 0\nrequire "b" prefill.kv_bytes > 0')  # fmt: skip
+    plan = dagc.compile_text(text)
+    found = {v.requirement.label: v.value for v in plan.requirements}
+    # Keys and values of 4 layers, 4 heads of 8, fp32, 256 tokens; 2 of the decode ranks hold a sequence.
+    assert found["b"] == 2 * 4 * 4 * 8 * 4 * 256
+    assert found["t"] == pytest.approx(found["b"] / (2 * 50e9) + 6e-6)

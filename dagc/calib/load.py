@@ -76,7 +76,8 @@ def a2a_key(backend: str, phase: str) -> str:
 def available() -> list[str]:
     """GPUs with a calibration file."""
     root = resources.files(PACKAGE) / "calibration"
-    return sorted(file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
+    names = (file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
+    return sorted(name for name in names if name != "cluster_exchange")
 
 
 @lru_cache(maxsize=16)

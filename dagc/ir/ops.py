@@ -32,17 +32,39 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: queries at the end of a causal context see what is before them, S(S+1)/2 for a whole
-    prompt. A window or chunk of w tokens cuts what a query sees to w (a chunk counts as full ones)."""
+    """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
+    a window or chunk of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
-    reach = min(context, _number(op, "window", context), _number(op, "chunk", context))
+    window, chunk = _reach(op, context)
     if not op.attr("causal", True):
-        return queries * reach
-    if _number(op, "chunk", context) < context and queries == context:
-        return queries * (reach + 1) / 2
-    first = context - queries + 1  # positions that the first query sees
-    growing = min(queries, max(0.0, reach - first + 1))
-    return growing * (first + first + growing - 1) / 2 + (queries - growing) * reach
+        return queries * min(window, chunk)
+    return _pairs_before(context, window, chunk) - _pairs_before(context - queries, window, chunk)
+
+
+def _pairs_before(tokens: float, window: float, chunk: float) -> float:
+    """Causal pairs of the first tokens of a sequence: whole chunks, then the begun one."""
+    whole, rest = divmod(tokens, chunk)
+    full, begun = min(chunk, window), min(rest, window)
+    pairs = whole * (full * (full + 1) / 2 + (chunk - full) * full)
+    return pairs + begun * (begun + 1) / 2 + (rest - begun) * begun
+
+
+def _reach(op: Op, context: float) -> tuple[float, float]:
+    """Window and chunk, in tokens."""
+    return min(context, _number(op, "window", context)), min(context, _number(op, "chunk", context))
+
+
+def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Part of a rank's context that its queries see, on the rank that sees most."""
+    if not op.attr("causal", True):
+        return 1.0  # what comes later is seen without bound
+    queries, context = segment.size("seq"), segment.size("context")
+    window, chunk = _reach(op, context)
+    first = context - queries
+    seen = context - max(0.0, first - window + 1, first // chunk * chunk)
+    run = queries / mesh.size(op.loop("seq")) + min(window, chunk) - 1
+    held = context / mesh.size(op.loop("context"))
+    return min(held, seen, run) / held
 
 
 def _number(op: Op, name: str, default: float) -> float:
@@ -106,6 +128,11 @@ OPS: dict[str, OpDef] = {
     )
 }
 """Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
+
+
+def rotated(width: float, fraction: float) -> int:
+    """Numbers of a head that `rope` turns."""
+    return int(width * fraction + 1e-6)
 
 
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
@@ -203,12 +230,18 @@ class Traffic:
 
 
 def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
-    """Every distinct operand read once and the result written once. A cache append touches the new tokens only."""
+    """Every distinct operand read once and the result written once. A cache append touches the new tokens only, an
+    attention the tokens of its context that its queries see, wherever on the ring they come from."""
     if op.kind not in OPS or OPS[op.kind].local:
         return Traffic(0.0, 0.0, 0.0)
     acts = weights = experts = 0.0
     for name in dict.fromkeys(op.inputs):
-        size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
+        dims = segment.dims_of(name)
+        if op.kind == "attend" and "context" in dims:
+            seen = seen_share(segment, op, mesh)
+            size = local_bytes(segment, name, tuple(op.loop(d) for d in dims), mesh) * seen
+        else:
+            size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not name.startswith("@"):
             acts += size
         elif op.kind == "lookup":

@@ -16,6 +16,7 @@ from .diagnostics import Collector, SpecError, did_you_mean
 from .evaluate import Value, evaluate, holds, names_in
 from .model import read_model
 from .phase import read_phase
+from .place import Place, PlaceError
 from .reader import Body, Names, Reader
 from .schema import HARDWARE, LINK, WORKLOAD
 from .source import Source, Span
@@ -317,8 +318,17 @@ class Elaborator:
                 places = value if isinstance(value, tuple) else (value,)
                 if not all(isinstance(p, str) for p in places):
                     self.out.add("E02", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
+                    continue
+                for place in places:
+                    self._check_place(str(place), assign.value.span)
                 found.setdefault(section.name or "", {})[name] = tuple(str(p) for p in places)
         return found
+
+    def _check_place(self, text: str, span: Span) -> None:
+        try:
+            Place.parse(text)
+        except PlaceError as error:
+            self.out.add("E02", f'"{text}" is no place in a checkpoint file: {error}', span)
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)

@@ -149,6 +149,9 @@ def _stack(
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
         return None
     total = sum(s.repeat for s in stack[1:-1])
+    if total > MODEL["layers"].high:
+        out.add("E02", f"a stack has at most {MODEL['layers'].high:g} layers", assign.value.span, f"this has {total}")
+        return None
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
     return tuple(stack)

@@ -110,6 +110,7 @@ def _phase(p: Phase) -> str:
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
+            *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
@@ -120,7 +121,7 @@ def _new_tokens(p: Phase) -> Iterator[str]:
     if p.draft:
         yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
     elif p.kind == "prefill" and p.tokens < p.context:
-        yield f"prefix = {p.context - p.tokens} tok"
+        yield f"prefix = {p.context - p.tokens * p.passes} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

@@ -12,7 +12,7 @@ LARGE = 1e18
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing.
+    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing, tensor.
 
     A count may be written with the unit `dim`.
     """
@@ -104,7 +104,7 @@ EXPERTS: dict[str, Attribute] = {
 }
 
 ROPE: dict[str, Attribute] = {
-    "theta": Attribute("base of the rotary frequencies", default=10_000.0),
+    "theta": Attribute("base of the rotary frequencies", default=10_000.0, low=1.0),
     "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
     "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
     "scaling": _word(
@@ -120,6 +120,45 @@ ROPE: dict[str, Attribute] = {
     "magnitude": Attribute("factor of the rotated values", default=1.0),
 }
 """What `rope(...)` in a block does; a keyword of the call stands over it."""
+
+CLAMP = {
+    "low": Attribute("lower bound", low=-LARGE, open_low=False),
+    "high": Attribute("upper bound", low=-LARGE, open_low=False),
+}
+
+NORM = {
+    "eps": Attribute("added to the mean square", open_low=False),
+    "gain": Attribute("has a gain of the last dimension's width", "flag"),
+}
+
+TEMPER = {
+    "floor": Attribute("positions that share a step"),
+    "scale": Attribute("growth with the logarithm of a step", open_low=False),
+}
+
+ATTEND = {
+    "causal": Attribute("a token sees none behind it", "flag"),
+    "width": Attribute("under the root, instead of the queries' width"),
+    "scale": Attribute("factor of the scores beside 1 / sqrt(width)"),
+    "window": _count("tokens that a sliding window sees (0: all)", low=0),
+    "chunk": _count("tokens of a chunk, which sees itself only (0: all)", low=0),
+    "sinks": Attribute("a score for nothing, one number a head", "tensor"),
+}
+
+ROUTE = {
+    "top_k": _count("experts a token goes to", high=1e6),
+    "score": _word("router score", "softmax", "softmax", "sigmoid", "sparsemixer"),
+    "normalize": Attribute("the chosen weights sum to one", "flag"),
+    "groups": _count("expert groups of group-limited routing", high=1e6),
+    "groups_limit": _count("groups a token may use", high=1e6),
+    "group_score": _word("strength of a group: its best expert or its two best", None, "best", "best_two"),
+    "bias": Attribute("shifts the choice and not the weights, one number an expert", "tensor"),
+    "scale": Attribute("factor of the chosen weights"),
+    "jitter": Attribute("sparsemixer: half the distance from the best within which a score counts", open_low=False),
+}
+
+WEIGHTED = {"weighted": Attribute("rows are multiplied by the router's weights", "flag")}
+"""Keywords of the functions in a block."""
 
 MLP: dict[str, Attribute] = {
     "kind": _word("block of the dense feed-forward", "mlp"),
@@ -148,8 +187,10 @@ PHASE: dict[str, Attribute] = {
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
+    "dispatch_dtype": _word("tokens on their way to experts (default: dtype)", None, *DTYPES),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
     "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),

@@ -26,11 +26,10 @@ from .collectives import collective, slice_value
 from .rotary import Rotary
 from .traffic import Moved, count
 
+NORMS = ("rms_norm", "layer_norm")
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
-
-
 History = Mapping[tuple[int, str], k.Floats]
 """(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
@@ -73,15 +72,17 @@ class Inputs:
 
 @dataclass
 class Machine:
-    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part."""
+    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
+    `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
+    `wholes`: weights by layer and name."""
 
     graph: Graph
     inputs: Inputs
     mesh: Mesh
-    ranks: list[dict[str, int]] = field(default_factory=list)
+    ranks: list[dict[str, int]] = field(init=False)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
-    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], list[Moved]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
 
@@ -137,7 +138,7 @@ class Machine:
         for value in values:
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
-        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+        self.sent.setdefault((edge.source, edge.target), []).extend(_array(value).size for value in values)
 
     def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
@@ -182,7 +183,8 @@ class Machine:
         """One op on every rank."""
         if op.is_collective:
             values = collective(self, segment, op, env)
-            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            moved = count(self, segment, op, env[op.inputs[0]], values)
+            self.traffic.setdefault((segment.name, op.name), []).append(moved)
             return values
         if op.kind == "slice":
             return slice_value(self, segment, op, env)
@@ -239,13 +241,13 @@ class Machine:
     def compute(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         dims = [segment.dims_of(n) for n in op.inputs]
         if isinstance(x[0], k.Ragged) and op.kind != "combine":
-            return self.ragged(op, dims, x)
+            return self.ragged(segment, op, dims, x)
         if op.kind == "contract":
             return k.contract(_array(x[0]), dims[0], _array(x[1]), dims[1], op.dims)
         if op.kind in ("multiply", "add"):
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
-        if op.kind in ("rms_norm", "layer_norm"):
+        if op.kind in NORMS:
             return self.norm(segment, op, x)
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, _array(x[0]))
@@ -267,7 +269,7 @@ class Machine:
         width = int(segment.size(op.dims[-1]))
         return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
-    def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
+    def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         first = x[0]
         assert isinstance(first, k.Ragged)
         if op.kind == "contract":
@@ -281,8 +283,13 @@ class Machine:
             if isinstance(second, k.Ragged):
                 rows = second.rows
                 return first.map(lambda p, data: join(data, rows[p][1]))
-            assert isinstance(second, dict)  # a bias or gain of each expert
-            return first.map(lambda p, data: join(data, second[p]))
+            if isinstance(second, dict):  # a bias or gain of each expert
+                return first.map(lambda p, data: join(data, second[p]))
+            shared = _array(second)
+            assert dims[1] == op.dims[-1:]  # one for all of them
+            return first.map(lambda p, data: join(data, shared))
+        if op.kind in NORMS:
+            return first.map(lambda p, data: self.norm(segment, op, [data, *x[1:]]))
         return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:

@@ -106,6 +106,8 @@ def activation(kind: str, x: Floats) -> Floats:
         return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
     if kind == "gelu_tanh":
         return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+    if kind not in ("sigmoid", "silu"):
+        raise ValueError(f"no activation `{kind}`")
     gate = 1.0 / (1.0 + np.exp(-x))
     return np.asarray(gate if kind == "sigmoid" else x * gate)
 
