@@ -26,7 +26,7 @@ import dagc
 from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.files import classes, traces
-from dagc.export.chakra.permutes import peers
+from dagc.ir.peers import peers
 from dagc.export.chakra.ranks import Ranks
 from dagc.export.json import expand_ranks
 from dagc.export.unroll import Node as Placed

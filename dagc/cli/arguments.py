@@ -96,6 +96,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
+    run = commands.add_parser("run", help="run the placed graph on real devices, measured beside the estimate")
+    _spec(run, "spec file")
+    run.add_argument("--engine", choices=("torch",), default="torch", help="what executes the graph")
+    run.add_argument("--full-dims", action="store_true", help="the model's own dims, not those of its small twin")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="gloo on cpu, NCCL on cuda")
+    run.add_argument(
+        "--dtype", choices=("fp64", "fp32", "bf16", "fp16"), help="default: fp64; the model's at full dims"
+    )
+    run.add_argument("--repeat", type=int, default=3, metavar="N", help="timed passes, of which the median counts")
+    run.add_argument("--timeout", type=float, default=600.0, metavar="S", help="longest wait for another process")
+    run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

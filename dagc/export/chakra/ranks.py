@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...ir.result import PhaseResult
 from ...ir.sharding import Axes
-from .permutes import Peers, peers
+from ...ir.peers import Peers, peers
 
 Ints = NDArray[np.int64]
 Hole = tuple[str, ...]

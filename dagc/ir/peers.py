@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.graph import Op, Segment
-from ...ir.mesh import Mesh
-from ...ir.sharding import Axes, Sharding
+from .graph import Op, Segment
+from .mesh import Mesh
+from .sharding import Axes, Sharding
 
 Position = tuple[int, ...]
 
