@@ -169,7 +169,7 @@ def unit_of(data: Any, graph: Graph) -> Unit:
     ids = placement_ids(graph)
     gpus = tuple(sorted(ids.ravel().tolist()))
     hardware: Hardware = from_data(Hardware, parts["hardware"], "plan.hardware", SKIP)
-    nothing = {"blocks": {}, "checkpoint": {}}
+    nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
     model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
     workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)
     phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})

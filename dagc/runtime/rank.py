@@ -172,7 +172,7 @@ class Rank:
             split = tuple(int(segment.sizes[d]) for d in op.dims)
             sizes = [n // self.layout.mesh.size(axes) for n, axes in zip(split, op.sharding.dims, strict=True)]
             sizes[op.dims.index("context")] = int(segment.sizes["seq"])
-            return self.real(self.layout.op_cache(segment, layer, op, self.here, [np.zeros(sizes)]))  # type: ignore[arg-type]
+            return self.real(self.layout.op_cache(segment, layer, op, self.here, [np.zeros(sizes)]))
 
         return self.once(("cache", layer, op.name, self.layout.offset), make)
 
@@ -206,7 +206,8 @@ class Rank:
         return k.norm(op.kind, x[0], gain, sums, int(segment.size(op.dims[-1])), _number(op, "eps", 1e-6))
 
     def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[Any]) -> k.Ragged:
-        first, rest = x[0], x[1:]
+        first: k.Ragged = x[0]
+        rest = x[1:]
         if op.kind == "contract":
             inner, outer = ("n", dims[0][-1]), ("n", op.dims[-1])
             return k.grouped(first, lambda p, rows: k.contract(rows, inner, rest[0][p], dims[1][1:], outer))

@@ -22,7 +22,7 @@ def network_text(network: Network, hardware: Hardware) -> str:
     """A switch for each node, and one between the nodes; both links are per GPU and direction."""
     links = [hardware.node, hardware.cluster] if network.inside else [hardware.cluster]
     links = links[: len(network.shape)]
-    rows = {
+    rows: dict[str, list[str] | list[int] | list[float]] = {
         "topology": ["Switch"] * len(links),
         "npus_count": list(network.shape),
         "bandwidth": [link.bandwidth_Bps / GIB for link in links],  # GB/s

@@ -67,7 +67,7 @@ def idle(result: PhaseResult) -> memoryview:
     work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
     none = Context(((),), (), ())
     pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), None, 0, work),), none)
-    return memoryview(Encoder(Templates(Program(result, 0, {})), {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data)
+    return Encoder(Templates(Program(result, 0, {})), {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
 
 
 def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]]:

@@ -91,7 +91,7 @@ class Image:
         """The file of an alike rank: the same bytes with its own values (which take as many bytes)."""
         for key, (positions, size) in self.holes.items():
             self.data[positions[:, None] + np.arange(size)] = np.frombuffer(encoded(key, values[key]), dtype=np.uint8)
-        return memoryview(self.data)
+        return self.data.data
 
 
 def encoded(key: Hole, value: int) -> bytes:
