@@ -26,13 +26,13 @@ import dagc
 from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.files import classes, traces
-from dagc.ir.peers import peers
 from dagc.export.chakra.ranks import Ranks
 from dagc.export.json import expand_ranks
 from dagc.export.unroll import Node as Placed
 from dagc.export.unroll import unroll
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.peers import peers
 from dagc.ir.result import PhaseResult
 from dagc.ir.sharding import Sharding
 from dagc.lang.diagnostics import SpecError

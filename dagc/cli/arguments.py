@@ -108,6 +108,19 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=float, default=600.0, metavar="S", help="longest wait for another process")
     run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
+    export = commands.add_parser("export", help="write the launch command or config of a serving engine")
+    _spec(export)
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=("vllm", "sglang", "trtllm", "megatron"),
+        metavar="ENGINE",
+        help="vllm, sglang, trtllm or megatron",
+    )
+    export.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
+    export.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
+    export.add_argument("--force", action="store_true", help="write into a directory that holds something already")
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir.peers import Peers, peers
 from ...ir.result import PhaseResult
 from ...ir.sharding import Axes
-from ...ir.peers import Peers, peers
 
 Ints = NDArray[np.int64]
 Hole = tuple[str, ...]
