@@ -18,7 +18,7 @@ KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra")
 
 def run(args: Namespace) -> int:
     try:
-        kinds = _chosen(args.emit, KINDS, "--emit")
+        kinds = _chosen(args.emit, KINDS, "--emit", exporters)
         from ..export.views import VIEWS
 
         views = _chosen(args.view, tuple(VIEWS), "--view")
@@ -51,9 +51,17 @@ def run(args: Namespace) -> int:
         return 2
 
 
-def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
-    """A comma list, each entry known."""
+def exporters() -> list[str]:
+    from ..plugins import exporters
+
+    return exporters()
+
+
+def _chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], list[str]] | None = None) -> list[str]:
+    """A comma list, each entry known. `more` names are asked for only when one is not."""
     names = [n.strip() for n in text.split(",") if n.strip()]
+    if more is not None and not set(names) <= set(known):
+        known = (*known, *more())
     for name in names:
         if name not in known:
             near = did_you_mean(name, known)
@@ -103,6 +111,10 @@ def artefacts(
             for kind, write, suffix in (("nodelink", node_link, "nodelink.json"), ("graphml", graphml, "graphml")):
                 if kind in kinds:
                     files[directory / f"{name}.{phase}.{suffix}"] = write(graph)
+        for kind in (k for k in kinds if k not in KINDS):
+            from ..plugins import export
+
+            files |= {directory / f"{name}.{phase}.{suffix}": d for suffix, d in export(kind, plan, phase).items()}
     if "json" in kinds:
         from ..export.json import dumps, plan_object
 
