@@ -180,6 +180,7 @@ class Phase:
     acceptance: float = 0.0
     passes: int = 1
     dispatch_dtype: str | None = None
+    quantise: str = "fused"  # fused | separate
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True

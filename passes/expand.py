@@ -15,7 +15,7 @@ from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
 from dagc.lang.heads import whole_sequence
 from dagc.lang.reader import Names, typed
-from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
+from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, SELECT, TEMPER, WEIGHTED, Attribute
 from dagc.lang.source import Span
 from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_name
 from dagc.spec import Layer
@@ -30,13 +30,16 @@ OPTIONS: dict[str, Mapping[str, Attribute]] = {
     "rope": ROPE,
     "temper": TEMPER,
     "attend": ATTEND,
+    "conv": {},
+    "delta": {},
+    "select": SELECT,
     "route": ROUTE,
     **dict.fromkeys(("dispatch", "combine"), WEIGHTED),
 }
 """Function -> the keywords it takes."""
 PHASE_DIMS = ("batch", "seq", "context", "slot")
 """Dimensions whose size is the phase's."""
-OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3}
+OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3, "conv": 2, "delta": 5, "select": 3}
 
 
 def run(graph: Graph | None, unit: Unit) -> Graph:
@@ -351,7 +354,7 @@ class BlockBuilder:
         **attrs: str | float | bool,
     ) -> Ref:
         model = self.layer.unit.spec.model
-        dtype = {"route": "int64", "argmax": "int64", "cache": model.kv_dtype}.get(kind, model.dtype)
+        dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "experts" if "slot" in dims else "dense"
         name = self.fresh(stem)
         self.layer.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
@@ -637,7 +640,48 @@ class BlockBuilder:
             if not set(sinks.dims) <= set(dims[:-1]):
                 self.fail(expr, f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
             inputs = (*inputs, sinks.name)
+        selected = self.tensor_option(expr, "selected")
+        if selected is not None:
+            if selected.dims[-1:] != ("chosen",):
+                self.fail(expr, "`selected` is the result of `select`")
+            inputs = (*inputs, selected.name)
+            options["chosen"] = self.layer.sizes["chosen"]
         return self.emit("attend", inputs, dims, stem, **options)
+
+    def call_conv(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """conv(x, W[.., taps]): each channel over the last tokens."""
+        x, taps = args
+        if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
+            self.fail(expr, "`conv` takes a tensor [batch, seq, ..] and a weight [.., taps] of the same channels")
+        return self.emit("conv", inputs, x.dims, stem)
+
+    def call_delta(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
+        q, k, v, *gates = args
+        heads = set(v.dims[:-1])
+        fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
+        fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
+        if not fits or any(not set(g.dims) <= heads for g in gates):
+            self.fail(
+                expr, "`delta` takes queries and keys of one width, values, and two numbers for each head of these"
+            )
+        return self.emit("delta", inputs, v.dims, stem)
+
+    def call_select(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+        q, k, w = args
+        key = self.cached(k, f"{stem}_k")
+        top_k = self.options(expr).get("top_k")
+        if not isinstance(top_k, float) or top_k < 1:
+            self.fail(expr, "`select` needs `top_k = ...`, a number of tokens")
+            raise Refused
+        if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
+            self.fail(
+                expr,
+                "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads",
+            )
+        self.layer.sizes["chosen"] = min(top_k, self.layer.sizes["context"])
+        return self.emit("select", (q.name, key.name, w.name), (*w.dims[:-1], "chosen"), stem)
 
     def cached(self, ref: Ref, stem: str) -> Ref:
         if "seq" not in ref.dims:

@@ -9,6 +9,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
 from dagc.ir.sharding import Axes
+from dagc.ir.states import state_bytes
 from dagc.ir.unit import Unit
 from dagc.lang.units import BYTES, show
 
@@ -55,12 +56,13 @@ def _lies(weight: Weight) -> dict[str, Axes]:
 
 
 def cache_bytes(segment: Segment, mesh: Mesh) -> float:
-    """KV cache of one layer on one rank, for the sequences of one lane of one micro-batch."""
+    """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
     total = 0.0
     for op in segment.ops:
         if op.kind == "cache":
             assert op.sharding is not None
             total += local_bytes(segment, op.name, op.sharding.dims, mesh)
+        total += state_bytes(segment, op, mesh)
     return total
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
+from dagc.ir.states import state_of
 from dagc.lang import ast
 from dagc.lang.diagnostics import Collector, did_you_mean
 from dagc.lang.evaluate import compare, names_in
@@ -143,7 +144,7 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, hardware: Hardware) -
     """
     size_B = 0.0
     for segment in prefill.graph.segments:
-        for op in segment.ops:
+        for op in (state_of(segment, op) or op for op in segment.ops):
             if op.kind == "cache":
                 each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
                 size_B += each_B * segment.repeat

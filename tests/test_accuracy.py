@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
 CONFIGS = report.SAMPLE_DATA / "configs"
 PLAN = Deployment("mixtral-8x7b", "h100_sxm", "trtllm", Layout(tp=4, ep=1, moe_tp=4), "bf16", "bf16", "bf16")
-ENGINE = Engine(True, 8192, 0.9, 4096, 0.0, 10.0)
+ENGINE = Engine(True, 8192, 0.9, 4096, 0.0, 0.0, 10.0)
 
 
 def medians(text: str) -> dict[str, tuple[int, float]]:
@@ -72,7 +72,7 @@ def test_tpot_holds_the_prefills_of_the_others() -> None:
     prefill, decode = Point(PLAN, "prefill", 1, 1000), Point(PLAN, "decode", 9, 1050)
     estimates = known({prefill: step(0.1), decode: step(0.01, attention_s=0.004)})
     assert predict(serving(), ENGINE, estimates).value == pytest.approx(0.01 + 8 / 100 * (0.1 - 0.006))
-    apart = Engine(False, 8192, 0.9, 4096, 0.001, 10.0)
+    apart = Engine(False, 8192, 0.9, 4096, 0.001, 0.0, 10.0)
     assert predict(serving(), apart, estimates).value == pytest.approx(0.011 + 8 / 100 * 0.101)
 
 

@@ -48,7 +48,7 @@ def checked(folder: Path, case: str, text: str | None = None, **fields: object) 
         ("mixtral", "rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "not one object of the rotary fields"),
         ("mixtral", "rope_parameters", "yarn", "not one object of the rotary fields"),
         ("dbrx", "attn_config", 2, "`attn_config` of `config.json` is 2, not an object"),
-        ("gpt_oss_yarn", "layer_types", ["full_attention"], "the list has 1 items, item 1 is asked for"),
+        ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
         ("gpt_oss_yarn", "layer_types", ["full_attention", "linear_attention"], "unknown block `linear_attention`"),
         ("gpt_oss_yarn", "layer_types", [None, "full_attention", "full_attention"], "`layer_types` of `config.json`"),
         ("phimoe", "num_hidden_layers", 1_000_000, "a stack has at most 100000 layers"),

@@ -77,7 +77,7 @@ def available() -> list[str]:
     """GPUs with a calibration file."""
     root = resources.files(PACKAGE) / "calibration"
     names = (file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
-    return sorted(name for name in names if name != "cluster_exchange")
+    return sorted(name for name in names if name not in ("accuracy", "cluster_exchange"))
 
 
 @lru_cache(maxsize=16)

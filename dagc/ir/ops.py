@@ -11,6 +11,7 @@ from math import prod
 from .graph import DTYPE_BYTES, Op, Segment
 from .mesh import Mesh
 from .sharding import Axes, Sharding
+from .states import state_bytes
 
 
 def _no_flops(segment: Segment, op: Op) -> float:
@@ -33,9 +34,10 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
     """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
-    a window or chunk of w tokens lets a query see at most w of those before it."""
+    a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
     window, chunk = _reach(op, context)
+    window = min(window, _number(op, "chosen", context))
     if not op.attr("causal", True):
         return queries * min(window, chunk)
     return _pairs_before(context, window, chunk) - _pairs_before(context - queries, window, chunk)
@@ -67,6 +69,12 @@ def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
     return min(held, seen, run) / held
 
 
+def chosen_share(segment: Segment, op: Op) -> float:
+    """Part of the context that is selected by any query, where no two select the same."""
+    context = segment.size("context")
+    return min(1.0, segment.size("seq") * _number(op, "chosen", context) / context)
+
+
 def _number(op: Op, name: str, default: float) -> float:
     value = op.attr(name)
     return default if value is None else float(value)
@@ -83,6 +91,19 @@ def _attend_flops(segment: Segment, op: Op) -> float:
     return 2.0 * lead * width * query_key_pairs(segment, op)
 
 
+def _select_flops(segment: Segment, op: Op) -> float:
+    """Every head's score of every pair, its rectification and its share in the sum."""
+    heads, width = segment.dims_of(op.inputs[0])[-2:]
+    pairs = query_key_pairs(segment, Op("", "", (), (), ""))
+    return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
+
+
+def _delta_flops(segment: Segment, op: Op) -> float:
+    """Of the recurrence, for each token and element of a head's matrix: it fades (1), is read by the key (2), is
+    written to (2) and read by the query (2)."""
+    return 7.0 * segment.count(op.dims) * segment.size(segment.dims_of(op.inputs[1])[-1])
+
+
 @dataclass(frozen=True, slots=True)
 class OpDef:
     """`linear`: input positions through which a pending sum may pass. `fused`: no kernel of its own.
@@ -96,7 +117,16 @@ class OpDef:
     uses_tensor_cores: bool = False
 
 
-ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0}
+ACTIVATIONS = {
+    "silu": 4.0,
+    "gelu": 8.0,
+    "gelu_tanh": 8.0,
+    "relu": 1.0,
+    "sigmoid": 3.0,
+    "tanh": 3.0,
+    "softplus": 3.0,
+    "exp": 1.0,
+}
 """Element-wise functions of the language, with their FLOPs an element."""
 
 OPS: dict[str, OpDef] = {
@@ -118,6 +148,9 @@ OPS: dict[str, OpDef] = {
         OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
         OpDef("cache", fused=True),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
+        OpDef("conv", _contract_flops),
+        OpDef("delta", _delta_flops, uses_tensor_cores=True),
+        OpDef("select", _select_flops, uses_tensor_cores=True),
         OpDef("route", _elementwise_flops(0.0)),
         OpDef("dispatch", linear=(0,)),
         OpDef("combine", _elementwise_flops(2.0), linear=(0,)),
@@ -136,9 +169,16 @@ def rotated(width: float, fraction: float) -> int:
 
 
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(queries, keys, values) of an attend: as many queries as keys, their scores add. Sinks may follow."""
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
     pairs = int(op.attr("pairs", 1) or 1)
     return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
+
+
+def attend_extras(op: Op) -> tuple[str | None, str | None]:
+    """(sinks, selected tokens) of an attend, where it has them."""
+    rest = list(op.inputs[2 * int(op.attr("pairs", 1) or 1) + 1 :])
+    selected = rest.pop() if op.attr("chosen") else None
+    return (rest[0] if rest else None), selected
 
 
 def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
@@ -238,7 +278,7 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
     for name in dict.fromkeys(op.inputs):
         dims = segment.dims_of(name)
         if op.kind == "attend" and "context" in dims:
-            seen = seen_share(segment, op, mesh)
+            seen = min(seen_share(segment, op, mesh), chosen_share(segment, op))
             size = local_bytes(segment, name, tuple(op.loop(d) for d in dims), mesh) * seen
         else:
             size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
@@ -251,6 +291,7 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         else:
             weights += size
     acts += acts if op.kind == "cache" else _result_bytes(segment, op, mesh)
+    acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts)
 
 

@@ -47,13 +47,16 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones."""
+    """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones. `plain`: load
+    of the fullest rank without the spare copies of experts. `dropped`: share of the choices over an expert's capacity."""
 
     ops: Mapping[tuple[str, str], OpCost]
     transfer: Transfer
     token_return: Transfer
     load: NDArray[np.float64]
     distinct_experts: float
+    plain: float = 1.0
+    dropped: float = 0.0
 
     @property
     def imbalance(self) -> float:

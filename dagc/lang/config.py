@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .diagnostics import Collector, did_you_mean
 from .evaluate import Value
+from .precision import precision
 from .source import Span
 from .units import Quantity
 
@@ -123,7 +124,23 @@ def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | 
     if len(sections) == 2 and sections["rope_scaling"] != sections["rope_parameters"]:
         out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
         return None
-    return Config(shown, {**data, "rope": _rope(data)})
+    notes = _left_out(data)
+    return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
+
+
+LEFT_OUT = {
+    "vision_config": "the vision tower is left out",
+    "audio_config": "the audio tower is left out",
+    "num_nextn_predict_layers": "layers that predict further tokens are left out",
+    "mtp_num_hidden_layers": "layers that predict further tokens are left out",
+    "num_mtp_modules": "layers that predict further tokens are left out",
+}
+"""Parts of a checkpoint beside the language model: field that tells of one -> what is said of it."""
+
+
+def _left_out(data: Mapping[str, object]) -> list[str]:
+    """A note for each part that no architecture of the library has."""
+    return [f"{note} (`{name}`)" for name, note in LEFT_OUT.items() if data.get(name)]
 
 
 ROPE_SECTIONS = ("rope_scaling", "rope_parameters")

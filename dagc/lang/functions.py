@@ -148,6 +148,12 @@ def _at(names: Names, node: ast.Call, words: bool) -> Value:
     return items[int(index)]
 
 
+def _length(names: Names, node: ast.Call, words: bool) -> Value:
+    items = _typed(names, node, 0, tuple)
+    assert isinstance(items, tuple)
+    return Quantity(float(len(items)))
+
+
 def _mod(names: Names, node: ast.Call, words: bool) -> Value:
     divisor = _number(names, node, 1)
     if divisor <= 0:
@@ -199,6 +205,7 @@ FUNCTIONS: dict[str, tuple[Function, int, int]] = {
     "present": (_present, 1, 1),
     "has": (_has, 2, 2),
     "at": (_at, 2, 2),
+    "length": (_length, 1, 1),
     "mod": (_mod, 2, 2),
     "log": (_log, 1, 1),
     "max": (_max, 2, 99),

@@ -3,10 +3,13 @@ their own (`dagc.plugins`)."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from .. import plugins
+from . import ast
+from .diagnostics import Collector
 from .source import Source
 
 PACKAGE = "dagc.grammar.library"
@@ -16,6 +19,14 @@ ARCHITECTURES = "architectures"
 def blocks() -> Source:
     """The stock blocks."""
     return Source("library/blocks.moe", (resources.files(PACKAGE) / "blocks.moe").read_text(encoding="utf-8"))
+
+
+@cache
+def stock() -> tuple[ast.BlockDef, ...]:
+    """The stock blocks as a tree: they are the same for every spec."""
+    from .parse import parse
+
+    return tuple(s for s in parse(blocks(), Collector()).statements if isinstance(s, ast.BlockDef))
 
 
 def preset(kind: str, name: str) -> Source | None:

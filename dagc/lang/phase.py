@@ -61,7 +61,7 @@ def read_phase(
     passes = tokens // chunk or 1
     phase = Phase(
         name, str(kind), gpus, length, tokens // passes, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
-        passes, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        passes, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:

@@ -2,8 +2,8 @@
 
 A place is text: the tensor's name and its dimensions, `...q_proj.weight (heads head_dim) hidden`. `(a b)` is a flattened
 pair; `ffn[0/2]` the first of two equal blocks of an axis; `ffn[0%2]` every second entry; `v[n+v]` the part `v` of an
-axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one. `{layer}` is the layer's
-index, `{expert}` stacks one tensor for each expert.
+axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at the
+end: the file has the weight less one. `{layer}` is the layer's index, `{expert}` stacks one tensor for each expert.
 """
 
 from __future__ import annotations
@@ -76,12 +76,14 @@ class Place:
 
     name: str
     axes: tuple[tuple[Part, tuple[Part, ...]], ...]
+    plus: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Place:
         """Raises PlaceError."""
         name, _, rest = text.strip().partition(" ")
         _check_name(name)
+        rest, plus = re.subn(r" \+1$", "", rest)
         stray = _TOKEN.sub("", rest).split()
         if stray:
             raise PlaceError(f"`{stray[0]}` is neither a dimension nor a part of one")
@@ -89,9 +91,7 @@ class Place:
         axes: list[tuple[Part, tuple[Part, ...]]] = []
         while tokens:
             if tokens[0] == "(":
-                if ")" not in tokens:
-                    raise PlaceError("`(` without `)`")
-                end = tokens.index(")")
+                end = _closing(tokens)
                 inner, tokens = _parts(tokens[1:end]), tokens[end + 1 :]
                 whole = Part(tuple(d for p in inner for d in p.dims))
                 if tokens and tokens[0].startswith("["):
@@ -101,7 +101,7 @@ class Place:
                 count = 2 if len(tokens) > 1 and tokens[1].startswith("[") else 1
                 inner, tokens = _parts(tokens[:count]), tokens[count:]
                 axes.append((Part(inner[0].dims), inner))
-        place = cls(name, tuple(axes))
+        place = cls(name, tuple(axes), float(plus))
         twice = [d for d in place.dims if place.dims.count(d) > 1]
         if twice or not axes:
             raise PlaceError(f"`{twice[0]}` stands there twice" if twice else "the tensor's dimensions are missing")
@@ -124,9 +124,28 @@ class Place:
         )
 
 
+def _closing(tokens: list[str]) -> int:
+    """Where the bracket that stands first is closed."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token == "(") - (token == ")")
+        if depth == 0:
+            return i
+    raise PlaceError("`(` without `)`")
+
+
 def _parts(tokens: list[str]) -> tuple[Part, ...]:
+    """Of one axis: dimensions, flattened ones in brackets of their own, each with its slice."""
     parts: list[Part] = []
-    for token in tokens:
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token == "(" and ")" in rest[1:]:
+            inner, rest = rest[: rest.index(")")], rest[rest.index(")") + 1 :]
+            if not rest or not rest[0].startswith("["):
+                raise PlaceError("`(` inside another without a slice")
+            parts.append(Part(tuple(d for p in _parts(inner) for d in p.dims)))
+            continue
         if token.startswith("[") and parts and not parts[-1].of:
             parts[-1] = _part(parts[-1].dims, token[1:-1])
         elif token[0] in "[()" or token == "0":

@@ -145,11 +145,12 @@ class Reader:
         return values
 
     def _free(self, name: str, assign: ast.Assign) -> Value | None:
+        """An attribute that is not in the schema; the word `none` says that there is none."""
         value = evaluate(assign.value, self.names.env(words=True), self.out)
         if isinstance(value, tuple):
             self.out.add("E02", f"`{name}` is one value, not a list", assign.value.span)
             return None
-        return value
+        return None if value == "none" else value
 
     def one(self, name: str, attribute: Attribute) -> Value | None:
         assign = self.body.assigns.get(name)
@@ -158,7 +159,7 @@ class Reader:
                 return True
             if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
                 self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
-            return _default(attribute)
+            return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
@@ -223,7 +224,7 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
         out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
         return None
     if attribute.kind == "count" and value.value != int(value.value):
-        out.add("E02", f"`{name}` is a whole number", span)
+        out.add("E02", f"`{name}` is a whole number", span, f"this is {value.value:g}")
         return None
     low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
     if low or value.value > attribute.high:
@@ -250,7 +251,8 @@ def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     return value
 
 
-def _default(attribute: Attribute) -> Value | None:
+def default_of(attribute: Attribute) -> Value | None:
+    """The value of an attribute that nobody gives."""
     value = attribute.default
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Quantity(float(value), attribute.dim)

@@ -101,6 +101,9 @@ EXPERTS: dict[str, Attribute] = {
     "group_score": _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two"),
     "bias": Attribute("a bias that shifts the choice and not the weights", "flag", default=False),
     "scale": Attribute("factor of the chosen weights", default=1.0),
+    "capacity": Attribute(
+        "tokens that an expert takes, over the mean; more are dropped (0: no bound)", default=0.0, open_low=False
+    ),
 }
 
 ROPE: dict[str, Attribute] = {
@@ -143,7 +146,10 @@ ATTEND = {
     "window": _count("tokens that a sliding window sees (0: all)", low=0),
     "chunk": _count("tokens of a chunk, which sees itself only (0: all)", low=0),
     "sinks": Attribute("a score for nothing, one number a head", "tensor"),
+    "selected": Attribute("the only tokens that are seen, from `select`", "tensor"),
 }
+
+SELECT = {"top_k": _count("tokens that are selected", high=1e9)}
 
 ROUTE = {
     "top_k": _count("experts a token goes to", high=1e6),
@@ -188,6 +194,9 @@ PHASE: dict[str, Attribute] = {
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "dispatch_dtype": _word("tokens on their way to experts (default: dtype)", None, *DTYPES),
+    "quantise": _word(
+        "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
+    ),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
     "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),

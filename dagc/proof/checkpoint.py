@@ -31,7 +31,7 @@ def read_place(place: Place, tensor: NDArray[Any], sizes: Mapping[str, int], dim
     tensor = tensor.reshape([p.extent(sizes) for p in parts])[tuple(p.slice(sizes) for p in parts)]
     have = place.dims
     tensor = tensor.reshape([sizes[d] for d in have])
-    return np.ascontiguousarray(tensor.transpose([have.index(d) for d in dims]), dtype=np.float64)
+    return np.ascontiguousarray(tensor.transpose([have.index(d) for d in dims]), dtype=np.float64) + place.plus
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -10,6 +10,7 @@ from ..driver import lower
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.result import Costs
+from ..ir.states import SEQUENTIAL, state_of
 from ..ir.unit import Unit
 from ..plan import Plan
 from .execute import ExecutionError, History, Inputs, Machine, WeightSource, random_weight
@@ -153,11 +154,14 @@ class Recording:
         return np.concatenate([value for _, value in parts])
 
     def history(self) -> History:
-        """The KV cache that the run leaves: (layer, op) -> [batch, .., context, ..]."""
-        ops = [
-            (layer, op.name) for segment, layer in self.machine.graph.layers for op in segment.ops if op.kind == "cache"
+        """The KV cache and the states that the run leaves: (layer, op) -> [batch, .., context, ..]."""
+        kept = [
+            (layer, (state_of(segment, op) or op).name)
+            for segment, layer in self.machine.graph.layers
+            for op in segment.ops
+            if op.kind in ("cache", *SEQUENTIAL)
         ]
-        return {key: self.whole(*key) for key in ops}
+        return {key: self.whole(*key) for key in kept}
 
 
 @dataclass
@@ -210,7 +214,8 @@ class Comparison:
     def missed(self) -> str:
         """The logits or a cache of the model that were compared with nothing, or nothing."""
         for segment, layer in self.reference.machine.graph.layers:
-            for op in segment.ops:
+            states = [state for state in (state_of(segment, op) for op in segment.ops) if state is not None]
+            for op in (*segment.ops, *states):
                 if op.kind == "cache" or (
                     segment is self.reference.machine.graph.segments[-1] and op.name == self.logits
                 ):

@@ -27,7 +27,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`model` and `gpu` as the source names them; dtypes are words of the language. `attention_dtype` None: default."""
+    """`model` and `gpu` as the source names them; dtypes are words of the language. `attention_dtype` None: default.
+    `quantise`: whether activations are quantised by a kernel of their own (as the static estimates count) or not."""
 
     model: str
     gpu: str
@@ -38,6 +39,7 @@ class Deployment:
     kv_dtype: str
     attention_dtype: str | None = None
     routing: str = "uniform"
+    quantise: str = "fused"
 
 
 @dataclass(frozen=True, slots=True)

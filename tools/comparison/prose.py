@@ -34,14 +34,14 @@ rank (concurrency / attention-dp, or fewer when memory or the engine holds fewer
 - Aggregated TPOT: `d + (b - 1) / osl x p`: while a request makes its tokens, each other one of its rank is replaced once.
   Engines that mix prompt tokens into decode steps (TensorRT-LLM, vLLM) read the weights once in such a step: p counts less
   the part of d that is not attention. SGLang runs prefills as steps of their own.
-- Aggregated TTFT: `p + d / 2` and the wait: M/D/1 at the share of time that prefills take, half of the other prompts in the
+- Aggregated TTFT: the overhead of a request, `p + d / 2` and the wait: M/D/1 at the share of time that prefills take, half of the other prompts in the
   first of ten rounds (benchmarks start their requests at once), and whole rounds where memory holds fewer than are in flight.
 - Disaggregated: TPOT = d at concurrency / (workers x attention-dp); TTFT = p and an M/D/1 wait at the prefill workers. The
   transfer of the KV cache is left out: no source states its link.
 - Static batches: p + (osl - 1) d. Saturated servers: b is what memory and the engine hold, throughput = b osl / (osl TPOT + p).
 
-The choices came from how the engines work, before any constant was fitted. One constant an engine is free: the host overhead a
-step, fitted on the `tune` half; deployments fall into `tune` or `check` by a hash of model, GPU, engine, dtype and degrees, so
+The choices came from how the engines work, before any constant was fitted. Two constants an engine are free: the host overhead a
+step (on TPOT) and the overhead a request (on TTFT), fitted on the `tune` half; deployments fall into `tune` or `check` by a hash of model, GPU, engine, dtype and degrees, so
 rows of one deployment are on one side. Engine defaults that rows do not state (dtype of the KV cache, tokens a step, share of
 memory, who gathers tokens and who exchanges them) are in `tools/accuracy.json`. Routing is uniform.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from . import noise, page, prose, rows, static
 from .estimate import Estimates, catalog_of
 from .names import Catalog
 from .rows import Refused, Serving
-from .servings import Outcome, fit_host, outcomes, ratios, store_host
+from .serving import FITTED
+from .servings import Outcome, fit, outcomes, ratios, store
 from .static import Compared
 from .statistics import error_table, quantile
 
-
 SERVINGS = "measured_serving*.csv"
+ERRORS = Path(__file__).parents[2] / "grammar" / "library" / "calibration" / "accuracy.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Found:
     outcomes: list[Outcome]
     servings: list[Serving]
     refused: list[Refused]
-    host_ms: Mapping[str, float]
+    fitted: Mapping[str, Mapping[str, float]]
 
 
 def gather(options: Options) -> Found:
@@ -47,7 +49,7 @@ def gather(options: Options) -> Found:
     estimates = Estimates(options.configs)
     if options.workers:
         estimates.workers = options.workers
-    found = Found([], [], [], [], catalog.constants["host_ms"])
+    found = Found([], [], [], [], {key: catalog.constants[key] for key in FITTED})
     if options.only != "serving":
         _static(options.data, catalog, estimates, found)
     if options.only != "static":
@@ -75,13 +77,17 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
         found.servings += servings
         found.refused += refused
     constants: dict[str, Any] = dict(catalog.constants)
+    fitting = False
     if options.fit:
-        constants["host_ms"] = fit_host(found.servings, estimates, constants)
-        store_host(constants["host_ms"])
-        found.host_ms = constants["host_ms"]
+        found.fitted = fit(found.servings, estimates, constants)
+        store(found.fitted)
+        fitting = True
+        constants |= found.fitted
     done, refused = outcomes(found.servings, estimates, constants)
     found.outcomes += done
     found.refused += refused
+    if fitting:
+        store_errors(found.outcomes)
 
 
 def run(options: Options) -> str:
@@ -93,7 +99,7 @@ def run(options: Options) -> str:
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
     if found.outcomes:
-        parts += ["## Servings", prose.SERVING, host_text(found.host_ms), serving_section(found, options.data)]
+        parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options.data)]
     parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
     if not options.only:
         parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
@@ -118,9 +124,31 @@ def in_short(found: Found, halves: Sequence[str] = ("check",)) -> str:
     return error_table("figures", {**groups, **ratios(checked, lambda o: f"{_name(o)}, {o.serving.metric}")})
 
 
-def host_text(host_ms: Mapping[str, float]) -> str:
-    each = ", ".join(f"{engine} {ms:g} ms" for engine, ms in host_ms.items())
-    return f"Host overhead a step: {each}."
+def store_errors(done: Sequence[Outcome]) -> None:
+    """What reports print beside a phase: errors on the half that nothing was fitted on, of rows without speculation."""
+    kinds = {"prefill": "ttft", "decode": "tpot"}
+    phases = {}
+    for kind, metric in kinds.items():
+        found = sorted(
+            abs(o.ratio - 1)
+            for o in done
+            if o.half == "check" and o.serving.metric == metric and not o.serving.disaggregated
+            and (o.serving.confidence or not o.serving.speculative_layers)
+        )  # fmt: skip
+        phases[kind] = {
+            "median": round(quantile(found, 0.5), 3),
+            "p90": round(quantile(found, 0.9), 3),
+            "cases": len(found),
+        }
+    about = "errors of whole phases against measured servings, made by tools/accuracy.py --fit; see docs/accuracy.md"
+    ERRORS.write_text(json.dumps({"about": about, "phases": phases}, indent=1) + "\n", encoding="utf-8")
+
+
+def fitted_text(fitted: Mapping[str, Mapping[str, float]]) -> str:
+    def each(key: str) -> str:
+        return ", ".join(f"{engine} {ms:g} ms" for engine, ms in fitted[key].items())
+
+    return f"Host overhead a step: {each('host_ms')}. Overhead a request: {each('request_ms')}."
 
 
 def serving_section(found: Found, data: Path) -> str:

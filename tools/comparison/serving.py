@@ -12,27 +12,32 @@ from .classes import ATTENTION
 from .estimate import Estimates
 from .rows import Serving
 
+FITTED = ("host_ms", "request_ms")
+"""The free constants of an engine, fitted on one half of the servings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """`mixed`: prompt tokens join decode steps; else a prefill runs as a step of its own. `step_tokens`: prompt tokens
     a rank takes in one step. `memory_share`: of a GPU, that the engine fills. `most_sequences`: a rank runs at once.
-    `host_s`: overhead of every step. `waves`: requests that a benchmark sends, over those in flight."""
+    `host_s`: overhead of every step, `request_s` of every request (front end, tokens, scheduling). `waves`: requests that a benchmark sends, over those in flight."""
 
     mixed: bool
     step_tokens: int
     memory_share: float
     most_sequences: int
     host_s: float
+    request_s: float
     waves: float
 
     @staticmethod
-    def of(name: str, constants: Mapping[str, Any], host_s: float | None = None) -> Engine:
+    def of(name: str, constants: Mapping[str, Any], tried_ms: Mapping[str, float] | None = None) -> Engine:
+        """`tried_ms` stands over the fitted constants: `host_ms`, `request_ms`."""
         entry = constants["engines"][name]
-        host = constants["host_ms"][name] * 1e-3 if host_s is None else host_s
+        fitted = {key: constants[key][name] for key in FITTED} | dict(tried_ms or {})
         return Engine(
-            entry["prefill"] == "mixed", entry["step_tokens"], entry["memory_share"], entry["most_sequences"], host,
-            constants["waves"],
+            entry["prefill"] == "mixed", entry["step_tokens"], entry["memory_share"], entry["most_sequences"],
+            fitted["host_ms"] * 1e-3, fitted["request_ms"] * 1e-3, constants["waves"],
         )  # fmt: skip
 
 
@@ -121,7 +126,8 @@ def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     all_s = (batch - 1) / together * first_s
     queue_s = min(busy * first_s / (2 * (1 - busy)), all_s / 2) + all_s / 2 / engine.waves
     beyond_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)  # more in flight than memory holds
-    return Predicted(alone_s + step_s / 2 * (batch > 1) + queue_s + beyond_s, one.floor_s, batch < wanted)
+    ttft_s = engine.request_s + alone_s + step_s / 2 * (batch > 1) + queue_s + beyond_s
+    return Predicted(ttft_s, one.floor_s, batch < wanted)
 
 
 def _split(serving: Serving, ask: Steps) -> Predicted:
@@ -139,7 +145,7 @@ def _split(serving: Serving, ask: Steps) -> Predicted:
     alone_s = one.time_s + ask.chunks_host_s(serving.isl)
     rate = serving.concurrency / (serving.osl * tpot_s + alone_s) / serving.prefill_workers
     busy = min(0.95, rate * alone_s / serving.prefill.layout.dp)
-    return Predicted(alone_s * (1 + busy / (2 * (1 - busy))), one.floor_s, batch < wanted)
+    return Predicted(engine.request_s + alone_s * (1 + busy / (2 * (1 - busy))), one.floor_s, batch < wanted)
 
 
 def _static(serving: Serving, ask: Steps) -> Predicted:

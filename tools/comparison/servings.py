@@ -14,7 +14,7 @@ from .case import Inexpressible, half, series
 from .estimate import Estimates
 from .names import CONSTANTS
 from .rows import Refused, Serving
-from .serving import Engine, Predicted, predict
+from .serving import FITTED, Engine, Predicted, predict
 
 BELOW_FLOOR = "faster than the plan at datasheet peaks: the row cannot be what its labels say"
 
@@ -34,12 +34,15 @@ class Outcome:
 
 
 def outcomes(
-    servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any], host_s: float | None = None
+    servings: Sequence[Serving],
+    estimates: Estimates,
+    constants: Mapping[str, Any],
+    tried_ms: Mapping[str, float] | None = None,
 ) -> tuple[list[Outcome], list[Refused]]:
-    """Predictions; `host_s` replaces the engines' own overhead (for the fit)."""
+    """Predictions; `tried_ms` replaces the engines' own overheads (for the fit)."""
 
     def task(serving: Serving) -> Callable[[], Predicted]:
-        engine = Engine.of(serving.where[2], constants, host_s)
+        engine = Engine.of(serving.where[2], constants, tried_ms)
         return lambda: predict(serving, engine, estimates)
 
     answers = estimates.settle([task(s) for s in servings])
@@ -59,35 +62,39 @@ def name_of(serving: Serving) -> str:
     return f"{serving.source}, {serving.confidence}" if serving.confidence else serving.source
 
 
-def fit_host(servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds an engine: the least mean |log ratio| of TPOT over the half that is for tuning."""
-    tuned: dict[str, float] = {}
+def fit(servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Milliseconds an engine, on the half that is for tuning: `host_ms` for the least mean |log ratio| of TPOT, then
+    `request_ms` for that of TTFT."""
+    fitted: dict[str, dict[str, float]] = {key: {} for key in FITTED}
     for engine in constants["engines"]:
-        rows = [
-            s for s in servings
-            if s.where[2] == engine and s.metric == "tpot" and half(*series(s.decode)) == "tune" and not s.static_batch
-        ]  # fmt: skip
-        known, _ = outcomes(rows, estimates, constants, 0.0)
-        # Only records say that they ran without speculation.
-        rows = [o.serving for o in known if o.serving.confidence or not o.serving.speculative_layers]
-        if not rows:
-            tuned[engine] = 0.0
-            continue
+        for key, metric, step in (("host_ms", "tpot", 0.25), ("request_ms", "ttft", 5.0)):
+            rows = [
+                s for s in servings
+                if s.where[2] == engine and s.metric == metric and half(*series(s.decode)) == "tune" and not s.static_batch
+            ]  # fmt: skip
+            before = {k: found[engine] for k, found in fitted.items() if engine in found}
+            known, _ = outcomes(rows, estimates, constants, before)
+            # Only records say that they ran without speculation.
+            rows = [o.serving for o in known if o.serving.confidence or not o.serving.speculative_layers]
 
-        def loss(host_ms: float, rows: Sequence[Serving] = rows) -> float:
-            done, _ = outcomes(rows, estimates, constants, host_ms * 1e-3)
-            return fmean(abs(math.log(o.ratio)) for o in done)
+            def loss(
+                tried_ms: float, rows: Sequence[Serving] = rows, key: str = key, before: Mapping[str, float] = before
+            ) -> float:
+                done, _ = outcomes(rows, estimates, constants, {**before, key: tried_ms})
+                return fmean(abs(math.log(o.ratio)) for o in done)
 
-        tuned[engine] = min((0.25 * i for i in range(41)), key=loss)
-    return tuned
+            fitted[key][engine] = min((step * i for i in range(41)), key=loss) if rows else 0.0
+    return fitted
 
 
-def store_host(host_ms: Mapping[str, float]) -> None:
-    """Write the fitted overheads into the constants' file, every other byte as it was."""
+def store(fitted: Mapping[str, Mapping[str, float]]) -> None:
+    """Put the fitted constants into the data file."""
     text = CONSTANTS.read_text(encoding="utf-8")
-    start = text.index('"host_ms"')
-    end = text.index("}", start) + 1
-    CONSTANTS.write_text(f'{text[:start]}"host_ms": {json.dumps(dict(host_ms))}{text[end:]}', encoding="utf-8")
+    for key, values in fitted.items():
+        start = text.index(f'"{key}"')
+        end = text.index("}", start) + 1
+        text = f'{text[:start]}"{key}": {json.dumps(dict(values))}{text[end:]}'
+    CONSTANTS.write_text(text, encoding="utf-8")
 
 
 def ratios(found: Sequence[Outcome], name: Callable[[Outcome], str]) -> dict[str, list[float]]:

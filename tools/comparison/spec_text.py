@@ -104,6 +104,7 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
     if engine is not None and sparse and layout.dp > 1 and "dispatch" in language.phase:
         gathers = layout.moe_tp > 1 or layout.ep <= engine["most_gathered"]
         lines.append(f"dispatch = {'allgather' if gathers else 'all_to_all'}")
+    lines.append(f"quantise = {d.quantise}")
     if "host" in language.phase:
         lines.append("host = 0 ms")  # added per engine by `serving`
     return lines

@@ -87,6 +87,7 @@ def _deployment(inputs: Mapping[str, Any], catalog: Catalog) -> Deployment:
         catalog.dtype(inputs["moe_quant_mode"] or inputs["gemm_quant_mode"]),
         catalog.dtype(inputs["kvcache_quant_mode"]),
         catalog.dtype(inputs["fmha_quant_mode"]),
+        quantise="separate",
     )
 
 
