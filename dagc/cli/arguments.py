@@ -96,7 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
-<<<<<<< HEAD
     run = commands.add_parser("run", help="run the placed graph on real devices, measured beside the estimate")
     _spec(run, "spec file")
     run.add_argument("--engine", choices=("torch",), default="torch", help="what executes the graph")
@@ -121,11 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
     export.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
     export.add_argument("--force", action="store_true", help="write into a directory that holds something already")
-=======
+
     import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
     import_.add_argument("config", metavar="CONFIG.json")
     import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
->>>>>>> main
 
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")

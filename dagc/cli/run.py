@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""
+WITHOUT_KERNEL = ("conv", "delta", "select")
+"""Ops that the torch engine does not have yet."""
 ENGINES = {"torch": "pip install 'dagc[torch]'"}
 
 
 def run(args: Namespace) -> int:
-    from ..driver import load
-    from ..lang.parse import read_source
     from ..runtime.launch import launched
 
     try:
@@ -33,24 +33,32 @@ def run(args: Namespace) -> int:
             raise SpecError([Diagnostic("E05", "`dagc run` starts processes that read the spec: it needs a file")])
         if importlib.util.find_spec(args.engine) is None:
             raise SpecError([Diagnostic("E05", f"`--engine {args.engine}` needs it: {ENGINES[args.engine]}")])
-        spec = load(read_source(args.spec), Collector(), settings(args), Path(args.spec).resolve().parent)
+        spec = load_spec(args)
         known = [p.name for p in spec.phases]
         for name in args.phase:
             if name not in known:
                 raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
         chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
         if not launched():
-            return max(start(args, phase) for phase in chosen)
+            return max(start(args, spec, phase) for phase in chosen)
         return max(work(args, spec, phase) for phase in chosen)
     except SpecError as error:
         tell(error.diagnostics)
         return 2
 
 
-def start(args: Namespace, phase: Phase) -> int:
+def load_spec(args: Namespace) -> Spec:
+    from ..driver import load
+    from ..lang.parse import read_source
+
+    return load(read_source(args.spec), Collector(), settings(args), Path(args.spec).resolve().parent)
+
+
+def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     """A local process for each GPU id of a phase."""
     from ..runtime.launch import LaunchError, spawn
 
+    plan_to_run(spec, phase, args.full_dims)  # what is wrong is said once, not by every process
     own = ["run", args.spec, "--phase", phase.name, "--engine", args.engine, "--device", args.device]
     own += ["--repeat", str(args.repeat), "--timeout", str(args.timeout)]
     own += [f"--set={pair}" for pair in args.set]
@@ -105,6 +113,10 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
 
     whole = replace(spec, phases=(phase,), requirements=())
     plan = compile_spec(whole, Collector())  # the plan's own errors first
+    missing = {op.kind for s in plan.phases[phase.name].graph.segments for op in s.ops} & set(WITHOUT_KERNEL)
+    if missing:
+        message = f"the torch engine has no kernel for {', '.join(sorted(missing))}"
+        raise SpecError([Diagnostic("E05", message, phase.span, help=("`dagc verify` runs it on NumPy tensors",))])
     if full:
         return plan
     try:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from ..ir.graph import Op, Segment
-from ..ir.ops import attend_operands
+from ..ir.ops import attend_extras, attend_operands
 from ..proof.execute import ELEMENTWISE, NORMS, Machine
 from ..proof.kernels import Router as RouterRule
 from ..proof.kernels import visible
@@ -287,8 +287,9 @@ class Rank:
         width = _number(op, "width", float(sum(v.shape[-1] for v, _ in named[:pairs])))
         factor = _number(op, "scale", 1.0) / math.sqrt(width)
         sinks = None
-        if len(named) > 2 * pairs + 1 and not self.layout.block(split, self.here):
-            sinks = k.aligned(*named[-1], op.dims[:-1])
+        sink, _ = attend_extras(op)
+        if sink is not None and not self.layout.block(split, self.here):
+            sinks = k.aligned(*named[op.inputs.index(sink)], op.dims[:-1])
         found = k.attend(named[:pairs], named[pairs : 2 * pairs], named[2 * pairs], op.dims, seen, factor, sinks)
         return found if split else k.normalised(found)
 
