@@ -111,6 +111,19 @@ def test_a_missing_engine_names_the_command(
     assert main(["run", "-"]) == 2
 
 
+@needs_torch
+def test_ops_without_a_kernel_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dagc.cli import run as command
+
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
+    monkeypatch.setattr(command, "WITHOUT_KERNEL", ("attend",))
+    assert main(["run", str(spec)]) == 2
+    assert "no kernel for attend" in capsys.readouterr().err
+
+
 def test_processes_find_each_other_by_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
