@@ -7,7 +7,6 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from .. import plugins
 from . import ast
 from .diagnostics import Collector
 from .source import Source
@@ -36,6 +35,8 @@ def preset(kind: str, name: str) -> Source | None:
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
         return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
+    from .. import plugins
+
     for owner, root in plugins.libraries():
         file = root / folder(kind) / f"{name}.moe"
         if file.is_file():
@@ -67,6 +68,8 @@ def folder(kind: str) -> str:
 
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
+    from .. import plugins
+
     roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries())]
     folders = [root / folder(kind) for root in roots]
     files = [f.name for found in folders if found.is_dir() for f in found.iterdir()]
