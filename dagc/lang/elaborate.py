@@ -371,8 +371,30 @@ class Elaborator:
         assert node is not None and cluster is not None
         return Hardware(
             name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-            node, cluster, str(values["calibration"]) if values["calibration"] else None, section.kind_span,
+            node, cluster, self._calibration(values["calibration"], body, base), section.kind_span,
         )  # fmt: skip
+
+    def _calibration(self, given: Value | None, body: Body, base: Path | None) -> str | None:
+        """A GPU of the library, or the absolute path of a calibration file, which must be well formed."""
+        if not isinstance(given, str) or not given:
+            return None
+        span = body.span_of("calibration")
+        if given.endswith(".json"):
+            from ..calib import CalibrationError, load
+
+            path = str(((base or Path.cwd()) / given).resolve())
+            try:
+                load(path)
+            except CalibrationError as error:
+                self.out.add("E05", str(error).replace(path, f"`{given}`"), span)
+            return path
+        known = library.calibrations()
+        if given not in known:
+            near = did_you_mean(given, known)
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, or a path that ends in .json"
+            self.out.add("E02", f"`calibration` cannot be `{given}`", span, help=(hint,))
+            return None
+        return given
 
     def _compute(self, body: Body, flat: Value | None) -> dict[str, float]:
         """Peak FLOP/s by dtype; "default" is what was given flat, else the largest of fp16 and bf16."""

@@ -69,12 +69,16 @@ def _hardware(h: Hardware) -> str:
             f"compute {{ {compute} }}",
             f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
-            *([f"calibration = {h.calibration}"] if h.calibration else []),
+            *([f"calibration = {_word_or_path(h.calibration)}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
             link("node", h.node),
             link("cluster", h.cluster),
         ],
     )
+
+
+def _word_or_path(text: str) -> str:
+    return f'"{text}"' if text.endswith(".json") else text
 
 
 def _plain(name: str) -> bool:

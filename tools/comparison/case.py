@@ -40,6 +40,9 @@ class Deployment:
     attention_dtype: str | None = None
     routing: str = "uniform"
     quantise: str = "fused"
+    two_batch: bool = False
+    expert_slots: int = 0  # replicas included; 0: one of each expert
+    dispatch_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,9 @@ def _load(text: str) -> Spec:
 
 @lru_cache(maxsize=512)
 def _elaborated(deployment: Deployment, kind: str, tokens: int, configs: Path | None) -> Spec:
-    """The spec with one sequence a rank: points that differ in the batch share it."""
-    return _load(text_of(Point(deployment, kind, deployment.layout.dp, tokens), configs))
+    """The spec with as few sequences a rank as there are lanes: points that differ in the batch share it."""
+    fewest = deployment.layout.dp * (2 if deployment.two_batch else 1)
+    return _load(text_of(Point(deployment, kind, fewest, tokens), configs))
 
 
 def text_of(point: Point, configs: Path | None) -> str:

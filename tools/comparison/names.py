@@ -43,6 +43,18 @@ class Catalog:
             self._nodes[preset] = load(Source("<preset>", text), Collector()).hardware.per_node
         return self._nodes[preset]
 
+    def experts(self, model: str) -> int:
+        """Routed experts of a model."""
+        if model not in self._experts:
+            source = self.model_source(model)
+            text = f'moe 1\nhardware from "h100-sxm" {{ }}\nmodel from "{source}" {{ }}\nworkload {{ sequences = 1, prompt = 1 tok }}\nphase decode {{ gpus = 0 }}\n'
+            self._experts[model] = load(Source("<model>", text), Collector()).model.count("experts.count", 0)
+        return self._experts[model]
+
+    @cached_property
+    def _experts(self) -> dict[str, int]:
+        return {}
+
     @cached_property
     def _nodes(self) -> dict[str, int]:
         return {}

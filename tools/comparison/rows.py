@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,8 +138,6 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
             raise Inexpressible(reason)
     if metric is None:
         raise Inexpressible(f"metric {record['metric']} is not modelled")
-    if parallel.get("overlap") or parallel.get("redundant_experts"):
-        raise Inexpressible("two-batch overlap and expert balancing of a production system")
     if not isinstance(work.get("isl"), int):
         raise Inexpressible("lengths not stated")
     if not record["model"].get("config"):
@@ -169,8 +168,15 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
         precision.get("kv"), sides, workers, int(work["isl"]), int(work.get("osl") or 1), concurrency,
     )  # fmt: skip
     scale = SCALE.get(unit, per)
+    shape = {
+        "two_batch": str(parallel.get("overlap", "")).startswith("two"),
+        "expert_slots": _expert_slots(work, parallel, sides[0]),
+        "dispatch_dtype": "fp8" if precision.get("dispatch") == "fp8" or "DeepEP" in record["runtime"] else None,
+    }
     return replace(
         serving,
+        prefill=replace(serving.prefill, **shape),  # type: ignore[arg-type]
+        decode=replace(serving.decode, **shape),  # type: ignore[arg-type]
         metric=metric,
         value=float(record["value"]) * scale,
         static_batch=static,
@@ -179,6 +185,12 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
         saturated=str(work.get("load", "")).startswith("infinite"),
         peer=next((float(p) * scale for p in record.get("tool_predictions", {}).values()), None),
     )
+
+
+def _expert_slots(work: Mapping[str, Any], parallel: Mapping[str, Any], layout: Layout) -> int:
+    """Experts and their replicas on all ranks, as `EPLB 288 slots` or a number on each GPU."""
+    stated = re.search(r"EPLB (\d+) slots", str(work.get("routing", "")))
+    return int(stated[1]) if stated else int(parallel.get("routed_experts_per_gpu") or 0) * layout.ep
 
 
 def _record_layout(parallel: Mapping[str, Any]) -> Layout:
@@ -214,7 +226,7 @@ def _serving(
     engine = catalog.engine(runtime)
     dense, experts = catalog.weight_dtypes(name, *labels)
     per_node = catalog.per_node(preset)
-    if not workers[1] and sides[0].tp * sides[0].dp > per_node:
+    if not workers[1] and source != "measured" and sides[0].tp * sides[0].dp > per_node:
         raise Inexpressible("aggregated, with more ranks than a node has GPUs: the degrees are doubtful")
     stated = kv in catalog.constants["dtypes"]  # else free text that names several, or none
     kv_dtype = catalog.dtype(str(kv)) if stated else catalog.kv_dtype(engine, experts)

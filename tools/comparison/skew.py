@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from draws import busiest_rank
 
+from dagc.calib.fitting.draws import busiest_rank
 from dagc.ir.routing import expert_probabilities, place_experts
 from dagc.spec import Routing
 

@@ -105,6 +105,12 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
         gathers = layout.moe_tp > 1 or layout.ep <= engine["most_gathered"]
         lines.append(f"dispatch = {'allgather' if gathers else 'all_to_all'}")
     lines.append(f"quantise = {d.quantise}")
+    if d.two_batch:
+        lines.append("overlap = two_batch")
+    if d.dispatch_dtype is not None and sparse:
+        lines.append(f"dispatch_dtype = {d.dispatch_dtype}")
+    if d.expert_slots and sparse:
+        lines.append(f"redundant = {d.expert_slots - catalog.experts(catalog.model(d.model))}")
     if "host" in language.phase:
         lines.append("host = 0 ms")  # added per engine by `serving`
     return lines
