@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
@@ -55,8 +55,9 @@ def stem(spec: str) -> str:
     return "stdin" if spec == "-" else Path(spec).stem
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write every file, or none: all are written beside their targets first, then renamed."""
+def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
+    """Write every file, or none: all are written beside their targets first, then renamed. A file in pieces is
+    streamed."""
     made: list[tuple[str, Path]] = []
     created: list[Path] = []
     try:
@@ -67,16 +68,18 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             made.append((temporary, path))
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.writelines((data,) if isinstance(data, bytes) else data)
             os.chmod(temporary, 0o666 & ~_umask())
         for temporary, path in made:
             os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         for temporary, _ in made:
             Path(temporary).unlink(missing_ok=True)
         for parent in reversed(created):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+        if not isinstance(error, OSError):
+            raise
         name = error.filename or (made[-1][1] if made else "")
         raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
 

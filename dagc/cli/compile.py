@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
@@ -11,7 +12,9 @@ from ..plan import Plan
 from .common import color, compiled, stem, tell, write_all
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json")
+KINDS = (*PICTURES, "json", "html", "md", "perfetto")
+
+Artefacts = dict[Path, bytes | Iterable[bytes]]
 
 
 def run(args: Namespace) -> int:
@@ -24,7 +27,7 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=args.json)
-        files: dict[Path, bytes] = {}
+        files: Artefacts = {}
         if kinds or args.output:
             directory = Path(args.output or f"{stem(args.spec)}.out")
             files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
@@ -33,6 +36,10 @@ def run(args: Namespace) -> int:
             from ..export.json import dumps, plan_object
 
             sys.stdout.buffer.write(dumps(plan_object(plan), indent=True))
+        elif args.format == "md":
+            from ..export.markdown import markdown
+
+            sys.stdout.write(markdown(plan))
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
             for path in files:
@@ -56,11 +63,11 @@ def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
 
 def artefacts(
     plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str
-) -> dict[Path, bytes]:
-    """Every file to write, complete in memory: nothing is written when one of them fails."""
+) -> Artefacts:
+    """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
     from ..export.views import VIEWS, RendererMissing, render
 
-    files = {directory / f"{name}.txt": plan.report().encode()}
+    files: Artefacts = {directory / f"{name}.txt": plan.report().encode()}
     for phase in plan.phases:
         for view in views if set(kinds) & set(PICTURES) else ():
             text = VIEWS[view](plan, phase)
@@ -74,6 +81,19 @@ def artefacts(
             from ..export.json import dumps, graph_object
 
             files[directory / f"{name}.{phase}.graph.json"] = dumps(graph_object(plan, phase, ranks=ranks))
+        if "perfetto" in kinds:
+            from ..export import chrome, perfetto
+
+            files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
+            files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
+    if "html" in kinds:
+        from ..export.page.page import page
+
+        files[directory / f"{name}.html"] = page(plan).encode()
+    if "md" in kinds:
+        from ..export.markdown import markdown
+
+        files[directory / f"{name}.md"] = markdown(plan).encode()
     if "json" in kinds:
         from ..export.json import dumps, plan_object
 
