@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
     _spec(compile_)
-    compile_.add_argument("--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, html, md, perfetto")
+    compile_.add_argument(
+        "--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, html, md, perfetto"
+    )
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
     )

@@ -61,9 +61,7 @@ def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
     return names
 
 
-def artefacts(
-    plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str
-) -> Artefacts:
+def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
     """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
     from ..export.views import VIEWS, RendererMissing, render
 

@@ -41,7 +41,9 @@ def _format(target: Path | None) -> str:
         return "html"
     if target.suffix.lower() not in FORMATS:
         known = ", ".join(FORMATS)
-        raise SpecError([Diagnostic("E05", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))])
+        raise SpecError(
+            [Diagnostic("E05", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))]
+        )
     return FORMATS[target.suffix.lower()]
 
 

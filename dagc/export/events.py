@@ -227,6 +227,4 @@ def _live(result: PhaseResult) -> dict[str, float]:
     from ..passes.memory import peak_live_bytes
 
     graph = result.graph
-    return {
-        s.name: graph.lanes * peak_live_bytes(s, graph.the_mesh, result.costs.imbalance) for s in graph.segments
-    }
+    return {s.name: graph.lanes * peak_live_bytes(s, graph.the_mesh, result.costs.imbalance) for s in graph.segments}

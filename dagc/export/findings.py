@@ -138,7 +138,10 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
             graph = "with" if phase.cuda_graph else "without"
             yield f"{phase.name}: engine", f"{phase.engine}, {graph} CUDA graphs{host}"
             yield f"{phase.name}: context", f"{phase.context} tok attended to, {phase.sequences} sequences"
-    yield "decode", "steady state: the longer of a round trip of all stages and of all micro-batches on the slowest stage"
+    yield (
+        "decode",
+        "steady state: the longer of a round trip of all stages and of all micro-batches on the slowest stage",
+    )
     yield "not counted", "queueing, contention of groups for a NIC, group-limited routing's effect on traffic"
 
 

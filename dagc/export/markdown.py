@@ -80,11 +80,20 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
     yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
     yield ""
     rows = [
-        (c.kind, "+".join(c.axes), str(c.group_size), str(c.count), show(c.payload_B, BYTES, 3), show(c.time_s, TIME, 3))
+        (
+            c.kind,
+            "+".join(c.axes),
+            str(c.group_size),
+            str(c.count),
+            show(c.payload_B, BYTES, 3),
+            show(c.time_s, TIME, 3),
+        )
         for c in result.collectives
         if c.kind != "recv"
     ]
-    yield from _folded("collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>"))
+    yield from _folded(
+        "collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>")
+    )
     total = sum(s.time_s for s in result.schedule.path) or 1.0
     steps = sorted(result.schedule.path, key=lambda s: -s.time_s)[:10]
     path = [

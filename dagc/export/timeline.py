@@ -67,7 +67,7 @@ def classes(result: PhaseResult, stage: int) -> list[Member]:
     """One member a class of ranks that do everything at the same moments, the slowest class first."""
     shape = result.graph.the_mesh.shape
     gpus = result.graph.stages[stage].gpus
-    labels, firsts, counts, busy = _labels(result, stage)
+    _, firsts, counts, busy = _labels(result, stage)
     order = sorted(range(len(firsts)), key=lambda k: (-busy[k], int(firsts[k])))
     return [
         Member(stage, tuple(int(i) for i in np.unravel_index(int(firsts[k]), shape)), gpus[int(firsts[k])], k, int(counts[k]))

@@ -37,7 +37,9 @@ def _figure(d: Drawing) -> Markup:
         boxes.setdefault(f"{d.segment.name}/{d.home[op.name]}", []).append(op)
     texts = {name: _lines(d, name, ops) for name, ops in boxes.items()}
     entry = f"{d.segment.name}: {d.segment.input}"
-    sizes = {d.entry: Size(width(entry, 12) + 12, HEAD)} | {name: _size(d, texts[name], boxes[name][0]) for name in boxes}
+    sizes = {d.entry: Size(width(entry, 12) + 12, HEAD)} | {
+        name: _size(d, texts[name], boxes[name][0]) for name in boxes
+    }
     blocks = {name: ops[0].block for name, ops in boxes.items()}
     bold = links(d)
     laid = place(sizes, list(bold), blocks)

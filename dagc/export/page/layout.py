@@ -83,9 +83,7 @@ def _sorted(names: list[str], edges: Sequence[tuple[str, str]]) -> list[str]:
     return out
 
 
-def _levels(
-    sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: Mapping[str, str]
-) -> dict[str, int]:
+def _levels(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: Mapping[str, str]) -> dict[str, int]:
     """Below every input, and below every earlier block."""
     levels: dict[str, int] = {}
     first = deepest = 0

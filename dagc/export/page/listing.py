@@ -17,7 +17,7 @@ TOKEN = re.compile(
 KEYWORDS = frozenset(
     ("moe", "import", "let", "param", "in", "require", "from", "true", "false", "block", "layer", "return")
 )
-SECTIONS = frozenset(("hardware", "model", "workload", "phase", "attention", "experts", "link", "compute", "place"))
+SECTIONS = frozenset(("hardware", "model", "workload", "phase", "attention", "experts", "link", "place"))
 MAX_LINES = 1500
 
 
@@ -65,7 +65,8 @@ def _colours(line: str) -> Iterator[Markup]:
     for match in TOKEN.finditer(line):
         kind, words = str(match.lastgroup), match.group()
         if kind == "word":
-            kind = "keyword" if words in KEYWORDS else "section" if words in SECTIONS else "other"
+            part = line[match.end() :].startswith(".")  # of a dotted name
+            kind = "other" if part else "keyword" if words in KEYWORDS else "section" if words in SECTIONS else "other"
         yield text(words.replace("\t", " ")) if kind == "other" else tag("span", words, cls=f"t-{kind}")
 
 

@@ -49,7 +49,9 @@ def number(value: object) -> object:
 
 def width(words: str, size: float = 11) -> float:
     """About how wide a text is, in pixels; never less than it is by much."""
-    ems = sum(1.0 if ord(c) >= WIDE else 0.3 if c in NARROW else 0.68 if c.isupper() or c in "mw%" else 0.56 for c in words)
+    ems = sum(
+        1.0 if ord(c) >= WIDE else 0.3 if c in NARROW else 0.68 if c.isupper() or c in "mw%" else 0.56 for c in words
+    )
     return ems * size
 
 

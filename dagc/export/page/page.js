@@ -73,6 +73,7 @@
       button("fit", "show all", fit),
     );
     frame.prepend(tools);
+    if (svg.classList.contains("layer")) frame.scrollLeft = (frame.scrollWidth - frame.clientWidth) / 2;
     frame.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
@@ -119,10 +120,10 @@
   bar.append(foldAll, theme);
   document.body.prepend(bar);
 
-  // Paper shows everything, as far as it was not folded by hand within a section.
+  // Paper shows everything, but the tables that repeat a figure.
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = folds.filter((d) => !d.open);
+    closed = folds.filter((d) => !d.open && !d.classList.contains("raw"));
     for (const d of closed) d.open = true;
   });
   addEventListener("afterprint", () => { for (const d of closed) d.open = false; });

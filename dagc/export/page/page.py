@@ -78,7 +78,9 @@ def _pill(plan: Plan) -> Markup:
     if not plan.requirements:
         return tag("span", "no requirements", cls="pill")
     failed = sum(not v.passed for v in plan.requirements)
-    words = f"{failed} of {len(plan.requirements)} requirements fail" if failed else f"all {len(plan.requirements)} hold"
+    words = (
+        f"{failed} of {len(plan.requirements)} requirements fail" if failed else f"all {len(plan.requirements)} hold"
+    )
     return tag("span", ("✗ " if failed else "✓ ") + words, cls="pill fail" if failed else "pill pass")
 
 
@@ -184,7 +186,7 @@ def _steps(result: PhaseResult) -> Markup:
         name = f"{s.segment}/{s.op}" if s.segment else s.op
         rows.append([name, s.kind, s.count, show(s.time_s, TIME, 4), f"{s.time_s / total:.1%}", s.bound])
     table = _table(["op", "kind", "times", "time", "share", "bound by"], rows, numbers=(2, 3, 4))
-    return tag("details", tag("summary", f"all {len(rows)} ops as a table"), table)
+    return tag("details", tag("summary", f"all {len(rows)} ops as a table"), table, cls="raw")
 
 
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
@@ -233,6 +235,3 @@ def _assumptions(plan: Plan) -> Iterator[Markup]:
 
 def _footer() -> Markup:
     return tag("footer", f"dagc {__version__}")
-
-
-

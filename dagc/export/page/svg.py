@@ -52,4 +52,6 @@ def ticks(end: float, most: int = 8) -> list[float]:
 
 def legend(entries: list[tuple[str, str]]) -> Markup:
     """A line of swatches: (class, words)."""
-    return tag("p", join(tag("span", tag("i", cls=f"sw {cls}"), what, cls="key") for cls, what in entries), cls="legend")
+    return tag(
+        "p", join(tag("span", tag("i", cls=f"sw {cls}"), what, cls="key") for cls, what in entries), cls="legend"
+    )

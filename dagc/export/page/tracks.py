@@ -126,7 +126,9 @@ def one_layer(result: PhaseResult) -> Markup:
         name = s.op.split(".", 1)[-1].split(".")[-1]
         lane = f"{'AB'[s.lane]} " if result.graph.lanes > 1 else ""
         if w > 16 and width(lane + name[:4] + "…", 10) <= w - 4:
-            body.append(words(x + 3, y + 18, fit(lane + name, w - 5, 10), "on" if s.stream == "compute" else "dark"))
+            body.append(
+                words(x + 3, y + 18, fit(lane + name, w - 5, 10), "on" if s.stream == "compute" else "dark small")
+            )
     label = f"one {segment.name} layer of {result.name} on GPU {member.gpu}: {show(span, TIME)}"
     return figure("one-layer", LABEL + BAR + 16, TOP + 74, label, *body, zoom=True)
 
