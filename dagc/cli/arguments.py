@@ -99,9 +99,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="draw a picture")
     _spec(show)
-    show.add_argument("--view", choices=("overview", "layer", "lanes"), default="overview")
     show.add_argument(
-        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT on standard output)"
+        "--view",
+        choices=("overview", "layer", "lanes", "timeline", "memory", "path", "folded"),
+        default="overview",
+        help="the last four are SVG and need no Graphviz",
+    )
+    show.add_argument(
+        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT or SVG on standard output)"
     )
 
     ir = commands.add_parser("ir", help="print the textual IR")

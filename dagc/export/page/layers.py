@@ -10,7 +10,7 @@ from ..dot import COLORS, identifier
 from ..layer import MAX_NODES, Drawing, describe, drawing, fitting, links
 from .layout import Layout, Place, Size, place
 from .markup import Markup, fit, join, tag, width, wrapped
-from .svg import figure, legend, rect, title, words
+from .svg import Keys, figure, rect, title, words
 
 BOX = 232
 PAD = 20
@@ -25,10 +25,10 @@ def draw(result: PhaseResult) -> Iterator[tuple[str, int, Markup]]:
         yield d.segment.name, d.segment.repeat, _figure(d)
 
 
-def keys(result: PhaseResult) -> Markup:
+def keys(result: PhaseResult) -> Keys:
+    """What the colours mean."""
     drawn = {op.kind for s in result.graph.segments[1:-1] for op in s.ops}
-    entries = [("box", "compute"), *((f"k-{k}", k) for k in COLORS if k in drawn), ("path", "on the critical path")]
-    return legend(entries)
+    return [("box", "compute"), *((f"k-{k}", k) for k in COLORS if k in drawn), ("path", "on the critical path")]
 
 
 def _figure(d: Drawing) -> Markup:

@@ -6,7 +6,7 @@ from ...ir.result import PhaseResult
 from ...lang.units import BYTES, show
 from ..overview import MAX_CARDS, PARTS, cards, name_of, sizes
 from .markup import Markup
-from .svg import figure, legend, line, rect, title, words
+from .svg import Keys, figure, line, rect, title, words
 
 LABEL, BAR, RIGHT, ROW = 96, 840, 150, 30
 SMALL = 0.25
@@ -33,8 +33,13 @@ def draw(result: PhaseResult) -> Markup:
             body += _bar(y, name_of(card), sizes(result.memory.stages[card[0]]), peak, "")
             y += ROW
     body.append(line(LABEL + BAR * capacity / scale, 16, LABEL + BAR * capacity / scale, 20 + ROW * len(rows) - 6, "limit"))  # fmt: skip
-    drawing = figure("memory", LABEL + BAR + RIGHT, y + 4, label, *body)
-    return Markup(drawing + legend([(f"p{k}", name) for k, (name, _) in enumerate(PARTS)]))
+    return figure("memory", LABEL + BAR + RIGHT, y + 4, label, *body)
+
+
+def keys(result: PhaseResult) -> Keys:
+    """What the colours mean; of no part that no GPU holds."""
+    held = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
+    return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, held, strict=True)) if size > 0]
 
 
 def _bar(y: float, name: str, parts: tuple[float, ...], scale: float, share: str) -> list[Markup]:

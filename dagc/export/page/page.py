@@ -20,6 +20,7 @@ from ..findings import assumptions, binding, error_range, origins
 from . import buys as buys_
 from . import layers, listing, memory, stages, tracks, waterfall
 from .markup import Markup, join, tag, text
+from .svg import legend
 
 Row = Sequence[object]
 
@@ -133,11 +134,17 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     yield tag("p", binding(result, buys), cls="binding")
     yield _figures(result)
     yield _fold("Stages", stages.draw(result))
-    yield _fold("Layers, alike ranks folded", layers.keys(result), join(_layers(result)))
+    yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
     yield _fold("Collectives of a device in one pass", _collectives(result))
-    yield _fold("Memory of a GPU", memory.draw(result))
+    yield _fold("Memory of a GPU", memory.draw(result), legend(memory.keys(result)))
     words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
-    yield _fold("Critical path", tag("p", words, cls="soft"), waterfall.draw(result), _steps(result))
+    yield _fold(
+        "Critical path",
+        tag("p", words, cls="soft"),
+        waterfall.draw(result),
+        legend(waterfall.keys(result)),
+        _steps(result),
+    )
     yield _fold("Timeline of one pass", *_timeline(result))
     yield _fold("What would help", _buys(result, buys))
 
@@ -192,6 +199,7 @@ def _steps(result: PhaseResult) -> Markup:
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
     yield tag("p", "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates.", cls="soft")  # fmt: skip
     yield tracks.draw(result)
+    yield legend(tracks.keys(result))
     yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
     yield tracks.one_layer(result)
 

@@ -8,6 +8,10 @@ from ...lang.units import TIME, show
 from .markup import Markup, fit, join, tag
 
 
+Keys = list[tuple[str, str]]
+"""Entries of a legend: (class, words)."""
+
+
 def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Markup:
     """A drawing in a frame that scrolls where the page is narrow; with `zoom` the script lets it pan and zoom."""
     drawing = tag(
@@ -50,8 +54,8 @@ def ticks(end: float, most: int = 8) -> list[float]:
     return [k * step for k in range(int(end / step * (1 + 1e-9)) + 1)]
 
 
-def legend(entries: list[tuple[str, str]]) -> Markup:
-    """A line of swatches: (class, words)."""
+def legend(entries: Keys) -> Markup:
+    """A line of swatches."""
     return tag(
         "p", join(tag("span", tag("i", cls=f"sw {cls}"), what, cls="key") for cls, what in entries), cls="legend"
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ...ir.result import PhaseResult
 from ...lang.units import BYTES, FLOPS, TIME, show
-from ..critical import critical
+from ..critical import Visit, critical
 from ..dot import COLORS
 from ..lanes import heaviest
 from ..timeline import Member, Slice, representatives, slices
 from .markup import Markup, fit, tag, width
-from .svg import figure, legend, line, moment_text, rect, ticks, title, words
+from .svg import Keys, figure, line, moment_text, rect, ticks, title, words
 
 LABEL, BAR, ROW, TOP = 140, 930, 46, 24
 MAX_ROWS = 24
@@ -24,18 +24,24 @@ def draw(result: PhaseResult) -> Markup:
     end = result.schedule.latency_s
     height = TOP + ROW * len(shown) + 4
     body = _axis(end, height)
+    path = critical(result)
     slowest: set[int] = set()
     for k, member in enumerate(shown):
         body += _row(result, member, TOP + ROW * k, end)
         if member.stage not in slowest:
-            body.append(_critical(result, member.stage, TOP + ROW * k, end))
+            body.append(_critical([v for v in path if v.stage == member.stage], TOP + ROW * k, end))
             slowest.add(member.stage)
     left = f", {len(shown)} of {len(members)} drawn" if len(shown) < len(members) else ""
     label = f"timeline of one pass of {result.name}: {len(shown)} ranks, {show(end, TIME)}{left}"
-    drawing = figure("timeline", LABEL + BAR + 16, height, label, *body, zoom=True)
+    return figure("timeline", LABEL + BAR + 16, height, label, *body, zoom=True)
+
+
+def keys(result: PhaseResult) -> Keys:
+    """What the colours mean."""
     kinds = {op.kind for s in result.graph.segments for op in s.ops if op.is_collective}
-    keys = [("busy", "compute"), *((f"k-{k}", k) for k in COLORS if k in kinds or (k == "send" and len(result.graph.stages) > 1))]  # fmt: skip
-    return Markup(drawing + legend([*keys, ("path", "the critical path is in this stage")]))
+    kinds |= {"send"} if len(result.graph.stages) > 1 else set()
+    comm = [(f"k-{k}", k) for k in COLORS if k in kinds]
+    return [("busy", "compute"), *comm, ("path", "the critical path is in this stage")]
 
 
 def _axis(end: float, height: float) -> list[Markup]:
@@ -87,16 +93,15 @@ def _busy(found: list[Slice], y: float, h: float, end: float, cls: str) -> Marku
     return tag("path", d="".join(parts), cls=f"mute {cls}")
 
 
-def _critical(result: PhaseResult, stage: int, y: float, end: float) -> Markup:
+def _critical(visits: list[Visit], y: float, end: float) -> Markup:
     """A line under the stage for as long as the critical path is in it."""
     spans: list[list[float]] = []
-    for visit in critical(result):
-        if visit.stage == stage:
-            a, b = visit.start_s / end * BAR, visit.end_s / end * BAR
-            if spans and a - spans[-1][1] < 0.25:
-                spans[-1][1] = b
-            else:
-                spans.append([a, b])
+    for visit in visits:
+        a, b = visit.start_s / end * BAR, visit.end_s / end * BAR
+        if spans and a - spans[-1][1] < 0.25:
+            spans[-1][1] = b
+        else:
+            spans.append([a, b])
     parts = [f"M{LABEL + a:.1f} {y + 37:.0f}h{max(0.5, b - a):.1f}v3h-{max(0.5, b - a):.1f}z" for a, b in spans]
     return tag("path", d="".join(parts), cls="path critical")
 

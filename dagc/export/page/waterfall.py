@@ -6,7 +6,7 @@ from ...ir.result import PathStep, PhaseResult
 from ...lang.units import TIME, show
 from ..findings import WORDS, step_name
 from .markup import Markup
-from .svg import figure, legend, line, moment_text, rect, ticks, title, words
+from .svg import Keys, figure, line, moment_text, rect, ticks, title, words
 
 LABEL, BAR, RIGHT, ROW = 290, 660, 140, 20
 TINY = 0.004
@@ -37,11 +37,15 @@ def draw(result: PhaseResult) -> Markup:
         body.append(words(LABEL + BAR + 8, y + 13, f"{show(time, TIME, 3)}, {time / total:.1%}", look))
         done += time
     label = f"critical path of {result.name}: {len(result.schedule.path)} ops in {show(total, TIME)}"
-    drawing = figure("waterfall critical-path", LABEL + BAR + RIGHT, height, label, *body)
-    bounds = [b for b in WORDS if b in result.bound_by]
-    mixed = [("b-mixed", "several small ops")] if any(_mixed(r) for r in rows) else []
-    shares = [(f"b-{b}", f"{WORDS[b]} {result.bound_by[b]:.0%}") for b in bounds]
-    return Markup(drawing + legend([*shares, *mixed]))
+    return figure("waterfall critical-path", LABEL + BAR + RIGHT, height, label, *body)
+
+
+def keys(result: PhaseResult) -> Keys:
+    """What the colours mean, with the share of each bound."""
+    total = sum(s.time_s for s in result.schedule.path) or 1.0
+    rows = _rows([s for s in result.schedule.path if s.time_s], total)
+    shares = [(f"b-{b}", f"{WORDS[b]} {result.bound_by[b]:.0%}") for b in WORDS if b in result.bound_by]
+    return [*shares, *([("b-mixed", "several small ops")] if any(_mixed(r) for r in rows) else [])]
 
 
 def _mixed(steps: list[PathStep]) -> bool:
