@@ -6,6 +6,7 @@ import base64
 import hashlib
 import itertools
 import re
+import runpy
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from functools import cache
@@ -302,3 +303,13 @@ def test_no_half_written_file(tmp_path: Path, capsys: Capture) -> None:
     assert main(["report", spec, "-o", str(old / "in_a_file.html")]) == 2
     assert "E05" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["old.html"]
+
+
+def test_the_gallery_is_made_by_its_command(tmp_path: Path) -> None:
+    """The same pictures as are committed; their figures may be older than the costs."""
+    docs = Path(__file__).parent.parent / "docs"
+    runpy.run_path(str(docs / "gallery.py"))["main"](tmp_path)
+    made = sorted(p.name for p in (tmp_path / "gallery").iterdir())
+    assert made == sorted(p.name for p in (docs / "gallery").iterdir())
+    assert (tmp_path / "gallery.md").read_text() == (docs / "gallery.md").read_text()
+    assert all(f"gallery/{name}" in (docs / "gallery.md").read_text() for name in made)

@@ -7,7 +7,6 @@ from math import floor, log10
 from ...lang.units import TIME, show
 from .markup import Markup, fit, join, tag
 
-
 Keys = list[tuple[str, str]]
 """Entries of a legend: (class, words)."""
 

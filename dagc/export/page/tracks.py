@@ -20,6 +20,7 @@ COMPUTE_H, COMM_H = 14, 10
 def draw(result: PhaseResult) -> Markup:
     """All of a pass."""
     members = representatives(result)
+    members = members if len(members) <= MAX_ROWS else representatives(result, most=1)
     shown = members if len(members) <= MAX_ROWS else [*members[: MAX_ROWS - 1], members[-1]]
     end = result.schedule.latency_s
     height = TOP + ROW * len(shown) + 4
@@ -31,8 +32,10 @@ def draw(result: PhaseResult) -> Markup:
         if member.stage not in slowest:
             body.append(_critical([v for v in path if v.stage == member.stage], TOP + ROW * k, end))
             slowest.add(member.stage)
-    left = f", {len(shown)} of {len(members)} drawn" if len(shown) < len(members) else ""
-    label = f"timeline of one pass of {result.name}: {len(shown)} ranks, {show(end, TIME)}{left}"
+    if len(shown) < len(members):
+        body.append(words(0, height + 12, f"{len(shown)} of {len(members)} stages are drawn", "soft"))
+        height += 18
+    label = f"timeline of one pass of {result.name}: {len(shown)} ranks, {show(end, TIME)}"
     return figure("timeline", LABEL + BAR + 16, height, label, *body, zoom=True)
 
 
