@@ -11,7 +11,8 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.cli import main
-from dagc.export.diff import Diff, Figure, compare, markdown, plain, text
+from dagc.export.diff import Diff, Figure, compare
+from dagc.export.diff_text import markdown, plain, text
 
 Capture = pytest.CaptureFixture[str]
 MIXTRAL = "examples/mixtral_8xh100.moe"
@@ -109,8 +110,12 @@ def test_formats(capsys: Capture) -> None:
     diff = compare(compiled("plan_a"), compiled("plan_b"))
     shown = text(diff, "a.moe", "b.moe")
     assert [line for line in shown.splitlines() if line and line[0] != " "] == [
-        "a.moe -> b.moe", "inputs", "structure", "results", "requirements",
-    ]  # fmt: skip
+        "a.moe -> b.moe",
+        "inputs",
+        "structure",
+        "results",
+        "requirements",
+    ]
     assert "↑" in shown and "↓" in shown and "dp * 16 + ep" in shown
     marked = markdown(diff, "a.moe", "b|<b>.moe")
     assert marked.startswith("## a.moe → b\\|&lt;b&gt;.moe\n") and "<b>" not in marked

@@ -198,13 +198,21 @@ def test_waterfall_and_memory_add_up() -> None:
     """Widths of the bars are the shares of the path; the bars of a stage are its bytes."""
     plan = compiled("plan_a")
     result = plan.phases["prefill"]
-    bars = [e for e in ET.fromstring(svg(plan, "prefill", "path")).iter("{http://www.w3.org/2000/svg}rect") if e.get("class", "").startswith("b-") and len(e)]  # fmt: skip
+    bars = [
+        e
+        for e in ET.fromstring(svg(plan, "prefill", "path")).iter("{http://www.w3.org/2000/svg}rect")
+        if e.get("class", "").startswith("b-") and len(e)
+    ]
     total = sum(float(e.get("width", 0)) for e in bars)
     largest = max(result.schedule.path, key=lambda s: s.time_s)
     share = largest.time_s / sum(s.time_s for s in result.schedule.path)
     assert max(float(e.get("width", 0)) for e in bars) / total == pytest.approx(share, rel=0.02)
     memory = ET.fromstring(svg(plan, "prefill", "memory"))
-    parts = [e for e in memory.iter("{http://www.w3.org/2000/svg}rect") if re.fullmatch(r"p\d", e.get("class", "")) and len(e)]  # fmt: skip
+    parts = [
+        e
+        for e in memory.iter("{http://www.w3.org/2000/svg}rect")
+        if re.fullmatch(r"p\d", e.get("class", "")) and len(e)
+    ]
     worst = result.memory.worst
     by_class = {e.get("class"): float(e.get("width", 0)) for e in parts[-4:]}
     assert by_class["p1"] / sum(by_class.values()) == pytest.approx(worst.kv_cache_B / worst.peak_B, rel=0.01)
@@ -213,7 +221,17 @@ def test_waterfall_and_memory_add_up() -> None:
 def test_layout() -> None:
     """Inputs above, nothing on top of anything, no edge through a box."""
     sizes = {name: Size(100, 40) for name in ("in", "a", "b", "c", "d", "e", "f")}
-    edges = [("in", "a"), ("a", "b"), ("a", "c"), ("a", "d"), ("b", "e"), ("d", "e"), ("in", "e"), ("e", "f"), ("a", "f")]  # fmt: skip
+    edges = [
+        ("in", "a"),
+        ("a", "b"),
+        ("a", "c"),
+        ("a", "d"),
+        ("b", "e"),
+        ("d", "e"),
+        ("in", "e"),
+        ("e", "f"),
+        ("a", "f"),
+    ]
     laid = place(sizes, edges, {n: "one" for n in sizes} | {"f": "two"})
     for a, b in edges:
         assert laid.places[a].bottom < laid.places[b].y

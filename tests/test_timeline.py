@@ -6,12 +6,15 @@ import itertools
 from functools import cache
 
 import pytest
-from conftest import compiled, spec_text
+from conftest import compiled, examples, spec_text
+from hypothesis import assume, given, settings
+from random_plans import plans
 
 import dagc
 from dagc.export.critical import critical
 from dagc.export.timeline import classes, everyone, representatives, slices
 from dagc.ir.result import PhaseResult
+from dagc.lang.diagnostics import SpecError
 from dagc.plan import Plan
 
 SKEWED = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1)"
@@ -61,7 +64,12 @@ def test_ranks_of_a_class_have_the_same_slices() -> None:
 def test_sends_leave_when_the_schedule_says() -> None:
     result = small("pipeline").phases["prefill"]
     for (stage, microbatch), (begin, end) in result.schedule.sends.items():
-        found = [s for m in classes(result, stage) for s in slices(result, m) if s.op == "send" and s.microbatch == microbatch]  # fmt: skip
+        found = [
+            s
+            for m in classes(result, stage)
+            for s in slices(result, m)
+            if s.op == "send" and s.microbatch == microbatch
+        ]
         assert max(s.end_s for s in found) == pytest.approx(end)
         assert max(s.start_s for s in found) == pytest.approx(begin)
 
@@ -89,3 +97,21 @@ def test_the_critical_path_is_the_one_of_the_report(name: str) -> None:
     found = by_op(result)
     for step in result.schedule.path:
         assert found.get((step.segment, step.op), 0.0) == pytest.approx(step.time_s, abs=1e-9)
+
+
+@settings(max_examples=examples(15), deadline=None)
+@given(plans())
+def test_random_plans(case: tuple[str, str]) -> None:
+    try:
+        plan = dagc.compile_text(case[1])
+    except SpecError:
+        assume(False)
+    for result in plan.phases.values():
+        path = critical(result)
+        assert sum(v.end_s - v.start_s for v in path) == pytest.approx(result.schedule.latency_s, rel=1e-9)
+        assert all(b.start_s == pytest.approx(a.end_s, abs=1e-12) for a, b in itertools.pairwise(path))
+        for member in everyone(result):
+            free = {"compute": 0.0, "comm": 0.0}
+            for piece in slices(result, member):
+                assert piece.start_s >= free[piece.stream] - 1e-12
+                free[piece.stream] = piece.end_s

@@ -39,9 +39,7 @@ def chrome_events(name: str, phase: str, ranks: str = "folded") -> list[Event]:
 
 def spans(events: list[Event]) -> list[tuple[int, int, int, Event]]:
     """(track, start, end) in nanoseconds."""
-    return [
-        (e["tid"], round(e["ts"] * 1e3), round((e["ts"] + e["dur"]) * 1e3), e) for e in events if e["ph"] == "X"
-    ]  # fmt: skip
+    return [(e["tid"], round(e["ts"] * 1e3), round((e["ts"] + e["dur"]) * 1e3), e) for e in events if e["ph"] == "X"]
 
 
 @pytest.mark.parametrize(("name", "phase"), CASES)
@@ -74,7 +72,9 @@ def test_sums_are_those_of_the_report(name: str, phase: str) -> None:
     assert wire == pytest.approx(told)
     passes = result.graph.microbatches * result.graph.lanes
     each = {k: float(c.time_s.max()) for k, c in result.costs.ops.items()}
-    compute = sum(s.repeat * passes * each[s.name, op.name] for s in result.graph.segments for op in s.ops if not op.is_collective)  # fmt: skip
+    compute = sum(
+        s.repeat * passes * each[s.name, op.name] for s in result.graph.segments for op in s.ops if not op.is_collective
+    )
     found = sum(length for e, length in mine if "flops" in e["args"])
     assert found * 1e-9 == pytest.approx(compute, abs=len(mine) * 1e-9)
     assert max(end for _, _, end, _ in spans(events)) * 1e-9 == pytest.approx(result.schedule.latency_s, abs=1e-8)

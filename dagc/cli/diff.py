@@ -11,7 +11,8 @@ from .common import compiled, tell
 
 
 def run(args: Namespace) -> int:
-    from ..export import diff
+    from ..export import diff_text
+    from ..export.diff import compare
 
     try:
         if args.b is None and not (args.set_a or args.set_b):
@@ -27,13 +28,13 @@ def run(args: Namespace) -> int:
     if before is None or after is None:
         return 2
     names = (_name(args.a, args.set_a), _name(args.b or args.a, args.set_b))
-    found = diff.compare(before, after)
+    found = compare(before, after)
     if args.format == "json":
         from ..export.json import dumps
 
-        sys.stdout.buffer.write(dumps(diff.plain(found, *names), indent=True))
+        sys.stdout.buffer.write(dumps(diff_text.plain(found, *names), indent=True))
     else:
-        sys.stdout.write((diff.markdown if args.format == "md" else diff.text)(found, *names))
+        sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(found, *names))
     worse = [] if args.fail_on_regression is None else found.regressions(args.fail_on_regression)
     if worse:
         print(f"regression: {', '.join(worse)}", file=sys.stderr)

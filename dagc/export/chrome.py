@@ -42,7 +42,13 @@ def _records(event: Event) -> Iterator[dict[str, Any]]:
         yield from _span(event)
     elif isinstance(event, Count):
         track = event.track
-        yield {"ph": "C", "pid": track.pid, "ts": event.at_ns / 1e3, "name": track.name, "args": {track.unit: event.value}}  # fmt: skip
+        yield {
+            "ph": "C",
+            "pid": track.pid,
+            "ts": event.at_ns / 1e3,
+            "name": track.name,
+            "args": {track.unit: event.value},
+        }
 
 
 def _span(event: Span) -> Iterator[dict[str, Any]]:

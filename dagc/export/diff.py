@@ -18,7 +18,6 @@ JUDGED = ("ttft", "tpot", "throughput", "throughput_per_gpu", "memory.peak")
 """What can be a regression; the other figures follow from these or explain them."""
 SAME = 1e-9
 """Relative differences below this are none."""
-ABSENT = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,10 @@ def inputs(spec: Spec) -> dict[str, str]:
     for name, value in model.attributes.items():
         out[f"model.{name}"] = _value(value)
     out["model.stack"] = ", ".join(f"{s.repeat} x {s.name} [{', '.join(s.blocks)}]" for s in model.stack)
-    out |= {f"model.block {name}{f' ({kind})' if kind else ''}": _source(block.span) for (name, kind), block in model.blocks.items()}  # fmt: skip
+    out |= {
+        f"model.block {name}{f' ({kind})' if kind else ''}": _source(block.span)
+        for (name, kind), block in model.blocks.items()
+    }
     _flatten("workload", spec.workload, out)
     for phase in spec.phases:
         _flatten(f"phase.{phase.name}", phase, out)
@@ -232,97 +234,3 @@ def _turns(a: Plan, b: Plan) -> Iterator[Turn]:
     for label in dict.fromkeys((*before, *after)):
         if before.get(label) != after.get(label):
             yield Turn(label, before.get(label), after.get(label))
-
-
-# -- as text, Markdown and plain data --------------------------------------------------------------
-
-
-def arrow(figure: Figure) -> str:
-    return "↑" if figure.after > figure.before else "↓"
-
-
-def percent(figure: Figure) -> str:
-    """`+12.3%`; a change from zero has none."""
-    return "from zero" if figure.ratio is None else f"{figure.ratio:+.1%}"
-
-
-def judged(figure: Figure) -> str:
-    return {True: "better", False: "worse", None: ""}[figure.better]
-
-
-def _was(passed: bool | None) -> str:
-    return {True: "pass", False: "FAIL", None: ABSENT}[passed]
-
-
-def text(diff: Diff, a: str, b: str) -> str:
-    """For a terminal."""
-    from ..lang.render import harmless
-    from ..report import table
-
-    if diff.empty:
-        return f"{a} and {b} are alike\n"
-    lines = [f"{a} -> {b}"]
-    for head, changes in (("inputs", diff.inputs), ("structure", diff.structure)):
-        rows = [(_sign(c), harmless(c.name), _short(c.before), "->", _short(c.after)) for c in changes]
-        lines += ["", head, *(table(rows, "<<<<<") if rows else ["    no change"])]
-    results = [
-        (f.name, show(f.before, f.dim), "->", show(f.after, f.dim), arrow(f), percent(f), judged(f))
-        for f in diff.results
-    ]
-    lines += ["", "results", *(table(results, "<><><><") if results else ["    no change"])]
-    if diff.requirements:
-        turns = [(harmless(t.label), _was(t.before), "->", _was(t.after)) for t in diff.requirements]
-        lines += ["", "requirements", *table(turns, "<<<<")]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _sign(change: Change) -> str:
-    return "+" if change.before is None else "-" if change.after is None else "~"
-
-
-def _short(value: str | None) -> str:
-    """One line that a terminal holds."""
-    from textwrap import shorten
-
-    from ..lang.render import harmless
-
-    return ABSENT if value is None else shorten(harmless(value), 44, placeholder="...")
-
-
-def markdown(diff: Diff, a: str, b: str) -> str:
-    """For a pull request."""
-    from .markdown import escaped, table
-
-    lines = [f"## {escaped(a)} → {escaped(b)}"]
-    if diff.empty:
-        return "\n".join([*lines, "", "No difference."]) + "\n"
-    if diff.requirements:
-        turns = [(t.label, _was(t.before), _was(t.after)) for t in diff.requirements]
-        lines += ["", "### Requirements", "", *table(["requirement", "before", "after"], turns, "<<<")]
-    for head, changes in (("Inputs", diff.inputs), ("Structure", diff.structure)):
-        if changes:
-            rows = [(c.name, _short(c.before), _short(c.after)) for c in changes]
-            lines += ["", f"### {head}", "", *table(["", "before", "after"], rows, "<<<")]
-    if diff.results:
-        figures = [
-            (f.name, show(f.before, f.dim), show(f.after, f.dim), f"{arrow(f)} {percent(f)}", judged(f))
-            for f in diff.results
-        ]
-        lines += ["", "### Results", "", *table(["", "before", "after", "change", ""], figures, "<>>><")]
-    return "\n".join(lines) + "\n"
-
-
-def plain(diff: Diff, a: str, b: str) -> dict[str, Any]:
-    """Plain data, SI units."""
-    return {
-        "schema": 1,
-        "a": a,
-        "b": b,
-        "inputs": [{"name": c.name, "before": c.before, "after": c.after} for c in diff.inputs],
-        "structure": [{"name": c.name, "before": c.before, "after": c.after} for c in diff.structure],
-        "results": [
-            {"name": f.name, "before": f.before, "after": f.after, "change": f.ratio, "better": f.better}
-            for f in diff.results
-        ],
-        "requirements": [{"name": t.label, "before": t.before, "after": t.after} for t in diff.requirements],
-    }

@@ -128,7 +128,10 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
         f"calibration {hardware.calibration}" if hardware.calibration else "none for this hardware",
     )
     for name, link in (("link in a node", hardware.node), ("link between nodes", hardware.cluster)):
-        yield name, f"{show(link.bandwidth_Bps, BYTE_RATE)} a GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it"  # fmt: skip
+        yield (
+            name,
+            f"{show(link.bandwidth_Bps, BYTE_RATE)} a GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it",
+        )
     yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
     yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} a GPU; paging overhead of the cache is not counted"
     yield "routing", _routing(work.routing.kind, work.routing.s)

@@ -36,7 +36,11 @@ def markdown(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     total, active = plan.params
     failed = sum(not v.passed for v in plan.requirements)
-    verdict = f"{failed} of {len(plan.requirements)} requirements fail" if failed else f"all {len(plan.requirements)} requirements hold"  # fmt: skip
+    verdict = (
+        f"{failed} of {len(plan.requirements)} requirements fail"
+        if failed
+        else f"all {len(plan.requirements)} requirements hold"
+    )
     mark = ":x:" if failed else ":white_check_mark:"
     yield f"## {mark} {escaped(plan.spec.model.name)}: {verdict if plan.requirements else 'no requirements'}"
     yield ""
@@ -66,10 +70,16 @@ def _lines(plan: Plan) -> Iterator[str]:
 def summary(plan: Plan) -> list[str]:
     """A row a phase."""
     rows = [
-        (r.name, str(len(r.gpus)), show(r.time_s, TIME), show(r.floor.period_s, TIME), show(r.throughput_tok_s, TOKEN_RATE),
-         f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})")
+        (
+            r.name,
+            str(len(r.gpus)),
+            show(r.time_s, TIME),
+            show(r.floor.period_s, TIME),
+            show(r.throughput_tok_s, TOKEN_RATE),
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
+        )
         for r in plan.phases.values()
-    ]  # fmt: skip
+    ]
     return table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows, "<>>>>>")
 
 
@@ -97,9 +107,16 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
     total = sum(s.time_s for s in result.schedule.path) or 1.0
     steps = sorted(result.schedule.path, key=lambda s: -s.time_s)[:10]
     path = [
-        (f"{s.segment}/{s.op}" if s.segment else s.op, s.kind, str(s.count), show(s.time_s, TIME, 3), f"{s.time_s / total:.1%}", s.bound)
+        (
+            f"{s.segment}/{s.op}" if s.segment else s.op,
+            s.kind,
+            str(s.count),
+            show(s.time_s, TIME, 3),
+            f"{s.time_s / total:.1%}",
+            s.bound,
+        )
         for s in steps
-    ]  # fmt: skip
+    ]
     head = ["op", "kind", "times", "time", "share", "bound by"]
     yield from _folded("critical path, the largest", table(head, path, "<<>>><"))
     helps = [(s.name, f"{s.change:+.1%}") for s in buys if abs(s.change) >= HELPS]

@@ -35,9 +35,16 @@ def _table(head: list[str], rows: list[list[object]]) -> Markup:
 
 def _phases(plan: Plan) -> Markup:
     rows: list[list[object]] = [
-        [r.name, len(r.gpus), show(r.time_s, TIME), show(r.floor.period_s, TIME), show(r.throughput_tok_s, TOKEN_RATE), f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})"]
+        [
+            r.name,
+            len(r.gpus),
+            show(r.time_s, TIME),
+            show(r.floor.period_s, TIME),
+            show(r.throughput_tok_s, TOKEN_RATE),
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
+        ]
         for r in plan.phases.values()
-    ]  # fmt: skip
+    ]
     return _table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows)
 
 
@@ -45,8 +52,13 @@ def _requirements(plan: Plan) -> Markup:
     if not plan.requirements:
         return Markup("")
     rows: list[list[object]] = [
-        ["✓" if v.passed else tag("b", "✗ FAIL"), v.requirement.label, show(v.value, v.dim), f"{v.requirement.test.op} {show(v.bound, v.dim)}"]
+        [
+            "✓" if v.passed else tag("b", "✗ FAIL"),
+            v.requirement.label,
+            show(v.value, v.dim),
+            f"{v.requirement.test.op} {show(v.bound, v.dim)}",
+        ]
         for v in plan.requirements
-    ]  # fmt: skip
+    ]
     body = _table(["", "requirement", "found", "required"], rows)
     return tag("details", tag("summary", f"{len(rows)} requirements"), body, open=not plan.passed)

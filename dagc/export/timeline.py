@@ -70,9 +70,15 @@ def classes(result: PhaseResult, stage: int) -> list[Member]:
     _, firsts, counts, busy = _labels(result, stage)
     order = sorted(range(len(firsts)), key=lambda k: (-busy[k], int(firsts[k])))
     return [
-        Member(stage, tuple(int(i) for i in np.unravel_index(int(firsts[k]), shape)), gpus[int(firsts[k])], k, int(counts[k]))
+        Member(
+            stage,
+            tuple(int(i) for i in np.unravel_index(int(firsts[k]), shape)),
+            gpus[int(firsts[k])],
+            k,
+            int(counts[k]),
+        )
         for k in order
-    ]  # fmt: skip
+    ]
 
 
 def _labels(
@@ -146,7 +152,9 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
                 held[id(layer.run)] = _steps(result, graph.segment(layer.run.segment), layer.run, member.index)
             for start, end, op, kind, stream, lane in held[id(layer.run)]:
                 begin = layer.start_s + start
-                found = Slice(op, kind, stream, layer.run.segment, layer.number, microbatch, lane, begin, layer.start_s + end)  # fmt: skip
+                found = Slice(
+                    op, kind, stream, layer.run.segment, layer.number, microbatch, lane, begin, layer.start_s + end
+                )
                 comm_free = found.end_s if stream == "comm" else comm_free
                 yield found
         if not last:

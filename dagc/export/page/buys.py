@@ -19,7 +19,11 @@ def draw(phase: str, buys: Sequence[Sensitivity]) -> Markup:
         y = ROW * k
         w = abs(s.change) / most * BAR
         body += [words(0, y + 14, s.name), rect(LABEL, y + 3, BAR, ROW - 7, "trough")]
-        body.append(rect(LABEL, y + 3, w, ROW - 7, "gain" if s.change <= 0 else "loss", title(f"{s.name}: {s.change:+.2%} time")))  # fmt: skip
+        body.append(
+            rect(
+                LABEL, y + 3, w, ROW - 7, "gain" if s.change <= 0 else "loss", title(f"{s.name}: {s.change:+.2%} time")
+            )
+        )
         body.append(words(LABEL + BAR + 8, y + 14, f"{s.change:+.1%}" if abs(s.change) >= 0.0005 else "none"))
     label = f"what would help {phase}: " + ", ".join(f"{s.name} {s.change:+.1%}" for s in buys)
     return figure("buys", LABEL + BAR + 70, ROW * len(buys) + 2, label, *body)

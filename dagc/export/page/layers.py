@@ -75,7 +75,18 @@ def _is_collective(d: Drawing, first: Op) -> bool:
 def _markers(key: str) -> Markup:
     def head(name: str) -> Markup:
         point = tag("path", d="M0 0L8 4L0 8z", cls=name)
-        return tag("marker", point, id=f"{key}-{name}", viewBox="0 0 8 8", refX="7", refY="4", markerWidth="7", markerHeight="7", orient="auto", markerUnits="userSpaceOnUse")  # fmt: skip
+        return tag(
+            "marker",
+            point,
+            id=f"{key}-{name}",
+            viewBox="0 0 8 8",
+            refX="7",
+            refY="4",
+            markerWidth="7",
+            markerHeight="7",
+            orient="auto",
+            markerUnits="userSpaceOnUse",
+        )
 
     return tag("defs", head("arrow"), head("arrow-critical"))
 
@@ -104,7 +115,11 @@ def _node(d: Drawing, p: Place, ops: list[Op], head: str, lines: list[str], hint
     left, right = p.x - p.w / 2, p.x + p.w / 2
     if collective:
         y, m, b = p.y, p.y + p.h / 2, p.bottom
-        shape = tag("path", d=f"M{left:.1f} {m:.1f}L{left + 14:.1f} {y:.1f}H{right - 14:.1f}L{right:.1f} {m:.1f}L{right - 14:.1f} {b:.1f}H{left + 14:.1f}z", cls=f"k-{first.kind}")  # fmt: skip
+        shape = tag(
+            "path",
+            d=f"M{left:.1f} {m:.1f}L{left + 14:.1f} {y:.1f}H{right - 14:.1f}L{right:.1f} {m:.1f}L{right - 14:.1f} {b:.1f}H{left + 14:.1f}z",
+            cls=f"k-{first.kind}",
+        )
     else:
         shape = rect(left, p.y, p.w, p.h, "box", rx=7)
     ink = "dark " if collective else ""

@@ -9,6 +9,7 @@ GAP_X = 18.0
 GAP_Y = 26.0
 BLOCK_GAP = 26.0
 TRACK = 9.0
+MANY = 3
 ASIDE = 20.0
 """From the boxes to the first track: frames stand between."""
 
@@ -104,10 +105,11 @@ def _columns(
     out: Layout,
     levels: Mapping[str, int],
 ) -> list[float]:
-    """Under the middle of the inputs of the row just above (else of all inputs), pushed apart where they meet."""
+    """Under the middle of the inputs of the row just above (of all inputs where many meet), pushed apart."""
     wanted = []
     for name in row:
-        near = [p for p in parents[name] if levels[p] == levels[name] - 1] or parents[name]
+        near = [p for p in parents[name] if levels[p] == levels[name] - 1]
+        near = parents[name] if len(parents[name]) >= MANY or not near else near
         xs = [out.places[p].x for p in near]
         wanted.append(sum(xs) / len(xs) if xs else 0.0)
     order = sorted(range(len(row)), key=lambda k: (wanted[k], k))

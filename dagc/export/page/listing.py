@@ -75,4 +75,11 @@ def note(d: Diagnostic) -> Markup:
     more = [tag("span", f"because: {b}") for b in d.because] + [tag("span", f"help: {h}") for h in d.help]
     head = tag("b", f"{'requirement' if d.severity == 'failed' else d.severity} {d.code}")
     label = f": {d.label}" if d.label else ""
-    return tag("div", head, f" {d.message}{label}", join(part for m in more for part in (tag("br"), m)), cls=f"note {d.severity}", role="note")  # fmt: skip
+    return tag(
+        "div",
+        head,
+        f" {d.message}{label}",
+        join(part for m in more for part in (tag("br"), m)),
+        cls=f"note {d.severity}",
+        role="note",
+    )

@@ -20,7 +20,10 @@ def draw(result: PhaseResult) -> Markup:
     peak = max(result.memory.stages[card[0]].peak_B for card in rows)
     scale = capacity if peak <= capacity else peak
     label = f"memory a GPU of {result.name}, by stage: {show(peak, BYTES, 3)} of {show(capacity, BYTES, 3)} at most"
-    body = [words(LABEL, 12, "0", "soft"), words(LABEL + BAR * capacity / scale, 12, f"capacity {show(capacity, BYTES, 3)}", "soft end")]  # fmt: skip
+    body = [
+        words(LABEL, 12, "0", "soft"),
+        words(LABEL + BAR * capacity / scale, 12, f"capacity {show(capacity, BYTES, 3)}", "soft end"),
+    ]
     y = 20.0
     for card in rows:
         parts = sizes(result.memory.stages[card[0]])
@@ -32,7 +35,9 @@ def draw(result: PhaseResult) -> Markup:
         for card in rows:
             body += _bar(y, name_of(card), sizes(result.memory.stages[card[0]]), peak, "")
             y += ROW
-    body.append(line(LABEL + BAR * capacity / scale, 16, LABEL + BAR * capacity / scale, 20 + ROW * len(rows) - 6, "limit"))  # fmt: skip
+    body.append(
+        line(LABEL + BAR * capacity / scale, 16, LABEL + BAR * capacity / scale, 20 + ROW * len(rows) - 6, "limit")
+    )
     return figure("memory", LABEL + BAR + RIGHT, y + 4, label, *body)
 
 

@@ -50,9 +50,14 @@ def svg(plan: Plan, phase: str, view: str) -> str:
         words(PAD, PAD + 12, head, "head"),
         tag("g", Markup(body), transform=f"translate({PAD} {PAD + 26})"),
         tag("g", *entries, transform=f"translate({PAD} {PAD + 34 + h})"),
-        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {w + 2 * PAD} {height}", width=w + 2 * PAD, height=height,
-        cls="fig", role="img", aria_label=head,
-    )  # fmt: skip
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {w + 2 * PAD} {height}",
+        width=w + 2 * PAD,
+        height=height,
+        cls="fig",
+        role="img",
+        aria_label=head,
+    )
     return f"{document}\n"
 
 

@@ -14,9 +14,16 @@ Keys = list[tuple[str, str]]
 def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Markup:
     """A drawing in a frame that scrolls where the page is narrow; with `zoom` the script lets it pan and zoom."""
     drawing = tag(
-        "svg", *body, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}",
-        height=f"{height:.0f}", role="img", aria_label=label, cls=f"fig {name}",
-    )  # fmt: skip
+        "svg",
+        *body,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+        role="img",
+        aria_label=label,
+        cls=f"fig {name}",
+    )
     return tag("div", drawing, cls="figure", data_zoom=zoom, tabindex="0" if zoom else None)
 
 

@@ -59,7 +59,10 @@ def _row(result: PhaseResult, member: Member, y: float, end: float) -> list[Mark
     """Cells of the micro-batches, what keeps the compute stream busy, and above it the communication."""
     found = list(slices(result, member))
     alike = f"1 of {member.alike} alike" if member.alike > 1 else "one GPU"
-    out = [words(0, y + 13, f"stage {member.stage}", "strong"), words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4)]  # fmt: skip
+    out = [
+        words(0, y + 13, f"stage {member.stage}", "strong"),
+        words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4),
+    ]
     batches: dict[int, list[Slice]] = {}
     for s in found:
         batches.setdefault(s.microbatch, []).append(s)
