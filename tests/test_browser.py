@@ -128,10 +128,10 @@ def test_contrast(chrome: Browser, pages: Path) -> None:
 
 def test_paper_shows_what_is_folded(chrome: Browser, pages: Path) -> None:
     chrome.look()
-    opened(chrome, pages / "plan_a.html")
+    opened(chrome, pages / "plan_b.html")
     chrome.run("document.querySelectorAll('details').forEach((d) => { d.open = false; })")
     folded = len(chrome.pdf())
-    opened(chrome, pages / "plan_a.html")
+    opened(chrome, pages / "plan_b.html")
     assert folded == pytest.approx(len(chrome.pdf()), rel=0.05)
 
 
