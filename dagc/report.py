@@ -63,7 +63,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     lines.append(f"  {gpus} GPUs: {axes_text(result)}; {_batches(result)}")
     rate = show(result.throughput_tok_s, TOKEN_RATE)
     lines.append(
-        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor.period_s, TIME)})   "
+        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
         f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU)"
     )
     lines.append(

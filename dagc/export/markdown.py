@@ -74,7 +74,7 @@ def summary(plan: Plan) -> list[str]:
             r.name,
             str(len(r.gpus)),
             show(r.time_s, TIME),
-            show(r.floor.period_s, TIME),
+            show(r.floor_s, TIME),
             show(r.throughput_tok_s, TOKEN_RATE),
             f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
         )

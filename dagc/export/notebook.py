@@ -39,7 +39,7 @@ def _phases(plan: Plan) -> Markup:
             r.name,
             len(r.gpus),
             show(r.time_s, TIME),
-            show(r.floor.period_s, TIME),
+            show(r.floor_s, TIME),
             show(r.throughput_tok_s, TOKEN_RATE),
             f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
         ]

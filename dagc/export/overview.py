@@ -96,7 +96,7 @@ def _title(plan: Plan, result: PhaseResult, cards: list[Card]) -> str:
     folded = f"\n{stages} stages: alike neighbours share a card" if len(cards) < stages else ""
     return (
         f"{plan.spec.model.name}, {result.name}: {len(result.gpus)} GPUs, {axes_text(result)}\n"
-        f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor.period_s, TIME)}), "
+        f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
         f"{show(result.throughput_tok_s, TOKEN_RATE)}, {batches} micro-batch{'es' if batches > 1 else ''}, "
         f"expert imbalance {result.costs.imbalance:.2f}{folded}"
     )

@@ -70,7 +70,7 @@ def _phase(result: PhaseResult) -> Iterator[Row]:
         "microbatches": result.graph.microbatches,
         "time_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
-        "floor_s": result.floor.period_s,
+        "floor_s": result.floor_s,
         "throughput_tok_s": result.throughput_tok_s,
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
         "utilization": result.utilization,

@@ -188,3 +188,8 @@ class PhaseResult:
     def time_s(self) -> float:
         """ttft of a prefill, tpot of a decode."""
         return self.schedule.period_s / self.tokens_per_step
+
+    @property
+    def floor_s(self) -> float:
+        """The same at datasheet peaks, without overhead."""
+        return self.floor.period_s / self.tokens_per_step

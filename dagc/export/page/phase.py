@@ -46,7 +46,7 @@ def _figures(result: PhaseResult) -> Markup:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     facts = [
-        (name, show(result.time_s, TIME), f"floor {show(result.floor.period_s, TIME)}"),
+        (name, show(result.time_s, TIME), f"floor {show(result.floor_s, TIME)}"),
         (
             "throughput",
             show(result.throughput_tok_s, TOKEN_RATE),
