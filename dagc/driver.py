@@ -85,6 +85,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
         try:
             results[phase.name] = compile_phase(unit)
             units[phase.name] = unit
+            warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             errors += 1  # go on: every phase's errors belong in one run
     out.check()
@@ -141,6 +142,7 @@ def compile_phase(unit: Unit) -> PhaseResult:
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(plan),
         tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
+        passes=unit.phase.passes,
     )
 
 
@@ -156,6 +158,23 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
         because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
         help=(f"microbatches = {stages} or more keeps them busy",),
     )
+
+
+EXTRAPOLATED = 0.1
+"""Share of the critical path from which on extrapolated kernel times are worth a warning."""
+
+
+def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
+    """Kernels that run at sizes nobody measured make the figure less sure than its error says."""
+    found = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
+    total = sum(found.values())
+    if total >= EXTRAPOLATED:
+        unit.out.add(
+            "W06",
+            f"{total:.0%} of the time of `{unit.phase.name}` is extrapolated beyond measured kernel sizes",
+            unit.phase.span,
+            because=tuple(f"{name}: {share:.0%}" for name, share in sorted(found.items(), key=lambda kv: -kv[1])[:4]),
+        )
 
 
 def pass_tokens(phase: Phase, spec: Spec) -> float:
@@ -234,10 +253,10 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:
-    """(total, active a token): routed experts count top_k of their number in the second."""
+    """(total, active a token): routed experts count top_k of their number in the second, a tied head not at all."""
     total = active = 0.0
     for segment in graph.segments:
-        for weight in segment.weights:
+        for weight in (w for w in segment.weights if not w.tied):
             size = segment.count(weight.dims) * segment.repeat
             total += size
             share = segment.sizes["choice"] / segment.sizes["expert"] if weight.scope == "experts" else 1.0

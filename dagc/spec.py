@@ -69,7 +69,7 @@ class Model:
     `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
     `weight_dtypes` maps a block name, or `experts` for routed experts, to the dtype of its weights; absent:
     `weight_dtype`.
-    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.proof.checkpoint`).
+    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.lang.place`).
     `params_stated` is the `params =` fact of the spec, a number to check and never to use.
     """
 
@@ -167,7 +167,8 @@ class Strategy:
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
-    which the next is accepted with chance `acceptance`. `sequences` in the phase's batch."""
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
+    the last one. `sequences` in the phase's batch."""
 
     name: str
     kind: str
@@ -177,6 +178,9 @@ class Phase:
     sequences: int
     strategy: Strategy
     acceptance: float = 0.0
+    passes: int = 1
+    dispatch_dtype: str | None = None
+    quantise: str = "fused"  # fused | separate
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True

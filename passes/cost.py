@@ -23,6 +23,7 @@ from dagc.ir.ops import OPS, local_bytes, local_flops, traffic
 from dagc.ir.result import Array, Costs, OpCost, Transfer
 from dagc.ir.routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 from dagc.ir.unit import Unit
+from dagc.lang.units import Quantity
 from dagc.spec import Hardware, Routing
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     machine = hardware or unit.spec.hardware
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
-    distinct = 0.0
+    distinct, plain, dropped = 0.0, 1.0, 0.0
     for segment in graph.segments:
         experts = ExpertLoad.of(segment, graph.the_mesh, unit)
         if experts is not None:
             load, distinct = experts.relative, experts.distinct
+            plain, dropped = experts.plain, experts.dropped
         kernels = _kernels(segment, graph.the_mesh, unit, machine, experts)
         measured = kernels.times() if kernels is not None else {}
         for op in segment.ops:
@@ -57,7 +59,7 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
         key = (first.name, first.ops[0].name)
         costs[key] = replace(costs[key], time_s=costs[key].time_s + unit.phase.host_s, bound="host")
     stream, tokens = _stage_edges(graph, unit, machine)
-    return Costs(costs, stream, tokens, load, distinct)
+    return Costs(costs, stream, tokens, load, distinct, plain, dropped)
 
 
 class ExpertLoad:
@@ -72,7 +74,9 @@ class ExpertLoad:
         rows: NDArray[np.float64],
         over_mesh: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     ) -> None:
-        """`rows`: mean tokens of each expert slot [ranks, slots]; `over_mesh` orders values of ranks as the mesh does."""
+        """`rows`: mean tokens of each expert slot [ranks, slots]; `over_mesh` orders values of ranks as the mesh does.
+        `plain` and `dropped` as in Costs."""
+        self.plain, self.dropped = 1.0, 0.0
         self.rows = rows
         self._order, self._shape = over_mesh, shape
         self.relative = relative
@@ -99,7 +103,13 @@ class ExpertLoad:
         ranks = mesh.size(axes)
         tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
         routing = unit.spec.workload.routing
-        p, placed = _placed(routing, count, top_k, ranks, unit.phase.strategy.redundant, tokens)
+        redundant = unit.phase.strategy.redundant
+        wanted, placed = _placed(routing, count, top_k, ranks, redundant, tokens)
+        capacity = unit.spec.model.attributes.get("experts.capacity")
+        full = (
+            float("inf") if not isinstance(capacity, Quantity) or not capacity.value else capacity.value * top_k / count
+        )
+        p = np.minimum(wanted, full)
         hit = distinct_experts(p, placed.slots, tokens)
         per_rank = placed.slots.shape[1]
         # Expert axes are ordered as the op splits them; bring them to mesh order.
@@ -111,10 +121,17 @@ class ExpertLoad:
             return out
 
         shape = tuple(size if name in axes else 1 for name, size in mesh.atoms)
-        relative = over_mesh(placed.load * ranks / top_k)
         copies = np.bincount(placed.slots.ravel(), minlength=count)
-        rows = tokens * (p / np.maximum(copies, 1))[placed.slots]
-        return ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()), rows, over_mesh)
+        each = (p / np.maximum(copies, 1))[placed.slots]
+        relative = over_mesh(each.sum(axis=1) * ranks / top_k)
+        found = ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()), tokens * each, over_mesh)
+        found.dropped = 1.0 - float(p.sum()) / top_k
+        if redundant and count % ranks == 0:
+            before = _placed(routing, count, top_k, ranks, 0, tokens)[1].load
+            found.plain = float(before.max() * ranks / top_k)
+        else:
+            found.plain = found.most
+        return found
 
 
 @lru_cache(maxsize=64)

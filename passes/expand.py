@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from typing import TypeGuard
 
 from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
-from dagc.ir.ops import ACTIVATIONS
+from dagc.ir.ops import ACTIVATIONS, rotated
 from dagc.ir.unit import Unit
 from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
 from dagc.lang.heads import whole_sequence
-from dagc.lang.reader import Names
-from dagc.lang.schema import ROPE
+from dagc.lang.reader import Names, typed
+from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, SELECT, TEMPER, WEIGHTED, Attribute
 from dagc.lang.source import Span
-from dagc.lang.units import Quantity
+from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_name
 from dagc.spec import Layer
 
 ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
 
 NORMS = ("rms_norm", "layer_norm")
-OPTIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*ACTIVATIONS, "rsqrt", "cache", "lookup", "last", "argmax"), ()),
-    **dict.fromkeys(NORMS, ("eps", "gain")),
-    "clamp": ("low", "high"),
-    "rope": tuple(ROPE),
-    "temper": ("floor", "scale"),
-    "attend": ("causal", "width", "scale", "window", "chunk", "sinks"),
-    "route": ("top_k", "score", "normalize", "groups", "groups_limit", "group_score", "bias", "scale", "jitter"),
-    "dispatch": ("weighted",),
-    "combine": ("weighted",),
+OPTIONS: dict[str, Mapping[str, Attribute]] = {
+    **{name: {} for name in (*ACTIVATIONS, "rsqrt", "cache", "lookup", "last", "argmax")},
+    **dict.fromkeys(NORMS, NORM),
+    "clamp": CLAMP,
+    "rope": ROPE,
+    "temper": TEMPER,
+    "attend": ATTEND,
+    "conv": {},
+    "delta": {},
+    "select": SELECT,
+    "route": ROUTE,
+    **dict.fromkeys(("dispatch", "combine"), WEIGHTED),
 }
 """Function -> the keywords it takes."""
-TENSOR_OPTIONS = ("bias", "sinks")
-OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3}
+PHASE_DIMS = ("batch", "seq", "context", "slot")
+"""Dimensions whose size is the phase's."""
+OPERANDS = {"dispatch": 2, "combine": 2, "lookup": 2, "attend": 3, "conv": 2, "delta": 5, "select": 3}
 
 
 def run(graph: Graph | None, unit: Unit) -> Graph:
@@ -52,9 +56,28 @@ def run(graph: Graph | None, unit: Unit) -> Graph:
         )
     kinds = spec.model.kinds
     segments = tuple(LayerBuilder(unit, layer, phase.sequences / parts).build() for layer in kinds.values())
+    if spec.model.attributes.get("tied"):
+        segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
     return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
+
+
+def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
+    """The head with its projection marked as the embedding's table: one tensor of the same dims and dtype."""
+    tables = [first.weight[op.inputs[1]] for op in first.ops if op.kind == "lookup"]
+    for table in tables:
+        for weight in head.weights:
+            if set(weight.dims) == set(table.dims) and weight.dtype == table.dtype:
+                tied = replace(weight, tied=table.name)
+                return replace(head, weights=tuple(tied if w is weight else w for w in head.weights))
+    model = unit.spec.model
+    unit.out.add(
+        "E02",
+        "`tied`: the head has no weight with the dimensions and dtype of the embedding's table",
+        model.spans.get("tied", model.span),
+    )
+    return head
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +188,10 @@ class BlockBuilder:
     def number(self, expr: ast.Expr) -> float:
         """A count or factor from literals, attributes and the block's lets."""
         if isinstance(expr, ast.Number):
-            from dagc.lang.units import UNITS
-
-            return expr.value * (UNITS[expr.unit][0] if expr.unit else 1.0)
+            factor, dim = UNITS[expr.unit] if expr.unit else (1.0, SCALAR)
+            if dim not in (SCALAR, TOKENS):
+                self.fail(expr, f"a plain number was expected here, not {dim_name(dim)}")
+            return expr.value * factor
         if isinstance(expr, ast.Unary):
             return -self.number(expr.operand)
         if isinstance(expr, ast.Binary):
@@ -208,7 +232,7 @@ class BlockBuilder:
         if name in self.rename:
             return self.rename[name]
         sizes = self.layer.sizes
-        if name in ("batch", "seq", "context", "slot"):
+        if name in PHASE_DIMS:
             return name
         size = self.lookup_number(name)
         if size is None and name == "expert":
@@ -290,7 +314,7 @@ class BlockBuilder:
 
     def divisor(self, expr: ast.Expr) -> float:
         value = self.number(expr)
-        if value == 0:
+        if value == 0 or not isfinite(1.0 / value):
             self.fail(expr, "division by zero")
         return value
 
@@ -307,6 +331,9 @@ class BlockBuilder:
         name = f"@{self.scope}.{stem}"
         if len(set(dims)) != len(dims):
             self.fail(node, f"weight `{stem}` names a dimension twice")
+        of_phase = next((d for d in dims if d in PHASE_DIMS), None)
+        if of_phase is not None:
+            self.fail(node, f"weight `{stem}` has dimension `{of_phase}`, whose size is the phase's, not the model's")
         known = self.layer.weights.get(name)
         if known is not None and known.dims != dims:
             self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
@@ -327,7 +354,7 @@ class BlockBuilder:
         **attrs: str | float | bool,
     ) -> Ref:
         model = self.layer.unit.spec.model
-        dtype = {"route": "int64", "argmax": "int64", "cache": model.kv_dtype}.get(kind, model.dtype)
+        dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "experts" if "slot" in dims else "dense"
         name = self.fresh(stem)
         self.layer.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
@@ -343,6 +370,8 @@ class BlockBuilder:
                 factors.append(ref)
             else:
                 scale *= ref.literal
+        if not isfinite(scale):
+            self.fail(expr, "the factor is not a finite number")
         if not factors:
             return Ref("", (), scale)
         current = factors[0]
@@ -437,22 +466,49 @@ class BlockBuilder:
 
     def call_rope(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         """The model's `rope` section, and the call's keywords over it."""
-        section = {
-            k.split(".", 1)[1]: v for k, v in self.layer.unit.spec.model.attributes.items() if k.startswith("rope.")
-        }
+        attributes = self.layer.unit.spec.model.attributes
+        section = {k: attributes[f"rope.{k}"] for k in ROPE if f"rope.{k}" in attributes}
         options = {k: v.value if isinstance(v, Quantity) else v for k, v in section.items()} | self.options(expr)
         told = {k: v for k, v in options.items() if v != ROPE[k].default}
+        self.need_dims(expr, args[0], "seq")
+        width = self.layer.sizes[args[0].dims[-1]]
+        turned = rotated(width, float(options.get("fraction", 1.0)))
+        if turned < 2 or turned % 2:
+            self.fail(expr, f"`rope` turns pairs of numbers, not {turned} of {width:g} in `{args[0].dims[-1]}`")
         return self.emit("rope", inputs, args[0].dims, stem, **told)
+
+    def call_temper(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        self.need_dims(expr, args[0], "seq")
+        return self.emit("temper", inputs, args[0].dims, stem, **self.options(expr))
+
+    def call_clamp(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        options = self.options(expr)
+        low, high = (float(options.get(key, default)) for key, default in (("low", -inf), ("high", inf)))
+        if low > high:
+            self.fail(expr, f"`clamp` between {low:g} and {high:g}")
+        return self.emit("clamp", inputs, args[0].dims, stem, **options)
+
+    def need_dims(self, expr: ast.Call, ref: Ref, *dims: str) -> None:
+        """A tensor with these dimensions, and another one after them."""
+        if len(ref.dims) > len(dims) and all(d in ref.dims[:-1] for d in dims):
+            return
+        wanted = ", ".join((*dims, "..."))
+        self.fail(expr, f"`{expr.func.text}` needs a tensor [{wanted}], not [{', '.join(ref.dims)}]")
 
     def call_cache(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         if "seq" not in args[0].dims:
             self.fail(expr, "`cache` needs a tensor with dimension `seq`")
-        return self.emit("cache", inputs, tuple("context" if d == "seq" else d for d in args[0].dims), stem)
+        return self.cached(args[0], stem)
 
     def call_route(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         options = self.options(expr)
+        scores = args[0].dims
+        if len(scores) != 3 or scores[:2] != ("batch", "seq"):
+            self.fail(expr, f"`route` needs scores [batch, seq, expert], not [{', '.join(scores)}]")
         bias = self.tensor_option(expr, "bias")
         if bias is not None:
+            if bias.dims != scores[-1:]:
+                self.fail(expr, f"the bias [{', '.join(bias.dims)}] is one number for each of [{scores[-1]}]")
             inputs = (*inputs, bias.name)
         top_k = options.get("top_k")
         if not isinstance(top_k, float):
@@ -461,9 +517,22 @@ class BlockBuilder:
         experts = int(self.layer.sizes[args[0].dims[-1]])
         if not 1 <= top_k <= experts:
             self.fail(expr, f"top_k {top_k:g} of {experts} experts")
+        self.check_groups(expr, options, experts, top_k)
         self.layer.sizes["choice"] = top_k
         self.size_slots(args[0].dims[-1], top_k)
         return self.emit("route", inputs, (*args[0].dims[:-1], "choice"), stem, **options)
+
+    def check_groups(
+        self, expr: ast.Call, options: Mapping[str, str | float | bool], experts: int, top_k: float
+    ) -> None:
+        """Group-limited routing: equal groups, and enough experts in those that a token may use."""
+        groups, limit = (int(options.get(key, 1)) for key in ("groups", "groups_limit"))
+        if experts % groups:
+            self.fail(expr, f"{experts} experts do not divide into {groups} groups")
+        if limit > groups:
+            self.fail(expr, f"groups_limit {limit} of {groups} groups")
+        if groups > 1 and top_k > experts // groups * limit:
+            self.fail(expr, f"top_k {top_k:g} of the {experts // groups * limit} experts in {limit} of {groups} groups")
 
     def size_slots(self, expert_dim: str, top_k: float) -> None:
         """Physical experts hold `redundant` copies; a slot is the mean number of tokens an expert gets."""
@@ -473,8 +542,18 @@ class BlockBuilder:
         sizes["slot"] = sizes["batch"] * sizes["seq"] * top_k / physical
 
     def options(self, expr: ast.Call) -> dict[str, str | float | bool]:
-        """Keywords that are numbers, flags or words."""
-        return {key: self.option(value) for key, value in expr.kwargs if key not in TENSOR_OPTIONS}
+        """Keywords that are numbers, flags or words, each of its kind and within its range."""
+        schema, unit = OPTIONS[expr.func.text], self.layer.unit
+        found: dict[str, str | float | bool] = {}
+        for key, node in expr.kwargs:
+            if schema[key].kind == "tensor":
+                continue
+            value = self.option(node)
+            plain = Quantity(value) if isinstance(value, float) else value
+            if typed(key, schema[key], plain, node.span, unit.out) is None:
+                unit.out.check()
+            found[key] = value
+        return found
 
     def tensor_option(self, expr: ast.Call, key: str) -> Ref | None:
         """A keyword that is a tensor; the word `none` says that there is none."""
@@ -483,7 +562,10 @@ class BlockBuilder:
             found = self.branch(found)
         if found is None or (isinstance(found, ast.Name) and found.text == "none"):
             return None
-        return self.value(found, None, key)
+        ref = self.value(found, None, key)
+        if ref.literal is not None:
+            self.fail(found, f"`{key}` is a tensor, not a number")
+        return ref
 
     def option(self, expr: ast.Expr) -> str | float | bool:
         """A keyword: number, flag, or a bare word such as `softmax`."""
@@ -506,10 +588,22 @@ class BlockBuilder:
     def call_dispatch(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         if "slot" not in self.layer.sizes:
             self.fail(expr, "`dispatch` needs the result of `route` first")
+        self.need_dims(expr, args[0], "batch", "seq")
+        self.need_route(expr, args[1])
         return self.emit("dispatch", inputs, ("expert", "slot", args[0].dims[-1]), stem, **self.options(expr))
 
     def call_combine(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        self.need_dims(expr, args[0], "expert", "slot")
+        self.need_route(expr, args[1])
         return self.emit("combine", inputs, ("batch", "seq", args[0].dims[-1]), stem, **self.options(expr))
+
+    def need_route(self, expr: ast.Call, ref: Ref) -> None:
+        """The result of `route` over experts."""
+        ops = {op.name: op for op in self.layer.ops}
+        chosen = ops.get(ref.name)
+        scores = ops.get(chosen.inputs[0]) if chosen is not None and chosen.kind == "route" else None
+        if scores is None or scores.dims[-1] != "expert":
+            self.fail(expr, f"`{expr.func.text}` needs the result of `route` over [batch, seq, expert]")
 
     def call_lookup(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
         return self.emit("lookup", inputs, (*args[0].dims, args[1].dims[-1]), stem)
@@ -527,7 +621,11 @@ class BlockBuilder:
         queries = [self.value(e, None, f"{stem}_q") for e in _items(expr.args[0])]
         keys = [self.cached(self.value(e, None, f"{stem}_k"), f"{stem}_k") for e in _items(expr.args[1])]
         value = self.cached(self.value(expr.args[2], None, f"{stem}_v"), f"{stem}_v")
-        if len(queries) != len(keys):
+        if any(ref.literal is not None for ref in (*queries, *keys, value)):
+            self.fail(expr, "`attend` takes queries, keys and values")
+        if any("seq" not in q.dims[:-1] for q in queries) or any("context" not in k.dims[:-1] for k in (*keys, value)):
+            self.fail(expr, "`attend` needs tensors [seq, ..., width]")
+        if not queries or len(queries) != len(keys):
             self.fail(expr, f"`attend` has {len(queries)} queries and {len(keys)} keys")
         for q, k in zip(queries, keys, strict=True):
             if q.dims[-1] != k.dims[-1]:
@@ -542,7 +640,48 @@ class BlockBuilder:
             if not set(sinks.dims) <= set(dims[:-1]):
                 self.fail(expr, f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
             inputs = (*inputs, sinks.name)
+        selected = self.tensor_option(expr, "selected")
+        if selected is not None:
+            if selected.dims[-1:] != ("chosen",):
+                self.fail(expr, "`selected` is the result of `select`")
+            inputs = (*inputs, selected.name)
+            options["chosen"] = self.layer.sizes["chosen"]
         return self.emit("attend", inputs, dims, stem, **options)
+
+    def call_conv(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """conv(x, W[.., taps]): each channel over the last tokens."""
+        x, taps = args
+        if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
+            self.fail(expr, "`conv` takes a tensor [batch, seq, ..] and a weight [.., taps] of the same channels")
+        return self.emit("conv", inputs, x.dims, stem)
+
+    def call_delta(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
+        q, k, v, *gates = args
+        heads = set(v.dims[:-1])
+        fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
+        fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
+        if not fits or any(not set(g.dims) <= heads for g in gates):
+            self.fail(
+                expr, "`delta` takes queries and keys of one width, values, and two numbers for each head of these"
+            )
+        return self.emit("delta", inputs, v.dims, stem)
+
+    def call_select(self, expr: ast.Call, args: list[Ref], inputs: tuple[str, ...], stem: str) -> Ref:
+        """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+        q, k, w = args
+        key = self.cached(k, f"{stem}_k")
+        top_k = self.options(expr).get("top_k")
+        if not isinstance(top_k, float) or top_k < 1:
+            self.fail(expr, "`select` needs `top_k = ...`, a number of tokens")
+            raise Refused
+        if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
+            self.fail(
+                expr,
+                "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads",
+            )
+        self.layer.sizes["chosen"] = min(top_k, self.layer.sizes["context"])
+        return self.emit("select", (q.name, key.name, w.name), (*w.dims[:-1], "chosen"), stem)
 
     def cached(self, ref: Ref, stem: str) -> Ref:
         if "seq" not in ref.dims:

@@ -7,15 +7,16 @@ kernel is shared among its matrix products by their FLOPs; the other ops in it t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import prod
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from dagc.calib import (
     all_to_all,
+    cluster_exchange,
     collective,
     custom_allreduce,
     decode_attention,
@@ -32,15 +33,19 @@ from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, pr
 from dagc.ir.graph import DTYPE_BYTES, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.network import GroupShape
-from dagc.ir.ops import attend_operands, local_flops, query_key_pairs
+from dagc.ir.ops import attend_operands, local_flops
 from dagc.ir.result import Array
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware
+
+from .local_shapes import GemmShape, LocalShapes
 
 C = TypeVar("C")
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
 MOE_VARIANT = {**GEMM_VARIANT, "mxfp4": "w4a16_mxfp4"}
 KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
+SCALE_BLOCK = 128
+"""Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
 HEAD_DIMS = (64, 128)
 """Head widths that attention was measured with; others take the constants of the nearest."""
 SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "link_Bps": "link"}
@@ -76,28 +81,26 @@ class Kernels:
     rows: Array | None = None
     over_mesh: Callable[[Array], Array] | None = None
     calibration: Calibration = field(init=False)
+    shapes: LocalShapes = field(init=False)
 
     def __post_init__(self) -> None:
         assert self.machine.calibration is not None
         self.calibration = load(self.machine.calibration)
+        self.shapes = LocalShapes(self.segment, self.mesh, self.unit)
 
     def times(self) -> dict[str, Measured]:
         """Op -> measured time, for every op that a kernel stands for."""
         out: dict[str, Measured] = {}
         for op in self.segment.ops:
-            if op.kind == "attend":
+            if op.kind == "attend" and not op.attr("chosen"):  # no kernel that reads selected tokens was measured
                 self._attention(op, out)
-        for group in self._gemms():
-            self._gemm(group, out)
+        for shape in self.shapes.gemms():
+            self._gemm(shape, out)
         self._experts(out)
-        shape = (1,) * len(self.mesh.atoms)
-        return {k: replace(v, time_s=v.time_s.reshape(shape)) if v.time_s.size == 1 else v for k, v in out.items()}
+        alike = (1,) * len(self.mesh.atoms)
+        return {k: replace(v, time_s=v.time_s.reshape(alike)) if v.time_s.size == 1 else v for k, v in out.items()}
 
-    # -- sizes -----------------------------------------------------------------------------------
-
-    def local(self, op: Op, dims: Iterable[str]) -> float:
-        """Entries of some of an op's dims on one rank."""
-        return prod(self.segment.size(d, op.scope) / self.mesh.size(op.loop(d)) for d in dims)
+    # -- rates -----------------------------------------------------------------------------------
 
     def constants(self, entry: Entry[C]) -> C:
         """The entry's constants, its rates scaled to the hardware section's."""
@@ -114,44 +117,28 @@ class Kernels:
 
     # -- dense matrix products -------------------------------------------------------------------
 
-    def _gemms(self) -> list[list[Op]]:
-        """Products with dense weights; those of one input and dtype are one GEMM."""
-        groups: dict[tuple[str, str], list[Op]] = {}
-        for op in self.segment.ops:
-            if op.kind == "contract" and op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
-                groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
-        return list(groups.values())
-
-    def _math(self, op: Op) -> str:
-        """A router stays in the activations' dtype whatever its layer's weights are."""
-        routed = any(user.kind == "route" for user in self.segment.users(op.name))
-        return self.unit.spec.model.dtype if routed else self.segment.dtype_of(op.inputs[1])
-
-    def _gemm(self, group: list[Op], out: dict[str, Measured]) -> None:
-        entry = self.calibration.gemm.get(GEMM_VARIANT.get(self._math(group[0]), ""))
+    def _gemm(self, shape: GemmShape, out: dict[str, Measured]) -> None:
+        entry = self.calibration.gemm.get(GEMM_VARIANT.get(shape.dtype, ""))
         if entry is None:
             return
-        m, k = self._rows_and_depth(group[0])
-        n = sum(self._columns(op) for op in group)
         found = Measured(
-            gemm.time_s(self.constants(entry), m, n, k).reshape(1),
+            gemm.time_s(self._gemm_constants(entry), shape.m, shape.n, shape.k).reshape(1),
             "gemm",
             entry.error.median,
-            tuple(entry.outside(m=m, n=n, k=k)),
+            tuple(entry.outside(m=shape.m, n=shape.n, k=shape.k)),
         )
-        self._share(group, found, out)
+        self._share(shape.ops, found, out)
 
-    def _rows_and_depth(self, op: Op) -> tuple[float, float]:
-        """Rows of the activations, and what is summed over."""
-        acts, weight = (self.segment.dims_of(n) for n in op.inputs)
-        rows = [d for d in acts if d in op.dims and d not in weight]
-        return self.local(op, rows), self.local(op, [d for d in acts if d in weight and d not in op.dims])
+    def _gemm_constants(self, entry: Entry[gemm.GemmConstants]) -> gemm.GemmConstants:
+        """The tables time the quantisation of the activations with the GEMM, as a kernel of its own; engines mostly
+        do it in the norm or activation before."""
+        c = self.constants(entry)
+        plain = self.calibration.gemm.get("bf16")
+        if self.unit.phase.quantise == "separate" or not c.quantise_Bps or plain is None:
+            return c
+        return replace(c, launch_s=min(c.launch_s, plain.constants.launch_s), quantise_Bps=0.0)
 
-    def _columns(self, op: Op) -> float:
-        """Columns; dims that activations, weight and result share make that many products side by side."""
-        return self.local(op, [d for d in self.segment.dims_of(op.inputs[1]) if d in op.dims])
-
-    def _share(self, group: list[Op], found: Measured, out: dict[str, Measured]) -> None:
+    def _share(self, group: Sequence[Op], found: Measured, out: dict[str, Measured]) -> None:
         flops = [local_flops(self.segment, op, self.mesh) for op in group]
         for op, each in zip(group, flops, strict=True):
             out[op.name] = found.times(each / (sum(flops) or 1.0))
@@ -159,27 +146,23 @@ class Kernels:
     # -- routed experts --------------------------------------------------------------------------
 
     def _experts(self, out: dict[str, Measured]) -> None:
-        inside = [op for op in self.segment.ops if op.scope == "experts" and not op.is_collective]
-        products = [op for op in inside if op.kind == "contract"]
-        if not products or self.rows is None or self.over_mesh is None:
+        shape = self.shapes.experts()
+        if shape is None or self.rows is None or self.over_mesh is None:
             return
-        entry = self._moe_entry(self.segment.dtype_of(products[0].inputs[1]))
+        entry = self._moe_entry(shape.dtype)
         if entry is None:
             return
-        first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
-        hidden, inter = self.local(first, first_dims(self.segment, first)), self.local(first, first.dims[-1:])
-        tokens = self.segment.size("batch") * self.segment.size("seq") / self.mesh.size(first.loop("slot"))
         work = moe.expected_rows(self.rows)
-        top_k = self.segment.sizes["choice"]
         # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
-        seen = work.rows if dispatch.attr("exchange") else np.full(work.rows.shape, tokens)
-        time = moe.time_s(self.constants(entry), work, seen, top_k, hidden, inter)
+        seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
+        time = moe.time_s(self.constants(entry), work, seen, shape.top_k, shape.hidden, shape.inter)
         # Gated experts have three products of one size; the table was measured on those.
-        time = time * (len(products) / 3)
+        time = time * (len(shape.products) / 3)
         found = Measured(self.over_mesh(time), "moe", entry.error.median, ())
-        self._share(products, found, out)
+        self._share(shape.products, found, out)
         for op in self.segment.ops:
-            if op.kind in ("dispatch", "combine") or (op in inside and op.name not in out):
+            inside = op.scope == "experts" and not op.is_collective
+            if op.kind in ("dispatch", "combine") or (inside and op.name not in out):
                 out[op.name] = NOTHING
 
     def _moe_entry(self, dtype: str) -> Entry[moe.MoeConstants] | None:
@@ -208,64 +191,49 @@ class Kernels:
                 out.setdefault(name, NOTHING)
             name = op.inputs[0]
 
-    def _lengths(self, op: Op) -> tuple[float, float, float]:
-        """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
-        seq, context = self.local(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
-        if self.unit.phase.kind == "decode":
-            return seq, context, 0.0
-        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
-        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
-
     def _kv(self, name: str) -> str:
-        while name in self.segment.by_name and self.segment.by_name[name].is_collective:
-            name = self.segment.by_name[name].inputs[0]
-        return KV_VARIANT.get(self.segment.dtype_of(name), "")
+        return KV_VARIANT.get(self.shapes.kv_dtype(name), "")
 
     def _math_of_attention(self, kv: str) -> str:
         dtype = KV_VARIANT.get(self.unit.spec.model.attention_dtype, "")
         return dtype if kv == "fp8" else "bf16" if dtype else ""
 
     def _grouped(self, op: Op, query: str, key: str) -> Measured | None:
-        width = self.segment.size(self.segment.dims_of(query)[-1])
-        near = min(HEAD_DIMS, key=lambda d: abs(np.log(d / width)))
-        batch, heads = (
-            self.local(op, ("batch",)),
-            self.local(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
-        )
-        kv_heads = self.local(op, [d for d in self.segment.dims_of(key)[:-1] if d not in ("batch", "context")])
-        seq, context, before = self._lengths(op)
-        kv, entry = self._kv(key), None
+        shape = self.shapes.attention(op, query, key)
+        batch, width, kv = shape.batch, shape.width, KV_VARIANT.get(shape.kv_dtype, "")
         if self.unit.phase.kind == "prefill":
-            prefill = self.calibration.prefill_attention.get(prefill_key(self._math_of_attention(kv), kv, near))
+            prefill = _of_width(
+                self.calibration.prefill_attention, width, partial(prefill_key, self._math_of_attention(kv), kv)
+            )
             if prefill is None:
                 return None
-            time = prefill_attention.time_s(self.constants(prefill), batch, seq, heads, kv_heads, width, before)
-            launch, entry = prefill.constants.launch_s, prefill
-            time = launch + (time - launch) * self._seen(op)
-            outside = prefill.outside(batch_size=batch, seq_len=seq)
-            return Measured(time.reshape(1), "prefill_attention", entry.error.median, tuple(outside))
-        decode = self.calibration.decode_attention.get(decode_key(kv, near, heads > kv_heads))
-        decode = decode or self.calibration.decode_attention.get(decode_key(kv, near, True))
+            time = prefill_attention.time_s(
+                self.constants(prefill), batch, shape.seq, shape.heads, shape.kv_heads, width, shape.before
+            )
+            launch = prefill.constants.launch_s
+            time = launch + (time - launch) * shape.seen
+            outside = prefill.outside(batch_size=batch, seq_len=shape.seq)
+            return Measured(time.reshape(1), "prefill_attention", prefill.error.median, tuple(outside))
+        table = self.calibration.decode_attention
+        decode = _of_width(table, width, lambda near: decode_key(kv, near, shape.heads > shape.kv_heads))
+        decode = decode or _of_width(table, width, lambda near: decode_key(kv, near, True))
         if decode is None:
             return None
-        context *= self._seen(op)
+        context = shape.context * shape.seen
         # Drafted tokens read the cache together, as further query heads.
-        time = decode_attention.time_s(self.constants(decode), batch, context, heads * seq, kv_heads, width)
+        time = decode_attention.time_s(
+            self.constants(decode), batch, context, shape.heads * shape.seq, shape.kv_heads, width
+        )
         outside = decode.outside(batch_size=batch, kv_len=context)
         return Measured(time.reshape(1), "decode_attention", decode.error.median, tuple(outside))
-
-    def _seen(self, op: Op) -> float:
-        """Share of the query-key pairs that a window or chunk leaves."""
-        whole = replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))
-        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, whole)
 
     def _latent(self, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
         """Latent attention; widths other than the measured ones scale the time beyond the launch."""
         batch, heads = (
-            self.local(op, ("batch",)),
-            self.local(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
+            self.shapes.size(op, ("batch",)),
+            self.shapes.size(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
         )
-        seq, context, before = self._lengths(op)
+        seq, context, before = self.shapes.lengths(op)
         width = sum(self.segment.size(self.segment.dims_of(q)[-1]) for q in queries)
         width += self.segment.size(self.segment.dims_of(value)[-1])
         kv = self._kv(keys[0])
@@ -294,12 +262,14 @@ class Kernels:
     # -- collectives -----------------------------------------------------------------------------
 
     def exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
-        """A collective inside one node; `payload_B`: the local input buffer."""
-        if group.nodes > 1 or group.ranks < 2:
-            return None
+        """A collective inside one node, or tokens to their experts on others; `payload_B`: the local input buffer."""
         ranks = group.ranks
+        if ranks < 2:
+            return None
+        if group.nodes > 1:
+            return self._token_exchange(op, payload_B, group) if self._routed(op) else None
         if op.kind == "all_to_all":
-            routed = self._token_exchange(op, payload_B, ranks) if op.scope == "experts" else None
+            routed = self._token_exchange(op, payload_B, group) if self._routed(op) else None
             if routed is not None:
                 return routed
             plain = self.calibration.all_to_all.get("all_to_all")
@@ -325,25 +295,45 @@ class Kernels:
                 return Measured(time, f"{self.unit.phase.engine} all_reduce", own.error.median, outside)
         return found
 
-    def _token_exchange(self, op: Op, payload_B: float, ranks: int) -> Measured | None:
+    def _routed(self, op: Op) -> bool:
+        return op.kind == "all_to_all" and op.scope == "experts"
+
+    def _token_exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
         """Tokens to their experts and back: kernels for throughput in prefill, for latency in decode."""
         source = self.segment.by_name[op.inputs[0]]
         while source.is_collective:
             source = self.segment.by_name[source.inputs[0]]
         back = source.kind != "dispatch"
         speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
+        direction = "combine" if back else "dispatch"
+        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
+        element_B = DTYPE_BYTES[op.dtype]
+        tokens = payload_B / (hidden * element_B * top_k)
+        if not back and self.unit.phase.dispatch_dtype is not None:
+            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
+        if group.nodes > 1:
+            return self._across_nodes(f"{speed}_{direction}", tokens, hidden * element_B, group)
         prefix = "trtllm_" if self.unit.phase.engine == "trtllm" else ""
-        key = a2a_key(f"{prefix}deepep_{speed}", "combine" if back else "dispatch")
+        key = a2a_key(f"{prefix}deepep_{speed}", direction)
         entry = self.calibration.moe_a2a.get(key)
         if entry is None:
             return None
-        element_B = DTYPE_BYTES[op.dtype]
-        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
-        tokens = payload_B / (hidden * element_B * top_k)
-        time = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, ranks, element_B)
-        return Measured(time, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=ranks)))
+        time_s = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
+        return Measured(time_s, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks)))
+
+    def _across_nodes(self, kernel: str, tokens: float, row_B: float, group: GroupShape) -> Measured:
+        model = self.unit.spec.model
+        limited = model.count("experts.groups", 1) > 1
+        found = cluster_exchange.constants()[kernel]
+        time_s = cluster_exchange.time_s(
+            found, tokens, row_B, self.segment.sizes["choice"], group.nodes, self.machine.cluster.bandwidth_Bps,
+            deduplicated=kernel.startswith("ht"),
+            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
+        )  # fmt: skip
+        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)
 
 
-def first_dims(segment: Segment, op: Op) -> tuple[str, ...]:
-    """What the first product of the experts sums over."""
-    return tuple(d for d in segment.dims_of(op.inputs[0]) if d not in op.dims)
+def _of_width(table: Mapping[str, Entry[C]], width: float, key: Callable[[int], str]) -> Entry[C] | None:
+    """The entry of a head width: its own where it was measured, else that of the nearest of HEAD_DIMS."""
+    near = min(HEAD_DIMS, key=lambda d: abs(np.log(d / width)))
+    return table.get(key(int(width))) or table.get(key(near))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dagc.ir.graph import DTYPE_BYTES, Graph, Segment
+from collections.abc import Mapping
+
+from dagc.ir.graph import DTYPE_BYTES, Graph, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
+from dagc.ir.sharding import Axes
+from dagc.ir.states import state_bytes
 from dagc.ir.unit import Unit
 from dagc.lang.units import BYTES, show
 
@@ -19,9 +23,10 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     stages = []
     for stage in graph.stages:
         weights = kv = live = buffers = 0.0
+        tables = graph.segments[0].weight if stage.index == 0 else {}
         for name, count in stage.layers:
             segment = graph.segment(name)
-            weights += count * weight_bytes(segment, mesh)
+            weights += count * weight_bytes(segment, mesh, tables)
             kv += count * cache_bytes(segment, mesh) * graph.microbatches * graph.lanes
             live = max(live, graph.lanes * peak_live_bytes(segment, mesh, costs.imbalance))
             buffers = max(buffers, staging_bytes(segment, costs))
@@ -31,23 +36,33 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     return Memory(tuple(stages), hardware.memory_B)
 
 
-def weight_bytes(segment: Segment, mesh: Mesh) -> float:
-    """Weights of one layer on one rank, each by its own sharding."""
+def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:
+    """Weights of one layer on one rank, each by its own sharding. `tables`: weights of the first layer, where it is on
+    the same stage: a tied head that lies alike is held once."""
     total = 0.0
     for weight in segment.weights:
+        if weight.tied in tables and _lies(weight) == _lies(tables[weight.tied]):
+            continue
         assert weight.sharding is not None
         count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
         total += count * DTYPE_BYTES[weight.dtype]
     return total
 
 
+def _lies(weight: Weight) -> dict[str, Axes]:
+    """The axes that split each dim, whatever the order of dims."""
+    assert weight.sharding is not None
+    return dict(zip(weight.dims, weight.sharding.dims, strict=True))
+
+
 def cache_bytes(segment: Segment, mesh: Mesh) -> float:
-    """KV cache of one layer on one rank, for the sequences of one lane of one micro-batch."""
+    """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
     total = 0.0
     for op in segment.ops:
         if op.kind == "cache":
             assert op.sharding is not None
             total += local_bytes(segment, op.name, op.sharding.dims, mesh)
+        total += state_bytes(segment, op, mesh)
     return total
 
 

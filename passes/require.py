@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
+from dagc.ir.states import state_of
 from dagc.lang import ast
 from dagc.lang.diagnostics import Collector, did_you_mean
 from dagc.lang.evaluate import compare, names_in
 from dagc.lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, Quantity, show
-from dagc.spec import AttrValue, Requirement, Spec
+from dagc.spec import AttrValue, Hardware, Requirement, Spec
 
 from .mesh import axis_coordinates, factorisations
 
@@ -126,7 +128,36 @@ def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[flo
     }
     for name, result in phases.items():
         out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec).items()}
+        after = next(
+            (r for r in phases.values() if r.graph.kind == "decode" and not set(r.gpus) & set(result.gpus)), None
+        )
+        if result.graph.kind == "prefill" and after is not None:
+            size_B, time_s = kv_transfer(result, after, h)
+            out |= {f"{name}.kv_transfer": Quantity(time_s, TIME), f"{name}.kv_bytes": Quantity(size_B, BYTES)}
     return out
+
+
+def kv_transfer(prefill: PhaseResult, decode: PhaseResult, hardware: Hardware) -> tuple[float, float]:
+    """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
+
+    Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
+    """
+    size_B = 0.0
+    for segment in prefill.graph.segments:
+        for op in (state_of(segment, op) or op for op in segment.ops):
+            if op.kind == "cache":
+                each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
+                size_B += each_B * segment.repeat
+    links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
+    return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s
+
+
+def _ranks_of_a_sequence(result: PhaseResult) -> int:
+    """GPUs that hold the cache of one sequence."""
+    mesh = result.graph.the_mesh
+    segment = result.graph.segments[1]
+    split = segment.entry.dims[0] if segment.entry is not None else ()
+    return max(1, len(result.gpus) // mesh.size(split))
 
 
 def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
@@ -139,7 +170,8 @@ def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
     out |= {
         "ttft" if result.graph.kind == "prefill" else "tpot": Quantity(result.time_s, TIME),
         "makespan": Quantity(result.schedule.latency_s, TIME),
-        "floor": Quantity(result.floor.period_s, TIME),
+        "floor": Quantity(result.floor_s, TIME),
+        "step": Quantity(result.schedule.period_s, TIME),
         "throughput": Quantity(result.throughput_tok_s, TOKEN_RATE),
         "throughput_per_gpu": Quantity(result.throughput_tok_s / gpus, TOKEN_RATE),
         "throughput_per_node": Quantity(result.throughput_tok_s / max(1.0, gpus / result.per_node), TOKEN_RATE),

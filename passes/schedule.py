@@ -18,7 +18,7 @@ from dagc.ir.unit import Unit
 
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
 
-RESOLUTION_S = 1e-15
+RESOLUTION_S = 1e-13
 """Entry states closer than this count as equal."""
 
 Rank = tuple[int, ...]
@@ -46,9 +46,9 @@ class Path:
         before = self.visits.get(key, (0, 0.0))
         self.visits[key] = (before[0] + count, before[1] + time_s)
 
-    def add(self, other: Path) -> None:
+    def add(self, other: Path, times: int = 1) -> None:
         for key, (count, time_s) in other.visits.items():
-            self.step(key, time_s, count)
+            self.step(key, time_s * times, count * times)
 
 
 @dataclass(frozen=True)
@@ -278,12 +278,16 @@ class Scheduler:
             target = ("ready", lane)
             rank = tuple(int(x) for x in np.unravel_index(int(np.argmax(lanes[lane])), lanes[lane].shape))
         for evaluation, repeat in reversed(trace):
-            for _ in range(repeat):
+            left = repeat
+            while left:
                 key = (id(evaluation), *target, rank)
                 if key not in self.paths:
                     self.paths[key] = self.trace(evaluation, target, rank)
-                found, target, rank = self.paths[key]
-                total.add(found)
+                found, before, where = self.paths[key]
+                times = left if (before, where) == (target, rank) else 1  # the layers before go the same way
+                total.add(found, times)
+                target, rank = before, where
+                left -= times
         return total, target, rank
 
     def trace(self, ev: Evaluation, target: tuple[str, int], rank: Rank) -> tuple[Path, tuple[str, int], Rank]:
@@ -370,7 +374,8 @@ def _key(state: State) -> bytes:
     """Entry states that differ by less than the resolution, or by how long a stream has been idle, are one."""
     floor = min(float(a.min()) for a in state.ready)
     parts = [*state.ready, np.maximum(state.compute, floor), np.maximum(state.comm, floor)]
-    return b"".join(np.round(a / 1e-13).tobytes() + bytes(str(a.shape), "ascii") for a in parts)
+    # Adding zero makes -0.0 and 0.0 one.
+    return b"".join((np.round(a / RESOLUTION_S) + 0.0).tobytes() + bytes(str(a.shape), "ascii") for a in parts)
 
 
 def _at(array: Array, rank: Rank) -> float:

@@ -8,9 +8,13 @@ from dataclasses import replace
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
+from dagc.ir.states import SEQUENTIAL
 from dagc.ir.unit import Unit
 
 ABOUT = "annotate the sequence and context dimensions with the sequence axis"
+
+
+HEADS = ("kv_heads", "heads", "group", "key_heads", "value_group")
 
 
 def run(graph: Graph, unit: Unit) -> Graph:
@@ -24,6 +28,8 @@ def run(graph: Graph, unit: Unit) -> Graph:
         dims = loop_dims(segment, op)
         if op.kind == "attend":
             return _attend(segment, op, graph.kind, strategy.sp_method, seq, mesh.size)
+        if op.kind in SEQUENTIAL:
+            return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
         if op.kind == "cache":
             return op.annotate("context", seq)
         if op.scope == "experts" and op.kind != "dispatch":
@@ -34,7 +40,7 @@ def run(graph: Graph, unit: Unit) -> Graph:
             op = op.annotate("seq", (*seq, *tensor) if residual else seq)
         if op.kind in ("dispatch", "combine"):
             op = op.annotate("slot", (*seq, *tensor) if graph.kind == "prefill" else ())
-        if graph.kind == "decode" and "context" in dims:
+        if graph.kind == "decode" and "context" in dims and op.kind != "select":
             op = op.annotate("context", seq)
         return op
 
@@ -46,14 +52,21 @@ def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: C
     if kind == "decode":
         return op.annotate("context", seq)
     if method == "ulysses" and seq:
-        heads = [d for d in op.dims if d in ("kv_heads", "heads", "group")]
-        for dim in heads:
-            whole = (*op.loop(dim), *seq)
-            if segment.size(dim) % size(whole) == 0:
-                return op.annotate(dim, whole)
+        exchanged = _over_heads(segment, op, seq, size)
+        if exchanged != op:
+            return exchanged
     op = op.annotate("seq", seq)
     if method == "ring" and seq:
         op = replace(op, attrs=(*op.attrs, ("ring", "+".join(seq))))
+    return op
+
+
+def _over_heads(segment: Segment, op: Op, seq: Axes, size: Callable[[Axes], int]) -> Op:
+    """All tokens of some heads, where a dimension of heads divides; the op as it is where none does."""
+    for dim in (d for d in op.dims if d.split(".")[0] in HEADS):
+        whole = (*op.loop(dim), *seq)
+        if segment.size(dim) % size(whole) == 0:
+            return op.annotate(dim, whole)
     return op
 
 

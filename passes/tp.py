@@ -10,7 +10,7 @@ from dagc.ir.unit import Unit
 
 ABOUT = "annotate heads, feed-forward and vocabulary dimensions with the tensor-parallel axis"
 
-TENSOR_DIMS = ("heads", "kv_heads", "group", "ffn", "shared_ffn", "vocab")
+TENSOR_DIMS = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
 """Dimensions that tensor parallelism splits, in the order in which they take the axis."""
 
 
@@ -41,15 +41,24 @@ def split(segment: Segment, op: Op, mesh: Mesh, axes: Axes, extra: tuple[str, ..
     left = axes
     dims = [d for d in loop_dims(segment, op) if d in extra]
     dims += sorted((d for d in loop_dims(segment, op) if is_tensor_dim(d) and d not in dims), key=_priority)
-    if op.kind in NEEDS_WHOLE_WIDTH:
-        whole = {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
-        dims = [d for d in dims if d not in whole]
+    dims = [d for d in dims if d not in whole_dims(segment, op)]
     for dim in dims:
         taken = next(k for k in range(len(left), -1, -1) if segment.size(dim, op.scope) % mesh.size(left[:k]) == 0)
         if taken:
             op = op.annotate(dim, left[:taken])
             left = left[taken:]
     return op
+
+
+def whole_dims(segment: Segment, op: Op) -> set[str]:
+    """Dimensions that no axis may split."""
+    if op.kind in NEEDS_WHOLE_WIDTH:
+        return {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
+    if op.kind == "delta":
+        return {segment.dims_of(name)[-1] for name in op.inputs[:3]}
+    if op.kind == "conv":
+        return {segment.dims_of(op.inputs[1])[-1]}
+    return set(loop_dims(segment, op)) - {"batch", "seq"} if op.kind == "select" else set()
 
 
 def _priority(dim: str) -> int:

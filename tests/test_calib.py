@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tables
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +29,7 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
+from dagc.calib.fitting import tables
 from dagc.calib.load import parse
 from dagc.calib.shape import overlap_s
 

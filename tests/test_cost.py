@@ -205,3 +205,68 @@ def test_two_batch_overlap_hides_communication() -> None:
         spec_text(gpus=64, phase="gpus = 0..31, ep = 8, dp = 4, overlap = two_batch", workload=work)
     ).phases["prefill"]
     assert both.time_s < plain.time_s
+
+
+def test_a_prompt_in_chunks_takes_a_pass_each() -> None:
+    import dagc
+
+    whole = dagc.compile_text(spec_text(phase="gpus = 0..7, tp = 4, ep = 2")).phases["prefill"]
+    text = spec_text(phase="gpus = 0..7, tp = 4, ep = 2, chunk = 64 tok")
+    parts = dagc.compile_text(text).phases["prefill"]
+    assert parts.passes == 4 and parts.graph.segments[1].sizes["seq"] == 64
+    assert parts.time_s == pytest.approx(4 * parts.schedule.period_s)
+    assert parts.time_s > whole.time_s > parts.schedule.period_s
+    assert parts.memory.worst.kv_cache_B == whole.memory.worst.kv_cache_B
+    assert parts.memory.worst.activations_B < whole.memory.worst.activations_B
+
+
+def test_the_cache_of_a_sequence_travels_between_two_pools() -> None:
+    text = spec_text(phase="gpus = 0..7, tp = 4, ep = 2", extra="phase decode { gpus = 8..15, tp = 2, ep = 4 }\n"
+                     'require "t" prefill.kv_transfer > 0\nrequire "b" prefill.kv_bytes > 0')  # fmt: skip
+    plan = dagc.compile_text(text)
+    found = {v.requirement.label: v.value for v in plan.requirements}
+    # Keys and values of 4 layers, 4 heads of 8, fp32, 256 tokens; 2 of the decode ranks hold a sequence.
+    assert found["b"] == 2 * 4 * 4 * 8 * 4 * 256
+    assert found["t"] == pytest.approx(found["b"] / (2 * 50e9) + 6e-6)
+
+
+def skewed(experts: str = "", phase: str = "gpus = 0..7, ep = 8"):  # type: ignore[no-untyped-def]
+    model = (
+        "layers = 2, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\n"
+        f"experts {{ count = 16, top_k = 2, hidden = 32{experts} }}"
+    )
+    work = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1)"
+    return dagc.compile_text(spec_text(model=model, phase=phase, workload=work)).phases["prefill"]
+
+
+def test_capacity_drops_what_is_over_it() -> None:
+    free, tight = skewed(), skewed(", capacity = 1.25")
+    assert free.costs.dropped == 0.0 and 0.2 < tight.costs.dropped < 0.6
+    assert tight.costs.imbalance <= 1.25 < free.costs.imbalance
+    # Each expert keeps at most 1.25 times the mean: the shares are cut there, not moved.
+    p = np.arange(1, 17) ** -1.0
+    from dagc.ir.routing import cap
+
+    wanted = cap(p, 2.0)
+    assert tight.costs.dropped == pytest.approx(1 - np.minimum(wanted, 1.25 * 2 / 16).sum() / 2)
+
+
+def test_spare_copies_say_what_they_gain() -> None:
+    spare = skewed(phase="gpus = 0..7, ep = 8, redundant = 8")
+    assert spare.costs.plain == pytest.approx(skewed().costs.imbalance)
+    assert spare.costs.imbalance < spare.costs.plain
+
+
+@pytest.mark.parametrize("line", ["weight_dtype = fp8", "attention_dtype = fp8", "weights { experts = nvfp4 }"])
+def test_math_that_a_gpu_has_not_is_refused(line: str) -> None:
+    from dagc.lang.diagnostics import SpecError
+
+    text = f"""moe 1
+hardware from "a100-80gb-sxm" {{ gpus = 8 }}
+model from "mixtral-8x7b" {{ {line} }}
+workload {{ sequences = 8, prompt = 64 tok }}
+phase prefill {{ gpus = 0..7, tp = 8 }}
+"""
+    with pytest.raises(SpecError, match="cannot run"):
+        dagc.compile_text(text)
+    dagc.compile_text(text.replace(line, "weight_dtype = int4"))

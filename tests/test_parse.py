@@ -418,3 +418,11 @@ def test_other_tables_are_built_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     tables.load.cache_clear()
     assert tables.load().parse("moe 1\n") is not None and len(built) == 2
     tables.load.cache_clear()
+
+
+def test_a_file_with_errors_is_parsed_again() -> None:
+    """Trees are kept of clean files only: every run reports its own diagnostics."""
+    for _ in range(2):
+        out = Collector()
+        parse(Source("twice.moe", "moe 1\nlet a = (\n"), out)
+        assert out.failed

@@ -37,6 +37,13 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+HYBRID = GQA | {
+    "num_hidden_layers": 4, "partial_rotary_factor": 0.5, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 4,
+    "linear_value_head_dim": 3, "linear_conv_kernel_dim": 3, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+    "shared_expert_intermediate_size": 12,
+}  # fmt: skip
+# With few heads every score of a token may be rectified to nothing: equal scores leave the choice open.
+INDEXER = {"q_lora_rank": 8, "n_shared_experts": 1, "index_topk": 4, "index_n_heads": 4, "index_head_dim": 8}
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "mixtral": ("mixtral", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 12, "sliding_window": 5}),
     "llama": ("llama", GQA | {"intermediate_size": 20, "rope_parameters": LLAMA3}),
@@ -70,6 +77,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "gpt_oss",
         GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "sliding_window": 4, "rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 16}},
     ),
+    "qwen3_next": ("qwen3_next", HYBRID | {"intermediate_size": 20, "mlp_only_layers": [1], "full_attention_interval": 2}),
+    "qwen3_5_moe": ("qwen3_5_moe_text", HYBRID | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3}),
+    "deepseek_v32": ("deepseek_v32", MLA | INDEXER | {"n_group": 4, "topk_group": 2}),
+    "glm_moe_dsa": ("glm_moe_dsa", MLA | INDEXER | {"index_n_heads": 8, "n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-5}),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .all_to_all import AllToAllConstants
@@ -76,15 +77,39 @@ def a2a_key(backend: str, phase: str) -> str:
 def available() -> list[str]:
     """GPUs with a calibration file."""
     root = resources.files(PACKAGE) / "calibration"
-    return sorted(file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
+    names = (file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
+    return sorted(name for name in names if name not in ("accuracy", "cluster_exchange"))
 
 
-@lru_cache(maxsize=16)
 def load(gpu: str) -> Calibration:
-    """Calibration of a GPU, by its name in the hardware library (`h100_sxm`).
+    """Calibration of a GPU, by its name in the hardware library (`h100_sxm`), or from a file whose path ends in .json.
 
     Raises CalibrationError when there is none, or its file is not well formed.
     """
+    return _load_file(gpu, _changed_ns(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
+
+
+def _changed_ns(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError as error:
+        raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+@lru_cache(maxsize=16)
+def _load_file(path: str, changed_ns: int) -> Calibration:
+    """`changed_ns`: a file that is written anew is read anew."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise CalibrationError(f"{Path(path).name}: not UTF-8 text") from None
+    return parse(text, Path(path).name)
+
+
+@lru_cache(maxsize=16)
+def _load_gpu(gpu: str) -> Calibration:
     if gpu not in available():
         raise CalibrationError(f"no calibration for {gpu}; there are: {', '.join(available())}")
     text = (resources.files(PACKAGE) / "calibration" / f"{gpu}.json").read_text(encoding="utf-8")
@@ -102,7 +127,8 @@ def parse(text: str, name: str) -> Calibration:
     _keys(families, set(FAMILIES), f"{name}: families")
     gpu, source, licence = (_text(root[key], f"{name}: {key}") for key in ("gpu", "source", "licence"))
     read: dict[str, Any] = {
-        family: _entries(families[family], constants, f"{name}: {family}") for family, constants in FAMILIES.items()
+        family: _entries(families[family], constants, RANGES.get(family, ()), f"{name}: {family}")
+        for family, constants in FAMILIES.items()
     }
     return Calibration(gpu, f"{source} ({licence})", _device(root["device"], f"{name}: device"), **read)
 
@@ -121,16 +147,35 @@ FAMILIES: dict[str, type[Any]] = {
 }
 
 
-def _entries(found: object, constants: type[C], where: str) -> dict[str, Entry[C]]:
+RANGES: dict[str, tuple[str, ...]] = {
+    "gemm": ("m", "n", "k"),
+    "prefill_attention": ("batch_size", "seq_len"),
+    "decode_attention": ("batch_size", "kv_len"),
+    "prefill_mla": ("batch_size", "seq_len"),
+    "decode_mla": ("batch_size", "kv_len"),
+    "collective": ("num_gpus", "bytes"),
+    "all_to_all": ("num_gpus", "bytes"),
+    "custom_allreduce": ("num_gpus", "bytes"),
+    "moe_a2a": ("num_tokens", "ep_size"),
+}
+"""Shapes whose range a variant must state: estimates are checked against it."""
+DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
+"""Ends of the names of constants by which something is divided. `quantise_Bps` may be 0."""
+
+
+def _entries(found: object, constants: type[C], ranges: tuple[str, ...], where: str) -> dict[str, Entry[C]]:
     if not isinstance(found, dict):
         raise CalibrationError(f"{where}: expected variants, found {found!r}")
-    return {variant: _entry(value, constants, f"{where}.{variant}") for variant, value in found.items()}
+    return {variant: _entry(value, constants, ranges, f"{where}.{variant}") for variant, value in found.items()}
 
 
-def _entry(found: object, constants: type[C], where: str) -> Entry[C]:
+def _entry(found: object, constants: type[C], ranges: tuple[str, ...], where: str) -> Entry[C]:
     body = _keys(found, {"constants", "shapes", "error"}, where)
     names = [field.name for field in fields(constants)]  # type: ignore[arg-type]
     values = _numbers(body["constants"], set(names), f"{where}.constants")
+    for name, value in values.items():
+        if name.endswith(DIVISORS) and name != "quantise_Bps":
+            _positive(value, f"{where}.constants.{name}")
     error = _numbers(body["error"], {"median", "p90", "rows"}, f"{where}.error")
     shapes = {}
     if not isinstance(body["shapes"], dict):
@@ -140,6 +185,8 @@ def _entry(found: object, constants: type[C], where: str) -> Entry[C]:
             raise CalibrationError(f"{where}.shapes.{name}: expected [least, greatest], found {ends!r}")
         least, greatest = (_number(end, f"{where}.shapes.{name}") for end in ends)
         shapes[name] = (least, greatest)
+    if missing := [name for name in ranges if name not in shapes]:
+        raise CalibrationError(f"{where}.shapes: missing {', '.join(missing)}")
     return Entry(constants(**values), shapes, FitError(error["median"], error["p90"], int(error["rows"])))
 
 
@@ -148,7 +195,11 @@ def _device(found: object, where: str) -> Device:
     if not isinstance(body["flops"], dict):
         raise CalibrationError(f"{where}.flops: expected FLOP/s by dtype, found {body['flops']!r}")
     flops = {dtype: _number(value, f"{where}.flops.{dtype}") for dtype, value in body["flops"].items()}
+    if "bf16" not in flops:
+        raise CalibrationError(f"{where}.flops: missing bf16")
     hbm, link, sms = (_number(body[key], f"{where}.{key}") for key in ("hbm_Bps", "link_Bps", "sms"))
+    for key, value in {"flops.bf16": flops["bf16"], "hbm_Bps": hbm, "link_Bps": link, "sms": sms}.items():
+        _positive(value, f"{where}.{key}")
     return Device(flops, hbm, link, sms)
 
 
@@ -171,6 +222,11 @@ def _number(found: object, where: str) -> float:
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found) or found < 0:
         raise CalibrationError(f"{where}: expected a finite number, not negative; found {found!r}")
     return float(found)
+
+
+def _positive(value: float, where: str) -> None:
+    if value <= 0:
+        raise CalibrationError(f"{where}: expected more than 0")
 
 
 def _text(found: object, where: str) -> str:

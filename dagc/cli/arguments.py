@@ -122,6 +122,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
+    measure = commands.add_parser("measure", help="time the kernels of a plan on this machine (needs PyTorch)")
+    _spec(measure)
+    measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    measure.add_argument(
+        "--grid", type=int, metavar="N", help="also sizes times 2^-N ... 2^N around each (default: 0; with --fit 2)"
+    )
+    measure.add_argument("--samples", type=int, default=20, metavar="N", help="samples a kernel (default: 20)")
+    measure.add_argument("--name", metavar="GPU", help="name of the device in the tables (default: the driver's)")
+    measure.add_argument("--collectives", action="store_true", help="time the collectives instead, under torchrun")
+    measure.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
+    measure.add_argument("-o", "--output", default=".", metavar="DIR", help="where tables go (default: here)")
+
+    import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
+    import_.add_argument("config", metavar="CONFIG.json")
+    import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")
 

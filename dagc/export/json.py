@@ -63,7 +63,7 @@ def phase_object(result: PhaseResult) -> dict[str, Any]:
         "axes": axes,
         "ttft_s" if graph.kind == "prefill" else "tpot_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
-        "floor_s": result.floor.period_s,
+        "floor_s": result.floor_s,
         "throughput_tok_s": result.throughput_tok_s,
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
         "imbalance": result.costs.imbalance,

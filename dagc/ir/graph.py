@@ -25,13 +25,15 @@ COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "perm
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter tensor. `scope` is "experts" for routed experts, else "dense"."""
+    """A parameter tensor. `scope` is "experts" for routed experts, else "dense". `tied`: the weight of the first layer
+    whose numbers it shares."""
 
     name: str
     dims: tuple[str, ...]
     dtype: str
     scope: str = "dense"
     sharding: Sharding | None = None
+    tied: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from math import prod
 from .graph import DTYPE_BYTES, Op, Segment
 from .mesh import Mesh
 from .sharding import Axes, Sharding
+from .states import state_bytes
 
 
 def _no_flops(segment: Segment, op: Op) -> float:
@@ -32,17 +33,46 @@ def _elementwise_flops(per_element: float) -> Callable[[Segment, Op], float]:
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head: queries at the end of a causal context see what is before them, S(S+1)/2 for a whole
-    prompt. A window or chunk of w tokens cuts what a query sees to w (a chunk counts as full ones)."""
+    """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
+    a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
-    reach = min(context, _number(op, "window", context), _number(op, "chunk", context))
+    window, chunk = _reach(op, context)
+    window = min(window, _number(op, "chosen", context))
     if not op.attr("causal", True):
-        return queries * reach
-    if _number(op, "chunk", context) < context and queries == context:
-        return queries * (reach + 1) / 2
-    first = context - queries + 1  # positions that the first query sees
-    growing = min(queries, max(0.0, reach - first + 1))
-    return growing * (first + first + growing - 1) / 2 + (queries - growing) * reach
+        return queries * min(window, chunk)
+    return _pairs_before(context, window, chunk) - _pairs_before(context - queries, window, chunk)
+
+
+def _pairs_before(tokens: float, window: float, chunk: float) -> float:
+    """Causal pairs of the first tokens of a sequence: whole chunks, then the begun one."""
+    whole, rest = divmod(tokens, chunk)
+    full, begun = min(chunk, window), min(rest, window)
+    pairs = whole * (full * (full + 1) / 2 + (chunk - full) * full)
+    return pairs + begun * (begun + 1) / 2 + (rest - begun) * begun
+
+
+def _reach(op: Op, context: float) -> tuple[float, float]:
+    """Window and chunk, in tokens."""
+    return min(context, _number(op, "window", context)), min(context, _number(op, "chunk", context))
+
+
+def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Part of a rank's context that its queries see, on the rank that sees most."""
+    if not op.attr("causal", True):
+        return 1.0  # what comes later is seen without bound
+    queries, context = segment.size("seq"), segment.size("context")
+    window, chunk = _reach(op, context)
+    first = context - queries
+    seen = context - max(0.0, first - window + 1, first // chunk * chunk)
+    run = queries / mesh.size(op.loop("seq")) + min(window, chunk) - 1
+    held = context / mesh.size(op.loop("context"))
+    return min(held, seen, run) / held
+
+
+def chosen_share(segment: Segment, op: Op) -> float:
+    """Part of the context that is selected by any query, where no two select the same."""
+    context = segment.size("context")
+    return min(1.0, segment.size("seq") * _number(op, "chosen", context) / context)
 
 
 def _number(op: Op, name: str, default: float) -> float:
@@ -61,6 +91,19 @@ def _attend_flops(segment: Segment, op: Op) -> float:
     return 2.0 * lead * width * query_key_pairs(segment, op)
 
 
+def _select_flops(segment: Segment, op: Op) -> float:
+    """Every head's score of every pair, its rectification and its share in the sum."""
+    heads, width = segment.dims_of(op.inputs[0])[-2:]
+    pairs = query_key_pairs(segment, Op("", "", (), (), ""))
+    return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
+
+
+def _delta_flops(segment: Segment, op: Op) -> float:
+    """Of the recurrence, for each token and element of a head's matrix: it fades (1), is read by the key (2), is
+    written to (2) and read by the query (2)."""
+    return 7.0 * segment.count(op.dims) * segment.size(segment.dims_of(op.inputs[1])[-1])
+
+
 @dataclass(frozen=True, slots=True)
 class OpDef:
     """`linear`: input positions through which a pending sum may pass. `fused`: no kernel of its own.
@@ -74,7 +117,16 @@ class OpDef:
     uses_tensor_cores: bool = False
 
 
-ACTIVATIONS = {"silu": 4.0, "gelu": 8.0, "gelu_tanh": 8.0, "relu": 1.0, "sigmoid": 3.0, "tanh": 3.0, "softplus": 3.0}
+ACTIVATIONS = {
+    "silu": 4.0,
+    "gelu": 8.0,
+    "gelu_tanh": 8.0,
+    "relu": 1.0,
+    "sigmoid": 3.0,
+    "tanh": 3.0,
+    "softplus": 3.0,
+    "exp": 1.0,
+}
 """Element-wise functions of the language, with their FLOPs an element."""
 
 OPS: dict[str, OpDef] = {
@@ -96,6 +148,9 @@ OPS: dict[str, OpDef] = {
         OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
         OpDef("cache", fused=True),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
+        OpDef("conv", _contract_flops),
+        OpDef("delta", _delta_flops, uses_tensor_cores=True),
+        OpDef("select", _select_flops, uses_tensor_cores=True),
         OpDef("route", _elementwise_flops(0.0)),
         OpDef("dispatch", linear=(0,)),
         OpDef("combine", _elementwise_flops(2.0), linear=(0,)),
@@ -108,10 +163,22 @@ OPS: dict[str, OpDef] = {
 """Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
 
 
+def rotated(width: float, fraction: float) -> int:
+    """Numbers of a head that `rope` turns."""
+    return int(width * fraction + 1e-6)
+
+
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(queries, keys, values) of an attend: as many queries as keys, their scores add. Sinks may follow."""
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
     pairs = int(op.attr("pairs", 1) or 1)
     return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
+
+
+def attend_extras(op: Op) -> tuple[str | None, str | None]:
+    """(sinks, selected tokens) of an attend, where it has them."""
+    rest = list(op.inputs[2 * int(op.attr("pairs", 1) or 1) + 1 :])
+    selected = rest.pop() if op.attr("chosen") else None
+    return (rest[0] if rest else None), selected
 
 
 def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
@@ -203,12 +270,18 @@ class Traffic:
 
 
 def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
-    """Every distinct operand read once and the result written once. A cache append touches the new tokens only."""
+    """Every distinct operand read once and the result written once. A cache append touches the new tokens only, an
+    attention the tokens of its context that its queries see, wherever on the ring they come from."""
     if op.kind not in OPS or OPS[op.kind].local:
         return Traffic(0.0, 0.0, 0.0)
     acts = weights = experts = 0.0
     for name in dict.fromkeys(op.inputs):
-        size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
+        dims = segment.dims_of(name)
+        if op.kind == "attend" and "context" in dims:
+            seen = min(seen_share(segment, op, mesh), chosen_share(segment, op))
+            size = local_bytes(segment, name, tuple(op.loop(d) for d in dims), mesh) * seen
+        else:
+            size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not name.startswith("@"):
             acts += size
         elif op.kind == "lookup":
@@ -218,6 +291,7 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         else:
             weights += size
     acts += acts if op.kind == "cache" else _result_bytes(segment, op, mesh)
+    acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts)
 
 

@@ -47,13 +47,16 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones."""
+    """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones. `plain`: load
+    of the fullest rank without the spare copies of experts. `dropped`: share of the choices over an expert's capacity."""
 
     ops: Mapping[tuple[str, str], OpCost]
     transfer: Transfer
     token_return: Transfer
     load: NDArray[np.float64]
     distinct_experts: float
+    plain: float = 1.0
+    dropped: float = 0.0
 
     @property
     def imbalance(self) -> float:
@@ -179,6 +182,7 @@ class PhaseResult:
     per_node: int
     bound_by: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
+    passes: int = 1  # of a prompt in chunks
 
     @property
     def name(self) -> str:
@@ -187,9 +191,33 @@ class PhaseResult:
     @property
     def time_s(self) -> float:
         """ttft of a prefill, tpot of a decode."""
-        return self.schedule.period_s / self.tokens_per_step
+        return self.schedule.period_s * self.passes / self.tokens_per_step
 
     @property
     def floor_s(self) -> float:
-        """The same at datasheet peaks, without overhead."""
-        return self.floor.period_s / self.tokens_per_step
+        """The same at datasheet peaks."""
+        return self.floor.period_s * self.passes / self.tokens_per_step
+
+    @property
+    def measured(self) -> tuple[float, float]:
+        """(share of the critical path whose times are from measured kernels, their mean error weighted by time)."""
+        total = known = error = 0.0
+        for step in self.schedule.path:
+            cost = self.costs.ops.get((step.segment, step.op))
+            total += step.time_s
+            if cost is not None and cost.family:
+                known += step.time_s
+                error += step.time_s * cost.error
+        return (known / total, error / known) if known else (0.0, 0.0)
+
+    @property
+    def extrapolated(self) -> dict[str, float]:
+        """`kernel (size)` -> share of the critical path whose sizes lie beyond what was measured."""
+        total = sum(step.time_s for step in self.schedule.path) or 1.0
+        found: dict[str, float] = {}
+        for step in self.schedule.path:
+            cost = self.costs.ops.get((step.segment, step.op))
+            if cost is not None and cost.outside:
+                name = f"{cost.family} ({', '.join(cost.outside)})"
+                found[name] = found.get(name, 0.0) + step.time_s / total
+        return found

@@ -46,7 +46,8 @@ def _segment_lines(segment: Segment) -> list[str]:
         layout = (
             f"[{', '.join(weight.dims)}]" if weight.sharding is None else "=" + _layout(weight.dims, weight.sharding)
         )
-        lines.append(f"  weight {weight.name} {layout} {weight.dtype} {weight.scope}")
+        tied = f" tied {weight.tied}" if weight.tied else ""
+        lines.append(f"  weight {weight.name} {layout} {weight.dtype} {weight.scope}{tied}")
     lines += [f"  {_op_line(op)}" for op in segment.ops]
     return [*lines, f"  return %{segment.output}", "}"]
 
@@ -204,9 +205,9 @@ def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:
 
 
 def _parse_weight(text: str) -> Weight:
-    m = _match(r"weight (@\S+) (=?)(\[.*?\]) (\S+) (\S+)", text)
+    m = _match(r"weight (@\S+) (=?)(\[.*?\]) (\S+) (\S+)(?: tied (\S+))?", text)
     dims, layout = _read_layout(m[3])
-    return Weight(m[1], dims, m[4], m[5], layout if m[2] else None)
+    return Weight(m[1], dims, m[4], m[5], layout if m[2] else None, m[6] or "")
 
 
 _OP = re.compile(

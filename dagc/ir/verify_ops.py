@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .graph import Op, Segment
-from .ops import OPS, attend_operands
+from .ops import OPS, attend_extras, attend_operands
 from .violation import require
 
 NORMS = {"rms_norm": 1, "layer_norm": 2}
@@ -37,6 +37,13 @@ def _fits(segment: Segment, op: Op) -> bool:
         return set(op.dims) <= {*first, *second}
     if op.kind == "attend":
         return _attends(segment, op)
+    if op.kind == "conv":
+        return first == op.dims and set(second) - set(op.dims) == {second[-1]}
+    if op.kind == "delta":
+        heads = set(op.dims[:-1])
+        return operands[2] == op.dims and first[-1] == second[-1] and all(set(o[:-1]) <= heads for o in operands)
+    if op.kind == "select":
+        return "context" in second and first[-1] == second[-1] and op.dims == (*operands[2][:-1], "chosen")
     if op.kind == "lookup":
         return len(second) == 2 and op.dims == (*first, second[-1])
     if op.kind == "route":
@@ -58,9 +65,11 @@ def _attends(segment: Segment, op: Op) -> bool:
     """Queries have the rows of the result, each key the width of its query, the value the width of the result, and
     sinks one number a row."""
     queries, keys, value = attend_operands(op)
+    sinks, selected = attend_extras(op)
     rows = set(op.dims[:-1])
     return (
-        all(set(segment.dims_of(sink)) <= rows for sink in op.inputs[2 * len(queries) + 1 :])
+        (sinks is None or set(segment.dims_of(sinks)) <= rows)
+        and (selected is None or segment.dims_of(selected)[-1] == "chosen")
         and all(set(segment.dims_of(q)[:-1]) <= rows for q in queries)
         and all(segment.dims_of(q)[-1] == segment.dims_of(k)[-1] for q, k in zip(queries, keys, strict=True))
         and segment.dims_of(value)[-1] == op.dims[-1]

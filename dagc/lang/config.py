@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .diagnostics import Collector, did_you_mean
 from .evaluate import Value
+from .precision import precision
 from .source import Span
 from .units import Quantity
+
+MAX_BYTES = 4_000_000
+"""Largest config.json that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +26,80 @@ class Config:
     fields: Mapping[str, object]
     assumed: list[str] = field(default_factory=list)
 
-    def value(self, parts: Sequence[str]) -> Value | None:
-        """The value of a field; None when the file has none there, or null."""
-        node: object = self.fields
-        for part in parts:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return _value(node)
+    def has(self, parts: Sequence[str]) -> bool:
+        """Does the file have something there? Null is nothing."""
+        return self._find(parts)[1] is not None
 
-    def missing(self, parts: Sequence[str], span: Span, out: Collector) -> None:
-        """Report a field that the file does not have."""
+    def value(self, parts: Sequence[str], span: Span, out: Collector) -> Value | None:
+        """The value of a field; None after reporting that the file has none, or nothing that is a value."""
+        at, node = self._find(parts)
+        value = _value(node) if len(at) == len(parts) else None
+        if node is None:
+            self._missing(parts, span, out)
+        elif value is None:
+            wanted = _WANTED if len(at) == len(parts) else "an object of fields"
+            out.add("E05", f"`{'.'.join(at)}` of `{self.path}` is {_shown(node)}, not {wanted}", span)
+        return value
+
+    def _find(self, parts: Sequence[str]) -> tuple[Sequence[str], object]:
+        """What stands there, or on the way there if that is no object, and its place."""
+        node: object = self.fields
+        for i, part in enumerate(parts):
+            if not isinstance(node, Mapping):
+                return parts[:i], node
+            node = node.get(part)
+        return parts, node
+
+    def _missing(self, parts: Sequence[str], span: Span, out: Collector) -> None:
         near = did_you_mean(parts[0], self.fields)
         hint = f"did you mean `{near}`?" if near else f"{self.path} has {', '.join(list(self.fields)[:12])}, ..."
         out.add("E05", f"`{self.path}` has no field `{'.'.join(parts)}`", span, help=(hint,))
 
 
+_WANTED = "a number, a text, true, false, or a list of these"
+
+
 def _value(node: object) -> Value | None:
+    """None: not a value."""
     if isinstance(node, (bool, str)):
         return node
     if isinstance(node, (int, float)):
-        return Quantity(float(node))
+        return Quantity(float(node)) if abs(node) <= sys.float_info.max else None
     if isinstance(node, list):
-        return tuple(v for v in map(_value, node) if v is not None)
+        items = tuple(v for v in map(_value, node) if v is not None)
+        return items if len(items) == len(node) else None
     return None
+
+
+def _shown(node: object) -> str:
+    text = json.dumps(node)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose fields stand there once each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"`{twice}` stands there twice")
+    return found
+
+
+def _read(path: Path) -> object:
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_pairs)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | None:
     """The file's fields. A multi-modal model's text part (`text_config`) stands over the outer fields."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = _read(path)
     except OSError as error:
         out.add("E05", f"cannot read `{shown}`: {error.strerror or error}", span)
         return None
@@ -64,14 +115,42 @@ def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | 
     if not isinstance(data.get("model_type"), str):
         out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc looks the architecture up by it",))
         return None
-    return Config(shown, {**data, "rope": _rope(data)})
+    sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
+    for name, section in sections.items():
+        if not isinstance(section, dict) or any(isinstance(v, dict) for v in section.values()):
+            message = f"`{name}` of `{shown}` is {_shown(section)}, not one object of the rotary fields of all layers"
+            out.add("E05", message, span)
+            return None
+    if len(sections) == 2 and sections["rope_scaling"] != sections["rope_parameters"]:
+        out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
+        return None
+    notes = _left_out(data)
+    return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
+
+
+LEFT_OUT = {
+    "vision_config": "the vision tower is left out",
+    "audio_config": "the audio tower is left out",
+    "num_nextn_predict_layers": "layers that predict further tokens are left out",
+    "mtp_num_hidden_layers": "layers that predict further tokens are left out",
+    "num_mtp_modules": "layers that predict further tokens are left out",
+}
+"""Parts of a checkpoint beside the language model: field that tells of one -> what is said of it."""
+
+
+def _left_out(data: Mapping[str, object]) -> list[str]:
+    """A note for each part that no architecture of the library has."""
+    return [f"{note} (`{name}`)" for name, note in LEFT_OUT.items() if data.get(name)]
+
+
+ROPE_SECTIONS = ("rope_scaling", "rope_parameters")
 
 
 def _rope(data: Mapping[str, object]) -> dict[str, object]:
     """The rotary fields under one name: transformers spells them `rope_theta` and `rope_scaling` before release 5,
     `rope_parameters` since."""
     found: dict[str, object] = {}
-    for name in ("rope_scaling", "rope_parameters"):
+    for name in ROPE_SECTIONS:
         section = data.get(name)
         found |= section if isinstance(section, dict) else {}
     theta = found.get("rope_theta", data.get("rope_theta"))

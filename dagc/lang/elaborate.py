@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..spec import AttrValue, Hardware, Link, Requirement, Routing, Spec, Workload
+from ..spec import AttrValue, Hardware, Link, Model, Requirement, Routing, Spec, Workload
 from . import ast, library
 from .config import Config, read_config
 from .diagnostics import Collector, SpecError, did_you_mean
-from .evaluate import Value, evaluate, holds, names_in
+from .evaluate import Value, evaluate, holds, names_in, shown
 from .model import read_model
 from .phase import read_phase
+from .place import Place, PlaceError
 from .reader import Body, Names, Reader
 from .schema import HARDWARE, LINK, WORKLOAD
 from .source import Source, Span
@@ -200,11 +201,7 @@ class Elaborator:
         hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
         model = None
         if found["model"]:
-            section, base = found["model"][0]
-            body, name = self.merged(section, base)
-            names = self.names(self.config)
-            checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
-            model = read_model(name, body, names, self.layers, self.blocks, checkpoint)
+            model = self.model(*found["model"][0])
         workload = self.workload(*found["workload"][0]) if found["workload"] else None
         phases = []
         seen: set[str] = set()
@@ -223,7 +220,32 @@ class Elaborator:
         requirements = self.requirements({s.name for s, _ in found["phase"] if s.name})
         if hardware is None or model is None or workload is None:
             return None
+        self.check_dtypes(hardware, model)
         return Spec(hardware, model, workload, tuple(phases), requirements, dict(self.values), dict(self.domains))
+
+    def check_dtypes(self, hardware: Hardware, model: Model) -> None:
+        """Math that the GPU has no unit for. Weights of 4 bits that are widened before they are used (int4, mxfp4) run
+        anywhere, and a GPU whose peaks are not given by dtype is taken at its word."""
+        if set(hardware.compute_flops) == {"default"}:
+            return
+        used = {"weight_dtype": model.weight_dtype, "attention_dtype": model.attention_dtype}
+        used |= {f"weights.{block}": dtype for block, dtype in model.weight_dtypes.items()}
+        for name, dtype in used.items():
+            math = "fp8" if dtype == "fp8_block" else dtype
+            if math in ("fp8", "nvfp4") and math not in hardware.compute_flops:
+                known = ", ".join(d for d in hardware.compute_flops if d != "default")
+                span = model.spans.get(name.split(".")[0], model.span)
+                because = (f"its matrix units take {known}",)
+                self.out.add("E03", f"`{hardware.name}` cannot run {dtype} ({name})", span, because=because)
+
+    def model(self, section: ast.Section, base: Path | None) -> Model | None:
+        before = len(self.out.items)
+        body, name = self.merged(section, base)
+        if section.preset is not None and any(d.code == "E05" for d in self.out.items[before:]):
+            return None  # without its preset, all that the section lacks would be reported beside
+        names = self.names(self.config)
+        checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
+        return read_model(name, body, names, self.layers, self.blocks, checkpoint)
 
     def merged(self, section: ast.Section, base: Path | None) -> tuple[Body, str]:
         """The section's body over its preset's, and the name it goes by."""
@@ -299,12 +321,15 @@ class Elaborator:
         """A `require` of an architecture is what a config.json must have to be expressed."""
         env = self.names(self.config).env(words=True)
         left, right = evaluate(rule.test.left, env, self.out), evaluate(rule.test.right, env, self.out)
+        if left is None or right is None:
+            return  # a field that it needs is missing, and reported
         if isinstance(left, Quantity) and isinstance(right, Quantity):
             held = holds(rule.test.op, left.value, right, None)
         else:
-            held = left is not None and rule.test.op == "==" and left == right
+            held = rule.test.op == "==" and left == right
         if not held:
-            self.out.add("E05", f"`{path}` cannot be expressed: {rule.label or rule.text}", span, because=(rule.text,))
+            because = f"{rule.text}, but it is {shown(left)}"
+            self.out.add("E05", f"`{path}` cannot be expressed: {rule.label or rule.text}", span, because=(because,))
 
     def checkpoint(self, sections: list[ast.Section]) -> dict[str, dict[str, tuple[str, ...]]]:
         """Block -> weight -> where a checkpoint file has it, the first found counts."""
@@ -317,8 +342,17 @@ class Elaborator:
                 places = value if isinstance(value, tuple) else (value,)
                 if not all(isinstance(p, str) for p in places):
                     self.out.add("E02", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
+                    continue
+                for place in places:
+                    self._check_place(str(place), assign.value.span)
                 found.setdefault(section.name or "", {})[name] = tuple(str(p) for p in places)
         return found
+
+    def _check_place(self, text: str, span: Span) -> None:
+        try:
+            Place.parse(text)
+        except PlaceError as error:
+            self.out.add("E02", f'"{text}" is no place in a checkpoint file: {error}', span)
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)
@@ -337,8 +371,30 @@ class Elaborator:
         assert node is not None and cluster is not None
         return Hardware(
             name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-            node, cluster, str(values["calibration"]) if values["calibration"] else None, section.kind_span,
+            node, cluster, self._calibration(values["calibration"], body, base), section.kind_span,
         )  # fmt: skip
+
+    def _calibration(self, given: Value | None, body: Body, base: Path | None) -> str | None:
+        """A GPU of the library, or the absolute path of a calibration file, which must be well formed."""
+        if not isinstance(given, str) or not given:
+            return None
+        span = body.span_of("calibration")
+        if given.endswith(".json"):
+            from ..calib import CalibrationError, load
+
+            path = str(((base or Path.cwd()) / given).resolve())
+            try:
+                load(path)
+            except CalibrationError as error:
+                self.out.add("E05", str(error).replace(path, f"`{given}`"), span)
+            return path
+        known = library.calibrations()
+        if given not in known:
+            near = did_you_mean(given, known)
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, or a path that ends in .json"
+            self.out.add("E02", f"`calibration` cannot be `{given}`", span, help=(hint,))
+            return None
+        return given
 
     def _compute(self, body: Body, flat: Value | None) -> dict[str, float]:
         """Peak FLOP/s by dtype; "default" is what was given flat, else the largest of fp16 and bf16."""

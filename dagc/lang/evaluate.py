@@ -82,6 +82,19 @@ def kind_of(value: Value) -> str:
     return "a list" if isinstance(value, tuple) else dim_name(value.dim)
 
 
+def shown(value: Value) -> str:
+    """A value as a user would write it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return (
+        f"{value.value:g}"
+        if isinstance(value, Quantity)
+        else str(value).lower()
+        if value is True or value is False
+        else value
+    )
+
+
 def _binary(expr: ast.Binary, env: Env, out: Collector) -> Quantity | None:
     chain = [expr]
     while isinstance(chain[-1].left, ast.Binary):

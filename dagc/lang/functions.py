@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from . import ast
 from .diagnostics import did_you_mean
 from .evaluate import Value, evaluate, kind_of
-from .units import Quantity
+from .units import SCALAR, Quantity, dim_name
 
 if TYPE_CHECKING:
     from .reader import Names
 
-MAX_EACH = 100_000
+MAX_EACH = 10_000
 
 
 class _Wrong(Exception):
@@ -63,16 +63,32 @@ def _typed(names: Names, node: ast.Call, index: int, kind: type) -> Value:
 
 
 def _number(names: Names, node: ast.Call, index: int) -> float:
+    """A plain number."""
     value = _typed(names, node, index, Quantity)
     assert isinstance(value, Quantity)
+    if value.dim != SCALAR:
+        message = f"`{node.func.text}` needs a plain number here, not {dim_name(value.dim)}"
+        names.out.add("E02", message, node.args[index].span)
+        raise _Wrong
     return value.value
+
+
+def _alike(names: Names, node: ast.Call) -> list[Quantity]:
+    """All arguments: numbers of one unit."""
+    found = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
+    other = next((v for v in found if v.dim != found[0].dim), None)
+    if other is not None:
+        message = f"`{node.func.text}` of {dim_name(found[0].dim)} and {dim_name(other.dim)}"
+        names.out.add("E02", message, node.span)
+        raise _Wrong
+    return found
 
 
 def _absent(names: Names, node: ast.Expr) -> bool:
     """A field that the config file lacks."""
     if not isinstance(node, ast.Name) or node.parts[0] != "config" or names.config is None:
         return False
-    return names.config.value(node.parts[1:]) is None
+    return not names.config.has(node.parts[1:])
 
 
 def _either(names: Names, node: ast.Call, words: bool) -> Value:
@@ -105,7 +121,8 @@ def _equal(names: Names, node: ast.Call, words: bool) -> Value:
 
 
 def _less(names: Names, node: ast.Call, words: bool) -> Value:
-    return _number(names, node, 0) < _number(names, node, 1)
+    left, right = _alike(names, node)
+    return left.value < right.value
 
 
 def _not(names: Names, node: ast.Call, words: bool) -> Value:
@@ -123,12 +140,18 @@ def _has(names: Names, node: ast.Call, words: bool) -> Value:
 
 
 def _at(names: Names, node: ast.Call, words: bool) -> Value:
-    items, index = _typed(names, node, 0, tuple), int(_number(names, node, 1))
+    items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
     assert isinstance(items, tuple)
-    if not 0 <= index < len(items):
-        names.out.add("E05", f"the list has {len(items)} items, item {index} is asked for", node.span)
+    if not 0 <= index < len(items) or index != int(index):
+        names.out.add("E05", f"the list has {len(items)} items, item {index:g} is asked for", node.span)
         raise _Wrong
-    return items[index]
+    return items[int(index)]
+
+
+def _length(names: Names, node: ast.Call, words: bool) -> Value:
+    items = _typed(names, node, 0, tuple)
+    assert isinstance(items, tuple)
+    return Quantity(float(len(items)))
 
 
 def _mod(names: Names, node: ast.Call, words: bool) -> Value:
@@ -148,15 +171,18 @@ def _log(names: Names, node: ast.Call, words: bool) -> Value:
 
 
 def _max(names: Names, node: ast.Call, words: bool) -> Value:
-    return Quantity(max(_number(names, node, i) for i in range(len(node.args))))
+    return max(_alike(names, node), key=lambda q: q.value)
 
 
 def _min(names: Names, node: ast.Call, words: bool) -> Value:
-    return Quantity(min(_number(names, node, i) for i in range(len(node.args))))
+    return min(_alike(names, node), key=lambda q: q.value)
 
 
 def _each(names: Names, node: ast.Call, words: bool) -> Value:
     """A list: the second argument for `index` = 0, 1, ..."""
+    if "index" in names.extra:
+        names.out.add("E02", "an `each` inside another", node.span, help=("`index` counts one of them",))
+        raise _Wrong
     count = _number(names, node, 0)
     if not 0 <= count <= MAX_EACH or count != int(count):
         names.out.add("E02", f"`each` counts to a whole number of at most {MAX_EACH}", node.args[0].span)
@@ -179,6 +205,7 @@ FUNCTIONS: dict[str, tuple[Function, int, int]] = {
     "present": (_present, 1, 1),
     "has": (_has, 2, 2),
     "at": (_at, 2, 2),
+    "length": (_length, 1, 1),
     "mod": (_mod, 2, 2),
     "log": (_log, 1, 1),
     "max": (_max, 2, 99),

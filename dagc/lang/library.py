@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from . import ast
+from .diagnostics import Collector
 from .source import Source
 
 PACKAGE = "dagc.grammar.library"
@@ -14,6 +17,14 @@ ARCHITECTURES = "architectures"
 def blocks() -> Source:
     """The stock blocks."""
     return Source("library/blocks.moe", (resources.files(PACKAGE) / "blocks.moe").read_text(encoding="utf-8"))
+
+
+@cache
+def stock() -> tuple[ast.BlockDef, ...]:
+    """The stock blocks as a tree: they are the same for every spec."""
+    from .parse import parse
+
+    return tuple(s for s in parse(blocks(), Collector()).statements if isinstance(s, ast.BlockDef))
 
 
 def preset(kind: str, name: str) -> Source | None:
@@ -40,6 +51,13 @@ def architecture_folder() -> Path:
 def architectures() -> list[str]:
     """Every `model_type` of the library."""
     return sorted(f.stem for f in architecture_folder().glob("*.moe"))
+
+
+def calibrations() -> list[str]:
+    """GPUs with measured constants of their kernels; the other files there belong to no GPU."""
+    root = resources.files(PACKAGE) / "calibration"
+    found = {f.name.removesuffix(".json") for f in root.iterdir() if f.name.endswith(".json")}
+    return sorted(found - {"accuracy", "cluster_exchange"})
 
 
 def folder(kind: str) -> str:

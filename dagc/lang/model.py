@@ -42,21 +42,29 @@ def read_model(
     if out.failed:
         return None
     _derive(attributes, body, out)
-    blocks = {(s.name, s.phase): s for s in _stock(out)} | own_blocks
+    blocks = {(s.name, s.phase): s for s in library.stock()} | own_blocks
     stack = _stack(stack_assign, attributes, layers, body, names)
     if stack is None:
         return None
     used = _used_blocks(stack, layers, blocks, body, out)
     _unused_attributes(attributes, used, body, out)
     dtype = str(values["dtype"])
+    weight_dtype = str(values["weight_dtype"] or dtype)
+    dtypes = {
+        part: kept
+        for part, kept in _weight_dtypes(body, names, blocks).items()
+        if ((part, None) in used and kept != weight_dtype) or (part == "experts" and "experts.count" in attributes)
+    }
+    if set(dtypes.values()) == {weight_dtype}:
+        dtypes = {}  # `experts` alone may say what holds anyway
     stated = values["params"]
     return Model(
         name=name,
         dtype=dtype,
-        weight_dtype=str(values["weight_dtype"] or dtype),
+        weight_dtype=weight_dtype,
         kv_dtype=str(values["kv_dtype"] or dtype),
         attention_dtype=str(values["attention_dtype"] or dtype),
-        weight_dtypes=_weight_dtypes(body, names, blocks),
+        weight_dtypes=dtypes,
         attributes=attributes,
         stack=stack,
         blocks=used,
@@ -76,12 +84,6 @@ _OWN = ("dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params", "layer
 
 def _plain(value: object) -> bool:
     return isinstance(value, (Quantity, str, bool))
-
-
-def _stock(out: Collector) -> list[ast.BlockDef]:
-    from .parse import parse
-
-    return [s for s in parse(library.blocks(), out).statements if isinstance(s, ast.BlockDef)]
 
 
 def _read_part(
@@ -137,18 +139,21 @@ def _stack(
     stated = body.assigns.get("layers")
     number = None if stated is None else quantity(stated.value, names.env(), out)
     if assign is None:
-        return _derived_stack(attributes, number, body, out)
+        return derived_stack(attributes, number, body, out)
     items = assign.value.items if isinstance(assign.value, ast.ListExpr) else (assign.value,)
     stack = []
     for item in items:
         entries = _entries(item, names)
         if entries is None:
             return None
-        stack += [Layer(name, repeat, _blocks_of(name, layers, attributes)) for name, repeat in entries]
+        stack += [Layer(name, repeat, blocks_of(name, layers, attributes)) for name, repeat in entries]
     if len(stack) < 3:
         out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
         return None
     total = sum(s.repeat for s in stack[1:-1])
+    if total > MODEL["layers"].high:
+        out.add("E02", f"a stack has at most {MODEL['layers'].high:g} layers", assign.value.span, f"this has {total}")
+        return None
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
     return tuple(stack)
@@ -172,7 +177,7 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     return None
 
 
-def _blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
+def blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
     """Blocks of a layer; `attention.kind` in a layer stands for the block that the attribute names."""
     if name in layers:
         return tuple(str(attributes.get(b.text, b.text)) for b in layers[name].blocks)
@@ -185,9 +190,10 @@ def _feed_forward(layer: str, attributes: Mapping[str, AttrValue]) -> str:
     return str(attributes.get("mlp.kind", "mlp") if layer == "dense" else attributes.get("experts.kind", "moe"))
 
 
-def _derived_stack(
+def derived_stack(
     attributes: Mapping[str, AttrValue], number: Quantity | None, body: Body, out: Collector
 ) -> tuple[Layer, ...] | None:
+    """Dense layers first, then sparse ones."""
     if number is None:
         if not out.incomplete:
             out.add("E02", "`model` needs `layers` or a `stack`", body.span)

@@ -61,12 +61,27 @@ def _read(path: Path) -> bytes:
 
 def parse(source: Source, out: Collector) -> ast.File:
     """The tree of a file. Syntax errors go to `out`; what could be read is returned all the same."""
+    known = _clean.get((source.name, source.text))
+    if known is not None:
+        return known
     if not _readable(source, out):
         return ast.File(Span(source, 0, 0), ())
-    recovery = _Recovery(source, out)
+    found = Collector()
+    recovery = _Recovery(source, found)
     file = recovery.run()
-    _check_version(file, source, out, recovery.blanked)
+    _check_version(file, source, found, recovery.blanked)
+    out.items.extend(d for d in found.items if d not in out.items)
+    if not found.items:
+        while len(_clean) >= MAX_KEPT:
+            del _clean[next(iter(_clean))]
+        _clean[source.name, source.text] = file
     return file
+
+
+MAX_KEPT = 32
+_clean: dict[tuple[str, str], ast.File] = {}
+"""Trees of files that parsed without a diagnostic, the latest few: a process that compiles many specs reads the library
+once. Trees never change."""
 
 
 def parse_expression(text: str, name: str, out: Collector) -> ast.Expr | None:

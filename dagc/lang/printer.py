@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
+from .lean import builtin, stack_follows, told
 from .units import Quantity, show_runs
 
 
@@ -13,21 +14,34 @@ def print_spec(spec: Spec) -> str:
     """A self-contained `.moe` file equal to the spec."""
     parts = ["moe 1", *(f"let {k} = {_value(v)}" for k, v in spec.constants.items())]
     parts.append(_hardware(spec.hardware))
-    parts += [_block(b) for b in spec.model.blocks.values()]
-    wrapped = {spec.model.stack[0].name, spec.model.stack[-1].name}
-    for layer in spec.model.kinds.values():
-        if layer.name not in wrapped or layer.blocks != (layer.name,):
-            parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
-    parts += [_checkpoint(block, places) for block, places in spec.model.checkpoint.items()]
-    parts += [_model(spec.model), _workload(spec.workload), *(_phase(p) for p in spec.phases)]
+    parts += model_parts(spec.model)
+    parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases)]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
     return "\n\n".join(parts) + "\n"
+
+
+def model_parts(model: Model, *, lean: bool = False) -> list[str]:
+    """Statements that define the model: blocks, layers, checkpoint sections, the model section. `lean`: without what
+    reading fills in."""
+    parts = [_block(b) for b in model.blocks.values()]
+    wrapped = {model.stack[0].name, model.stack[-1].name}
+    for layer in model.kinds.values():
+        known = (layer.name,) if layer.name in wrapped else builtin(layer.name, model.attributes) if lean else ()
+        if layer.blocks != known:
+            parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
+    parts += [_checkpoint(block, places) for block, places in model.checkpoint.items()]
+    return [*parts, _model(model, lean)]
 
 
 def number(value: float, unit: str = "") -> str:
     """Shortest text that reads back as the same float."""
     text = str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
     return f"{text} {unit}" if unit else text
+
+
+def _billions(value: float) -> str:
+    text = f"{value / 1e9:.12g}e9"
+    return text if float(text) == value else number(value)
 
 
 def _value(value: object) -> str:
@@ -55,12 +69,16 @@ def _hardware(h: Hardware) -> str:
             f"compute {{ {compute} }}",
             f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
-            *([f"calibration = {h.calibration}"] if h.calibration else []),
+            *([f"calibration = {_word_or_path(h.calibration)}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
             link("node", h.node),
             link("cluster", h.cluster),
         ],
     )
+
+
+def _word_or_path(text: str) -> str:
+    return f'"{text}"' if text.endswith(".json") else text
 
 
 def _plain(name: str) -> bool:
@@ -75,24 +93,55 @@ def _checkpoint(block: str, places: Mapping[str, tuple[str, ...]]) -> str:
     return _section(f"checkpoint {block}", [f"{name} = {texts(found)}" for name, found in places.items()])
 
 
-def _model(m: Model) -> str:
-    lines = [
-        f"dtype = {m.dtype}, weight_dtype = {m.weight_dtype}, kv_dtype = {m.kv_dtype}",
-        f"attention_dtype = {m.attention_dtype}",
-    ]
+def _model(m: Model, lean: bool) -> str:
+    dtypes = {"weight_dtype": m.weight_dtype, "kv_dtype": m.kv_dtype, "attention_dtype": m.attention_dtype}
+    shown = [f"{name} = {dtype}" for name, dtype in dtypes.items() if not lean or dtype != m.dtype]
+    lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
-        lines.append(f"params = {number(m.params_stated)}")
-    groups: dict[str, list[str]] = {}
-    for name, value in m.attributes.items():
+        lines.append(f"params = {_billions(m.params_stated)}")
+    # An empty section still gives its defaults.
+    groups: dict[str, list[str]] = {name.rpartition(".")[0]: [] for name in m.attributes}
+    for name, value in (told(m) if lean else m.attributes).items():
         section, _, attr = name.rpartition(".")
         groups.setdefault(section, []).append(f"{attr} = {_value(value)}")
-    lines += groups.pop("", [])
+    top = groups.pop("", [])
+    by_count = lean and stack_follows(m)
+    top = [f"layers = {m.layers}", *top] if by_count else top
+    lines += [", ".join(top)] if lean else top
     lines += [f"{section} {{ {', '.join(items)} }}" for section, items in groups.items()]
     if m.weight_dtypes:
         lines.append(f"weights {{ {', '.join(f'{k} = {v}' for k, v in m.weight_dtypes.items())} }}")
-    stack = ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)
-    lines.append(f"stack = [{stack}]")
+    if not by_count:
+        lines.append(f"stack = [{_stack(m)}]")
     return _section(f"model {m.name}" if _plain(m.name) else f'model "{m.name}"', lines)
+
+
+LONG = 8
+"""Items of a stack that are written one by one."""
+
+
+def _stack(m: Model) -> str:
+    """Runs as `3 * dense`; kinds that take turns as `each(...)`."""
+    names = [layer.name for layer in m.stack[1:-1] for _ in range(layer.repeat)]
+    turns = _turns(names) if len(m.stack) > LONG else None
+    inner = [turns] if turns else [s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack[1:-1]]
+    if m.stack[0].repeat == m.stack[-1].repeat == 1:
+        return ", ".join([m.stack[0].name, *inner, m.stack[-1].name])
+    return ", ".join(s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack)
+
+
+def _turns(names: list[str]) -> str | None:
+    """Kinds that repeat with a period, after a run of others: `each(48, if(equal(mod(index, 4), 3), full, linear))`."""
+    for period in range(2, 9):
+        if len(names) < 2 * period or any(a != b for a, b in zip(names, names[period:], strict=False)):
+            continue
+        usual = max(names[:period], key=names[:period].count)
+        text = usual
+        for index, name in reversed(list(enumerate(names[:period]))):
+            if name != usual:
+                text = f"if(equal(mod(index, {period}), {index}), {name}, {text})"
+        return f"each({len(names)}, {text})"
+    return None
 
 
 def _workload(w: Workload) -> str:
@@ -110,6 +159,8 @@ def _phase(p: Phase) -> str:
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
+            *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            f"quantise = {p.quantise}",
             f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *_strategy(p.strategy),
         ],
@@ -120,7 +171,7 @@ def _new_tokens(p: Phase) -> Iterator[str]:
     if p.draft:
         yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
     elif p.kind == "prefill" and p.tokens < p.context:
-        yield f"prefix = {p.context - p.tokens} tok"
+        yield f"prefix = {p.context - p.tokens * p.passes} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

@@ -30,10 +30,7 @@ class Names:
             if isinstance(node, ast.Call):
                 return functions.call(self, node, words)
             if node.parts[0] == "config" and self.config is not None:
-                value = self.config.value(node.parts[1:])
-                if value is None:
-                    self.config.missing(node.parts[1:], node.span, self.out)
-                return value
+                return self.config.value(node.parts[1:], node.span, self.out)
             if node.text in self.extra:
                 return self.extra[node.text]
             if node.text in self.constants:
@@ -148,11 +145,12 @@ class Reader:
         return values
 
     def _free(self, name: str, assign: ast.Assign) -> Value | None:
+        """An attribute that is not in the schema; the word `none` says that there is none."""
         value = evaluate(assign.value, self.names.env(words=True), self.out)
         if isinstance(value, tuple):
             self.out.add("E02", f"`{name}` is one value, not a list", assign.value.span)
             return None
-        return value
+        return None if value == "none" else value
 
     def one(self, name: str, attribute: Attribute) -> Value | None:
         assign = self.body.assigns.get(name)
@@ -161,71 +159,11 @@ class Reader:
                 return True
             if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
                 self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
-            return _default(attribute)
+            return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
-        return None if value is None else self._typed(name, attribute, value, assign.value.span)
-
-    def _typed(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
-        if attribute.kind in ("number", "count"):
-            return self._number(name, attribute, value, span)
-        if attribute.kind == "word":
-            return self._word(name, attribute, value, span)
-        if attribute.kind == "flag" and not isinstance(value, bool):
-            self.out.add("E02", f"`{name}` is true or false, not {kind_of(value)}", span)
-            return None
-        if attribute.kind == "counts":
-            return self._counts(name, attribute, value, span)
-        if attribute.kind == "list" and not isinstance(value, tuple):
-            return (value,)
-        return value
-
-    def _counts(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
-        """A list of plain whole numbers from 0."""
-        items = value if isinstance(value, tuple) else (value,)
-        plain = (
-            isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items
-        )
-        if items and all(plain):
-            return items
-        self.out.add("E02", f"`{name}` is a list of whole numbers: {attribute.about}", span)
-        return None
-
-    def _number(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
-        if not isinstance(value, Quantity):
-            self.out.add("E02", f"`{name}` is a number, not {kind_of(value)}", span)
-            return None
-        plain_count = attribute.kind == "count" and value.dim == SCALAR
-        if value.dim != attribute.dim and not plain_count:
-            expected = dim_name(attribute.dim)
-            self.out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
-            return None
-        if attribute.kind == "count" and value.value != int(value.value):
-            self.out.add("E02", f"`{name}` is a whole number", span)
-            return None
-        low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
-        if low or value.value > attribute.high:
-            bound = f"more than {attribute.low:g}" if attribute.open_low else f"at least {attribute.low:g}"
-            self.out.add(
-                "E02",
-                f"`{name}` must be {bound} and at most {attribute.high:g}",
-                span,
-                f"this is {value.value:g}",
-            )
-            return None
-        return Quantity(value.value, attribute.dim)
-
-    def _word(self, name: str, attribute: Attribute, value: Value, span: Span) -> Value | None:
-        if not isinstance(value, str):
-            self.out.add("E02", f"`{name}` is a word, not {kind_of(value)}", span)
-            return None
-        if attribute.words and value not in attribute.words:
-            near = did_you_mean(value, attribute.words)
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}"
-            self.out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))
-            return None
-        return value
+        return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
 
     def _unknown(self) -> None:
         known = [*self.schema, *self.sections, *self.directives]
@@ -250,7 +188,71 @@ class Reader:
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
 
 
-def _default(attribute: Attribute) -> Value | None:
+def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
+    """The value as the attribute's kind, within its range; None after reporting that it is not."""
+    if attribute.kind in ("number", "count"):
+        return _number(name, attribute, value, span, out)
+    if attribute.kind == "word":
+        return _word(name, attribute, value, span, out)
+    if attribute.kind == "flag" and not isinstance(value, bool):
+        out.add("E02", f"`{name}` is true or false, not {kind_of(value)}", span)
+        return None
+    if attribute.kind == "counts":
+        return _counts(name, attribute, value, span, out)
+    if attribute.kind == "list" and not isinstance(value, tuple):
+        return (value,)
+    return value
+
+
+def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
+    """A list of plain whole numbers from 0."""
+    items = value if isinstance(value, tuple) else (value,)
+    plain = (isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items)
+    if items and all(plain):
+        return items
+    out.add("E02", f"`{name}` is a list of whole numbers: {attribute.about}", span)
+    return None
+
+
+def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
+    if not isinstance(value, Quantity):
+        out.add("E02", f"`{name}` is a number, not {kind_of(value)}", span)
+        return None
+    plain_count = attribute.kind == "count" and value.dim == SCALAR
+    if value.dim != attribute.dim and not plain_count:
+        expected = dim_name(attribute.dim)
+        out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
+        return None
+    if attribute.kind == "count" and value.value != int(value.value):
+        out.add("E02", f"`{name}` is a whole number", span, f"this is {value.value:g}")
+        return None
+    low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
+    if low or value.value > attribute.high:
+        bound = f"more than {attribute.low:g}" if attribute.open_low else f"at least {attribute.low:g}"
+        out.add(
+            "E02",
+            f"`{name}` must be {bound} and at most {attribute.high:g}",
+            span,
+            f"this is {value.value:g}",
+        )
+        return None
+    return Quantity(value.value, attribute.dim)
+
+
+def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
+    if not isinstance(value, str):
+        out.add("E02", f"`{name}` is a word, not {kind_of(value)}", span)
+        return None
+    if attribute.words and value not in attribute.words:
+        near = did_you_mean(value, attribute.words)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}"
+        out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))
+        return None
+    return value
+
+
+def default_of(attribute: Attribute) -> Value | None:
+    """The value of an attribute that nobody gives."""
     value = attribute.default
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Quantity(float(value), attribute.dim)

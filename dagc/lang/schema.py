@@ -12,7 +12,7 @@ LARGE = 1e18
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing.
+    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing, tensor.
 
     A count may be written with the unit `dim`.
     """
@@ -50,7 +50,9 @@ HARDWARE: dict[str, Attribute] = {
     "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE),
     "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
-    "calibration": _word("measured constants of its kernels, e.g. h100_sxm (default: none, mfu and mbu)", None),
+    "calibration": _word(
+        'measured constants of its kernels, e.g. h100_sxm or "mine.json" (default: none, mfu and mbu)', None
+    ),
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
 }
 
@@ -101,10 +103,13 @@ EXPERTS: dict[str, Attribute] = {
     "group_score": _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two"),
     "bias": Attribute("a bias that shifts the choice and not the weights", "flag", default=False),
     "scale": Attribute("factor of the chosen weights", default=1.0),
+    "capacity": Attribute(
+        "tokens that an expert takes, over the mean; more are dropped (0: no bound)", default=0.0, open_low=False
+    ),
 }
 
 ROPE: dict[str, Attribute] = {
-    "theta": Attribute("base of the rotary frequencies", default=10_000.0),
+    "theta": Attribute("base of the rotary frequencies", default=10_000.0, low=1.0),
     "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
     "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
     "scaling": _word(
@@ -120,6 +125,48 @@ ROPE: dict[str, Attribute] = {
     "magnitude": Attribute("factor of the rotated values", default=1.0),
 }
 """What `rope(...)` in a block does; a keyword of the call stands over it."""
+
+CLAMP = {
+    "low": Attribute("lower bound", low=-LARGE, open_low=False),
+    "high": Attribute("upper bound", low=-LARGE, open_low=False),
+}
+
+NORM = {
+    "eps": Attribute("added to the mean square", open_low=False),
+    "gain": Attribute("has a gain of the last dimension's width", "flag"),
+}
+
+TEMPER = {
+    "floor": Attribute("positions that share a step"),
+    "scale": Attribute("growth with the logarithm of a step", open_low=False),
+}
+
+ATTEND = {
+    "causal": Attribute("a token sees none behind it", "flag"),
+    "width": Attribute("under the root, instead of the queries' width"),
+    "scale": Attribute("factor of the scores beside 1 / sqrt(width)"),
+    "window": _count("tokens that a sliding window sees (0: all)", low=0),
+    "chunk": _count("tokens of a chunk, which sees itself only (0: all)", low=0),
+    "sinks": Attribute("a score for nothing, one number a head", "tensor"),
+    "selected": Attribute("the only tokens that are seen, from `select`", "tensor"),
+}
+
+SELECT = {"top_k": _count("tokens that are selected", high=1e9)}
+
+ROUTE = {
+    "top_k": _count("experts a token goes to", high=1e6),
+    "score": _word("router score", "softmax", "softmax", "sigmoid", "sparsemixer"),
+    "normalize": Attribute("the chosen weights sum to one", "flag"),
+    "groups": _count("expert groups of group-limited routing", high=1e6),
+    "groups_limit": _count("groups a token may use", high=1e6),
+    "group_score": _word("strength of a group: its best expert or its two best", None, "best", "best_two"),
+    "bias": Attribute("shifts the choice and not the weights, one number an expert", "tensor"),
+    "scale": Attribute("factor of the chosen weights"),
+    "jitter": Attribute("sparsemixer: half the distance from the best within which a score counts", open_low=False),
+}
+
+WEIGHTED = {"weighted": Attribute("rows are multiplied by the router's weights", "flag")}
+"""Keywords of the functions in a block."""
 
 MLP: dict[str, Attribute] = {
     "kind": _word("block of the dense feed-forward", "mlp"),
@@ -148,8 +195,13 @@ PHASE: dict[str, Attribute] = {
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
+    "dispatch_dtype": _word("tokens on their way to experts (default: dtype)", None, *DTYPES),
+    "quantise": _word(
+        "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
+    ),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
     "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from .execute import Machine
 
 Env = Mapping[str, list[object]]
+Take = Callable[[Mapping[str, int], Sharding], k.Floats]
+"""(rank, layout) -> the block that this layout gives the rank."""
+Homes = Callable[[tuple[int, ...]], dict[str, int]]
+"""Key of a routed row -> coordinates of the rank that owns its token, along the axes that split tokens."""
+REDUCTIONS = ("all_reduce", "reduce_scatter")
+AGREE = 1e-9
+"""Largest difference between copies of one block, relative to its largest value."""
 
 
 def collective(machine: Machine, segment: Segment, op: Op, env: Env) -> list[object]:
@@ -35,10 +42,13 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
     if isinstance(values[0], k.Softmax):
-        return _softmax(op, values, [env[n][members[0]] for n in op.inputs[1:]])
+        return _softmax(op, values, [[env[n][i] for n in op.inputs[1:]] for i in members])
+    _may_move(op, have)
     if isinstance(values[0], k.Best):
         best = [v for v in values if isinstance(v, k.Best)]
-        if op.attr("reduce") == "max":
+        if op.kind == "all_reduce":
+            if op.attr("reduce") != "max":
+                raise ValueError(f"{op.name}: the largest of several is no {op.attr('reduce', 'sum')}")
             return [_best(best)] * len(values)
         value = _reassemble(machine, op, have, members, [b.value for b in best])
         index = _reassemble(machine, op, have, members, [b.index.astype(np.float64) for b in best])
@@ -53,30 +63,56 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
     if isinstance(values[0], k.Ragged):
         return _ragged(machine, segment, op, have, got, members, [v for v in values if isinstance(v, k.Ragged)])
     arrays = [v for v in values if isinstance(v, np.ndarray)]
-    if op.attr("steps"):  # a full turn of the ring brings every block past every rank
-        axis = op.dims.index("context")
-        order = sorted(range(len(members)), key=lambda n: machine.block(got.dims[axis], machine.ranks[members[n]]))
-        return [np.concatenate([arrays[n] for n in order], axis=axis)] * len(values)
+    if op.attr("steps"):
+        return [_ring(machine, op, have, members, arrays)] * len(values)
     if op.kind == "all_reduce":
-        return [sum(arrays[1:], arrays[0])] * len(values)
+        return [_reduced(op, arrays)] * len(values)
     pieces = _reassemble(machine, op, have, members, arrays)
     return [pieces(machine.ranks[i], got) for i in members]
 
 
-def _softmax(op: Op, values: list[object], stats: list[object]) -> list[object]:
-    """Row maxima, then row sums, then outputs of pieces of the context."""
+def _may_move(op: Op, have: Sharding) -> None:
+    """A reduction reduces what is pending over its group; anything else leaves pending sums as they are, which it can
+    only do if none of them is over its group."""
+    pending = set(have.partial) & set(op.axes)
+    if op.kind in REDUCTIONS and pending != set(op.axes):
+        raise ValueError(f"{op.name}: reduces over {op.axes}, pending is {have.partial}")
+    if op.kind not in REDUCTIONS and pending:
+        raise ValueError(f"{op.name}: moves what is still pending over {sorted(pending)}")
+
+
+def _reduced(op: Op, arrays: list[k.Floats]) -> k.Floats:
+    if op.attr("reduce", "sum") != "sum":
+        raise ValueError(f"{op.name}: a pending sum is not reduced by {op.attr('reduce')}")
+    return np.asarray(np.sum(arrays, axis=0))
+
+
+def _ring(machine: Machine, op: Op, have: Sharding, members: list[int], arrays: list[k.Floats]) -> k.Floats:
+    """What has passed a rank after a turn: every block, when there are as many steps as other ranks."""
+    if int(op.attr("steps", 0) or 0) != len(members) - 1:
+        raise ValueError(f"{op.name}: {op.attr('steps')} steps are no turn of a ring of {len(members)}")
+    axis = op.dims.index("context")
+    order = sorted(range(len(members)), key=lambda n: machine.block(have.dims[axis], machine.ranks[members[n]]))
+    return np.concatenate([arrays[n] for n in order], axis=axis)
+
+
+def _softmax(op: Op, values: list[object], stats: list[list[object]]) -> list[object]:
+    """Row maxima, then row sums, then outputs of pieces of the context. `stats`: the statistics that each member has."""
+    if op.kind != "all_reduce":
+        raise ValueError(f"{op.name}: pieces of a softmax are merged by all_reduce only")
     parts = [v for v in values if isinstance(v, k.Softmax)]
     if op.attr("of") == "row_max":
-        result: object = np.max([p.maxima for p in parts], axis=0)
-    elif op.attr("of") == "row_sum":
-        peak = stats[0]
-        assert isinstance(peak, np.ndarray)
-        result = (peak, np.sum([p.sums * np.exp(p.maxima - peak) for p in parts], axis=0))
-    else:
-        assert isinstance(stats[0], tuple)
-        peak, total = stats[0]
-        result = np.sum([p.output * np.exp(p.maxima - peak)[..., None] for p in parts], axis=0) / total[..., None]
-    return [result] * len(values)
+        return [np.max([p.maxima for p in parts], axis=0)] * len(parts)
+    if op.attr("of") == "row_sum":
+        peaks = [s[0] for s in stats]
+        sums = [p.sums * np.exp(p.maxima - peak) for p, peak in zip(parts, peaks, strict=True)]  # type: ignore[operator]
+        return [(peak, np.sum(sums, axis=0)) for peak in peaks]
+    outputs = []
+    for part, (pair,) in zip(parts, stats, strict=True):
+        assert isinstance(pair, tuple)
+        peak, total = pair
+        outputs.append(part.output * (np.exp(part.maxima - peak) / total)[..., None])
+    return [np.sum(outputs, axis=0)] * len(parts)
 
 
 def _best(parts: list[k.Best]) -> k.Best:
@@ -85,28 +121,37 @@ def _best(parts: list[k.Best]) -> k.Best:
     return k.Best(np.choose(winner, [p.value for p in parts]), index)
 
 
-def _reassemble(machine: Machine, op: Op, have: Sharding, members: list[int], arrays: list[k.Floats]):  # type: ignore[no-untyped-def]
-    """A function (rank, layout) -> the block that this layout gives the rank, taken from blocks that members hold
-    (added up where they are pending sums over the group). Fails when no member holds a needed element."""
-    summed = set(have.partial) & set(op.axes)
+def _reassemble(machine: Machine, op: Op, have: Sharding, members: list[int], arrays: list[k.Floats]) -> Take:
+    """Blocks taken from those that members hold, added up by a reduction. Copies of a block must agree. Fails when no
+    member holds a needed element, or (permute: one message a rank) when several have to send."""
     whole = tuple(n * machine.mesh.size(axes) for n, axes in zip(arrays[0].shape, have.dims, strict=True))
-    total, seen = np.zeros(whole), np.zeros(whole, dtype=int)
+    total, source = np.zeros(whole), np.full(whole, -1)
     blocks: dict[tuple[int, ...], list[k.Floats]] = {}
     for i, array in zip(members, arrays, strict=True):
         key = tuple(machine.block(axes, machine.ranks[i]) for axes in have.dims)
         blocks.setdefault(key, []).append(array)
-    for key, found in blocks.items():
+    for number, (key, found) in enumerate(blocks.items()):
         where = tuple(slice(b * n, (b + 1) * n) for b, n in zip(key, arrays[0].shape, strict=True))
-        total[where] = sum(found[1:], found[0]) if summed else found[0]
-        seen[where] = 1
+        total[where] = np.sum(found, axis=0) if op.kind in REDUCTIONS else _agreed(op, found)
+        source[where] = number
 
     def take(rank: Mapping[str, int], got: Sharding) -> k.Floats:
         where = tuple(machine.part(n, axes, rank) for n, axes in zip(whole, got.dims, strict=True))
-        if not seen[where].all():
+        if (source[where] < 0).any():
             raise ValueError(f"{op.name}: a rank needs what no member of its group holds")
+        if op.kind == "permute" and np.ptp(source[where]):
+            raise ValueError(f"{op.name}: a rank needs what no single member of its group holds")
         return total[where].copy()
 
     return take
+
+
+def _agreed(op: Op, copies: list[k.Floats]) -> k.Floats:
+    first = copies[0]
+    allowed = AGREE * float(np.abs(first).max(initial=0.0))
+    if any(float(np.abs(first - other).max(initial=0.0)) > allowed for other in copies[1:]):
+        raise ValueError(f"{op.name}: members of a group hold different values of one block")
+    return first
 
 
 def _ragged(
@@ -122,13 +167,15 @@ def _ragged(
     width = op.dims.index(op.dims[-1])
     assert not have.dims[width] and not got.dims[width], "routed rows are never split in width"
     physical = len(machine.physical(segment)[0])
-    summed = bool(set(have.partial) & set(op.axes))
+    summed = op.kind in REDUCTIONS
     pool: dict[int, dict[tuple[int, ...], k.Floats]] = {}
     for value in values:
         for p, (keys, data) in value.rows.items():
             rows = pool.setdefault(p, {})
             for key, row in zip(map(tuple, keys.tolist()), data, strict=True):
-                rows[key] = rows[key] + row if summed and key in rows else row
+                if key in rows and not summed:
+                    raise ValueError(f"{op.name}: two members of a group send the row of one token")
+                rows[key] = rows[key] + row if key in rows else row
     home = _homes(machine, segment)
     out: list[object] = []
     for i in members:
@@ -145,8 +192,7 @@ def _ragged(
     return out
 
 
-def _homes(machine: Machine, segment: Segment):  # type: ignore[no-untyped-def]
-    """(batch, seq) of a token -> coordinates of the rank that owns it, along the axes that split tokens."""
+def _homes(machine: Machine, segment: Segment) -> Homes:
     op = next(o for o in segment.ops if o.kind == "dispatch")
     batch, seq = int(segment.sizes["batch"]), int(segment.sizes["seq"])
 
@@ -161,7 +207,7 @@ def _homes(machine: Machine, segment: Segment):  # type: ignore[no-untyped-def]
     return find
 
 
-def _at_home(home, key: tuple[int, ...], axes: Axes, rank: Mapping[str, int]) -> bool:  # type: ignore[no-untyped-def]
+def _at_home(home: Homes, key: tuple[int, ...], axes: Axes, rank: Mapping[str, int]) -> bool:
     coordinates = home(key)
     return all(coordinates[a] == rank[a] for a in axes)
 

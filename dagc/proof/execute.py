@@ -16,9 +16,10 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops import ACTIVATIONS, attend_operands
+from ..ir.ops import ACTIVATIONS, attend_extras, attend_operands
 from ..ir.routing import expert_probabilities, place_experts
 from ..ir.sharding import Axes
+from ..ir.states import state_of
 from ..spec import Routing
 from . import kernels as k
 from .checkpoint import CheckpointError
@@ -26,11 +27,10 @@ from .collectives import collective, slice_value
 from .rotary import Rotary
 from .traffic import Moved, count
 
+NORMS = ("rms_norm", "layer_norm")
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
-
-
 History = Mapping[tuple[int, str], k.Floats]
 """(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
@@ -73,17 +73,20 @@ class Inputs:
 
 @dataclass
 class Machine:
-    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part."""
+    """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
+    `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
+    `wholes`: weights by layer and name."""
 
     graph: Graph
     inputs: Inputs
     mesh: Mesh
-    ranks: list[dict[str, int]] = field(default_factory=list)
+    ranks: list[dict[str, int]] = field(init=False)
     offset: int = 0
     watch: Callable[[Segment, int, Op, list[object]], None] | None = None
-    traffic: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], list[Moved]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
+    states: dict[tuple[int | str, ...], k.Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -137,7 +140,7 @@ class Machine:
         for value in values:
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
-        self.sent[edge.source, edge.target] = [_array(value).size for value in values]
+        self.sent.setdefault((edge.source, edge.target), []).extend(_array(value).size for value in values)
 
     def gathered(self, values: list[object]) -> k.Ints | k.Floats:
         """The last value lies split over the batch only: put its pieces together."""
@@ -176,13 +179,17 @@ class Machine:
             env[op.name] = values
             if self.watch is not None:
                 self.watch(segment, layer, op, values)
+                state = state_of(segment, op)
+                if state is not None:
+                    self.watch(segment, layer, state, [self.states[layer, op.name, *r.values()] for r in self.ranks])
         return env[segment.output]
 
     def step(self, segment: Segment, layer: int, op: Op, env: Mapping[str, list[object]]) -> list[object]:
         """One op on every rank."""
         if op.is_collective:
             values = collective(self, segment, op, env)
-            self.traffic[segment.name, op.name] = count(self, segment, op, env[op.inputs[0]], values)
+            moved = count(self, segment, op, env[op.inputs[0]], values)
+            self.traffic.setdefault((segment.name, op.name), []).append(moved)
             return values
         if op.kind == "slice":
             return slice_value(self, segment, op, env)
@@ -239,13 +246,13 @@ class Machine:
     def compute(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         dims = [segment.dims_of(n) for n in op.inputs]
         if isinstance(x[0], k.Ragged) and op.kind != "combine":
-            return self.ragged(op, dims, x)
+            return self.ragged(segment, op, dims, x)
         if op.kind == "contract":
             return k.contract(_array(x[0]), dims[0], _array(x[1]), dims[1], op.dims)
         if op.kind in ("multiply", "add"):
             a, b = (k.aligned(_array(v), d, op.dims) for v, d in zip(x, dims, strict=True))
             return a * b if op.kind == "multiply" else a + b
-        if op.kind in ("rms_norm", "layer_norm"):
+        if op.kind in NORMS:
             return self.norm(segment, op, x)
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, _array(x[0]))
@@ -267,7 +274,7 @@ class Machine:
         width = int(segment.size(op.dims[-1]))
         return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
-    def ragged(self, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
+    def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         first = x[0]
         assert isinstance(first, k.Ragged)
         if op.kind == "contract":
@@ -281,8 +288,13 @@ class Machine:
             if isinstance(second, k.Ragged):
                 rows = second.rows
                 return first.map(lambda p, data: join(data, rows[p][1]))
-            assert isinstance(second, dict)  # a bias or gain of each expert
-            return first.map(lambda p, data: join(data, second[p]))
+            if isinstance(second, dict):  # a bias or gain of each expert
+                return first.map(lambda p, data: join(data, second[p]))
+            shared = _array(second)
+            assert dims[1] == op.dims[-1:]  # one for all of them
+            return first.map(lambda p, data: join(data, shared))
+        if op.kind in NORMS:
+            return first.map(lambda p, data: self.norm(segment, op, [data, *x[1:]]))
         return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
@@ -298,39 +310,84 @@ class Machine:
         context, axis = int(segment.sizes["context"]), op.dims.index("context")
         if tokens == context:
             return new
-        shape = [int(segment.sizes[d]) for d in op.dims]
-        shape[0] = self.inputs.tokens.shape[0]
-        if self.inputs.history is None:
-            history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", tuple(shape))
-        else:
-            found = self.inputs.history[layer, op.name]
-            history = np.concatenate([found, np.zeros_like(np.take(found, np.arange(tokens), axis))], axis)
-        history = history[self.offset : self.offset + int(segment.sizes["batch"])]
-        layout = op.sharding.dims if op.sharding is not None else ((),) * len(shape)
-        mine = self.shard(history, layout, rank).copy()
+        layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        mine = self.remembered(segment, layer, op, layout, rank).copy()
         if self.part(context, layout[axis], rank).stop == context:
             tail = [slice(None)] * mine.ndim
             tail[axis] = slice(-tokens, None)
             mine[tuple(tail)] = new
         return mine
 
+    def remembered(self, segment: Segment, layer: int, op: Op, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
+        """A rank's part of the cache or state that a decode step finds, with room for the new tokens."""
+        if self.inputs.history is None:
+            shape = (self.inputs.tokens.shape[0], *(int(segment.sizes[d]) for d in op.dims[1:]))
+            history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
+        else:
+            history = self.inputs.history[layer, op.name]
+            if "context" in op.dims:
+                axis = op.dims.index("context")
+                history = np.concatenate(
+                    [history, np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))], axis
+                )
+        return self.shard(history[self.offset : self.offset + int(segment.sizes["batch"])], layout, rank)
+
+    def state(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> k.Floats:
+        """What a sequential op remembers before the pass: nothing at the start of a prompt."""
+        state = state_of(segment, op)
+        assert state is not None and state.sharding is not None
+        if segment.sizes["seq"] < segment.sizes["context"]:
+            return self.remembered(segment, layer, state, state.sharding.dims, rank)
+        parts = zip(state.dims, state.sharding.dims, strict=True)
+        return np.zeros([int(segment.sizes[d]) // self.mesh.size(axes) for d, axes in parts])
+
+    def op_conv(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
+        channels = (*op.dims[2:], segment.dims_of(op.inputs[1])[-1])
+        taps = k.aligned(_array(x[1]), segment.dims_of(op.inputs[1]), channels)
+        out, state = k.conv(_array(x[0]), taps, self.state(segment, layer, op, rank))
+        self.states[layer, op.name, *rank.values()] = state
+        return out
+
+    def op_delta(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
+        rows = op.dims[:-1]
+        width = [(*rows, segment.dims_of(n)[-1]) for n in op.inputs[:3]] + [rows, rows]
+        named = zip(x, op.inputs, width, strict=True)
+        q, key, v, decay, rate = (k.aligned(_array(a), segment.dims_of(n), out) for a, n, out in named)
+        out, state = k.delta(q, key, v, decay, rate, self.state(segment, layer, op, rank))
+        self.states[layer, op.name, *rank.values()] = state
+        return out
+
+    def op_select(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
+        q, key, weights = map(_array, x)
+        queries, context = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
+        seen = k.visible(queries, context, True, np.inf, np.inf)
+        return k.select(q, key, weights, seen, int(segment.sizes["chosen"]))
+
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         pairs = len(attend_operands(op)[0])
         named = [(_array(v), segment.dims_of(n)) for v, n in zip(x, op.inputs, strict=True)]
         queries, split = named[:pairs], op.loop("context")
+        context = self.positions(segment, split, rank, "context")
         seen = k.visible(
             self.positions(segment, op.loop("seq"), rank, "seq"),
-            self.positions(segment, split, rank, "context"),
+            context,
             bool(op.attr("causal", True)),
             _number(op, "window", np.inf),
             _number(op, "chunk", np.inf),
         )
         width = _number(op, "width", float(sum(q.shape[-1] for q, _ in queries)))
         factor = _number(op, "scale", 1.0) / np.sqrt(width)
+        sink, selected = attend_extras(op)
+        by_name = dict(zip(op.inputs, named, strict=True))
         sinks = None
-        if len(named) > 2 * pairs + 1 and not self.block(split, rank):  # only one piece of a split context counts them
-            sinks = k.aligned(*named[-1], op.dims[:-1])
-        found = k.attend(queries, named[pairs : 2 * pairs], named[2 * pairs], op.dims, seen, factor, sinks)
+        if sink is not None and not self.block(split, rank):  # only one piece of a split context counts them
+            sinks = k.aligned(*by_name[sink], op.dims[:-1])
+        dims: tuple[str, ...] = ("seq", "context")
+        if selected is not None:
+            seen = seen & (by_name[selected][0][..., None] == context).any(axis=-2)
+            dims = ("batch", *dims)
+        keys, value = named[pairs : 2 * pairs], named[2 * pairs]
+        found = k.attend(queries, keys, value, op.dims, seen, dims, factor, sinks)
         return found if split else k.normalised(found)
 
     def op_route(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def contract(a: Floats, a_dims: tuple[str, ...], b: Floats, b_dims: tuple[str, .
     return np.asarray(np.einsum(spec, a, b, optimize=True))
 
 
-def aligned(x: Floats, dims: tuple[str, ...], out: tuple[str, ...]) -> Floats:
+def aligned(x: NDArray[Any], dims: tuple[str, ...], out: tuple[str, ...]) -> NDArray[Any]:
     """Transpose and expand to broadcast against the result's dims."""
     order = [dims.index(d) for d in out if d in dims]
     shape = [x.shape[dims.index(d)] if d in dims else 1 for d in out]
@@ -100,12 +101,16 @@ def activation(kind: str, x: Floats) -> Floats:
         return np.maximum(x, 0.0)
     if kind == "tanh":
         return np.tanh(x)
+    if kind == "exp":
+        return np.exp(x)
     if kind == "softplus":
         return np.logaddexp(0.0, x)
     if kind == "gelu":
         return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
     if kind == "gelu_tanh":
         return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+    if kind not in ("sigmoid", "silu"):
+        raise ValueError(f"no activation `{kind}`")
     gate = 1.0 / (1.0 + np.exp(-x))
     return np.asarray(gate if kind == "sigmoid" else x * gate)
 
@@ -140,18 +145,17 @@ def attend(
     value: tuple[Floats, tuple[str, ...]],
     out: tuple[str, ...],
     seen: NDArray[np.bool_],
+    seen_dims: tuple[str, ...],
     factor: float,
     sinks: Floats | None,
 ) -> Softmax:
-    """Scores of all pairs add up, times `factor`. `seen` [seq, context]: which positions a query may look at.
+    """Scores of all pairs add up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at.
     `sinks`, shaped like the rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]
     scores = np.asarray(np.sum(parts, axis=0)) * factor
-    shape = [1] * scores.ndim
-    shape[rows.index("seq")], shape[-1] = seen.shape
-    scores = np.where(seen.reshape(shape), scores, -np.inf)
+    scores = np.where(aligned(seen, seen_dims, (*rows, "context")), scores, -np.inf)
     maxima = scores.max(axis=-1) if sinks is None else np.maximum(scores.max(axis=-1), sinks)
     safe = np.where(np.isfinite(maxima), maxima, 0.0)
     weights = np.exp(scores - safe[..., None])
@@ -168,6 +172,38 @@ def visible(queries: Ints, context: Ints, causal: bool, window: float, chunk: fl
     if np.isfinite(chunk):
         seen &= queries[:, None] // chunk == context[None, :] // chunk
     return seen
+
+
+def select(queries: Floats, keys: Floats, weights: Floats, seen: NDArray[np.bool_], top_k: int) -> Ints:
+    """[batch, seq, top_k] indices into `keys` [batch, context, width], ascending: where the rectified scores of
+    `queries` [batch, seq, heads, width], summed over heads with `weights`, are largest."""
+    scores = np.maximum(np.einsum("bshd,btd->bsht", queries, keys), 0.0)
+    total = np.where(seen[None], np.einsum("bsht,bsh->bst", scores, weights), -np.inf)
+    return np.asarray(np.sort(np.argsort(-total, axis=-1, kind="stable")[..., :top_k], axis=-1))
+
+
+def conv(x: Floats, taps: Floats, before: Floats) -> tuple[Floats, Floats]:
+    """Each channel of `x` [batch, seq, ..] over its last inputs by `taps` [.., n]; those before the first are `before`
+    [batch, n, ..]. The result, and the last n inputs."""
+    count = taps.shape[-1]
+    line = np.concatenate([before, x], axis=1)
+    length = x.shape[1]
+    out = sum(line[:, 1 + i : 1 + i + length] * taps[..., i] for i in range(count))
+    return np.asarray(out), line[:, -count:]
+
+
+def delta(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, state: Floats) -> tuple[Floats, Floats]:
+    """The gated delta rule (arXiv 2412.06464, section 3), token by token: a head's matrix [.., key, value] fades by
+    exp(-decay), moves towards its key giving its value by `rate`, and is read by its query. All [batch, seq, .., width]
+    or, of decay and rate, [batch, seq, ..]. The result, and the matrices after the last token."""
+    out = np.empty(v.shape)
+    for t in range(v.shape[1]):
+        state = state * np.exp(-decay[:, t])[..., None, None]
+        key = np.broadcast_to(k[:, t], state.shape[:-1])
+        error = (v[:, t] - np.einsum("...k,...kv->...v", key, state)) * rate[:, t][..., None]
+        state = state + key[..., None] * error[..., None, :]
+        out[:, t] = np.einsum("...k,...kv->...v", np.broadcast_to(q[:, t], key.shape), state) / math.sqrt(key.shape[-1])
+    return out, state
 
 
 def normalised(part: Softmax) -> Floats:

@@ -10,6 +10,7 @@ from ..driver import lower
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.result import Costs
+from ..ir.states import SEQUENTIAL, state_of
 from ..ir.unit import Unit
 from ..plan import Plan
 from .execute import ExecutionError, History, Inputs, Machine, WeightSource, random_weight
@@ -42,7 +43,7 @@ class Proof:
     @property
     def holds(self) -> bool:
         errors = (self.error, self.cache_error, self.reference_error or 0.0)
-        return self.same and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
+        return self.same and not self.first and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
 
 
 def prove(plan: Plan, phase: str, **given: object) -> Proof:
@@ -74,13 +75,13 @@ def prove_graph(
     except ExecutionError as error:
         return broken_off(placed.phase, unit, error)
     same = all(np.array_equal(a, b) for a, b in zip(want, got, strict=True))
-    first = check.first or ("" if same else "the result")
+    first = check.first or check.missed() or ("" if same else "the result")
     wrong = tuple(compare_bytes(machine, costs)) if costs is not None else ()
     return Proof(
         placed.phase,
         len(unit.phase.gpus),
-        check.error.get("logits", 0.0),
-        check.error.get("cache", 0.0),
+        check.error["logits"],
+        check.error["cache"],
         same,
         first,
         len(machine.traffic),
@@ -153,20 +154,25 @@ class Recording:
         return np.concatenate([value for _, value in parts])
 
     def history(self) -> History:
-        """The KV cache that the run leaves: (layer, op) -> [batch, .., context, ..]."""
-        ops = [
-            (layer, op.name) for segment, layer in self.machine.graph.layers for op in segment.ops if op.kind == "cache"
+        """The KV cache and the states that the run leaves: (layer, op) -> [batch, .., context, ..]."""
+        kept = [
+            (layer, (state_of(segment, op) or op).name)
+            for segment, layer in self.machine.graph.layers
+            for op in segment.ops
+            if op.kind in ("cache", *SEQUENTIAL)
         ]
-        return {key: self.whole(*key) for key in ops}
+        return {key: self.whole(*key) for key in kept}
 
 
 @dataclass
 class Comparison:
-    """Every shard of a run against its part of the whole tensor. `error`: of logits and cache, the largest."""
+    """Every shard of a run against its part of the whole tensor, a pending sum after adding it up. `error`: of logits and
+    cache, the largest; `compared`: the (layer, op, first sequence) seen; `first`: where the runs part."""
 
     machine: Machine
     reference: Recording
-    error: dict[str, float] = field(default_factory=dict)
+    error: dict[str, float] = field(default_factory=lambda: {"logits": 0.0, "cache": 0.0})
+    compared: set[tuple[int, str, int]] = field(default_factory=set)
     first: str = ""
 
     def __post_init__(self) -> None:
@@ -174,19 +180,46 @@ class Comparison:
         self.logits = logits_of(self.reference.machine.graph)
 
     def compare(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
-        whole = self.reference.values.get((layer, op.name, self.machine.offset))
-        if whole is None or op.sharding is None or op.sharding.partial or not isinstance(values[0], np.ndarray):
-            return
-        worst = 0.0
-        for rank, value in zip(self.machine.ranks, values, strict=True):
-            part = self.machine.shard(whole, op.sharding.dims, rank)
-            if not isinstance(value, np.ndarray) or part.shape != value.shape:
-                worst = np.inf
-                break
-            worst = max(worst, float(np.abs(part - value).max(initial=0.0)))
-        worst /= max(1e-300, float(np.abs(whole).max(initial=0.0)))
+        key = (layer, op.name, self.machine.offset)
+        whole = self.reference.values.get(key)
+        if whole is None or not isinstance(values[0], np.ndarray):
+            return  # no tensor of the model, or a value that others are made of: routed rows, part of a softmax
+        worst = self.difference(whole, op, values)
         what = "cache" if op.kind == "cache" else "logits" if op.name == self.logits else ""
         if what:
-            self.error[what] = max(self.error.get(what, 0.0), worst)
+            self.error[what] = max(self.error[what], worst)
         if not self.first and not worst <= (TOLERANCE if what else DIVERGED):
             self.first = f"{segment.name}[{layer}]/{op.name}"
+        self.compared.add(key)
+
+    def difference(self, whole: Floats, op: Op, values: list[object]) -> float:
+        """The largest on any rank, relative to the largest value; infinite where shapes differ."""
+        machine, layout = self.machine, op.sharding
+        if layout is None:
+            return np.inf
+        sums: dict[tuple[int, ...], Floats] = {}
+        worst = 0.0
+        for rank, value in zip(machine.ranks, values, strict=True):
+            part = machine.shard(whole, layout.dims, rank)
+            if not isinstance(value, np.ndarray) or part.shape != value.shape:
+                return np.inf
+            if layout.partial:
+                key = tuple(at for axis, at in rank.items() if axis not in layout.partial)
+                sums[key] = sums[key] + value if key in sums else value - part
+            else:
+                worst = max(worst, float(np.abs(part - value).max(initial=0.0)))
+        worst = max([worst, *(float(np.abs(s).max(initial=0.0)) for s in sums.values())])
+        return worst / max(1e-300, float(np.abs(whole).max(initial=0.0)))
+
+    def missed(self) -> str:
+        """The logits or a cache of the model that were compared with nothing, or nothing."""
+        for segment, layer in self.reference.machine.graph.layers:
+            states = [state for state in (state_of(segment, op) for op in segment.ops) if state is not None]
+            for op in (*segment.ops, *states):
+                if op.kind == "cache" or (
+                    segment is self.reference.machine.graph.segments[-1] and op.name == self.logits
+                ):
+                    keys = [key for key in self.reference.values if key[:2] == (layer, op.name)]
+                    if not keys or not self.compared.issuperset(keys):
+                        return f"{segment.name}[{layer}]/{op.name}: nothing was compared"
+        return ""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..driver import compile_spec
 from ..ir.unit import Unit
 from ..lang.diagnostics import Collector
 from ..lang.heads import every_position
 from ..spec import Phase, Spec, Strategy
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_arrays
 from .execute import ExecutionError, History, Inputs, Machine
 from .kernels import Floats, Ints
 from .prove import Proof, Recording, broken_off, model_graph, prove, single
@@ -38,16 +36,28 @@ class Reference:
     def open(cls, path: Path) -> Reference:
         """An `.npz` file with arrays of these names."""
         try:
-            with np.load(path) as data:
-                missing = [name for name in ("input_ids", "logits") if name not in data.files]
-                if missing:
-                    raise ReferenceMismatch(f"`{path}` has no array `{missing[0]}`")
-                decode = data["decode_logits"] if "decode_logits" in data.files else None
-                return cls(data["input_ids"], data["logits"], decode)
-        except (OSError, ValueError) as error:
+            arrays = read_arrays(path)
+        except ValueError as error:
+            raise ReferenceMismatch(str(error)) from None
+        missing = next((name for name in ("input_ids", "logits") if name not in arrays), None)
+        if missing is not None:
+            raise ReferenceMismatch(f"`{path}` has no array `{missing}`")
+        return cls(arrays["input_ids"], arrays["logits"], arrays.get("decode_logits"))
+
+    def check(self, vocab: int) -> None:
+        """The arrays fit each other and the vocabulary."""
+        ids = self.input_ids
+        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
+            raise ReferenceMismatch("`input_ids` of the reference are whole numbers [sequences, tokens]")
+        if int(ids.min()) < 0 or int(ids.max()) >= vocab:
             raise ReferenceMismatch(
-                str(error) if isinstance(error, ReferenceMismatch) else f"cannot read `{path}`: {error}"
-            ) from None
+                f"`input_ids` of the reference go from {ids.min()} to {ids.max()}, beyond the vocabulary of {vocab}"
+            )
+        wanted = {"logits": (*ids.shape, vocab), "decode_logits": (ids.shape[0], 1, vocab)}
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise ReferenceMismatch(f"`{name}` of the reference has shape {list(array.shape)}, not {list(shape)}")
 
     def taken(self, spec: Spec, phase: Phase) -> tuple[Ints, Floats]:
         """The phase's token ids and the logits that they must give."""
@@ -74,6 +84,7 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     checkpoint.check(model_graph(unit))
     if reference is None:
         return prove(plan, phase.name, weights=checkpoint)
+    reference.check(spec.model.count("vocab"))
     ids, logits = reference.taken(spec, phase)
     routing, redundant = spec.workload.routing, phase.strategy.redundant
     if phase.kind == "prefill":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.ops import rotated
 from .kernels import Floats, Ints
 
 
@@ -29,7 +30,7 @@ class Rotary:
 
     def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
         """Pairs of the first `fraction` of the last dim, turned by their position along `axis`."""
-        width = int(x.shape[-1] * self.fraction) // 2 * 2
+        width = rotated(x.shape[-1], self.fraction)
         angle = positions[:, None] * self.frequencies(width)
         shape = [1] * x.ndim
         shape[axis], shape[-1] = len(positions), width // 2

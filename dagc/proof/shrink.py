@@ -86,6 +86,8 @@ def _attributes(model: Model, degree: Mapping[str, int], strategy: Strategy) -> 
         }
     if "mlp.hidden" in out:
         out["mlp.hidden"] = _count(2 * tp)
+    if "attention.index_top_k" in out:
+        out["attention.index_top_k"] = _count(3)  # fewer than the twin's tokens: the choice must matter
     redundant = 0
     if "experts.count" in out:
         groups = model.count("experts.groups", 1)

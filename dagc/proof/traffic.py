@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir.graph import DTYPE_BYTES, Op, Segment
-from ..ir.result import Costs
+from ..ir.result import Costs, OpCost
 from ..ir.sharding import Sharding
 from . import kernels as k
 
@@ -41,7 +41,7 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
     for rank, before, after in zip(machine.ranks, inputs, results, strict=True):
         held, made = _elements(op, before), _elements(op, after)
         if op.attr("steps"):
-            wire = held * float(op.attr("steps", 1) or 1)
+            wire = made - held  # every block but its own has passed
         elif op.kind == "all_reduce":
             wire = 2.0 * held * (group - 1) / group
         elif op.kind == "reduce_scatter":
@@ -88,30 +88,39 @@ def _kept_rows(before: k.Ragged, after: k.Ragged) -> float:
 
 
 def compare_bytes(machine: Machine, costs: Costs) -> list[str]:
-    """Collectives and sends whose counted bytes are not those of the cost pass. On every rank the payload, and on the
-    busiest one the bytes on the wire, are equal; of routed rows the mean payload is, and with balanced choices the mean
-    wire."""
+    """Collectives and sends whose counted bytes are not those of the cost pass, at any call; and those that it counts
+    and that never ran. On every rank the payload, and on the busiest one the bytes on the wire, are equal; of routed
+    rows the mean payload is, and with balanced choices the mean wire."""
     wrong = []
-    for edge, sizes in machine.sent.items():
-        each_B = DTYPE_BYTES[machine.graph.segments[1].input_dtype]
-        if not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
-            wrong.append(f"send {edge[0]} -> {edge[1]}")
-    for (segment, name), moved in machine.traffic.items():
+    for edge in machine.graph.sends:
+        sizes = machine.sent.get((edge.source, edge.target), [])
+        each_B = DTYPE_BYTES[edge.dtype]
+        if not sizes or not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
+            wrong.append(f"send {edge.source} -> {edge.target}")
+    counted = {key for key, cost in costs.ops.items() if cost.group is not None}
+    for segment, name in sorted(counted | set(machine.traffic)):
+        calls = machine.traffic.get((segment, name), [])
+        if (segment, name) not in counted or not calls:
+            wrong.append(f"{segment}/{name}")
+            continue
+        each_B = DTYPE_BYTES[_wire_dtype(machine.graph.segment(segment), name)]
         cost = costs.ops[segment, name]
-        op = machine.graph.segment(segment).by_name[name]
-        # Row statistics of a split softmax travel in their own precision.
-        dtype = op.dtype if op.attr("of") else machine.graph.segment(segment).dtype_of(op.inputs[0])
-        each_B = DTYPE_BYTES[dtype]
-        payload, wire = np.asarray(moved.payload) * each_B, np.asarray(moved.wire) * each_B
-        if moved.routed:
-            right = _equal(payload.mean(), cost.payload_B) and (
-                not machine.inputs.balanced or _equal(wire.mean(), cost.wire_B)
-            )
-        else:
-            right = bool(np.all(np.isclose(payload, cost.payload_B, rtol=1e-12))) and _equal(wire.max(), cost.wire_B)
-        if not right:
+        if not all(_right(moved, cost, each_B, machine.inputs.balanced) for moved in calls):
             wrong.append(f"{segment}/{name}")
     return wrong
+
+
+def _wire_dtype(segment: Segment, name: str) -> str:
+    """Row statistics of a split softmax travel in their own precision, all else in that of the value moved."""
+    op = segment.by_name[name]
+    return op.dtype if op.attr("of") else segment.dtype_of(op.inputs[0])
+
+
+def _right(moved: Moved, cost: OpCost, each_B: float, balanced: bool) -> bool:
+    payload, wire = np.asarray(moved.payload) * each_B, np.asarray(moved.wire) * each_B
+    if moved.routed:
+        return _equal(payload.mean(), cost.payload_B) and (not balanced or _equal(wire.mean(), cost.wire_B))
+    return bool(np.all(np.isclose(payload, cost.payload_B, rtol=1e-12))) and _equal(wire.max(), cost.wire_B)
 
 
 def _equal(a: float, b: float) -> bool:

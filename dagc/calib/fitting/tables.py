@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from draws import busiest_rank
 from numpy.typing import NDArray
 
-from dagc.calib import (
-    Device,
+from .. import (
     all_to_all,
     collective,
     custom_allreduce,
@@ -30,7 +28,9 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
-from dagc.calib.load import FAMILIES, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from ..constants import Device
+from ..load import FAMILIES, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from .draws import busiest_rank
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, str]
@@ -48,8 +48,16 @@ SHARPNESS: Bounds = (1.5, 0.5, 8.0)
 LATENCY: Mapping[str, Bounds] = {"latency_s": (3 * US, 0.01 * US, 100 * US), "latency_power": (0.5, 0.05, 1.2)}
 
 
+SAME_KERNELS = {"bfloat16": "bf16", "float16": "bf16", "fp16": "bf16"}
+
+
+class TableError(ValueError):
+    """A table is not what its columns say."""
+
+
 def dtype_name(text: str) -> str:
-    return "bf16" if text == "bfloat16" else text
+    """Name of a dtype in the variants: fp16 and bf16 run alike."""
+    return SAME_KERNELS.get(text, text)
 
 
 def share(peak: float, guess: float, least: float, greatest: float = 1.0) -> Bounds:
@@ -85,16 +93,29 @@ def column(rows: list[Row], name: str) -> Floats:
 
 
 def read(path: Path) -> list[Row]:
+    """Rows of a table. Raises TableError when a row has more or fewer values than the header."""
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        rows: list[Row] = list(csv.DictReader(file))
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise TableError(f"{path.name}, line {number}: not as many values as the header has names")
+    return rows
 
 
 def groups(family: Family, rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by (gpu, variant)."""
+    """Rows by (gpu, variant). Raises TableError when a column is missing or holds no number."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if (variant := family.variant(row)) is not None:
-            found[row["gpu"], variant].append(row)
+    try:
+        for row in rows:
+            if (variant := family.variant(row)) is not None:
+                found[row["gpu"], variant].append(row)
+        for part in found.values():
+            for name in (*family.shapes, "latency_us"):
+                column(part, name)
+    except KeyError as error:
+        raise TableError(f"{family.file}: no column {error.args[0]}") from None
+    except ValueError as error:
+        raise TableError(f"{family.file}: {error}") from None
     return dict(found)
 
 
@@ -146,11 +167,18 @@ def _moe_bounds(device: Device, variant: str) -> dict[str, Bounds]:
     }
 
 
+def _rows_of_experts(row: Row) -> NDArray[np.int64]:
+    """Rows of each local expert [draws, experts]: as they were timed where the table says so, else drawn by the law."""
+    if row.get("rows"):
+        return np.array([[int(count) for count in row["rows"].split()]])
+    size = [int(row[name]) for name in ("num_tokens", "num_experts", "topk", "moe_ep_size")]
+    return busiest_rank(row["distribution"], *size)
+
+
 def _moe_arguments(rows: list[Row]) -> tuple[Any, ...]:
     drawn = []
     for row in rows:
-        size = [int(row[name]) for name in ("num_tokens", "num_experts", "topk", "moe_ep_size")]
-        drawn.append([part.mean() for part in moe.count_rows(busiest_rank(row["distribution"], *size))])
+        drawn.append([part.mean() for part in moe.count_rows(_rows_of_experts(row))])
     work = moe.ExpertRows(*np.array(drawn).T)
     inter = column(rows, "inter_size") / column(rows, "moe_tp_size")
     return work, column(rows, "num_tokens"), column(rows, "topk"), column(rows, "hidden_size"), inter
@@ -239,11 +267,23 @@ def _a2a_arguments(rows: list[Row]) -> tuple[Any, ...]:
     return (*sizes, np.array(element))
 
 
+def _dtype_variant(row: Row) -> str | None:
+    """Rows of dtypes that no estimate asks for, fp32 among them, are left out."""
+    dtype = dtype_name(row["dtype"])
+    return dtype if dtype in WEIGHT_B else None
+
+
+def _prefill_variant(row: Row) -> str | None:
+    math, kv = dtype_name(row["attn_dtype"]), dtype_name(row["kv_cache_dtype"])
+    return prefill_key(math, kv, int(row["head_dim"])) if {math, kv} <= set(ELEMENT_B) else None
+
+
 def _decode_variant(row: Row) -> str | None:
     heads, kv_heads = int(row["num_heads"]), int(row["num_key_value_heads"])
-    if heads > 16 * kv_heads:
-        return None  # another kernel, ten times slower, that no engine would pick
-    return decode_key(dtype_name(row["kv_cache_dtype"]), int(row["head_dim"]), heads > kv_heads)
+    kv = dtype_name(row["kv_cache_dtype"])
+    if heads > 16 * kv_heads or kv not in ELEMENT_B:
+        return None  # many heads to one: another kernel, ten times slower, that no engine would pick
+    return decode_key(kv, int(row["head_dim"]), heads > kv_heads)
 
 
 def _bus_factor(device: Device, variant: str) -> dict[str, float]:
@@ -256,19 +296,16 @@ def _nothing(device: Device, variant: str) -> dict[str, float]:
 
 ALL = (
     Family(
-        "gemm", "op_gemm.csv", lambda row: dtype_name(row["dtype"]), ("m", "n", "k"),
+        "gemm", "op_gemm.csv", _dtype_variant, ("m", "n", "k"),
         _gemm_bounds, _gemm_facts, columns("m", "n", "k"), gemm.time_s,
     ),
     Family(
-        "moe", "op_moe.csv", lambda row: dtype_name(row["dtype"]),
+        "moe", "op_moe.csv", _dtype_variant,
         ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"),
         _moe_bounds, lambda device, variant: {"weight_B": WEIGHT_B[variant]}, _moe_arguments, moe.time_s,
     ),
     Family(
-        "prefill_attention", "op_context_attention.csv",
-        lambda row: prefill_key(
-            dtype_name(row["attn_dtype"]), dtype_name(row["kv_cache_dtype"]), int(row["head_dim"])
-        ),
+        "prefill_attention", "op_context_attention.csv", _prefill_variant,
         ("batch_size", "seq_len", "num_heads", "num_key_value_heads"), _prefill_bounds, _kv_B,
         columns("batch_size", "seq_len", "num_heads", "num_key_value_heads", "head_dim"), prefill_attention.time_s,
     ),

@@ -1,0 +1,64 @@
+"""One estimate in a running process: milliseconds of the parts of a compilation, and of one estimate, medians.
+
+python benchmarks/estimate.py [-n RUNS] [SPEC ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dagc.driver import compile_spec, load, lower
+from dagc.ir.unit import Unit
+from dagc.lang.diagnostics import Collector
+from dagc.lang.parse import read_source
+from dagc.passes import cost, memory, schedule
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET_MS = 5.0
+"""Of one estimate: costs, schedule and memory of a lowered phase."""
+
+
+def median_ms(work: Callable[[], object], runs: int) -> float:
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("specs", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.moe")))
+    parser.add_argument("-n", "--runs", type=int, default=15)
+    args = parser.parse_args()
+    print(
+        f"{'spec, phase':<34} {'text to spec':>12} {'lowering':>9} {'estimate':>9}  {'whole spec':>10}  (ms; target {TARGET_MS:g} an estimate)"
+    )
+    for path in args.specs:
+        source = read_source(str(path))
+        spec = load(source, Collector(), {}, path.parent)
+        parse_ms = median_ms(lambda s=source, p=path: load(s, Collector(), {}, p.parent), args.runs)  # type: ignore[misc]
+        whole_ms = median_ms(lambda s=spec: compile_spec(s, Collector()), args.runs)  # type: ignore[misc]
+        for phase in spec.phases:
+            unit = Unit(spec, phase)
+            graph = list(lower(unit))[-1][1]
+
+            def estimate(graph=graph, unit=unit) -> object:  # type: ignore[no-untyped-def]
+                costs = cost.run(graph, unit)
+                return memory.run(graph, costs, unit), schedule.run(graph, costs, unit)
+
+            lower_ms = median_ms(lambda s=spec, p=phase: list(lower(Unit(s, p))), args.runs)  # type: ignore[misc]
+            name = f"{path.stem}, {phase.name}"
+            print(
+                f"{name:<34} {parse_ms:12.1f} {lower_ms:9.1f} {median_ms(estimate, args.runs):9.1f}  {whole_ms:10.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

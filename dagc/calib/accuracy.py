@@ -1,0 +1,25 @@
+"""How far estimates of whole phases were from servings that were measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseError:
+    """|estimate / measurement - 1| over `cases`, of a kind of phase on calibrated GPUs. Made by `tools/accuracy.py`."""
+
+    median: float
+    p90: float
+    cases: int
+
+
+@lru_cache(maxsize=1)
+def phase_errors() -> dict[str, PhaseError]:
+    """By kind of phase: `prefill` (time to the first token), `decode` (time of a token)."""
+    file = resources.files("dagc.grammar.library") / "calibration" / "accuracy.json"
+    kinds = json.loads(file.read_text(encoding="utf-8"))["phases"]
+    return {kind: PhaseError(**fields) for kind, fields in kinds.items()}

@@ -1,0 +1,29 @@
+"""`dagc import`: a Hugging Face config.json as a `.moe` model file."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..lang.diagnostics import SpecError
+from .common import tell, write_all
+
+
+def run(args: Namespace) -> int:
+    from ..importer import import_config
+
+    try:
+        imported = import_config(args.config)
+        text = imported.text()
+        if args.output is None:
+            sys.stdout.write(text)
+        else:
+            write_all({Path(args.output): text.encode()})
+            print(f"wrote {args.output}")
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+    for note in imported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return 0

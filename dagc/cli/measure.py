@@ -1,0 +1,152 @@
+"""`dagc measure`: time the kernels of a plan on this machine, beside their estimates."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..lang.diagnostics import Diagnostic, SpecError
+from ..plan import Plan
+from .common import compiled, tell, write_all
+
+if TYPE_CHECKING:
+    from ..measure.extract import PlanKernel
+    from ..measure.jobs import Job
+    from ..measure.measure import Result
+    from ..measure.torch_device import TorchDevice
+
+FITTED_GRID = 2
+"""Steps of the grid under --fit: three shapes or so are too few for the constants of a kernel."""
+
+
+def run(args: Namespace) -> int:
+    try:
+        _check(args)
+        plan = compiled(args.spec, args)
+        if plan is None:
+            return 2
+        device = _device(args.device)
+        return _collectives(args, plan, device) if args.collectives else _compute(args, plan, device)
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+
+
+def _stop(message: str, *help: str) -> SpecError:
+    return SpecError([Diagnostic("E05", message, help=help)])
+
+
+def _check(args: Namespace) -> None:
+    """What is wrong with the command line or missing here is told before anything is compiled or timed."""
+    for name, least in (("grid", 0), ("samples", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise _stop(f"`--{name} {value}`: at least {least}")
+    if find_spec("torch") is None:
+        raise _stop("`dagc measure` needs PyTorch", "pip install 'dagc[torch]'")
+    if args.fit and find_spec("scipy") is None:
+        raise _stop("`--fit` needs SciPy", "pip install 'dagc[fit]'")
+
+
+def _device(kind: str) -> TorchDevice:
+    from ..measure.torch_device import NoDevice, TorchDevice, TorchMissing
+
+    try:
+        return TorchDevice(kind)
+    except TorchMissing as error:
+        raise _stop(str(error), "pip install 'dagc[torch]'") from None
+    except NoDevice as error:
+        raise _stop(str(error), "`--device cpu` times the kernels on the CPU") from None
+
+
+def _steps(args: Namespace) -> int:
+    return int(args.grid) if args.grid is not None else FITTED_GRID if args.fit else 0
+
+
+def _compute(args: Namespace, plan: Plan, device: TorchDevice) -> int:
+    from ..measure.extract import kernels
+    from ..measure.jobs import neighbours
+    from ..measure.measure import measure
+    from ..measure.timing import Effort
+
+    found = kernels(plan)
+    jobs = neighbours([kernel.job for kernel in found if kernel.job is not None], _steps(args))
+    progress = _Progress(len(jobs))
+    results = measure(device, jobs, Effort(args.samples), progress.step)
+    return _finish(args, plan, device, found, results)
+
+
+def _collectives(args: Namespace, plan: Plan, device: TorchDevice) -> int:
+    from ..measure.collectives import NotLaunched, Ranks
+    from ..measure.extract import collectives
+    from ..measure.jobs import Exchange, neighbours
+    from ..measure.timing import Effort
+
+    found = collectives(plan)
+    jobs = neighbours([kernel.job for kernel in found if kernel.job is not None], _steps(args))
+    try:
+        ranks = Ranks(device)
+    except NotLaunched as error:
+        launch = "torchrun --nproc-per-node N -m dagc measure SPEC --collectives"
+        raise _stop(str(error), launch) from None
+    try:
+        results = ranks.measure([job for job in jobs if isinstance(job, Exchange)], Effort(args.samples))
+        return _finish(args, plan, device, found, results) if ranks.rank == 0 else 0
+    finally:
+        ranks.close()
+
+
+def _finish(args: Namespace, plan: Plan, device: TorchDevice, found: list[PlanKernel], results: list[Result]) -> int:
+    """Tables, report and, if asked for, the calibration."""
+    from ..measure import csv_tables
+    from ..measure.report import report
+
+    gpu = args.name or device.slug
+    folder = Path(args.output)
+    by_job: dict[Job, Result] = {result.job: result for result in results}
+    title = f"{device.name}, " + ", ".join(f"{name} {value}" for name, value in device.versions.items() if value)
+    sys.stdout.write(report(found, by_job, title))
+    tables = csv_tables.rows(results, gpu, device.name, device.versions)
+    try:
+        files = {folder / name: csv_tables.merged(folder / name, rows) for name, rows in tables.items()}
+    except (OSError, ValueError) as error:
+        raise _stop(str(error)) from None
+    write_all(files)
+    for path in files:
+        print(f"wrote {path}")
+    return _fit(args, plan, device, gpu, folder) if args.fit else 0
+
+
+def _fit(args: Namespace, plan: Plan, device: TorchDevice, gpu: str, folder: Path) -> int:
+    from ..calib.fitting.tables import TableError
+    from ..measure.calibrate import calibrate
+
+    how = {"device": device.name, **device.versions}
+    try:
+        fitted = calibrate(folder, gpu, plan.spec.hardware, device.processors, how)
+    except TableError as error:
+        raise _stop(str(error)) from None
+    print("fitted:", *fitted.lines, sep="\n")
+    if not fitted.text:
+        raise _stop("no kernel has rows enough to fit", "a larger --grid measures more")
+    path = folder / f"{gpu}.json"
+    write_all({path: fitted.text.encode()})
+    print(f'wrote {path}; in a spec: hardware {{ calibration = "{path}" }}')
+    return 0
+
+
+class _Progress:
+    """One line on standard error, on a terminal only."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.at = count, 0
+        self.shown = sys.stderr.isatty()
+
+    def step(self, result: Result) -> None:
+        self.at += 1
+        if self.shown:
+            end = "\n" if self.at == self.count else ""
+            print(f"\r{self.at} of {self.count} kernels", end=end, file=sys.stderr, flush=True)

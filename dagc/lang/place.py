@@ -1,0 +1,185 @@
+"""Where a checkpoint file has a weight: which tensor, and which part of it.
+
+A place is text: the tensor's name and its dimensions, `...q_proj.weight (heads head_dim) hidden`. `(a b)` is a flattened
+pair; `ffn[0/2]` the first of two equal blocks of an axis; `ffn[0%2]` every second entry; `v[n+v]` the part `v` of an
+axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at the
+end: the file has the weight less one. `{layer}` is the layer's index, `{expert}` stacks one tensor for each expert.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from string import Formatter
+
+_TOKEN = re.compile(r"[()]|\[[^\]]*\]|[A-Za-z_][A-Za-z0-9_.]*|[0-9]+")
+_DIM = r" *[A-Za-z0-9_.]+ *"
+_SUM = rf"{_DIM}(?:[*+]{_DIM})*"
+
+
+class PlaceError(ValueError):
+    """The text is no place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Dims of an axis, or of a piece of it. `of`: the slice spec between brackets."""
+
+    dims: tuple[str, ...]
+    of: str = ""
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        return prod(_size(d, sizes) for d in self.dims)
+
+    def extent(self, sizes: Mapping[str, int]) -> int:
+        """Length in the file."""
+        if not self.of:
+            return self.size(sizes)
+        if "/" in self.of or "%" in self.of:
+            return self.size(sizes) * int(re.split("[/%]", self.of)[1])
+        return sum(self._pieces(sizes)[1])
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What the slice names."""
+        return tuple(re.findall(r"[A-Za-z_][A-Za-z0-9_.]*|[0-9]+", self.of.split("@")[0]))
+
+    def _pieces(self, sizes: Mapping[str, int]) -> tuple[list[str], list[int]]:
+        texts = self.of.split("@")[0].replace(" ", "").split("+")
+        return texts, [prod(_size(d, sizes) for d in text.split("*")) for text in texts]
+
+    def slice(self, sizes: Mapping[str, int]) -> slice:
+        """Which entries of the axis these are."""
+        own = self.size(sizes)
+        if not self.of:
+            return slice(None)
+        if "/" in self.of:
+            first = int(self.of.split("/")[0]) * own
+            return slice(first, first + own)
+        if "%" in self.of:
+            first, step = map(int, self.of.split("%"))
+            return slice(first, None, step)
+        texts, lengths = self._pieces(sizes)
+        index = int(self.of.split("@")[1]) if "@" in self.of else texts.index("*".join(self.dims))
+        return slice(sum(lengths[:index]), sum(lengths[: index + 1]))
+
+
+def _size(dim: str, sizes: Mapping[str, int]) -> int:
+    return int(dim) if dim.isdigit() else sizes[dim]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor's name and, axis by axis, the parts it is made of (outer part: the whole axis)."""
+
+    name: str
+    axes: tuple[tuple[Part, tuple[Part, ...]], ...]
+    plus: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Raises PlaceError."""
+        name, _, rest = text.strip().partition(" ")
+        _check_name(name)
+        rest, plus = re.subn(r" \+1$", "", rest)
+        stray = _TOKEN.sub("", rest).split()
+        if stray:
+            raise PlaceError(f"`{stray[0]}` is neither a dimension nor a part of one")
+        tokens = _TOKEN.findall(rest)
+        axes: list[tuple[Part, tuple[Part, ...]]] = []
+        while tokens:
+            if tokens[0] == "(":
+                end = _closing(tokens)
+                inner, tokens = _parts(tokens[1:end]), tokens[end + 1 :]
+                whole = Part(tuple(d for p in inner for d in p.dims))
+                if tokens and tokens[0].startswith("["):
+                    whole = _part(whole.dims, tokens.pop(0)[1:-1])
+                axes.append((whole, inner))
+            else:
+                count = 2 if len(tokens) > 1 and tokens[1].startswith("[") else 1
+                inner, tokens = _parts(tokens[:count]), tokens[count:]
+                axes.append((Part(inner[0].dims), inner))
+        place = cls(name, tuple(axes), float(plus))
+        twice = [d for d in place.dims if place.dims.count(d) > 1]
+        if twice or not axes:
+            raise PlaceError(f"`{twice[0]}` stands there twice" if twice else "the tensor's dimensions are missing")
+        return place
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every dimension, those of slices too."""
+        every = [d for whole, parts in self.axes for p in (whole, *parts) for d in (*p.dims, *p.others)]
+        return tuple(dict.fromkeys(d for d in every if not d.isdigit()))
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return tuple(d for _, parts in self.axes for p in parts for d in p.dims if not d.isdigit())
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Of the tensor in the file."""
+        return tuple(
+            whole.extent(sizes) if whole.of else prod(p.extent(sizes) for p in parts) for whole, parts in self.axes
+        )
+
+
+def _closing(tokens: list[str]) -> int:
+    """Where the bracket that stands first is closed."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token == "(") - (token == ")")
+        if depth == 0:
+            return i
+    raise PlaceError("`(` without `)`")
+
+
+def _parts(tokens: list[str]) -> tuple[Part, ...]:
+    """Of one axis: dimensions, flattened ones in brackets of their own, each with its slice."""
+    parts: list[Part] = []
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token == "(" and ")" in rest[1:]:
+            inner, rest = rest[: rest.index(")")], rest[rest.index(")") + 1 :]
+            if not rest or not rest[0].startswith("["):
+                raise PlaceError("`(` inside another without a slice")
+            parts.append(Part(tuple(d for p in _parts(inner) for d in p.dims)))
+            continue
+        if token.startswith("[") and parts and not parts[-1].of:
+            parts[-1] = _part(parts[-1].dims, token[1:-1])
+        elif token[0] in "[()" or token == "0":
+            raise PlaceError(f"`{token}` does not stand behind a dimension")
+        else:
+            parts.append(Part((token,)))
+    if not parts:
+        raise PlaceError("`()` holds no dimension")
+    return tuple(parts)
+
+
+def _part(dims: tuple[str, ...], of: str) -> Part:
+    """Raises PlaceError when the slice is none, or none of these dims."""
+    fraction = re.fullmatch(r"(\d{1,6})[/%](\d{1,6})", of)
+    pieces = re.fullmatch(rf"({_SUM})(?:@(\d{{1,6}}))?", of)
+    if fraction and int(fraction[1]) >= int(fraction[2]):
+        raise PlaceError(f"`[{of}]`: there is no part {fraction[1]} of {fraction[2]}, they count from 0")
+    if pieces:
+        texts = pieces[1].replace(" ", "").split("+")
+        if int(pieces[2] or 0) >= len(texts) or (pieces[2] is None and "*".join(dims) not in texts):
+            raise PlaceError(f"`[{of}]` has no such part")
+    if not fraction and not pieces:
+        raise PlaceError(f"`[{of}]` is no slice")
+    return Part(dims, of)
+
+
+def _check_name(name: str) -> None:
+    """A tensor's name: `{layer}` and `{expert}` stand for their index."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(name) if part[1] is not None]
+    except ValueError as error:
+        raise PlaceError(f"the tensor's name `{name}`: {error}") from None
+    other = next((f for f, spec, conversion in fields if f not in ("layer", "expert") or spec or conversion), None)
+    if other is not None or not name:
+        raise PlaceError(
+            f"`{{{other}}}` is neither `{{layer}}` nor `{{expert}}`" if name else "a tensor's name is missing"
+        )

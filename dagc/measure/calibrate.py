@@ -1,0 +1,54 @@
+"""A calibration file from the tables of a folder, by the fitting code of the shipped ones. Needs scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..calib.constants import Device
+from ..calib.fitting import file
+from ..calib.fitting.fit import at_bounds, fit_folder
+from ..spec import Hardware
+
+LICENCE = "own measurements"
+DTYPES = ("bf16", "fp8", "nvfp4")
+"""Dtypes whose peak bounds a fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """`text` of the file, empty when nothing could be fitted; `lines` for people."""
+
+    text: str
+    lines: tuple[str, ...]
+
+
+def device_of(hardware: Hardware, processors: int) -> Device:
+    """Datasheet peaks of the spec's hardware."""
+    peaks = {dtype: hardware.peak_flops(dtype) for dtype in DTYPES}
+    return Device(peaks, hardware.hbm_Bps, hardware.node.bandwidth_Bps, float(processors))
+
+
+def calibrate(folder: Path, gpu: str, hardware: Hardware, processors: int, how: Mapping[str, str]) -> Calibrated:
+    """Fits every table of the folder that has rows of `gpu`. Raises `fitting.tables.TableError`."""
+    device = device_of(hardware, processors)
+    found = fit_folder(folder, {gpu: device}, only=gpu)
+    lines = []
+    for part in found.parts:
+        head = f"  {part.family.name} {part.variant}: "
+        if part.found is None:
+            lines.append(f"{head}{len(part.rows)} rows are too few to fit; a larger --grid measures more")
+            continue
+        error = part.found["error"]
+        lines.append(
+            f"{head}median error {error['median']:.1%}, 90th percentile {error['p90']:.1%} on {error['rows']} rows set aside"
+        )
+        if stuck := at_bounds(part.family, device, part.variant, part.found["constants"]):
+            lines.append(
+                f"    at the bound of what was allowed: {', '.join(stuck)} (are the peaks of `hardware` those of this device?)"
+            )
+    if not found.gpus:
+        return Calibrated("", tuple(lines))
+    source = "dagc measure, " + ", ".join(f"{name} {value}" for name, value in how.items() if value)
+    return Calibrated(file.text(gpu, source, LICENCE, device, found.families(gpu)), tuple(lines))

@@ -1,0 +1,278 @@
+"""Damaged input of the language's newest parts is refused with a diagnostic, never accepted and never a crash."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dagc.cli import main
+from dagc.driver import compile_text
+from dagc.lang.diagnostics import SpecError
+from dagc.lang.place import Place, PlaceError
+
+REFERENCE = Path(__file__).parent / "data" / "reference"
+SPEC = """moe 1
+hardware "h100-sxm" from "h100-sxm" { gpus = 8 }
+model tiny from "config.json"
+workload { sequences = 2, prompt = 12 tok, output = 1 tok }
+phase prefill { gpus = [0] }
+phase decode { context = 13 tok, gpus = [0] }
+"""
+NAN = float("nan")
+HUGE = 10**400
+
+
+def checked(folder: Path, case: str, text: str | None = None, **fields: object) -> int:
+    config = json.loads((REFERENCE / case / "config.json").read_text()) | fields
+    (folder / "config.json").write_text(json.dumps(config) if text is None else text)
+    (folder / "s.moe").write_text(SPEC)
+    return main(["check", str(folder / "s.moe")])
+
+
+@pytest.mark.parametrize(
+    ("case", "field", "value", "message"),
+    [
+        ("mixtral", "vocab_size", HUGE, "`vocab_size` of `config.json` is 1000"),
+        ("mixtral", "hidden_size", NAN, "`hidden_size` of `config.json` is NaN"),
+        ("mixtral", "sliding_window", float("inf"), "`sliding_window` of `config.json` is Infinity"),
+        ("mixtral", "head_dim", {}, "`head_dim` of `config.json` is {}"),
+        ("mixtral", "head_dim", 1, "`rope` turns pairs"),
+        ("mixtral", "dtype", "auto", "`dtype` cannot be `auto`"),
+        ("mixtral", "rope_scaling", {"type": "longrope"}, "a `rope_scaling` and a `rope_parameters` that differ"),
+        ("mixtral", "rope_parameters", {"rope_type": "dynamic"}, "`scaling` cannot be `dynamic`"),
+        ("mixtral", "rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "not one object of the rotary fields"),
+        ("mixtral", "rope_parameters", "yarn", "not one object of the rotary fields"),
+        ("dbrx", "attn_config", 2, "`attn_config` of `config.json` is 2, not an object"),
+        ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
+        ("gpt_oss_yarn", "layer_types", ["full_attention", "linear_attention"], "unknown block `linear_attention`"),
+        ("gpt_oss_yarn", "layer_types", [None, "full_attention", "full_attention"], "`layer_types` of `config.json`"),
+        ("phimoe", "num_hidden_layers", 1_000_000, "a stack has at most 100000 layers"),
+        ("llama4", "attention_chunk_size", "", "`chunk` is a number, not the word ``"),
+        ("llama4", "attention_chunk_size", -4, "`chunk` must be at least 0"),
+        ("llama4", "attention_chunk_size", 0.5, "`chunk` is a whole number"),
+        ("llama4", "floor_scale", "dynamic", "`floor` is a number, not the word `dynamic`"),
+        ("gpt_oss_yarn", "swiglu_limit", -1, "`clamp` between 1 and -1"),
+        ("hf_deepseek_v3", "n_group", 3, "do not divide into 3 groups"),
+    ],
+)
+def test_a_wrong_field(
+    case: str, field: str, value: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checked(tmp_path, case, **{field: value}) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"model_type": "llama", "model_type": "mixtral"}', "`model_type` stands there twice"),
+        ('{"a": 1' + "0" * 5000 + "}", "is not JSON"),
+        (" " * 5_000_000, "longer than"),
+    ],
+)
+def test_a_wrong_file(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, "mixtral", text) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_field_of_any_kind_crashes(tmp_path: Path) -> None:
+    """Every code is 0 or 2 with one field of a config altered."""
+    values = [None, "2", "", -1, 0, 0.5, 1e30, HUGE, True, [], [1], ["a"], {}, {"a": 1}, NAN, float("inf"), 3, 99_999]
+    choose = random.Random(1)
+    cases = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))
+    for _ in range(150):
+        case = choose.choice(cases)
+        name = choose.choice(sorted(json.loads((REFERENCE / case / "config.json").read_text())))
+        value = choose.choice(values)
+        assert checked(tmp_path, case, **{name: value}) in (0, 2), (case, name, value)
+
+
+MODEL = """moe 1
+hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
+model m {{
+  layers = 2, hidden = 16, vocab = 32
+  attention {{ kind = mine, heads = 4, kv_heads = 2, window = {window} }}
+  experts {{ kind = own, count = 4, top_k = 2, hidden = 8 }}
+  {more}
+}}
+block mine(x) {{
+  h = rms_norm(x)
+  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
+  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
+  v[batch, seq, kv_heads, head_dim] = h * Wv[hidden, kv_heads, head_dim]
+  o[batch, seq, kv_heads, group, head_dim] = {attend}
+  y[batch, seq, hidden] = o * Wo[kv_heads, group, head_dim, hidden]
+  return x + y
+}}
+block own(x) {{
+  let expert = experts.count
+  let ffn = experts.hidden
+  h = rms_norm(x)
+  s[batch, seq, expert] = h * Wr[hidden, expert]
+  r = {route}
+  t[expert, slot, hidden] = {dispatch}
+  g[expert, slot, ffn] = t * Wg[expert, hidden, ffn]
+  d[expert, slot, hidden] = g * Wd[expert, ffn, hidden]
+  y[batch, seq, hidden] = {combine}
+  return x + y
+}}
+workload {{ sequences = 4, prompt = 8 tok, output = 4 tok }}
+phase prefill {{ gpus = 0..1, tp = 2 }}
+"""
+PLAIN = {
+    "window": "0",
+    "more": "",
+    "attend": "attend(rope(q), rope(k), v)",
+    "route": "route(s, top_k = 2)",
+    "dispatch": "dispatch(h, r)",
+    "combine": "combine(d, r)",
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "message"),
+    [
+        ("window", "max(1 GB, 2 s)", "`max` of B and s"),
+        ("window", "log(2 GB)", "`log` needs a plain number here"),
+        ("window", "at([1, 2], 0.5)", "item 0.5 is asked for"),
+        ("window", "has(3, 1)", "`has` needs a list here"),
+        ("window", "either(config.x, 3)", "unknown name `config.x`"),
+        ("more", "stack = [embed, each(9, each(9, sparse)), lm_head]", "an `each` inside another"),
+        ("more", "stack = [embed, each(1e9, sparse), lm_head]", "whole number of at most"),
+        ("more", "rope { theta = 1 }", "`theta` must be more than 1"),
+        ("attend", "attend([], [], v)", "0 queries and 0 keys"),
+        ("attend", "attend(1, 2, 3)", "takes queries, keys and values"),
+        ("attend", "attend(q, last(k), v)", "needs tensors [seq, ..., width]"),
+        ("attend", "attend(q, k, v, window = foo)", "`window` is a number"),
+        ("attend", "attend(q, k, v, window = 5 GB)", "a plain number was expected"),
+        ("attend", "attend(q, k, v, causal = 3)", "`causal` is true or false"),
+        ("attend", "attend(q, k, v, sinks = 3)", "`sinks` is a tensor"),
+        ("attend", "attend(q, k, v, sinks = S[batch])", "whose size is the phase's"),
+        ("attend", "attend(rope(q, fraction = 0.3), k, v)", "`rope` turns pairs"),
+        ("attend", "attend(clamp(q, low = 1, high = 0), k, v)", "`clamp` between 1 and 0"),
+        ("attend", "attend(q, k, v) / 1e-320", "division by zero"),
+        ("attend", "attend(q * 1e308 * 1e308, k, v)", "not a finite number"),
+        ("route", "route(h, top_k = 2)", "needs the result of `route` over [batch, seq, expert]"),
+        ("route", "route(q, top_k = 2)", "unknown tensor `q`"),
+        ("route", "route(last(s), top_k = 2)", "needs scores [batch, seq, expert]"),
+        ("route", "route(s, top_k = 1.5)", "`top_k` is a whole number"),
+        ("route", "route(s, top_k = 2, score = foo)", "`score` cannot be `foo`"),
+        ("route", "route(s, top_k = 2, groups = 3)", "4 experts do not divide into 3 groups"),
+        ("route", "route(s, top_k = 2, groups = 4)", "top_k 2 of the 1 experts in 1 of 4 groups"),
+        ("route", "route(s, top_k = 2, bias = B[hidden])", "one number for each of [expert]"),
+        ("dispatch", "dispatch(h, s)", "`dispatch` needs the result of `route`"),
+        ("dispatch", "dispatch(h, r) + b[slot]", "whose size is the phase's"),
+        ("combine", "combine(h, r)", "`combine` needs a tensor [expert, slot, ...]"),
+        ("combine", "combine(d, s)", "`combine` needs the result of `route`"),
+    ],
+)
+def test_a_wrong_expression(where: str, text: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        compile_text(MODEL.format(**PLAIN | {where: text}))
+    found = [d for d in error.value.diagnostics if message in d.message]
+    assert found and found[0].span is not None, error.value
+
+
+@pytest.mark.parametrize("dispatch", ["rms_norm(dispatch(h, r))", "dispatch(h, r) * b[hidden]", "dispatch(h, r) + 1"])
+def test_what_routed_rows_go_through_is_proved(dispatch: str, tmp_path: Path) -> None:
+    (tmp_path / "s.moe").write_text(MODEL.format(**PLAIN | {"dispatch": dispatch}))
+    assert main(["verify", str(tmp_path / "s.moe")]) == 0
+
+
+def test_free_attributes_of_rope_are_not_its_options() -> None:
+    plan = compile_text(MODEL.format(**PLAIN | {"more": "rope { foo = 3 }"}))
+    assert any("no block of this model uses `rope.foo`" in d.message for d in plan.diagnostics)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "w", "w (a b", "w a) b", "w ()", "w [0/2]", "w (a (b))", "w a a", "w a-b", "w 0", "w{x} a", "w{ a", "w{} a",
+     "w{layer!r} a", "w ffn[0/0]", "w ffn[5/2]", "w ffn[2%2]", "w ffn[1]x", "w ffn[n+v]", "w (a b)[a*b+c@2]", "w ffn[-1/2]",
+     "w ffn[a", "w ffn[a@]", "w ffn[]"],
+)  # fmt: skip
+def test_a_wrong_place(text: str) -> None:
+    with pytest.raises(PlaceError):
+        Place.parse(text)
+    with pytest.raises(SpecError, match="is no place in a checkpoint file"):
+        compile_text(MODEL.format(**PLAIN) + f'checkpoint mine {{ Wq = "{text}" }}\n')
+
+
+ARRAYS = {
+    "another array": ("weights.npz", {"stray": np.zeros(2)}, "`stray`"),
+    "texts": ("weights.npz", {"lm_head.weight": np.array(["a"])}, "`lm_head.weight` of"),
+    "complex numbers": ("weights.npz", {"lm_head.weight": np.zeros(2, complex)}, "`lm_head.weight` of"),
+    "objects": ("weights.npz", {"lm_head.weight": np.array([{}, []], dtype=object)}, "no .npz file of plain arrays"),
+    "ids that are no whole numbers": ("reference.npz", {"input_ids": np.zeros((2, 13))}, "are whole numbers"),
+    "ids below the vocabulary": ("reference.npz", {"input_ids": np.full((2, 13), -1)}, "go from -1 to -1"),
+    "ids beyond the vocabulary": ("reference.npz", {"input_ids": np.full((2, 13), 48)}, "go from 48 to 48"),
+    "ids of one sequence": ("reference.npz", {"input_ids": np.zeros(13, int)}, "are whole numbers [seq"),
+    "logits of another vocabulary": (
+        "reference.npz",
+        {"logits": np.zeros((2, 13, 3))},
+        "`logits` of the reference has",
+    ),
+    "steps of another shape": ("reference.npz", {"decode_logits": np.zeros((2, 48))}, "`decode_logits` of the ref"),
+}
+
+
+def verified(folder: Path) -> int:
+    files = ["--weights", str(folder / "weights.npz"), "--reference", str(folder / "reference.npz")]
+    return main(["verify", str(folder / "s.moe"), *files])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for path in (REFERENCE / "mixtral").iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "s.moe").write_text(SPEC)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_wrong_arrays(case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, changed, message = ARRAYS[case]
+    with np.load(folder / name) as data:
+        arrays = {key: data[key] for key in data.files} | changed
+    np.savez(folder / name, **arrays)
+    assert verified(folder) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "reference.npz"])
+@pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "npy", "cut", "flipped"])
+def test_wrong_array_files(name: str, damage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage != "missing":
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes(255 - b for b in data[middle : middle + 200]) + data[middle + 200 :]
+        path.write_bytes({"empty": b"", "text": b"no arrays", "cut": data[:-40], "flipped": flipped}[damage])
+    assert verified(folder) == 2
+    assert f"cannot read `{path}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("model.layers.{layer}.self_attn.q_proj.weight (kv_heads group foo) hidden", "is described with dimensions"),
+        ("model.layers.{layer}.self_attn.q_proj.weight (kv_heads group head_dim)[foo+kv_heads*group*head_dim] hidden",
+         "with `foo`, which is no dimension"),
+        ("model.layers.{layer}.{expert}.weight (kv_heads group head_dim) hidden", "counts experts"),
+    ],
+)  # fmt: skip
+def test_a_place_that_does_not_fit(place: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "s.moe").write_text(SPEC + f'checkpoint gqa {{ Wq = "{place}" }}\n')
+    assert verified(folder) == 2
+    assert message in capsys.readouterr().err

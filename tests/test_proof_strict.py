@@ -1,0 +1,162 @@
+"""The proof proves nothing by leaving out: every way to pass it without computing or moving the right thing is shut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mutants.mutations import with_op, with_segment
+from mutants.plans import placed
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.result import Costs
+from dagc.ir.sharding import Sharding
+from dagc.proof.collectives import collective
+from dagc.proof.execute import Machine, random_weight
+from dagc.proof.prove import Proof, prove_graph, random_inputs
+from dagc.proof.traffic import compare_bytes
+
+
+def proof_of(plan: str, change: Callable[[Graph], Graph], costs: bool = False) -> Proof:
+    """By the numbers alone, unless bytes are asked for."""
+    graph, unit, known = placed(plan)
+    return prove_graph(change(graph), unit, known if costs else None)
+
+
+def changed(pick: Callable[[Op], bool], new: Callable[[Op], Op]) -> Callable[[Graph], Graph]:
+    """The first op that fits, replaced in its segment."""
+
+    def change(graph: Graph) -> Graph:
+        segment, op = next((s, o) for s in graph.segments for o in s.ops if pick(o))
+        return with_op("", graph, segment, op, new(op)).graph
+
+    return change
+
+
+def renamed(kind: str) -> Callable[[Graph], Graph]:
+    """The first op of a kind, and every use of it, under a name that the model does not have."""
+
+    def rename(graph: Graph) -> Graph:
+        segment, op = next((s, o) for s in graph.segments for o in s.ops if fits(s, o))
+
+        def new(name: str) -> str:
+            return "stranger" if name == op.name else name
+
+        ops = tuple(replace(o, name=new(o.name), inputs=tuple(map(new, o.inputs))) for o in segment.ops)
+        return with_segment(graph, segment, replace(segment, ops=ops, output=new(segment.output)))
+
+    def fits(segment: Segment, op: Op) -> bool:
+        return op.kind == kind and (kind == "cache" or segment.name == "lm_head")
+
+    return rename
+
+
+def of_kind(*kinds: str) -> Callable[[Op], bool]:
+    return lambda op: op.kind in kinds
+
+
+@pytest.mark.parametrize(("plan", "kind"), [("tp", "contract"), ("decode", "contract"), ("tp", "cache")])
+def test_logits_and_cache_that_were_never_compared_are_no_proof(plan: str, kind: str) -> None:
+    proof = proof_of(plan, renamed(kind))
+    assert not proof.holds and "nothing was compared" in proof.first and proof.same
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "all_to_all", "permute"])
+@pytest.mark.parametrize("reduction", ["all_reduce", "reduce_scatter"])
+def test_only_a_reduction_adds_up(reduction: str, kind: str) -> None:
+    plan = {"all_reduce": "tp", "reduce_scatter": "sequence parallel"}[reduction]
+    proof = proof_of(plan, changed(of_kind(reduction), lambda op: replace(op, kind=kind)))
+    assert not proof.holds and "pending" in proof.first
+
+
+def test_a_sum_is_not_reduced_by_another_operator() -> None:
+    def other(op: Op) -> Op:
+        return replace(op, attrs=(("reduce", "max"),))
+
+    assert not proof_of("tp", changed(of_kind("all_reduce"), other)).holds
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_ring_that_stops_short_or_turns_on_is_no_ring(steps: int) -> None:
+    def other(op: Op) -> Op:
+        return replace(op, attrs=(("steps", steps),))
+
+    assert not proof_of("ring", changed(lambda op: bool(op.attr("steps")), other)).holds
+
+
+@pytest.mark.parametrize("of", ["row_max", "row_sum"])
+def test_row_statistics_are_those_of_the_ranks_that_need_them(of: str) -> None:
+    """Reduced over other ranks than the outputs are: each rank must not be lent a neighbour's."""
+    graph, _, _ = placed("decode, context split")
+
+    def other(op: Op) -> Op:
+        return replace(op, axes=tuple(a for a, _ in graph.the_mesh.atoms if a not in op.axes)[:1])
+
+    assert not proof_of("decode, context split", changed(lambda op: op.attr("of") == of, other)).holds
+
+
+def test_a_difference_that_does_not_reach_the_logits_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token of the last layer's feed-forward touches neither logits nor cache."""
+    plain = Machine.step
+
+    def step(machine: Machine, segment: Segment, layer: int, op: Op, env: dict[str, list[object]]) -> list[object]:
+        values = plain(machine, segment, layer, op, env)
+        if op.kind == "combine" and machine.graph.level == "placed":
+            value = values[0]
+            assert isinstance(value, np.ndarray)
+            value[0, 0] += 1.0
+        return values
+
+    monkeypatch.setattr(Machine, "step", step)
+    proof = proof_of("ep", lambda graph: graph)
+    assert proof.error < 1e-15 and proof.same
+    assert not proof.holds and proof.first.endswith("moe.y")
+
+
+def test_copies_of_a_block_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gather takes a block from one of the ranks that hold it: the others may not hold something else."""
+    graph, _, _ = placed("tp")
+    segment = graph.segments[1]
+    op = next(op for op in segment.ops if op.kind == "all_reduce")
+    source = segment.by_name[op.inputs[0]]
+    assert source.sharding is not None
+    whole = replace(source, sharding=Sharding(tuple(() for _ in source.dims)))
+    segment = replace(segment, ops=tuple(whole if o is source else o for o in segment.ops))
+    machine = Machine(graph, None, graph.the_mesh)  # type: ignore[arg-type]
+    held: list[object] = [np.full((1, 2, 2), float(i)) for i in range(len(machine.ranks))]
+    with pytest.raises(ValueError, match="different values of one block"):
+        collective(machine, segment, replace(op, kind="all_gather"), {source.name: held})
+
+
+def priced(costs: Costs, key: tuple[str, str], factor: float) -> Costs:
+    cost = costs.ops[key]
+    return replace(costs, ops={**costs.ops, key: replace(cost, payload_B=cost.payload_B * factor)})
+
+
+@pytest.mark.parametrize("plan", ["tp", "ring", "ep", "ep over dp and tp", "decode, context split", "pipeline"])
+def test_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
+    graph, unit, costs = placed(plan)
+    for key, cost in costs.ops.items():
+        if cost.group is not None:
+            proof = prove_graph(graph, unit, priced(costs, key, 1.01))
+            assert proof.bytes_wrong == ("/".join(key),) and not proof.holds
+
+
+def test_bytes_of_every_call_are_compared_and_not_only_of_the_last() -> None:
+    graph, unit, costs = placed("pipeline")
+    machine = Machine(graph, random_inputs(unit, random_weight), graph.the_mesh)
+    machine.run()
+    assert compare_bytes(machine, costs) == []
+    first = next(key for key, calls in machine.traffic.items() if len(calls) > 1)
+    machine.traffic[first][0].payload[0] += 1
+    machine.sent[0, 1][0] += 1
+    assert compare_bytes(machine, costs) == ["send 0 -> 1", "/".join(first)]
+
+
+def test_a_collective_that_is_priced_and_never_runs_is_named() -> None:
+    graph, unit, costs = placed("tp")
+    key = next(key for key, cost in costs.ops.items() if cost.group is not None)
+    extra = replace(costs, ops={**costs.ops, (key[0], "ghost"): costs.ops[key]})
+    assert prove_graph(graph, unit, extra).bytes_wrong == (f"{key[0]}/ghost",)

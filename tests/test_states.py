@@ -1,0 +1,198 @@
+"""Linear attention and selected tokens: FLOPs, bytes, states, layouts and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import spec_text
+
+from dagc.driver import compile_spec, compile_text
+from dagc.ir.graph import Op, Segment
+from dagc.ir.ops import OPS, traffic
+from dagc.ir.states import state_of
+from dagc.lang.diagnostics import Collector, SpecError
+from dagc.plan import Plan
+from dagc.proof import kernels as k
+from dagc.proof.prove import prove, single
+from dagc.proof.shrink import shrink
+
+LINEAR = """block linear_block(x) {
+  h = rms_norm(x)
+  q[batch, seq, key_heads, key_dim] = h * Wq[hidden, key_heads, key_dim]
+  k[batch, seq, key_heads, key_dim] = h * Wk[hidden, key_heads, key_dim]
+  v[batch, seq, key_heads, value_group, value_dim] = h * Wv[hidden, key_heads, value_group, value_dim]
+  b[batch, seq, key_heads, value_group] = h * Wb[hidden, key_heads, value_group]
+  c = conv(v, C[key_heads, value_group, value_dim, taps])
+  qs[batch, seq, key_heads] = q * q
+  ks[batch, seq, key_heads] = k * k
+  o = delta(q * rsqrt(qs + 1e-6), k * rsqrt(ks + 1e-6), c, softplus(b), sigmoid(b))
+  y[batch, seq, hidden] = o * Wo[key_heads, value_group, value_dim, hidden]
+  return x + y
+}
+layer hybrid { linear_block, moe }
+layer full { gqa, moe }
+"""
+SPARSE = """block sparse_block(x) {
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = h * Wk[hidden, head_dim]
+  iq[batch, seq, index_heads, index_dim] = h * Wiq[hidden, index_heads, index_dim]
+  ik[batch, seq, index_dim] = h * Wik[hidden, index_dim]
+  iw[batch, seq, index_heads] = h * Wiw[hidden, index_heads]
+  o[batch, seq, heads, head_dim] = attend(q, k, k, causal = true, selected = select(iq, ik, iw, top_k = attention.index_top_k))
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+layer hybrid { sparse_block, moe }
+"""
+MODEL = """hidden = 64, vocab = 512, dtype = bf16
+attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8, index_heads = 4, index_dim = 16, index_top_k = 32 }
+experts { count = 8, top_k = 2, hidden = 32 }
+"""
+SIZES = "linear { key_heads = 4, value_group = 2, key_dim = 8, value_dim = 16, taps = 4 }\n"
+
+
+def plan(block: str, phase: str = "gpus = [0]", kind: str = "prefill", prompt: int = 256) -> Plan:
+    linear = block is LINEAR
+    stack = "stack = [embed, hybrid, full, lm_head]" if linear else "stack = [embed, 2 * hybrid, lm_head]"
+    text = spec_text(
+        phase=phase,
+        kind=kind,
+        model=MODEL + (SIZES if linear else "") + stack,
+        workload=f"sequences = 16, prompt = {prompt} tok, output = 16 tok",
+    )
+    return compile_text(text + block)
+
+
+def op_of(found: Plan, kind: str) -> tuple[Segment, Op]:
+    graph = next(iter(found.phases.values())).graph
+    return next((s, op) for s in graph.segments for op in s.ops if op.kind == kind)
+
+
+def test_the_recurrences_flops_and_bytes_by_hand() -> None:
+    segment, op = op_of(plan(LINEAR), "delta")
+    tokens, heads, matrix = 16 * 256, 4 * 2, 8 * 16
+    assert OPS["delta"].flops(segment, op) == 7 * tokens * heads * matrix
+    state = 16 * heads * matrix * 4  # fp32
+    moved = 2 * tokens * (2 * 4 * 8 + heads * 16 + 2 * heads + heads * 16)  # q k, v, decay and rate, result: bf16
+    assert traffic(segment, op, single()).activations_B == moved + 2 * state
+    segment, op = op_of(plan(LINEAR), "conv")
+    assert OPS["conv"].flops(segment, op) == 2 * tokens * heads * 16 * 4
+
+
+def test_a_state_does_not_grow_with_the_context() -> None:
+    """fp32 matrices and the last inputs of the convolution; the other layer's cache holds every token."""
+    state = 16 * (4 * 2) * (8 * 16 * 4 + 4 * 16 * 2)
+    for kind in ("prefill", "decode"):
+        for prompt in (256, 1024):
+            memory = next(iter(plan(LINEAR, kind=kind, prompt=prompt).phases.values())).memory.worst
+            context = prompt if kind == "prefill" else prompt + 16
+            assert memory.kv_cache_B == state + 16 * context * 2 * 4 * 8 * 2
+
+
+def test_tensor_parallelism_splits_the_state() -> None:
+    one, two = (plan(LINEAR, f"gpus = 0..{n - 1}, tp = {n}").phases["prefill"].memory.worst for n in (1, 4))
+    assert two.kv_cache_B == one.kv_cache_B / 4
+
+
+def test_selected_tokens_bound_what_attention_computes_and_reads() -> None:
+    segment, op = op_of(plan(SPARSE), "attend")
+    pairs = 32 * 33 / 2 + (256 - 32) * 32
+    assert OPS["attend"].flops(segment, op) == 2 * 16 * 8 * (8 + 8) * pairs
+    segment, op = op_of(plan(SPARSE), "select")
+    assert OPS["select"].flops(segment, op) == 16 * 4 * (2 * 16 + 3) * 256 * 257 / 2
+    short, long = (op_of(plan(SPARSE, kind="decode", prompt=n), "attend") for n in (256, 4096))
+    assert traffic(*short, single()) == traffic(*long, single())
+    short, long = (op_of(plan(SPARSE, kind="decode", prompt=n), "select") for n in (256, 4096))
+    assert traffic(*long, single()).activations_B > 10 * traffic(*short, single()).activations_B
+
+
+@pytest.mark.parametrize("block", [LINEAR, SPARSE], ids=["linear", "sparse"])
+@pytest.mark.parametrize(
+    ("kind", "phase"),
+    [
+        ("prefill", "gpus = 0..7, tp = 2, sp = 2, ep = 2, sequence_parallel = true, microbatches = 2"),
+        ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_method = ring"),
+        ("prefill", "gpus = 0..7\nattention { dp = 2, tp = 2, sp = 2 }\nexperts { ep = 8 }"),
+        ("decode", "gpus = 0..7, tp = 2, sp = 2, dp = 2"),
+        ("decode", "gpus = 0..7, tp = 8"),
+        ("decode", "gpus = 0..3, tp = 2, sp = 2, draft = 3"),
+        ("prefill", "gpus = 0..3, tp = 2, dp = 2, prefix = 128 tok"),
+        ("prefill", "gpus = 0..3, tp = 2, dp = 2, chunk = 64 tok"),
+    ],
+)
+def test_a_small_twin_computes_what_the_model_computes(block: str, kind: str, phase: str) -> None:
+    found = plan(block, phase, kind)
+    twin = compile_spec(shrink(found.spec, found.spec.phases[0]), Collector())
+    proof = prove(twin, kind)
+    assert proof.holds, proof
+
+
+def test_a_prompts_recurrent_heads_are_exchanged_not_repeated() -> None:
+    segment, op = op_of(plan(LINEAR, "gpus = 0..1, sp = 2"), "delta")
+    assert op.loop("key_heads") and not op.loop("seq")
+    state = state_of(segment, op)
+    assert state is not None and state.dims == ("batch", "key_heads", "value_group", "key_dim", "value_dim")
+    assert [s.kind for s in segment.ops if s.is_collective and op.name in s.inputs] == ["all_to_all"]
+
+
+def test_the_recurrence_is_the_sum_that_it_abbreviates() -> None:
+    """With keys at right angles nothing is corrected: a query reads the faded values of its own key."""
+    keys = np.eye(3)[None, :, None, :]
+    values = np.arange(1.0, 7.0).reshape(1, 3, 1, 2)
+    decay, rate = np.full((1, 3, 1), 0.5), np.full((1, 3, 1), 0.25)
+    query = np.ones((1, 3, 1, 3))
+    out, state = k.delta(query, keys, values, decay, rate, np.zeros((1, 1, 3, 2)))
+    last = sum(0.25 * np.exp(-0.5 * (2 - t)) * values[0, t, 0] for t in range(3)) / np.sqrt(3)
+    assert np.allclose(out[0, 2, 0], last)
+    again, _ = k.delta(query[:, :1], keys[:, :1], values[:, :1], decay[:, :1], rate[:, :1], state)
+    assert not np.allclose(again, 0)
+
+
+def test_a_convolution_sees_its_own_token_and_those_before() -> None:
+    x = np.arange(1.0, 5.0).reshape(1, 4, 1)
+    out, state = k.conv(x, np.asarray([[1.0, 10.0, 100.0]]), np.zeros((1, 3, 1)))
+    assert out.ravel().tolist() == [100.0, 210.0, 321.0, 432.0]
+    assert state.ravel().tolist() == [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("value_group, value_dim, taps])", "value_group, taps])", "`conv` takes a tensor [batch, seq, ..] and a weight"),
+        ("softplus(b), sigmoid(b))", "softplus(b))", "`delta` takes 5 tensors"),
+        ("c, softplus(b)", "c, c", "`delta` takes queries and keys of one width"),
+        ("top_k = attention.index_top_k", "top_k = 0", "`top_k` must be at least 1"),
+        ("select(iq, ik, iw,", "select(iq, q, iw,", "`select` takes queries"),
+        ("selected = select(iq, ik, iw, top_k = attention.index_top_k)", "selected = q", "`selected` is the result of `select`"),
+    ],
+)  # fmt: skip
+def test_wrong_operands_are_named(old: str, new: str, message: str) -> None:
+    block = LINEAR if old in LINEAR else SPARSE
+    linear = block is LINEAR
+    stack = "stack = [embed, hybrid, full, lm_head]" if linear else "stack = [embed, 2 * hybrid, lm_head]"
+    text = spec_text(phase="gpus = [0]", model=MODEL + (SIZES if linear else "") + stack) + block.replace(old, new)
+    with pytest.raises(SpecError) as caught:
+        compile_text(text)
+    assert any(message in d.message for d in caught.value.diagnostics)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tied_table_counts_once(tied: bool) -> None:
+    model = (
+        f"layers = 2, hidden = 64, vocab = 512, dtype = bf16, tied = {str(tied).lower()}\n" + MODEL.split("\n", 1)[1]
+    )
+    model = model.replace(", index_heads = 4, index_dim = 16, index_top_k = 32", "")
+
+    def figures(phase: str) -> tuple[tuple[float, float], float]:
+        found = compile_text(spec_text(phase=phase, model=model))
+        return found.params, found.phases["prefill"].memory.worst.weights_B
+
+    whole, pair, staged = (figures(p) for p in ("gpus = [0]", "gpus = 0..1, tp = 2", "gpus = 0..1, pp = 2"))
+    table = 512 * 64
+    layers = 2 * (64 * (64 + 32 + 32 + 64) + 64 + 64 + 64 * 8 + 3 * 8 * 64 * 32)
+    norm = 64
+    assert whole[0][0] == layers + norm + table * (1 if tied else 2)
+    assert whole[1] == 2 * whole[0][0]
+    assert pair[1] < whole[1] and staged[0] == whole[0]
+    assert staged[1] == 2 * (layers / 2 + norm + table)  # a stage of its own holds a copy of its own

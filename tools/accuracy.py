@@ -1,0 +1,40 @@
+"""Compare compiled plans with published figures: python tools/accuracy.py --data DIR [--configs DIR] [--out docs/accuracy.md]
+
+DIR holds any of e2e_static.json, measured_serving.csv and measured_*.json, in the folder itself or one below it.
+`--fit` fits the host overhead of each engine on the half of the servings set aside for it, and writes accuracy.json.
+`--only static` (or serving) leaves the other half out and prints to standard output. `--list` prints every case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from comparison import report
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="compare compiled plans with published figures")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the cases")
+    parser.add_argument("--configs", type=Path, help="folder of published config.json files, NAME.json")
+    parser.add_argument("--out", type=Path, help="page to write (default: standard output)")
+    parser.add_argument("--only", choices=("static", "serving"), help="one part, to standard output")
+    parser.add_argument("--fit", action="store_true", help="fit the host overhead of each engine first")
+    parser.add_argument("--list", type=Path, help="CSV to write every case to")
+    parser.add_argument("--workers", type=int, help="processes (default: one a CPU)")
+    options = parser.parse_args()
+    found = report.run(
+        report.Options(options.data, options.configs, options.only, options.fit, options.list, options.workers)
+    )
+    if options.out is None or options.only:
+        sys.stdout.write(found)
+    else:
+        options.out.write_text(found, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Many servings: predictions, the halves, the fit of the host overhead, and the tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from .case import Inexpressible, half, series
+from .estimate import Estimates
+from .names import CONSTANTS
+from .rows import Refused, Serving
+from .serving import FITTED, Engine, Predicted, predict
+
+BELOW_FLOOR = "faster than the plan at datasheet peaks: the row cannot be what its labels say"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`ratio`: estimate / measured, as times (rates are inverted, so above one is too slow everywhere)."""
+
+    serving: Serving
+    predicted: Predicted
+    half: str
+
+    @property
+    def ratio(self) -> float:
+        ratio = self.predicted.value / self.serving.value
+        return 1 / ratio if self.serving.metric.endswith("rate") else ratio
+
+
+def outcomes(
+    servings: Sequence[Serving],
+    estimates: Estimates,
+    constants: Mapping[str, Any],
+    tried_ms: Mapping[str, float] | None = None,
+) -> tuple[list[Outcome], list[Refused]]:
+    """Predictions; `tried_ms` replaces the engines' own overheads (for the fit)."""
+
+    def task(serving: Serving) -> Callable[[], Predicted]:
+        engine = Engine.of(serving.where[2], constants, tried_ms)
+        return lambda: predict(serving, engine, estimates)
+
+    answers = estimates.settle([task(s) for s in servings])
+    done: list[Outcome] = []
+    refused: list[Refused] = []
+    for serving, answer in zip(servings, answers, strict=True):
+        if isinstance(answer, Inexpressible):
+            refused.append((name_of(serving), answer))
+        elif serving.value < answer.floor_s:
+            refused.append((name_of(serving), Inexpressible(BELOW_FLOOR)))
+        else:
+            done.append(Outcome(serving, answer, half(*series(serving.decode))))
+    return done, refused
+
+
+def name_of(serving: Serving) -> str:
+    return f"{serving.source}, {serving.confidence}" if serving.confidence else serving.source
+
+
+def fit(servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Milliseconds an engine, on the half that is for tuning: `host_ms` for the least mean |log ratio| of TPOT, then
+    `request_ms` for that of TTFT."""
+    fitted: dict[str, dict[str, float]] = {key: {} for key in FITTED}
+    for engine in constants["engines"]:
+        for key, metric, step in (("host_ms", "tpot", 0.25), ("request_ms", "ttft", 5.0)):
+            rows = [
+                s for s in servings
+                if s.where[2] == engine and s.metric == metric and half(*series(s.decode)) == "tune" and not s.static_batch
+            ]  # fmt: skip
+            before = {k: found[engine] for k, found in fitted.items() if engine in found}
+            known, _ = outcomes(rows, estimates, constants, before)
+            # Only records say that they ran without speculation.
+            rows = [o.serving for o in known if o.serving.confidence or not o.serving.speculative_layers]
+
+            def loss(
+                tried_ms: float, rows: Sequence[Serving] = rows, key: str = key, before: Mapping[str, float] = before
+            ) -> float:
+                done, _ = outcomes(rows, estimates, constants, {**before, key: tried_ms})
+                return fmean(abs(math.log(o.ratio)) for o in done)
+
+            fitted[key][engine] = min((step * i for i in range(41)), key=loss) if rows else 0.0
+    return fitted
+
+
+def store(fitted: Mapping[str, Mapping[str, float]]) -> None:
+    """Put the fitted constants into the data file."""
+    text = CONSTANTS.read_text(encoding="utf-8")
+    for key, values in fitted.items():
+        start = text.index(f'"{key}"')
+        end = text.index("}", start) + 1
+        text = f'{text[:start]}"{key}": {json.dumps(dict(values))}{text[end:]}'
+    CONSTANTS.write_text(text, encoding="utf-8")
+
+
+def ratios(found: Sequence[Outcome], name: Callable[[Outcome], str]) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = defaultdict(list)
+    for outcome in found:
+        groups[name(outcome)].append(outcome.ratio)
+    return groups

@@ -1,0 +1,41 @@
+"""The expert loads of a reference's benchmark, as a `routing` of the language.
+
+A reference states a sampling law of tokens an expert; the language has zipf(s). What the busiest rank takes over the
+mean is matched: it decides the time of an expert layer on several ranks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from dagc.calib.fitting.draws import busiest_rank
+from dagc.ir.routing import expert_probabilities, place_experts
+from dagc.spec import Routing
+
+GRID = tuple(round(0.05 * i, 2) for i in range(31))
+SEEDS = 8
+"""Token counts beside the asked one, so that one lucky draw does not decide."""
+
+
+@cache
+def routing(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> str:
+    """zipf(s) with the law's mean busiest rank; uniform on one rank, where the language places no skew of time."""
+    if law == "balanced" or ranks == 1 or tokens * top_k <= experts:
+        return "uniform"
+    # Skew grows slowly with the tokens: nearby counts stand for one another, and points share an estimate's model.
+    base = 2 ** round(float(np.log2(tokens)))
+    loads = [
+        float(busiest_rank(law, max(1, base + i), experts, top_k, ranks).sum(axis=-1).mean()) / (base + i)
+        for i in range(SEEDS)
+    ]
+    target = float(np.mean(loads)) * ranks / top_k
+    found = min(GRID, key=lambda s: abs(_busiest(s, experts, top_k, ranks) - target))
+    return f"zipf({found})" if found else "uniform"
+
+
+@cache
+def _busiest(s: float, experts: int, top_k: int, ranks: int) -> float:
+    p = expert_probabilities(Routing("zipf", s), experts, top_k)
+    return float(place_experts(p, ranks, 0).load.max()) * ranks / top_k

@@ -1,0 +1,138 @@
+"""Makes the model presets (`grammar/library/models/`) and `docs/models.md` from the configs of published models.
+
+Usage: python tools/models.py [--check]. The configs and published figures are in `tests/data/hf_configs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dagc.importer import Imported, import_config
+from dagc.lang.diagnostics import SpecError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "tests" / "data" / "hf_configs"
+PRESETS = ROOT / "grammar" / "library" / "models"
+PAGE = ROOT / "docs" / "models.md"
+
+INDEXER = "the indexer's weights (`Wiq`, `Wik`, `Wiw`), which the other count leaves out"
+WHY = {"deepseek-v3.2": INDEXER, "glm-5": INDEXER}
+"""What makes up a difference of more than half a percent."""
+
+INTRO = """# Models
+
+Made by `python tools/models.py`; do not edit. Every model is a preset (`model from "NAME"`), written from its published
+config.json by the importer of `dagc import`. Parameters are in billions: what dagc counts from the blocks, in all and
+active a token (embedding and head included), beside a count made from the config by another program ("counted") and
+beside what its makers state. Vision towers and layers that predict further tokens are in no count of dagc's.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One config: `imported`, or the reasons why not. `facts`: its entry of PARAMS.json."""
+
+    name: str
+    facts: Mapping[str, Any]
+    imported: Imported | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def rows() -> list[Row]:
+    """Every config file, imported or refused."""
+    facts = json.loads((CONFIGS / "PARAMS.json").read_text())["models"]
+    found = []
+    for path in sorted(CONFIGS.glob("*.json")):
+        if path.name == "PARAMS.json":
+            continue
+        try:
+            found.append(Row(path.stem, facts[path.stem], import_config(str(path))))
+        except SpecError as error:
+            reasons = tuple(d.message.replace(f"`{path}` ", "") for d in error.diagnostics if d.code.startswith("E"))
+            found.append(Row(path.stem, facts[path.stem], reasons=reasons))
+    return found
+
+
+def preset(row: Row) -> str:
+    """Text of the preset of an imported model."""
+    assert row.imported is not None
+    header = [f"Config: {row.facts['config_source']}."]
+    stated = row.facts.get("total_b")
+    if stated:
+        header.append(f"`params`: {row.facts['source']}.")
+    model = replace(row.imported.model, params_stated=float(f"{stated}e9") if stated else None)
+    return replace(row.imported, model=model).text(header, whole=False)
+
+
+def difference(row: Row, index: int, name: str) -> float | None:
+    """Of dagc's count from a figure of PARAMS.json, as a share of it."""
+    figure = row.facts.get(name)
+    return None if row.imported is None or not figure else row.imported.params[index] / 1e9 / figure - 1.0
+
+
+def page(found: list[Row]) -> str:
+    lines = [
+        INTRO,
+        "| model | architecture | total | counted | stated | active | counted | stated |",
+        "| --- " * 8 + "|",
+    ]
+    for row in found:
+        if row.imported is not None:
+            total = _figures(row, 0, "computed_total_b", "total_b")
+            lines.append(
+                f"| {row.name} | {row.imported.architecture} | {total} | {_figures(row, 1, 'computed_active_b', 'active_b')} |"
+            )
+    lines += ["", "Differences of more than 0.5 % from the other count:", ""]
+    lines += [f"- {row.name}: {WHY[row.name]}" for row in found if row.imported and off(row)]
+    lines += ["", "## Assumed, left out, not told apart", ""]
+    notes: dict[str, list[str]] = {}
+    for row in found:
+        for note in row.imported.notes if row.imported else ():
+            notes.setdefault(note, []).append(row.name)
+    lines += [f"- {note}: {', '.join(names)}" for note, names in sorted(notes.items())]
+    lines += ["", "## Refused", ""]
+    lines += [f"- {row.name}: {'; '.join(row.reasons)}" for row in found if row.imported is None]
+    return "\n".join(lines) + "\n"
+
+
+def off(row: Row) -> bool:
+    """Does a count differ by more than half a percent from the one of another program?"""
+    found = (difference(row, 0, "computed_total_b"), difference(row, 1, "computed_active_b"))
+    return any(d is not None and abs(d) > 0.005 for d in found)
+
+
+def _figures(row: Row, index: int, counted: str, stated: str) -> str:
+    assert row.imported is not None
+    cells = [f"{row.imported.params[index] / 1e9:.3f}"]
+    for name in (counted, stated):
+        apart = difference(row, index, name)
+        cells.append("-" if apart is None else f"{row.facts[name]:g} ({apart * 100:+.2f} %)")
+    return " | ".join(cells)
+
+
+def made(found: list[Row]) -> dict[Path, str]:
+    """Every file that this script makes, with its text."""
+    files = {PRESETS / f"{row.name}.moe": preset(row) for row in found if row.imported is not None}
+    return files | {PAGE: page(found)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not current")
+    check = parser.parse_args().check
+    old = [(path, text) for path, text in made(rows()).items() if not path.exists() or path.read_text() != text]
+    for path, text in old:
+        print(f"{'not current' if check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(text)
+    return int(check and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
