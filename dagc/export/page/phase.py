@@ -8,7 +8,7 @@ from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
 from ...plan import Plan
 from ...report import axes_text
-from ..findings import binding
+from ..findings import binding, spared
 from . import buys as buys_
 from . import layers, memory, stages, tracks, waterfall
 from .markup import Markup, join, tag
@@ -63,7 +63,7 @@ def _figures(result: PhaseResult) -> Markup:
             f"{result.schedule.bubble:.1%}",
             f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
         ),
-        ("expert imbalance", f"{result.costs.imbalance:.2f}", "busiest rank over the mean"),
+        ("expert imbalance", f"{result.costs.imbalance:.2f}", f"busiest rank over the mean{spared(result)}"),
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
     return tag("dl", join(cards), cls="cards")
@@ -112,11 +112,9 @@ def _steps(result: PhaseResult) -> Markup:
 
 
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
-    yield tag(
-        "p",
-        "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates.",
-        cls="soft",
-    )
+    words = "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates."
+    chunks = f" A prompt takes {result.passes} such passes." if result.passes > 1 else ""
+    yield tag("p", words + chunks, cls="soft")
     yield tracks.draw(result)
     yield legend(tracks.keys(result))
     yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
