@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .ir.result import PhaseResult, Sensitivity
 from .ir.unit import Unit
@@ -64,6 +64,24 @@ class Plan:
 
         return report(self, color=color)
 
+    def html(self) -> str:
+        """The report as one HTML page."""
+        from .export.page.page import page
+
+        return page(self)
+
+    def markdown(self) -> str:
+        """The report in Markdown."""
+        from .export.markdown import markdown
+
+        return markdown(self)
+
+    def rows(self, table: str = "ops") -> list[dict[str, Any]]:
+        """Plain rows for a DataFrame: of ops, phases, collectives, memory, critical_path or requirements."""
+        from .export.rows import rows
+
+        return rows(self, table)
+
     def placed(self, phase: str) -> dict[str, object]:
         """Placed graph of a phase as plain data: nodes and edges."""
         from .export.json import graph_object
@@ -78,3 +96,17 @@ class Plan:
 
     def __str__(self) -> str:
         return self.report()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .export.notebook import fragment
+
+        return fragment(self)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """The same in every form that a notebook may choose from."""
+        makers = {"text/plain": self.report, "text/markdown": self.markdown, "text/html": self._repr_html_}
+        wanted = [k for k in makers if (include is None or k in include) and k not in (exclude or ())]
+        return {kind: makers[kind]() for kind in wanted}

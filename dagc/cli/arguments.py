@@ -56,7 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
     _spec(compile_, "spec file, - for standard input, or a .graph.json that --emit json wrote")
     compile_.add_argument(
-        "--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, nodelink, graphml, chakra"
+        "--emit",
+        default="",
+        metavar="KINDS",
+        help="comma list of dot, svg, png, pdf, json, html, md, perfetto, nodelink, graphml, chakra",
     )
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
@@ -65,11 +68,33 @@ def build_parser() -> argparse.ArgumentParser:
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json, nodelink, graphml: a node for all ranks, or one a rank",
+        help="json, nodelink, graphml: a node for all ranks, or one a rank; perfetto: a rank a class, or every one",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
     compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    compile_.add_argument("--format", choices=("text", "md"), default="text", help="how to print the report")
+
+    report = commands.add_parser("report", help="the report as one HTML page, or in Markdown")
+    _spec(report)
+    report.add_argument("-o", "--output", metavar="FILE", help=".html, .md or .txt (default: ./NAME.html)")
+    report.add_argument("--format", choices=("html", "md", "text"), help="default: what FILE ends in")
+
+    diff = commands.add_parser("diff", help="compare two plans, or one plan under two settings")
+    diff.add_argument("a", metavar="A", help="spec file, - for standard input")
+    diff.add_argument("b", nargs="?", metavar="B", help="another spec (default: A again)")
+    diff.add_argument("--set-a", action="append", default=[], metavar="K=V", help="value of a param in A (repeatable)")
+    diff.add_argument("--set-b", action="append", default=[], metavar="K=V", help="value of a param in B (repeatable)")
+    _common(diff)
+    diff.add_argument("--format", choices=("text", "md", "json"), default="text")
+    diff.add_argument(
+        "--fail-on-regression",
+        type=_percent,
+        nargs="?",
+        const=0.0,
+        metavar="PERCENT",
+        help="exit 1 if time, throughput or memory got worse by more than this, or a requirement no longer holds",
+    )
 
     check = commands.add_parser("check", help="verdict only; writes nothing")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
@@ -78,9 +103,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="draw a picture")
     _spec(show)
-    show.add_argument("--view", choices=("overview", "layer", "lanes"), default="overview")
     show.add_argument(
-        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT on standard output)"
+        "--view",
+        choices=("overview", "layer", "lanes", "timeline", "memory", "path", "folded"),
+        default="overview",
+        help="the last four are SVG and need no Graphviz",
+    )
+    show.add_argument(
+        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT or SVG on standard output)"
     )
 
     ir = commands.add_parser("ir", help="print the textual IR")
@@ -144,6 +174,14 @@ def build_parser() -> argparse.ArgumentParser:
     fmt.add_argument("specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output")
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
     return parser
+
+
+def _percent(text: str) -> float:
+    """`5` or `5%`, not negative."""
+    value = float(text.strip().removesuffix("%"))
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
 
 
 def _spec(parser: argparse.ArgumentParser, help: str = "spec file, - for standard input") -> None:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
@@ -73,8 +73,9 @@ def stem(spec: str) -> str:
     return name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write every file, or none: all are written beside their targets first, then renamed."""
+def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
+    """Write every file, or none: all are written beside their targets first, then renamed. A file in pieces is
+    streamed."""
     made: list[tuple[str, Path]] = []
     created: list[Path] = []
     try:
@@ -85,16 +86,18 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             made.append((temporary, path))
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.writelines((data,) if isinstance(data, bytes) else data)
             os.chmod(temporary, 0o666 & ~_umask())
         for temporary, path in made:
             os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         for temporary, _ in made:
             Path(temporary).unlink(missing_ok=True)
         for parent in reversed(created):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+        if not isinstance(error, OSError):
+            raise
         name = error.filename or (made[-1][1] if made else "")
         raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
 

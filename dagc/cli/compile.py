@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from ..plan import Plan
 from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra")
+KINDS = (*PICTURES, "json", "html", "md", "perfetto", "nodelink", "graphml", "chakra")
+
+Artefacts = dict[Path, bytes | Iterable[bytes]]
 
 
 def run(args: Namespace) -> int:
@@ -26,7 +28,7 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=args.json)
-        files: dict[Path, bytes] = {}
+        files: Artefacts = {}
         folders: dict[Path, Callable[[Path], None]] = {}
         if kinds or args.output:
             directory = Path(args.output or f"{stem(args.spec)}.out")
@@ -41,6 +43,10 @@ def run(args: Namespace) -> int:
             from ..export.json import dumps, plan_object
 
             sys.stdout.buffer.write(dumps(plan_object(plan), indent=True))
+        elif args.format == "md":
+            from ..export.markdown import markdown
+
+            sys.stdout.write(markdown(plan))
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
             for path in (*files, *folders):
@@ -84,13 +90,11 @@ def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> d
     return folders
 
 
-def artefacts(
-    plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str
-) -> dict[Path, bytes]:
-    """Every file to write, complete in memory: nothing is written when one of them fails."""
+def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
+    """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
     from ..export.views import VIEWS, RendererMissing, render
 
-    files = {directory / f"{name}.txt": plan.report().encode()}
+    files: Artefacts = {directory / f"{name}.txt": plan.report().encode()}
     for phase in plan.phases:
         for view in views if set(kinds) & set(PICTURES) else ():
             text = VIEWS[view](plan, phase)
@@ -115,6 +119,19 @@ def artefacts(
             from ..plugins import export
 
             files |= {directory / f"{name}.{phase}.{suffix}": d for suffix, d in export(kind, plan, phase).items()}
+        if "perfetto" in kinds:
+            from ..export import chrome, perfetto
+
+            files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
+            files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
+    if "html" in kinds:
+        from ..export.page.page import page
+
+        files[directory / f"{name}.html"] = page(plan).encode()
+    if "md" in kinds:
+        from ..export.markdown import markdown
+
+        files[directory / f"{name}.md"] = markdown(plan).encode()
     if "json" in kinds:
         from ..export.json import dumps, plan_object
 

@@ -53,8 +53,8 @@ def draw(plan: Plan, phase: str) -> str:
     segments = result.graph.segments[1:-1]
     total = sum(len(s.ops) for s in segments)
     by_block = total > MAX_NODES
-    drawings = [_drawing(result, s, by_block) for s in segments]
-    kept = _fitting(drawings)
+    drawings = [drawing(result, s, by_block=by_block) for s in segments]
+    kept = fitting(drawings)
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
@@ -62,7 +62,8 @@ def draw(plan: Plan, phase: str) -> str:
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 
-def _drawing(result: PhaseResult, segment: Segment, by_block: bool) -> Drawing:
+def drawing(result: PhaseResult, segment: Segment, *, by_block: bool) -> Drawing:
+    """A kind of layer, an op or (when there are too many) a block to a box."""
     critical = frozenset(s.op for s in result.schedule.path if s.segment == segment.name)
     if by_block:
         return Drawing(result, segment, {op.name: op.block for op in segment.ops}, {}, critical)
@@ -76,7 +77,7 @@ def _block_of(segment: Segment, name: str, twins: Mapping[str, str]) -> str:
     return block if block in twins else ""
 
 
-def _fitting(drawings: list[Drawing]) -> list[Drawing]:
+def fitting(drawings: list[Drawing]) -> list[Drawing]:
     """The layers that take most time, as many as there is room for, in program order."""
     room = MAX_NODES - 1
     kept: list[Drawing] = []
@@ -158,39 +159,45 @@ def _box(d: Drawing, box: str, ops: list[Op]) -> str:
     critical = any(op.name in d.critical for op in ops)
     frame = {"color": CRITICAL if critical else SOFT, "penwidth": "2.6" if critical else "1"}
     name = f"{d.segment.name}/{box}"
-    costs = [d.result.costs.ops[d.segment.name, op.name] for op in ops]
-    first = ops[0]
-    hint = f"{first.name}: bound by {costs[0].bound}"
-    if first.is_collective and first.name == box:
-        hint = f"{first.name}: {costs[0].algorithm}, bound by {costs[0].bound}"
-        fill = COLORS.get(first.kind, COMPUTE)
+    text = describe(d, box, ops)
+    label = _label(text.head, text.lines, critical)
+    if ops[0].is_collective and ops[0].name == box:
+        fill = COLORS.get(ops[0].kind, COMPUTE)
         hexagon = {"shape": "hexagon", "style": "filled", "fillcolor": fill, "margin": "0.02,0.02"}
-        return node(name, label=_collective_label(d, first, critical), **hexagon, **frame, tooltip=hint)
-    if box == first.block:
-        label, hint = _block_label(d, box, ops, critical), f"{len(ops)} ops of {box}"
-    else:
-        label = _compute_label(d, ops, critical)
+        return node(name, label=label, **hexagon, **frame, tooltip=text.hint)
     rounded = {"shape": "box", "style": "filled,rounded", "fillcolor": COMPUTE, "margin": "0.08,0.04"}
-    return node(name, label=label, **rounded, **frame, tooltip=hint)
+    return node(name, label=label, **rounded, **frame, tooltip=text.hint)
 
 
-def _collective_label(d: Drawing, op: Op, critical: bool) -> Html:
-    cost = d.result.costs.ops[d.segment.name, op.name]
-    over = "+".join(d.mesh.label(op.axes, op.scope))
-    size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.size(op.axes)})"
-    return _label(op.kind, [size, show(d.seconds([op]), TIME, 3)], critical)
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What a box says, and what it says when pointed at."""
+
+    head: str
+    lines: list[str]
+    hint: str
 
 
-def _compute_label(d: Drawing, ops: list[Op], critical: bool) -> Html:
+def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
+    """The words of a box: a collective, a whole block, or a compute op with what is fused into it."""
     first = ops[0]
+    cost = d.result.costs.ops[d.segment.name, first.name]
+    if first.is_collective and first.name == box:
+        over = "+".join(d.mesh.label(first.axes, first.scope))
+        size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.size(first.axes)})"
+        hint = f"{first.name}: {cost.algorithm}, bound by {cost.bound}"
+        return Text(first.kind, [size, show(d.seconds([first]), TIME, 3)], hint)
+    if box == first.block:
+        return _block_text(d, box, ops)
     title = _short(first.name)
     head = f"{title}: {first.kind}" if first.kind != title else title
     tail = list(dict.fromkeys(op.kind for op in ops[1:]))
     more = [f"+ {', '.join(tail)}"] if tail else []
-    return _label(head, [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)], critical)
+    lines = [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)]
+    return Text(head, lines, f"{first.name}: bound by {cost.bound}")
 
 
-def _block_label(d: Drawing, block: str, ops: list[Op], critical: bool) -> Html:
+def _block_text(d: Drawing, block: str, ops: list[Op]) -> Text:
     """A whole block in one box, its collectives counted."""
     counts: dict[str, int] = {}
     for op in ops:
@@ -199,7 +206,8 @@ def _block_label(d: Drawing, block: str, ops: list[Op], critical: bool) -> Html:
             counts[text] = counts.get(text, 0) + 1
     head = f"{block}: as in {d.twins[block]}" if block in d.twins else block
     inside = [f"{len(ops)} ops", *(f"{n} {text}" for text, n in counts.items())]
-    return _label(head, [", ".join(inside), _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)], critical)
+    lines = [", ".join(inside), _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)]
+    return Text(head, lines, f"{len(ops)} ops of {block}")
 
 
 def _work(d: Drawing, ops: list[Op]) -> str:
@@ -240,14 +248,19 @@ def _count(size: float) -> str:
     return f"{size:.0f}" if size == int(size) else f"~{size:.0f}" if size >= 100 else f"~{size:.3g}"
 
 
-def _edges(d: Drawing) -> list[str]:
-    """Data edges; bold where an op of the critical path began when this input came."""
+def links(d: Drawing) -> dict[tuple[str, str], bool]:
+    """Data edges between boxes; true where an op of the critical path began when this input came."""
     pairs: dict[tuple[str, str], bool] = {}
     for op in d.segment.ops:
         for name in op.inputs:
             if not name.startswith("@") and d.box(name) != d.box(op.name):
                 pair = (d.box(name), d.box(op.name))
                 pairs[pair] = pairs.get(pair, False) or _bold(d, name, op)
+    return pairs
+
+
+def _edges(d: Drawing) -> list[str]:
+    pairs = links(d)
     depth = {d.entry: 0}
     for op in d.segment.ops:
         target = d.box(op.name)

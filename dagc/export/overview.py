@@ -29,11 +29,11 @@ Card = tuple[int, ...]
 def draw(plan: Plan, phase: str) -> str:
     """DOT of a phase's stages."""
     result = plan.phases[phase]
-    cards = _cards(result)
-    shown = cards if len(cards) <= MAX_CARDS else [*cards[: MAX_CARDS - 1], cards[-1]]
+    found = cards(result)
+    shown = found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
     across = 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
     body = [
-        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=_name(card)) for card in shown
+        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=name_of(card)) for card in shown
     ]
     for k, (a, b) in enumerate(itertools.pairwise(shown)):
         body.append(_send(result, a, b, wraps=across > 1 and (k + 1) % across == 0))
@@ -44,19 +44,19 @@ def draw(plan: Plan, phase: str) -> str:
         body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
     body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
     body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
-    return digraph(f"{phase} overview", _title(plan, result, cards), body, rankdir="TB", ranksep=0.35)
+    return digraph(f"{phase} overview", _title(plan, result, found), body, rankdir="TB", ranksep=0.35)
 
 
-def _cards(result: PhaseResult) -> list[Card]:
+def cards(result: PhaseResult) -> list[Card]:
     """A card a stage; a long pipeline has one for each run of alike stages."""
-    cards: list[Card] = []
+    found: list[Card] = []
     for stage in result.graph.stages:
         i = stage.index
-        if cards and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, cards[-1][0], i):
-            cards[-1] = (*cards[-1], i)
+        if found and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, found[-1][0], i):
+            found[-1] = (*found[-1], i)
         else:
-            cards.append((i,))
-    return cards
+            found.append((i,))
+    return found
 
 
 def _alike(result: PhaseResult, a: int, b: int) -> bool:
@@ -65,16 +65,16 @@ def _alike(result: PhaseResult, a: int, b: int) -> bool:
     same = left.layers == right.layers and len(left.gpus) == len(right.gpus)
     return (
         same
-        and _sizes(result.memory.stages[a]) == _sizes(result.memory.stages[b])
+        and sizes(result.memory.stages[a]) == sizes(result.memory.stages[b])
         and isclose(result.schedule.stage_s[a], result.schedule.stage_s[b], rel_tol=1e-9)
     )
 
 
-def _sizes(memory: StageMemory) -> tuple[float, ...]:
+def sizes(memory: StageMemory) -> tuple[float, ...]:
     return (memory.weights_B, memory.kv_cache_B, memory.activations_B, memory.buffers_B, memory.reserve_B)
 
 
-def _name(card: Card) -> str:
+def name_of(card: Card) -> str:
     return f"stage {card[0]}" if len(card) == 1 else f"stages {card[0]}..{card[-1]}"
 
 
@@ -106,7 +106,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
     stage = result.graph.stages[card[0]]
     memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in stage.layers)
-    head = f"<b>{html(_name(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
+    head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} a GPU"
     rows = [
@@ -132,16 +132,22 @@ def _time(result: PhaseResult, index: int) -> str:
     return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
 
 
+def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int]:
+    """Collectives of one layer by (kind, axes)."""
+    mesh = result.graph.the_mesh
+    counts: dict[tuple[str, str], int] = {}
+    for op in result.graph.segment(layer).ops:
+        if op.is_collective:
+            key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
+            counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
 def _collectives(result: PhaseResult, index: int) -> list[str]:
     """A line a kind of layer: its collectives, folded."""
-    mesh = result.graph.the_mesh
     rows = []
     for name, _ in result.graph.stages[index].layers:
-        counts: dict[tuple[str, str], int] = {}
-        for op in result.graph.segment(name).ops:
-            if op.is_collective:
-                key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
-                counts[key] = counts.get(key, 0) + 1
+        counts = collectives_of(result, name)
         swatches = [
             f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
             for (kind, over), n in counts.items()
@@ -153,14 +159,14 @@ def _collectives(result: PhaseResult, index: int) -> list[str]:
 
 def _parts(memory: StageMemory) -> str:
     """What the bar holds, in words."""
-    return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, _sizes(memory), strict=True) if s > 0)
+    return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
 
 
 def _bar(memory: StageMemory, capacity_B: float) -> str:
     """Memory as a row of cells, one a part; what is there at all is seen."""
     cells = []
     left = BAR_WIDTH
-    for (_, color), size in zip(PARTS, _sizes(memory), strict=True):
+    for (_, color), size in zip(PARTS, sizes(memory), strict=True):
         width = min(left, max(2, round(size / capacity_B * BAR_WIDTH))) if size > 0 else 0
         left -= width
         if width:

@@ -1,0 +1,49 @@
+"""`dagc diff`: what changes from one plan to another."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from ..lang.diagnostics import Diagnostic, SpecError
+from ..plan import Plan
+from .common import compiled, tell
+
+
+def run(args: Namespace) -> int:
+    from ..export import diff_text
+    from ..export.diff import compare
+
+    try:
+        if args.b is None and not (args.set_a or args.set_b):
+            help = ("dagc diff A B, or dagc diff A --set-a k=v --set-b k=v",)
+            raise SpecError([Diagnostic("E05", "there is nothing to compare with", help=help)])
+        if args.a == "-" and args.b in ("-", None):
+            raise SpecError([Diagnostic("E05", "standard input can be read once only: name a file for one side")])
+        plans = [_side(args, args.a, args.set_a), _side(args, args.b or args.a, args.set_b)]
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+    before, after = plans
+    if before is None or after is None:
+        return 2
+    names = (_name(args.a, args.set_a), _name(args.b or args.a, args.set_b))
+    found = compare(before, after)
+    if args.format == "json":
+        from ..export.json import dumps
+
+        sys.stdout.buffer.write(dumps(diff_text.plain(found, *names), indent=True))
+    else:
+        sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(found, *names))
+    worse = [] if args.fail_on_regression is None else found.regressions(args.fail_on_regression)
+    if worse:
+        print(f"regression: {', '.join(worse)}", file=sys.stderr)
+    return 1 if worse else 0
+
+
+def _side(args: Namespace, spec: str, own: list[str]) -> Plan | None:
+    return compiled(spec, Namespace(**vars(args) | {"set": [*args.set, *own]}))
+
+
+def _name(spec: str, own: list[str]) -> str:
+    return f"{spec} ({', '.join(own)})" if own else spec

@@ -1,0 +1,59 @@
+"""`dagc report`: the plan as one HTML page, as Markdown or as text."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..lang.diagnostics import Diagnostic, SpecError
+from ..plan import Plan
+from .common import compiled, stem, tell, write_all
+
+FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".txt": "text"}
+
+
+def run(args: Namespace) -> int:
+    try:
+        target = Path(args.output) if args.output else None
+        kind = args.format or _format(target)
+        plan = compiled(args.spec, args)
+        if plan is None:
+            return 2
+        tell(plan.diagnostics, requirements=False)
+        data = _render(plan, kind)
+        if target is None and kind == "html":
+            target = Path(f"{stem(args.spec)}.html")
+        if target is None:
+            sys.stdout.buffer.write(data)
+        else:
+            write_all({target: data})
+            print(f"wrote {target}")
+        return 0 if plan.passed else 1
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+
+
+def _format(target: Path | None) -> str:
+    """By the name of the file; a page where there is none."""
+    if target is None:
+        return "html"
+    if target.suffix.lower() not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise SpecError(
+            [Diagnostic("E05", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))]
+        )
+    return FORMATS[target.suffix.lower()]
+
+
+def _render(plan: Plan, kind: str) -> bytes:
+    if kind == "md":
+        from ..export.markdown import markdown
+
+        return markdown(plan).encode()
+    if kind == "text":
+        return plan.report().encode()
+    from ..export.page.page import page
+
+    return page(plan).encode()

@@ -1,0 +1,236 @@
+"""Two plans side by side: what was put in, what became of the structure, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from ..ir.result import PhaseResult
+from ..lang.source import Span
+from ..lang.units import SCALAR, Dim, Quantity, show, show_runs
+from ..plan import Plan
+from ..spec import Spec
+
+LOWER = ("ttft", "tpot", "makespan", "floor", "imbalance", "idle_gpus", "flops_per_token", "memory.")
+HIGHER = ("throughput", "utilization")
+JUDGED = ("ttft", "tpot", "throughput", "throughput_per_gpu", "memory.peak")
+"""What can be a regression; the other figures follow from these or explain them."""
+SAME = 1e-9
+"""Relative differences below this are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An input or a part of the structure; absent on one side, it came or went."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A result that changed. `better` is None where neither direction is."""
+
+    name: str
+    before: float
+    after: float
+    dim: Dim
+    better: bool | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Relative change."""
+        return (self.after - self.before) / abs(self.before) if self.before else None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A requirement whose verdict differs. None: not there."""
+
+    label: str
+    before: bool | None
+    after: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    inputs: tuple[Change, ...]
+    structure: tuple[Change, ...]
+    results: tuple[Figure, ...]
+    requirements: tuple[Turn, ...]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.inputs or self.structure or self.results or self.requirements)
+
+    def regressions(self, percent: float) -> list[str]:
+        """What got worse by more than some percent, and requirements that no longer hold."""
+        found = [
+            figure.name
+            for figure in self.results
+            if figure.better is False and figure.name.split(".", 1)[1] in JUDGED and _beyond(figure, percent)
+        ]
+        return found + [t.label for t in self.requirements if t.before and t.after is False]
+
+
+def _beyond(figure: Figure, percent: float) -> bool:
+    return figure.ratio is None or abs(figure.ratio) > percent / 100 + SAME
+
+
+def compare(a: Plan, b: Plan) -> Diff:
+    """From a to b."""
+    return Diff(
+        tuple(_changed_inputs(a.spec, b.spec)),
+        tuple(_changes(structure(a), structure(b))),
+        tuple(_results(a, b)),
+        tuple(_turns(a, b)),
+    )
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield Change(name, before.get(name), after.get(name))
+
+
+def _changed_inputs(a: Spec, b: Spec) -> Iterator[Change]:
+    """A requirement that only one has is told among the verdicts."""
+    yield from _changes(inputs(a), inputs(b))
+    before, after = ({f'require "{r.label}"': r.text for r in spec.requirements} for spec in (a, b))
+    yield from (c for c in _changes(before, after) if c.before is not None and c.after is not None)
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+def inputs(spec: Spec) -> dict[str, str]:
+    """Everything that a spec says, flat: `phase.prefill.strategy.tp` -> `2`."""
+    out: dict[str, str] = {}
+    for name, value in spec.constants.items():
+        out[f"param.{name}" if name in spec.params else f"let.{name}"] = _value(value)
+    _flatten("hardware", spec.hardware, out)
+    model = spec.model
+    for name in ("name", "dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params_stated", "weight_dtypes"):
+        _flatten(f"model.{name}", getattr(model, name), out)
+    for name, value in model.attributes.items():
+        out[f"model.{name}"] = _value(value)
+    out["model.stack"] = ", ".join(f"{s.repeat} x {s.name} [{', '.join(s.blocks)}]" for s in model.stack)
+    out |= {
+        f"model.block {name}{f' ({kind})' if kind else ''}": _source(block.span)
+        for (name, kind), block in model.blocks.items()
+    }
+    _flatten("workload", spec.workload, out)
+    for phase in spec.phases:
+        _flatten(f"phase.{phase.name}", phase, out)
+    return out
+
+
+def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
+    if name.endswith(".place") and value is not None:
+        from ..lang.printer import expression
+
+        out[name] = expression(value)
+    elif is_dataclass(value) and not isinstance(value, Quantity):
+        for field in fields(value):
+            if field.name not in ("span", "spans"):
+                _flatten(f"{name}.{field.name}", getattr(value, field.name), out)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _flatten(f"{name}.{key}", part, out)
+    elif value is not None:
+        out[name] = _value(value)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Quantity):
+        return show(value.value, value.dim)
+    if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
+        return show_runs(value, most=6)
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return str(value)
+    return f"{value:.6g}"
+
+
+def _source(span: Span) -> str:
+    """A block by its words, however they are laid out."""
+    return " ".join(span.text.split())
+
+
+# -- structure -------------------------------------------------------------------------------------
+
+
+def structure(plan: Plan) -> dict[str, str]:
+    """Phases, their stages, and the collectives of each kind of layer."""
+    out: dict[str, str] = {}
+    for name, result in plan.phases.items():
+        mesh = result.graph.the_mesh
+        out[f"{name}: GPUs"] = str(len(result.gpus))
+        out[f"{name}: mesh"] = " x ".join(f"{axis} {size}" for axis, size in (("pp", mesh.stages), *mesh.atoms))
+        out[f"{name}: layers by stage"] = _stages(result)
+        for key, count in _collectives(result).items():
+            out[f"{name}: {key}"] = str(count)
+    return out
+
+
+def _stages(result: PhaseResult) -> str:
+    texts = [", ".join(f"{n} {layer}" for layer, n in s.layers) for s in result.graph.stages]
+    return " | ".join(texts) if len(texts) <= 8 else f"{' | '.join(texts[:4])} | ... {len(texts)} stages"
+
+
+def _collectives(result: PhaseResult) -> dict[str, int]:
+    """`all_reduce over tp (4) in a sparse` -> how many."""
+    mesh = result.graph.the_mesh
+    found: dict[str, int] = {}
+    for segment in result.graph.segments:
+        for op in segment.ops:
+            if op.is_collective:
+                over = "+".join(mesh.label(op.axes, op.scope))
+                key = f"{op.kind} over {over} ({mesh.size(op.axes)}) in each {segment.name}"
+                found[key] = found.get(key, 0) + 1
+    if mesh.stages > 1:
+        found["send between stages"] = mesh.stages - 1
+    return found
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+def _results(a: Plan, b: Plan) -> Iterator[Figure]:
+    from ..passes.require import phase_metrics
+
+    totals = ("model.params_total", "model.params_active")
+    for name, before, after in zip(totals, a.params, b.params, strict=True):
+        if _differ(before, after):
+            yield Figure(name, before, after, SCALAR, None)
+    for phase in a.phases:
+        if phase not in b.phases:
+            continue
+        left, right = phase_metrics(a.phases[phase], a.spec), phase_metrics(b.phases[phase], b.spec)
+        for name in left:
+            before, after = left[name].value, right[name].value if name in right else left[name].value
+            if _is_result(name) and _differ(before, after):
+                yield Figure(f"{phase}.{name}", before, after, left[name].dim, _better(name, before, after))
+
+
+def _is_result(name: str) -> bool:
+    return name.startswith((*LOWER, *HIGHER, "collectives."))
+
+
+def _differ(before: float, after: float) -> bool:
+    return abs(after - before) > SAME * max(abs(before), abs(after))
+
+
+def _better(name: str, before: float, after: float) -> bool | None:
+    if name.startswith(HIGHER):
+        return after > before
+    return after < before if name.startswith(LOWER) and name != "floor" else None
+
+
+def _turns(a: Plan, b: Plan) -> Iterator[Turn]:
+    before = {v.requirement.label: v.passed for v in a.requirements}
+    after = {v.requirement.label: v.passed for v in b.requirements}
+    for label in dict.fromkeys((*before, *after)):
+        if before.get(label) != after.get(label):
+            yield Turn(label, before.get(label), after.get(label))

@@ -1,0 +1,230 @@
+"""The timeline as trace events: tracks, spans and counters, one rank after the other, for any trace format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..ir.result import PhaseResult
+from .critical import Visit, critical
+from .timeline import Index, Key, Member, Slice, at, classes, everyone, representatives, slices
+
+PATH_FLOW = 1
+"""The flow id of the critical path."""
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A node of the cluster."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A stream of a rank, or with a `unit` a counter. `uuid` is unique over a trace; `order` sorts a node's tracks."""
+
+    uuid: int
+    pid: int
+    order: int
+    name: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A slice on a track, in whole nanoseconds. Flows join a send and what first waits for it, and the critical path."""
+
+    track: Track
+    name: str
+    category: str
+    start_ns: int
+    end_ns: int
+    args: Mapping[str, Value]
+    sends: int = 0  # the id of the flow that starts here
+    receives: tuple[int, ...] = ()  # the ids of flows that end here
+    path: str = ""  # of the critical path: start, step or end
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A counter's value from a moment on."""
+
+    track: Track
+    at_ns: int
+    value: float
+
+
+Event = Process | Track | Span | Count
+
+
+def nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def events(result: PhaseResult, ranks: str = "folded") -> Iterator[Event]:
+    """Every event of a phase: of a rank a class and stage, or with `ranks="all"` of every rank."""
+    writer = _Writer(result, ranks == "all")
+    nodes: set[int] = set()
+    for member in everyone(result) if ranks == "all" else writer.members:
+        node = member.gpu // result.per_node
+        if node not in nodes:
+            nodes.add(node)
+            yield Process(node + 1, f"node {node}")
+        yield from writer.rank(member)
+
+
+@dataclass
+class _Writer:
+    result: PhaseResult
+    all: bool
+    members: list[Member] = field(init=False)
+    held: tuple[tuple[int, int], list[Slice]] | None = None
+
+    def __post_init__(self) -> None:
+        self.members = [] if self.all else representatives(self.result)
+        self.shown = {(m.stage, m.index) for m in self.members}
+        path = critical(self.result)
+        self.uniform = {s.index: len(classes(self.result, s.index)) == 1 for s in self.result.graph.stages}
+        self.on_path: dict[tuple[int, Index], dict[Key, str]] = {}
+        kept = [(visit, self.home(visit)) for visit in path]
+        drawn = [(visit, home) for visit, home in kept if home is not None]
+        for k, (visit, home) in enumerate(drawn):
+            word = "start" if k == 0 else "end" if k == len(drawn) - 1 else "step"
+            key = (visit.microbatch, visit.layer, visit.op, visit.lane)
+            self.on_path.setdefault((visit.stage, home), {})[key] = word
+        self.live = _live(self.result)
+
+    def home(self, visit: Visit) -> Index | None:
+        """The rank that a visit is drawn on: one that behaves as it does, if any is shown."""
+        if self.all or (visit.stage, visit.index) in self.shown:
+            return _whole(self.result, visit.index)
+        mine = next(m for m in self.members if m.stage == visit.stage)
+        return mine.index if self.uniform[visit.stage] else None
+
+    def rank(self, member: Member) -> Iterator[Event]:
+        gpu, pid = member.gpu, member.gpu // self.result.per_node + 1
+        alike = f", one of {member.alike} alike" if member.alike > 1 else ""
+        base = 16 + 4 * gpu
+        tracks = {
+            "compute": Track(base, pid, 4 * gpu, f"GPU {gpu} compute (stage {member.stage}{alike})"),
+            "comm": Track(base + 1, pid, 4 * gpu + 1, f"GPU {gpu} communication"),
+        }
+        memory = Track(base + 2, pid, 4 * gpu + 2, f"GPU {gpu} memory", "B")
+        link = Track(base + 3, pid, 4 * gpu + 3, f"GPU {gpu} link", "B/s")
+        yield from (*tracks.values(), memory, link)
+        found = self.slices(member)
+        yield from self.memory(memory, member, found)
+        ends = {"compute": 0, "comm": 0}
+        first: set[tuple[int, int]] = set()
+        for piece in found:
+            start = max(nanoseconds(piece.start_s), ends[piece.stream])
+            end = max(nanoseconds(piece.end_s), start)
+            opens = piece.kind != "send" and (piece.microbatch, piece.lane) not in first
+            first.add((piece.microbatch, piece.lane))
+            if piece.stream == "comm":
+                yield from _link(link, start, end, ends["comm"], self.wire(piece))
+            ends[piece.stream] = end
+            yield self.span(tracks[piece.stream], member, piece, start, end, opens)
+        if ends["comm"]:
+            yield Count(link, ends["comm"], 0.0)
+
+    def slices(self, member: Member) -> list[Slice]:
+        """Of one rank; neighbours that are alike share them."""
+        key = (member.stage, member.group)
+        if self.held is None or self.held[0] != key:
+            self.held = key, list(slices(self.result, member))
+        return self.held[1]
+
+    def span(self, track: Track, member: Member, piece: Slice, start: int, end: int, opens: bool) -> Span:
+        sends = self.flow(member.stage, piece, member.index) if piece.kind == "send" else 0
+        receives: tuple[int, ...] = ()
+        if opens and member.stage and (self.all or (member.stage - 1, member.index) in self.shown):
+            receives = (self.flow(member.stage - 1, piece, member.index),)
+        if sends and not self.all and (member.stage + 1, member.index) not in self.shown:
+            sends = 0
+        word = self.on_path.get((member.stage, member.index), {}).get(piece.key, "")
+        args = self.args(piece, member) | ({"critical": True} if word else {})
+        return Span(track, piece.op, piece.kind, start, end, args, sends, receives, word)
+
+    def flow(self, stage: int, piece: Slice, index: Index) -> int:
+        """An id for the message that a rank of a stage sends for a lane of a micro-batch."""
+        graph = self.result.graph
+        rank = 0
+        for size, i in zip(graph.the_mesh.shape, index, strict=True):
+            rank = rank * size + i
+        message = (stage * graph.microbatches + piece.microbatch) * graph.lanes + piece.lane
+        return PATH_FLOW + 1 + message * len(graph.stages[stage].gpus) + rank
+
+    def wire(self, piece: Slice) -> float:
+        costs = self.result.costs
+        return costs.transfer.payload_B if piece.kind == "send" else costs.ops[piece.segment, piece.op].wire_B
+
+    def args(self, piece: Slice, member: Member) -> dict[str, Value]:
+        """Bytes, FLOPs, group, layer and bound of a slice."""
+        out: dict[str, Value] = {"kind": piece.kind, "microbatch": piece.microbatch}
+        if self.result.graph.lanes > 1:
+            out["lane"] = "ab"[piece.lane]
+        if piece.kind == "send":
+            transfer = self.result.costs.transfer
+            return out | {
+                "bound": transfer.bound,
+                "group": "pp",
+                "payload_B": transfer.payload_B,
+                "wire_B": transfer.payload_B,
+            }
+        cost = self.result.costs.ops[piece.segment, piece.op]
+        op = self.result.graph.segment(piece.segment).by_name[piece.op]
+        out |= {"layer": f"{piece.segment}.{piece.layer}", "bound": cost.bound}
+        if op.is_collective:
+            mesh = self.result.graph.the_mesh
+            group = "+".join(mesh.label(op.axes, op.scope))
+            out |= {"group": group, "group_size": mesh.size(op.axes), "algorithm": cost.algorithm}
+            out |= {"payload_B": cost.payload_B, "wire_B": cost.wire_B}
+        else:
+            out |= {"flops": cost.flops, "bytes": cost.bytes}
+        if cost.time_s.size > 1:
+            out["mean_ratio"] = at(cost.time_s, member.index) / float(cost.time_s.mean())
+        return out | {"times_from": cost.family or "model"}
+
+    def memory(self, track: Track, member: Member, found: list[Slice]) -> Iterator[Count]:
+        """What a stage's GPU holds: weights, cache, buffers and reserve at all times, activations by layer."""
+        need = self.result.memory.stages[member.stage]
+        base = need.peak_B - need.activations_B
+        yield Count(track, 0, base)
+        value, moment, end = base, 0, 0
+        for piece in found:
+            if not piece.segment:
+                continue
+            begin = nanoseconds(piece.start_s)
+            if begin > end:  # the pipeline stands idle
+                yield Count(track, max(end, moment), base)
+                value, moment = base, end
+            end = max(end, nanoseconds(piece.end_s))
+            wanted = base + self.live[piece.segment]
+            if wanted != value and begin >= moment:
+                yield Count(track, begin, wanted)
+                value, moment = wanted, begin
+        yield Count(track, end, base)
+
+
+def _whole(result: PhaseResult, index: Index) -> Index:
+    """The path tells ranks apart only where they differ: the coordinates of one rank."""
+    return tuple(min(i, n - 1) for i, n in zip(index, result.graph.the_mesh.shape, strict=True))
+
+
+def _link(track: Track, start: int, end: int, before: int, wire_B: float) -> Iterable[Count]:
+    """Bytes a second that a rank puts on the wire during a collective."""
+    if start > before:
+        yield Count(track, before, 0.0)
+    yield Count(track, start, wire_B / (end - start) * 1e9 if end > start else 0.0)
+
+
+def _live(result: PhaseResult) -> dict[str, float]:
+    """Activations that a layer of each kind holds at its fullest moment, as the memory pass counts them."""
+    from ..passes.memory import peak_live_bytes
+
+    graph = result.graph
+    return {s.name: graph.lanes * peak_live_bytes(s, graph.the_mesh, result.costs.imbalance) for s in graph.segments}

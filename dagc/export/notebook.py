@@ -1,0 +1,64 @@
+"""What a notebook shows of a plan: verdicts and a row a phase, in the notebook's own colours."""
+
+from __future__ import annotations
+
+from ..lang.units import BYTES, TIME, TOKEN_RATE, show
+from ..plan import Plan
+from .findings import binding
+from .page.markup import Markup, join, tag
+
+LEFT = "text-align:left"
+
+
+def fragment(plan: Plan) -> str:
+    """An HTML fragment without a script; styles stand at the elements, since a notebook keeps no others."""
+    return tag(
+        "div",
+        tag("p", tag("b", plan.spec.model.name), f": {_verdict(plan)}"),
+        _phases(plan),
+        join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
+        _requirements(plan),
+        cls="dagc-plan",
+    )
+
+
+def _verdict(plan: Plan) -> str:
+    failed = sum(not v.passed for v in plan.requirements)
+    total = len(plan.requirements)
+    return f"{failed} of {total} requirements fail" if failed else f"all {total} requirements hold"
+
+
+def _table(head: list[str], rows: list[list[object]]) -> Markup:
+    top = tag("tr", join(tag("th", h, style=LEFT) for h in head))
+    return tag("table", top, join(tag("tr", join(tag("td", c, style=LEFT) for c in row)) for row in rows))
+
+
+def _phases(plan: Plan) -> Markup:
+    rows: list[list[object]] = [
+        [
+            r.name,
+            len(r.gpus),
+            show(r.time_s, TIME),
+            show(r.floor_s, TIME),
+            show(r.throughput_tok_s, TOKEN_RATE),
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
+        ]
+        for r in plan.phases.values()
+    ]
+    return _table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows)
+
+
+def _requirements(plan: Plan) -> Markup:
+    if not plan.requirements:
+        return Markup("")
+    rows: list[list[object]] = [
+        [
+            "✓" if v.passed else tag("b", "✗ FAIL"),
+            v.requirement.label,
+            show(v.value, v.dim),
+            f"{v.requirement.test.op} {show(v.bound, v.dim)}",
+        ]
+        for v in plan.requirements
+    ]
+    body = _table(["", "requirement", "found", "required"], rows)
+    return tag("details", tag("summary", f"{len(rows)} requirements"), body, open=not plan.passed)

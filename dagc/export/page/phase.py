@@ -1,0 +1,127 @@
+"""A phase's part of the page: what binds it, its figures, and each picture in a section that folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...ir.result import PhaseResult, Sensitivity
+from ...lang.units import BYTES, TIME, TOKEN_RATE, show
+from ...plan import Plan
+from ...report import axes_text
+from ..findings import binding, spared
+from . import buys as buys_
+from . import layers, memory, stages, tracks, waterfall
+from .markup import Markup, join, tag
+from .svg import legend
+from .tables import Row, table
+
+
+def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
+    return tag("details", tag("summary", tag("h3", head)), *body, open=open, id=key or None)
+
+
+def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
+    buys = plan.sensitivities(result.name)
+    batches = result.graph.microbatches
+    yield tag("p", f"{len(result.gpus)} GPUs: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}")
+    yield tag("p", binding(result, buys), cls="binding")
+    yield _figures(result)
+    yield _fold("Stages", stages.draw(result))
+    yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
+    yield _fold("Collectives of a device in one pass", _collectives(result))
+    yield _fold("Memory of a GPU", memory.draw(result), legend(memory.keys(result)))
+    words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
+    yield _fold(
+        "Critical path",
+        tag("p", words, cls="soft"),
+        waterfall.draw(result),
+        legend(waterfall.keys(result)),
+        _steps(result),
+    )
+    yield _fold("Timeline of one pass", *_timeline(result))
+    yield _fold("What would help", _buys(result, buys))
+
+
+def _figures(result: PhaseResult) -> Markup:
+    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    gpus = len(result.gpus)
+    facts = [
+        (name, show(result.time_s, TIME), f"floor {show(result.floor_s, TIME)}"),
+        (
+            "throughput",
+            show(result.throughput_tok_s, TOKEN_RATE),
+            f"{show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU",
+        ),
+        (
+            "memory, fullest GPU",
+            show(result.memory.worst.peak_B, BYTES),
+            f"{result.memory.fraction:.1%} of {show(result.memory.capacity_B, BYTES)}",
+        ),
+        ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
+        (
+            "pipeline idle",
+            f"{result.schedule.bubble:.1%}",
+            f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
+        ),
+        ("expert imbalance", f"{result.costs.imbalance:.2f}", f"busiest rank over the mean{spared(result)}"),
+    ]
+    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
+    return tag("dl", join(cards), cls="cards")
+
+
+def _layers(result: PhaseResult) -> Iterator[Markup]:
+    """The first kind open, the others folded."""
+    found = list(layers.draw(result))
+    heaviest = max(range(len(found)), key=lambda k: found[k][1], default=0)
+    for k, (name, repeat, drawing) in enumerate(found):
+        head = tag("summary", f"{name} × {repeat}")
+        yield tag("details", head, drawing, open=k == heaviest, cls="layer-kind")
+
+
+def _collectives(result: PhaseResult) -> Markup:
+    rows: list[Row] = []
+    for c in result.collectives:
+        if c.kind != "recv":
+            kind = tag("span", tag("i", cls=f"sw k-{c.kind}"), c.kind, cls="key")
+            rows.append(
+                [
+                    kind,
+                    "+".join(c.axes),
+                    c.group_size,
+                    c.count,
+                    show(c.payload_B, BYTES, 3),
+                    show(c.wire_B, BYTES, 3),
+                    show(c.time_s, TIME, 3),
+                ]
+            )
+    if not rows:
+        return tag("p", "None.")
+    head = ["collective", "over", "ranks", "calls", "payload of a call", "on the wire", "time"]
+    return table(head, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _steps(result: PhaseResult) -> Markup:
+    """The same as a table, folded."""
+    total = sum(s.time_s for s in result.schedule.path) or 1.0
+    rows: list[Row] = []
+    for s in result.schedule.path:
+        name = f"{s.segment}/{s.op}" if s.segment else s.op
+        rows.append([name, s.kind, s.count, show(s.time_s, TIME, 4), f"{s.time_s / total:.1%}", s.bound])
+    made = table(["op", "kind", "times", "time", "share", "bound by"], rows, numbers=(2, 3, 4))
+    return tag("details", tag("summary", f"all {len(rows)} ops as a table"), made, cls="raw")
+
+
+def _timeline(result: PhaseResult) -> Iterator[Markup]:
+    words = "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates."
+    chunks = f" A prompt takes {result.passes} such passes." if result.passes > 1 else ""
+    yield tag("p", words + chunks, cls="soft")
+    yield tracks.draw(result)
+    yield legend(tracks.keys(result))
+    yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
+    yield tracks.one_layer(result)
+
+
+def _buys(result: PhaseResult, buys: Sequence[Sensitivity]) -> Markup:
+    if all(abs(s.change) < 0.0005 for s in buys):
+        return tag("p", "Nothing of it moves the time by 0.1%.")
+    return buys_.draw(result.name, buys)

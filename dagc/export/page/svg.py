@@ -1,0 +1,67 @@
+"""Pieces of SVG that every figure is made of. Colours are classes: the style sheet knows light and dark."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+from ...lang.units import TIME, show
+from .markup import Markup, fit, join, tag
+
+Keys = list[tuple[str, str]]
+"""Entries of a legend: (class, words)."""
+
+
+def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Markup:
+    """A drawing in a frame that scrolls where the page is narrow; with `zoom` the script lets it pan and zoom."""
+    drawing = tag(
+        "svg",
+        *body,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+        role="img",
+        aria_label=label,
+        cls=f"fig {name}",
+    )
+    return tag("div", drawing, cls="figure", data_zoom=zoom, tabindex="0" if zoom else None)
+
+
+def rect(x: float, y: float, w: float, h: float, cls: str, *children: object, **more: object) -> Markup:
+    return tag("rect", *children, x=x, y=y, width=max(0.0, float(w)), height=h, cls=cls, **more)
+
+
+def words(x: float, y: float, what: str, cls: str = "", *, room: float = 0, size: float = 12) -> Markup:
+    """A line of text, cut where it has too little room."""
+    return tag("text", fit(what, room, size) if room else what, x=x, y=y, cls=cls or None)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> Markup:
+    return tag("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", cls=cls)
+
+
+def title(what: str) -> Markup:
+    """The tooltip of the element that it stands in."""
+    return tag("title", what)
+
+
+def moment_text(seconds: float) -> str:
+    """A time on an axis."""
+    return show(seconds, TIME, 3) if seconds else "0"
+
+
+def ticks(end: float, most: int = 8) -> list[float]:
+    """Round moments from zero to the end."""
+    if end <= 0:
+        return [0.0]
+    raw = end / most
+    magnitude = 10.0 ** floor(log10(raw))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw)
+    return [k * step for k in range(int(end / step * (1 + 1e-9)) + 1)]
+
+
+def legend(entries: Keys) -> Markup:
+    """A line of swatches."""
+    return tag(
+        "p", join(tag("span", tag("i", cls=f"sw {cls}"), what, cls="key") for cls, what in entries), cls="legend"
+    )

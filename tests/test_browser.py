@@ -1,0 +1,144 @@
+"""The page in a real browser: it opens without a complaint, folds, zooms, and shows the critical path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser, browser, chromium
+from conftest import EXAMPLES, compiled
+
+from dagc.export.findings import step_name
+from dagc.export.page.page import page
+from dagc.lang.units import TIME, show
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    for path in EXAMPLES:
+        (folder / f"{path.stem}.html").write_text(page(compiled(path.stem)), encoding="utf-8")
+    return folder
+
+
+def opened(chrome: Browser, path: Path) -> None:
+    chrome.complaints.clear()
+    chrome.open(path)
+    assert chrome.run("document.documentElement.dataset.ready") == "yes"
+
+
+@pytest.mark.parametrize("name", [p.stem for p in EXAMPLES])
+def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
+    chrome.look()
+    opened(chrome, pages / f"{name}.html")
+    plan = compiled(name)
+    assert chrome.run("document.querySelectorAll('.critical-path').length") == len(plan.phases)
+    largest = max(next(iter(plan.phases.values())).schedule.path, key=lambda s: s.time_s)
+    bars = "[...document.querySelector('.critical-path').querySelectorAll('[data-tip]')]"
+    widest = f"{bars}.sort((a, b) => b.width.baseVal.value - a.width.baseVal.value)[0].dataset.tip"
+    assert str(chrome.run(widest)).startswith(f"{step_name(largest)}: {largest.kind}")
+    assert show(largest.time_s, TIME) in chrome.run(widest)
+    assert chrome.run("document.querySelectorAll('.node.critical').length") > 0
+    path = "document.querySelector('.path.critical').getBoundingClientRect().width"
+    assert chrome.run(path) > 0
+    assert chrome.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 1240])
+def test_no_page_is_wider_than_its_window(chrome: Browser, pages: Path, width: int, dark: bool) -> None:
+    chrome.look(dark=dark, width=width)
+    opened(chrome, pages / "plan_a.html")
+    assert chrome.run("document.documentElement.scrollWidth") <= width
+    paper = chrome.run("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)")
+    cut = "[...document.querySelectorAll('svg.layer text')].filter(t => t.getBBox().width > 240).length"
+    assert chrome.run(cut) == 0
+    assert chrome.complaints == []
+
+
+def test_folding_by_keyboard(chrome: Browser, pages: Path) -> None:
+    chrome.look()
+    opened(chrome, pages / "plan_a.html")
+    first = "document.querySelector('main details')"
+    chrome.run(f"{first}.querySelector('summary').focus()")
+    height = f"{first}.getBoundingClientRect().height"
+    before = chrome.run(height)
+    chrome.key("Enter")
+    assert chrome.run(f"{first}.open") is False and chrome.run(height) < before / 2
+    chrome.key("Enter")
+    assert chrome.run(f"{first}.open") is True and chrome.run(height) == before
+    chrome.run("document.querySelector('[aria-label^=\"fold\"]').click()")
+    assert chrome.run("document.querySelectorAll('details[open]').length") == 0
+    assert chrome.complaints == []
+
+
+def test_zoom_tooltips_and_theme_by_keyboard(chrome: Browser, pages: Path) -> None:
+    chrome.look()
+    opened(chrome, pages / "plan_a.html")
+    view = "document.querySelector('svg.timeline').getAttribute('viewBox')"
+    whole = chrome.run(view)
+    chrome.run("document.querySelector('svg.timeline').parentNode.focus()")
+    chrome.key("+")
+    assert float(chrome.run(view).split()[2]) == pytest.approx(float(whole.split()[2]) / 1.5)
+    chrome.key("0")
+    assert [float(x) for x in chrome.run(view).split()] == [float(x) for x in whole.split()]
+    chrome.run("document.querySelector('summary').focus()")
+    chrome.key("Tab")
+    chrome.run("document.querySelector('g.node').focus()")
+    tip = "(t => t.hidden ? '' : t.textContent)(document.querySelector('.tip'))"
+    assert chrome.run(tip).startswith("gqa.h: bound by")
+    chrome.run("document.querySelector('[aria-label^=\"switch\"]').click()")
+    assert chrome.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+    assert chrome.complaints == []
+
+
+def test_contrast(chrome: Browser, pages: Path) -> None:
+    """Words on what is behind them, at least 4.5 to 1 in light and dark."""
+    script = """(() => {
+      const probe = document.createElement('i');
+      document.body.append(probe);
+      const luminance = (name) => {
+        probe.style.color = `var(--${name})`;
+        const parts = getComputedStyle(probe).color.match(/[0-9]+/g).slice(0, 3).map((c) => c / 255);
+        const [r, g, b] = parts.map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const pairs = ['ink', 'soft', 'critical', 'good', 'bad', 'warn', 'link'].flatMap((w) => [[w, 'paper'], [w, 'panel']]);
+      pairs.push(['on-busy', 'busy'], ['ink', 'box']);
+      return Math.min(...pairs.map(([a, b]) => {
+        const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+        return (high + 0.05) / (low + 0.05);
+      }));
+    })()"""
+    for dark in (False, True):
+        chrome.look(dark=dark)
+        opened(chrome, pages / "plan_a.html")
+        assert chrome.run(script) >= 4.5
+
+
+def test_paper_shows_what_is_folded(chrome: Browser, pages: Path) -> None:
+    chrome.look()
+    opened(chrome, pages / "plan_b.html")
+    chrome.run("document.querySelectorAll('details').forEach((d) => { d.open = false; })")
+    folded = len(chrome.pdf())
+    opened(chrome, pages / "plan_b.html")
+    assert folded == pytest.approx(len(chrome.pdf()), rel=0.05)
+
+
+def test_the_policy_stops_a_foreign_script(chrome: Browser, pages: Path) -> None:
+    html = (pages / "plan_a.html").read_text(encoding="utf-8")
+    (pages / "evil.html").write_text(html.replace("</main>", "<script>window.bad = 1</script></main>"), "utf-8")
+    chrome.complaints.clear()
+    chrome.open(pages / "evil.html")
+    assert chrome.run("window.bad") is None
+    assert any("Content Security Policy" in c for c in chrome.complaints)

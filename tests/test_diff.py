@@ -1,0 +1,126 @@
+"""Two plans compared: what counts as a change, as better, and as a reason to stop a pull request."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import compiled, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.export.diff import Diff, Figure, compare
+from dagc.export.diff_text import markdown, plain, text
+
+Capture = pytest.CaptureFixture[str]
+MIXTRAL = "examples/mixtral_8xh100.moe"
+
+
+def found(a: str, b: str) -> Diff:
+    return compare(dagc.compile_text(a), dagc.compile_text(b))
+
+
+def test_a_plan_and_itself() -> None:
+    same = compare(compiled("plan_a"), compiled("plan_a"))
+    assert same.empty and same.regressions(0) == []
+    assert text(same, "a", "b") == "a and b are alike\n"
+
+
+def test_inputs_structure_results() -> None:
+    diff = found(
+        spec_text(phase="gpus = 0..7, ep = 4, tp = 2", extra='require "r" prefill.ttft <= 1 s'),
+        spec_text(phase="gpus = 0..7, ep = 8", extra='require "r" prefill.ttft <= 1 ns\nrequire "new" 1 == 1'),
+    )
+    inputs = {c.name: (c.before, c.after) for c in diff.inputs}
+    assert inputs == {
+        "phase.prefill.strategy.ep": ("4", "8"),
+        "phase.prefill.strategy.tp": ("2", "1"),
+        'require "r"': ("prefill.ttft <= 1 s", "prefill.ttft <= 1 ns"),
+    }
+    structure = {c.name: (c.before, c.after) for c in diff.structure}
+    assert structure["prefill: mesh"] == ("pp 1 x ep 4 x tp 2", "pp 1 x ep 8")
+    assert structure["prefill: all_reduce over tp (2) in each sparse"][1] is None
+    assert structure["prefill: all_to_all over ep (8) in each sparse"] == (None, "2")
+    assert {(t.label, t.before, t.after) for t in diff.requirements} == {("r", True, False), ("new", None, True)}
+    ttft = next(f for f in diff.results if f.name == "prefill.ttft")
+    assert ttft.better == (ttft.after < ttft.before)
+    assert "r" in diff.regressions(1e9) and "new" not in diff.regressions(0)
+
+
+def test_settings_of_one_spec_and_both_ways(capsys: Capture) -> None:
+    """Forwards and backwards say the same with the sides exchanged."""
+    main(["diff", MIXTRAL, "--set-a", "batch=32", "--set-b", "batch=64", "--format", "json"])
+    there = json.loads(capsys.readouterr().out)
+    main(["diff", MIXTRAL, "--set-a", "batch=64", "--set-b", "batch=32", "--format", "json"])
+    back = json.loads(capsys.readouterr().out)
+    assert there["a"] == f"{MIXTRAL} (batch=32)" == back["b"]
+    for key in ("inputs", "structure", "results"):
+        assert [(x["name"], x["before"], x["after"]) for x in there[key]] == [
+            (x["name"], x["after"], x["before"]) for x in back[key]
+        ]
+    by_name = {x["name"]: x for x in there["results"]}
+    assert by_name["prefill.memory.kv_cache"]["change"] == pytest.approx(1.0)
+    assert by_name["prefill.memory.peak"]["better"] is False and by_name["decode.throughput"]["better"] is True
+
+
+def test_exit_codes(capsys: Capture, tmp_path: Path) -> None:
+    worse = ["diff", MIXTRAL, "--set-a", "batch=32", "--set-b", "batch=64"]
+    assert main(worse) == 0
+    assert main([*worse, "--fail-on-regression"]) == 1
+    assert "regression: prefill.ttft" in capsys.readouterr().err
+    assert main([*worse, "--fail-on-regression", "95%"]) == 0
+    assert main([*worse, "--fail-on-regression", "50"]) == 1
+    assert main(["diff", MIXTRAL, MIXTRAL, "--fail-on-regression"]) == 0
+    bad = tmp_path / "bad.moe"
+    bad.write_text("moe 1\nphase")
+    for args in (
+        ["diff", MIXTRAL],
+        ["diff", MIXTRAL, str(bad)],
+        ["diff", "-", "-"],
+        ["diff", "-"],
+        ["diff", MIXTRAL, "--set-a", "batch"],
+        ["diff", MIXTRAL, "--set-b", "size=1"],
+        ["diff", MIXTRAL, MIXTRAL, "--fail-on-regression", "x"],
+        ["diff", MIXTRAL, MIXTRAL, "--fail-on-regression=-1"],
+        ["diff", MIXTRAL, str(tmp_path / "none.moe")],
+    ):
+        assert main(args) == 2, args
+        out = capsys.readouterr()
+        assert out.err and "internal error" not in out.err
+
+
+def test_a_figure_that_was_zero_can_be_a_regression() -> None:
+    from_zero = Figure("decode.tpot", 0.0, 1.0, (1, 0, 0, 0), False)
+    assert Diff((), (), (from_zero,), ()).regressions(1e6) == ["decode.tpot"]
+    little = replace(from_zero, before=1.0, after=1.049)
+    assert Diff((), (), (little,), ()).regressions(5) == []
+
+
+def test_a_phase_that_came() -> None:
+    both = spec_text(extra="phase decode { gpus = 8..15, ep = 8 }")
+    diff = found(spec_text(), both)
+    assert ("decode: GPUs", None, "8") in {(c.name, c.before, c.after) for c in diff.structure}
+    gone = {c.name: c.after for c in found(both, spec_text()).structure}
+    assert gone["decode: GPUs"] is None and gone["decode: mesh"] is None
+
+
+def test_formats(capsys: Capture) -> None:
+    diff = compare(compiled("plan_a"), compiled("plan_b"))
+    shown = text(diff, "a.moe", "b.moe")
+    assert [line for line in shown.splitlines() if line and line[0] != " "] == [
+        "a.moe -> b.moe",
+        "inputs",
+        "structure",
+        "results",
+        "requirements",
+    ]
+    assert "↑" in shown and "↓" in shown and "dp * 16 + ep" in shown
+    marked = markdown(diff, "a.moe", "b|<b>.moe")
+    assert marked.startswith("## a.moe → b\\|&lt;b&gt;.moe\n") and "<b>" not in marked
+    for line in marked.splitlines():
+        if line.startswith("|"):
+            assert line.replace("\\|", "").count("|") in (4, 6)
+    data = plain(diff, "a", "b")
+    assert len(data["results"]) == len(diff.results) and data["schema"] == 1
