@@ -66,6 +66,7 @@ def phase_object(result: PhaseResult) -> dict[str, Any]:
         "ttft_s" if graph.kind == "prefill" else "tpot_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
         "floor_s": result.floor_s,
+        "time_error": _time_error(result),
         "throughput_tok_s": result.throughput_tok_s,
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
         "imbalance": result.costs.imbalance,
@@ -80,6 +81,18 @@ def phase_object(result: PhaseResult) -> dict[str, Any]:
         "critical_path": _path(result),
         "bound_by": dict(result.bound_by),
     }
+
+
+def _time_error(result: PhaseResult) -> dict[str, float] | None:
+    """How sure the phase's time is; None without a calibration. `median` and `p90`: relative errors of such estimates
+    on measured servings; `kernels`: of the kernels that make up `measured_share` of the critical path."""
+    share, kernels = result.measured
+    if not share:
+        return None
+    from ..calib.accuracy import phase_errors
+
+    whole = phase_errors()[result.graph.kind]
+    return {"median": whole.median, "p90": whole.p90, "measured_share": share, "kernels": kernels}
 
 
 def _memory(result: PhaseResult) -> dict[str, Any]:
