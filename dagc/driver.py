@@ -110,12 +110,17 @@ def lower(unit: Unit) -> Iterator[tuple[str, Graph]]:
 
 
 def compile_phase(unit: Unit) -> PhaseResult:
-    from .passes import cost, memory, schedule
-
     graph: Graph | None = None
     for _, after in lower(unit):
         graph = after
     assert graph is not None
+    return cost_graph(graph, unit)
+
+
+def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
+    """Costs, memory and schedule of a placed graph."""
+    from .passes import cost, memory, schedule
+
     verify_placement(unit.placed)
     costs = cost.run(graph, unit)
     need = memory.run(graph, costs, unit)

@@ -12,6 +12,8 @@ from .lang.diagnostics import Diagnostic
 from .spec import Spec
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from .passes.require import Verdict
 
 
@@ -85,6 +87,12 @@ class Plan:
         from .export.json import graph_object
 
         return graph_object(self, phase)
+
+    def to_networkx(self, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
+        """Placed graph of a phase for networkx; `ranks="all"` has a node for each rank."""
+        from .export.interchange import to_networkx
+
+        return to_networkx(self, phase, ranks=ranks)
 
     def __str__(self) -> str:
         return self.report()

@@ -69,6 +69,20 @@ class Measured:
 NOTHING = Measured(np.zeros(1), "fused", 0.0)
 
 
+def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
+    """Constants of a kernel, its rates scaled to the hardware section's."""
+    device = calibration.device
+    scale = {
+        "compute": machine.peak_flops("bf16") / device.flops["bf16"],
+        "hbm": machine.hbm_Bps / device.hbm_Bps,
+        "link": machine.node.bandwidth_Bps / device.link_Bps,
+    }
+    c: Any = constants
+    names = {f.name for f in fields(c)}
+    changed = {n: getattr(c, n) * scale[by] for n, by in SCALED.items() if n in names and abs(scale[by] - 1) > 1e-3}
+    return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
+
+
 @dataclass
 class Kernels:
     """Times of the ops of one segment. `rows`: mean rows of each expert slot [expert ranks, slots], `over_mesh` brings a
@@ -103,17 +117,7 @@ class Kernels:
     # -- rates -----------------------------------------------------------------------------------
 
     def constants(self, entry: Entry[C]) -> C:
-        """The entry's constants, its rates scaled to the hardware section's."""
-        device = self.calibration.device
-        scale = {
-            "compute": self.machine.peak_flops("bf16") / device.flops["bf16"],
-            "hbm": self.machine.hbm_Bps / device.hbm_Bps,
-            "link": self.machine.node.bandwidth_Bps / device.link_Bps,
-        }
-        c: Any = entry.constants
-        names = {f.name for f in fields(c)}
-        changed = {n: getattr(c, n) * scale[by] for n, by in SCALED.items() if n in names and abs(scale[by] - 1) > 1e-3}
-        return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
+        return scaled(entry.constants, self.calibration, self.machine)
 
     # -- dense matrix products -------------------------------------------------------------------
 
@@ -313,13 +317,18 @@ class Kernels:
             element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
         if group.nodes > 1:
             return self._across_nodes(f"{speed}_{direction}", tokens, hidden * element_B, group)
-        prefix = "trtllm_" if self.unit.phase.engine == "trtllm" else ""
-        key = a2a_key(f"{prefix}deepep_{speed}", direction)
-        entry = self.calibration.moe_a2a.get(key)
-        if entry is None:
+        # The tables hold the same kernels under two engines; the faster one has less of the engine in it.
+        keys = [a2a_key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")]
+        entries = [(key, self.calibration.moe_a2a[key]) for key in keys if key in self.calibration.moe_a2a]
+        if not entries:
             return None
-        time_s = moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
-        return Measured(time_s, key, entry.error.median, tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks)))
+
+        def time_s(entry: Entry[moe_a2a.MoeA2aConstants]) -> Array:
+            return moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
+
+        key, entry = min(entries, key=lambda item: float(time_s(item[1])))
+        outside = tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks))
+        return Measured(time_s(entry), key, entry.error.median, outside)
 
     def _across_nodes(self, kernel: str, tokens: float, row_B: float, group: GroupShape) -> Measured:
         model = self.unit.spec.model

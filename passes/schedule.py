@@ -169,15 +169,8 @@ class Scheduler:
         return self.memo[key]
 
     def program(self, segment: Segment) -> list[tuple[Op, int]]:
-        """Program order; two lanes alternate at every change of stream, so that one computes while one talks."""
         if segment.name not in self.programs:
-            chunks: list[list[Op]] = []
-            for op in segment.ops:
-                if not chunks or chunks[-1][-1].stream != op.stream:
-                    chunks.append([])
-                chunks[-1].append(op)
-            lanes = range(self.graph.lanes)
-            self.programs[segment.name] = [(op, lane) for chunk in chunks for lane in lanes for op in chunk]
+            self.programs[segment.name] = lane_program(segment, self.graph.lanes)
         return self.programs[segment.name]
 
     def simulate(self, segment: Segment, entry: State) -> Evaluation:
@@ -362,6 +355,16 @@ class Scheduler:
                 edge = self.costs.transfer if name == "send" else self.costs.token_return
                 steps.append(PathStep("", name, "send", time_s, count, edge.bound))
         return tuple(steps)
+
+
+def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:
+    """Program order; two lanes alternate at every change of stream, so that one computes while one talks."""
+    chunks: list[list[Op]] = []
+    for op in segment.ops:
+        if not chunks or chunks[-1][-1].stream != op.stream:
+            chunks.append([])
+        chunks[-1].append(op)
+    return [(op, lane) for chunk in chunks for lane in range(lanes) for op in chunk]
 
 
 def _shift(state: State, by: float) -> State:

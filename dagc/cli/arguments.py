@@ -54,9 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
-    _spec(compile_)
+    _spec(compile_, "spec file, - for standard input, or a .graph.json that --emit json wrote")
     compile_.add_argument(
-        "--emit", default="", metavar="KINDS", help="comma list of dot, svg, png, pdf, json, html, md, perfetto"
+        "--emit",
+        default="",
+        metavar="KINDS",
+        help="comma list of dot, svg, png, pdf, json, nodelink, graphml, chakra, html, md, perfetto",
     )
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
@@ -65,9 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json: a node for all ranks, or one a rank; perfetto: a rank a class and stage, or every one",
+        help="json, nodelink, graphml: a node for all ranks, or one a rank; perfetto: a rank a class and stage, or every one",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
+    compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
     compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     compile_.add_argument("--format", choices=("text", "md"), default="text", help="how to print the report")
 
@@ -122,6 +126,31 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
+    run = commands.add_parser("run", help="run the placed graph on real devices, measured beside the estimate")
+    _spec(run, "spec file")
+    run.add_argument("--engine", choices=("torch",), default="torch", help="what executes the graph")
+    run.add_argument("--full-dims", action="store_true", help="the model's own dims, not those of its small twin")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="gloo on cpu, NCCL on cuda")
+    run.add_argument(
+        "--dtype", choices=("fp64", "fp32", "bf16", "fp16"), help="default: fp64; the model's at full dims"
+    )
+    run.add_argument("--repeat", type=int, default=3, metavar="N", help="timed passes, of which the median counts")
+    run.add_argument("--timeout", type=float, default=600.0, metavar="S", help="longest wait for another process")
+    run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+    export = commands.add_parser("export", help="write the launch command or config of a serving engine")
+    _spec(export)
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=("vllm", "sglang", "trtllm", "megatron"),
+        metavar="ENGINE",
+        help="vllm, sglang, trtllm or megatron",
+    )
+    export.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
+    export.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
+    export.add_argument("--force", action="store_true", help="write into a directory that holds something already")
+
     measure = commands.add_parser("measure", help="time the kernels of a plan on this machine (needs PyTorch)")
     _spec(measure)
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -155,8 +184,8 @@ def _percent(text: str) -> float:
     return value
 
 
-def _spec(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", metavar="SPEC", help="spec file, - for standard input")
+def _spec(parser: argparse.ArgumentParser, help: str = "spec file, - for standard input") -> None:
+    parser.add_argument("spec", metavar="SPEC", help=help)
     _common(parser)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
@@ -40,19 +41,36 @@ def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> Non
 
 
 def compiled(spec: str, args: Namespace) -> Plan | None:
-    """The plan, or None after its errors were printed."""
+    """The plan, of a spec or of a placed graph (.json), or None after its errors were printed."""
     from ..driver import compile
 
     try:
+        if spec.endswith(".json"):
+            return _placed(spec, args)
         return compile(spec, settings=settings(args), phases=args.phase or None)
     except SpecError as error:
         tell(error.diagnostics)
         return None
 
 
+def _placed(path: str, args: Namespace) -> Plan:
+    from ..export.placed import read_plan
+
+    if args.set:
+        raise SpecError([Diagnostic("E02", "a placed graph has no params: `--set` needs the spec it was made from")])
+    plan = read_plan(Path(path))
+    for name in args.phase:
+        if name not in plan.phases:
+            raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
+    return plan
+
+
 def stem(spec: str) -> str:
     """Name that artefacts carry."""
-    return "stdin" if spec == "-" else Path(spec).stem
+    if spec == "-":
+        return "stdin"
+    name = Path(spec).name
+    return name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem
 
 
 def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
@@ -81,6 +99,35 @@ def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
         if not isinstance(error, OSError):
             raise
         name = error.filename or (made[-1][1] if made else "")
+        raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
+
+
+def refuse_existing(directory: Path, force: bool) -> None:
+    """What is in an output directory stays, unless told otherwise."""
+    if not force and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        message = f"`{directory}` exists already"
+        raise SpecError([Diagnostic("E05", message, help=("--force replaces it",))])
+
+
+def write_directory(directory: Path, fill: Callable[[Path], None], force: bool) -> None:
+    """A directory and all that `fill` puts into it, or nothing: it is filled beside its place, then renamed."""
+    refuse_existing(directory, force)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        try:
+            made.chmod(0o777 & ~_umask())
+            fill(made)
+            if directory.is_dir():
+                shutil.rmtree(directory)
+            elif directory.exists():
+                directory.unlink()
+            made.rename(directory)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    except OSError as error:
+        name = error.filename or directory
         raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..plan import Plan
-from .common import color, compiled, stem, tell, write_all
+from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json", "html", "md", "perfetto")
+KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra", "html", "md", "perfetto")
 
 Artefacts = dict[Path, bytes | Iterable[bytes]]
 
 
 def run(args: Namespace) -> int:
     try:
-        kinds = _chosen(args.emit, KINDS, "--emit")
+        kinds = _chosen(args.emit, KINDS, "--emit", exporters)
         from ..export.views import VIEWS
 
         views = _chosen(args.view, tuple(VIEWS), "--view")
@@ -28,10 +29,16 @@ def run(args: Namespace) -> int:
             return 2
         tell(plan.diagnostics, requirements=args.json)
         files: Artefacts = {}
+        folders: dict[Path, Callable[[Path], None]] = {}
         if kinds or args.output:
             directory = Path(args.output or f"{stem(args.spec)}.out")
+            folders = trace_folders(plan, directory, stem(args.spec), kinds)
+            for folder in folders:
+                refuse_existing(folder, args.force)
             files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
             write_all(files)
+            for folder, fill in folders.items():
+                write_directory(folder, fill, args.force)
         if args.json:
             from ..export.json import dumps, plan_object
 
@@ -42,7 +49,7 @@ def run(args: Namespace) -> int:
             sys.stdout.write(markdown(plan))
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
-            for path in files:
+            for path in (*files, *folders):
                 print(f"wrote {path}")
         return 0 if plan.passed else 1
     except SpecError as error:
@@ -50,15 +57,37 @@ def run(args: Namespace) -> int:
         return 2
 
 
-def _chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
-    """A comma list, each entry known."""
+def exporters() -> list[str]:
+    from ..plugins import exporters
+
+    return exporters()
+
+
+def _chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], list[str]] | None = None) -> list[str]:
+    """A comma list, each entry known. `more` names are asked for only when one is not."""
     names = [n.strip() for n in text.split(",") if n.strip()]
+    if more is not None and not set(names) <= set(known):
+        known = (*known, *more())
     for name in names:
         if name not in known:
             near = did_you_mean(name, known)
             hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
             raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
     return names
+
+
+def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> dict[Path, Callable[[Path], None]]:
+    """Directories that are written rank by rank, each with what fills it."""
+    if "chakra" not in kinds:
+        return {}
+    from ..export.chakra.files import check_name, write
+
+    folders: dict[Path, Callable[[Path], None]] = {}
+    for phase in plan.phases:
+        folder = directory / f"{name}.{phase}.chakra"
+        check_name(folder)
+        folders[folder] = partial(write, plan, phase, name=folder.name)
+    return folders
 
 
 def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
@@ -84,6 +113,17 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
 
             files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
             files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
+        if {"nodelink", "graphml"} & set(kinds):
+            from ..export.interchange import graphml, node_link
+
+            graph = plan.to_networkx(phase, ranks=ranks)
+            for kind, write, suffix in (("nodelink", node_link, "nodelink.json"), ("graphml", graphml, "graphml")):
+                if kind in kinds:
+                    files[directory / f"{name}.{phase}.{suffix}"] = write(graph)
+        for kind in (k for k in kinds if k not in KINDS):
+            from ..plugins import export
+
+            files |= {directory / f"{name}.{phase}.{suffix}": d for suffix, d in export(kind, plan, phase).items()}
     if "html" in kinds:
         from ..export.page.page import page
 

@@ -15,6 +15,8 @@ from ..plan import Plan
 from .unroll import Edge, Node, counts, unroll
 
 SCHEMA = 1
+GRAPH_SCHEMA = 2
+"""Version of the placed graph, whose schema is `graph.schema.json` beside this file."""
 
 
 def dumps(value: object, *, indent: bool = False) -> bytes:
@@ -108,13 +110,23 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
 
 
 def graph_object(plan: Plan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
-    """The placed graph: {"schema", "phase", "nodes": [...], "edges": [...]}; `ranks="all"` expands every rank."""
+    """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
+    from .placed import ir_section, plan_section
+
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
     items = unroll(plan.phases[phase])
     for item in expand_ranks(plan.phases[phase], items) if ranks == "all" else items:
         (nodes if isinstance(item, Node) else edges).append(_record(item))
-    return {"schema": SCHEMA, "phase": phase, "nodes": nodes, "edges": edges}
+    return {
+        "schema": GRAPH_SCHEMA,
+        "phase": phase,
+        "ranks": ranks,
+        "plan": plan_section(plan, phase),
+        "ir": ir_section(plan.phases[phase].graph),
+        "nodes": nodes,
+        "edges": edges,
+    }
 
 
 def _record(item: Node | Edge) -> dict[str, Any]:

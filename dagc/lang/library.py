@@ -1,4 +1,5 @@
-"""The shipped library: stock blocks and presets, all of them `.moe` files."""
+"""The shipped library: stock blocks and presets, all of them `.moe` files. Installed packages may add presets, under names of
+their own (`dagc.plugins`)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,15 @@ def preset(kind: str, name: str) -> Source | None:
     if not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
         return None
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
-    return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None
+    if file.is_file():
+        return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
+    from .. import plugins
+
+    for owner, root in plugins.libraries():
+        file = root / folder(kind) / f"{name}.moe"
+        if file.is_file():
+            return Source(f"{owner}/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
+    return None
 
 
 def architecture(kind: str) -> Source | None:
@@ -66,7 +75,9 @@ def folder(kind: str) -> str:
 
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
-    root = resources.files(PACKAGE) / folder(kind)
-    return (
-        sorted(f.name.removesuffix(".moe") for f in root.iterdir() if f.name.endswith(".moe")) if root.is_dir() else []
-    )
+    from .. import plugins
+
+    roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries())]
+    folders = [root / folder(kind) for root in roots]
+    files = [f.name for found in folders if found.is_dir() for f in found.iterdir()]
+    return sorted({name.removesuffix(".moe") for name in files if name.endswith(".moe")})

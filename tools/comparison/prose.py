@@ -48,6 +48,10 @@ memory, who gathers tokens and who exchanges them) are in `tools/accuracy.json`.
 `high`, `medium`, `low`: how complete the published record is. `may speculate`: rows of a model with layers for multi-token
 prediction, from a source that does not say whether they ran; a TPOT far below the estimate often means that they did."""
 
+KERNELS = """Published times of single kernels, each with its own document; some are of the tables that the calibration was fitted to
+(`docs/calibration.md` has the errors on rows that no fit saw). `scaled`: the GPU has no constants of its own, those of the
+calibration that its preset names are scaled by datasheet rates."""
+
 NOISE = """Runs of measured_serving that differ in nothing but the engine's version and the day, each against the median of its
 repeats; a run listed twice counts once. No model of the configuration can be closer than this."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import noise, page, prose, rows, static
+from . import kernels, noise, page, prose, rows, static
 from .estimate import Estimates, catalog_of
+from .kernels import KernelCase
 from .names import Catalog
 from .rows import Refused, Serving
 from .serving import FITTED
@@ -41,6 +42,7 @@ class Found:
     servings: list[Serving]
     refused: list[Refused]
     fitted: Mapping[str, Mapping[str, float]]
+    kernels: list[KernelCase] = field(default_factory=list)
 
 
 def gather(options: Options) -> Found:
@@ -50,6 +52,10 @@ def gather(options: Options) -> Found:
     if options.workers:
         estimates.workers = options.workers
     found = Found([], [], [], [], {key: catalog.constants[key] for key in FITTED})
+    for file in [] if options.only else _files(options.data, "measured_*.json"):
+        cases, unknown = kernels.read(file, catalog)
+        found.kernels += cases
+        found.refused += unknown
     if options.only != "serving":
         _static(options.data, catalog, estimates, found)
     if options.only != "static":
@@ -98,6 +104,8 @@ def run(options: Options) -> str:
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
+    if found.kernels and not options.only:
+        parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options.data)]
     parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
@@ -142,6 +150,14 @@ def store_errors(done: Sequence[Outcome]) -> None:
         }
     about = "errors of whole phases against measured servings, made by tools/accuracy.py --fit; see docs/accuracy.md"
     ERRORS.write_text(json.dumps({"about": about, "phases": phases}, indent=1) + "\n", encoding="utf-8")
+
+
+def kernel_table(cases: Sequence[KernelCase]) -> str:
+    """A row a family and GPU."""
+    groups: dict[str, list[float]] = {}
+    for c in cases:
+        groups.setdefault(f"{c.family}, {c.gpu}{'' if c.own else ' (scaled)'}", []).append(c.ratio)
+    return error_table("family, GPU", dict(sorted(groups.items())))
 
 
 def fitted_text(fitted: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,0 +1,145 @@
+"""`dagc run`: the placed graph on real devices, measured beside the estimate."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from .common import settings, tell
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..runtime.measure import Outcome
+    from ..spec import Phase, Spec
+
+NEGLIGIBLE_S = 1e-7
+"""Of an estimate: ops that have no kernel of their own."""
+WITHOUT_KERNEL = ("conv", "delta", "select")
+"""Ops that the torch engine does not have yet."""
+ENGINES = {"torch": "pip install 'dagc[torch]'"}
+
+
+def run(args: Namespace) -> int:
+    from ..runtime.launch import launched
+
+    try:
+        if args.spec == "-":
+            raise SpecError([Diagnostic("E05", "`dagc run` starts processes that read the spec: it needs a file")])
+        if importlib.util.find_spec(args.engine) is None:
+            raise SpecError([Diagnostic("E05", f"`--engine {args.engine}` needs it: {ENGINES[args.engine]}")])
+        spec = load_spec(args)
+        known = [p.name for p in spec.phases]
+        for name in args.phase:
+            if name not in known:
+                raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+        chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
+        if not launched():
+            return max(start(args, spec, phase) for phase in chosen)
+        return max(work(args, spec, phase) for phase in chosen)
+    except SpecError as error:
+        tell(error.diagnostics)
+        return 2
+
+
+def load_spec(args: Namespace) -> Spec:
+    from ..driver import load
+    from ..lang.parse import read_source
+
+    return load(read_source(args.spec), Collector(), settings(args), Path(args.spec).resolve().parent)
+
+
+def start(args: Namespace, spec: Spec, phase: Phase) -> int:
+    """A local process for each GPU id of a phase."""
+    from ..runtime.launch import LaunchError, spawn
+
+    plan_to_run(spec, phase, args.full_dims)  # what is wrong is said once, not by every process
+    own = ["run", args.spec, "--phase", phase.name, "--engine", args.engine, "--device", args.device]
+    own += ["--repeat", str(args.repeat), "--timeout", str(args.timeout)]
+    own += [f"--set={pair}" for pair in args.set]
+    own += ["--dtype", args.dtype] if args.dtype else []
+    own += [flag for flag, given in (("--full-dims", args.full_dims), ("--json", args.json)) if given]
+    try:
+        return spawn(own, len(phase.gpus))
+    except LaunchError as error:
+        raise SpecError([Diagnostic("E05", str(error))]) from None
+
+
+def work(args: Namespace, spec: Spec, phase: Phase) -> int:
+    """This process's part of the job."""
+    import torch
+
+    from ..runtime.measure import DTYPES, Options
+    from ..runtime.measure import run as measure
+
+    processes = int(os.environ["WORLD_SIZE"])
+    if processes != len(phase.gpus):
+        message = f"phase `{phase.name}` has {len(phase.gpus)} GPUs, the job {processes} processes"
+        raise SpecError(
+            [Diagnostic("E05", message, help=("torchrun starts one process for each GPU id of the phase",))]
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= local else "cpu"
+    elif device == "cuda" and (not torch.cuda.is_available() or torch.cuda.device_count() < local):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise SpecError([Diagnostic("E05", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
+    plan = plan_to_run(spec, phase, args.full_dims)
+    kinds = ("fp64",) if not args.full_dims else (plan.spec.model.dtype, "bf16")
+    dtype = args.dtype or next(kind for kind in kinds if kind in DTYPES)
+    torch.manual_seed(0)
+    outcome = measure(plan, phase.name, Options(device, dtype, args.repeat, not args.full_dims, args.timeout))
+    if outcome is None:
+        return 0
+    if args.json:
+        from ..export.json import dumps
+
+        sys.stdout.buffer.write(dumps(outcome.to_json(), indent=True))
+    else:
+        print(table(outcome))
+    return 0 if outcome.holds else 1
+
+
+def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
+    """The phase alone: its small twin, or at the model's own dims."""
+    from ..driver import compile_spec
+    from ..proof.shrink import shrink
+
+    whole = replace(spec, phases=(phase,), requirements=())
+    plan = compile_spec(whole, Collector())  # the plan's own errors first
+    missing = {op.kind for s in plan.phases[phase.name].graph.segments for op in s.ops} & set(WITHOUT_KERNEL)
+    if missing:
+        message = f"the torch engine has no kernel for {', '.join(sorted(missing))}"
+        raise SpecError([Diagnostic("E05", message, phase.span, help=("`dagc verify` runs it on NumPy tensors",))])
+    if full:
+        return plan
+    try:
+        return compile_spec(shrink(spec, phase), Collector())
+    except SpecError as error:
+        because = tuple(d.message for d in error.diagnostics if d.code.startswith("E"))
+        message = f"phase `{phase.name}` has no small twin that keeps its degrees and what they divide"
+        raise SpecError([Diagnostic("E03", message, phase.span, because=because)]) from None
+
+
+def table(outcome: Outcome) -> str:
+    """Measured against estimated, an op class a line."""
+    checked = "logits not compared"
+    if outcome.error is not None:
+        word = "equal" if outcome.holds else "DIFFERENT"
+        checked = f"logits {word} to the whole model's: error {outcome.error:.1e}, allowed {outcome.allowed:.0e}"
+    lines = [
+        f"{outcome.phase}: {outcome.ranks} processes on {outcome.device}, {outcome.dtype}; {checked}",
+        f"{'class':<16}{'calls':>8}{'measured ms':>14}{'estimated ms':>14}{'ratio':>10}",
+    ]
+    rows = [(c.name, str(c.calls), c.measured_s, c.estimated_s) for c in outcome.classes]
+    rows.append(("one pass", "", outcome.measured_s, outcome.estimated_s))
+    for name, calls, measured, estimated in rows:
+        ratio = f"{measured / estimated:.2f}" if estimated >= NEGLIGIBLE_S else "-"
+        lines.append(f"{name:<16}{calls:>8}{measured * 1e3:>14.3f}{estimated * 1e3:>14.3f}{ratio:>10}")
+    return "\n".join(lines)

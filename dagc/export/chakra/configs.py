@@ -1,0 +1,66 @@
+"""Input files of ASTRA-sim's analytical backends, from a spec's hardware and a phase's ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...spec import Hardware
+from .ranks import Network, Ranks
+
+GIB = 2.0**30
+"""Bytes of the simulator's network gigabyte; its memory gigabyte has 1e9."""
+SWITCH_HOPS = 2
+"""A message through a switch: up and down. The simulator counts the latency for each."""
+
+
+def groups(ranks: Ranks) -> dict[str, list[int]]:
+    """Communicators: id -> ranks, ascending."""
+    return {str(ranks.first + i): list(members) for i, members in enumerate(ranks.groups)}
+
+
+def network_text(network: Network, hardware: Hardware) -> str:
+    """A switch for each node, and one between the nodes; both links are per GPU and direction."""
+    links = [hardware.node, hardware.cluster] if network.inside else [hardware.cluster]
+    links = links[: len(network.shape)]
+    rows: dict[str, list[str] | list[int] | list[float]] = {
+        "topology": ["Switch"] * len(links),
+        "npus_count": list(network.shape),
+        "bandwidth": [link.bandwidth_Bps / GIB for link in links],  # GB/s
+        "latency": [link.latency_s * 1e9 / SWITCH_HOPS for link in links],  # ns a hop
+    }
+    return "".join(f"{key}: [ {', '.join(map(str, row))} ]\n" for key, row in rows.items())
+
+
+def system(network: Network, hardware: Hardware, *, roofline: bool) -> dict[str, Any]:
+    """Without the roofline the simulator takes the durations that dagc estimated; with it, it makes its own estimate from
+    FLOPs and bytes at the spec's efficiencies."""
+    ring = ["ring"] * len(network.shape)
+    return {
+        "scheduling-policy": "FIFO",
+        "endpoint-delay": 1,
+        "active-chunks-per-dimension": 1,
+        "preferred-dataset-splits": 1,
+        "all-reduce-implementation": ring,
+        "all-gather-implementation": ring,
+        "reduce-scatter-implementation": ring,
+        "all-to-all-implementation": ["direct"] * len(network.shape),
+        "collective-optimization": "baseline",
+        "local-mem-bw": hardware.hbm_Bps * hardware.mbu / 1e9,  # GB/s
+        "peak-perf": hardware.peak_flops("default") * hardware.mfu / 1e12,  # TFLOP/s
+        "roofline-enabled": int(roofline),
+        "trace-enabled": 0,
+        "replay-only": 0,
+    }
+
+
+MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
+
+
+def command(directory: str, model: str) -> str:
+    """How to run the simulator on a directory of traces."""
+    return (
+        "AstraSim_Analytical_Congestion_Unaware "
+        f"--workload-configuration={directory}/rank --comm-group-configuration={directory}/groups.json "
+        f"--system-configuration={directory}/{model} --network-configuration={directory}/network.yml "
+        f"--remote-memory-configuration={directory}/memory.json"
+    )

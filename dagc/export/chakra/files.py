@@ -1,0 +1,120 @@
+"""Write the traces of a phase: a directory with one file a rank, never more than one rank in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...ir.result import PhaseResult
+from ...lang.diagnostics import Diagnostic, SpecError
+from ...plan import Plan
+from ..json import dumps
+from . import configs, schema
+from .image import Encoder, Image, Templates, encoded
+from .program import EDGE, FIRST_ID, Context, Pattern, Program, Row, TraceNode
+from .ranks import Hole, Ranks
+
+Position = tuple[int, ...]
+"""[stage, *mesh] of a rank."""
+Widths = tuple[tuple[Hole, int], ...]
+
+
+@dataclass(frozen=True)
+class RankClass:
+    """Ranks whose files differ in nothing but which groups and peers they name. `widths`: bytes of each such value."""
+
+    stage: int
+    widths: Widths
+    members: tuple[tuple[int, Position, dict[Hole, int]], ...]
+
+
+def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
+    """Alike ranks: of one stage, of equal times, and with values of their own that take equally many bytes."""
+    mesh = result.graph.the_mesh
+    long = {
+        axis
+        for cost in result.costs.ops.values()
+        for axis, size in enumerate(np.broadcast_shapes(cost.time_s.shape, (1,) * len(mesh.shape)))
+        if size > 1
+    }
+    found: dict[tuple[int, Position, Widths], list[tuple[int, Position, dict[Hole, int]]]] = {}
+    for at in np.ndindex(ranks.number.shape):
+        holes = ranks.holes(at)
+        widths = tuple((key, len(encoded(key, value))) for key, value in holes.items())
+        alike = (at[0], tuple(at[1 + axis] for axis in sorted(long)), widths)
+        found.setdefault(alike, []).append((int(ranks.number[at]), at, holes))
+    return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in found.items())
+
+
+def image(result: PhaseResult, alike: RankClass, templates: Templates | None = None) -> Image:
+    """The file of some alike ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
+    at = alike.members[0][1]
+    templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
+    times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
+    times[EDGE] = result.costs.transfer.time_s
+    return Encoder(templates, times).encode(templates.program.rows())
+
+
+def _at(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], at: Position) -> float:
+    return float(array[tuple(min(i, n - 1) for i, n in zip(at, array.shape, strict=True))])
+
+
+def idle(result: PhaseResult) -> memoryview:
+    """The file of a rank that the phase leaves idle: one node of no work, since a file must have one to begin with."""
+    work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
+    none = Context(((),), (), ())
+    pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), None, 0, work),), none)
+    return Encoder(Templates(Program(result, 0, {})), {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
+
+
+def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]]:
+    """The file of each rank, in no order of ranks. A view is good until the next one is asked for."""
+    shared: dict[tuple[int, Widths], Templates] = {}
+    for alike in classes(result, ranks):
+        key = (alike.stage, alike.widths)
+        if key not in shared:
+            shared[key] = Templates(Program(result, alike.stage, dict(alike.widths)))
+        made = image(result, alike, shared[key])
+        for rank, _, holes in alike.members:
+            yield rank, made.write_over(holes)
+    for rank in (rank for rank, gpu in enumerate(ranks.network.gpus.tolist()) if gpu < 0):
+        yield rank, idle(result)
+
+
+def write(plan: Plan, phase: str, directory: Path, name: str) -> None:
+    """Everything that the simulator needs for one phase, into an empty directory that will have this name."""
+    result, hardware = plan.phases[phase], plan.spec.hardware
+    ranks = Ranks(result)
+    for rank, data in traces(result, ranks):
+        (directory / f"rank.{rank}.et").write_bytes(data)
+    small = {
+        "groups.json": dumps(configs.groups(ranks), indent=True),
+        "network.yml": configs.network_text(ranks.network, hardware).encode(),
+        "memory.json": dumps(configs.MEMORY, indent=True),
+        "system.json": dumps(configs.system(ranks.network, hardware, roofline=False), indent=True),
+        "system.roofline.json": dumps(configs.system(ranks.network, hardware, roofline=True), indent=True),
+    }
+    gpus = [gpu if gpu >= 0 else None for gpu in ranks.network.gpus.tolist()]
+    small["ranks.json"] = dumps(
+        {
+            "schema": 1,
+            "phase": phase,
+            "estimate_s": result.schedule.latency_s,
+            "gpus": gpus,
+            "command": configs.command(name, "system.json"),
+        },
+        indent=True,
+    )
+    for name, content in small.items():
+        (directory / name).write_bytes(content)
+
+
+def check_name(directory: Path) -> None:
+    """The simulator takes a path of communicator groups with `empty` in it for none at all."""
+    if "empty" in str(directory):
+        message = f"ASTRA-sim would ignore the communicator groups in `{directory}`"
+        because = ("it takes a path with `empty` in it for no path",)
+        raise SpecError([Diagnostic("E05", message, because=because, help=("choose another name with -o",))])

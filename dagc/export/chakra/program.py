@@ -1,0 +1,286 @@
+"""What one rank runs, layer by layer: a pattern of nodes for each kind of layer, and a row of numbers for each layer.
+
+Every rank of a group takes the group's collectives in one order: a communication node waits for the one before it. Compute
+nodes are ordered by control dependencies, as their stream is in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+from ...ir.graph import Op, Segment
+from ...ir.result import PhaseResult
+from ...passes.schedule import lane_program
+from . import schema
+from .ranks import Hole
+
+Refs = tuple[int, ...]
+"""Nodes: 0 and up within the layer, below 0 what the layer is given from outside (-1 the first of it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceNode:
+    """`attributes`: encoded, without what changes from row to row. `hole`: the attribute that is a rank's own. `tag`: of a
+    message, counted from the first of its row. It takes `share` of the time of the op `timed`."""
+
+    name: str
+    kind: int
+    stream: str
+    data: Refs
+    control: Refs
+    timed: tuple[str, str] | None
+    lane: int
+    attributes: bytes
+    hole: Hole | None = None
+    tag: int | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Nodes to wait for: those that bring each lane's value, and the last ones of each stream."""
+
+    values: tuple[Refs, ...]
+    compute: Refs
+    comm: Refs
+
+    @property
+    def flat(self) -> Refs:
+        return (*(r for refs in self.values for r in refs), *self.compute, *self.comm)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*(len(refs) for refs in self.values), len(self.compute), len(self.comm))
+
+    def numbered(self) -> Context:
+        """The same with -1, -2, .. in place of the nodes."""
+        at = iter(range(-1, -1 - len(self.flat), -1))
+        values = tuple(tuple(next(at) for _ in refs) for refs in self.values)
+        return Context(values, tuple(next(at) for _ in self.compute), tuple(next(at) for _ in self.comm))
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The nodes of a layer, and what the next one waits for. `tags`: how many its messages take."""
+
+    nodes: tuple[TraceNode, ...]
+    exit: Context
+    tags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer of a micro-batch: the id of its first node, and the ids of what it is given."""
+
+    pattern: Pattern
+    base: int
+    outside: tuple[int, ...]
+    layer: int
+    microbatch: int
+    tag: int
+
+    def absolute(self, refs: Refs) -> Refs:
+        return tuple(self.base + r if r >= 0 else self.outside[-1 - r] for r in refs)
+
+    @property
+    def exit(self) -> Context:
+        e = self.pattern.exit
+        return Context(tuple(map(self.absolute, e.values)), self.absolute(e.compute), self.absolute(e.comm))
+
+
+FIRST_ID = 1
+EDGE = ("", "send")
+"""Names the time of a send to the next stage."""
+
+
+@dataclass
+class Program:
+    """Rows of the ranks of a stage. `holes`: what is a rank's own, and how many bytes it takes."""
+
+    result: PhaseResult
+    stage: int
+    holes: Mapping[Hole, int]
+    patterns: dict[tuple[object, ...], Pattern] = field(default_factory=dict)
+
+    def rows(self) -> Iterator[Row]:
+        graph = self.result.graph
+        lanes, stages = graph.lanes, len(graph.stages)
+        base = FIRST_ID
+        compute: Refs = ()
+        comm: Refs = ()
+        tag = stages * graph.microbatches * lanes  # above those of the edges between stages
+        for microbatch in range(graph.microbatches):
+            state = Context(((),) * lanes, compute, comm)
+            plan: list[tuple[Segment | None, int]] = []
+            if self.stage > 0:
+                plan.append((None, -1))
+            layers = [name for name, count in graph.stages[self.stage].layers for _ in range(count)]
+            plan += [(graph.segment(name), i) for i, name in enumerate(layers)]
+            if self.stage < stages - 1:
+                plan.append((None, len(layers)))
+            for segment, layer in plan:
+                pattern = self.pattern(segment, state, layer < 0)
+                edge = (microbatch * stages + (self.stage - 1 if layer < 0 else self.stage)) * lanes
+                row = Row(pattern, base, state.flat, layer, microbatch, edge if segment is None else tag)
+                yield row
+                base += len(pattern.nodes)
+                tag += pattern.tags
+                state = row.exit
+            compute, comm = state.compute, state.comm
+
+    def pattern(self, segment: Segment | None, state: Context, entry: bool) -> Pattern:
+        key = (segment.name if segment else entry, state.shape)
+        if key not in self.patterns:
+            given = state.numbered()
+            if segment is None:
+                self.patterns[key] = self.received(given) if entry else self.sent(given)
+            else:
+                self.patterns[key] = Expansion(self, segment, given).run()
+        return self.patterns[key]
+
+    # -- edges between stages --------------------------------------------------------------------
+
+    def received(self, given: Context) -> Pattern:
+        """Receives hold no stream: they may be posted before anything else is done."""
+        size = schema.attribute("comm_size", "int64", message_size(self.result.costs.transfer.payload_B))
+        nodes = tuple(
+            TraceNode("recv", schema.RECV, "", (), (), None, lane, size, ("previous",), lane)
+            for lane in range(len(given.values))
+        )
+        values = tuple((lane,) for lane in range(len(nodes)))
+        return Pattern(nodes, Context(values, given.compute, given.comm))
+
+    def sent(self, given: Context) -> Pattern:
+        edge = self.result.costs.transfer
+        size = schema.attribute("comm_size", "int64", message_size(edge.payload_B))
+        nodes: list[TraceNode] = []
+        comm = given.comm
+        for lane, refs in enumerate(given.values):
+            data = tuple(dict.fromkeys((*refs, *comm)))
+            nodes.append(TraceNode("send", schema.SEND, "comm", data, (), EDGE, lane, size, ("next",), lane))
+            comm = (lane,)
+        return Pattern(tuple(nodes), Context(given.values, given.compute, comm))
+
+
+def message_size(payload_B: float) -> int:
+    return max(1, ceil(payload_B - 1e-6))
+
+
+@dataclass
+class Expansion:
+    """One layer of one kind, as nodes."""
+
+    program: Program
+    segment: Segment
+    given: Context
+    nodes: list[TraceNode] = field(default_factory=list)
+    done: dict[tuple[str, int], Refs] = field(default_factory=dict)
+    begun: dict[tuple[str, int], Refs] = field(default_factory=dict)
+    compute: Refs = ()
+    comm: Refs = ()
+    tags: int = 0
+
+    def run(self) -> Pattern:
+        self.compute, self.comm = self.given.compute, self.given.comm
+        lanes = len(self.given.values)
+        for op, lane in lane_program(self.segment, lanes):
+            self.op(op, lane)
+        passed = self.segment.output == self.segment.input
+        values = self.given.values if passed else tuple(self.done[self.segment.output, n] for n in range(lanes))
+        return Pattern(tuple(self.nodes), Context(values, self.compute, self.comm), self.tags)
+
+    def op(self, op: Op, lane: int) -> None:
+        data: list[int] = []
+        blocks: list[int] = []
+        for name in op.inputs:
+            if name == self.segment.input:
+                data += self.given.values[lane]
+            elif op.attr("ring") and self.segment.by_name[name].kind == "permute":
+                data += self.begun[name, lane]  # attention begins on its own block
+                blocks += self.done[name, lane]
+            elif not name.startswith("@"):
+                data += self.done[name, lane]
+        waits = tuple(dict.fromkeys(data))
+        if op.kind == "permute":
+            self.permute(op, lane, waits)
+        elif op.is_collective:
+            self.done[op.name, lane] = self.comm = self.add(self.collective(op, lane, waits))
+        else:
+            node = self.add(self.work(op, lane, waits))
+            self.done[op.name, lane] = self.compute = (*node, *dict.fromkeys(blocks))
+
+    def add(self, node: TraceNode) -> Refs:
+        self.nodes.append(node)
+        return (len(self.nodes) - 1,)
+
+    def work(self, op: Op, lane: int, data: Refs) -> TraceNode:
+        cost = self.program.result.costs.ops[self.segment.name, op.name]
+        # No FLOPs at all would be 0/0 to the simulator's roofline; no bytes make it skip the node.
+        attributes = schema.attribute("num_ops", "int64", max(1, round(cost.flops)))
+        attributes += schema.attribute("tensor_size", "uint64", ceil(cost.bytes - 1e-6))
+        attributes += schema.attribute("op_kind", "string", op.kind)
+        control = tuple(r for r in self.compute if r not in data)
+        return TraceNode(
+            self.name(op), schema.COMP, "compute", data, control, (self.segment.name, op.name), lane, attributes
+        )
+
+    def name(self, op: Op) -> str:
+        return f"{self.segment.name}/{op.name}"
+
+    def collective(self, op: Op, lane: int, data: Refs) -> TraceNode:
+        result = self.program.result
+        mesh = result.graph.the_mesh
+        hole: Hole = ("group", *mesh.sort(op.axes))
+        size = comm_size(result, self.segment, op)
+        attributes = schema.attribute("comm_type", "int64", schema.COLLECTIVE_TYPE[op.kind])
+        attributes += schema.attribute("comm_size", "int64", size)
+        attributes += schema.attribute("op_kind", "string", op.kind)
+        waits = tuple(dict.fromkeys((*data, *self.comm)))
+        known = hole if hole in self.program.holes else None
+        return TraceNode(
+            self.name(op), schema.COLL, "comm", waits, (), (self.segment.name, op.name), lane, attributes, known
+        )
+
+    def permute(self, op: Op, lane: int, data: Refs) -> None:
+        """Messages to and from the peers; a turn of a ring is so many in a row, each passing on what came."""
+        cost = self.program.result.costs.ops[self.segment.name, op.name]
+        size = schema.attribute("comm_size", "int64", message_size(cost.payload_B))
+        size += schema.attribute("op_kind", "string", op.kind)
+        steps = int(op.attr("steps", 1) or 1)
+        key = (self.segment.name, op.name)
+        holes = self.program.holes
+        came, last = data, self.comm
+        for step in range(steps):
+            mark = f".{step}" if steps > 1 else ""
+            waits = tuple(dict.fromkeys((*came, *last)))
+            out: list[int] = []
+            index = 0
+            while ("to", *key, str(index)) in holes:
+                name = f"{self.name(op)}.send{mark}"
+                hole: Hole = ("to", *key, str(index))
+                out += self.add(
+                    TraceNode(name, schema.SEND, "comm", waits, (), key, lane, size, hole, self.tags, 1 / steps)
+                )
+                index += 1
+            if ("from", *key) in holes:
+                name = f"{self.name(op)}.recv{mark}"
+                hole = ("from", *key)
+                came = self.add(TraceNode(name, schema.RECV, "", waits, (), None, lane, size, hole, self.tags))
+                out += came
+            last = tuple(out) or last
+            self.tags += 1  # on every rank, whether it takes part or not: both ends name the same one
+        self.begun[op.name, lane] = data
+        self.done[op.name, lane] = came
+        self.comm = last
+
+
+def comm_size(result: PhaseResult, segment: Segment, op: Op) -> int:
+    """Bytes of a collective's local buffer. Routed tokens: as many as the busiest rank has, on every rank, since there
+    are no sizes for each peer. What is cut into a part a rank divides by their number: nothing is lost, none is empty."""
+    cost = result.costs.ops[segment.name, op.name]
+    routed = op.kind == "all_to_all" and op.scope == "experts"
+    size = message_size(cost.payload_B * (result.costs.imbalance if routed else 1.0))
+    parts = 1 if op.kind == "all_gather" else result.graph.the_mesh.size(op.axes)
+    return -(-size // parts) * parts

@@ -1,0 +1,179 @@
+"""Plan in, launch files out: one server for each set of GPUs, by the rules of one engine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+from ...lang.diagnostics import Diagnostic, SpecError
+from ...plan import Plan
+from .layout import Layout, layout
+
+ENGINES = ("vllm", "sglang", "trtllm", "megatron")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+@cache
+def facts(engine: str) -> dict[str, Any]:
+    """The engine's names of things, and the version that they were checked against."""
+    import orjson
+
+    found: dict[str, Any] = orjson.loads((files(__package__) / f"{engine}.json").read_bytes())
+    return found
+
+
+@dataclass
+class Draft:
+    """What an engine makes of one server. `refused`: rules that the plan breaks; `notes`: what the flags leave open."""
+
+    engine: str
+    layout: Layout
+    model: str
+    split: bool  # another server runs the other phase
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
+
+    def name(self, key: str) -> str:
+        name: str = facts(self.engine)["names"][key]
+        return name
+
+    def flag(self, key: str, value: object = None) -> None:
+        self.flags += [self.name(key)] if value is None else [self.name(key), str(value)]
+
+    def set(self, key: str, value: object) -> None:
+        self.config[self.name(key)] = value
+
+    def refuse(self, when: bool, rule: str) -> None:
+        if when:
+            self.refused.append(rule)
+
+    def ordered(self, attention: Sequence[str], experts: Sequence[str] = ()) -> None:
+        """Refuse a plan whose GPUs are other ranks than the engine makes of them."""
+        for what, order in (("attention", attention), ("experts", experts)):
+            if not order or (what == "experts" and not self.layout.moe):
+                continue
+            wrong = self.layout.misplaced(order)
+            self.refuse(bool(wrong), f"it numbers GPUs by {', '.join(order)} (outermost first) for {what}: {wrong}")
+
+
+Write = Callable[[Draft], Mapping[str, str]]
+"""Fills a draft, and writes its files: suffix -> text."""
+
+
+def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, bytes]:
+    """File name -> content for every server of the plan. Raises SpecError with E05 and every rule that it breaks."""
+    write: Write = import_module(f".{engine}", __package__).write
+    servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases], engine)
+    out: dict[str, bytes] = {}
+    errors = []
+    for server in servers:
+        draft = Draft(engine, server, model or server.spec.model.name, len(servers) > 1)
+        common_rules(draft)
+        written = write(draft)
+        if draft.refused:
+            message = f"{facts(engine)['engine']} {facts(engine)['version']} cannot express `{server.name}`"
+            errors.append(Diagnostic("E05", message, server.phases[0].span, because=tuple(draft.refused)))
+        for suffix, text in written.items():
+            out[f"{stem}.{server.name}.{engine}.{suffix}"] = text.encode()
+    if errors:
+        raise SpecError(errors)
+    return out
+
+
+def merged(layouts: list[Layout], engine: str) -> list[Layout]:
+    """Phases on the same GPUs are one server, which has one strategy."""
+    out: list[Layout] = []
+    for one in layouts:
+        shared = next((k for k, other in enumerate(out) if set(other.gpus) & set(one.gpus)), None)
+        if shared is None:
+            out.append(one)
+            continue
+        other = out[shared]
+        if other.gpus != one.gpus or not _alike(other, one):
+            message = f"`{other.name}` and `{one.name}` share GPUs, and one server has one strategy"
+            ours, theirs = (_degrees(x) for x in (other, one))
+            because = (f"{other.name}: {ours}", f"{one.name}: {theirs}")
+            help = ("lay both phases out alike, or give each its own GPUs; --phase exports one of them",)
+            raise SpecError([Diagnostic("E05", message, one.phases[0].span, because=because, help=help)])
+        out[shared] = replace(other, phases=(*other.phases, *one.phases))
+    return out
+
+
+def _alike(a: Layout, b: Layout) -> bool:
+    same = all((a.at[axis] == b.at[axis]).all() for axis in a.at) and a.degree == b.degree and a.layers == b.layers
+    fields = ("redundant", "overlap", "dispatch", "sp_method", "sequence_parallel", "shard")
+    return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in fields)
+
+
+def _degrees(one: Layout) -> str:
+    found = ", ".join(f"{a} {n}" for a, n in one.degree.items() if n > 1)
+    return f"{found or 'one rank'} on {len(one.gpus)} GPUs"
+
+
+def common_rules(draft: Draft) -> None:
+    one, strategy = draft.layout, draft.layout.strategy
+    draft.refuse(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
+    draft.refuse(bool(strategy.shard), "`shard` rules of the plan have no flag")
+    counts = {len(node) for node in one.nodes}
+    draft.refuse(len(counts) > 1, f"nodes hold unequally many of its GPUs: {sorted(counts)}")
+    draft.refuse(
+        one.degree["sp"] > 1,
+        f"sp = {one.degree['sp']} ({strategy.sp_method}): its own context parallelism moves other data than the plan's",
+    )
+    if strategy.microbatches > 1:
+        draft.notes.append(f"microbatches = {strategy.microbatches}: the engine forms its own batches as requests come")
+    if strategy.redundant:
+        draft.notes.append("redundant experts are placed by the load that the engine sees, not by the plan's routing")
+    draft.notes.append("weights and their dtypes are those of the checkpoint")
+
+
+def comments(draft: Draft) -> list[str]:
+    found = facts(draft.engine)
+    lines = [
+        f"{draft.layout.name}: {_degrees(draft.layout)}",
+        f"flags checked against {found['engine']} {found['version']}",
+        f"tp there: {found['tp']}",
+        *(f"not fixed by flags: {note}" for note in draft.notes),
+    ]
+    return [f"# {line}" for line in lines]
+
+
+def script(draft: Draft, command: list[str]) -> str:
+    """The command, run on each node with the node's number. Words that begin with `$` are the shell's."""
+    one = draft.layout
+    lines = ["#!/usr/bin/env bash", *comments(draft)]
+    if len(one.nodes) > 1:
+        lines.append("# run on each node: NODE=<its number here> HEAD=<address of number 0>")
+        lines += [f"#   NODE={k}: GPUs {gpus[0]}..{gpus[-1]} of the pool" for k, gpus in enumerate(one.nodes)]
+        lines.append(': "${NODE:?}" "${HEAD:?}"')
+    lines += [f"export {k}={shlex.quote(v)}" for k, v in draft.environment.items()]
+    lines += devices(one)
+    return "\n".join([*lines, _broken(command)]) + "\n"
+
+
+def devices(one: Layout) -> list[str]:
+    """Which GPUs of its node a server may see, where it does not get them all."""
+    local = [",".join(str(g % one.per_node) for g in gpus) for gpus in one.nodes]
+    if all(len(gpus) == one.per_node for gpus in one.nodes):
+        return []
+    if len(set(local)) == 1:
+        return [f"export CUDA_VISIBLE_DEVICES={local[0]}"]
+    cases = "; ".join(f"{k}) export CUDA_VISIBLE_DEVICES={ids}" for k, ids in enumerate(local))
+    return [f'case "$NODE" in {";; ".join(cases.split("; "))};; esac']
+
+
+def _broken(command: list[str]) -> str:
+    """An option a line."""
+    out = ""
+    for word in command:
+        quoted = word if "$" in word else shlex.quote(word)
+        out += (" \\\n  " if word.startswith("--") else " " if out else "") + quoted
+    return out

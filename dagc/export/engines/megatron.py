@@ -1,0 +1,35 @@
+"""Megatron Core: attention and experts fold the ranks of a stage independently. The model's own arguments and the
+checkpoint are left to the user's script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .launch import Draft, script
+
+
+def write(draft: Draft) -> Mapping[str, str]:
+    one, strategy = draft.layout, draft.layout.strategy
+    d, model = one.degree, one.spec.model
+    if not draft.refused:
+        draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))
+    draft.refuse(bool(strategy.redundant), "redundant experts have no argument")
+    draft.refuse(strategy.overlap != "none", "overlap = two_batch has no argument for a forward pass")
+    draft.refuse(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
+    draft.refuse(model.kv_dtype != model.dtype, f"a KV cache in {model.kv_dtype}")
+    draft.refuse(model.dtype not in ("bf16", "fp16"), f"dtype {model.dtype}")
+    draft.flag("tp", d["tp"])
+    draft.flag("pp", d["pp"])
+    if one.moe:
+        draft.flag("ep", d["ep"])
+        draft.flag("etp", d["etp"])
+        draft.flag("dispatcher", "alltoall" if one.exchanges else "allgather")
+    if strategy.sequence_parallel:
+        draft.flag("sequence_parallel")
+    if model.dtype in ("bf16", "fp16"):
+        draft.flag(model.dtype)
+    draft.notes.append("the shape of the model and its checkpoint: $SCRIPT and its arguments give them")
+    command = ["torchrun", f"--nproc-per-node={len(one.nodes[0])}"]
+    if len(one.nodes) > 1:
+        command += [f"--nnodes={len(one.nodes)}", '--node-rank="$NODE"', '--master-addr="$HEAD"']
+    return {"sh": script(draft, [*command, '"${SCRIPT:?}"', *draft.flags, '"$@"'])}

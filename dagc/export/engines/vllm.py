@@ -1,0 +1,96 @@
+"""vLLM: attention is tensor parallel inside a data-parallel rank; experts take all ranks of both, either whole experts
+on each (expert parallel) or a part of every expert on each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import ceil
+
+from .launch import DTYPES, Draft, script
+
+
+def write(draft: Draft) -> Mapping[str, str]:
+    one, strategy = draft.layout, draft.layout.strategy
+    d = one.degree
+    ranks = d["dp"] * d["tp"]
+    whole = d["ep"] == ranks and d["etp"] == 1
+    if one.moe:
+        draft.refuse(
+            not whole and not (d["ep"] == 1 and d["etp"] == ranks),
+            f"experts ep {d['ep']} x tp {d['etp']} over {ranks} ranks (edp {d['edp']}): expert parallelism is all or "
+            f"nothing, ep {ranks} with tp 1 or ep 1 with tp {ranks}",
+        )
+    if not draft.refused:
+        draft.ordered(("dp", "pp", "sp", "tp"))
+        axis = "ep" if whole else "etp"
+        draft.refuse(one.moe and not one.follows(axis, ("dp", "tp")), f"{axis} of a rank is dp x {d['tp']} + tp there")
+    draft.refuse(strategy.sequence_parallel, "sequence_parallel: sequence parallel norms have no flag")
+    flags(draft, whole)
+    return {"sh": script(draft, command(draft))}
+
+
+def flags(draft: Draft, whole: bool) -> None:
+    one, strategy = draft.layout, draft.layout.strategy
+    d, model = one.degree, one.spec.model
+    for key in ("pp", "tp", "dp"):
+        if d[key] > 1:
+            draft.flag(key, d[key])
+    if one.moe and whole and d["ep"] > 1:
+        draft.flag("ep")
+        exchange(draft)
+    draft.refuse(bool(strategy.redundant) and not (one.moe and whole and d["ep"] > 1), "redundant experts need ep")
+    if strategy.redundant:
+        draft.flag("eplb")
+        draft.flag("eplb_config", json.dumps({"num_redundant_experts": strategy.redundant}))
+    if strategy.overlap == "two_batch":
+        draft.refuse(d["dp"] == 1 or not one.exchanges, "overlap = two_batch needs dp and an exchange of tokens")
+        draft.flag("two_batch")
+        draft.flag("two_batch_prefill", 1)
+        draft.flag("two_batch_decode", 1)
+    if len(set(one.layers)) > 1:
+        draft.environment["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, one.layers))
+    draft.flag("dtype", DTYPES.get(model.dtype, "auto"))
+    draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
+    draft.flag("kv_dtype", "fp8" if model.kv_dtype == "fp8" else "auto")
+    draft.flag("context", one.context)
+    if one.sequences("decode"):
+        draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
+    prefill = next((p for p in one.phases if p.kind == "prefill"), None)
+    if prefill is not None:
+        draft.flag("tokens", ceil(prefill.sequences / d["dp"] / strategy.microbatches) * prefill.tokens)
+    if draft.split:
+        draft.flag("transfer", json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}))
+
+
+def exchange(draft: Draft) -> None:
+    """How tokens come to their experts. Without dp the ranks all have them: each computes its own experts, and they add up."""
+    one = draft.layout
+    if one.degree["dp"] == 1:
+        draft.refuse(
+            one.exchanges, "the plan exchanges tokens between tp ranks, which all have them here: dispatch = allgather"
+        )
+    elif not one.exchanges:
+        draft.flag("exchange", "allgather_reducescatter")
+    else:
+        kinds = {p.kind for p in one.phases}
+        draft.flag("exchange", "deepep_low_latency" if kinds == {"decode"} else "deepep_high_throughput")
+
+
+def command(draft: Draft) -> list[str]:
+    """Data-parallel ranks are spread over nodes, or one rank over all of them."""
+    one = draft.layout
+    d, nodes = one.degree, draft.layout.nodes
+    start = ["vllm", "serve", draft.model, *draft.flags]
+    if len(nodes) == 1:
+        return start
+    others = f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})'
+    if d["dp"] == 1:
+        where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), '"$NODE"', draft.name("master"), '"$HEAD"']
+        return [*start, *where, others]
+    each = d["pp"] * d["tp"]
+    local, rest = divmod(len(nodes[0]), each)
+    draft.refuse(rest > 0 or not local, f"a data-parallel rank of {each} GPUs does not fit nodes of {len(nodes[0])}")
+    where = [draft.name("dp_local"), str(local), draft.name("dp_start"), f'"$((NODE * {local}))"']
+    where += [draft.name("dp_address"), '"$HEAD"', draft.name("dp_port"), "13345"]
+    return [*start, *where, others]

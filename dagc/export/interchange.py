@@ -1,0 +1,83 @@
+"""The placed graph for other programs: a networkx graph, node-link JSON and GraphML, and back.
+
+Nodes and edges carry the fields of `dagc.export.unroll`; an edge's key is its kind, as a value and the order of a stream may
+join the same two nodes. Lists (`gpus`, `group`) are JSON text in GraphML, which has none.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from ..plan import Plan
+from .json import GRAPH_SCHEMA, dumps, expand_ranks
+from .unroll import Node, unroll
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+LISTS = ("gpus", "group")
+
+
+def to_networkx(plan: Plan, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
+    """`ranks="all"` has a node for each rank."""
+    import networkx as nx
+
+    graph = nx.MultiDiGraph(schema=GRAPH_SCHEMA, phase=phase, ranks=ranks)
+    items = unroll(plan.phases[phase])
+    for item in expand_ranks(plan.phases[phase], items) if ranks == "all" else items:
+        fields = {name: getattr(item, name) for name in item.__slots__}
+        if isinstance(item, Node):
+            del fields["id"]
+            graph.add_node(item.id, **fields | {name: list(fields[name]) for name in LISTS})
+        else:
+            graph.add_edge(item.src, item.dst, key=item.kind, bytes=item.bytes)
+    return graph
+
+
+def node_link(graph: nx.MultiDiGraph[str]) -> bytes:
+    """The JSON that `networkx.node_link_graph(data, edges="edges")` reads."""
+    nodes = [{"id": name, **fields} for name, fields in graph.nodes(data=True)]
+    edges = [
+        {"source": a, "target": b, "key": key, **fields} for a, b, key, fields in graph.edges(keys=True, data=True)
+    ]
+    return dumps({"directed": True, "multigraph": True, "graph": graph.graph, "nodes": nodes, "edges": edges})
+
+
+def from_node_link(data: bytes) -> nx.MultiDiGraph[str]:
+    import networkx as nx
+    import orjson
+
+    found: dict[str, Any] = orjson.loads(data)
+    graph = nx.MultiDiGraph(**found["graph"])
+    for node in found["nodes"]:
+        graph.add_node(node.pop("id"), **node)
+    for edge in found["edges"]:
+        graph.add_edge(edge.pop("source"), edge.pop("target"), key=edge.pop("key"), **edge)
+    return graph
+
+
+def graphml(graph: nx.MultiDiGraph[str]) -> bytes:
+    import networkx as nx
+
+    flat = nx.MultiDiGraph(**graph.graph)
+    for name, fields in graph.nodes(data=True):
+        flat.add_node(name, **fields | {key: dumps(fields[key]).decode().strip() for key in LISTS})
+    flat.add_edges_from(graph.edges(keys=True, data=True))
+    out = io.BytesIO()
+    nx.write_graphml_xml(flat, out)
+    return out.getvalue().rstrip() + b"\n"
+
+
+def from_graphml(data: bytes) -> nx.MultiDiGraph[str]:
+    import networkx as nx
+    import orjson
+
+    graph = nx.read_graphml(io.BytesIO(data), force_multigraph=True)
+    for default in ("node_default", "edge_default"):
+        graph.graph.pop(default, None)
+    for _, fields in graph.nodes(data=True):
+        fields |= {key: orjson.loads(fields[key]) for key in LISTS}
+    for _, _, fields in graph.edges(data=True):
+        fields.pop("id", None)  # GraphML's own name of the edge, which is its key too
+    return graph

@@ -1,0 +1,220 @@
+"""A placed graph as a file that can be compiled again: `dagc compile PLAN.PHASE.graph.json`.
+
+Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, phase and the model's sizes); `nodes` and
+`edges` are what follows from them, for other programs to read. Reading checks that they belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph
+from ..ir.mesh import Placement
+from ..ir.result import PhaseResult
+from ..ir.text import TextError, parse_graph, print_graph
+from ..ir.unit import Unit
+from ..ir.verify import verify
+from ..ir.violation import VerifyError
+from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from ..plan import Plan
+from ..spec import Hardware, Model, Phase, Spec, Strategy, Workload
+from .json import GRAPH_SCHEMA, expand_ranks
+from .records import DataError, check_object, from_data, to_data
+from .unroll import Edge, Node, unroll
+
+SKIP = frozenset({(Strategy, "place"), (Model, "blocks"), (Model, "checkpoint"), (Phase, "constants"), (Phase, "gpus")})
+"""Fields that the placed graph holds the result of."""
+
+FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
+KINDS = ("data", "stream", "transfer")
+
+
+def plan_section(plan: Plan, phase: str) -> dict[str, Any]:
+    """What costs depend on, beside the graph."""
+    spec = plan.spec
+    own = next(p for p in spec.phases if p.name == phase)
+    parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
+    return {name: to_data(part, SKIP) for name, part in parts.items()}
+
+
+def ir_section(graph: Graph) -> list[str]:
+    return print_graph(graph).splitlines()
+
+
+def read_plan(path: Path) -> Plan:
+    """Compile a placed graph. Raises SpecError with E05 and the path of what is wrong."""
+    import orjson
+
+    try:
+        data = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError as error:
+        raise _refused(path, f"is not JSON: {error}") from None
+    try:
+        return plan_of(data)
+    except DataError as error:
+        raise _refused(path, str(error)) from None
+
+
+def _refused(path: Path, reason: str) -> SpecError:
+    return SpecError([Diagnostic("E05", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
+
+
+def plan_of(data: Any) -> Plan:
+    """The plan of a file's object. Raises DataError, or SpecError when the plan itself is refused (memory)."""
+    if not isinstance(data, dict):
+        raise DataError("", "is not an object")
+    if data.get("schema") != GRAPH_SCHEMA:
+        raise DataError("schema", f"is {data.get('schema')!r}; this dagc reads version {GRAPH_SCHEMA}")
+    check_object(data, FIELDS, "")
+    nodes, edges = listed(data)
+    acyclic(nodes, edges)
+    graph = graph_of(data["ir"])
+    unit = unit_of(data["plan"], graph)
+    if data["phase"] != graph.phase:
+        raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
+    result = costed(graph, unit)
+    same_graph(result, nodes, edges, data["ranks"])
+    return finished(unit, result)
+
+
+def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Ids of the nodes, and the edges between them; every field is known and every end exists."""
+    if data["ranks"] not in ("folded", "all"):
+        raise DataError("ranks", "is neither `folded` nor `all`")
+    for name in ("nodes", "edges", "ir"):
+        if not isinstance(data[name], list):
+            raise DataError(name, "is not a list")
+    ids: dict[str, int] = {}
+    for i, node in enumerate(data["nodes"]):
+        name = check_object(node, Node.__slots__, f"nodes[{i}]")["id"]
+        if not isinstance(name, str) or name in ids:
+            raise DataError(f"nodes[{i}].id", f"{name!r} stands there twice" if name in ids else "is not a string")
+        ids[name] = i
+    edges = []
+    for i, edge in enumerate(data["edges"]):
+        found = check_object(edge, Edge.__slots__, f"edges[{i}]")
+        for end in ("src", "dst"):
+            if found[end] not in ids:
+                raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is no node")
+        if found["kind"] not in KINDS:
+            raise DataError(f"edges[{i}].kind", f"is none of {', '.join(KINDS)}")
+        edges.append((found["src"], found["dst"], found["kind"]))
+    return list(ids), edges
+
+
+def acyclic(nodes: Iterable[str], edges: Iterable[tuple[str, str, str]]) -> None:
+    """No node waits for itself. Raises DataError with the nodes of a cycle."""
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    waits = dict.fromkeys(after, 0)
+    for source, target, _ in edges:
+        after[source].append(target)
+        waits[target] += 1
+    ready = [name for name, count in waits.items() if not count]
+    while ready:
+        for target in after[ready.pop()]:
+            waits[target] -= 1
+            if not waits[target]:
+                ready.append(target)
+    left = {name for name, count in waits.items() if count}
+    if not left:
+        return
+    before: dict[str, str] = {}
+    for source in left:
+        before |= {target: source for target in after[source] if target in left}
+    at = next(name for name in waits if name in left)
+    seen: list[str] = []
+    while at not in seen:
+        seen.append(at)
+        at = before[at]
+    cycle = [at, *reversed(seen[seen.index(at) :])]
+    shown = cycle if len(cycle) <= 8 else [*cycle[:4], "..", *cycle[-3:]]
+    raise DataError("edges", f"a cycle: {' -> '.join(shown)}")
+
+
+def graph_of(lines: list[Any]) -> Graph:
+    """The graph of the textual IR, verified."""
+    if not all(isinstance(line, str) for line in lines):
+        raise DataError("ir", "is not a list of lines")
+    try:
+        graph = parse_graph("\n".join(lines) + "\n")
+        if graph.level != "placed":
+            raise DataError("ir", f"is at level {graph.level!r}, not placed")
+        ids = placement_ids(graph)
+        if len(np.unique(ids)) != ids.size or ids.min() < 0:
+            raise DataError("ir", "a GPU id stands in two places")
+        verify(graph)
+        return graph
+    except (TextError, VerifyError) as error:
+        raise DataError("ir", str(error)) from None
+    except (KeyError, IndexError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("ir", f"does not hold together: {type(error).__name__} {error}") from None
+
+
+def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    mesh = graph.the_mesh
+    return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
+
+
+def unit_of(data: Any, graph: Graph) -> Unit:
+    """The compilation that the costing passes see."""
+    parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
+    ids = placement_ids(graph)
+    gpus = tuple(sorted(ids.ravel().tolist()))
+    hardware: Hardware = from_data(Hardware, parts["hardware"], "plan.hardware", SKIP)
+    nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
+    model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
+    workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)
+    phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
+    if (phase.name, phase.kind) != (graph.phase, graph.kind):
+        raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
+    spec = Spec(hardware, model, workload, (phase,), (), {}, {})
+    return Unit(spec, phase, Collector(), Placement(graph.the_mesh, ids, hardware.per_node))
+
+
+def costed(graph: Graph, unit: Unit) -> PhaseResult:
+    from ..driver import cost_graph
+
+    try:
+        return cost_graph(graph, unit)
+    except SpecError:
+        raise
+    except (ArithmeticError, ValueError, KeyError, IndexError, AssertionError, AttributeError, TypeError) as error:
+        raise DataError("plan", f"cannot be costed: {type(error).__name__} {error}") from None
+
+
+def same_graph(result: PhaseResult, nodes: list[str], edges: list[tuple[str, str, str]], ranks: str) -> None:
+    """Nodes and edges are those of the IR."""
+    items = unroll(result)
+    want_nodes: set[str] = set()
+    want_edges: set[tuple[str, str, str]] = set()
+    for item in expand_ranks(result, items) if ranks == "all" else items:
+        if isinstance(item, Node):
+            want_nodes.add(item.id)
+        else:
+            want_edges.add((item.src, item.dst, item.kind))
+    for i, name in enumerate(nodes):
+        if name not in want_nodes:
+            raise DataError(f"nodes[{i}].id", f"{name!r} is not in the IR")
+    for name in sorted(want_nodes - set(nodes)):
+        raise DataError("nodes", f"{name!r} of the IR is missing")
+    for i, edge in enumerate(edges):
+        if edge not in want_edges:
+            raise DataError(f"edges[{i}]", f"{edge[0]} -> {edge[1]} ({edge[2]}) is not in the IR")
+    for edge in sorted(want_edges - set(edges)):
+        raise DataError("edges", f"{edge[0]} -> {edge[1]} ({edge[2]}) of the IR is missing")
+
+
+def finished(unit: Unit, result: PhaseResult) -> Plan:
+    from ..driver import count_parameters
+
+    unit.out.check()
+    name = unit.phase.name
+    return Plan(unit.spec, {name: result}, {name: unit}, (), count_parameters(result.graph), (), tuple(unit.out.items))

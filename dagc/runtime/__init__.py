@@ -1,0 +1,1 @@
+"""Placed graphs on real devices: one process a GPU id, collectives of torch.distributed."""

@@ -1,0 +1,54 @@
+"""Local processes for a run that torchrun did not start: one a rank, found by the variables that torchrun would set."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+
+class LaunchError(Exception):
+    """A process failed. `rank`, and what it said last."""
+
+
+def launched() -> bool:
+    """Whether this process is one of a job already."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def spawn(arguments: Sequence[str], processes: int) -> int:
+    """Run `dagc ARGUMENTS` in so many processes; the first one's exit code. The others are silent. Raises LaunchError
+    when one of them fails, after ending the rest."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    shared.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    command = [sys.executable, "-m", "dagc", *arguments]
+    running: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryFile() as said:
+        try:
+            for rank in range(processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                out, err = (None, None) if rank == 0 else (subprocess.DEVNULL, said)
+                running.append(subprocess.Popen(command, env={**os.environ, **shared, **own}, stdout=out, stderr=err))
+            while any(process.poll() is None for process in running):
+                if running[0].poll():
+                    break  # it has said why; the others would wait for it
+                failed = [r for r, p in enumerate(running) if r and p.poll() not in (None, 0)]
+                if failed:
+                    said.seek(0)
+                    last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                    raise LaunchError(f"process {failed[0]} of {processes} failed: {''.join(last)}")
+                time.sleep(0.05)
+        finally:
+            for process in running:
+                if process.poll() is None:
+                    process.terminate()
+            for process in running:
+                process.wait()
+    return int(running[0].returncode)

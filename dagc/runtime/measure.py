@@ -1,0 +1,190 @@
+"""Run a phase on the processes of this job, compare its logits with the model's, and its times with the estimate."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ..ir.result import PhaseResult
+from ..ir.unit import Unit
+from ..plan import Plan
+from ..proof.execute import Machine, random_weight
+from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single
+from .comm import Communicator, Ranks, make_groups
+from .rank import Key, Layout, Rank
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+"""Largest error of logits, relative to the largest; choices of experts may differ in the small types."""
+
+CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dispatch": "routing", "combine": "routing"}
+MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    device: str
+    dtype: str
+    repeat: int
+    check: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTime:
+    """Ops of one class: the mean over ranks of what they took in one pass, and of the estimate."""
+
+    name: str
+    calls: int
+    measured_s: float
+    estimated_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`error`: of the logits against the whole model's, relative; None when not compared."""
+
+    phase: str
+    ranks: int
+    device: str
+    dtype: str
+    measured_s: float
+    estimated_s: float
+    error: float | None
+    allowed: float
+    classes: tuple[ClassTime, ...]
+
+    @property
+    def holds(self) -> bool:
+        return self.error is None or self.error <= self.allowed
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self), "holds": self.holds}
+
+
+def class_of(result: PhaseResult, key: Key) -> str:
+    segment, name = key
+    if not segment:
+        return name
+    kind = result.graph.segment(segment).by_name[name].kind
+    if result.graph.segment(segment).by_name[name].is_collective:
+        return kind
+    return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")
+
+
+def run(plan: Plan, phase: str, options: Options) -> Outcome | None:
+    """Every process of the job calls this; the first one gets the outcome."""
+    result, unit = plan.phases[phase], plan.units[phase]
+    cuda = options.device == "cuda"
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    limit = timedelta(seconds=options.timeout_s)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+    try:
+        return measured(result, unit, options, torch.device(options.device))
+    finally:
+        dist.destroy_process_group()
+
+
+def measured(result: PhaseResult, unit: Unit, options: Options, device: Any) -> Outcome | None:
+    graph = result.graph
+    ranks = Ranks(graph, dist.get_rank())
+    inputs = random_inputs(unit, random_weight)
+    layout = Layout(graph, inputs, graph.the_mesh)
+    rank = Rank(layout, ranks, Communicator(layout, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
+    rank.watch = logits_of(graph_model := model_graph(unit))
+    with torch.inference_mode():
+        rank.run()  # makes the weights, and warms up
+        logits = dict(rank.watched)
+        rank.watch = ""
+        walls, runs = [], []
+        for _ in range(options.repeat):
+            walls.append(rank.run())
+            runs.append(dict(rank.times))
+    times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    mine = (by_class(result, ranks, times), statistics.median(walls), logits if options.check else {})
+    everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
+    dist.gather_object(mine, everyone)
+    if everyone is None:
+        return None
+    error = None
+    if options.check:
+        places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
+        error = logits_error(result, Machine(graph_model, inputs, single()), places, [m[2] for m in everyone])
+    return Outcome(
+        graph.phase,
+        len(everyone),
+        options.device,
+        options.dtype,
+        max(wall for _, wall, _ in everyone),
+        result.schedule.latency_s,
+        error,
+        TOLERANCE[options.dtype],
+        averaged([classes for classes, _, _ in everyone]),
+    )
+
+
+Times = dict[str, tuple[int, float, float]]
+"""Class -> (calls, measured, estimated seconds)."""
+
+
+def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Times:
+    """What this rank measured, beside the estimate of the same calls."""
+    graph, stage = result.graph, ranks.at[0]
+    parts = graph.microbatches * graph.lanes
+    layers: dict[str, int] = {}
+    for name, count in graph.stages[stage].layers:
+        layers[name] = layers.get(name, 0) + count
+    out: Times = {}
+    for key, measured_s in times.items():
+        if key[0]:
+            cost = result.costs.ops[key].time_s
+            each = float(cost[tuple(min(i, n - 1) for i, n in zip(ranks.at[1:], cost.shape, strict=True))])
+            calls = layers[key[0]] * parts
+        else:
+            each = result.costs.transfer.time_s if key[1] == "send" else 0.0
+            calls = parts
+        name = class_of(result, key)
+        before = out.get(name, (0, 0.0, 0.0))
+        out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
+    return out
+
+
+def averaged(ranks: list[Times]) -> tuple[ClassTime, ...]:
+    names = dict.fromkeys(name for times in ranks for name in times)
+    rows = []
+    for name in names:
+        found = [times.get(name, (0, 0.0, 0.0)) for times in ranks]
+        calls = max(calls for calls, _, _ in found)
+        rows.append(ClassTime(name, calls, *(sum(f[i] for f in found) / len(ranks) for i in (1, 2))))
+    return tuple(sorted(rows, key=lambda row: -row.measured_s))
+
+
+def logits_error(
+    result: PhaseResult, model: Machine, places: dict[int, tuple[int, ...]], logits: list[dict[int, Any]]
+) -> float:
+    """Against a run of the whole model, of every part of the batch on every rank."""
+    seen = Recording(model)
+    model.run()
+    layer, name = seen.logits
+    graph = result.graph
+    placed = Machine(graph, model.inputs, graph.the_mesh)
+    check = Comparison(placed, seen)
+    op = graph.segments[-1].by_name[name]
+    last = len(graph.stages) - 1
+    held = {places[rank][1:]: values for rank, values in enumerate(logits) if places[rank][0] == last}
+    order = [held[at] for at in np.ndindex(graph.the_mesh.shape)]
+    whole = seen.whole(layer, name)
+    size = whole.shape[0] // (graph.microbatches * graph.lanes)
+    worst = 0.0
+    for offset in order[0]:
+        values: list[object] = [found[offset] for found in order]
+        worst = max(worst, check.difference(whole[offset : offset + size], op, values))
+    return worst

@@ -1,0 +1,197 @@
+"""`dagc export`: what each engine is told, and which plans each refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, compiled, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.export.engines.launch import ENGINES, export, facts
+from dagc.lang.diagnostics import SpecError
+
+DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nmlp { hidden = 64 }\nexperts { count = 8, top_k = 2, hidden = 32, shared = 1 }"
+Capture = pytest.CaptureFixture[str]
+
+
+def written(engine: str, kind: str = "decode", **given: str) -> dict[str, str]:
+    plan = dagc.compile_text(spec_text(kind=kind, dtype="bf16", **given))
+    return {name.split(".")[-1]: data.decode() for name, data in export(plan, engine, "org/model", "p").items()}
+
+
+def words(text: str) -> list[str]:
+    """The command of a script."""
+    return shlex.split(text.replace("\\\n", " ").splitlines()[-1])
+
+
+def refused(engine: str, kind: str = "decode", **given: str) -> str:
+    with pytest.raises(SpecError) as error:
+        written(engine, kind, **given)
+    assert all(d.code == "E05" for d in error.value.diagnostics)
+    return " | ".join(line for d in error.value.diagnostics for line in (d.message, *d.because))
+
+
+def options(text: str) -> dict[str, str]:
+    """Option -> its value, empty for a switch."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words(text):
+        if word.startswith("--"):
+            name = word
+            found[name] = ""
+        elif name:
+            found[name] = word
+            name = ""
+    return found
+
+
+def test_vllm_takes_dp_attention_with_whole_experts() -> None:
+    found = options(written("vllm", phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }")["sh"])
+    assert found["--tensor-parallel-size"] == "2" and found["--data-parallel-size"] == "4"
+    assert "--enable-expert-parallel" in found and found["--all2all-backend"] == "deepep_low_latency"
+    assert found["--max-num-seqs"] == "16" and found["--max-model-len"] == "272" and found["--dtype"] == "bfloat16"
+
+
+def test_vllm_without_ep_cuts_experts_over_all_ranks() -> None:
+    found = options(written("vllm", phase="gpus = 0..7, tp = 8")["sh"])
+    assert found["--tensor-parallel-size"] == "8" and "--enable-expert-parallel" not in found
+
+
+def test_vllm_has_experts_all_or_nothing() -> None:
+    text = refused("vllm", phase="gpus = 0..7\nattention { tp = 8 }\nexperts { ep = 4, tp = 2 }")
+    assert "experts ep 4 x tp 2 over 8 ranks" in text and "all or nothing" in text and "0.33.0" in text
+    assert "edp 2" in refused("vllm", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4 }")
+
+
+def test_vllm_numbers_stages_inside_a_data_parallel_rank() -> None:
+    sides = "attention { dp = 2, tp = 2 }\nexperts { ep = 4 }"
+    text = refused("vllm", phase=f"gpus = 0..7, pp = 2\n{sides}")
+    assert "GPU 2 is dp 1, pp 0, tp 0 in the plan and dp 0, pp 1, tp 0 in the engine" in text
+    found = options(written("vllm", phase=f"gpus = 0..7, pp = 2\n{sides}\nplace gpu = dp * 4 + pp * 2 + tp")["sh"])
+    assert found["--pipeline-parallel-size"] == "2"
+
+
+def test_sglang_tp_is_every_rank_of_a_stage() -> None:
+    found = options(
+        written("sglang", model=DENSE, phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }")["sh"]
+    )
+    assert found["--tp-size"] == "8" and found["--attn-dp-size"] == "4" and found["--ep-size"] == "8"
+    assert found["--moe-a2a-backend"] == "deepep" and found["--deepep-mode"] == "low_latency"
+    assert {"--enable-dp-lm-head", "--enable-dense-mlp-attn-tp", "--enable-shared-experts-attn-tp"} <= set(found)
+    found = options(
+        written("sglang", phase="gpus = 0..7, dispatch = allgather\nattention { tp = 8 }\nexperts { ep = 4, tp = 2 }")[
+            "sh"
+        ]
+    )
+    assert found["--tp-size"] == "8" and found["--ep-size"] == "4" and "--attn-dp-size" not in found
+    assert "held 2 times" in refused("sglang", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4 }")
+    text = refused("sglang", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4, tp = 2 }")
+    assert "DeepEP spans all 8 ranks" in text
+
+
+def test_trtllm_attention_is_all_data_or_all_tensor_parallel() -> None:
+    found = written("trtllm", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }")
+    config = dict(line.split(": ", 1) for line in found["yaml"].splitlines() if not line.startswith("#"))
+    assert config["tensor_parallel_size"] == "8" and config["enable_attention_dp"] == "true"
+    assert config["moe_expert_parallel_size"] == "8" and config["moe_tensor_parallel_size"] == "1"
+    assert json.loads(config["kv_cache_config"]) == {"dtype": "auto"} and config["max_batch_size"] == "8"
+    assert 'trtllm-serve org/model --config "${0%.sh}.yaml"' in found["sh"]
+    text = refused("trtllm", phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }")
+    assert "attention dp 4 x tp 2" in text
+    text = refused(
+        "trtllm", phase="gpus = 0..7, dispatch = allgather\nattention { tp = 8 }\nexperts { ep = 4, tp = 2 }"
+    )
+    assert "numbers GPUs by pp, edp, etp, ep" in text  # its experts lie inside, the plan's outside
+
+
+def test_megatron_folds_freely() -> None:
+    found = options(written("megatron", phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 4 }")["sh"])
+    assert found["--tensor-model-parallel-size"] == "2" and found["--expert-model-parallel-size"] == "4"
+    assert found["--expert-tensor-parallel-size"] == "1" and found["--moe-token-dispatcher-type"] == "alltoall"
+    assert "--bf16" in found
+    assert "redundant" in refused("megatron", phase="gpus = 0..7, ep = 8, redundant = 8")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_no_engine_expresses(engine: str) -> None:
+    for method in ("allgather", "ring", "ulysses"):
+        phase = f"gpus = 0..7, sp = 2, tp = 2, ep = 2, sp_method = {method}"
+        assert f"sp = 2 ({method})" in refused(engine, "prefill", phase=phase)
+    assert "replicas = 2" in refused(engine, phase="gpus = 0..7, replicas = 2, tp = 4")
+    assert "unequally many" in refused(
+        engine, phase="gpus = 0..11, dp = 12", workload="sequences = 48, prompt = 64 tok"
+    )
+    assert "numbers GPUs" in refused(engine, phase="gpus = 0..7, tp = 8\nplace gpu = 7 - tp")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_option_is_one_that_was_checked(engine: str) -> None:
+    """Nothing is written that the data file does not name, and it names its version."""
+    known = set(facts(engine)["names"].values()) | {"--nproc-per-node", "--config"}
+    assert re.fullmatch(r"\d+\.\d+\.\w+", facts(engine)["version"]) and facts(engine)["checked"] and facts(engine)["tp"]
+    for phase in ("gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }", "gpus = 4..7, tp = 4"):
+        found = written(engine, phase=phase)
+        text = found.get("yaml", found["sh"])
+        assert f"{facts(engine)['engine']} {facts(engine)['version']}" in text and "# tp there: " in text
+        used = [word.split("=")[0] for word in words(found["sh"]) if word.startswith("--")]
+        assert set(used) <= known
+        if "yaml" in found:
+            assert {line.split(":")[0] for line in text.splitlines() if line[0] != "#"} <= known
+        assert ("CUDA_VISIBLE_DEVICES=4,5,6,7" in found["sh"]) == ("4..7" in phase)
+
+
+def test_nodes_are_told_apart(tmp_path: Path) -> None:
+    """The scripts are the shell's: run with a stand-in for the engine."""
+    phase = "gpus = 8..23\nattention { dp = 16 }\nexperts { ep = 16 }"
+    for engine, program in (("vllm", "vllm"), ("sglang", "python3"), ("megatron", "torchrun")):
+        text = written(engine, phase=phase, model=DENSE.replace("count = 8", "count = 16"))["sh"]
+        script = tmp_path / f"{engine}.sh"
+        script.write_text(text)
+        fake = tmp_path / program
+        fake.write_text('#!/bin/sh\necho "$@"\n')
+        fake.chmod(0o755)
+        said = []
+        for node in ("0", "1"):
+            env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "NODE": node, "HEAD": "10.0.0.1", "SCRIPT": "serve.py"}
+            done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, check=True)
+            said.append(done.stdout)
+        assert all("10.0.0.1" in s for s in said) and said[0] != said[1]
+        if engine == "vllm":
+            assert "--data-parallel-start-rank 8" in said[1] and "--headless" in said[1]
+            assert "--headless" not in said[0] and "--data-parallel-size-local 8" in said[0]
+
+
+def test_examples() -> None:
+    deepseek = export(compiled("deepseek_v3_h800"), "vllm", None, "d")
+    assert set(deepseek) == {"d.prefill.vllm.sh", "d.decode.vllm.sh"}
+    found = options(deepseek["d.decode.vllm.sh"].decode())
+    assert found["--data-parallel-size"] == "144" and json.loads(found["--eplb-config"]) == {
+        "num_redundant_experts": 32
+    }
+    assert "--kv-transfer-config" in found
+    with pytest.raises(SpecError, match="share GPUs, and one server has one strategy"):
+        export(compiled("mixtral_8xh100"), "vllm", None, "m")
+    both = export(compiled("plan_b"), "megatron", None, "b")
+    assert list(both) == ["b.prefill+decode.megatron.sh"]
+
+
+def test_command(tmp_path: Path, capsys: Capture) -> None:
+    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+    assert main(["export", spec, "--to", "vllm", "--phase", "prefill", "--model", "mistralai/Mixtral-8x7B-v0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "vllm serve mistralai/Mixtral-8x7B-v0.1" in out and "--tensor-parallel-size 8" in out
+    assert main(["export", spec, "--to", "vllm"]) == 2
+    assert "error[E05]" in capsys.readouterr().err
+    assert main(["export", spec, "--to", "triton"]) == 2
+    where = str(tmp_path / "out")
+    arguments = ["export", spec, "--to", "trtllm", "--phase", "prefill", "-o", where]
+    assert main(arguments) == 0 and main(arguments) == 2 and main([*arguments, "--force"]) == 0
+    assert {p.name for p in Path(where).iterdir()} == {
+        "mixtral_8xh100.prefill.trtllm.yaml", "mixtral_8xh100.prefill.trtllm.sh"
+    }  # fmt: skip

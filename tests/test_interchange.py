@@ -1,0 +1,192 @@
+"""Placed graphs for other programs, and back: networkx, node-link JSON, GraphML, and the file that compiles again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import networkx as nx
+import orjson
+import pytest
+from conftest import ROOT, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link
+from dagc.export.json import dumps, graph_object
+from dagc.export.placed import plan_of
+from dagc.export.records import DataError
+from dagc.export.unroll import counts
+from dagc.plan import Plan
+
+SCHEMA = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())
+PHASE = "gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 2, overlap = two_batch"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return dagc.compile_text(spec_text(phase=PHASE))
+
+
+@pytest.fixture(scope="module")
+def written(small: Plan) -> bytes:
+    return dumps(graph_object(small, "prefill"))
+
+
+def same(a: nx.MultiDiGraph, b: nx.MultiDiGraph) -> bool:
+    return bool(
+        a.graph == b.graph
+        and dict(a.nodes(data=True)) == dict(b.nodes(data=True))
+        and sorted(a.edges(keys=True, data=True), key=str) == sorted(b.edges(keys=True, data=True), key=str)
+    )
+
+
+@pytest.mark.parametrize("ranks", ["folded", "all"])
+def test_networkx_round_trips(small: Plan, ranks: str) -> None:
+    graph = small.to_networkx("prefill", ranks=ranks)
+    nodes, edges = counts(small.phases["prefill"])
+    times = 4 if ranks == "all" else 1  # ranks of a stage
+    assert (graph.number_of_nodes(), graph.number_of_edges()) == (nodes * times, edges * times)
+    assert nx.is_directed_acyclic_graph(graph)
+    data = node_link(graph)
+    assert same(graph, from_node_link(data))
+    assert same(graph, nx.node_link_graph(json.loads(data), edges="edges"))
+    assert same(graph, from_graphml(graphml(graph)))
+
+
+def test_graphml_has_typed_attributes(small: Plan) -> None:
+    """Any GraphML reader gets numbers as numbers."""
+    graph = small.to_networkx("prefill")
+    found = nx.parse_graphml(graphml(graph).decode(), force_multigraph=True)
+    fields = next(iter(found.nodes.values()))
+    assert isinstance(fields["time_s"], float) and isinstance(fields["stage"], int)
+    assert json.loads(fields["gpus"]) == [0, 1, 2, 3]
+
+
+def phase_figures(plan: Plan, phase: str) -> Any:
+    return orjson.loads(dumps(plan.to_json()))["phases"][phase]
+
+
+def test_examples_compile_again_to_the_same_cost(example: Plan) -> None:
+    for phase in example.phases:
+        data = dumps(graph_object(example, phase))
+        again = plan_of(orjson.loads(data))
+        assert again.phases[phase].graph == example.phases[phase].graph
+        assert phase_figures(again, phase) == phase_figures(example, phase)
+        assert again.params == example.params
+        assert dumps(graph_object(again, phase)) == data
+
+
+def test_schema_holds(written: bytes, small: Plan) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(orjson.loads(written), SCHEMA)
+    expanded = dumps(graph_object(small, "prefill", ranks="all"))
+    jsonschema.validate(orjson.loads(expanded), SCHEMA)
+    assert plan_of(orjson.loads(expanded)).phases["prefill"].time_s == small.phases["prefill"].time_s
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**orjson.loads(written), "schema": 1}, SCHEMA)
+
+
+def change(data: Any, path: str, value: Any) -> None:
+    *parents, last = [int(p) if p.isdigit() else p for p in path.split("/")]
+    for key in parents:
+        data = data[key]
+    if isinstance(data, list) and last == len(data):
+        data.append(value)
+    else:
+        data[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("schema", 1, "schema: is 1; this dagc reads version 2"),
+        ("extra", 1, "extra: is no field"),
+        ("ranks", "some", "ranks: is neither"),
+        ("nodes/3/flopz", 1.0, "nodes[3].flopz: is no field of it; did you mean `flops`?"),
+        ("nodes/3/id", "nobody", "is no node"),
+        ("edges/2/weight", 1.0, "edges[2].weight: is no field"),
+        ("edges/2/src", "nobody", "edges[2].src: 'nobody' is no node"),
+        ("edges/2/kind", "love", "edges[2].kind: is none of"),
+        ("plan/hardware/gpuz", 8, "plan.hardware.gpuz: is no field of it; did you mean `gpus`?"),
+        ("plan/hardware/gpus", "8", "plan.hardware.gpus: is not a int"),
+        ("plan/phase/strategy/tp", True, "plan.phase.strategy.tp: is not a int"),
+        ("plan/hardware/node", None, "plan.hardware.node: is not an object"),
+        ("plan/phase/name", "decode", "plan.phase: is decode"),
+        ("phase", "decode", "phase: is 'decode'"),
+        ("ir/0", "graf", "ir: line 1"),
+        ("ir/1", "", "ir: "),
+        ("ir/0", 7, "ir: is not a list of lines"),
+        ("nodes", {}, "nodes: is not a list"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(written: bytes, path: str, value: Any, said: str) -> None:
+    data = orjson.loads(written)
+    change(data, path, value)
+    with pytest.raises(DataError) as error:
+        plan_of(data)
+    assert said in str(error.value)
+
+
+def test_cycles_are_named(written: bytes) -> None:
+    data = orjson.loads(written)
+    first = data["edges"][0]
+    data["edges"].append({"src": first["dst"], "dst": first["src"], "kind": "data", "bytes": 0.0})
+    with pytest.raises(DataError, match="edges: a cycle: ") as error:
+        plan_of(data)
+    named = error.value.reason.removeprefix("a cycle: ").split(" -> ")
+    assert named[0] == named[-1] and {first["src"], first["dst"]} <= set(named)
+
+
+def test_a_cycle_in_the_ir_is_refused(written: bytes) -> None:
+    data = orjson.loads(written)
+    at = next(i for i, line in enumerate(data["ir"]) if line.startswith("  %"))
+    name = data["ir"][at].split()[0]
+    data["ir"][at] = data["ir"][at].replace("(", f"({name}, ", 1)
+    with pytest.raises(DataError, match=f"ir: .*uses {name} before"):
+        plan_of(data)
+
+
+def test_nodes_and_edges_belong_to_the_ir(written: bytes) -> None:
+    whole = orjson.loads(written)
+    lost = copy.deepcopy(whole)
+    gone = lost["edges"].pop()
+    with pytest.raises(DataError, match="of the IR is missing"):
+        plan_of(lost)
+    more = copy.deepcopy(whole)
+    more["edges"].append({**gone, "src": whole["nodes"][0]["id"], "kind": "transfer"})
+    with pytest.raises(DataError, match=r"edges\[\d+\]: .* is not in the IR"):
+        plan_of(more)
+
+
+@pytest.mark.parametrize("garbage", ["[]", "3", "{}", '{"schema": 2}', "{", '{"schema": [2]}'])
+def test_garbage_is_refused(tmp_path: Path, capsys: Capture, garbage: str) -> None:
+    path = tmp_path / "g.json"
+    path.write_text(garbage)
+    assert main(["compile", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "error[E05]" in err and "internal" not in err
+
+
+def test_command(tmp_path: Path, capsys: Capture) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase=PHASE))
+    out = tmp_path / "out"
+    assert main(["compile", str(spec), "--emit", "json,graphml,nodelink", "-o", str(out)]) == 0
+    file = out / "p.prefill.graph.json"
+    assert {p.name for p in out.iterdir()} == {
+        "p.txt", "p.json", "p.prefill.graph.json", "p.prefill.graphml", "p.prefill.nodelink.json",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main(["compile", str(file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["phases"] == json.loads((out / "p.json").read_text())["phases"]
+    assert main(["compile", str(file), "--emit", "json", "-o", str(tmp_path / "second")]) == 0
+    assert (tmp_path / "second" / "p.prefill.prefill.graph.json").read_bytes() == file.read_bytes()
+    assert main(["compile", str(file), "--set", "a=1"]) == 2
+    assert main(["compile", str(file), "--phase", "decode"]) == 2
+    assert main(["compile", str(tmp_path / "none.graph.json")]) == 2

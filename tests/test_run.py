@@ -1,0 +1,146 @@
+"""`dagc run`: placed graphs in real processes over torch.distributed. Those tests need torch:
+
+pip install -e '.[test,torch]' --extra-index-url https://download.pytorch.org/whl/cpu && pytest tests/test_run.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, spec_text
+
+from dagc.cli import main
+from dagc.runtime.launch import LaunchError, launched, spawn
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install 'dagc[torch]'"
+)
+MLA = (
+    "layers = 3, dense_first = 1, hidden = 64, vocab = 512, dtype = fp32\n"
+    "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 8, rope_dim = 4, v_dim = 8 }\n"
+    "mlp { hidden = 64 }\n"
+    "experts { count = 8, top_k = 2, hidden = 32, score = sigmoid, shared = 1, groups = 2, groups_limit = 1 }"
+)
+SKEWED = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1.0)"
+PLANS = {
+    "4 prefill, two stages, two lanes": spec_text(
+        phase="gpus = 0..3, pp = 2, tp = 2, microbatches = 2, overlap = two_batch"
+    ),
+    "4 prefill, ring": spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
+    "4 decode, split context": spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
+    "4 prefill, latent attention": spec_text(phase="gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 4 }", model=MLA),
+    "4 decode, redundant": spec_text(kind="decode", phase="gpus = 0..3, ep = 4, redundant = 4", workload=SKEWED),
+    "8 prefill, three axes": spec_text(phase="gpus = 8..15, pp = 2, ep = 2, tp = 2, microbatches = 2"),
+}
+
+
+def run(spec: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--timeout", "120", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+
+
+@needs_torch
+@pytest.mark.parametrize("name", PLANS)
+def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(PLANS[name])
+    done = run(spec, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ranks"] == int(name.split()[0]) and found["phase"] == name.split()[1].strip(",")
+    assert found["holds"] is True and 0.0 < found["error"] < 1e-12  # really compared: sums differ in their order
+    classes = {c["name"]: c for c in found["classes"]}
+    assert {"matmul", "attention", "routing"} <= set(classes)
+    assert all(c["measured_s"] > 0 and c["calls"] > 0 for c in classes.values())
+    assert ("send" in classes) == ("stages" in name or "axes" in name)
+
+
+@needs_torch
+def test_torchrun_starts_it_too(tmp_path: Path) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, tp = 2"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dagc"]
+    done = subprocess.run(
+        [*command, "run", str(spec), "--repeat", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("logits equal") == 1 and "2 processes on cpu" in done.stdout
+    wrong = subprocess.run(
+        [*command, "run", str(spec), "--set", "x=1"], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
+    )
+    assert wrong.returncode != 0
+
+
+@needs_torch
+def test_full_dims_and_other_dtypes(tmp_path: Path) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2", workload="sequences = 4, prompt = 16 tok"))
+    done = run(spec, "--full-dims")
+    assert done.returncode == 0 and "fp32; logits not compared" in done.stdout
+    done = run(spec, "--dtype", "fp32")
+    assert done.returncode == 0 and "fp32; logits equal" in done.stdout, done.stdout + done.stderr
+
+
+@needs_torch
+def test_a_job_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert launched() and main(["run", str(spec)]) == 2
+
+
+def test_a_missing_engine_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["run", str(spec)]) == 2
+    assert "pip install 'dagc[torch]'" in capsys.readouterr().err
+    assert main(["run", "-"]) == 2
+
+
+@needs_torch
+def test_ops_without_a_kernel_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dagc.cli import run as command
+
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
+    monkeypatch.setattr(command, "WITHOUT_KERNEL", ("attend",))
+    assert main(["run", str(spec)]) == 2
+    assert "no kernel for attend" in capsys.readouterr().err
+
+
+def test_processes_find_each_other_by_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not launched()
+    assert spawn(["--version"], 3) == 0
+    assert spawn(["explain", "E99"], 1) == 2
+    with pytest.raises(LaunchError, match="process 1 of 2 failed"):
+        spawn_where_the_second_fails(monkeypatch)
+
+
+def spawn_where_the_second_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the interpreter that ends as its rank says, the first one long after."""
+    script = "import os, sys, time\nif os.environ['RANK'] == '0': time.sleep(60)\nsys.exit('no memory')"
+    real = subprocess.Popen
+
+    def popen(command: list[str], **given: object) -> object:
+        return real([sys.executable, "-c", script], **given)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    spawn(["run"], 2)
