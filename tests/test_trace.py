@@ -15,7 +15,7 @@ from dagc.cli import main
 from dagc.export import chrome, perfetto
 from dagc.export.critical import critical
 from dagc.export.timeline import representatives
-from dagc.export.wire import double, fixed, message, number, string, varint
+from dagc.export.wire import double, fixed, message, number, string
 from dagc.plan import Plan
 
 Event = dict[str, Any]
@@ -175,7 +175,7 @@ def test_wire_format() -> None:
     assert number(1, 150) == bytes.fromhex("089601")
     assert string(2, "testing") == bytes.fromhex("120774657374696e67")
     assert message(3, number(1, 150)) == bytes.fromhex("1a03089601")
-    assert varint((1 << 64) - 1) == b"\xff" * 9 + b"\x01"
+    assert number(1, (1 << 64) - 1) == b"\x08" + b"\xff" * 9 + b"\x01"
     assert fixed(47, 1) == bytes.fromhex("f902") + bytes([1]) + bytes(7)
     assert double(5, 1.0) == bytes.fromhex("29000000000000f03f")
     assert string(1, "\ud800") == bytes.fromhex("0a013f")

@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--emit",
         default="",
         metavar="KINDS",
-        help="comma list of dot, svg, png, pdf, json, html, md, perfetto, nodelink, graphml, chakra",
+        help="comma list of dot, svg, png, pdf, json, nodelink, graphml, chakra, html, md, perfetto",
     )
     compile_.add_argument(
         "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json, nodelink, graphml: a node for all ranks, or one a rank; perfetto: a rank a class, or every one",
+        help="json, nodelink, graphml: a node for all ranks, or one a rank; perfetto: a rank a class and stage, or every one",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")

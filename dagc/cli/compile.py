@@ -13,7 +13,7 @@ from ..plan import Plan
 from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json", "html", "md", "perfetto", "nodelink", "graphml", "chakra")
+KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra", "html", "md", "perfetto")
 
 Artefacts = dict[Path, bytes | Iterable[bytes]]
 
@@ -108,6 +108,11 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
             from ..export.json import dumps, graph_object
 
             files[directory / f"{name}.{phase}.graph.json"] = dumps(graph_object(plan, phase, ranks=ranks))
+        if "perfetto" in kinds:
+            from ..export import chrome, perfetto
+
+            files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
+            files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
         if {"nodelink", "graphml"} & set(kinds):
             from ..export.interchange import graphml, node_link
 
@@ -119,11 +124,6 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
             from ..plugins import export
 
             files |= {directory / f"{name}.{phase}.{suffix}": d for suffix, d in export(kind, plan, phase).items()}
-        if "perfetto" in kinds:
-            from ..export import chrome, perfetto
-
-            files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
-            files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
     if "html" in kinds:
         from ..export.page.page import page
 
