@@ -96,6 +96,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="exit 1 if time, throughput or memory got worse by more than this, or a requirement no longer holds",
     )
 
+    sweep = commands.add_parser("sweep", help="compile a spec under every combination of some params")
+    _spec(sweep)
+    sweep.add_argument(
+        "--over", action="append", default=[], metavar="K=V,V", help="values of a param (default: domains)"
+    )
+    sweep.add_argument("--metric", action="append", default=[], metavar="M", help="metric to show, as in a require")
+    sweep.add_argument("--workers", type=int, metavar="N", help="processes (default: one a CPU)")
+    sweep.add_argument("--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT")
+    sweep.add_argument("--format", choices=("text", "csv", "json"), default="text")
+
     check = commands.add_parser("check", help="verdict only; writes nothing")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
     _common(check)

@@ -1,0 +1,117 @@
+"""Many settings of one spec, in processes of this machine or on a Dask cluster: the same rows in the same order.
+
+A point is a pure function of the spec's text and its settings. A worker that is lost takes no point with it: what it
+had not finished is done again elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+TRIES = 3
+"""How often a point may take a worker of its own with it."""
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One point: what was set, what came of it. `metrics`: every name that a requirement may use; `errors`: codes and
+    messages of a point that does not compile."""
+
+    settings: dict[str, str]
+    passed: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A point with all that it takes to compile it anywhere: presets come with dagc, files from `base_dir`."""
+
+    text: str
+    name: str
+    base_dir: str | None
+    settings: tuple[tuple[str, str], ...]
+
+
+def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Every combination, the last name varying fastest."""
+    return [dict(zip(domains, values, strict=True)) for values in product(*domains.values())]
+
+
+def evaluate(task: Task) -> Row:
+    """Compile one point."""
+    from .driver import compile_spec, load
+    from .lang.diagnostics import Collector, SpecError
+    from .lang.source import Source
+    from .passes.require import all_metrics
+
+    settings = dict(task.settings)
+    base = Path(task.base_dir) if task.base_dir is not None else None
+    try:
+        spec = load(Source(task.name, task.text), Collector(), settings, base)
+        plan = compile_spec(spec, Collector())
+    except SpecError as error:
+        return Row(
+            settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
+        )
+    metrics = {name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params).items()}
+    return Row(settings, plan.passed, metrics)
+
+
+def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """Rows in the order of the tasks, each as soon as it and those before it are done, on processes of this machine."""
+    workers = workers or min(len(tasks), os.cpu_count() or 1)
+    done: dict[int, Row] = {}
+    shown = 0
+    while len(done) < len(tasks):
+        with ProcessPoolExecutor(workers) as pool:
+            for index, row in _together(pool, tasks, done, run):
+                done[index] = row
+                while shown in done:
+                    yield done[shown]
+                    shown += 1
+        # A worker died: those that ran then are the first unfinished ones. Each goes on alone, so that one that kills
+        # its worker is known by it.
+        for index in [i for i in range(len(tasks)) if i not in done][: workers + 1]:
+            done[index] = _alone(tasks[index], run)
+    yield from (done[i] for i in range(shown, len(tasks)))
+
+
+def _together(
+    pool: Executor, tasks: Sequence[Task], done: Mapping[int, Row], run: Callable[[Task], Row]
+) -> Iterator[tuple[int, Row]]:
+    """Every task that is not done yet, until the pool breaks."""
+    waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
+    for index, future in waiting.items():
+        try:
+            yield index, future.result()
+        except BrokenProcessPool:
+            return
+
+
+def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
+    for _ in range(TRIES):
+        with ProcessPoolExecutor(1) as pool:
+            try:
+                return pool.submit(run, task).result()
+            except BrokenProcessPool:
+                continue
+    return Row(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
+
+
+def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """The same on a Dask cluster, whose scheduler gives the points of a lost worker to another one."""
+    from distributed import Client
+
+    with Client(address) as client:  # type: ignore[no-untyped-call, unused-ignore]
+        futures = client.map(run, list(tasks), pure=False, retries=TRIES - 1)
+        for future in futures:
+            yield future.result()

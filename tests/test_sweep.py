@@ -1,0 +1,96 @@
+"""Sweeps: the same rows in the same order wherever they run; a lost worker's points are done again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.sweep import TRIES, Row, Task, evaluate, points, sweep
+
+TEXT = spec_text(
+    phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
+)
+
+
+def tasks(folder: Path | None = None) -> list[Task]:
+    """`folder` travels in the base directory, for workers that must leave a trace."""
+    combinations = points({"wide": ["1", "2", "3", "4"], "unused": ["1", "3"]})
+    return [Task(TEXT, "s.moe", None if folder is None else str(folder), tuple(p.items())) for p in combinations]
+
+
+def dies_once(task: Task) -> Row:
+    """The first process that gets a point of `wide = 2` dies with it."""
+    mark = Path(task.base_dir or ".") / "died"
+    if dict(task.settings)["wide"] == "2" and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return evaluate(task)
+
+
+def dies(task: Task) -> Row:
+    if dict(task.settings) == {"wide": "2", "unused": "3"}:
+        os._exit(1)
+    return evaluate(task)
+
+
+def test_rows_are_what_compile_says_in_order() -> None:
+    rows = list(sweep(tasks(), workers=2))
+    assert [r.settings for r in rows] == [dict(t.settings) for t in tasks()]
+    for row in rows:
+        if row.settings["wide"] == "3":
+            assert not row.passed and any(e.startswith("E02") for e in row.errors)
+            continue
+        plan = dagc.compile_text(TEXT, settings=row.settings)
+        assert row.metrics["prefill.ttft"] == plan.phases["prefill"].time_s
+        assert row.passed == plan.passed
+
+
+def test_points_of_a_lost_worker_are_done_again(tmp_path: Path) -> None:
+    assert list(sweep(tasks(tmp_path), workers=2, run=dies_once)) == list(map(evaluate, tasks(tmp_path)))
+    assert (tmp_path / "died").exists()
+
+
+def test_a_point_that_kills_its_workers_is_given_up() -> None:
+    rows = list(sweep(tasks(), workers=1, run=dies))
+    lost = next(r for r in rows if r.settings == {"wide": "2", "unused": "3"})
+    assert lost.errors == (f"lost with its worker {TRIES} times",)
+    assert [r for r in rows if r != lost] == [evaluate(t) for t in tasks() if dict(t.settings) != lost.settings]
+
+
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    from dagc.sweep import sweep_dask
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        rows = list(sweep_dask(tasks(tmp_path), cluster.scheduler_address, run=dies_once))
+    assert rows == list(map(evaluate, tasks(tmp_path))) and (tmp_path / "died").exists()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = ROOT / "examples" / "mixtral_8xh100.moe"
+    assert main(["sweep", str(spec), "--over", "batch=16,32", "--format", "json", "--workers", "1"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["settings"]["batch"] for r in rows] == ["16", "32"]
+    assert rows[0]["metrics"]["decode.tpot"] < rows[1]["metrics"]["decode.tpot"]
+    assert main(["sweep", str(spec), "--workers", "1", "--format", "csv", "--metric", "decode.tpot"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "batch,decode.tpot,verdict" and len(lines) == 5  # the domain of `batch`
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--over", "batch"], "is not of the form"),
+        (["--over", "batch=16", "--on", "ray://x:1"], "no cluster that is known"),
+        (["--set", "batch=16"], "nothing to sweep over"),
+    ],
+)
+def test_wrong_sweeps_are_refused(extra: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(ROOT / "examples" / "mixtral_8xh100.moe"), *extra]) == 2
+    assert message in capsys.readouterr().err
