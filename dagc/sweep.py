@@ -89,12 +89,12 @@ def _together(
     pool: Executor, tasks: Sequence[Task], done: Mapping[int, Row], run: Callable[[Task], Row]
 ) -> Iterator[tuple[int, Row]]:
     """Every task that is not done yet, until the pool breaks."""
-    waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
-    for index, future in waiting.items():
-        try:
+    try:
+        waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
+        for index, future in waiting.items():
             yield index, future.result()
-        except BrokenProcessPool:
-            return
+    except BrokenProcessPool:
+        return
 
 
 def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
