@@ -1,4 +1,4 @@
-"""Network, routing and schedule: published values, brute force, and networkx on the unrolled graph."""
+"""Network and schedule: published values, brute force, and networkx on the unrolled graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import dagc
 from dagc.export.unroll import Edge, Node, counts, unroll
 from dagc.ir.network import GroupShape, collective_time, group_shape
-from dagc.ir.routing import distinct_experts, expert_probabilities, imbalance, place_experts
+from dagc.ir.routing import expert_probabilities, place_experts
 from dagc.plan import Plan
 from dagc.spec import Link, Routing
 
@@ -49,52 +49,6 @@ def test_an_all_reduce_is_never_dearer_than_scatter_and_gather() -> None:
             parts = collective_time("reduce_scatter", size, shape, NODE, CLUSTER).time_s
             parts += collective_time("all_gather", size / shape.ranks, shape, NODE, CLUSTER).time_s
             assert collective_time("all_reduce", size, shape, NODE, CLUSTER).time_s <= parts * (1 + 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("experts", "top_k", "tokens", "want"),
-    [
-        (256, 8, 1, 8.0),
-        (256, 8, 32, 163.3),
-        (256, 8, 64, 222.4),
-        (256, 8, 128, 251.6),
-        (8, 2, 1, 2.0),
-        (8, 2, 3, 4.6),
-        (8, 2, 8, 7.2),
-        (8, 2, 64, 8.0),
-    ],
-)
-def test_distinct_experts(experts: int, top_k: int, tokens: int, want: float) -> None:
-    p = expert_probabilities(Routing(), experts, top_k)
-    found = distinct_experts(p, np.arange(experts).reshape(1, -1), tokens).sum()
-    assert found == pytest.approx(want, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("s", "ranks", "redundant", "want"),
-    # Published simulation of the expert load balancer: E = 256, packed, with spare replicas.
-    [
-        (0.3, 32, 32, 1.00),
-        (0.5, 32, 32, 1.00),
-        (1.0, 32, 32, 1.00),
-        (0.3, 128, 128, 1.03),
-        (1.0, 128, 128, 1.08),
-        (0.3, 144, 32, 1.14),
-        (0.5, 144, 32, 1.26),
-        (1.0, 144, 32, 1.98),
-    ],
-)
-def test_imbalance_after_balancing(s: float, ranks: int, redundant: int, want: float) -> None:
-    p = expert_probabilities(Routing("zipf", s), 256, 8)
-    assert imbalance(place_experts(p, ranks, redundant).load) == pytest.approx(want, abs=0.015)
-
-
-@pytest.mark.parametrize(("s", "want"), [(0.3, 1.38), (0.5, 1.90)])
-def test_imbalance_before_balancing(s: float, want: float) -> None:
-    """Mean over shuffles of a linear placement; 200 shuffles leave about 1 % of noise in the mean."""
-    p = expert_probabilities(Routing("zipf", s), 256, 8)
-    found = [imbalance(place_experts(np.random.default_rng(i).permutation(p), 32, 0).load) for i in range(200)]
-    assert np.mean(found) == pytest.approx(want, rel=0.03)
 
 
 @settings(deadline=None)

@@ -94,6 +94,33 @@ def test_bad_input(name: str) -> None:
         assert text in {d.span.text for d in match if d.span}
 
 
+BLOCK = """
+block mine(x) {
+  h = rms_norm(x)
+  return x + h
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mine(x)", "mine(x, z)", "takes one tensor, not 2"),
+        ("mine(x)", "mine()", "takes one tensor, not 0"),
+        ("mine(x)", "mine(x) in training", "unknown kind of phase `training`"),
+        ("  return x + h\n", "", "has no `return`"),
+        ("x + h", "x + h" + " + h" * 5000, "more than 200 terms"),
+        ("h = rms_norm(x)", "h = rms_norm(x)\n  let many = 1" + " + 1" * 5000, "more than 200 terms"),
+        ("h = rms_norm(x)", "h = rms_norm(x)\n  let heavy = 3 kg", "kg"),
+    ],
+)
+def test_blocks_that_cannot_be_expanded(old: str, new: str, message: str) -> None:
+    """Used by the model or not."""
+    for model in (spec_text(), spec_text().replace("kind = gqa", "kind = mine")):
+        found = errors_of(model + BLOCK.replace(old, new, 1))
+        assert {d.code for d in found} == {"E02"} and message in found[0].message
+
+
 def test_did_you_mean() -> None:
     (found,) = errors_of(spec_text().replace("tp = 2", "tpp = 2").replace("ep = 4", "ep = 8", 1))
     assert found.help == ("did you mean `tp`?",)

@@ -118,9 +118,8 @@ def test_distinct_experts_at_the_ends() -> None:
     ],
 )
 def test_published_imbalance_with_spare_replicas(s: float, ranks: int, redundant: int, want: float) -> None:
-    assert imbalance(place_experts(cut_zipf(s), ranks, redundant).load) == pytest.approx(want, rel=0.01)
-    p = expert_probabilities(Routing("zipf", s), 256, 8)
-    assert imbalance(place_experts(p, ranks, redundant).load) == pytest.approx(want, rel=0.02)
+    for p in (cut_zipf(s), expert_probabilities(Routing("zipf", s), 256, 8)):
+        assert imbalance(place_experts(p, ranks, redundant).load) == pytest.approx(want, abs=0.015, rel=0)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +132,22 @@ def test_published_imbalance_packed_without_replicas(s: float, ranks: int, want:
 
 
 @pytest.mark.parametrize(
-    ("s", "ranks", "want"),
-    [(0.3, 32, 1.38), (0.5, 32, 1.90), (1.0, 32, 5.16), (0.3, 128, 2.31), (0.5, 128, 4.58), (1.0, 128, 17.2)],
+    ("s", "ranks", "want", "within"),
+    [
+        (0.3, 32, 1.38, 0.03),
+        (0.5, 32, 1.90, 0.03),
+        (1.0, 32, 5.16, 0.04),
+        (0.3, 128, 2.31, 0.03),
+        (0.5, 128, 4.58, 0.03),
+        (1.0, 128, 17.2, 0.03),
+    ],
 )
-def test_published_imbalance_of_shuffled_experts(s: float, ranks: int, want: float) -> None:
+def test_published_imbalance_of_shuffled_experts(s: float, ranks: int, want: float, within: float) -> None:
     """Ours is a mean over 400 shuffles, its error 1/20 of one shuffle's spread. The table does not say how many it
     took; half a spread is two standard errors of a mean over 16."""
     p = cut_zipf(s)
     found = [imbalance(place_experts(np.random.default_rng(i).permutation(p), ranks, 0).load) for i in range(400)]
-    assert abs(np.mean(found) - want) <= 0.5 * np.std(found)
+    assert abs(np.mean(found) - want) <= min(0.5 * np.std(found), within * want)
 
 
 def test_without_spare_slots_experts_stay_in_order() -> None:

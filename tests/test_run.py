@@ -1,6 +1,6 @@
-"""`dagc run`: placed graphs in real processes over torch.distributed. Those tests need torch:
+"""`dagc run`: placed graphs in real processes over torch.distributed. Those tests need torch, its CPU build is enough:
 
-pip install -e '.[test,torch]' --extra-index-url https://download.pytorch.org/whl/cpu && pytest tests/test_run.py
+pip install -e '.[test,torch]' && pytest tests/test_run.py
 """
 
 from __future__ import annotations

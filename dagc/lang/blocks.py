@@ -1,4 +1,4 @@
-"""What a block's text mentions, and whether its expressions can be expanded at all."""
+"""What a block's text mentions, and whether its text can be expanded at all."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..spec import AttrValue, Hardware, Link, Model, Requirement, Routing, Spec, Workload
 from . import ast, library
+from .blocks import check_block
 from .config import Config, read_config
 from .diagnostics import Collector, SpecError, did_you_mean
 from .evaluate import Value, evaluate, holds, names_in, shown
@@ -64,6 +65,7 @@ class Elaborator:
                     self.out.add("E02", f"`{s.name}` is defined twice", s.span)
                 self.lets[s.name] = s
             elif isinstance(s, ast.BlockDef):
+                check_block(s, self.out)
                 self._define(self.blocks, (s.name, s.phase), s, f"block `{s.name}`")
             elif isinstance(s, ast.LayerDef):
                 self._define(self.layers, s.name, s, f"layer `{s.name}`")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..ir.graph import runs
 from ..spec import AttrValue, Layer, Model
 from . import ast, library
+from .blocks import mentioned
 from .diagnostics import Collector, did_you_mean
 from .evaluate import evaluate, quantity
 from .reader import Body, Names, Reader
@@ -255,7 +256,7 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
     """A size that no block of the stack mentions is likely misspelt."""
     words: set[str] = set()
     for block in used.values():
-        words |= _mentioned(block)
+        words |= mentioned(block)
     for name in attributes:
         section, _, attr = name.rpartition(".")
         if not section or attr in PARTS.get(section, {}) or attr == "group":
@@ -270,29 +271,3 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
                 span,
                 help=(f"did you mean `{near}`?",) if near else (),
             )
-
-
-def _mentioned(block: ast.BlockDef) -> set[str]:
-    """Every name and dimension in a block's text."""
-    words: set[str] = set()
-    stack: list[object] = [*block.body]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.TensorAssign):
-            words |= set(node.dims or ())
-            stack.append(node.value)
-        elif isinstance(node, (ast.Let, ast.Return)):
-            stack.append(node.value)
-        elif isinstance(node, ast.Name):
-            words |= {node.text, node.parts[-1]}
-        elif isinstance(node, ast.Indexed):
-            words |= set(node.dims)
-        elif isinstance(node, ast.Call):
-            stack += [*node.args, *(v for _, v in node.kwargs)]
-        elif isinstance(node, ast.Binary):
-            stack += [node.left, node.right]
-        elif isinstance(node, ast.Unary):
-            stack.append(node.operand)
-        elif isinstance(node, ast.ListExpr):
-            stack += node.items
-    return words
