@@ -96,6 +96,33 @@ def test_an_unwritable_place_leaves_nothing(tmp_path: Path, capsys: Capture) -> 
 
 
 @pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("sweep", "--workers", "-3"),
+        ("sweep", "--workers", "0"),
+        ("run", "--repeat", "0"),
+        ("run", "--timeout", "nan"),
+        ("run", "--timeout", "inf"),
+        ("measure", "--samples", "0"),
+        ("measure", "--grid", "-1"),
+    ],
+)
+def test_numbers_out_of_range(command: str, option: str, value: str, capsys: Capture) -> None:
+    assert main([command, "examples/plan_a.moe", option, value]) == 2
+    said = capsys.readouterr()
+    assert f"argument {option}: {value} is not from " in said.err and said.out == ""
+
+
+def test_an_import_is_named_as_seen_from_here(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "main.moe").write_text('moe 1\nimport "deep/mid.moe"\n')
+    (tmp_path / "deep" / "mid.moe").write_text('import "er/../../leaf.moe"\n')
+    (tmp_path / "leaf.moe").write_text("hardwares x { }\n")
+    assert main(["check", str(tmp_path / "main.moe")]) == 2
+    assert f"--> {tmp_path / 'leaf.moe'}:1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "args",
     [
         ["compile", "examples/plan_a.moe", "--emit", "dott"],

@@ -417,8 +417,6 @@ def test_fit_without_scipy_is_told_before_anything_is_timed(monkeypatch: pytest.
     monkeypatch.setattr("dagc.cli.measure.find_spec", lambda name: None if name == "scipy" else True)
     assert main(["measure", "examples/plan_a.moe", "--fit"]) == 2
     assert "pip install 'dagc[fit]'" in capsys.readouterr().err
-    assert main(["measure", "examples/plan_a.moe", "--grid", "-1"]) == 2
-    assert "`--grid -1`: at least 0" in capsys.readouterr().err
 
 
 def test_other_commands_load_nothing_of_it() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 EXITS = """exit codes: 0 passed; 1 compiled, but a requirement fails; 2 the spec or the
 command line is wrong; 3 internal error; 130 interrupted"""
+
+MOST = 10**9
+"""Of anything that is counted, or of seconds."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--over", action="append", default=[], metavar="K=V,V", help="values of a param (default: domains)"
     )
     sweep.add_argument("--metric", action="append", default=[], metavar="M", help="metric to show, as in a require")
-    sweep.add_argument("--workers", type=int, metavar="N", help="processes (default: one a CPU)")
+    sweep.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: one a CPU)")
     sweep.add_argument("--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT")
     sweep.add_argument("--format", choices=("text", "csv", "json"), default="text")
 
@@ -144,8 +147,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--dtype", choices=("fp64", "fp32", "bf16", "fp16"), help="default: fp64; the model's at full dims"
     )
-    run.add_argument("--repeat", type=int, default=3, metavar="N", help="timed passes, of which the median counts")
-    run.add_argument("--timeout", type=float, default=600.0, metavar="S", help="longest wait for another process")
+    run.add_argument(
+        "--repeat", type=_at_least(1), default=3, metavar="N", help="timed passes, of which the median counts"
+    )
+    run.add_argument(
+        "--timeout", type=_at_least(1, float), default=600.0, metavar="S", help="longest wait for another process"
+    )
     run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
     export = commands.add_parser("export", help="write the launch command or config of a serving engine")
@@ -165,9 +172,12 @@ def build_parser() -> argparse.ArgumentParser:
     _spec(measure)
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     measure.add_argument(
-        "--grid", type=int, metavar="N", help="also sizes times 2^-N ... 2^N around each (default: 0; with --fit 2)"
+        "--grid",
+        type=_at_least(0),
+        metavar="N",
+        help="also sizes times 2^-N ... 2^N around each (default: 0; with --fit 2)",
     )
-    measure.add_argument("--samples", type=int, default=20, metavar="N", help="samples a kernel (default: 20)")
+    measure.add_argument("--samples", type=_at_least(1), default=20, metavar="N", help="samples a kernel (default: 20)")
     measure.add_argument("--name", metavar="GPU", help="name of the device in the tables (default: the driver's)")
     measure.add_argument("--collectives", action="store_true", help="time the collectives instead, under torchrun")
     measure.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
@@ -184,6 +194,19 @@ def build_parser() -> argparse.ArgumentParser:
     fmt.add_argument("specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output")
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
     return parser
+
+
+def _at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """A number of a kind from `least` to MOST."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= MOST:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {MOST:.0e}")
+        return value
+
+    parse.__name__ = kind.__name__  # what argparse calls the type of a text that is no number
+    return parse
 
 
 def _percent(text: str) -> float:

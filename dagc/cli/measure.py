@@ -41,10 +41,6 @@ def _stop(message: str, *help: str) -> SpecError:
 
 def _check(args: Namespace) -> None:
     """What is wrong with the command line or missing here is told before anything is compiled or timed."""
-    for name, least in (("grid", 0), ("samples", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise _stop(f"`--{name} {value}`: at least {least}")
     if find_spec("torch") is None:
         raise _stop("`dagc measure` needs PyTorch", "pip install 'dagc[torch]'")
     if args.fit and find_spec("scipy") is None:

@@ -5,6 +5,7 @@ Every error of the spec is reported in one run; SpecError is raised at the end i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,8 @@ class Elaborator:
             for d in error.diagnostics:
                 self.out.add("E05", d.message.replace(repr(str(path)), f"`{s.path}`"), s.span)
             return
-        source = Source(s.path, source.text)
+        name = os.path.normpath(Path(s.span.source.name).parent / s.path)  # as seen from where dagc runs
+        source = Source(name, source.text)
         self.gather(parse(source, self.out), path.parent, (*chain, path))
 
     # -- params and lets -------------------------------------------------------------------------
