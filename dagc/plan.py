@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,15 @@ class SharedPool:
     peak_B: float
     capacity_B: float
     sum_text: str
+
+
+class Svg(str):
+    """An SVG document that a notebook shows as a picture."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,22 @@ class Plan:
 
         return markdown(self)
 
+    def svg(
+        self,
+        phase: str,
+        view: str = "overview",
+        *,
+        select: Sequence[str] = (),
+        hops: int = 0,
+        unfold: Sequence[str] = (),
+    ) -> Svg:
+        """A picture: overview, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
+        `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing."""
+        from .export.figures.standalone import svg
+        from .export.lanes.select import Choice
+
+        return Svg(svg(self, phase, view, Choice(tuple(select), hops, tuple(unfold))))
+
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, critical_path or requirements."""
         from .export.rows import rows
@@ -107,6 +132,11 @@ class Plan:
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
         """The same in every form that a notebook may choose from."""
-        makers = {"text/plain": self.report, "text/markdown": self.markdown, "text/html": self._repr_html_}
+        makers: dict[str, Callable[[], str]] = {
+            "text/plain": self.report,
+            "text/markdown": self.markdown,
+            "text/html": self._repr_html_,
+            "image/svg+xml": lambda: self.svg(next(iter(self.phases))),
+        }
         wanted = [k for k in makers if (include is None or k in include) and k not in (exclude or ())]
         return {kind: makers[kind]() for kind in wanted}

@@ -6,38 +6,57 @@ import sys
 from pathlib import Path
 
 import dagc
-from dagc.export.page.standalone import FIGURES, svg
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
-PICTURES = (
+PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
     (
         "plan_a",
         "prefill",
         "timeline",
+        (),
         "Four stages, eight micro-batches: where the pipeline stands idle, and when the critical path is in which stage.",
     ),
     (
         "plan_a",
         "prefill",
-        "folded",
+        "lanes",
+        (),
+        "The placed graph of 64 GPUs, folded until it can be read: what was folded, and to how many boxes, is in the title.",
+    ),
+    (
+        "plan_a",
+        "prefill",
+        "lanes",
+        ("layer:3", "microbatch:0"),
+        "One layer of it with every GPU of its stage, and who exchanges with whom.",
+    ),
+    (
+        "plan_a",
+        "prefill",
+        "layer",
+        (),
         "One layer on one GPU of a stage. Hexagons are collectives; red is the critical path.",
     ),
-    ("plan_a", "prefill", "path", "What the time to the first token is made of."),
-    ("deepseek_v3_h800", "decode", "memory", "A GPU of the decode unit against its capacity."),
+    ("plan_a", "prefill", "path", (), "What the time to the first token is made of."),
+    ("plan_a", "prefill", "overview", (), "The stages, what they hold and how long each takes."),
+    ("deepseek_v3_h800", "decode", "memory", (), "A GPU of the decode unit against its capacity."),
     (
         "deepseek_v3_h800",
         "decode",
-        "folded",
+        "layer",
+        (),
         "Latent attention, a shared expert beside the routed ones, one all-to-all each way.",
     ),
     (
         "custom_attention",
         "prefill",
-        "folded",
+        "layer",
+        (),
         "An attention block written in the spec; its collectives follow from the layouts.",
     ),
 )
+"""Example, phase, view, what of it is selected, and a sentence."""
 
 
 def main(target: Path) -> None:
@@ -48,20 +67,21 @@ def main(target: Path) -> None:
         "",
         "Made by `python docs/gallery.py` from `examples/`; every picture is one command and needs no Graphviz.",
     ]
-    for example, phase, view, words in PICTURES:
+    for example, phase, view, select, words in PICTURES:
         plan = dagc.compile(EXAMPLES / f"{example}.moe")
-        name = f"{example}.{phase}.{view}.svg"
-        (target / "gallery" / name).write_text(svg(plan, phase, view), encoding="utf-8")
-        command = f"dagc show examples/{example}.moe --view {view} --phase {phase} -o {name}"
+        part = "".join(f".{s.replace(':', '')}" for s in select)
+        name = f"{example}.{phase}.{view}{part}.svg"
+        (target / "gallery" / name).write_text(plan.svg(phase, view, select=select), encoding="utf-8")
+        options = "".join(f" --select {s}" for s in select)
         lines += [
             "",
-            f"## {example}, {phase}: {FIGURES[view][0]}",
+            f"## {example}, {phase}: {view}{''.join(f' of {s}' for s in select[:1])}",
             "",
             words,
             "",
-            f"![{FIGURES[view][0]}](gallery/{name})",
+            f"![{view} of {example}, {phase}](gallery/{name})",
             "",
-            f"`{command}`",
+            f"`dagc show examples/{example}.moe --view {view} --phase {phase}{options} -o {name}`",
         ]
     (target / "gallery.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

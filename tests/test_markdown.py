@@ -50,7 +50,7 @@ def test_notebook(example: Plan) -> None:
     for result in example.phases.values():
         assert result.name in reader.text
     bundle = example._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/markdown", "text/html"}
+    assert set(bundle) == {"text/plain", "text/markdown", "text/html", "image/svg+xml"}
     assert bundle["text/plain"] == str(example)
     assert set(example._repr_mimebundle_(include=["text/html"])) == {"text/html"}
     assert "text/html" not in example._repr_mimebundle_(exclude=["text/html"])

@@ -19,12 +19,13 @@ from conftest import compiled, spec_text
 import dagc
 from dagc.cli import main
 from dagc.cli.common import write_all
+from dagc.export.figures import layers
+from dagc.export.figures.layout import Size, place
+from dagc.export.figures.markup import fit, tag, width
+from dagc.export.figures.standalone import SHEETS, svg
+from dagc.export.figures.svg import ticks
 from dagc.export.findings import binding, error_range, origins
-from dagc.export.page.layout import Size, place
-from dagc.export.page.markup import fit, tag, width
 from dagc.export.page.page import page
-from dagc.export.page.standalone import FIGURES, svg
-from dagc.export.page.svg import ticks
 from dagc.plan import Plan
 
 EVIL = [
@@ -177,7 +178,7 @@ def test_names_are_only_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", EVIL, ids=range(len(EVIL)))
-@pytest.mark.parametrize("view", FIGURES)
+@pytest.mark.parametrize("view", SHEETS)
 def test_figures_are_well_formed(view: str, text: str) -> None:
     root = ET.fromstring(svg(evil_plan(text), "decode", view))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -244,12 +245,18 @@ def test_layout() -> None:
 
 def test_boxes_of_every_example_are_apart(example: Plan) -> None:
     for phase in example.phases:
-        root = ET.fromstring(svg(example, phase, "folded"))
-        boxes = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("class") == "box" and e.get("rx")]
-        places = [tuple(float(e.get(k, 0)) for k in ("x", "y", "width", "height")) for e in boxes]
-        assert places
-        for (x, y, w, h), (u, v, s, t) in itertools.combinations(places, 2):
-            assert x + w <= u or u + s <= x or y + h <= v or v + t <= y
+        for _, _, figure in layers.draw(example.phases[phase]):
+            rects = ET.fromstring(f"<svg>{figure.body}</svg>").iter("rect")
+            boxes = [e for e in rects if e.get("class") == "box" and e.get("rx")]
+            places = [tuple(float(e.get(k, 0)) for k in ("x", "y", "width", "height")) for e in boxes]
+            assert places
+            for (x, y, w, h), (u, v, s, t) in itertools.combinations(places, 2):
+                assert x + w <= u or u + s <= x or y + h <= v or v + t <= y
+
+
+def test_ids_are_one_of_a_kind(example: Plan) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', page(example))
+    assert len(ids) > 100 and len(set(ids)) == len(ids)
 
 
 def test_text_fits() -> None:

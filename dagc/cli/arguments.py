@@ -118,12 +118,28 @@ def build_parser() -> argparse.ArgumentParser:
     _spec(show)
     show.add_argument(
         "--view",
-        choices=("overview", "layer", "lanes", "timeline", "memory", "path", "folded"),
-        default="overview",
-        help="the last four are SVG and need no Graphviz",
+        choices=("overview", "layer", "lanes", "timeline", "memory", "path"),
+        help="default: overview, or lanes where a part of the graph is chosen; the last three are SVG only",
     )
     show.add_argument(
-        "-o", "--output", metavar="FILE", help=".dot, .svg, .png or .pdf (default: DOT or SVG on standard output)"
+        "--select",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="lanes: critical, gpu:0..7, layer:3, layer:NAME, stage:0, microbatch:0, op:NAME; several must all hold",
+    )
+    show.add_argument("--hops", type=_at_least(0), default=0, metavar="N", help="lanes: and N data edges around it")
+    show.add_argument(
+        "--unfold",
+        default="",
+        metavar="FOLDS",
+        help="lanes: comma list of ops, microbatches, layers, ranks, stages, blocks that are not folded, or all",
+    )
+    show.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=".svg, .dot, .png or .pdf; the last two need Graphviz (default: DOT or SVG on standard output)",
     )
 
     ir = commands.add_parser("ir", help="print the textual IR")

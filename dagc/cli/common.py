@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..lang.diagnostics import Diagnostic, SpecError
+from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..plan import Plan
 
 
@@ -63,6 +63,19 @@ def _placed(path: str, args: Namespace) -> Plan:
         if name not in plan.phases:
             raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
     return plan
+
+
+def chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], list[str]] | None = None) -> list[str]:
+    """A comma list, each entry known. `more` names are asked for only when one is not."""
+    names = [n.strip() for n in text.split(",") if n.strip()]
+    if more is not None and not set(names) <= set(known):
+        known = (*known, *more())
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+            raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
+    return names
 
 
 def stem(spec: str) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
+from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import color, compiled, refuse_existing, stem, tell, write_all, write_directory
+from .common import chosen, color, compiled, refuse_existing, stem, tell, write_all, write_directory
 
 PICTURES = ("dot", "svg", "png", "pdf")
 KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra", "html", "md", "perfetto")
@@ -20,10 +20,10 @@ Artefacts = dict[Path, bytes | Iterable[bytes]]
 
 def run(args: Namespace) -> int:
     try:
-        kinds = _chosen(args.emit, KINDS, "--emit", exporters)
+        kinds = chosen(args.emit, KINDS, "--emit", exporters)
         from ..export.views import VIEWS
 
-        views = _chosen(args.view, tuple(VIEWS), "--view")
+        views = chosen(args.view, tuple(VIEWS), "--view")
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -63,19 +63,6 @@ def exporters() -> list[str]:
     return exporters()
 
 
-def _chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], list[str]] | None = None) -> list[str]:
-    """A comma list, each entry known. `more` names are asked for only when one is not."""
-    names = [n.strip() for n in text.split(",") if n.strip()]
-    if more is not None and not set(names) <= set(known):
-        known = (*known, *more())
-    for name in names:
-        if name not in known:
-            near = did_you_mean(name, known)
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
-            raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
-    return names
-
-
 def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> dict[Path, Callable[[Path], None]]:
     """Directories that are written rank by rank, each with what fills it."""
     if "chakra" not in kinds:
@@ -92,15 +79,14 @@ def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> d
 
 def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
     """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
-    from ..export.views import VIEWS, RendererMissing, render
+    from ..export.views import RendererMissing, picture
 
     files: Artefacts = {directory / f"{name}.txt": plan.report().encode()}
     for phase in plan.phases:
         for view in views if set(kinds) & set(PICTURES) else ():
-            text = VIEWS[view](plan, phase)
             for kind in (k for k in PICTURES if k in kinds):
                 try:
-                    data = text.encode() if kind == "dot" else render(text, kind)
+                    data = picture(plan, phase, view, kind)
                 except RendererMissing as error:
                     raise SpecError([Diagnostic("E05", str(error))]) from None
                 files[directory / f"{name}.{phase}.{view}.{kind}"] = data

@@ -1,4 +1,4 @@
-"""`dagc show`: one picture."""
+"""`dagc show`: one picture a phase."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from ..export.lanes.fold import FOLDS
+from ..export.lanes.select import Choice
 from ..lang.diagnostics import Diagnostic, SpecError
-from ..plan import Plan
-from .common import compiled, tell, write_all
+from .common import chosen, compiled, tell, write_all
 
-FORMATS = (".dot", ".svg", ".png", ".pdf")
+FORMATS = ("svg", "dot", "png", "pdf")
 
 
 def run(args: Namespace) -> int:
-    from ..export.views import VIEWS, RendererMissing, render
+    from ..export.views import VIEWS, RendererMissing, picture
 
-    target = Path(args.output) if args.output else None
-    formats = FORMATS if args.view in VIEWS else (".svg",)
-    if target is not None and target.suffix not in formats:
-        tell([Diagnostic("E05", f"`{target}`: a picture of the {args.view} ends in {', '.join(formats)}")])
-        return 2
-    plan = compiled(args.spec, args)
-    if plan is None:
-        return 2
-    if args.view not in VIEWS:
-        return _figures(plan, args.view, target)
-    texts = {phase: VIEWS[args.view](plan, phase) for phase in plan.phases}
-    if target is None:
-        sys.stdout.write("".join(texts.values()))
-        return 0
     try:
-        files = {}
-        for phase, text in texts.items():
-            path = _path(target, phase, len(texts))
-            files[path] = text.encode() if target.suffix == ".dot" else render(text, target.suffix[1:])
+        choice = _choice(args)
+        view = args.view or ("lanes" if choice != Choice() else "overview")
+        target = Path(args.output) if args.output else None
+        formats = FORMATS if view in VIEWS else ("svg",)
+        kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else "svg"
+        if kind not in formats:
+            ends = ", ".join(f".{f}" for f in formats)
+            raise SpecError([Diagnostic("E05", f"`{target}`: a picture of the {view} ends in {ends}")])
+        plan = compiled(args.spec, args)
+        if plan is None:
+            return 2
+        files = {
+            _path(target, phase, len(plan.phases)): picture(plan, phase, view, kind, choice) for phase in plan.phases
+        }
+        if target is None:
+            if kind == "svg" and len(files) > 1:
+                help = ("-o FILE.svg, or one --phase",)
+                raise SpecError([Diagnostic("E05", "there is a picture a phase", help=help)])
+            sys.stdout.write(b"".join(files.values()).decode())
+            return 0
         write_all(files)
     except RendererMissing as error:
         tell([Diagnostic("E05", str(error))])
@@ -47,28 +50,17 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _path(target: Path, phase: str, phases: int) -> Path:
+def _choice(args: Namespace) -> Choice:
+    """What of the placed graph is drawn; only `lanes` draws it."""
+    choice = Choice(tuple(args.select), args.hops, tuple(chosen(args.unfold, (*FOLDS, "all"), "--unfold")))
+    if choice != Choice() and args.view not in (None, "lanes"):
+        help = ("--view lanes, or no --view",)
+        raise SpecError([Diagnostic("E05", f"the {args.view} has no --select, --hops or --unfold", help=help)])
+    return choice
+
+
+def _path(target: Path | None, phase: str, phases: int) -> Path:
     """A file a phase, named after it when there are several."""
-    return target if phases == 1 else target.with_name(f"{target.stem}.{phase}{target.suffix}")
-
-
-def _figures(plan: Plan, view: str, target: Path | None) -> int:
-    """A figure of the report; SVG, made without Graphviz."""
-    from ..export.page.standalone import svg
-
-    texts = {phase: svg(plan, phase, view) for phase in plan.phases}
     if target is None:
-        if len(texts) > 1:
-            tell([Diagnostic("E05", "there is a picture a phase", help=("-o FILE.svg, or one --phase",))])
-            return 2
-        sys.stdout.write("".join(texts.values()))
-        return 0
-    try:
-        files = {_path(target, phase, len(texts)): text.encode() for phase, text in texts.items()}
-        write_all(files)
-    except SpecError as error:
-        tell(error.diagnostics)
-        return 2
-    for path in files:
-        print(f"wrote {path}")
-    return 0
+        return Path(phase)
+    return target if phases == 1 else target.with_name(f"{target.stem}.{phase}{target.suffix}")

@@ -49,20 +49,25 @@ class Drawing:
 
 def draw(plan: Plan, phase: str) -> str:
     """DOT of a phase's layers, one column a kind of layer."""
-    result = plan.phases[phase]
-    segments = result.graph.segments[1:-1]
-    total = sum(len(s.ops) for s in segments)
-    by_block = total > MAX_NODES
-    drawings = [drawing(result, s, by_block=by_block) for s in segments]
-    kept = fitting(drawings)
+    kept = drawings(plan.phases[phase])
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
-    title = _title(plan, result, [d.segment for d in kept], total if by_block else 0, len(segments))
+    title = f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 
-def drawing(result: PhaseResult, segment: Segment, *, by_block: bool) -> Drawing:
+def drawings(result: PhaseResult) -> list[Drawing]:
+    """The kinds of layer, as many as there is room for."""
+    by_block = _ops(result) > MAX_NODES
+    return _fitting([_drawing(result, s, by_block=by_block) for s in result.graph.segments[1:-1]])
+
+
+def _ops(result: PhaseResult) -> int:
+    return sum(len(s.ops) for s in result.graph.segments[1:-1])
+
+
+def _drawing(result: PhaseResult, segment: Segment, *, by_block: bool) -> Drawing:
     """A kind of layer, an op or (when there are too many) a block to a box."""
     critical = frozenset(s.op for s in result.schedule.path if s.segment == segment.name)
     if by_block:
@@ -77,7 +82,7 @@ def _block_of(segment: Segment, name: str, twins: Mapping[str, str]) -> str:
     return block if block in twins else ""
 
 
-def fitting(drawings: list[Drawing]) -> list[Drawing]:
+def _fitting(drawings: list[Drawing]) -> list[Drawing]:
     """The layers that take most time, as many as there is room for, in program order."""
     room = MAX_NODES - 1
     kept: list[Drawing] = []
@@ -88,16 +93,19 @@ def fitting(drawings: list[Drawing]) -> list[Drawing]:
     return [d for d in drawings if d in kept]
 
 
-def _title(plan: Plan, result: PhaseResult, segments: Sequence[Segment], total: int, kinds: int) -> str:
+def subtitle(result: PhaseResult) -> list[str]:
+    """What is drawn and what is folded, and how to read it."""
+    segments = [d.segment for d in drawings(result)]
+    total, kinds = _ops(result), len(result.graph.segments) - 2
     ranks = len(result.gpus) // len(result.graph.stages)
     names = ", ".join(f"{s.name} x {s.repeat}" for s in segments[:6]) + (", ..." if len(segments) > 6 else "")
-    folded = f"; {total} ops folded to one box a block" if total else ""
+    folded = f"; {total} ops folded to one box a block" if total > MAX_NODES else ""
     if len(segments) < kinds:
         folded += f"; the {len(segments)} heaviest of {kinds} kinds of layer"
-    return (
-        f"{plan.spec.model.name}, {result.name}: one layer ({names}), alike on the {ranks} GPUs of a stage{folded}\n"
-        f"sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes"
-    )
+    return [
+        f"{result.name}: one layer ({names}), alike on the {ranks} GPUs of a stage{folded}",
+        "sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes",
+    ]
 
 
 def _layer(d: Drawing) -> list[str]:
@@ -127,15 +135,20 @@ def fold(segment: Segment) -> dict[str, str]:
     return home
 
 
-def _twins(result: PhaseResult, segment: Segment) -> dict[str, str]:
-    """Block -> the layer that draws it: a block that a heavier layer has just so is drawn there only."""
+def heaviest(result: PhaseResult) -> list[Segment]:
+    """The kinds of layer, those first that take most of the phase's time, all their repeats together."""
 
     def weight(s: Segment) -> float:
         return s.repeat * sum(float(result.costs.ops[s.name, op.name].time_s.max()) for op in s.ops)
 
+    return sorted(result.graph.segments[1:-1], key=weight, reverse=True)
+
+
+def _twins(result: PhaseResult, segment: Segment) -> dict[str, str]:
+    """Block -> the layer that draws it: a block that a heavier layer has just so is drawn there only."""
     mine = _blocks(result, segment)
     found: dict[str, str] = {}
-    order = sorted(result.graph.segments[1:-1], key=weight, reverse=True)
+    order = heaviest(result)
     for other in order[: order.index(segment)]:
         theirs = _blocks(result, other)
         for block, ops in mine.items():

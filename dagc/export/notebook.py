@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show
 from ..plan import Plan
+from .figures.markup import Markup, join, tag
 from .findings import binding
-from .page.markup import Markup, join, tag
 
 LEFT = "text-align:left"
 

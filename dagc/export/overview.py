@@ -44,7 +44,9 @@ def draw(plan: Plan, phase: str) -> str:
         body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
     body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
     body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
-    return digraph(f"{phase} overview", _title(plan, result, found), body, rankdir="TB", ranksep=0.35)
+    return digraph(
+        f"{phase} overview", f"{plan.spec.model.name}, " + "\n".join(facts(result)), body, rankdir="TB", ranksep=0.35
+    )
 
 
 def cards(result: PhaseResult) -> list[Card]:
@@ -89,17 +91,19 @@ def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
     return edge(f"stage {a[0]}", f"stage {b[0]}", label=text, color=COLORS["send"], penwidth="2", **more)
 
 
-def _title(plan: Plan, result: PhaseResult, cards: list[Card]) -> str:
+def facts(result: PhaseResult) -> list[str]:
+    """The phase's figures in a few lines."""
     metric = "ttft" if result.graph.kind == "prefill" else "tpot"
     batches = result.graph.microbatches
     stages = len(result.graph.stages)
-    folded = f"\n{stages} stages: alike neighbours share a card" if len(cards) < stages else ""
-    return (
-        f"{plan.spec.model.name}, {result.name}: {len(result.gpus)} GPUs, {axes_text(result)}\n"
+    folded = [f"{stages} stages: alike neighbours share a card"] if len(cards(result)) < stages else []
+    return [
+        f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result)}",
         f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
         f"{show(result.throughput_tok_s, TOKEN_RATE)}, {batches} micro-batch{'es' if batches > 1 else ''}, "
-        f"expert imbalance {result.costs.imbalance:.2f}{folded}"
-    )
+        f"expert imbalance {result.costs.imbalance:.2f}",
+        *folded,
+    ]
 
 
 def _card(result: PhaseResult, card: Card) -> Html:

@@ -67,8 +67,9 @@ def classes(result: PhaseResult, stage: int) -> list[Member]:
     """One member a class of ranks that do everything at the same moments, the slowest class first."""
     shape = result.graph.the_mesh.shape
     gpus = result.graph.stages[stage].gpus
-    _, firsts, counts, busy = _labels(result, stage)
-    order = sorted(range(len(firsts)), key=lambda k: (-busy[k], int(firsts[k])))
+    found, busy = labels(result, stage)
+    _, firsts, counts = np.unique(found, return_index=True, return_counts=True)
+    order = sorted(range(len(firsts)), key=lambda k: (-busy[firsts[k]], int(firsts[k])))
     return [
         Member(
             stage,
@@ -81,10 +82,8 @@ def classes(result: PhaseResult, stage: int) -> list[Member]:
     ]
 
 
-def _labels(
-    result: PhaseResult, stage: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Class of every rank of a stage; the first rank, size and busy time of each class."""
+def labels(result: PhaseResult, stage: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Class and busy seconds of every rank of a stage, in rank order."""
     shape = result.graph.the_mesh.shape
     ranks = len(result.graph.stages[stage].gpus)
     rows: list[NDArray[np.float64]] = []
@@ -96,10 +95,10 @@ def _labels(
             if not op.is_collective:
                 busy = busy + run.count * _over(result.costs.ops[run.segment, op.name].time_s, shape)
     if not rows:
-        return np.zeros(ranks, np.intp), np.zeros(1, np.intp), np.full(1, ranks), busy[:1]
+        return np.zeros(ranks, np.intp), busy
     table = np.round(np.stack(rows, axis=1) / 1e-12)
-    _, firsts, labels, counts = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    return labels.ravel(), firsts, counts, busy[firsts]
+    _, found = np.unique(table, axis=0, return_inverse=True)
+    return found.ravel(), busy
 
 
 def _over(array: Array, shape: Index) -> NDArray[np.float64]:
@@ -122,10 +121,10 @@ def everyone(result: PhaseResult) -> Iterator[Member]:
     """Every rank, stage by stage."""
     shape = result.graph.the_mesh.shape
     for stage in result.graph.stages:
-        labels, _, _, _ = _labels(result, stage.index)
+        found, _ = labels(result, stage.index)
         for rank, gpu in enumerate(stage.gpus):
             index = tuple(int(i) for i in np.unravel_index(rank, shape))
-            yield Member(stage.index, index, gpu, int(labels[rank]), 1)
+            yield Member(stage.index, index, gpu, int(found[rank]), 1)
 
 
 def layers(result: PhaseResult, stage: int, microbatch: int) -> list[Layer]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ...lang.diagnostics import Diagnostic
 from ...lang.source import Source, Span
 from ...plan import Plan
-from .markup import Markup, join, tag, text
+from ..figures.markup import Markup, join, tag, text
 
 TOKEN = re.compile(
     r"(?P<comment>#.*)|(?P<string>\"[^\"]*\")|(?P<number>\b[0-9][0-9_]*(?:\.[0-9_]+)?(?:[eE][+-]?[0-9]+)?)"

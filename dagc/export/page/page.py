@@ -14,25 +14,26 @@ from ... import __version__
 from ...lang.source import Source
 from ...lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ...plan import Plan
+from ..figures.markup import Markup, join, tag, text
+from ..figures.svg import style
 from ..findings import assumptions, error_range, origins
 from . import listing
-from .markup import Markup, join, tag, text
 from .phase import phase
 from .tables import Row, table
 
 
 def page(plan: Plan) -> str:
     """One HTML document. It loads nothing, and its policy forbids it to."""
-    style, script = asset("figures.css") + asset("page.css"), asset("page.js")
+    look, script = style() + asset("page.css"), asset("page.js")
     policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     found = listing.sources(plan)
     name = plan_name(plan, found)
     body = join([_header(plan, name), tag("main", join(_sections(plan, found))), _footer()])
     return Template(asset("page.html")).substitute(
-        title=text(f"{name}: dagc report"), policy=policy, style=style, body=body, script=script
+        title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
     )
 
 

@@ -8,11 +8,12 @@ from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
 from ...plan import Plan
 from ...report import axes_text
+from ..figures import buys as buys_
+from ..figures import layers, memory, tracks, waterfall
+from ..figures.markup import Markup, join, tag
+from ..figures.svg import legend
 from ..findings import binding, spared
-from . import buys as buys_
-from . import layers, memory, stages, tracks, waterfall
-from .markup import Markup, join, tag
-from .svg import legend
+from . import stages
 from .tables import Row, table
 
 
@@ -29,12 +30,12 @@ def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     yield _fold("Stages", stages.draw(result))
     yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
     yield _fold("Collectives of a device in one pass", _collectives(result))
-    yield _fold("Memory of a GPU", memory.draw(result), legend(memory.keys(result)))
+    yield _fold("Memory of a GPU", memory.draw(result).framed(), legend(memory.keys(result)))
     words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
     yield _fold(
         "Critical path",
         tag("p", words, cls="soft"),
-        waterfall.draw(result),
+        waterfall.draw(result).framed(),
         legend(waterfall.keys(result)),
         _steps(result),
     )
@@ -75,7 +76,7 @@ def _layers(result: PhaseResult) -> Iterator[Markup]:
     heaviest = max(range(len(found)), key=lambda k: found[k][1], default=0)
     for k, (name, repeat, drawing) in enumerate(found):
         head = tag("summary", f"{name} × {repeat}")
-        yield tag("details", head, drawing, open=k == heaviest, cls="layer-kind")
+        yield tag("details", head, drawing.framed(), open=k == heaviest, cls="layer-kind")
 
 
 def _collectives(result: PhaseResult) -> Markup:
@@ -115,13 +116,15 @@ def _timeline(result: PhaseResult) -> Iterator[Markup]:
     words = "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates."
     chunks = f" A prompt takes {result.passes} such passes." if result.passes > 1 else ""
     yield tag("p", words + chunks, cls="soft")
-    yield tracks.draw(result)
+    yield tracks.draw(result).framed()
     yield legend(tracks.keys(result))
-    yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
-    yield tracks.one_layer(result)
+    one = tracks.one_layer(result)
+    if one is not None:
+        yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
+        yield one.framed()
 
 
 def _buys(result: PhaseResult, buys: Sequence[Sensitivity]) -> Markup:
     if all(abs(s.change) < 0.0005 for s in buys):
         return tag("p", "Nothing of it moves the time by 0.1%.")
-    return buys_.draw(result.name, buys)
+    return buys_.draw(result.name, buys).framed()

@@ -6,8 +6,8 @@ import itertools
 
 from ...ir.result import PhaseResult
 from ...lang.units import BYTES, TIME, show, show_runs
+from ..figures.markup import Markup, join, tag
 from ..overview import MAX_CARDS, Card, cards, collectives_of, name_of
-from .markup import Markup, join, tag
 
 
 def draw(result: PhaseResult) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .markup import Markup, join, tag
+from ..figures.markup import Markup, join, tag
 
 Row = Sequence[object]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from math import floor, log10
 
 from ...lang.units import TIME, show
@@ -11,20 +14,42 @@ Keys = list[tuple[str, str]]
 """Entries of a legend: (class, words)."""
 
 
-def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Markup:
-    """A drawing in a frame that scrolls where the page is narrow; with `zoom` the script lets it pan and zoom."""
-    drawing = tag(
-        "svg",
-        *body,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=f"{width:.0f}",
-        height=f"{height:.0f}",
-        role="img",
-        aria_label=label,
-        cls=f"fig {name}",
-    )
-    return tag("div", drawing, cls="figure", data_zoom=zoom, tabindex="0" if zoom else None)
+@cache
+def style() -> str:
+    """Colours and line widths of every figure, light and dark."""
+    return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing of `width` by `height` pixels; with `zoom` the page's script lets it pan and zoom."""
+
+    name: str
+    width: float
+    height: float
+    label: str
+    body: Markup
+    zoom: bool = False
+
+    def framed(self) -> Markup:
+        """As a part of a page, in a frame that scrolls where the page is narrow."""
+        drawing = tag(
+            "svg",
+            self.body,
+            xmlns="http://www.w3.org/2000/svg",
+            viewBox=f"0 0 {self.width:.0f} {self.height:.0f}",
+            width=f"{self.width:.0f}",
+            height=f"{self.height:.0f}",
+            role="img",
+            aria_label=self.label,
+            cls=f"fig {self.name}",
+        )
+        return tag("div", drawing, cls="figure", data_zoom=self.zoom, tabindex="0" if self.zoom else None)
+
+
+def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Figure:
+    """A figure of some elements, in the order in which they are painted."""
+    return Figure(name, width, height, label, join(body), zoom)
 
 
 def rect(x: float, y: float, w: float, h: float, cls: str, *children: object, **more: object) -> Markup:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...ir.result import PathStep, PhaseResult
 from ...lang.units import TIME, show
+from ..dot import identifier
 from ..findings import WORDS, step_name
 from .markup import Markup
-from .svg import Keys, figure, line, moment_text, rect, ticks, title, words
+from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
 LABEL, BAR, RIGHT, ROW = 290, 660, 140, 20
 TINY = 0.004
@@ -15,7 +16,7 @@ LARGE = 0.1
 TOP = 24
 
 
-def draw(result: PhaseResult) -> Markup:
+def draw(result: PhaseResult) -> Figure:
     """A row an op of the path, coloured by what it is bound by."""
     total = sum(s.time_s for s in result.schedule.path) or 1.0
     rows = _rows([s for s in result.schedule.path if s.time_s], total)
@@ -31,8 +32,9 @@ def draw(result: PhaseResult) -> Markup:
         name = _name(steps)
         look = "soft" if len(steps) > 1 else "strong" if time >= LARGE * total else ""
         x, w = LABEL + done / total * BAR, max(0.8, time / total * BAR)
+        key = identifier(result.name, "path", k, steps[0].segment, steps[0].op)
         colour = "mixed" if _mixed(steps) else steps[0].bound
-        bar = rect(x, y + 2, w, ROW - 5, f"b-{colour}", title(_hint(steps, total)))
+        bar = rect(x, y + 2, w, ROW - 5, f"b-{colour}", title(_hint(steps, total)), id=key)
         body += [words(0, y + 13, name, look, room=LABEL - 10, size=12), bar]
         body.append(words(LABEL + BAR + 8, y + 13, f"{show(time, TIME, 3)}, {time / total:.1%}", look))
         done += time

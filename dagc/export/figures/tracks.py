@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...ir.result import PhaseResult
 from ...lang.units import BYTES, FLOPS, TIME, show
 from ..critical import Visit, critical
-from ..dot import COLORS
-from ..lanes import heaviest
+from ..dot import COLORS, identifier
+from ..layer import heaviest
 from ..timeline import Member, Slice, representatives, slices
 from .markup import Markup, fit, tag, width
-from .svg import Keys, figure, line, moment_text, rect, ticks, title, words
+from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
 LABEL, BAR, ROW, TOP = 140, 930, 46, 24
 MAX_ROWS = 24
@@ -17,7 +17,7 @@ MAX_CELLS = 1500
 COMPUTE_H, COMM_H = 14, 10
 
 
-def draw(result: PhaseResult) -> Markup:
+def draw(result: PhaseResult) -> Figure:
     """All of a pass."""
     members = representatives(result)
     members = members if len(members) <= MAX_ROWS else representatives(result, most=1)
@@ -75,7 +75,8 @@ def _row(result: PhaseResult, member: Member, y: float, end: float) -> list[Mark
             f"GPU {member.gpu}, micro-batch {number}: {show(start, TIME)} to {show(stop, TIME)}; "
             f"computes {show(busy['compute'], TIME, 3)}, communicates {show(busy['comm'], TIME, 3)}"
         )
-        out.append(rect(x, y, w, 34, f"cell c{number % 2}", title(hint)))
+        key = identifier(result.name, "timeline", member.gpu, number)
+        out.append(rect(x, y, w, 34, f"cell c{number % 2}", title(hint), id=key))
         if w >= 14:
             out.append(words(x + 3, y + 10, str(number), "tiny"))
     out.append(_busy([s for s in found if s.stream == "compute"], y + 12, COMPUTE_H - 2, end, "busy"))
@@ -112,16 +113,16 @@ def _critical(visits: list[Visit], y: float, end: float) -> Markup:
     return tag("path", d="".join(parts), cls="path critical")
 
 
-def one_layer(result: PhaseResult) -> Markup:
+def one_layer(result: PhaseResult) -> Figure | None:
     """The heaviest layer on the slowest rank of the first stage that has it, two streams a lane."""
-    segment = heaviest(result)
+    segment = heaviest(result)[0]
     stage = next(s.index for s in result.graph.stages if any(name == segment.name for name, _ in s.layers))
     member = next(m for m in representatives(result) if m.stage == stage)
     numbers = [s.layer for s in slices(result, member) if s.segment == segment.name and s.microbatch == 0]
     number = numbers[-1] if numbers else None
     found = [s for s in slices(result, member) if s.layer == number and s.microbatch == 0 and s.segment == segment.name]
     if not found:
-        return Markup("")
+        return None
     zero, stop = min(s.start_s for s in found), max(s.end_s for s in found)
     span = stop - zero
     on_path = {s.op for s in result.schedule.path if s.segment == segment.name}
@@ -131,7 +132,8 @@ def one_layer(result: PhaseResult) -> Markup:
         y = TOP if s.stream == "compute" else TOP + 38
         x, w = LABEL + (s.start_s - zero) / span * BAR, max(0.6, (s.end_s - s.start_s) / span * BAR)
         kind = "busy" if s.stream == "compute" else f"k-{s.kind}"
-        body.append(rect(x, y, w, 28, f"op {kind}", title(_hint(result, s)), tabindex="0"))
+        key = identifier(result.name, "one", s.op, s.lane, s.start_s - zero)
+        body.append(rect(x, y, w, 28, f"op {kind}", title(_hint(result, s)), id=key, tabindex="0"))
         if s.op in on_path:
             body.append(rect(x, y + 29, w, 3, "path critical"))
         name = s.op.split(".", 1)[-1].split(".")[-1]

@@ -7,22 +7,34 @@ from collections.abc import Iterator
 from ...ir.graph import Op
 from ...ir.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..layer import MAX_NODES, Drawing, describe, drawing, fitting, links
+from ..layer import Drawing, describe, drawings, links
 from .layout import Layout, Place, Size, place
 from .markup import Markup, fit, join, tag, width, wrapped
-from .svg import Keys, figure, rect, title, words
+from .svg import Figure, Keys, figure, rect, title, words
 
 BOX = 232
 PAD = 20
 HEAD, LINE = 17, 13
 
 
-def draw(result: PhaseResult) -> Iterator[tuple[str, int, Markup]]:
+def draw(result: PhaseResult) -> Iterator[tuple[str, int, Figure]]:
     """(kind of layer, how many there are, its figure), the heaviest kinds only where there are very many ops."""
-    segments = result.graph.segments[1:-1]
-    by_block = sum(len(s.ops) for s in segments) > MAX_NODES
-    for d in fitting([drawing(result, s, by_block=by_block) for s in segments]):
+    for d in drawings(result):
         yield d.segment.name, d.segment.repeat, _figure(d)
+
+
+def whole(result: PhaseResult) -> Figure:
+    """Every kind of layer, side by side."""
+    parts, x, bottom = [], 0.0, 0.0
+    names = []
+    for name, repeat, drawn in draw(result):
+        names.append(f"{name} × {repeat}")
+        head = words(PAD, 14, fit(names[-1], drawn.width - PAD), "strong")
+        parts.append(
+            tag("g", head, tag("g", drawn.body, transform="translate(0 16)"), transform=f"translate({x:.0f} 0)")
+        )
+        x, bottom = x + drawn.width, max(bottom, drawn.height + 16)
+    return figure("layer", x, bottom, f"one layer of {result.name}: {', '.join(names)}", *parts)
 
 
 def keys(result: PhaseResult) -> Keys:
@@ -31,7 +43,7 @@ def keys(result: PhaseResult) -> Keys:
     return [("box", "compute"), *((f"k-{k}", k) for k in COLORS if k in drawn), ("path", "on the critical path")]
 
 
-def _figure(d: Drawing) -> Markup:
+def _figure(d: Drawing) -> Figure:
     boxes: dict[str, list[Op]] = {}
     for op in d.segment.ops:
         boxes.setdefault(f"{d.segment.name}/{d.home[op.name]}", []).append(op)
@@ -46,7 +58,9 @@ def _figure(d: Drawing) -> Markup:
     key = identifier(d.result.name, d.segment.name)
     arrows = [_arrow(key, laid.paths[pair], critical) for pair, critical in sorted(bold.items(), key=lambda e: e[1])]
     frames = [*_frames(laid, blocks)]
-    nodes = [_node(d, laid.places[name], ops, *texts[name]) for name, ops in boxes.items()]
+    nodes = [
+        _node(d, identifier(d.result.name, name), laid.places[name], ops, *texts[name]) for name, ops in boxes.items()
+    ]
     top = laid.places[d.entry]
     head = words(top.x, top.y + 12, fit(entry, BOX), "soft mid")
     moved = tag("g", join([*frames, *arrows, head, *nodes]), transform=f"translate({PAD} {PAD})")
@@ -108,7 +122,7 @@ def _frames(laid: Layout, blocks: dict[str, str]) -> Iterator[Markup]:
         yield words(left - 4, top - 5, fit(block, right - left), "soft")
 
 
-def _node(d: Drawing, p: Place, ops: list[Op], head: str, lines: list[str], hint: str) -> Markup:
+def _node(d: Drawing, key: str, p: Place, ops: list[Op], head: str, lines: list[str], hint: str) -> Markup:
     first = ops[0]
     collective = _is_collective(d, first)
     critical = any(op.name in d.critical for op in ops)
@@ -126,4 +140,4 @@ def _node(d: Drawing, p: Place, ops: list[Op], head: str, lines: list[str], hint
     texts = [words(p.x, p.y + 14, head, f"{ink}mid{' strong' if critical else ''}")]
     texts += [words(p.x, p.y + HEAD + LINE * (k + 1) - 3, t, f"{ink}mid small") for k, t in enumerate(lines)]
     cls = f"node{' critical' if critical else ''}"
-    return tag("g", title(hint), shape, join(texts), cls=cls, tabindex="0")
+    return tag("g", title(hint), shape, join(texts), id=key, cls=cls, tabindex="0")

@@ -1,0 +1,76 @@
+"""The grid as DOT: a real graph of boxes and edges whose positions are given, so that Graphviz has nothing to lay out."""
+
+from __future__ import annotations
+
+from ...plan import Plan
+from ..dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, node
+from ..figures.markup import fit
+from .fold import DEFAULT, picture
+from .grid import BOX_H, Box, Grid, Label, grid
+from .select import Choice
+from .words import heading
+
+INCH = 72.0
+LINE = 20.0
+
+
+def draw(plan: Plan, phase: str, choice: Choice = DEFAULT) -> str:
+    """DOT for the engine `nop`, which keeps the positions. Raises SpecError where a choice selects nothing."""
+    found = picture(plan.phases[phase], choice)
+    laid = grid(found)
+    title = [f"{plan.spec.model.name}, {(lines := heading(found))[0]}", *lines[1:]]
+    labels = [Label(0, LINE * (k - len(title)), laid.width, words, "title") for k, words in enumerate(title)]
+    body = [_label(k, label, laid) for k, label in enumerate([*labels, *laid.labels])]
+    body += [_box(box, laid) for box in laid.boxes]
+    body += [
+        edge(w.source.id, w.target.id, **({"color": CRITICAL, "penwidth": "2"} if w.critical else {}))
+        for w in laid.wires
+    ]
+    body += [edge(h.source.id, h.target.id, color=COLORS["send"], penwidth="1.6") for h in laid.hops]
+    return digraph(f"{phase} lanes", "", body, layout="nop", splines="line", outputorder="edgesfirst")
+
+
+def _at(x: float, y: float, laid: Grid) -> str:
+    """The middle of something, in points from the lower left."""
+    return f"{x:.1f},{laid.height - y:.1f}"
+
+
+def _box(box: Box, laid: Grid) -> str:
+    frame = {"color": CRITICAL, "penwidth": "2.2"} if box.critical else {"color": SOFT}
+    return node(
+        box.id,
+        label=fit(box.words, box.w - 4, 10),
+        shape="box",
+        style="filled" if box.kind != "compute" else "filled,rounded",
+        fillcolor=COLORS.get(box.kind, COMPUTE),
+        fontcolor=INK,
+        fontsize="10",
+        fixedsize="true",
+        width=f"{box.w / INCH:.3f}",
+        height=f"{BOX_H / INCH:.3f}",
+        pos=_at(box.x + box.w / 2, box.y + BOX_H / 2, laid),
+        tooltip=box.hint,
+        **frame,
+    )
+
+
+def _label(number: int, label: Label, laid: Grid) -> str:
+    """Words in a cell as wide as their room: to the left, to the right, or in the middle of a column."""
+    size = 14 if label.look == "title" else 10
+    align = {"node": "center", "gpu": "center", "start": "right", "head": "right"}.get(label.look, "left")
+    color = INK if label.look in ("what", "gpu", "stage", "title") else SOFT
+    fill = ' bgcolor="#e5e7eb"' if label.look in ("node", "gpu") else ""
+    cell = f'<td align="{align}" fixedsize="true" width="{label.w:.0f}" height="{BOX_H:.0f}"{fill}>'
+    words = f'<font point-size="{size}" color="{color}">{html(fit(label.words, label.w, size))}</font>'
+    return node(
+        f"label {number}",
+        label=Html(
+            f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0"><tr>{cell}{words}</td></tr></table>>'
+        ),
+        shape="plaintext",
+        margin="0",
+        width="0",
+        height="0",
+        pos=_at(label.x + label.w / 2, label.y + BOX_H / 2, laid),
+        tooltip=label.words,
+    )
