@@ -109,8 +109,8 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
         at += LINE
     parts += [words(x + PAD, at + 11, fit(peak, room, 12)), *_bar(memory, result.memory.capacity_B, x + PAD, at + LINE)]
     at += LINE + BAR + 6
-    for k, line in enumerate(_held(memory)):
-        parts.append(words(x + PAD, at + 11 + 13 * k, line, "small"))
+    for k, said in enumerate(_held(memory)):
+        parts.append(words(x + PAD, at + 11 + 13 * k, said, "small"))
     hint = "; ".join([*(text for text, _ in top), peak, *_held(memory)])
     return tag("g", title(hint), join(parts), id=identifier(result.name, name_of(card)), cls="node")
 
