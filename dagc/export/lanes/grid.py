@@ -182,7 +182,7 @@ class _Maker:
         steps = [program.steps(part)[k] for k in rows]
         begin = np.min([s.start_s for s in steps], axis=0)
         took = np.max([s.end_s for s in steps], axis=0) - begin
-        used: Mask = group.mask[list(rows)].any(axis=0)
+        used: Mask = np.logical_or.reduce(group.mask[list(rows)], axis=0)
         shown = [k for k, c in enumerate(band.columns) if used[c.rank]]
         x = self.left[number] - START - WHAT
         if shown:
