@@ -1,0 +1,180 @@
+"""What a name means inside a block: values, weights, dimensions with their sizes, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeGuard
+
+from dagc.ir.graph import Op, Weight
+from dagc.ir.unit import Unit
+from dagc.lang import ast
+from dagc.lang.diagnostics import did_you_mean
+from dagc.lang.evaluate import evaluate
+from dagc.lang.reader import Names
+from dagc.lang.source import Span
+from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_name
+
+PHASE_DIMS = ("batch", "seq", "context", "slot")
+"""Dimensions whose size is the phase's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value in scope: its name in the segment, or a literal number."""
+
+    name: str
+    dims: tuple[str, ...] = ()
+    literal: float | None = None
+
+
+@dataclass(slots=True)
+class Draft:
+    """A segment that its blocks are adding to."""
+
+    unit: Unit
+    ops: list[Op] = field(default_factory=list)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
+
+
+def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
+    return isinstance(expr, ast.Call) and expr.func.text == "if"
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names of one block in one layer; `scope` is what its results are called after."""
+
+    draft: Draft
+    block: str
+    scope: str
+    env: dict[str, Ref] = field(default_factory=dict)
+    lets: dict[str, float] = field(default_factory=dict)
+    rename: dict[str, str] = field(default_factory=dict)
+    count: dict[str, int] = field(default_factory=dict)
+
+    def fail(self, node: ast.Node, message: str, help: Iterable[str] = ()) -> NoReturn:
+        """Report and stop: what follows in the block would only repeat the error."""
+        self.stop("E02", message, node.span, help)
+
+    def stop(self, code: str, message: str, span: Span, help: Iterable[str] = ()) -> NoReturn:
+        out = self.draft.unit.out
+        out.add(code, message, span, help=help)
+        out.check()
+        raise AssertionError(f"{code} is no error")
+
+    # -- numbers ---------------------------------------------------------------------------------
+
+    def number(self, expr: ast.Expr) -> float:
+        """A count or factor from literals, attributes and the block's lets."""
+        if isinstance(expr, ast.Number):
+            factor, dim = UNITS[expr.unit] if expr.unit else (1.0, SCALAR)
+            if dim not in (SCALAR, TOKENS):
+                self.fail(expr, f"a plain number was expected here, not {dim_name(dim)}")
+            return expr.value * factor
+        if isinstance(expr, ast.Unary):
+            return -self.number(expr.operand)
+        if isinstance(expr, ast.Binary):
+            left, right = self.number(expr.left), self.number(expr.right)
+            if expr.op == "/" and right == 0:
+                self.fail(expr, "division by zero")
+            return {"+": left + right, "-": left - right, "*": left * right}.get(expr.op, left / (right or 1.0))
+        if is_if(expr):
+            return self.number(self.branch(expr))
+        if isinstance(expr, ast.Name):
+            found = self.lookup_number(expr.text)
+            if found is not None:
+                return found
+            near = did_you_mean(expr.text, [*self.lets, *self.attributes()])
+            self.fail(expr, f"unknown size `{expr.text}`", (f"did you mean `{near}`?",) if near else ())
+        self.fail(expr, "a number was expected here")
+
+    def attributes(self) -> dict[str, float]:
+        """The model's numbers."""
+        return {k: v.value for k, v in self.draft.unit.spec.model.attributes.items() if isinstance(v, Quantity)}
+
+    def lookup_number(self, name: str) -> float | None:
+        """Block let, phase size, model attribute, then the one section attribute of that name."""
+        if name in self.lets:
+            return self.lets[name]
+        attributes = self.attributes()
+        if name in attributes:
+            return attributes[name]
+        last = [v for k, v in attributes.items() if "." in k and k.split(".", 1)[1] == name]
+        if len(last) == 1:
+            return last[0]
+        constant = self.draft.unit.spec.constants.get(name)
+        return constant.value if isinstance(constant, Quantity) else None
+
+    def branch(self, expr: ast.Call) -> ast.Expr:
+        """The side of an `if(condition, a, b)` that is taken: the other one is not looked at."""
+        unit = self.draft.unit
+        if len(expr.args) != 3:
+            self.fail(expr, "`if` takes a condition and two values")
+        lets = {name: Quantity(value) for name, value in self.lets.items()}
+        names = Names({**unit.spec.constants, **unit.spec.model.attributes, **lets}, unit.out)
+        condition = evaluate(expr.args[0], names.env(), unit.out)
+        if not isinstance(condition, bool):
+            self.fail(expr.args[0], "`if` needs a condition: a flag of the model, or equal, less, not")
+        return expr.args[1 if condition else 2]
+
+    # -- dimensions, results and weights -----------------------------------------------------------
+
+    def dim(self, name: str, span: Span) -> str:
+        """The segment's name of a dimension; two blocks that give one name two sizes get it twice."""
+        if name in self.rename:
+            return self.rename[name]
+        if name in PHASE_DIMS:
+            return name
+        size = self.lookup_number(name)
+        if size is None and name == "expert":
+            size = self.lookup_number("experts.count")
+        if size is None:
+            known = ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())]
+            near = did_you_mean(name, known)
+            hint = f"did you mean `{near}`?" if near else f"give its size: `let {name} = ...` in the block"
+            self.stop("E02", f"unknown dimension `{name}`", span, (hint,))
+        if size < 1 or size != int(size):
+            self.stop("E03", f"dimension `{name}` has size {size:g}, not a whole number >= 1", span)
+        sizes = self.draft.sizes
+        unique = name if sizes.get(name, size) == size else f"{name}.{self.scope}"
+        sizes[unique] = size
+        self.rename[name] = unique
+        return unique
+
+    def fresh(self, stem: str) -> str:
+        """A result name, unique in the segment."""
+        self.count[stem] = self.count.get(stem, 0) + 1
+        tail = "" if self.count[stem] == 1 else f"_{self.count[stem]}"
+        return f"{self.scope}.{stem}{tail}"
+
+    def weight(self, stem: str, dims: tuple[str, ...], node: ast.Node) -> Ref:
+        """A weight of the block: the same one wherever the block writes it."""
+        name = f"@{self.scope}.{stem}"
+        if len(set(dims)) != len(dims):
+            self.fail(node, f"weight `{stem}` names a dimension twice")
+        of_phase = next((d for d in dims if d in PHASE_DIMS), None)
+        if of_phase is not None:
+            self.fail(node, f"weight `{stem}` has dimension `{of_phase}`, whose size is the phase's, not the model's")
+        known = self.draft.weights.get(name)
+        if known is not None and known.dims != dims:
+            self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
+        model = self.draft.unit.spec.model
+        scope = "experts" if "expert" in dims and "slot" in self.draft.sizes else "dense"
+        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
+        if scope == "experts":
+            dtype = model.weight_dtypes.get("experts", dtype)
+        self.draft.weights[name] = Weight(name, dims, dtype, scope)
+        return Ref(name, dims)
+
+    def emit(
+        self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool
+    ) -> Ref:
+        """One more op of the segment; its result."""
+        model = self.draft.unit.spec.model
+        dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
+        scope = "experts" if "slot" in dims else "dense"
+        name = self.fresh(stem)
+        self.draft.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
+        return Ref(name, dims)
