@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .ir.graph import COLLECTIVES, Graph
 from .ir.ops import flops
@@ -16,6 +17,9 @@ from .lang.source import Source
 from .lang.units import BYTES, SCALAR, show
 from .plan import Plan, SharedPool
 from .spec import Hardware, Phase, Spec
+
+if TYPE_CHECKING:
+    from .passes import GraphPass
 
 
 def load(
@@ -99,14 +103,26 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
 
 
 def lower(unit: Unit) -> Iterator[tuple[str, Graph]]:
-    """Run the graph passes one by one, yielding (pass name, graph after it), each verified."""
+    """Run the graph passes one by one, those of plugins after the one that they follow, yielding (pass name, graph after
+    it), each verified."""
     from .passes import GRAPH_PASSES
 
     graph: Graph | None = None
-    for step in GRAPH_PASSES:
-        graph = step.run(graph, unit)  # type: ignore[arg-type]
-        verify(graph)
-        yield step.name, graph
+    added = plugin_passes(unit)
+    for own in GRAPH_PASSES:
+        for step in (own, *added.get(own.name, ())):
+            graph = step.run(graph, unit)
+            verify(graph)
+            yield step.name, graph
+
+
+def plugin_passes(unit: Unit) -> dict[str, list[GraphPass]]:
+    """By the pass that they follow; entry points are read only for a phase that asks for some."""
+    if not unit.phase.strategy.passes:
+        return {}
+    from .plugins import graph_passes
+
+    return graph_passes(unit)
 
 
 def compile_phase(unit: Unit) -> PhaseResult:

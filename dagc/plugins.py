@@ -1,7 +1,9 @@
-"""What other packages add, by Python entry points: exporters (`dagc.exporters`) and presets (`dagc.library`).
+"""What other packages add, by Python entry points: exporters (`dagc.exporters`), graph passes (`dagc.passes`) and presets
+(`dagc.library`).
 
-An exporter is a function (plan, phase) -> {suffix: bytes}; `--emit NAME` writes PLAN.PHASE.SUFFIX. A library is a package with
-folders `hardware` and `models` of `.moe` files. Entry points are read only when a name is not dagc's own.
+An exporter is a function (plan, phase) -> {suffix: bytes}; `--emit NAME` writes PLAN.PHASE.SUFFIX. A pass is a module with
+`run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it with `passes = [NAME]`. A
+library is a package with folders `hardware` and `models` of `.moe` files. Entry points are read only when a name is not dagc's own.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ir.graph import Graph
+    from .ir.unit import Unit
+    from .passes import GraphPass
     from .plan import Plan
 
     Exporter = Callable[[Plan, str], Mapping[str, bytes]]
 
-EXPORTERS, LIBRARY = "dagc.exporters", "dagc.library"
+EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 
 def exporters() -> list[str]:
@@ -39,6 +44,58 @@ def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
     return found
 
 
+def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
+    """The passes that a phase asks for, by the pass of dagc that they follow. Raises SpecError with E05."""
+    from .lang.diagnostics import did_you_mean
+    from .passes import GRAPH_PASSES, GraphPass
+
+    known = {point.name: point for point in entry_points(group=PASSES)}
+    found: dict[str, list[GraphPass]] = {}
+    for name in unit.phase.strategy.passes:
+        if name not in known:
+            near = did_you_mean(name, known)
+            installed = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
+            hint = f"did you mean `{near}`?" if near else installed
+            unit.stop("E05", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
+        try:
+            module = known[name].load()
+        except Exception as error:
+            unit.stop("E05", _told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
+        after, about = getattr(module, "AFTER", None), getattr(module, "ABOUT", None)
+        own = [p.name for p in GRAPH_PASSES if p.name not in ("mesh", "place")]
+        if after not in own or not isinstance(about, str) or not callable(getattr(module, "run", None)):
+            message = _told(known[name], f"needs `run`, `ABOUT`, and `AFTER`, one of {', '.join(own)}")
+            unit.stop("E05", message, at="passes")
+        found.setdefault(after, []).append(GraphPass(name, about, _guarded(known[name], module.run)))
+    return found
+
+
+def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable[[Graph, Unit], Graph]:
+    """A pass whose faults are told as the plugin's, what the verifier finds in its graph too."""
+
+    def guarded(graph: Graph, unit: Unit) -> Graph:
+        from .ir.graph import Graph
+        from .ir.verify import verify
+        from .ir.violation import VerifyError
+        from .lang.diagnostics import SpecError
+
+        try:
+            made = run(graph, unit)
+            if not isinstance(made, Graph):
+                raise TypeError(f"gives {type(made).__name__}, not a graph")
+            verify(made)
+        except SpecError:
+            raise
+        except VerifyError as error:
+            unit.stop("E05", _told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
+        except Exception as error:
+            reason = f"failed on `{unit.phase.name}`: {type(error).__name__}: {error}"
+            unit.stop("E05", _told(point, reason), at="passes")
+        return made
+
+    return guarded
+
+
 def libraries() -> Iterator[tuple[str, Traversable]]:
     """Name and folder of each installed library."""
     for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
@@ -55,5 +112,10 @@ def _loaded(point: EntryPoint) -> Any:
 def _broken(point: EntryPoint, reason: str) -> Exception:
     from .lang.diagnostics import Diagnostic, SpecError
 
+    return SpecError([Diagnostic("E05", _told(point, reason))])
+
+
+def _told(point: EntryPoint, reason: str) -> str:
+    """What is wrong with a plugin, and whose it is."""
     owner = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
-    return SpecError([Diagnostic("E05", f"plugin `{point.name}`{owner} {reason}")])
+    return f"plugin `{point.name}`{owner} {reason}"

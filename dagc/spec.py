@@ -161,6 +161,7 @@ class Strategy:
     dispatch: str = "all_to_all"  # all_to_all | allgather
     overlap: str = "none"  # none | two_batch
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
+    passes: tuple[str, ...] = ()  # of installed plugins
 
 
 @dataclass(frozen=True, slots=True)

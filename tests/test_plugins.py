@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import ROOT, spec_text
 
 from dagc import plugins
 from dagc.cli import main
+from dagc.ir.graph import Graph
 from dagc.lang import library
 from dagc.lang.diagnostics import SpecError
 
@@ -58,6 +61,95 @@ def test_the_example_plugin_works_installed(site: Path, tmp_path: Path) -> None:
     assert any(line.startswith("all_to_all,ep,4,16,") for line in lines[1:])
     wrong = dagc(site, "compile", str(spec), "--emit", "collectives-csw")
     assert wrong.returncode == 2 and "did you mean `collectives-csv`?" in wrong.stderr
+
+
+def test_the_example_pass_works_installed(site: Path, tmp_path: Path) -> None:
+    """The vocabulary stays whole: no collective in embedding and head, more memory, and the proof still holds."""
+    spec, plain = tmp_path / "p.moe", tmp_path / "plain.moe"
+    plain.write_text(spec_text(phase="gpus = 0..7, ep = 2, tp = 4"))
+    spec.write_text(spec_text(phase="gpus = 0..7, ep = 2, tp = 4, passes = [whole_vocab]"))
+    found = {}
+    for path in (plain, spec):
+        done = dagc(site, "compile", str(path), "--json")
+        assert done.returncode == 0, done.stderr
+        found[path] = json.loads(done.stdout)["phases"]["prefill"]
+    counts = [sum(c["count"] for c in f["collectives"] if c["kind"] == "all_reduce") for f in found.values()]
+    assert counts[0] > counts[1] > 0
+    weights = [f["memory"]["weights_B"] for f in found.values()]
+    tables = 2 * 512 * 64 * 4
+    assert weights[1] - weights[0] == tables * 3 / 4
+    proof = dagc(site, "verify", str(spec))
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    text = dagc(site, "ir", str(spec), "--after", "whole_vocab").stdout
+    assert "vocab/tp" in dagc(site, "ir", str(spec), "--after", "tp").stdout and "vocab/tp" not in text
+    assert "passes = [whole_vocab]" in dagc(site, "ir", str(spec), "--after", "spec").stdout
+    out = tmp_path / "out"
+    assert dagc(site, "compile", str(spec), "--emit", "json", "-o", str(out)).returncode == 0
+    again = dagc(ROOT, "compile", str(out / "p.prefill.graph.json"), "--json")  # needs no plugin
+    assert json.loads(again.stdout)["phases"]["prefill"]["ttft_s"] == found[spec]["ttft_s"]
+
+
+def raising(graph: object, unit: object) -> object:
+    raise ZeroDivisionError("oh")
+
+
+def breaking(graph: Graph, unit: object) -> Graph:
+    """Splits a loop that does not divide."""
+    return graph.map_ops(
+        lambda s, op: op.annotate("hidden", ("ep", "tp")) if op.kind == "contract" else op, graph.level
+    )
+
+
+@pytest.mark.parametrize(
+    ("about", "after", "run", "said"),
+    [
+        ("x", "tp", raising, "failed on `prefill`: ZeroDivisionError: oh"),
+        ("x", "tp", lambda graph, unit: None, "failed on `prefill`: TypeError: gives NoneType, not a graph"),
+        ("x", "tp", breaking, "breaks the graph of `prefill`: "),
+        ("x", "place", raising, "and `AFTER`, one of expand, tp, sp"),
+        ("x", None, raising, "needs `run`, `ABOUT`"),
+        (None, "tp", raising, "needs `run`, `ABOUT`"),
+        ("x", "tp", None, "needs `run`, `ABOUT`"),
+    ],
+)
+def test_a_broken_pass_is_named(
+    about: str | None,
+    after: str | None,
+    run: object,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = ModuleType("broken_pass")
+    module.__dict__.update({"ABOUT": about, "AFTER": after, "run": run})
+    monkeypatch.setitem(sys.modules, "broken_pass", module)
+    entry("mine", "broken_pass", plugins.PASSES, monkeypatch)
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2, passes = [mine]"))
+    assert main(["check", str(spec)]) == 2
+    err = capsys.readouterr().err
+    assert "error[E05]: plugin `mine`" in err and said in err
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[mind]", "no plugin has a pass `mind`"),
+        ("[tp]", "no plugin has a pass `tp`"),
+        ("[mine, mine]", "`passes` is a list of names, each of them once"),
+        ("[3]", "`passes` is a list of names, each of them once"),
+    ],
+)
+def test_passes_that_no_plugin_has(
+    value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry("mine", "nowhere", plugins.PASSES, monkeypatch)
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase=f"gpus = 0..7, ep = 4, tp = 2, passes = {value}"))
+    assert main(["check", str(spec)]) == 2
+    err = capsys.readouterr().err
+    assert said in err and "p.moe:15:39" in err
 
 
 def test_without_it_its_names_are_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,16 +15,17 @@ def run(args: Namespace) -> int:
     from ..lang.parse import read_source
     from ..passes import GRAPH_PASSES
 
-    names = ["spec", *(p.name for p in GRAPH_PASSES)]
     try:
-        if args.after is not None and args.after not in names:
-            near = did_you_mean(args.after, names)
-            hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
-            raise SpecError([Diagnostic("E02", f"unknown pass `{args.after}`", help=(hint,))])
         source = read_source(args.spec)
         base = None if args.spec == "-" else Path(args.spec).resolve().parent
         out = Collector()
         spec = load(source, out, settings(args), base)
+        phases = [p for p in spec.phases if p.name in args.phase or not args.phase]
+        names = ["spec", *(p.name for p in GRAPH_PASSES), *(name for p in phases for name in p.strategy.passes)]
+        if args.after is not None and args.after not in names:
+            near = did_you_mean(args.after, names)
+            hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
+            raise SpecError([Diagnostic("E02", f"unknown pass `{args.after}`", help=(hint,))])
         if args.after == "spec":
             from ..lang.printer import print_spec
 

@@ -26,7 +26,16 @@ from .json import GRAPH_SCHEMA, expand_ranks
 from .records import DataError, check_object, from_data, to_data
 from .unroll import Edge, Node, unroll
 
-SKIP = frozenset({(Strategy, "place"), (Model, "blocks"), (Model, "checkpoint"), (Phase, "constants"), (Phase, "gpus")})
+SKIP = frozenset(
+    {
+        (Strategy, "place"),
+        (Strategy, "passes"),
+        (Model, "blocks"),
+        (Model, "checkpoint"),
+        (Phase, "constants"),
+        (Phase, "gpus"),
+    }
+)
 """Fields that the placed graph holds the result of."""
 
 FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")

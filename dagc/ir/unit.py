@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from ..lang.diagnostics import Collector
 from ..spec import Phase, Spec
@@ -40,8 +41,9 @@ class Unit:
         at: str = "",
         because: tuple[str, ...] = (),
         help: tuple[str, ...] = (),
-    ) -> None:
+    ) -> NoReturn:
         """Report an error at an attribute of the phase (else at the phase) and end the compilation."""
         span = self.phase.spans.get(at, self.phase.span)
         self.out.add(code, message, span, because=because, help=help)
         self.out.check()
+        raise AssertionError(f"{code} is no error")

@@ -115,11 +115,12 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     if attention is not None and experts is None:
         experts = Fold((("ep", counts["ep"]), ("tp", counts["tp"])))
     order = _order(values["order"], body, out)
+    passes = _passes(values["passes"], body, out)
     stages = _whole_list(values["layers_per_stage"])
     place = body.directives.get("place gpu")
     if place is not None:
         _check_place(place.value, names)
-    if order is None:
+    if order is None or passes is None:
         return None
     return Strategy(
         **counts,
@@ -133,6 +134,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         dispatch=str(values["dispatch"]),
         overlap=str(values["overlap"]),
         shard=_shard(body, names),
+        passes=passes,
     )
 
 
@@ -183,6 +185,16 @@ def _order(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] |
         out.add("E03", f"`order` names each of {', '.join(AXES)} once", body.span_of("order"))
         return None
     return items
+
+
+def _passes(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] | None:
+    """Names of plugins' passes; whether they are installed is seen when they run."""
+    items = value if isinstance(value, tuple) else ()
+    names = tuple(v for v in items if isinstance(v, str))
+    if len(names) < len(items) or len(set(names)) < len(names):
+        out.add("E02", "`passes` is a list of names, each of them once", body.span_of("passes"))
+        return None
+    return names
 
 
 def _whole_list(value: Value | None) -> tuple[int, ...] | None:

@@ -179,6 +179,8 @@ def _strategy(s: Strategy) -> Iterator[str]:
         f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant")
     )
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, dispatch = {s.dispatch}, overlap = {s.overlap}"
+    if s.passes:
+        yield f"passes = [{', '.join(s.passes)}]"
     yield f"sequence_parallel = {_value(s.sequence_parallel)}"
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:

@@ -206,6 +206,7 @@ PHASE: dict[str, Attribute] = {
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
+    "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
 }
 
