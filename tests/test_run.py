@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, spec_text
+from state_specs import LINEAR, SPARSE, state_spec
 
 from dagc.cli import main
 from dagc.runtime.launch import LaunchError, launched, spawn
@@ -36,6 +37,10 @@ PLANS = {
     "4 prefill, latent attention": spec_text(phase="gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 4 }", model=MLA),
     "4 decode, redundant": spec_text(kind="decode", phase="gpus = 0..3, ep = 4, redundant = 4", workload=SKEWED),
     "8 prefill, three axes": spec_text(phase="gpus = 8..15, pp = 2, ep = 2, tp = 2, microbatches = 2"),
+    "4 prefill, linear attention, two stages": state_spec(LINEAR, "gpus = 0..3, pp = 2, tp = 2, microbatches = 2"),
+    "4 decode, linear attention": state_spec(LINEAR, "gpus = 0..3, ep = 2, tp = 2", "decode"),
+    "4 prefill, selected tokens": state_spec(SPARSE, "gpus = 0..3, sp = 2, tp = 2"),
+    "4 decode, selected tokens": state_spec(SPARSE, "gpus = 0..3, ep = 2, tp = 2", "decode"),
 }
 
 
@@ -109,19 +114,6 @@ def test_a_missing_engine_names_the_command(
     assert main(["run", str(spec)]) == 2
     assert "pip install 'dagc[torch]'" in capsys.readouterr().err
     assert main(["run", "-"]) == 2
-
-
-@needs_torch
-def test_ops_without_a_kernel_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from dagc.cli import run as command
-
-    spec = tmp_path / "p.moe"
-    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
-    monkeypatch.setattr(command, "WITHOUT_KERNEL", ("attend",))
-    assert main(["run", str(spec)]) == 2
-    assert "no kernel for attend" in capsys.readouterr().err
 
 
 def test_processes_find_each_other_by_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""
-WITHOUT_KERNEL = ("conv", "delta", "select")
-"""Ops that the torch engine does not have yet."""
 ENGINES = {"torch": "pip install 'dagc[torch]'"}
 
 
@@ -113,10 +111,6 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
 
     whole = replace(spec, phases=(phase,), requirements=())
     plan = compile_spec(whole, Collector())  # the plan's own errors first
-    missing = {op.kind for s in plan.phases[phase.name].graph.segments for op in s.ops} & set(WITHOUT_KERNEL)
-    if missing:
-        message = f"the torch engine has no kernel for {', '.join(sorted(missing))}"
-        raise SpecError([Diagnostic("E05", message, phase.span, help=("`dagc verify` runs it on NumPy tensors",))])
     if full:
         return plan
     try:

@@ -96,9 +96,11 @@ def elementwise(kind: str, x: Tensor, option: Callable[[str, float], float]) -> 
         return torch.clamp(x, option("low", -math.inf), option("high", math.inf))
     if kind == "gelu_tanh":
         return functional.gelu(x, approximate="tanh")
-    if kind in ("gelu", "silu", "softplus"):
+    if kind == "softplus":
+        return torch.logaddexp(x, torch.zeros_like(x))
+    if kind in ("gelu", "silu"):
         return getattr(functional, kind)(x)
-    return getattr(torch, kind)(x)  # rsqrt, relu, tanh, sigmoid
+    return getattr(torch, kind)(x)  # rsqrt, relu, tanh, sigmoid, exp
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor, width: int, interleaved: bool) -> Tensor:
@@ -117,15 +119,13 @@ Named = tuple[Tensor, Dims]
 
 
 def attend(
-    queries: list[Named], keys: list[Named], value: Named, out: Dims, seen: Tensor, factor: float, sinks: Tensor | None
+    queries: list[Named], keys: list[Named], value: Named, out: Dims, seen: Named, factor: float, sinks: Tensor | None
 ) -> Softmax:
-    """Scores of all pairs add up, times `factor`; `seen` [seq, context] says what a query looks at."""
+    """Scores of all pairs add up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     scores = sum(contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs)
-    shape = [1] * (len(rows) + 1)
-    shape[rows.index("seq")], shape[-1] = seen.shape
-    scores = torch.where(seen.reshape(shape), scores * factor, -math.inf)
+    scores = torch.where(aligned(*seen, (*rows, "context")), scores * factor, -math.inf)
     maxima = scores.amax(dim=-1)
     if sinks is not None:
         maxima = torch.maximum(maxima, sinks)
@@ -135,6 +135,34 @@ def attend(
     if sinks is not None:
         sums = sums + torch.exp(sinks - safe)
     return Softmax(contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums)
+
+
+def select(queries: Tensor, keys: Tensor, weights: Tensor, seen: Tensor, top_k: int) -> Tensor:
+    """[batch, seq, top_k] indices into `keys`, ascending: where the rectified scores, summed over heads, are largest."""
+    scores = torch.relu(torch.einsum("bshd,btd->bsht", queries, keys))
+    total = torch.where(seen[None], torch.einsum("bsht,bsh->bst", scores, weights), -math.inf)
+    return torch.argsort(-total, dim=-1, stable=True)[..., :top_k].sort(dim=-1).values
+
+
+def conv(x: Tensor, taps: Tensor, before: Tensor) -> Tensor:
+    """Each channel of `x` [batch, seq, ..] over its last inputs by `taps` [.., n], after those `before` [batch, n, ..]."""
+    line, length = torch.cat([before, x], dim=1), x.shape[1]
+    return sum(line[:, 1 + i : 1 + i + length] * taps[..., i] for i in range(taps.shape[-1]))
+
+
+def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: Tensor) -> Tensor:
+    """The gated delta rule, token by token; the matrices of the heads keep the precision of `state`."""
+    out = torch.empty_like(v)
+    key_width = math.sqrt(k.shape[-1])
+    q, k, v, decay, rate = (a.to(state.dtype) for a in (q, k, v, decay, rate))
+    for t in range(v.shape[1]):
+        state = state * torch.exp(-decay[:, t])[..., None, None]
+        key = k[:, t].expand(state.shape[:-1])
+        error = (v[:, t] - torch.einsum("...k,...kv->...v", key, state)) * rate[:, t][..., None]
+        state = state + key[..., None] * error[..., None, :]
+        read = torch.einsum("...k,...kv->...v", q[:, t].expand(key.shape), state) / key_width
+        out[:, t] = read.to(out.dtype)
+    return out
 
 
 def normalised(part: Softmax) -> Tensor:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_extras, attend_operands
+from ..ir.states import SEQUENTIAL
 from ..proof.execute import ELEMENTWISE, NORMS, Machine
 from ..proof.kernels import Router as RouterRule
 from ..proof.kernels import visible
@@ -163,6 +164,15 @@ class Rank:
         """What a decode step finds in the cache is no part of its time."""
         if op.kind == "cache" and segment.sizes["seq"] != segment.sizes["context"]:
             self.found(segment, layer, op)
+        elif op.kind in SEQUENTIAL:
+            self.state(segment, layer, op)
+
+    def state(self, segment: Segment, layer: int, op: Op) -> Any:
+        """What a sequential op remembers before the pass, in its own precision."""
+        model = op.kind == "conv"  # the last inputs; the matrices of the delta rule are fp32 at least
+        dtype = self.dtype if model else torch.promote_types(self.dtype, torch.float32)
+        key = ("state", layer, op.name, self.layout.offset)
+        return self.once(key, lambda: self.real(self.layout.state(segment, layer, op, self.here)).to(dtype))
 
     def found(self, segment: Segment, layer: int, op: Op) -> Any:
         """The rank's part of the cache, without the new tokens."""
@@ -284,14 +294,39 @@ class Rank:
             return torch.as_tensor(visible(own, context, *options), device=self.device)
 
         seen = self.once(("seen", segment.name, op.name), make)
+        seen_dims: tuple[str, ...] = ("seq", "context")
         width = _number(op, "width", float(sum(v.shape[-1] for v, _ in named[:pairs])))
         factor = _number(op, "scale", 1.0) / math.sqrt(width)
         sinks = None
-        sink, _ = attend_extras(op)
+        sink, selected = attend_extras(op)
+        if selected is not None:
+            context = torch.as_tensor(self.whole_numbers(segment, op, "context"), device=self.device)
+            seen = seen & (named[op.inputs.index(selected)][0][..., None] == context).any(dim=-2)
+            seen_dims = ("batch", *seen_dims)
         if sink is not None and not self.layout.block(split, self.here):
             sinks = k.aligned(*named[op.inputs.index(sink)], op.dims[:-1])
-        found = k.attend(named[:pairs], named[pairs : 2 * pairs], named[2 * pairs], op.dims, seen, factor, sinks)
+        keys, value = named[pairs : 2 * pairs], named[2 * pairs]
+        found = k.attend(named[:pairs], keys, value, op.dims, (seen, seen_dims), factor, sinks)
         return found if split else k.normalised(found)
+
+    def op_select(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
+        def make() -> Any:
+            own, context = (self.whole_numbers(segment, op, dim) for dim in ("seq", "context"))
+            return torch.as_tensor(visible(own, context, True, math.inf, math.inf), device=self.device)
+
+        seen = self.once(("seen", segment.name, op.name), make)
+        return k.select(x[0], x[1], x[2], seen, int(segment.sizes["chosen"]))
+
+    def op_conv(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
+        dims = segment.dims_of(op.inputs[1])
+        return k.conv(x[0], k.aligned(x[1], dims, (*op.dims[2:], dims[-1])), self.state(segment, layer, op))
+
+    def op_delta(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
+        rows = op.dims[:-1]
+        wanted = [(*rows, segment.dims_of(n)[-1]) for n in op.inputs[:3]] + [rows, rows]
+        named = zip(x, op.inputs, wanted, strict=True)
+        operands = (k.aligned(a, segment.dims_of(n), dims) for a, n, dims in named)
+        return k.delta(*operands, self.state(segment, layer, op))
 
     def op_route(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         counts = {"top_k", "groups", "groups_limit"}
