@@ -325,8 +325,8 @@ class Rank:
         rows = op.dims[:-1]
         wanted = [(*rows, segment.dims_of(n)[-1]) for n in op.inputs[:3]] + [rows, rows]
         named = zip(x, op.inputs, wanted, strict=True)
-        operands = (k.aligned(a, segment.dims_of(n), dims) for a, n, dims in named)
-        return k.delta(*operands, self.state(segment, layer, op))
+        q, key, v, decay, rate = (k.aligned(a, segment.dims_of(n), dims) for a, n, dims in named)
+        return k.delta(q, key, v, decay, rate, self.state(segment, layer, op))
 
     def op_route(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         counts = {"top_k", "groups", "groups_limit"}
