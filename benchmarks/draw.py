@@ -15,9 +15,9 @@ from pathlib import Path
 import dagc
 from dagc.export.dot import digraph, edge, node
 from dagc.export.figures.standalone import svg
+from dagc.export.lanes.choice import Choice
 from dagc.export.lanes.fold import picture
 from dagc.export.lanes.grid import grid
-from dagc.export.lanes.select import Choice
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "plan_a.moe"
 PARTS = (

@@ -95,11 +95,13 @@ class Plan:
         unfold: Sequence[str] = (),
     ) -> Svg:
         """A picture: overview, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
-        `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing."""
+        `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing, ValueError for
+        another view."""
         from .export.figures.standalone import svg
-        from .export.lanes.select import Choice
+        from .export.lanes.choice import Choice
 
-        return Svg(svg(self, phase, view, Choice(tuple(select), hops, tuple(unfold))))
+        several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
+        return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, critical_path or requirements."""

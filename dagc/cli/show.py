@@ -6,20 +6,22 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..export.lanes.fold import FOLDS
-from ..export.lanes.select import Choice
+from ..export.lanes.choice import DEFAULT, Choice
 from ..lang.diagnostics import Diagnostic, SpecError
-from .common import chosen, compiled, tell, write_all
+from .common import compiled, tell, write_all
 
 FORMATS = ("svg", "dot", "png", "pdf")
 
 
 def run(args: Namespace) -> int:
+    from ..export.figures.standalone import whole
     from ..export.views import VIEWS, RendererMissing, picture
 
     try:
-        choice = _choice(args)
-        view = args.view or ("lanes" if choice != Choice() else "overview")
+        unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())
+        choice = Choice(tuple(args.select), args.hops, unfold)
+        view = args.view or ("lanes" if choice != DEFAULT else "overview")
+        whole(view, choice)
         target = Path(args.output) if args.output else None
         formats = FORMATS if view in VIEWS else ("svg",)
         kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else "svg"
@@ -48,15 +50,6 @@ def run(args: Namespace) -> int:
     for path in files:
         print(f"wrote {path}")
     return 0
-
-
-def _choice(args: Namespace) -> Choice:
-    """What of the placed graph is drawn; only `lanes` draws it."""
-    choice = Choice(tuple(args.select), args.hops, tuple(chosen(args.unfold, (*FOLDS, "all"), "--unfold")))
-    if choice != Choice() and args.view not in (None, "lanes"):
-        help = ("--view lanes, or no --view",)
-        raise SpecError([Diagnostic("E05", f"the {args.view} has no --select, --hops or --unfold", help=help)])
-    return choice
 
 
 def _path(target: Path | None, phase: str, phases: int) -> Path:

@@ -29,9 +29,8 @@ Card = tuple[int, ...]
 def draw(plan: Plan, phase: str) -> str:
     """DOT of a phase's stages."""
     result = plan.phases[phase]
-    found = cards(result)
-    shown = found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
-    across = 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
+    shown = shown_cards(result)
+    across = columns(shown)
     body = [
         node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=name_of(card)) for card in shown
     ]
@@ -47,6 +46,17 @@ def draw(plan: Plan, phase: str) -> str:
     return digraph(
         f"{phase} overview", f"{plan.spec.model.name}, " + "\n".join(facts(result)), body, rankdir="TB", ranksep=0.35
     )
+
+
+def shown_cards(result: PhaseResult) -> list[Card]:
+    """As many as there is room for: the first and the last."""
+    found = cards(result)
+    return found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
+
+
+def columns(shown: list[Card]) -> int:
+    """Cards side by side: a few stand one below the other, many in rows that are read like a text."""
+    return 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
 
 
 def cards(result: PhaseResult) -> list[Card]:

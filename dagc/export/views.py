@@ -7,8 +7,7 @@ from collections.abc import Callable
 from ..plan import Plan
 from . import layer, overview
 from .lanes import digraph
-from .lanes.fold import DEFAULT
-from .lanes.select import Choice
+from .lanes.choice import DEFAULT, Choice
 
 VIEWS: dict[str, Callable[[Plan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from math import ceil, sqrt
 
 from ...ir.result import PhaseResult, StageMemory
 from ...lang.units import BYTES, TIME, show, show_runs
 from ..dot import COLORS, identifier
-from ..overview import MAX_CARDS, PARTS, Card, cards, collectives_of, name_of, sizes
+from ..overview import PARTS, Card, collectives_of, columns, name_of, shown_cards, sizes
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
 CARD, PAD, LINE, BAR = 404.0, 12.0, 17.0, 9.0
 DOWN, ACROSS = 44.0, 96.0
-IN_A_COLUMN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +27,8 @@ class Place:
 
 def draw(result: PhaseResult) -> Figure:
     """A few stages one below the other, many in rows that are read like a text."""
-    found = cards(result)
-    shown = found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
-    across = 1 if len(shown) <= IN_A_COLUMN else ceil(sqrt(len(shown) / 2))
+    shown = shown_cards(result)
+    across = columns(shown)
     lines = [_chips(result, card) for card in shown]
     places: list[Place] = []
     y = 0.0
@@ -42,7 +39,8 @@ def draw(result: PhaseResult) -> Figure:
         y += height + DOWN
     body = [_card(result, card, chips, place) for card, chips, place in zip(shown, lines, places, strict=True)]
     for (a, source), (b, target) in itertools.pairwise(zip(shown, places, strict=True)):
-        body.append(_send(result, b[0] - a[-1] - 1, source, target))
+        key = identifier(result.name, name_of(a), "to", name_of(b))
+        body.append(_send(result, key, b[0] - a[-1] - 1, source, target))
     wide = CARD + (across - 1) * (CARD + ACROSS)
     return figure("overview", wide + 2, y - DOWN + 2, f"{len(result.graph.stages)} stages of {result.name}", *body)
 
@@ -146,7 +144,7 @@ def _bar(memory: StageMemory, capacity_B: float, x: float, y: float) -> list[Mar
     return out
 
 
-def _send(result: PhaseResult, missing: int, source: Place, target: Place) -> Markup:
+def _send(result: PhaseResult, key: str, missing: int, source: Place, target: Place) -> Markup:
     """An arrow to the next card: down, to the right, or down to the beginning of the next row."""
     transfer = result.costs.transfer
     said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]
@@ -167,4 +165,4 @@ def _send(result: PhaseResult, missing: int, source: Place, target: Place) -> Ma
         point = f"M{b - 4:.0f} {v - 8:.0f}L{b:.0f} {v:.0f}L{b + 4:.0f} {v - 8:.0f}z"
         texts = [words(a + 10, low + DOWN / 2 + 4 if a == b else low + 14, ", ".join(said), "soft small")]
     arrow = [tag("path", d=path, cls="edge sent"), tag("path", d=point, cls="k-send")]
-    return tag("g", title(", ".join(said)), join([*arrow, *texts]))
+    return tag("g", title(", ".join(said)), join([*arrow, *texts]), id=key)

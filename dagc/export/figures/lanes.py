@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from ...ir.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..lanes.grid import BOX_H, Box, Grid, Hop, Label, Wire
+from ..lanes.grid import BOX_H, Box, Grid, Label
+from ..lanes.wires import Wire, wires
 from .markup import Markup, fit, join, tag
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -22,29 +20,27 @@ LOOK = {
 }
 
 
-def draw(result: PhaseResult, grid: Grid) -> Figure:
+def draw(grid: Grid) -> Figure:
     """Boxes with their tooltips and ids over the wires between them."""
-    plain = (w for w in grid.wires if not w.critical)
-    red = (w for w in grid.wires if w.critical)
+    found = wires(grid)
+    name = grid.picture.program.result.name
     body = [
         join(_plate(label) for label in grid.labels if label.look in ("node", "gpu")),
-        tag("path", d="".join(map(_wire, plain)), cls="edge thin"),
-        tag("path", d="".join(map(_wire, red)), cls="edge critical"),
-        *map(_hop, grid.hops),
+        tag("path", d="".join(_path(w) for w in found if w.kind == "data"), cls="edge thin"),
+        *(_send(w) for w in found if w.kind == "send"),
+        tag("path", d="".join(_path(w) for w in found if w.kind == "critical"), cls="edge critical"),
         *map(_label, grid.labels),
         *map(_box, grid.boxes),
     ]
-    return figure("lanes", grid.width + 4, grid.height + 4, f"{result.name}: {len(grid.boxes)} boxes", *body, zoom=True)
+    return figure("lanes", grid.width + 4, grid.height + 4, f"{name}: {len(grid.boxes)} boxes", *body, zoom=True)
 
 
-def keys(kinds: Iterable[str]) -> Keys:
+def keys(grid: Grid) -> Keys:
     """What the colours mean."""
-    drawn = set(kinds)
-    return [
-        ("box", "compute"),
-        *((f"k-{k}", k) for k in COLORS if k in drawn),
-        ("path", "on the critical path"),
-    ]
+    drawn = {kind for b in grid.boxes for kind in (b.kind, *b.inside)}
+    compute = [("box", "compute")] if "compute" in drawn else []
+    path = [("path", "on the critical path")] if any(b.critical for b in grid.boxes) else []
+    return [*compute, *((f"k-{k}", k) for k in COLORS if k in drawn), *path]
 
 
 def _plate(label: Label) -> Markup:
@@ -61,33 +57,26 @@ def _label(label: Label) -> Markup:
 
 def _box(box: Box) -> Markup:
     compute = box.kind == "compute"
-    what = fit(box.words, box.w - 4, 11)
+    what = fit(box.words, box.w - 4 - 6 * len(box.inside), 11)
+    stripes = [rect(box.x + box.w - 6 * (k + 1), box.y + 1, 5, BOX_H - 2, f"k-{i}") for k, i in enumerate(box.inside)]
     return tag(
         "g",
         title(box.hint),
         rect(box.x, box.y, box.w, BOX_H, "box" if compute else f"k-{box.kind}", rx=3 if compute else 8),
-        words(box.x + box.w / 2, box.y + 13.5, what, f"mid small{'' if compute else ' dark'}"),
+        *stripes,
+        words(box.x + (box.w - 6 * len(stripes)) / 2, box.y + 13.5, what, f"mid small{'' if compute else ' dark'}"),
         id=identifier(box.id),
         cls="node critical" if box.critical else "node",
     )
 
 
-def _wire(wire: Wire) -> str:
-    """Straight down, or round the boxes between on the right."""
-    y1, y2 = wire.source.y + BOX_H, wire.target.y
-    if wire.x != wire.to_x:
-        bend = min(40.0, (y2 - y1) / 2)
-        return f"M{wire.x:.0f} {y1:.0f}C{wire.x:.0f} {y1 + bend:.0f} {wire.to_x:.0f} {y2 - bend:.0f} {wire.to_x:.0f} {y2:.0f}"
-    if not wire.aside:
-        return f"M{wire.x:.0f} {y1:.0f}V{y2:.0f}"
-    right = min(wire.source.x + wire.source.w, wire.target.x + wire.target.w)
-    y1, y2 = y1 - BOX_H / 2, y2 + BOX_H / 2
-    return f"M{right:.0f} {y1:.0f}C{right + 9:.0f} {y1 + 4:.0f} {right + 9:.0f} {y2 - 4:.0f} {right:.0f} {y2:.0f}"
+def _path(wire: Wire) -> str:
+    (x1, y1), (a, b), (c, d), (x2, y2) = wire.points
+    if x1 == a == c == x2:
+        return f"M{x1:.0f} {y1:.0f}V{y2:.0f}"
+    return f"M{x1:.0f} {y1:.0f}C{a:.0f} {b:.0f} {c:.0f} {d:.0f} {x2:.0f} {y2:.0f}"
 
 
-def _hop(hop: Hop) -> Markup:
-    x1, y1 = hop.source.x + hop.source.w, hop.source.y + BOX_H / 2
-    x2, y2 = hop.x - 4, hop.target.y + BOX_H / 2
-    return tag(
-        "path", d=f"M{x1:.0f} {y1:.0f}C{x1 + 40:.0f} {y1:.0f} {x2 - 40:.0f} {y2:.0f} {x2:.0f} {y2:.0f}", cls="edge sent"
-    )
+def _send(wire: Wire) -> Markup:
+    key = identifier(wire.source.id, "to", wire.target.id)
+    return tag("g", title(f"send: {wire.source.hint}"), tag("path", d=_path(wire), cls="edge sent"), id=key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from itertools import accumulate
 
 from ...lang.render import harmless
 
@@ -49,10 +50,11 @@ def number(value: object) -> object:
 
 def width(words: str, size: float = 11) -> float:
     """About how wide a text is, in pixels; never less than it is by much."""
-    ems = sum(
-        1.0 if ord(c) >= WIDE else 0.3 if c in NARROW else 0.68 if c.isupper() or c in "mw%" else 0.56 for c in words
-    )
-    return ems * size
+    return sum(map(_ems, words)) * size
+
+
+def _ems(c: str) -> float:
+    return 1.0 if ord(c) >= WIDE else 0.3 if c in NARROW else 0.68 if c.isupper() or c in "mw%" else 0.56
 
 
 def fit(words: str, room: float, size: float = 11) -> str:
@@ -60,9 +62,9 @@ def fit(words: str, room: float, size: float = 11) -> str:
     words = harmless(words.replace("\n", " "))
     if width(words, size) <= room:
         return words
-    while words and width(words + "…", size) > room:
-        words = words[:-1]
-    return words.rstrip() + "…"
+    ends = accumulate(map(_ems, words))
+    kept = sum(1 for end in ends if (end + _ems("…")) * size <= room)
+    return words[:kept].rstrip() + "…"
 
 
 def wrapped(words: str, room: float, size: float, most: int) -> list[str]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from ...ir.result import PhaseResult
 from ...plan import Plan
-from ..lanes.fold import DEFAULT, picture
-from ..lanes.grid import grid
-from ..lanes.select import Choice
+from ..lanes.choice import DEFAULT, Choice, refused
+from ..lanes.grid import drawn
 from ..lanes.words import heading
 from ..layer import subtitle
 from ..overview import facts
@@ -41,9 +40,9 @@ def _layer(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
 
 
 def _lanes(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
-    found = picture(result, choice)
-    laid = grid(found)
-    return Sheet(heading(found), lanes.draw(result, laid), lanes.keys(b.kind for b in laid.boxes))
+    grid = drawn(result, choice)
+    figure = lanes.draw(grid)
+    return Sheet(heading(grid.picture, lettered=grid.lettered), figure, lanes.keys(grid))
 
 
 def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
@@ -70,8 +69,18 @@ SHEETS: dict[str, Callable[[Plan, PhaseResult, Choice], Sheet]] = {
 """View -> what is on it. `lanes` alone heeds the choice."""
 
 
+def whole(view: str, choice: Choice) -> None:
+    """Only `lanes` draws a part of the graph. Raises SpecError."""
+    if view != "lanes" and choice != DEFAULT:
+        raise refused(f"the {view} has no --select, --hops or --unfold", "lanes has")
+
+
 def svg(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
-    """An SVG document; light or dark as the reader's screen is. Raises SpecError where a choice selects nothing."""
+    """An SVG document; light or dark as the reader's screen is. ValueError when there is no such view, SpecError where the
+    choice selects nothing or the view has no parts."""
+    if view not in SHEETS:
+        raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
+    whole(view, choice)
     sheet = SHEETS[view](plan, plan.phases[phase], choice)
     figure = sheet.figure
     w = max(figure.width, LEAST)

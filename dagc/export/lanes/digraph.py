@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from ...plan import Plan
 from ..dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, node
-from ..figures.markup import fit
-from .fold import DEFAULT, picture
-from .grid import BOX_H, Box, Grid, Label, grid
-from .select import Choice
+from ..figures.markup import fit, wrapped
+from .choice import DEFAULT, Choice
+from .grid import BOX_H, Box, Grid, Label, drawn
+from .wires import Wire, wires
 from .words import heading
 
 INCH = 72.0
-LINE = 20.0
+LINE, SIZE, LEAST = 20.0, 14, 640.0
+"""Of the title."""
+LOOKS = {
+    "data": {"color": "#9ca3af", "arrowhead": "none"},
+    "critical": {"color": CRITICAL, "penwidth": "2", "arrowhead": "none"},
+    "send": {"color": COLORS["send"], "penwidth": "1.6"},
+}
 
 
 def draw(plan: Plan, phase: str, choice: Choice = DEFAULT) -> str:
-    """DOT for the engine `nop`, which keeps the positions. Raises SpecError where a choice selects nothing."""
-    found = picture(plan.phases[phase], choice)
-    laid = grid(found)
-    title = [f"{plan.spec.model.name}, {(lines := heading(found))[0]}", *lines[1:]]
-    labels = [Label(0, LINE * (k - len(title)), laid.width, words, "title") for k, words in enumerate(title)]
+    """DOT for the engine `nop2`, which keeps all positions. Raises SpecError where a choice selects nothing."""
+    laid = drawn(plan.phases[phase], choice)
+    first, *rest = heading(laid.picture, lettered=laid.lettered)
+    room = max(laid.width, LEAST)
+    title = [f"{plan.spec.model.name}, {first}", *(part for line in rest for part in wrapped(line, room, SIZE, 4))]
+    labels = [Label(0, LINE * (k - len(title)), room, words, "title") for k, words in enumerate(title)]
+    found = wires(laid)
     body = [_label(k, label, laid) for k, label in enumerate([*labels, *laid.labels])]
     body += [_box(box, laid) for box in laid.boxes]
-    body += [
-        edge(w.source.id, w.target.id, **({"color": CRITICAL, "penwidth": "2"} if w.critical else {}))
-        for w in laid.wires
-    ]
-    body += [edge(h.source.id, h.target.id, color=COLORS["send"], penwidth="1.6") for h in laid.hops]
-    return digraph(f"{phase} lanes", "", body, layout="nop", splines="line", outputorder="edgesfirst")
+    body += [edge(w.source.id, w.target.id, pos=_curve(w, laid), **LOOKS[w.kind]) for w in found]
+    return digraph(f"{phase} lanes", "", body, layout="nop2", outputorder="edgesfirst")
+
+
+def _curve(wire: Wire, laid: Grid) -> str:
+    """The wire's points, and where its arrow ends."""
+    points = [_at(x, y, laid) for x, y in wire.points]
+    return f"e,{points[-1]} {' '.join(points)}" if wire.kind == "send" else " ".join(points)
 
 
 def _at(x: float, y: float, laid: Grid) -> str:
@@ -56,7 +66,7 @@ def _box(box: Box, laid: Grid) -> str:
 
 def _label(number: int, label: Label, laid: Grid) -> str:
     """Words in a cell as wide as their room: to the left, to the right, or in the middle of a column."""
-    size = 14 if label.look == "title" else 10
+    size = SIZE if label.look == "title" else 10
     align = {"node": "center", "gpu": "center", "start": "right", "head": "right"}.get(label.look, "left")
     color = INK if label.look in ("what", "gpu", "stage", "title") else SOFT
     fill = ' bgcolor="#e5e7eb"' if label.look in ("node", "gpu") else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 
@@ -11,28 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.result import PhaseResult
-from ...lang.diagnostics import Diagnostic, SpecError
 from ..timeline import labels
+from .choice import DEFAULT, FOLDS, Choice, refused
 from .program import Mask, Part, Program, Step
-from .select import Choice, Masks, select
+from .select import Masks, select
 
 READABLE = 300
 """Boxes that a picture has at most, unless more are asked for."""
+BESIDE = 8
+"""Stages side by side, from which on alike ones are folded however few boxes they have."""
 MOST = 200_000
-DEFAULT = Choice()
 CLASSES = 3
 """Kinds of ranks that are drawn of a stage: the slowest, the fastest and evenly between."""
 SAME_S = 1e-12
-
-FOLDS = {
-    "ops": "compute without a pause is one box",
-    "microbatches": "alike micro-batches once",
-    "layers": "alike layers once",
-    "stages": "alike stages once",
-    "ranks": "a GPU of each class",
-    "blocks": "a block of the model is one box",
-}
-"""In the order in which they are folded."""
 
 
 def key(mask: Mask) -> bytes:
@@ -98,14 +89,16 @@ def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
     masks = select(program, choice)
     kept = set(FOLDS) if "all" in choice.unfold else set(choice.unfold)
     folds: list[str] = []
-    bands = build(program, masks, folds)
+    modes = {how: Rows(program, how) for how in ("", "ops", "blocks")}
+    bands = build(program, masks, folds, modes)
     steps = left = count(bands)
     told: list[tuple[str, int]] = []
     for name in FOLDS:
-        if left <= READABLE or name in kept:
+        wide = name == "stages" and len(bands) > BESIDE
+        if (left <= READABLE and not wide) or name in kept:
             continue
-        bands = build(program, masks, [*folds, name])
         folds.append(name)
+        bands = build(program, masks, folds, modes)
         if count(bands) < left:
             left = count(bands)
             told.append((name, left))
@@ -113,9 +106,9 @@ def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
     if left > READABLE and not kept:
         bands = _cut(bands)
         cut = left - count(bands)
-    if left > MOST:
+    elif left > MOST:
         message = f"{left:,} boxes of {result.name} are more than anything can show (at most {MOST:,})"
-        raise SpecError([Diagnostic("E05", message, help=("--select draws a part; --unfold only what you need",))])
+        raise refused(message, "--select draws a part; --unfold only what you need")
     return Picture(program, choice, bands, steps, tuple(told), cut)
 
 
@@ -131,9 +124,9 @@ def boxes(band: Band, group: Group) -> int:
     return sum(int(shown[list(row)].any(axis=0).sum()) for row in group.rows)
 
 
-def build(program: Program, masks: Masks, folds: Sequence[str]) -> tuple[Band, ...]:
+def build(program: Program, masks: Masks, folds: Sequence[str], modes: Mapping[str, Rows]) -> tuple[Band, ...]:
     """The bands under some folds."""
-    made = Rows(program, "blocks" if "blocks" in folds else "ops" if "ops" in folds else "")
+    made = modes["blocks" if "blocks" in folds else "ops" if "ops" in folds else ""]
     bands = []
     for stage, parts in itertools.groupby(masks, key=lambda p: p.stage):
         mine = list(parts)
@@ -154,11 +147,11 @@ class Rows:
 
     def __init__(self, program: Program, how: str) -> None:
         self.program, self.how = program, how
-        self.known: dict[tuple[int, bytes], tuple[tuple[int, ...], ...]] = {}
+        self.known: dict[tuple[object, bytes], tuple[tuple[int, ...], ...]] = {}
 
     def of(self, part: Part, mask: Mask) -> tuple[tuple[int, ...], ...]:
         used = mask.any(axis=1)
-        key = (id(part.run), used.tobytes())
+        key = (part.alike, used.tobytes())
         if key not in self.known:
             steps = self.program.steps(part)
             rows = [int(k) for k in np.flatnonzero(used)]
@@ -195,10 +188,12 @@ def _unpaused(steps: Sequence[Step], rows: list[int]) -> list[tuple[int, ...]]:
 
 
 def _cell(made: Rows, masks: Masks, parts: list[Part], fold: bool) -> tuple[Group, ...]:
-    """The layers of one micro-batch on one stage; with `fold`, alike neighbours as the one in the longest run."""
+    """The layers of one micro-batch on one stage; with `fold`, alike ones as the one in the longest run."""
+    kinds: dict[object, list[Part]] = {}
+    for part in parts:
+        kinds.setdefault((part.segment, key(masks[part])) if fold else part.place, []).append(part)
     out = []
-    for _, alike in itertools.groupby(parts, key=lambda p: (p.segment, key(masks[p])) if fold else p.place):
-        layers = list(alike)
+    for layers in kinds.values():
         part = max(layers, key=lambda p: p.run.count if p.run is not None else 0)
         out.append(Group(part, masks[part], tuple(layers), made.of(part, masks[part])))
     return tuple(out)
@@ -235,14 +230,16 @@ def _columns(program: Program, stage: int, masks: list[Mask], fold: bool) -> tup
     found = [_column(gpus, ranks[kinds.ravel() == kind]) for kind in range(int(kinds.max()) + 1)]
     if len(found) > CLASSES and not distinct:
         found.sort(key=lambda c: (-busy[c.rank], c.rank))
-        picks = sorted({round(k * (len(found) - 1) / (CLASSES - 1)) for k in range(CLASSES)})
-        each = [len(found) * k // len(picks) for k in range(len(picks) + 1)]
-        spans = [found[a:b] for a, b in itertools.pairwise(each)]
-        found = [
-            replace(found[p], ranks=tuple(r for c in span for r in c.ranks))
-            for p, span in zip(picks, spans, strict=True)
-        ]
+        found = [replace(c, ranks=tuple(r for each in near for r in each.ranks)) for c, near in _thirds(found)]
     return tuple(sorted(found, key=lambda c: c.gpu))
+
+
+def _thirds(classes: list[Column]) -> Iterator[tuple[Column, list[Column]]]:
+    """The slowest class, the middle one and the fastest, each with those nearest to it."""
+    picks = [round(k * (len(classes) - 1) / (CLASSES - 1)) for k in range(CLASSES)]
+    ends = [0, *((a + b + 1) // 2 for a, b in itertools.pairwise(picks)), len(classes)]
+    for pick, (a, b) in zip(picks, itertools.pairwise(ends), strict=True):
+        yield classes[pick], classes[a:b]
 
 
 def _column(gpus: Sequence[int], ranks: NDArray[np.intp]) -> Column:

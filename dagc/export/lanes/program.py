@@ -55,6 +55,11 @@ class Part:
     start_s: float = field(compare=False)
 
     @property
+    def alike(self) -> tuple[str, int, int]:
+        """Equal for parts that do the same at the same moments from their start: they share what is made of them."""
+        return ("", 0, 0) if self.run is None else (self.run.segment, id(self.run.starts), id(self.run.finishes))
+
+    @property
     def segment(self) -> str:
         return "" if self.run is None else self.run.segment
 
@@ -73,9 +78,9 @@ class Program:
     """The parts of a phase in order of stage, micro-batch and layer."""
 
     result: PhaseResult
-    _steps: dict[int, tuple[Step, ...]] = field(default_factory=dict)
-    _needs: dict[int, tuple[Need, ...]] = field(default_factory=dict)
-    _rows: dict[int, dict[tuple[str, int], int]] = field(default_factory=dict)
+    _steps: dict[object, tuple[Step, ...]] = field(default_factory=dict)
+    _needs: dict[object, tuple[Need, ...]] = field(default_factory=dict)
+    _rows: dict[object, dict[tuple[str, int], int]] = field(default_factory=dict)
 
     @cached_property
     def ranks(self) -> int:
@@ -97,13 +102,23 @@ class Program:
                     yield Part(stage, m, len(cell), None, None, begin)
 
     @cached_property
+    def at(self) -> dict[tuple[int, int, int | None], Part]:
+        """(stage, micro-batch, layer; None for the send) -> the part."""
+        return {(p.stage, p.microbatch, p.number): p for p in self.parts}
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The embedding and the head."""
+        segments = self.result.graph.segments
+        return segments[0].name, segments[-1].name
+
+    @cached_property
     def before(self) -> dict[Part, Part]:
         """Where a part's input comes from: the layer before, or the stage before."""
         known = {(p.stage, p.microbatch, p.place): p for p in self.parts}
-        sends = {(p.stage, p.microbatch): p for p in self.parts if p.number is None}
         found = {}
         for p in self.parts:
-            source = known.get((p.stage, p.microbatch, p.place - 1)) or sends.get((p.stage - 1, p.microbatch))
+            source = known.get((p.stage, p.microbatch, p.place - 1)) or self.at.get((p.stage - 1, p.microbatch, None))
             if source is not None:
                 found[p] = source
         return found
@@ -117,7 +132,7 @@ class Program:
 
     def steps(self, part: Part) -> tuple[Step, ...]:
         """In order of their start."""
-        key = id(part.run)
+        key = part.alike
         if key not in self._steps:
             self._steps[key] = self._send() if part.run is None else self._ordered(self.segment(part), part.run)
         return self._steps[key]
@@ -140,7 +155,7 @@ class Program:
         return self._named(part)[name, lane]
 
     def _named(self, part: Part) -> dict[tuple[str, int], int]:
-        key = id(part.run)
+        key = part.alike
         if key not in self._rows:
             self._rows[key] = {(s.name, s.lane): k for k, s in enumerate(self.steps(part))}
         return self._rows[key]
@@ -161,7 +176,7 @@ class Program:
         return (*self._inside(part), *outer)
 
     def _inside(self, part: Part) -> tuple[Need, ...]:
-        key = id(part.run)
+        key = part.alike
         if key not in self._needs:
             rows = self._named(part)
             self._needs[key] = tuple(

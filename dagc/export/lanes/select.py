@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...ir.result import PhaseResult
-from ...lang.diagnostics import Diagnostic, SpecError, did_you_mean
+from ...lang.diagnostics import did_you_mean
 from ..critical import critical
+from .choice import Choice, refused
 from .program import Mask, Part, Program, Step
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a picture shows: `select` texts that all hold, `hops` data edges around them, `unfold` names of FOLDS or all."""
-
-    select: tuple[str, ...] = ()
-    hops: int = 0
-    unfold: tuple[str, ...] = ()
-
 
 Masks = dict[Part, Mask]
 NUMBERS = re.compile(r"(-?\d{1,12})(?:\.\.(-?\d{1,12}))?")
@@ -40,17 +30,13 @@ def select(program: Program, choice: Choice) -> Masks:
         found = {part: found[part] & mask for part, mask in chosen.items() if part in found}
         found = {part: mask for part, mask in found.items() if mask.any()}
     if not found:
-        raise _refused(f"`{' '.join(f'--select {t}' for t in choice.select)}` selects nothing in {program.result.name}")
+        raise refused(f"`{' '.join(f'--select {t}' for t in choice.select)}` selects nothing in {program.result.name}")
     for _ in range(choice.hops):
         grown = _grown(program, found)
         if all(part in found and (mask == found[part]).all() for part, mask in grown.items()):
             break
         found = grown
     return {part: found[part] for part in program.parts if part in found}
-
-
-def _refused(message: str, help: str = "") -> SpecError:
-    return SpecError([Diagnostic("E05", message, help=(help,) if help else ())])
 
 
 def _shared(program: Program, steps: int) -> Mask:
@@ -64,7 +50,7 @@ def _one(program: Program, text: str, everything: Masks) -> Masks:
     chooser = CHOOSERS.get(key)
     if chooser is None or not values.strip():
         near = did_you_mean(key, KEYS) if chooser is None and key != "critical" else None
-        raise _refused(f"`--select {text}` is not understood", f"did you mean `{near}`?" if near else f"known: {HELP}")
+        raise refused(f"`--select {text}` is not understood", f"did you mean `{near}`?" if near else f"known: {HELP}")
     return chooser(program, _Values(program.result, key, values), everything)
 
 
@@ -73,38 +59,38 @@ class _Values:
 
     def __init__(self, result: PhaseResult, key: str, text: str) -> None:
         self.result, self.key, self.text = result, key, text
-        self.spans: list[tuple[int, int]] = []
-        self.names: list[str] = []
-        for word in (w.strip() for w in text.split(",")):
-            match = NUMBERS.fullmatch(word)
-            if match is None:
-                self.names.append(word)
-            else:
-                self.spans.append((int(match[1]), int(match[2] or match[1])))
+        self.words = [word.strip() for word in text.split(",")]
 
     def numbers(self, known: Iterable[int]) -> set[int]:
-        """The known numbers that are asked for."""
-        found = {n for n in known if any(low <= n <= high for low, high in self.spans)}
-        for low, high in self.spans:
-            if not any(low <= n <= high for n in found):
-                which = f"{low}" if low == high else f"{low}..{high}"
-                raise _refused(f"`--select {self.key}:{self.text}`: {self.result.name} has no {self.key} {which}")
+        """The known numbers that are asked for; other words are left."""
+        known = set(known)
+        found: set[int] = set()
+        for word in self.words:
+            match = NUMBERS.fullmatch(word)
+            if match is not None:
+                low, high = int(match[1]), int(match[2] or match[1])
+                inside = {n for n in known if low <= n <= high}
+                if not inside:
+                    raise refused(f"`--select {self.key}:{self.text}`: {self.result.name} has no {self.key} {word}")
+                found |= inside
         return found
 
     def only_numbers(self, known: Iterable[int]) -> set[int]:
-        if self.names:
-            raise _refused(f"`--select {self.key}:{self.text}`: `{self.names[0]}` is no number", f"known: {HELP}")
+        for word in self.words:
+            if NUMBERS.fullmatch(word) is None:
+                raise refused(f"`--select {self.key}:{self.text}`: `{word}` is no number", f"known: {HELP}")
         return self.numbers(known)
 
-    def named(self, known: Iterable[str]) -> set[str]:
-        """The names, each of them known."""
+    def names(self, known: Iterable[str], *, numbers: bool = False) -> set[str]:
+        """The words, each of them known; with `numbers`, those that are numbers are left."""
         known = sorted(set(known))
-        for name in self.names:
-            if name not in known:
-                near = did_you_mean(name, known)
+        words = [w for w in self.words if not (numbers and NUMBERS.fullmatch(w))]
+        for word in words:
+            if word not in known:
+                near = did_you_mean(word, known)
                 hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
-                raise _refused(f"`--select {self.key}:{self.text}`: {self.result.name} has no `{name}`", hint)
-        return set(self.names)
+                raise refused(f"`--select {self.key}:{self.text}`: {self.result.name} has no `{word}`", hint)
+        return set(words)
 
 
 def _gpu(program: Program, values: _Values, everything: Masks) -> Masks:
@@ -115,9 +101,11 @@ def _gpu(program: Program, values: _Values, everything: Masks) -> Masks:
 
 
 def _layer(program: Program, values: _Values, everything: Masks) -> Masks:
-    numbers = values.numbers({p.number for p in everything if p.number is not None})
-    names = values.named({p.segment for p in everything if p.number is not None})
-    return {p: mask for p, mask in everything.items() if p.number in numbers or p.segment in names}
+    layers = [p for p in everything if p.run is not None]
+    ends = program.ends  # the embedding and the head go by their names
+    numbers = values.numbers({p.number for p in layers if p.number is not None and p.segment not in ends})
+    names = values.names({p.segment for p in layers}, numbers=True)
+    return {p: everything[p] for p in layers if (p.number in numbers and p.segment not in ends) or p.segment in names}
 
 
 def _stage(program: Program, values: _Values, everything: Masks) -> Masks:
@@ -134,8 +122,7 @@ def _op(program: Program, values: _Values, everything: Masks) -> Masks:
     def words(step: Step) -> tuple[str, str, str]:
         return step.name, step.block, step.kind
 
-    values.names += [f"{low}" for low, _ in values.spans]
-    wanted = values.named({w for part in everything for s in program.steps(part) for w in words(s) if w})
+    wanted = values.names({w for part in everything for s in program.steps(part) for w in words(s) if w})
     rows = {
         part: np.array([not wanted.isdisjoint(words(s)) for s in program.steps(part)])[:, None] for part in everything
     }
@@ -153,10 +140,9 @@ CHOOSERS: Mapping[str, Callable[[Program, _Values, Masks], Masks]] = {
 
 def _critical(program: Program) -> Masks:
     """The executions of the critical path, each on the rank that it waited for."""
-    parts = {(p.stage, p.microbatch, p.number): p for p in program.parts}
     found: Masks = {}
     for visit in critical(program.result):
-        part = parts[visit.stage, visit.microbatch, visit.layer]
+        part = program.at[visit.stage, visit.microbatch, visit.layer]
         mask = found.setdefault(part, np.zeros((len(program.steps(part)), program.ranks), bool))
         mask[program.row(part, visit.op, visit.lane), program.rank(visit.index)] = True
     return found

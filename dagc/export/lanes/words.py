@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from ...ir.ops import OPS
 from ...lang.units import BYTES, FLOPS, TIME, show, show_runs
-from .fold import FOLDS, Column, Group, Picture
+from .choice import FOLDS
+from .fold import Column, Group, Picture
 from .program import Part, Program, Step
 
 MAX_NAMES = 6
 MAX_HINT = 12
 
 
-def heading(picture: Picture) -> list[str]:
+def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
     """What is drawn of what, and what is folded, in the order in which it was."""
     result = picture.program.result
     boxes = f"{picture.steps:,} boxes"
@@ -25,7 +26,8 @@ def heading(picture: Picture) -> list[str]:
     chosen, hops = picture.choice.select, picture.choice.hops
     near = f" and what is up to {hops} edge{'s' if hops > 1 else ''} away" if hops and chosen else ""
     what = f"{', '.join(chosen)}{near}" if chosen else "the placed graph"
-    return [f"{result.name}: {what}", boxes, "time runs down; equal letters in a row exchange with each other"]
+    letters = "; equal letters in a row exchange with each other" if lettered else ""
+    return [f"{result.name}: {what}", boxes, f"time runs down{letters}"]
 
 
 def group_title(program: Program, group: Group) -> str:
@@ -36,8 +38,7 @@ def group_title(program: Program, group: Group) -> str:
         alike = len(group.microbatches)
         words.append(f"micro-batch {group.part.microbatch}" + (f" ({alike} alike)" if alike > 1 else ""))
     numbers = group.numbers
-    ends = (graph.segments[0].name, graph.segments[-1].name)  # the embedding and the head have no number of their own
-    if group.part.run is not None and group.part.segment in ends:
+    if group.part.run is not None and group.part.segment in program.ends:
         words.append(group.part.segment)
     elif len(numbers) > 1:
         words.append(f"layers {show_runs(list(numbers), most=4)}: {len(numbers)} x {group.part.segment}")
@@ -68,8 +69,9 @@ def exchange(program: Program, part: Part, step: Step) -> str:
 def hint(program: Program, group: Group, steps: Sequence[Step]) -> str:
     """The work of a row and what binds it."""
     costs, part = program.result.costs, group.part
+    title = group_title(program, group)
     if steps[0].op is None:
-        return f"{exchange(program, part, steps[0])}, bound by {costs.transfer.bound}"
+        return f"{title + '; ' if title else ''}{exchange(program, part, steps[0])}, bound by {costs.transfer.bound}"
     found = [costs.ops[part.segment, s.name] for s in steps]
     if len(steps) == 1 and steps[0].is_exchange:
         said = f"{exchange(program, part, steps[0])}, {found[0].algorithm}"
@@ -77,13 +79,13 @@ def hint(program: Program, group: Group, steps: Sequence[Step]) -> str:
         more = f", {len(steps) - MAX_HINT} more" if len(steps) > MAX_HINT else ""
         work = f"{show(sum(c.flops for c in found), FLOPS, 3)}, {show(sum(c.bytes for c in found), BYTES, 3)}"
         said = f"{', '.join(s.name for s in steps[:MAX_HINT])}{more}: {work}"
-    return f"{group_title(program, group)}; {said}, bound by {' and '.join(dict.fromkeys(c.bound for c in found))}"
+    return f"{title}; {said}, bound by {' and '.join(dict.fromkeys(c.bound for c in found))}"
 
 
 def gpus(columns: Sequence[Column]) -> str:
-    """`GPU 0, 1`, or `GPU 0 (for 16 of its class)`."""
+    """`GPU 0, 1`, or `GPU 0 (drawn for 16 GPUs)`."""
     shown = ", ".join(str(c.gpu) for c in columns[:8]) + (", ..." if len(columns) > 8 else "")
-    return f"GPU {shown}" + (f" (for {len(columns[0].ranks)} of its class)" if len(columns[0].ranks) > 1 else "")
+    return f"GPU {shown}" + (f" (drawn for {len(columns[0].ranks)} GPUs)" if len(columns[0].ranks) > 1 else "")
 
 
 def took(seconds: float) -> str:

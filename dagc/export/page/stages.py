@@ -7,13 +7,12 @@ import itertools
 from ...ir.result import PhaseResult
 from ...lang.units import BYTES, TIME, show, show_runs
 from ..figures.markup import Markup, join, tag
-from ..overview import MAX_CARDS, Card, cards, collectives_of, name_of
+from ..overview import Card, collectives_of, name_of, shown_cards
 
 
 def draw(result: PhaseResult) -> Markup:
     """A list of stages; of many, alike neighbours share a card."""
-    found = cards(result)
-    shown = found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
+    shown = shown_cards(result)
     items = [_card(result, shown[0])]
     for before, after in itertools.pairwise(shown):
         items += [_send(result, after[0] - before[-1] - 1), _card(result, after)]
