@@ -195,3 +195,62 @@ def test_command(tmp_path: Path, capsys: Capture) -> None:
     assert {p.name for p in Path(where).iterdir()} == {
         "mixtral_8xh100.prefill.trtllm.yaml", "mixtral_8xh100.prefill.trtllm.sh"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["$(touch PWNED)", "`touch PWNED`", 'a"b; touch PWNED', "a b", "$HOME"])
+def test_a_model_name_stays_a_word(engine: str, name: str, tmp_path: Path) -> None:
+    """The script is run with a server that writes its arguments down: the name arrives as it is, nothing else runs."""
+    plan = dagc.compile_text(spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8"))
+    files = export(plan, engine, name, "p")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for server in ("vllm", "python3", "trtllm-serve", "torchrun"):
+        (bin_ / server).write_text('#!/bin/sh\nfor a; do printf "%s\\n" "$a"; done > said\n')
+        (bin_ / server).chmod(0o755)
+    script = next(data for key, data in files.items() if key.endswith(".sh"))
+    (tmp_path / "run.sh").write_bytes(script)
+    env = {"PATH": f"{bin_}:/usr/bin:/bin", "SCRIPT": "serve.py"}
+    done = subprocess.run(["bash", "run.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "PWNED").exists()
+    if engine != "megatron":
+        assert name in (tmp_path / "said").read_text().splitlines()
+
+
+def test_nothing_of_a_plan_is_dropped_unsaid() -> None:
+    from dataclasses import fields
+
+    from dagc.export.engines.launch import PHASE, STRATEGY
+    from dagc.spec import Phase, Strategy
+
+    for record, answered in ((Strategy, STRATEGY), (Phase, PHASE)):
+        names = [name for group in answered.values() for name in group]
+        assert sorted(names) == sorted(f.name for f in fields(record))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
+    assert "draft = 3: speculative decoding" in refused(engine, phase="gpus = 0..7, tp = 8, draft = 3")
+    model = "layers = 4, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32, capacity = 1.25 }"
+    assert "capacity = 1.25 drops tokens" in refused(engine, phase="gpus = 0..7, tp = 8", model=model)
+    asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate"
+    made = "".join(written(engine, phase=f"gpus = 0..7, tp = 8, {asked}").values())
+    for words in ("cuda_graph = false", "host = 3 ms", "dispatch_dtype = fp8", "quantise = separate"):
+        assert f"# not fixed by flags: {words}" in made
+    prompts = written(engine, "prefill", phase="gpus = 0..7, tp = 8, prefix = 64 tok, chunk = 64 tok")
+    assert "prefix = 64 tok" in "".join(prompts.values()) and "chunk = 64 tok" in "".join(prompts.values())
+
+
+def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:
+    spec = ROOT / "examples" / "deepseek_v3_h800.moe"
+    both = export(dagc.compile(spec), "sglang", "org/model", "p")
+    (one,) = export(dagc.compile(spec, phases=["prefill"]), "sglang", "org/model", "p").values()
+    assert one == next(data for name, data in both.items() if "prefill" in name)
+    assert b"--disaggregation-mode prefill" in one.replace(b" \\\n", b"")
+
+
+def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
+    spec = str(ROOT / "examples" / "deepseek_v3_h800.moe")
+    assert main(["export", spec, "--to", "vllm", "--model=--trust-remote-code"]) == 2
+    assert "is no name or path of a checkpoint" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
             made.append((temporary, path))
             with os.fdopen(handle, "wb") as file:
                 file.writelines((data,) if isinstance(data, bytes) else data)
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, (0o777 if path.suffix == ".sh" else 0o666) & ~_umask())
         for temporary, path in made:
             os.replace(temporary, path)
     except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ...spec import Hardware
@@ -57,7 +58,8 @@ MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}
 
 
 def command(directory: str, model: str) -> str:
-    """How to run the simulator on a directory of traces."""
+    """How to run the simulator on a directory of traces, as a shell's command."""
+    directory = shlex.quote(directory)
     return (
         "AstraSim_Analytical_Congestion_Unaware "
         f"--workload-configuration={directory}/rank --comm-group-configuration={directory}/groups.json "

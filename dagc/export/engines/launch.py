@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from ...lang.diagnostics import Diagnostic, SpecError
+from ...lang.units import TIME, Quantity, show, show_runs
 from ...plan import Plan
 from .layout import Layout, layout
 
@@ -64,6 +65,14 @@ class Draft:
             self.refuse(bool(wrong), f"it numbers GPUs by {', '.join(order)} (outermost first) for {what}: {wrong}")
 
 
+class Shell(str):
+    """A word that the shell is to expand; every other word is quoted."""
+
+    __slots__ = ()
+
+
+NODE, HEAD = Shell('"$NODE"'), Shell('"$HEAD"')
+
 Write = Callable[[Draft], Mapping[str, str]]
 """Fills a draft, and writes its files: suffix -> text."""
 
@@ -71,24 +80,29 @@ Write = Callable[[Draft], Mapping[str, str]]
 def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, bytes]:
     """File name -> content for every server of the plan. Raises SpecError with E05 and every rule that it breaks."""
     write: Write = import_module(f".{engine}", __package__).write
-    servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases], engine)
+    servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases])
+    if model is not None and (model.startswith("-") or not model.isprintable()):
+        raise SpecError([Diagnostic("E05", f"`--model {model}` is no name or path of a checkpoint")])
     out: dict[str, bytes] = {}
     errors = []
     for server in servers:
-        draft = Draft(engine, server, model or server.spec.model.name, len(servers) > 1)
+        draft = Draft(engine, server, model or server.spec.model.name, has_others(server))
         common_rules(draft)
+        left_open(draft)
+        if model is None:
+            draft.notes.append(f"`{draft.model}` is the model's name in the plan; --model gives the checkpoint's")
         written = write(draft)
         if draft.refused:
             message = f"{facts(engine)['engine']} {facts(engine)['version']} cannot express `{server.name}`"
             errors.append(Diagnostic("E05", message, server.phases[0].span, because=tuple(draft.refused)))
         for suffix, text in written.items():
-            out[f"{stem}.{server.name}.{engine}.{suffix}"] = text.encode()
+            out[f"{stem.removesuffix(f'.{server.name}')}.{server.name}.{engine}.{suffix}"] = text.encode()
     if errors:
         raise SpecError(errors)
     return out
 
 
-def merged(layouts: list[Layout], engine: str) -> list[Layout]:
+def merged(layouts: list[Layout]) -> list[Layout]:
     """Phases on the same GPUs are one server, which has one strategy."""
     out: list[Layout] = []
     for one in layouts:
@@ -122,6 +136,7 @@ def common_rules(draft: Draft) -> None:
     one, strategy = draft.layout, draft.layout.strategy
     draft.refuse(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
     draft.refuse(bool(strategy.shard), "`shard` rules of the plan have no flag")
+    draft.refuse(bool(strategy.passes), "what a plugin's graph pass changed has no flag")
     counts = {len(node) for node in one.nodes}
     draft.refuse(len(counts) > 1, f"nodes hold unequally many of its GPUs: {sorted(counts)}")
     draft.refuse(
@@ -133,6 +148,65 @@ def common_rules(draft: Draft) -> None:
     if strategy.redundant:
         draft.notes.append("redundant experts are placed by the load that the engine sees, not by the plan's routing")
     draft.notes.append("weights and their dtypes are those of the checkpoint")
+
+
+def has_others(server: Layout) -> bool:
+    """Another server runs other phases of the spec, also where only one of them is exported."""
+    return any(
+        p.name not in {own.name for own in server.phases} and not set(p.gpus) & set(server.gpus)
+        for p in server.spec.phases
+    )
+
+
+STRATEGY = {
+    "degrees and numbering": (
+        "pp",
+        "dp",
+        "ep",
+        "sp",
+        "tp",
+        "attention",
+        "experts",
+        "order",
+        "place",
+        "layers_per_stage",
+    ),
+    "flags and rules of an engine": ("sequence_parallel", "sp_method", "redundant", "dispatch", "overlap"),
+    "common_rules": ("replicas", "microbatches", "shard", "passes"),
+}
+PHASE = {
+    "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
+    "flags of an engine": ("context", "tokens", "sequences"),
+    "left_open": ("acceptance", "passes", "dispatch_dtype", "quantise", "engine", "host_s", "cuda_graph"),
+}
+"""Who answers for each field of a strategy and a phase: nothing of a plan is dropped unsaid."""
+
+
+def left_open(draft: Draft) -> None:
+    """What a phase asks of a server that is no flag here: refused where it would compute something else, said where it
+    is about time only."""
+    model, work = draft.layout.spec.model, draft.layout.spec.workload
+    capacity = model.attributes.get("experts.capacity")
+    if isinstance(capacity, Quantity) and capacity.value:
+        draft.refuse(True, f"experts.capacity = {capacity.value:g} drops tokens, which the engine does not")
+    for phase in draft.layout.phases:
+        draft.refuse(
+            phase.draft > 0,
+            f"draft = {phase.draft}: speculative decoding needs a draft model, which the plan does not name",
+        )
+        prefix = work.prompt - phase.tokens * phase.passes if phase.kind == "prefill" else 0
+        said = {
+            f"chunk = {phase.tokens} tok: the engine cuts prompts by its own token budget": phase.passes > 1,
+            f"prefix = {prefix} tok: whether a prefix is cached follows from the requests": prefix > 0,
+            f"dispatch_dtype = {phase.dispatch_dtype}: the engine chooses what tokens travel in": bool(
+                phase.dispatch_dtype
+            ),
+            f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
+            f"engine = {phase.engine}: times are those of its communication kernels": phase.engine != draft.engine,
+            f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
+            "cuda_graph = false: the engine captures graphs unless it is told not to": not phase.cuda_graph,
+        }
+        draft.notes += [f"{words}" for words, holds in said.items() if holds and words not in draft.notes]
 
 
 def comments(draft: Draft) -> list[str]:
@@ -147,12 +221,12 @@ def comments(draft: Draft) -> list[str]:
 
 
 def script(draft: Draft, command: list[str]) -> str:
-    """The command, run on each node with the node's number. Words that begin with `$` are the shell's."""
+    """The command, run on each node with the node's number."""
     one = draft.layout
     lines = ["#!/usr/bin/env bash", *comments(draft)]
     if len(one.nodes) > 1:
         lines.append("# run on each node: NODE=<its number here> HEAD=<address of number 0>")
-        lines += [f"#   NODE={k}: GPUs {gpus[0]}..{gpus[-1]} of the pool" for k, gpus in enumerate(one.nodes)]
+        lines += [f"#   NODE={k}: GPU {show_runs(gpus)} of the pool" for k, gpus in enumerate(one.nodes)]
         lines.append(': "${NODE:?}" "${HEAD:?}"')
     lines += [f"export {k}={shlex.quote(v)}" for k, v in draft.environment.items()]
     lines += devices(one)
@@ -174,6 +248,6 @@ def _broken(command: list[str]) -> str:
     """An option a line."""
     out = ""
     for word in command:
-        quoted = word if "$" in word else shlex.quote(word)
+        quoted = word if isinstance(word, Shell) else shlex.quote(word)
         out += (" \\\n  " if word.startswith("--") else " " if out else "") + quoted
     return out

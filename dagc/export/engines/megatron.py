@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import Draft, script
+from .launch import Draft, Shell, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -31,5 +31,5 @@ def write(draft: Draft) -> Mapping[str, str]:
     draft.notes.append("the shape of the model and its checkpoint: $SCRIPT and its arguments give them")
     command = ["torchrun", f"--nproc-per-node={len(one.nodes[0])}"]
     if len(one.nodes) > 1:
-        command += [f"--nnodes={len(one.nodes)}", '--node-rank="$NODE"', '--master-addr="$HEAD"']
-    return {"sh": script(draft, [*command, '"${SCRIPT:?}"', *draft.flags, '"$@"'])}
+        command += [f"--nnodes={len(one.nodes)}", Shell('--node-rank="$NODE"'), Shell('--master-addr="$HEAD"')]
+    return {"sh": script(draft, [*command, Shell('"${SCRIPT:?}"'), *draft.flags, Shell('"$@"')])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import DTYPES, Draft, script
+from .launch import DTYPES, NODE, Draft, Shell, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -21,8 +21,8 @@ def write(draft: Draft) -> Mapping[str, str]:
     flags(draft)
     command = ["python3", "-m", "sglang.launch_server", draft.name("model"), draft.model, *draft.flags]
     if len(one.nodes) > 1:
-        command += [draft.name("nodes"), str(len(one.nodes)), draft.name("node"), '"$NODE"']
-        command += [draft.name("master"), '"$HEAD:20000"']
+        command += [draft.name("nodes"), str(len(one.nodes)), draft.name("node"), NODE]
+        command += [draft.name("master"), Shell('"$HEAD:20000"')]
     return {"sh": script(draft, command)}
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, Draft, script
+from .launch import DTYPES, HEAD, NODE, Draft, Shell, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -84,13 +84,13 @@ def command(draft: Draft) -> list[str]:
     start = ["vllm", "serve", draft.model, *draft.flags]
     if len(nodes) == 1:
         return start
-    others = f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})'
+    others = Shell(f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})')
     if d["dp"] == 1:
-        where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), '"$NODE"', draft.name("master"), '"$HEAD"']
+        where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), NODE, draft.name("master"), HEAD]
         return [*start, *where, others]
     each = d["pp"] * d["tp"]
     local, rest = divmod(len(nodes[0]), each)
     draft.refuse(rest > 0 or not local, f"a data-parallel rank of {each} GPUs does not fit nodes of {len(nodes[0])}")
-    where = [draft.name("dp_local"), str(local), draft.name("dp_start"), f'"$((NODE * {local}))"']
-    where += [draft.name("dp_address"), '"$HEAD"', draft.name("dp_port"), "13345"]
+    where = [draft.name("dp_local"), str(local), draft.name("dp_start"), Shell(f'"$((NODE * {local}))"')]
+    where += [draft.name("dp_address"), HEAD, draft.name("dp_port"), "13345"]
     return [*start, *where, others]
