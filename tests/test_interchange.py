@@ -122,6 +122,32 @@ def change(data: Any, path: str, value: Any) -> None:
         ("ir/1", "", "ir: "),
         ("ir/0", 7, "ir: is not a list of lines"),
         ("nodes", {}, "nodes: is not a list"),
+        ("nodes/0/gpus", [99], "nodes[0].gpus: is [99], which the IR denies"),
+        ("nodes/0/kind", "zzz", "nodes[0].kind: is 'zzz'"),
+        ("nodes/3/flops", 1.5, "nodes[3].flops: is 1.5"),
+        ("nodes/3/stage", 77, "nodes[3].stage: is 77"),
+        ("nodes/3/layer", "zzz", "nodes[3].layer: is 'zzz'"),
+        ("nodes/0/time_s", "x", "nodes[0].time_s: is 'x', no time"),
+        ("nodes/0/time_s", -1.0, "nodes[0].time_s: is -1.0, no time"),
+        ("plan/hardware/gpus", 4, "plan.hardware.gpus: is 4, and the IR has GPU 7"),
+        ("plan/hardware/gpus", -1, "plan.hardware.gpus: is -1, not at least 1"),
+        ("plan/hardware/per_node", 0, "plan.hardware.per_node: is 0"),
+        ("plan/hardware/mfu", -1.0, "plan.hardware.mfu: is -1.0, not more than 0"),
+        ("plan/hardware/mfu", 5, "plan.hardware.mfu: is 5"),
+        ("plan/hardware/node/bandwidth_Bps", 0.0, "plan.hardware.node.bandwidth_Bps: is 0.0"),
+        ("plan/hardware/compute_flops/default", 0.0, "plan.hardware.compute_flops.default: is 0.0"),
+        ("plan/workload/sequences", 0, "plan.workload.sequences: is 0"),
+        ("plan/workload/prompt", -4, "plan.workload.prompt: is -4"),
+        ("plan/phase/context", -1, "plan.phase.context: is -1"),
+        ("plan/phase/sequences", 63, "batch"),
+        ("plan/phase/tokens", 3, "tokens"),
+        ("plan/model/stack", [], "plan.model.stack: is not the order"),
+        ("plan/model/dtype", "int3", "plan.model.dtype: 'int3' is none of"),
+        ("plan/phase/strategy/tp", 0, "plan.phase.strategy.tp: is 0"),
+        ("plan/phase/strategy/tp", 10**12, "plan.phase.strategy.tp: is 1000000000000"),
+        ("plan/phase/strategy/tp", 4, "plan.phase.strategy: has tp 4, and the mesh of the IR 2"),
+        ("plan/phase/strategy/order", [], "plan.phase.strategy.order: does not name"),
+        ("plan/phase/strategy/microbatches", 7, "plan.phase.strategy.microbatches: is 7"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_path(written: bytes, path: str, value: Any, said: str) -> None:
@@ -130,6 +156,35 @@ def test_what_is_wrong_is_named_by_its_path(written: bytes, path: str, value: An
     with pytest.raises(DataError) as error:
         plan_of(data)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lanes=2", "lanes=7", "ir: has 7 lanes"),
+        ("gpus 0..3", "gpus 0..7000000000", "ir: line 3: GPU 7000000000 is beyond 1,000,000"),
+        ("sparse x 2 }", "sparse x 1000000000 }", "ir: line 3: a stage of more than 1,000,000 layers"),
+    ],
+)
+def test_sizes_of_the_ir_are_bounded(written: bytes, old: str, new: str, said: str) -> None:
+    data = orjson.loads(written)
+    lines = "\n".join(data["ir"])
+    assert old in lines
+    data["ir"] = lines.replace(old, new, 1).split("\n")
+    with pytest.raises(DataError) as error:
+        plan_of(data)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "a b", "x" * 200])
+def test_a_phase_name_is_no_path(written: bytes, name: str) -> None:
+    data = orjson.loads(written)
+    data["plan"]["phase"]["name"] = data["phase"] = name
+    for node in data["nodes"]:
+        node["phase"] = name
+    data["ir"][0] = data["ir"][0].replace("prefill", name, 1)
+    with pytest.raises(DataError):
+        plan_of(data)
 
 
 def test_cycles_are_named(written: bytes) -> None:

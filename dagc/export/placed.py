@@ -6,7 +6,9 @@ Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ..lang.diagnostics import Collector, Diagnostic, SpecError
 from ..plan import Plan
 from ..spec import Hardware, Model, Phase, Spec, Strategy, Workload
 from .json import GRAPH_SCHEMA, expand_ranks
+from .limits import check_ranges, check_together
 from .records import DataError, check_object, from_data, to_data
 from .unroll import Edge, Node, unroll
 
@@ -87,8 +90,9 @@ def plan_of(data: Any) -> Plan:
     unit = unit_of(data["plan"], graph)
     if data["phase"] != graph.phase:
         raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
+    check_together(unit, graph)
     result = costed(graph, unit)
-    same_graph(result, nodes, edges, data["ranks"])
+    same_graph(result, data["nodes"], edges, data["ranks"])
     return finished(unit, result)
 
 
@@ -114,6 +118,9 @@ def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]
         if found["kind"] not in KINDS:
             raise DataError(f"edges[{i}].kind", f"is none of {', '.join(KINDS)}")
         edges.append((found["src"], found["dst"], found["kind"]))
+    twice = next((e for e, n in Counter(edges).items() if n > 1), None)
+    if twice is not None:
+        raise DataError("edges", f"{twice[0]} -> {twice[1]} ({twice[2]}) stands there twice")
     return list(ids), edges
 
 
@@ -181,7 +188,10 @@ def unit_of(data: Any, graph: Graph) -> Unit:
     nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
     model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
     workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)
+    check_ranges(hardware, "plan.hardware")
+    check_ranges(workload, "plan.workload")
     phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
+    check_ranges(phase, "plan.phase")
     if (phase.name, phase.kind) != (graph.phase, graph.kind):
         raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
@@ -199,26 +209,44 @@ def costed(graph: Graph, unit: Unit) -> PhaseResult:
         raise DataError("plan", f"cannot be costed: {type(error).__name__} {error}") from None
 
 
-def same_graph(result: PhaseResult, nodes: list[str], edges: list[tuple[str, str, str]], ranks: str) -> None:
-    """Nodes and edges are those of the IR."""
+RESULTS = ("start_s", "time_s")
+"""Fields of a node that follow from costs: they are not read."""
+
+
+def same_graph(result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str) -> None:
+    """Nodes and edges are those of the IR, but for times."""
     items = unroll(result)
-    want_nodes: set[str] = set()
+    nodes = [node["id"] for node in given]
+    want_nodes: dict[str, Node] = {}
     want_edges: set[tuple[str, str, str]] = set()
     for item in expand_ranks(result, items) if ranks == "all" else items:
         if isinstance(item, Node):
-            want_nodes.add(item.id)
+            want_nodes[item.id] = item
         else:
             want_edges.add((item.src, item.dst, item.kind))
     for i, name in enumerate(nodes):
         if name not in want_nodes:
             raise DataError(f"nodes[{i}].id", f"{name!r} is not in the IR")
-    for name in sorted(want_nodes - set(nodes)):
+        for field in Node.__slots__:
+            value = given[i][field]
+            if field in RESULTS:
+                if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                    raise DataError(f"nodes[{i}].{field}", f"is {value!r}, no time")
+            elif not _same(value, getattr(want_nodes[name], field)):
+                raise DataError(f"nodes[{i}].{field}", f"is {value!r}, which the IR denies")
+    for name in sorted(want_nodes.keys() - set(nodes)):
         raise DataError("nodes", f"{name!r} of the IR is missing")
     for i, edge in enumerate(edges):
         if edge not in want_edges:
             raise DataError(f"edges[{i}]", f"{edge[0]} -> {edge[1]} ({edge[2]}) is not in the IR")
     for edge in sorted(want_edges - set(edges)):
         raise DataError("edges", f"{edge[0]} -> {edge[1]} ({edge[2]}) of the IR is missing")
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float):
+        return isinstance(found, int | float) and isclose(found, wanted, rel_tol=1e-9)
+    return bool(found == (list(wanted) if isinstance(wanted, tuple) else wanted))
 
 
 def finished(unit: Unit, result: PhaseResult) -> Plan:

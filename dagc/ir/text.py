@@ -94,6 +94,10 @@ class TextError(ValueError):
     """The text is not printed IR. The message names the line."""
 
 
+MOST = 10**6
+"""GPU ids, and layers of a stage, that are read."""
+
+
 def parse_graph(text: str) -> Graph:
     """Read what `print_graph` printed. Raises TextError."""
     lines = enumerate(text.splitlines(), start=1)
@@ -161,7 +165,11 @@ def _parse_stage(line: str) -> Stage:
     gpus: list[int] = []
     for part in _split(m[3] or ""):
         low, _, high = part.partition("..")
+        if int(high or low) >= MOST:
+            raise TextError(f"GPU {high or low} is beyond {MOST:,}")
         gpus.extend(range(int(low), int(high or low) + 1))
+    if sum(count for _, count in layers) > MOST:
+        raise TextError(f"a stage of more than {MOST:,} layers")
     return Stage(int(m[1]), layers, tuple(gpus))
 
 

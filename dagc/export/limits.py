@@ -1,0 +1,109 @@
+"""What the plan of a placed graph may say: numbers within the ranges of the language, and nothing that its IR denies."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from ..ir.graph import Graph
+from ..ir.unit import Unit
+from ..lang.schema import AXES, DTYPES
+from ..passes.mesh import factorisations
+from ..spec import Fold, Hardware, Link, Phase, Strategy, Workload
+from .records import DataError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+MOST = 1e18
+LEAST = 5e-324
+"""More than nothing."""
+
+RANGES: dict[type, dict[str, tuple[float, float]]] = {
+    Hardware: {
+        "gpus": (1, 1e6),
+        "per_node": (1, 1e6),
+        "mfu": (LEAST, 1),
+        "mbu": (LEAST, 1),
+        "memory_B": (LEAST, MOST),
+        "hbm_Bps": (LEAST, MOST),
+        "launch_s": (0, 1),
+        "reserve_B": (0, MOST),
+    },
+    Link: {"bandwidth_Bps": (LEAST, MOST), "latency_s": (0, 10)},
+    Workload: {"sequences": (1, 1e9), "prompt": (1, 1e9), "output": (1, 1e9)},
+    Phase: {
+        "context": (1, 1e9),
+        "tokens": (1, 1e9),
+        "sequences": (1, 1e9),
+        "passes": (1, 1e9),
+        "acceptance": (0, 1),
+        "host_s": (0, 100),
+    },
+    Strategy: {**dict.fromkeys((*AXES, "replicas", "microbatches"), (1, 1e6)), "redundant": (0, 1e6)},
+}
+"""Record -> field -> least and most."""
+
+
+def check_ranges(record: Any, path: str) -> None:
+    """Every number of a record, and of those in it. Raises DataError with the path of one that is out of range."""
+    ranges = RANGES.get(type(record), {})
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if type(value) in RANGES:
+            check_ranges(value, f"{path}.{f.name}")
+        elif isinstance(value, Fold):
+            for axis, degree in value.degrees:
+                if axis not in AXES or not 1 <= degree <= 1e6:
+                    raise DataError(f"{path}.{f.name}", f"has {axis} {degree}, not at least 1")
+        elif f.name in ranges:
+            low, high = ranges[f.name]
+            if not low <= value <= high:
+                least = "more than 0" if low == LEAST else f"at least {low:g}"
+                raise DataError(f"{path}.{f.name}", f"is {value!r}, not {least} and at most {high:g}")
+    if isinstance(record, Hardware):
+        for name, value in record.compute_flops.items():
+            if not LEAST <= value <= MOST:
+                raise DataError(f"{path}.compute_flops.{name}", f"is {value!r}, not more than 0")
+        if "default" not in record.compute_flops:
+            raise DataError(f"{path}.compute_flops.default", "is missing")
+
+
+def check_together(unit: Unit, graph: Graph) -> None:
+    """The plan is that of the graph. Raises DataError with the path of what differs."""
+    phase, strategy, model, hardware = unit.phase, unit.phase.strategy, unit.spec.model, unit.spec.hardware
+    if not NAME.fullmatch(phase.name):
+        raise DataError("plan.phase.name", f"{phase.name!r} is no name")
+    for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
+        if getattr(model, name) not in DTYPES:
+            raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
+    if max(phase.gpus) >= hardware.gpus:
+        raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
+    lanes = 2 if strategy.overlap == "two_batch" else 1
+    if graph.lanes != lanes:
+        raise DataError("ir", f"has {graph.lanes} lanes, and `overlap` of the plan makes {lanes}")
+    if graph.microbatches != strategy.microbatches:
+        raise DataError(
+            "plan.phase.strategy.microbatches", f"is {strategy.microbatches}, the IR's {graph.microbatches}"
+        )
+    if sorted(strategy.order) != sorted(AXES):
+        raise DataError("plan.phase.strategy.order", f"does not name each of {', '.join(AXES)} once")
+    for side in factorisations(strategy):
+        for axis, degree in side:
+            if graph.the_mesh.degrees.get(axis, 1) != degree:
+                found = graph.the_mesh.degrees.get(axis, 1)
+                raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
+    if graph.the_mesh.stages != strategy.pp:
+        raise DataError("plan.phase.strategy.pp", f"is {strategy.pp}, and the IR has {graph.the_mesh.stages} stages")
+    wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
+    if wanted != [segment.name for segment, _ in graph.layers]:
+        raise DataError("plan.model.stack", "is not the order of the layers in the IR")
+    for segment in graph.segments:
+        parts = graph.microbatches * graph.lanes
+        if segment.sizes.get("batch", 0) * parts != phase.sequences:
+            raise DataError(
+                "ir", f"{segment.name} has batch {segment.sizes.get('batch')}, {phase.sequences} sequences / {parts}"
+            )
+        if segment.sizes.get("seq") != phase.tokens:
+            raise DataError(
+                "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"
+            )
