@@ -1,4 +1,4 @@
-"""Many settings of one spec, in processes of this machine or on a Dask cluster: the same rows in the same order.
+"""Many settings of one spec, in processes of this machine or on a Dask or Ray cluster: the same rows in the same order.
 
 A point is a pure function of the spec's text and its settings. A worker that is lost takes no point with it: what it
 had not finished is done again elsewhere.
@@ -39,6 +39,7 @@ class Task:
     name: str
     base_dir: str | None
     settings: tuple[tuple[str, str], ...]
+    phases: tuple[str, ...] = ()
 
 
 def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -57,18 +58,20 @@ def evaluate(task: Task) -> Row:
     base = Path(task.base_dir) if task.base_dir is not None else None
     try:
         spec = load(Source(task.name, task.text), Collector(), settings, base)
-        plan = compile_spec(spec, Collector())
+        plan = compile_spec(spec, Collector(), task.phases or None)
     except SpecError as error:
         return Row(
             settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
         )
+    except Exception as error:  # one point's fault is no other's
+        return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
     metrics = {name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params).items()}
     return Row(settings, plan.passed, metrics)
 
 
 def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
     """Rows in the order of the tasks, each as soon as it and those before it are done, on processes of this machine."""
-    workers = workers or min(len(tasks), os.cpu_count() or 1)
+    workers = min(len(tasks), workers or os.cpu_count() or 1)
     done: dict[int, Row] = {}
     shown = 0
     while len(done) < len(tasks):
@@ -104,14 +107,71 @@ def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
                 return pool.submit(run, task).result()
             except BrokenProcessPool:
                 continue
+    return _lost(task)
+
+
+def _lost(task: Task) -> Row:
     return Row(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
 
 
-def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
-    """The same on a Dask cluster, whose scheduler gives the points of a lost worker to another one."""
-    from distributed import Client
+class ClusterError(Exception):
+    """A cluster that cannot be reached, has no workers, or went away."""
 
-    with Client(address) as client:  # type: ignore[no-untyped-call, unused-ignore]
-        futures = client.map(run, list(tasks), pure=False, retries=TRIES - 1)
-        for future in futures:
-            yield future.result()
+
+CONNECT_S = 30.0
+"""How long a cluster may take to answer, and then to have a worker."""
+
+
+def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """The same on a Dask cluster (`HOST:PORT` of its scheduler), which gives the points of a lost worker to another one.
+    Raises ClusterError."""
+    import asyncio
+    from concurrent.futures import CancelledError
+
+    from distributed import Client, KilledWorker
+
+    try:
+        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call, unused-ignore]
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no scheduler answers at {address}: {error}") from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
+            raise ClusterError(f"the scheduler at {address} has no workers") from None
+        futures = client.map(run, list(tasks), pure=False, retries=0)
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                yield future.result()
+            except KilledWorker:
+                yield _lost(task)
+            except (CancelledError, asyncio.CancelledError, OSError) as error:
+                raise ClusterError(f"the scheduler at {address} went away: {type(error).__name__}") from None
+
+
+def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """The same on a Ray cluster (`HOST:PORT` of its client server), which does the points of a lost worker again.
+    Raises ClusterError."""
+    import ray
+
+    try:
+        cluster = ray.init(f"ray://{address}", log_to_driver=False)
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Ray client server answers at {address}: {error}") from None
+    with cluster:
+        remote = ray.remote(max_retries=TRIES - 1)(run)
+        futures = [remote.remote(task) for task in tasks]
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                yield ray.get(future)
+            except ray.exceptions.WorkerCrashedError:
+                yield _lost(task)
+            except ConnectionError as error:
+                raise ClusterError(f"the cluster at {address} went away: {error}") from None
+
+
+CLUSTERS: dict[str, tuple[str, Callable[[Sequence[Task], str], Iterator[Row]]]] = {
+    "dask": ("distributed", sweep_dask),
+    "ray": ("ray", sweep_ray),
+}
+"""Scheme of `--on` -> the package that it needs (an extra of the scheme's name), and the sweep."""

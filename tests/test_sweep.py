@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+import dagc.sweep
 from dagc.cli import main
 from dagc.sweep import TRIES, Row, Task, evaluate, points, sweep
 
@@ -68,8 +72,90 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) 
     from dagc.sweep import sweep_dask
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        rows = list(sweep_dask(tasks(tmp_path), cluster.scheduler_address, run=dies_once))
+        rows = list(sweep_dask(tasks(tmp_path), cluster.scheduler_address.removeprefix("tcp://"), run=dies_once))
     assert rows == list(map(evaluate, tasks(tmp_path))) and (tmp_path / "died").exists()
+
+
+def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    from dagc.sweep import sweep_dask
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        rows = list(sweep_dask(tasks(), cluster.scheduler_address.removeprefix("tcp://"), run=dies))
+    given_up = (f"lost with its worker {TRIES} times",)
+    assert {"wide": "2", "unused": "3"} in [r.settings for r in rows if r.errors == given_up]
+    assert all(r == evaluate(t) for t, r in zip(tasks(), rows, strict=True) if r.errors != given_up)
+
+
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    monkeypatch.setattr("dagc.sweep.CONNECT_S", 1.0)
+    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+    assert main(["sweep", spec, "--over", "batch=16", "--on", "dask://127.0.0.1:1"]) == 2
+    assert "no scheduler answers at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
+    """A head with two CPUs of its own; a point that ends its worker process is done again."""
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'dagc[ray]'")
+    from dagc.sweep import sweep_ray
+
+    command = [sys.executable, "-m", "ray.scripts.scripts"]
+    with socket.socket() as free, socket.socket() as other:
+        free.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, client = free.getsockname()[1], other.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "RAY_TMPDIR": "/tmp/dagc_ray", "RAY_AUTH_MODE": "disabled"}
+    options = ["--head", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=false"]
+    options += [f"--port={port}", f"--ray-client-server-port={client}", "--disable-usage-stats"]
+    done = subprocess.run(
+        [*command, "start", *options], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no Ray cluster can be started here: {done.stderr[-200:]}")
+    try:
+        rows = list(sweep_ray(tasks(tmp_path), f"127.0.0.1:{client}", run=dies_once))
+        lost = list(sweep_ray(tasks(), f"127.0.0.1:{client}", run=dies))
+    finally:
+        subprocess.run([*command, "stop", "--force"], env=env, capture_output=True, timeout=120, check=False)
+    assert rows == list(map(evaluate, tasks(tmp_path))) and (tmp_path / "died").exists()
+    given_up = (f"lost with its worker {TRIES} times",)
+    assert [r.settings for r in lost if r.errors == given_up] == [{"wide": "2", "unused": "3"}]
+
+
+def test_a_fault_in_one_point_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("dagc.driver.compile_spec", broken)
+    row = evaluate(tasks()[0])
+    assert row.errors == ("internal error: MemoryError: too much",) and not row.passed
+
+
+def test_no_more_processes_than_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ProcessPoolExecutor
+
+    asked: list[int | None] = []
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, workers: int | None = None) -> None:
+            asked.append(workers)
+            super().__init__(1)
+
+    monkeypatch.setattr("dagc.sweep.ProcessPoolExecutor", Pool)
+    assert len(list(sweep(tasks()[:2], workers=3000))) == 2 and asked == [2]
+
+
+def test_phases_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+    assert main(["sweep", spec, "--over", "batch=16", "--phase", "decode", "--format", "json", "--workers", "1"]) in (
+        0,
+        1,
+    )
+    (row,) = json.loads(capsys.readouterr().out)
+    assert not row["errors"] and not any(name.startswith("prefill.") for name in row["metrics"])
+    assert main(["sweep", spec, "--over", "batch=16", "--phase", "nope", "--workers", "1"]) == 2
+    assert main(["sweep", spec, "--over", "nope=1", "--workers", "1"]) == 2
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +173,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("extra", "message"),
     [
         (["--over", "batch"], "is not of the form"),
-        (["--over", "batch=16", "--on", "ray://x:1"], "no cluster that is known"),
+        (["--over", "batch=16", "--on", "spark://x:1"], "no cluster that is known"),
+        (["--over", "batch=16", "--on", "dask://x"], "no cluster that is known"),
+        (["--over", "batch=16", "--on", "dask://x:1/../"], "no cluster that is known"),
+        (["--over", "batch=16", "--over", "batch=32"], "`--over batch` is given twice"),
+        (["--over", "batch=16", "--metric", "decode.tpott"], "did you mean `decode.tpot`?"),
+        (["--over", "batch=" + ",".join("1" * 1001), "--over", "x=" + ",".join("1" * 1001)], "more than 1,000,000"),
         (["--set", "batch=16"], "nothing to sweep over"),
     ],
 )

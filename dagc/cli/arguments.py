@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--metric", action="append", default=[], metavar="M", help="metric to show, as in a require")
     sweep.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: one a CPU)")
-    sweep.add_argument("--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT")
+    sweep.add_argument("--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT")
     sweep.add_argument("--format", choices=("text", "csv", "json"), default="text")
 
     check = commands.add_parser("check", help="verdict only; writes nothing")

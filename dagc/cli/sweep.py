@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
-from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from ..lang.units import Quantity
-from ..sweep import Row, Task, points, sweep, sweep_dask
+from ..sweep import CLUSTERS, ClusterError, Row, Task, points, sweep
 from .common import settings, tell
 
+ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+MOST = 1_000_000
+"""Points of one sweep."""
 SHOWN = ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")
 """Metrics of each phase in the table, unless --metric names others."""
 
@@ -30,14 +35,19 @@ def run(args: Namespace) -> int:
                 print(f"\r{len(rows)} of {len(tasks)}", end="", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
+        names = _chosen(args.metric, rows) if args.metric else _usual(rows)
     except SpecError as error:
         tell(error.diagnostics)
         return 2
-    names = args.metric or _usual(rows)
+    except ClusterError as error:
+        tell([Diagnostic("E05", str(error))])
+        return 2
     if args.format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         _table(rows, names, args.format)
+    if all(row.errors for row in rows):
+        return 2
     return 0 if any(row.passed for row in rows) else 1
 
 
@@ -54,6 +64,8 @@ def _tasks(args: Namespace) -> list[Task]:
         name, sign, values = text.partition("=")
         if not sign or not name.strip() or not values.strip():
             raise SpecError([Diagnostic("E02", f"`--over {text}` is not of the form name=value,value")])
+        if name.strip() in domains:
+            raise SpecError([Diagnostic("E02", f"`--over {name.strip()}` is given twice; its values make one list")])
         domains[name.strip()] = [v.strip() for v in values.split(",")]
     if not domains:
         spec = load(source, Collector(), fixed, base)
@@ -63,21 +75,39 @@ def _tasks(args: Namespace) -> list[Task]:
     if not domains:
         help = ("dagc sweep SPEC --over k=1,2,4", "or give a param its domain: param k = 1 in [1, 2, 4]")
         raise SpecError([Diagnostic("E02", "there is nothing to sweep over", help=help)])
-    place = None if base is None else str(base)
-    return [Task(source.text, source.name, place, tuple({**fixed, **point}.items())) for point in points(domains)]
+    count = prod(len(values) for values in domains.values())
+    if count > MOST:
+        raise SpecError([Diagnostic("E05", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
+    place, phases = None if base is None else str(base), tuple(args.phase)
+    made = (tuple({**fixed, **point}.items()) for point in points(domains))
+    return [Task(source.text, source.name, place, settings_, phases) for settings_ in made]
 
 
 def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
     if not args.on:
         return sweep(tasks, workers=args.workers)
-    kind, sign, address = args.on.partition("://")
-    if kind != "dask" or not sign or not address:
+    kind, _, address = args.on.partition("://")
+    if kind not in CLUSTERS or not ADDRESS.fullmatch(address):
+        help = ", ".join(f"--on {name}://HOST:PORT" for name in CLUSTERS)
+        raise SpecError([Diagnostic("E05", f"`--on {args.on}` is no cluster that is known", help=(help,))])
+    package, swept = CLUSTERS[kind]
+    if find_spec(package) is None:
         raise SpecError(
-            [Diagnostic("E05", f"`--on {args.on}` is no cluster that is known", help=("--on dask://HOST:PORT",))]
+            [Diagnostic("E05", f"`--on {kind}://` needs `{package}`", help=(f"pip install 'dagc[{kind}]'",))]
         )
-    if find_spec("distributed") is None:
-        raise SpecError([Diagnostic("E05", "`--on dask://` needs Dask", help=("pip install 'dagc[dask]'",))])
-    return sweep_dask(tasks, f"tcp://{address}")
+    return swept(tasks, address)
+
+
+def _chosen(names: Sequence[str], rows: Sequence[Row]) -> Sequence[str]:
+    """The metrics that are asked for, each of them known where any point compiled."""
+    known = {name for row in rows for name in row.metrics}
+    for name in names:
+        if known and name not in known:
+            near = did_you_mean(name, known)
+            raise SpecError(
+                [Diagnostic("E02", f"no metric `{name}`", help=(f"did you mean `{near}`?",) if near else ())]
+            )
+    return names
 
 
 def _usual(rows: Sequence[Row]) -> list[str]:
