@@ -18,7 +18,7 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.cli import main
-from dagc.cli.common import write_all
+from dagc.cli.writing import write_all
 from dagc.export.figures import layers
 from dagc.export.figures.layout import Size, place
 from dagc.export.figures.markup import fit, tag, width

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 INTERNAL = 3
 INTERRUPTED = 130
+TERMINATED = 143
+UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""What writing to standard output fails with: a full disk, a closed pipe of the shell."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
     from .arguments import parse_arguments
 
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    before = _on_termination()
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
         if isinstance(args, int):
@@ -25,14 +36,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except BrokenPipeError:
-        # The reader went away (`| head`): nothing more to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)  # the reader went away (`| head`): nothing more to say
         return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE or os.environ.get("DAGC_DEBUG"):
+            return _internal(error)
+        with suppress(OSError):
+            print(f"dagc: cannot write the output: {error.strerror}", file=sys.stderr)
+        _to_nowhere(sys.stdout)
+        _to_nowhere(sys.stderr)
+        return 2
     except Exception as error:
-        if os.environ.get("DAGC_DEBUG"):
-            raise
-        text = str(error).splitlines()
-        print(f"dagc: internal error: {type(error).__name__}: {text[0] if text else ''}", file=sys.stderr)
-        print("  this is a bug in dagc, not in the spec; DAGC_DEBUG=1 shows where", file=sys.stderr)
-        return INTERNAL
+        return _internal(error)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(BaseException):
+    """The process was told to end: what it has begun is undone on the way out."""
+
+
+def _on_termination() -> Any:
+    """SIGTERM ends a command as Ctrl-C does; where somebody handles it already, or in a thread, it stays as it is."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return None
+
+    def ended(number: int, frame: object) -> None:
+        raise Terminated
+
+    return signal.signal(signal.SIGTERM, ended)
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Nothing is left to fail when the interpreter flushes at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _internal(error: Exception) -> int:
+    if os.environ.get("DAGC_DEBUG"):
+        raise error
+    text = str(error).splitlines()
+    print(f"dagc: internal error: {type(error).__name__}: {text[0] if text else ''}", file=sys.stderr)
+    print("  this is a bug in dagc, not in the spec; DAGC_DEBUG=1 shows where", file=sys.stderr)
+    return INTERNAL

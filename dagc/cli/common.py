@@ -1,13 +1,11 @@
-"""What the commands share: reading settings, printing diagnostics, writing files all or none."""
+"""What the commands share: reading settings, compiling, printing diagnostics."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
@@ -84,67 +82,3 @@ def stem(spec: str) -> str:
         return "stdin"
     name = Path(spec).name
     return name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem
-
-
-def write_all(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
-    """Write every file, or none: all are written beside their targets first, then renamed. A file in pieces is
-    streamed."""
-    made: list[tuple[str, Path]] = []
-    created: list[Path] = []
-    try:
-        for path, data in files.items():
-            for parent in reversed([p for p in path.parents if not p.exists()]):
-                parent.mkdir()
-                created.append(parent)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            made.append((temporary, path))
-            with os.fdopen(handle, "wb") as file:
-                file.writelines((data,) if isinstance(data, bytes) else data)
-            os.chmod(temporary, (0o777 if path.suffix == ".sh" else 0o666) & ~_umask())
-        for temporary, path in made:
-            os.replace(temporary, path)
-    except BaseException as error:
-        for temporary, _ in made:
-            Path(temporary).unlink(missing_ok=True)
-        for parent in reversed(created):
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
-        if not isinstance(error, OSError):
-            raise
-        name = error.filename or (made[-1][1] if made else "")
-        raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
-
-
-def refuse_existing(directory: Path, force: bool) -> None:
-    """What is in an output directory stays, unless told otherwise."""
-    if not force and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        message = f"`{directory}` exists already"
-        raise SpecError([Diagnostic("E05", message, help=("--force replaces it",))])
-
-
-def write_directory(directory: Path, fill: Callable[[Path], None], force: bool) -> None:
-    """A directory and all that `fill` puts into it, or nothing: it is filled beside its place, then renamed."""
-    refuse_existing(directory, force)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-        try:
-            made.chmod(0o777 & ~_umask())
-            fill(made)
-            if directory.is_dir():
-                shutil.rmtree(directory)
-            elif directory.exists():
-                directory.unlink()
-            made.rename(directory)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
-    except OSError as error:
-        name = error.filename or directory
-        raise SpecError([Diagnostic("E05", f"cannot write {name}: {error.strerror or error}")]) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

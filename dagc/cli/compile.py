@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import chosen, color, compiled, refuse_existing, stem, tell, write_all, write_directory
+from .common import chosen, color, compiled, stem, tell
+from .writing import refuse_existing, write_all
 
 PICTURES = ("dot", "svg", "png", "pdf")
 KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra", "html", "md", "perfetto")
@@ -36,9 +37,7 @@ def run(args: Namespace) -> int:
             for folder in folders:
                 refuse_existing(folder, args.force)
             files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
-            write_all(files)
-            for folder, fill in folders.items():
-                write_directory(folder, fill, args.force)
+            write_all(files, folders, force=args.force)
         if args.json:
             from ..export.json import dumps, plan_object
 

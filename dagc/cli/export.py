@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..lang.diagnostics import SpecError
-from .common import compiled, refuse_existing, stem, tell, write_all
+from .common import compiled, stem, tell
+from .writing import refuse_existing, write_all
 
 
 def run(args: Namespace) -> int:

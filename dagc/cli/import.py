@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..lang.diagnostics import SpecError
-from .common import tell, write_all
+from .common import tell
+from .writing import write_all
 
 
 def run(args: Namespace) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import compiled, tell, write_all
+from .common import compiled, tell
+from .writing import write_all
 
 if TYPE_CHECKING:
     from ..measure.extract import PlanKernel

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import compiled, stem, tell, write_all
+from .common import compiled, stem, tell
+from .writing import write_all
 
 FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".txt": "text"}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..export.lanes.choice import DEFAULT, Choice
 from ..lang.diagnostics import Diagnostic, SpecError
-from .common import compiled, tell, write_all
+from .common import compiled, tell
+from .writing import write_all
 
 FORMATS = ("svg", "dot", "png", "pdf")
 

@@ -1,0 +1,85 @@
+"""Files and directories written all or none: each is made beside its place first, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ..lang.diagnostics import Diagnostic, SpecError
+
+Files = Mapping[Path, bytes | Iterable[bytes]]
+Folders = Mapping[Path, Callable[[Path], None]]
+
+
+def write_all(files: Files, folders: Folders | None = None, *, force: bool = False) -> None:
+    """A file in pieces is streamed; a folder is filled by its function, and replaces one that holds something only by
+    `force`. Raises SpecError with E05 when any of them cannot be written: then none is."""
+    made: list[tuple[Path, Path]] = []
+    created: list[Path] = []
+    folders = folders or {}
+    for path in folders:
+        refuse_existing(path, force)
+    target = Path()
+    try:
+        for target in (*files, *folders):
+            if target in files and target.is_dir():
+                raise IsADirectoryError(21, "it is a directory", str(target))
+            for parent in reversed([p for p in target.parents if not p.exists()]):
+                parent.mkdir()
+                created.append(parent)
+        for target, data in files.items():
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            made.append((Path(name), target))
+            with os.fdopen(handle, "wb") as file:
+                file.writelines((data,) if isinstance(data, bytes) else data)
+            Path(name).chmod((0o777 if target.suffix == ".sh" else 0o666) & ~_umask())
+        for target, fill in folders.items():
+            made.append((Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")), target))
+            made[-1][0].chmod(0o777 & ~_umask())
+            fill(made[-1][0])
+        for temporary, target in made:
+            _renamed(temporary, target)
+    except BaseException as error:
+        for temporary, _ in made:
+            _removed(temporary)
+        for parent in reversed(created):
+            with suppress(OSError):
+                parent.rmdir()  # only what is empty
+        if not isinstance(error, OSError):
+            raise
+        raise SpecError([Diagnostic("E05", f"cannot write {target}: {error.strerror or error}")]) from None
+
+
+def refuse_existing(directory: Path, force: bool) -> None:
+    """What is in an output directory stays, unless told otherwise."""
+    if not force and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        message = f"`{directory}` exists already"
+        raise SpecError([Diagnostic("E05", message, help=("--force replaces it",))])
+
+
+def _renamed(temporary: Path, target: Path) -> None:
+    """In the place of what was there, which goes only when the new one stands."""
+    if not temporary.is_dir() or not target.exists():
+        temporary.replace(target)
+        return
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    target.rename(aside / target.name)
+    temporary.rename(target)
+    _removed(aside)
+
+
+def _removed(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
