@@ -8,7 +8,8 @@ library is a package with folders `hardware` and `models` of `.moe` files. Entry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     Exporter = Callable[[Plan, str], Mapping[str, bytes]]
 
+SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 
@@ -36,10 +38,10 @@ def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
     made: Exporter = _loaded(point)
     try:
         found = dict(made(plan, phase))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(point, f"failed on `{phase}`: {type(error).__name__}: {error}") from error
     for suffix, data in found.items():
-        if not isinstance(data, bytes) or not isinstance(suffix, str) or "/" in suffix or not suffix:
+        if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
             raise _broken(point, "does not give a mapping from file suffixes to bytes")
     return found
 
@@ -59,7 +61,7 @@ def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
             unit.stop("E05", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
         try:
             module = known[name].load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             unit.stop("E05", _told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
         after, about = getattr(module, "AFTER", None), getattr(module, "ABOUT", None)
         own = [p.name for p in GRAPH_PASSES if p.name not in ("mesh", "place")]
@@ -88,7 +90,7 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
             raise
         except VerifyError as error:
             unit.stop("E05", _told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"failed on `{unit.phase.name}`: {type(error).__name__}: {error}"
             unit.stop("E05", _told(point, reason), at="passes")
         return made
@@ -96,16 +98,22 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
     return guarded
 
 
-def libraries() -> Iterator[tuple[str, Traversable]]:
-    """Name and folder of each installed library."""
+def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
+    """Name and folder of each installed library, and what is wrong with those that cannot be loaded."""
+    found: list[tuple[str, Traversable]] = []
+    broken: list[str] = []
     for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
-        yield point.name, resources.files(_loaded(point))
+        try:
+            found.append((point.name, resources.files(point.load())))
+        except (Exception, SystemExit) as error:
+            broken.append(_told(point, f"cannot be loaded: {type(error).__name__}: {error}"))
+    return found, broken
 
 
 def _loaded(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
 
 

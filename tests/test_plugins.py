@@ -19,7 +19,6 @@ from dagc import plugins
 from dagc.cli import main
 from dagc.ir.graph import Graph
 from dagc.lang import library
-from dagc.lang.diagnostics import SpecError
 
 SPEC = """moe 1
 hardware from "lab-box" {}
@@ -172,6 +171,9 @@ def entry(name: str, value: str, group: str, monkeypatch: pytest.MonkeyPatch) ->
         ("json:loads", "failed on `prefill`: TypeError"),
         ("test_plugins:not_bytes", "does not give a mapping from file suffixes to bytes"),
         ("test_plugins:outside", "does not give a mapping from file suffixes to bytes"),
+        ("test_plugins:breaks_the_line", "does not give a mapping from file suffixes to bytes"),
+        ("test_plugins:nothing", "does not give a mapping from file suffixes to bytes"),
+        ("test_plugins:leaves", "failed on `prefill`: SystemExit"),
     ],
 )
 def test_a_broken_exporter_is_named(
@@ -193,8 +195,49 @@ def outside(plan: object, phase: str) -> dict[str, bytes]:
     return {"../x": b""}
 
 
-def test_a_broken_library_is_named_and_shipped_presets_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry("mine", "nowhere", plugins.LIBRARY, monkeypatch)
-    assert library.preset("hardware", "h100-sxm") is not None
-    with pytest.raises(SpecError, match="plugin `mine` cannot be loaded"):
-        library.preset("hardware", "lab-box")
+def leaves(plan: object, phase: str) -> dict[str, bytes]:
+    sys.exit(0)
+
+
+def breaks_the_line(plan: object, phase: str) -> dict[str, bytes]:
+    return {"a\nb": b""}
+
+
+def nothing(plan: object, phase: str) -> dict[str, bytes]:
+    return {"a\0b": b""}
+
+
+def overwrites(plan: object, phase: str) -> dict[str, bytes]:
+    return {"graph.json": b"{}"}
+
+
+def test_an_exporter_does_not_write_over_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry("mine", "test_plugins:overwrites", plugins.EXPORTERS, monkeypatch)
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text())
+    assert main(["compile", str(spec), "--emit", "json,mine", "-o", str(tmp_path / "out")]) == 2
+    assert "`mine` would write over" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_broken_library_hides_nothing_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = EntryPoints(
+        [EntryPoint("broken", "nowhere", plugins.LIBRARY), EntryPoint("whole", "library_of_a_test", plugins.LIBRARY)]
+    )
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
+    package = tmp_path / "library_of_a_test"
+    (package / "hardware").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    shipped = library.preset("hardware", "h100-sxm")
+    assert shipped is not None
+    (package / "hardware" / "test-box.moe").write_text(shipped.text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert library.preset("hardware", "test-box") is not None and "test-box" in library.names("hardware")
+    spec = tmp_path / "p.moe"
+    spec.write_text(SPEC.replace("lab-box", "test-bax"))
+    assert main(["check", str(spec)]) == 2
+    err = capsys.readouterr().err
+    assert 'did you mean "test-box"?' in err and "plugin `broken` cannot be loaded: ModuleNotFoundError" in err

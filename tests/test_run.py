@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,37 @@ def test_a_job_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert launched() and main(["run", str(spec)]) == 2
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "WORLD_SIZE is 'x', no number of processes"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "do not find each other"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, "do not find each other"),
+    ],
+)
+def test_a_job_that_does_not_come_together(environment: dict[str, str], said: str, tmp_path: Path) -> None:
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    command = [sys.executable, "-m", "dagc", "run", str(spec), "--timeout", "2"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=clean | environment, check=False, timeout=120
+    )
+    assert done.returncode == 2 and "error[E05]" in done.stderr and said in done.stderr, done.stderr
+
+
+@needs_torch
+def test_more_processes_than_gpus_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    spec = tmp_path / "p.moe"
+    count = torch.cuda.device_count() + 1
+    spec.write_text(spec_text(phase=f"gpus = 0..{2 * count - 1}, dp = {2 * count}"))
+    assert main(["run", str(spec), "--device", "cuda"]) == 2
+    assert capsys.readouterr().err.count("`--device cuda`: ") == 1
 
 
 def test_a_missing_engine_names_the_command(

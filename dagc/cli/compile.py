@@ -108,7 +108,13 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
         for kind in (k for k in kinds if k not in KINDS):
             from ..plugins import export
 
-            files |= {directory / f"{name}.{phase}.{suffix}": d for suffix, d in export(kind, plan, phase).items()}
+            for suffix, data in export(kind, plan, phase).items():
+                path = directory / f"{name}.{phase}.{suffix}"
+                if path in files:
+                    raise SpecError(
+                        [Diagnostic("E05", f"`{kind}` would write over {path}, which another exporter makes")]
+                    )
+                files[path] = data
     if "html" in kinds:
         from ..export.page.page import page
 

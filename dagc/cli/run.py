@@ -24,7 +24,7 @@ ENGINES = {"torch": "pip install 'dagc[torch]'"}
 
 
 def run(args: Namespace) -> int:
-    from ..runtime.launch import launched
+    from ..runtime.launch import LaunchError, launched
 
     try:
         if args.spec == "-":
@@ -43,6 +43,9 @@ def run(args: Namespace) -> int:
     except SpecError as error:
         tell(error.diagnostics)
         return 2
+    except LaunchError as error:
+        tell([Diagnostic("E05", str(error))])
+        return 2
 
 
 def load_spec(args: Namespace) -> Spec:
@@ -54,18 +57,17 @@ def load_spec(args: Namespace) -> Spec:
 
 def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     """A local process for each GPU id of a phase."""
-    from ..runtime.launch import LaunchError, spawn
+    from ..runtime.launch import spawn
 
+    if args.device == "cuda":
+        device_of(args.device, len(phase.gpus))
     plan_to_run(spec, phase, args.full_dims)  # what is wrong is said once, not by every process
     own = ["run", args.spec, "--phase", phase.name, "--engine", args.engine, "--device", args.device]
     own += ["--repeat", str(args.repeat), "--timeout", str(args.timeout)]
     own += [f"--set={pair}" for pair in args.set]
     own += ["--dtype", args.dtype] if args.dtype else []
     own += [flag for flag, given in (("--full-dims", args.full_dims), ("--json", args.json)) if given]
-    try:
-        return spawn(own, len(phase.gpus))
-    except LaunchError as error:
-        raise SpecError([Diagnostic("E05", str(error))]) from None
+    return spawn(own, len(phase.gpus))
 
 
 def work(args: Namespace, spec: Spec, phase: Phase) -> int:
@@ -75,19 +77,14 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     from ..runtime.measure import DTYPES, Options
     from ..runtime.measure import run as measure
 
-    processes = int(os.environ["WORLD_SIZE"])
+    processes = _from_environment("WORLD_SIZE")
     if processes != len(phase.gpus):
         message = f"phase `{phase.name}` has {len(phase.gpus)} GPUs, the job {processes} processes"
         raise SpecError(
             [Diagnostic("E05", message, help=("torchrun starts one process for each GPU id of the phase",))]
         )
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= local else "cpu"
-    elif device == "cuda" and (not torch.cuda.is_available() or torch.cuda.device_count() < local):
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise SpecError([Diagnostic("E05", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
+    local = _from_environment("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else processes
+    device = device_of(args.device, local)
     plan = plan_to_run(spec, phase, args.full_dims)
     kinds = ("fp64",) if not args.full_dims else (plan.spec.model.dtype, "bf16")
     dtype = args.dtype or next(kind for kind in kinds if kind in DTYPES)
@@ -102,6 +99,24 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     else:
         print(table(outcome))
     return 0 if outcome.holds else 1
+
+
+def _from_environment(name: str) -> int:
+    """A number that torchrun, or whoever started the processes, sets."""
+    text = os.environ[name]
+    if not text.isdecimal() or not int(text):
+        raise SpecError([Diagnostic("E05", f"{name} is {text!r}, no number of processes")])
+    return int(text)
+
+
+def device_of(asked: str, local: int) -> str:
+    """cpu or cuda for so many processes on this machine."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cuda" and found < local:
+        raise SpecError([Diagnostic("E05", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
+    return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 
 def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:

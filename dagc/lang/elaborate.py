@@ -282,7 +282,8 @@ class Elaborator:
                 known = library.names(section.kind)
                 near = did_you_mean(name, known)
                 hint = f'did you mean "{near}"?' if near else f"presets: {', '.join(known) or 'none'}"
-                self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, help=(hint,))
+                broken = tuple(library.broken())
+                self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, because=broken, help=(hint,))
                 return []
             source = found
         sections = [s for s in self.adopt(parse(source, self.out), base).sections if s[0].kind == section.kind]

@@ -37,7 +37,7 @@ def preset(kind: str, name: str) -> Source | None:
         return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
     from .. import plugins
 
-    for owner, root in plugins.libraries():
+    for owner, root in plugins.libraries()[0]:
         file = root / folder(kind) / f"{name}.moe"
         if file.is_file():
             return Source(f"{owner}/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
@@ -73,11 +73,18 @@ def folder(kind: str) -> str:
     return "models" if kind == "model" else kind
 
 
+def broken() -> list[str]:
+    """What is wrong with installed libraries."""
+    from .. import plugins
+
+    return plugins.libraries()[1]
+
+
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
     from .. import plugins
 
-    roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries())]
+    roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries()[0])]
     folders = [root / folder(kind) for root in roots]
     files = [f.name for found in folders if found.is_dir() for f in found.iterdir()]
     return sorted({name.removesuffix(".moe") for name in files if name.endswith(".moe")})

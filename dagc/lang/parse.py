@@ -41,6 +41,9 @@ WORDS = (
 def read_source(path: str) -> Source:
     """Read a spec file, or standard input for `-`. Raises SpecError (E01 not text, E05 not readable)."""
     name = "<stdin>" if path == "-" else path
+    if path.endswith(".json"):
+        help = ("`dagc import CONFIG.json` reads a config; compile, show, report, diff and export read a .graph.json",)
+        raise SpecError([Diagnostic("E05", f"`{path}` is no spec", help=help)])
     try:
         data = sys.stdin.buffer.read(4 * MAX_CHARACTERS + 1) if path == "-" else _read(Path(path))
     except (OSError, ValueError) as error:

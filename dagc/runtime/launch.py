@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def spawn(arguments: Sequence[str], processes: int) -> int:
                 if failed:
                     said.seek(0)
                     last = said.read().decode(errors="replace").strip().splitlines()[-1:]
-                    raise LaunchError(f"process {failed[0]} of {processes} failed: {''.join(last)}")
+                    reason = "".join(last) or _ended(running[failed[0]].returncode)
+                    raise LaunchError(f"process {failed[0]} of {processes} failed: {reason}")
                 time.sleep(0.05)
         finally:
             for process in running:
@@ -52,3 +54,7 @@ def spawn(arguments: Sequence[str], processes: int) -> int:
             for process in running:
                 process.wait()
     return int(running[0].returncode)
+
+
+def _ended(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -18,6 +18,7 @@ from ..plan import Plan
 from ..proof.execute import Machine, random_weight
 from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single
 from .comm import Communicator, Ranks, make_groups
+from .launch import LaunchError
 from .rank import Key, Layout, Rank
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,7 +87,11 @@ def run(plan: Plan, phase: str, options: Options) -> Outcome | None:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     limit = timedelta(seconds=options.timeout_s)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+    except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LaunchError(f"the processes of the job do not find each other: {reason}") from None
     try:
         return measured(result, unit, options, torch.device(options.device))
     finally:
