@@ -254,3 +254,19 @@ def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
     spec = str(ROOT / "examples" / "deepseek_v3_h800.moe")
     assert main(["export", spec, "--to", "vllm", "--model=--trust-remote-code"]) == 2
     assert "is no name or path of a checkpoint" in capsys.readouterr().err
+
+
+def test_the_table_of_the_docs() -> None:
+    """Each cell is `yes` where the engine takes the example, and words of its refusal elsewhere."""
+    text = (ROOT / "docs" / "runtimes.md").read_text()
+    rows = re.findall(r"^\| `(\w+)\.moe(?: --phase (\w+))?` \|(.*)\|$", text, re.MULTILINE)
+    assert len(rows) == 6
+    for name, phase, cells in rows:
+        plan = dagc.compile(ROOT / "examples" / f"{name}.moe", phases=[phase] if phase else None)
+        for engine, cell in zip(ENGINES, cells.split("|"), strict=True):
+            try:
+                export(plan, engine, "M", "p")
+                assert cell.strip() == "yes", (name, phase, engine)
+            except SpecError as error:
+                said = " ".join(line for d in error.diagnostics for line in d.because)
+                assert cell.strip() != "yes" and cell.strip().split()[0].split(",")[0] in said, (name, engine, said)

@@ -189,6 +189,10 @@ def left_open(draft: Draft) -> None:
     capacity = model.attributes.get("experts.capacity")
     if isinstance(capacity, Quantity) and capacity.value:
         draft.refuse(True, f"experts.capacity = {capacity.value:g} drops tokens, which the engine does not")
+    own = {p.name for p in draft.layout.phases}
+    for other in draft.layout.spec.phases:
+        if other.name not in own and set(other.gpus) & set(draft.layout.gpus):
+            draft.notes.append(f"`{other.name}`, on the same GPUs, runs in this layout too, not in its own")
     for phase in draft.layout.phases:
         draft.refuse(
             phase.draft > 0,
@@ -206,7 +210,7 @@ def left_open(draft: Draft) -> None:
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
             "cuda_graph = false: the engine captures graphs unless it is told not to": not phase.cuda_graph,
         }
-        draft.notes += [f"{words}" for words, holds in said.items() if holds and words not in draft.notes]
+        draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
 
 
 def comments(draft: Draft) -> list[str]:
