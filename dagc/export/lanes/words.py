@@ -31,7 +31,7 @@ def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
 
 
 def group_title(program: Program, group: Group) -> str:
-    """`micro-batch 0 (8 alike), layers 4..7: 4 x sparse`."""
+    """`micro-batch 0 (8 alike), 4 x sparse: layers 4..7`."""
     graph = program.result.graph
     words = []
     if graph.microbatches > 1:
@@ -41,7 +41,7 @@ def group_title(program: Program, group: Group) -> str:
     if group.part.run is not None and group.part.segment in program.ends:
         words.append(group.part.segment)
     elif len(numbers) > 1:
-        words.append(f"layers {show_runs(list(numbers), most=4)}: {len(numbers)} x {group.part.segment}")
+        words.append(f"{len(numbers)} x {group.part.segment}: layers {show_runs(list(numbers), most=4)}")
     elif numbers:
         words.append(f"layer {numbers[0]}: {group.part.segment}")
     return ", ".join(words)
