@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from .plan import Plan
+from .spec import Routing
 
 WIDTH = 80
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Paint:
@@ -38,7 +41,17 @@ def report(plan: Plan, *, color: bool = False) -> str:
         lines += ["", f"shared GPUs: {' + '.join(pool.phases)} on {pool.gpus}", f"  {pool.sum_text}"]
     if plan.requirements:
         lines += ["", *verdicts(plan, paint)]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(part for line in lines for part in _within(line)) + "\n"
+
+
+def _within(line: str) -> list[str]:
+    """The line in as many as it needs; colours take no room."""
+    line = line.rstrip()
+    unseen = len(line) - len(ESCAPE.sub("", line))
+    if len(line) - unseen <= WIDTH:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return wrap(line, WIDTH + unseen, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _head(plan: Plan, paint: Paint) -> list[str]:
@@ -52,7 +65,7 @@ def _head(plan: Plan, paint: Paint) -> list[str]:
         f"          {layers}",
         f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} a node; {peak} at "
         f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",
-        f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {work.routing.kind} routing",
+        f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
     ]
 
 
@@ -60,7 +73,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
-    lines.append(f"  {gpus} GPUs: {axes_text(result)}; {_batches(result)}")
+    lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
     rate = show(result.throughput_tok_s, TOKEN_RATE)
     lines.append(
         f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
@@ -154,7 +167,18 @@ def _collectives(result: PhaseResult) -> list[str]:
         )
     if len(rows) == 1:
         return ["  no collectives"]
-    return ["  collectives of a device in one pass", *table(rows, "<<>>>>>")]
+    return [f"  {collectives_heading(result)}", *table(rows, "<<>>>>>")]
+
+
+def collectives_heading(result: PhaseResult) -> str:
+    """Whose calls the table counts."""
+    whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device a stage"
+    return f"collectives {whose}, in one pass"
+
+
+def routing_text(routing: Routing) -> str:
+    """`uniform`, `zipf(1.2)`, `histogram`."""
+    return f"{routing.kind}({routing.s:g})" if routing.s else routing.kind
 
 
 def _path(result: PhaseResult) -> list[str]:

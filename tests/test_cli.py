@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import networkx as nx
 import pytest
 from conftest import EXAMPLES, ROOT, compiled, spec_text
+from state_specs import LINEAR, state_spec
 
 import dagc
 from dagc.cli import main
@@ -255,6 +257,21 @@ def test_the_layer_view_shows_every_collective_and_the_path() -> None:
         assert dot.quote(f"sparse/{op.name}") in text
     critical = {fold(segment)[s.op] for s in result.schedule.path if s.segment == "sparse"}
     assert text.count('penwidth="2.6"') == len(critical)
+
+
+def test_no_two_boxes_of_a_layer_wait_for_each_other(example: Plan) -> None:
+    plans = [example, dagc.compile_text(state_spec(LINEAR))]
+    for result in (r for plan in plans for r in plan.phases.values()):
+        for segment in result.graph.segments:
+            home = fold(segment)
+            edges = {(home[n], home[op.name]) for op in segment.ops for n in op.inputs if n in home}
+            assert nx.is_directed_acyclic_graph(nx.DiGraph((a, b) for a, b in edges if a != b))
+
+
+def test_the_terminal_report_is_eighty_columns_wide(example: Plan) -> None:
+    assert max(len(line) for line in example.report().splitlines()) <= 80
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", example.report(color=True))
+    assert plain == example.report()
 
 
 def test_a_large_drawing_is_folded_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.cli import main
-from dagc.export.diff import Diff, Figure, compare
+from dagc.export.diff import Change, Diff, Figure, compare
 from dagc.export.diff_text import markdown, plain, text
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +40,7 @@ def test_inputs_structure_results() -> None:
         'require "r"': ("prefill.ttft <= 1 s", "prefill.ttft <= 1 ns"),
     }
     structure = {c.name: (c.before, c.after) for c in diff.structure}
-    assert structure["prefill: mesh"] == ("pp 1 x ep 4 x tp 2", "pp 1 x ep 8")
+    assert structure["prefill: mesh"] == ("ep 4 x tp 2", "ep 8")
     assert structure["prefill: all_reduce over tp (2) in each sparse"][1] is None
     assert structure["prefill: all_to_all over ep (8) in each sparse"] == (None, "2")
     assert {(t.label, t.before, t.after) for t in diff.requirements} == {("r", True, False), ("new", None, True)}
@@ -124,3 +124,16 @@ def test_formats(capsys: Capture) -> None:
             assert line.replace("\\|", "").count("|") in (4, 6)
     data = plain(diff, "a", "b")
     assert len(data["results"]) == len(diff.results) and data["schema"] == 1
+
+
+def test_memory_of_shared_gpus_is_compared() -> None:
+    """A second copy of the weights is seen, and is a regression."""
+    text = "phase decode {{ gpus = 0..7\nattention {{ tp = 8 }}\nexperts {{ {0} }} }}\n"
+    prefill = "gpus = 0..7\nattention { tp = 8 }\nexperts { ep = 8 }"
+    a, b = (dagc.compile_text(spec_text(phase=prefill, extra=text.format(e))) for e in ("ep = 8", "ep = 4, tp = 2"))
+    found = compare(a, b)
+    (pool,) = [f for f in found.results if f.name == "prefill+decode.memory.peak"]
+    assert pool.better is False and pool.after == b.pools[0].peak_B and pool.before == a.pools[0].peak_B
+    assert "prefill+decode.memory.peak" in found.regressions(0.0)
+    assert Change("phase.decode.strategy.experts.degrees", "ep 8 x tp 1", "ep 4 x tp 2") in found.inputs
+    assert any(c.name == "decode: mesh" for c in found.structure)

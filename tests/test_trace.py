@@ -14,6 +14,7 @@ import dagc
 from dagc.cli import main
 from dagc.export import chrome, perfetto
 from dagc.export.critical import critical
+from dagc.export.events import Span, events
 from dagc.export.timeline import representatives
 from dagc.export.wire import double, fixed, message, number, string
 from dagc.plan import Plan
@@ -189,3 +190,15 @@ def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[s
     data = json.loads((tmp_path / "plan_a.decode.trace.json").read_bytes())
     assert data["traceEvents"] == chrome_events("plan_a", "decode")
     assert (tmp_path / "plan_a.decode.pftrace").read_bytes() == b"".join(perfetto.trace(plan("plan_a"), "decode"))
+
+
+def test_the_critical_path_is_in_a_trace_of_skewed_ranks() -> None:
+    """Every rank is of a class of its own: those of the path are drawn beside the slowest, the middle and the fastest."""
+    phase = "gpus = 0..31, pp = 2\nattention { dp = 8, tp = 2 }\nexperts { ep = 16 }"
+    model = "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 16, top_k = 2, hidden = 32 }"
+    work = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1.0)"
+    result = dagc.compile_text(spec_text(phase=phase, model=model, workload=work)).phases["prefill"]
+    spans = [e for e in events(result) if isinstance(e, Span)]
+    on_path = sum(s.end_ns - s.start_ns for s in spans if s.path)
+    assert on_path > 0.5e9 * result.schedule.latency_s
+    assert {s.path for s in spans} == {"", "start", "step", "end"}

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..ir.result import PhaseResult
 from ..lang.source import Span
-from ..lang.units import SCALAR, Dim, Quantity, show, show_runs
+from ..lang.units import BYTES, SCALAR, Dim, Quantity, show, show_runs
 from ..plan import Plan
+from ..report import axes_text
 from ..spec import Spec
 
 LOWER = ("ttft", "tpot", "makespan", "floor", "imbalance", "idle_gpus", "flops_per_token", "memory.")
@@ -84,7 +85,7 @@ def compare(a: Plan, b: Plan) -> Diff:
     return Diff(
         tuple(_changed_inputs(a.spec, b.spec)),
         tuple(_changes(structure(a), structure(b))),
-        tuple(_results(a, b)),
+        (*_results(a, b), *_pools(a, b)),
         tuple(_turns(a, b)),
     )
 
@@ -146,6 +147,10 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
 def _value(value: object) -> str:
     if isinstance(value, Quantity):
         return show(value.value, value.dim)
+    if isinstance(value, tuple) and value and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+        return " x ".join(f"{name} {size}" for name, size in value)
+    if isinstance(value, tuple) and value and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
     if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
         return show_runs(value, most=6)
     if isinstance(value, bool) or not isinstance(value, float | int):
@@ -165,9 +170,8 @@ def structure(plan: Plan) -> dict[str, str]:
     """Phases, their stages, and the collectives of each kind of layer."""
     out: dict[str, str] = {}
     for name, result in plan.phases.items():
-        mesh = result.graph.the_mesh
         out[f"{name}: GPUs"] = str(len(result.gpus))
-        out[f"{name}: mesh"] = " x ".join(f"{axis} {size}" for axis, size in (("pp", mesh.stages), *mesh.atoms))
+        out[f"{name}: mesh"] = axes_text(result)
         out[f"{name}: layers by stage"] = _stages(result)
         for key, count in _collectives(result).items():
             out[f"{name}: {key}"] = str(count)
@@ -212,6 +216,15 @@ def _results(a: Plan, b: Plan) -> Iterator[Figure]:
             before, after = left[name].value, right[name].value if name in right else left[name].value
             if _is_result(name) and _differ(before, after):
                 yield Figure(f"{phase}.{name}", before, after, left[name].dim, _better(name, before, after))
+
+
+def _pools(a: Plan, b: Plan) -> Iterator[Figure]:
+    """Memory of GPUs that two phases share, in both plans."""
+    after = {pool.phases: pool.peak_B for pool in b.pools}
+    for pool in a.pools:
+        if pool.phases in after and _differ(pool.peak_B, after[pool.phases]):
+            better = after[pool.phases] < pool.peak_B
+            yield Figure(f"{'+'.join(pool.phases)}.memory.peak", pool.peak_B, after[pool.phases], BYTES, better)
 
 
 def _is_result(name: str) -> bool:

@@ -107,6 +107,6 @@ def legend(kinds: list[str], *, across: bool = False) -> Html:
     """A small table: a swatch for compute and each collective that is drawn; in one row when `across`."""
     swatches = [(COMPUTE, "compute"), *((COLORS[k], k) for k in kinds)]
     cells = [f'<td bgcolor="{c}" width="18">   </td><td align="left">{html(text)}  </td>' for c, text in swatches]
-    cells.append('<td><b>bold</b></td><td align="left">critical path</td>')
+    cells.append(f'<td bgcolor="{CRITICAL}" width="18">   </td><td align="left">critical path</td>')
     rows = f"<tr>{''.join(cells)}</tr>" if across else "".join(f"<tr>{cell}</tr>" for cell in cells)
     return Html(f'<<table border="0" cellborder="0" cellspacing="3">{rows}</table>>')

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..ir.result import PhaseResult
 from .critical import Visit, critical
-from .timeline import Index, Key, Member, Slice, at, classes, everyone, representatives, slices
+from .timeline import Index, Key, Member, Slice, at, classes, everyone, labels, representatives, slices
 
 PATH_FLOW = 1
 """The flow id of the critical path."""
@@ -84,10 +87,10 @@ class _Writer:
     held: tuple[tuple[int, int], list[Slice]] | None = None
 
     def __post_init__(self) -> None:
-        self.members = [] if self.all else representatives(self.result)
-        self.shown = {(m.stage, m.index) for m in self.members}
         path = critical(self.result)
-        self.uniform = {s.index: len(classes(self.result, s.index)) == 1 for s in self.result.graph.stages}
+        self.kinds = {s.index: labels(self.result, s.index)[0] for s in self.result.graph.stages}
+        self.members = [] if self.all else [*self.chosen(path)]
+        self.shown = {(m.stage, m.index) for m in self.members}
         self.on_path: dict[tuple[int, Index], dict[Key, str]] = {}
         kept = [(visit, self.home(visit)) for visit in path]
         drawn = [(visit, home) for visit, home in kept if home is not None]
@@ -101,8 +104,24 @@ class _Writer:
         """The rank that a visit is drawn on: one that behaves as it does, if any is shown."""
         if self.all or (visit.stage, visit.index) in self.shown:
             return _whole(self.result, visit.index)
-        mine = next(m for m in self.members if m.stage == visit.stage)
-        return mine.index if self.uniform[visit.stage] else None
+        return next((m.index for m in self.members if (m.stage, m.group) == (visit.stage, self.kind(visit))), None)
+
+    def kind(self, visit: Visit) -> int:
+        """The class of the rank that a visit is on."""
+        shape = self.result.graph.the_mesh.shape
+        rank = int(np.ravel_multi_index(visit.index, shape)) if visit.index else 0
+        return int(self.kinds[visit.stage][rank])
+
+    def chosen(self, path: Iterable[Visit]) -> Iterator[Member]:
+        """The representatives, and of each stage a rank of the class that the critical path is most on."""
+        visited = Counter((visit.stage, self.kind(visit)) for visit in path)
+        wanted = {stage: kind for (stage, kind), _ in reversed(visited.most_common())}
+        members = representatives(self.result)
+        for stage in range(len(self.result.graph.stages)):
+            mine = [m for m in members if m.stage == stage]
+            kind = wanted.get(stage, mine[0].group)
+            known = any(m.group == kind for m in mine)
+            yield from (*mine, *(m for m in classes(self.result, stage) if m.group == kind and not known))
 
     def rank(self, member: Member) -> Iterator[Event]:
         gpu, pid = member.gpu, member.gpu // self.result.per_node + 1

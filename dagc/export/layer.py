@@ -127,11 +127,19 @@ def _layer(d: Drawing) -> list[str]:
 def fold(segment: Segment) -> dict[str, str]:
     """Op -> the box it stands in: a fused op stands in that of the compute op it follows."""
     home: dict[str, str] = {}
+    above: dict[str, set[str]] = {}  # the boxes that a box waits for
     for op in segment.ops:
-        source = next((n for n in op.inputs if not n.startswith("@")), None)
-        follows = source is not None and source in home and not segment.by_name[source].is_collective
-        fused = not op.is_collective and OPS[op.kind].fused
-        home[op.name] = home[source] if fused and follows and source is not None and op.kind != "add" else op.name
+        inputs = [n for n in op.inputs if n in home]
+        first = next((n for n in op.inputs if not n.startswith("@")), "")
+        fused = not op.is_collective and OPS[op.kind].fused and op.kind != "add"
+        box = op.name
+        if fused and first in home and not segment.by_name[first].is_collective:
+            # Not where another input waits for that box itself: the two boxes would wait for each other.
+            others = {home[n] for n in inputs} - {home[first]}
+            box = op.name if any(home[first] in above[other] for other in others) else home[first]
+        home[op.name] = box
+        waits = {home[n] for n in inputs} - {box}
+        above.setdefault(box, set()).update(waits, *(above[w] for w in waits))
     return home
 
 

@@ -60,11 +60,15 @@ def _lines(plan: Plan) -> Iterator[str]:
     for result in plan.phases.values():
         yield ""
         yield from _phase(plan, result)
+    for pool in plan.pools:
+        yield ""
+        yield escaped(f"shared GPUs: {' + '.join(pool.phases)} on {pool.gpus}: {pool.sum_text}")
     warnings = [d for d in plan.diagnostics if d.code.startswith("W")]
     if warnings:
         yield ""
         for d in warnings:
-            yield f"- **{d.code}** {escaped(d.message)}"
+            more = "; ".join((*d.because, *d.help))
+            yield f"- **{d.code}** {escaped(d.message)}{f' ({escaped(more)})' if more else ''}"
 
 
 def summary(plan: Plan) -> list[str]:

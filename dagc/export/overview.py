@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from math import ceil, isclose, sqrt
 
+from ..ir.graph import Stage
 from ..ir.result import PhaseResult, StageMemory
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ..plan import Plan
@@ -46,6 +47,14 @@ def draw(plan: Plan, phase: str) -> str:
     return digraph(
         f"{phase} overview", f"{plan.spec.model.name}, " + "\n".join(facts(result)), body, rankdir="TB", ranksep=0.35
     )
+
+
+def layers_of(stage: Stage) -> dict[str, int]:
+    """The kinds of layer that a stage holds, and how many of each."""
+    found: dict[str, int] = {}
+    for name, count in stage.layers:
+        found[name] = found.get(name, 0) + count
+    return found
 
 
 def shown_cards(result: PhaseResult) -> list[Card]:
@@ -119,7 +128,7 @@ def facts(result: PhaseResult) -> list[str]:
 def _card(result: PhaseResult, card: Card) -> Html:
     stage = result.graph.stages[card[0]]
     memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
-    layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in stage.layers)
+    layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
     head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} a GPU"
@@ -160,7 +169,7 @@ def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int
 def _collectives(result: PhaseResult, index: int) -> list[str]:
     """A line a kind of layer: its collectives, folded."""
     rows = []
-    for name, _ in result.graph.stages[index].layers:
+    for name in layers_of(result.graph.stages[index]):
         counts = collectives_of(result, name)
         swatches = [
             f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'

@@ -145,7 +145,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class CollectiveTotal:
-    """One kind over one group, all its calls on a device in one pass of all micro-batches.
+    """One kind over one group, all its calls on one device a stage in one pass of all micro-batches.
     `payload_B`: local input buffer of one call. `wire_B`: bytes a device sends in all calls."""
 
     kind: str

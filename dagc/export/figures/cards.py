@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...ir.result import PhaseResult, StageMemory
 from ...lang.units import BYTES, TIME, show, show_runs
 from ..dot import COLORS, identifier
-from ..overview import PARTS, Card, collectives_of, columns, name_of, shown_cards, sizes
+from ..overview import PARTS, Card, collectives_of, columns, layers_of, name_of, shown_cards, sizes
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -57,7 +57,7 @@ def keys(result: PhaseResult) -> Keys:
 def _chips(result: PhaseResult, card: Card) -> list[list[tuple[str, str]]]:
     """The collectives of a layer of each kind, in lines of (kind, words)."""
     lines: list[list[tuple[str, str]]] = []
-    for name, _ in result.graph.stages[card[0]].layers:
+    for name in layers_of(result.graph.stages[card[0]]):
         counts = collectives_of(result, name)
         if not counts:
             continue
@@ -82,7 +82,7 @@ def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]])
 def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: Place) -> Markup:
     x, y = place.x, place.y
     stage, memory = result.graph.stages[card[0]], result.memory.stages[card[0]]
-    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in stage.layers)
+    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     each = " each" if len(card) > 1 else ""
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
     times = result.schedule.stage_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..dot import COLORS, identifier
 from ..lanes.grid import BOX_H, Box, Grid, Label
 from ..lanes.wires import Wire, wires
-from .markup import Markup, fit, join, tag
+from .markup import Markup, fit, join, tag, width
 from .svg import Figure, Keys, figure, rect, title, words
 
 BASE = {"start": 13.0, "what": 13.0, "node": 13.0, "gpu": 13.0, "head": 13.0, "stage": 15.0, "layer": 19.0}
@@ -57,7 +57,8 @@ def _label(label: Label) -> Markup:
 
 def _box(box: Box) -> Markup:
     compute = box.kind == "compute"
-    what = fit(box.words, box.w - 4 - 6 * len(box.inside), 11)
+    room = box.w - 4 - 6 * len(box.inside)
+    what = next((words for words in (box.words, box.short) if width(words, 10.5) <= room), "")
     stripes = [rect(box.x + box.w - 6 * (k + 1), box.y + 1, 5, BOX_H - 2, f"k-{i}") for k, i in enumerate(box.inside)]
     return tag(
         "g",
@@ -79,4 +80,6 @@ def _path(wire: Wire) -> str:
 
 def _send(wire: Wire) -> Markup:
     key = identifier(wire.source.id, "to", wire.target.id)
-    return tag("g", title(f"send: {wire.source.hint}"), tag("path", d=_path(wire), cls="edge sent"), id=key)
+    x, y = wire.points[-1]
+    head = tag("path", d=f"M{x - 8:.0f} {y - 4:.0f}L{x:.0f} {y:.0f}L{x - 8:.0f} {y + 4:.0f}z", cls="k-send")
+    return tag("g", title(f"send: {wire.source.hint}"), tag("path", d=_path(wire), cls="edge sent"), head, id=key)

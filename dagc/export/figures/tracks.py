@@ -7,7 +7,7 @@ from ...lang.units import BYTES, FLOPS, TIME, show
 from ..critical import Visit, critical
 from ..dot import COLORS, identifier
 from ..layer import heaviest
-from ..timeline import Member, Slice, representatives, slices
+from ..timeline import Member, Slice, classes, representatives, slices
 from .markup import Markup, fit, tag, width
 from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
@@ -28,12 +28,21 @@ def draw(result: PhaseResult) -> Figure:
     path = critical(result)
     slowest: set[int] = set()
     for k, member in enumerate(shown):
-        body += _row(result, member, TOP + ROW * k, end)
+        mine = [m for m in members if m.stage == member.stage]
+        kinds = len(classes(result, member.stage))
+        body += _row(result, member, TOP + ROW * k, end, mine.index(member), len(mine), kinds)
         if member.stage not in slowest:
             body.append(_critical([v for v in path if v.stage == member.stage], TOP + ROW * k, end))
             slowest.add(member.stage)
     if len(shown) < len(members):
-        body.append(words(0, height + 12, f"{len(shown)} of {len(members)} stages are drawn", "soft"))
+        body.append(
+            words(
+                0,
+                height + 12,
+                f"{len(shown)} of {len(members)} stages are drawn: the first {len(shown) - 1} and the last",
+                "soft",
+            )
+        )
         height += 18
     label = f"timeline of one pass of {result.name}: {len(shown)} ranks, {show(end, TIME)}"
     return figure("timeline", LABEL + BAR + 16, height, label, *body, zoom=True)
@@ -55,10 +64,12 @@ def _axis(end: float, height: float) -> list[Markup]:
     return body
 
 
-def _row(result: PhaseResult, member: Member, y: float, end: float) -> list[Markup]:
+def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, shown: int, kinds: int) -> list[Markup]:
     """Cells of the micro-batches, what keeps the compute stream busy, and above it the communication."""
     found = list(slices(result, member))
     alike = f"1 of {member.alike} alike" if member.alike > 1 else "one GPU"
+    if kinds > shown:
+        alike = f"{('slowest', 'middle', 'fastest')[place]} of {kinds} kinds"
     out = [
         words(0, y + 13, f"stage {member.stage}", "strong"),
         words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4),

@@ -11,7 +11,7 @@ FOLDS = {
     "microbatches": "alike micro-batches once",
     "layers": "alike layers once",
     "stages": "alike stages once",
-    "ranks": "a GPU of each class",
+    "ranks": "a GPU for alike ones",
     "blocks": "a block of the model is one box",
 }
 """In the order in which they are folded."""
@@ -39,6 +39,8 @@ class Choice:
                 raise refused(f"`--unfold {name}` is unknown", hint)
         if self.hops < 0:
             raise refused(f"`--hops {self.hops}` is less than 0")
+        if self.hops and not self.select:
+            raise refused(f"`--hops {self.hops}` are around what `--select` names, and nothing is selected")
 
 
 DEFAULT = Choice()

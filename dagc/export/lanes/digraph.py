@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...plan import Plan
-from ..dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, node
-from ..figures.markup import fit, wrapped
+from ..dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, legend, node
+from ..figures.markup import fit, width, wrapped
 from .choice import DEFAULT, Choice
 from .grid import BOX_H, Box, Grid, Label, drawn
 from .wires import Wire, wires
@@ -31,6 +31,10 @@ def draw(plan: Plan, phase: str, choice: Choice = DEFAULT) -> str:
     body = [_label(k, label, laid) for k, label in enumerate([*labels, *laid.labels])]
     body += [_box(box, laid) for box in laid.boxes]
     body += [edge(w.source.id, w.target.id, pos=_curve(w, laid), **LOOKS[w.kind]) for w in found]
+    kinds = {kind for box in laid.boxes for kind in (box.kind, *box.inside)}
+    key = legend([k for k in COLORS if k in kinds], across=True)
+    below = _at(100.0 + 60 * len(kinds), laid.height + 24, laid)
+    body.append(node("legend", label=key, shape="plaintext", width="0", height="0", pos=below, tooltip="legend"))
     return digraph(f"{phase} lanes", "", body, layout="nop2", outputorder="edgesfirst")
 
 
@@ -49,7 +53,7 @@ def _box(box: Box, laid: Grid) -> str:
     frame = {"color": CRITICAL, "penwidth": "2.2"} if box.critical else {"color": SOFT}
     return node(
         box.id,
-        label=fit(box.words, box.w - 4, 10),
+        label=next((w for w in (box.words, box.short) if width(w, 10) <= box.w - 4), ""),
         shape="box",
         style="filled" if box.kind != "compute" else "filled,rounded",
         fillcolor=COLORS.get(box.kind, COMPUTE),

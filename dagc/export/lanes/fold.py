@@ -71,7 +71,8 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`steps`: boxes without any fold; `folds`: (what was folded, boxes that were left); `cut`: boxes left out."""
+    """`steps`: boxes without any fold; `folds`: (what was folded, boxes that were left); `cut`: boxes left out; `classes` of
+    ranks, where only the slowest, the middle and the fastest of a stage are drawn."""
 
     program: Program
     choice: Choice
@@ -79,6 +80,7 @@ class Picture:
     steps: int
     folds: tuple[tuple[str, int], ...]
     cut: int
+    classes: int = 0
 
 
 def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
@@ -90,7 +92,8 @@ def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
     kept = set(FOLDS) if "all" in choice.unfold else set(choice.unfold)
     folds: list[str] = []
     modes = {how: Rows(program, how) for how in ("", "ops", "blocks")}
-    bands = build(program, masks, folds, modes)
+    merged: set[int] = set()
+    bands = build(program, masks, folds, modes, merged)
     steps = left = count(bands)
     told: list[tuple[str, int]] = []
     for name in FOLDS:
@@ -98,7 +101,8 @@ def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
         if (left <= READABLE and not wide) or name in kept:
             continue
         folds.append(name)
-        bands = build(program, masks, folds, modes)
+        merged = set()
+        bands = build(program, masks, folds, modes, merged)
         if count(bands) < left:
             left = count(bands)
             told.append((name, left))
@@ -109,7 +113,7 @@ def picture(result: PhaseResult, choice: Choice = DEFAULT) -> Picture:
     elif left > MOST:
         message = f"{left:,} boxes of {result.name} are more than anything can show (at most {MOST:,})"
         raise refused(message, "--select draws a part; --unfold only what you need")
-    return Picture(program, choice, bands, steps, tuple(told), cut)
+    return Picture(program, choice, bands, steps, tuple(told), cut, max(merged, default=0))
 
 
 def count(bands: Sequence[Band]) -> int:
@@ -124,8 +128,10 @@ def boxes(band: Band, group: Group) -> int:
     return sum(int(shown[list(row)].any(axis=0).sum()) for row in group.rows)
 
 
-def build(program: Program, masks: Masks, folds: Sequence[str], modes: Mapping[str, Rows]) -> tuple[Band, ...]:
-    """The bands under some folds."""
+def build(
+    program: Program, masks: Masks, folds: Sequence[str], modes: Mapping[str, Rows], merged: set[int]
+) -> tuple[Band, ...]:
+    """The bands under some folds. `merged`: numbers of classes of which only three are drawn."""
     made = modes["blocks" if "blocks" in folds else "ops" if "ops" in folds else ""]
     bands = []
     for stage, parts in itertools.groupby(masks, key=lambda p: p.stage):
@@ -133,7 +139,7 @@ def build(program: Program, masks: Masks, folds: Sequence[str], modes: Mapping[s
         cells = [_cell(made, masks, list(cell), "layers" in folds) for _, cell in _cells(mine)]
         if "microbatches" in folds:
             cells = _once(cells)
-        columns = _columns(program, stage, [masks[p] for p in mine], "ranks" in folds)
+        columns = _columns(program, stage, [masks[p] for p in mine], "ranks" in folds, merged)
         bands.append(Band((stage,), columns, tuple(g for cell in cells for g in cell)))
     return tuple(_alike_stages(program, bands) if "stages" in folds else bands)
 
@@ -216,8 +222,9 @@ def _joined(alike: Sequence[tuple[Group, ...]]) -> tuple[Group, ...]:
     return tuple(replace(groups[0], parts=tuple(p for g in groups for p in g.parts)) for groups in fellows)
 
 
-def _columns(program: Program, stage: int, masks: list[Mask], fold: bool) -> tuple[Column, ...]:
-    """The GPUs that do anything, in the order of their ids; with `fold` one of each class."""
+def _columns(program: Program, stage: int, masks: list[Mask], fold: bool, merged: set[int]) -> tuple[Column, ...]:
+    """The GPUs that do anything, in the order of their ids; with `fold` one of each class, and of many classes the
+    slowest, the middle and the fastest: how many there were goes to `merged`."""
     gpus = program.result.graph.stages[stage].gpus
     used = np.logical_or.reduce([m.any(axis=0) for m in masks])
     ranks = np.flatnonzero(used)
@@ -229,6 +236,7 @@ def _columns(program: Program, stage: int, masks: list[Mask], fold: bool) -> tup
     _, kinds = np.unique(table, axis=1, return_inverse=True)
     found = [_column(gpus, ranks[kinds.ravel() == kind]) for kind in range(int(kinds.max()) + 1)]
     if len(found) > CLASSES and not distinct:
+        merged.add(len(found))
         found.sort(key=lambda c: (-busy[c.rank], c.rank))
         found = [replace(c, ranks=tuple(r for each in near for r in each.ranks)) for c, near in _thirds(found)]
     return tuple(sorted(found, key=lambda c: c.gpu))

@@ -19,13 +19,13 @@ from .program import Mask
 ROW, BOX_H, HEAD, TOP = 25.0, 19.0, 24.0, 46.0
 GAP, BAND_GAP = 10.0, 50.0
 START, WHAT = 58.0, 240.0
-WIDE, NARROW, FEW = 84.0, 52.0, 24
+WIDE, NARROW, FEW = 84.0, 60.0, 24
 """Widths of a box, of up to FEW columns and of more."""
 
 
 @dataclass(slots=True)
 class Box:
-    """`kind` is compute or what the exchange is; `inside` the kinds of the exchanges that a folded box holds. `first` and
+    """`short` is for where `words` do not fit; `kind` is compute or what the exchange is; `inside` the kinds of the exchanges that a folded box holds. `first` and
     `last` number the columns of its band that it covers."""
 
     id: str
@@ -38,6 +38,7 @@ class Box:
     w: float
     kind: str
     words: str
+    short: str
     hint: str
     inside: tuple[str, ...] = ()
     critical: bool = False
@@ -174,6 +175,7 @@ def _line(out: Grid, number: int, band: Band, group: Group, rows: tuple[int, ...
             w=len(columns) * (out.w + GAP) - GAP,
             kind="compute" if alone is None else alone.kind,
             words=time if letters is None else letters.said(columns, time),
+            short=words.took(float(took[rank]), digits=2),
             hint=f"{words.gpus([band.columns[k] for k in columns])}: {time}; {hint}",
             inside=() if alone is not None else tuple(dict.fromkeys(s.kind for s in steps if s.is_exchange)),
         )

@@ -21,6 +21,10 @@ def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
     boxes = f"{picture.steps:,} boxes"
     if picture.folds:
         boxes += " folded: " + ", ".join(f"{FOLDS[name]} ({left:,})" for name, left in picture.folds)
+    if picture.classes:
+        boxes += (
+            f"; of {picture.classes} kinds of GPUs the slowest, the middle and the fastest, each for those like it most"
+        )
     if picture.cut:
         boxes += f"; the first of them: {picture.cut:,} are left out"
     chosen, hops = picture.choice.select, picture.choice.hops
@@ -88,8 +92,8 @@ def gpus(columns: Sequence[Column]) -> str:
     return f"GPU {shown}" + (f" (drawn for {len(columns[0].ranks)} GPUs)" if len(columns[0].ranks) > 1 else "")
 
 
-def took(seconds: float) -> str:
-    return show(seconds, TIME, 3)
+def took(seconds: float, digits: int = 3) -> str:
+    return show(seconds, TIME, digits)
 
 
 def letter(index: int) -> str:

@@ -14,6 +14,7 @@ from ... import __version__
 from ...lang.source import Source
 from ...lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ...plan import Plan
+from ...report import routing_text
 from ..figures.markup import Markup, join, tag, text
 from ..figures.svg import style
 from ..findings import assumptions, error_range, origins
@@ -69,7 +70,7 @@ def _header(plan: Plan, name: str) -> Markup:
         ),
         (
             "workload",
-            f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {work.routing.kind} routing",
+            f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
         ),
     ]
     links = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
 from ...plan import Plan
-from ...report import axes_text
+from ...report import axes_text, collectives_heading
 from ..figures import buys as buys_
 from ..figures import layers, memory, tracks, waterfall
 from ..figures.markup import Markup, join, tag
@@ -24,14 +24,18 @@ def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
 def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     buys = plan.sensitivities(result.name)
     batches = result.graph.microbatches
-    yield tag("p", f"{len(result.gpus)} GPUs: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}")
+    yield tag(
+        "p",
+        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
+    )
     yield tag("p", binding(result, buys), cls="binding")
-    yield _figures(result)
+    yield _figures(plan, result)
     yield _fold("Stages", stages.draw(result))
     yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
-    yield _fold("Collectives of a device in one pass", _collectives(result))
+    yield _fold(collectives_heading(result).capitalize(), _collectives(result))
     yield _fold("Memory of a GPU", memory.draw(result).framed(), legend(memory.keys(result)))
     words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
+    words += " Of a step in the steady state." if _fills(result) else ""
     yield _fold(
         "Critical path",
         tag("p", words, cls="soft"),
@@ -43,7 +47,12 @@ def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     yield _fold("What would help", _buys(result, buys))
 
 
-def _figures(result: PhaseResult) -> Markup:
+def _fills(result: PhaseResult) -> bool:
+    """The first pass takes longer than one of the steady state."""
+    return result.schedule.latency_s > result.schedule.period_s * (1 + 1e-9)
+
+
+def _figures(plan: Plan, result: PhaseResult) -> Markup:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     facts = [
@@ -56,7 +65,7 @@ def _figures(result: PhaseResult) -> Markup:
         (
             "memory, fullest GPU",
             show(result.memory.worst.peak_B, BYTES),
-            f"{result.memory.fraction:.1%} of {show(result.memory.capacity_B, BYTES)}",
+            f"{result.memory.fraction:.1%} of {show(result.memory.capacity_B, BYTES)}{_shared(plan, result)}",
         ),
         ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
         (
@@ -68,6 +77,15 @@ def _figures(result: PhaseResult) -> Markup:
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
     return tag("dl", join(cards), cls="cards")
+
+
+def _shared(plan: Plan, result: PhaseResult) -> str:
+    """What GPUs hold that serve another phase too."""
+    pools = [p for p in plan.pools if result.name in p.phases]
+    return "".join(
+        f"; {show(p.peak_B, BYTES)} with {', '.join(n for n in p.phases if n != result.name)} on the same GPUs"
+        for p in pools
+    )
 
 
 def _layers(result: PhaseResult) -> Iterator[Markup]:
@@ -113,9 +131,15 @@ def _steps(result: PhaseResult) -> Markup:
 
 
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
-    words = "A rank of each class and stage; numbers are micro-batches, the upper bar computes, the lower communicates."
+    words = "Ranks of each stage that stand for all; numbers are micro-batches, the upper bar computes, the lower communicates."
     chunks = f" A prompt takes {result.passes} such passes." if result.passes > 1 else ""
-    yield tag("p", words + chunks, cls="soft")
+    fills = (
+        f" A first step, while the pipeline fills: {show(result.schedule.latency_s, TIME)}; "
+        f"in the steady state one takes {show(result.schedule.period_s, TIME)}."
+        if _fills(result)
+        else ""
+    )
+    yield tag("p", words + chunks + fills, cls="soft")
     yield tracks.draw(result).framed()
     yield legend(tracks.keys(result))
     one = tracks.one_layer(result)

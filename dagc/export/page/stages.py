@@ -7,7 +7,7 @@ import itertools
 from ...ir.result import PhaseResult
 from ...lang.units import BYTES, TIME, show, show_runs
 from ..figures.markup import Markup, join, tag
-from ..overview import Card, collectives_of, name_of, shown_cards
+from ..overview import Card, collectives_of, layers_of, name_of, shown_cards
 
 
 def draw(result: PhaseResult) -> Markup:
@@ -29,7 +29,7 @@ def _send(result: PhaseResult, missing: int) -> Markup:
 def _card(result: PhaseResult, card: Card) -> Markup:
     stage = result.graph.stages[card[0]]
     memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
-    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in stage.layers)
+    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
     times = result.schedule.stage_s
     slowest = times[card[0]] == max(times) and min(times) < max(times) * (1 - 1e-9)
@@ -42,7 +42,7 @@ def _card(result: PhaseResult, card: Card) -> Markup:
             "p", f"{show(memory.peak_B, BYTES, 3)} of {show(capacity, BYTES, 3)} a GPU ({memory.peak_B / capacity:.1%})"
         ),
     ]
-    for name, _ in stage.layers:
+    for name in layers_of(stage):
         counts = collectives_of(result, name)
         if counts:
             chips = [
