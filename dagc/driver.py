@@ -360,12 +360,15 @@ def _weights_alike(a: PhaseResult, b: PhaseResult) -> bool:
 
 
 def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str] | None = None) -> str:
-    """Textual IR of the phases after a pass (default: the last)."""
+    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it."""
     from .ir.text import print_graph
 
     parts = []
+    asked = {name for phase in spec.phases for name in phase.strategy.passes}
     for phase in spec.phases:
         if phases and phase.name not in phases:
+            continue
+        if after in asked and after not in phase.strategy.passes:
             continue
         graph: Graph | None = None
         for name, step in lower(Unit(spec, phase, out)):

@@ -85,6 +85,7 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
             made = run(graph, unit)
             if not isinstance(made, Graph):
                 raise TypeError(f"gives {type(made).__name__}, not a graph")
+            _keeps(graph, made)
             verify(made)
         except SpecError:
             raise
@@ -96,6 +97,22 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
         return made
 
     return guarded
+
+
+KEPT = ("phase", "kind", "level", "microbatches", "lanes", "mesh", "stages")
+
+
+def _keeps(before: Graph, after: Graph) -> None:
+    """A pass changes ops and weights, and nothing that costs and placement take from elsewhere. Raises ValueError."""
+    for name in KEPT:
+        if getattr(before, name) != getattr(after, name):
+            raise ValueError(f"changes `{name}` of the graph")
+    frames = [
+        [(s.name, s.repeat, s.input, s.input_dims, s.input_dtype, dict(s.sizes)) for s in graph.segments]
+        for graph in (before, after)
+    ]
+    if frames[0] != frames[1]:
+        raise ValueError("changes the layers of the graph, or sizes of their dimensions")
 
 
 def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:

@@ -7,9 +7,11 @@ had not finished is done again elsewhere.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -75,34 +77,54 @@ def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[T
     done: dict[int, Row] = {}
     shown = 0
     while len(done) < len(tasks):
-        with ProcessPoolExecutor(workers) as pool:
+        with _processes(workers) as pool:
             for index, row in _together(pool, tasks, done, run):
                 done[index] = row
                 while shown in done:
                     yield done[shown]
                     shown += 1
-        # A worker died: those that ran then are the first unfinished ones. Each goes on alone, so that one that kills
-        # its worker is known by it.
+        # A worker died, and which point it had is not known: the first unfinished ones go on alone, so that one that
+        # kills its worker is known by it.
         for index in [i for i in range(len(tasks)) if i not in done][: workers + 1]:
             done[index] = _alone(tasks[index], run)
     yield from (done[i] for i in range(shown, len(tasks)))
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end when they are told to, and with whoever waits for them."""
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
+    try:
+        yield pool
+    except BaseException:
+        for process in (getattr(pool, "_processes", None) or {}).values():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _together(
     pool: Executor, tasks: Sequence[Task], done: Mapping[int, Row], run: Callable[[Task], Row]
 ) -> Iterator[tuple[int, Row]]:
     """Every task that is not done yet, until the pool breaks."""
+    waiting: dict[int, Future[Row]] = {}
+    given: set[int] = set()
     try:
         waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
         for index, future in waiting.items():
-            yield index, future.result()
+            row = future.result()
+            given.add(index)
+            yield index, row
     except BrokenProcessPool:
-        return
+        for index, future in waiting.items():
+            if index not in given and future.done() and future.exception() is None:
+                yield index, future.result()
 
 
 def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
     for _ in range(TRIES):
-        with ProcessPoolExecutor(1) as pool:
+        with _processes(1) as pool:
             try:
                 return pool.submit(run, task).result()
             except BrokenProcessPool:

@@ -36,7 +36,6 @@ def run(graph: Graph, unit: Unit) -> Graph:
             because=(" | ".join(_product(s) for s in sides), f"group boundaries: {error}"),
             help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
         )
-        raise
     mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees})
     unit.placement = place(mesh, unit, sides[0])
     return replace(graph, mesh=mesh, level="annotated")
@@ -155,4 +154,3 @@ def _evaluate(expr: ast.Expr, names: Mapping[str, NDArray[np.int64]], unit: Unit
         result: NDArray[np.float64] = {"+": np.add, "-": np.subtract, "*": np.multiply}[expr.op](left, right)
         return result
     unit.stop("E02", "a `place` expression holds numbers, axes and + - * / only", at="place")
-    raise AssertionError("unreachable")

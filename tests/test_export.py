@@ -218,10 +218,34 @@ def test_a_model_name_stays_a_word(engine: str, name: str, tmp_path: Path) -> No
         assert name in (tmp_path / "said").read_text().splitlines()
 
 
+STRATEGY = {
+    "degrees and numbering": (
+        "pp",
+        "dp",
+        "ep",
+        "sp",
+        "tp",
+        "attention",
+        "experts",
+        "order",
+        "place",
+        "layers_per_stage",
+    ),
+    "flags and rules of an engine": ("sequence_parallel", "sp_method", "redundant", "dispatch", "overlap"),
+    "common_rules": ("replicas", "microbatches", "shard", "passes"),
+}
+PHASE = {
+    "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
+    "flags of an engine": ("context", "tokens", "sequences"),
+    "left_open": ("acceptance", "passes", "dispatch_dtype", "quantise", "engine", "host_s", "cuda_graph"),
+}
+"""Who answers for each field of a strategy and a phase in an export."""
+
+
 def test_nothing_of_a_plan_is_dropped_unsaid() -> None:
+    """A new field of a plan has to be answered for by somebody; what they do is tested above and below."""
     from dataclasses import fields
 
-    from dagc.export.engines.launch import PHASE, STRATEGY
     from dagc.spec import Phase, Strategy
 
     for record, answered in ((Strategy, STRATEGY), (Phase, PHASE)):
@@ -269,4 +293,4 @@ def test_the_table_of_the_docs() -> None:
                 assert cell.strip() == "yes", (name, phase, engine)
             except SpecError as error:
                 said = " ".join(line for d in error.diagnostics for line in d.because)
-                assert cell.strip() != "yes" and cell.strip().split()[0].split(",")[0] in said, (name, engine, said)
+                assert all(words.strip() in said for words in cell.split(";")), (name, engine, said)

@@ -122,7 +122,7 @@ def change(data: Any, path: str, value: Any) -> None:
         ("ir/1", "", "ir: "),
         ("ir/0", 7, "ir: is not a list of lines"),
         ("nodes", {}, "nodes: is not a list"),
-        ("nodes/0/gpus", [99], "nodes[0].gpus: is [99], which the IR denies"),
+        ("nodes/0/gpus", [99], "nodes[0].gpus: is [99], which does not follow"),
         ("nodes/0/kind", "zzz", "nodes[0].kind: is 'zzz'"),
         ("nodes/3/flops", 1.5, "nodes[3].flops: is 1.5"),
         ("nodes/3/stage", 77, "nodes[3].stage: is 77"),
@@ -139,6 +139,10 @@ def change(data: Any, path: str, value: Any) -> None:
         ("plan/workload/sequences", 0, "plan.workload.sequences: is 0"),
         ("plan/workload/prompt", -4, "plan.workload.prompt: is -4"),
         ("plan/phase/context", -1, "plan.phase.context: is -1"),
+        ("plan/phase/context", 1000, "plan.phase.context: is 1000, and embed has context 256"),
+        ("plan/phase/strategy/layers_per_stage", [3], "plan.phase.strategy.layers_per_stage: is not"),
+        ("plan/workload/routing/kind", "nope", "plan.workload.routing.kind: is 'nope'"),
+        ("plan/workload/routing/s", -1e300, "plan.workload.routing.s: is -1e+300"),
         ("plan/phase/sequences", 63, "batch"),
         ("plan/phase/tokens", 3, "tokens"),
         ("plan/model/stack", [], "plan.model.stack: is not the order"),
@@ -176,7 +180,7 @@ def test_sizes_of_the_ir_are_bounded(written: bytes, old: str, new: str, said: s
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/b", "", "a b", "x" * 200])
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "a b", "a\n"])
 def test_a_phase_name_is_no_path(written: bytes, name: str) -> None:
     data = orjson.loads(written)
     data["plan"]["phase"]["name"] = data["phase"] = name

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +106,10 @@ def breaking(graph: Graph, unit: object) -> Graph:
         ("x", "tp", raising, "failed on `prefill`: ZeroDivisionError: oh"),
         ("x", "tp", lambda graph, unit: None, "failed on `prefill`: TypeError: gives NoneType, not a graph"),
         ("x", "tp", breaking, "breaks the graph of `prefill`: "),
+        ("x", "expand", lambda graph, unit: replace(graph, microbatches=7), "changes `microbatches` of the graph"),
+        ("x", "expand", lambda graph, unit: replace(graph, phase="other"), "changes `phase` of the graph"),
+        ("x", "pp", lambda graph, unit: replace(graph, stages=()), "changes `stages` of the graph"),
+        ("x", "expand", lambda graph, unit: replace(graph, segments=graph.segments[1:]), "changes the layers"),
         ("x", "place", raising, "and `AFTER`, one of expand, tp, sp"),
         ("x", None, raising, "needs `run`, `ABOUT`"),
         (None, "tp", raising, "needs `run`, `ABOUT`"),

@@ -55,6 +55,17 @@ def test_a_folder_is_replaced_by_force_only(tmp_path: Path) -> None:
     assert [p.name for p in target.iterdir()] == ["new"]
 
 
+def test_a_link_is_followed_and_a_pipe_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_all({tmp_path / "link": b"new"})
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dagc.SpecError, match="is no regular file"):
+        write_all({tmp_path / "a": b"", tmp_path / "pipe": b""})
+    assert not (tmp_path / "a").exists() and (tmp_path / "pipe").is_fifo()
+
+
 def test_scripts_can_be_run(tmp_path: Path) -> None:
     write_all({tmp_path / "a.sh": b"", tmp_path / "a.json": b""})
     assert os.access(tmp_path / "a.sh", os.X_OK) and not (tmp_path / "a.json").stat().st_mode & 0o111

@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
     from .arguments import parse_arguments
 
-    if sys.stdout is None:  # closed by whoever started this
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     before = _on_termination()
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else list(argv))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 EXITS = """exit codes: 0 passed; 1 compiled, but a requirement fails; 2 the spec or the
-command line is wrong; 3 internal error; 130 interrupted"""
+command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
 
 MOST = 10**9
 """Of anything that is counted, or of seconds."""

@@ -18,6 +18,7 @@ Folders = Mapping[Path, Callable[[Path], None]]
 def write_all(files: Files, folders: Folders | None = None, *, force: bool = False) -> None:
     """A file in pieces is streamed; a folder is filled by its function, and replaces one that holds something only by
     `force`. Raises SpecError with E05 when any of them cannot be written: then none is."""
+    files = {_place(path): data for path, data in files.items()}
     made: list[tuple[Path, Path]] = []
     created: list[Path] = []
     folders = folders or {}
@@ -59,6 +60,14 @@ def refuse_existing(directory: Path, force: bool) -> None:
     if not force and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         message = f"`{directory}` exists already"
         raise SpecError([Diagnostic("E05", message, help=("--force replaces it",))])
+
+
+def _place(path: Path) -> Path:
+    """Where a file really goes: a link is followed. Raises SpecError for a pipe or a device."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise SpecError([Diagnostic("E05", f"`{path}` is no regular file")])
+    return path
 
 
 def _renamed(temporary: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the plan of a placed graph may say: numbers within the ranges of the language, and nothing that its IR denies."""
+"""What the plan of a placed graph may say: numbers within the ranges of the language, and of what its IR says too, the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..passes.mesh import factorisations
 from ..spec import Fold, Hardware, Link, Phase, Strategy, Workload
 from .records import DataError
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MOST = 1e18
 LEAST = 5e-324
 """More than nothing."""
@@ -94,6 +94,15 @@ def check_together(unit: Unit, graph: Graph) -> None:
                 raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
     if graph.the_mesh.stages != strategy.pp:
         raise DataError("plan.phase.strategy.pp", f"is {strategy.pp}, and the IR has {graph.the_mesh.stages} stages")
+    routing = unit.spec.workload.routing
+    if routing.kind not in ("uniform", "zipf", "power_law", "histogram"):
+        raise DataError("plan.workload.routing.kind", f"is {routing.kind!r}")
+    if not 0 <= routing.s <= 100:
+        raise DataError("plan.workload.routing.s", f"is {routing.s!r}, not at least 0 and at most 100")
+    cut = strategy.layers_per_stage
+    inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
+    if cut is not None and cut != inner:
+        raise DataError("plan.phase.strategy.layers_per_stage", f"is not {list(inner)}, as the IR has it")
     wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
     if wanted != [segment.name for segment, _ in graph.layers]:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")
@@ -103,7 +112,17 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(
                 "ir", f"{segment.name} has batch {segment.sizes.get('batch')}, {phase.sequences} sequences / {parts}"
             )
+        context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
+        if segment.sizes.get("context") != context:
+            raise DataError(
+                "plan.phase.context", f"is {context}, and {segment.name} has context {segment.sizes.get('context')}"
+            )
         if segment.sizes.get("seq") != phase.tokens:
             raise DataError(
                 "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"
             )
+
+
+def _ends(graph: Graph) -> tuple[str, str]:
+    """The embedding and the head."""
+    return graph.segments[0].name, graph.segments[-1].name

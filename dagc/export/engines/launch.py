@@ -158,30 +158,6 @@ def has_others(server: Layout) -> bool:
     )
 
 
-STRATEGY = {
-    "degrees and numbering": (
-        "pp",
-        "dp",
-        "ep",
-        "sp",
-        "tp",
-        "attention",
-        "experts",
-        "order",
-        "place",
-        "layers_per_stage",
-    ),
-    "flags and rules of an engine": ("sequence_parallel", "sp_method", "redundant", "dispatch", "overlap"),
-    "common_rules": ("replicas", "microbatches", "shard", "passes"),
-}
-PHASE = {
-    "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
-    "flags of an engine": ("context", "tokens", "sequences"),
-    "left_open": ("acceptance", "passes", "dispatch_dtype", "quantise", "engine", "host_s", "cuda_graph"),
-}
-"""Who answers for each field of a strategy and a phase: nothing of a plan is dropped unsaid."""
-
-
 def left_open(draft: Draft) -> None:
     """What a phase asks of a server that is no flag here: refused where it would compute something else, said where it
     is about time only."""
