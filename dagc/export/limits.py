@@ -8,40 +8,32 @@ from typing import Any
 
 from ..ir.graph import Graph
 from ..ir.unit import Unit
-from ..lang.schema import AXES, DTYPES
+from ..lang.schema import AXES, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..passes.mesh import factorisations
 from ..spec import Fold, Hardware, Link, Phase, Strategy, Workload
 from .records import DataError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MOST = 1e18
-LEAST = 5e-324
-"""More than nothing."""
-
-RANGES: dict[type, dict[str, tuple[float, float]]] = {
+PROMPT = WORKLOAD["prompt"]
+RANGES: dict[type, dict[str, Attribute]] = {
     Hardware: {
-        "gpus": (1, 1e6),
-        "per_node": (1, 1e6),
-        "mfu": (LEAST, 1),
-        "mbu": (LEAST, 1),
-        "memory_B": (LEAST, MOST),
-        "hbm_Bps": (LEAST, MOST),
-        "launch_s": (0, 1),
-        "reserve_B": (0, MOST),
+        **{name: HARDWARE[name] for name in ("gpus", "per_node", "mfu", "mbu")},
+        "memory_B": HARDWARE["memory"],
+        "hbm_Bps": HARDWARE["hbm"],
+        "launch_s": HARDWARE["launch"],
+        "reserve_B": HARDWARE["reserve"],
     },
-    Link: {"bandwidth_Bps": (LEAST, MOST), "latency_s": (0, 10)},
-    Workload: {"sequences": (1, 1e9), "prompt": (1, 1e9), "output": (1, 1e9)},
+    Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
+    Workload: {name: WORKLOAD[name] for name in ("sequences", "prompt", "output")},
     Phase: {
-        "context": (1, 1e9),
-        "tokens": (1, 1e9),
-        "sequences": (1, 1e9),
-        "passes": (1, 1e9),
-        "acceptance": (0, 1),
-        "host_s": (0, 100),
+        **{name: PHASE[name] for name in ("context", "sequences", "acceptance")},
+        "host_s": PHASE["host"],
+        "tokens": PROMPT,
+        "passes": PROMPT,
     },
-    Strategy: {**dict.fromkeys((*AXES, "replicas", "microbatches"), (1, 1e6)), "redundant": (0, 1e6)},
+    Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
 }
-"""Record -> field -> least and most."""
+"""Record -> field -> the attribute of the language whose range it has."""
 
 
 def check_ranges(record: Any, path: str) -> None:
@@ -56,16 +48,20 @@ def check_ranges(record: Any, path: str) -> None:
                 if axis not in AXES or not 1 <= degree <= 1e6:
                     raise DataError(f"{path}.{f.name}", f"has {axis} {degree}, not at least 1")
         elif f.name in ranges:
-            low, high = ranges[f.name]
-            if not low <= value <= high:
-                least = "more than 0" if low == LEAST else f"at least {low:g}"
-                raise DataError(f"{path}.{f.name}", f"is {value!r}, not {least} and at most {high:g}")
+            check_number(ranges[f.name], value, f"{path}.{f.name}")
     if isinstance(record, Hardware):
         for name, value in record.compute_flops.items():
-            if not LEAST <= value <= MOST:
-                raise DataError(f"{path}.compute_flops.{name}", f"is {value!r}, not more than 0")
+            check_number(HARDWARE["compute"], value, f"{path}.compute_flops.{name}")
         if "default" not in record.compute_flops:
             raise DataError(f"{path}.compute_flops.default", "is missing")
+
+
+def check_number(attribute: Attribute, value: float, path: str) -> None:
+    """A number within the range of an attribute. Raises DataError."""
+    beyond = value <= attribute.low if attribute.open_low else value < attribute.low
+    if beyond or not value <= attribute.high:
+        least = f"{'more than' if attribute.open_low else 'at least'} {attribute.low:g}"
+        raise DataError(path, f"is {value!r}, not {least} and at most {attribute.high:g}")
 
 
 def check_together(unit: Unit, graph: Graph) -> None:

@@ -59,7 +59,9 @@ def _box(box: Box) -> Markup:
     compute = box.kind == "compute"
     room = box.w - 4 - 6 * len(box.inside)
     what = next((words for words in (box.words, box.short) if width(words, 10.5) <= room), "")
-    stripes = [rect(box.x + box.w - 6 * (k + 1), box.y + 1, 5, BOX_H - 2, f"stripe k-{i}") for k, i in enumerate(box.inside)]
+    stripes = [
+        rect(box.x + box.w - 6 * (k + 1), box.y + 1, 5, BOX_H - 2, f"stripe k-{i}") for k, i in enumerate(box.inside)
+    ]
     return tag(
         "g",
         title(box.hint),
