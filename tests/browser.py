@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+ANSWER_S = 60.0
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -51,6 +53,8 @@ class Browser:
 
     def receive(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.input], [], [], ANSWER_S)
+            assert ready, f"the browser says nothing for {ANSWER_S:.0f} s"
             piece = os.read(self.input.fileno(), 1 << 16)
             assert piece, "the browser is gone"
             self.buffer += piece
@@ -119,6 +123,8 @@ def browser() -> Iterator[Browser]:
     read_here, write_there = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
+        options += ["--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"]
+        options += ["--disable-sync", "--disable-quic"]
         command = f'exec "$0" "$@" 3<&{read_there} 4>&{write_there}'
         process = subprocess.Popen(
             ["bash", "-c", command, program, *options, f"--user-data-dir={profile}"],
