@@ -13,6 +13,9 @@ from .spec import Routing
 
 WIDTH = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+COLUMN = re.compile(r" *\w{1,9} {2,}")
+"""The label that a line begins with: what does not fit stands below what is beside it."""
+UNIT = re.compile(r"(\d) (?=[A-Za-z])")
 
 
 class Paint:
@@ -47,11 +50,15 @@ def report(plan: Plan, *, color: bool = False) -> str:
 def _within(line: str) -> list[str]:
     """The line in as many as it needs; colours take no room."""
     line = line.rstrip()
-    unseen = len(line) - len(ESCAPE.sub("", line))
-    if len(line) - unseen <= WIDTH:
+    plain = ESCAPE.sub("", line)
+    if len(plain) <= WIDTH:
         return [line]
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    return wrap(line, WIDTH + unseen, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    column = COLUMN.match(plain)
+    indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
+    whole = UNIT.sub("\\1\u00a0", line)  # a number stays with its unit
+    width = WIDTH + len(line) - len(plain)
+    parts = wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace("\u00a0", " ") for part in parts]
 
 
 def _head(plan: Plan, paint: Paint) -> list[str]:

@@ -280,6 +280,16 @@ def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
     assert "is no name or path of a checkpoint" in capsys.readouterr().err
 
 
+def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
+    """Characters that turn the writing direction round, or move the cursor, stand in no script."""
+    text = spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8").replace(
+        "model small", 'model "a\u202eb"'
+    )
+    with pytest.raises(SpecError, match="is no name or path of a checkpoint"):
+        export(dagc.compile_text(text), "vllm", None, "p")
+    assert export(dagc.compile_text(text), "vllm", "org/model", "p")
+
+
 def test_the_table_of_the_docs() -> None:
     """Each cell is `yes` where the engine takes the example, and words of its refusal elsewhere."""
     text = (ROOT / "docs" / "runtimes.md").read_text()

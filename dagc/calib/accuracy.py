@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
+
+from .constants import folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,5 @@ class PhaseError:
 @lru_cache(maxsize=1)
 def phase_errors() -> dict[str, PhaseError]:
     """By kind of phase: `prefill` (time to the first token), `decode` (time of a token)."""
-    file = resources.files("dagc.grammar.library") / "calibration" / "accuracy.json"
-    kinds = json.loads(file.read_text(encoding="utf-8"))["phases"]
+    kinds = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8"))["phases"]
     return {kind: PhaseError(**fields) for kind, fields in kinds.items()}

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 
-from .constants import CalibrationError
+from .constants import CalibrationError, folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +28,8 @@ class ClusterExchangeConstants:
 @lru_cache(maxsize=1)
 def constants() -> dict[str, ClusterExchangeConstants]:
     """`ll_dispatch`, `ll_combine`, `ht_dispatch`, `ht_combine`."""
-    file = resources.files("dagc.grammar.library") / "calibration" / "cluster_exchange.json"
     try:
-        kernels = json.loads(file.read_text(encoding="utf-8"))["kernels"]
+        kernels = json.loads((folder() / "cluster_exchange.json").read_text(encoding="utf-8"))["kernels"]
         return {name: ClusterExchangeConstants(**fields) for name, fields in kernels.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CalibrationError(f"cluster_exchange.json: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Generic, TypeVar
 
 C = TypeVar("C")
@@ -11,6 +13,11 @@ C = TypeVar("C")
 
 class CalibrationError(ValueError):
     """A calibration file is missing, or does not say what it must."""
+
+
+def folder() -> Traversable:
+    """Where the files lie that dagc comes with: a calibration a GPU, and what belongs to no GPU."""
+    return resources.files("dagc.grammar.library") / "calibration"
 
 
 @dataclass(frozen=True, slots=True)

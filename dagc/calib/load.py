@@ -7,13 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .all_to_all import AllToAllConstants
 from .collective import CollectiveConstants
-from .constants import CalibrationError, Device, Entry, FitError
+from .constants import CalibrationError, Device, Entry, FitError, folder
 from .custom_allreduce import CustomAllReduceConstants
 from .decode_attention import DecodeAttentionConstants
 from .decode_mla import DecodeMlaConstants
@@ -23,7 +22,6 @@ from .moe_a2a import MoeA2aConstants
 from .prefill_attention import PrefillAttentionConstants
 from .prefill_mla import PrefillMlaConstants
 
-PACKAGE = "dagc.grammar.library"
 C = TypeVar("C")
 
 
@@ -76,8 +74,7 @@ def a2a_key(backend: str, phase: str) -> str:
 
 def available() -> list[str]:
     """GPUs with a calibration file."""
-    root = resources.files(PACKAGE) / "calibration"
-    names = (file.name.removesuffix(".json") for file in root.iterdir() if file.name.endswith(".json"))
+    names = (file.name.removesuffix(".json") for file in folder().iterdir() if file.name.endswith(".json"))
     return sorted(name for name in names if name not in ("accuracy", "cluster_exchange"))
 
 
@@ -112,7 +109,7 @@ def _load_file(path: str, changed_ns: int) -> Calibration:
 def _load_gpu(gpu: str) -> Calibration:
     if gpu not in available():
         raise CalibrationError(f"no calibration for {gpu}; there are: {', '.join(available())}")
-    text = (resources.files(PACKAGE) / "calibration" / f"{gpu}.json").read_text(encoding="utf-8")
+    text = (folder() / f"{gpu}.json").read_text(encoding="utf-8")
     return parse(text, f"{gpu}.json")
 
 

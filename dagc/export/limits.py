@@ -93,8 +93,8 @@ def check_together(unit: Unit, graph: Graph) -> None:
     routing = unit.spec.workload.routing
     if routing.kind not in ("uniform", "zipf", "power_law", "histogram"):
         raise DataError("plan.workload.routing.kind", f"is {routing.kind!r}")
-    if not 0 <= routing.s <= 100:
-        raise DataError("plan.workload.routing.s", f"is {routing.s!r}, not at least 0 and at most 100")
+    if not 0 <= routing.s <= 10:
+        raise DataError("plan.workload.routing.s", f"is {routing.s!r}, not at least 0 and at most 10")
     cut = strategy.layers_per_stage
     inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
     if cut is not None and cut != inner:

@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..spec import AttrValue, Hardware, Link, Model, Requirement, Routing, Spec, Workload
+from ..spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
 from . import ast, library
 from .blocks import check_block
 from .config import Config, read_config
 from .diagnostics import Collector, SpecError, did_you_mean
 from .evaluate import Value, evaluate, holds, names_in, shown
+from .hardware import read_hardware
 from .model import read_model
 from .phase import read_phase
 from .place import Place, PlaceError
-from .reader import Body, Names, Reader
-from .schema import HARDWARE, LINK, WORKLOAD
+from .reader import Body, Names
 from .source import Source, Span
 from .units import Quantity, show
+from .workload import read_workload
 
 TOP = ("hardware", "model", "workload", "phase", "checkpoint")
 
@@ -361,132 +362,12 @@ class Elaborator:
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)
-        reader = Reader("hardware", body, HARDWARE, self.names(), ("compute", "link node", "link cluster"))
-        values = reader.read()
-        compute = self._compute(body, values.get("compute"))
-        links = {key: self._link(body, key) for key in ("link node", "link cluster")}
-        if (
-            any(values[k] is None for k in HARDWARE if k not in ("compute", "calibration"))
-            or not compute
-            or None in links.values()
-        ):
-            return None
-        q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
-        node, cluster = links["link node"], links["link cluster"]
-        assert node is not None and cluster is not None
-        return Hardware(
-            name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-            node, cluster, self._calibration(values["calibration"], body, base), section.kind_span,
-        )  # fmt: skip
-
-    def _calibration(self, given: Value | None, body: Body, base: Path | None) -> str | None:
-        """A GPU of the library, or the absolute path of a calibration file, which must be well formed."""
-        if not isinstance(given, str) or not given:
-            return None
-        span = body.span_of("calibration")
-        if given.endswith(".json"):
-            from ..calib import CalibrationError, load
-
-            path = str(((base or Path.cwd()) / given).resolve())
-            try:
-                load(path)
-            except CalibrationError as error:
-                self.out.add("E05", str(error).replace(path, f"`{given}`"), span)
-            return path
-        known = library.calibrations()
-        if given not in known:
-            near = did_you_mean(given, known)
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, or a path that ends in .json"
-            self.out.add("E02", f"`calibration` cannot be `{given}`", span, help=(hint,))
-            return None
-        return given
-
-    def _compute(self, body: Body, flat: Value | None) -> dict[str, float]:
-        """Peak FLOP/s by dtype; "default" is what was given flat, else the largest of fp16 and bf16."""
-        from .schema import DTYPES, Attribute
-        from .units import FLOP_RATE
-
-        out: dict[str, float] = {}
-        inner = body.sub("compute", self.out)
-        if inner is not None and ("compute" not in body.assigns or not isinstance(flat, Quantity)):
-            schema = {d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None) for d in (*DTYPES, "default")}
-            read = Reader("compute", inner, schema, self.names()).read()
-            out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
-            if not out:
-                self.out.add("E02", "`compute` names no dtype", inner.span)
-                return {}
-            halves = [out[d] for d in ("bf16", "fp16") if d in out]
-            out.setdefault("default", max(halves) if halves else max(out.values()))
-        elif isinstance(flat, Quantity):
-            out["default"] = flat.value
-        return out
-
-    def _link(self, body: Body, key: str) -> Link | None:
-        inner = body.sub(key, self.out)
-        if inner is None:
-            if self.out.incomplete:
-                return None
-            self.out.add("E02", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
-            return None
-        read = Reader(key, inner, LINK, self.names()).read()
-        bandwidth, latency = read["bandwidth"], read["latency"]
-        if not isinstance(bandwidth, Quantity) or not isinstance(latency, Quantity):
-            return None
-        return Link(bandwidth.value, latency.value)
+        return read_hardware(name, body, self.names(), base, section.kind_span)
 
     def workload(self, section: ast.Section, base: Path | None) -> Workload | None:
         body = Body(section.kind_span)
         body.add(section.body, self.out)
-        values = Reader("workload", body, WORKLOAD, self.names()).read()
-        routing = self._routing(body, base)
-        counts = [values[k] for k in ("sequences", "prompt", "output")]
-        if routing is None or not all(isinstance(v, Quantity) for v in counts):
-            return None
-        sequences, prompt, output = (int(v.value) for v in counts if isinstance(v, Quantity))
-        return Workload(sequences, prompt, output, routing, section.kind_span)
-
-    def _routing(self, body: Body, base: Path | None) -> Routing | None:
-        assign = body.assigns.get("routing")
-        if assign is None:
-            return Routing()
-        value = assign.value
-        if isinstance(value, ast.Name) and value.text == "uniform":
-            return Routing()
-        known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
-        if isinstance(value, ast.Call) and known and len(value.args) == 1 and not value.kwargs:
-            given = evaluate(value.args[0], self.names().env(), self.out)
-            if given is None:
-                return None
-            if value.func.text == "histogram":
-                shares = self._histogram(given, base, value.args[0].span)
-                return None if shares is None else Routing("histogram", 0.0, shares)
-            if isinstance(given, Quantity) and 0 <= given.value <= 10:
-                return Routing(value.func.text, given.value)
-        forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
-        self.out.add("E02", f"`routing` is {forms}", value.span)
-        return None
-
-    def _histogram(self, given: Value, base: Path | None, span: Span) -> tuple[float, ...] | None:
-        """Shares of the experts: a list, or a text file of numbers."""
-        if isinstance(given, str):
-            try:
-                given = tuple(
-                    Quantity(float(word)) for word in (base or Path.cwd()).joinpath(given).read_text().split()
-                )
-            except (OSError, ValueError) as error:
-                self.out.add("E05", f"cannot read the histogram `{given}`: {error}", span)
-                return None
-        numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
-        if (
-            not isinstance(given, tuple)
-            or len(numbers) != len(given)
-            or not numbers
-            or min(numbers) < 0
-            or max(numbers) <= 0
-        ):
-            self.out.add("E02", "a histogram is a list of numbers from 0, not all of them 0", span)
-            return None
-        return numbers
+        return read_workload(body, self.names(), base, section.kind_span)
 
     # -- requirements ----------------------------------------------------------------------------
 

@@ -62,13 +62,6 @@ def architectures() -> list[str]:
     return sorted(f.stem for f in architecture_folder().glob("*.moe"))
 
 
-def calibrations() -> list[str]:
-    """GPUs with measured constants of their kernels; the other files there belong to no GPU."""
-    root = resources.files(PACKAGE) / "calibration"
-    found = {f.name.removesuffix(".json") for f in root.iterdir() if f.name.endswith(".json")}
-    return sorted(found - {"accuracy", "cluster_exchange"})
-
-
 def folder(kind: str) -> str:
     return "models" if kind == "model" else kind
 

@@ -81,12 +81,14 @@ def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, b
     """File name -> content for every server of the plan. Raises SpecError with E05 and every rule that it breaks."""
     write: Write = import_module(f".{engine}", __package__).write
     servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases])
-    if model is not None and (model.startswith("-") or not model.isprintable()):
-        raise SpecError([Diagnostic("E05", f"`--model {model}` is no name or path of a checkpoint")])
+    checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
+    if checkpoint.startswith("-") or not checkpoint.isprintable():
+        help = ("--model gives its name or path",)
+        raise SpecError([Diagnostic("E05", f"`{checkpoint}` is no name or path of a checkpoint", help=help)])
     out: dict[str, bytes] = {}
     errors = []
     for server in servers:
-        draft = Draft(engine, server, model or server.spec.model.name, has_others(server))
+        draft = Draft(engine, server, checkpoint, has_others(server))
         common_rules(draft)
         left_open(draft)
         if model is None:

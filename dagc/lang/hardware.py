@@ -1,0 +1,89 @@
+"""Elaboration of hardware: peaks by dtype, links, and the calibration of a GPU's kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..spec import Hardware, Link
+from .diagnostics import did_you_mean
+from .evaluate import Value
+from .reader import Body, Names, Reader
+from .schema import DTYPES, HARDWARE, LINK, Attribute
+from .source import Span
+from .units import FLOP_RATE, Quantity
+
+
+def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: Span) -> Hardware | None:
+    """The GPUs and their links, or None when something is wrong or missing."""
+    reader = Reader("hardware", body, HARDWARE, names, ("compute", "link node", "link cluster"))
+    values = reader.read()
+    compute = _compute(body, values.get("compute"), names)
+    links = {key: _link(body, key, names) for key in ("link node", "link cluster")}
+    if (
+        any(values[k] is None for k in HARDWARE if k not in ("compute", "calibration"))
+        or not compute
+        or None in links.values()
+    ):
+        return None
+    q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
+    node, cluster = links["link node"], links["link cluster"]
+    assert node is not None and cluster is not None
+    return Hardware(
+        name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
+        node, cluster, _calibration(values["calibration"], body, names, base), span,
+    )  # fmt: skip
+
+
+def _calibration(given: Value | None, body: Body, names: Names, base: Path | None) -> str | None:
+    """A GPU of the library, or the absolute path of a calibration file, which must be well formed."""
+    if not isinstance(given, str) or not given:
+        return None
+    from ..calib import CalibrationError, available, load
+
+    span = body.span_of("calibration")
+    if given.endswith(".json"):
+        path = str(((base or Path.cwd()) / given).resolve())
+        try:
+            load(path)
+        except CalibrationError as error:
+            names.out.add("E05", str(error).replace(path, f"`{given}`"), span)
+        return path
+    known = available()
+    if given not in known:
+        near = did_you_mean(given, known)
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, or a path that ends in .json"
+        names.out.add("E02", f"`calibration` cannot be `{given}`", span, help=(hint,))
+        return None
+    return given
+
+
+def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
+    """Peak FLOP/s by dtype; "default" is what was given flat, else the largest of fp16 and bf16."""
+    out: dict[str, float] = {}
+    inner = body.sub("compute", names.out)
+    if inner is not None and ("compute" not in body.assigns or not isinstance(flat, Quantity)):
+        schema = {d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None) for d in (*DTYPES, "default")}
+        read = Reader("compute", inner, schema, names).read()
+        out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
+        if not out:
+            names.out.add("E02", "`compute` names no dtype", inner.span)
+            return {}
+        halves = [out[d] for d in ("bf16", "fp16") if d in out]
+        out.setdefault("default", max(halves) if halves else max(out.values()))
+    elif isinstance(flat, Quantity):
+        out["default"] = flat.value
+    return out
+
+
+def _link(body: Body, key: str, names: Names) -> Link | None:
+    inner = body.sub(key, names.out)
+    if inner is None:
+        if names.out.incomplete:
+            return None
+        names.out.add("E02", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
+        return None
+    read = Reader(key, inner, LINK, names).read()
+    bandwidth, latency = read["bandwidth"], read["latency"]
+    if not isinstance(bandwidth, Quantity) or not isinstance(latency, Quantity):
+        return None
+    return Link(bandwidth.value, latency.value)

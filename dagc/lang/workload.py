@@ -1,0 +1,67 @@
+"""Elaboration of the workload: its sequences, and the distribution of its routing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..spec import Routing, Workload
+from . import ast
+from .evaluate import Value, evaluate
+from .reader import Body, Names, Reader
+from .schema import WORKLOAD
+from .source import Span
+from .units import Quantity
+
+
+def read_workload(body: Body, names: Names, base: Path | None, span: Span) -> Workload | None:
+    """The batch and how its tokens choose experts, or None when something is wrong or missing."""
+    values = Reader("workload", body, WORKLOAD, names).read()
+    routing = _routing(body, names, base)
+    counts = [values[k] for k in ("sequences", "prompt", "output")]
+    if routing is None or not all(isinstance(v, Quantity) for v in counts):
+        return None
+    sequences, prompt, output = (int(v.value) for v in counts if isinstance(v, Quantity))
+    return Workload(sequences, prompt, output, routing, span)
+
+
+def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
+    assign = body.assigns.get("routing")
+    if assign is None:
+        return Routing()
+    value = assign.value
+    if isinstance(value, ast.Name) and value.text == "uniform":
+        return Routing()
+    known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
+    if isinstance(value, ast.Call) and known and len(value.args) == 1 and not value.kwargs:
+        given = evaluate(value.args[0], names.env(), names.out)
+        if given is None:
+            return None
+        if value.func.text == "histogram":
+            shares = _histogram(given, names, base, value.args[0].span)
+            return None if shares is None else Routing("histogram", 0.0, shares)
+        if isinstance(given, Quantity) and 0 <= given.value <= 10:
+            return Routing(value.func.text, given.value)
+    forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
+    names.out.add("E02", f"`routing` is {forms}", value.span)
+    return None
+
+
+def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tuple[float, ...] | None:
+    """Shares of the experts: a list, or a text file of numbers."""
+    if isinstance(given, str):
+        try:
+            given = tuple(Quantity(float(word)) for word in (base or Path.cwd()).joinpath(given).read_text().split())
+        except (OSError, ValueError) as error:
+            names.out.add("E05", f"cannot read the histogram `{given}`: {error}", span)
+            return None
+    numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
+    if (
+        not isinstance(given, tuple)
+        or len(numbers) != len(given)
+        or not numbers
+        or min(numbers) < 0
+        or max(numbers) <= 0
+    ):
+        names.out.add("E02", "a histogram is a list of numbers from 0, not all of them 0", span)
+        return None
+    return numbers
