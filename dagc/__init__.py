@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["Plan", "SpecError", "compile", "compile_text"]
+
 if TYPE_CHECKING:
     from .driver import compile as compile
     from .driver import compile_text as compile_text
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_HOME = {
+    "compile": ".driver",
+    "compile_text": ".driver",
+    "Plan": ".plan",
+    "SpecError": ".lang.diagnostics",
+}
 _here = Path(__file__).resolve().parent
 if not (_here / "passes").is_dir() and (_here.parent / "passes").is_dir():
     __path__.append(str(_here.parent))  # a bare checkout: `passes` and `grammar` stand beside the package
@@ -26,12 +34,10 @@ def __getattr__(name: str) -> Any:
     """Public names load on first use: importing dagc alone stays cheap."""
     from importlib import import_module
 
-    home = {
-        "compile": ".driver",
-        "compile_text": ".driver",
-        "Plan": ".plan",
-        "SpecError": ".lang.diagnostics",
-    }
-    if name not in home:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home[name], __name__), name)
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

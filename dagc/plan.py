@@ -124,6 +124,14 @@ class Plan:
     def __str__(self) -> str:
         return self.report()
 
+    def __repr__(self) -> str:
+        """One line: the model, each phase's time, and how many requirements hold."""
+        from .lang.units import TIME, show
+
+        times = ", ".join(f"{name} {show(result.time_s, TIME)}" for name, result in self.phases.items())
+        held = sum(v.passed for v in self.requirements)
+        return f"<Plan {self.spec.model.name}: {times}; {held} of {len(self.requirements)} requirements hold>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from .export.notebook import fragment

@@ -18,7 +18,7 @@ from conftest import compiled, examples, spec_text
 from hypothesis import HealthCheck, assume, given, settings
 from random_plans import plans
 
-pytest.importorskip("google.protobuf", reason="the traces are read with protobuf: pip install 'dagc[test]'")
+pytest.importorskip("google.protobuf", reason="the traces are read with protobuf: pip install -e '.[test]'")
 
 from chakra_schema import COLL, COMM, COMP, RECV, SEND, attributes, messages, read
 

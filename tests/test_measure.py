@@ -39,7 +39,7 @@ MODEL = """layers = 4, hidden = 64, vocab = 512, dtype = bf16 {extra}
 attention {{ kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 {attention} }}
 experts {{ count = 8, top_k = 2, hidden = 32 }}"""
 needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: pip install 'dagc[torch]'"
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: pip install -e '.[torch]'"
 )
 
 
@@ -297,7 +297,7 @@ def grid() -> list[tuple[Job, float]]:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibration file fitted to the grid; it lies beside its tables."""
-    pytest.importorskip("scipy", reason="SciPy is not installed: pip install 'dagc[fit]'")
+    pytest.importorskip("scipy", reason="SciPy is not installed: pip install -e '.[fit]'")
     folder = tmp_path_factory.mktemp("tables")
     made = [Result(job, Timing(time_s, 0.0, 20, "cuda_graph")) for job, time_s in grid()]
     for name, rows in csv_tables.rows(made, "mine", "My GPU", {"torch": "2.9", "cuda": "12.9"}).items():
@@ -409,13 +409,13 @@ def test_an_unknown_calibration_names_the_near_one(tmp_path: Path, capsys: Captu
 def test_without_pytorch_the_pip_command_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("dagc.cli.measure.find_spec", lambda name: None)
     assert main(["measure", "examples/plan_a.moe"]) == 2
-    assert "pip install 'dagc[torch]'" in capsys.readouterr().err
+    assert "pip install -e '.[torch]'" in capsys.readouterr().err
 
 
 def test_fit_without_scipy_is_told_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("dagc.cli.measure.find_spec", lambda name: None if name == "scipy" else True)
     assert main(["measure", "examples/plan_a.moe", "--fit"]) == 2
-    assert "pip install 'dagc[fit]'" in capsys.readouterr().err
+    assert "pip install -e '.[fit]'" in capsys.readouterr().err
 
 
 def test_other_commands_load_nothing_of_it() -> None:

@@ -20,7 +20,7 @@ from dagc.cli import main
 from dagc.runtime.launch import LaunchError, launched, spawn
 
 needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install 'dagc[torch]'"
+    importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
 )
 MLA = (
     "layers = 3, dense_first = 1, hidden = 64, vocab = 512, dtype = fp32\n"
@@ -144,7 +144,7 @@ def test_a_missing_engine_names_the_command(
     spec.write_text(spec_text())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["run", str(spec)]) == 2
-    assert "pip install 'dagc[torch]'" in capsys.readouterr().err
+    assert "pip install -e '.[torch]'" in capsys.readouterr().err
     assert main(["run", "-"]) == 2
 
 

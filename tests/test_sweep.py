@@ -70,7 +70,7 @@ def test_a_point_that_kills_its_workers_is_given_up() -> None:
 
 
 def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
     from dagc.sweep import sweep_dask
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
@@ -79,7 +79,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) 
 
 
 def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
     from dagc.sweep import sweep_dask
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
@@ -90,7 +90,7 @@ def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
 
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("distributed", reason="Dask is an extra: pip install 'dagc[dask]'")
+    pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
     monkeypatch.setattr("dagc.sweep.CONNECT_S", 1.0)
     spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
     assert main(["sweep", spec, "--over", "batch=16", "--on", "dask://127.0.0.1:1"]) == 2
@@ -99,7 +99,7 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     """A head with two CPUs of its own; a point that ends its worker process is done again."""
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'dagc[ray]'")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
     from dagc.sweep import sweep_ray
 
     command = [sys.executable, "-m", "ray.scripts.scripts"]

@@ -37,8 +37,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
         return int(stop.code or 0)
     if args.version:
         from .. import __version__
+        from ..distribution import described, foreign
 
-        print(f"dagc {__version__}")
+        print(described(__version__))
+        if stranger := foreign():
+            print(f"dagc: {stranger}", file=sys.stderr)
         return 0
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -53,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument(
+        "--version", action="store_true", help="print the version, the distribution and where it is installed"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")

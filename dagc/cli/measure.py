@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..distribution import how_to_install
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
 from .common import compiled, tell
@@ -43,9 +44,9 @@ def _stop(message: str, *help: str) -> SpecError:
 def _check(args: Namespace) -> None:
     """What is wrong with the command line or missing here is told before anything is compiled or timed."""
     if find_spec("torch") is None:
-        raise _stop("`dagc measure` needs PyTorch", "pip install 'dagc[torch]'")
+        raise _stop("`dagc measure` needs PyTorch", how_to_install("torch"))
     if args.fit and find_spec("scipy") is None:
-        raise _stop("`--fit` needs SciPy", "pip install 'dagc[fit]'")
+        raise _stop("`--fit` needs SciPy", how_to_install("fit"))
 
 
 def _device(kind: str) -> TorchDevice:
@@ -54,7 +55,7 @@ def _device(kind: str) -> TorchDevice:
     try:
         return TorchDevice(kind)
     except TorchMissing as error:
-        raise _stop(str(error), "pip install 'dagc[torch]'") from None
+        raise _stop(str(error), how_to_install("torch")) from None
     except NoDevice as error:
         raise _stop(str(error), "`--device cpu` times the kernels on the CPU") from None
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..distribution import how_to_install
 from ..lang.diagnostics import Collector, Diagnostic, SpecError
 from .common import settings, tell
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""
-ENGINES = {"torch": "pip install 'dagc[torch]'"}
 
 
 def run(args: Namespace) -> int:
@@ -30,7 +30,9 @@ def run(args: Namespace) -> int:
         if args.spec == "-":
             raise SpecError([Diagnostic("E05", "`dagc run` starts processes that read the spec: it needs a file")])
         if importlib.util.find_spec(args.engine) is None:
-            raise SpecError([Diagnostic("E05", f"`--engine {args.engine}` needs it: {ENGINES[args.engine]}")])
+            raise SpecError(
+                [Diagnostic("E05", f"`--engine {args.engine}` needs it", help=(how_to_install(args.engine),))]
+            )
         spec = load_spec(args)
         known = [p.name for p in spec.phases]
         for name in args.phase:

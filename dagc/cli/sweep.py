@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+from ..distribution import how_to_install
 from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from ..lang.units import Quantity
 from ..sweep import CLUSTERS, ClusterError, Row, Task, points, sweep
@@ -92,9 +93,7 @@ def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
         raise SpecError([Diagnostic("E05", f"`--on {args.on}` is no cluster that is known", help=(help,))])
     package, swept = CLUSTERS[kind]
     if find_spec(package) is None:
-        raise SpecError(
-            [Diagnostic("E05", f"`--on {kind}://` needs `{package}`", help=(f"pip install 'dagc[{kind}]'",))]
-        )
+        raise SpecError([Diagnostic("E05", f"`--on {kind}://` needs `{package}`", help=(how_to_install(kind),))])
     return swept(tasks, address)
 
 

@@ -14,7 +14,7 @@ from ..layer import subtitle
 from ..overview import facts
 from . import cards, lanes, layers, memory, tracks, waterfall
 from .markup import Markup, fit, tag, width, wrapped
-from .svg import Figure, Keys, rect, style, words
+from .svg import Figure, Keys, rect, standalone_style, words
 
 PAD = 16
 ROW = 18
@@ -89,7 +89,7 @@ def svg(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
     entries, lines = _legend(sheet.keys, w)
     top = PAD + 12 + HEAD * len(rest) + 14
     height = top + figure.height + 10 + ROW * lines + PAD
-    look = style() + ".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }"
+    look = standalone_style(".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
     document = tag(
         "svg",
         tag("title", first),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,6 +19,19 @@ Keys = list[tuple[str, str]]
 def style() -> str:
     """Colours and line widths of every figure, light and dark."""
     return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
+
+
+@cache
+def standalone_style(more: str = "") -> str:
+    """The same for a file of its own: each colour first as a plain value, for readers of SVG that know no `var()`."""
+    css = style() + more
+    light = dict(re.findall(r"--([a-z0-9-]+):\s*([^;]+);", css[: css.index("}")]))
+
+    def plain(declaration: re.Match[str]) -> str:
+        name, value = declaration[1], declaration[2]
+        return f"{name}: {re.sub(r'var[(]--([a-z0-9-]+)[)]', lambda use: light[use[1]], value)}; {name}: {value}"
+
+    return re.sub(r"([a-z-]+):\s*([^;{}]*var\([^;{}]*)", plain, css)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""The distribution's name, licence and public face."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pydoc
+import tomllib
+
+import pytest
+from conftest import ROOT, compiled
+
+import dagc
+from dagc.cli import main
+from dagc.distribution import NAME, PACKAGES, SUMMARY, how_to_install
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_version_names_distribution_and_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dagc {dagc.__version__} (distribution {NAME}, {dagc._here})\n"
+    assert (PROJECT["name"], PROJECT["description"]) == (NAME, SUMMARY)
+
+
+def test_a_stranger_of_the_same_name_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda name: {"Version": "0.1.13", "Summary": "another"})
+    assert main(["--version"]) == 0
+    assert "`dagc` 0.1.13 is installed here too; it is not this project" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", PACKAGES)
+def test_help_names_packages_that_the_extra_installs(extra: str) -> None:
+    wanted = PROJECT["optional-dependencies"][extra][0].partition(">")[0]
+    assert f"pip install {PACKAGES[extra]} " in how_to_install(extra)
+    assert PACKAGES[extra].strip("'") == wanted
+
+
+def test_nobody_is_sent_to_the_stranger() -> None:
+    """`pip install dagc` and `dagc[...]` bring another project."""
+    named = [
+        path
+        for folder in ("dagc", "passes", "grammar", "docs", "tools", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".moe")
+        and ("pip install dagc\n" in (text := path.read_text()) or "dagc[" in text.replace("[`dagc", ""))
+    ]
+    assert not named
+
+
+def test_licence_and_attribution() -> None:
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    notice = (ROOT / "NOTICE").read_text()
+    assert "aiconfigurator" in notice and "NVIDIA CORPORATION & AFFILIATES" in notice
+    assert PROJECT["license"] == "Apache-2.0" and PROJECT["license-files"] == ["LICENSE", "NOTICE"]
+
+
+def test_public_names() -> None:
+    assert dir(dagc) == ["Plan", "SpecError", "__version__", "compile", "compile_text"]
+    text = pydoc.plain(pydoc.render_doc(dagc))
+    assert all(
+        f"    {name}(" in text or f"class {name}(" in text for name in ("compile", "compile_text", "Plan", "SpecError")
+    )
+
+
+def test_repr_of_a_plan_is_one_line() -> None:
+    plan = compiled("plan_a")
+    assert "\n" not in repr(plan) and len(repr(plan)) < 160
+    assert repr(plan).startswith("<Plan moe10b: prefill ") and "of 25 requirements hold>" in repr(plan)
