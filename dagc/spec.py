@@ -169,7 +169,8 @@ class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
     which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
-    the last one. `sequences` in the phase's batch."""
+    the last one. `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are
+    freed when they lie behind a layer's window or chunk."""
 
     name: str
     kind: str
@@ -185,6 +186,8 @@ class Phase:
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True
+    window_cache: str = "freed"  # freed | whole
+    kv_block: int = 16
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)

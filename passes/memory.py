@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dagc.ir.cache import CachePolicy, cache_bytes, passing_bytes
 from dagc.ir.graph import DTYPE_BYTES, Graph, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
 from dagc.ir.sharding import Axes
-from dagc.ir.states import state_bytes
 from dagc.ir.unit import Unit
 from dagc.lang.units import BYTES, show
+from dagc.spec import Phase
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
 
@@ -20,6 +21,7 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     """Bytes per GPU by stage. Does not judge: `check` does."""
     mesh = graph.the_mesh
     hardware = unit.spec.hardware
+    policy = cache_policy(unit.phase)
     stages = []
     for stage in graph.stages:
         weights = kv = live = buffers = 0.0
@@ -27,8 +29,8 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
         for name, count in stage.layers:
             segment = graph.segment(name)
             weights += count * weight_bytes(segment, mesh, tables)
-            kv += count * cache_bytes(segment, mesh) * graph.microbatches * graph.lanes
-            live = max(live, graph.lanes * peak_live_bytes(segment, mesh, costs.imbalance))
+            kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
+            live = max(live, graph.lanes * peak_live_bytes(segment, graph, costs.imbalance, policy))
             buffers = max(buffers, staging_bytes(segment, costs))
         if mesh.stages > 1:
             buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
@@ -55,19 +57,15 @@ def _lies(weight: Weight) -> dict[str, Axes]:
     return dict(zip(weight.dims, weight.sharding.dims, strict=True))
 
 
-def cache_bytes(segment: Segment, mesh: Mesh) -> float:
-    """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
-    total = 0.0
-    for op in segment.ops:
-        if op.kind == "cache":
-            assert op.sharding is not None
-            total += local_bytes(segment, op.name, op.sharding.dims, mesh)
-        total += state_bytes(segment, op, mesh)
-    return total
+def cache_policy(phase: Phase) -> CachePolicy:
+    """What the phase's engine keeps behind a window."""
+    return CachePolicy(phase.window_cache == "freed", phase.kv_block)
 
 
-def peak_live_bytes(segment: Segment, mesh: Mesh, imbalance: float) -> float:
-    """Largest sum of live tensors in program order. A cache is not an activation; fused results replace inputs."""
+def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: CachePolicy) -> float:
+    """Largest sum of live tensors in program order. Of a cache, only what it does not keep is an activation; fused
+    results replace inputs."""
+    mesh = graph.the_mesh
     last: dict[str, int] = {segment.output: len(segment.ops)}
     for i, op in enumerate(segment.ops):
         for name in op.inputs:
@@ -78,7 +76,10 @@ def peak_live_bytes(segment: Segment, mesh: Mesh, imbalance: float) -> float:
     live = peak = size.get(segment.input, 0.0)
     for i, op in enumerate(segment.ops):
         assert op.sharding is not None
-        own = 0.0 if op.kind == "cache" else local_bytes(segment, op.name, op.sharding.dims, mesh)
+        if op.kind == "cache":
+            own = passing_bytes(segment, op, mesh, policy, graph)
+        else:
+            own = local_bytes(segment, op.name, op.sharding.dims, mesh)
         own *= imbalance if op.scope == "experts" else 1.0
         dying = [n for n in dict.fromkeys(op.inputs) if n in size and last[n] == i]
         freed = sum(size.pop(n) for n in dying)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dagc.ir.cache import sequence_tokens
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
 from dagc.ir.states import state_of
@@ -14,8 +15,9 @@ from dagc.lang import ast
 from dagc.lang.diagnostics import Collector, did_you_mean
 from dagc.lang.evaluate import compare, names_in
 from dagc.lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, Quantity, show
-from dagc.spec import AttrValue, Hardware, Requirement, Spec
+from dagc.spec import AttrValue, Requirement, Spec
 
+from .memory import cache_policy
 from .mesh import axis_coordinates, factorisations
 
 ABOUT = "judge every requirement"
@@ -132,21 +134,24 @@ def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[flo
             (r for r in phases.values() if r.graph.kind == "decode" and not set(r.gpus) & set(result.gpus)), None
         )
         if result.graph.kind == "prefill" and after is not None:
-            size_B, time_s = kv_transfer(result, after, h)
+            size_B, time_s = kv_transfer(result, after, spec)
             out |= {f"{name}.kv_transfer": Quantity(time_s, TIME), f"{name}.kv_bytes": Quantity(size_B, BYTES)}
     return out
 
 
-def kv_transfer(prefill: PhaseResult, decode: PhaseResult, hardware: Hardware) -> tuple[float, float]:
+def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
     """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
 
     Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
     """
-    size_B = 0.0
+    size_B, hardware = 0.0, spec.hardware
+    policy = next(cache_policy(p) for p in spec.phases if p.name == prefill.name)
     for segment in prefill.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
             if op.kind == "cache":
                 each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
+                if "context" in op.dims:
+                    each_B *= sequence_tokens(segment, op, "prefill", policy) / segment.size("context")
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
     return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s

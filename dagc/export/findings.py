@@ -156,6 +156,8 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
             graph = "with" if phase.cuda_graph else "without"
             yield f"{phase.name}: engine", f"{phase.engine}, {graph} CUDA graphs{host}"
             yield f"{phase.name}: context", f"{phase.context} tok attended to, {phase.sequences} sequences"
+            kept = f"freed in blocks of {phase.kv_block} tok" if phase.window_cache == "freed" else "kept"
+            yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", f"{plan.phases[phase.name].passes} passes, each priced as the middle one"
             if phase.draft:

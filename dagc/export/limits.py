@@ -26,7 +26,7 @@ RANGES: dict[type, dict[str, Attribute]] = {
     Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
     Workload: {name: WORKLOAD[name] for name in ("sequences", "prompt", "output")},
     Phase: {
-        **{name: PHASE[name] for name in ("context", "sequences", "acceptance")},
+        **{name: PHASE[name] for name in ("context", "sequences", "acceptance", "kv_block")},
         "host_s": PHASE["host"],
         "tokens": PROMPT,
         "passes": PROMPT,

@@ -62,6 +62,7 @@ def read_phase(
     phase = Phase(
         name, str(kind), gpus, length, tokens // passes, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        str(values["window_cache"]), int(_number(values["kv_block"])) or 1,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:

@@ -162,6 +162,7 @@ def _phase(p: Phase) -> str:
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             f"quantise = {p.quantise}",
             f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
+            f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
             *_strategy(p.strategy),
         ],
     )

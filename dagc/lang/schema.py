@@ -200,6 +200,8 @@ PHASE: dict[str, Attribute] = {
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
+    "window_cache": _word("the KV cache of layers with a window or chunk", "freed", "freed", "whole"),
+    "kv_block": _count("tokens of one block of the KV cache", 16, high=1024, dim=TOKENS),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
     "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
     "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
