@@ -77,7 +77,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     for name in phases or ():
         if name not in known:
             near = did_you_mean(name, known)
-            out.add("E02", f"unknown phase `{name}`", help=(f"did you mean `{near}`?",) if near else ())
+            out.add("E14", f"unknown phase `{name}`", help=(f"did you mean `{near}`?",) if near else ())
     out.check()
     results: dict[str, PhaseResult] = {}
     units: dict[str, Unit] = {}

@@ -33,7 +33,7 @@ def exporters() -> list[str]:
 
 
 def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
-    """Files of an exporter: suffix -> content. Raises SpecError with E05 when it fails."""
+    """Files of an exporter: suffix -> content. Raises SpecError with E17 when it fails."""
     point = next(p for p in entry_points(group=EXPORTERS) if p.name == name)
     made: Exporter = _loaded(point)
     try:
@@ -47,7 +47,7 @@ def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
 
 
 def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
-    """The passes that a phase asks for, by the pass of dagc that they follow. Raises SpecError with E05."""
+    """The passes that a phase asks for, by the pass of dagc that they follow. Raises SpecError with E17."""
     from .lang.diagnostics import did_you_mean
     from .passes import GRAPH_PASSES, GraphPass
 
@@ -58,16 +58,16 @@ def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
             near = did_you_mean(name, known)
             installed = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
             hint = f"did you mean `{near}`?" if near else installed
-            unit.stop("E05", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
+            unit.stop("E17", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
         try:
             module = known[name].load()
         except (Exception, SystemExit) as error:
-            unit.stop("E05", _told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
+            unit.stop("E17", _told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
         after, about = getattr(module, "AFTER", None), getattr(module, "ABOUT", None)
         own = [p.name for p in GRAPH_PASSES if p.name not in ("mesh", "place")]
         if after not in own or not isinstance(about, str) or not callable(getattr(module, "run", None)):
             message = _told(known[name], f"needs `run`, `ABOUT`, and `AFTER`, one of {', '.join(own)}")
-            unit.stop("E05", message, at="passes")
+            unit.stop("E17", message, at="passes")
         found.setdefault(after, []).append(GraphPass(name, about, _guarded(known[name], module.run)))
     return found
 
@@ -90,10 +90,10 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
         except SpecError:
             raise
         except VerifyError as error:
-            unit.stop("E05", _told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
+            unit.stop("E17", _told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
         except (Exception, SystemExit) as error:
             reason = f"failed on `{unit.phase.name}`: {type(error).__name__}: {error}"
-            unit.stop("E05", _told(point, reason), at="passes")
+            unit.stop("E17", _told(point, reason), at="passes")
         return made
 
     return guarded
@@ -137,7 +137,7 @@ def _loaded(point: EntryPoint) -> Any:
 def _broken(point: EntryPoint, reason: str) -> Exception:
     from .lang.diagnostics import Diagnostic, SpecError
 
-    return SpecError([Diagnostic("E05", _told(point, reason))])
+    return SpecError([Diagnostic("E17", _told(point, reason))])
 
 
 def _told(point: EntryPoint, reason: str) -> str:

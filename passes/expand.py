@@ -74,7 +74,7 @@ def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
                 return replace(head, weights=tuple(tied if w is weight else w for w in head.weights))
     model = unit.spec.model
     unit.out.add(
-        "E02",
+        "E13",
         "`tied`: the head has no weight with the dimensions and dtype of the embedding's table",
         model.spans.get("tied", model.span),
     )

@@ -107,7 +107,7 @@ def _by_expression(
     wanted = np.sort(gpus)
     if (ids != value).any() or not np.array_equal(np.sort(ids.ravel()), wanted):
         unit.stop(
-            "E04",
+            "E03",
             "`place gpu` is not a bijection onto the phase's GPU ids",
             at="place",
             because=_why_not(ids, wanted),
@@ -153,4 +153,4 @@ def _evaluate(expr: ast.Expr, names: Mapping[str, NDArray[np.int64]], unit: Unit
                 return np.asarray(np.nan_to_num(left / right, nan=-1.0, posinf=-1.0, neginf=-1.0))
         result: NDArray[np.float64] = {"+": np.add, "-": np.subtract, "*": np.multiply}[expr.op](left, right)
         return result
-    unit.stop("E02", "a `place` expression holds numbers, axes and + - * / only", at="place")
+    unit.stop("E08", "a `place` expression holds numbers, axes and + - * / only", at="place")

@@ -100,7 +100,7 @@ def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Col
             return None
         chosen &= np.broadcast_to(coordinates[axis] == int(value.value), ids.shape)
     if not chosen.any():
-        out.add("E02", "no rank has these coordinates", node.span)
+        out.add("E09", "no rank has these coordinates", node.span)
         return None
     return Quantity(float(ids[chosen][0]))
 

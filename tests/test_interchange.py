@@ -228,7 +228,7 @@ def test_garbage_is_refused(tmp_path: Path, capsys: Capture, garbage: str) -> No
     path.write_text(garbage)
     assert main(["compile", str(path)]) == 2
     err = capsys.readouterr().err
-    assert "error[E05]" in err and "internal" not in err
+    assert "error[E15]" in err and "internal" not in err
 
 
 def test_command(tmp_path: Path, capsys: Capture) -> None:

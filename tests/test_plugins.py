@@ -133,7 +133,7 @@ def test_a_broken_pass_is_named(
     spec.write_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2, passes = [mine]"))
     assert main(["check", str(spec)]) == 2
     err = capsys.readouterr().err
-    assert "error[E05]: plugin `mine`" in err and said in err
+    assert "error[E17]: plugin `mine`" in err and said in err
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_broken_exporter_is_named(
     spec.write_text(spec_text())
     assert main(["compile", str(spec), "--emit", "mine", "-o", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
-    assert "error[E05]: plugin `mine`" in err and said in err and not (tmp_path / "out").exists()
+    assert "error[E17]: plugin `mine`" in err and said in err and not (tmp_path / "out").exists()
 
 
 def not_bytes(plan: object, phase: str) -> dict[str, str]:

@@ -123,7 +123,7 @@ def test_a_job_that_does_not_come_together(environment: dict[str, str], said: st
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=clean | environment, check=False, timeout=120
     )
-    assert done.returncode == 2 and "error[E05]" in done.stderr and said in done.stderr, done.stderr
+    assert done.returncode == 2 and "error[E16]" in done.stderr and said in done.stderr, done.stderr
 
 
 @needs_torch

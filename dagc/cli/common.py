@@ -18,7 +18,7 @@ def settings(args: Namespace) -> dict[str, str]:
     for text in args.set:
         name, sign, value = text.partition("=")
         if not sign or not name.strip() or not value.strip():
-            raise SpecError([Diagnostic("E02", f"`--set {text}` is not of the form name=value")])
+            raise SpecError([Diagnostic("E14", f"`--set {text}` is not of the form name=value")])
         out[name.strip()] = value.strip()
     return out
 
@@ -55,11 +55,11 @@ def _placed(path: str, args: Namespace) -> Plan:
     from ..export.placed import read_plan
 
     if args.set:
-        raise SpecError([Diagnostic("E02", "a placed graph has no params: `--set` needs the spec it was made from")])
+        raise SpecError([Diagnostic("E14", "a placed graph has no params: `--set` needs the spec it was made from")])
     plan = read_plan(Path(path))
     for name in args.phase:
         if name not in plan.phases:
-            raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
+            raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
     return plan
 
 
@@ -72,7 +72,7 @@ def chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], li
         if name not in known:
             near = did_you_mean(name, known)
             hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
-            raise SpecError([Diagnostic("E05", f"`{option} {name}` is unknown", help=(hint,))])
+            raise SpecError([Diagnostic("E14", f"`{option} {name}` is unknown", help=(hint,))])
     return names
 
 

@@ -87,7 +87,7 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
                 try:
                     data = picture(plan, phase, view, kind)
                 except RendererMissing as error:
-                    raise SpecError([Diagnostic("E05", str(error))]) from None
+                    raise SpecError([Diagnostic("E16", str(error))]) from None
                 files[directory / f"{name}.{phase}.{view}.{kind}"] = data
         if "json" in kinds:
             from ..export.json import dumps, graph_object

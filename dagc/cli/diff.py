@@ -17,9 +17,9 @@ def run(args: Namespace) -> int:
     try:
         if args.b is None and not (args.set_a or args.set_b):
             help = ("dagc diff A B, or dagc diff A --set-a k=v --set-b k=v",)
-            raise SpecError([Diagnostic("E05", "there is nothing to compare with", help=help)])
+            raise SpecError([Diagnostic("E14", "there is nothing to compare with", help=help)])
         if args.a == "-" and args.b in ("-", None):
-            raise SpecError([Diagnostic("E05", "standard input can be read once only: name a file for one side")])
+            raise SpecError([Diagnostic("E14", "standard input can be read once only: name a file for one side")])
         plans = [_side(args, args.a, args.set_a), _side(args, args.b or args.a, args.set_b)]
     except SpecError as error:
         tell(error.diagnostics)

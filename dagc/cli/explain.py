@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from ..lang.diagnostics import TITLES, Diagnostic, did_you_mean
+from ..lang.codes import TITLES
+from ..lang.diagnostics import Diagnostic, did_you_mean
 from .common import tell
 
 
@@ -20,7 +21,7 @@ def run(args: Namespace) -> int:
     if page is None:
         near = did_you_mean(args.code, TITLES)
         hint = f"did you mean `{near}`?" if near else f"codes: {', '.join(TITLES)}"
-        tell([Diagnostic("E02", f"unknown code `{args.code}`", help=(hint,))])
+        tell([Diagnostic("E14", f"unknown code `{args.code}`", help=(hint,))])
         return 2
     sys.stdout.write(page)
     return 0

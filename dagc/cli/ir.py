@@ -25,7 +25,7 @@ def run(args: Namespace) -> int:
         if args.after is not None and args.after not in names:
             near = did_you_mean(args.after, names)
             hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
-            raise SpecError([Diagnostic("E02", f"unknown pass `{args.after}`", help=(hint,))])
+            raise SpecError([Diagnostic("E14", f"unknown pass `{args.after}`", help=(hint,))])
         if args.after == "spec":
             from ..lang.printer import print_spec
 
@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
         known = [p.name for p in spec.phases]
         for phase in args.phase:
             if phase not in known:
-                raise SpecError([Diagnostic("E02", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
+                raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
         sys.stdout.write(ir_text(spec, out, args.after, args.phase or None))
     except SpecError as error:
         tell(error.diagnostics)

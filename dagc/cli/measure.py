@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
 
 
 def _stop(message: str, *help: str) -> SpecError:
-    return SpecError([Diagnostic("E05", message, help=help)])
+    return SpecError([Diagnostic("E16", message, help=help)])
 
 
 def _check(args: Namespace) -> None:

@@ -43,7 +43,7 @@ def _format(target: Path | None) -> str:
     if target.suffix.lower() not in FORMATS:
         known = ", ".join(FORMATS)
         raise SpecError(
-            [Diagnostic("E05", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))]
+            [Diagnostic("E14", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))]
         )
     return FORMATS[target.suffix.lower()]
 

@@ -28,16 +28,16 @@ def run(args: Namespace) -> int:
 
     try:
         if args.spec == "-":
-            raise SpecError([Diagnostic("E05", "`dagc run` starts processes that read the spec: it needs a file")])
+            raise SpecError([Diagnostic("E14", "`dagc run` starts processes that read the spec: it needs a file")])
         if importlib.util.find_spec(args.engine) is None:
             raise SpecError(
-                [Diagnostic("E05", f"`--engine {args.engine}` needs it", help=(how_to_install(args.engine),))]
+                [Diagnostic("E16", f"`--engine {args.engine}` needs it", help=(how_to_install(args.engine),))]
             )
         spec = load_spec(args)
         known = [p.name for p in spec.phases]
         for name in args.phase:
             if name not in known:
-                raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+                raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
         chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
         if not launched():
             return max(start(args, spec, phase) for phase in chosen)
@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
         tell(error.diagnostics)
         return 2
     except LaunchError as error:
-        tell([Diagnostic("E05", str(error))])
+        tell([Diagnostic("E16", str(error))])
         return 2
 
 
@@ -83,7 +83,7 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     if processes != len(phase.gpus):
         message = f"phase `{phase.name}` has {len(phase.gpus)} GPUs, the job {processes} processes"
         raise SpecError(
-            [Diagnostic("E05", message, help=("torchrun starts one process for each GPU id of the phase",))]
+            [Diagnostic("E16", message, help=("torchrun starts one process for each GPU id of the phase",))]
         )
     local = _from_environment("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else processes
     device = device_of(args.device, local)
@@ -107,7 +107,7 @@ def _from_environment(name: str) -> int:
     """A number that torchrun, or whoever started the processes, sets."""
     text = os.environ[name]
     if not text.isdecimal() or not int(text):
-        raise SpecError([Diagnostic("E05", f"{name} is {text!r}, no number of processes")])
+        raise SpecError([Diagnostic("E16", f"{name} is {text!r}, no number of processes")])
     return int(text)
 
 
@@ -117,7 +117,7 @@ def device_of(asked: str, local: int) -> str:
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "cuda" and found < local:
-        raise SpecError([Diagnostic("E05", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
+        raise SpecError([Diagnostic("E16", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
     return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 

@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
         kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else "svg"
         if kind not in formats:
             ends = ", ".join(f".{f}" for f in formats)
-            raise SpecError([Diagnostic("E05", f"`{target}`: a picture of the {view} ends in {ends}")])
+            raise SpecError([Diagnostic("E14", f"`{target}`: a picture of the {view} ends in {ends}")])
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -38,12 +38,12 @@ def run(args: Namespace) -> int:
         if target is None:
             if kind == "svg" and len(files) > 1:
                 help = ("-o FILE.svg, or one --phase",)
-                raise SpecError([Diagnostic("E05", "there is a picture a phase", help=help)])
+                raise SpecError([Diagnostic("E14", "there is a picture a phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
             return 0
         write_all(files)
     except RendererMissing as error:
-        tell([Diagnostic("E05", str(error))])
+        tell([Diagnostic("E16", str(error))])
         return 2
     except SpecError as error:
         tell(error.diagnostics)

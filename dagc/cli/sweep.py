@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         tell(error.diagnostics)
         return 2
     except ClusterError as error:
-        tell([Diagnostic("E05", str(error))])
+        tell([Diagnostic("E16", str(error))])
         return 2
     if args.format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=1))
@@ -64,9 +64,9 @@ def _tasks(args: Namespace) -> list[Task]:
     for text in args.over:
         name, sign, values = text.partition("=")
         if not sign or not name.strip() or not values.strip():
-            raise SpecError([Diagnostic("E02", f"`--over {text}` is not of the form name=value,value")])
+            raise SpecError([Diagnostic("E14", f"`--over {text}` is not of the form name=value,value")])
         if name.strip() in domains:
-            raise SpecError([Diagnostic("E02", f"`--over {name.strip()}` is given twice; its values make one list")])
+            raise SpecError([Diagnostic("E14", f"`--over {name.strip()}` is given twice; its values make one list")])
         domains[name.strip()] = [v.strip() for v in values.split(",")]
     if not domains:
         spec = load(source, Collector(), fixed, base)
@@ -75,10 +75,10 @@ def _tasks(args: Namespace) -> list[Task]:
                 domains[name] = [f"{v.value:g}" if isinstance(v, Quantity) else str(v).lower() for v in values]
     if not domains:
         help = ("dagc sweep SPEC --over k=1,2,4", "or give a param its domain: param k = 1 in [1, 2, 4]")
-        raise SpecError([Diagnostic("E02", "there is nothing to sweep over", help=help)])
+        raise SpecError([Diagnostic("E14", "there is nothing to sweep over", help=help)])
     count = prod(len(values) for values in domains.values())
     if count > MOST:
-        raise SpecError([Diagnostic("E05", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
+        raise SpecError([Diagnostic("E14", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
     place, phases = None if base is None else str(base), tuple(args.phase)
     made = (tuple({**fixed, **point}.items()) for point in points(domains))
     return [Task(source.text, source.name, place, settings_, phases) for settings_ in made]
@@ -90,10 +90,10 @@ def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
     kind, _, address = args.on.partition("://")
     if kind not in CLUSTERS or not ADDRESS.fullmatch(address):
         help = ", ".join(f"--on {name}://HOST:PORT" for name in CLUSTERS)
-        raise SpecError([Diagnostic("E05", f"`--on {args.on}` is no cluster that is known", help=(help,))])
+        raise SpecError([Diagnostic("E14", f"`--on {args.on}` is no cluster that is known", help=(help,))])
     package, swept = CLUSTERS[kind]
     if find_spec(package) is None:
-        raise SpecError([Diagnostic("E05", f"`--on {kind}://` needs `{package}`", help=(how_to_install(kind),))])
+        raise SpecError([Diagnostic("E16", f"`--on {kind}://` needs `{package}`", help=(how_to_install(kind),))])
     return swept(tasks, address)
 
 
@@ -104,7 +104,7 @@ def _chosen(names: Sequence[str], rows: Sequence[Row]) -> Sequence[str]:
         if known and name not in known:
             near = did_you_mean(name, known)
             raise SpecError(
-                [Diagnostic("E02", f"no metric `{name}`", help=(f"did you mean `{near}`?",) if near else ())]
+                [Diagnostic("E14", f"no metric `{name}`", help=(f"did you mean `{near}`?",) if near else ())]
             )
     return names
 

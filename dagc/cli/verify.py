@@ -27,9 +27,9 @@ def run(args: Namespace) -> int:
         known = [p.name for p in spec.phases]
         for name in args.phase:
             if name not in known:
-                raise SpecError([Diagnostic("E02", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+                raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
         if args.reference and not args.weights:
-            raise SpecError([Diagnostic("E05", "`--reference` needs `--weights`: logits belong to weights")])
+            raise SpecError([Diagnostic("E14", "`--reference` needs `--weights`: logits belong to weights")])
         for phase in spec.phases:
             if not args.phase or phase.name in args.phase:
                 proof = prove_phase(spec, phase, args)

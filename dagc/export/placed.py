@@ -57,7 +57,7 @@ def ir_section(graph: Graph) -> list[str]:
 
 
 def read_plan(path: Path) -> Plan:
-    """Compile a placed graph. Raises SpecError with E05 and the path of what is wrong."""
+    """Compile a placed graph. Raises SpecError with E15 and the path of what is wrong."""
     import orjson
 
     try:
@@ -73,7 +73,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _refused(path: Path, reason: str) -> SpecError:
-    return SpecError([Diagnostic("E05", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
+    return SpecError([Diagnostic("E15", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
 
 
 def plan_of(data: Any) -> Plan:

@@ -58,7 +58,7 @@ def check_block(block: ast.BlockDef, out: Collector) -> None:
     """One argument, a known phase kind, known units, expressions of sane length, and a result."""
     if len(block.params) != 1:
         out.add(
-            "E02",
+            "E13",
             f"block `{block.name}` takes one tensor, not {len(block.params)}",
             block.span,
             help=("block NAME(x)",),
@@ -70,11 +70,11 @@ def check_block(block: ast.BlockDef, out: Collector) -> None:
             "E02", f"block `{block.name}` is for an unknown kind of phase `{block.phase}`", block.span, help=(hint,)
         )
     if not any(isinstance(s, ast.Return) for s in block.body):
-        out.add("E02", f"block `{block.name}` has no `return`", block.span)
+        out.add("E13", f"block `{block.name}` has no `return`", block.span)
     for statement in block.body:
         nodes = list(walk_expression(statement.value))
         if len(nodes) > MAX_TERMS:
-            out.add("E02", f"an expression of more than {MAX_TERMS} terms", statement.span, help=("name parts of it",))
+            out.add("E13", f"an expression of more than {MAX_TERMS} terms", statement.span, help=("name parts of it",))
         for node in nodes:
             if isinstance(node, ast.Number):
                 number(node, out)

@@ -1,7 +1,6 @@
 """Diagnostics: one record type with a stable code, collected rather than raised one by one.
 
-Codes: E01 syntax, E02 names and types, E03 plan shape, E04 placement and memory, E05 import and export,
-W06 doubtful input, R07 requirement results.
+Codes and what each means: `codes`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,6 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from .source import Span
-
-TITLES = {
-    "E01": "syntax",
-    "E02": "names and types",
-    "E03": "plan shape",
-    "E04": "placement and memory",
-    "E05": "import and export",
-    "W06": "doubtful input",
-    "R07": "requirement",
-}
 
 
 @dataclass(frozen=True, slots=True)

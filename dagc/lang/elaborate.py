@@ -64,7 +64,7 @@ class Elaborator:
                 self.import_file(s, base, chain)
             elif isinstance(s, (ast.Let, ast.Param)):
                 if s.name in self.lets:
-                    self.out.add("E02", f"`{s.name}` is defined twice", s.span)
+                    self.out.add("E11", f"`{s.name}` is defined twice", s.span)
                 self.lets[s.name] = s
             elif isinstance(s, ast.BlockDef):
                 check_block(s, self.out)
@@ -77,7 +77,7 @@ class Elaborator:
                 self.requires.append(s)
             elif not isinstance(s, ast.Version):
                 self.out.add(
-                    "E02",
+                    "E12",
                     "this statement belongs into a section",
                     s.span,
                     help=(f"sections: {', '.join(TOP)}",),
@@ -85,7 +85,7 @@ class Elaborator:
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
         if key in table:
-            self.out.add("E02", f"{what} is defined twice", node.span)
+            self.out.add("E11", f"{what} is defined twice", node.span)
         table[key] = node
 
     def _section(self, s: ast.Section, base: Path | None) -> None:
@@ -134,7 +134,7 @@ class Elaborator:
             if name not in params:
                 near = did_you_mean(name, params)
                 hint = f"did you mean `{near}`?" if near else f"params: {', '.join(params) or 'none'}"
-                self.out.add("E02", f"`--set {name}`: there is no such param", help=(hint,))
+                self.out.add("E14", f"`--set {name}`: there is no such param", help=(hint,))
                 continue
             expr = parse_expression(text, f"--set {name}", self.out)
             if expr is not None:
@@ -147,7 +147,7 @@ class Elaborator:
         s = self.lets[name]
         if name in chain:
             cycle = " -> ".join((*chain[chain.index(name) :], name))
-            self.out.add("E02", f"`{name}` is defined by itself", s.span, because=(cycle,))
+            self.out.add("E11", f"`{name}` is defined by itself", s.span, because=(cycle,))
             self.failed.add(name)
             return None
 
@@ -163,13 +163,13 @@ class Elaborator:
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
             else:
-                self.out.add("E02", "a constant is made of numbers, names and + - * /", node.span)
+                self.out.add("E08", "a constant is made of numbers, names and + - * /", node.span)
             return None
 
         expr = given.get(name, s.default if isinstance(s, ast.Param) else s.value)
         value = evaluate(expr, env, self.out)
         if isinstance(value, tuple):
-            self.out.add("E02", f"`{name}` is one value, not a list", expr.span)
+            self.out.add("E08", f"`{name}` is one value, not a list", expr.span)
             value = None
         if value is not None and isinstance(s, ast.Param) and s.domain is not None:
             self._domain(s, value, expr, evaluate(s.domain, env, self.out))
@@ -186,7 +186,7 @@ class Elaborator:
         self.domains[s.name] = allowed
         if value not in allowed:
             shown = ", ".join(show(v.value, v.dim) if isinstance(v, Quantity) else str(v) for v in allowed[:12])
-            self.out.add("E02", f"`{s.name}` is not in its domain", expr.span, help=(f"it may be {shown}",))
+            self.out.add("E09", f"`{s.name}` is not in its domain", expr.span, help=(f"it may be {shown}",))
 
     # -- the spec --------------------------------------------------------------------------------
 
@@ -198,11 +198,11 @@ class Elaborator:
         found = {kind: [(s, b) for s, b in self.sections if s.kind == kind] for kind in TOP}
         for kind in ("hardware", "model", "workload"):
             if not found[kind] and not self.out.incomplete:
-                self.out.add("E02", f"the spec has no `{kind}` section", Span(end.source, 0, 0))
+                self.out.add("E10", f"the spec has no `{kind}` section", Span(end.source, 0, 0))
             for s, _ in found[kind][1:]:
-                self.out.add("E02", f"a spec has one `{kind}` section", s.kind_span)
+                self.out.add("E11", f"a spec has one `{kind}` section", s.kind_span)
         if not found["phase"] and not self.out.incomplete:
-            self.out.add("E02", "the spec has no `phase` section", Span(end.source, 0, 0))
+            self.out.add("E10", "the spec has no `phase` section", Span(end.source, 0, 0))
         hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
         model = None
         if found["model"]:
@@ -212,10 +212,10 @@ class Elaborator:
         seen: set[str] = set()
         for section, _ in found["phase"]:
             if section.name is None:
-                self.out.add("E02", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
+                self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
                 continue
             if section.name in seen:
-                self.out.add("E02", f"phase `{section.name}` is defined twice", section.kind_span)
+                self.out.add("E11", f"phase `{section.name}` is defined twice", section.kind_span)
             seen.add(section.name)
             body = Body(section.kind_span)
             body.add(section.body, self.out)
@@ -347,7 +347,7 @@ class Elaborator:
                 value = evaluate(assign.value, self.names().env(), self.out)
                 places = value if isinstance(value, tuple) else (value,)
                 if not all(isinstance(p, str) for p in places):
-                    self.out.add("E02", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
+                    self.out.add("E08", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
                     continue
                 for place in places:
                     self._check_place(str(place), assign.value.span)
@@ -358,7 +358,7 @@ class Elaborator:
         try:
             Place.parse(text)
         except PlaceError as error:
-            self.out.add("E02", f'"{text}" is no place in a checkpoint file: {error}', span)
+            self.out.add("E08", f'"{text}" is no place in a checkpoint file: {error}', span)
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)

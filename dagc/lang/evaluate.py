@@ -35,7 +35,7 @@ def evaluate(expr: ast.Expr, env: Env, out: Collector) -> Value | None:
         return None if value is None else -value
     if isinstance(expr, ast.Binary):
         return _binary(expr, env, out)
-    out.add("E02", f"a tensor `{expr.name}` has no value here", expr.span)
+    out.add("E08", f"a tensor `{expr.name}` has no value here", expr.span)
     return None
 
 
@@ -69,7 +69,7 @@ def quantity(expr: ast.Expr, env: Env, out: Collector) -> Quantity | None:
     if isinstance(expr, ast.Name) and value == expr.text:  # a bare word, where words are allowed
         out.add("E02", f"unknown name `{expr.text}`", expr.span)
     else:
-        out.add("E02", f"a number was expected, found {kind_of(value)}", expr.span)
+        out.add("E08", f"a number was expected, found {kind_of(value)}", expr.span)
     return None
 
 
@@ -109,7 +109,7 @@ def _binary(expr: ast.Binary, env: Env, out: Collector) -> Quantity | None:
 def _apply(expr: ast.Binary, left: Quantity, right: Quantity, out: Collector) -> Quantity | None:
     try:
         if expr.op == "/" and right.value == 0:
-            out.add("E02", "division by zero", expr.span)
+            out.add("E09", "division by zero", expr.span)
             return None
         result = {
             "+": Quantity.__add__,
@@ -118,10 +118,10 @@ def _apply(expr: ast.Binary, left: Quantity, right: Quantity, out: Collector) ->
             "/": Quantity.__truediv__,
         }[expr.op](left, right)
     except DimensionError as error:
-        out.add("E02", str(error), expr.span)
+        out.add("E08", str(error), expr.span)
         return None
     if not math.isfinite(result.value):
-        out.add("E02", "the result is not a finite number", expr.span)
+        out.add("E09", "the result is not a finite number", expr.span)
         return None
     return result
 
@@ -144,10 +144,10 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
     if low is None or high is None:
         return None
     if low.dim != SCALAR or high.dim != SCALAR or low.value != int(low.value) or high.value != int(high.value):
-        out.add("E02", "a range runs over whole numbers", expr.span)
+        out.add("E08", "a range runs over whole numbers", expr.span)
         return None
     if high.value < low.value or high.value - low.value > MAX_RANGE:
-        out.add("E02", f"the range {low.value:.0f}..{high.value:.0f} is empty or too long", expr.span)
+        out.add("E09", f"the range {low.value:.0f}..{high.value:.0f} is empty or too long", expr.span)
         return None
     return tuple(Quantity(float(i)) for i in range(int(low.value), int(high.value) + 1))
 
@@ -159,7 +159,7 @@ def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Q
     if left is None or right is None or (test.tolerance is not None and tolerance is None):
         return None
     if left.dim != right.dim and not _bare_zero(test.left) and not _bare_zero(test.right):
-        out.add("E02", f"`{test.op}` compares {dim_name(left.dim)} with {dim_name(right.dim)}", test.span)
+        out.add("E08", f"`{test.op}` compares {dim_name(left.dim)} with {dim_name(right.dim)}", test.span)
         return None
     return left, right, holds(test.op, left.value, right, tolerance)
 

@@ -37,7 +37,7 @@ def call(names: Names, node: ast.Call, words: bool) -> Value | None:
     function, fewest, most = known
     if node.kwargs or not fewest <= len(node.args) <= most:
         count = str(fewest) if fewest == most else f"{fewest} or more" if most > 9 else f"{fewest} to {most}"
-        names.out.add("E02", f"`{node.func.text}` takes {count} arguments", node.span)
+        names.out.add("E08", f"`{node.func.text}` takes {count} arguments", node.span)
         return None
     try:
         return function(names, node, words)
@@ -57,7 +57,7 @@ def _typed(names: Names, node: ast.Call, index: int, kind: type) -> Value:
     if not isinstance(value, kind):
         wanted = {bool: "a condition", Quantity: "a number", tuple: "a list"}[kind]
         message = f"`{node.func.text}` needs {wanted} here, not {kind_of(value)}"
-        names.out.add("E02", message, node.args[index].span)
+        names.out.add("E08", message, node.args[index].span)
         raise _Wrong
     return value
 
@@ -68,7 +68,7 @@ def _number(names: Names, node: ast.Call, index: int) -> float:
     assert isinstance(value, Quantity)
     if value.dim != SCALAR:
         message = f"`{node.func.text}` needs a plain number here, not {dim_name(value.dim)}"
-        names.out.add("E02", message, node.args[index].span)
+        names.out.add("E08", message, node.args[index].span)
         raise _Wrong
     return value.value
 
@@ -79,7 +79,7 @@ def _alike(names: Names, node: ast.Call) -> list[Quantity]:
     other = next((v for v in found if v.dim != found[0].dim), None)
     if other is not None:
         message = f"`{node.func.text}` of {dim_name(found[0].dim)} and {dim_name(other.dim)}"
-        names.out.add("E02", message, node.span)
+        names.out.add("E08", message, node.span)
         raise _Wrong
     return found
 
@@ -143,7 +143,7 @@ def _at(names: Names, node: ast.Call, words: bool) -> Value:
     items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
     assert isinstance(items, tuple)
     if not 0 <= index < len(items) or index != int(index):
-        names.out.add("E05", f"the list has {len(items)} items, item {index:g} is asked for", node.span)
+        names.out.add("E09", f"the list has {len(items)} items, item {index:g} is asked for", node.span)
         raise _Wrong
     return items[int(index)]
 
@@ -157,7 +157,7 @@ def _length(names: Names, node: ast.Call, words: bool) -> Value:
 def _mod(names: Names, node: ast.Call, words: bool) -> Value:
     divisor = _number(names, node, 1)
     if divisor <= 0:
-        names.out.add("E02", "`mod` by a number that is not positive", node.span)
+        names.out.add("E09", "`mod` by a number that is not positive", node.span)
         raise _Wrong
     return Quantity(_number(names, node, 0) % divisor)
 
@@ -165,7 +165,7 @@ def _mod(names: Names, node: ast.Call, words: bool) -> Value:
 def _log(names: Names, node: ast.Call, words: bool) -> Value:
     value = _number(names, node, 0)
     if value <= 0:
-        names.out.add("E02", "`log` of a number that is not positive", node.span)
+        names.out.add("E09", "`log` of a number that is not positive", node.span)
         raise _Wrong
     return Quantity(math.log(value))
 
@@ -181,11 +181,11 @@ def _min(names: Names, node: ast.Call, words: bool) -> Value:
 def _each(names: Names, node: ast.Call, words: bool) -> Value:
     """A list: the second argument for `index` = 0, 1, ..."""
     if "index" in names.extra:
-        names.out.add("E02", "an `each` inside another", node.span, help=("`index` counts one of them",))
+        names.out.add("E12", "an `each` inside another", node.span, help=("`index` counts one of them",))
         raise _Wrong
     count = _number(names, node, 0)
     if not 0 <= count <= MAX_EACH or count != int(count):
-        names.out.add("E02", f"`each` counts to a whole number of at most {MAX_EACH}", node.args[0].span)
+        names.out.add("E09", f"`each` counts to a whole number of at most {MAX_EACH}", node.args[0].span)
         raise _Wrong
     items = []
     for index in range(int(count)):

@@ -66,7 +66,7 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
         read = Reader("compute", inner, schema, names).read()
         out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
         if not out:
-            names.out.add("E02", "`compute` names no dtype", inner.span)
+            names.out.add("E10", "`compute` names no dtype", inner.span)
             return {}
         halves = [out[d] for d in ("bf16", "fp16") if d in out]
         out.setdefault("default", max(halves) if halves else max(out.values()))
@@ -80,7 +80,7 @@ def _link(body: Body, key: str, names: Names) -> Link | None:
     if inner is None:
         if names.out.incomplete:
             return None
-        names.out.add("E02", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
+        names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
         return None
     read = Reader(key, inner, LINK, names).read()
     bandwidth, latency = read["bandwidth"], read["latency"]

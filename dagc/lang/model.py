@@ -149,11 +149,11 @@ def _stack(
             return None
         stack += [Layer(name, repeat, blocks_of(name, layers, attributes)) for name, repeat in entries]
     if len(stack) < 3:
-        out.add("E02", "a stack is an embedding, layers, and a head", assign.value.span)
+        out.add("E13", "a stack is an embedding, layers, and a head", assign.value.span)
         return None
     total = sum(s.repeat for s in stack[1:-1])
     if total > MODEL["layers"].high:
-        out.add("E02", f"a stack has at most {MODEL['layers'].high:g} layers", assign.value.span, f"this has {total}")
+        out.add("E09", f"a stack has at most {MODEL['layers'].high:g} layers", assign.value.span, f"this has {total}")
         return None
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
@@ -174,7 +174,7 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
         repeat, node = quantity(item.left, names.env(), names.out), item.right
     if isinstance(node, ast.Name) and repeat is not None and repeat.value >= 1 and repeat.value == int(repeat.value):
         return [(node.text, int(repeat.value))]
-    names.out.add("E02", "a stack holds layers: `embed`, `16 * sparse`", item.span)
+    names.out.add("E08", "a stack holds layers: `embed`, `16 * sparse`", item.span)
     return None
 
 
@@ -197,7 +197,7 @@ def derived_stack(
     """Dense layers first, then sparse ones."""
     if number is None:
         if not out.incomplete:
-            out.add("E02", "`model` needs `layers` or a `stack`", body.span)
+            out.add("E10", "`model` needs `layers` or a `stack`", body.span)
         return None
     first = attributes.get("dense_first")
     dense = int(first.value) if isinstance(first, Quantity) else 0
@@ -208,10 +208,10 @@ def derived_stack(
         out.add("E03", f"dense_first = {dense} of {total} layers", body.span_of("dense_first"))
         return None
     if dense and "mlp.hidden" not in attributes:
-        out.add("E02", "dense layers need an `mlp { hidden = ... }` section", body.span)
+        out.add("E10", "dense layers need an `mlp { hidden = ... }` section", body.span)
         return None
     if "attention.heads" not in attributes:
-        out.add("E02", "`model` needs an `attention` section", body.span)
+        out.add("E10", "`model` needs an `attention` section", body.span)
         return None
     attention = str(attributes.get("attention.kind", "gqa"))
     parts = [("dense", dense), ("sparse", total - dense)]
@@ -234,7 +234,7 @@ def _used_blocks(
                 out.add("E02", f"unknown block `{name}`", span, help=(hint,))
             elif (name, None) not in bodies:
                 out.add(
-                    "E02",
+                    "E13",
                     f"block `{name}` has a body for {next(iter(bodies))[1]} only",
                     next(iter(bodies.values())).span,
                 )

@@ -31,11 +31,11 @@ def read_phase(
     name = str(section.name)
     errors = sum(d.code.startswith("E") for d in out.items)
     if section.preset is not None:
-        out.add("E02", "a phase has no presets", section.preset.span)
+        out.add("E12", "a phase has no presets", section.preset.span)
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
     kind = values["kind"] or (name if name in ("prefill", "decode") else None)
     if kind is None:
-        out.add("E02", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span)
+        out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span)
     gpus = _gpus(values.get("gpus"), body, hardware, out)
     strategy = _strategy(values, body, names)
     if strategy is None or gpus is None or kind is None or model is None or workload is None:
@@ -51,11 +51,11 @@ def read_phase(
     prefix, draft = int(_number(values["prefix"])), int(_number(values["draft"]))
     if (draft and kind == "prefill") or (prefix and kind == "decode"):
         name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
-        out.add("E02", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
+        out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
     tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
     chunk = int(_number(values["chunk"])) or tokens
     if kind == "decode" and values["chunk"] is not None:
-        out.add("E02", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
+        out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
     elif kind == "prefill" and tokens % chunk:
         out.add("E03", f"{tokens} new prompt tokens do not divide into chunks of {chunk}", body.span_of("chunk"))
     passes = tokens // chunk or 1
@@ -82,12 +82,12 @@ def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Colle
     ids = tuple(int(v.value) for v in items if isinstance(v, Quantity))
     twice = sorted(i for i, n in Counter(ids).items() if n > 1)
     if twice:
-        out.add("E04", f"GPU {_short(twice)} is listed twice", span)
+        out.add("E03", f"GPU {_short(twice)} is listed twice", span)
         return None
     if hardware is not None and max(ids) >= hardware.gpus:
         beyond = sorted(i for i in ids if i >= hardware.gpus)
         out.add(
-            "E04",
+            "E03",
             f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}",
             span,
             help=(f"ids run from 0 to {hardware.gpus - 1}",),
@@ -174,7 +174,7 @@ def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:
     if isinstance(constant, Quantity) and constant.dim == SCALAR and 1 <= constant.value == int(constant.value) <= 1e6:
         return int(constant.value)
     found = f"{constant.value:g}" if isinstance(constant, Quantity) else kind_of(constant)
-    out.add("E02", f"`{axis}` must be a whole number of at least 1", span, f"the constant `{axis}` is {found}")
+    out.add("E08", f"`{axis}` must be a whole number of at least 1", span, f"the constant `{axis}` is {found}")
     return 1
 
 
@@ -193,7 +193,7 @@ def _passes(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] 
     items = value if isinstance(value, tuple) else ()
     names = tuple(v for v in items if isinstance(v, str))
     if len(names) < len(items) or len(set(names)) < len(names):
-        out.add("E02", "`passes` is a list of names, each of them once", body.span_of("passes"))
+        out.add("E08", "`passes` is a list of names, each of them once", body.span_of("passes"))
         return None
     return names
 
@@ -215,7 +215,7 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
         node = stack.pop()
         seen += 1
         if seen > MAX_PLACE:
-            out.add("E02", f"a `place` expression of more than {MAX_PLACE} terms", expr.span)
+            out.add("E09", f"a `place` expression of more than {MAX_PLACE} terms", expr.span)
             return
         if isinstance(node, ast.Name):
             constant = names.constants.get(node.text)
@@ -228,13 +228,13 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
         elif isinstance(node, ast.Number):
             value = number(node, out)
             if value is not None and (value.dim != SCALAR or abs(value.value) > 1e9):
-                out.add("E02", "`place` computes GPU ids from plain numbers", node.span)
+                out.add("E08", "`place` computes GPU ids from plain numbers", node.span)
         elif isinstance(node, ast.Unary):
             stack.append(node.operand)
         elif isinstance(node, ast.Binary):
             stack += [node.right, node.left]
         else:
-            out.add("E02", "a `place` expression holds numbers, axes and + - * / only", node.span)
+            out.add("E08", "a `place` expression holds numbers, axes and + - * / only", node.span)
 
 
 def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
@@ -244,10 +244,10 @@ def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
         return ()
     rules = []
     for dim, bare in inner.bare.items():
-        names.out.add("E02", f"`{dim}` has no value", bare.span, help=(f"write `{dim} = tp`",))
+        names.out.add("E10", f"`{dim}` has no value", bare.span, help=(f"write `{dim} = tp`",))
     for dim, assign in inner.assigns.items():
         axis = assign.value.text if isinstance(assign.value, ast.Name) else ""
         if axis != "tp":
-            names.out.add("E02", f"`{dim}` can be sharded over `tp` only", assign.value.span)
+            names.out.add("E08", f"`{dim}` can be sharded over `tp` only", assign.value.span)
         rules.append((dim, axis))
     return tuple(rules)

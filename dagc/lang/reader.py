@@ -84,12 +84,12 @@ class Body:
                 self.sections.setdefault(key, []).append(s)
                 self.assigns.pop(key, None)
             else:
-                out.add("E02", "this statement belongs at the top of the file", s.span)
+                out.add("E12", "this statement belongs at the top of the file", s.span)
 
     @staticmethod
     def _once(own: dict[str, Span], name: str, span: Span, out: Collector) -> None:
         if name in own:
-            out.add("E02", f"`{name}` is given twice", span, "again here", also=(Label(own[name], "first here"),))
+            out.add("E11", f"`{name}` is given twice", span, "again here", also=(Label(own[name], "first here"),))
         own.setdefault(name, span)
 
     def sub(self, key: str, out: Collector) -> Body | None:
@@ -148,7 +148,7 @@ class Reader:
         """An attribute that is not in the schema; the word `none` says that there is none."""
         value = evaluate(assign.value, self.names.env(words=True), self.out)
         if isinstance(value, tuple):
-            self.out.add("E02", f"`{name}` is one value, not a list", assign.value.span)
+            self.out.add("E08", f"`{name}` is one value, not a list", assign.value.span)
             return None
         return None if value == "none" else value
 
@@ -158,7 +158,7 @@ class Reader:
             if name in self.body.bare and self.free is False and attribute.kind == "flag":
                 return True
             if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
-                self.out.add("E02", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
+                self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
@@ -180,7 +180,7 @@ class Reader:
             if not (name in self.schema and self.schema[name].kind == "flag"):
                 near = did_you_mean(name, known)
                 hint = f"did you mean `{near} = ...`?" if near else f"`{self.section}` takes {', '.join(known)}"
-                self.out.add("E02", f"`{name}` has no value", bare.span, help=(hint,))
+                self.out.add("E10", f"`{name}` has no value", bare.span, help=(hint,))
 
     def _complain(self, name: str, span: Span, known: Sequence[str]) -> None:
         near = did_you_mean(name, known)
@@ -195,7 +195,7 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     if attribute.kind == "word":
         return _word(name, attribute, value, span, out)
     if attribute.kind == "flag" and not isinstance(value, bool):
-        out.add("E02", f"`{name}` is true or false, not {kind_of(value)}", span)
+        out.add("E08", f"`{name}` is true or false, not {kind_of(value)}", span)
         return None
     if attribute.kind == "counts":
         return _counts(name, attribute, value, span, out)
@@ -210,27 +210,27 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     plain = (isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items)
     if items and all(plain):
         return items
-    out.add("E02", f"`{name}` is a list of whole numbers: {attribute.about}", span)
+    out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span)
     return None
 
 
 def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, Quantity):
-        out.add("E02", f"`{name}` is a number, not {kind_of(value)}", span)
+        out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span)
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR
     if value.dim != attribute.dim and not plain_count:
         expected = dim_name(attribute.dim)
-        out.add("E02", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
+        out.add("E08", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
         return None
     if attribute.kind == "count" and value.value != int(value.value):
-        out.add("E02", f"`{name}` is a whole number", span, f"this is {value.value:g}")
+        out.add("E08", f"`{name}` is a whole number", span, f"this is {value.value:g}")
         return None
     low = value.value <= attribute.low if attribute.open_low else value.value < attribute.low
     if low or value.value > attribute.high:
         bound = f"more than {attribute.low:g}" if attribute.open_low else f"at least {attribute.low:g}"
         out.add(
-            "E02",
+            "E09",
             f"`{name}` must be {bound} and at most {attribute.high:g}",
             span,
             f"this is {value.value:g}",
@@ -241,7 +241,7 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
 
 def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, str):
-        out.add("E02", f"`{name}` is a word, not {kind_of(value)}", span)
+        out.add("E08", f"`{name}` is a word, not {kind_of(value)}", span)
         return None
     if attribute.words and value not in attribute.words:
         near = did_you_mean(value, attribute.words)

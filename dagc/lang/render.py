@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .diagnostics import TITLES, Diagnostic
+from .codes import TITLES
+from .diagnostics import Diagnostic
 from .source import Span
 
 SHOWN_COLUMNS = 120

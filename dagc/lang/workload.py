@@ -42,7 +42,7 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
         if isinstance(given, Quantity) and 0 <= given.value <= 10:
             return Routing(value.func.text, given.value)
     forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
-    names.out.add("E02", f"`routing` is {forms}", value.span)
+    names.out.add("E08", f"`routing` is {forms}", value.span)
     return None
 
 
@@ -62,6 +62,6 @@ def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tup
         or min(numbers) < 0
         or max(numbers) <= 0
     ):
-        names.out.add("E02", "a histogram is a list of numbers from 0, not all of them 0", span)
+        names.out.add("E08", "a histogram is a list of numbers from 0, not all of them 0", span)
         return None
     return numbers

@@ -72,7 +72,7 @@ class Block(Scope):
             return Ref("", (), number)
         near = did_you_mean(expr.text, self.env)
         hint = f"did you mean `{near}`?" if near else f"a weight is written with its dims: `{expr.text}[hidden, ...]`"
-        self.fail(expr, f"unknown tensor `{expr.text}`", (hint,))
+        self.fail(expr, f"unknown tensor `{expr.text}`", (hint,), "E02")
 
     def indexed(self, expr: ast.Indexed) -> Ref:
         """A weight, or a value with its dims repeated."""

@@ -70,7 +70,7 @@ class Call:
             if key not in self.keywords:
                 near = did_you_mean(key, self.keywords)
                 hint = f"did you mean `{near}`?" if near else f"it takes {', '.join(self.keywords) or 'none'}"
-                self.block.fail(value, f"`{self.name}` has no keyword `{key}`", (hint,))
+                self.block.fail(value, f"`{self.name}` has no keyword `{key}`", (hint,), "E02")
 
     def options(self) -> Options:
         """Keywords that are numbers, flags or words, each of its kind and within its range."""
@@ -99,7 +99,7 @@ class Call:
                 return found
             number = block.lookup_number(expr.text)
             if number is None and len(expr.parts) > 1:
-                block.fail(expr, f"the model has no `{expr.text}`")
+                block.fail(expr, f"the model has no `{expr.text}`", code="E02")
             return expr.text if number is None else number
         return block.number(expr)
 

@@ -119,7 +119,7 @@ def call(block: Block, expr: ast.Call, stem: str) -> Ref:
     function = FUNCTIONS.get(name)
     if function is None:
         near = did_you_mean(name, FUNCTIONS)
-        block.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else ())
+        block.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else (), "E02")
     made = Call(block, expr, function.keywords, stem)
     made.check_keywords()
     return function.build(made)

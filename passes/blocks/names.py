@@ -54,9 +54,9 @@ class Scope:
     rename: dict[str, str] = field(default_factory=dict)
     count: dict[str, int] = field(default_factory=dict)
 
-    def fail(self, node: ast.Node, message: str, help: Iterable[str] = ()) -> NoReturn:
+    def fail(self, node: ast.Node, message: str, help: Iterable[str] = (), code: str = "E13") -> NoReturn:
         """Report and stop: what follows in the block would only repeat the error."""
-        self.stop("E02", message, node.span, help)
+        self.stop(code, message, node.span, help)
 
     def stop(self, code: str, message: str, span: Span, help: Iterable[str] = ()) -> NoReturn:
         out = self.draft.unit.out
@@ -87,7 +87,7 @@ class Scope:
             if found is not None:
                 return found
             near = did_you_mean(expr.text, [*self.lets, *self.attributes()])
-            self.fail(expr, f"unknown size `{expr.text}`", (f"did you mean `{near}`?",) if near else ())
+            self.fail(expr, f"unknown size `{expr.text}`", (f"did you mean `{near}`?",) if near else (), "E02")
         self.fail(expr, "a number was expected here")
 
     def attributes(self) -> dict[str, float]:

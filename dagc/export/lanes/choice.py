@@ -18,7 +18,7 @@ FOLDS = {
 
 
 def refused(message: str, help: str = "") -> SpecError:
-    return SpecError([Diagnostic("E05", message, help=(help,) if help else ())])
+    return SpecError([Diagnostic("E14", message, help=(help,) if help else ())])
 
 
 @dataclass(frozen=True, slots=True)
