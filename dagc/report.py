@@ -68,7 +68,7 @@ def _head(plan: Plan, paint: Paint) -> list[str]:
     layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
     peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
     return [
-        f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.dtype}",
+        f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
         f"          {layers}",
         f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} a node; {peak} at "
         f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",

@@ -97,6 +97,19 @@ class Model:
         return default
 
     @property
+    def precision(self) -> str:
+        """Dtypes in words: `bf16`, or `fp8_block weights (bf16: embed, lm_head), bf16 activations`."""
+        parts: dict[str, list[str]] = {}
+        for part, dtype in self.weight_dtypes.items():
+            if dtype != self.weight_dtype:
+                parts.setdefault(dtype, []).append(part)
+        if not parts and self.weight_dtype == self.dtype == self.kv_dtype:
+            return self.dtype
+        apart = "; ".join(f"{dtype}: {', '.join(names)}" for dtype, names in parts.items())
+        cache = f", {self.kv_dtype} KV cache" if self.kv_dtype != self.dtype else ""
+        return f"{self.weight_dtype} weights{f' ({apart})' if apart else ''}, {self.dtype} activations{cache}"
+
+    @property
     def kinds(self) -> dict[str, Layer]:
         """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
         found: dict[str, Layer] = {}

@@ -237,7 +237,17 @@ STRATEGY = {
 PHASE = {
     "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
     "flags of an engine": ("context", "tokens", "sequences"),
-    "left_open": ("acceptance", "passes", "dispatch_dtype", "quantise", "engine", "host_s", "cuda_graph"),
+    "left_open": (
+        "acceptance",
+        "passes",
+        "dispatch_dtype",
+        "quantise",
+        "engine",
+        "host_s",
+        "cuda_graph",
+        "window_cache",
+        "kv_block",
+    ),
 }
 """Who answers for each field of a strategy and a phase in an export."""
 
@@ -258,9 +268,16 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
     assert "draft = 3: speculative decoding" in refused(engine, phase="gpus = 0..7, tp = 8, draft = 3")
     model = "layers = 4, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32, capacity = 1.25 }"
     assert "capacity = 1.25 drops tokens" in refused(engine, phase="gpus = 0..7, tp = 8", model=model)
-    asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate"
+    asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate, window_cache = whole, kv_block = 64 tok"
     made = "".join(written(engine, phase=f"gpus = 0..7, tp = 8, {asked}").values())
-    for words in ("cuda_graph = false", "host = 3 ms", "dispatch_dtype = fp8", "quantise = separate"):
+    for words in (
+        "cuda_graph = false",
+        "host = 3 ms",
+        "dispatch_dtype = fp8",
+        "quantise = separate",
+        "window_cache = whole",
+        "kv_block = 64 tok",
+    ):
         assert f"# not fixed by flags: {words}" in made
     prompts = written(engine, "prefill", phase="gpus = 0..7, tp = 8, prefix = 64 tok, chunk = 64 tok")
     assert "prefix = 64 tok" in "".join(prompts.values()) and "chunk = 64 tok" in "".join(prompts.values())

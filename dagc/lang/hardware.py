@@ -35,8 +35,9 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
 
 
 def _calibration(given: Value | None, body: Body, names: Names, base: Path | None) -> str | None:
-    """A GPU of the library, or the absolute path of a calibration file, which must be well formed."""
-    if not isinstance(given, str) or not given:
+    """A GPU of the library, or the absolute path of a calibration file, which must be well formed; `none` drops a
+    preset's."""
+    if not isinstance(given, str) or given in ("", "none"):
         return None
     from ..calib import CalibrationError, available, load
 
@@ -51,7 +52,7 @@ def _calibration(given: Value | None, body: Body, names: Names, base: Path | Non
     known = available()
     if given not in known:
         near = did_you_mean(given, known)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, or a path that ends in .json"
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}, none, or a path that ends in .json"
         names.out.add("E02", f"`calibration` cannot be `{given}`", span, help=(hint,))
         return None
     return given

@@ -50,9 +50,7 @@ HARDWARE: dict[str, Attribute] = {
     "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE),
     "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
-    "calibration": _word(
-        'measured constants of its kernels, e.g. h100_sxm or "mine.json" (default: none, mfu and mbu)', None
-    ),
+    "calibration": _word('measured constants of its kernels, e.g. h100_sxm or "mine.json" (none: mfu and mbu)', None),
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
 }
 

@@ -186,6 +186,9 @@ def left_open(draft: Draft) -> None:
             f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
             f"engine = {phase.engine}: times are those of its communication kernels": phase.engine != draft.engine,
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
+            "window_cache = whole: the engine decides what its cache keeps behind a window": phase.window_cache
+            != "freed",
+            f"kv_block = {phase.kv_block} tok: the engine chooses the blocks of its cache": phase.kv_block != 16,
             "cuda_graph = false: the engine captures graphs unless it is told not to": not phase.cuda_graph,
         }
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]

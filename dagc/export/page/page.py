@@ -62,7 +62,7 @@ def _header(plan: Plan, name: str) -> Markup:
     facts = [
         (
             "model",
-            f"{model.name}: {show(total, SCALAR)} parameters, {show(active, SCALAR)} active{stated}; {model.layers} layers, {model.dtype}",
+            f"{model.name}: {show(total, SCALAR)} parameters, {show(active, SCALAR)} active{stated}; {model.layers} layers, {model.precision}",
         ),
         (
             "hardware",
