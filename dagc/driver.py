@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .ir.graph import COLLECTIVES, Graph
+from .ir.experts import rows_with
+from .ir.graph import COLLECTIVES, Graph, Segment, Weight
 from .ir.ops import flops
 from .ir.result import CollectiveTotal, Costs, PhaseResult, Schedule, Sensitivity
 from .ir.unit import Unit
@@ -280,9 +281,15 @@ def count_parameters(graph: Graph) -> tuple[float, float]:
         for weight in (w for w in segment.weights if not w.tied):
             size = segment.count(weight.dims) * segment.repeat
             total += size
-            share = segment.sizes["choice"] / segment.sizes["expert"] if weight.scope == "experts" else 1.0
-            active += size * share
+            active += size * active_share(segment, weight)
     return total, active
+
+
+def active_share(segment: Segment, weight: Weight) -> float:
+    """Part of a weight that the choices of one token use."""
+    if weight.scope != "experts":
+        return 1.0
+    return min(1.0, sum(segment.sizes[rows.choice] / segment.sizes[rows.expert] for rows in rows_with(segment, weight)))
 
 
 def check_stated(spec: Spec, derived: float, out: Collector) -> None:

@@ -8,7 +8,7 @@ overhead at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dagc.ir.experts import Rows, routed, routers, rows_of
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.network import collective_time, group_shape, wire_bytes
@@ -39,17 +40,20 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     load = np.ones(1)
     distinct, plain, dropped = 0.0, 1.0, 0.0
     for segment in graph.segments:
-        experts = ExpertLoad.of(segment, graph.the_mesh, unit)
-        if experts is not None:
+        loads = {rows: ExpertLoad.of(segment, rows, graph.the_mesh, unit) for rows in routers(segment)}
+        if loads:
+            experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.relative, experts.distinct
             plain, dropped = experts.plain, experts.dropped
-        kernels = _kernels(segment, graph.the_mesh, unit, machine, experts)
+        kernels = _kernels(segment, graph.the_mesh, unit, machine, loads)
         measured = kernels.times() if kernels is not None else {}
         for op in segment.ops:
+            rows = rows_of(op.dims)
+            busy = loads[rows] if rows is not None else None
             if op.is_collective:
-                cost = _collective(segment, op, graph.the_mesh, unit, machine, experts, kernels)
+                cost = _collective(segment, op, graph.the_mesh, unit, machine, busy, kernels)
             else:
-                cost = _compute(segment, op, graph.the_mesh, machine, experts, measured.get(op.name))
+                cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
                 launched = op.name in measured or not OPS[op.kind].fused
                 if not unit.phase.cuda_graph and launched and cost.time_s.any():
                     cost = replace(cost, time_s=cost.time_s + machine.launch_s)
@@ -93,15 +97,16 @@ class ExpertLoad:
         return self._order(values.ravel()).reshape(self._shape)
 
     @staticmethod
-    def of(segment: Segment, mesh: Mesh, unit: Unit) -> ExpertLoad | None:
-        """None for a layer without routed experts."""
-        grouped = next((op for op in segment.ops if op.scope == "experts" and op.kind == "contract"), None)
-        if grouped is None:
-            return None
-        count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
-        axes = grouped.loop("expert")
+    def of(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit) -> ExpertLoad:
+        """The load that one router of a layer makes."""
+        own = [
+            op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
+        ]
+        grouped = next((op for op in own if op.kind == "contract"), own[0])
+        count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
+        axes = grouped.loop(rows.expert)
         ranks = mesh.size(axes)
-        tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop("slot"))
+        tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop(rows.slot))
         routing = unit.spec.workload.routing
         redundant = unit.phase.strategy.redundant
         wanted, placed = _placed(routing, count, top_k, ranks, redundant, tokens)
@@ -143,15 +148,16 @@ def _placed(
     return p, place_experts(p, ranks, redundant)
 
 
-def _kernels(segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, experts: ExpertLoad | None) -> Kernels | None:
+def _kernels(
+    segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, loads: Mapping[Rows, ExpertLoad]
+) -> Kernels | None:
     """Measured kernels, when the hardware names a calibration."""
     if machine.calibration is None:
         return None
     from .kernels import Kernels
 
-    if experts is None:
-        return Kernels(segment, mesh, unit, machine)
-    return Kernels(segment, mesh, unit, machine, experts.rows, experts.over_mesh)
+    found = {rows: (load.rows, load.over_mesh) for rows, load in loads.items()}
+    return Kernels(segment, mesh, unit, machine, found)
 
 
 def _compute(

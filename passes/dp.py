@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dagc.ir.experts import routed
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import loop_axes, loop_dims
@@ -26,10 +27,11 @@ def run(graph: Graph, unit: Unit) -> Graph:
         if "batch" in loop_dims(segment, op):
             seen = batch if op.kind not in ("dispatch", "combine") else tuple(a for a in batch if a not in gathered)
             op = op.annotate("batch", seen)
-        if op.scope == "experts" or op.kind == "combine":
+        rows = routed(segment, op)
+        if rows is not None:
             at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
-            taken = {*op.loop("expert"), *op.loop("slot")} if at_home else set(loop_axes(op))
-            op = op.annotate("slot", (*(a for a in batch if a not in taken), *op.loop("slot")))
+            taken = {*op.loop(rows.expert), *op.loop(rows.slot)} if at_home else set(loop_axes(op))
+            op = op.annotate(rows.slot, (*(a for a in batch if a not in taken), *op.loop(rows.slot)))
         return op
 
     return graph.map_ops(annotate, "annotated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dagc.ir.experts import Rows, routed, routers
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import result_layout
@@ -21,19 +22,24 @@ def run(graph: Graph, unit: Unit) -> Graph:
     experts = mesh.of("ep")
     batch = dp.batch_axes(mesh)
     gathered = gathered_axes(mesh, unit)
-    sparse = [s for s in graph.segments if "slot" in s.sizes]
-    cut = {s.name: () if gathered else sliced(s, mesh, unit, graph.kind) for s in sparse}
+    cut = {
+        (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, unit, graph.kind)
+        for s in graph.segments
+        for rows in routers(s)
+    }
 
     def annotate(segment: Segment, op: Op) -> Op:
-        if "slot" not in segment.sizes or (op.scope != "experts" and op.kind != "combine"):
+        rows = routed(segment, op)
+        if rows is None:
             return op
-        home = tuple(a for a in (*_token_axes(segment, batch), *cut[segment.name]) if a not in gathered)
+        tokens = cut[segment.name, rows.slot]
+        home = tuple(a for a in (*_token_axes(segment, rows, batch), *tokens) if a not in gathered)
         exchange = tuple(a for a in experts if a in home)
         # Experts that share their tokens' ranks first: the exchanged axes stay minor, one move brings them in.
-        op = op.annotate("expert", (*(a for a in experts if a not in home), *exchange))
-        op = op.annotate("slot", tuple(a for a in op.loop("slot") if a not in experts))
+        op = op.annotate(rows.expert, (*(a for a in experts if a not in home), *exchange))
+        op = op.annotate(rows.slot, tuple(a for a in op.loop(rows.slot) if a not in experts))
         if op.kind in ("dispatch", "combine"):
-            seq = tuple(a for a in (*op.loop("seq"), *cut[segment.name]) if a not in gathered)
+            seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
             op = op.annotate("seq", seq) if seq != op.loop("seq") else op
             op = replace(op, attrs=(*op.attrs, ("exchange", "+".join(exchange))))
         return op
@@ -46,21 +52,21 @@ def gathered_axes(mesh: Mesh, unit: Unit) -> Axes:
     return mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
 
 
-def _token_axes(segment: Segment, batch: Axes) -> Axes:
+def _token_axes(segment: Segment, rows: Rows, batch: Axes) -> Axes:
     """Axes over which different ranks own different tokens when they reach dispatch."""
-    seq = next((op.loop("seq") for op in segment.ops if op.kind == "dispatch"), ())
+    seq = next((op.loop("seq") for op in segment.ops if op.kind == "dispatch" and rows.slot in op.dims), ())
     return (*batch, *seq)
 
 
-def sliced(segment: Segment, mesh: Mesh, unit: Unit, kind: str) -> Axes:
+def sliced(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit, kind: str) -> Axes:
     """Expert axes over which tokens repeat and are better cut before dispatch.
 
     Uncut, each rank selects for its own experts, exchanges with the others of its token, and owes a sum over the
     axes. Cut, which is free, the exchange takes these axes in, and the result is gathered instead of reduced.
     """
-    home = _token_axes(segment, dp.batch_axes(mesh))
+    home = _token_axes(segment, rows, dp.batch_axes(mesh))
     repeated = tuple(a for a in mesh.of("ep") if a not in home)
-    combine = next((op for op in segment.ops if op.kind == "combine"), None)
+    combine = next((op for op in segment.ops if op.kind == "combine" and routed(segment, op) == rows), None)
     if not repeated or combine is None or kind != "prefill" or _joined(segment, combine, repeated):
         return ()
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
@@ -69,7 +75,7 @@ def sliced(segment: Segment, mesh: Mesh, unit: Unit, kind: str) -> Axes:
     inside = tuple(a for a in mesh.of("ep") if a in home)
     widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]
-    routed_B = tokens_B * segment.sizes["choice"] / mesh.size(repeated)
+    routed_B = tokens_B * segment.sizes[rows.choice] / mesh.size(repeated)
     piece_B = tokens_B / mesh.size(repeated)
     uncut_s = price("all_reduce", tokens_B, (*repeated, *widths))
     uncut_s += 2 * price("all_to_all", routed_B, inside)

@@ -42,7 +42,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
     draft = Draft(unit, sizes={"batch": batch, "seq": float(phase.tokens), "context": float(context)})
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", ("batch", "seq", "hidden"))
-    current = entry
+    draft.entry = current = entry
     used: dict[str, int] = {}
     for name in layer.blocks:
         used[name] = used.get(name, 0) + 1

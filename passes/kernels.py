@@ -30,6 +30,7 @@ from dagc.calib import (
 )
 from dagc.calib.constants import Entry
 from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.ir.experts import Rows, routed, rows_of
 from dagc.ir.graph import DTYPE_BYTES, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.network import GroupShape
@@ -38,7 +39,7 @@ from dagc.ir.result import Array
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware
 
-from .local_shapes import GemmShape, LocalShapes
+from .local_shapes import ExpertShape, GemmShape, LocalShapes
 
 C = TypeVar("C")
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
@@ -85,15 +86,14 @@ def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
 
 @dataclass
 class Kernels:
-    """Times of the ops of one segment. `rows`: mean rows of each expert slot [expert ranks, slots], `over_mesh` brings a
-    value for each expert rank to the mesh."""
+    """Times of the ops of one segment. `loads`: of each router the mean rows of each expert slot [expert ranks, slots], and
+    what brings a value for each expert rank to the mesh."""
 
     segment: Segment
     mesh: Mesh
     unit: Unit
     machine: Hardware
-    rows: Array | None = None
-    over_mesh: Callable[[Array], Array] | None = None
+    loads: Mapping[Rows, tuple[Array, Callable[[Array], Array]]]
     calibration: Calibration = field(init=False)
     shapes: LocalShapes = field(init=False)
 
@@ -110,7 +110,8 @@ class Kernels:
                 self._attention(op, out)
         for shape in self.shapes.gemms():
             self._gemm(shape, out)
-        self._experts(out)
+        for experts in self.shapes.experts():
+            self._experts(experts, out)
         alike = (1,) * len(self.mesh.atoms)
         return {k: replace(v, time_s=v.time_s.reshape(alike)) if v.time_s.size == 1 else v for k, v in out.items()}
 
@@ -149,24 +150,21 @@ class Kernels:
 
     # -- routed experts --------------------------------------------------------------------------
 
-    def _experts(self, out: dict[str, Measured]) -> None:
-        shape = self.shapes.experts()
-        if shape is None or self.rows is None or self.over_mesh is None:
-            return
+    def _experts(self, shape: ExpertShape, out: dict[str, Measured]) -> None:
         entry = self._moe_entry(shape.dtype)
         if entry is None:
             return
-        work = moe.expected_rows(self.rows)
+        rows, over_mesh = self.loads[shape.rows]
+        work = moe.expected_rows(rows)
         # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
         seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
         time = moe.time_s(self.constants(entry), work, seen, shape.top_k, shape.hidden, shape.inter)
         # Gated experts have three products of one size; the table was measured on those.
         time = time * (len(shape.products) / 3)
-        found = Measured(self.over_mesh(time), "moe", entry.error.median, ())
+        found = Measured(over_mesh(time), "moe", entry.error.median, ())
         self._share(shape.products, found, out)
         for op in self.segment.ops:
-            inside = op.scope == "experts" and not op.is_collective
-            if op.kind in ("dispatch", "combine") or (inside and op.name not in out):
+            if not op.is_collective and op.name not in out and routed(self.segment, op) == shape.rows:
                 out[op.name] = NOTHING
 
     def _moe_entry(self, dtype: str) -> Entry[moe.MoeConstants] | None:
@@ -310,13 +308,13 @@ class Kernels:
         back = source.kind != "dispatch"
         speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
         direction = "combine" if back else "dispatch"
-        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes["choice"]
+        hidden, top_k = self.segment.size(op.dims[-1]), self._top_k(op)
         element_B = DTYPE_BYTES[op.dtype]
         tokens = payload_B / (hidden * element_B * top_k)
         if not back and self.unit.phase.dispatch_dtype is not None:
             element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
         if group.nodes > 1:
-            return self._across_nodes(f"{speed}_{direction}", tokens, hidden * element_B, group)
+            return self._across_nodes(f"{speed}_{direction}", tokens, top_k, hidden * element_B, group)
         # The tables hold the same kernels under two engines; the faster one has less of the engine in it.
         keys = [a2a_key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")]
         entries = [(key, self.calibration.moe_a2a[key]) for key in keys if key in self.calibration.moe_a2a]
@@ -330,12 +328,17 @@ class Kernels:
         outside = tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks))
         return Measured(time_s(entry), key, entry.error.median, outside)
 
-    def _across_nodes(self, kernel: str, tokens: float, row_B: float, group: GroupShape) -> Measured:
+    def _top_k(self, op: Op) -> float:
+        rows = rows_of(op.dims)
+        assert rows is not None
+        return self.segment.sizes[rows.choice]
+
+    def _across_nodes(self, kernel: str, tokens: float, top_k: float, row_B: float, group: GroupShape) -> Measured:
         model = self.unit.spec.model
         limited = model.count("experts.groups", 1) > 1
         found = cluster_exchange.constants()[kernel]
         time_s = cluster_exchange.time_s(
-            found, tokens, row_B, self.segment.sizes["choice"], group.nodes, self.machine.cluster.bandwidth_Bps,
+            found, tokens, row_B, top_k, group.nodes, self.machine.cluster.bandwidth_Bps,
             deduplicated=kernel.startswith("ht"),
             limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
         )  # fmt: skip

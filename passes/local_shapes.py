@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
+from dagc.ir.experts import Rows, routed, routers
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import query_key_pairs
@@ -29,9 +30,10 @@ class GemmShape:
 
 @dataclass(frozen=True, slots=True)
 class ExpertShape:
-    """The routed experts' FFN: `products` of (hidden, inter). `tokens`: those of the group that the rank's experts
+    """The FFN of one router's experts: `products` of (hidden, inter). `tokens`: those of the group that the rank's experts
     choose from. `exchanged`: its rows came from other ranks, so that the kernel sees them alone."""
 
+    rows: Rows
     products: tuple[Op, ...]
     dtype: str
     tokens: float
@@ -98,17 +100,22 @@ class LocalShapes:
 
     # -- routed experts --------------------------------------------------------------------------
 
-    def experts(self) -> ExpertShape | None:
-        """None for a layer without routed experts."""
-        inside = [op for op in self.segment.ops if op.scope == "experts" and not op.is_collective]
+    def experts(self) -> list[ExpertShape]:
+        """Of every router whose rows meet a matrix."""
+        found = (self._experts(rows) for rows in routers(self.segment))
+        return [shape for shape in found if shape is not None]
+
+    def _experts(self, rows: Rows) -> ExpertShape | None:
+        ops = (op for op in self.segment.ops if op.scope == "experts" and not op.is_collective)
+        inside = [op for op in ops if routed(self.segment, op) == rows]
         products = tuple(op for op in inside if op.kind == "contract")
         if not products:
             return None
         first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
         summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)
-        tokens = self.segment.size("batch") * self.segment.size("seq") / self.mesh.size(first.loop("slot"))
+        tokens = self.segment.size("batch") * self.segment.size("seq") / self.mesh.size(first.loop(rows.slot))
         return ExpertShape(
-            products, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes["choice"],
+            rows, products, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
             self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.attr("exchange")),
         )  # fmt: skip
 

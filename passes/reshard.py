@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from dagc.ir.experts import stem
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
@@ -222,7 +223,7 @@ class Resharder:
     def shape(self, name: str) -> Shape:
         dims, scope = self.dims[name], self.scope(name)
         sizes = tuple(self.segment.size(d, scope) for d in dims)
-        return Shape(sizes, DTYPE_BYTES[self.dtype(name)], tuple(d == "slot" for d in dims))
+        return Shape(sizes, DTYPE_BYTES[self.dtype(name)], tuple(stem(d) == "slot" for d in dims))
 
     def dtype(self, name: str) -> str:
         return self.segment.dtype_of(self.origin.get(name, name))

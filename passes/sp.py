@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from dagc.ir.experts import routed, stem
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
@@ -32,14 +33,15 @@ def run(graph: Graph, unit: Unit) -> Graph:
             return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
         if op.kind == "cache":
             return op.annotate("context", seq)
-        if op.scope == "experts" and op.kind != "dispatch":
+        rows = routed(segment, op)
+        if rows is not None and op.kind not in ("dispatch", "combine"):
             # A decode step has one token a sequence, the same on every sequence rank.
-            return op.annotate("slot", _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
+            return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
         if graph.kind == "prefill" and "seq" in dims:
             residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
             op = op.annotate("seq", (*seq, *tensor) if residual else seq)
-        if op.kind in ("dispatch", "combine"):
-            op = op.annotate("slot", (*seq, *tensor) if graph.kind == "prefill" else ())
+        if rows is not None:
+            op = op.annotate(rows.slot, (*seq, *tensor) if graph.kind == "prefill" else ())
         if graph.kind == "decode" and "context" in dims and op.kind != "select":
             op = op.annotate("context", seq)
         return op
@@ -63,7 +65,7 @@ def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: C
 
 def _over_heads(segment: Segment, op: Op, seq: Axes, size: Callable[[Axes], int]) -> Op:
     """All tokens of some heads, where a dimension of heads divides; the op as it is where none does."""
-    for dim in (d for d in op.dims if d.split(".")[0] in HEADS):
+    for dim in (d for d in op.dims if stem(d) in HEADS):
         whole = (*op.loop(dim), *seq)
         if segment.size(dim) % size(whole) == 0:
             return op.annotate(dim, whole)

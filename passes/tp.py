@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dagc.ir.experts import stem
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import loop_dims
@@ -19,8 +20,7 @@ NEEDS_WHOLE_WIDTH = ("rope", "attend", "route")
 
 
 def is_tensor_dim(dim: str) -> bool:
-    """`ffn.moe` (a name that two blocks gave two sizes) counts as `ffn`."""
-    return dim.split(".")[0] in TENSOR_DIMS
+    return stem(dim) in TENSOR_DIMS
 
 
 def run(graph: Graph, unit: Unit) -> Graph:
@@ -62,4 +62,4 @@ def whole_dims(segment: Segment, op: Op) -> set[str]:
 
 
 def _priority(dim: str) -> int:
-    return TENSOR_DIMS.index(dim.split(".")[0])
+    return TENSOR_DIMS.index(stem(dim))

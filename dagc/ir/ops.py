@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+from .experts import dim_like, routed, stem
 from .graph import DTYPE_BYTES, Op, Segment
 from .mesh import Mesh
 from .sharding import Axes, Sharding
@@ -227,8 +228,9 @@ def _slots_at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
     The exchange axes stand minor in `slot`, so that one all_to_all moves them to `expert` and back.
     """
     home = tuple(str(op.attr("exchange", "") or "").split("+")) if op.attr("exchange") else ()
-    stay = tuple(a for a in op.loop("expert") if a not in home)
-    return tuple(stay if d == "expert" else (*op.loop("slot"), *home) if d == "slot" else () for d in dims)
+    stay = tuple(a for a in op.loop(dim_like(dims, "expert") or "") if a not in home)
+    split = {"expert": stay, "slot": (*op.loop(dim_like(dims, "slot") or ""), *home)}
+    return tuple(split.get(stem(d), ()) for d in dims)
 
 
 def result_layout(segment: Segment, op: Op) -> Sharding:
@@ -238,7 +240,9 @@ def result_layout(segment: Segment, op: Op) -> Sharding:
     dims = tuple(op.loop(d) for d in op.dims)
     if op.kind == "combine":
         exchanged = str(op.attr("exchange", "") or "").split("+")
-        return Sharding(dims, tuple(a for a in op.loop("expert") if a not in exchanged))
+        rows = routed(segment, op)
+        experts = op.loop(rows.expert) if rows is not None else ()
+        return Sharding(dims, tuple(a for a in experts if a not in exchanged))
     if op.kind == "cache":
         return Sharding(dims)
     summed = tuple(a for d in loop_dims(segment, op) if d not in op.dims for a in op.loop(d))

@@ -7,6 +7,7 @@ from math import isclose
 
 import numpy as np
 
+from .experts import stem
 from .graph import Graph, Op, Segment
 from .mesh import Mesh, Placement
 from .ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
@@ -53,7 +54,7 @@ def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
     axes = loop_axes(op)
     require(len(set(axes)) == len(axes), segment, op, f"an axis splits two loops: {op.loops}")
     for dim, split in op.loops:
-        if dim != "slot":
+        if stem(dim) != "slot":
             size = segment.size(dim, op.scope)
             require(
                 size % mesh.size(split) == 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .experts import routed, rows_of, stem
 from .graph import Op, Segment
 from .ops import OPS, attend_extras, attend_operands
 from .violation import require
@@ -19,7 +20,13 @@ def verify_op(segment: Segment, op: Op) -> None:
     if op.kind in ("dispatch", "combine"):
         exchange = str(op.attr("exchange", "") or "")
         named = set(exchange.split("+")) if exchange else set()
-        require(named <= set(op.loop("expert")), segment, op, "exchanges over axes that do not split experts")
+        rows = routed(segment, op)
+        require(
+            rows is not None and named <= set(op.loop(rows.expert)),
+            segment,
+            op,
+            "exchanges over axes that do not split experts",
+        )
 
 
 def _fits(segment: Segment, op: Op) -> bool:
@@ -43,15 +50,21 @@ def _fits(segment: Segment, op: Op) -> bool:
         heads = set(op.dims[:-1])
         return operands[2] == op.dims and first[-1] == second[-1] and all(set(o[:-1]) <= heads for o in operands)
     if op.kind == "select":
-        return "context" in second and first[-1] == second[-1] and op.dims == (*operands[2][:-1], "chosen")
+        return (
+            "context" in second
+            and first[-1] == second[-1]
+            and (op.dims[:-1], stem(op.dims[-1])) == (operands[2][:-1], "chosen")
+        )
     if op.kind == "lookup":
         return len(second) == 2 and op.dims == (*first, second[-1])
     if op.kind == "route":
-        return op.dims == (*first[:-1], "choice")
+        return op.dims[:-1] == first[:-1] and stem(op.dims[-1]) == "choice"
     if op.kind == "dispatch":
-        return second[-1:] == ("choice",) and first[-1] == op.dims[-1]
+        rows = rows_of(op.dims)
+        return rows is not None and second[-1:] == (rows.choice,) and op.dims == (rows.expert, rows.slot, first[-1])
     if op.kind == "combine":
-        return second[-1:] == ("choice",) and first[-2:] == ("slot", op.dims[-1])
+        rows = rows_of(first)
+        return rows is not None and second[-1:] == (rows.choice,) and first == (rows.expert, rows.slot, op.dims[-1])
     if op.kind == "cache":
         return op.dims == tuple("context" if d == "seq" else d for d in first)
     if op.kind == "last":
@@ -69,7 +82,7 @@ def _attends(segment: Segment, op: Op) -> bool:
     rows = set(op.dims[:-1])
     return (
         (sinks is None or set(segment.dims_of(sinks)) <= rows)
-        and (selected is None or segment.dims_of(selected)[-1] == "chosen")
+        and (selected is None or stem(segment.dims_of(selected)[-1]) == "chosen")
         and all(set(segment.dims_of(q)[:-1]) <= rows for q in queries)
         and all(segment.dims_of(q)[-1] == segment.dims_of(k)[-1] for q, k in zip(queries, keys, strict=True))
         and segment.dims_of(value)[-1] == op.dims[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..ir.experts import routed
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_operands, local_count, result_layout
 from ..ir.result import Costs, PhaseResult
@@ -118,18 +119,18 @@ class _Extract:
             yield self._kernel(shape.ops, "gemm", job, reason)
 
     def _experts(self) -> Iterator[PlanKernel]:
-        shape = self.shapes.experts()
-        load = ExpertLoad.of(self.segment, self.result.graph.the_mesh, self.unit)
-        if shape is None or load is None:
-            return
-        chosen = [op for op in self.segment.ops if op.scope == "experts" or op.kind in ("dispatch", "combine")]
-        ops = [op for op in chosen if not op.is_collective]
+        for shape in self.shapes.experts():
+            yield self._router(shape)
+
+    def _router(self, shape: ExpertShape) -> PlanKernel:
+        load = ExpertLoad.of(self.segment, shape.rows, self.result.graph.the_mesh, self.unit)
+        ops = [op for op in self.segment.ops if routed(self.segment, op) == shape.rows and not op.is_collective]
         reason = ""
         if shape.dtype not in PLAIN:
             reason = f"PyTorch has no grouped {shape.dtype} product to time"
         elif len(shape.products) != 3:
             reason = "experts that are not gated have no table"
-        yield self._kernel(ops, "experts", self._expert_job(shape, load), reason)
+        return self._kernel(ops, "experts", self._expert_job(shape, load), reason)
 
     def _expert_job(self, shape: ExpertShape, load: ExpertLoad) -> Experts:
         """The busiest rank's."""
@@ -140,7 +141,7 @@ class _Extract:
         law = routing.kind if routing.kind in ("uniform", "histogram") else f"{routing.kind}_{routing.s:g}"
         return Experts(
             shape.dtype, whole(shape.hidden), whole(shape.inter), whole(shape.top_k),
-            whole(self.segment.sizes["expert"]), len(load.rows), mesh.size(first.loop(first.dims[-1])),
+            whole(self.segment.sizes[shape.rows.expert]), len(load.rows), mesh.size(first.loop(first.dims[-1])),
             whole(total if shape.exchanged else shape.tokens), whole(total), tuple((mean / total).tolist()), law,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir.experts import dim_like
 from ..ir.graph import Graph, Segment, Weight
 from ..lang.place import Place
 from ..spec import Model
@@ -76,13 +77,14 @@ class Checkpoint:
         places = self._places(segment, weight)
         for place in places:
             if "{expert}" in place.name:
-                if "expert" not in weight.dims:
+                experts = dim_like(weight.dims, "expert")
+                if experts is None:
                     raise CheckpointError(f"`{place.name}` counts experts, weight `{weight.name[1:]}` has none")
-                names = [place.name.format(layer=layer, expert=e) for e in range(sizes["expert"])]
+                names = [place.name.format(layer=layer, expert=e) for e in range(sizes[experts])]
                 if names[0] in self.tensors:
-                    inner = tuple(d for d in weight.dims if d != "expert")
+                    inner = tuple(d for d in weight.dims if d != experts)
                     stacked = [self._read(place, name, sizes, inner, weight) for name in names]
-                    return np.stack(stacked, axis=weight.dims.index("expert"))
+                    return np.stack(stacked, axis=weight.dims.index(experts))
             elif place.name.format(layer=layer) in self.tensors:
                 return self._read(place, place.name.format(layer=layer), sizes, weight.dims, weight)
         tried = " or ".join(f"`{p.name.format(layer=layer, expert=0)}`" for p in places)

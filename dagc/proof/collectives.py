@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ir.experts import Rows, rows_of
 from ..ir.graph import Op, Segment
 from ..ir.sharding import Axes, Sharding
 from . import kernels as k
@@ -166,7 +167,9 @@ def _ragged(
     """Routed rows: which rank keeps a row follows from its expert and from the home of its token."""
     width = op.dims.index(op.dims[-1])
     assert not have.dims[width] and not got.dims[width], "routed rows are never split in width"
-    physical = len(machine.physical(segment)[0])
+    own = rows_of(op.dims)
+    assert own is not None
+    physical = len(machine.physical(segment, own)[0])
     summed = op.kind in REDUCTIONS
     pool: dict[int, dict[tuple[int, ...], k.Floats]] = {}
     for value in values:
@@ -176,7 +179,7 @@ def _ragged(
                 if key in rows and not summed:
                     raise ValueError(f"{op.name}: two members of a group send the row of one token")
                 rows[key] = rows[key] + row if key in rows else row
-    home = _homes(machine, segment)
+    home = _homes(machine, segment, own)
     out: list[object] = []
     for i in members:
         rank = machine.ranks[i]
@@ -192,8 +195,8 @@ def _ragged(
     return out
 
 
-def _homes(machine: Machine, segment: Segment) -> Homes:
-    op = next(o for o in segment.ops if o.kind == "dispatch")
+def _homes(machine: Machine, segment: Segment, rows: Rows) -> Homes:
+    op = next(o for o in segment.ops if o.kind == "dispatch" and rows.slot in o.dims)
     batch, seq = int(segment.sizes["batch"]), int(segment.sizes["seq"])
 
     def find(key: tuple[int, ...]) -> dict[str, int]:

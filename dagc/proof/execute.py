@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from ..ir.experts import Rows, routed, rows_with
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops import ACTIVATIONS, attend_extras, attend_operands
@@ -210,16 +211,16 @@ class Machine:
         layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
         if weight.scope != "experts":
             return self.shard(whole, layout, rank)
-        slots, _ = self.physical(segment)
+        slots, _ = self.physical(segment, next(rows_with(segment, weight)))
         held = range(len(slots))[self.part(len(slots), layout[0], rank)]
         return {p: self.shard(whole[slots[p]], layout[1:], rank) for p in held}
 
-    def physical(self, segment: Segment) -> tuple[list[int], dict[int, list[int]]]:
+    def physical(self, segment: Segment, rows: Rows) -> tuple[list[int], dict[int, list[int]]]:
         """Expert of every physical expert, and the physical experts of every expert."""
-        grouped = next(op for op in segment.ops if op.scope == "experts" and op.kind == "contract")
-        count, top_k = int(segment.sizes["expert"]), int(segment.sizes["choice"])
+        grouped = next(op for op in segment.ops if op.kind == "contract" and routed(segment, op) == rows)
+        count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
         p = expert_probabilities(self.inputs.routing, count, top_k)
-        ranks = self.mesh.size(grouped.loop("expert"))
+        ranks = self.mesh.size(grouped.loop(rows.expert))
         # The model itself has no spare copies; a split one has those of its placement.
         spare = self.inputs.redundant if self.graph.level == "placed" else 0
         slots = place_experts(p, ranks, spare).slots.ravel().tolist()
@@ -361,7 +362,7 @@ class Machine:
         q, key, weights = map(_array, x)
         queries, context = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
         seen = k.visible(queries, context, True, np.inf, np.inf)
-        return k.select(q, key, weights, seen, int(segment.sizes["chosen"]))
+        return k.select(q, key, weights, seen, int(segment.sizes[op.dims[-1]]))
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         pairs = len(attend_operands(op)[0])
@@ -405,19 +406,20 @@ class Machine:
     def op_dispatch(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         """Tokens for every physical expert that this rank may reach: all but those that a rank with the same
         tokens selects for itself."""
-        routed = x[1]
-        assert isinstance(routed, k.Routed)
-        slots, where = self.physical(segment)
+        chosen = x[1]
+        rows = routed(segment, op)
+        assert isinstance(chosen, k.Routed) and rows is not None
+        slots, where = self.physical(segment, rows)
         home = str(op.attr("exchange", "") or "").split("+")
-        stay = tuple(a for a in op.loop("expert") if a not in home)
+        stay = tuple(a for a in op.loop(rows.expert) if a not in home)
         held = set(range(len(slots))[self.part(len(slots), stay, rank)])
         weighted = bool(op.attr("weighted", False))
-        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), where, held, weighted)
+        return k.dispatch(_array(x[0]), chosen, self.origin(op, rank, segment), where, held, weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        ragged, routed = x
-        assert isinstance(ragged, k.Ragged) and isinstance(routed, k.Routed)
-        return k.combine(ragged, routed, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
+        ragged, chosen = x
+        assert isinstance(ragged, k.Ragged) and isinstance(chosen, k.Routed)
+        return k.combine(ragged, chosen, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
 
     def op_last(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         seq, axes = int(segment.sizes["seq"]), op.loop("seq")

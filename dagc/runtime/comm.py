@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..ir.experts import Rows, rows_of
 from ..ir.graph import Graph, Op, Segment
 from ..ir.peers import Peers, peers
 from ..ir.sharding import Axes
@@ -232,7 +233,7 @@ class Communicator:
     def held(self, segment: Segment, op: Op, member: Mapping[str, int]) -> range:
         """Physical experts of a member in the op's layout."""
         assert op.sharding is not None
-        count = len(self.machine.physical(segment)[0])
+        count = len(self.machine.physical(segment, _rows(op))[0])
         return range(count)[self.machine.part(count, op.sharding.dims[0], member)]
 
     def rows_of(
@@ -241,14 +242,14 @@ class Communicator:
         assert op.sharding is not None
         held = self.held(segment, op, member)
         mine = (value.physical >= held.start) & (value.physical < held.stop)
-        home = self.homes(segment, value)
+        home = self.homes(segment, op, value)
         for axis in op.sharding.dims[1]:
             mine &= home[axis] == member[axis]
         return value.physical[mine], value.keys[mine], value.data[mine]
 
-    def homes(self, segment: Segment, value: Ragged) -> dict[str, Tensor]:
+    def homes(self, segment: Segment, op: Op, value: Ragged) -> dict[str, Tensor]:
         """Coordinates of the rank that owns each row's token, along the axes that split tokens."""
-        dispatch = next(o for o in segment.ops if o.kind == "dispatch")
+        dispatch = next(o for o in segment.ops if o.kind == "dispatch" and _rows(op).slot in o.dims)
         mesh = self.machine.mesh
         out: dict[str, Tensor] = {}
         for column, dim, first in ((0, "batch", self.machine.offset), (1, "seq", 0)):
@@ -263,3 +264,10 @@ class Communicator:
         """A slice: the rank's own rows of what it holds."""
         physical, keys, data = self.rows_of(segment, op, value, self.ranks.coordinates)
         return Ragged(physical, keys, data, self.held(segment, op, self.ranks.coordinates))
+
+
+def _rows(op: Op) -> Rows:
+    """Of a collective that moves routed rows."""
+    rows = rows_of(op.dims)
+    assert rows is not None
+    return rows

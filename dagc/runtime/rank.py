@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..ir.experts import Rows, routed
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_extras, attend_operands
 from ..ir.states import SEQUENTIAL
@@ -36,11 +37,11 @@ Key = tuple[str, str]
 class Layout(Machine):
     """Where everything lies; the placement of experts is worked out once a kind of layer."""
 
-    def physical(self, segment: Segment) -> tuple[list[int], dict[int, list[int]]]:
-        known: dict[str, tuple[list[int], dict[int, list[int]]]] = self.__dict__.setdefault("slots", {})
-        if segment.name not in known:
-            known[segment.name] = super().physical(segment)
-        return known[segment.name]
+    def physical(self, segment: Segment, rows: Rows) -> tuple[list[int], dict[int, list[int]]]:
+        known: dict[object, tuple[list[int], dict[int, list[int]]]] = self.__dict__.setdefault("slots", {})
+        if (segment.name, rows) not in known:
+            known[segment.name, rows] = super().physical(segment, rows)
+        return known[segment.name, rows]
 
 
 @dataclass
@@ -315,7 +316,7 @@ class Rank:
             return torch.as_tensor(visible(own, context, True, math.inf, math.inf), device=self.device)
 
         seen = self.once(("seen", segment.name, op.name), make)
-        return k.select(x[0], x[1], x[2], seen, int(segment.sizes["chosen"]))
+        return k.select(x[0], x[1], x[2], seen, int(segment.sizes[op.dims[-1]]))
 
     def op_conv(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         dims = segment.dims_of(op.inputs[1])
@@ -334,9 +335,11 @@ class Rank:
         return k.Router(rule)(x[0], x[1] if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        slots, where = self.layout.physical(segment)
+        rows = routed(segment, op)
+        assert rows is not None
+        slots, where = self.layout.physical(segment, rows)
         home = str(op.attr("exchange", "") or "").split("+")
-        stay = tuple(a for a in op.loop("expert") if a not in home)
+        stay = tuple(a for a in op.loop(rows.expert) if a not in home)
         held = range(len(slots))[self.layout.part(len(slots), stay, self.here)]
         origin = self.layout.origin(op, self.here, segment)
         return k.dispatch(x[0], x[1], origin, where, held, bool(op.attr("weighted", False)))

@@ -37,10 +37,11 @@ def attend(call: Call) -> Ref:
         inputs = (*inputs, sinks)
     selected = call.tensor("selected")
     if selected is not None:
-        if selected.dims[-1:] != ("chosen",):
+        made = block.draft.op(selected.name)
+        if made is None or made.kind != "select":
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)
-        options["chosen"] = call.sizes["chosen"]
+        options["chosen"] = call.sizes[selected.dims[-1]]
     return call.emit("attend", inputs, dims, **options)
 
 
@@ -74,8 +75,9 @@ def select(call: Call) -> Ref:
         call.fail(
             "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads"
         )
-    call.sizes["chosen"] = min(top_k, call.sizes["context"])
-    return call.emit("select", (q, key, w), (*w.dims[:-1], "chosen"))
+    (chosen,) = call.make("chosen")
+    call.sizes[chosen] = min(top_k, call.sizes["context"])
+    return call.emit("select", (q, key, w), (*w.dims[:-1], chosen))
 
 
 def conv(call: Call) -> Ref:

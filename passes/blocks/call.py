@@ -40,6 +40,9 @@ class Call:
     def fail(self, message: str) -> NoReturn:
         self.block.fail(self.expr, message)
 
+    def make(self, *names: str) -> tuple[str, ...]:
+        return self.block.make(*names)
+
     def emit(self, kind: str, inputs: tuple[Ref, ...], dims: tuple[str, ...], **attrs: str | float | bool) -> Ref:
         return self.block.emit(kind, tuple(r.name for r in inputs), dims, self.stem, **attrs)
 

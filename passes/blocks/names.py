@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeGuard
 
+from dagc.ir.experts import rows_of
+from dagc.ir.experts import stem as stem_of
 from dagc.ir.graph import Op, Weight
 from dagc.ir.unit import Unit
 from dagc.lang import ast
@@ -15,8 +17,10 @@ from dagc.lang.reader import Names
 from dagc.lang.source import Span
 from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_name
 
-PHASE_DIMS = ("batch", "seq", "context", "slot")
+PHASE_DIMS = ("batch", "seq", "context")
 """Dimensions whose size is the phase's."""
+MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
+"""Dimensions that a function makes, each call one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,20 @@ class Draft:
     ops: list[Op] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
+    entry: Ref | None = None
+
+    def op(self, name: str) -> Op | None:
+        return next((op for op in self.ops if op.name == name), None)
+
+    def dims_of(self, name: str) -> tuple[str, ...]:
+        """Of a weight, a result, or what the layer is given."""
+        if name.startswith("@"):
+            return self.weights[name].dims
+        op = self.op(name)
+        if op is not None:
+            return op.dims
+        assert self.entry is not None
+        return self.entry.dims
 
 
 def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
@@ -53,6 +71,7 @@ class Scope:
     lets: dict[str, float] = field(default_factory=dict)
     rename: dict[str, str] = field(default_factory=dict)
     count: dict[str, int] = field(default_factory=dict)
+    made: dict[str, list[str]] = field(default_factory=dict)
 
     def fail(self, node: ast.Node, message: str, help: Iterable[str] = (), code: str = "E13") -> NoReturn:
         """Report and stop: what follows in the block would only repeat the error."""
@@ -127,6 +146,12 @@ class Scope:
             return self.rename[name]
         if name in PHASE_DIMS:
             return name
+        if name in MADE_DIMS:
+            if name not in self.made:
+                self.stop(
+                    "E02", f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: there is none before it", span
+                )
+            return self.made[name][-1]
         size = self.lookup_number(name)
         if size is None and name == "expert":
             size = self.lookup_number("experts.count")
@@ -143,6 +168,14 @@ class Scope:
         self.rename[name] = unique
         return unique
 
+    def make(self, *names: str) -> tuple[str, ...]:
+        """Dimensions of one call's own, whatever other calls of the layer have made."""
+        tails = ("", f".{self.scope}", *(f".{self.scope}_{n}" for n in range(2, 10**6)))
+        tail = next(t for t in tails if not any(name + t in self.draft.sizes for name in names))
+        for name in names:
+            self.made.setdefault(name, []).append(name + tail)
+        return tuple(name + tail for name in names)
+
     def fresh(self, stem: str) -> str:
         """A result name, unique in the segment."""
         self.count[stem] = self.count.get(stem, 0) + 1
@@ -154,19 +187,27 @@ class Scope:
         name = f"@{self.scope}.{stem}"
         if len(set(dims)) != len(dims):
             self.fail(node, f"weight `{stem}` names a dimension twice")
-        of_phase = next((d for d in dims if d in PHASE_DIMS), None)
+        of_phase = next((d for d in dims if stem_of(d) in (*PHASE_DIMS, *MADE_DIMS)), None)
         if of_phase is not None:
             self.fail(node, f"weight `{stem}` has dimension `{of_phase}`, whose size is the phase's, not the model's")
         known = self.draft.weights.get(name)
         if known is not None and known.dims != dims:
             self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
-        model = self.draft.unit.spec.model
-        scope = "experts" if "expert" in dims and "slot" in self.draft.sizes else "dense"
-        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
-        if scope == "experts":
-            dtype = model.weight_dtypes.get("experts", dtype)
-        self.draft.weights[name] = Weight(name, dims, dtype, scope)
+        if known is None:
+            self.draft.weights[name] = Weight(name, dims, self.weight_dtype("dense"))
         return Ref(name, dims)
+
+    def weight_dtype(self, scope: str) -> str:
+        model = self.draft.unit.spec.model
+        dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
+        return model.weight_dtypes.get("experts", dtype) if scope == "experts" else dtype
+
+    def own_weights(self, inputs: tuple[str, ...], expert: str) -> None:
+        """The weights with which routed rows meet are the experts' own."""
+        for name in inputs:
+            weight = self.draft.weights.get(name)
+            if weight is not None and expert in weight.dims:
+                self.draft.weights[name] = replace(weight, scope="experts", dtype=self.weight_dtype("experts"))
 
     def emit(
         self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool
@@ -174,7 +215,10 @@ class Scope:
         """One more op of the segment; its result."""
         model = self.draft.unit.spec.model
         dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
-        scope = "experts" if "slot" in dims else "dense"
+        rows = rows_of(dims)
+        if rows is not None:
+            self.own_weights(inputs, rows.expert)
+        scope = "dense" if rows is None else "experts"
         name = self.fresh(stem)
         self.draft.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
         return Ref(name, dims)

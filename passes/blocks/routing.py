@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dagc.ir.experts import Rows, rows_of, slot_dim, stem
+
 from .call import Call, Options
 from .names import Ref
 
@@ -25,9 +27,10 @@ def route(call: Call) -> Ref:
     if not 1 <= top_k <= experts:
         call.fail(f"top_k {top_k:g} of {experts} experts")
     _check_groups(call, options, experts, top_k)
-    call.sizes["choice"] = top_k
-    _size_slots(call, over, top_k)
-    return call.emit("route", inputs, (*scores.dims[:-1], "choice"), **options)
+    slot, choice = call.make("slot", "choice")
+    call.sizes[choice] = top_k
+    _size_slots(call, over, slot, top_k)
+    return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
 
 
 def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> None:
@@ -41,36 +44,41 @@ def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> N
         call.fail(f"top_k {top_k:g} of the {experts // groups * limit} experts in {limit} of {groups} groups")
 
 
-def _size_slots(call: Call, over: str, top_k: float) -> None:
+def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
     """Physical experts hold `redundant` copies; a slot is the mean number of tokens an expert gets."""
     sizes = call.sizes
     physical = sizes[over] + call.block.draft.unit.phase.strategy.redundant
     sizes[f"experts:{over}"] = physical
-    sizes["slot"] = sizes["batch"] * sizes["seq"] * top_k / physical
+    sizes[slot] = sizes["batch"] * sizes["seq"] * top_k / physical
 
 
 def dispatch(call: Call) -> Ref:
     """dispatch(x, choice): a slot of an expert for every choice of a token."""
     x, choice = call.operands(2)
-    if "slot" not in call.sizes:
-        call.fail("`dispatch` needs the result of `route` first")
-    call.need_dims(x, "batch", "seq")
-    _need_route(call, choice)
-    return call.emit("dispatch", (x, choice), ("expert", "slot", x.dims[-1]), **call.options())
+    rows = _routed_rows(call, choice)
+    if len(x.dims) != 3 or x.dims[:2] != ("batch", "seq"):
+        call.fail(f"`dispatch` needs a tensor [batch, seq, width], not [{', '.join(x.dims)}]")
+    return call.emit("dispatch", (x, choice), (rows.expert, rows.slot, x.dims[-1]), **call.options())
 
 
 def combine(call: Call) -> Ref:
     """combine(y, choice): the tokens back from their experts, weighted and summed."""
     y, choice = call.operands(2)
-    call.need_dims(y, "expert", "slot")
-    _need_route(call, choice)
+    rows = _routed_rows(call, choice)
+    if rows_of(y.dims) not in (None, rows):
+        call.fail("`combine` needs the rows and the choice of one router")
+    if len(y.dims) != 3 or y.dims[:2] != (rows.expert, rows.slot):
+        call.fail(f"`combine` needs a tensor [expert, slot, width], not [{', '.join(y.dims)}]")
     return call.emit("combine", (y, choice), ("batch", "seq", y.dims[-1]), **call.options())
 
 
-def _need_route(call: Call, ref: Ref) -> None:
-    """The result of `route` over experts."""
-    ops = {op.name: op for op in call.block.draft.ops}
-    chosen = ops.get(ref.name)
-    scores = ops.get(chosen.inputs[0]) if chosen is not None and chosen.kind == "route" else None
-    if scores is None or scores.dims[-1] != "expert":
-        call.fail(f"`{call.name}` needs the result of `route` over [batch, seq, expert]")
+def _routed_rows(call: Call, ref: Ref) -> Rows:
+    """The rows that a router's choice makes."""
+    draft = call.block.draft
+    chosen = draft.op(ref.name)
+    if chosen is None or chosen.kind != "route":
+        call.fail(f"`{call.name}` needs the result of `route`")
+    over = draft.dims_of(chosen.inputs[0])[-1]
+    if stem(over) != "expert":
+        call.fail(f"`{call.name}` needs a route over [batch, seq, expert]; this one goes over `{over}`")
+    return Rows(over, slot_dim(ref.dims[-1]))

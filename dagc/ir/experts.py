@@ -1,0 +1,66 @@
+"""Dimensions of routed experts. Every `route` makes a `slot` and a `choice` dimension of its own (those of a further router of
+the layer are `slot.NAME` and `choice.NAME`); routers over as many experts may share the expert dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .graph import Op, Segment, Weight
+
+
+def stem(dim: str) -> str:
+    """`ffn.moe` (a name that two blocks gave two sizes) counts as `ffn`."""
+    return dim.split(".", 1)[0]
+
+
+def dim_like(dims: tuple[str, ...], name: str) -> str | None:
+    """The first dimension of that stem."""
+    return next((d for d in dims if stem(d) == name), None)
+
+
+def choice_dim(slot: str) -> str:
+    """The choice dimension of the router that made a slot dimension."""
+    return "choice" + slot[len("slot") :]
+
+
+def slot_dim(choice: str) -> str:
+    """The slot dimension of the router that made a choice dimension."""
+    return "slot" + choice[len("choice") :]
+
+
+class Rows(NamedTuple):
+    """The dimensions of one router's rows."""
+
+    expert: str
+    slot: str
+
+    @property
+    def choice(self) -> str:
+        return choice_dim(self.slot)
+
+
+def routed(segment: Segment, op: Op) -> Rows | None:
+    """Of the rows that an op makes or takes; None where it has none."""
+    for dims in (op.dims, *map(segment.dims_of, op.inputs)):
+        found = rows_of(dims)
+        if found is not None:
+            return found
+    return None
+
+
+def rows_of(dims: tuple[str, ...]) -> Rows | None:
+    expert, slot = dim_like(dims, "expert"), dim_like(dims, "slot")
+    return None if expert is None or slot is None else Rows(expert, slot)
+
+
+def routers(segment: Segment) -> list[Rows]:
+    """Of every router whose rows a layer computes with, in order."""
+    found = [routed(segment, op) for op in segment.ops if op.scope == "experts"]
+    return list(dict.fromkeys(r for r in found if r is not None))
+
+
+def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:
+    """The routers whose rows meet a weight of experts."""
+    found = (routed(segment, op) for op in segment.users(weight.name))
+    return iter(dict.fromkeys(r for r in found if r is not None))
