@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .ir.experts import rows_with
 from .ir.graph import COLLECTIVES, Graph, Segment, Weight
 from .ir.ops import flops
-from .ir.result import CollectiveTotal, Costs, PhaseResult, Schedule, Sensitivity
+from .ir.result import CollectiveTotal, Costs, PathStep, PhaseResult, Schedule, Sensitivity, joined_path, passes_s
 from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector
@@ -136,36 +136,47 @@ def compile_phase(unit: Unit) -> PhaseResult:
 
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
-    from .passes import cost, memory, schedule
+    from .passes import chunks, memory
 
     verify_placement(unit.placed)
-    costs = cost.run(graph, unit)
-    need = memory.run(graph, costs, unit)
+    passes = chunks.price(graph, unit)
+    last = next(
+        (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
+    )
+    whole = last or chunks.whole(graph, unit)
+    need = memory.run(graph, whole.costs, unit)
     memory.check(need, graph, unit)
     unit.out.check()
-    plan = schedule.run(graph, costs, unit)
-    verify_schedule(graph, plan)
-    warn_of_idle_stages(unit, plan)
-    floor = schedule.run(graph, costs, unit, floor=True)
-    per_pass = pass_tokens(unit.phase, unit.spec)
-    total = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments) * graph.microbatches * graph.lanes
+    verify_schedule(graph, whole.schedule)
+    warn_of_idle_stages(unit, whole.schedule)
+    tokens = phase_tokens(unit.phase)
+    total = sum(
+        size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
+    )
     peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
+    time_s = passes_s(passes)
     return PhaseResult(
         graph=graph,
-        costs=costs,
-        floor=floor,
-        schedule=plan,
+        costs=whole.costs,
+        floor=whole.floor,
+        schedule=whole.schedule,
+        chunks=passes,
         memory=need,
-        collectives=collective_totals(graph, costs),
+        collectives=collective_totals(graph, whole.costs),
         gpus=tuple(unit.placed.ids.ravel().tolist()),
-        flops_per_token=total / per_pass,
-        utilization=total / (plan.period_s * peak) if plan.period_s else 0.0,
-        throughput_tok_s=per_pass / plan.period_s if plan.period_s else 0.0,
+        flops_per_token=total / tokens,
+        utilization=total / (time_s * peak) if time_s else 0.0,
+        throughput_tok_s=tokens / time_s if time_s else 0.0,
         per_node=unit.spec.hardware.per_node,
-        bound_by=bound_shares(plan),
+        bound_by=bound_shares(joined_path(passes)),
         tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
-        passes=unit.phase.passes,
     )
+
+
+def graph_flops(graph: Graph) -> float:
+    """FLOPs of one pass of all micro-batches over all ranks, replicated work counted once."""
+    layers = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments)
+    return layers * graph.microbatches * graph.lanes
 
 
 def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
@@ -199,16 +210,16 @@ def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
         )
 
 
-def pass_tokens(phase: Phase, spec: Spec) -> float:
-    """Tokens that one pass of all micro-batches takes in (prefill) or puts out (decode)."""
-    return phase.sequences * phase.tokens_per_step
+def phase_tokens(phase: Phase) -> float:
+    """Tokens that the phase takes in (prefill) or that a step puts out (decode), over all sequences."""
+    return phase.sequences * (phase.new_tokens if phase.kind == "prefill" else phase.tokens_per_step)
 
 
-def bound_shares(plan: Schedule) -> dict[str, float]:
+def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
     """Share of the critical path by what bounds it."""
-    total = sum(step.time_s for step in plan.path) or 1.0
+    total = sum(step.time_s for step in path) or 1.0
     shares: dict[str, float] = {}
-    for step in plan.path:
+    for step in path:
         shares[step.bound] = shares.get(step.bound, 0.0) + step.time_s / total
     return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
 
@@ -249,7 +260,7 @@ def collective_totals(graph: Graph, costs: Costs) -> tuple[CollectiveTotal, ...]
 
 
 def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
-    """What +10% of each rate, or 1 us less link latency, would buy in the phase's time."""
+    """What +10% of each rate, or 1 us less link latency, would buy in the phase's time, all its passes together."""
     machine = unit.spec.hardware
     faster = {k: v * 1.1 for k, v in machine.compute_flops.items()}
     node, cluster = machine.node, machine.cluster
@@ -265,13 +276,11 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
         ),
         "-1 us kernel launch": replace(machine, launch_s=max(0.0, machine.launch_s - 1e-6)),
     }
-    from .passes import cost, schedule
+    from .passes import chunks
 
-    out = []
-    for name, variant in variants.items():
-        changed = schedule.run(result.graph, cost.run(result.graph, unit, variant), unit)
-        out.append(Sensitivity(name, changed.period_s / result.time_s - 1.0))
-    return tuple(out)
+    before_s = passes_s(result.chunks)
+    changed = {name: passes_s(chunks.price(result.graph, unit, variant)) for name, variant in variants.items()}
+    return tuple(Sensitivity(name, time_s / before_s - 1.0 if before_s else 0.0) for name, time_s in changed.items())
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:

@@ -133,7 +133,8 @@ def axes_text(result: PhaseResult) -> str:
 def _batches(result: PhaseResult) -> str:
     lanes = ", two-batch overlap" if result.graph.lanes == 2 else ""
     m = result.graph.microbatches
-    return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}"
+    chunks = f"; {result.passes} passes, one a chunk" if result.passes > 1 else ""
+    return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
 
 
 def _memory(result: PhaseResult) -> list[str]:
@@ -180,7 +181,7 @@ def _collectives(result: PhaseResult) -> list[str]:
 def collectives_heading(result: PhaseResult) -> str:
     """Whose calls the table counts."""
     whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device a stage"
-    return f"collectives {whose}, in one pass"
+    return f"collectives {whose}, in one pass" + (f" of {result.passes}" if result.passes > 1 else "")
 
 
 def routing_text(routing: Routing) -> str:
@@ -189,14 +190,14 @@ def routing_text(routing: Routing) -> str:
 
 
 def _path(result: PhaseResult) -> list[str]:
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
+    total = sum(s.time_s for s in result.path) or 1.0
     bounds = ", ".join(f"{k} {v:.0%}" for k, v in result.bound_by.items() if v >= 0.005)
     rows = [["op", "kind", "times", "time", "share"]]
-    for step in sorted(result.schedule.path, key=lambda s: -s.time_s)[:6]:
+    for step in sorted(result.path, key=lambda s: -s.time_s)[:6]:
         name = shorten(f"{step.segment}/{step.op}" if step.segment else step.op, 34)
         rows.append([name, step.kind, str(step.count), show(step.time_s, TIME, 3), f"{step.time_s / total:.1%}"])
     return [
-        f"  critical path ({len(result.schedule.path)} ops; bound by {bounds}), the largest:",
+        f"  critical path ({len(result.path)} ops; bound by {bounds}), the largest:",
         *table(rows, "<<>>>"),
     ]
 

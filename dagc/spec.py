@@ -181,9 +181,10 @@ class Strategy:
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
-    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`; its graph is that of
-    the last one. `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are
-    freed when they lie behind a layer's window or chunk."""
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`, the last of which may be
+    shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
+    `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
+    they lie behind a layer's window or chunk."""
 
     name: str
     kind: str
@@ -194,6 +195,7 @@ class Phase:
     strategy: Strategy
     acceptance: float = 0.0
     passes: int = 1
+    last: int = 0
     dispatch_dtype: str | None = None
     quantise: str = "fused"  # fused | separate
     engine: str = "trtllm"
@@ -204,6 +206,11 @@ class Phase:
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of a sequence that all passes together take in."""
+        return (self.passes - 1) * self.tokens + (self.last or self.tokens)
 
     @property
     def draft(self) -> int:

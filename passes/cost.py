@@ -56,14 +56,11 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                 cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
                 launched = op.name in measured or not OPS[op.kind].fused
                 if not unit.phase.cuda_graph and launched and cost.time_s.any():
-                    cost = replace(cost, time_s=cost.time_s + machine.launch_s)
+                    launch_s = cost.launch_s + machine.launch_s
+                    cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
-    if unit.phase.host_s:
-        first = graph.segments[0]
-        key = (first.name, first.ops[0].name)
-        costs[key] = replace(costs[key], time_s=costs[key].time_s + unit.phase.host_s, bound="host")
     stream, tokens = _stage_edges(graph, unit, machine)
-    return Costs(costs, stream, tokens, load, distinct, plain, dropped)
+    return Costs(costs, stream, tokens, load, distinct, plain, dropped, unit.phase.host_s)
 
 
 class ExpertLoad:
@@ -176,11 +173,11 @@ def _compute(
     compute_s, memory_s = flops * work / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
     time: Array = np.maximum(compute_s, memory_s) + launch
     floor: Array = np.maximum(flops * work / peak, moved_B / machine.hbm_Bps)
-    slowest = max((float(compute_s.max()), "compute"), (float(memory_s.max()), "memory"), (launch, "launch"))
+    bound = "compute" if compute_s.max() > memory_s.max() else "memory"
     if measured is None:
-        return OpCost(time, floor, slowest[1], flops, float(moved_B.max()))
+        return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)
     return OpCost(
-        measured.time_s, np.minimum(floor, measured.time_s), slowest[1], flops, float(moved_B.max()),
+        measured.time_s, np.minimum(floor, measured.time_s), bound, flops, float(moved_B.max()),
         family=measured.family, error=measured.error, outside=measured.outside,
     )  # fmt: skip
 

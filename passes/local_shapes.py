@@ -136,9 +136,7 @@ class LocalShapes:
         if self.unit.phase.kind == "decode":
             return seq, context, 0.0
         whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
-        passes = self.unit.phase.passes
-        prefix = self.segment.size("context") - passes * whole  # before the middle one of a prompt's chunks
-        return seq, context, prefix + (passes - 1) / 2 * whole + (whole - seq) / 2
+        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
 
     def seen(self, op: Op) -> float:
         """Share of the query-key pairs that a window or chunk leaves."""

@@ -21,6 +21,9 @@ ABOUT = "schedule two streams a rank over stages and micro-batches; find the cri
 RESOLUTION_S = 1e-13
 """Entry states closer than this count as equal."""
 
+HOST = ("", "host")
+"""Names the host's time in a path."""
+
 Rank = tuple[int, ...]
 
 
@@ -83,6 +86,7 @@ class Scheduler:
     def run(self) -> Schedule:
         p, m = len(self.graph.stages), self.graph.microbatches
         zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
+        host = zero if self.floor else zero + self.costs.host_s
         idle = State((zero,) * self.graph.lanes, zero, zero)
         states = [idle] * p
         cells: list[list[tuple[Run, ...]]] = [[] for _ in range(p)]
@@ -90,7 +94,7 @@ class Scheduler:
         sends: dict[tuple[int, int], tuple[float, float]] = {}
         latency = 0.0
         for j in range(m):
-            ready = (zero,) * self.graph.lanes
+            ready = (host,) * self.graph.lanes  # the host is done with all of a pass before the GPUs begin
             for i in range(p):
                 entry = State(ready, states[i].compute, states[i].comm)
                 runs, trace, out = self.cell(i, entry)
@@ -106,7 +110,7 @@ class Scheduler:
         period, path = latency, self.pipeline_path(traces, p, m)
         if self.graph.kind == "decode":
             around = sum(stage_s) + (p - 1) * edge + self.return_s()
-            period = max(around, m * max(stage_s))
+            period = max(around, m * max(stage_s)) + float(host.max())
             slowest = int(np.argmax(stage_s))
             chain = range(p) if around >= m * max(stage_s) else [slowest] * m
             path = Path()
@@ -115,7 +119,11 @@ class Scheduler:
             if around >= m * max(stage_s) and p > 1:
                 path.step(("", "send"), (p - 1) * edge, p - 1)
                 path.step(("", "token_return"), self.return_s())
-        return Schedule(tuple(tuple(c) for c in cells), sends, latency, period, stage_s, self.steps(path))
+        if host.any():
+            path.step(HOST, float(host.max()))
+        return Schedule(
+            tuple(tuple(c) for c in cells), sends, latency, period, stage_s, self.steps(path), float(host.max())
+        )
 
     # -- times -----------------------------------------------------------------------------------
 
@@ -343,17 +351,25 @@ class Scheduler:
         return tuple(out)
 
     def steps(self, path: Path) -> tuple[PathStep, ...]:
-        """The path as a chain in program order, alike executions added up."""
+        """The path as a chain in program order, alike executions added up; launches apart from the kernels they precede."""
         order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
         steps = []
+        launches, launching_s = 0, 0.0
         for key, (count, time_s) in sorted(path.visits.items(), key=lambda kv: order.get(kv[0], len(order))):
             segment, name = key
             if segment:
-                op = self.graph.segment(segment).by_name[name]
-                steps.append(PathStep(segment, name, op.kind, time_s, count, self.costs.ops[key].bound))
+                op, cost = self.graph.segment(segment).by_name[name], self.costs.ops[key]
+                launch_s = 0.0 if self.floor else min(time_s, count * cost.launch_s)
+                if launch_s:
+                    launches, launching_s = launches + count, launching_s + launch_s
+                steps.append(PathStep(segment, name, op.kind, time_s - launch_s, count, cost.bound))
+            elif key == HOST:
+                steps.insert(0, PathStep("", "host", "host", time_s, count, "host"))
             else:
                 edge = self.costs.transfer if name == "send" else self.costs.token_return
                 steps.append(PathStep("", name, "send", time_s, count, edge.bound))
+        if launches:
+            steps.append(PathStep("", "launch", "launch", launching_s, launches, "launch"))
         return tuple(steps)
 
 

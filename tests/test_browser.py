@@ -42,7 +42,7 @@ def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
     opened(chrome, pages / f"{name}.html")
     plan = compiled(name)
     assert chrome.run("document.querySelectorAll('.critical-path').length") == len(plan.phases)
-    largest = max(next(iter(plan.phases.values())).schedule.path, key=lambda s: s.time_s)
+    largest = max(next(iter(plan.phases.values())).path, key=lambda s: s.time_s)
     bars = "[...document.querySelector('.critical-path').querySelectorAll('[data-tip]')]"
     widest = f"{bars}.sort((a, b) => b.width.baseVal.value - a.width.baseVal.value)[0].dataset.tip"
     assert str(chrome.run(widest)).startswith(f"{step_name(largest)}: {largest.kind}")

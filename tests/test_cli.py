@@ -255,7 +255,7 @@ def test_the_layer_view_shows_every_collective_and_the_path() -> None:
     assert text.count('shape="hexagon"') == len(collectives)
     for op in collectives:
         assert dot.quote(f"sparse/{op.name}") in text
-    critical = {fold(segment)[s.op] for s in result.schedule.path if s.segment == "sparse"}
+    critical = {fold(segment)[s.op] for s in result.path if s.segment == "sparse"}
     assert text.count('penwidth="2.6"') == len(critical)
 
 

@@ -168,7 +168,9 @@ def test_a_prompt_in_chunks_takes_a_pass_each() -> None:
     text = spec_text(phase="gpus = 0..7, tp = 4, ep = 2, chunk = 64 tok")
     parts = dagc.compile_text(text).phases["prefill"]
     assert parts.passes == 4 and parts.graph.segments[1].sizes["seq"] == 64
-    assert parts.time_s == pytest.approx(4 * parts.schedule.period_s)
+    assert [c.context for c in parts.chunks] == [64, 128, 192, 256]
+    assert parts.time_s == pytest.approx(sum(c.schedule.period_s for c in parts.chunks))
+    assert parts.schedule is parts.chunks[-1].schedule  # the pass that is drawn is the last one
     assert parts.time_s > whole.time_s > parts.schedule.period_s
     assert parts.memory.worst.kv_cache_B == whole.memory.worst.kv_cache_B
     assert parts.memory.worst.activations_B < whole.memory.worst.activations_B

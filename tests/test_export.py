@@ -240,6 +240,7 @@ PHASE = {
     "left_open": (
         "acceptance",
         "passes",
+        "last",
         "dispatch_dtype",
         "quantise",
         "engine",

@@ -71,8 +71,8 @@ def test_rows_add_up() -> None:
     for name, result in plan.phases.items():
         ops = [r for r in plan.rows() if r["phase"] == name]
         assert len(ops) == sum(len(s.ops) for s in result.graph.segments)
-        sends = sum(s.time_s for s in result.schedule.path if not s.segment)
-        total = sum(s.time_s for s in result.schedule.path)
+        sends = sum(s.time_s for s in result.path if not s.segment)
+        total = sum(s.time_s for s in result.path)
         assert sum(r["critical_s"] for r in ops) + sends == pytest.approx(total)
         shares = [r["share"] for r in plan.rows("critical_path") if r["phase"] == name]
         assert sum(shares) == pytest.approx(1.0)

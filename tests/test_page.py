@@ -205,8 +205,8 @@ def test_waterfall_and_memory_add_up() -> None:
         if e.get("class", "").startswith("b-") and len(e)
     ]
     total = sum(float(e.get("width", 0)) for e in bars)
-    largest = max(result.schedule.path, key=lambda s: s.time_s)
-    share = largest.time_s / sum(s.time_s for s in result.schedule.path)
+    largest = max(result.path, key=lambda s: s.time_s)
+    share = largest.time_s / sum(s.time_s for s in result.path)
     assert max(float(e.get("width", 0)) for e in bars) / total == pytest.approx(share, rel=0.02)
     memory = ET.fromstring(svg(plan, "prefill", "memory"))
     parts = [
@@ -275,7 +275,7 @@ def test_ticks() -> None:
 def test_errors_are_told_where_they_are_known() -> None:
     measured, roofline = compiled("mixtral_8xh100").phases["decode"], compiled("plan_a").phases["decode"]
     found = origins(measured)
-    assert sum(o.time_s for o in found) == pytest.approx(sum(s.time_s for s in measured.schedule.path))
+    assert sum(o.time_s for o in found) == pytest.approx(sum(s.time_s for s in measured.path))
     assert any(o.family and 0 < o.error < 1 for o in found)
     assert "measured kernel times" in error_range(measured) and "not known" in error_range(roofline)
 

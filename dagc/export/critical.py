@@ -40,6 +40,11 @@ class Visit:
     start_s: float
     end_s: float
 
+    @property
+    def is_host(self) -> bool:
+        """The host's time before the pass, which no GPU executes."""
+        return not self.segment and self.op == "host"
+
 
 def critical(result: PhaseResult) -> list[Visit]:
     """The path in order of time. Its times add up to the makespan of one pass of all micro-batches."""
@@ -121,6 +126,9 @@ class _Walk:
                 yield Visit(node.stage, node.microbatch, number, name, node.op, node.lane, index, start, end)
             found = self.before(node, index)
             if found is None:
+                host_s = self.result.schedule.host_s
+                if host_s:
+                    yield Visit(0, 0, None, "", "host", 0, index, 0.0, host_s)
                 return
             node, index, counted = found
 

@@ -179,6 +179,8 @@ class _Writer:
 
     def wire(self, piece: Slice) -> float:
         costs = self.result.costs
+        if piece.kind == "host":
+            return 0.0
         return costs.transfer.payload_B if piece.kind == "send" else costs.ops[piece.segment, piece.op].wire_B
 
     def args(self, piece: Slice, member: Member) -> dict[str, Value]:
@@ -194,6 +196,8 @@ class _Writer:
                 "payload_B": transfer.payload_B,
                 "wire_B": transfer.payload_B,
             }
+        if piece.kind == "host":
+            return out | {"bound": "host"}
         cost = self.result.costs.ops[piece.segment, piece.op]
         op = self.result.graph.segment(piece.segment).by_name[piece.op]
         out |= {"layer": f"{piece.segment}.{piece.layer}", "bound": cost.bound}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..ir.result import PathStep, PhaseResult, Sensitivity
 from ..lang.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
 from ..plan import Plan
+from ..spec import Phase
 
 WORDS = {
     "compute": "arithmetic",
@@ -54,7 +55,7 @@ def spared(result: PhaseResult) -> str:
 
 def _clause(result: PhaseResult, bound: str, share: float) -> str:
     """`37% of the critical path waits for arithmetic, most of it for sparse/gqa.o (attend, 44 times)`"""
-    mine = [s for s in result.schedule.path if s.bound == bound]
+    mine = [s for s in result.path if s.bound == bound]
     top = max(mine, key=lambda s: s.time_s)
     total = sum(s.time_s for s in mine)
     most = "most of it in" if top.time_s > total / 2 else "led by"
@@ -96,7 +97,7 @@ class Origin:
 def origins(result: PhaseResult) -> list[Origin]:
     """Of the critical path's time, the largest first."""
     found: dict[str, Origin] = {}
-    for step in result.schedule.path:
+    for step in result.path:
         cost = result.costs.ops.get((step.segment, step.op))
         family = cost.family if cost is not None else ""
         origin = found.setdefault(family, Origin(family))
@@ -159,7 +160,7 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
             kept = f"freed in blocks of {phase.kv_block} tok" if phase.window_cache == "freed" else "kept"
             yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
             if plan.phases[phase.name].passes > 1:
-                yield f"{phase.name}: chunks", f"{plan.phases[phase.name].passes} passes, each priced as the middle one"
+                yield f"{phase.name}: chunks", _passes(phase)
             if phase.draft:
                 yield (
                     f"{phase.name}: drafts",
@@ -172,6 +173,13 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
     yield (
         "not counted",
         "queueing, contention of several groups for a NIC, the model that drafts tokens, padding to capacity",
+    )
+
+
+def _passes(phase: Phase) -> str:
+    short = f", {phase.last} in the last" if phase.last else ""
+    return (
+        f"{phase.passes} passes of {phase.tokens} tok{short}, each with the context cached by then, one after the other"
     )
 
 

@@ -110,7 +110,7 @@ def _memory(result: PhaseResult) -> dict[str, Any]:
 
 
 def _path(result: PhaseResult) -> list[dict[str, Any]]:
-    total = sum(step.time_s for step in result.schedule.path) or 1.0
+    total = sum(step.time_s for step in result.path) or 1.0
     return [
         {
             "op": f"{step.segment}/{step.op}" if step.segment else step.op,
@@ -118,7 +118,7 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
             "time_s": step.time_s,
             "share": step.time_s / total,
         }
-        for step in result.schedule.path
+        for step in result.path
     ]
 
 

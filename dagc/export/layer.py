@@ -69,7 +69,7 @@ def _ops(result: PhaseResult) -> int:
 
 def _drawing(result: PhaseResult, segment: Segment, *, by_block: bool) -> Drawing:
     """A kind of layer, an op or (when there are too many) a block to a box."""
-    critical = frozenset(s.op for s in result.schedule.path if s.segment == segment.name)
+    critical = frozenset(s.op for s in result.path if s.segment == segment.name)
     if by_block:
         return Drawing(result, segment, {op.name: op.block for op in segment.ops}, {}, critical)
     twins = _twins(result, segment)

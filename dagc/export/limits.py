@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from ..ir.graph import Graph
@@ -30,6 +30,7 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "host_s": PHASE["host"],
         "tokens": PROMPT,
         "passes": PROMPT,
+        "last": replace(PROMPT, low=0.0),
     },
     Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
 }
@@ -113,6 +114,8 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(
                 "plan.phase.context", f"is {context}, and {segment.name} has context {segment.sizes.get('context')}"
             )
+        if phase.last >= phase.tokens or phase.new_tokens > context:
+            raise DataError("plan.phase", f"takes in {phase.new_tokens} tokens in {phase.passes} passes, of {context}")
         if segment.sizes.get("seq") != phase.tokens:
             raise DataError(
                 "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"

@@ -108,8 +108,8 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
     yield from _folded(
         "collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>")
     )
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
-    steps = sorted(result.schedule.path, key=lambda s: -s.time_s)[:10]
+    total = sum(s.time_s for s in result.path) or 1.0
+    steps = sorted(result.path, key=lambda s: -s.time_s)[:10]
     path = [
         (
             f"{s.segment}/{s.op}" if s.segment else s.op,

@@ -31,7 +31,7 @@ def rows(plan: Plan, table: str = "ops") -> list[Row]:
 
 def _ops(result: PhaseResult) -> Iterator[Row]:
     """An op of each kind of layer, with the cost of one execution on the slowest rank."""
-    on_path = {(s.segment, s.op): s.time_s for s in result.schedule.path}
+    on_path = {(s.segment, s.op): s.time_s for s in result.path}
     for segment in result.graph.segments:
         for op in segment.ops:
             yield _op(result, segment, op, on_path.get((segment.name, op.name), 0.0))
@@ -109,8 +109,8 @@ def _memory(result: PhaseResult) -> Iterator[Row]:
 
 
 def _path(result: PhaseResult) -> Iterator[Row]:
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
-    for s in result.schedule.path:
+    total = sum(s.time_s for s in result.path) or 1.0
+    for s in result.path:
         yield {
             "layer": s.segment,
             "op": s.op,

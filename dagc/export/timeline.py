@@ -37,7 +37,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One execution on one stream of one rank. A send has no segment and layer None."""
+    """One execution on one stream of one rank. A send has no segment and layer None, nor has the host's time."""
 
     op: str
     kind: str
@@ -144,6 +144,8 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
     last = member.stage == len(graph.stages) - 1
     held: dict[int, list[tuple[float, float, str, str, str, int]]] = {}
     comm_free = 0.0
+    if member.stage == 0 and schedule.host_s:
+        yield Slice("host", "host", "compute", "", None, 0, 0, 0.0, schedule.host_s)
     for microbatch in range(graph.microbatches):
         cell = layers(result, member.stage, microbatch)
         for layer in cell:

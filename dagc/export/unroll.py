@@ -62,7 +62,8 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         passes = graph.microbatches * graph.lanes
         streams += sum(max(0, n * passes - 1) for n in used.values())
     passes = graph.microbatches * graph.lanes
-    return nodes * passes, edges * passes + streams
+    host = int(result.schedule.host_s > 0)
+    return nodes * passes + host, edges * passes + streams + host
 
 
 def _inputs(op: Op) -> tuple[str, ...]:
@@ -75,8 +76,17 @@ def unroll(result: PhaseResult) -> Iterator[Node | Edge]:
     arrivals: dict[tuple[int, int, int], str] = {}
     for stage in graph.stages:
         last: dict[str, str] = {}
+        if stage.index == 0 and result.schedule.host_s > 0:
+            yield _host(result)
+            last["compute"] = "host"
         for microbatch in range(graph.microbatches):
             yield from _cell(result, stage.index, microbatch, arrivals, last)
+
+
+def _host(result: PhaseResult) -> Node:
+    """The host's part of a pass, which the GPUs of the first stage wait for."""
+    gpus, time_s = result.graph.stages[0].gpus, result.schedule.host_s
+    return Node("host", "host", "host", result.graph.phase, "", 0, 0, gpus, "compute", 0.0, time_s, 0.0, 0.0, ())
 
 
 def _cell(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class OpCost:
     """Cost of one execution. Arrays are per rank; `bound` names what the time is made of:
-    compute, memory, launch, node, cluster or latency."""
+    compute, memory, node, cluster or latency. `launch_s`: the part of the time in which the kernel is only launched."""
 
     time_s: Array
     floor_s: Array
@@ -33,6 +33,7 @@ class OpCost:
     family: str = ""  # the measured kernel that the time is from; empty: the roofline or alpha-beta
     error: float = 0.0  # its median relative error
     outside: tuple[str, ...] = ()  # sizes beyond what was measured
+    launch_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Costs:
     """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones. `plain`: load
-    of the fullest rank without the spare copies of experts. `dropped`: share of the choices over an expert's capacity."""
+    of the fullest rank without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
+    `host_s`: what the host takes before the GPUs begin a pass."""
 
     ops: Mapping[tuple[str, str], OpCost]
     transfer: Transfer
@@ -57,6 +59,7 @@ class Costs:
     distinct_experts: float
     plain: float = 1.0
     dropped: float = 0.0
+    host_s: float = 0.0
 
     @property
     def imbalance(self) -> float:
@@ -65,7 +68,8 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """One op of the critical path, alike executions added up."""
+    """One op of the critical path, alike executions added up. Without a segment: `send` and `token_return` between stages,
+    `host` and `launch` for the time before a pass and before its kernels."""
 
     segment: str
     op: str
@@ -91,7 +95,8 @@ class Run:
 @dataclass(frozen=True)
 class Schedule:
     """`cells[stage][microbatch]`: the runs of that cell. `latency_s`: makespan of one pass of all
-    micro-batches; `period_s`: a decode step in steady state (equal to latency_s for prefill)."""
+    micro-batches; `period_s`: a decode step in steady state (equal to latency_s for prefill). Both begin with the `host_s`
+    that the host takes before stage 0 begins."""
 
     cells: tuple[tuple[tuple[Run, ...], ...], ...]
     sends: Mapping[tuple[int, int], tuple[float, float]]
@@ -99,12 +104,13 @@ class Schedule:
     period_s: float
     stage_s: tuple[float, ...]
     path: tuple[PathStep, ...]
+    host_s: float = 0.0
 
     @property
     def bubble(self) -> float:
-        """Share of stage time spent idle in one pass."""
-        busy = sum(self.stage_s) * len(self.cells[0])
-        return max(0.0, 1.0 - busy / (self.period_s * len(self.stage_s))) if self.period_s else 0.0
+        """Share of stage time spent idle in one pass, once the host has started it."""
+        busy, span = sum(self.stage_s) * len(self.cells[0]), (self.period_s - self.host_s) * len(self.stage_s)
+        return max(0.0, 1.0 - busy / span) if span > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +172,28 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """Passes of a phase that are priced as one: each takes in `tokens` of every sequence, up to `context`. A phase whose
+    prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks."""
+
+    count: float
+    tokens: float
+    context: float
+    costs: Costs
+    schedule: Schedule
+    floor: Schedule
+
+
+@dataclass(frozen=True)
 class PhaseResult:
-    """Everything found about one phase."""
+    """Everything found about one phase. `graph`, `costs`, `floor` and `schedule` are of one pass, the largest: a whole
+    chunk at the end of the prompt. Times, path and utilization are of all passes (`chunks`)."""
 
     graph: Graph
     costs: Costs
     floor: Schedule
     schedule: Schedule
+    chunks: tuple[Chunk, ...]
     memory: Memory
     collectives: tuple[CollectiveTotal, ...]
     gpus: tuple[int, ...]
@@ -182,27 +203,36 @@ class PhaseResult:
     per_node: int
     bound_by: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
-    passes: int = 1  # of a prompt in chunks
 
     @property
     def name(self) -> str:
         return self.graph.phase
 
     @property
+    def passes(self) -> int:
+        """Passes that a prompt takes."""
+        return round(sum(c.count for c in self.chunks))
+
+    @property
     def time_s(self) -> float:
-        """ttft of a prefill, tpot of a decode."""
-        return self.schedule.period_s * self.passes / self.tokens_per_step
+        """ttft of a prefill (the last sequence of the whole batch), tpot of a decode."""
+        return passes_s(self.chunks) / self.tokens_per_step
 
     @property
     def floor_s(self) -> float:
         """The same at datasheet peaks."""
-        return self.floor.period_s * self.passes / self.tokens_per_step
+        return sum(c.count * c.floor.period_s for c in self.chunks) / self.tokens_per_step
+
+    @property
+    def path(self) -> tuple[PathStep, ...]:
+        """The critical path of all passes, one after the other."""
+        return joined_path(self.chunks)
 
     @property
     def measured(self) -> tuple[float, float]:
         """(share of the critical path whose times are from measured kernels, their mean error weighted by time)."""
         total = known = error = 0.0
-        for step in self.schedule.path:
+        for step in self.path:
             cost = self.costs.ops.get((step.segment, step.op))
             total += step.time_s
             if cost is not None and cost.family:
@@ -213,11 +243,34 @@ class PhaseResult:
     @property
     def extrapolated(self) -> dict[str, float]:
         """`kernel (size)` -> share of the critical path whose sizes lie beyond what was measured."""
-        total = sum(step.time_s for step in self.schedule.path) or 1.0
+        total = sum(step.time_s for step in self.path) or 1.0
         found: dict[str, float] = {}
-        for step in self.schedule.path:
-            cost = self.costs.ops.get((step.segment, step.op))
-            if cost is not None and cost.outside:
-                name = f"{cost.family} ({', '.join(cost.outside)})"
-                found[name] = found.get(name, 0.0) + step.time_s / total
+        for chunk in self.chunks:
+            for step in chunk.schedule.path:
+                cost = chunk.costs.ops.get((step.segment, step.op))
+                if cost is not None and cost.outside:
+                    name = f"{cost.family} ({', '.join(cost.outside)})"
+                    found[name] = found.get(name, 0.0) + chunk.count * step.time_s / total
         return found
+
+
+def passes_s(chunks: Iterable[Chunk]) -> float:
+    """Seconds of all passes, one after the other."""
+    return sum(c.count * c.schedule.period_s for c in chunks)
+
+
+def joined_path(chunks: Sequence[Chunk]) -> tuple[PathStep, ...]:
+    """Paths of several passes as one, alike ops added up, in the order of the first that has them."""
+    if len(chunks) == 1 and chunks[0].count == 1:
+        return chunks[0].schedule.path
+    found: dict[tuple[str, str], PathStep] = {}
+    for chunk in chunks:
+        for step in chunk.schedule.path:
+            time_s, count = chunk.count * step.time_s, round(chunk.count * step.count)
+            before = found.get((step.segment, step.op))
+            if before is not None:
+                bound = step.bound if time_s > before.time_s else before.bound
+                step = replace(before, bound=bound)
+                time_s, count = time_s + before.time_s, count + before.count
+            found[step.segment, step.op] = replace(step, time_s=time_s, count=count)
+    return tuple(found.values())

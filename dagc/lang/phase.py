@@ -53,15 +53,14 @@ def read_phase(
         name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
         out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
     tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
-    chunk = int(_number(values["chunk"])) or tokens
+    chunk = max(1, min(int(_number(values["chunk"])) or tokens, tokens))
     if kind == "decode" and values["chunk"] is not None:
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
-    elif kind == "prefill" and tokens % chunk:
-        out.add("E03", f"{tokens} new prompt tokens do not divide into chunks of {chunk}", body.span_of("chunk"))
-    passes = tokens // chunk or 1
+        chunk = tokens
+    passes = -(-tokens // chunk) or 1
     phase = Phase(
-        name, str(kind), gpus, length, tokens // passes, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
-        passes, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
+        passes, tokens % chunk, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), int(_number(values["kv_block"])) or 1,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip

@@ -172,7 +172,7 @@ def _new_tokens(p: Phase) -> Iterator[str]:
     if p.draft:
         yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
     elif p.kind == "prefill" and p.tokens < p.context:
-        yield f"prefix = {p.context - p.tokens * p.passes} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
+        yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

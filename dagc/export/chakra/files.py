@@ -14,7 +14,7 @@ from ...plan import Plan
 from ..json import dumps
 from . import configs, schema
 from .image import Encoder, Image, Templates, encoded
-from .program import EDGE, FIRST_ID, Context, Pattern, Program, Row, TraceNode
+from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, Row, TraceNode
 from .ranks import Hole, Ranks
 
 Position = tuple[int, ...]
@@ -54,7 +54,7 @@ def image(result: PhaseResult, alike: RankClass, templates: Templates | None = N
     at = alike.members[0][1]
     templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
-    times[EDGE] = result.costs.transfer.time_s
+    times |= {EDGE: result.costs.transfer.time_s, HOST: result.schedule.host_s}
     return Encoder(templates, times).encode(templates.program.rows())
 
 

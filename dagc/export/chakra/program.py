@@ -93,6 +93,8 @@ class Row:
 FIRST_ID = 1
 EDGE = ("", "send")
 """Names the time of a send to the next stage."""
+HOST = ("", "host")
+"""Names what the host takes before a pass."""
 
 
 @dataclass
@@ -111,6 +113,9 @@ class Program:
         compute: Refs = ()
         comm: Refs = ()
         tag = stages * graph.microbatches * lanes  # above those of the edges between stages
+        if self.stage == 0 and self.result.schedule.host_s:
+            yield Row(self.host(lanes), base, (), -1, 0, tag)
+            compute, base = (base,), base + 1
         for microbatch in range(graph.microbatches):
             state = Context(((),) * lanes, compute, comm)
             plan: list[tuple[Segment | None, int]] = []
@@ -139,6 +144,13 @@ class Program:
             else:
                 self.patterns[key] = Expansion(self, segment, given).run()
         return self.patterns[key]
+
+    def host(self, lanes: int) -> Pattern:
+        """The host's part of a pass, which the first thing that computes waits for."""
+        work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
+        work += schema.attribute("op_kind", "string", "host")
+        node = TraceNode("host", schema.COMP, "compute", (), (), HOST, 0, work)
+        return Pattern((node,), Context(((),) * lanes, (0,), ()))
 
     # -- edges between stages --------------------------------------------------------------------
 

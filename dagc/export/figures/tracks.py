@@ -75,6 +75,13 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4),
     ]
     batches: dict[int, list[Slice]] = {}
+    host = [s for s in found if s.kind == "host"]
+    found = [s for s in found if s.kind != "host"]
+    for s in host:
+        w = (s.end_s - s.start_s) / end * BAR
+        out.append(rect(LABEL, y, w, 34, "cell", title(f"the host, before the pass: {show(s.end_s, TIME)}")))
+        if w >= 30:
+            out.append(words(LABEL + 3, y + 10, "host", "tiny"))
     for s in found:
         batches.setdefault(s.microbatch, []).append(s)
     for number, mine in list(batches.items())[:MAX_CELLS]:
@@ -136,7 +143,7 @@ def one_layer(result: PhaseResult) -> Figure | None:
         return None
     zero, stop = min(s.start_s for s in found), max(s.end_s for s in found)
     span = stop - zero
-    on_path = {s.op for s in result.schedule.path if s.segment == segment.name}
+    on_path = {s.op for s in result.path if s.segment == segment.name}
     body = _axis(span, TOP + 74)
     body += [words(0, TOP + 18, "compute"), words(0, TOP + 54, "communication")]
     for s in found:

@@ -18,8 +18,8 @@ TOP = 24
 
 def draw(result: PhaseResult) -> Figure:
     """A row an op of the path, coloured by what it is bound by."""
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
-    rows = _rows([s for s in result.schedule.path if s.time_s], total)
+    total = sum(s.time_s for s in result.path) or 1.0
+    rows = _rows([s for s in result.path if s.time_s], total)
     height = TOP + ROW * len(rows) + 6
     body: list[Markup] = []
     for moment in ticks(total):
@@ -38,14 +38,14 @@ def draw(result: PhaseResult) -> Figure:
         body += [words(0, y + 13, name, look, room=LABEL - 10, size=12), bar]
         body.append(words(LABEL + BAR + 8, y + 13, f"{show(time, TIME, 3)}, {time / total:.1%}", look))
         done += time
-    label = f"critical path of {result.name}: {len(result.schedule.path)} ops in {show(total, TIME)}"
+    label = f"critical path of {result.name}: {len(result.path)} ops in {show(total, TIME)}"
     return figure("waterfall critical-path", LABEL + BAR + RIGHT, height, label, *body)
 
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean, with the share of each bound."""
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
-    rows = _rows([s for s in result.schedule.path if s.time_s], total)
+    total = sum(s.time_s for s in result.path) or 1.0
+    rows = _rows([s for s in result.path if s.time_s], total)
     shares = [(f"b-{b}", f"{WORDS[b]} {result.bound_by[b]:.0%}") for b in WORDS if b in result.bound_by]
     return [*shares, *([("b-mixed", "several small ops")] if any(_mixed(r) for r in rows) else [])]
 

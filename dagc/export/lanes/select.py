@@ -141,7 +141,7 @@ CHOOSERS: Mapping[str, Callable[[Program, _Values, Masks], Masks]] = {
 def _critical(program: Program) -> Masks:
     """The executions of the critical path, each on the rank that it waited for."""
     found: Masks = {}
-    for visit in critical(program.result):
+    for visit in (v for v in critical(program.result) if not v.is_host):
         part = program.at[visit.stage, visit.microbatch, visit.layer]
         mask = found.setdefault(part, np.zeros((len(program.steps(part)), program.ranks), bool))
         mask[program.row(part, visit.op, visit.lane), program.rank(visit.index)] = True

@@ -126,7 +126,7 @@ class _Maker:
         """The box and column of each execution on the critical path that is drawn, or has something drawn for it."""
         bands = self.grid.picture.bands
         columns = [{r: k for k, c in enumerate(band.columns) for r in c.ranks} for band in bands]
-        for visit in critical(self.program.result):
+        for visit in (v for v in critical(self.program.result) if not v.is_host):
             part = self.program.at[visit.stage, visit.microbatch, visit.layer]
             if part not in self.home:
                 continue

@@ -143,7 +143,7 @@ def _constant(plan: Plan, name: str) -> str:
 def _assumptions(plan: Plan) -> Iterator[Markup]:
     yield table(["assumed", "taken as"], list(assumptions(plan)), "assumptions")
     for result in plan.phases.values():
-        total = sum(s.time_s for s in result.schedule.path) or 1.0
+        total = sum(s.time_s for s in result.path) or 1.0
         yield tag("h3", f"Where the times of {result.name} come from")
         yield tag("p", error_range(result))
         rows: list[Row] = [

@@ -121,9 +121,9 @@ def _collectives(result: PhaseResult) -> Markup:
 
 def _steps(result: PhaseResult) -> Markup:
     """The same as a table, folded."""
-    total = sum(s.time_s for s in result.schedule.path) or 1.0
+    total = sum(s.time_s for s in result.path) or 1.0
     rows: list[Row] = []
-    for s in result.schedule.path:
+    for s in result.path:
         name = f"{s.segment}/{s.op}" if s.segment else s.op
         rows.append([name, s.kind, s.count, show(s.time_s, TIME, 4), f"{s.time_s / total:.1%}", s.bound])
     made = table(["op", "kind", "times", "time", "share", "bound by"], rows, numbers=(2, 3, 4))
@@ -132,7 +132,9 @@ def _steps(result: PhaseResult) -> Markup:
 
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
     words = "Ranks of each stage that stand for all; numbers are micro-batches, the upper bar computes, the lower communicates."
-    chunks = f" A prompt takes {result.passes} such passes." if result.passes > 1 else ""
+    chunks = (
+        f" A prompt takes {result.passes} passes; this is one of a whole chunk at its end." if result.passes > 1 else ""
+    )
     fills = (
         f" A first step, while the pipeline fills: {show(result.schedule.latency_s, TIME)}; "
         f"in the steady state one takes {show(result.schedule.period_s, TIME)}."

@@ -1,0 +1,92 @@
+"""chunks: the passes that a prompt takes, each priced with its own new tokens and the context cached by then.
+
+The graph is lowered once, for a whole chunk; a pass runs the same ops at its own sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from dagc.ir.graph import Graph, Segment
+from dagc.ir.result import Chunk
+from dagc.ir.unit import Unit
+from dagc.spec import Hardware, Phase
+
+from . import cost, schedule
+
+MOST = 32
+"""Passes priced one by one. Of more, runs of passes are priced as the middle one of each run: times are linear in the
+context but for a few kinks (a window that fills, memory that takes over from math)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassSize:
+    """`count` passes of `tokens` new tokens a sequence that end at `context`."""
+
+    count: int
+    tokens: float
+    context: float
+
+
+def sizes(phase: Phase) -> tuple[PassSize, ...]:
+    """The passes of a phase in order; a decode step and a prompt that is not cut take one."""
+    if phase.passes == 1:
+        return (PassSize(1, phase.tokens, phase.context),)
+    whole = phase.passes - bool(phase.last)
+    cached = phase.context - phase.new_tokens
+    found = [PassSize(n, phase.tokens, cached + (middle + 1) * phase.tokens) for n, middle in _runs(whole)]
+    if phase.last:
+        found.append(PassSize(1, phase.last, phase.context))
+    return tuple(found)
+
+
+def _runs(number: int) -> Iterator[tuple[int, float]]:
+    """(length, index of the middle) of runs of passes; the last pass is always one of its own."""
+    runs = min(number - 1, MOST - 1)
+    start = 0
+    for k in range(runs):
+        end = (number - 1) * (k + 1) // runs
+        yield end - start, (start + end - 1) / 2
+        start = end
+    yield 1, number - 1
+
+
+def resized(graph: Graph, tokens: float, context: float) -> Graph:
+    """The graph with so many new tokens a sequence, up to so long a context."""
+
+    def change(segment: Segment) -> Segment:
+        sizes = {**segment.sizes, "seq": float(tokens), "context": float(context)}
+        for name, size in segment.sizes.items():
+            if name.split(".")[0] == "slot":
+                sizes[name] = size * tokens / segment.sizes["seq"]
+            elif name.split(".")[0] == "chosen":
+                sizes[name] = min(size, context)
+        return replace(segment, sizes=sizes)
+
+    return replace(graph, segments=tuple(change(s) for s in graph.segments), _index={})
+
+
+def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:
+    """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
+    return tuple(_priced(graph, unit, size, hardware) for size in sizes(unit.phase))
+
+
+def whole(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Chunk:
+    """The pass that the graph was lowered for: a whole chunk at the end of the prompt."""
+    return _priced(graph, unit, PassSize(1, unit.phase.tokens, unit.phase.context), hardware)
+
+
+def _priced(graph: Graph, unit: Unit, size: PassSize, hardware: Hardware | None) -> Chunk:
+    own = graph if size.context == unit.phase.context else resized(graph, size.tokens, size.context)
+    if size.tokens != unit.phase.tokens:
+        own = resized(graph, _divided(graph, size.tokens), size.context)
+    costs = cost.run(own, unit, hardware)
+    plan = schedule.run(own, costs, unit)
+    return Chunk(size.count, size.tokens, size.context, costs, plan, schedule.run(own, costs, unit, floor=True))
+
+
+def _divided(graph: Graph, tokens: float) -> float:
+    """New tokens of a short pass, padded to the ranks that split them."""
+    parts = max(graph.the_mesh.size(op.loop("seq")) for s in graph.segments for op in s.ops)
+    return -(-tokens // parts) * parts
