@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from dagc.ir.experts import stem
 from dagc.ir.graph import Graph, Segment
 from dagc.ir.result import Chunk
 from dagc.ir.unit import Unit
@@ -58,9 +59,9 @@ def resized(graph: Graph, tokens: float, context: float) -> Graph:
     def change(segment: Segment) -> Segment:
         sizes = {**segment.sizes, "seq": float(tokens), "context": float(context)}
         for name, size in segment.sizes.items():
-            if name.split(".")[0] == "slot":
+            if stem(name) == "slot":
                 sizes[name] = size * tokens / segment.sizes["seq"]
-            elif name.split(".")[0] == "chosen":
+            elif stem(name) == "chosen":
                 sizes[name] = min(size, context)
         return replace(segment, sizes=sizes)
 
