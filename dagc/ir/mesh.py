@@ -49,6 +49,16 @@ class Mesh:
         """Ranks in a group over `axes`."""
         return prod(self.sizes[a] for a in axes)
 
+    def part(self, size: int, axes: Axes, at: Mapping[str, int]) -> slice:
+        """What the rank at these coordinates holds of a dimension split over `axes`, major first. An axis that does not
+        divide gives its first ranks one more, so that the parts over a minor axis make up those over the major ones."""
+        start, stop = 0, size
+        for axis in axes:
+            each, more = divmod(stop - start, self.sizes[axis])
+            start += at[axis] * each + min(at[axis], more)
+            stop = start + each + (at[axis] < more)
+        return slice(start, stop)
+
     def of(self, name: str) -> Axes:
         """Atoms of a logical axis; empty when its degree is one."""
         return self.axes.get(name, ())

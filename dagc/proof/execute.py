@@ -14,21 +14,24 @@ from math import prod
 
 import numpy as np
 
-from ..ir.experts import Rows, routed, rows_with
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops import ACTIVATIONS, attend_extras, attend_operands
-from ..ir.routing import expert_probabilities, place_experts
 from ..ir.sharding import Axes
 from ..ir.states import state_of
 from ..spec import Routing
 from . import kernels as k
 from .checkpoint import CheckpointError
 from .collectives import collective, slice_value
+from .declared import check
+from .failure import CannotRun, ExecutionError, Wrong
 from .rotary import Rotary
+from .routed import RoutedRows, dispatch_of
 from .traffic import Moved, count
 
 NORMS = ("rms_norm", "layer_norm")
+ROUNDING = 1e-9
+"""Largest difference of numbers that should be the same, relative to the largest of them."""
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
 
 Coordinates = Mapping[str, int]
@@ -36,14 +39,6 @@ History = Mapping[tuple[int, str], k.Floats]
 """(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
 WeightSource = Callable[[Segment, int, Weight], k.Floats]
 """(segment, layer, weight) -> the whole weight, dims in its order."""
-
-
-class ExecutionError(Exception):
-    """A run broke off. `where`: segment[layer]/op."""
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
-        self.where, self.reason = where, reason
 
 
 def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> k.Floats:
@@ -76,7 +71,7 @@ class Inputs:
 class Machine:
     """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
     `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
-    `wholes`: weights by layer and name."""
+    `wholes`: weights by layer and name; `placements`: of routed rows by segment and dispatch."""
 
     graph: Graph
     inputs: Inputs
@@ -88,6 +83,7 @@ class Machine:
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
     states: dict[tuple[int | str, ...], k.Floats] = field(default_factory=dict)
+    placements: dict[tuple[str, str], RoutedRows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -103,12 +99,28 @@ class Machine:
         return index
 
     def part(self, size: int, axes: Axes, rank: Coordinates) -> slice:
-        step = size // self.mesh.size(axes)
-        start = self.block(axes, rank) * step
-        return slice(start, start + step)
+        return self.mesh.part(size, axes, rank)
+
+    def parts(self, shape: tuple[int, ...], layout: tuple[Axes, ...], rank: Coordinates) -> tuple[slice, ...]:
+        """The block of a tensor of this shape that a layout gives a rank."""
+        return tuple(self.part(n, axes, rank) for n, axes in zip(shape, layout, strict=True))
 
     def shard(self, whole: k.Floats, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
-        return whole[tuple(self.part(n, axes, rank) for n, axes in zip(whole.shape, layout, strict=True))]
+        return whole[self.parts(whole.shape, layout, rank)]
+
+    def whole(self, segment: Segment, dims: tuple[str, ...], scope: str = "dense") -> tuple[int, ...]:
+        """Shape of the whole tensor."""
+        return tuple(int(segment.size(d, scope)) for d in dims)
+
+    def rows(self, segment: Segment, name: str) -> RoutedRows:
+        """The routed rows that a value, or an expert weight, is of."""
+        dispatch = dispatch_of(segment, name)
+        key = (segment.name, dispatch.name)
+        if key not in self.placements:
+            # The model itself has no spare copies; a split one has those of its placement.
+            spare = self.inputs.redundant if self.graph.level == "placed" else 0
+            self.placements[key] = RoutedRows.of(segment, dispatch, self.mesh, self.inputs.routing, spare)
+        return self.placements[key]
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -136,24 +148,25 @@ class Machine:
         if edge is None:
             raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
         segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
-        sizes = [int(segment.sizes[d]) for d in edge.dims]
-        block = tuple(n // self.mesh.size(axes) for n, axes in zip(sizes, edge.sharding.dims, strict=True))
-        for value in values:
+        shape = self.whole(segment, edge.dims)
+        for rank, value in zip(self.ranks, values, strict=True):
+            block = tuple(p.stop - p.start for p in self.parts(shape, edge.sharding.dims, rank))
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
         self.sent.setdefault((edge.source, edge.target), []).extend(_array(value).size for value in values)
 
     def gathered(self, values: list[object]) -> k.Ints | k.Floats:
-        """The last value lies split over the batch only: put its pieces together."""
+        """The last value lies split over the batch only: put its pieces together, the batch first."""
         segment = self.graph.segments[-1]
-        layout = segment.sharding_of(segment.output)
-        axes = layout.dims[0] if layout is not None else ()
+        layout, dims = segment.sharding_of(segment.output), segment.dims_of(segment.output)
+        axis = dims.index("batch")
+        axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, k.Ints | k.Floats] = {}
         for rank, value in zip(self.ranks, values, strict=True):
             result = value.index if isinstance(value, k.Best) else _array(value)
-            if not np.array_equal(pieces.setdefault(self.block(axes, rank), result), result):
+            if not alike(pieces.setdefault(self.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
-        return np.concatenate([pieces[i] for i in range(len(pieces))])
+        return np.moveaxis(np.concatenate([pieces[i] for i in range(len(pieces))], axis=axis), axis, 0)
 
     def layer(self, segment: Segment, layer: int, entry: list[object]) -> list[object]:
         env: dict[str, list[object]] = {segment.input: entry}
@@ -163,18 +176,13 @@ class Machine:
             where = f"{segment.name}[{layer}]/{op.name}"
             try:
                 values = self.step(segment, layer, op, env)
+                check(self, segment, op, values)
             except CheckpointError:
                 raise
-            except (
-                ValueError,
-                IndexError,
-                KeyError,
-                AssertionError,
-                AttributeError,
-                TypeError,
-                StopIteration,
-            ) as error:
-                raise ExecutionError(where, str(error) or type(error).__name__) from error
+            except Wrong as error:
+                raise ExecutionError(where, str(error)) from error
+            except Exception as error:  # whatever it is, it says nothing about the lowering
+                raise ExecutionError(where, str(error) or type(error).__name__, wrong=False) from error
             if not all(map(k.finite, values)):
                 raise ExecutionError(where, "the result is not finite")
             env[op.name] = values
@@ -211,23 +219,11 @@ class Machine:
         layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
         if weight.scope != "experts":
             return self.shard(whole, layout, rank)
-        slots, _ = self.physical(segment, next(rows_with(segment, weight)))
-        held = range(len(slots))[self.part(len(slots), layout[0], rank)]
-        return {p: self.shard(whole[slots[p]], layout[1:], rank) for p in held}
-
-    def physical(self, segment: Segment, rows: Rows) -> tuple[list[int], dict[int, list[int]]]:
-        """Expert of every physical expert, and the physical experts of every expert."""
-        grouped = next(op for op in segment.ops if op.kind == "contract" and routed(segment, op) == rows)
-        count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
-        p = expert_probabilities(self.inputs.routing, count, top_k)
-        ranks = self.mesh.size(grouped.loop(rows.expert))
-        # The model itself has no spare copies; a split one has those of its placement.
-        spare = self.inputs.redundant if self.graph.level == "placed" else 0
-        slots = place_experts(p, ranks, spare).slots.ravel().tolist()
-        where: dict[int, list[int]] = {}
-        for physical, expert in enumerate(slots):
-            where.setdefault(expert, []).append(physical)
-        return slots, where
+        rows = self.rows(segment, name)
+        at = weight.dims.index(rows.expert)
+        inner = layout[:at] + layout[at + 1 :]
+        held = range(len(rows.slots))[self.part(len(rows.slots), layout[at], rank)]
+        return {p: self.shard(np.take(whole, rows.slots[p], axis=at), inner, rank) for p in held}
 
     def origin(self, op: Op, rank: Coordinates, segment: Segment) -> tuple[int, int]:
         """Global batch and seq index of a rank's first token."""
@@ -246,7 +242,7 @@ class Machine:
 
     def compute(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         dims = [segment.dims_of(n) for n in op.inputs]
-        if isinstance(x[0], k.Ragged) and op.kind != "combine":
+        if any(isinstance(value, k.Ragged) for value in x) and op.kind != "combine":
             return self.ragged(segment, op, dims, x)
         if op.kind == "contract":
             return k.contract(_array(x[0]), dims[0], _array(x[1]), dims[1], op.dims)
@@ -265,7 +261,10 @@ class Machine:
             if op.kind == "rope":
                 return Rotary(**dict(op.attrs)).rotate(_array(x[0]), positions, axis)  # type: ignore[arg-type]
             return k.temper(_array(x[0]), positions, axis, _number(op, "floor", 8192.0), _number(op, "scale", 0.1))
-        return getattr(self, f"op_{op.kind}")(segment, layer, op, rank, x)
+        kernel = getattr(self, f"op_{op.kind}", None)
+        if kernel is None:
+            raise CannotRun(f"no kernel for `{op.kind}`")
+        return kernel(segment, layer, op, rank, x)
 
     def norm(self, segment: Segment, op: Op, x: list[object]) -> object:
         """By the row sums that a split width was given, else by those of the row itself."""
@@ -276,27 +275,37 @@ class Machine:
         return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
 
     def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
-        first = x[0]
-        assert isinstance(first, k.Ragged)
+        """An op on routed rows, expert by expert. Of two operands either may be the rows, or both."""
+        rows = self.rows(segment, op.name)
+        inner = [
+            ("n", *rows.inner(d)) if isinstance(v, k.Ragged) else rows.inner(d) for v, d in zip(x, dims, strict=True)
+        ]
+        first = next(v for v in x if isinstance(v, k.Ragged))
+
+        def part(value: object, p: int) -> k.Floats:
+            """Of one expert; what is no row and no weight of experts is the same for all of them."""
+            if isinstance(value, k.Ragged):
+                return value.rows[p][1]
+            return _array(value[p] if isinstance(value, dict) else value)
+
+        out = ("n", *rows.inner(op.dims))
         if op.kind == "contract":
-            weights = x[1]
-            assert isinstance(weights, dict)
-            inner, outer = ("n", dims[0][-1]), ("n", op.dims[-1])
-            return first.map(lambda p, data: k.contract(data, inner, weights[p], dims[1][1:], outer))
+            return first.map(lambda p, _: k.contract(part(x[0], p), inner[0], part(x[1], p), inner[1], out))
         if op.kind in ("multiply", "add"):
-            second = x[1]
             join = np.multiply if op.kind == "multiply" else np.add
-            if isinstance(second, k.Ragged):
-                rows = second.rows
-                return first.map(lambda p, data: join(data, rows[p][1]))
-            if isinstance(second, dict):  # a bias or gain of each expert
-                return first.map(lambda p, data: join(data, second[p]))
-            shared = _array(second)
-            assert dims[1] == op.dims[-1:]  # one for all of them
-            return first.map(lambda p, data: join(data, shared))
+
+            def joined(p: int, _: k.Floats) -> k.Floats:
+                a, b = (k.aligned(part(v, p), d, out) for v, d in zip(x, inner, strict=True))
+                return np.asarray(join(a, b))
+
+            return first.map(joined)
         if op.kind in NORMS:
-            return first.map(lambda p, data: self.norm(segment, op, [data, *x[1:]]))
-        return first.map(lambda p, data: k.elementwise(op.kind, data, partial(_number, op)))
+            return first.map(lambda p, data: self.norm(segment, op, [data, *(part(v, p) for v in x[1:])]))
+        if op.kind in ("row_sum", "row_square_sum"):
+            return first.map(lambda _, data: k.row_sum(op.kind, data))
+        if op.kind not in ELEMENTWISE:
+            raise CannotRun(f"no kernel for `{op.kind}` of routed rows")
+        return first.map(lambda _, data: k.elementwise(op.kind, data, partial(_number, op)))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ids, table = np.asarray(x[0]), _array(x[1])
@@ -322,7 +331,8 @@ class Machine:
     def remembered(self, segment: Segment, layer: int, op: Op, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
         """A rank's part of the cache or state that a decode step finds, with room for the new tokens."""
         if self.inputs.history is None:
-            shape = (self.inputs.tokens.shape[0], *(int(segment.sizes[d]) for d in op.dims[1:]))
+            sequences = self.inputs.tokens.shape[0]
+            shape = tuple(sequences if d == "batch" else int(segment.sizes[d]) for d in op.dims)
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
         else:
             history = self.inputs.history[layer, op.name]
@@ -331,7 +341,8 @@ class Machine:
                 history = np.concatenate(
                     [history, np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))], axis
                 )
-        return self.shard(history[self.offset : self.offset + int(segment.sizes["batch"])], layout, rank)
+        part = range(self.offset, self.offset + int(segment.sizes["batch"]))
+        return self.shard(np.take(history, part, axis=op.dims.index("batch")), layout, rank)
 
     def state(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> k.Floats:
         """What a sequential op remembers before the pass: nothing at the start of a prompt."""
@@ -339,8 +350,7 @@ class Machine:
         assert state is not None and state.sharding is not None
         if segment.sizes["seq"] < segment.sizes["context"]:
             return self.remembered(segment, layer, state, state.sharding.dims, rank)
-        parts = zip(state.dims, state.sharding.dims, strict=True)
-        return np.zeros([int(segment.sizes[d]) // self.mesh.size(axes) for d, axes in parts])
+        return self.shard(np.zeros(self.whole(segment, state.dims)), state.sharding.dims, rank)
 
     def op_conv(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         channels = (*op.dims[2:], segment.dims_of(op.inputs[1])[-1])
@@ -406,20 +416,29 @@ class Machine:
     def op_dispatch(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         """Tokens for every physical expert that this rank may reach: all but those that a rank with the same
         tokens selects for itself."""
-        chosen = x[1]
-        rows = routed(segment, op)
-        assert isinstance(chosen, k.Routed) and rows is not None
-        slots, where = self.physical(segment, rows)
+        routed = x[1]
+        assert isinstance(routed, k.Routed)
+        rows = self.rows(segment, op.name)
         home = str(op.attr("exchange", "") or "").split("+")
         stay = tuple(a for a in op.loop(rows.expert) if a not in home)
-        held = set(range(len(slots))[self.part(len(slots), stay, rank)])
+        held = set(range(len(rows.slots))[self.part(len(rows.slots), stay, rank)])
         weighted = bool(op.attr("weighted", False))
-        return k.dispatch(_array(x[0]), chosen, self.origin(op, rank, segment), where, held, weighted)
+        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), rows.copies, held, weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        ragged, chosen = x
-        assert isinstance(ragged, k.Ragged) and isinstance(chosen, k.Routed)
-        return k.combine(ragged, chosen, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
+        ragged, routed = x
+        assert isinstance(ragged, k.Ragged) and isinstance(routed, k.Routed)
+        self.at_home(segment, op, rank, ragged)
+        return k.combine(ragged, routed, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
+
+    def at_home(self, segment: Segment, op: Op, rank: Coordinates, ragged: k.Ragged) -> None:
+        """What comes back to a rank are rows of the tokens that it owns."""
+        batch, seq = int(segment.sizes["batch"]), int(segment.sizes["seq"])
+        owned = self.part(batch, op.loop("batch"), rank), self.part(seq, op.loop("seq"), rank)
+        for keys, _ in ragged.rows.values():
+            for column, part, first in zip(keys.T, owned, (self.offset, 0), strict=False):
+                if ((column < part.start + first) | (column >= part.stop + first)).any():
+                    raise Wrong("a row came back to a rank that does not own its token")
 
     def op_last(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         seq, axes = int(segment.sizes["seq"]), op.loop("seq")
@@ -441,3 +460,10 @@ def _number(op: Op, name: str, default: float) -> float:
 def _array(value: object) -> k.Floats:
     assert isinstance(value, np.ndarray)
     return value
+
+
+def alike(a: k.Ints | k.Floats, b: k.Ints | k.Floats) -> bool:
+    """The same choices, or the same numbers up to rounding."""
+    if a.shape != b.shape or a.dtype.kind in "iu":
+        return np.array_equal(a, b)
+    return bool(np.abs(a - b).max(initial=0.0) <= ROUNDING * np.abs(a).max(initial=0.0))

@@ -4,7 +4,7 @@ tensors of the model graph and the shards of a rank."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,15 @@ class Routed:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Routed tokens: physical expert -> (keys [n, 3]: batch, seq, choice; rows [n, width]), rows in key order."""
+    """Routed tokens: physical expert -> (keys [n, 3]: batch, seq, choice; rows [n, ..]), rows in key order."""
 
     rows: Mapping[int, tuple[Ints, Floats]]
+
+    @classmethod
+    def sorted(cls, held: Iterable[int], physical: Ints, keys: Ints, data: Floats) -> Ragged:
+        """The rows of the experts `held`, of rows in the order of (physical expert, key)."""
+        edges = {p: np.searchsorted(physical, [p, p + 1]) for p in held}
+        return cls({p: (keys[first:last], data[first:last]) for p, (first, last) in edges.items()})
 
     def map(self, change: object) -> Ragged:
         assert callable(change)
@@ -283,29 +289,27 @@ def dispatch(
 ) -> Ragged:
     """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times their weights if `weighted`.
     A token takes the replica that its position names. `origin`: global batch and seq index of the first token."""
-    rows: dict[int, tuple[list[tuple[int, int, int]], list[Floats]]] = {p: ([], []) for p in sorted(held)}
-    for b, s, k in np.ndindex(routed.experts.shape):
-        copies = replicas[int(routed.experts[b, s, k])]
-        key = (origin[0] + b, origin[1] + s, k)
-        physical = copies[(key[0] * 31 + key[1]) % len(copies)]
-        if physical in rows:
-            rows[physical][0].append(key)
-            rows[physical][1].append(h[b, s] * routed.weights[b, s, k] if weighted else h[b, s])
-    width = h.shape[-1]
-    return Ragged(
-        {
-            p: (np.asarray(keys, dtype=np.int64).reshape(-1, 3), np.asarray(data).reshape(-1, width))
-            for p, (keys, data) in rows.items()
-        }
-    )
+    count = np.array([len(replicas[e]) for e in range(len(replicas))])
+    table = np.zeros((len(replicas), count.max()), dtype=np.int64)
+    for expert, copies in replicas.items():
+        table[expert, : len(copies)] = copies
+    first = np.array([*origin, 0])
+    keys = np.indices(routed.experts.shape).reshape(3, -1).T + first
+    chosen = routed.experts.ravel()
+    physical = table[chosen, (keys[:, 0] * 31 + keys[:, 1]) % count[chosen]]
+    order = np.argsort(physical, kind="stable")
+    order = order[np.isin(physical[order], list(held))]
+    b, s, k = (keys[order] - first).T
+    data = h[b, s] * routed.weights[b, s, k][:, None] if weighted else h[b, s]
+    return Ragged.sorted(sorted(held), physical[order], keys[order], data)
 
 
 def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: bool) -> Floats:
     """Sum of what came back, weighted or plain, on the tokens that a rank owns."""
+    shape = routed.experts.shape
     width = next(data.shape[-1] for _, data in ragged.rows.values())
-    out = np.zeros((*routed.experts.shape[:2], width))
+    out = np.zeros((*shape[:2], width))
     for keys, data in ragged.rows.values():
-        for (b, s, k), row in zip(keys.tolist(), data, strict=True):
-            at = (b - origin[0], s - origin[1])
-            out[at] += row * (routed.weights[at][k] if weighted else 1.0)
+        b, s, k = (keys - np.array([*origin, 0])).T
+        np.add.at(out, (b, s), data * routed.weights[b, s, k][:, None] if weighted else data)
     return out

@@ -13,7 +13,8 @@ from ..ir.result import Costs
 from ..ir.states import SEQUENTIAL, state_of
 from ..ir.unit import Unit
 from ..plan import Plan
-from .execute import ExecutionError, History, Inputs, Machine, WeightSource, random_weight
+from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
+from .failure import ExecutionError
 from .kernels import Floats
 from .traffic import compare_bytes
 
@@ -74,7 +75,7 @@ def prove_graph(
         got = machine.run()
     except ExecutionError as error:
         return broken_off(placed.phase, unit, error)
-    same = all(np.array_equal(a, b) for a, b in zip(want, got, strict=True))
+    same = all(alike(a, b) for a, b in zip(want, got, strict=True))
     first = check.first or check.missed() or ("" if same else "the result")
     wrong = tuple(compare_bytes(machine, costs)) if costs is not None else ()
     return Proof(

@@ -11,7 +11,8 @@ from ..lang.diagnostics import Collector
 from ..lang.heads import every_position
 from ..spec import Phase, Spec, Strategy
 from .checkpoint import Checkpoint, read_arrays
-from .execute import ExecutionError, History, Inputs, Machine
+from .execute import History, Inputs, Machine
+from .failure import ExecutionError
 from .kernels import Floats, Ints
 from .prove import Proof, Recording, broken_off, model_graph, prove, single
 

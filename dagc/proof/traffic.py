@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isclose, prod
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ import numpy as np
 
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.result import Costs, OpCost
-from ..ir.sharding import Sharding
 from . import kernels as k
+from .routed import kept
 
 if TYPE_CHECKING:
     from .execute import Machine
@@ -47,9 +46,12 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
         elif op.kind == "reduce_scatter":
             wire = made * (group - 1)
         elif isinstance(before, k.Ragged) and isinstance(after, k.Ragged):
-            wire = made - _kept_rows(before, after)
+            rows = machine.rows(segment, op.inputs[0])
+            boxes = rows.box(op.dims, have, rank), rows.box(op.dims, got, rank)
+            wire = made - kept(rows, before, after, boxes, machine.offset)
         else:
-            wire = made - _kept(machine, before, have, got, rank)
+            whole = machine.whole(segment, op.dims, op.scope)
+            wire = made - _overlap(machine.parts(whole, have.dims, rank), machine.parts(whole, got.dims, rank))
         moved.payload.append(made if op.kind == "permute" and not op.attr("steps") else held)
         moved.wire.append(wire)
     return moved
@@ -67,24 +69,9 @@ def _elements(op: Op, value: object) -> float:
     return float(value.size) if isinstance(value, np.ndarray) else 0.0
 
 
-def _kept(machine: Machine, before: object, have: Sharding, got: Sharding, rank: Mapping[str, int]) -> float:
+def _overlap(before: tuple[slice, ...], after: tuple[slice, ...]) -> float:
     """Elements of the rank's result that it held before."""
-    held = before.index if isinstance(before, k.Best) else before.experts if isinstance(before, k.Routed) else before
-    assert isinstance(held, np.ndarray)
-    whole = [n * machine.mesh.size(axes) for n, axes in zip(held.shape, have.dims, strict=True)]
-    common = []
-    for size, old, new in zip(whole, have.dims, got.dims, strict=True):
-        a, b = machine.part(size, old, rank), machine.part(size, new, rank)
-        common.append(max(0, min(a.stop, b.stop) - max(a.start, b.start)))
-    return float(prod(common))
-
-
-def _kept_rows(before: k.Ragged, after: k.Ragged) -> float:
-    total = 0.0
-    for physical, (keys, data) in after.rows.items():
-        held = {tuple(key) for key in before.rows[physical][0].tolist()} if physical in before.rows else set()
-        total += sum(tuple(key) in held for key in keys.tolist()) * data.shape[-1]
-    return total
+    return float(prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)))
 
 
 def compare_bytes(machine: Machine, costs: Costs) -> list[str]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..ir.experts import Rows, rows_of
 from ..ir.graph import Graph, Op, Segment
 from ..ir.peers import Peers, peers
 from ..ir.sharding import Axes
@@ -18,6 +17,7 @@ from .kernels import Best, Ragged, Routed, Softmax, Tensor, ordered
 
 if TYPE_CHECKING:
     from ..proof.execute import Machine
+    from ..proof.routed import RoutedRows
 
 Position = tuple[int, ...]
 
@@ -233,8 +233,7 @@ class Communicator:
     def held(self, segment: Segment, op: Op, member: Mapping[str, int]) -> range:
         """Physical experts of a member in the op's layout."""
         assert op.sharding is not None
-        count = len(self.machine.physical(segment, _rows(op))[0])
-        return range(count)[self.machine.part(count, op.sharding.dims[0], member)]
+        return self.machine.rows(segment, op.inputs[0]).experts(op.dims, op.sharding, member)
 
     def rows_of(
         self, segment: Segment, op: Op, value: Ragged, member: Mapping[str, int]
@@ -242,32 +241,21 @@ class Communicator:
         assert op.sharding is not None
         held = self.held(segment, op, member)
         mine = (value.physical >= held.start) & (value.physical < held.stop)
-        home = self.homes(segment, op, value)
-        for axis in op.sharding.dims[1]:
-            mine &= home[axis] == member[axis]
+        rows = self.machine.rows(segment, op.inputs[0])
+        for axis in op.sharding.dims[op.dims.index(rows.slot)]:
+            mine &= self.coordinate(rows, axis, value.keys) == member[axis]
         return value.physical[mine], value.keys[mine], value.data[mine]
 
-    def homes(self, segment: Segment, op: Op, value: Ragged) -> dict[str, Tensor]:
-        """Coordinates of the rank that owns each row's token, along the axes that split tokens."""
-        dispatch = next(o for o in segment.ops if o.kind == "dispatch" and _rows(op).slot in o.dims)
-        mesh = self.machine.mesh
-        out: dict[str, Tensor] = {}
-        for column, dim, first in ((0, "batch", self.machine.offset), (1, "seq", 0)):
-            axes = dispatch.loop(dim)
-            block = (value.keys[:, column] - first) // (int(segment.sizes[dim]) // mesh.size(axes))
-            for axis in reversed(axes):
-                out[axis] = block % mesh.sizes[axis]
-                block = block // mesh.sizes[axis]
-        return out
+    def coordinate(self, rows: RoutedRows, axis: str, keys: Tensor) -> Tensor:
+        """`RoutedRows.coordinate` of keys on the device."""
+        if axis not in rows.homes:
+            stride, size = rows.digit(axis)
+            return rows.number(keys, self.machine.offset) // stride % size
+        column, table = rows.homes[axis]
+        first = self.machine.offset if column == 0 else 0
+        return torch.as_tensor(table, device=keys.device)[keys[:, column] - first]
 
     def kept(self, segment: Segment, op: Op, value: Ragged) -> Ragged:
         """A slice: the rank's own rows of what it holds."""
         physical, keys, data = self.rows_of(segment, op, value, self.ranks.coordinates)
         return Ragged(physical, keys, data, self.held(segment, op, self.ranks.coordinates))
-
-
-def _rows(op: Op) -> Rows:
-    """Of a collective that moves routed rows."""
-    rows = rows_of(op.dims)
-    assert rows is not None
-    return rows

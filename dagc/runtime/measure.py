@@ -19,7 +19,7 @@ from ..proof.execute import Machine, random_weight
 from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single
 from .comm import Communicator, Ranks, make_groups
 from .launch import LaunchError
-from .rank import Key, Layout, Rank
+from .rank import Key, Rank
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
@@ -102,7 +102,7 @@ def measured(result: PhaseResult, unit: Unit, options: Options, device: Any) -> 
     graph = result.graph
     ranks = Ranks(graph, dist.get_rank())
     inputs = random_inputs(unit, random_weight)
-    layout = Layout(graph, inputs, graph.the_mesh)
+    layout = Machine(graph, inputs, graph.the_mesh)
     rank = Rank(layout, ranks, Communicator(layout, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
     rank.watch = logits_of(graph_model := model_graph(unit))
     with torch.inference_mode():

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..ir.experts import Rows, routed
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_extras, attend_operands
 from ..ir.states import SEQUENTIAL
@@ -34,21 +33,11 @@ Key = tuple[str, str]
 """(segment, op); ("", "send") and ("", "recv") between stages."""
 
 
-class Layout(Machine):
-    """Where everything lies; the placement of experts is worked out once a kind of layer."""
-
-    def physical(self, segment: Segment, rows: Rows) -> tuple[list[int], dict[int, list[int]]]:
-        known: dict[object, tuple[list[int], dict[int, list[int]]]] = self.__dict__.setdefault("slots", {})
-        if (segment.name, rows) not in known:
-            known[segment.name, rows] = super().physical(segment, rows)
-        return known[segment.name, rows]
-
-
 @dataclass
 class Rank:
     """`times`: seconds of each op in the last run; `watched`: values of one op, by first sequence."""
 
-    layout: Layout
+    layout: Machine
     ranks: Ranks
     comm: Communicator
     device: Any
@@ -335,14 +324,12 @@ class Rank:
         return k.Router(rule)(x[0], x[1] if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        rows = routed(segment, op)
-        assert rows is not None
-        slots, where = self.layout.physical(segment, rows)
+        rows = self.layout.rows(segment, op.name)
         home = str(op.attr("exchange", "") or "").split("+")
         stay = tuple(a for a in op.loop(rows.expert) if a not in home)
-        held = range(len(slots))[self.layout.part(len(slots), stay, self.here)]
+        held = range(len(rows.slots))[self.layout.part(len(rows.slots), stay, self.here)]
         origin = self.layout.origin(op, self.here, segment)
-        return k.dispatch(x[0], x[1], origin, where, held, bool(op.attr("weighted", False)))
+        return k.dispatch(x[0], x[1], origin, rows.copies, held, bool(op.attr("weighted", False)))
 
     def op_combine(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         return k.combine(x[0], x[1], self.layout.origin(op, self.here, segment), bool(op.attr("weighted", True)))
