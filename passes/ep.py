@@ -19,7 +19,7 @@ ABOUT = "annotate routed experts with the expert axis and dispatch/combine with 
 
 def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
-    experts = mesh.of("ep")
+    experts = stored_order(mesh)
     batch = dp.batch_axes(mesh)
     gathered = gathered_axes(mesh, unit)
     cut = {
@@ -34,9 +34,8 @@ def run(graph: Graph, unit: Unit) -> Graph:
             return op
         tokens = cut[segment.name, rows.slot]
         home = tuple(a for a in (*_token_axes(segment, rows, batch), *tokens) if a not in gathered)
-        exchange = tuple(a for a in experts if a in home)
-        # Experts that share their tokens' ranks first: the exchanged axes stay minor, one move brings them in.
-        op = op.annotate(rows.expert, (*(a for a in experts if a not in home), *exchange))
+        exchange = tuple(a for a in mesh.of("ep") if a in home)
+        op = op.annotate(rows.expert, experts)
         op = op.annotate(rows.slot, tuple(a for a in op.loop(rows.slot) if a not in experts))
         if op.kind in ("dispatch", "combine"):
             seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
@@ -45,6 +44,17 @@ def run(graph: Graph, unit: Unit) -> Graph:
         return op
 
     return graph.map_ops(annotate, "annotated")
+
+
+def stored_order(mesh: Mesh) -> Axes:
+    """The axes that split experts, by what each does for tokens: a rank of `tp` sees the tokens of its group unless they
+    are cut, one of `sp` those of a decode step, one of the batch its own only.
+
+    So whatever a phase exchanges stands minor and one move brings it in, and how experts lie follows from the mesh
+    alone: phases of one strategy store them alike, whatever their prices."""
+    experts = mesh.of("ep")
+    tensor, seq = (tuple(a for a in experts if a in mesh.of(name)) for name in ("tp", "sp"))
+    return (*tensor, *seq, *(a for a in experts if a not in tensor and a not in seq))
 
 
 def gathered_axes(mesh: Mesh, unit: Unit) -> Axes:

@@ -7,6 +7,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.ir.result import PhaseResult
+from dagc.proof.prove import prove
 
 FOLD = "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }"
 
@@ -54,3 +55,41 @@ def test_order_says_which_ranks_share_experts() -> None:
     for order, want in (("dp, sp, tp", {"sp", "tp"}), ("sp, dp, tp", {"dp", "tp"}), ("tp, sp, dp", {"sp", "dp"})):
         result, found = layer(top_k=2, phase=fold.format(order))
         assert set(found["all_to_all"]) == want == set(result.graph.the_mesh.of("ep"))
+
+
+STRATEGIES = (
+    "attention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "attention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 8 }",
+    "attention { sp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "attention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 4, tp = 2 }",
+    "sequence_parallel = true\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "sequence_parallel = true\nattention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 8 }",
+    "dispatch = allgather\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "ep = 4, tp = 2",
+)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 8])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_experts_lie_alike_in_every_phase(strategy: str, top_k: int) -> None:
+    """However prefill and decode exchange tokens, one layout of the weights serves both, and a pass has one exchange
+    in and one out."""
+    model = (
+        "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { heads = 8, head_dim = 8 }\n"
+        f"experts {{ count = 16, top_k = {top_k}, hidden = 32 }}"
+    )
+    text = spec_text(
+        phase=f"gpus = 0..7\n{strategy}",
+        model=model,
+        workload="sequences = 16, prompt = 16 tok, output = 16 tok",
+        extra=f"phase decode {{ gpus = 0..7\n{strategy}\n}}",
+    )
+    plan = dagc.compile_text(text)
+    graphs = [result.graph for result in plan.phases.values()]
+    layouts = [{w.name: w.sharding for s in graph.segments for w in s.weights} for graph in graphs]
+    assert layouts[0] == layouts[1]
+    for graph in graphs:
+        experts = [op for op in graph.segment("sparse").ops if op.is_collective and op.scope == "experts"]
+        assert sum(op.kind == "all_to_all" for op in experts) <= 2
+        assert not any(op.kind == "permute" for op in experts)
+        assert prove(plan, graph.phase).holds

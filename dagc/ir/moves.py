@@ -20,6 +20,8 @@ Price = Callable[[str, float, Axes], float]
 
 CALL_S = 1e-9
 """Added to every collective of a chain: of two chains that cost the same, the one with fewer calls wins."""
+RANK_S = 1e-12
+"""Added for every rank of a collective's group: of as many calls, the one among fewer ranks wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,13 @@ def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price
                 continue
             order += 1
             sent = shape.local_bytes(move.result, mesh) if move.kind == "permute" else payload
-            step = 0.0 if move.kind == "slice" else CALL_S + price(move.kind, sent, move.axes)
+            step = 0.0 if move.kind == "slice" else _tie_s(move, mesh) + price(move.kind, sent, move.axes)
             heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
     raise NoRoute(f"{source} -> {target}")
+
+
+def _tie_s(move: Move, mesh: Mesh) -> float:
+    return CALL_S + RANK_S * mesh.size(move.axes)
 
 
 def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Iterator[Move]:
@@ -79,8 +85,9 @@ def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Itera
             for other, held in enumerate(state.dims):
                 joined = (*held, *moved)
                 if other != dim and shape.splits(other, mesh.size(joined)):
-                    result = state.with_dim(dim, stay).with_dim(other, joined)
-                    yield Move("all_to_all", moved, result, dim, other)
+                    rest = state.with_dim(dim, stay)
+                    for order in _orders(held, moved, target.dims[other]):
+                        yield Move("all_to_all", moved, rest.with_dim(other, (*held, *order)), dim, other)
     if pending:
         return
     if state.dims != target.dims and _contained(state, target, mesh):
@@ -88,6 +95,15 @@ def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Itera
     sorted_dims = tuple(_wanted_first(s, t) for s, t in zip(state.dims, target.dims, strict=True))
     if sorted_dims not in (state.dims, target.dims):
         yield _permute(state, sorted_dims, mesh)
+
+
+def _orders(held: Axes, moved: Axes, want: Axes) -> Iterator[Axes]:
+    """Orders in which exchanged axes may come to lie: as they lay, or as the target has them. Whatever the order, each
+    rank sends one part to every other."""
+    yield moved
+    wanted = want[len(held) : len(held) + len(moved)]
+    if want[: len(held)] == held and wanted != moved and sorted(wanted) == sorted(moved):
+        yield wanted
 
 
 def _permute(state: Sharding, dims: tuple[Axes, ...], mesh: Mesh) -> Move:
