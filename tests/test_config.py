@@ -138,7 +138,7 @@ PLAIN = {
 @pytest.mark.parametrize(
     ("where", "text", "message"),
     [
-        ("window", "max(1 GB, 2 s)", "`max` of B and s"),
+        ("window", "max(1 GB, 2 s)", "`max` of a size (B) and a time (s)"),
         ("window", "log(2 GB)", "`log` needs a plain number here"),
         ("window", "at([1, 2], 0.5)", "item 0.5 is asked for"),
         ("window", "has(3, 1)", "`has` needs a list here"),

@@ -182,7 +182,8 @@ def test_requirement_on_a_missing_phase() -> None:
 
 def test_requirement_with_unequal_units() -> None:
     (found,) = errors_of(spec_text(extra="require prefill.ttft <= 10 GB"))
-    assert found.message == "`<=` compares s with B"
+    assert found.message == "`<=` compares a time (s) with a size (B)"
+    assert found.span is not None and found.span.text == "10 GB" and found.also[0].span.text == "prefill.ttft"
 
 
 def test_unknown_metric() -> None:

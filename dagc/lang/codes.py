@@ -36,6 +36,7 @@ TABLE: tuple[Code, ...] = (
     Code("E15", "graph", "a placed graph or text of the IR is not one that can be read"),
     Code("E16", "this machine", "a package, a device or a process that a command needs is not here"),
     Code("E17", "plugin", "a plugin is missing, cannot be loaded, or breaks the graph"),
+    Code("E18", "not there yet", "a capability that is planned and that this dagc does not have"),
 )  # fmt: skip
 
 TITLES = {entry.code: entry.title for entry in TABLE}

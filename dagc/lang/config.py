@@ -12,6 +12,7 @@ from .diagnostics import Collector, did_you_mean
 from .evaluate import Value
 from .precision import precision
 from .source import Span
+from .suggest import products
 from .units import Quantity
 
 MAX_BYTES = 4_000_000
@@ -96,8 +97,8 @@ def _read(path: Path) -> object:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | None:
-    """The file's fields. A multi-modal model's text part (`text_config`) stands over the outer fields."""
+def read_config(path: Path, shown: str, known: Sequence[str], span: Span, out: Collector) -> Config | None:
+    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over the outer fields."""
     try:
         data = _read(path)
     except OSError as error:
@@ -115,6 +116,9 @@ def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | 
     if not isinstance(data.get("model_type"), str):
         out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc looks the architecture up by it",))
         return None
+    if data["model_type"] not in known:
+        _unknown_architecture(data["model_type"], shown, known, span, out)
+        return None
     sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
     for name, section in sections.items():
         if not isinstance(section, dict) or any(isinstance(v, dict) for v in section.values()):
@@ -126,6 +130,13 @@ def read_config(path: Path, shown: str, span: Span, out: Collector) -> Config | 
         return None
     notes = _left_out(data)
     return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
+
+
+def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Span, out: Collector) -> None:
+    meant = products(kind, known)
+    near = (f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?",) if meant else ()
+    hint = f"known: {', '.join(known)}"
+    out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=(*near, hint))
 
 
 LEFT_OUT = {

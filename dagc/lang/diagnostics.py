@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from .source import Span
+from .suggest import did_you_mean as did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Collector:
     """Gathers diagnostics of a run; `check` raises once any of them is an error."""
 
     items: list[Diagnostic] = field(default_factory=list)
+    unread: bool = False  # a file that the spec imports could not be read
 
     def add(
         self,
@@ -66,25 +67,31 @@ class Collector:
         if diagnostic not in self.items:
             self.items.append(diagnostic)
 
+    def add_once(self, code: str, message: str, span: Span | None, *, help: Iterable[str] = ()) -> None:
+        """Nothing where the same was said of another place."""
+        if all((d.code, d.message) != (code, message) for d in self.items):
+            self.add(code, message, span, help=help)
+
     @property
     def failed(self) -> bool:
         return any(d.code.startswith("E") for d in self.items)
 
     @property
     def incomplete(self) -> bool:
-        """Some of the text did not parse: what seems to be missing may stand there."""
-        return any(d.code == "E01" for d in self.items)
+        """Some of the text did not parse, or says what is not there yet: what seems to be missing may stand there."""
+        return self.unread or any(d.code in ("E01", "E18") for d in self.items)
 
     def check(self) -> None:
         if self.failed:
-            raise SpecError(self.items)
+            raise SpecError(in_order(self.items))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The closest known word, or None when nothing is near."""
-    candidates = list(known)
-    lowered = {c.lower(): c for c in candidates}
-    if word.lower() in lowered:
-        return lowered[word.lower()]
-    found = get_close_matches(word, candidates, n=1, cutoff=0.6)
-    return found[0] if found else None
+def in_order(items: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """As a reader of the files meets them: by file and place; what has no place comes last."""
+    found = list(items)
+    files = {d.span.source.name: i for i, d in reversed(list(enumerate(found))) if d.span is not None}
+
+    def place(d: Diagnostic) -> tuple[int, int]:
+        return (len(found), 0) if d.span is None else (files[d.span.source.name], d.span.start)
+
+    return sorted(found, key=place)

@@ -6,22 +6,25 @@ Every error of the spec is reported in one run; SpecError is raised at the end i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
-from . import ast, library
+from . import ast, coming, library
 from .blocks import check_block
+from .coming import ALTERNATIVES
 from .config import Config, read_config
-from .diagnostics import Collector, SpecError, did_you_mean
-from .evaluate import Value, evaluate, holds, names_in, shown
+from .diagnostics import Collector, Label, SpecError, did_you_mean
+from .evaluate import Env, Value, evaluate, holds, names_in, shown
 from .hardware import read_hardware
 from .model import read_model
 from .phase import read_phase
 from .place import Place, PlaceError
 from .reader import Body, Names
+from .schema import HARDWARE, PHASE, WORKLOAD
 from .source import Source, Span
+from .suggest import preset_help
 from .units import Quantity, show
 from .workload import read_workload
 
@@ -33,7 +36,8 @@ def elaborate(
 ) -> Spec:
     """The typed spec of a file. `settings`: texts of `--set`; `base_dir`: where its imports are looked up."""
     work = Elaborator(out, base_dir)
-    work.gather(file, base_dir, ())
+    itself = (base_dir / Path(file.span.source.name).name).resolve() if base_dir is not None else None
+    work.gather(file, base_dir, () if itself is None else (itself,))
     work.constants(settings or {})
     spec = work.spec(file)
     out.check()
@@ -64,7 +68,8 @@ class Elaborator:
                 self.import_file(s, base, chain)
             elif isinstance(s, (ast.Let, ast.Param)):
                 if s.name in self.lets:
-                    self.out.add("E11", f"`{s.name}` is defined twice", s.span)
+                    first = Label(self.lets[s.name].span, "first here")
+                    self.out.add("E11", f"`{s.name}` is defined twice", s.span, "again here", also=(first,))
                 self.lets[s.name] = s
             elif isinstance(s, ast.BlockDef):
                 check_block(s, self.out)
@@ -85,10 +90,16 @@ class Elaborator:
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
         if key in table:
-            self.out.add("E11", f"{what} is defined twice", node.span)
+            self.out.add(
+                "E11", f"{what} is defined twice", node.span, "again here", also=(Label(table[key].span, "first here"),)
+            )
         table[key] = node
 
     def _section(self, s: ast.Section, base: Path | None) -> None:
+        if s.kind in coming.SECTIONS:
+            coming.refuse(coming.SECTIONS[s.kind], s.kind_span, self.out)
+            self.failed |= {s.name or s.kind}
+            return
         if s.kind not in TOP:
             near = did_you_mean(s.kind, TOP)
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
@@ -113,6 +124,7 @@ class Elaborator:
         except SpecError as error:
             for d in error.diagnostics:
                 self.out.add("E05", d.message.replace(repr(str(path)), f"`{s.path}`"), s.span)
+            self.out.unread = True
             return
         name = os.path.normpath(Path(s.span.source.name).parent / s.path)  # as seen from where dagc runs
         source = Source(name, source.text)
@@ -133,11 +145,18 @@ class Elaborator:
         for name, text in settings.items():
             if name not in params:
                 near = did_you_mean(name, params)
-                hint = f"did you mean `{near}`?" if near else f"params: {', '.join(params) or 'none'}"
+                hint = f"did you mean `{near}`?" if near else f"params: {', '.join(params)}"
+                if not params or name in PHASE or name in HARDWARE or name in WORKLOAD:
+                    hint = f"declare it first: `param {name} = ...` in the spec, and use it where it counts: `{name} = {name}`"
                 self.out.add("E14", f"`--set {name}`: there is no such param", help=(hint,))
                 continue
-            expr = parse_expression(text, f"--set {name}", self.out)
-            if expr is not None:
+            found = Collector()
+            expr = parse_expression(text, found)
+            if expr is None:
+                because = [d.message for d in found.items]
+                self.out.add("E14", f"`--set {name}={text}` is not one value", because=because)
+                self.failed.add(name)
+            else:
                 given[name] = expr
         return given
 
@@ -166,27 +185,55 @@ class Elaborator:
                 self.out.add("E08", "a constant is made of numbers, names and + - * /", node.span)
             return None
 
-        expr = given.get(name, s.default if isinstance(s, ast.Param) else s.value)
-        value = evaluate(expr, env, self.out)
-        if isinstance(value, tuple):
-            self.out.add("E08", f"`{name}` is one value, not a list", expr.span)
-            value = None
+        if name in given:
+            value = self._given(name, given[name], s, env)
+        else:
+            expr = s.default if isinstance(s, ast.Param) else s.value
+            found = evaluate(expr, env, self.out)
+            if isinstance(found, tuple):
+                self.out.add("E08", f"`{name}` is one value, not a list", expr.span)
+            value = None if isinstance(found, tuple) else found
         if value is not None and isinstance(s, ast.Param) and s.domain is not None:
-            self._domain(s, value, expr, evaluate(s.domain, env, self.out))
+            self._domain(s, value, given.get(name), evaluate(s.domain, env, self.out))
         if value is None:
             self.failed.add(name)
         else:
             self.values[name] = value
         return value
 
-    def _domain(self, s: ast.Param, value: AttrValue, expr: ast.Expr, domain: Value | None) -> None:
+    def _given(self, name: str, expr: ast.Expr, s: ast.Let | ast.Param, env: Env) -> AttrValue | None:
+        """The value of a `--set`. What is wrong with it has no place in a file; where the param stands does."""
+        own, self.out = self.out, Collector()
+        try:
+            value = evaluate(expr, env, self.out)
+        finally:
+            found, self.out = self.out, own
+        if isinstance(value, tuple):
+            found.add("E08", "it is one value, not a list")
+        for d in found.items:
+            inside = d.span is not None and d.span.source == expr.span.source
+            if inside or d.span is None:
+                because = (d.message, *d.because)
+                self.out.add("E14", f"`--set {name}={expr.span.text}` is wrong", s.span, because=because, help=d.help)
+            else:
+                self.out.items.append(d)
+        return value if not found.failed and not isinstance(value, tuple) else None
+
+    def _domain(self, s: ast.Param, value: AttrValue, given: ast.Expr | None, domain: Value | None) -> None:
         if not isinstance(domain, tuple):
             return
         allowed = tuple(v for v in domain if not isinstance(v, tuple))
         self.domains[s.name] = allowed
         if value not in allowed:
             shown = ", ".join(show(v.value, v.dim) if isinstance(v, Quantity) else str(v) for v in allowed[:12])
-            self.out.add("E09", f"`{s.name}` is not in its domain", expr.span, help=(f"it may be {shown}",))
+            assert s.domain is not None
+            help_ = (f"it may be {shown}",)
+            if given is None:
+                also = (Label(s.domain.span, "the domain"),)
+                self.out.add("E09", f"`{s.name}` is not in its domain", s.default.span, also=also, help=help_)
+            else:
+                message = f"`--set {s.name}={given.span.text}` is not in the domain of `{s.name}`"
+                self.out.add("E14", message, s.domain.span, "the domain", help=help_)
 
     # -- the spec --------------------------------------------------------------------------------
 
@@ -194,29 +241,29 @@ class Elaborator:
         return Names(self.values, self.out, unknown=self.failed, config=config)
 
     def spec(self, file: ast.File) -> Spec | None:
-        end = file.span
         found = {kind: [(s, b) for s, b in self.sections if s.kind == kind] for kind in TOP}
-        for kind in ("hardware", "model", "workload"):
-            if not found[kind] and not self.out.incomplete:
-                self.out.add("E10", f"the spec has no `{kind}` section", Span(end.source, 0, 0))
-            for s, _ in found[kind][1:]:
-                self.out.add("E11", f"a spec has one `{kind}` section", s.kind_span)
-        if not found["phase"] and not self.out.incomplete:
-            self.out.add("E10", "the spec has no `phase` section", Span(end.source, 0, 0))
+        self.amount(found, file)
         hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
+        if len(found["hardware"]) > 1:
+            hardware = None  # whose GPUs a phase means is not known
         model = None
         if found["model"]:
             model = self.model(*found["model"][0])
         workload = self.workload(*found["workload"][0]) if found["workload"] else None
         phases = []
-        seen: set[str] = set()
+        seen: dict[str, Span] = {}
         for section, _ in found["phase"]:
             if section.name is None:
                 self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
                 continue
             if section.name in seen:
-                self.out.add("E11", f"phase `{section.name}` is defined twice", section.kind_span)
-            seen.add(section.name)
+                first = Label(seen[section.name], "first here")
+                message = f"phase `{section.name}` is defined twice"
+                self.out.add(
+                    "E11", message, section.kind_span, "again here", also=(first,), help=(ALTERNATIVES.instead,)
+                )
+                continue
+            seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
             phase = read_phase(section, body, self.names(), hardware, model, workload)
@@ -227,6 +274,27 @@ class Elaborator:
             return None
         self.check_dtypes(hardware, model)
         return Spec(hardware, model, workload, tuple(phases), requirements, dict(self.values), dict(self.domains))
+
+    def amount(self, found: Mapping[str, Sequence[tuple[ast.Section, Path | None]]], file: ast.File) -> None:
+        """One section of a kind, and at least one phase."""
+        text = file.span.source.text
+        end = Span(file.span.source, len(text.rstrip()), len(text.rstrip()))
+        for kind in ("hardware", "model", "workload", "phase"):
+            if not found[kind] and not self.out.incomplete:
+                example = {
+                    "hardware": 'hardware from "h200-sxm" { gpus = 8 }',
+                    "model": 'model from "mixtral-8x7b" { }',
+                }
+                self.out.add(
+                    "E10", f"the spec has no `{kind}` section", end, help=[example[kind]] if kind in example else []
+                )
+            if kind == "hardware" and len({s.name for s, _ in found[kind]}) > 1:
+                coming.refuse(coming.POOLS, found[kind][1][0].kind_span, self.out)
+                self.failed |= {s.name for s, _ in found[kind] if s.name}
+            elif kind != "phase":
+                for s, _ in found[kind][1:]:
+                    first = Label(found[kind][0][0].kind_span, "first here")
+                    self.out.add("E11", f"a spec has one `{kind}` section", s.kind_span, "again here", also=(first,))
 
     def check_dtypes(self, hardware: Hardware, model: Model) -> None:
         """Math that the GPU has no unit for. Weights of 4 bits that are widened before they are used (int4, mxfp4) run
@@ -244,9 +312,8 @@ class Elaborator:
                 self.out.add("E03", f"`{hardware.name}` cannot run {dtype} ({name})", span, because=because)
 
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
-        before = len(self.out.items)
         body, name = self.merged(section, base)
-        if section.preset is not None and any(d.code == "E05" for d in self.out.items[before:]):
+        if body.partial:
             return None  # without its preset, all that the section lacks would be reported beside
         names = self.names(self.config)
         checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
@@ -257,7 +324,9 @@ class Elaborator:
         body = Body(section.kind_span)
         name = section.name
         if section.preset is not None:
-            for preset in self.preset(section, base):
+            presets = self.preset(section, base)
+            body.partial = not presets
+            for preset in presets:
                 body.add(preset.body, self.out)
                 name = name or preset.name
         body.add(section.body, self.out)
@@ -281,10 +350,9 @@ class Elaborator:
             found = library.preset(section.kind, name)
             if found is None:
                 known = library.names(section.kind)
-                near = did_you_mean(name, known)
-                hint = f'did you mean "{near}"?' if near else f"presets: {', '.join(known) or 'none'}"
+                help_ = preset_help(section.kind, name, known)
                 broken = tuple(library.broken())
-                self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, because=broken, help=(hint,))
+                self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, because=broken, help=help_)
                 return []
             source = found
         sections = [s for s in self.adopt(parse(source, self.out), base).sections if s[0].kind == section.kind]
@@ -307,16 +375,11 @@ class Elaborator:
         """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
         from .parse import parse
 
-        config = read_config((base or Path.cwd()) / path, path, span, self.out)
+        config = read_config((base or Path.cwd()) / path, path, library.architectures(), span, self.out)
         if config is None:
             return []
-        kind = str(config.fields["model_type"])
-        found = library.architecture(kind)
-        if found is None:
-            near = did_you_mean(kind, library.architectures())
-            hint = f"did you mean `{near}`?" if near else f"known: {', '.join(library.architectures())}"
-            self.out.add("E05", f"`{path}`: the architecture `{kind}` is not in the library", span, help=(hint,))
-            return []
+        found = library.architecture(str(config.fields["model_type"]))
+        assert found is not None
         self.config = config
         inner = self.adopt(parse(found, self.out), library.architecture_folder())
         for rule in inner.requires:

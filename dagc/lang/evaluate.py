@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 from ..spec import AttrValue
-from . import ast
-from .diagnostics import Collector, did_you_mean
-from .units import SCALAR, UNITS, DimensionError, Quantity, dim_name
+from . import ast, coming
+from .diagnostics import Collector, Label
+from .units import SCALAR, UNITS, DimensionError, Quantity, dim_words, meant_unit
 
 Value = AttrValue | tuple["Value", ...]
 Env = Callable[[ast.Name | ast.Call], Value | None]
@@ -44,13 +44,16 @@ def number(expr: ast.Number, out: Collector) -> Quantity | None:
     if expr.unit is None:
         return Quantity(expr.value)
     if expr.unit not in UNITS:
-        near = did_you_mean(expr.unit, UNITS)
+        if expr.unit in coming.UNITS:
+            coming.refuse(coming.UNITS[expr.unit], expr.span, out)
+            return None
+        meant = meant_unit(expr.unit)
         hint = (
-            f"did you mean `{near}`?"
-            if near
-            else "units: s ms us ns, B kB MB GB TB KiB MiB GiB, bit/s B/s, FLOP/s, tok, tok/s, %"
+            f"did you mean {meant}?"
+            if meant
+            else "`dagc list units` shows all: s ms, B GB GiB, bit/s B/s, FLOP/s, tok tok/s, %"
         )
-        comma = () if near else ("if this is a name, a comma or newline is missing before it",)
+        comma = () if meant else ("if this is a name, a comma or newline is missing before it",)
         out.add("E02", f"unknown unit `{expr.unit}`", expr.span, help=(hint, *comma))
         return None
     factor, dim = UNITS[expr.unit]
@@ -79,7 +82,7 @@ def kind_of(value: Value) -> str:
         return "true or false"
     if isinstance(value, str):
         return f"the word `{value}`"
-    return "a list" if isinstance(value, tuple) else dim_name(value.dim)
+    return "a list" if isinstance(value, tuple) else dim_words(value.dim)
 
 
 def shown(value: Value) -> str:
@@ -159,7 +162,9 @@ def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Q
     if left is None or right is None or (test.tolerance is not None and tolerance is None):
         return None
     if left.dim != right.dim and not _bare_zero(test.left) and not _bare_zero(test.right):
-        out.add("E08", f"`{test.op}` compares {dim_name(left.dim)} with {dim_name(right.dim)}", test.span)
+        message = f"`{test.op}` compares {dim_words(left.dim)} with {dim_words(right.dim)}"
+        also = (Label(test.left.span, dim_words(left.dim)),)
+        out.add("E08", message, test.right.span, dim_words(right.dim), also=also)
         return None
     return left, right, holds(test.op, left.value, right, tolerance)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import ast
 from .diagnostics import did_you_mean
 from .evaluate import Value, evaluate, kind_of
-from .units import SCALAR, Quantity, dim_name
+from .units import SCALAR, Quantity, dim_words
 
 if TYPE_CHECKING:
     from .reader import Names
@@ -67,7 +67,7 @@ def _number(names: Names, node: ast.Call, index: int) -> float:
     value = _typed(names, node, index, Quantity)
     assert isinstance(value, Quantity)
     if value.dim != SCALAR:
-        message = f"`{node.func.text}` needs a plain number here, not {dim_name(value.dim)}"
+        message = f"`{node.func.text}` needs a plain number here, not {dim_words(value.dim)}"
         names.out.add("E08", message, node.args[index].span)
         raise _Wrong
     return value.value
@@ -78,7 +78,7 @@ def _alike(names: Names, node: ast.Call) -> list[Quantity]:
     found = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
     other = next((v for v in found if v.dim != found[0].dim), None)
     if other is not None:
-        message = f"`{node.func.text}` of {dim_name(found[0].dim)} and {dim_name(other.dim)}"
+        message = f"`{node.func.text}` of {dim_words(found[0].dim)} and {dim_words(other.dim)}"
         names.out.add("E08", message, node.span)
         raise _Wrong
     return found

@@ -79,7 +79,7 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
 def _link(body: Body, key: str, names: Names) -> Link | None:
     inner = body.sub(key, names.out)
     if inner is None:
-        if names.out.incomplete:
+        if names.out.incomplete or body.partial:
             return None
         names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
         return None

@@ -74,9 +74,11 @@ _clean: dict[tuple[str, str], ast.File] = {}
 once. Trees never change."""
 
 
-def parse_expression(text: str, name: str, out: Collector) -> ast.Expr | None:
-    """One expression (a `--set` value)."""
-    source = Source(name, f"moe 1\nlet value = {text}\n")
+def parse_expression(text: str, out: Collector) -> ast.Expr | None:
+    """One expression on one line (a `--set` value)."""
+    if any(c in text for c in "\n\r#"):
+        return None
+    source = Source("--set", f"moe 1\nlet value = {text}\n")
     before = len(out.items)
     file = parse(source, out)
     lets = [s for s in file.statements if isinstance(s, ast.Let)]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..spec import AttrValue, Fold, Hardware, Model, Phase, Strategy, Workload
-from . import ast
+from . import ast, coming
 from .diagnostics import Collector, did_you_mean
 from .evaluate import Value, kind_of, number
 from .reader import Body, Names, Reader
@@ -34,11 +34,15 @@ def read_phase(
         out.add("E12", "a phase has no presets", section.preset.span)
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
     kind = values["kind"] or (name if name in ("prefill", "decode") else None)
-    if kind is None:
+    later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
+    if kind is None and "kind" not in body.assigns and name in coming.WORDS:
+        coming.refuse(coming.WORDS[name], section.kind_span, out)
+        return None
+    if kind is None and "kind" not in body.assigns and not out.incomplete:
         out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span)
     gpus = _gpus(values.get("gpus"), body, hardware, out)
     strategy = _strategy(values, body, names)
-    if strategy is None or gpus is None or kind is None or model is None or workload is None:
+    if later or strategy is None or gpus is None or kind is None or model is None or workload is None:
         return None
     context = values["context"]
     length = (

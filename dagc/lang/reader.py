@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..spec import AttrValue
-from . import ast, functions
+from . import ast, coming, functions
 from .config import Config
 from .diagnostics import Collector, Label, did_you_mean
 from .evaluate import Env, Value, evaluate, kind_of
-from .schema import REQUIRED, Attribute
+from .schema import HOMES, REQUIRED, Attribute
 from .source import Span
-from .units import SCALAR, Quantity, dim_name
+from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_words
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Names:
                 return node.text
             if self.out.incomplete:
                 return None
+            self.unknown.add(node.text)  # once is enough
             near = did_you_mean(node.text, [*self.constants, *self.extra])
             self.out.add(
                 "E02",
@@ -58,6 +60,7 @@ class Body:
     """Statements of one section, preset and override merged: attributes, sub-sections, directives, bare names."""
 
     span: Span
+    partial: bool = False  # its preset could not be read: what it lacks may stand there
     assigns: dict[str, ast.Assign] = field(default_factory=dict)
     sections: dict[str, list[ast.Section]] = field(default_factory=dict)
     directives: dict[str, ast.Directive] = field(default_factory=dict)
@@ -84,7 +87,8 @@ class Body:
                 self.sections.setdefault(key, []).append(s)
                 self.assigns.pop(key, None)
             else:
-                out.add("E12", "this statement belongs at the top of the file", s.span)
+                if not out.incomplete:  # else a brace is missing, most likely
+                    out.add("E12", "this statement belongs at the top of the file", s.span)
 
     @staticmethod
     def _once(own: dict[str, Span], name: str, span: Span, out: Collector) -> None:
@@ -132,6 +136,16 @@ class Reader:
     def out(self) -> Collector:
         return self.names.out
 
+    @property
+    def lacking(self) -> bool:
+        """What is missing may stand where nothing could be read."""
+        return self.out.incomplete or self.body.partial
+
+    @property
+    def kind(self) -> str:
+        """Kind of the section: `phase` of `phase decode`."""
+        return self.section.split(" ")[0]
+
     def read(self) -> dict[str, Value | None]:
         """Every attribute of the schema, defaults filled in; None where it is wrong or absent."""
         self._unknown()
@@ -157,13 +171,30 @@ class Reader:
         if assign is None:
             if name in self.body.bare and self.free is False and attribute.kind == "flag":
                 return True
-            if attribute.default is REQUIRED and name not in self.body.sections and not self.out.incomplete:
+            if attribute.default is REQUIRED and name not in self.body.sections and not self.lacking:
                 self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
+        if self._left_open(name, attribute, assign.value):
+            return None
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
         return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
+
+    def _left_open(self, name: str, attribute: Attribute, value: ast.Expr) -> bool:
+        """`tp = any`, `kind = train`: what is not there yet."""
+        if not isinstance(value, ast.Name) or value.text in (*self.names.constants, *attribute.words):
+            return False
+        what = coming.WORDS.get(value.text) if self.kind == "phase" and name == "kind" else None
+        if (
+            self.kind in ("phase", *FOLDS)
+            and value.text in coming.CHOICES
+            and attribute.kind in ("count", "counts", "word")
+        ):
+            what = coming.FREE
+        if what is not None:
+            coming.refuse(what, value.span, self.out)
+        return what is not None
 
     def _unknown(self) -> None:
         known = [*self.schema, *self.sections, *self.directives]
@@ -183,9 +214,26 @@ class Reader:
                 self.out.add("E10", f"`{name}` has no value", bare.span, help=(hint,))
 
     def _complain(self, name: str, span: Span, known: Sequence[str]) -> None:
+        if (what := coming.ATTRIBUTES.get(self.kind, {}).get(name)) is not None:
+            coming.refuse(what, span, self.out)
+            return
+        if (elsewhere := homes(name, self.section)) and not self.out.incomplete:
+            owner = " or ".join(elsewhere)
+            self.out.add(
+                "E12", f"`{self.section}` has no `{name}`", span, help=(f"`{name}` is an attribute of {owner}",)
+            )
+            return
         near = did_you_mean(name, known)
         hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
+
+
+FOLDS = ("attention", "experts")
+
+
+def homes(name: str, section: str) -> list[str]:
+    """Sections that an attribute belongs to, where it stands in another one."""
+    return [owner for owner, schema in HOMES.items() if name in schema and owner != f"the {section.split(' ')[0]}"]
 
 
 def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
@@ -220,8 +268,11 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR
     if value.dim != attribute.dim and not plain_count:
-        expected = dim_name(attribute.dim)
-        out.add("E08", f"`{name}` is in {expected}, found {dim_name(value.dim)}", span, f"expected {expected}")
+        expected = dim_words(attribute.dim)
+        help_ = _unit_help(attribute.dim, value.dim, span)
+        out.add(
+            "E08", f"`{name}` is {expected}, found {dim_words(value.dim)}", span, f"expected {expected}", help=help_
+        )
         return None
     if attribute.kind == "count" and value.value != int(value.value):
         out.add("E08", f"`{name}` is a whole number", span, f"this is {value.value:g}")
@@ -237,6 +288,19 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
         )
         return None
     return Quantity(value.value, attribute.dim)
+
+
+def _unit_help(wanted: Dim, found: Dim, span: Span) -> tuple[str, ...]:
+    """How to write what was meant."""
+    literal = re.fullmatch(r"([0-9][0-9_.]*)[ \t]*([A-Za-z/]+)", span.text)
+    if wanted == SCALAR and found == BYTES and literal:
+        power = {"kB": "e3", "MB": "e6", "GB": "e9", "TB": "e12"}.get(literal[2], "e9")
+        return (f"`{literal[2]}` is bytes; a billion is written `1e9`: {literal[1]}{power}",)
+    if found == SCALAR and wanted in EXAMPLES:
+        return (f"write a unit, e.g. `{EXAMPLES[wanted]}`",)
+    if (found, wanted) == (BYTES, BYTE_RATE) and literal:
+        return (f"a bandwidth is written `{literal[1]} {literal[2]}/s`",)
+    return ()
 
 
 def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:

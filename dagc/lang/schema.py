@@ -212,3 +212,9 @@ PHASE: dict[str, Attribute] = {
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ("dp", "sp", "tp")}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in ("ep", "tp")}
+
+HOMES: dict[str, dict[str, Attribute]] = {
+    "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,
+    "the model's rope": ROPE, "the model's mlp": MLP, "the workload": WORKLOAD, "the phase": PHASE,
+}  # fmt: skip
+"""Where each attribute belongs."""

@@ -55,6 +55,55 @@ def dim_name(dim: Dim) -> str:
     return ("*".join(up) or "1") + ("/" + "/".join(down) if down else "")
 
 
+_WORDS: dict[Dim, str] = {
+    SCALAR: "a plain number",
+    TIME: "a time (s)",
+    BYTES: "a size (B)",
+    FLOPS: "an amount of work (FLOP)",
+    TOKENS: "a number of tokens (tok)",
+    BYTE_RATE: "a bandwidth (B/s)",
+    FLOP_RATE: "a compute rate (FLOP/s)",
+    TOKEN_RATE: "a token rate (tok/s)",
+}
+
+
+EXAMPLES: dict[Dim, str] = {
+    TIME: "5 us", BYTES: "80 GB", TOKENS: "4096 tok", BYTE_RATE: "450 GB/s", FLOP_RATE: "989 TFLOP/s", TOKEN_RATE: "100 tok/s",
+}  # fmt: skip
+
+
+def dim_words(dim: Dim) -> str:
+    """What a quantity of this dimension is: `a size (B)`."""
+    return _WORDS.get(dim) or f"a quantity in {dim_name(dim)}"
+
+
+_SPELT = {
+    "seconds": "s", "second": "s", "sec": "s", "secs": "s", "msec": "ms", "usec": "us", "tokens": "tok", "token": "tok",
+    "tokens/s": "tok/s", "token/s": "tok/s", "tps": "tok/s", "bytes": "B", "byte": "B", "percent": "%", "G": "e9", "B/sec": "B/s",
+    "K": "k",
+}  # fmt: skip
+
+
+def meant_unit(unit: str) -> str:
+    """The unit that an unknown one may be, in backticks; nothing where none is near. A small b may be bits or bytes."""
+    from .suggest import did_you_mean
+
+    prefix = next((p for p in (*_BINARY, *_PREFIX) if p and unit.lower().startswith(p.lower())), "")
+    tail = unit[len(prefix) :]
+    if tail == "bps":
+        return f"`{prefix}bit/s`"
+    if tail in ("b", "b/s", "bits", "bits/s"):
+        rate = "/s" if tail.endswith("/s") else ""
+        return f"`{prefix}bit{rate}` (bits) or `{prefix}B{rate}` (bytes)"
+    if tail == "Bps":
+        return f"`{prefix}B/s`"
+    if tail in ("FLOPs", "flops"):
+        return f"`{prefix}FLOP/s` (a rate) or `{prefix}FLOP` (work)"
+    found = _SPELT.get(unit) or (f"{prefix}FLOP/s" if tail == "FLOPS" else None)
+    found = found or did_you_mean(unit, UNITS if len(unit) > 2 else [u for u in UNITS if u.lower() == unit.lower()])
+    return f"`{found}`" if found else ""
+
+
 class DimensionError(ValueError):
     """Two quantities of different dimension met in `+`, `-` or a comparison."""
 
@@ -85,7 +134,7 @@ class Quantity:
 
     def _same(self, other: Quantity, op: str) -> None:
         if self.dim != other.dim:
-            raise DimensionError(f"`{op}` needs equal units: {dim_name(self.dim)} against {dim_name(other.dim)}")
+            raise DimensionError(f"`{op}` needs equal units: {dim_words(self.dim)} against {dim_words(other.dim)}")
 
 
 def _combine(a: Dim, b: Dim, sign: int) -> Dim:

@@ -15,7 +15,7 @@ from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
 from dagc.lang.reader import Names
 from dagc.lang.source import Span
-from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_name
+from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 
 PHASE_DIMS = ("batch", "seq", "context")
 """Dimensions whose size is the phase's."""
@@ -90,7 +90,7 @@ class Scope:
         if isinstance(expr, ast.Number):
             factor, dim = UNITS[expr.unit] if expr.unit else (1.0, SCALAR)
             if dim not in (SCALAR, TOKENS):
-                self.fail(expr, f"a plain number was expected here, not {dim_name(dim)}")
+                self.fail(expr, f"a plain number was expected here, not {dim_words(dim)}")
             return expr.value * factor
         if isinstance(expr, ast.Unary):
             return -self.number(expr.operand)

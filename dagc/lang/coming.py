@@ -1,0 +1,89 @@
+"""Words of the language's next versions: each is refused in one sentence at its statement, and with nothing behind it.
+
+A word leaves this table when the language learns it: what a section's schema has is never looked up here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .diagnostics import Collector
+from .source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """`what`: the capability, with its verb; `instead`: what can be done today."""
+
+    what: str
+    instead: str = ""
+
+
+POOLS = Coming(
+    "several pools of GPUs are",
+    "a spec has one kind of GPU: write a spec for each pool, or give all phases one `hardware` section",
+)
+SERVING = Coming(
+    "simulations of serving are", "phases are priced as single passes: `PHASE.ttft`, `PHASE.tpot`, `PHASE.throughput`"
+)
+TRAINING = Coming(
+    "plans of training are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
+)
+MIXED = Coming(
+    "steps that hold prefill and decode together are", "write a prefill phase, with `chunk`, and a decode phase"
+)
+FREE = Coming("free strategies are", "give a number, or a param with a domain: `dagc sweep` compiles every combination")
+ALTERNATIVES = Coming(
+    "alternatives of a phase are",
+    "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",
+)
+COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one kind of GPU")
+LEVELS = Coming(
+    "links of more than two levels are", "`link node` joins `per_node` GPUs, `link cluster` all others"
+)  # fmt: skip
+BUDGET = Coming("memory budgets of engines are", "`reserve` in the hardware section keeps memory free")
+RECORDED = Coming("recorded expert loads are", 'routing = histogram("FILE") takes a share for each expert')
+
+SECTIONS = {
+    "serve": SERVING, "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
+    "optimizer": TRAINING,
+}  # fmt: skip
+"""Sections at the top of a file."""
+
+_TRAIN = ("schedule", "recompute", "optimizer", "zero")
+_MIXED = ("decode", "prompt_tokens")
+ATTRIBUTES: dict[str, dict[str, Coming]] = {
+    "hardware": {
+        "price": COSTS, "power": COSTS, "per_host": LEVELS, "link rack": LEVELS, "link row": LEVELS, "link pod": LEVELS,
+        "link host": LEVELS, "link socket": LEVELS,
+    },
+    "link": {"gpus": LEVELS, "oversubscription": LEVELS, "nics": LEVELS},
+    "phase": {
+        "hardware": POOLS, "strategy": FREE, "place": FREE, "memory_fraction": BUDGET, "alternative": ALTERNATIVES,
+        "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
+        **dict.fromkeys(_TRAIN, TRAINING), **dict.fromkeys(_MIXED, MIXED),
+    },
+    "workload": dict.fromkeys(("arrivals", "requests", "lengths", "slo"), SERVING),
+}  # fmt: skip
+"""Kind of a section -> attributes and sections inside it."""
+
+WORDS = {"train": TRAINING, "training": TRAINING, "mixed": MIXED}
+"""Kinds of phases."""
+CHOICES = ("any", "best", "auto", "free")
+"""What leaves a number or a word of a phase to a search."""
+CALLS = {"loads": RECORDED}
+UNITS = {
+    **dict.fromkeys(("req", "req/s"), SERVING), **dict.fromkeys(("W", "kW", "MW"), COSTS),
+}  # fmt: skip
+TEXTS = (
+    (re.compile(r"^\s*link\s+\w+\s+to\b"), POOLS),
+    (re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),
+    (re.compile(r"^[^#\"]*\$"), COSTS),
+)
+"""Statements that the grammar does not have yet."""
+
+
+def refuse(what: Coming, span: Span, out: Collector) -> None:
+    """Once a capability: its first place stands for all."""
+    out.add_once("E18", f"{what.what} not there yet", span, help=(what.instead,) if what.instead else ())
