@@ -88,7 +88,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     )
     lines.append(
         f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
-        f"expert imbalance {result.costs.imbalance:.2f}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
+        f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
     )
     lines += [f"  {line}" for line in _sureness(result)]
     lines += _memory(result)
@@ -96,6 +96,12 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     lines += _path(result)
     lines += _sensitivities(plan, result)
     return lines
+
+
+def _chance(result: PhaseResult) -> str:
+    """Standard error of the busiest rank, where it shows."""
+    error = result.costs.imbalance * result.costs.load_error
+    return f" +- {error:.2f}" if error >= 0.005 else ""
 
 
 def _spare(result: PhaseResult) -> str:

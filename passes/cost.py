@@ -8,24 +8,22 @@ overhead at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dagc.ir.experts import Rows, routed, routers, rows_of
+from dagc.ir.experts import Rows, routers, rows_of
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.network import collective_time, group_shape, wire_bytes
 from dagc.ir.ops import OPS, local_bytes, local_flops, traffic
 from dagc.ir.result import Array, Costs, OpCost, Transfer
-from dagc.ir.routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 from dagc.ir.unit import Unit
-from dagc.lang.units import Quantity
-from dagc.spec import Hardware, Routing
+from dagc.spec import Hardware
+
+from .expert_load import ExpertLoad
 
 if TYPE_CHECKING:
     from .kernels import Kernels, Measured
@@ -38,13 +36,13 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     machine = hardware or unit.spec.hardware
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
-    distinct, plain, dropped = 0.0, 1.0, 0.0
+    distinct, plain, dropped, error = 0.0, 1.0, 0.0, 0.0
     for segment in graph.segments:
         loads = {rows: ExpertLoad.of(segment, rows, graph.the_mesh, unit) for rows in routers(segment)}
         if loads:
             experts = max(loads.values(), key=lambda found: found.most)
-            load, distinct = experts.relative, experts.distinct
-            plain, dropped = experts.plain, experts.dropped
+            load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
+            plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
         kernels = _kernels(segment, graph.the_mesh, unit, machine, loads)
         measured = kernels.times() if kernels is not None else {}
         for op in segment.ops:
@@ -60,89 +58,7 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                     cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
     stream, tokens = _stage_edges(graph, unit, machine)
-    return Costs(costs, stream, tokens, load, distinct, plain, dropped, unit.phase.host_s)
-
-
-class ExpertLoad:
-    """Token load and weight reads of the expert ranks of one layer, all from one routing distribution."""
-
-    def __init__(
-        self,
-        relative: NDArray[np.float64],
-        hit: NDArray[np.float64],
-        shape: tuple[int, ...],
-        distinct: float,
-        rows: NDArray[np.float64],
-        over_mesh: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    ) -> None:
-        """`rows`: mean tokens of each expert slot [ranks, slots]; `over_mesh` orders values of ranks as the mesh does.
-        `plain` and `dropped` as in Costs."""
-        self.plain, self.dropped = 1.0, 0.0
-        self.rows = rows
-        self._order, self._shape = over_mesh, shape
-        self.relative = relative
-        self.distinct = distinct
-        even = np.ptp(relative) < 1e-12 and np.ptp(hit) < 1e-12
-        self.work: Array = relative[:1].reshape([1] * len(shape)) if even else relative.reshape(shape)
-        self.reads: Array = hit[:1].reshape([1] * len(shape)) if even else hit.reshape(shape)
-        self.most = float(relative.max())
-
-    def over_mesh(self, values: Array) -> Array:
-        """A value for each expert rank, laid over the mesh; of length one where all are alike."""
-        if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
-            return values.ravel()[:1].reshape([1] * len(self._shape))
-        return self._order(values.ravel()).reshape(self._shape)
-
-    @staticmethod
-    def of(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit) -> ExpertLoad:
-        """The load that one router of a layer makes."""
-        own = [
-            op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
-        ]
-        grouped = next((op for op in own if op.kind == "contract"), own[0])
-        count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
-        axes = grouped.loop(rows.expert)
-        ranks = mesh.size(axes)
-        tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop(rows.slot))
-        routing = unit.spec.workload.routing
-        redundant = unit.phase.strategy.redundant
-        wanted, placed = _placed(routing, count, top_k, ranks, redundant, tokens)
-        capacity = unit.spec.model.attributes.get("experts.capacity")
-        full = (
-            float("inf") if not isinstance(capacity, Quantity) or not capacity.value else capacity.value * top_k / count
-        )
-        p = np.minimum(wanted, full)
-        hit = distinct_experts(p, placed.slots, tokens)
-        per_rank = placed.slots.shape[1]
-        # Expert axes are ordered as the op splits them; bring them to mesh order.
-        order = np.argsort([mesh.index[a] for a in axes])
-        local = [mesh.sizes[a] for a in axes]
-
-        def over_mesh(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            out: NDArray[np.float64] = values.reshape(local).transpose(order).reshape(-1)
-            return out
-
-        shape = tuple(size if name in axes else 1 for name, size in mesh.atoms)
-        copies = np.bincount(placed.slots.ravel(), minlength=count)
-        each = (p / np.maximum(copies, 1))[placed.slots]
-        relative = over_mesh(each.sum(axis=1) * ranks / top_k)
-        found = ExpertLoad(relative, over_mesh(hit / per_rank), shape, float(hit.sum()), tokens * each, over_mesh)
-        found.dropped = 1.0 - float(p.sum()) / top_k
-        if redundant and count % ranks == 0:
-            before = _placed(routing, count, top_k, ranks, 0, tokens)[1].load
-            found.plain = float(before.max() * ranks / top_k)
-        else:
-            found.plain = found.most
-        return found
-
-
-@lru_cache(maxsize=64)
-def _placed(
-    routing: Routing, count: int, top_k: int, ranks: int, redundant: int, tokens: float
-) -> tuple[NDArray[np.float64], ExpertPlacement]:
-    """Sensitivities and searches ask for the same placement again and again."""
-    p = expert_probabilities(routing, count, top_k, tokens=tokens, ranks=1 if redundant else ranks)
-    return p, place_experts(p, ranks, redundant)
+    return Costs(costs, stream, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
 
 
 def _kernels(
@@ -153,8 +69,7 @@ def _kernels(
         return None
     from .kernels import Kernels
 
-    found = {rows: (load.rows, load.over_mesh) for rows, load in loads.items()}
-    return Kernels(segment, mesh, unit, machine, found)
+    return Kernels(segment, mesh, unit, machine, loads)
 
 
 def _compute(

@@ -39,6 +39,7 @@ from dagc.ir.result import Array
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware
 
+from .expert_load import ExpertLoad
 from .local_shapes import ExpertShape, GemmShape, LocalShapes
 
 C = TypeVar("C")
@@ -86,14 +87,13 @@ def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
 
 @dataclass
 class Kernels:
-    """Times of the ops of one segment. `loads`: of each router the mean rows of each expert slot [expert ranks, slots], and
-    what brings a value for each expert rank to the mesh."""
+    """Times of the ops of one segment. `loads`: the work of the expert ranks of each of its routers."""
 
     segment: Segment
     mesh: Mesh
     unit: Unit
     machine: Hardware
-    loads: Mapping[Rows, tuple[Array, Callable[[Array], Array]]]
+    loads: Mapping[Rows, ExpertLoad]
     calibration: Calibration = field(init=False)
     shapes: LocalShapes = field(init=False)
 
@@ -154,14 +154,14 @@ class Kernels:
         entry = self._moe_entry(shape.dtype)
         if entry is None:
             return
-        rows, over_mesh = self.loads[shape.rows]
-        work = moe.expected_rows(rows)
+        load = self.loads[shape.rows]
+        work = load.ranks.kernel
         # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
         seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
         time = moe.time_s(self.constants(entry), work, seen, shape.top_k, shape.hidden, shape.inter)
         # Gated experts have three products of one size; the table was measured on those.
         time = time * (len(shape.products) / 3)
-        found = Measured(over_mesh(time), "moe", entry.error.median, ())
+        found = Measured(load.over_mesh(time), "moe", entry.error.median, ())
         self._share(shape.products, found, out)
         for op in self.segment.ops:
             if not op.is_collective and op.name not in out and routed(self.segment, op) == shape.rows:

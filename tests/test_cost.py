@@ -137,7 +137,7 @@ def test_skewed_routing_makes_the_expert_axis_long_and_nothing_else() -> None:
     expert = tuple(4 if name == "ep" else 1 for name, _ in mesh.atoms)
     assert shapes == {tuple(1 for _ in mesh.atoms), expert}
     even = dagc.compile_text(text.replace("zipf(1.0)", "uniform")).phases["prefill"]
-    assert result.costs.imbalance > 1.2 and even.costs.imbalance == 1.0
+    assert result.costs.imbalance > 1.2 and 1.0 < even.costs.imbalance < 1.05  # even but for the chance of each step
     assert result.time_s > even.time_s
 
 

@@ -71,7 +71,10 @@ def test_kernels_of_a_prefill() -> None:
     assert jobs(text, "prefill attention") == [Prefill("bf16", 16, 4, 2, 8, 256)]
     (expert,) = jobs(text, "experts")
     # Every token of the four ranks is routed; a rank's 2 of 8 experts get a quarter of their 2 choices.
-    rows = 4 * tokens * 2 // 4
+    mean = 4 * tokens * 2 // 4
+    assert isinstance(expert, Experts)
+    rows = expert.total_rows  # of the busiest rank
+    assert mean < rows < 1.02 * mean
     assert expert == Experts("bf16", 64, 16, 2, 8, 4, 2, rows, rows, (0.5, 0.5), "uniform")
     assert jobs(text, "rms_norm") == [RowWise("rms_norm", "bf16", n, 64) for n in (tokens, tokens, 16)]
     assert jobs(text, "add") == [RowWise("add", "bf16", tokens, 64)] * 2
@@ -103,7 +106,8 @@ def test_zipf_rows_are_the_busiest_rank_s() -> None:
     (expert,) = [k.job for k in kernels(compiled("mixtral_8xh100"), ["decode"]) if k.kind == "experts"]
     assert isinstance(expert, Experts)
     weights = np.arange(1, 9) ** -0.3
-    assert expert.total_rows == round(128 * weights[0] / weights.sum())
+    mean = 128 * weights[0] / weights.sum()
+    assert mean < expert.total_rows < mean + 4  # steps in which another rank is the busiest add to it
     assert expert.rows == (expert.total_rows,) and expert.distribution == "zipf_0.3"
 
 

@@ -70,6 +70,7 @@ def phase_object(result: PhaseResult) -> dict[str, Any]:
         "throughput_tok_s": result.throughput_tok_s,
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
         "imbalance": result.costs.imbalance,
+        "imbalance_error": result.costs.load_error,
         "memory": _memory(result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),

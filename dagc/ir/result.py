@@ -48,8 +48,9 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`ops`: (segment, op) -> cost. `load`: tokens of each expert rank over the mean, uniform = all ones. `plain`: load
-    of the fullest rank without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
+    """`ops`: (segment, op) -> cost. `load`: rows of each expert rank over the mean of all, the largest as it is expected
+    of the busiest rank of a step. `plain`: that largest without the spare copies of experts. `dropped`: share of the
+    choices over an expert's capacity. `load_error`: relative standard error of the busiest rank (0: exact).
     `host_s`: what the host takes before the GPUs begin a pass."""
 
     ops: Mapping[tuple[str, str], OpCost]
@@ -60,9 +61,11 @@ class Costs:
     plain: float = 1.0
     dropped: float = 0.0
     host_s: float = 0.0
+    load_error: float = 0.0
 
     @property
     def imbalance(self) -> float:
+        """Expected rows of the busiest rank over the mean of all ranks."""
         return float(self.load.max())
 
 

@@ -10,7 +10,7 @@ from ..ir.graph import Op, Segment
 from ..ir.ops import attend_operands, local_count, result_layout
 from ..ir.result import Costs, PhaseResult
 from ..ir.unit import Unit
-from ..passes.cost import ExpertLoad
+from ..passes.expert_load import ExpertLoad
 from ..passes.local_shapes import ExpertShape, LocalShapes
 from ..plan import Plan
 from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
@@ -135,13 +135,14 @@ class _Extract:
     def _expert_job(self, shape: ExpertShape, load: ExpertLoad) -> Experts:
         """The busiest rank's."""
         mesh, first = self.result.graph.the_mesh, shape.products[0]
-        mean = load.rows[int(load.rows.sum(axis=1).argmax())]
+        rows = load.ranks.slot_rows
+        mean = rows[int(rows.sum(axis=1).argmax())]
         total = float(mean.sum())
         routing = self.unit.spec.workload.routing
         law = routing.kind if routing.kind in ("uniform", "histogram") else f"{routing.kind}_{routing.s:g}"
         return Experts(
             shape.dtype, whole(shape.hidden), whole(shape.inter), whole(shape.top_k),
-            whole(self.segment.sizes[shape.rows.expert]), len(load.rows), mesh.size(first.loop(first.dims[-1])),
+            whole(self.segment.sizes[shape.rows.expert]), len(rows), mesh.size(first.loop(first.dims[-1])),
             whole(total if shape.exchanged else shape.tokens), whole(total), tuple((mean / total).tolist()), law,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from dagc.calib.fitting.draws import busiest_rank
-from dagc.ir.routing import expert_probabilities, place_experts
+from dagc.passes.expert_load import rank_work
 from dagc.spec import Routing
 
 GRID = tuple(round(0.05 * i, 2) for i in range(31))
@@ -31,11 +31,11 @@ def routing(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> str:
         for i in range(SEEDS)
     ]
     target = float(np.mean(loads)) * ranks / top_k
-    found = min(GRID, key=lambda s: abs(_busiest(s, experts, top_k, ranks) - target))
+    found = min(GRID, key=lambda s: abs(_busiest(s, base, experts, top_k, ranks) - target))
     return f"zipf({found})" if found else "uniform"
 
 
 @cache
-def _busiest(s: float, experts: int, top_k: int, ranks: int) -> float:
-    p = expert_probabilities(Routing("zipf", s), experts, top_k)
-    return float(place_experts(p, ranks, 0).load.max()) * ranks / top_k
+def _busiest(s: float, tokens: int, experts: int, top_k: int, ranks: int) -> float:
+    """With the chance of each step in it, which the law's own draws have too."""
+    return float(rank_work(Routing("zipf", s), experts, top_k, ranks, 0, tokens).relative.max())

@@ -1,0 +1,149 @@
+"""The busiest expert rank: what it has to do on average, when every token chooses its experts at random.
+
+The ranks of an expert layer wait for one another, so the largest of their loads sets its time, not the mean. Rows and
+distinct experts of a rank vary from step to step around their means; their expected maximum over ranks is exact for
+one token of uniform routing, and the mean of random steps with a fixed seed otherwise. The same tokens and the same
+choices are drawn for every number of ranks, so that more tokens never mean less work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+SEED = 11
+DRAWS = 512
+"""Random steps. The standard error of a mean over them is stated with it."""
+CHOICES = 256
+"""Choices of a step up to which its tokens are drawn one by one; beyond, the rows of each expert are."""
+ORDERS = 256
+"""Random orders of the experts that the tokens of a step are drawn with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busiest:
+    """Expected maxima over ranks: rows, row tiles (each expert's rows rounded up to whole ones), experts with any row.
+    `dropped`: share of the choices beyond the capacity of an expert. `error`: largest relative standard error."""
+
+    rows: float
+    row_tiles: float
+    distinct: float
+    dropped: float
+    error: float
+
+
+def busiest_rank(p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows: float = float("inf")) -> Busiest:
+    """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
+    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together."""
+    copies = np.bincount(slots.ravel(), minlength=len(p))
+    plain = copies.max() == 1 and most_rows >= 1
+    if tokens == 1 and plain and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9:
+        exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
+        return Busiest(exact, exact, exact, 0.0, 0.0)
+    if tokens * p.sum() <= CHOICES:
+        rows = _rows_by_token(p, slots, tokens)
+        of_rank = rows.sum(axis=2)
+    else:
+        rows, of_rank = _rows_by_expert(p, slots, tokens)
+    taken = np.minimum(rows, most_rows / copies[slots])
+    of_rank = of_rank if np.isinf(most_rows) else taken.sum(axis=2)
+    loads = (of_rank, np.ceil(taken / tile).sum(axis=2), np.count_nonzero(rows, axis=2))
+    most = np.array([each.max(axis=1) for each in loads], dtype=float)  # [rows, tiles and distinct, draws]
+    means = most.mean(axis=1)
+    error = float((most.std(axis=1) / means).max()) / most.shape[1] ** 0.5
+    dropped = 1.0 - float(taken.sum() / rows.sum())
+    return Busiest(float(means[0]), float(means[1]), float(means[2]), dropped, error)
+
+
+def most_of_one_token(ranks: int, per_rank: int, top_k: int) -> float:
+    """Expected largest number of choices on one rank, of one token that picks `top_k` of all experts evenly. Exact: the
+    choices with at most m on every rank are the coefficient of x^top_k in (sum over j <= m of C(per_rank, j) x^j)^ranks."""
+    total, expected = comb(ranks * per_rank, top_k), 0.0
+    for m in range(min(per_rank, top_k)):
+        one = [comb(per_rank, j) for j in range(m + 1)]
+        ways = [1]
+        for _ in range(ranks):
+            ways = [
+                sum(ways[i] * one[n - i] for i in range(max(0, n - m), min(n, len(ways) - 1) + 1))
+                for n in range(min(top_k, len(ways) - 1 + m) + 1)
+            ]
+        at_most = ways[top_k] / total if len(ways) > top_k else 0.0
+        expected += 1.0 - at_most
+    return expected
+
+
+def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
+    """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
+    which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
+    experts, top_k = len(p), max(1, round(float(p.sum())))
+    orders = _orders(experts)
+    reach = np.cumsum(p[orders], axis=1) * (top_k / p.sum())
+    flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).ravel()
+    rng = np.random.default_rng(SEED)
+    step, token = np.arange(DRAWS), np.arange(tokens)[:, None]
+    order = (step + 97 * token) % len(orders)  # [tokens, draws]: the orders of the tokens of a step differ
+    start = rng.random((tokens, DRAWS))
+    wanted = (start + order * (top_k + 1.0))[:, :, None] + np.arange(top_k)
+    place = np.searchsorted(flat, wanted.ravel(), side="right").reshape(wanted.shape) - order[:, :, None] * experts
+    chosen = orders[order[:, :, None], np.clip(place, 0, experts - 1)]
+    where = _slot_of(slots, experts)
+    copies = (where >= 0).sum(axis=1)
+    copy = (
+        0 if copies.max() == 1 else (np.random.default_rng(SEED + 1).random(chosen.shape) * copies[chosen]).astype(int)
+    )
+    at = where[chosen, copy] + step[None, :, None] * slots.size
+    return np.bincount(at.ravel(), minlength=DRAWS * slots.size).reshape(DRAWS, *slots.shape).astype(float)
+
+
+def _rows_by_expert(p: Floats, slots: Counts, tokens: int) -> tuple[Floats, Floats]:
+    """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
+    their first three moments (Cornish and Fisher, 1938), and none with the chance that there is none."""
+    copies = np.bincount(slots.ravel(), minlength=len(p))
+    each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
+    mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
+    share = variance / variance.sum()
+    z = np.random.default_rng(SEED).standard_normal((DRAWS, each.size))
+    away = z * np.sqrt(variance / np.maximum(1 - share, 0.5))
+    away -= away.sum(axis=1, keepdims=True) * share
+    z = away / np.sqrt(variance)
+    rows = np.round(mean + away + (1 - 2 * each) * (z * z - 1) / 6)
+    rows = np.clip(rows, z > _quantiles(each, tokens), tokens).reshape(DRAWS, *slots.shape)
+    # Rounding would widen the sums.
+    rank_away, rank_variance = (x.reshape(-1, *slots.shape).sum(axis=2) for x in (away, variance))
+    skew = (1 - 2 * mean.reshape(slots.shape).sum(axis=1) / (tokens * slots.shape[1])) / 6
+    of_rank = mean.reshape(slots.shape).sum(axis=1) + rank_away + skew * (rank_away**2 / rank_variance - 1)
+    return np.asarray(rows, dtype=float), np.maximum(of_rank, 0.0)
+
+
+def _quantiles(each: Floats, tokens: int) -> Floats:
+    """Standard normal quantile of the chance that none of the tokens picks a slot."""
+    with np.errstate(divide="ignore"):
+        none = np.exp(tokens * np.log1p(-each))
+    values, back = np.unique(none, return_inverse=True)
+    normal = NormalDist()
+    found = [-np.inf if v <= 0 else np.inf if v >= 1 else normal.inv_cdf(float(v)) for v in values]
+    return np.asarray(np.array(found)[back])
+
+
+def _slot_of(slots: Counts, experts: int) -> Counts:
+    """Slots of each expert [experts, most copies], -1 beyond its last."""
+    flat = slots.ravel()
+    copies = np.bincount(flat, minlength=experts)
+    out = np.full((experts, int(copies.max())), -1, dtype=np.int64)
+    order = np.argsort(flat, kind="stable")
+    starts = np.cumsum(copies) - copies
+    out[flat[order], np.arange(flat.size) - starts[flat[order]]] = order
+    return out
+
+
+@lru_cache(maxsize=16)
+def _orders(experts: int) -> Counts:
+    return np.asarray(np.argsort(np.random.default_rng(SEED).random((ORDERS, experts)), axis=1))
