@@ -24,25 +24,37 @@ if TYPE_CHECKING:
 
 
 def load(
-    source: Source, out: Collector, settings: Mapping[str, str] | None = None, base_dir: Path | None = None
+    source: Source,
+    out: Collector,
+    settings: Mapping[str, str] | None = None,
+    base_dir: Path | None = None,
+    allow_import: Sequence[str | Path] = (),
 ) -> Spec:
-    """Parse and elaborate a source. Raises SpecError with every diagnostic found."""
+    """Parse and elaborate a source. It may name files of the project of `base_dir` (default: the current folder), of the
+    library, and of the folders in `allow_import`. Raises SpecError with every diagnostic found."""
     from .lang.elaborate import elaborate
+    from .lang.files import Reach
     from .lang.parse import parse
 
     file = parse(source, out)
-    return elaborate(file, out, settings=settings or {}, base_dir=base_dir)
+    reach = Reach.of(None if base_dir is None else base_dir / "-.moe", allow_import)
+    return elaborate(file, out, settings=settings or {}, reach=reach)
 
 
 def compile(
-    spec_file: str | Path, *, settings: Mapping[str, str] | None = None, phases: Sequence[str] | None = None
+    spec_file: str | Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+    allow_import: Sequence[str | Path] = (),
 ) -> Plan:
-    """Compile a `.moe` file (`-`: standard input). Raises SpecError when the spec is wrong."""
-    from .lang.parse import read_source
+    """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
+    in `allow_import`. Raises SpecError when the spec is wrong."""
+    from .lang.parse import folder_of, read_source
 
-    source = read_source(str(spec_file))
-    base = None if str(spec_file) == "-" else Path(spec_file).resolve().parent
-    return compile_source(source, settings=settings, phases=phases, base_dir=base)
+    source = read_source(str(spec_file), allow_import)
+    base = folder_of(str(spec_file))
+    return compile_source(source, settings=settings, phases=phases, base_dir=base, allow_import=allow_import)
 
 
 def compile_text(
@@ -51,9 +63,10 @@ def compile_text(
     name: str = "<text>",
     settings: Mapping[str, str] | None = None,
     phases: Sequence[str] | None = None,
+    allow_import: Sequence[str | Path] = (),
 ) -> Plan:
-    """Compile spec text."""
-    return compile_source(Source(name, text), settings=settings, phases=phases)
+    """Compile spec text, as if it stood in the current folder."""
+    return compile_source(Source(name, text), settings=settings, phases=phases, allow_import=allow_import)
 
 
 def compile_source(
@@ -63,9 +76,10 @@ def compile_source(
     phases: Sequence[str] | None = None,
     base_dir: Path | None = None,
     out: Collector | None = None,
+    allow_import: Sequence[str | Path] = (),
 ) -> Plan:
     out = Collector() if out is None else out
-    spec = load(source, out, settings, base_dir)
+    spec = load(source, out, settings, base_dir, allow_import)
     return compile_spec(spec, out, phases)
 
 

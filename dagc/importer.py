@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from .ir.unit import Unit
 from .lang import ast, library
 from .lang.diagnostics import Collector, Diagnostic, SpecError
 from .lang.elaborate import Elaborator
+from .lang.files import Reach
 from .lang.format import format_source
 from .lang.parse import parse
 from .lang.printer import model_parts
@@ -61,9 +63,10 @@ def import_config(path: str) -> Imported:
     if section is None or section.preset is None:
         raise SpecError(out.items)
     section = replace(section, preset=ast.String(section.preset.span, path))
-    work = Elaborator(out, None)
+    reach = Reach.of(path).also(Path(os.path.realpath(path)).parent)  # a cache of downloads holds links to its files
+    work = Elaborator(out, reach)
     try:
-        model = work.model(section, None)
+        model = work.model(section, Path.cwd())
         out.check()
         assert model is not None and work.config is not None
         notes = tuple(work.config.assumed)
@@ -91,7 +94,7 @@ def counted(imported: Imported) -> tuple[float, float]:
 
 def model_name(path: Path) -> str:
     """The file's name, or its folder's when the file is called as all are."""
-    stem = path.resolve().parent.name if path.stem == "config" else path.stem
+    stem = Path(os.path.realpath(path)).parent.name if path.stem == "config" else path.stem
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem) or "model"
 
 

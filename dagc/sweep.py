@@ -42,6 +42,7 @@ class Task:
     base_dir: str | None
     settings: tuple[tuple[str, str], ...]
     phases: tuple[str, ...] = ()
+    allow_import: tuple[str, ...] = ()
 
 
 def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -59,7 +60,7 @@ def evaluate(task: Task) -> Row:
     settings = dict(task.settings)
     base = Path(task.base_dir) if task.base_dir is not None else None
     try:
-        spec = load(Source(task.name, task.text), Collector(), settings, base)
+        spec = load(Source(task.name, task.text), Collector(), settings, base, task.allow_import)
         plan = compile_spec(spec, Collector(), task.phases or None)
     except SpecError as error:
         return Row(

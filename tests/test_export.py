@@ -300,11 +300,11 @@ def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
 
 def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
     """Characters that turn the writing direction round, or move the cursor, stand in no script."""
-    text = spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8").replace(
-        "model small", 'model "a\u202eb"'
-    )
+    text = spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8")
+    with pytest.raises(SpecError, match="control character"):
+        dagc.compile_text(text.replace("model small", 'model "a\u202eb"'))
     with pytest.raises(SpecError, match="is no name or path of a checkpoint"):
-        export(dagc.compile_text(text), "vllm", None, "p")
+        export(dagc.compile_text(text), "vllm", "a\u202eb", "p")
     assert export(dagc.compile_text(text), "vllm", "org/model", "p")
 
 

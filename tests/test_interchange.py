@@ -132,7 +132,7 @@ def change(data: Any, path: str, value: Any) -> None:
         ("plan/hardware/gpus", 4, "plan.hardware.gpus: is 4, and the IR has GPU 7"),
         ("plan/hardware/gpus", -1, "plan.hardware.gpus: is -1, not at least 1"),
         ("plan/hardware/per_node", 0, "plan.hardware.per_node: is 0"),
-        ("plan/hardware/mfu", -1.0, "plan.hardware.mfu: is -1.0, not more than 0"),
+        ("plan/hardware/mfu", -1.0, "plan.hardware.mfu: is -1.0, not more than 1e-06"),
         ("plan/hardware/mfu", 5, "plan.hardware.mfu: is 5"),
         ("plan/hardware/node/bandwidth_Bps", 0.0, "plan.hardware.node.bandwidth_Bps: is 0.0"),
         ("plan/hardware/compute_flops/default", 0.0, "plan.hardware.compute_flops.default: is 0.0"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..lang.files import Unreadable, read_text
 from .all_to_all import AllToAllConstants
 from .collective import CollectiveConstants
 from .constants import CalibrationError, Device, Entry, FitError, folder
@@ -97,11 +98,9 @@ def _changed_ns(path: str) -> int:
 def _load_file(path: str, changed_ns: int) -> Calibration:
     """`changed_ns`: a file that is written anew is read anew."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise CalibrationError(f"{Path(path).name}: not UTF-8 text") from None
+        text = read_text(path)
+    except Unreadable as error:
+        raise CalibrationError(f"cannot read {path}: {error}") from None
     return parse(text, Path(path).name)
 
 
@@ -117,7 +116,9 @@ def parse(text: str, name: str) -> Calibration:
     """Calibration from the text of a file; `name` leads every error."""
     try:
         root = json.loads(text)
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise CalibrationError(f"{name}: not JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:  # no JSON, or a whole number of thousands of digits
         raise CalibrationError(f"{name}: not JSON: {error}") from error
     _keys(root, {"gpu", "source", "licence", "device", "families"}, name)
     families = root["families"]
@@ -162,7 +163,7 @@ DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
 
 def _entries(found: object, constants: type[C], ranges: tuple[str, ...], where: str) -> dict[str, Entry[C]]:
     if not isinstance(found, dict):
-        raise CalibrationError(f"{where}: expected variants, found {found!r}")
+        raise CalibrationError(f"{where}: expected variants, found {_short(found)}")
     return {variant: _entry(value, constants, ranges, f"{where}.{variant}") for variant, value in found.items()}
 
 
@@ -176,10 +177,10 @@ def _entry(found: object, constants: type[C], ranges: tuple[str, ...], where: st
     error = _numbers(body["error"], {"median", "p90", "rows"}, f"{where}.error")
     shapes = {}
     if not isinstance(body["shapes"], dict):
-        raise CalibrationError(f"{where}.shapes: expected ranges, found {body['shapes']!r}")
+        raise CalibrationError(f"{where}.shapes: expected ranges, found {_short(body['shapes'])}")
     for name, ends in body["shapes"].items():
         if not isinstance(ends, list) or len(ends) != 2:
-            raise CalibrationError(f"{where}.shapes.{name}: expected [least, greatest], found {ends!r}")
+            raise CalibrationError(f"{where}.shapes.{name}: expected [least, greatest], found {_short(ends)}")
         least, greatest = (_number(end, f"{where}.shapes.{name}") for end in ends)
         shapes[name] = (least, greatest)
     if missing := [name for name in ranges if name not in shapes]:
@@ -190,7 +191,7 @@ def _entry(found: object, constants: type[C], ranges: tuple[str, ...], where: st
 def _device(found: object, where: str) -> Device:
     body = _keys(found, {"flops", "hbm_Bps", "link_Bps", "sms"}, where)
     if not isinstance(body["flops"], dict):
-        raise CalibrationError(f"{where}.flops: expected FLOP/s by dtype, found {body['flops']!r}")
+        raise CalibrationError(f"{where}.flops: expected FLOP/s by dtype, found {_short(body['flops'])}")
     flops = {dtype: _number(value, f"{where}.flops.{dtype}") for dtype, value in body["flops"].items()}
     if "bf16" not in flops:
         raise CalibrationError(f"{where}.flops: missing bf16")
@@ -202,7 +203,7 @@ def _device(found: object, where: str) -> Device:
 
 def _keys(found: object, expected: set[str], where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise CalibrationError(f"{where}: expected an object, found {found!r}")
+        raise CalibrationError(f"{where}: expected an object, found {_short(found)}")
     if missing := sorted(expected - set(found)):
         raise CalibrationError(f"{where}: missing {', '.join(missing)}")
     if unknown := sorted(set(found) - expected):
@@ -216,9 +217,18 @@ def _numbers(found: object, expected: set[str], where: str) -> dict[str, float]:
 
 
 def _number(found: object, where: str) -> float:
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found) or found < 0:
-        raise CalibrationError(f"{where}: expected a finite number, not negative; found {found!r}")
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found <= sys.float_info.max:
+        raise CalibrationError(f"{where}: expected a finite number, not negative; found {_short(found)}")
     return float(found)
+
+
+def _short(found: object) -> str:
+    """What stands there, as far as it fits into a message."""
+    try:
+        text = repr(found)
+    except ValueError:  # a whole number of thousands of digits
+        return "one of thousands of digits"
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _positive(value: float, where: str) -> None:
@@ -228,5 +238,5 @@ def _positive(value: float, where: str) -> None:
 
 def _text(found: object, where: str) -> str:
     if not isinstance(found, str):
-        raise CalibrationError(f"{where}: expected text, found {found!r}")
+        raise CalibrationError(f"{where}: expected text, found {_short(found)}")
     return found

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,14 +21,21 @@ UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
     from .arguments import parse_arguments
+    from .terminal import harmless_streams
 
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    with harmless_streams():
+        return _run(sys.argv[1:] if argv is None else list(argv), parse_arguments)
+
+
+def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
     before = _on_termination()
     try:
-        args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
+        args = parse_arguments(argv)
         if isinstance(args, int):
+            sys.stdout.flush()
             return args
         from importlib import import_module
 

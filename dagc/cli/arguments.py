@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXITS = """exit codes: 0 passed; 1 compiled, but a requirement fails; 2 the spec or the
 command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
@@ -19,6 +19,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}\n  `{self.prog} --help` lists what it takes")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse hides that a message could not be written."""
+        print(message, end="", file=file or sys.stderr, flush=True)
 
 
 class UsageError(Exception):
@@ -213,6 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     fmt = commands.add_parser("fmt", help="format specs in place")
     fmt.add_argument("specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output")
+    _allow(fmt)
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
     return parser
 
@@ -246,3 +251,14 @@ def _spec(parser: argparse.ArgumentParser, help: str = "spec file, - for standar
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="value of a param (repeatable)")
     parser.add_argument("--phase", action="append", default=[], metavar="P", help="only this phase (repeatable)")
+    _allow(parser)
+
+
+def _allow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-import",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder outside the spec's project whose files it may read (repeatable)",
+    )

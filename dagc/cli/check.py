@@ -17,7 +17,7 @@ def run(args: Namespace) -> int:
     code = 0
     for spec in args.specs:
         try:
-            plan = compile(spec, settings=settings(args), phases=args.phase or None)
+            plan = compile(spec, settings=settings(args), phases=args.phase or None, allow_import=args.allow_import)
         except SpecError as error:
             found += error.diagnostics
             code = 2
@@ -35,5 +35,7 @@ def run(args: Namespace) -> int:
         if text:
             print(text, file=sys.stderr)
     else:
-        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+        # Lines of `github` are commands to the CI, every other line is kept from being one.
+        write = getattr(sys.stdout, "write_commands", None) if args.format == "github" else None
+        (write or sys.stdout.write)(text if text.endswith("\n") or not text else text + "\n")
     return code

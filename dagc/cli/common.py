@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
+from ..lang.harmless import file_part
 from ..plan import Plan
 
 
@@ -45,7 +46,7 @@ def compiled(spec: str, args: Namespace) -> Plan | None:
     try:
         if spec.endswith(".json"):
             return _placed(spec, args)
-        return compile(spec, settings=settings(args), phases=args.phase or None)
+        return compile(spec, settings=settings(args), phases=args.phase or None, allow_import=args.allow_import)
     except SpecError as error:
         tell(error.diagnostics)
         return None
@@ -56,7 +57,7 @@ def _placed(path: str, args: Namespace) -> Plan:
 
     if args.set:
         raise SpecError([Diagnostic("E14", "a placed graph has no params: `--set` needs the spec it was made from")])
-    plan = read_plan(Path(path))
+    plan = read_plan(Path(path), args.allow_import)
     for name in args.phase:
         if name not in plan.phases:
             raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(plan.phases)}",))])
@@ -81,4 +82,4 @@ def stem(spec: str) -> str:
     if spec == "-":
         return "stdin"
     name = Path(spec).name
-    return name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem
+    return file_part(name.removesuffix(".graph.json") if name.endswith(".graph.json") else Path(spec).stem)

@@ -18,7 +18,7 @@ def run(args: Namespace) -> int:
     code = 0
     for spec in args.specs:
         try:
-            source = read_source(spec)
+            source = read_source(spec, args.allow_import)
             out = Collector()
             parse(source, out)
             out.check()  # a file that does not parse is not touched

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from .common import settings, tell
@@ -12,14 +11,13 @@ from .common import settings, tell
 
 def run(args: Namespace) -> int:
     from ..driver import ir_text, load
-    from ..lang.parse import read_source
+    from ..lang.parse import folder_of, read_source
     from ..passes import GRAPH_PASSES
 
     try:
-        source = read_source(args.spec)
-        base = None if args.spec == "-" else Path(args.spec).resolve().parent
+        source = read_source(args.spec, args.allow_import)
         out = Collector()
-        spec = load(source, out, settings(args), base)
+        spec = load(source, out, settings(args), folder_of(args.spec), args.allow_import)
         phases = [p for p in spec.phases if p.name in args.phase or not args.phase]
         names = ["spec", *(p.name for p in GRAPH_PASSES), *(name for p in phases for name in p.strategy.passes)]
         if args.after is not None and args.after not in names:

@@ -7,7 +7,6 @@ import os
 import sys
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distribution import how_to_install
@@ -52,9 +51,10 @@ def run(args: Namespace) -> int:
 
 def load_spec(args: Namespace) -> Spec:
     from ..driver import load
-    from ..lang.parse import read_source
+    from ..lang.parse import folder_of, read_source
 
-    return load(read_source(args.spec), Collector(), settings(args), Path(args.spec).resolve().parent)
+    source = read_source(args.spec, args.allow_import)
+    return load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
 
 
 def start(args: Namespace, spec: Spec, phase: Phase) -> int:
@@ -67,6 +67,7 @@ def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     own = ["run", args.spec, "--phase", phase.name, "--engine", args.engine, "--device", args.device]
     own += ["--repeat", str(args.repeat), "--timeout", str(args.timeout)]
     own += [f"--set={pair}" for pair in args.set]
+    own += [f"--allow-import={folder}" for folder in args.allow_import]
     own += ["--dtype", args.dtype] if args.dtype else []
     own += [flag for flag, given in (("--full-dims", args.full_dims), ("--json", args.json)) if given]
     return spawn(own, len(phase.gpus))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 from argparse import Namespace
@@ -11,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from math import prod
-from pathlib import Path
 
 from ..distribution import how_to_install
 from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from ..lang.harmless import in_json
 from ..lang.units import Quantity
 from ..sweep import CLUSTERS, ClusterError, Row, Task, points, sweep
 from .common import settings, tell
@@ -44,7 +45,7 @@ def run(args: Namespace) -> int:
         tell([Diagnostic("E16", str(error))])
         return 2
     if args.format == "json":
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        print(in_json(json.dumps([asdict(row) for row in rows], indent=1)))
     else:
         _table(rows, names, args.format)
     if all(row.errors for row in rows):
@@ -55,10 +56,10 @@ def run(args: Namespace) -> int:
 def _tasks(args: Namespace) -> list[Task]:
     """The product of what --over names, or of the domains that the spec's params declare."""
     from ..driver import load
-    from ..lang.parse import read_source
+    from ..lang.parse import folder_of, read_source
 
-    source = read_source(args.spec)
-    base = None if args.spec == "-" else Path(args.spec).resolve().parent
+    source = read_source(args.spec, args.allow_import)
+    base = folder_of(args.spec)
     fixed = settings(args)
     domains: dict[str, Sequence[str]] = {}
     for text in args.over:
@@ -69,7 +70,7 @@ def _tasks(args: Namespace) -> list[Task]:
             raise SpecError([Diagnostic("E14", f"`--over {name.strip()}` is given twice; its values make one list")])
         domains[name.strip()] = [v.strip() for v in values.split(",")]
     if not domains:
-        spec = load(source, Collector(), fixed, base)
+        spec = load(source, Collector(), fixed, base, args.allow_import)
         for name, values in spec.params.items():
             if name not in fixed:
                 domains[name] = [f"{v.value:g}" if isinstance(v, Quantity) else str(v).lower() for v in values]
@@ -81,7 +82,8 @@ def _tasks(args: Namespace) -> list[Task]:
         raise SpecError([Diagnostic("E14", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
     place, phases = None if base is None else str(base), tuple(args.phase)
     made = (tuple({**fixed, **point}.items()) for point in points(domains))
-    return [Task(source.text, source.name, place, settings_, phases) for settings_ in made]
+    allowed = tuple(os.path.realpath(folder) for folder in args.allow_import)
+    return [Task(source.text, source.name, place, settings_, phases, allowed) for settings_ in made]
 
 
 def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 def run(args: Namespace) -> int:
     from ..driver import load
-    from ..lang.parse import read_source
+    from ..lang.parse import folder_of, read_source
 
     code = 0
     try:
-        source = read_source(args.spec)
-        base = None if args.spec == "-" else Path(args.spec).resolve().parent
-        spec = load(source, Collector(), settings(args), base)
+        source = read_source(args.spec, args.allow_import)
+        spec = load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         known = [p.name for p in spec.phases]
         for name in args.phase:
             if name not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -37,7 +38,7 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
             made.append((Path(name), target))
             with os.fdopen(handle, "wb") as file:
                 file.writelines((data,) if isinstance(data, bytes) else data)
-            Path(name).chmod((0o777 if target.suffix == ".sh" else 0o666) & ~_umask())
+            _permit(Path(name), target)
         for target, fill in folders.items():
             made.append((Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.")), target))
             made[-1][0].chmod(0o777 & ~_umask())
@@ -53,6 +54,19 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
         if not isinstance(error, OSError):
             raise
         raise SpecError([Diagnostic("E05", f"cannot write {target}: {error.strerror or error}")]) from None
+
+
+def _permit(made: Path, target: Path) -> None:
+    """What may be done with a new file: as with the one in whose place it comes."""
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        made.chmod((0o777 if target.suffix == ".sh" else 0o666) & ~_umask())
+        return
+    if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(OSError):
+            os.chown(made, before.st_uid, before.st_gid)
+    made.chmod(stat.S_IMODE(before.st_mode))
 
 
 def refuse_existing(directory: Path, force: bool) -> None:
@@ -73,7 +87,11 @@ def _place(path: Path) -> Path:
 def _renamed(temporary: Path, target: Path) -> None:
     """In the place of what was there, which goes only when the new one stands."""
     if not temporary.is_dir() or not target.exists():
-        temporary.replace(target)
+        if target.is_file() and target.stat().st_nlink > 1:
+            shutil.copyfile(temporary, target)  # its other names stay names of it
+            temporary.unlink()
+        else:
+            temporary.replace(target)
         return
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
     target.rename(aside / target.name)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.result import PhaseResult
+from ..lang.harmless import in_json
 from ..lang.render import as_records
 from ..lang.units import dim_name
 from ..plan import Plan
@@ -24,7 +25,8 @@ def dumps(value: object, *, indent: bool = False) -> bytes:
     import orjson
 
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0)
-    return orjson.dumps(value, option=options)
+    data = orjson.dumps(value, option=options)
+    return data if data.isascii() else in_json(data.decode()).encode()
 
 
 def plan_object(plan: Plan) -> dict[str, Any]:

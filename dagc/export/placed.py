@@ -7,7 +7,7 @@ Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..ir.unit import Unit
 from ..ir.verify import verify
 from ..ir.violation import VerifyError
 from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from ..lang.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
 from ..plan import Plan
 from ..spec import Hardware, Model, Phase, Spec, Strategy, Workload
 from .json import GRAPH_SCHEMA, expand_ranks
@@ -56,18 +57,18 @@ def ir_section(graph: Graph) -> list[str]:
     return print_graph(graph).splitlines()
 
 
-def read_plan(path: Path) -> Plan:
-    """Compile a placed graph. Raises SpecError with E15 and the path of what is wrong."""
+def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> Plan:
+    """Compile a placed graph; `allow_import` as for a spec. Raises SpecError with E15 and the path of what is wrong."""
     import orjson
 
     try:
-        data = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror or error}") from None
+        data = orjson.loads(read_named(str(path), MAX_GRAPH_BYTES, allow_import))
+    except Unreadable as error:
+        raise _refused(path, f"cannot be read: {error}") from None
     except orjson.JSONDecodeError as error:
         raise _refused(path, f"is not JSON: {error}") from None
     try:
-        return plan_of(data)
+        return plan_of(data, Reach.of(path, allow_import))
     except DataError as error:
         raise _refused(path, str(error)) from None
 
@@ -76,7 +77,7 @@ def _refused(path: Path, reason: str) -> SpecError:
     return SpecError([Diagnostic("E15", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
 
 
-def plan_of(data: Any) -> Plan:
+def plan_of(data: Any, reach: Reach | None = None) -> Plan:
     """The plan of a file's object. Raises DataError, or SpecError when the plan itself is refused (memory)."""
     if not isinstance(data, dict):
         raise DataError("", "is not an object")
@@ -86,7 +87,7 @@ def plan_of(data: Any) -> Plan:
     nodes, edges = listed(data)
     acyclic(nodes, edges)
     graph = graph_of(data["ir"])
-    unit = unit_of(data["plan"], graph)
+    unit = unit_of(data["plan"], graph, reach or Reach.of(None))
     if data["phase"] != graph.phase:
         raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
     check_together(unit, graph)
@@ -112,7 +113,7 @@ def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]
     for i, edge in enumerate(data["edges"]):
         found = check_object(edge, Edge.__slots__, f"edges[{i}]")
         for end in ("src", "dst"):
-            if found[end] not in ids:
+            if not isinstance(found[end], str) or found[end] not in ids:
                 raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is no node")
         if found["kind"] not in KINDS:
             raise DataError(f"edges[{i}].kind", f"is none of {', '.join(KINDS)}")
@@ -178,7 +179,7 @@ def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64
     return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
 
 
-def unit_of(data: Any, graph: Graph) -> Unit:
+def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     """The compilation that the costing passes see."""
     parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
     ids = placement_ids(graph)
@@ -188,6 +189,7 @@ def unit_of(data: Any, graph: Graph) -> Unit:
     model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
     workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)
     check_ranges(hardware, "plan.hardware")
+    _check_calibration(hardware, reach)
     check_ranges(workload, "plan.workload")
     phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
     check_ranges(phase, "plan.phase")
@@ -195,6 +197,22 @@ def unit_of(data: Any, graph: Graph) -> Unit:
         raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
     return Unit(spec, phase, Collector(), Placement(graph.the_mesh, ids, hardware.per_node))
+
+
+def _check_calibration(hardware: Hardware, reach: Reach) -> None:
+    """One of the library, or a file that may be read and is well formed."""
+    from ..calib import CalibrationError, load
+
+    if hardware.calibration is None:
+        return
+    try:
+        if hardware.calibration.endswith(".json"):
+            reach.find(hardware.calibration)
+        load(hardware.calibration)
+    except Unreadable as error:
+        raise DataError("plan.hardware.calibration", "; ".join((str(error), *error.help))) from None
+    except CalibrationError as error:
+        raise DataError("plan.hardware.calibration", str(error)) from None
 
 
 def costed(graph: Graph, unit: Unit) -> PhaseResult:

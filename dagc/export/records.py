@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..lang.diagnostics import did_you_mean
+from ..lang.harmless import CONTROL
 
 
 class DataError(ValueError):
@@ -110,6 +111,8 @@ def _plain(kind: Any, data: Any, path: str) -> Any:
         return float(data)
     if kind is type(None) and data is None:
         return None
+    if isinstance(data, str) and CONTROL.search(data):
+        raise DataError(path, "holds control characters")
     if isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
         return data
     raise DataError(path, f"is not {'a number' if kind is float else 'a ' + kind.__name__}")

@@ -10,6 +10,9 @@ from . import ast
 from .diagnostics import Collector
 from .source import Source, Span
 
+MAX_NAME = 128
+"""Characters of a word, or of a name in quotes."""
+
 
 class Builder:
     """Turns lark's tree into records. Only leaves are checked here: numbers that overflow."""
@@ -77,6 +80,8 @@ class Builder:
         if label is not None:
             inner = label.children[0]
             name = self.word(inner) if hasattr(inner, "data") else self.string(inner)
+            if len(name) > MAX_NAME:
+                self.out.add("E01", f"a name of {len(name)} characters is too long", self.span(label))
         from_ = None
         if preset is not None:
             from_ = ast.String(self.span(preset.children[0]), self.string(preset.children[0]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .diagnostics import Collector, did_you_mean
 from .evaluate import Value
+from .files import Unreadable, read_text
 from .precision import precision
 from .source import Span
 from .suggest import products
@@ -87,12 +88,9 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _read(path: Path) -> object:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
+    text = read_text(path, MAX_BYTES)
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_pairs)
+        return json.loads(text, object_pairs_hook=_pairs)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -101,8 +99,8 @@ def read_config(path: Path, shown: str, known: Sequence[str], span: Span, out: C
     """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over the outer fields."""
     try:
         data = _read(path)
-    except OSError as error:
-        out.add("E05", f"cannot read `{shown}`: {error.strerror or error}", span)
+    except Unreadable as error:
+        out.add("E05", f"cannot read `{shown}`: {error}", span)
         return None
     except ValueError as error:
         out.add("E05", f"`{shown}` is not JSON: {error}", span)

@@ -45,12 +45,26 @@ class SpecError(Exception):
         super().__init__("; ".join(d.message for d in self.diagnostics))
 
 
+MAX_STEPS = 4_000_000
+"""Operands, and items of lists and ranges, that the expressions of one run may have: seconds of work."""
+
+
 @dataclass(slots=True)
 class Collector:
     """Gathers diagnostics of a run; `check` raises once any of them is an error."""
 
     items: list[Diagnostic] = field(default_factory=list)
     unread: bool = False  # a file that the spec imports could not be read
+    steps: int = 0  # of evaluated expressions, over the whole run
+
+    def step(self, count: int, span: Span) -> bool:
+        """May expressions take so many steps more? The first time that they may not is reported."""
+        if self.steps > MAX_STEPS:
+            return False
+        self.steps += count
+        if self.steps > MAX_STEPS:
+            self.add("E09", f"the expressions of this spec take more than {MAX_STEPS:,} steps", span)
+        return self.steps <= MAX_STEPS
 
     def add(
         self,

@@ -6,6 +6,7 @@ Every error of the spec is reported in one run; SpecError is raised at the end i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from .coming import ALTERNATIVES
 from .config import Config, read_config
 from .diagnostics import Collector, Label, SpecError, did_you_mean
 from .evaluate import Env, Value, evaluate, holds, names_in, shown
+from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from .hardware import read_hardware
 from .model import read_model
 from .phase import read_phase
@@ -28,16 +30,23 @@ from .suggest import preset_help
 from .units import Quantity, show
 from .workload import read_workload
 
+PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
+"""It stands in names of files and in requirements."""
+MAX_CHAIN = 64
+"""Files that import each other in a row."""
+MAX_IMPORTED = 4_000_000
+"""Characters of all imports."""
 TOP = ("hardware", "model", "workload", "phase", "checkpoint")
 
 
 def elaborate(
-    file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, base_dir: Path | None = None
+    file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, reach: Reach | None = None
 ) -> Spec:
-    """The typed spec of a file. `settings`: texts of `--set`; `base_dir`: where its imports are looked up."""
-    work = Elaborator(out, base_dir)
-    itself = (base_dir / Path(file.span.source.name).name).resolve() if base_dir is not None else None
-    work.gather(file, base_dir, () if itself is None else (itself,))
+    """The typed spec of a file. `settings`: texts of `--set`; `reach`: the files that it may name, and from where."""
+    reach = reach or Reach.of(None)
+    work = Elaborator(out, reach)
+    itself = Path(os.path.realpath(reach.base / Path(file.span.source.name).name))
+    work.gather(file, reach.base, (itself,))
     work.constants(settings or {})
     spec = work.spec(file)
     out.check()
@@ -48,7 +57,7 @@ def elaborate(
 @dataclass(slots=True)
 class Elaborator:
     out: Collector
-    base_dir: Path | None
+    reach: Reach
     lets: dict[str, ast.Let | ast.Param] = field(default_factory=dict)
     blocks: dict[tuple[str, str | None], ast.BlockDef] = field(default_factory=dict)
     layers: dict[str, ast.LayerDef] = field(default_factory=dict)
@@ -59,6 +68,7 @@ class Elaborator:
     failed: set[str] = field(default_factory=set)
     seen: set[Path] = field(default_factory=set)
     config: Config | None = None
+    characters: int = 0  # of all imports
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -109,9 +119,14 @@ class Elaborator:
 
     def import_file(self, s: ast.Import, base: Path | None, chain: tuple[Path, ...]) -> None:
         """Imports are relative to the importing file; a file imported twice counts once."""
-        from .parse import parse, read_source
+        from .parse import parse
 
-        path = ((base or Path.cwd()) / s.path).resolve()
+        try:
+            path = self.reach.find(s.path, base)
+        except Unreadable as error:
+            self._unreadable(s.path, error, s.span)
+            self.out.unread = True
+            return
         if path in chain:
             names = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
             self.out.add("E05", f"`{s.path}` imports itself", s.span, because=(names,))
@@ -119,23 +134,43 @@ class Elaborator:
         if path in self.seen:
             return
         self.seen.add(path)
-        try:
-            source = read_source(str(path))
-        except SpecError as error:
-            for d in error.diagnostics:
-                self.out.add("E05", d.message.replace(repr(str(path)), f"`{s.path}`"), s.span)
+        if len(chain) >= MAX_CHAIN:
+            self.out.add("E05", f"imports stand more than {MAX_CHAIN} deep", s.span)
             self.out.unread = True
             return
         name = os.path.normpath(Path(s.span.source.name).parent / s.path)  # as seen from where dagc runs
-        source = Source(name, source.text)
+        source = self._source(path, s.path, name, s.span)
+        if source is None:
+            self.out.unread = True
+            return
+        self.characters += len(source.text)
+        if self.characters > MAX_IMPORTED:
+            self.out.add("E05", f"imports hold more than {MAX_IMPORTED:,} characters", s.span)
+            self.out.unread = True
+            return
         self.gather(parse(source, self.out), path.parent, (*chain, path))
+
+    def _source(self, path: Path, given: str, name: str, span: Span) -> Source | None:
+        """The text of a file that the spec names, to be called `name`."""
+        from .parse import decoded
+
+        try:
+            return decoded(name, read_bytes(path, MAX_TEXT_BYTES))
+        except Unreadable as error:
+            self._unreadable(given, error, span)
+        except SpecError as error:
+            self.out.add("E05", error.diagnostics[0].message, span)
+        return None
+
+    def _unreadable(self, given: str, error: Unreadable, span: Span) -> None:
+        self.out.add("E05", f"cannot read `{given}`: {error}", span, help=error.help)
 
     # -- params and lets -------------------------------------------------------------------------
 
     def constants(self, settings: Mapping[str, str]) -> None:
         given = self._settings(settings)
         for name in self.lets:
-            self._constant(name, (), given)
+            self._constant(name, given)
 
     def _settings(self, settings: Mapping[str, str]) -> dict[str, ast.Expr]:
         from .parse import parse_expression
@@ -160,19 +195,38 @@ class Elaborator:
                 given[name] = expr
         return given
 
-    def _constant(self, name: str, chain: tuple[str, ...], given: Mapping[str, ast.Expr]) -> AttrValue | None:
-        if name in self.values or name in self.failed:
-            return self.values.get(name)
-        s = self.lets[name]
-        if name in chain:
-            cycle = " -> ".join((*chain[chain.index(name) :], name))
-            self.out.add("E11", f"`{name}` is defined by itself", s.span, because=(cycle,))
-            self.failed.add(name)
-            return None
+    def _constant(self, name: str, given: Mapping[str, ast.Expr]) -> None:
+        """A constant, and first those that it is made of: a stack, as they may stand for each other in any number."""
+        chain = {name: None}
+        while chain:
+            at = next(reversed(chain))
+            if at in self.values or at in self.failed:
+                del chain[at]
+                continue
+            s = self.lets[at]
+            made_of = given.get(at, s.default if isinstance(s, ast.Param) else s.value)
+            domain = s.domain if isinstance(s, ast.Param) else None
+            parts = dict.fromkeys(n.text for part in (made_of, domain) for n in names_in(part) if n.text in self.lets)
+            before = next((n for n in parts if n not in self.values and n not in self.failed), None)
+            if before is None:
+                self._evaluate(s, made_of, domain, given)
+                del chain[at]
+            elif before in chain:
+                around = list(chain)
+                circle = around[around.index(before) :]
+                shown = [*circle, before] if len(circle) < 10 else [*circle[:4], "...", *circle[-4:], before]
+                first = self.lets[before]
+                self.out.add("E11", f"`{before}` is defined by itself", first.span, because=(" -> ".join(shown),))
+                self.failed.add(before)
+            else:
+                chain[before] = None
 
+    def _evaluate(
+        self, s: ast.Let | ast.Param, made_of: ast.Expr, domain: ast.Expr | None, given: Mapping[str, ast.Expr]
+    ) -> None:
         def env(node: ast.Name | ast.Call) -> AttrValue | None:
             if isinstance(node, ast.Name) and node.text in self.lets:
-                return self._constant(node.text, (*chain, name), given)
+                return self.values.get(node.text)
             if isinstance(node, ast.Name):
                 near = did_you_mean(node.text, self.lets)
                 self.out.add(
@@ -185,21 +239,19 @@ class Elaborator:
                 self.out.add("E08", "a constant is made of numbers, names and + - * /", node.span)
             return None
 
-        if name in given:
-            value = self._given(name, given[name], s, env)
+        if s.name in given:
+            value = self._given(s.name, given[s.name], s, env)
         else:
-            expr = s.default if isinstance(s, ast.Param) else s.value
-            found = evaluate(expr, env, self.out)
+            found = evaluate(made_of, env, self.out)
             if isinstance(found, tuple):
-                self.out.add("E08", f"`{name}` is one value, not a list", expr.span)
+                self.out.add("E08", f"`{s.name}` is one value, not a list", made_of.span)
             value = None if isinstance(found, tuple) else found
-        if value is not None and isinstance(s, ast.Param) and s.domain is not None:
-            self._domain(s, value, given.get(name), evaluate(s.domain, env, self.out))
+        if value is not None and isinstance(s, ast.Param) and domain is not None:
+            self._domain(s, value, given.get(s.name), evaluate(domain, env, self.out))
         if value is None:
-            self.failed.add(name)
+            self.failed.add(s.name)
         else:
-            self.values[name] = value
-        return value
+            self.values[s.name] = value
 
     def _given(self, name: str, expr: ast.Expr, s: ast.Let | ast.Param, env: Env) -> AttrValue | None:
         """The value of a `--set`. What is wrong with it has no place in a file; where the param stands does."""
@@ -238,7 +290,7 @@ class Elaborator:
     # -- the spec --------------------------------------------------------------------------------
 
     def names(self, config: Config | None = None) -> Names:
-        return Names(self.values, self.out, unknown=self.failed, config=config)
+        return Names(self.values, self.out, unknown=self.failed, config=config, reach=self.reach)
 
     def spec(self, file: ast.File) -> Spec | None:
         found = {kind: [(s, b) for s, b in self.sections if s.kind == kind] for kind in TOP}
@@ -255,6 +307,11 @@ class Elaborator:
         for section, _ in found["phase"]:
             if section.name is None:
                 self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
+                continue
+            if not PHASE_NAME.fullmatch(section.name):
+                message = f"`{section.name}` cannot be the name of a phase"
+                help_ = ("letters, digits, `_`, `-` and `.`, beginning with a letter or `_`",)
+                self.out.add("E08", message, section.kind_span, help=help_)
                 continue
             if section.name in seen:
                 first = Label(seen[section.name], "first here")
@@ -334,7 +391,7 @@ class Elaborator:
 
     def preset(self, section: ast.Section, base: Path | None) -> list[ast.Section]:
         """Sections that `from` names, in the order in which they stand over each other."""
-        from .parse import parse, read_source
+        from .parse import parse
 
         assert section.preset is not None
         name, span = section.preset.value, section.preset.span
@@ -342,10 +399,14 @@ class Elaborator:
             return self.architecture(name, base, span)
         if name.endswith(".moe"):
             try:
-                source = read_source(str((base or Path.cwd()) / name))
-            except SpecError as error:
-                self.out.add("E05", error.diagnostics[0].message, span)
+                path = self.reach.find(name, base)
+            except Unreadable as error:
+                self._unreadable(name, error, span)
                 return []
+            read = self._source(path, name, name, span)
+            if read is None:
+                return []
+            source = read
         else:
             found = library.preset(section.kind, name)
             if found is None:
@@ -362,7 +423,7 @@ class Elaborator:
 
     def adopt(self, file: ast.File, base: Path | None) -> Elaborator:
         """What a preset file brings along: its blocks, layers and checkpoint sections. Those of the spec go first."""
-        inner = Elaborator(self.out, base)
+        inner = Elaborator(self.out, self.reach)
         inner.gather(file, base, ())
         for key, block in inner.blocks.items():
             self.blocks.setdefault(key, block)
@@ -375,7 +436,12 @@ class Elaborator:
         """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
         from .parse import parse
 
-        config = read_config((base or Path.cwd()) / path, path, library.architectures(), span, self.out)
+        try:
+            place = self.reach.find(path, base)
+        except Unreadable as error:
+            self._unreadable(path, error, span)
+            return []
+        config = read_config(place, path, library.architectures(), span, self.out)
         if config is None:
             return []
         found = library.architecture(str(config.fields["model_type"]))

@@ -15,11 +15,14 @@ Env = Callable[[ast.Name | ast.Call], Value | None]
 """Resolves a name or call. It reports an unknown name itself and returns None."""
 
 DEFAULT_TOLERANCE = 0.05
-MAX_RANGE = 1_000_000
+MAX_ITEMS = 1_000_000
+"""Of a list or a range: the ids of the largest pool of GPUs."""
 
 
 def evaluate(expr: ast.Expr, env: Env, out: Collector) -> Value | None:
     """Value of an expression in SI units: Quantity, text, flag, or a tuple for a list or range."""
+    if not out.step(1, expr.span):
+        return None
     if isinstance(expr, ast.Number):
         return number(expr, out)
     if isinstance(expr, (ast.String, ast.Bool)):
@@ -139,6 +142,9 @@ def _list(expr: ast.ListExpr, env: Env, out: Collector) -> tuple[Value, ...] | N
             values.extend(value)
         else:
             values.append(value)
+        if len(values) > MAX_ITEMS:
+            out.add("E09", f"a list of more than {MAX_ITEMS:,} items", expr.span)
+            return None
     return tuple(values)
 
 
@@ -149,8 +155,11 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
     if low.dim != SCALAR or high.dim != SCALAR or low.value != int(low.value) or high.value != int(high.value):
         out.add("E08", "a range runs over whole numbers", expr.span)
         return None
-    if high.value < low.value or high.value - low.value > MAX_RANGE:
-        out.add("E09", f"the range {low.value:.0f}..{high.value:.0f} is empty or too long", expr.span)
+    if high.value < low.value or high.value - low.value >= MAX_ITEMS:
+        shown = f"{low.value:.6g}..{high.value:.6g}"
+        out.add("E09", f"the range {shown} is {'empty' if high.value < low.value else 'too long'}", expr.span)
+        return None
+    if not out.step(int(high.value - low.value), expr.span):
         return None
     return tuple(Quantity(float(i)) for i in range(int(low.value), int(high.value) + 1))
 

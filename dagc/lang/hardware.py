@@ -7,8 +7,9 @@ from pathlib import Path
 from ..spec import Hardware, Link
 from .diagnostics import did_you_mean
 from .evaluate import Value
+from .files import Unreadable
 from .reader import Body, Names, Reader
-from .schema import DTYPES, HARDWARE, LINK, Attribute
+from .schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
 from .source import Span
 from .units import FLOP_RATE, Quantity
 
@@ -43,7 +44,11 @@ def _calibration(given: Value | None, body: Body, names: Names, base: Path | Non
 
     span = body.span_of("calibration")
     if given.endswith(".json"):
-        path = str(((base or Path.cwd()) / given).resolve())
+        try:
+            path = str(names.find(given, base))
+        except Unreadable as error:
+            names.out.add("E05", f"cannot read `{given}`: {error}", span, help=error.help)
+            return None
         try:
             load(path)
         except CalibrationError as error:
@@ -63,7 +68,10 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
     out: dict[str, float] = {}
     inner = body.sub("compute", names.out)
     if inner is not None and ("compute" not in body.assigns or not isinstance(flat, Quantity)):
-        schema = {d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None) for d in (*DTYPES, "default")}
+        schema = {
+            d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None, low=LEAST_RATE)
+            for d in (*DTYPES, "default")
+        }
         read = Reader("compute", inner, schema, names).read()
         out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
         if not out:

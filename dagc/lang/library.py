@@ -11,6 +11,8 @@ from . import ast
 from .diagnostics import Collector
 from .source import Source
 
+MAX_NAME = 128
+
 PACKAGE = "dagc.grammar.library"
 ARCHITECTURES = "architectures"
 
@@ -30,7 +32,7 @@ def stock() -> tuple[ast.BlockDef, ...]:
 
 def preset(kind: str, name: str) -> Source | None:
     """Preset file of a section kind (`hardware` or `model`), or None."""
-    if not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
+    if len(name) > MAX_NAME or not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
         return None
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
@@ -46,7 +48,7 @@ def preset(kind: str, name: str) -> Source | None:
 
 def architecture(kind: str) -> Source | None:
     """The architecture of a `model_type`, or None."""
-    if not kind.replace("-", "").replace("_", "").isalnum():
+    if len(kind) > MAX_NAME or not kind.replace("-", "").replace("_", "").isalnum():
         return None
     file = resources.files(PACKAGE) / ARCHITECTURES / f"{kind}.moe"
     return Source(f"library/{ARCHITECTURES}/{kind}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from . import ast
-from .build import Builder
+from .build import MAX_NAME, Builder
 from .diagnostics import Collector, Diagnostic, Label, SpecError, did_you_mean
+from .files import MAX_TEXT_BYTES, TooLong, Unreadable, read_named
+from .harmless import CONTROL
 from .source import Source, Span
 from .syntax import offset, report
 
@@ -21,32 +24,45 @@ MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
 MAX_ERRORS = 20
 MAX_NUMBER = 80
+MAX_STRING = 1000
 MAX_REREAD = 2_000_000
 """Characters read again to find further errors: a huge file shows its first few at once, not all after minutes."""
 
 
-def read_source(path: str) -> Source:
-    """Read a spec file, or standard input for `-`. Raises SpecError (E01 not text, E05 not readable)."""
+def read_source(path: str, allowed: Sequence[str | Path] = ()) -> Source:
+    """Read a spec that the command line names, or standard input for `-`. A link out of its project is followed into
+    `allowed` folders only. Raises SpecError (E01 not text, E05 not readable)."""
     name = "<stdin>" if path == "-" else path
     if path.endswith(".json"):
         help = ("`dagc import CONFIG.json` reads a config; compile, show, report, diff and export read a .graph.json",)
         raise SpecError([Diagnostic("E05", f"`{path}` is no spec", help=help)])
     try:
-        data = sys.stdin.buffer.read(4 * MAX_CHARACTERS + 1) if path == "-" else _read(Path(path))
-    except (OSError, ValueError) as error:
+        data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1) if path == "-" else read_named(path, MAX_TEXT_BYTES, allowed)
+    except TooLong as error:
+        raise SpecError(
+            [Diagnostic("E01", f"cannot read {name!r}: {error}", help=("split it with `import`",))]
+        ) from None
+    except (OSError, ValueError, Unreadable) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError([Diagnostic("E05", f"cannot read {name!r}: {reason}")]) from None
+        raise SpecError(
+            [Diagnostic("E05", f"cannot read {name!r}: {reason}", help=getattr(error, "help", ()))]
+        ) from None
+    return decoded(name, data)
+
+
+def folder_of(spec: str) -> Path | None:
+    """Where a spec's own files are looked up; None: where dagc runs."""
+    return None if spec == "-" else Path(os.path.realpath(spec)).parent
+
+
+def decoded(name: str, data: bytes) -> Source:
+    """The source that bytes are. Raises SpecError with E01 where they are no text."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{name} is not UTF-8 text (byte {error.start})"
         raise SpecError([Diagnostic("E01", message, help=("a spec is a text file",))]) from None
     return Source(name, text.replace("\r\n", "\n"))
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4 * MAX_CHARACTERS + 1)
 
 
 def parse(source: Source, out: Collector) -> ast.File:
@@ -81,8 +97,13 @@ def parse_expression(text: str, out: Collector) -> ast.Expr | None:
     source = Source("--set", f"moe 1\nlet value = {text}\n")
     before = len(out.items)
     file = parse(source, out)
+    if len(out.items) > before:
+        return None
     lets = [s for s in file.statements if isinstance(s, ast.Let)]
-    return lets[0].value if len(out.items) == before and len(file.statements) == 2 and lets else None
+    if len(file.statements) != 2 or not lets or "\n" in text.strip():
+        out.add("E14", f"`{name}` takes one value", help=("name=value, nothing behind it",))
+        return None
+    return lets[0].value
 
 
 # -- guards before the parser ----------------------------------------------------------------------
@@ -93,6 +114,11 @@ def _readable(source: Source, out: Collector) -> bool:
     if "\0" in text:
         at = text.index("\0")
         out.add("E01", "this is not a text file: it holds a zero byte", Span(source, at, at + 1))
+        return False
+    control = CONTROL.search(text)
+    if control is not None:
+        what = f"a control character (U+{ord(control[0]):04X}) stands here"
+        out.add("E01", what, Span(source, control.start(), control.end()), help=("a spec is plain text",))
         return False
     if len(text) > MAX_CHARACTERS:
         size = f"over {MAX_CHARACTERS // 1000} thousand characters"
@@ -116,6 +142,11 @@ def _shallow(source: Source, out: Collector) -> bool:
         span = Span(source, match.start(), match.start() + 1)
         if token[0].isdigit() and len(token) > MAX_NUMBER:
             out.add("E01", f"a number of {len(token)} characters is too long", span)
+            return False
+        most = MAX_STRING if token[0] == '"' else MAX_NAME
+        if len(token) > most and (token[0] in '"_' or token[0].isalpha()):
+            what = "text" if token[0] == '"' else "name"
+            out.add("E01", f"a {what} of {len(token)} characters is too long", span)
             return False
         if token[0] in "([{":
             open_.append(1 + signs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..spec import AttrValue
 from . import ast, coming, functions
 from .config import Config
 from .diagnostics import Collector, Label, did_you_mean
 from .evaluate import Env, Value, evaluate, kind_of
+from .files import Reach
 from .schema import HOMES, REQUIRED, Attribute
 from .source import Span
 from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_words
@@ -25,6 +27,7 @@ class Names:
     extra: Mapping[str, AttrValue] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)  # constants that failed: already reported
     config: Config | None = None  # the config.json that a model comes from
+    reach: Reach | None = None  # the files that the spec may name
 
     def env(self, words: bool = False) -> Env:
         def lookup(node: ast.Name | ast.Call) -> Value | None:
@@ -53,6 +56,10 @@ class Names:
             return None
 
         return lookup
+
+    def find(self, given: str, base: Path | None) -> Path:
+        """A file that the spec names. Raises Unreadable when it may not be read."""
+        return (self.reach or Reach.of(None)).find(given, base)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from .codes import TITLES
 from .diagnostics import Diagnostic
+from .harmless import harmless as harmless
+from .harmless import in_json
 from .source import Span
 
 SHOWN_COLUMNS = 120
@@ -28,15 +30,8 @@ def render(diagnostics: Sequence[Diagnostic], fmt: str = "text", color: bool = F
 def _dumps(value: object) -> str:
     import json
 
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = in_json(json.dumps(value, indent=2, ensure_ascii=False))
     return text.encode("utf-8", "replace").decode("utf-8")  # a file name may hold bytes that are not text
-
-
-def harmless(text: str) -> str:
-    """Control characters made visible, tabs one column wide."""
-    return "".join(
-        c if c.isprintable() or c == " " else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 # -- rustc layout ----------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
 LARGE = 1e18
+LEAST_RATE = 1.0
+"""Per second: times stay finite."""
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ def _word(about: str, default: object, *words: str) -> Attribute:
 
 
 def _share(about: str, default: float) -> Attribute:
-    return Attribute(about, "number", SCALAR, default, 0.0, 1.0)
+    return Attribute(about, "number", SCALAR, default, LEAST_SHARE, 1.0)
 
 
 DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "fp4", "int4")
@@ -44,10 +47,10 @@ DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp8_block", "int8", "n
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
     "per_node": _count("GPUs in one node", 8, high=1e6),
-    "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE),
+    "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE, low=LEAST_RATE),
     "mfu": _share("share of the compute peak that kernels reach", 0.6),
     "memory": Attribute("memory of one GPU", dim=BYTES),
-    "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE),
+    "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE, low=LEAST_RATE),
     "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
     "calibration": _word('measured constants of its kernels, e.g. h100_sxm or "mine.json" (none: mfu and mbu)', None),
@@ -55,7 +58,7 @@ HARDWARE: dict[str, Attribute] = {
 }
 
 LINK: dict[str, Attribute] = {
-    "bandwidth": Attribute("bytes a second, per GPU and direction", dim=BYTE_RATE),
+    "bandwidth": Attribute("bytes a second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
     "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
 }
 

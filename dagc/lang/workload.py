@@ -7,8 +7,9 @@ from pathlib import Path
 from ..spec import Routing, Workload
 from . import ast
 from .evaluate import Value, evaluate
+from .files import Unreadable, read_text
 from .reader import Body, Names, Reader
-from .schema import WORKLOAD
+from .schema import LARGE, WORKLOAD
 from .source import Span
 from .units import Quantity
 
@@ -50,16 +51,20 @@ def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tup
     """Shares of the experts: a list, or a text file of numbers."""
     if isinstance(given, str):
         try:
-            given = tuple(Quantity(float(word)) for word in (base or Path.cwd()).joinpath(given).read_text().split())
-        except (OSError, ValueError) as error:
-            names.out.add("E05", f"cannot read the histogram `{given}`: {error}", span)
+            text = read_text(names.find(given, base))
+            given = tuple(Quantity(float(word)) for word in text.split())
+        except Unreadable as error:
+            names.out.add("E05", f"cannot read the histogram `{given}`: {error}", span, help=error.help)
+            return None
+        except ValueError:  # whose message would quote the file
+            names.out.add("E05", f"the histogram `{given}` holds something that is no number", span)
             return None
     numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
     if (
         not isinstance(given, tuple)
         or len(numbers) != len(given)
         or not numbers
-        or min(numbers) < 0
+        or not all(0 <= n <= LARGE for n in numbers)
         or max(numbers) <= 0
     ):
         names.out.add("E08", "a histogram is a list of numbers from 0, not all of them 0", span)

@@ -1,0 +1,65 @@
+"""What commands print: whatever a name or a file holds, it steers neither a terminal nor the CI that reads the log."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..lang.harmless import CONTROL
+
+_UNSAFE = re.compile(rf"\r\n|\x1b\[[0-9;]*m|{CONTROL.pattern}")
+_COMMAND = re.compile(r"##(?=\[|vso\[)")
+"""Azure Pipelines, and older GitHub runners, take these as commands anywhere in a line."""
+
+
+class Harmless:
+    """A text stream through which control characters pass as U+FFFD, but for the colours that dagc itself prints, and no
+    line begins with `::`, which GitHub takes for a command. `write_commands` is for lines that are meant as such."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.begun = ""  # the first two visible characters of the line so far
+
+    def write(self, text: str) -> int:
+        text = _COMMAND.sub("# #", _UNSAFE.sub(self._kept, text))
+        lines = text.split("\n")
+        self.stream.write("\n".join(self._line(line, k > 0) for k, line in enumerate(lines)))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def write_commands(self, text: str) -> None:
+        self.stream.write(text)
+
+    def _kept(self, found: re.Match[str]) -> str:
+        terminal = found[0] == "\r" or len(found[0]) > 1
+        kept = found[0] == "\r\n" or (terminal and self.stream.isatty())
+        return found[0] if kept else "\N{REPLACEMENT CHARACTER}"
+
+    def _line(self, line: str, new: bool) -> str:
+        before = "" if new else self.begun
+        self.begun = (before + line.lstrip())[:2] if not before else (before + line)[:2]
+        if self.begun != "::" or before == "::":
+            return line
+        at = line.index(":" if before else "::")
+        self.begun = "./"
+        return f"{line[:at]}./{line[at:]}" if not before else f"/{line}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def harmless_streams() -> Iterator[None]:
+    """Standard output and error, as `Harmless` streams."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Harmless(sys.stdout), Harmless(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

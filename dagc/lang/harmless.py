@@ -1,0 +1,25 @@
+"""Text from elsewhere (names, specs, files) where people, terminals, shells and CI logs read it."""
+
+from __future__ import annotations
+
+import re
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal, end a line, or turn the writing direction: none stands in a spec, nor is printed."""
+
+
+def harmless(text: str) -> str:
+    """Control characters made visible, tabs one column wide."""
+    return "".join(
+        c if c.isprintable() or c == " " else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def in_json(text: str) -> str:
+    """JSON text in which control characters are escaped."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def file_part(name: str) -> str:
+    """A name as part of the name of a file that is written: no folder, nothing that a terminal or a shell reads."""
+    return "".join("_" if c in "/\\" or not c.isprintable() else c for c in name)
