@@ -109,7 +109,7 @@ def test_a_line_in_parts_is_no_command(parts: list[str]) -> None:
 
 def test_what_is_harmless_is_printed_as_it_is() -> None:
     kept = io.StringIO()
-    text = "a :: b\n  x: y\n\n é 模型\t|\r\nend"
+    text = "a :: b\n ::: plan.moe:3:1\n  x: y\n\n é 模型\t|\r\nend"
     Harmless(kept).write(text)
     assert kept.getvalue() == text
 

@@ -97,13 +97,8 @@ def parse_expression(text: str, out: Collector) -> ast.Expr | None:
     source = Source("--set", f"moe 1\nlet value = {text}\n")
     before = len(out.items)
     file = parse(source, out)
-    if len(out.items) > before:
-        return None
     lets = [s for s in file.statements if isinstance(s, ast.Let)]
-    if len(file.statements) != 2 or not lets or "\n" in text.strip():
-        out.add("E14", f"`{name}` takes one value", help=("name=value, nothing behind it",))
-        return None
-    return lets[0].value
+    return lets[0].value if len(out.items) == before and len(file.statements) == 2 and lets else None
 
 
 # -- guards before the parser ----------------------------------------------------------------------
