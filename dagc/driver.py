@@ -15,8 +15,8 @@ from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector
 from .lang.source import Source
-from .lang.units import BYTES, SCALAR, show
-from .plan import Plan, SharedPool
+from .lang.units import SCALAR, show
+from .plan import Plan
 from .spec import Hardware, Phase, Spec
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def compile_source(
 def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None) -> Plan:
     """Compile every phase (or those named), then judge memory of shared GPUs and the requirements."""
     from .lang.diagnostics import SpecError, did_you_mean
-    from .passes import require
+    from .passes import pools, require
 
     known = [p.name for p in spec.phases]
     for name in phases or ():
@@ -110,11 +110,11 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     out.check()
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
-    pools = shared_pools(results, units, out)
+    shared = pools.run(results)
+    pools.check(shared, results, units, out)
+    verdicts = require.run(spec, results, params, shared, out)
     out.check()
-    verdicts = require.run(spec, results, params, out)
-    out.check()
-    return Plan(spec, results, units, verdicts, params, pools, tuple(out.items))
+    return Plan(spec, results, units, verdicts, params, shared, tuple(out.items))
 
 
 def lower(unit: Unit) -> Iterator[tuple[str, Graph]]:
@@ -160,7 +160,6 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     whole = last or chunks.whole(graph, unit)
     need = memory.run(graph, whole.costs, unit)
     memory.check(need, graph, unit)
-    unit.out.check()
     verify_schedule(graph, whole.schedule)
     warn_of_idle_stages(unit, whole.schedule)
     tokens = phase_tokens(unit.phase)
@@ -328,65 +327,6 @@ def check_stated(spec: Spec, derived: float, out: Collector) -> None:
         "stated here",
         because=("every figure uses the parameters counted from the blocks",),
     )
-
-
-def shared_pools(
-    results: Mapping[str, PhaseResult], units: Mapping[str, Unit], out: Collector
-) -> tuple[SharedPool, ...]:
-    """Phases on the same GPUs: weights once if they lie alike on every shared GPU, else once a phase."""
-    pools = []
-    names = list(results)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            common = set(results[a].gpus) & set(results[b].gpus)
-            if not common:
-                continue
-            pool = _pool(results[a], results[b], len(common))
-            pools.append(pool)
-            if not pool.weights_shared:
-                out.add(
-                    "W06",
-                    f"`{a}` and `{b}` share {len(common)} GPUs but shard weights differently: both copies are held",
-                    units[b].phase.span,
-                    because=(pool.sum_text,),
-                    help=("equal pp, ep, tp and placement in both phases keep one copy",),
-                )
-            if pool.peak_B > pool.capacity_B:
-                out.add(
-                    "E04",
-                    f"`{a}` and `{b}` do not fit together on the GPUs they share",
-                    units[b].phase.span,
-                    because=(pool.sum_text,),
-                )
-    return tuple(pools)
-
-
-def _pool(a: PhaseResult, b: PhaseResult, gpus: int) -> SharedPool:
-    alike = _weights_alike(a, b)
-    wa, wb = a.memory.worst, b.memory.worst
-    weights = max(wa.weights_B, wb.weights_B) if alike else wa.weights_B + wb.weights_B
-    kv = max(wa.kv_cache_B, wb.kv_cache_B)
-    work = max(wa.activations_B + wa.buffers_B, wb.activations_B + wb.buffers_B)
-    peak = weights + kv + work + wa.reserve_B
-    text = (
-        f"weights {show(weights, BYTES)} ({'once' if alike else 'both copies'}) + KV cache {show(kv, BYTES)} + "
-        f"work {show(work, BYTES)} + reserve {show(wa.reserve_B, BYTES)} = {show(peak, BYTES)} of {show(a.memory.capacity_B, BYTES)}"
-    )
-    return SharedPool((a.name, b.name), gpus, alike, peak, a.memory.capacity_B, text)
-
-
-def _weights_alike(a: PhaseResult, b: PhaseResult) -> bool:
-    """The same weight shards on the same GPUs."""
-    mesh_a, mesh_b = a.graph.the_mesh, b.graph.the_mesh
-    if mesh_a.stages != mesh_b.stages or set(a.gpus) != set(b.gpus):
-        return False
-    if mesh_a.atoms != mesh_b.atoms or a.gpus != b.gpus:
-        return False
-    for left, right in zip(a.graph.segments, b.graph.segments, strict=True):
-        layouts = {w.name: w.sharding for w in right.weights}
-        if any(layouts.get(w.name) != w.sharding for w in left.weights):
-            return False
-    return [s.layers for s in a.graph.stages] == [s.layers for s in b.graph.stages]
 
 
 def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str] | None = None) -> str:

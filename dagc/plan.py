@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .ir.result import PhaseResult, Sensitivity
+from .ir.result import PhaseResult, Pool, Sensitivity
 from .ir.unit import Unit
 from .lang.diagnostics import Diagnostic
-from .spec import Spec
+from .spec import Phase, Spec
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from .passes.require import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class SharedPool:
-    """Two phases on common GPUs: what one such GPU must hold."""
+def cached_tokens(phase: Phase) -> int:
+    """Tokens of all sequences of a phase when its cache is fullest."""
+    return phase.sequences * phase.context
 
-    phases: tuple[str, str]
-    gpus: int
-    weights_shared: bool
-    peak_B: float
-    capacity_B: float
-    sum_text: str
+
+def _short(message: str) -> str:
+    return message.replace(" does not fit:", ":").replace(" do not fit together", "")
 
 
 class Svg(str):
@@ -47,13 +44,40 @@ class Plan:
     units: Mapping[str, Unit] = field(repr=False)
     requirements: tuple[Verdict, ...]
     params: tuple[float, float]
-    pools: tuple[SharedPool, ...]
+    pools: tuple[Pool, ...]
     diagnostics: tuple[Diagnostic, ...]
 
     @property
+    def fits(self) -> bool:
+        """No GPU needs more memory than it has, whatever phases share it."""
+        return all(pool.fits for pool in self.pools)
+
+    @property
     def passed(self) -> bool:
-        """Every requirement holds."""
-        return all(v.passed for v in self.requirements)
+        """It fits and every requirement holds."""
+        return self.fits and all(v.passed for v in self.requirements)
+
+    @property
+    def overflow(self) -> tuple[str, ...]:
+        """What does not fit, by how much, and what would mend it: lines that every output begins with. Empty if it fits."""
+        found = [d for d in self.diagnostics if d.code == "E04"]
+        return tuple(line for d in found for line in (f"DOES NOT FIT: {_short(d.message)}", *d.because, *d.help))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """First lines of every picture: what does not fit, where something does not."""
+        return tuple(line for line in self.overflow if line.startswith("DOES NOT FIT"))
+
+    @property
+    def shared(self) -> tuple[Pool, ...]:
+        """Those of the pools whose GPUs several phases use."""
+        return tuple(pool for pool in self.pools if pool.shared)
+
+    def kv_tokens(self, phase: str) -> tuple[float, ...]:
+        """By stage: tokens of cache that the phase has room for (see `passes.pools.kv_tokens`)."""
+        from .passes.pools import kv_tokens
+
+        return kv_tokens(self.phases[phase], self.pools, cached_tokens(self.units[phase].phase))
 
     def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
         """What faster hardware would buy in a phase (costs it again under each change)."""

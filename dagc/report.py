@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
+from .held import BRIEF, PARTS, room_text, shared_lines, stage_rows
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from .plan import Plan
@@ -37,14 +38,20 @@ class Paint:
 def report(plan: Plan, *, color: bool = False) -> str:
     """The whole report, ending in a newline."""
     paint = Paint(color)
-    lines = [*_head(plan, paint)]
+    lines = [*overflow(plan, paint), *_head(plan, paint)]
     for result in plan.phases.values():
         lines += ["", *_phase(plan, result, paint)]
-    for pool in plan.pools:
-        lines += ["", f"shared GPUs: {' + '.join(pool.phases)} on {pool.gpus}", f"  {pool.sum_text}"]
+    for name, text in shared_lines(plan):
+        lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
     if plan.requirements:
         lines += ["", *verdicts(plan, paint)]
     return "\n".join(part for line in lines for part in _within(line)) + "\n"
+
+
+def overflow(plan: Plan, paint: Paint) -> list[str]:
+    """What does not fit, before all else."""
+    lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
+    return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
 
 
 def _within(line: str) -> list[str]:
@@ -91,7 +98,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
         f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
     )
     lines += [f"  {line}" for line in _sureness(result)]
-    lines += _memory(result)
+    lines += _memory(plan, result)
     lines += _collectives(result)
     lines += _path(result)
     lines += _sensitivities(plan, result)
@@ -143,18 +150,16 @@ def _batches(result: PhaseResult) -> str:
     return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
 
 
-def _memory(result: PhaseResult) -> list[str]:
+def _memory(plan: Plan, result: PhaseResult) -> list[str]:
     w = result.memory.worst
-    parts = [
-        ("weights", w.weights_B),
-        ("KV cache", w.kv_cache_B),
-        ("activations", w.activations_B),
-        ("buffers", w.buffers_B),
-        ("reserve", w.reserve_B),
-    ]
-    text = " + ".join(f"{n} {show(v, BYTES, 3)}" for n, v in parts if v)
-    head = f"  memory a GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)} of {show(result.memory.capacity_B, BYTES)}"
-    return [f"{head} ({result.memory.fraction:.1%})", f"    {text}"]
+    text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
+    head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)} of {show(result.memory.capacity_B, BYTES)}"
+    lines = [f"{head} ({result.memory.fraction:.1%})", f"    {text}"]
+    room = room_text(plan, result.name)
+    lines += [f"    {room}"] if room else []
+    if len(result.memory.stages) > 1:
+        lines += table([BRIEF, *stage_rows(plan, result, brief=True)], "<>>>>>")
+    return lines
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:

@@ -25,12 +25,13 @@ Settings = Mapping[str, str]
 @dataclass(frozen=True, slots=True)
 class Row:
     """One point: what was set, what came of it. `metrics`: every name that a requirement may use; `errors`: codes and
-    messages of a point that does not compile."""
+    messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
 
     settings: dict[str, str]
     passed: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    fits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,10 @@ def evaluate(task: Task) -> Row:
         )
     except Exception as error:  # one point's fault is no other's
         return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
-    metrics = {name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params).items()}
-    return Row(settings, plan.passed, metrics)
+    metrics = {
+        name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items()
+    }
+    return Row(settings, plan.passed, metrics, fits=plan.fits)
 
 
 def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:

@@ -45,10 +45,15 @@ def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> 
     for weight in segment.weights:
         if weight.tied in tables and _lies(weight) == _lies(tables[weight.tied]):
             continue
-        assert weight.sharding is not None
-        count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
-        total += count * DTYPE_BYTES[weight.dtype]
+        total += weight_size(segment, weight, mesh)
     return total
+
+
+def weight_size(segment: Segment, weight: Weight, mesh: Mesh) -> float:
+    """Bytes of one weight on one rank."""
+    assert weight.sharding is not None
+    count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
+    return count * DTYPE_BYTES[weight.dtype]
 
 
 def _lies(weight: Weight) -> dict[str, Axes]:
@@ -112,7 +117,8 @@ def check(memory: Memory, graph: Graph, unit: Unit) -> None:
     )
     unit.out.add(
         "E04",
-        f"phase `{graph.phase}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of {show(memory.capacity_B, BYTES)}",
+        f"phase `{graph.phase}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of "
+        f"{show(memory.capacity_B, BYTES)}, {show(worst.peak_B - memory.capacity_B, BYTES)} too much",
         unit.phase.span,
         because=(" + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",),
         help=(_advice(max(parts, key=lambda kv: kv[1])[0]),),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
 from dagc.ir.cache import sequence_tokens
 from dagc.ir.graph import DTYPE_BYTES
-from dagc.ir.result import PhaseResult
+from dagc.ir.result import PhaseResult, Pool
 from dagc.ir.states import state_of
 from dagc.lang import ast
 from dagc.lang.diagnostics import Collector, did_you_mean
@@ -19,6 +20,7 @@ from dagc.spec import AttrValue, Requirement, Spec
 
 from .memory import cache_policy
 from .mesh import axis_coordinates, factorisations
+from .pools import heading, kv_tokens, text
 
 ABOUT = "judge every requirement"
 
@@ -35,10 +37,14 @@ class Verdict:
 
 
 def run(
-    spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], out: Collector
+    spec: Spec,
+    phases: Mapping[str, PhaseResult],
+    params: tuple[float, float],
+    pools: Sequence[Pool],
+    out: Collector,
 ) -> tuple[Verdict, ...]:
     """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out."""
-    metrics = all_metrics(spec, phases, params)
+    metrics = all_metrics(spec, phases, params, pools)
     skipped = {p.name for p in spec.phases} - set(phases)
     verdicts = []
     for requirement in spec.requirements:
@@ -47,6 +53,7 @@ def run(
         found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out), out)
         if found is None:
             continue
+        warn_of_phases_left_out(requirement, spec, phases, out)
         left, right, passed = found
         dim = left.dim if left.dim != SCALAR else right.dim
         verdicts.append(Verdict(requirement, left.value, right.value, dim, passed))
@@ -56,8 +63,38 @@ def run(
                 f"requirement `{requirement.label}` does not hold",
                 requirement.span,
                 f"{show(left.value, dim)} against {show(right.value, dim)}",
+                because=[f"{heading(p)}: {text(p)}" for p in pools if p.shared and _asks_of(requirement, p.phases)],
             )
     return tuple(verdicts)
+
+
+POOLED = ("memory.peak", "memory.fraction", "memory.kv_tokens")
+"""Metrics of a phase that count all that its GPUs hold, for whatever phase."""
+
+
+def _asks_of(requirement: Requirement, phases: Collection[str]) -> list[str]:
+    """Those of the phases whose GPUs' memory a requirement names."""
+    names = (".".join(name.parts) for name in names_in(requirement.test))
+    asked = {n.partition(".")[0] for n in names if n.partition(".")[2].removesuffix("_free") in POOLED}
+    return [phase for phase in phases if phase in asked or "hardware" in asked]
+
+
+def warn_of_phases_left_out(
+    requirement: Requirement, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector
+) -> None:
+    """Memory of GPUs that a phase shares with one that was not compiled counts less than they hold."""
+    known = {p.name: p for p in spec.phases}
+    for name in _asks_of(requirement, phases):
+        own = set(known[name].gpus)
+        missing = [p.name for p in spec.phases if p.name not in phases and own & set(p.gpus)]
+        if missing:
+            others = " and ".join(f"`{n}`" for n in missing)
+            out.add(
+                "W06",
+                f"memory of `{name}` is judged without {others} on the same GPUs",
+                requirement.span,
+                help=("compile all phases to judge what their GPUs hold together",),
+            )
 
 
 def _lookup(
@@ -105,7 +142,9 @@ def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Col
     return Quantity(float(ids[chosen][0]))
 
 
-def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float]) -> dict[str, Quantity]:
+def all_metrics(
+    spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], pools: Sequence[Pool]
+) -> dict[str, Quantity]:
     """Every name that a requirement may use, with its value and dimension."""
     h, w = spec.hardware, spec.workload
     out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
@@ -120,6 +159,8 @@ def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[flo
         "hardware.compute": Quantity(h.peak_flops(spec.model.dtype), FLOP_RATE),
         "hardware.mfu": Quantity(h.mfu),
         "hardware.memory": Quantity(h.memory_B, BYTES),
+        "hardware.memory.peak": Quantity(max(pool.peak_B for pool in pools), BYTES),
+        "hardware.memory.fraction": Quantity(max(pool.fraction for pool in pools)),
         "hardware.hbm": Quantity(h.hbm_Bps, BYTE_RATE),
         "hardware.mbu": Quantity(h.mbu),
         "hardware.launch": Quantity(h.launch_s, TIME),
@@ -129,7 +170,7 @@ def all_metrics(spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[flo
         "workload.output": Quantity(float(w.output), TOKENS),
     }
     for name, result in phases.items():
-        out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec).items()}
+        out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec, pools).items()}
         after = next(
             (r for r in phases.values() if r.graph.kind == "decode" and not set(r.gpus) & set(result.gpus)), None
         )
@@ -165,8 +206,13 @@ def _ranks_of_a_sequence(result: PhaseResult) -> int:
     return max(1, len(result.gpus) // mesh.size(split))
 
 
-def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
-    """Metrics of one phase; throughput counts all its GPUs unless the name says otherwise."""
+def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dict[str, Quantity]:
+    """Metrics of one phase; throughput counts all its GPUs unless the name says otherwise. `memory.peak`,
+    `memory.fraction` and `memory.kv_tokens` count all that its GPUs hold, other phases' part included; the parts of
+    memory and `memory.own` are the phase's."""
+    phase = next(p for p in spec.phases if p.name == result.name)
+    held = [pool for pool in pools if pool.shared and result.name in pool.phases]
+    room = min(kv_tokens(result, pools, phase.sequences * phase.context))
     mesh = result.graph.the_mesh
     memory = result.memory.worst
     gpus = float(len(result.gpus))
@@ -183,7 +229,7 @@ def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
         "imbalance": Quantity(result.costs.imbalance),
         "gpus": Quantity(gpus),
         "stages": Quantity(float(mesh.stages)),
-        "sequences": Quantity(float(next(p.sequences for p in spec.phases if p.name == result.name))),
+        "sequences": Quantity(float(phase.sequences)),
         "microbatches": Quantity(float(result.graph.microbatches)),
         "layers_per_stage": Quantity(spec.model.layers / mesh.stages),
         "flops_per_token": Quantity(result.flops_per_token, (0, 0, 1, -1)),
@@ -194,9 +240,13 @@ def phase_metrics(result: PhaseResult, spec: Spec) -> dict[str, Quantity]:
         "memory.activations": Quantity(memory.activations_B, BYTES),
         "memory.buffers": Quantity(memory.buffers_B, BYTES),
         "memory.reserve": Quantity(memory.reserve_B, BYTES),
-        "memory.peak": Quantity(memory.peak_B, BYTES),
-        "memory.fraction": Quantity(result.memory.fraction),
+        "memory.own": Quantity(memory.peak_B, BYTES),
+        "memory.peak": Quantity(max([memory.peak_B, *(pool.peak_B for pool in held)]), BYTES),
+        "memory.fraction": Quantity(max([result.memory.fraction, *(pool.fraction for pool in held)])),
     }
+    if isfinite(room):
+        out["memory.kv_tokens"] = Quantity(room, TOKENS)
+        out["memory.kv_tokens_free"] = Quantity(max(0.0, room - phase.sequences * phase.context), TOKENS)
     for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
         count = sum(c.count for c in result.collectives if c.kind == kind)
         out[f"collectives.{kind}"] = Quantity(float(count))

@@ -90,7 +90,7 @@ def test_a_page_has_everything_and_loads_nothing(example: Plan) -> None:
         assert " ".join(v.requirement.label.split()) in reader.text
     for result in example.phases.values():
         assert binding(result, example.sensitivities(result.name)) in reader.text
-    headings = ["Requirements", "Stages", "Memory of a GPU", "Critical path", "What would help", "Spec", "Assumptions"]
+    headings = ["Requirements", "Stages", "Memory per GPU", "Critical path", "What would help", "Spec", "Assumptions"]
     assert all(h in reader.text for h in headings)
     assert reader.text.index("Requirements") < reader.text.index("Stages")
 

@@ -29,7 +29,8 @@ def run(args: Namespace) -> int:
             code = max(code, 1)
         if args.format == "text":
             held = sum(v.passed for v in plan.requirements)
-            print(f"{spec}: {held} of {len(plan.requirements)} requirements hold")
+            first = "" if plan.fits else "DOES NOT FIT; "
+            print(f"{spec}: {first}{held} of {len(plan.requirements)} requirements hold")
     text = render(found, args.format, args.format == "text" and color(sys.stderr))
     if args.format == "text":
         if text:

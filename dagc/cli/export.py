@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
         else:
             for name, data in files.items():
                 sys.stdout.write(f"# ---- {name}\n{data.decode()}")
-        return 0
+        return 0 if plan.fits else 1
     except SpecError as error:
         tell(error.diagnostics)
         return 2

@@ -22,6 +22,10 @@ NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""
 
 
+class DoesNotFit(SpecError):
+    """The plan needs more memory than its GPUs have: it is not run."""
+
+
 def run(args: Namespace) -> int:
     from ..runtime.launch import LaunchError, launched
 
@@ -41,6 +45,9 @@ def run(args: Namespace) -> int:
         if not launched():
             return max(start(args, spec, phase) for phase in chosen)
         return max(work(args, spec, phase) for phase in chosen)
+    except DoesNotFit as error:
+        tell(error.diagnostics)
+        return 1
     except SpecError as error:
         tell(error.diagnostics)
         return 2
@@ -129,6 +136,8 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
 
     whole = replace(spec, phases=(phase,), requirements=())
     plan = compile_spec(whole, Collector())  # the plan's own errors first
+    if not plan.fits:
+        raise DoesNotFit([d for d in plan.diagnostics if d.code == "E04"])
     if full:
         return plan
     try:

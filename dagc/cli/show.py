@@ -32,6 +32,7 @@ def run(args: Namespace) -> int:
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
+        tell([d for d in plan.diagnostics if d.code == "E04"])
         files = {
             _path(target, phase, len(plan.phases)): picture(plan, phase, view, kind, choice) for phase in plan.phases
         }
@@ -40,7 +41,7 @@ def run(args: Namespace) -> int:
                 help = ("-o FILE.svg, or one --phase",)
                 raise SpecError([Diagnostic("E14", "there is a picture a phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
-            return 0
+            return 0 if plan.fits else 1
         write_all(files)
     except RendererMissing as error:
         tell([Diagnostic("E16", str(error))])
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
         return 2
     for path in files:
         print(f"wrote {path}")
-    return 0
+    return 0 if plan.fits else 1
 
 
 def _path(target: Path | None, phase: str, phases: int) -> Path:

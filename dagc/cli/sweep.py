@@ -121,7 +121,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], kind: str) -> None:
     head = [*params, *names, "verdict"]
     lines = []
     for row in rows:
-        verdict = row.errors[0] if row.errors else "pass" if row.passed else "fail"
+        verdict = row.errors[0] if row.errors else "pass" if row.passed else "fail" if row.fits else "does not fit"
         values = [f"{row.metrics[n]:.6g}" if n in row.metrics else "" for n in names]
         lines.append([*(row.settings.get(p, "") for p in params), *values, verdict])
     if kind == "csv":

@@ -211,7 +211,7 @@ def _results(a: Plan, b: Plan) -> Iterator[Figure]:
     for phase in a.phases:
         if phase not in b.phases:
             continue
-        left, right = phase_metrics(a.phases[phase], a.spec), phase_metrics(b.phases[phase], b.spec)
+        left, right = (phase_metrics(p.phases[phase], p.spec, p.pools) for p in (a, b))
         for name in left:
             before, after = left[name].value, right[name].value if name in right else left[name].value
             if _is_result(name) and _differ(before, after):
@@ -220,8 +220,8 @@ def _results(a: Plan, b: Plan) -> Iterator[Figure]:
 
 def _pools(a: Plan, b: Plan) -> Iterator[Figure]:
     """Memory of GPUs that two phases share, in both plans."""
-    after = {pool.phases: pool.peak_B for pool in b.pools}
-    for pool in a.pools:
+    after = {pool.phases: pool.peak_B for pool in b.shared}
+    for pool in a.shared:
         if pool.phases in after and _differ(pool.peak_B, after[pool.phases]):
             better = after[pool.phases] < pool.peak_B
             yield Figure(f"{'+'.join(pool.phases)}.memory.peak", pool.peak_B, after[pool.phases], BYTES, better)

@@ -53,7 +53,7 @@ def draw(plan: Plan, phase: str) -> str:
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
-    title = f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))
+    title = "\n".join((*plan.titles, f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from ..held import HEAD, room_text, shared_lines, stage_rows
 from ..ir.result import PhaseResult
 from ..lang.render import harmless
 from ..lang.units import BYTES, SCALAR, TIME, TOKEN_RATE, show
@@ -34,6 +35,11 @@ def markdown(plan: Plan) -> str:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
+    if plan.overflow:
+        yield f"## :x: {escaped(plan.overflow[0])}"
+        yield ""
+        yield from (f"- {escaped(line)}" for line in plan.overflow[1:])
+        yield ""
     total, active = plan.params
     failed = sum(not v.passed for v in plan.requirements)
     verdict = (
@@ -60,9 +66,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     for result in plan.phases.values():
         yield ""
         yield from _phase(plan, result)
-    for pool in plan.pools:
+    for name, held in shared_lines(plan):
         yield ""
-        yield escaped(f"shared GPUs: {' + '.join(pool.phases)} on {pool.gpus}: {pool.sum_text}")
+        yield escaped(f"shared GPUs: {name}, the fullest: {held}")
     warnings = [d for d in plan.diagnostics if d.code.startswith("W")]
     if warnings:
         yield ""
@@ -93,6 +99,11 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
     yield ""
     yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
     yield ""
+    room = room_text(plan, result.name)
+    if room:
+        yield escaped(f"{room[0].upper()}{room[1:]}.")
+        yield ""
+    yield from _folded("memory of every stage, per GPU", table(HEAD, stage_rows(plan, result), "<>>>>>>>"))
     rows = [
         (
             c.kind,

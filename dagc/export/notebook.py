@@ -14,6 +14,7 @@ def fragment(plan: Plan) -> str:
     """An HTML fragment without a script; styles stand at the elements, since a notebook keeps no others."""
     return tag(
         "div",
+        join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),
         tag("p", tag("b", plan.spec.model.name), f": {_verdict(plan)}"),
         _phases(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),

@@ -44,9 +44,8 @@ def draw(plan: Plan, phase: str) -> str:
         body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
     body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
     body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
-    return digraph(
-        f"{phase} overview", f"{plan.spec.model.name}, " + "\n".join(facts(result)), body, rankdir="TB", ranksep=0.35
-    )
+    title = "\n".join((*plan.titles, f"{plan.spec.model.name}, " + "\n".join(facts(result))))
+    return digraph(f"{phase} overview", title, body, rankdir="TB", ranksep=0.35)
 
 
 def layers_of(stage: Stage) -> dict[str, int]:

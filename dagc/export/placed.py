@@ -268,7 +268,11 @@ def _same(found: Any, wanted: Any) -> bool:
 
 def finished(unit: Unit, result: PhaseResult) -> Plan:
     from ..driver import count_parameters
+    from ..passes import pools
 
     unit.out.check()
     name = unit.phase.name
-    return Plan(unit.spec, {name: result}, {name: unit}, (), count_parameters(result.graph), (), tuple(unit.out.items))
+    found = pools.run({name: result})
+    return Plan(
+        unit.spec, {name: result}, {name: unit}, (), count_parameters(result.graph), found, tuple(unit.out.items)
+    )

@@ -22,7 +22,7 @@ TABLE: tuple[Code, ...] = (
     Code("E01", "syntax", "the text is not dagc source"),
     Code("E02", "unknown name", "a name, unit, preset, block, metric or word of a list is not known"),
     Code("E03", "plan shape and placement", "degrees, GPUs or sizes do not go together, or GPU ids are not what they must be"),
-    Code("E04", "does not fit", "a GPU needs more memory than it has"),
+    Code("E04", "does not fit", "a GPU needs more memory than it has: the plan is compiled, drawn and written all the same", 1),
     Code("E05", "import and export", "a file cannot be read or written, or a format or an engine cannot express what it holds"),
     Code("W06", "doubtful input", "it compiles, but it is likely not what was meant", 0),
     Code("R07", "requirement", "a `require` does not hold", 1),

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .codes import TABLE
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
+
+FATAL = frozenset(entry.code for entry in TABLE if entry.code.startswith("E") and entry.exit > 1)
+"""Errors that leave no plan to speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ MAX_STEPS = 4_000_000
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers diagnostics of a run; `check` raises once any of them is an error."""
+    """Gathers diagnostics of a run; `check` raises once any of them is an error that leaves no plan."""
 
     items: list[Diagnostic] = field(default_factory=list)
     unread: bool = False  # a file that the spec imports could not be read
@@ -88,7 +92,7 @@ class Collector:
 
     @property
     def failed(self) -> bool:
-        return any(d.code.startswith("E") for d in self.items)
+        return any(d.code in FATAL for d in self.items)
 
     @property
     def incomplete(self) -> bool:

@@ -41,6 +41,7 @@ class Draft:
     flags: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     config: dict[str, object] = field(default_factory=dict)
+    verdict: tuple[str, ...] = ()  # what does not fit
 
     def name(self, key: str) -> str:
         name: str = facts(self.engine)["names"][key]
@@ -88,7 +89,7 @@ def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, b
     out: dict[str, bytes] = {}
     errors = []
     for server in servers:
-        draft = Draft(engine, server, checkpoint, has_others(server))
+        draft = Draft(engine, server, checkpoint, has_others(server), verdict=plan.overflow)
         common_rules(draft)
         left_open(draft)
         if model is None:
@@ -197,6 +198,7 @@ def left_open(draft: Draft) -> None:
 def comments(draft: Draft) -> list[str]:
     found = facts(draft.engine)
     lines = [
+        *draft.verdict,
         f"{draft.layout.name}: {_degrees(draft.layout)}",
         f"flags checked against {found['engine']} {found['version']}",
         f"tp there: {found['tp']}",

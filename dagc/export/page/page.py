@@ -11,6 +11,7 @@ from pathlib import PurePath
 from string import Template
 
 from ... import __version__
+from ...held import shared_lines
 from ...lang.source import Source
 from ...lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ...plan import Plan
@@ -81,13 +82,21 @@ def _header(plan: Plan, name: str) -> Markup:
     ]
     return tag(
         "header",
+        _overflow(plan),
         tag("h1", name, " ", _pill(plan)),
         tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts"),
         tag("nav", join((tag("a", what, href=f"#{key}") for key, what in links), " "), aria_label="sections"),
     )
 
 
+def _overflow(plan: Plan) -> Markup:
+    """What does not fit, before all else."""
+    return join(tag("p", line, cls="fail" if line.startswith("DOES NOT FIT") else None) for line in plan.overflow)
+
+
 def _pill(plan: Plan) -> Markup:
+    if not plan.fits:
+        return tag("span", "✗ does not fit", cls="pill fail")
     if not plan.requirements:
         return tag("span", "no requirements", cls="pill")
     failed = sum(not v.passed for v in plan.requirements)
@@ -101,9 +110,8 @@ def _sections(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
     yield tag("section", tag("h2", "Requirements"), _requirements(plan, found), id="requirements")
     for k, result in enumerate(plan.phases.values()):
         yield tag("section", tag("h2", result.name), join(phase(plan, result)), id=f"phase-{k}", cls="phase")
-    for pool in plan.pools:
-        head = f"GPUs shared by {' and '.join(pool.phases)}"
-        yield tag("section", tag("h2", head), tag("p", f"{pool.gpus} GPUs: {pool.sum_text}"))
+    for head, held in shared_lines(plan):
+        yield tag("section", tag("h2", f"Shared GPUs: {head}"), tag("p", f"The fullest holds {held}."))
     yield tag("section", tag("h2", "Spec"), join(_spec(plan, found)), id="spec")
     yield tag("section", tag("h2", "Assumptions and errors"), join(_assumptions(plan)), id="assumptions")
 

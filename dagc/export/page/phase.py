@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ...held import HEAD, room_text, stage_rows
 from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
+from ...passes.pools import listed
 from ...plan import Plan
 from ...report import axes_text, collectives_heading
 from ..figures import buys as buys_
@@ -33,7 +35,13 @@ def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     yield _fold("Stages", stages.draw(result))
     yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
     yield _fold(collectives_heading(result).capitalize(), _collectives(result))
-    yield _fold("Memory of a GPU", memory.draw(result).framed(), legend(memory.keys(result)))
+    yield _fold(
+        "Memory per GPU",
+        memory.draw(result).framed(),
+        legend(memory.keys(result)),
+        tag("p", room_text(plan, result.name).capitalize().replace("kv", "KV"), cls="soft"),
+        table(HEAD, list(stage_rows(plan, result)), numbers=range(1, len(HEAD))),
+    )
     words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
     words += " Of a step in the steady state." if _fills(result) else ""
     yield _fold(
@@ -81,9 +89,9 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
 
 def _shared(plan: Plan, result: PhaseResult) -> str:
     """What GPUs hold that serve another phase too."""
-    pools = [p for p in plan.pools if result.name in p.phases]
+    pools = [p for p in plan.shared if result.name in p.phases]
     return "".join(
-        f"; {show(p.peak_B, BYTES)} with {', '.join(n for n in p.phases if n != result.name)} on the same GPUs"
+        f"; {show(p.peak_B, BYTES)} with {listed([n for n in p.phases if n != result.name])} on the same GPUs"
         for p in pools
     )
 

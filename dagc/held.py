@@ -1,0 +1,61 @@
+"""Memory in words, for every report: what GPUs of each stage hold, what phases hold together, what still fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from math import isfinite
+
+from .ir.result import PhaseResult, StageMemory
+from .lang.units import BYTES, TOKENS, show
+from .passes.pools import heading, text
+from .plan import Plan, cached_tokens
+
+PARTS = (
+    ("weights", "weights_B"),
+    ("KV cache", "kv_cache_B"),
+    ("activations", "activations_B"),
+    ("buffers", "buffers_B"),
+    ("reserve", "reserve_B"),
+)
+"""What a GPU holds, in the order in which every report names it, and the field of a stage's memory."""
+HEAD = ("stage", *(name for name, _ in PARTS), "in all", "room for cache")
+BRIEF = ("stage", "weights", "KV cache", "other", "in all", "room for cache")
+
+
+def stage_rows(plan: Plan, result: PhaseResult, *, brief: bool = False) -> list[tuple[str, ...]]:
+    """Cells of `HEAD`, or of `BRIEF`, for every stage; neighbours that hold the same share a row."""
+    rooms = dict(zip(result.memory.stages, plan.kv_tokens(result.name), strict=True))
+    capacity_B = result.memory.capacity_B
+    out = []
+    for cells, stages in groupby(result.memory.stages, lambda s: _cells(s, capacity_B, rooms[s], brief)):
+        numbers = [s.stage for s in stages]
+        name = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
+        out.append((name, *cells))
+    return out
+
+
+def _cells(stage: StageMemory, capacity_B: float, room: float, brief: bool) -> tuple[str, ...]:
+    parts = [getattr(stage, field) for _, field in PARTS]
+    sizes = (show(part, BYTES, 3) for part in ([*parts[:2], sum(parts[2:])] if brief else parts))
+    whole = f"{show(stage.peak_B, BYTES, 3)} ({stage.peak_B / capacity_B:.1%})"
+    return (*sizes, whole, show(room, TOKENS) if isfinite(room) else "no cache")
+
+
+def room_text(plan: Plan, phase: str) -> str:
+    """`room for 1.2M tok of KV cache beside the rest, 40k tok of it used`; empty where nothing is cached."""
+    room = min(plan.kv_tokens(phase))
+    if not isfinite(room):
+        return ""
+    used = cached_tokens(plan.units[phase].phase)
+    return f"room for {_tokens(room)} of KV cache beside all else; the phase fills {_tokens(used)}"
+
+
+def _tokens(count: float) -> str:
+    return f"{count:,.0f} tok"
+
+
+def shared_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """(which phases on how many GPUs, what the fullest of these holds) of GPUs that several phases share."""
+    for pool in plan.shared:
+        yield heading(pool), text(pool)
