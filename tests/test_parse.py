@@ -212,7 +212,6 @@ def test_one_error(text: str, message: str, marked: str) -> None:
     [
         ("require a != 3", "`!=` does not exist; state what must hold"),
         ("let in = 3", "`in` is a reserved word"),
-        ("phase p { layer = 3 }", "`layer` is a reserved word"),
         ("phase p { tp 2 }", "write `name = value`"),
         ("phase p\n{\n tp = 2\n}", "the `{` belongs on this line"),
         ("blok g(x) {\n return x\n}", "did you mean `block`?"),
@@ -221,6 +220,62 @@ def test_one_error(text: str, message: str, marked: str) -> None:
 def test_hints(text: str, hint: str) -> None:
     (error,) = read(f"moe 1\n{text}")[1]
     assert error.help == (hint,)
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        ("model m { layer = 3 }", "did you mean `layers`?"),
+        ("model m { param = 3 }", "did you mean `params`?"),
+        ("workload { prompt = 4k tok }", "spell the number out: `4_000 tok`, or `4_096 tok` if 1024 is meant"),
+        ("workload { prompt = 1.5M tokens }", "spell the number out: `1_500_000 tok`"),
+        ("hardware h { memory = 64 G B }", "write `64 GB`"),
+        ("hardware h { hbm = 1.8 T B/s }", "write `1.8 TB/s`"),
+        ("phase p { gpus = 0..3, 8..15 }", "a list is written in brackets: `gpus = [0..3, 8..15]`"),
+        ("phase p { gpus = 0..3, 8..15, tp = 2 }", "a list is written in brackets: `gpus = [0..3, 8..15]`"),
+        ("phase p { gpus = 0:7 }", "a range is written `0..7`"),
+        ("phase p { gpus = 0\u20137 }", "a range is written `0..7`"),
+        ("phase p { experts = { ep = 2 } }", "a section has no `=`: write `experts { ... }`"),
+        ("phase p = { ep = 2 }", "a section has no `=`: write `phase p { ... }`"),
+        ("workload: { prompt = 3 tok }", "a section has no `:`: write `NAME { ... }`"),
+        ('phase p { "tp" = 2 }', "names stand without quotes: `tp = ...`"),
+        ("model from \u201cmixtral\u201d { }", 'strings are written in plain double quotes: "..."'),
+        ("hardware h { memory = 64\u00a0GB }", "this is a no-break space: write a plain one"),
+        ("let a = 2 \u00b5s", "microseconds are written `us`"),
+        ("require a \u2264 2", "write `<=`"),
+        ("require a =< 2", "comparisons are <= >= < > == ~"),
+    ],
+)
+def test_what_was_meant(text: str, help: str) -> None:
+    (error,) = read(f"moe 1\n{text}")[1]
+    assert error.code == "E01" and error.help[0] == help
+
+
+def test_bytes_that_are_no_text_have_a_line_and_a_column(tmp_path: Path) -> None:
+    for data, place in ((b"moe 1\n# gr\xf6\xdfe\n", (2, 5)), (b"\xef\xbb\xbfmoe 1\r\n# \xc3\xa9 \xe9", (2, 5))):
+        (tmp_path / "a.moe").write_bytes(data)
+        error = failure(str(tmp_path / "a.moe"))
+        assert error.code == "E01" and "UTF-8" in error.message and error.span is not None
+        assert error.span.source.position(error.span.start) == place
+    (tmp_path / "a.moe").write_bytes("moe 1".encode("utf-16"))
+    assert "UTF-16" in failure(str(tmp_path / "a.moe")).message
+
+
+INDENTED = """moe 1
+phase a {
+  attention { dp = 2
+  experts { ep = 2 }
+}
+phase b { tp = = 2 }
+"""
+
+
+def test_a_missing_brace_is_told_where_it_is_missing() -> None:
+    """The brace of `attention`, by the indentation; what follows is read on."""
+    _, found = read(INDENTED.replace("  attention", "    attention"))
+    assert sorted(place[0] for place in places(found)) == [3, 6]
+    (brace,) = (d for d in found if "never closed" in d.message)
+    assert brace.also[0].span.text == "phase" and brace.also[0].span.source.position(brace.also[0].span.start) == (6, 1)
 
 
 def test_what_is_expected_is_said_in_words() -> None:
@@ -249,8 +304,8 @@ def test_every_error_in_one_run() -> None:
         ("phase p {{\n tp = 2\n}\nlet c = 1", [2], ["Let"]),
         ("phase p {{\n tp = 2\n}}\nlet c = 1", [2], ["Let"]),
         ("let a = 1\n}\nlet b = 2", [3], ["Let", "Let"]),
-        ("phase p { tp = 2\nlet b = 3", [2], ["Section"]),
-        ("phase p {\n attention { dp = 8\n}\nlet z = 1", [2], ["Section"]),
+        ("phase p { tp = 2\nlet b = 3", [2], ["Let"]),
+        ("phase p {\n attention { dp = 8\n}\nlet z = 1", [3], ["Let"]),
         ("let a = (1 + 2\nlet b = 3\nlet c = 4", [2], ["Let", "Let"]),
         ("let a = [1, 2\nphase p { tp = 2 }", [2], ["Section"]),
         ("phase p {\n gpus = [1, 2\n tp = 3\n}\nlet b = )", [3, 6], ["Section"]),

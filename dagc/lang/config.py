@@ -102,6 +102,13 @@ def read_config(path: Path, shown: str, known: Sequence[str], span: Span, out: C
     except Unreadable as error:
         out.add("E05", f"cannot read `{shown}`: {error}", span)
         return None
+    except UnicodeDecodeError as error:
+        line, column = (
+            error.object[: error.start].count(b"\n") + 1,
+            error.start - error.object.rfind(b"\n", 0, error.start),
+        )
+        out.add("E05", f"`{shown}` is not UTF-8 text: line {line}, column {column}", span, help=("save it as UTF-8",))
+        return None
     except ValueError as error:
         out.add("E05", f"`{shown}` is not JSON: {error}", span)
         return None

@@ -180,9 +180,13 @@ class Elaborator:
         for name, text in settings.items():
             if name not in params:
                 near = did_you_mean(name, params)
-                hint = f"did you mean `{near}`?" if near else f"params: {', '.join(params)}"
-                if not params or name in PHASE or name in HARDWARE or name in WORKLOAD:
-                    hint = f"declare it first: `param {name} = ...` in the spec, and use it where it counts: `{name} = {name}`"
+                hint = (
+                    f"did you mean `{near}`?"
+                    if near
+                    else f"params: {', '.join(params) or 'none'}; `param NAME = VALUE` in the spec declares one"
+                )
+                if name in PHASE or name in HARDWARE or name in WORKLOAD:
+                    hint = f"declare it in the spec: `param {name} = ...`, and use it there: `{name} = {name}`"
                 self.out.add("E14", f"`--set {name}`: there is no such param", help=(hint,))
                 continue
             found = Collector()

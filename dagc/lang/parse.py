@@ -60,9 +60,20 @@ def decoded(name: str, data: bytes) -> Source:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{name} is not UTF-8 text (byte {error.start})"
-        raise SpecError([Diagnostic("E01", message, help=("a spec is a text file",))]) from None
+        raise SpecError([_not_text(error.object, error.start, name)]) from None
     return Source(name, text.replace("\r\n", "\n"))
+
+
+def _not_text(data: bytes, at: int, name: str) -> Diagnostic:
+    """Bytes that are no UTF-8, with the line and column of the first."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return Diagnostic("E01", f"`{name}` is UTF-16, not UTF-8", help=("save it as UTF-8",))
+    start = len(data[:at].decode().replace("\r\n", "\n"))
+    source = Source(name, data.decode("utf-8", "replace").replace("\r\n", "\n"))
+    line, column = source.position(start)
+    message = f"this is not UTF-8 text: line {line}, column {column} holds the byte {data[at]:02x}"
+    help_ = "a spec is a text file: save it as UTF-8 (editors name the old encodings Latin-1 or Windows-1252)"
+    return Diagnostic("E01", message, Span(source, start, start + 1), help=(help_,))
 
 
 def parse(source: Source, out: Collector) -> ast.File:
@@ -189,8 +200,16 @@ def _check_version(file: ast.File, source: Source, out: Collector, blanked: set[
 
 _PAIR = {"(": ")", "[": "]", "{": "}"}
 _BRACKETS = re.compile(r'"[^"\n]*"?|#[^\n]*|[(\[{]|[)\]}]')
+_STATEMENT = re.compile(
+    r"\s*(?:hardware|model|workload|phase|checkpoint|require|let|param|import|block|layer)\b(?!\s*=)"
+)
+"""What begins a statement at the top of a file."""
 _STAND_IN = "_"
 """Kind of the section whose opening line did not parse: two characters hold it and its brace."""
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _open_brackets(text: str, end: int, start: int = 0) -> list[int]:
@@ -277,16 +296,52 @@ class _Recovery:
         return self.source.position(min(offset, len(self.source.text)))[0]
 
     def _unclosed_at_end(self, open_: list[int]) -> None:
+        """One brace that is missing leaves the rest of the file inside: the section of the brace is given up, up to
+        the statement that stands as far left as it does."""
         at = open_[-1]
-        self._never_closed(at)
-        self.blanked.add(self._line(at))
-        if self.text[at] == "{":
-            self.text += "}" * sum(self.text[i] == "{" for i in open_) + "\n"
-        else:
+        if self.text[at] != "{":
+            self._never_closed(at)
             self._blank(self._line(at), self.source.line_count)
+            return
+        next_ = self._next_statement(open_[0])
+        culprit = self._ends_further_left(open_[-1]) or open_[-1]
+        self._never_closed(culprit, next_)
+        if next_ is not None:
+            self._write(self._line(open_[0]), self._line(next_) - 1)
+        else:
+            self.blanked.add(self._line(at))
+            self.text += "}" * sum(self.text[i] == "{" for i in open_) + "\n"
 
-    def _never_closed(self, at: int) -> None:
-        self.out.add("E01", f"`{self.text[at]}` is never closed", Span(self.source, at, at + 1))
+    def _next_statement(self, brace: int) -> int | None:
+        """Where the first line begins that stands as far left as that of the brace and begins a statement."""
+        first = self._line(brace)
+        indent = _indent(self.source.line(first))
+        for number in range(first + 1, self.source.line_count + 1):
+            line = self.source.line(number)
+            if _indent(line) <= indent and _STATEMENT.match(line):
+                return self._start(number) + _indent(line)
+        return None
+
+    def _ends_further_left(self, brace: int) -> int | None:
+        """A brace inside, closed by one that stands further left than its own line: what closes it is missing."""
+        open_: list[int] = []
+        for match in _BRACKETS.finditer(self.text, brace + 1):
+            if match.group() == "{":
+                open_.append(match.start())
+            elif match.group() == "}" and open_:
+                opened = open_.pop()
+                line = self.source.line(self._line(match.start()))
+                alone = line.lstrip().startswith("}") and self._line(opened) < self._line(match.start())
+                if alone and _indent(line) < _indent(self.source.line(self._line(opened))):
+                    return opened
+        return None
+
+    def _never_closed(self, at: int, next_: int | None = None) -> None:
+        also = []
+        if next_ is not None and self._line(next_) > self._line(at):
+            word = re.compile(r"\w+").match(self.source.text, next_)
+            also = [Label(Span(self.source, next_, word.end() if word else next_ + 1), "before this, most likely")]
+        self.out.add("E01", f"`{self.text[at]}` is never closed", Span(self.source, at, at + 1), also=also)
 
     def _closes_nothing(self, at: int) -> None:
         if self.surplus:

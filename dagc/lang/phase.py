@@ -93,7 +93,10 @@ def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Colle
             "E03",
             f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}",
             span,
-            help=(f"ids run from 0 to {hardware.gpus - 1}",),
+            help=(
+                f"ids run from 0 to {hardware.gpus - 1}"
+                + (f"; {ids[0]} GPUs are `0..{ids[0] - 1}`" if len(ids) == 1 else ""),
+            ),
         )
         return None
     return ids

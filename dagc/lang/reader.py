@@ -13,9 +13,9 @@ from .config import Config
 from .diagnostics import Collector, Label, did_you_mean
 from .evaluate import Env, Value, evaluate, kind_of
 from .files import Reach
-from .schema import HOMES, REQUIRED, Attribute
+from .schema import HOMES, LISTS, REQUIRED, Attribute
 from .source import Span
-from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_words
+from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Names:
             if self.out.incomplete:
                 return None
             self.unknown.add(node.text)  # once is enough
-            near = did_you_mean(node.text, [*self.constants, *self.extra])
+            near = did_you_mean(node.text, [*self.constants, *self.extra, "true", "false"])
             self.out.add(
                 "E02",
                 f"unknown name `{node.text}`",
@@ -76,7 +76,7 @@ class Body:
     def add(self, statements: Sequence[ast.Statement], out: Collector) -> None:
         """Later bodies override earlier ones; within one body a name stands once."""
         own: dict[str, Span] = {}
-        for s in statements:
+        for s in _without_open_lists(statements, out):
             if isinstance(s, ast.Assign):
                 self._once(own, s.name, s.name_span, out)
                 self.assigns[s.name] = s
@@ -125,6 +125,36 @@ class Body:
         out = {name: a.value.span for name, a in self.assigns.items()}
         out |= {name: s[-1].kind_span for name, s in self.sections.items()}
         return out | {name.split(" ")[0]: d.span for name, d in self.directives.items()}
+
+
+def _without_open_lists(statements: Sequence[ast.Statement], out: Collector) -> list[ast.Statement]:
+    """`order = pp, dp, ep` reads as an attribute and names without a value: a list that lacks its brackets."""
+    kept: list[ast.Statement] = []
+    items: list[str] = []
+    for s in statements:
+        last = kept[-1] if kept else None
+        listed = isinstance(last, ast.Assign) and isinstance(last.value, ast.Name) and last.name in LISTS
+        if isinstance(s, ast.Bare) and listed and s.span.source.position(s.span.start)[0] == _line(last):
+            items = items or [last.value.span.text]  # type: ignore[union-attr]
+            items.append(s.name)
+            continue
+        if items:
+            _report_list(kept.pop(), items, out)
+            items = []
+        kept.append(s)
+    if items:
+        _report_list(kept.pop(), items, out)
+    return kept
+
+
+def _line(statement: ast.Statement | None) -> int:
+    return 0 if statement is None else statement.span.source.position(statement.span.start)[0]
+
+
+def _report_list(assign: ast.Statement, items: Sequence[str], out: Collector) -> None:
+    assert isinstance(assign, ast.Assign)
+    help_ = f"write `{assign.name} = [{', '.join(items)}]`"
+    out.add("E01", f"the list of `{assign.name}` has no brackets", assign.span, help=(help_,))
 
 
 @dataclass(slots=True)
@@ -265,20 +295,31 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     plain = (isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items)
     if items and all(plain):
         return items
-    out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span)
+    dash = re.fullmatch(r"(\d+)\s*-\s*(\d+)", span.text)
+    help_ = (f"a range is written `{dash[1]}..{dash[2]}`",) if dash else ()
+    out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span, help=help_)
     return None
 
 
 def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, Quantity):
-        out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span)
+        one = (
+            ("one value is written; a param with a domain is walked by `dagc sweep`",)
+            if isinstance(value, tuple)
+            else ()
+        )
+        out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span, help=one)
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR
     if value.dim != attribute.dim and not plain_count:
         expected = dim_words(attribute.dim)
         help_ = _unit_help(attribute.dim, value.dim, span)
         out.add(
-            "E08", f"`{name}` is {expected}, found {dim_words(value.dim)}", span, f"expected {expected}", help=help_
+            "E08",
+            f"`{name}` is {expected}, found {dim_words(value.dim)}",
+            span,
+            f"expected {dim_name(attribute.dim)}",
+            help=help_,
         )
         return None
     if attribute.kind == "count" and value.value != int(value.value):

@@ -221,3 +221,5 @@ HOMES: dict[str, dict[str, Attribute]] = {
     "the model's rope": ROPE, "the model's mlp": MLP, "the workload": WORKLOAD, "the phase": PHASE,
 }  # fmt: skip
 """Where each attribute belongs."""
+LISTS = {name for schema in HOMES.values() for name, attribute in schema.items() if attribute.kind == "list"}
+"""Attributes that are lists of names."""

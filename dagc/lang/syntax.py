@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from . import coming
 from .diagnostics import Collector, did_you_mean
+from .schema import HOMES
 from .source import Source, Span
+from .units import UNITS, meant_unit
 
 WORDS = (
     "moe",
@@ -77,13 +80,26 @@ _HIDDEN = {
 def report(error: Any, at: int, source: Source, out: Collector) -> None:
     """Add the diagnostic of one syntax error."""
     token = getattr(error, "token", None)
+    line, column = source.position(at)
+    text = source.line(line)
+    for pattern, what in coming.TEXTS:
+        if found := pattern.search(text):
+            start = at - (column - 1) + len(text) - len(text.lstrip())
+            coming.refuse(what, Span(source, start, at - (column - 1) + found.end()), out)
+            return
     if token is None:
         char = source.text[at : at + 1]
         if char == '"':
             out.add("E01", "a string does not end on its line", Span(source, at, at + 1))
         else:
             shown = f"`{char}`" if char.isprintable() else ascii(char)
-            out.add("E01", f"{shown} means nothing here", Span(source, at, at + 1), help=_char_help(char))
+            help_ = _range_help(text, column) or _char_help(char)
+            if char == ":" and text[column:].lstrip().startswith("{"):
+                help_ = ("a section has no `:`: write `NAME { ... }`",)
+            out.add("E01", f"{shown} means nothing here", Span(source, at, at + 1), help=help_)
+        return
+    if (unit := _second_unit(error, at, source)) is not None:
+        out.add("E01", f"a number has one unit: `{unit[0].text}` has two", unit[0], help=(unit[1],))
         return
     if (word := _missing_comma(error, at, source)) is not None:
         out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
@@ -110,6 +126,34 @@ def _missing_comma(error: Any, at: int, source: Source) -> Span | None:
     return Span(source, at, at + len(error.token.value)) if starts and "EQUAL" not in _accepted(error) else None
 
 
+_NUMBER_AND_SUFFIX = re.compile(r"([0-9][0-9_.]*)[ \t]*([kKMGTP]i?)[ \t]+$")
+
+
+def _second_unit(error: Any, at: int, source: Source) -> tuple[Span, str] | None:
+    """`4k tok`: a suffix and a unit do not go together. The two, and how to write it."""
+    if error.token.type != "NAME":
+        return None
+    line_start = source.text.rfind("\n", 0, at) + 1
+    number = _NUMBER_AND_SUFFIX.search(source.text[line_start:at])
+    unit = re.match(r"\w+(?:/\w+)?", source.text[at:])
+    if number is None or unit is None or source.text[at + len(unit[0]) :].lstrip(" \t").startswith("="):
+        return None
+    span = Span(source, line_start + number.start(), at + len(unit[0]))
+    joined = f"{number[2]}{unit[0]}"
+    if joined in UNITS:
+        return span, f"write `{number[1]} {joined}`"
+    if unit[0] not in UNITS and not meant_unit(unit[0]):
+        return None
+    factor = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}.get(number[2], 2**10)
+    name = unit[0] if unit[0] in UNITS else meant_unit(unit[0]).strip("`")
+    try:
+        value = float(number[1].replace("_", "")) * factor
+    except ValueError:
+        return None
+    binary = f", or `{value * 1024 / 1000:_.0f} {name}` if 1024 is meant" if number[2] in "kK" else ""
+    return span, f"spell the number out: `{value:_.0f} {name}`{binary}"
+
+
 def _accepted(error: Any) -> set[str]:
     """What may really stand here; `expected` also holds what other places with the same state allow."""
     return set(error.accepts or error.expected)
@@ -134,10 +178,19 @@ def _expected(error: Any) -> str:
 def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     token = error.token
     before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
-    if token.value in WORDS:
-        return (f"`{token.value}` is a reserved word",)
     if token.value == "=" and before and before[1] in WORDS:
-        return (f"`{before[1]}` is a reserved word",)
+        return _reserved(before[1])
+    if token.value in WORDS:
+        return _reserved(str(token.value))
+    if token.value == "{" and (section := re.search(r"((?:\w+[ \t]+)?\w+)[ \t]*[=:][ \t]*$", source.text[:at][-80:])):
+        return (f"a section has no `=`: write `{section[1].strip()} {{ ... }}`",)
+    if listed := _list_without_brackets(error, at, source):
+        return (listed,)
+    if (token.type == "COMPARE" and token.value in "<>") or token.value == "=":
+        line = source.line(source.position(at)[0])
+        wrong = re.search(r"=<|=>|<>|===?", line)
+        if line.lstrip().startswith("require") and (wrong or token.value == "="):
+            return ("comparisons are <= >= < > == ~",)
     if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
         return ("the `{` belongs on this line",)
     if token.type == "QUANTITY" and "EQUAL" in error.expected:
@@ -150,8 +203,62 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     return ()
 
 
+def _reserved(word: str) -> tuple[str, ...]:
+    """A reserved word where a name is needed: the attribute that begins with it is meant."""
+    known = {n for schema in HOMES.values() for n in schema}
+    names = sorted((n for n in known if n.startswith(word) and 0 < len(n) - len(word) < 3), key=len)
+    meant = (f"did you mean `{names[0]}`?",) if names else ()
+    return (*meant, f"`{word}` is a reserved word")
+
+
+def _list_without_brackets(error: Any, at: int, source: Source) -> str:
+    """`gpus = 0..7, 8..15`: the comma ends the statement, and a number begins none."""
+    if error.token.type not in ("QUANTITY", "STRING", "MINUS"):
+        return ""
+    line, column = source.position(at)
+    text = source.line(line)
+    if re.match(r'"[^"]*"\s*[=:]', text[column - 1 :]):
+        return f"names stand without quotes: `{error.token.value[1:-1]} = ...`"
+    whole = re.match(r"(?:.*[,{]\s*)?([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
+    if whole is None:
+        return ""
+    rest = re.match(r"[^={}#\[\]]*", text[column - 1 :])
+    items = [p.strip() for p in (whole[2] + (rest[0] if rest else "")).split(",") if p.strip()]
+    if rest is not None and text[column - 1 + rest.end() :].startswith("="):
+        items.pop()  # the name of the next statement
+    return f"a list is written in brackets: `{whole[1]} = [{', '.join(items)}]`"
+
+
+def _range_help(text: str, column: int) -> tuple[str, ...]:
+    """`0:7` and `0-7` with a dash of another kind."""
+    found = re.match(
+        r"(\d+)\s*[:\u2013\u2014\u2026]\s*(\d+)", text[len(text[: column - 1].rstrip("0123456789 ")) :].lstrip()
+    )
+    return (f"a range is written `{found[1]}..{found[2]}`",) if found else ()
+
+
 def _char_help(char: str) -> tuple[str, ...]:
+    if char in "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a\u300c\u300d`":
+        return ('strings are written in plain double quotes: "..."',)
     return {
+        "\u2013": ("write a plain `-`",),
+        "\u2014": ("write a plain `-`",),
+        "\u2212": ("write a plain `-`",),
+        "\u00d7": ("write `*`",),
+        "\u00f7": ("write `/`",),
+        "\u2264": ("write `<=`",),
+        "\u2265": ("write `>=`",),
+        "\u2248": ("write `~`",),
+        "\u2260": ("`!=` does not exist; state what must hold",),
+        "\u2026": ("a range is written `0..15`",),
+        "\u00b5": ("microseconds are written `us`",),
+        "\u03bc": ("microseconds are written `us`",),
+        "\u00a0": ("this is a no-break space: write a plain one",),
+        "\u3000": ("this is a wide space: write a plain one",),
+        "\ufeff": ("this is a byte order mark inside the text: remove it",),
+        "|": ("one value is written; a param with a domain is walked by `dagc sweep`",),
+        "&": ("each requirement is a `require` of its own",),
+        "^": ("powers are written as products, or `1e9`",),
         "'": ('strings are written in double quotes: "..."',),
         ";": ("statements end with a newline or a comma",),
         ":": ("write `name = value`",),
