@@ -159,7 +159,7 @@ class Elaborator:
         except Unreadable as error:
             self._unreadable(given, error, span)
         except SpecError as error:
-            self.out.add("E05", error.diagnostics[0].message, span)
+            self.out.add("E05", f"`{given}`: {error.diagnostics[0].message}", span)
         return None
 
     def _unreadable(self, given: str, error: Unreadable, span: Span) -> None:
