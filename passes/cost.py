@@ -26,6 +26,7 @@ from dagc.spec import Hardware
 from .expert_load import ExpertLoad
 
 if TYPE_CHECKING:
+    from .exchange import Exchanges
     from .kernels import Kernels, Measured
 
 ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
@@ -45,11 +46,12 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
         kernels = _kernels(segment, graph.the_mesh, unit, machine, loads)
         measured = kernels.times() if kernels is not None else {}
+        exchanges = _exchanges(segment, unit, machine)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             if op.is_collective:
-                cost = _collective(segment, op, graph.the_mesh, unit, machine, busy, kernels)
+                cost = _collective(segment, op, graph.the_mesh, unit, machine, busy, exchanges)
             else:
                 cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
                 launched = op.name in measured or not OPS[op.kind].fused
@@ -70,6 +72,17 @@ def _kernels(
     from .kernels import Kernels
 
     return Kernels(segment, mesh, unit, machine, loads)
+
+
+def _exchanges(segment: Segment, unit: Unit, machine: Hardware) -> Exchanges | None:
+    """Measured collectives, when the hardware names a calibration."""
+    if machine.calibration is None:
+        return None
+    from dagc.calib import load
+
+    from .exchange import Exchanges
+
+    return Exchanges(segment, unit, machine, load(machine.calibration))
 
 
 def _compute(
@@ -109,7 +122,7 @@ def _collective(
     unit: Unit,
     machine: Hardware,
     experts: ExpertLoad | None,
-    kernels: Kernels | None,
+    exchanges: Exchanges | None,
 ) -> OpCost:
     source = op.inputs[0]
     layout = segment.sharding_of(source) if op.kind != "permute" else op.sharding  # a permute sends result blocks
@@ -129,7 +142,8 @@ def _collective(
     wire = wire_bytes(op.kind, payload, group.ranks) * steps
     moving = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster, floor=True)
     bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
-    measured = kernels.exchange(op, payload * worst, group) if kernels is not None else None
+    time_s = float(found.time_s)
+    measured = exchanges.measured(op, payload * worst, group, time_s) if exchanges is not None else None
     if measured is not None:
         time_s = float(measured.time_s)
         return OpCost(

@@ -15,25 +15,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dagc.calib import (
-    all_to_all,
-    cluster_exchange,
-    collective,
-    custom_allreduce,
     decode_attention,
     decode_mla,
     gemm,
     load,
     moe,
-    moe_a2a,
     prefill_attention,
     prefill_mla,
 )
 from dagc.calib.constants import Entry
-from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
-from dagc.ir.experts import Rows, routed, rows_of
-from dagc.ir.graph import DTYPE_BYTES, Op, Segment
+from dagc.calib.load import Calibration, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.ir.experts import Rows, routed
+from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.network import GroupShape
 from dagc.ir.ops import attend_operands, local_flops
 from dagc.ir.result import Array
 from dagc.ir.unit import Unit
@@ -260,89 +254,6 @@ class Kernels:
         return Measured(
             (launch + (time - launch) * scale).reshape(1), "prefill_mla", prefill.error.median, tuple(outside)
         )
-
-    # -- collectives -----------------------------------------------------------------------------
-
-    def exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
-        """A collective inside one node, or tokens to their experts on others; `payload_B`: the local input buffer."""
-        ranks = group.ranks
-        if ranks < 2:
-            return None
-        if group.nodes > 1:
-            return self._token_exchange(op, payload_B, group) if self._routed(op) else None
-        if op.kind == "all_to_all":
-            routed = self._token_exchange(op, payload_B, group) if self._routed(op) else None
-            if routed is not None:
-                return routed
-            plain = self.calibration.all_to_all.get("all_to_all")
-            if plain is None:
-                return None
-            return Measured(
-                all_to_all.time_s(self.constants(plain), ranks, payload_B), "all_to_all", plain.error.median,
-                tuple(plain.outside(num_gpus=ranks, bytes=payload_B)),
-            )  # fmt: skip
-        entry = self.calibration.collective.get(op.kind)
-        if entry is None:
-            return None
-        size_B = payload_B * ranks if op.kind == "all_gather" else payload_B
-        found = Measured(
-            collective.time_s(self.constants(entry), ranks, size_B), f"nccl {op.kind}", entry.error.median,
-            tuple(entry.outside(num_gpus=ranks, bytes=size_B)),
-        )  # fmt: skip
-        own = self.calibration.custom_allreduce.get(self.unit.phase.engine) if op.kind == "all_reduce" else None
-        if own is not None:
-            time = custom_allreduce.time_s(self.constants(own), ranks, size_B)
-            if time < found.time_s:
-                outside = tuple(own.outside(num_gpus=ranks, bytes=size_B))
-                return Measured(time, f"{self.unit.phase.engine} all_reduce", own.error.median, outside)
-        return found
-
-    def _routed(self, op: Op) -> bool:
-        return op.kind == "all_to_all" and op.scope == "experts"
-
-    def _token_exchange(self, op: Op, payload_B: float, group: GroupShape) -> Measured | None:
-        """Tokens to their experts and back: kernels for throughput in prefill, for latency in decode."""
-        source = self.segment.by_name[op.inputs[0]]
-        while source.is_collective:
-            source = self.segment.by_name[source.inputs[0]]
-        back = source.kind != "dispatch"
-        speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
-        direction = "combine" if back else "dispatch"
-        hidden, top_k = self.segment.size(op.dims[-1]), self._top_k(op)
-        element_B = DTYPE_BYTES[op.dtype]
-        tokens = payload_B / (hidden * element_B * top_k)
-        if not back and self.unit.phase.dispatch_dtype is not None:
-            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
-        if group.nodes > 1:
-            return self._across_nodes(f"{speed}_{direction}", tokens, top_k, hidden * element_B, group)
-        # The tables hold the same kernels under two engines; the faster one has less of the engine in it.
-        keys = [a2a_key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")]
-        entries = [(key, self.calibration.moe_a2a[key]) for key in keys if key in self.calibration.moe_a2a]
-        if not entries:
-            return None
-
-        def time_s(entry: Entry[moe_a2a.MoeA2aConstants]) -> Array:
-            return moe_a2a.time_s(self.constants(entry), tokens, hidden, top_k, group.ranks, element_B)
-
-        key, entry = min(entries, key=lambda item: float(time_s(item[1])))
-        outside = tuple(entry.outside(num_tokens=tokens, ep_size=group.ranks))
-        return Measured(time_s(entry), key, entry.error.median, outside)
-
-    def _top_k(self, op: Op) -> float:
-        rows = rows_of(op.dims)
-        assert rows is not None
-        return self.segment.sizes[rows.choice]
-
-    def _across_nodes(self, kernel: str, tokens: float, top_k: float, row_B: float, group: GroupShape) -> Measured:
-        model = self.unit.spec.model
-        limited = model.count("experts.groups", 1) > 1
-        found = cluster_exchange.constants()[kernel]
-        time_s = cluster_exchange.time_s(
-            found, tokens, row_B, top_k, group.nodes, self.machine.cluster.bandwidth_Bps,
-            deduplicated=kernel.startswith("ht"),
-            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
-        )  # fmt: skip
-        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)
 
 
 def _of_width(table: Mapping[str, Entry[C]], width: float, key: Callable[[int], str]) -> Entry[C] | None:

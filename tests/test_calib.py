@@ -22,6 +22,7 @@ from dagc.calib import (
     collective,
     decode_attention,
     decode_mla,
+    domain_a2a,
     gemm,
     load,
     moe,
@@ -115,6 +116,7 @@ GROWING: dict[str, Callable[[Any, NDArray[np.float64]], NDArray[np.float64]]] = 
     "custom_allreduce": lambda c, x: collective.time_s(c, 8, x * 1024),
     "all_to_all": lambda c, x: all_to_all.time_s(c, 8, x * 1024),
     "moe_a2a": lambda c, x: moe_a2a.time_s(c, x, 7168, 8, 8, 1),
+    "domain_a2a": lambda c, x: domain_a2a.time_s(c, x, 7168, 8, 32, 1),
 }
 
 

@@ -17,6 +17,7 @@ from .constants import CalibrationError, Device, Entry, FitError, folder
 from .custom_allreduce import CustomAllReduceConstants
 from .decode_attention import DecodeAttentionConstants
 from .decode_mla import DecodeMlaConstants
+from .domain_a2a import DomainA2aConstants
 from .gemm import GemmConstants
 from .moe import MoeConstants
 from .moe_a2a import MoeA2aConstants
@@ -46,6 +47,7 @@ class Calibration:
     all_to_all: Mapping[str, Entry[AllToAllConstants]]
     custom_allreduce: Mapping[str, Entry[CustomAllReduceConstants]]
     moe_a2a: Mapping[str, Entry[MoeA2aConstants]]
+    domain_a2a: Mapping[str, Entry[DomainA2aConstants]]
 
 
 def prefill_key(dtype: str, kv_dtype: str, head_dim: int) -> str:
@@ -69,7 +71,7 @@ def decode_mla_key(kv_dtype: str) -> str:
 
 
 def a2a_key(backend: str, phase: str) -> str:
-    """Variant of expert dispatch or combine: `deepep_ll_dispatch`."""
+    """Variant of expert dispatch or combine: `deepep_ll_dispatch`, `nvlink_one_sided_combine`."""
     return f"{backend}_{phase}"
 
 
@@ -142,6 +144,7 @@ FAMILIES: dict[str, type[Any]] = {
     "all_to_all": AllToAllConstants,
     "custom_allreduce": CustomAllReduceConstants,
     "moe_a2a": MoeA2aConstants,
+    "domain_a2a": DomainA2aConstants,
 }
 
 
@@ -155,6 +158,7 @@ RANGES: dict[str, tuple[str, ...]] = {
     "all_to_all": ("num_gpus", "bytes"),
     "custom_allreduce": ("num_gpus", "bytes"),
     "moe_a2a": ("num_tokens", "ep_size"),
+    "domain_a2a": ("num_tokens", "ep_size"),
 }
 """Shapes whose range a variant must state: estimates are checked against it."""
 DIVISORS = ("_Bps", "_flops", "sms", "sharpness")

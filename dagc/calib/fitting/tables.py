@@ -22,6 +22,7 @@ from .. import (
     custom_allreduce,
     decode_attention,
     decode_mla,
+    domain_a2a,
     gemm,
     moe,
     moe_a2a,
@@ -267,6 +268,29 @@ def _a2a_arguments(rows: list[Row]) -> tuple[Any, ...]:
     return (*sizes, np.array(element))
 
 
+def _domain_bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "launch_s": (10 * US, US, 100 * US),
+        "step_s": (US, 1e-9, 50 * US),
+        "link_Bps": share(device.link_Bps, 0.5, 0.02),
+        "spread": (1.0, 0.4, 2.0),
+        "choice_s": (1e-9, 1e-13, 1e-7),
+        "sharpness": SHARPNESS,
+    }
+
+
+def _domain_arguments(rows: list[Row]) -> tuple[Any, ...]:
+    """Combine sends bf16 whatever the label says; prepare exchanges counts alone."""
+    sent = {"prepare": 0.0, "combine": 2.0}
+    element = [sent.get(row["phase"], ELEMENT_B.get(dtype_name(row["moe_dtype"]), 2.0)) for row in rows]
+    sizes = (column(rows, name) for name in ("num_tokens", "hidden_size", "topk", "ep_size"))
+    return (*sizes, np.array(element))
+
+
+def _domain_variant(row: Row) -> str | None:
+    return a2a_key(row["comm_backend"], row["phase"]) if row["phase"] in ("prepare", "dispatch", "combine") else None
+
+
 def _dtype_variant(row: Row) -> str | None:
     """Rows of dtypes that no estimate asks for, fp32 among them, are left out."""
     dtype = dtype_name(row["dtype"])
@@ -340,5 +364,9 @@ ALL = (
     Family(
         "moe_a2a", "op_moe_a2a.csv", lambda row: a2a_key(row["comm_backend"], row["phase"]),
         ("num_tokens", "hidden_size", "topk", "ep_size"), _a2a_bounds, _a2a_facts, _a2a_arguments, moe_a2a.time_s,
+    ),
+    Family(
+        "domain_a2a", "op_domain_a2a.csv", _domain_variant, ("num_tokens", "hidden_size", "topk", "ep_size"),
+        _domain_bounds, _nothing, _domain_arguments, domain_a2a.time_s,
     ),
 )  # fmt: skip
