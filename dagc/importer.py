@@ -20,7 +20,11 @@ from .lang.source import Source
 from .spec import Model
 
 HARNESS = """
-hardware "any" from "h100-sxm" { gpus = 1 }
+hardware any {
+  gpus = 1, compute = 1 TFLOP/s, memory = 1 TB, hbm = 1 TB/s
+  link node { bandwidth = 1 TB/s, latency = 1 us }
+  link cluster { bandwidth = 1 TB/s, latency = 1 us }
+}
 workload { sequences = 1, prompt = 2 tok, output = 2 tok }
 phase prefill { gpus = [0] }
 phase decode { gpus = [0] }

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from .ir.graph import DTYPE_BYTES as DTYPE_BYTES
+from .ir import dtypes
+from .ir.dtypes import DTYPE_BYTES as DTYPE_BYTES
 from .lang.ast import BlockDef, Comparison, Expr
 from .lang.source import Span
 from .lang.units import Quantity
 
 AttrValue = Quantity | str | bool
-
-
-SAME_MATH = {"fp8_block": "fp8", "mxfp4": "nvfp4", "fp4": "nvfp4"}
-"""Dtypes that the matrix units take as another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,8 @@ class Hardware:
 
     def peak_flops(self, dtype: str) -> float:
         """Datasheet peak for a dtype, FLOP/s."""
-        known = dtype if dtype in self.compute_flops else SAME_MATH.get(dtype, dtype)
+        found = dtypes.find(dtype)
+        known = dtype if dtype in self.compute_flops or found is None else found.unit
         return self.compute_flops.get(known, self.compute_flops["default"])
 
 

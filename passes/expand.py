@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dagc.ir.graph import Graph, Segment, Stage, runs
+from dagc.ir.dtypes import dtype as dtype_record
+from dagc.ir.graph import Graph, Op, Segment, Stage, Weight, runs
+from dagc.ir.ops import OPS
 from dagc.ir.unit import Unit
 from dagc.spec import Layer
 
@@ -59,8 +61,33 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
         "int32" if first else model.dtype,
         tuple(draft.ops),
         current.name,
-        tuple(draft.weights.values()),
+        unquantised(draft, model.dtype),
         draft.sizes,
+    )
+
+
+def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
+    """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
+    gains, biases, gates of one column, taps, and the projection to a router's scores."""
+    users: dict[str, list[Op]] = {}
+    for op in draft.ops:
+        for name in op.inputs:
+            users.setdefault(name, []).append(op)
+
+    scores = {name for op in draft.ops if op.kind == "route" for name in op.inputs}
+    for op in reversed(draft.ops):
+        if OPS[op.kind].fused and op.name in scores:
+            scores.update(op.inputs)
+
+    def taken(weight: Weight) -> bool:
+        used = users.get(weight.name, ())
+        if any(op.kind == "lookup" for op in used):
+            return True
+        return len(weight.dims) > 1 and any(op.kind == "contract" and op.name not in scores for op in used)
+
+    return tuple(
+        w if not dtype_record(w.dtype).quantised or taken(w) else replace(w, dtype=dtype)
+        for w in draft.weights.values()
     )
 
 

@@ -25,6 +25,7 @@ from dagc.calib import (
 )
 from dagc.calib.constants import Entry
 from dagc.calib.load import Calibration, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.ir import dtypes
 from dagc.ir.experts import Rows, routed
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
@@ -117,7 +118,7 @@ class Kernels:
     # -- dense matrix products -------------------------------------------------------------------
 
     def _gemm(self, shape: GemmShape, out: dict[str, Measured]) -> None:
-        entry = self.calibration.gemm.get(GEMM_VARIANT.get(shape.dtype, ""))
+        entry = self.calibration.gemm.get(GEMM_VARIANT.get(dtypes.dtype(shape.dtype).kernel, ""))
         if entry is None:
             return
         found = Measured(
@@ -145,7 +146,7 @@ class Kernels:
     # -- routed experts --------------------------------------------------------------------------
 
     def _experts(self, shape: ExpertShape, out: dict[str, Measured]) -> None:
-        entry = self._moe_entry(shape.dtype)
+        entry = self._moe_entry(dtypes.dtype(shape.dtype).kernel)
         if entry is None:
             return
         load = self.loads[shape.rows]

@@ -23,6 +23,7 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     hardware = unit.spec.hardware
     policy = cache_policy(unit.phase)
     stages = []
+    live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy) for s in graph.segments}
     for stage in graph.stages:
         weights = kv = live = buffers = 0.0
         tables = graph.segments[0].weight if stage.index == 0 else {}
@@ -30,12 +31,12 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
             segment = graph.segment(name)
             weights += count * weight_bytes(segment, mesh, tables)
             kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
-            live = max(live, graph.lanes * peak_live_bytes(segment, graph, costs.imbalance, policy))
+            live = max(live, live_B[name])
             buffers = max(buffers, staging_bytes(segment, costs))
         if mesh.stages > 1:
             buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
         stages.append(StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B))
-    return Memory(tuple(stages), hardware.memory_B)
+    return Memory(tuple(stages), hardware.memory_B, live_B)
 
 
 def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:

@@ -115,7 +115,7 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
     assert dtypes("deepseek-v3") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16", "experts": "fp8_block"})
     assert dtypes("minimax-m2.5") == ("fp8_block", {"embed": "bf16", "lm_head": "bf16", "experts": "fp8_block"})
     assert dtypes("gpt-oss-120b") == ("bf16", {"experts": "mxfp4"})
-    assert dtypes("kimi-k2.5") == ("bf16", {"experts": "int4"})
+    assert dtypes("kimi-k2.5") == ("bf16", {"experts": "int4_g32"})
     assert dtypes("qwen3-235b-a22b") == ("bf16", {})
 
 
@@ -126,7 +126,7 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
         ({"quant_method": "fp8", "modules_to_not_convert": ["experts", "lm_head"]}, ("fp8", "bf16", "bf16")),
         ({"quant_method": "fp8", "modules_to_not_convert": ["re:.*(", "gate"]}, ("fp8", "fp8", "bf16")),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, ("fp8_block", "fp8_block", "bf16")),
-        ({"quant_method": "fp8", "weight_block_size": [64, 64]}, ("fp8", "fp8", "bf16")),
+        ({"quant_method": "fp8", "weight_block_size": [64, 32]}, ("fp8_b32x64", "fp8_b32x64", "bf16")),
         ({"quant_method": "mxfp4"}, ("bf16", "mxfp4", "bf16")),
     ],
 )

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 import dagc
+from dagc.importer import import_config
+from dagc.ir.dtypes import dtype, find
+from dagc.ir.text import parse_graph, print_graph
+from dagc.lang.modules import Patterns
+from dagc.lang.precision import precision
 from dagc.plan import Plan
 from dagc.report import report
 
@@ -73,3 +78,243 @@ def test_an_empty_list_of_layers_without_rotation_is_the_default(tmp_path: Path)
         stacks.append([layer.name for layer in plan.spec.model.stack for _ in range(layer.repeat)])
         assert plan.params[0] == pytest.approx(107.8e9, rel=0.01)
     assert stacks[0] == stacks[1] == stacks[2]
+
+
+# -- dtypes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "packed_bits"),
+    [
+        ("bf16", 16 * 2**14),
+        ("fp8_block", 8 * 2**14 + 32),
+        ("fp8_b64x32", 8 * 2**14 + 32 * 8),
+        ("nvfp4", 4 * 2**14 + 8 * 2**10),
+        ("mxfp4", 4 * 2**14 + 8 * 2**9),
+        ("mxfp8", 8 * 2**14 + 8 * 2**9),
+        ("int4", 4 * 2**14),
+        ("int4_g32", 4 * 2**14 + 16 * 2**9),
+        ("int4_g128_zp", 4 * 2**14 + (16 + 4) * 2**7),
+        ("int8_g128", 8 * 2**14 + 16 * 2**7),
+    ],
+)
+def test_bytes_of_a_dtype_are_those_of_a_packed_matrix(name: str, packed_bits: int) -> None:
+    """Of a matrix of 128 x 128: its numbers, and one scale (and zero point) for each block."""
+    assert dtype(name).bytes * 2**14 == packed_bits / 8
+
+
+@pytest.mark.parametrize(
+    "name", ["int4_g", "int4_g0", "int4_g1234567", "fp8_b128", "fp16_g32", "nvfp4_zp", "int4 g32", ""]
+)
+def test_what_no_dtype_is_called(name: str) -> None:
+    assert find(name) is None
+
+
+def test_a_dtype_that_is_none_is_an_error_that_shows_the_forms() -> None:
+    with pytest.raises(dagc.SpecError) as caught:
+        one_gpu('model from "olmoe-1b-7b" { weight_dtype = int3_g9 }')
+    (found,) = caught.value.diagnostics
+    assert found.code == "E02" and "int3_g9" in found.message
+    with pytest.raises(dagc.SpecError) as caught:
+        one_gpu('model from "olmoe-1b-7b" { weight_dtype = ternary }')
+    assert "`int4_g32` (groups of 32" in caught.value.diagnostics[0].help[0]
+
+
+def weights_B(model: str) -> float:
+    return one_gpu(model).phases["decode"].memory.worst.weights_B
+
+
+@pytest.mark.parametrize("asked", ["nvfp4", "int4_g128", "fp8", "bf16"])
+@pytest.mark.parametrize("preset", ["deepseek-v2-lite", "gpt-oss-20b", "minimax-m2.5", "kimi-k2.5"])
+def test_a_weight_dtype_that_is_asked_for_is_over_a_presets_parts(preset: str, asked: str) -> None:
+    """All matrices are in it; what is left over are tables that the preset keeps whole, norms and routers."""
+    plan = one_gpu(f'model from "{preset}" {{ weight_dtype = {asked} }}', hardware=BIG)
+    held: dict[str, float] = {}
+    for segment in plan.phases["decode"].graph.segments:
+        for weight in segment.weights:
+            held[weight.dtype] = held.get(weight.dtype, 0.0) + segment.repeat * segment.count(weight.dims)
+    assert set(held) <= {asked, "bf16"}
+    assert held[asked] > 0.98 * sum(held.values())
+
+
+BIG = """hardware big { gpus = 1, per_node = 1, compute = 1000 TFLOP/s, memory = 8 TB, hbm = 4 TB/s
+  link node { bandwidth = 450 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us } }"""
+
+
+def test_parts_that_are_asked_for_are_over_all() -> None:
+    whole = 'model from "deepseek-v2-lite" { weight_dtype = nvfp4, weights { experts = fp8, embed = fp8 } }'
+    model = one_gpu(whole, hardware=BIG).spec.model
+    assert model.weight_dtype == "nvfp4" and model.weight_dtypes == {"experts": "fp8", "embed": "fp8"}
+
+
+def test_a_preset_that_is_left_as_it_is_keeps_its_parts() -> None:
+    assert one_gpu('model from "deepseek-v3" { kv_dtype = fp8 }', hardware=BIG).spec.model.weight_dtypes == {
+        "embed": "bf16",
+        "lm_head": "bf16",
+        "experts": "fp8_block",
+    }
+
+
+def test_norms_biases_and_routers_are_in_the_dtype_of_activations() -> None:
+    plan = one_gpu('model from "gpt-oss-20b" { weight_dtype = fp8 }', hardware=BIG)
+    dtypes = {w.name: w.dtype for s in plan.phases["decode"].graph.segments for w in s.weights}
+    assert {n.split(".")[1] for n, d in dtypes.items() if d == "bf16"} == {
+        "h_gain", "bq", "bk", "bv", "bo", "S", "Wr", "br", "bg", "bu", "bd",
+    }  # fmt: skip
+    assert {n.split(".")[1] for n, d in dtypes.items() if d == "fp8"} == {
+        "We",
+        "Wq",
+        "Wk",
+        "Wv",
+        "Wo",
+        "Wg",
+        "Wu",
+        "Wd",
+    }
+
+
+def test_a_grouped_dtype_reads_back_from_text_and_from_a_placed_graph() -> None:
+    plan = one_gpu('model from "olmoe-1b-7b" { weight_dtype = int4_g64_zp }', hardware=BIG)
+    graph = plan.phases["decode"].graph
+    assert parse_graph(print_graph(graph)) == graph
+    assert "int4_g64_zp" in print_graph(graph)
+
+
+# -- configs ---------------------------------------------------------------------------------------
+
+CONFIGS = Path(__file__).parent / "data" / "hf_configs"
+
+
+def config_file(folder: Path, base: str, beside: object = None, **changes: object) -> str:
+    """A published config with other fields, and a second file beside it."""
+    data = json.loads((CONFIGS / f"{base}.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(data))
+    if beside is not None:
+        (folder / "hf_quant_config.json").write_text(json.dumps(beside))
+    return str(folder / "config.json")
+
+
+NVFP4_GROUP = {"type": "float", "num_bits": 4, "group_size": 16}
+QWEN = "qwen3-235b-a22b"
+TABLES_B = 2 * 2 * 151936 * 4096
+"""Embedding and head of Qwen3-235B in bf16."""
+REST = 235.09e9 - TABLES_B / 2
+
+
+@pytest.mark.parametrize(
+    ("section", "each_B"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, 0.5 + (16 + 4) / 8 / 128),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, 0.5 + 16 / 8 / 128),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 1.0),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "dynamic": {"-:.*mlp.gate.*": {}}}, 0.5 + 2 / 64),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}, 0.5 + 2 / 128),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}, 0.5625),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, 1.0),
+        ({"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 128}, 0.5 + 2 / 128),
+        ({"quant_method": "modelopt", "config_groups": {"group_0": {"weights": NVFP4_GROUP, "targets": ["Linear"]}}}, 0.5625),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp4", "group_size": 32}}}, 0.53125),
+        ({"quant_method": "fbgemm_fp8"}, 1.0),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1 + 4 / 128**2),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "int", "num_bits": 4, "group_size": 32, "symmetric": False}}}}, 0.5 + 2.5 / 32),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "float", "num_bits": 8, "block_structure": [128, 128]}}}}, 1 + 4 / 128**2),
+    ],
+)  # fmt: skip
+def test_published_quantisations_hold_their_bytes(section: dict[str, object], each_B: float, tmp_path: Path) -> None:
+    path = config_file(tmp_path, QWEN, quantization_config=section)
+    plan = one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
+    assert plan.phases["decode"].memory.worst.weights_B == pytest.approx(REST * each_B + TABLES_B, rel=2e-3)
+
+
+def test_the_precision_beside_a_config_is_read(tmp_path: Path) -> None:
+    beside = {
+        "producer": {"name": "modelopt"},
+        "quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]},
+    }
+    path = config_file(tmp_path, QWEN, beside)
+    plan = one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
+    assert plan.phases["decode"].memory.worst.weights_B == pytest.approx(REST * 0.5625 + TABLES_B, rel=2e-3)
+    assert plan.spec.model.kv_dtype == "fp8"
+    assert "the precision of weights is from hf_quant_config.json" in import_config(path).notes
+    own = config_file(tmp_path, QWEN, beside, quantization_config={"quant_method": "fp8"})
+    assert one_gpu(f'model from "{own}" {{ }}', hardware=BIG).spec.model.weight_dtype == "fp8"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"quantization": {"quant_algo": "W2"}}'])
+def test_a_precision_beside_a_config_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+    path = config_file(tmp_path, QWEN)
+    (tmp_path / "hf_quant_config.json").write_text(text)
+    with pytest.raises(dagc.SpecError) as caught:
+        one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
+    assert [d.code for d in caught.value.diagnostics] == ["E05"]
+
+
+def test_each_group_of_modules_has_its_dtype() -> None:
+    groups = {
+        "a": {"targets": ["re:.*self_attn.*"], "weights": {"type": "float", "num_bits": 8}},
+        "b": {"targets": ["Linear"], "weights": NVFP4_GROUP},
+    }
+    section = {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["re:.*shared_expert.*"]}
+    found = precision({"dtype": "bfloat16", "num_hidden_layers": 8, "quantization_config": section}, [])
+    assert [found[part] for part in ("embed", "attention", "mlp", "experts", "shared", "head")] == [
+        "bf16", "fp8", "nvfp4", "nvfp4", "bf16", "bf16",
+    ]  # fmt: skip
+
+
+def test_mixed_precision_by_module() -> None:
+    layers = {f"model.layers.{i}.mlp.experts": {"quant_algo": "NVFP4"} for i in range(8)}
+    layers |= {f"model.layers.{i}.self_attn.o_proj": {"quant_algo": "FP8"} for i in range(6)}
+    section = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    notes: list[str] = []
+    found = precision({"dtype": "bfloat16", "num_hidden_layers": 8, "quantization_config": section}, notes)
+    assert [found[part] for part in ("attention", "mlp", "experts")] == ["fp8", "bf16", "nvfp4"]
+    assert notes == ["attention: fp8 in 6 of 8 layers, taken for all"]
+
+
+def test_lists_of_leading_layers_and_towers_are_understood() -> None:
+    """As NVIDIA writes them: a prefix of the language model, whole layers, and dense layers that come first."""
+    section = {
+        "quant_method": "modelopt",
+        "quant_algo": "NVFP4",
+        "ignore": [
+            "language_model.lm_head",
+            "language_model.model.layers.0*",
+            "language_model.model.layers.*.self_attn*",
+        ],
+    }
+    config = {"dtype": "bfloat16", "num_hidden_layers": 61, "first_k_dense_replace": 1, "quantization_config": section}
+    found = precision(config, [])
+    assert [found[part] for part in ("attention", "mlp", "experts", "shared")] == ["bf16", "bf16", "nvfp4", "nvfp4"]
+
+
+@pytest.mark.parametrize(
+    ("section", "what"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "int of 3 bits"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"+:.*": {"bits": 8}}}, "gptq of several widths"),
+        ({"quant_method": "modelopt", "quant_algo": "W1"}, "modelopt of W1"),
+        ({"quant_method": ["awq"]}, "['awq']"),
+        ({"quant_method": "awq", "bits": [4]}, "int of [4] bits"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "float", "num_bits": 6}}}}, "float of 6 bits"),
+        ("fp8", "is not an object"),
+    ],
+)  # fmt: skip
+def test_a_precision_that_cannot_be_read_names_the_way_out(section: object, what: str, tmp_path: Path) -> None:
+    path = config_file(tmp_path, QWEN, quantization_config=section)
+    with pytest.raises(dagc.SpecError) as caught:
+        one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E05" and what in found.message and "weight_dtype = ..." in found.help[0]
+    taken = one_gpu(f'model from "{path}" {{ weight_dtype = int4_g128 }}', hardware=BIG)
+    assert taken.phases["decode"].memory.worst.weights_B == pytest.approx(REST * 0.515625 + TABLES_B, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "expression", ["re:(.|.)*x", "re:(a+)+$", "re:" + ".*" * 50 + "x", "re:" + "x" * 10_000, "re:("]
+)
+def test_expressions_that_take_for_ever_mean_nothing(expression: str) -> None:
+    patterns = Patterns.of([expression, "re:.*self_attn.*", "gate"])
+    assert not patterns.match("model.layers.0.mlp.experts.0.down_proj")
+    assert patterns.match("model.layers.0.self_attn.o_proj") and patterns.match("model.layers.0.mlp.gate")

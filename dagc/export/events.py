@@ -98,7 +98,7 @@ class _Writer:
             word = "start" if k == 0 else "end" if k == len(drawn) - 1 else "step"
             key = (visit.microbatch, visit.layer, visit.op, visit.lane)
             self.on_path.setdefault((visit.stage, home), {})[key] = word
-        self.live = _live(self.result)
+        self.live = self.result.memory.live_B
 
     def home(self, visit: Visit) -> Index | None:
         """The rank that a visit is drawn on: one that behaves as it does, if any is shown."""
@@ -243,11 +243,3 @@ def _link(track: Track, start: int, end: int, before: int, wire_B: float) -> Ite
     if start > before:
         yield Count(track, before, 0.0)
     yield Count(track, start, wire_B / (end - start) * 1e9 if end > start else 0.0)
-
-
-def _live(result: PhaseResult) -> dict[str, float]:
-    """Activations that a layer of each kind holds at its fullest moment, as the memory pass counts them."""
-    from ..passes.memory import peak_live_bytes
-
-    graph = result.graph
-    return {s.name: graph.lanes * peak_live_bytes(s, graph.the_mesh, result.costs.imbalance) for s in graph.segments}

@@ -6,6 +6,7 @@ import re
 from dataclasses import fields, replace
 from typing import Any
 
+from ..ir.dtypes import find
 from ..ir.graph import Graph
 from ..ir.unit import Unit
 from ..lang.schema import AXES, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
@@ -71,7 +72,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
     if not NAME.fullmatch(phase.name):
         raise DataError("plan.phase.name", f"{phase.name!r} is no name")
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
-        if getattr(model, name) not in DTYPES:
+        if find(getattr(model, name)) is None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")

@@ -8,17 +8,12 @@ from functools import cached_property
 from itertools import groupby
 from math import prod
 
+from .dtypes import DTYPE_BYTES as DTYPE_BYTES
 from .mesh import Mesh
 from .sharding import Axes, Sharding
 
 Attr = str | int | float | bool
 Loops = tuple[tuple[str, Axes], ...]
-
-DTYPE_BYTES: dict[str, float] = {
-    "fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8_block": 1 + 4 / 128**2, "int8": 1, "nvfp4": 0.5625, "mxfp4": 0.53125,
-    "fp4": 0.5, "int4": 0.5, "int32": 4, "int64": 8,
-}  # fmt: skip
-"""Bytes an element, block scales included (fp8_block: one fp32 scale in 128 x 128; nvfp4: one fp8 scale in 16; mxfp4: one byte in 32)."""
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
 

@@ -134,10 +134,11 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Per stage, and the stage that needs most."""
+    """Per stage, and the stage that needs most. `live_B`: activations of each kind of layer at its fullest moment."""
 
     stages: tuple[StageMemory, ...]
     capacity_B: float
+    live_B: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def worst(self) -> StageMemory:

@@ -95,8 +95,11 @@ def _read(path: Path) -> object:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_config(path: Path, shown: str, known: Sequence[str], span: Span, out: Collector) -> Config | None:
-    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over the outer fields."""
+def read_config(
+    path: Path, beside: Path, shown: str, known: Sequence[str], span: Span, out: Collector
+) -> Config | None:
+    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over
+    the outer fields. `beside`: where a second file would be that says what weights are held in."""
     try:
         data = _read(path)
     except Unreadable as error:
@@ -134,6 +137,13 @@ def read_config(path: Path, shown: str, known: Sequence[str], span: Span, out: C
         out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
         return None
     notes = _left_out(data)
+    if data.get("quantization_config") is None:
+        found = _quantisation_beside(beside, shown, span, out)
+        if found is None:
+            return None
+        if found:
+            data = {**data, "quantization_config": found}
+            notes.append(f"the precision of weights is from {BESIDE}")
     return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
 
 
@@ -142,6 +152,29 @@ def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Spa
     near = (f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?",) if meant else ()
     hint = f"known: {', '.join(known)}"
     out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=(*near, hint))
+
+
+BESIDE = "hf_quant_config.json"
+"""Where NVIDIA's ModelOpt writes the quantisation of a checkpoint that does not say it in its config.json."""
+
+
+def _quantisation_beside(path: Path, shown: str, span: Span, out: Collector) -> dict[str, object] | None:
+    """What the second file says, empty where there is none; None after reporting that it cannot be read."""
+    if not path.exists():
+        return {}
+    name = str(Path(shown).parent / BESIDE)
+    try:
+        data = _read(path)
+    except Unreadable as error:
+        out.add("E05", f"cannot read `{name}`: {error}", span)
+        return None
+    except ValueError as error:
+        out.add("E05", f"`{name}` is not JSON: {error}", span)
+        return None
+    if not isinstance(data, dict) or not data:
+        out.add("E05", f"`{name}` is not a JSON object with fields", span)
+        return None
+    return data
 
 
 LEFT_OUT = {

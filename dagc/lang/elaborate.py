@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..ir.dtypes import FORMS, NAMED, find
 from ..spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
 from . import ast, coming, library
 from .blocks import check_block
 from .coming import ALTERNATIVES
-from .config import Config, read_config
+from .config import BESIDE, Config, read_config
 from .diagnostics import Collector, Label, SpecError, did_you_mean
 from .evaluate import Env, Value, evaluate, holds, names_in, shown
 from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
@@ -52,6 +53,11 @@ def elaborate(
     out.check()
     assert spec is not None
     return spec
+
+
+def _asks(section: ast.Section, name: str) -> bool:
+    """Does the section itself give the attribute?"""
+    return any(isinstance(s, ast.Assign) and s.name == name for s in section.body)
 
 
 @dataclass(slots=True)
@@ -365,8 +371,10 @@ class Elaborator:
         used = {"weight_dtype": model.weight_dtype, "attention_dtype": model.attention_dtype}
         used |= {f"weights.{block}": dtype for block, dtype in model.weight_dtypes.items()}
         for name, dtype in used.items():
-            math = "fp8" if dtype == "fp8_block" else dtype
-            if math in ("fp8", "nvfp4") and math not in hardware.compute_flops:
+            known_dtype = find(dtype)
+            assert known_dtype is not None
+            math = known_dtype.unit
+            if math in ("fp8", "nvfp4") and not known_dtype.widened and math not in hardware.compute_flops:
                 known = ", ".join(d for d in hardware.compute_flops if d != "default")
                 span = model.spans.get(name.split(".")[0], model.span)
                 because = (f"its matrix units take {known}",)
@@ -390,6 +398,8 @@ class Elaborator:
             for preset in presets:
                 body.add(preset.body, self.out)
                 name = name or preset.name
+        if section.preset is not None and _asks(section, "weight_dtype") and "weights" in body.sections:
+            body.sections["preset weights"] = body.sections.pop("weights")
         body.add(section.body, self.out)
         return body, name or (section.preset.value if section.preset else section.kind)
 
@@ -400,7 +410,7 @@ class Elaborator:
         assert section.preset is not None
         name, span = section.preset.value, section.preset.span
         if name.endswith(".json") and section.kind == "model":
-            return self.architecture(name, base, span)
+            return self.architecture(section, name, base, span)
         if name.endswith(".moe"):
             try:
                 path = self.reach.find(name, base)
@@ -436,21 +446,32 @@ class Elaborator:
         self.sections = [(s, b) for s, b in inner.sections if s.kind == "checkpoint"] + self.sections
         return inner
 
-    def architecture(self, path: str, base: Path | None, span: Span) -> list[ast.Section]:
+    def _check_precision(self, section: ast.Section, config: Config, path: str, span: Span) -> None:
+        """Weights whose bytes cannot be told are no model, unless the spec says what they are held in."""
+        precision = config.fields["precision"]
+        unknown = precision.get("unknown") if isinstance(precision, Mapping) else None
+        if unknown is None or _asks(section, "weight_dtype"):
+            return
+        message = f"`{path}` holds weights in a precision that has no dtype here: {unknown}"
+        help_ = f'say what they are held in: model from "{path}" {{ weight_dtype = ..., weights {{ experts = ... }} }}'
+        self.out.add("E05", message, span, help=(help_, f"dtypes: {', '.join(NAMED)}, {FORMS}"))
+
+    def architecture(self, section: ast.Section, path: str, base: Path | None, span: Span) -> list[ast.Section]:
         """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
         from .parse import parse
 
         try:
-            place = self.reach.find(path, base)
+            place, beside = self.reach.find(path, base), self.reach.find(Path(path).parent / BESIDE, base)
         except Unreadable as error:
             self._unreadable(path, error, span)
             return []
-        config = read_config(place, path, library.architectures(), span, self.out)
+        config = read_config(place, beside, path, library.architectures(), span, self.out)
         if config is None:
             return []
         found = library.architecture(str(config.fields["model_type"]))
         assert found is not None
         self.config = config
+        self._check_precision(section, config, path, span)
         inner = self.adopt(parse(found, self.out), library.architecture_folder())
         for rule in inner.requires:
             self._refuse(rule, path, span)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..ir.dtypes import find
 from ..ir.graph import runs
 from ..spec import AttrValue, Layer, Model
 from . import ast, library
@@ -11,7 +12,7 @@ from .blocks import mentioned
 from .diagnostics import Collector, did_you_mean
 from .evaluate import evaluate, quantity
 from .reader import Body, Names, Reader
-from .schema import ATTENTION, DTYPES, EXPERTS, MLP, MODEL, ROPE, Attribute
+from .schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
 from .units import Quantity
 
 Blocks = dict[tuple[str, str | None], ast.BlockDef]
@@ -34,7 +35,7 @@ def read_model(
         body,
         {k: v for k, v in MODEL.items() if k != "stack"},
         names,
-        (*sections, "weights"),
+        (*sections, "weights", "preset weights"),
         free=True,
     ).read()
     attributes: dict[str, AttrValue] = {k: v for k, v in values.items() if _plain(v) and k not in _OWN}  # type: ignore[misc]
@@ -51,9 +52,11 @@ def read_model(
     _unused_attributes(attributes, used, body, out)
     dtype = str(values["dtype"])
     weight_dtype = str(values["weight_dtype"] or dtype)
+    asked = weight_dtype if "preset weights" in body.sections else None
+    tables = {block for layer in (stack[0], stack[-1]) for block in layer.blocks}
     dtypes = {
         part: kept
-        for part, kept in _weight_dtypes(body, names, blocks).items()
+        for part, kept in _weight_dtypes(body, names, blocks, asked, tables).items()
         if ((part, None) in used and kept != weight_dtype) or (part == "experts" and "experts.count" in attributes)
     }
     if set(dtypes.values()) == {weight_dtype}:
@@ -242,14 +245,28 @@ def _used_blocks(
     return used
 
 
-def _weight_dtypes(body: Body, names: Names, blocks: Blocks) -> dict[str, str]:
-    inner = body.sub("weights", names.out)
-    if inner is None:
-        return {}
-    schema = {name: Attribute(f"weights of block {name}", "word", default=None, words=DTYPES) for name, _ in blocks}
-    schema["experts"] = Attribute("weights of routed experts", "word", default=None, words=DTYPES)
-    read = Reader("weights", inner, schema, names).read()
-    return {k: str(v) for k, v in read.items() if v is not None}
+def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, tables: set[str]) -> dict[str, str]:
+    """Dtypes by part. `asked`: the `weight_dtype` that the spec writes over its preset's: it replaces those of the
+    preset's parts, but for `tables` (embedding and head) that the preset keeps in 16 bits or more: no quantisation takes
+    them."""
+    schema = {name: dtype_of(f"weights of block {name}") for name, _ in blocks}
+    schema["experts"] = dtype_of("weights of routed experts")
+    found: dict[str, str] = {}
+    for sections, own in ((body.sections.get("preset weights"), False), (body.sections.get("weights"), True)):
+        if not sections:
+            continue
+        inner = Body(sections[-1].kind_span)
+        for section in sections:
+            inner.add(section.body, names.out)
+        read = {k: str(v) for k, v in Reader("weights", inner, schema, names).read().items() if v is not None}
+        found |= {k: v for k, v in read.items() if own or asked is None or (k in tables and _left_out(v, asked))}
+    return found
+
+
+def _left_out(part: str, asked: str) -> bool:
+    """A table or head that a quantisation leaves out."""
+    kept, wanted = find(part), find(asked)
+    return kept is not None and wanted is not None and wanted.quantised and not kept.quantised
 
 
 def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: Body, out: Collector) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..ir.dtypes import FORMS, find
 from ..spec import AttrValue
 from . import ast, coming, functions
 from .config import Config
@@ -215,7 +216,7 @@ class Reader:
             return None  # read apart: it may be a call
         if self._left_open(name, attribute, assign.value):
             return None
-        value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "list")), self.out)
+        value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "dtype", "list")), self.out)
         return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
 
     def _left_open(self, name: str, attribute: Attribute, value: ast.Expr) -> bool:
@@ -226,7 +227,7 @@ class Reader:
         if (
             self.kind in ("phase", *FOLDS)
             and value.text in coming.CHOICES
-            and attribute.kind in ("count", "counts", "word")
+            and attribute.kind in ("count", "counts", "word", "dtype")
         ):
             what = coming.FREE
         if what is not None:
@@ -277,7 +278,7 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     """The value as the attribute's kind, within its range; None after reporting that it is not."""
     if attribute.kind in ("number", "count"):
         return _number(name, attribute, value, span, out)
-    if attribute.kind == "word":
+    if attribute.kind in ("word", "dtype"):
         return _word(name, attribute, value, span, out)
     if attribute.kind == "flag" and not isinstance(value, bool):
         out.add("E08", f"`{name}` is true or false, not {kind_of(value)}", span)
@@ -355,9 +356,11 @@ def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     if not isinstance(value, str):
         out.add("E08", f"`{name}` is a word, not {kind_of(value)}", span)
         return None
-    if attribute.words and value not in attribute.words:
+    known = find(value) is not None if attribute.kind == "dtype" else value in attribute.words
+    if attribute.words and not known:
         near = did_you_mean(value, attribute.words)
-        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}"
+        more = f", {FORMS}" if attribute.kind == "dtype" else ""
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}{more}"
         out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))
         return None
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..ir.dtypes import NAMED
 from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
@@ -15,7 +16,8 @@ LEAST_SHARE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """`kind`: number, count (a whole number), word, flag, list, counts (a list of whole numbers), routing, tensor.
+    """`kind`: number, count (a whole number), word, dtype, flag, list, counts (a list of whole numbers), routing,
+    tensor.
 
     A count may be written with the unit `dim`.
     """
@@ -42,7 +44,11 @@ def _share(about: str, default: float) -> Attribute:
     return Attribute(about, "number", SCALAR, default, LEAST_SHARE, 1.0)
 
 
-DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "fp4", "int4")
+def dtype_of(about: str, default: object = None) -> Attribute:
+    return Attribute(about, "dtype", default=default, words=DTYPES)
+
+
+DTYPES = tuple(NAMED)
 
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
@@ -66,10 +72,10 @@ MODEL: dict[str, Attribute] = {
     "layers": _count("transformer layers", None, high=1e5),
     "hidden": _count("width of the residual stream", high=1e7),
     "vocab": _count("size of the vocabulary", high=1e9),
-    "dtype": _word("activations", "bf16", *DTYPES),
-    "weight_dtype": _word("weights (default: dtype)", None, *DTYPES),
-    "kv_dtype": _word("KV cache (default: dtype)", None, *DTYPES),
-    "attention_dtype": _word("math of prefill attention (default: dtype)", None, *DTYPES),
+    "dtype": dtype_of("activations", "bf16"),
+    "weight_dtype": dtype_of("weights (default: dtype)"),
+    "kv_dtype": dtype_of("KV cache (default: dtype)"),
+    "attention_dtype": dtype_of("math of prefill attention (default: dtype)"),
     "params": Attribute("parameters as stated; checked, never used", default=None),
     "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
     "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
@@ -196,7 +202,7 @@ PHASE: dict[str, Attribute] = {
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
-    "dispatch_dtype": _word("tokens on their way to experts (default: dtype)", None, *DTYPES),
+    "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
