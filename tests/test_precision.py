@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,16 @@ DRIVER = {
 def one_gpu(
     model: str, *, hardware: str = 'hardware from "h200-sxm" { gpus = 1, memory = 8 TB }', phase: str = ""
 ) -> Plan:
-    return dagc.compile_text(
+    text = (
         f"moe 1\n{hardware}\n{model}\nworkload {{ sequences = 1, prompt = 128 tok, output = 16 tok }}\n"
         f"phase decode {{ gpus = [0]\n{phase} }}\n"
     )
+    found = re.search('from "([^"]*)/config.json"', model)
+    if found is None:
+        return dagc.compile_text(text)
+    spec = Path(found[1]) / "plan.moe"  # a spec reads what lies in its own folder
+    spec.write_text(text)
+    return dagc.compile(spec)
 
 
 @pytest.mark.parametrize("name", DRIVER)
