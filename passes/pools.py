@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ class Sharing:
             graph = self.results[phase].graph
             shared = {w.tied for s in graph.segments for w in s.weights if w.tied}
             mesh, found = graph.the_mesh, graph.segment(segment)
-            coordinates = np.indices(mesh.shape).reshape(len(mesh.shape), -1)
+            coordinates = np.indices(mesh.shape).reshape(len(mesh.shape), prod(mesh.shape))
             first = segment == graph.segments[0].name
             out: dict[tuple[bool, str], Ids] = {}
             for weight in found.weights:

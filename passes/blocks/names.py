@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from typing import NoReturn, TypeGuard
 
 from dagc.ir.experts import rows_of
@@ -170,7 +171,7 @@ class Scope:
 
     def make(self, *names: str) -> tuple[str, ...]:
         """Dimensions of one call's own, whatever other calls of the layer have made."""
-        tails = ("", f".{self.scope}", *(f".{self.scope}_{n}" for n in range(2, 10**6)))
+        tails = chain(("", f".{self.scope}"), (f".{self.scope}_{n}" for n in count(2)))
         tail = next(t for t in tails if not any(name + t in self.draft.sizes for name in names))
         for name in names:
             self.made.setdefault(name, []).append(name + tail)
