@@ -150,9 +150,11 @@ def compile_phase(unit: Unit) -> PhaseResult:
 
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
-    from .passes import chunks, memory
+    from .passes import chunks, memory, scale_blocks
 
     verify_placement(unit.placed)
+    scale_blocks.check(graph, unit)
+    unit.out.check()
     passes = chunks.price(graph, unit)
     last = next(
         (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None

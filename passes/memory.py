@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 from dagc.ir.cache import CachePolicy, cache_bytes, passing_bytes
-from dagc.ir.graph import DTYPE_BYTES, Graph, Segment, Weight
+from dagc.ir.dtypes import dtype
+from dagc.ir.experts import stem
+from dagc.ir.graph import Graph, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
@@ -53,8 +56,15 @@ def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> 
 def weight_size(segment: Segment, weight: Weight, mesh: Mesh) -> float:
     """Bytes of one weight on one rank."""
     assert weight.sharding is not None
+    held = dtype(weight.dtype)
     count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
-    return count * DTYPE_BYTES[weight.dtype]
+    if held.padded and weight.scope == "experts":
+        # A width that is cut inside a block of scales is filled up to whole blocks.
+        for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
+            local = segment.size(dim, weight.scope) / mesh.size(axes)
+            if axes and stem(dim) != "expert":
+                count *= ceil(local / held.block[0]) * held.block[0] / local
+    return count * held.bytes
 
 
 def _lies(weight: Weight) -> dict[str, Axes]:
