@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
 MARKS = (".git", "pyproject.toml")
 """What the top folder of a project holds."""
@@ -35,6 +36,18 @@ class TooLong(Unreadable):
 def read_bytes(path: Path | str, most: int, *, named: bool = False) -> bytes:
     """A regular file of at most `most` bytes. `named`: by the command line, which may pass a pipe that the shell has
     opened. Raises Unreadable."""
+    with open_regular(path, named=named) as file:
+        try:
+            data = file.read(most + 1)
+        except OSError as error:
+            raise Unreadable(_reason(error)) from None
+    if len(data) > most:
+        raise TooLong(f"it is longer than {most:,} bytes")
+    return data
+
+
+def open_regular(path: Path | str, *, named: bool = False) -> BinaryIO:
+    """A regular file, opened. Raises Unreadable."""
     text = str(path)
     try:
         # Opening a pipe without a writer would wait for one.
@@ -47,15 +60,13 @@ def read_bytes(path: Path | str, most: int, *, named: bool = False) -> bytes:
         if not stat.S_ISREG(mode) and not pipe:
             raise Unreadable(f"it is {_kind(mode)}, no regular file")
         os.set_blocking(handle, True)
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(most + 1)
+        return open(handle, "rb")
     except OSError as error:
-        raise Unreadable(_reason(error)) from None
-    finally:
         os.close(handle)
-    if len(data) > most:
-        raise TooLong(f"it is longer than {most:,} bytes")
-    return data
+        raise Unreadable(_reason(error)) from None
+    except Unreadable:
+        os.close(handle)
+        raise
 
 
 def read_named(path: str, most: int, allowed: Sequence[str | Path] = ()) -> bytes:

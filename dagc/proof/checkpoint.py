@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..ir.experts import dim_like
 from ..ir.graph import Graph, Segment, Weight
+from ..lang.files import Unreadable, open_regular
 from ..lang.place import Place
 from ..spec import Model
 from .kernels import Floats
@@ -38,20 +41,57 @@ def read_place(place: Place, tensor: NDArray[Any], sizes: Mapping[str, int], dim
 def read_arrays(path: Path) -> Arrays:
     """The arrays of an `.npz` file, by name. Raises ValueError with what is wrong with it."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as parts:
-            broken = parts.testzip()
-        if broken is not None:
-            raise ValueError(f"`{broken}` is damaged")
-        with np.load(path) as data:
-            arrays = {name: data[name] for name in data.files}
+        with open_regular(path) as file, zipfile.ZipFile(file) as parts:
+            members = parts.infolist()
+            size = path.stat().st_size
+            if sum(m.file_size for m in members) > max(MOST_SPREAD * size, MOST_SMALL_BYTES):
+                raise ValueError(f"its members are more than {MOST_SPREAD} times as large as it is")
+            return {m.filename.removesuffix(".npy"): _array(parts, m) for m in members}
+    except Unreadable as error:
+        raise ValueError(f"cannot read `{path}`: {error}") from None
     except OSError as error:
         raise ValueError(f"cannot read `{path}`: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise ValueError(f"cannot read `{path}`: it is no .npz file of plain arrays ({error})") from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
-            raise ValueError(f"`{name}` of `{path}` is not an array of real numbers")
-    return arrays
+
+
+MOST_SPREAD = 200
+"""How much larger than the file its members may be: weights hardly shrink, and zeros without end do."""
+MOST_SMALL_BYTES = 64_000_000
+
+
+def _array(parts: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """A member's array. Its header is held against the member's size before anything is made of it."""
+    name = member.filename.removesuffix(".npy")
+    with parts.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"`{name}` is of version {version}")
+        shape, columns_first, dtype = read(file)
+        if dtype.kind not in "iuf":
+            raise ValueError(f"`{name}` is not an array of real numbers")
+        wanted = math.prod(shape) * dtype.itemsize
+        if any(n < 0 for n in shape) or not 0 <= wanted <= member.file_size:
+            raise ValueError(f"`{name}` has shape {_short(shape)}, and {member.file_size} bytes")
+        data = file.read(wanted)
+        if len(data) < wanted or file.read(1):
+            raise ValueError(f"`{name}` has shape {_short(shape)}, and another number of bytes")
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape[::-1]).transpose() if columns_first else array.reshape(shape)
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    text = str(list(shape))
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 @dataclass(slots=True)

@@ -1,0 +1,124 @@
+"""Case number i of a seed: files and a command line, always the same."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from . import mutate
+from .seeds import CALIBRATED, CONFIG, PLAIN, Seed, seeds
+
+SPEC_COMMANDS = (
+    (("check", "spec.moe"), 20),
+    (("check", "spec.moe", "--format", "github"), 2),
+    (("check", "spec.moe", "--format", "sarif"), 2),
+    (("compile", "spec.moe"), 8),
+    (("compile", "spec.moe", "--json"), 4),
+    (("compile", "spec.moe", "--emit", "json,dot,md,html", "--view", "overview,layer,lanes", "-o", "out"), 3),
+    (("compile", "spec.moe", "--emit", "perfetto,chakra,nodelink", "-o", "out"), 1),
+    (("report", "spec.moe", "-o", "r.md"), 2),
+    (("ir", "spec.moe"), 3),
+    (("ir", "spec.moe", "--after", "spec"), 2),
+    (("fmt", "spec.moe"), 4),
+    (("fmt", "--check", "spec.moe", "part.moe"), 1),
+    (("verify", "spec.moe"), 1),
+    (("show", "spec.moe", "--view", "timeline", "-o", "t.svg", "--phase", "prefill"), 1),
+    (("show", "spec.moe", "--view", "memory", "-o", "m.svg", "--phase", "decode"), 1),
+    (("show", "spec.moe", "--view", "path", "-o", "p.svg", "--phase", "prefill"), 1),
+    (("export", "spec.moe", "--to", "vllm"), 2),
+    (("export", "spec.moe", "--to", "sglang", "-o", "out"), 1),
+    (("export", "spec.moe", "--to", "trtllm"), 1),
+    (("export", "spec.moe", "--to", "megatron"), 1),
+    (("diff", "spec.moe", "part.moe"), 2),
+    (("sweep", "spec.moe", "--workers", "1", "--over", "n=4,8"), 1),
+)
+KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "archive": 5}
+
+
+@dataclass(slots=True)
+class Case:
+    number: int
+    kind: str
+    command: tuple[str, ...]
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """The files, and what no program should wait for beside them."""
+        folder.mkdir(parents=True)
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)
+        os.mkfifo(folder / "fifo")
+        (folder / "loop.moe").symlink_to("loop.moe")
+
+
+def case(number: int, seed: int) -> Case:
+    random = Random(f"{seed}/{number}")
+    kind = random.choices(list(KINDS), list(KINDS.values()))[0]
+    chosen = random.choice([s for s in seeds() if s.kind == kind])
+    return {"spec": _spec, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram,
+            "archive": _archive}[kind](number, chosen, random)  # fmt: skip
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _spec(number: int, chosen: Seed, random: Random) -> Case:
+    specs = [s for s in seeds() if s.kind == "spec"]
+    if random.random() < 0.6:
+        chosen = random.choice(specs[:2])  # the small ones reach every pass soonest
+    other = random.choice(specs)
+    data = _moe(chosen, other, random)
+    command = random.choices([c for c, _ in SPEC_COMMANDS], [w for _, w in SPEC_COMMANDS])[0]
+    if random.random() < 0.1:
+        command = (
+            (*command, "--set", f"n={random.choice(mutate.NUMBERS + mutate.PIECES)}")
+            if command[0] != "fmt"
+            else command
+        )
+    part = b"moe 1\nlet q = 3\n" if random.random() < 0.7 else _moe(other, chosen, random)
+    return Case(number, "spec", command, {"spec.moe": data, "part.moe": part, "h.txt": b"1 2 3 4"})
+
+
+def _moe(chosen: Seed, other: Seed, random: Random) -> bytes:
+    if random.random() < 0.15:
+        return mutate.bytewise(chosen.data, random)
+    return mutate.spec(_text(chosen.data), _text(other.data), random).encode("utf-8", "replace")
+
+
+def _config(number: int, chosen: Seed, random: Random) -> Case:
+    data = (mutate.bytewise if random.random() < 0.15 else mutate.jsonwise)(chosen.data, random)
+    command = random.choice(
+        (("import", "config.json"), ("import", "config.json", "-o", "x.moe"), ("check", "spec.moe"))
+    )
+    return Case(number, "config", command, {"config.json": data, "spec.moe": CONFIG.encode()})
+
+
+def _graph(number: int, chosen: Seed, random: Random) -> Case:
+    data = (mutate.bytewise if random.random() < 0.3 else mutate.jsonwise)(chosen.data, random)
+    command = random.choice((("compile", "g.graph.json"), ("report", "g.graph.json", "-o", "r.md"),
+                             ("show", "g.graph.json", "--view", "lanes"), ("compile", "g.graph.json", "--emit", "json", "-o", "out")))  # fmt: skip
+    return Case(number, "graph", command, {"g.graph.json": data})
+
+
+def _calibration(number: int, chosen: Seed, random: Random) -> Case:
+    data = (mutate.bytewise if random.random() < 0.15 else mutate.jsonwise)(chosen.data, random)
+    return Case(number, "calibration", ("check", "spec.moe"), {"c.json": data, "spec.moe": CALIBRATED.encode()})
+
+
+def _histogram(number: int, chosen: Seed, random: Random) -> Case:
+    text = " ".join(
+        random.choice((*mutate.NUMBERS, "nan", "inf", "-1", "x", "1e400"))
+        for _ in range(random.choice((1, 4, 8, 8, 8, 1000)))
+    )
+    data = text.encode() if random.random() < 0.7 else mutate.bytewise(chosen.data, random)
+    spec = PLAIN.replace("zipf(1)", 'histogram("h.txt")')
+    return Case(number, "histogram", ("check", "spec.moe"), {"h.txt": data, "spec.moe": spec.encode()})
+
+
+def _archive(number: int, chosen: Seed, random: Random) -> Case:
+    data = mutate.archive(chosen.data, random)
+    command = ("verify", "spec.moe", "--weights", "w.npz", *random.choice(((), ("--reference", "w.npz"))))
+    return Case(number, "archive", command, {"w.npz": data, "spec.moe": PLAIN.encode()})

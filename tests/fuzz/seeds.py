@@ -1,0 +1,216 @@
+"""What is mutated: every spec, config, calibration, placed graph and archive of the repo that is small enough."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MOST = 40_000
+"""Bytes of a seed."""
+
+SMALL = """moe 1
+param n = 8 in [4, 8]
+let half = n / 2
+hardware pool {
+  gpus = 64, per_node = 8
+  compute = 400 TFLOP/s, mfu = 60%, memory = 64 GB, hbm = 1.8 TB/s, mbu = 80%
+  link node { bandwidth = 450 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }
+}
+model small {
+  layers = 4, hidden = 64, vocab = 512, dtype = bf16
+  attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }
+  experts { count = 8, top_k = 2, hidden = 32 }
+}
+workload { sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1) }
+phase prefill { gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 4 }
+phase decode { gpus = 8..15, attention { dp = 4, tp = 2 }, experts { ep = 8, tp = 1 } }
+require "first" prefill.ttft <= 10 s
+require "room" decode.memory.peak <= 90% * hardware.memory
+require decode.tpot ~ 1 ms +- 200%
+"""
+
+OWN = """moe 1
+import "part.moe"
+hardware from "h100-sxm" { gpus = 16 }
+model own {
+  layers = 3, hidden = 64, vocab = 128, dtype = fp16
+  attention { kind = mine, heads = 4, head_dim = 16, window = 32 }
+  experts { count = 4, top_k = 2, hidden = 32, shared = 1 }
+  mlp { hidden = 128 }
+  stack = [embed, dense, each(2, if(equal(mod(index, 2), 0), sparse, dense)), lm_head]
+}
+block mine(x) {
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, heads, head_dim] = h * Wk[hidden, heads, head_dim]
+  v[batch, seq, heads, head_dim] = h * Wv[hidden, heads, head_dim]
+  o[batch, seq, heads, head_dim] = attend(rope(q), rope(k), v, causal = true, window = 32)
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+layer dense { mine, mlp }
+layer sparse { mine, moe_shared }
+workload { sequences = 16, prompt = 64 tok, output = 8 tok, routing = histogram("h.txt") }
+phase prefill { gpus = 0..3, tp = 2, ep = 2, sequence_parallel = true, shard { heads = tp } }
+phase decode { gpus = 4..11, tp = 2, ep = 4, overlap = two_batch, redundant = 4, place gpu = ep * 2 + tp + 4 }
+"""
+
+AROUND_MODEL = """
+hardware from "h100-sxm" { gpus = 16, memory = 900 GB }
+workload { sequences = 16, prompt = 128 tok, output = 16 tok }
+phase prefill { gpus = 0..15, tp = 4, dp = 4, sequence_parallel = true }
+phase decode { gpus = 0..15, tp = 4, dp = 4 }
+"""
+AROUND_HARDWARE = """
+model from "mixtral-8x7b" { layers = 2 }
+workload { sequences = 8, prompt = 64 tok, output = 8 tok }
+phase prefill { gpus = 0..7, ep = 8, dispatch = allgather }
+phase decode { gpus = 0..7, tp = 2, ep = 4 }
+"""
+
+CONFIG = """moe 1
+hardware from "h100-sxm" { gpus = 8 }
+model from "config.json" { }
+workload { sequences = 8, prompt = 64 tok, output = 8 tok }
+phase prefill { gpus = 0..7, ep = 8 }
+phase decode { gpus = 0..7, tp = 8 }
+"""
+
+CALIBRATED = """moe 1
+hardware from "h100-sxm" { gpus = 8, calibration = "c.json" }
+model from "mixtral-8x7b" { layers = 2 }
+workload { sequences = 8, prompt = 64 tok, output = 8 tok }
+phase prefill { gpus = 0..7, ep = 8 }
+phase decode { gpus = 0..7, tp = 8 }
+"""
+
+PLAIN = SMALL.split("require")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """`kind`: spec, config, calibration, graph, histogram or archive; `data` is what is mutated."""
+
+    kind: str
+    name: str
+    data: bytes
+
+
+@cache
+def seeds() -> tuple[Seed, ...]:
+    found = [Seed("spec", "small", SMALL.encode()), Seed("spec", "own", OWN.encode())]
+    places = (
+        "examples",
+        "tests/golden",
+        "grammar/library/models",
+        "grammar/library/hardware",
+    )
+    for path in sorted(p for place in places for p in (ROOT / place).glob("*.moe")):
+        text = path.read_text()
+        if path.parent.name in ("models", "hardware"):
+            text += AROUND_MODEL if path.parent.name == "models" else AROUND_HARDWARE
+        found.append(Seed("spec", path.stem, text.encode()))
+    for path in sorted((ROOT / "tests" / "data" / "hf_configs").rglob("*.json")):
+        if "model_type" in path.read_text():
+            found.append(Seed("config", path.stem, path.read_bytes()))
+    for path in sorted((ROOT / "grammar" / "library" / "calibration").glob("*.json")):
+        found.append(Seed("calibration", path.stem, path.read_bytes()))
+    found += [Seed("graph", name, data) for name, data in graphs().items()]
+    found.append(Seed("histogram", "h", b"1 2 3 4\n0.5 1e-3 7 8\n"))
+    found += [Seed("archive", name, data) for name, data in archives().items()]
+    return tuple(s for s in found if len(s.data) <= MOST or s.kind in ("graph", "calibration"))
+
+
+@cache
+def graphs() -> dict[str, bytes]:
+    """Placed graphs of the small spec, as `--emit json` writes them."""
+    import dagc
+    from dagc.export.json import dumps, graph_object
+
+    plan = dagc.compile_text(SMALL.replace("layers = 4", "layers = 2").replace("microbatches = 4", "microbatches = 2"))
+    return {name: dumps(graph_object(plan, name)) for name in plan.phases}
+
+
+@cache
+def archives() -> dict[str, bytes]:
+    made = {}
+    for name, arrays in {
+        "ids": {"input_ids": np.arange(6).reshape(2, 3), "logits": np.ones((2, 3, 4))},
+        "weights": {"model.embed_tokens.weight": np.ones((8, 4), np.float32), "x": np.arange(3)},
+    }.items():
+        for save in (np.savez, np.savez_compressed):
+            file = io.BytesIO()
+            save(file, **arrays)  # type: ignore[arg-type]
+            made[f"{name}_{save.__name__}"] = file.getvalue()
+    return made
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """What stands in the language: attributes, functions, dtypes, presets, units."""
+    from dagc.lang import functions, library, schema
+    from dagc.lang.units import UNITS
+
+    found: set[str] = (
+        set(schema.DTYPES) | set(functions.FUNCTIONS) | set(UNITS) | {f'"{n}"' for n in library.names("model")}
+    )
+    found |= {f'"{n}"' for n in library.names("hardware")}
+    for table in vars(schema).values():
+        if isinstance(table, dict):
+            for name, attribute in table.items():
+                found.add(name)
+                found.update(getattr(attribute, "words", ()))
+    found |= set(
+        [
+            "moe",
+            "import",
+            "let",
+            "param",
+            "in",
+            "require",
+            "from",
+            "true",
+            "false",
+            "block",
+            "layer",
+            "return",
+            "hardware",
+            "model",
+            "workload",
+            "phase",
+        ]
+    )
+    found |= set(
+        [
+            "link",
+            "node",
+            "cluster",
+            "place",
+            "gpu",
+            "checkpoint",
+            "uniform",
+            "zipf",
+            "power_law",
+            "histogram",
+            "index",
+            "config",
+        ]
+    )
+    found |= set(["prefill", "decode", "memory", "peak", "ttft", "tpot", "throughput", "none", "any"])
+    return tuple(sorted(found))
+
+
+def json_values() -> tuple[object, ...]:
+    return (None, True, False, 0, -1, 1, 3, 2**31, 2**63, 2**64, 10**400, 0.5, -0.0, 1e-320, 1e308, [], {}, "", "x", [[]], [1, 2],
+            {"a": 1}, "\x1b[31m", "\u202e", "a" * 300, "/etc/passwd", "../x.json", 1e18, 7, 1e-9, ["x"] * 3)  # fmt: skip
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode("utf-8", "replace")
