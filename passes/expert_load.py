@@ -120,7 +120,9 @@ def rank_work(
     if redundant and experts % ranks == 0:
         plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full).plain
     read = kernel.distinct / placed.slots.shape[1]
-    slot_rows = whole * each * (kernel.rows / mean.rows)[:, None]
+    # A rank whose experts nobody chooses has no rows to scale.
+    grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
+    slot_rows = whole * each * grown[:, None]
     return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), plain, dropped, most.error)
 
 

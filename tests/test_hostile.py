@@ -318,3 +318,13 @@ def test_a_full_device_is_told(args: list[str], buffered: str) -> None:
 def test_the_pattern_is_of_what_steers() -> None:
     assert all(CONTROL.match(c) for c in "\x00\x1b\r\x7f\x9b\u202e\u2066\u2028")
     assert not any(CONTROL.match(c) for c in "\t\n aé模\u00a0")
+
+
+@pytest.mark.parametrize("shares", ["1, 0, 0, 0, 0, 0, 0, 0", "1e18, 1e-300, 1, 1, 1, 1, 1, 1e-18"])
+@pytest.mark.filterwarnings("error")
+def test_experts_that_nobody_chooses(shares: str) -> None:
+    """Their ranks have nothing to do, and no figure is undefined."""
+    text = spec_text(phase="gpus = 0..7, ep = 8")
+    plan = dagc.compile_text(text.replace("workload {", f"workload {{ routing = histogram([{shares}]),"))
+    (phase,) = plan.phases.values()
+    assert 0 < phase.time_s < 1 and all(0 <= step.time_s < 1 for step in phase.schedule.path)

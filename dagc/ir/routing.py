@@ -66,11 +66,17 @@ def power_law(alpha: float, experts: int, top_k: int, tokens: int, ranks: int) -
 
 
 def cap(weights: Floats, total: float) -> Floats:
-    """Scale weights to add up to `total` with none above 1: what is cut off goes to the others in proportion."""
+    """Scale weights to add up to `total` with none above 1: what is cut off goes to the others in proportion, or evenly
+    where all of them have weight 0."""
     full = np.zeros(weights.shape, dtype=bool)
     while True:
         left = total - full.sum()
-        share = np.where(full, 1.0, weights * (left / weights[~full].sum()) if (~full).any() else 1.0)
+        others = weights[~full]
+        share = np.ones(weights.shape)
+        if others.size:
+            largest = float(others.max())
+            scaled = others / largest if largest > 0 else np.ones(others.shape)
+            share[~full] = scaled * (left / scaled.sum())
         over = (share > 1.0) & ~full
         if not over.any():
             return np.asarray(share)
