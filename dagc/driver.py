@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cures import Cures
 from .ir.experts import rows_with
 from .ir.graph import COLLECTIVES, Graph, Segment, Weight
 from .ir.ops import flops
@@ -80,13 +81,14 @@ def compile_source(
 ) -> Plan:
     out = Collector() if out is None else out
     spec = load(source, out, settings, base_dir, allow_import)
-    return compile_spec(spec, out, phases)
+    return compile_spec(spec, out, phases, cures=True)
 
 
-def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None) -> Plan:
-    """Compile every phase (or those named), then judge memory of shared GPUs and the requirements."""
+def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False) -> Plan:
+    """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
+    plan that does not fit, by compiling it."""
     from .lang.diagnostics import SpecError, did_you_mean
-    from .passes import pools, require
+    from .passes import memory, pools, require
 
     known = [p.name for p in spec.phases]
     for name in phases or ():
@@ -111,9 +113,13 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
     shared = pools.run(results)
-    pools.check(shared, results, units, out)
+    search = Cures(spec, results, units) if cures else None
+    for name, result in results.items():
+        memory.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
+    pools.check(shared, results, units, out, search.of_pool if search else None)
     verdicts = require.run(spec, results, params, shared, out)
     out.check()
+    out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
     return Plan(spec, results, units, verdicts, params, shared, tuple(out.items))
 
 
@@ -161,7 +167,6 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     )
     whole = last or chunks.whole(graph, unit)
     need = memory.run(graph, whole.costs, unit)
-    memory.check(need, graph, unit)
     verify_schedule(graph, whole.schedule)
     warn_of_idle_stages(unit, whole.schedule)
     tokens = phase_tokens(unit.phase)

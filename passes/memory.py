@@ -114,8 +114,8 @@ def staging_bytes(segment: Segment, costs: Costs) -> float:
     return max(sizes, default=0.0)
 
 
-def check(memory: Memory, graph: Graph, unit: Unit) -> None:
-    """E04 with the sum shown when the fullest stage does not fit."""
+def check(memory: Memory, unit: Unit, help: tuple[str, ...] = ()) -> None:
+    """E04 with the sum shown when the fullest stage does not fit. `help`: what was found to mend it."""
     if memory.fits:
         return
     worst = memory.worst
@@ -128,19 +128,9 @@ def check(memory: Memory, graph: Graph, unit: Unit) -> None:
     )
     unit.out.add(
         "E04",
-        f"phase `{graph.phase}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of "
+        f"phase `{unit.phase.name}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of "
         f"{show(memory.capacity_B, BYTES)}, {show(worst.peak_B - memory.capacity_B, BYTES)} too much",
         unit.phase.span,
         because=(" + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",),
-        help=(_advice(max(parts, key=lambda kv: kv[1])[0]),),
+        help=help,
     )
-
-
-def _advice(largest: str) -> str:
-    return {
-        "weights": "raise tp, pp or ep: each divides weights (ep only those of routed experts)",
-        "KV cache": "raise dp, tp (up to the KV heads), sp or pp, or hold fewer sequences",
-        "activations": "raise microbatches, sp, or set sequence_parallel = true",
-        "buffers": "raise microbatches: buffers follow the tokens of one micro-batch",
-        "reserve": "lower `reserve` in the hardware block",
-    }[largest]

@@ -6,7 +6,7 @@ the larger is held: a cache that one phase fills the next one reads, and what a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -225,9 +225,15 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
-def check(pools: Sequence[Pool], phases: Mapping[str, PhaseResult], units: Mapping[str, Unit], out: Collector) -> None:
+def check(
+    pools: Sequence[Pool],
+    phases: Mapping[str, PhaseResult],
+    units: Mapping[str, Unit],
+    out: Collector,
+    cures: Callable[[Pool], tuple[str, ...]] | None = None,
+) -> None:
     """W06 where phases lay weights out differently on the same GPUs; E04 where what each alone has room for does not fit
-    together."""
+    together, with help by `cures`."""
     for pool in pools:
         if not pool.shared:
             continue
@@ -249,4 +255,5 @@ def check(pools: Sequence[Pool], phases: Mapping[str, PhaseResult], units: Mappi
                 f"{quoted} do not fit together on the {gpus} that they share: {excess} too much",
                 span,
                 because=(f"GPU {pool.fullest}: {text(pool)}",),
+                help=cures(pool) if cures is not None else (),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.cures import partition
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
+from dagc.lang.units import BYTES, show
 from dagc.plan import Plan
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
@@ -120,3 +123,93 @@ def plans(draw: st.DrawFn) -> str:
 @given(plans())
 def test_every_gpu_holds_what_its_ranks_hold(text: str) -> None:
     check(dagc.compile_text(text))
+
+
+# -- a plan that does not fit ----------------------------------------------------------------------------
+
+LARGE = (
+    "layers = 5, hidden = 64, vocab = 4096, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
+    "experts { count = 8, top_k = 2, hidden = 64 }"
+)
+OVERFLOWS = {
+    "stages": (
+        "pp = 2, layers_per_stage = [1, 4]",
+        "2.3 MB",
+        "decode",
+        "sequences = 2, prompt = 8 tok, output = 8 tok",
+    ),
+    "stages unsaid": ("pp = 5", "1.2 MB", "decode", "sequences = 2, prompt = 8 tok, output = 8 tok"),
+    "degrees": ("dp = 4", "3 MB", "decode", "sequences = 4, prompt = 8 tok, output = 8 tok"),
+    "folded": (
+        "attention { dp = 4, tp = 1 }\nexperts { ep = 1 }",
+        "4 MB",
+        "decode",
+        "sequences = 4, prompt = 8 tok, output = 8 tok",
+    ),
+    "cache": ("tp = 4", "20 MB", "decode", "sequences = 256, prompt = 256 tok, output = 8 tok"),
+    "work": ("tp = 2", "16 MB", "prefill", "sequences = 64, prompt = 256 tok, output = 8 tok"),
+}
+
+
+def overflowing(name: str, more: str = "") -> str:
+    """A spec of one phase whose GPUs are too small, its degrees or what replaces them last."""
+    strategy, memory, kind, workload = OVERFLOWS[name]
+    counts = {"pp = 5": 5, "tp = 2": 2}
+    gpus = 2 if "layers_per_stage" in strategy else counts.get(strategy, 4)
+    body = more or strategy
+    text = spec_text(
+        kind=kind,
+        phase=body if "gpus" in body else f"gpus = 0..{gpus - 1}\n{body}",
+        gpus=64,
+        model=LARGE,
+        workload=workload,
+    )
+    return text.replace("memory = 64 GB", f"memory = {memory}")
+
+
+def written(strategy: str, words: str) -> str:
+    """The body of a phase with what a cure says."""
+    own = dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", strategy))
+    folds = dict(re.findall(r"(\w+) (\{[^}]*\})", strategy))
+    if folds:
+        own = {}
+    new_folds = dict(re.findall(r"(\w+) (\{[^}]*\})", words))
+    new = {} if new_folds else dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", words))
+    if "pp" in new:
+        own.pop("layers_per_stage", None)
+    lines = [f"{k} = {v}" for k, v in (own | new).items()] + [f"{k} {v}" for k, v in (folds | new_folds).items()]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_every_cure_that_is_named_fits(name: str) -> None:
+    plan = dagc.compile_text(overflowing(name))
+    assert not plan.fits and not plan.passed
+    error = plan.diagnostics[0]
+    assert error.code == "E04" and error.help
+    for words in error.help:
+        assert " fits: " in words
+        cure, _, size = words.partition(" fits: ")
+        mended = dagc.compile_text(overflowing(name, written(OVERFLOWS[name][0], cure)))
+        assert mended.fits, words
+        assert size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+
+
+def test_where_nothing_fits_that_is_said() -> None:
+    text = spec_text(gpus=8).replace("memory = 64 GB", "memory = 1 kB")
+    (error,) = (d for d in dagc.compile_text(text).diagnostics if d.code == "E04")
+    assert len(error.help) == 1 and "that were tried fits" in error.help[0]
+
+
+@pytest.mark.parametrize(
+    "sizes, fixed", [([1, 1, 1, 5], [0, 0]), ([3, 1, 4, 1, 5, 9, 2, 6], [2, 0, 7]), ([1] * 7, [0] * 7)]
+)
+def test_layers_are_parted_as_evenly_as_can_be(sizes: list[float], fixed: list[float]) -> None:
+    """Against every way to part them."""
+
+    def largest(cut: tuple[int, ...]) -> float:
+        ends = [sum(cut[:k]) for k in range(len(cut) + 1)]
+        return max(f + sum(sizes[a:b]) for f, a, b in zip(fixed, ends, ends[1:], strict=False))
+
+    every = [c for c in product(range(1, len(sizes) + 1), repeat=len(fixed)) if sum(c) == len(sizes)]
+    assert largest(tuple(partition(sizes, fixed))) == pytest.approx(min(map(largest, every)))

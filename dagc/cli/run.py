@@ -135,7 +135,7 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
     from ..proof.shrink import shrink
 
     whole = replace(spec, phases=(phase,), requirements=())
-    plan = compile_spec(whole, Collector())  # the plan's own errors first
+    plan = compile_spec(whole, Collector(), cures=True)  # the plan's own errors first
     if not plan.fits:
         raise DoesNotFit([d for d in plan.diagnostics if d.code == "E04"])
     if full:

@@ -268,8 +268,9 @@ def _same(found: Any, wanted: Any) -> bool:
 
 def finished(unit: Unit, result: PhaseResult) -> Plan:
     from ..driver import count_parameters
-    from ..passes import pools
+    from ..passes import memory, pools
 
+    memory.check(result.memory, unit)
     unit.out.check()
     name = unit.phase.name
     found = pools.run({name: result})

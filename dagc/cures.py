@@ -1,0 +1,275 @@
+"""What would mend a plan that does not fit: changes of a phase that are compiled, and named only when they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import prod
+
+from .ir.graph import Graph
+from .ir.result import Memory, PhaseResult, Pool
+from .ir.unit import Unit
+from .ir.violation import VerifyError
+from .lang.diagnostics import Collector, SpecError
+from .lang.units import BYTES, show, show_runs
+from .spec import Fold, Phase, Spec
+
+TRIES = 40
+"""Changes of one plan that are compiled at the most."""
+NAMED = 3
+"""Cures that a diagnostic names at the most."""
+LONGEST = 4096
+"""Layers beyond which stages are not balanced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`words`: as it would be written in the phase's body. `rank`: of changes of one rank one that fits is enough."""
+
+    words: str
+    phase: Phase
+    rank: str
+
+
+@dataclass(slots=True)
+class Cures:
+    """The search for one plan, and what is left of its tries."""
+
+    spec: Spec
+    results: Mapping[str, PhaseResult]
+    units: Mapping[str, Unit]
+    left: int = TRIES
+    tried: int = field(default=0)
+
+    def of_phase(self, name: str) -> tuple[str, ...]:
+        """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does."""
+        return self.named(changes(self.spec, self.results[name], self.units[name].phase))
+
+    def of_pool(self, pool: Pool) -> tuple[str, ...]:
+        """Help for phases that do not fit together: lay them out alike, or take less at once."""
+        found: list[Change] = []
+        if pool.copies_B:
+            pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
+            found += [self.alike(one, other) for one, other in islice(pairs, 12)]
+        for name in pool.phases:
+            phase = self.units[name].phase
+            found += [*more_microbatches(phase), *fewer_sequences(self.results[name], phase)]
+        return self.named(found)
+
+    def alike(self, one: str, other: str) -> Change:
+        """A phase in the layout of another one, with its own batches."""
+        mine, theirs = (self.units[name].phase for name in (one, other))
+        strategy = replace(theirs.strategy, microbatches=mine.strategy.microbatches, overlap=mine.strategy.overlap)
+        words = f"the degrees and the order of `{other}`"
+        return Change(words, replace(mine, gpus=theirs.gpus, strategy=strategy), "alike")
+
+    def named(self, found: Iterator[Change] | Sequence[Change]) -> tuple[str, ...]:
+        """One line each of the first changes that fit; one of each rank."""
+        lines: dict[str, str] = {}
+        before = self.tried
+        for change in found:
+            if len(lines) >= NAMED or self.left <= 0:
+                break
+            if change.rank in lines:
+                continue
+            size_B = self.fits(change.phase)
+            if size_B is not None:
+                place = f"`{change.phase.name}` with " if len(self.spec.phases) > 1 else ""
+                lines[change.rank] = f"{place}{change.words} fits: {show(size_B, BYTES)} on the fullest GPU"
+        if lines:
+            return tuple(lines.values())
+        tried = self.tried - before
+        others = (
+            f"none of {tried} other layouts and batches that were tried fits" if tried else "nothing like it is legal"
+        )
+        return (f"{others}: it takes more GPUs, larger ones, or a smaller model or dtype",)
+
+    def fits(self, phase: Phase) -> float | None:
+        """Bytes on the fullest GPU of a changed phase, with all that shares its GPUs; None where it does not fit or is
+        not legal."""
+        from .passes import pools
+
+        spec = replace(self.spec, phases=tuple(phase if p.name == phase.name else p for p in self.spec.phases))
+        found = self.estimate(spec, phase)
+        if found is None or not found[1].fits:
+            return None
+        graph, memory = found
+        gpus = tuple(g for stage in graph.stages for g in stage.gpus)
+        changed = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
+        others = {n: r for n, r in self.results.items() if n != phase.name and r.memory.fits}
+        mine = [pool for pool in pools.run({**others, phase.name: changed}) if phase.name in pool.phases]
+        return max(pool.peak_B for pool in mine) if all(pool.fits for pool in mine) else None
+
+    def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
+        """The phase as the passes lower it, and its memory."""
+        from .driver import lower
+        from .lang.reader import Body
+        from .lang.shape import Shape
+        from .passes import cost, memory
+
+        out = Collector()
+        if phase.span is not None:
+            Shape(phase, Body(phase.span), spec.model, spec.workload, out).check()
+        if out.failed:
+            return None
+        self.left, self.tried = self.left - 1, self.tried + 1
+        unit = Unit(spec, phase, out)
+        graph: Graph | None = None
+        try:
+            for _, after in lower(unit):
+                graph = after
+            assert graph is not None
+            return graph, memory.run(graph, cost.run(graph, unit), unit)
+        except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
+            return None  # no layout to recommend
+
+
+def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """The least intrusive first."""
+    yield from balanced_stages(spec, result, phase)
+    if phase.kind == "prefill" and not phase.strategy.sequence_parallel:
+        strategy = replace(phase.strategy, sequence_parallel=True)
+        yield Change("sequence_parallel = true", replace(phase, strategy=strategy), "sequence_parallel")
+    yield from more_microbatches(phase)
+    yield from other_degrees(phase)
+    yield from fewer_sequences(result, phase)
+    yield from more_gpus(spec, phase)
+
+
+def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """Layers moved from the fullest stages to the others."""
+    from .ir.cache import cache_bytes
+    from .passes.memory import cache_policy, weight_bytes
+
+    graph, stages = result.graph, phase.strategy.pp
+    if stages < 2 or not stages <= spec.model.layers <= LONGEST:
+        return
+    passes, policy = graph.microbatches * graph.lanes, cache_policy(phase)
+    size = {
+        s.name: weight_bytes(s, graph.the_mesh, {}) + passes * cache_bytes(s, graph.the_mesh, graph.kind, policy)
+        for s in graph.segments
+    }
+    names = [segment.name for segment, _ in graph.layers]
+    first, *body, last = [size[name] for name in names]
+    fixed = [s.peak_B - s.weights_B - s.kv_cache_B for s in result.memory.stages]
+    cut = tuple(partition(body, [f + (k == 0) * first + (k == stages - 1) * last for k, f in enumerate(fixed)]))
+    if cut == tuple(sum(n for name, n in s.layers if name in names[1:-1]) for s in graph.stages):
+        return
+    strategy = replace(phase.strategy, layers_per_stage=cut)
+    shown = ", ".join(map(str, cut))
+    yield Change(f"layers_per_stage = [{shown}]", replace(phase, strategy=strategy), "stages")
+
+
+def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
+    """How many of the sizes, in order, go to each part (one at least), so that the largest sum of a part with what is
+    fixed on it is as small as can be."""
+
+    def filled(limit: float) -> list[int] | None:
+        counts, at = [], 0
+        for k, own in enumerate(fixed):
+            after = len(fixed) - k - 1
+            total, start = own, at
+            while at < len(sizes) - after and (at == start or total + sizes[at] <= limit):
+                total, at = total + sizes[at], at + 1
+            if total > limit:
+                return None
+            counts.append(at - start)
+        return counts if at == len(sizes) else None
+
+    low, high = 0.0, sum(sizes) + sum(fixed)
+    best = filled(high) or []
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = filled(middle)
+        low, high, best = (low, middle, found) if found is not None else (middle, high, best)
+    return best
+
+
+def more_microbatches(phase: Phase) -> Iterator[Change]:
+    """Smaller ones: what is live at once follows the tokens of one."""
+    for factor in (2, 4, 8, 16):
+        count = phase.strategy.microbatches * factor
+        if phase.sequences % count == 0:
+            strategy = replace(phase.strategy, microbatches=count)
+            yield Change(f"microbatches = {count}", replace(phase, strategy=strategy), "microbatches")
+
+
+def other_degrees(phase: Phase) -> Iterator[Change]:
+    """One axis raised at the cost of another, on the same GPUs."""
+    for factor in (2, 4, 8):
+        yield from (_folded if phase.strategy.attention is not None else _flat)(phase, factor)
+
+
+UP = ("ep", "tp", "pp", "dp", "sp")
+
+
+def _flat(phase: Phase, factor: int) -> Iterator[Change]:
+    s = phase.strategy
+    for up in UP:
+        for down in ("dp", "sp", "ep", "tp", "pp"):
+            if up != down and getattr(s, down) % factor == 0:
+                degrees = {up: getattr(s, up) * factor, down: getattr(s, down) // factor}
+                strategy = replace(s, **degrees, layers_per_stage=None if "pp" in degrees else s.layers_per_stage)
+                words = ", ".join(f"{axis} = {degree}" for axis, degree in degrees.items())
+                yield Change(words, replace(phase, strategy=strategy), f"{up} up")
+
+
+def _folded(phase: Phase, factor: int) -> Iterator[Change]:
+    s = phase.strategy
+    assert s.attention is not None and s.experts is not None
+    dense, routed = dict(s.attention.degrees), dict(s.experts.degrees)
+    free = len(phase.gpus) // (s.pp * s.replicas) // prod(routed.values())
+    for up, down in (("ep", ""), ("tp", ""), ("ep", "tp"), ("tp", "ep")):
+        if (free if not down else routed[down]) % factor == 0:
+            degrees = {**routed, up: routed[up] * factor} | ({down: routed[down] // factor} if down else {})
+            yield _folding(phase, "experts", Fold(tuple(degrees.items())), f"experts {up}")
+    for up, down in (("tp", "dp"), ("tp", "sp"), ("dp", "tp"), ("sp", "dp"), ("dp", "sp")):
+        if dense[down] % factor == 0:
+            degrees = {**dense, up: dense[up] * factor, down: dense[down] // factor}
+            yield _folding(phase, "attention", Fold(tuple(degrees.items())), f"attention {up}")
+
+
+def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> Change:
+    words = ", ".join(f"{axis} = {degree}" for axis, degree in fold.degrees if degree > 1)
+    strategy = replace(phase.strategy, attention=fold) if side == "attention" else replace(phase.strategy, experts=fold)
+    return Change(f"{side} {{ {words} }}", replace(phase, strategy=strategy), rank)
+
+
+def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """The most that the cache has room for beside the rest, then less: some of the rest follows the batch too."""
+    worst, capacity_B = result.memory.worst, result.memory.capacity_B
+    fixed = worst.weights_B + worst.reserve_B
+    moving = worst.peak_B - fixed
+    step = batch_parts(phase)
+    share = (capacity_B - fixed) / moving if moving else 0.0
+    most = int(phase.sequences * min(share, 1.0)) // step * step
+    seen: set[int] = set()
+    for count in (most, most - step, most * 3 // 4 // step * step, most // 2 // step * step, step):
+        if 0 < count < phase.sequences and count not in seen:
+            seen.add(count)
+            yield Change(f"sequences = {count}", replace(phase, sequences=count), "sequences")
+
+
+def batch_parts(phase: Phase) -> int:
+    """Equal parts that the strategy splits the batch into."""
+    s = phase.strategy
+    ranks = dict(s.attention.degrees).get("dp", 1) if s.attention is not None else s.dp * s.ep
+    return s.microbatches * s.replicas * ranks * (2 if s.overlap == "two_batch" else 1)
+
+
+def more_gpus(spec: Spec, phase: Phase) -> Iterator[Change]:
+    """Twice as many or more, where the hardware has that many that no phase uses."""
+    used = {g for other in spec.phases for g in other.gpus}
+    spare = list(islice((g for g in range(spec.hardware.gpus) if g not in used), len(phase.gpus) * 7))
+    s = phase.strategy
+    for factor in (2, 4, 8):
+        need = len(phase.gpus) * (factor - 1)
+        if need > len(spare) or s.place is not None:
+            return
+        gpus = tuple(sorted((*phase.gpus, *spare[:need])))
+        where = f"gpus = [{show_runs(gpus)}], "
+        for up in ("tp", "ep", "pp") if s.attention is None else ("pp",):
+            strategy = replace(s, **{up: getattr(s, up) * factor}, layers_per_stage=None)
+            words = f"{where}{up} = {getattr(strategy, up)}"
+            yield Change(words, replace(phase, gpus=gpus, strategy=strategy), "gpus")
