@@ -10,7 +10,7 @@ from dagc.ir.ops import OPS
 from dagc.ir.unit import Unit
 from dagc.spec import Layer
 
-from .blocks.block import Block
+from .blocks.block import RESIDUAL, Block
 from .blocks.names import Draft, Ref
 
 ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
@@ -42,17 +42,21 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
     context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
-    draft = Draft(unit, sizes={"batch": batch, "seq": float(phase.tokens), "context": float(context)})
-    entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", ("batch", "seq", "hidden"))
-    draft.entry = current = entry
+    sizes = {"batch": batch, "seq": float(phase.tokens), "context": float(context)}
+    if "hidden" in model.attributes:
+        sizes["hidden"] = float(model.count("hidden"))
+    entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
+    draft = Draft(unit, layer.name, sizes=sizes, entry=entry)
+    current = entry
     used: dict[str, int] = {}
-    for name in layer.blocks:
+    head = layer.name == model.stack[-1].name
+    for i, name in enumerate(layer.blocks):
         used[name] = used.get(name, 0) + 1
-        current = Block(draft, name, name if used[name] == 1 else f"{name}{used[name]}").expand(current)
+        block = Block(draft, name, name if used[name] == 1 else f"{name}{used[name]}")
+        block.last_of_layer = head if i == len(layer.blocks) - 1 else None
+        current = block.expand(current)
     for dim in (*entry.dims, *(d for op in draft.ops for d in op.dims)):
         draft.sizes.setdefault(dim, 1.0)
-    if not first and "hidden" in model.attributes:
-        draft.sizes["hidden"] = float(model.count("hidden"))
     return Segment(
         layer.name,
         layer.repeat,

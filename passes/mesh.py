@@ -23,11 +23,8 @@ ABOUT = "factor the GPUs of a stage into mesh axes and give every rank its GPU i
 def run(graph: Graph, unit: Unit) -> Graph:
     strategy = unit.phase.strategy
     sides = factorisations(strategy)
-    degree = dict(sides[0]).get("tp", 1)
-    sizes = {int(s.sizes[d]) for s in graph.segments for d in s.sizes if tp.is_tensor_dim(d)}
-    cuts = {"tp": head_cuts(degree, sorted(sizes))}
     try:
-        mesh = refine(sides, cuts)
+        mesh = refine(sides, {})
     except MeshError as error:
         unit.stop(
             "E03",
@@ -36,9 +33,30 @@ def run(graph: Graph, unit: Unit) -> Graph:
             because=(" | ".join(_product(s) for s in sides), f"group boundaries: {error}"),
             help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
         )
+    mesh = with_cuts(sides, wanted_cuts(graph, dict(sides[0]).get("tp", 1)))
     mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees})
     unit.placement = place(mesh, unit, sides[0])
     return replace(graph, mesh=mesh, level="annotated")
+
+
+def wanted_cuts(graph: Graph, degree: int) -> list[int]:
+    """Where tensor dimensions that do not fill the axis would cut it: the first in the order of `tp` come first."""
+    sizes = {(tp.priority(d), int(s.sizes[d])) for s in graph.segments for d in s.sizes if tp.is_tensor_dim(d)}
+    return list(dict.fromkeys(cut for _, size in sorted(sizes) for cut in head_cuts(degree, [size])))
+
+
+def with_cuts(sides: list[list[tuple[str, int]]], wanted: list[int]) -> Mesh:
+    """The factorisations refined, and cut wherever a cut nests with those before it: a dimension that does not get its
+    own takes a smaller part of the axis, or stays whole."""
+    mesh = refine(sides, {})
+    cuts: list[int] = []
+    for cut in wanted:
+        try:
+            mesh = refine(sides, {"tp": [*cuts, cut]})
+        except MeshError:
+            continue
+        cuts.append(cut)
+    return mesh
 
 
 def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:

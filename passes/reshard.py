@@ -28,11 +28,13 @@ def run(graph: Graph, unit: Unit) -> Graph:
         try:
             segments.append(work.run())
         except NoRoute as error:
-            unit.stop(
-                "E03",
-                f"no chain of collectives connects two layouts in layer `{segment.name}`",
+            span = unit.spans.get((segment.name, work.visited), unit.phase.span)
+            unit.out.add(
+                "E03", f"the strategy splits layer `{segment.name}` in a way that cannot be computed", span,
                 because=(str(error),),
-            )
+                help=("give the dimensions other names, or take them out of `shard`",) if unit.phase.strategy.shard else (),
+            )  # fmt: skip
+            unit.out.check()
     done = replace(graph, segments=tuple(segments), level="sharded", _index={})
     return replace(done, sends=stage_edges(done), _index={})
 
@@ -92,6 +94,7 @@ class Resharder:
     weights: dict[str, Weight] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    visited: str = ""
 
     def run(self) -> Segment:
         segment = self.segment
@@ -121,6 +124,7 @@ class Resharder:
 
     def visit(self, op: Op) -> None:
         """Bring every input to the layout the op needs, passing pending sums through where that is cheaper."""
+        self.visited = op.name
         carried = self.carried(op)
         inputs = []
         for name in op.inputs:
@@ -245,7 +249,8 @@ class Resharder:
                 attrs = (*attrs, (label, dims[index]))
         if move.kind == "all_reduce" and self.layout[name].reduce == "max":
             attrs = (*attrs, ("reduce", "max"))
-        block = self.segment.by_name[self.origin[name]].block if name in self.origin else ""
+        made = self.segment.by_name.get(self.origin.get(name, name))
+        block = "" if made is None else made.block
         dtype = "fp32" if rows is not None else self.dtype(name)
         group = self.mesh.sort(move.axes)
         if move.kind == "slice":  # no rank waits for another

@@ -28,7 +28,16 @@ def run(graph: Graph, unit: Unit) -> Graph:
     def annotate(segment: Segment, op: Op) -> Op:
         dims = loop_dims(segment, op)
         if op.kind == "attend":
-            return _attend(segment, op, graph.kind, strategy.sp_method, seq, mesh.size)
+            done = _attend(segment, op, graph.kind, strategy.sp_method, seq, mesh.size)
+            if graph.kind == "prefill" and strategy.sp_method == "ulysses" and set(seq) & set(done.loop("seq")):
+                heads = (
+                    ", ".join(f"{d} {segment.size(d):g}" for d in op.dims[:-1] if d not in ("batch", "seq")) or "none"
+                )
+                unit.warn(
+                    segment.name, op.name, "ulysses has no heads to exchange here: keys and values are gathered instead",
+                    because=(f"dimensions of heads: {heads}; heads, kv_heads or group must divide over tp x sp",),
+                )  # fmt: skip
+            return done
         if op.kind in SEQUENTIAL:
             return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
         if op.kind == "cache":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dagc.ir.experts import stem
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import loop_dims
+from dagc.ir.ops import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
 from dagc.ir.unit import Unit
 
@@ -33,14 +33,38 @@ def run(graph: Graph, unit: Unit) -> Graph:
     def annotate(segment: Segment, op: Op) -> Op:
         return split(segment, op, mesh, experts if op.scope == "experts" else dense, extra)
 
-    return graph.map_ops(annotate, "annotated")
+    done = graph.map_ops(annotate, "annotated")
+    if mesh.size(dense) > 1:
+        for segment in done.segments:
+            for op in segment.ops:
+                if op.kind in ("attend", "delta") and not set(loop_axes(op)) & set(dense):
+                    _warn_of_repetition(segment, op, mesh.size(dense), unit)
+    return done
+
+
+def _warn_of_repetition(segment: Segment, op: Op, ranks: int, unit: Unit) -> None:
+    """Attention that no rank of the axis is spared."""
+    heads = [d for d in op.dims[:-1] if d not in ("batch", "seq")]
+    unknown = [d for d in heads if not is_tensor_dim(d)]
+    sizes = ", ".join(f"{d} {segment.size(d):g}" for d in heads)
+    why = (
+        f"`{unknown[0]}` is not a name of heads"
+        if unknown
+        else f"{sizes}: no part of tp divides them"
+        if heads
+        else "it has no heads"
+    )
+    unit.warn(
+        segment.name, op.name, f"tp does not split this attention: it repeats on {ranks} ranks", because=(why,),
+        help=(f"name it heads or kv_heads, or write `shard {{ {unknown[0]} = tp }}` in the phase",) if unknown else (),
+    )  # fmt: skip
 
 
 def split(segment: Segment, op: Op, mesh: Mesh, axes: Axes, extra: tuple[str, ...]) -> Op:
     """Give the axis to the op's tensor dims in order: each takes the longest part that divides it."""
     left = axes
     dims = [d for d in loop_dims(segment, op) if d in extra]
-    dims += sorted((d for d in loop_dims(segment, op) if is_tensor_dim(d) and d not in dims), key=_priority)
+    dims += sorted((d for d in loop_dims(segment, op) if is_tensor_dim(d) and d not in dims), key=priority)
     dims = [d for d in dims if d not in whole_dims(segment, op)]
     for dim in dims:
         taken = next(k for k in range(len(left), -1, -1) if segment.size(dim, op.scope) % mesh.size(left[:k]) == 0)
@@ -52,6 +76,8 @@ def split(segment: Segment, op: Op, mesh: Mesh, axes: Axes, extra: tuple[str, ..
 
 def whole_dims(segment: Segment, op: Op) -> set[str]:
     """Dimensions that no axis may split."""
+    if op.kind in ("dispatch", "combine"):
+        return {op.dims[-1]}
     if op.kind in NEEDS_WHOLE_WIDTH:
         return {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
     if op.kind == "delta":
@@ -61,5 +87,5 @@ def whole_dims(segment: Segment, op: Op) -> set[str]:
     return set(loop_dims(segment, op)) - {"batch", "seq"} if op.kind == "select" else set()
 
 
-def _priority(dim: str) -> int:
+def priority(dim: str) -> int:
     return TENSOR_DIMS.index(stem(dim))

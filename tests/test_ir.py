@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.driver import load, lower
-from dagc.ir.graph import Graph
+from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.text import TextError, parse_graph, print_graph
 from dagc.ir.unit import Unit
@@ -60,6 +60,49 @@ def test_text_errors_name_the_line() -> None:
         parse_graph(text.replace("mesh stages", "mash stages", 1))
     with pytest.raises(TextError):
         parse_graph("")
+
+
+WRONG = {
+    "an attribute that is not one": ("causal=true", "causl=false", "attend has no attribute causl"),
+    "a flag that is a number": ("causal=true", "causal=3", "causal = 3 is not true or false"),
+    "an unknown word": ('score="softmax"', 'score="softmx"', "is not one of softmax"),
+    "a count that is no whole number": ("top_k=2.0", "top_k=2.5", "top_k = 2.5 is not a whole number"),
+    "a factor of an op that takes none": ("attrs {eps", "attrs {factor=2.0, eps", "rms_norm has no attribute factor"),
+    "an infinite number": ("eps=1e-06", "eps=inf", "eps = inf is not a number"),
+    "a dtype of a result": ("] fp32 dense in gqa", "] int46 dense in gqa", "unknown dtype int46"),
+    "a dtype of a weight": ("] fp32 dense\n", "] fp33 dense\n", "unknown dtype fp33"),
+    "a scope": ("] fp32 experts in moe", "] fp32 expert in moe", "unknown scope expert"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_attributes_and_dtypes_are_checked(name: str) -> None:
+    good, bad, message = WRONG[name]
+    text = print_graph(placed())
+    assert good in text
+    broken = text.replace(good, bad, 1)
+    line = 1 + broken[: broken.index(bad)].count("\n")
+    with pytest.raises(TextError, match=f"^line {line}: .*{message}"):
+        parse_graph(broken)
+
+
+def test_the_verifier_knows_attributes_and_dtypes() -> None:
+    graph = placed()
+    segment = graph.segments[1]
+    op = next(op for op in segment.ops if op.kind == "attend")
+    for wrong, message in (
+        (replace(op, attrs=(("causl", False),)), "attend has no attribute causl"),
+        (replace(op, attrs=(*op.attrs, *op.attrs)), "is given twice"),
+        (replace(op, dtype="int46"), "unknown dtype int46"),
+    ):
+        with pytest.raises(VerifyError, match=message):
+            verify(with_op(graph, segment, wrong))
+
+
+def with_op(graph: Graph, segment: Segment, op: Op) -> Graph:
+    ops = tuple(op if o.name == op.name else o for o in segment.ops)
+    segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
+    return replace(graph, segments=segments, _index={})
 
 
 def placed(phase: str = "gpus = 0..15, ep = 4, sp = 2, tp = 2") -> Graph:

@@ -28,12 +28,14 @@ def run(args: Namespace) -> int:
             from ..lang.printer import print_spec
 
             sys.stdout.write(print_spec(spec))
+            tell(out.items)
             return 0
         known = [p.name for p in spec.phases]
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
         sys.stdout.write(ir_text(spec, out, args.after, args.phase or None))
+        tell(out.items)
     except SpecError as error:
         tell(error.diagnostics)
         return 2

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..lang.units import show_runs
+from .attributes import SCOPES, fault
+from .dtypes import DTYPE_BYTES
 from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from .mesh import Mesh
 from .sharding import Axes, Sharding
@@ -94,6 +96,10 @@ class TextError(ValueError):
     """The text is not printed IR. The message names the line."""
 
 
+class _LineError(TextError):
+    """One that names its line."""
+
+
 MOST = 10**6
 """GPU ids, and layers of a stage, that are read."""
 
@@ -124,8 +130,10 @@ def parse_graph(text: str) -> Graph:
                 segments.append(_parse_segment(line, lines))
             else:
                 raise TextError(f"unknown word {word!r}")
+        except _LineError:
+            raise
         except (TextError, ValueError) as error:
-            raise TextError(f"line {number}: {error}") from None
+            raise _LineError(f"line {number}: {error}") from None
     if graph is None:
         raise TextError("line 1: no `graph` line")
     return replace(graph, segments=tuple(segments), mesh=mesh, stages=tuple(stages), sends=tuple(sends), _index={})
@@ -185,15 +193,10 @@ def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:
     sizes: dict[str, float] = {}
     weights: list[Weight] = []
     ops: list[Op] = []
-    for _, raw in lines:
+    output = ""
+    for number, raw in lines:
         text = raw.strip()
-        if text.startswith("sizes"):
-            sizes = {d: float(v) for d, v in (p.split("=") for p in _split(_match(r"sizes \[(.*)\]", text)[1]))}
-        elif text.startswith("weight"):
-            weights.append(_parse_weight(text))
-        elif text.startswith("return"):
-            output = _match(r"return %(\S+)", text)[1]
-        elif text == "}":
+        if text == "}":
             sharded = any(op.sharding is not None for op in ops)
             return Segment(
                 m[1],
@@ -207,14 +210,25 @@ def _parse_segment(line: str, lines: Iterator[tuple[int, str]]) -> Segment:
                 sizes,
                 entry if sharded else None,
             )
-        else:
-            ops.append(_parse_op(text))
+        try:
+            if text.startswith("sizes"):
+                sizes = {d: float(v) for d, v in (p.split("=") for p in _split(_match(r"sizes \[(.*)\]", text)[1]))}
+            elif text.startswith("weight"):
+                weights.append(_parse_weight(text))
+            elif text.startswith("return"):
+                output = _match(r"return %(\S+)", text)[1]
+            else:
+                ops.append(_parse_op(text))
+        except (TextError, ValueError) as error:
+            raise _LineError(f"line {number}: {error}") from None
     raise TextError("the segment does not end")
 
 
 def _parse_weight(text: str) -> Weight:
     m = _match(r"weight (@\S+) (=?)(\[.*?\]) (\S+) (\S+)(?: tied (\S+))?", text)
     dims, layout = _read_layout(m[3])
+    if m[4] not in DTYPE_BYTES or m[5] not in SCOPES:
+        raise TextError(f"unknown dtype {m[4]}" if m[4] not in DTYPE_BYTES else f"unknown scope {m[5]}")
     return Weight(m[1], dims, m[4], m[5], layout if m[2] else None, m[6] or "")
 
 
@@ -235,7 +249,7 @@ def _parse_op(text: str) -> Op:
     inputs = tuple(n if n.startswith("@") else n[1:] for n in _split(m["inputs"]))
     axes = _read_axes(m["axes"] or "-")
     sharding = layout if m["eq"] else None
-    return Op(
+    op = Op(
         m["name"],
         m["kind"],
         inputs,
@@ -248,6 +262,10 @@ def _parse_op(text: str) -> Op:
         axes,
         sharding,
     )
+    wrong = fault(op)
+    if wrong:
+        raise TextError(wrong)
+    return op
 
 
 def _read_layout(text: str) -> tuple[tuple[str, ...], Sharding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from ..lang.diagnostics import Collector
+from ..lang.source import Span
 from ..spec import Phase, Spec
 from .mesh import Placement
 from .network import GroupShape, group_shape
@@ -14,12 +15,14 @@ from .sharding import Axes
 
 @dataclass(slots=True)
 class Unit:
-    """One compilation: a phase of a spec. `placement` is set by the mesh pass and read by later ones."""
+    """One compilation: a phase of a spec. `placement` is set by the mesh pass and read by later ones. `spans`: the
+    statement that each (segment, op) comes from."""
 
     spec: Spec
     phase: Phase
     out: Collector = field(default_factory=Collector)
     placement: Placement | None = None
+    spans: dict[tuple[str, str], Span] = field(default_factory=dict, repr=False)
     _groups: dict[Axes, GroupShape] = field(default_factory=dict, repr=False)
 
     @property
@@ -32,6 +35,13 @@ class Unit:
         if axes not in self._groups:
             self._groups[axes] = group_shape(self.placed.groups(axes), self.placed.per_node)
         return self._groups[axes]
+
+    def warn(
+        self, segment: str, op: str, message: str, *, because: tuple[str, ...] = (), help: tuple[str, ...] = ()
+    ) -> None:
+        """W06 at the statement of an op, else at the phase."""
+        span = self.spans.get((segment, op), self.phase.span)
+        self.out.add("W06", message, span, because=because, help=help)
 
     def stop(
         self,

@@ -7,6 +7,8 @@ from math import isclose
 
 import numpy as np
 
+from .attributes import SCOPES
+from .dtypes import DTYPE_BYTES
 from .experts import stem
 from .graph import Graph, Op, Segment
 from .mesh import Mesh, Placement
@@ -21,6 +23,7 @@ from .violation import VerifyError, require
 def verify(graph: Graph) -> None:
     """Check a graph at whatever level it is."""
     for segment in graph.segments:
+        _dtypes(segment)
         _acyclic(segment)
         for op in segment.ops:
             verify_op(segment, op)
@@ -34,6 +37,13 @@ def verify(graph: Graph) -> None:
         _layers_meet(graph)
     if graph.stages:
         _stages(graph)
+
+
+def _dtypes(segment: Segment) -> None:
+    require(segment.input_dtype in DTYPE_BYTES, segment, None, f"unknown dtype {segment.input_dtype}")
+    for weight in segment.weights:
+        require(weight.dtype in DTYPE_BYTES, segment, None, f"weight {weight.name}: unknown dtype {weight.dtype}")
+        require(weight.scope in SCOPES, segment, None, f"weight {weight.name}: unknown scope {weight.scope}")
 
 
 def _acyclic(segment: Segment) -> None:

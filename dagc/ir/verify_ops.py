@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .attributes import fault
 from .experts import routed, rows_of, stem
 from .graph import Op, Segment
 from .ops import OPS, attend_extras, attend_operands
@@ -13,6 +14,8 @@ NORMS = {"rms_norm": 1, "layer_norm": 2}
 
 def verify_op(segment: Segment, op: Op) -> None:
     require(op.is_collective or op.kind in OPS, segment, op, f"unknown op kind {op.kind}")
+    wrong = fault(op)
+    require(not wrong, segment, op, wrong)
     for dim in op.dims:
         require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
     require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension stands twice in the result")

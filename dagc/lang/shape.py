@@ -206,6 +206,10 @@ class Shape:
         known = {d for block in self.model.blocks.values() for d in dims_of(block)}
         rules = self.body.sub("shard", self.out)
         for dim, _ in self.s.shard:
+            if rules is not None and dim in SPLIT_BY:
+                at = rules.assigns[dim].name_span
+                self.out.add("E03", f"`{dim}` is split by {SPLIT_BY[dim]}, not by a rule of `shard`", at)
+                continue
             if rules is not None and dim not in known:
                 near = did_you_mean(dim, known)
                 self.out.add(
@@ -214,6 +218,13 @@ class Shape:
                     rules.assigns[dim].name_span,
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
+
+
+SPLIT_BY = {
+    "batch": "dp and ep", "seq": "sp", "context": "sp", "expert": "ep", "slot": "the axes of its tokens",
+    "choice": "no axis", "chosen": "no axis", "tokens": "no axis",
+}  # fmt: skip
+"""Dimensions that have axes of their own."""
 
 
 def _times(fold: Fold) -> str:

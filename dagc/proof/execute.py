@@ -33,6 +33,8 @@ NORMS = ("rms_norm", "layer_norm")
 ROUNDING = 1e-9
 """Largest difference of numbers that should be the same, relative to the largest of them."""
 ELEMENTWISE = ("scale", "shift", "clamp", "rsqrt", *ACTIVATIONS)
+ROW = "row."
+"""Rows of one expert: no dimension of a block has such a name."""
 
 Coordinates = Mapping[str, int]
 History = Mapping[tuple[int, str], k.Floats]
@@ -278,7 +280,7 @@ class Machine:
         """An op on routed rows, expert by expert. Of two operands either may be the rows, or both."""
         rows = self.rows(segment, op.name)
         inner = [
-            ("n", *rows.inner(d)) if isinstance(v, k.Ragged) else rows.inner(d) for v, d in zip(x, dims, strict=True)
+            (ROW, *rows.inner(d)) if isinstance(v, k.Ragged) else rows.inner(d) for v, d in zip(x, dims, strict=True)
         ]
         first = next(v for v in x if isinstance(v, k.Ragged))
 
@@ -286,9 +288,9 @@ class Machine:
             """Of one expert; what is no row and no weight of experts is the same for all of them."""
             if isinstance(value, k.Ragged):
                 return value.rows[p][1]
-            return _array(value[p] if isinstance(value, dict) else value)
+            return np.asarray(value[p]) if isinstance(value, dict) else _array(value)
 
-        out = ("n", *rows.inner(op.dims))
+        out = (ROW, *rows.inner(op.dims))
         if op.kind == "contract":
             return first.map(lambda p, _: k.contract(part(x[0], p), inner[0], part(x[1], p), inner[1], out))
         if op.kind in ("multiply", "add"):

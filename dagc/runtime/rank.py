@@ -19,10 +19,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..ir.experts import rows_of
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_extras, attend_operands
 from ..ir.states import SEQUENTIAL
-from ..proof.execute import ELEMENTWISE, NORMS, Machine
+from ..proof.execute import ELEMENTWISE, NORMS, ROW, Machine
 from ..proof.kernels import Router as RouterRule
 from ..proof.kernels import visible
 from ..proof.rotary import Rotary
@@ -183,7 +184,7 @@ class Rank:
 
     def compute(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         dims = [segment.dims_of(n) for n in op.inputs]
-        if isinstance(x[0], k.Ragged) and op.kind != "combine":
+        if op.kind != "combine" and any(isinstance(v, k.Ragged) for v in x):
             return self.ragged(segment, op, dims, x)
         if op.kind == "contract":
             return k.contract(x[0], dims[0], x[1], dims[1], op.dims)
@@ -206,21 +207,38 @@ class Rank:
         return k.norm(op.kind, x[0], gain, sums, int(segment.size(op.dims[-1])), _number(op, "eps", 1e-6))
 
     def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[Any]) -> k.Ragged:
-        first: k.Ragged = x[0]
-        rest = x[1:]
+        """An op on routed rows: all at once, or expert by expert where weights of experts take part."""
+        own = rows_of(op.dims)
+        inner = [
+            (*((ROW,) if isinstance(v, k.Ragged) else ()), *(n for n in d if own is None or n not in own))
+            for v, d in zip(x, dims, strict=True)
+        ]
+        out = (ROW, *op.dims[2:])
+        first = next(v for v in x if isinstance(v, k.Ragged))
+        if not any(isinstance(v, Mapping) for v in x):
+            whole = [v.data if isinstance(v, k.Ragged) else v for v in x]
+            return first.with_data(self.of_rows(segment, op, inner, whole, out))
+        parts = [torch.split(v.data, v.counts()) if isinstance(v, k.Ragged) else None for v in x]
+        done = []
+        for i, p in enumerate(first.held):
+            values = [
+                part[i] if part is not None else v[p] if isinstance(v, Mapping) else v
+                for v, part in zip(x, parts, strict=True)
+            ]
+            done.append(self.of_rows(segment, op, inner, values, out))
+        return first.with_data(torch.cat(done))
+
+    def of_rows(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[Any], out: tuple[str, ...]) -> Any:
         if op.kind == "contract":
-            inner, outer = ("n", dims[0][-1]), ("n", op.dims[-1])
-            return k.grouped(first, lambda p, rows: k.contract(rows, inner, rest[0][p], dims[1][1:], outer))
+            return k.contract(x[0], dims[0], x[1], dims[1], out)
         if op.kind in ("multiply", "add"):
-            join = torch.mul if op.kind == "multiply" else torch.add
-            if isinstance(rest[0], k.Ragged):
-                return first.with_data(join(first.data, rest[0].data))
-            if isinstance(rest[0], Mapping):  # a bias or gain of each expert
-                return k.grouped(first, lambda p, rows: join(rows, rest[0][p]))
-            return first.with_data(join(first.data, rest[0]))
+            a, b = (k.aligned(v, d, out) for v, d in zip(x, dims, strict=True))
+            return a * b if op.kind == "multiply" else a + b
         if op.kind in NORMS:
-            return first.with_data(self.norm(segment, op, [first.data, *rest]))
-        return first.with_data(k.elementwise(op.kind, first.data, partial(_number, op)))
+            return self.norm(segment, op, x)
+        if op.kind in ("row_sum", "row_square_sum"):
+            return k.row_sum(op.kind, x[0])
+        return k.elementwise(op.kind, x[0], partial(_number, op))
 
     def cut(self, segment: Segment, op: Op, value: Any) -> Any:
         if isinstance(value, k.Ragged):

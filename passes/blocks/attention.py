@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dagc.ir.experts import stem
 from dagc.lang import ast
 
 from .call import Call
 from .names import Ref
+from .rules import listed
+
+GROUPED = (
+    "grouped queries are written q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]: "
+    "`group` of them share one of `kv_heads`"
+)
 
 
 def attend(call: Call) -> Ref:
@@ -23,6 +30,7 @@ def attend(call: Call) -> Ref:
         call.fail("`attend` needs tensors [seq, ..., width]")
     if not queries or len(queries) != len(keys):
         call.fail(f"`attend` has {len(queries)} queries and {len(keys)} keys")
+    _same_rows(call, queries, [*keys, value])
     for q, k in zip(queries, keys, strict=True):
         if q.dims[-1] != k.dims[-1]:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
@@ -45,6 +53,23 @@ def attend(call: Call) -> Ref:
     return call.emit("attend", inputs, dims, **options)
 
 
+def _same_rows(call: Call, queries: list[Ref], cached: list[Ref]) -> None:
+    """Keys and values may lack a dimension of the queries (heads that share them); one of their own would be summed."""
+    if any("batch" not in ref.dims[:-1] for ref in (*queries, *cached)):
+        call.fail("`attend` needs tensors [batch, ...]: sequences do not see each other")
+    rows = queries[0].dims[:-1]
+    for ref in (*queries[1:], *cached):
+        own = next((d for d in ref.dims[:-1] if d != "context" and d not in rows), None)
+        if own is not None:
+            what = "keys and values" if "context" in ref.dims else "queries"
+            call.fail(
+                f"{what} {listed(ref.dims)} have dimension `{own}`, which the queries {listed(queries[0].dims)} have not",
+                (GROUPED,)
+                if stem(own) == "kv_heads"
+                else (f"attention would sum over `{own}`: give the queries this dimension too",),
+            )
+
+
 def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
     return expr.items if isinstance(expr, ast.ListExpr) else (expr,)
 
@@ -60,6 +85,8 @@ def cached(call: Call, ref: Ref, stem: str) -> Ref:
     """A tensor of this pass's tokens, with those of all passes before."""
     if "seq" not in ref.dims:
         return ref
+    if "context" in ref.dims:
+        call.fail(f"{listed(ref.dims)} has a row for each token of the context already: it cannot be cached")
     dims = tuple("context" if d == "seq" else d for d in ref.dims)
     return call.block.emit("cache", (ref.name,), dims, stem)
 

@@ -9,13 +9,20 @@ from dagc.lang import ast
 from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.heads import whole_sequence
 
+from .attention import GROUPED
 from .functions import call
-from .names import Ref, Scope, is_if
+from .names import MADE_DIMS, PHASE_DIMS, Ref, Scope, is_if
+from .rules import listed
+
+RESIDUAL = ("batch", "seq", "hidden")
 
 
 @dataclass(slots=True)
 class Block(Scope):
-    """Expands one block of a layer into ops of its draft."""
+    """Expands one block of a layer into ops of its draft. `last_of_layer`: None where another block follows it, else
+    whether its layer is the model's last."""
+
+    last_of_layer: bool | None = None
 
     def expand(self, argument: Ref) -> Ref:
         """The ops of the block applied to a value; its result."""
@@ -26,20 +33,51 @@ class Block(Scope):
             definition = whole_sequence(definition)  # every drafted token is checked
         self.env[definition.params[0]] = argument
         for statement in definition.body:
+            self.at = statement
             if isinstance(statement, ast.Let):
-                self.lets[statement.name] = self.number(statement.value)
+                self.let(statement)
             elif isinstance(statement, ast.Return):
-                return self.value(statement.value, None, "out")
+                return self.returned(statement)
             else:
                 self.assign(statement)
         raise AssertionError(f"block {self.block} has no return")  # lang.blocks refuses it
 
+    def let(self, statement: ast.Let) -> None:
+        name = statement.name
+        if name in PHASE_DIMS:
+            self.refuse(f"`{name}` is a size of the phase, not of a block")
+        if name in MADE_DIMS:
+            self.refuse(f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: name this one otherwise")
+        if name in self.lets:
+            self.fail(statement, f"`{name}` was given a size before in this block", code="E11")
+        if name in self.rename:
+            self.refuse(f"dimension `{name}` was used before it was given its size", ("write the `let` first",))
+        self.lets[name] = self.number(statement.value)
+
+    def returned(self, statement: ast.Return) -> Ref:
+        """What the block is worth. Layers hand the residual stream on; the last one gives a value for each sequence."""
+        result = self.value(statement.value, None, "out")
+        if result.literal is not None or result.name.startswith("@"):
+            self.refuse("a block returns a tensor that it computes")
+        if self.last_of_layer is None:
+            return result
+        if self.last_of_layer:
+            whole = self.draft.op(result.name)
+            if result.dims[:1] != ("batch",) or (whole is not None and whole.kind in ("route", "select")):
+                self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
+        elif result.dims != RESIDUAL:
+            self.refuse(f"a layer hands on [batch, seq, hidden], not {listed(result.dims)}")
+        return result
+
     def assign(self, statement: ast.TensorAssign) -> None:
-        dims = None if statement.dims is None else tuple(self.dim(d, statement.span) for d in statement.dims)
+        dims = None
+        if statement.dims is not None:
+            dims = tuple(self.dim(d, statement.span, statement.value) for d in statement.dims)
         result = self.value(statement.value, dims, statement.name)
         if dims is not None and result.dims != dims:
-            written = f"`{statement.name}` has dimensions [{', '.join(result.dims)}], not the ones written"
-            self.fail(statement, written)
+            self.fail(
+                statement, f"`{statement.name}` has dimensions {listed(result.dims)}, not {listed(dims)} as written"
+            )
         self.env[statement.name] = result
 
     def value(self, expr: ast.Expr, want: tuple[str, ...] | None, stem: str) -> Ref:
@@ -76,7 +114,7 @@ class Block(Scope):
 
     def indexed(self, expr: ast.Indexed) -> Ref:
         """A weight, or a value with its dims repeated."""
-        dims = tuple(self.dim(d, expr.span) for d in expr.dims)
+        dims = tuple(self.dim(d, expr.span, expr) for d in expr.dims)
         if expr.name not in self.env:
             return self.weight(expr.name, dims, expr)
         known = self.env[expr.name]
@@ -124,9 +162,19 @@ class Block(Scope):
             missing = [d for d in dims if d not in union]
             if missing:
                 self.fail(expr, f"dimension `{missing[0]}` of the result is in neither factor")
+            self.one_kind_of_heads(expr, current, factor, dims)
             kind = "multiply" if set(dims) == set(union) and not _outer(current, factor) else "contract"
             current = self.emit(kind, (current.name, factor.name), dims, stem if final else f"{stem}_part")
         return self.scaled(current, scale, stem)
+
+    def one_kind_of_heads(self, expr: ast.Expr, a: Ref, b: Ref, dims: tuple[str, ...]) -> None:
+        """Heads of one factor that are summed while the other brings heads of its own: grouped heads, wrongly written."""
+        for one, other in ((a, b), (b, a)):
+            lone = next((d for d in one.dims if d == "kv_heads" and d not in (*dims, *other.dims)), None)
+            if lone and "heads" in other.dims and "heads" not in one.dims:
+                self.fail(
+                    expr, f"`kv_heads` of {listed(one.dims)} is summed, {listed(other.dims)} has `heads`", (GROUPED,)
+                )
 
     def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
         """A chain of `+` and `-`. What the block was given comes last, so pending sums of the branches meet first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -37,8 +37,8 @@ class Call:
     def sizes(self) -> dict[str, float]:
         return self.block.draft.sizes
 
-    def fail(self, message: str) -> NoReturn:
-        self.block.fail(self.expr, message)
+    def fail(self, message: str, help: Iterable[str] = ()) -> NoReturn:
+        self.block.fail(self.expr, message, help)
 
     def make(self, *names: str) -> tuple[str, ...]:
         return self.block.make(*names)

@@ -14,8 +14,9 @@ from dagc.lang.units import Quantity
 
 from .attention import attend, cache, conv, delta, select
 from .call import Call
-from .names import Ref
+from .names import PHASE_DIMS, Ref
 from .routing import combine, dispatch, route
+from .rules import listed
 
 if TYPE_CHECKING:
     from .block import Block
@@ -30,6 +31,8 @@ def each(call: Call) -> Ref:
 def norm(call: Call) -> Ref:
     """A norm over the last dimension, with a gain of that width unless `gain = false`."""
     x, options, block = call.operand(), call.options(), call.block
+    if not x.dims or x.dims[-1] in PHASE_DIMS:
+        call.fail(f"`{call.name}` goes over the last dimension of {listed(x.dims)}, which is no width")
     options.setdefault("eps", block.lookup_number("norm_eps") or 0.0)
     inputs: tuple[Ref, ...] = (x,)
     if options.pop("gain", True):
@@ -70,18 +73,24 @@ def clamp(call: Call) -> Ref:
 def lookup(call: Call) -> Ref:
     """lookup(tokens, table): a row of the table for every token."""
     tokens, table = call.operands(2)
+    if tokens.name != "tokens" or len(table.dims) != 2 or not table.name.startswith("@"):
+        call.fail("`lookup` takes the token ids that the first block is given, and a weight [rows, width]")
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
 
 def last(call: Call) -> Ref:
     """The last token of every sequence."""
     x = call.operand()
+    if "seq" not in x.dims:
+        call.fail(f"`last` takes the last token of `seq`, which {listed(x.dims)} has not")
     return call.emit("last", (x,), tuple(d for d in x.dims if d != "seq"))
 
 
 def argmax(call: Call) -> Ref:
     """Where the last dimension is largest."""
     x = call.operand()
+    if len(x.dims) < 2 or x.dims[-1] in PHASE_DIMS:
+        call.fail(f"`argmax` goes over the last dimension of {listed(x.dims)}, which is no width")
     return call.emit("argmax", (x,), x.dims[:-1])
 
 

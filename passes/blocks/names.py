@@ -7,16 +7,19 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import NoReturn, TypeGuard
 
-from dagc.ir.experts import rows_of
+from dagc.ir.experts import rows_of, slot_dim
 from dagc.ir.experts import stem as stem_of
 from dagc.ir.graph import Op, Weight
 from dagc.ir.unit import Unit
 from dagc.lang import ast
+from dagc.lang.blocks import walk_expression
 from dagc.lang.diagnostics import did_you_mean
 from dagc.lang.evaluate import evaluate
 from dagc.lang.reader import Names
 from dagc.lang.source import Span
 from dagc.lang.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
+
+from . import rules
 
 PHASE_DIMS = ("batch", "seq", "context")
 """Dimensions whose size is the phase's."""
@@ -35,13 +38,14 @@ class Ref:
 
 @dataclass(slots=True)
 class Draft:
-    """A segment that its blocks are adding to."""
+    """A segment that its blocks are adding to. `entry`: what it is given."""
 
     unit: Unit
+    segment: str
     ops: list[Op] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
-    entry: Ref | None = None
+    entry: Ref = field(default_factory=lambda: Ref("x"))
 
     def op(self, name: str) -> Op | None:
         return next((op for op in self.ops if op.name == name), None)
@@ -51,10 +55,7 @@ class Draft:
         if name.startswith("@"):
             return self.weights[name].dims
         op = self.op(name)
-        if op is not None:
-            return op.dims
-        assert self.entry is not None
-        return self.entry.dims
+        return self.entry.dims if op is None else op.dims
 
 
 def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
@@ -73,10 +74,16 @@ class Scope:
     rename: dict[str, str] = field(default_factory=dict)
     count: dict[str, int] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)
+    at: ast.Node | None = None
 
     def fail(self, node: ast.Node, message: str, help: Iterable[str] = (), code: str = "E13") -> NoReturn:
         """Report and stop: what follows in the block would only repeat the error."""
         self.stop(code, message, node.span, help)
+
+    def refuse(self, message: str, help: Iterable[str] = ()) -> NoReturn:
+        """Report and stop at the statement that is being expanded."""
+        assert self.at is not None
+        self.fail(self.at, message, help)
 
     def stop(self, code: str, message: str, span: Span, help: Iterable[str] = ()) -> NoReturn:
         out = self.draft.unit.out
@@ -141,8 +148,9 @@ class Scope:
 
     # -- dimensions, results and weights -----------------------------------------------------------
 
-    def dim(self, name: str, span: Span) -> str:
-        """The segment's name of a dimension; two blocks that give one name two sizes get it twice."""
+    def dim(self, name: str, span: Span, expr: ast.Expr | None = None) -> str:
+        """The segment's name of a dimension; two blocks that give one name two sizes get it twice. A dimension that a
+        function made is that of the tensors in `expr`, else the newest."""
         if name in self.rename:
             return self.rename[name]
         if name in PHASE_DIMS:
@@ -152,7 +160,7 @@ class Scope:
                 self.stop(
                     "E02", f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: there is none before it", span
                 )
-            return self.made[name][-1]
+            return self.dim_of(name, expr) or self.made[name][-1]
         size = self.lookup_number(name)
         if size is None and name == "expert":
             size = self.lookup_number("experts.count")
@@ -168,6 +176,17 @@ class Scope:
         sizes[unique] = size
         self.rename[name] = unique
         return unique
+
+    def dim_of(self, name: str, expr: ast.Expr | None) -> str | None:
+        """The dimension of this name of the first tensor in an expression that has one, or of the router that chose for it."""
+        for node in walk_expression(expr) if expr is not None else ():
+            ref = self.env.get(node.text if isinstance(node, ast.Name) else getattr(node, "name", ""))
+            for dim in ref.dims if ref is not None else ():
+                if stem_of(dim) == name:
+                    return dim
+                if stem_of(dim) == "choice" and name == "slot":
+                    return slot_dim(dim)
+        return None
 
     def make(self, *names: str) -> tuple[str, ...]:
         """Dimensions of one call's own, whatever other calls of the layer have made."""
@@ -203,12 +222,13 @@ class Scope:
         dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
         return model.weight_dtypes.get("experts", dtype) if scope == "experts" else dtype
 
-    def own_weights(self, inputs: tuple[str, ...], expert: str) -> None:
-        """The weights with which routed rows meet are the experts' own."""
-        for name in inputs:
-            weight = self.draft.weights.get(name)
-            if weight is not None and expert in weight.dims:
-                self.draft.weights[name] = replace(weight, scope="experts", dtype=self.weight_dtype("experts"))
+    def own(self, weight: Weight) -> None:
+        """A weight is the experts' own."""
+        self.draft.weights[weight.name] = replace(weight, scope="experts", dtype=self.weight_dtype("experts"))
+
+    def stem(self, weight: str) -> str:
+        """The name of a weight as the block writes it."""
+        return weight.removeprefix(f"@{self.scope}.")
 
     def emit(
         self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool
@@ -216,10 +236,11 @@ class Scope:
         """One more op of the segment; its result."""
         model = self.draft.unit.spec.model
         dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
-        rows = rows_of(dims)
-        if rows is not None:
-            self.own_weights(inputs, rows.expert)
-        scope = "dense" if rows is None else "experts"
+        scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
-        self.draft.ops.append(Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items()))))
+        op = Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items())))
+        rules.check(self, op)
+        self.draft.ops.append(op)
+        if self.at is not None:
+            self.draft.unit.spans[self.draft.segment, name] = self.at.span
         return Ref(name, dims)
