@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -244,9 +245,15 @@ def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
 
 
-def collective_totals(graph: Graph, costs: Costs) -> tuple[CollectiveTotal, ...]:
-    """Collectives by (kind, group, payload): calls along one pipeline path in one pass of all micro-batches."""
+def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> tuple[CollectiveTotal, ...]:
+    """Collectives by (kind, group, payload): calls of one device of a stage, or along one pipeline path, in one pass of
+    all micro-batches."""
     mesh = graph.the_mesh
+    stages = graph.stages if stage is None else (graph.stages[stage],)
+    layers: Counter[str] = Counter()
+    for one in stages:
+        for name, count in one.layers:
+            layers[name] += count
     passes = graph.microbatches * graph.lanes
     totals: dict[tuple[str, tuple[str, ...], float], CollectiveTotal] = {}
 
@@ -255,12 +262,12 @@ def collective_totals(graph: Graph, costs: Costs) -> tuple[CollectiveTotal, ...]
         old = totals.get(key, CollectiveTotal(kind, axes, size, 0, payload, 0.0, 0.0))
         totals[key] = replace(old, count=old.count + count, wire_B=old.wire_B + wire, time_s=old.time_s + time)
 
-    for segment in graph.segments:
+    for segment in (s for s in graph.segments if layers[s.name]):
         for op in segment.ops:
             if op.kind not in COLLECTIVES:
                 continue
             cost = costs.ops[segment.name, op.name]
-            calls = segment.repeat * passes
+            calls = layers[segment.name] * passes
             steps = int(op.attr("steps", 1) or 1)
             add(
                 op.kind,
@@ -273,9 +280,11 @@ def collective_totals(graph: Graph, costs: Costs) -> tuple[CollectiveTotal, ...]
             )
     if mesh.stages > 1:
         edge = costs.transfer
-        hops = (mesh.stages - 1) * passes
-        for kind, wire in (("send", edge.payload_B * hops), ("recv", 0.0)):
-            add(kind, ("pp",), 2, hops, edge.payload_B, wire, edge.time_s * hops)
+        sends = sum(one.index < mesh.stages - 1 for one in stages) * passes
+        receives = sum(one.index > 0 for one in stages) * passes
+        for kind, hops, wire in (("send", sends, edge.payload_B * sends), ("recv", receives, 0.0)):
+            if hops:
+                add(kind, ("pp",), 2, hops, edge.payload_B, wire, edge.time_s * hops)
     return tuple(totals.values())
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
 from .common import compiled, tell
+
+if TYPE_CHECKING:
+    from ..export.recorded import Recorded
 
 
 def run(args: Namespace) -> int:
@@ -41,7 +45,16 @@ def run(args: Namespace) -> int:
     return 1 if worse else 0
 
 
-def _side(args: Namespace, spec: str, own: list[str]) -> Plan | None:
+def _side(args: Namespace, spec: str, own: list[str]) -> Plan | Recorded | None:
+    """Compiled, or as `dagc compile --json` wrote it."""
+    from ..export.recorded import read
+
+    if spec.endswith(".json"):
+        found = read(spec, args.allow_import)
+        if found is not None and (own or args.set):
+            raise SpecError([Diagnostic("E14", "a plan that was written has no params: `--set` needs its spec")])
+        if found is not None:
+            return found
     return compiled(spec, Namespace(**vars(args) | {"set": [*args.set, *own]}))
 
 

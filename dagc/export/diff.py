@@ -12,6 +12,8 @@ from ..lang.units import BYTES, SCALAR, Dim, Quantity, show, show_runs
 from ..plan import Plan
 from ..report import axes_text
 from ..spec import Spec
+from .json import SCHEMA
+from .recorded import Recorded
 
 LOWER = ("ttft", "tpot", "makespan", "floor", "imbalance", "idle_gpus", "flops_per_token", "memory.")
 HIGHER = ("throughput", "utilization")
@@ -80,14 +82,46 @@ def _beyond(figure: Figure, percent: float) -> bool:
     return figure.ratio is None or abs(figure.ratio) > percent / 100 + SAME
 
 
-def compare(a: Plan, b: Plan) -> Diff:
-    """From a to b."""
+def compare(a: Plan | Recorded, b: Plan | Recorded) -> Diff:
+    """From a to b. Of a plan that was written as JSON the spec is not known: what both sides tell is compared."""
+    if isinstance(a, Recorded) or isinstance(b, Recorded):
+        before, after = _recorded(a), _recorded(b)
+        shapes = tuple(_changes(_shape(before), _shape(after)))
+        return Diff((), shapes, (*_figures(before, after), *_pools(before, after)), tuple(_turns(before, after)))
+    before, after = _recorded(a), _recorded(b)
     return Diff(
         tuple(_changed_inputs(a.spec, b.spec)),
         tuple(_changes(structure(a), structure(b))),
-        (*_results(a, b), *_pools(a, b)),
-        tuple(_turns(a, b)),
+        (*_figures(before, after), *_pools(before, after)),
+        tuple(_turns(before, after)),
     )
+
+
+def _recorded(plan: Plan | Recorded) -> Recorded:
+    """What a diff compares of a plan, whether it was compiled or read."""
+    if isinstance(plan, Recorded):
+        return plan
+    from ..passes.require import phase_metrics
+
+    metrics = {n: phase_metrics(r, plan.spec, plan.pools) for n, r in plan.phases.items()}
+    return Recorded(
+        SCHEMA,
+        plan.params,
+        {name: len(result.gpus) for name, result in plan.phases.items()},
+        {name: dict(result.graph.the_mesh.degrees) for name, result in plan.phases.items()},
+        {name: {k: (q.value, q.dim) for k, q in found.items()} for name, found in metrics.items()},
+        {pool.phases: pool.peak_B for pool in plan.shared},
+        {v.requirement.label: v.passed for v in plan.requirements},
+    )
+
+
+def _shape(plan: Recorded) -> dict[str, str]:
+    """GPUs and degrees of every phase."""
+    out = {}
+    for name, degrees in plan.degrees.items():
+        out[f"{name}: GPUs"] = str(plan.gpus[name])
+        out |= {f"{name}: {axis}": str(degree) for axis, degree in degrees.items() if degree > 1}
+    return out
 
 
 def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
@@ -201,30 +235,25 @@ def _collectives(result: PhaseResult) -> dict[str, int]:
 # -- results ---------------------------------------------------------------------------------------
 
 
-def _results(a: Plan, b: Plan) -> Iterator[Figure]:
-    from ..passes.require import phase_metrics
-
+def _figures(a: Recorded, b: Recorded) -> Iterator[Figure]:
     totals = ("model.params_total", "model.params_active")
     for name, before, after in zip(totals, a.params, b.params, strict=True):
         if _differ(before, after):
             yield Figure(name, before, after, SCALAR, None)
-    for phase in a.phases:
-        if phase not in b.phases:
-            continue
-        left, right = (phase_metrics(p.phases[phase], p.spec, p.pools) for p in (a, b))
-        for name in left:
-            before, after = left[name].value, right[name].value if name in right else left[name].value
+    for phase, left in a.metrics.items():
+        right = b.metrics.get(phase, {})
+        for name, (before, dim) in left.items():
+            after = right.get(name, (before, dim))[0]
             if _is_result(name) and _differ(before, after):
-                yield Figure(f"{phase}.{name}", before, after, left[name].dim, _better(name, before, after))
+                yield Figure(f"{phase}.{name}", before, after, dim, _better(name, before, after))
 
 
-def _pools(a: Plan, b: Plan) -> Iterator[Figure]:
-    """Memory of GPUs that two phases share, in both plans."""
-    after = {pool.phases: pool.peak_B for pool in b.shared}
-    for pool in a.shared:
-        if pool.phases in after and _differ(pool.peak_B, after[pool.phases]):
-            better = after[pool.phases] < pool.peak_B
-            yield Figure(f"{'+'.join(pool.phases)}.memory.peak", pool.peak_B, after[pool.phases], BYTES, better)
+def _pools(a: Recorded, b: Recorded) -> Iterator[Figure]:
+    """Memory of GPUs that phases share, in both plans."""
+    for phases, before in a.pools.items():
+        after = b.pools.get(phases, before)
+        if _differ(before, after):
+            yield Figure(f"{'+'.join(phases)}.memory.peak", before, after, BYTES, after < before)
 
 
 def _is_result(name: str) -> bool:
@@ -238,12 +267,13 @@ def _differ(before: float, after: float) -> bool:
 def _better(name: str, before: float, after: float) -> bool | None:
     if name.startswith(HIGHER):
         return after > before
+    if name.startswith("memory.kv_tokens"):
+        return after > before
     return after < before if name.startswith(LOWER) and name != "floor" else None
 
 
-def _turns(a: Plan, b: Plan) -> Iterator[Turn]:
-    before = {v.requirement.label: v.passed for v in a.requirements}
-    after = {v.requirement.label: v.passed for v in b.requirements}
+def _turns(a: Recorded, b: Recorded) -> Iterator[Turn]:
+    before, after = a.verdicts, b.verdicts
     for label in dict.fromkeys((*before, *after)):
         if before.get(label) != after.get(label):
             yield Turn(label, before.get(label), after.get(label))

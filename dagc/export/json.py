@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from ..ir.result import PhaseResult
+from ..held import PARTS
+from ..ir.result import PhaseResult, Pool, StageMemory
 from ..lang.harmless import in_json
 from ..lang.render import as_records
 from ..lang.units import dim_name
-from ..plan import Plan
+from ..plan import Plan, cached_tokens
 from .unroll import Edge, Node, counts, unroll
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the plan object: `plan.schema.json` beside this file; `plan.1.schema.json` is the one before."""
 GRAPH_SCHEMA = 2
 """Version of the placed graph, whose schema is `graph.schema.json` beside this file."""
 
@@ -33,13 +36,15 @@ def plan_object(plan: Plan) -> dict[str, Any]:
     """One object, SI units; its schema is `plan.schema.json` beside this file."""
     return {
         "schema": SCHEMA,
+        "fits": plan.fits,
         "model": {
             "name": plan.spec.model.name,
             "params_total": plan.params[0],
             "params_active": plan.params[1],
             "params_stated": plan.spec.model.params_stated,
         },
-        "phases": {name: phase_object(result) for name, result in plan.phases.items()},
+        "phases": {name: phase_object(plan, result) for name, result in plan.phases.items()},
+        "pools": [_pool(pool) for pool in plan.pools],
         "requirements": [
             {
                 "name": v.requirement.label,
@@ -55,8 +60,10 @@ def plan_object(plan: Plan) -> dict[str, Any]:
     }
 
 
-def phase_object(result: PhaseResult) -> dict[str, Any]:
+def phase_object(plan: Plan, result: PhaseResult) -> dict[str, Any]:
     """The figures of one phase."""
+    from ..driver import collective_totals
+
     graph, mesh = result.graph, result.graph.the_mesh
     nodes, edges = counts(result)
     axes = {a: mesh.degrees.get(a, 1) for a in ("pp", "dp", "ep", "sp", "tp")}
@@ -73,14 +80,18 @@ def phase_object(result: PhaseResult) -> dict[str, Any]:
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
         "imbalance": result.costs.imbalance,
         "imbalance_error": result.costs.load_error,
-        "memory": _memory(result),
+        "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
             "collectives": sum(n * sum(op.is_collective for op in s.ops) for s, n in layers),
             "placed_nodes": nodes,
             "placed_edges": edges,
         },
-        "collectives": [asdict(c) for c in result.collectives],
+        "collectives": [
+            {"stage": s.index, **asdict(c)}
+            for s in graph.stages
+            for c in collective_totals(graph, result.costs, s.index)
+        ],
         "critical_path": _path(result),
         "bound_by": dict(result.bound_by),
     }
@@ -98,17 +109,46 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
     return {"median": whole.median, "p90": whole.p90, "measured_share": share, "kernels": kernels}
 
 
-def _memory(result: PhaseResult) -> dict[str, Any]:
-    worst = result.memory.worst
+def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:
+    memory, rooms = result.memory, plan.kv_tokens(result.name)
     return {
-        "weights_B": worst.weights_B,
-        "kv_cache_B": worst.kv_cache_B,
-        "activations_B": worst.activations_B,
-        "buffers_B": worst.buffers_B,
-        "reserve_B": worst.reserve_B,
-        "peak_B": worst.peak_B,
-        "fraction": result.memory.fraction,
-        "fits": result.memory.fits,
+        **_parts(memory.worst),
+        "capacity_B": memory.capacity_B,
+        "fraction": memory.fraction,
+        "fits": memory.fits,
+        "shared_peak_B": max([memory.worst.peak_B, *(p.peak_B for p in plan.shared if result.name in p.phases)]),
+        "kv_tokens": _tokens(min(rooms)),
+        "kv_tokens_used": cached_tokens(plan.units[result.name].phase),
+        "stages": [
+            {"stage": s.stage, "gpus": sorted(stage.gpus), **_parts(s), "kv_tokens": _tokens(room)}
+            for stage, s, room in zip(result.graph.stages, memory.stages, rooms, strict=True)
+        ],
+    }
+
+
+def _parts(stage: StageMemory) -> dict[str, float]:
+    return {field: getattr(stage, field) for _, field in PARTS} | {"peak_B": stage.peak_B}
+
+
+def _tokens(room: float) -> int | None:
+    """None: nothing is cached."""
+    return int(room) if isfinite(room) else None
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    return {
+        "phases": list(pool.phases),
+        "gpus": list(pool.gpus),
+        "fullest_gpu": pool.fullest,
+        "weights_B": pool.weights_B,
+        "copies_B": pool.copies_B,
+        "kv_cache_B": pool.kv_cache_B,
+        "work_B": pool.work_B,
+        "reserve_B": pool.reserve_B,
+        "peak_B": pool.peak_B,
+        "capacity_B": pool.capacity_B,
+        "fraction": pool.fraction,
+        "fits": pool.fits,
     }
 
 

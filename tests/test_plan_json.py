@@ -1,0 +1,153 @@
+"""The object of `dagc compile --json`: both schemas hold, and either is read back by `dagc diff`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import ROOT, spec_text
+
+import dagc
+from dagc.cli import main
+
+Capture = pytest.CaptureFixture[str]
+SCHEMAS = {
+    number: json.loads((ROOT / "dagc" / "export" / name).read_text())
+    for number, name in ((1, "plan.1.schema.json"), (2, "plan.schema.json"))
+}
+OLD = Path(__file__).parent / "data" / "plan.schema1.json"
+"""TEXT, as schema 1 had it."""
+TEXT = spec_text(
+    kind="prefill",
+    phase="gpus = 0..7, pp = 2, ep = 2, tp = 2",
+    extra="phase decode { gpus = 0..7, pp = 2, ep = 2, tp = 2 }\n"
+    'require "soon" prefill.ttft <= 1 s\nrequire "small" decode.memory.peak <= 1 MB',
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.moe"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.mark.parametrize("number", SCHEMAS)
+def test_the_schemas_are_schemas(number: int) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[number])
+    jsonschema.validate(json.loads(OLD.read_text()), SCHEMAS[1])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(OLD.read_text()), SCHEMAS[2])
+
+
+def numbers(schema: Any, path: str = "") -> list[tuple[str, str]]:
+    """(path, description) of every number."""
+    found = []
+    if isinstance(schema, dict):
+        kinds = schema.get("type")
+        if kinds == "number" or (isinstance(kinds, list) and "number" in kinds):
+            found.append((path, schema.get("description", "")))
+        found += [item for key, part in schema.items() for item in numbers(part, f"{path}.{key}")]
+    return found
+
+
+def test_units_are_in_the_names_and_descriptions() -> None:
+    for path, words in numbers(SCHEMAS[2]):
+        name = path.rpartition(".")[2]
+        if name.endswith("_B"):
+            assert words.startswith("bytes: "), path
+        elif name.endswith("_tok_s"):
+            assert words.startswith("tokens per second"), path
+        elif name.endswith("_s"):
+            assert words.startswith("seconds: "), path
+
+
+def test_collectives_are_of_one_device_of_its_own_stage() -> None:
+    plan = dagc.compile_text(TEXT)
+    data: Any = plan.to_json()
+    jsonschema.validate(json.loads(json.dumps(data)), SCHEMAS[2])
+    for name, result in plan.phases.items():
+        graph = result.graph
+        passes = graph.microbatches * graph.lanes
+        for stage in graph.stages:
+            want: Counter[str] = Counter()
+            for layer, count in stage.layers:
+                for op in graph.segment(layer).ops:
+                    if op.is_collective:
+                        want[op.kind] += count * passes * int(op.attr("steps", 1) or 1)
+            want["send"] = passes * (stage.index == 0)
+            want["recv"] = passes * (stage.index == 1)
+            got: Counter[str] = Counter()
+            for one in data["phases"][name]["collectives"]:
+                if one["stage"] == stage.index:
+                    got[one["kind"]] += one["count"]
+            assert +got == +want
+        memory = data["phases"][name]["memory"]
+        assert [s["stage"] for s in memory["stages"]] == [0, 1]
+        assert memory["peak_B"] == max(s["peak_B"] for s in memory["stages"])
+        assert memory["kv_tokens"] == min(s["kv_tokens"] for s in memory["stages"])
+    assert data["fits"] and [p["phases"] for p in data["pools"]] == [["prefill", "decode"]]
+
+
+def test_diff_reads_both_schemas(spec: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["compile", str(spec), "--json"]) == 1  # `small` does not hold
+    new = tmp_path / "new.json"
+    new.write_text(capsys.readouterr().out)
+    assert main(["diff", str(new), str(spec)]) == 0
+    assert "are alike" in capsys.readouterr().out
+    assert main(["diff", str(new), str(OLD), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["structure"] == [] and found["requirements"] == []
+    names = {r["name"].partition(".")[2] for r in found["results"]}
+    assert not names & {"memory.peak", "memory.weights", "collectives.all_to_all", "collectives.send"}
+
+
+def test_diff_of_a_written_plan_tells_what_changed(spec: Path, tmp_path: Path, capsys: Capture) -> None:
+    main(["compile", str(spec), "--json"])
+    new = tmp_path / "new.json"
+    new.write_text(capsys.readouterr().out)
+    other = tmp_path / "other.moe"
+    other.write_text(
+        TEXT.replace("decode.memory.peak <= 1 MB", "decode.memory.peak <= 1 GB").replace(
+            "pp = 2, ep = 2, tp = 2 }", "ep = 4, tp = 2 }"
+        )
+    )
+    assert main(["diff", str(new), str(other), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"name": "decode: ep", "before": "2", "after": "4"} in found["structure"]
+    assert found["requirements"] == [{"name": "small", "before": False, "after": True}]
+    assert any(r["name"] == "prefill+decode.memory.peak" for r in found["results"])
+
+
+@pytest.mark.parametrize(
+    "change, where",
+    [
+        ({"schema": 3}, "schema: is 3; this dagc reads 1 and 2"),
+        ({"schema": "2"}, "schema: is '2'"),
+        ({"phases": []}, "phases: is not an object"),
+        ({"phases": {"p": 3}}, "phases.p: is not an object"),
+        ({"phases": {"p": {"gpus": [0], "axes": {"tp": 0}}}}, "phases.p.axes.tp: is 0, no degree"),
+        ({"requirements": [{}]}, "requirements[0]: has no name and verdict"),
+        ({"model": {"params_total": "many"}}, "model.params_total: is no number"),
+        ({"pools": None}, "pools: is missing"),
+        ({"pools": [{"phases": ["a", "b"]}]}, "pools[0].peak_B: is missing"),
+    ],
+)
+def test_another_object_is_refused_where_it_is_wrong(
+    change: dict[str, Any], where: str, spec: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data: Any = dagc.compile_text(TEXT).to_json()
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps({**data, **change}))
+    assert main(["diff", str(path), str(spec)]) == 2
+    said = capsys.readouterr().err
+    assert "error[E05]" in said and where in said
+
+
+def test_a_written_plan_takes_no_params(spec: Path, capsys: Capture) -> None:
+    assert main(["diff", str(OLD), str(spec), "--set", "tp=2"]) == 2
+    assert "error[E14]" in capsys.readouterr().err
