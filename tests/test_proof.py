@@ -164,7 +164,7 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
     runs = []
     for extra in ("", plain.replace("block mla(x)", "block mla(x) in decode")):
         graph = dagc.compile_text(text + extra).phases["decode"].graph
-        inputs = Inputs(np.arange(8).reshape(8, 1), Routing(), 0)
+        inputs = Inputs(np.arange(8).reshape(8, 1), Routing())
         machine = Machine(graph, inputs, graph.the_mesh)
         kept = Recording(machine)
         machine.run()

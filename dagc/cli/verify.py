@@ -44,19 +44,11 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
     """On a small twin with random weights, or at full dims with the weights given."""
     from ..driver import compile_spec
     from ..proof.checkpoint import Checkpoint, CheckpointError
-    from ..proof.prove import prove
+    from ..proof.prove import prove_small
     from ..proof.reference import Reference, ReferenceMismatch, prove_reference
-    from ..proof.shrink import shrink
 
     if not args.weights:
-        compile_spec(replace(spec, phases=(phase,), requirements=()), Collector())  # the plan's own errors first
-        try:
-            twin = compile_spec(shrink(spec, phase), Collector())
-        except SpecError as error:
-            because = tuple(d.message for d in error.diagnostics if d.code.startswith("E"))
-            message = f"phase `{phase.name}` has no small twin that keeps its degrees and what they divide"
-            raise SpecError([Diagnostic("E03", message, phase.span, because=because)]) from None
-        return prove(twin, phase.name)
+        return prove_small(compile_spec(replace(spec, phases=(phase,), requirements=()), Collector()), phase.name)
     try:
         reference = Reference.open(Path(args.reference)) if args.reference else None
         return prove_reference(spec, phase, Checkpoint.open(spec.model, Path(args.weights)), reference)
@@ -65,17 +57,18 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
 
 
 def verdict(proof: Proof) -> str:
-    """One line for each phase, and one more for what is wrong."""
+    """One line for each phase, and more for what is wrong."""
     from ..proof.prove import TOLERANCE
 
-    word = "equal" if proof.holds else "DIFFERENT"
+    if proof.verdict == "not run":
+        return f"{proof.phase}: not run, so nothing is proved: {proof.why}"
     own = "" if proof.reference_error is None else f", model against reference {proof.reference_error:.1e}"
     lines = [
-        f"{proof.phase}: {word} on {proof.ranks} ranks, largest error of logits {proof.error:.1e}, KV cache "
+        f"{proof.phase}: {proof.verdict} on {proof.ranks} ranks, largest error of logits {proof.error:.1e}, KV cache "
         f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); bytes of {proof.collectives} collectives counted"
     ]
     if proof.first:
-        lines.append(f"  first at {proof.first}")
+        lines += [f"  first at {proof.first}", *(f"    {line}" for line in proof.lines)]
     if proof.bytes_wrong:
         lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
     return "\n".join(lines)

@@ -54,6 +54,13 @@ def _segment_lines(segment: Segment) -> list[str]:
     return [*lines, f"  return %{segment.output}", "}"]
 
 
+def lines_around(segment: Segment, name: str, margin: int = 2) -> tuple[str, ...]:
+    """The op's line, marked, and those next to it."""
+    at = next(i for i, op in enumerate(segment.ops) if op.name == name)
+    shown = enumerate(segment.ops[max(0, at - margin) : at + margin + 1], start=max(0, at - margin))
+    return tuple(f"{'>' if i == at else ' '} {_op_line(op)}" for i, op in shown)
+
+
 def _op_line(op: Op) -> str:
     inputs = ", ".join(n if n.startswith("@") else f"%{n}" for n in op.inputs)
     parts = [f"%{op.name} = {op.kind}({inputs})"]

@@ -63,7 +63,6 @@ class Inputs:
 
     tokens: k.Ints
     routing: Routing
-    redundant: int
     weights: WeightSource = random_weight
     history: History | None = None
     balanced: bool = False
@@ -120,7 +119,8 @@ class Machine:
         key = (segment.name, dispatch.name)
         if key not in self.placements:
             # The model itself has no spare copies; a split one has those of its placement.
-            spare = self.inputs.redundant if self.graph.level == "placed" else 0
+            expert = dispatch.dims[0]
+            spare = int(segment.size(expert, "experts") - segment.sizes[expert]) if self.graph.level == "placed" else 0
             self.placements[key] = RoutedRows.of(segment, dispatch, self.mesh, self.inputs.routing, spare)
         return self.placements[key]
 

@@ -1,4 +1,4 @@
-"""Compare a compiled plan with its model, number by number and byte by byte."""
+"""Compare a compiled plan with its model, number by number and byte by byte. The verdict is `equal`, `differs` or `not run`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.result import Costs
 from ..ir.states import SEQUENTIAL, state_of
+from ..ir.text import lines_around
 from ..ir.unit import Unit
+from ..ir.verify import verify
+from ..ir.violation import VerifyError
 from ..plan import Plan
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
 from .kernels import Floats
+from .shrink import NoTwin, otherwise, twin_of
 from .traffic import compare_bytes
 
 TOLERANCE = 1e-9
@@ -26,10 +30,10 @@ DIVERGED = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
+    """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
     the chosen tokens agree; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
     collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
-    `reference_error`: of the model's own logits against another program's."""
+    `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`."""
 
     phase: str
     ranks: int
@@ -40,11 +44,20 @@ class Proof:
     collectives: int = 0
     bytes_wrong: tuple[str, ...] = ()
     reference_error: float | None = None
+    why: str = ""
+    lines: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        if self.why:
+            return "not run"
+        errors = (self.error, self.cache_error, self.reference_error or 0.0)
+        same = self.same and not self.first and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
+        return "equal" if same else "differs"
 
     @property
     def holds(self) -> bool:
-        errors = (self.error, self.cache_error, self.reference_error or 0.0)
-        return self.same and not self.first and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
+        return self.verdict == "equal"
 
 
 def prove(plan: Plan, phase: str, **given: object) -> Proof:
@@ -52,6 +65,26 @@ def prove(plan: Plan, phase: str, **given: object) -> Proof:
     small models: everything is float64 and every rank is held at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
     return prove_graph(result.graph, plan.units[phase], result.costs, **given)  # type: ignore[arg-type]
+
+
+def prove_small(plan: Plan, phase: str) -> Proof:
+    """Like prove, of a phase of any size: its own lowering, run on the sizes of its small twin. The bytes counted there,
+    times the elements that the plan has for each of the twin's, are those that the plan's cost pass states."""
+    result, unit = plan.phases[phase], plan.units[phase]
+    graph = result.graph
+    try:
+        twin = twin_of(graph, model_graph(unit), unit.spec.workload.routing)
+        verify(twin.placed)
+        verify(twin.model)
+    except (NoTwin, VerifyError, KeyError, ZeroDivisionError) as error:
+        return not_run(phase, unit, f"it has no small twin: {error}")
+    differs = otherwise(graph, twin.placed)
+    if differs:
+        return not_run(phase, unit, f"the twin was lowered otherwise: {differs}")
+    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, int(twin.placed.segments[0].sizes["seq"])))
+    return prove_graph(
+        twin.placed, unit, result.costs, inputs=Inputs(ids, twin.routing), model=twin.model, costed=graph
+    )
 
 
 def prove_graph(
@@ -62,22 +95,28 @@ def prove_graph(
     weights: WeightSource = random_weight,
     inputs: Inputs | None = None,
     expected: Floats | None = None,
+    model: Graph | None = None,
+    costed: Graph | None = None,
 ) -> Proof:
     """Like prove, of a placed graph that may not be the plan's own. Without `costs` bytes are not compared.
-    `expected`: logits [sequences, .., vocab] that the model itself must give."""
-    model = model_graph(unit)
+    `expected`: logits [sequences, .., vocab] that the model itself must give. `model`: what it was lowered from; `costed`:
+    the graph that `costs` are of, where its sizes are others."""
+    model = model if model is not None else model_graph(unit)
     inputs = inputs or random_inputs(unit, weights)
     reference, machine = Machine(model, inputs, single()), Machine(placed, inputs, placed.the_mesh)
     seen = Recording(reference)
     check = Comparison(machine, seen)
     try:
         want = reference.run()
+    except ExecutionError as error:
+        return not_run(placed.phase, unit, f"the model alone breaks off at {error.where}: {error.reason}")
+    try:
         got = machine.run()
     except ExecutionError as error:
-        return broken_off(placed.phase, unit, error)
+        return broken_off(placed, unit, error)
     same = all(alike(a, b) for a, b in zip(want, got, strict=True))
     first = check.first or check.missed() or ("" if same else "the result")
-    wrong = tuple(compare_bytes(machine, costs)) if costs is not None else ()
+    wrong = tuple(compare_bytes(machine, costs, costed or placed)) if costs is not None else ()
     return Proof(
         placed.phase,
         len(unit.phase.gpus),
@@ -88,12 +127,29 @@ def prove_graph(
         len(machine.traffic),
         wrong,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
+        lines=around(placed, first),
     )
 
 
-def broken_off(phase: str, unit: Unit, error: ExecutionError) -> Proof:
-    """What a run that did not come to its end proves."""
-    return Proof(phase, len(unit.phase.gpus), np.inf, np.inf, False, f"{error.where}: {error.reason}")
+def broken_off(graph: Graph, unit: Unit, error: ExecutionError) -> Proof:
+    """What a run that did not come to its end proves: that the lowering is wrong, or nothing."""
+    where = f"{error.where}: {error.reason}"
+    if not error.wrong:
+        return not_run(graph.phase, unit, f"the executor breaks off at {where}")
+    lines = around(graph, error.where)
+    return Proof(graph.phase, len(unit.phase.gpus), np.inf, np.inf, False, where, lines=lines)
+
+
+def not_run(phase: str, unit: Unit, why: str) -> Proof:
+    return Proof(phase, len(unit.phase.gpus), np.inf, np.inf, False, why=why)
+
+
+def around(graph: Graph, where: str) -> tuple[str, ...]:
+    """Lines of the IR about `segment[layer]/op`."""
+    segment, _, op = where.partition(": ")[0].partition("/")
+    name = segment.partition("[")[0]
+    found = next((s for s in graph.segments if s.name == name and op in s.by_name), None)
+    return () if found is None else lines_around(found, op)
 
 
 def single() -> Mesh:
@@ -117,7 +173,7 @@ def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
     """Random token ids of the phase's batch."""
     seq = unit.phase.tokens
     ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.sequences, seq))
-    return Inputs(ids, unit.spec.workload.routing, unit.phase.strategy.redundant, weights)
+    return Inputs(ids, unit.spec.workload.routing, weights)
 
 
 def logits_of(graph: Graph) -> str:
@@ -151,8 +207,14 @@ class Recording:
 
     def whole(self, layer: int, op: str) -> Floats:
         """The parts of the batch put together."""
-        parts = sorted((offset, v) for (at, name, offset), v in self.values.items() if (at, name) == (layer, op))
-        return np.concatenate([value for _, value in parts])
+        parts = {offset: v for (at, name, offset), v in self.values.items() if (at, name) == (layer, op)}
+        return np.concatenate([parts[offset] for offset in sorted(parts)], axis=self.batch_axis(layer, op))
+
+    def batch_axis(self, layer: int, name: str) -> int:
+        """Where the sequences are in a value, or in a state."""
+        segment = next(s for s, at in self.machine.graph.layers if at == layer)
+        op = segment.by_name.get(name) or state_of(segment, segment.by_name[name.removesuffix(".state")])
+        return op.dims.index("batch") if op is not None else 0
 
     def history(self) -> History:
         """The KV cache and the states that the run leaves: (layer, op) -> [batch, .., context, ..]."""

@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint, read_arrays
 from .execute import History, Inputs, Machine
 from .failure import ExecutionError
 from .kernels import Floats, Ints
-from .prove import Proof, Recording, broken_off, model_graph, prove, single
+from .prove import Proof, Recording, model_graph, not_run, prove, single
 
 LARGEST = 200e6
 """Parameters of the largest model that is run at its full dims."""
@@ -87,14 +87,14 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
         return prove(plan, phase.name, weights=checkpoint)
     reference.check(spec.model.count("vocab"))
     ids, logits = reference.taken(spec, phase)
-    routing, redundant = spec.workload.routing, phase.strategy.redundant
+    routing = spec.workload.routing
     if phase.kind == "prefill":
-        return prove(plan, phase.name, inputs=Inputs(ids, routing, redundant, checkpoint), expected=logits)
+        return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits)
     try:
         history = cache_after(unit, checkpoint, ids[:, :-1])
     except ExecutionError as error:
-        return broken_off(phase.name, unit, error)
-    inputs = Inputs(ids[:, -1:], routing, redundant, checkpoint, history)
+        return not_run(phase.name, unit, f"the model alone breaks off at {error.where}: {error.reason}")
+    inputs = Inputs(ids[:, -1:], routing, checkpoint, history)
     return prove(plan, phase.name, inputs=inputs, expected=logits)
 
 
@@ -104,7 +104,7 @@ def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
     phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
     work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
     graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
-    machine = Machine(graph, Inputs(ids, work.routing, 0, weights), single())
+    machine = Machine(graph, Inputs(ids, work.routing, weights), single())
     kept = Recording(machine)
     machine.run()
     return kept.history()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.graph import DTYPE_BYTES, Op, Segment
+from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.result import Costs, OpCost
 from . import kernels as k
 from .routed import kept
+from .shrink import scale
 
 if TYPE_CHECKING:
     from .execute import Machine
@@ -74,14 +75,16 @@ def _overlap(before: tuple[slice, ...], after: tuple[slice, ...]) -> float:
     return float(prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)))
 
 
-def compare_bytes(machine: Machine, costs: Costs) -> list[str]:
+def compare_bytes(machine: Machine, costs: Costs, costed: Graph) -> list[str]:
     """Collectives and sends whose counted bytes are not those of the cost pass, at any call; and those that it counts
     and that never ran. On every rank the payload, and on the busiest one the bytes on the wire, are equal; of routed
-    rows the mean payload is, and with balanced choices the mean wire."""
+    rows the mean payload is, and with balanced choices the mean wire. `costed`: the graph that was costed; where its
+    sizes are not those that ran, what was counted is taken as often as it has elements."""
     wrong = []
     for edge in machine.graph.sends:
         sizes = machine.sent.get((edge.source, edge.target), [])
-        each_B = DTYPE_BYTES[edge.dtype]
+        segment = machine.graph.segment(machine.graph.stages[edge.target].layers[0][0])
+        each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(segment.name), segment, edge.dims, "dense")
         if not sizes or not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
             wrong.append(f"send {edge.source} -> {edge.target}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
@@ -90,7 +93,8 @@ def compare_bytes(machine: Machine, costs: Costs) -> list[str]:
         if (segment, name) not in counted or not calls:
             wrong.append(f"{segment}/{name}")
             continue
-        each_B = DTYPE_BYTES[_wire_dtype(machine.graph.segment(segment), name)]
+        here, op = machine.graph.segment(segment), machine.graph.segment(segment).by_name[name]
+        each_B = DTYPE_BYTES[_wire_dtype(here, name)] * scale(costed.segment(segment), here, op.dims, op.scope)
         cost = costs.ops[segment, name]
         if not all(_right(moved, cost, each_B, machine.inputs.balanced) for moved in calls):
             wrong.append(f"{segment}/{name}")
