@@ -173,25 +173,6 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
     assert np.allclose(runs[0][1], runs[1][1], rtol=1e-12)
 
 
-def test_a_plan_that_cannot_be_shrunk_is_refused_with_the_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = "hidden = 96, vocab = 512, dtype = bf16, stack = [embed, 2 * thirds, lm_head]\nattention { heads = 8, kv_heads = 4 }"
-    block = """block third(x) {
-  let part = hidden / 3
-  u[batch, seq, part] = x * Wu[hidden, part]
-  y[batch, seq, hidden] = u * Wd[part, hidden]
-  return x + y
-}
-layer thirds { gqa, third }"""
-    spec = tmp_path / "s.moe"
-    spec.write_text(spec_text(model=model, phase="gpus = 0..3, tp = 4", extra=block))
-    assert main(["check", str(spec)]) == 0
-    assert main(["verify", str(spec)]) == 2
-    err = capsys.readouterr().err
-    assert "no small twin" in err and "dimension `part` has size 2.66667" in err
-
-
 def test_an_imported_model_prints_as_a_spec_that_reads_back_equal(tmp_path: Path) -> None:
     from dagc.driver import load
     from dagc.lang.diagnostics import Collector

@@ -15,6 +15,7 @@ from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..plan import Plan
+    from ..proof.shrink import Twin
     from ..runtime.measure import Outcome
     from ..spec import Phase, Spec
 
@@ -95,11 +96,11 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
         )
     local = _from_environment("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else processes
     device = device_of(args.device, local)
-    plan = plan_to_run(spec, phase, args.full_dims)
+    plan, twin = plan_to_run(spec, phase, args.full_dims)
     kinds = ("fp64",) if not args.full_dims else (plan.spec.model.dtype, "bf16")
     dtype = args.dtype or next(kind for kind in kinds if kind in DTYPES)
     torch.manual_seed(0)
-    outcome = measure(plan, phase.name, Options(device, dtype, args.repeat, not args.full_dims, args.timeout))
+    outcome = measure(plan, phase.name, Options(device, dtype, args.repeat, not args.full_dims, args.timeout), twin)
     if outcome is None:
         return 0
     if args.json:
@@ -129,23 +130,22 @@ def device_of(asked: str, local: int) -> str:
     return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 
-def plan_to_run(spec: Spec, phase: Phase, full: bool) -> Plan:
-    """The phase alone: its small twin, or at the model's own dims."""
+def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[Plan, Twin | None]:
+    """The phase alone, with its small twin unless it is run at the model's own dims."""
     from ..driver import compile_spec
-    from ..proof.shrink import shrink
+    from ..proof.prove import twin_of_phase
+    from ..proof.shrink import NoTwin
 
     whole = replace(spec, phases=(phase,), requirements=())
     plan = compile_spec(whole, Collector(), cures=True)  # the plan's own errors first
     if not plan.fits:
         raise DoesNotFit([d for d in plan.diagnostics if d.code == "E04"])
     if full:
-        return plan
+        return plan, None
     try:
-        return compile_spec(shrink(spec, phase), Collector())
-    except SpecError as error:
-        because = tuple(d.message for d in error.diagnostics if d.code.startswith("E"))
-        message = f"phase `{phase.name}` has no small twin that keeps its degrees and what they divide"
-        raise SpecError([Diagnostic("E03", message, phase.span, because=because)]) from None
+        return plan, twin_of_phase(plan, phase.name)
+    except NoTwin as error:
+        raise SpecError([Diagnostic("E03", f"phase `{phase.name}` has no small twin: {error}", phase.span)]) from None
 
 
 def table(outcome: Outcome) -> str:

@@ -19,7 +19,7 @@ from ..plan import Plan
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
 from .kernels import Floats
-from .shrink import NoTwin, otherwise, twin_of
+from .shrink import NoTwin, Twin, otherwise, twin_of
 from .traffic import compare_bytes
 
 TOLERANCE = 1e-9
@@ -71,20 +71,32 @@ def prove_small(plan: Plan, phase: str) -> Proof:
     """Like prove, of a phase of any size: its own lowering, run on the sizes of its small twin. The bytes counted there,
     times the elements that the plan has for each of the twin's, are those that the plan's cost pass states."""
     result, unit = plan.phases[phase], plan.units[phase]
-    graph = result.graph
     try:
-        twin = twin_of(graph, model_graph(unit), unit.spec.workload.routing)
-        verify(twin.placed)
-        verify(twin.model)
-    except (NoTwin, VerifyError, KeyError, ZeroDivisionError) as error:
+        twin = twin_of_phase(plan, phase)
+    except NoTwin as error:
         return not_run(phase, unit, f"it has no small twin: {error}")
-    differs = otherwise(graph, twin.placed)
+    differs = otherwise(result.graph, twin.placed)
     if differs:
         return not_run(phase, unit, f"the twin was lowered otherwise: {differs}")
-    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, int(twin.placed.segments[0].sizes["seq"])))
-    return prove_graph(
-        twin.placed, unit, result.costs, inputs=Inputs(ids, twin.routing), model=twin.model, costed=graph
-    )
+    return prove_graph(twin.placed, unit, result.costs, inputs=twin_inputs(twin), model=twin.model, costed=result.graph)
+
+
+def twin_of_phase(plan: Plan, phase: str) -> Twin:
+    """The small twin of a phase. Raises NoTwin."""
+    unit = plan.units[phase]
+    try:
+        twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.spec.workload.routing)
+        verify(twin.placed)
+        verify(twin.model)
+    except (VerifyError, KeyError, ZeroDivisionError) as error:
+        raise NoTwin(str(error)) from None
+    return twin
+
+
+def twin_inputs(twin: Twin) -> Inputs:
+    """Random token ids for all of a twin's sequences."""
+    shape = twin.sequences, int(twin.placed.segments[0].sizes["seq"])
+    return Inputs(np.random.default_rng(1).integers(0, twin.vocab, shape), twin.routing)
 
 
 def prove_graph(

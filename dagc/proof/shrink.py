@@ -15,6 +15,7 @@ from ..ir.experts import stem
 from ..ir.graph import Attr, Graph, Op, Segment, Stage, runs
 from ..ir.ops import rotated
 from ..ir.sharding import Axes
+from ..ir.unit import Unit
 from ..spec import Routing
 
 WIDTHS = (8, 6, 10)
@@ -266,6 +267,27 @@ class Twin:
     model: Graph
     routing: Routing
     vocab: int
+
+    def unit(self, unit: Unit) -> Unit:
+        """What the passes that price a graph ask, of the twin."""
+        sizes = self.placed.segments[0].sizes
+        spare = max((self.spare(s) for s in self.placed.segments), default=0)
+        strategy = replace(unit.phase.strategy, redundant=spare, microbatches=self.placed.microbatches)
+        phase = replace(
+            unit.phase,
+            sequences=self.sequences,
+            tokens=int(sizes["seq"]),
+            context=int(sizes["context"]),
+            strategy=strategy,
+        )
+        spec = replace(unit.spec, workload=replace(unit.spec.workload, routing=self.routing))
+        return Unit(spec, phase, placement=unit.placement)
+
+    @staticmethod
+    def spare(segment: Segment) -> int:
+        """Spare copies of experts."""
+        found = [int(n - segment.sizes[k[8:]]) for k, n in segment.sizes.items() if k.startswith("experts:expert")]
+        return max(found, default=0)
 
     @property
     def sequences(self) -> int:

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..driver import cost_graph
+from ..ir.graph import Graph
 from ..ir.result import PhaseResult
-from ..ir.unit import Unit
 from ..plan import Plan
-from ..proof.execute import Machine, random_weight
-from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single
+from ..proof.execute import Inputs, Machine, random_weight
+from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single, twin_inputs
+from ..proof.shrink import Twin
 from .comm import Communicator, Ranks, make_groups
 from .launch import LaunchError
 from .rank import Key, Rank
@@ -80,9 +82,12 @@ def class_of(result: PhaseResult, key: Key) -> str:
     return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")
 
 
-def run(plan: Plan, phase: str, options: Options) -> Outcome | None:
-    """Every process of the job calls this; the first one gets the outcome."""
+def run(plan: Plan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
+    """Every process of the job calls this; the first one gets the outcome. With a twin its sizes run, else the plan's."""
     result, unit = plan.phases[phase], plan.units[phase]
+    job = Job(result, model_graph(unit), random_inputs(unit, random_weight))
+    if twin is not None:
+        job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin))
     cuda = options.device == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -93,18 +98,27 @@ def run(plan: Plan, phase: str, options: Options) -> Outcome | None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LaunchError(f"the processes of the job do not find each other: {reason}") from None
     try:
-        return measured(result, unit, options, torch.device(options.device))
+        return measured(job, options, torch.device(options.device))
     finally:
         dist.destroy_process_group()
 
 
-def measured(result: PhaseResult, unit: Unit, options: Options, device: Any) -> Outcome | None:
+@dataclass(frozen=True)
+class Job:
+    """What runs, the model that it is of, and what both are given."""
+
+    result: PhaseResult
+    model: Graph
+    inputs: Inputs
+
+
+def measured(job: Job, options: Options, device: Any) -> Outcome | None:
+    result, inputs = job.result, job.inputs
     graph = result.graph
     ranks = Ranks(graph, dist.get_rank())
-    inputs = random_inputs(unit, random_weight)
     layout = Machine(graph, inputs, graph.the_mesh)
     rank = Rank(layout, ranks, Communicator(layout, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
-    rank.watch = logits_of(graph_model := model_graph(unit))
+    rank.watch = logits_of(job.model)
     with torch.inference_mode():
         rank.run()  # makes the weights, and warms up
         logits = dict(rank.watched)
@@ -122,7 +136,7 @@ def measured(result: PhaseResult, unit: Unit, options: Options, device: Any) -> 
     error = None
     if options.check:
         places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
-        error = logits_error(result, Machine(graph_model, inputs, single()), places, [m[2] for m in everyone])
+        error = logits_error(result, Machine(job.model, inputs, single()), places, [m[2] for m in everyone])
     return Outcome(
         graph.phase,
         len(everyone),

@@ -1,0 +1,283 @@
+"""The small twin: the plan's own lowering, and what its sizes keep; the three verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import EXAMPLES, spec_text
+from proofs.judge import judge
+from proofs.plans import MODELS, STRATEGIES
+from proofs.plans import spec as library_spec
+
+import dagc
+from dagc.cli import main
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.plan import Plan
+from dagc.proof import prove as proving
+from dagc.proof.execute import Machine
+from dagc.proof.kernels import visible
+from dagc.proof.prove import prove_small, twin_inputs, twin_of_phase
+from dagc.proof.shrink import Twin, otherwise
+
+WIDE = "layers = 4, hidden = 512, vocab = 4096, dtype = bf16\nattention { heads = 16, kv_heads = 4, head_dim = 32 }"
+SPARSE = f"{WIDE}\nexperts {{ count = 64, top_k = 2, hidden = 256 }}"
+SHARED_KEYS = "hidden = 512, vocab = 4096, dtype = bf16, stack = [embed, 2 * own, lm_head]\nattention { heads = 16, head_dim = 32 }"
+SHARED_KEYS_BLOCK = """block mqa(x) {
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = h * Wk[hidden, head_dim]
+  v[batch, seq, head_dim] = h * Wv[hidden, head_dim]
+  o[batch, seq, heads, head_dim] = attend(rope(q), rope(k), v, causal = true, REACH)
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+layer own { mqa }"""
+WORK = "sequences = 256, prompt = 1024 tok, output = 64 tok"
+
+
+def compiled(phase: str, kind: str = "prefill", model: str = SPARSE, extra: str = "", workload: str = WORK) -> Plan:
+    return dagc.compile_text(spec_text(kind=kind, phase=phase, model=model, workload=workload, extra=extra))
+
+
+def twin(phase: str, kind: str = "prefill", model: str = SPARSE, extra: str = "") -> tuple[Twin, Graph]:
+    plan = compiled(phase, kind, model, extra)
+    return twin_of_phase(plan, kind), plan.phases[kind].graph
+
+
+# -- the plan's own lowering -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_op_of_a_twin_is_the_plans(path: Path) -> None:
+    plan = dagc.compile(path)
+    for name, result in plan.phases.items():
+        small = twin_of_phase(plan, name)
+        assert otherwise(result.graph, small.placed) == ""
+        assert len(small.placed.segments) == len(result.graph.segments)
+        assert small.placed != result.graph
+
+
+def test_a_vocabulary_that_does_not_divide_is_not_cut_in_the_twin_either(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = WIDE.replace("4096", "50257")
+    small, plan = twin("gpus = 0..7, tp = 8", model=f"{odd}\nmlp {{ hidden = 1024 }}")
+    assert plan.segment("lm_head").sizes["vocab"] == 50257
+    assert small.placed.segment("lm_head").sizes["vocab"] % 8
+    proof = prove_small(compiled("gpus = 0..7, tp = 8", model=f"{odd}\nmlp {{ hidden = 1024 }}"), "prefill")
+    assert proof.verdict == "equal" and proof.collectives == 2
+
+
+@pytest.mark.parametrize("what", ["kind", "axes", "inputs", "attrs", "order", "dropped"])
+def test_a_twin_that_was_lowered_otherwise_is_told(what: str) -> None:
+    small, plan = twin("gpus = 0..7, ep = 2, tp = 4")
+    segment = small.placed.segment("sparse")
+    at = next(i for i, op in enumerate(segment.ops) if op.kind == "all_reduce")
+    op, ops = segment.ops[at], list(segment.ops)
+    changed = {
+        "kind": replace(op, kind="all_gather"),
+        "axes": replace(op, axes=op.axes[:-1] or ("ep",)),
+        "inputs": replace(op, inputs=(segment.input,)),
+        "attrs": replace(op, attrs=(("reduce", "max"),)),
+    }
+    if what == "order":
+        ops[at], ops[at - 1] = ops[at - 1], ops[at]
+    elif what == "dropped":
+        del ops[at]
+    else:
+        ops[at] = changed[what]
+    segments = tuple(replace(s, ops=tuple(ops)) if s is segment else s for s in small.placed.segments)
+    assert otherwise(plan, small.placed) == ""
+    assert otherwise(plan, replace(small.placed, segments=segments, _index={})).startswith("sparse")
+
+
+def test_a_twin_of_another_lowering_is_never_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = compiled("gpus = 0..7, ep = 2, tp = 4")
+    other = twin_of_phase(compiled("gpus = 0..7, ep = 4, tp = 2"), "prefill")
+    monkeypatch.setattr(proving, "twin_of_phase", lambda *_: other)
+    proof = prove_small(plan, "prefill")
+    assert proof.verdict == "not run" and "lowered otherwise" in proof.why
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("at", [0, 1])
+def test_library_models_are_proved(strategy: str, at: int) -> None:
+    """Two of them under each strategy, the kind of phase in turn; `python -m tests.proofs` takes them all."""
+    number = list(STRATEGIES).index(strategy)
+    model = MODELS[(number * 4 + at * 17) % len(MODELS)]
+    verdict = judge(model, strategy, ("prefill", "decode")[(number + at) % 2])
+    assert verdict.word in ("equal", "refused"), (model, verdict)
+
+
+# -- what the twin keeps ---------------------------------------------------------------------------
+
+
+def attends(segment: Segment) -> list[Op]:
+    return [op for op in segment.ops if op.kind == "attend"]
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize("reach", ["window", "chunk"])
+def test_windows_and_chunks_mask(kind: str, reach: str) -> None:
+    small, _ = twin("gpus = 0..3, tp = 4", kind, SHARED_KEYS, SHARED_KEYS_BLOCK.replace("REACH", f"{reach} = 128"))
+    segment = small.placed.segments[1]
+    (op,) = attends(segment)
+    seq, context = int(segment.sizes["seq"]), int(segment.sizes["context"])
+    value = float(op.attr(reach) or 0)
+    assert 1 <= value < context
+    limits = (value, np.inf) if reach == "window" else (np.inf, value)
+    positions = np.arange(context - seq, context)
+    masked = visible(positions, np.arange(context), True, *limits)
+    assert masked.sum() < visible(positions, np.arange(context), True, np.inf, np.inf).sum()
+
+
+def test_a_window_longer_than_the_context_goes_on_masking_nothing() -> None:
+    small, _ = twin("gpus = 0..3, tp = 4", "prefill", SHARED_KEYS, SHARED_KEYS_BLOCK.replace("REACH", "window = 4096"))
+    segment = small.placed.segments[1]
+    assert float(attends(segment)[0].attr("window") or 0) >= segment.sizes["context"]
+
+
+@pytest.mark.parametrize(
+    "phase", ["gpus = 0..7, ep = 8", "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }"]
+)
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_several_experts_and_sequences_a_rank_and_more_tokens_than_experts(phase: str, kind: str) -> None:
+    small, _ = twin(phase, kind)
+    segment, mesh = small.placed.segment("sparse"), small.placed.the_mesh
+    assert segment.sizes["experts:expert"] / mesh.size(mesh.of("ep")) >= 2
+    batch = mesh.degrees["dp"] * (mesh.degrees["ep"] if "etp" not in mesh.axes else 1)
+    assert segment.sizes["batch"] / batch >= 2
+    assert segment.sizes["batch"] * segment.sizes["seq"] > segment.sizes["expert"]
+    assert segment.sizes["expert"] > segment.sizes["choice"]
+
+
+def test_experts_get_unequal_numbers_of_rows() -> None:
+    found: list[int] = []
+    small, _ = twin("gpus = 0..7, ep = 8")
+    machine = Machine(small.placed, twin_inputs(small), small.placed.the_mesh)
+
+    def watch(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
+        if op.kind == "dispatch":
+            rows = [value.rows for value in values]  # type: ignore[attr-defined]
+            found.extend(sum(len(r[p][0]) for r in rows) for p in rows[0])
+
+    machine.watch = watch
+    machine.run()
+    assert len(set(found)) > 1
+
+
+def test_spare_experts_groups_and_micro_batches_stay() -> None:
+    plan = dagc.compile_text(library_spec("deepseek-v3", "spare experts", "decode"))
+    small = twin_of_phase(plan, "decode").placed
+    segment = next(s for s in small.segments if "slot" in s.sizes)
+    route = next(op for op in segment.ops if op.kind == "route")
+    assert segment.sizes["experts:expert"] > segment.sizes["expert"]
+    assert route.attr("groups") == 8 and 0 < float(route.attr("groups_limit") or 0) < 8
+    many, plan_graph = twin("gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 8")
+    assert (plan_graph.microbatches, many.placed.microbatches) == (8, 2)
+    assert twin("gpus = 0..3, ep = 2, tp = 2")[0].placed.microbatches == 1
+
+
+def test_a_stage_keeps_each_kind_of_its_layers_once() -> None:
+    model = SPARSE.replace("layers = 4", "layers = 6, dense_first = 2") + "\nmlp { hidden = 512 }"
+    small, plan = twin("gpus = 0..3, pp = 2, tp = 2", model=model)
+    assert [s.layers for s in plan.stages] == [
+        (("embed", 1), ("dense", 2), ("sparse", 1)),
+        (("sparse", 3), ("lm_head", 1)),
+    ]
+    assert [s.layers for s in small.placed.stages] == [
+        (("embed", 1), ("dense", 1), ("sparse", 1)),
+        (("sparse", 1), ("lm_head", 1)),
+    ]
+
+
+# -- verdicts --------------------------------------------------------------------------------------
+
+
+def test_a_width_that_is_a_third_of_another_has_a_twin() -> None:
+    model = "hidden = 96, vocab = 512, dtype = bf16, stack = [embed, 2 * thirds, lm_head]\nattention { heads = 8, kv_heads = 4 }"
+    block = """block third(x) {
+  let part = hidden / 3
+  u[batch, seq, part] = x * Wu[hidden, part]
+  y[batch, seq, hidden] = u * Wd[part, hidden]
+  return x + y
+}
+layer thirds { gqa, third }"""
+    assert prove_small(compiled("gpus = 0..3, tp = 4", model=model, extra=block), "prefill").verdict == "equal"
+
+
+def spec_file(tmp_path: Path, phase: str = "gpus = 0..3, ep = 2, tp = 2") -> str:
+    path = tmp_path / "s.moe"
+    path.write_text(spec_text(phase=phase, model=SPARSE, workload=WORK))
+    return str(path)
+
+
+@pytest.mark.parametrize("reason", ["kernel", "error"])
+def test_what_cannot_be_run_is_neither_equal_nor_different(
+    reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing kernel, and any exception that is not a finding."""
+    if reason == "kernel":
+        monkeypatch.delattr(Machine, "op_route")
+    else:
+        plain = Machine.op_route
+
+        def once(machine: Machine, *args: object) -> object:
+            if machine.ranks != [{}]:
+                raise IndexError("out of something")
+            return plain(machine, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Machine, "op_route", once)
+    assert main(["verify", spec_file(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "not run" in out and ("no kernel for `route`" in out or "out of something" in out)
+    assert "equal" not in out and "differs" not in out
+
+
+def test_a_difference_is_shown_with_the_ir_around_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Machine.op_combine
+
+    def off(machine: Machine, segment: Segment, layer: int, op: Op, rank: dict[str, int], x: list[object]) -> object:
+        value = plain(machine, segment, layer, op, rank, x)
+        return value * 1.5 if machine.graph.level == "placed" else value  # type: ignore[operator]
+
+    monkeypatch.setattr(Machine, "op_combine", off)
+    assert main(["verify", spec_file(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "differs on 4 ranks" in out and "first at sparse[0]/moe.y" in out
+    marked = [line for line in out.splitlines() if line.strip().startswith(">")]
+    assert len(marked) == 1 and "%moe.y = combine(" in marked[0]
+
+
+def test_a_value_of_another_shape_or_type_than_declared_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = compiled("gpus = 0..3, ep = 2, tp = 2")
+    plain = Machine.norm
+    for change, word in ((lambda a: a[:1], "its layout says"), (lambda a: a.astype(np.int64), "is declared")):
+
+        def off(machine: Machine, segment: Segment, op: Op, x: list[object], change: object = change) -> object:
+            value = plain(machine, segment, op, x)
+            return change(value) if machine.graph.level == "placed" else value  # type: ignore[operator]
+
+        monkeypatch.setattr(Machine, "norm", off)
+        proof = prove_small(plan, "prefill")
+        assert proof.verdict == "differs" and word in proof.first
+
+
+def test_a_combine_that_cuts_what_no_one_cut_is_no_legal_graph() -> None:
+    from dagc.ir.verify import verify
+    from dagc.ir.violation import VerifyError
+
+    plan = compiled("gpus = 0..3, ep = 2, tp = 2")
+    graph = plan.phases["prefill"].graph
+    segment = graph.segment("sparse")
+    op = next(o for o in segment.ops if o.kind == "combine")
+    assert op.sharding is not None
+    cut = replace(op.annotate("hidden", ("tp",)), sharding=op.sharding.with_dim(2, ("tp",)))
+    ops = tuple(cut if o is op else o for o in segment.ops)
+    segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
+    broken = replace(graph, segments=segments, _index={})
+    with pytest.raises(VerifyError):
+        verify(broken)
