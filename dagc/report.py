@@ -226,6 +226,6 @@ def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:
     for v in plan.requirements:
         label = shorten(v.requirement.label, 44, placeholder="...")
         sign = v.requirement.test.op
-        lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {show(v.value, v.dim)} {sign} {show(v.bound, v.dim)}")
+        lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {v.shown(v.value)} {sign} {v.shown(v.bound)}")
     lines.append(f"  {passed} of {len(plan.requirements)} hold")
     return lines

@@ -24,12 +24,13 @@ Settings = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One point: what was set, what came of it. `metrics`: every name that a requirement may use; `errors`: codes and
-    messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
+    """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
+    units; `failed`: requirements that do not hold, and what was found; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
 
     settings: dict[str, str]
     passed: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     fits: bool = True
 
@@ -72,7 +73,12 @@ def evaluate(task: Task) -> Row:
     metrics = {
         name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items()
     }
-    return Row(settings, plan.passed, metrics, fits=plan.fits)
+    failed = [
+        f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
+        for v in plan.requirements
+        if not v.passed
+    ]
+    return Row(settings, plan.passed, metrics, tuple(failed), fits=plan.fits)
 
 
 def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:

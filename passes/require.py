@@ -13,8 +13,9 @@ from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult, Pool
 from dagc.ir.states import state_of
 from dagc.lang import ast
-from dagc.lang.diagnostics import Collector, did_you_mean
-from dagc.lang.evaluate import compare, names_in
+from dagc.lang.diagnostics import Collector, Label, did_you_mean
+from dagc.lang.evaluate import compare, holds, names_in
+from dagc.lang.metrics import meant_metric, metric, percent
 from dagc.lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, Quantity, show
 from dagc.spec import AttrValue, Requirement, Spec
 
@@ -34,6 +35,11 @@ class Verdict:
     bound: float
     dim: Dim
     passed: bool
+    share: bool = False  # a fraction, shown as percent
+
+    def shown(self, value: float) -> str:
+        """One of its sides for people."""
+        return percent(value) if self.share else show(value, self.dim)
 
 
 def run(
@@ -56,16 +62,61 @@ def run(
         warn_of_phases_left_out(requirement, spec, phases, out)
         left, right, passed = found
         dim = left.dim if left.dim != SCALAR else right.dim
-        verdicts.append(Verdict(requirement, left.value, right.value, dim, passed))
+        share = dim == SCALAR and is_share(requirement.test)
+        verdict = Verdict(requirement, left.value, right.value, dim, passed, share)
+        verdicts.append(verdict)
+        if dim == SCALAR:
+            warn_of_percent(requirement, left.value, right.value, out)
         if not passed:
             out.add(
                 "R07",
                 f"requirement `{requirement.label}` does not hold",
                 requirement.span,
-                f"{show(left.value, dim)} against {show(right.value, dim)}",
+                f"{verdict.shown(left.value)} against {verdict.shown(right.value)}",
                 because=[f"{heading(p)}: {text(p)}" for p in pools if p.shared and _asks_of(requirement, p.phases)],
             )
     return tuple(verdicts)
+
+
+def is_share(test: ast.Comparison) -> bool:
+    """Is a fraction judged: a metric that is one, a ratio of sizes, or a bound in percent?"""
+    return any(_fraction(side) or _in_percent(side) for side in (test.left, test.right))
+
+
+def _fraction(expr: ast.Expr) -> bool:
+    if isinstance(expr, ast.Name):
+        found = metric(expr.text)
+        return found is not None and found.share
+    if isinstance(expr, ast.Binary) and expr.op == "/":
+        sizes = [metric(side.text) for side in (expr.left, expr.right) if isinstance(side, ast.Name)]
+        return len(sizes) == 2 and all(m is not None and m.dim == BYTES for m in sizes)
+    return False
+
+
+def _in_percent(expr: ast.Expr) -> bool:
+    return isinstance(expr, ast.Number) and expr.unit == "%"
+
+
+MOST_SHARE = 1.5
+"""From where on a bound of a fraction is likely a number of percent."""
+
+
+def warn_of_percent(requirement: Requirement, left: float, right: float, out: Collector) -> None:
+    """`memory.fraction <= 90` holds always: 90 % is meant."""
+    test = requirement.test
+    for side, other, bound in ((test.left, test.right, right), (test.right, test.left, left)):
+        if _fraction(side) and not _in_percent(other) and MOST_SHARE < bound <= 100:
+            out.add(
+                "W06",
+                f"a fraction is held against {bound:g}: 1 is all of it, so this holds {'always' if requirement_holds(test, left, right) else 'never'}",
+                other.span,
+                f"did you mean {bound:g}%?",
+                also=(Label(side.span, "a fraction"),),
+            )
+
+
+def requirement_holds(test: ast.Comparison, left: float, right: float) -> bool:
+    return holds(test.op, left, Quantity(right), None)
 
 
 POOLED = ("memory.peak", "memory.fraction", "memory.kv_tokens")
@@ -108,8 +159,7 @@ def _lookup(
         return _gpu(node, spec, phases, out)
     if node.text in metrics:
         return metrics[node.text]
-    near = did_you_mean(node.text, metrics)
-    out.add("E02", f"unknown metric `{node.text}`", node.span, help=(f"did you mean `{near}`?",) if near else ())
+    out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None
 
 

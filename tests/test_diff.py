@@ -35,8 +35,8 @@ def test_inputs_structure_results() -> None:
     )
     inputs = {c.name: (c.before, c.after) for c in diff.inputs}
     assert inputs == {
-        "phase.prefill.strategy.ep": ("4", "8"),
-        "phase.prefill.strategy.tp": ("2", "1"),
+        "phase.prefill.ep": ("4", "8"),
+        "phase.prefill.tp": ("2", "1"),
         'require "r"': ("prefill.ttft <= 1 s", "prefill.ttft <= 1 ns"),
     }
     structure = {c.name: (c.before, c.after) for c in diff.structure}
@@ -126,6 +126,31 @@ def test_formats(capsys: Capture) -> None:
     assert len(data["results"]) == len(diff.results) and data["schema"] == 1
 
 
+def test_inputs_are_told_as_a_spec_writes_them() -> None:
+    """Names and units of the language, not the program's fields in SI."""
+    text = spec_text()
+    other = (
+        text.replace("memory = 64 GB", "memory = 80 GB")
+        .replace("mfu = 60%", "mfu = 55%")
+        .replace("= 50 GB/s", "= 400 Gbit/s")
+    )
+    other = (
+        other.replace("400 TFLOP/s", "989 TFLOP/s")
+        .replace("prompt = 256 tok", "prompt = 512 tok")
+        .replace("latency = 6 us", "latency = 7 us")
+    )
+    found = {c.name: (c.before, c.after) for c in compare(dagc.compile_text(text), dagc.compile_text(other)).inputs}
+    assert found == {
+        "hardware.memory": ("64 GB", "80 GB"),
+        "hardware.mfu": ("60%", "55%"),
+        "hardware.compute": ("400 TFLOP/s", "989 TFLOP/s"),
+        "hardware.link cluster.latency": ("6 us", "7 us"),
+        "workload.prompt": ("256 tok", "512 tok"),
+        "phase.prefill.context": ("256 tok", "512 tok"),
+        "phase.prefill.tokens": ("256", "512"),
+    }
+
+
 def test_memory_of_shared_gpus_is_compared() -> None:
     """A second copy of the weights is seen, and is a regression."""
     text = "phase decode {{ gpus = 0..7\nattention {{ tp = 8 }}\nexperts {{ {0} }} }}\n"
@@ -135,5 +160,5 @@ def test_memory_of_shared_gpus_is_compared() -> None:
     (pool,) = [f for f in found.results if f.name == "prefill+decode.memory.peak"]
     assert pool.better is False and pool.after == b.pools[0].peak_B and pool.before == a.pools[0].peak_B
     assert "prefill+decode.memory.peak" in found.regressions(0.0)
-    assert Change("phase.decode.strategy.experts.degrees", "ep 8 x tp 1", "ep 4 x tp 2") in found.inputs
+    assert Change("phase.decode.experts", "ep 8 x tp 1", "ep 4 x tp 2") in found.inputs
     assert any(c.name == "decode: mesh" for c in found.structure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -213,7 +214,36 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert rows[0]["metrics"]["decode.tpot"] < rows[1]["metrics"]["decode.tpot"]
     assert main(["sweep", str(spec), "--workers", "1", "--format", "csv", "--metric", "decode.tpot"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "batch,decode.tpot,verdict" and len(lines) == 5  # the domain of `batch`
+    assert lines[0] == "batch,decode.tpot [s],verdict" and len(lines) == 5  # the domain of `batch`
+
+
+def test_the_table_has_units_and_says_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "s.moe"
+    spec.write_text(
+        spec_text(
+            extra='param room = 64 GB in [32 GB, 64 GB]\nrequire "first token" prefill.ttft <= 1 ns\nrequire "fits" prefill.memory.fraction <= 90%'
+        ).replace("memory = 64 GB", "memory = room")
+    )
+    assert main(["sweep", str(spec), "--workers", "1"]) == 1
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["room", "prefill.ttft", "prefill.throughput_per_gpu"] and [
+        line.split()[:2] for line in lines
+    ] == [["32", "GB"], ["64", "GB"]]
+    for line in lines:
+        assert re.search(r" [\d.]+ us .* tok/ms .*% +fail: first token: [\d.]+ us, not <= 1 ns$", line), line
+    assert main(["sweep", str(spec), "--workers", "1", "--format", "json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert all(len(row["failed"]) == 1 and row["failed"][0].startswith("first token: ") for row in rows)
+
+
+def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+    assert main(["sweep", spec, "--over", "tp=1,2", "--workers", "1"]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and "declare it in the spec: `param tp = ...`" in shown.err
+    assert main(["sweep", spec, "--over", "batch=16", "--metric", "tpot", "--workers", "1"]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean `decode.tpot`?" in shown and "dagc list metrics" in shown
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,19 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
 
 from ..distribution import how_to_install
-from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from ..lang.diagnostics import Collector, Diagnostic, SpecError
 from ..lang.harmless import in_json
-from ..lang.units import Quantity
+from ..lang.metrics import meant_metric, metric, shown
+from ..lang.source import Source
+from ..lang.units import SCALAR, UNITS, Quantity, dim_name
+from ..spec import AttrValue
 from ..sweep import CLUSTERS, ClusterError, Row, Task, points, sweep
 from .common import settings, tell
 
@@ -32,6 +36,8 @@ def run(args: Namespace) -> int:
         tasks = _tasks(args)
         rows = []
         for row in _rows(tasks, args):
+            if row.metrics and not any(r.metrics for r in rows):
+                _chosen(args.metric, [row])  # a misspelt name is told before all points are done
             rows.append(row)
             if sys.stderr.isatty():
                 print(f"\r{len(rows)} of {len(tasks)}", end="", file=sys.stderr, flush=True)
@@ -73,17 +79,44 @@ def _tasks(args: Namespace) -> list[Task]:
         spec = load(source, Collector(), fixed, base, args.allow_import)
         for name, values in spec.params.items():
             if name not in fixed:
-                domains[name] = [f"{v.value:g}" if isinstance(v, Quantity) else str(v).lower() for v in values]
+                domains[name] = [_text(v) for v in values]
     if not domains:
         help = ("dagc sweep SPEC --over k=1,2,4", "or give a param its domain: param k = 1 in [1, 2, 4]")
         raise SpecError([Diagnostic("E14", "there is nothing to sweep over", help=help)])
     count = prod(len(values) for values in domains.values())
     if count > MOST:
         raise SpecError([Diagnostic("E14", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
+    if args.over:
+        first = {**fixed, **{name: values[0] for name, values in domains.items()}}
+        _declared(source, first, base, args.allow_import)
     place, phases = None if base is None else str(base), tuple(args.phase)
     made = (tuple({**fixed, **point}.items()) for point in points(domains))
     allowed = tuple(os.path.realpath(folder) for folder in args.allow_import)
     return [Task(source.text, source.name, place, settings_, phases, allowed) for settings_ in made]
+
+
+def _text(value: AttrValue) -> str:
+    """A value of a domain as `--set` reads it."""
+    if not isinstance(value, Quantity):
+        return str(value).lower() if isinstance(value, bool) else f'"{value}"'
+    units = sorted(((f, u) for u, (f, dim) in UNITS.items() if dim == value.dim and u != "%"), reverse=True)
+    for factor, unit in units if value.dim != SCALAR else ():
+        if value.value >= factor and float(f"{value.value / factor:.6g}") * factor == value.value:
+            return f"{value.value / factor:.6g} {unit}"
+    number = str(int(value.value)) if value.value == int(value.value) else repr(value.value)
+    return number if value.dim == SCALAR else f"{number} {dim_name(value.dim)}"
+
+
+def _declared(source: Source, settings: Mapping[str, str], base: Path | None, allowed: Sequence[str]) -> None:
+    """Params that the spec does not declare are told once, not at every point."""
+    from ..driver import load
+
+    try:
+        load(source, Collector(), settings, base, allowed)
+    except SpecError as error:
+        undeclared = [d for d in error.diagnostics if d.code == "E14" and "no such param" in d.message]
+        if undeclared:
+            raise SpecError([replace(d, message=d.message.replace("--set", "--over")) for d in undeclared]) from None
 
 
 def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
@@ -104,25 +137,36 @@ def _chosen(names: Sequence[str], rows: Sequence[Row]) -> Sequence[str]:
     known = {name for row in rows for name in row.metrics}
     for name in names:
         if known and name not in known:
-            near = did_you_mean(name, known)
-            raise SpecError(
-                [Diagnostic("E14", f"no metric `{name}`", help=(f"did you mean `{near}`?",) if near else ())]
-            )
+            raise SpecError([Diagnostic("E14", f"no metric `{name}`", help=meant_metric(name, known))])
     return names
+
+
+def _unit(name: str) -> str:
+    """SI unit of a metric's column."""
+    found = metric(name)
+    return "" if found is None or found.share else found.unit
+
+
+def _failed(row: Row) -> str:
+    """What a point fails for."""
+    return "; ".join([*(() if row.fits else ("does not fit",)), *(f"fail: {text}" for text in row.failed)]) or "fail"
 
 
 def _usual(rows: Sequence[Row]) -> list[str]:
     known = [name for row in rows for name in row.metrics]
-    return [name for name in dict.fromkeys(known) if name.partition(".")[2] in SHOWN]
+    return [
+        name for name in dict.fromkeys(known) if name.partition(".")[2] in SHOWN and not name.startswith("hardware.")
+    ]
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], kind: str) -> None:
     params = list(dict.fromkeys(name for row in rows for name in row.settings))
-    head = [*params, *names, "verdict"]
+    head = [*params, *(f"{n} [{_unit(n)}]" if kind == "csv" and _unit(n) else n for n in names), "verdict"]
     lines = []
     for row in rows:
-        verdict = row.errors[0] if row.errors else "pass" if row.passed else "fail" if row.fits else "does not fit"
-        values = [f"{row.metrics[n]:.6g}" if n in row.metrics else "" for n in names]
+        verdict = row.errors[0] if row.errors else "pass" if row.passed else _failed(row)
+        figure = (lambda n, v: f"{v:.6g}") if kind == "csv" else shown
+        values = [figure(n, row.metrics[n]) if n in row.metrics else "" for n in names]
         lines.append([*(row.settings.get(p, "") for p in params), *values, verdict])
     if kind == "csv":
         csv.writer(sys.stdout).writerows([head, *lines])

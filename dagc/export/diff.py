@@ -7,16 +7,16 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..ir.result import PhaseResult
+from ..lang.metrics import metric, percent
+from ..lang.schema import HOMES
 from ..lang.source import Span
-from ..lang.units import BYTES, SCALAR, Dim, Quantity, show, show_runs
+from ..lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
 from ..plan import Plan
 from ..report import axes_text
 from ..spec import Spec
 from .json import SCHEMA
 from .recorded import Recorded
 
-LOWER = ("ttft", "tpot", "makespan", "floor", "imbalance", "idle_gpus", "flops_per_token", "memory.")
-HIGHER = ("throughput", "utilization")
 JUDGED = ("ttft", "tpot", "throughput", "throughput_per_gpu", "memory.peak")
 """What can be a regression; the other figures follow from these or explain them."""
 SAME = 1e-9
@@ -41,6 +41,11 @@ class Figure:
     after: float
     dim: Dim
     better: bool | None
+
+    def shown(self, value: float) -> str:
+        """One of its values for people."""
+        found = metric(self.name)
+        return percent(value) if found is not None and found.share else show(value, self.dim)
 
     @property
     def ratio(self) -> float | None:
@@ -170,12 +175,35 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):
             if field.name not in ("span", "spans"):
-                _flatten(f"{name}.{field.name}", getattr(value, field.name), out)
+                part = getattr(value, field.name)
+                named, dim = _as_written(field.name)
+                if isinstance(part, float) and dim is not None:
+                    part = Quantity(part, dim)
+                elif isinstance(part, Mapping) and dim is not None:
+                    part = {key: Quantity(v, dim) for key, v in part.items()}
+                _flatten(f"{name}.{named}" if named else name, part, out)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            _flatten(f"{name}.{key}", part, out)
+            _flatten(name if key == "default" else f"{name}.{key}", part, out)
     elif value is not None:
-        out[name] = _value(value)
+        known = [schema[last] for schema in HOMES.values() if (last := name.rpartition(".")[2]) in schema]
+        if known and isinstance(value, int | float) and not isinstance(value, bool):
+            share = known[0].kind == "number" and known[0].high == 1 and known[0].dim == SCALAR
+            out[name] = percent(value) if share else _value(Quantity(float(value), known[0].dim))
+        else:
+            out[name] = _value(value)
+
+
+_SUFFIXES = {"_B": BYTES, "_Bps": BYTE_RATE, "_s": TIME, "_flops": FLOP_RATE}
+_WRITTEN = {"node": "link node", "cluster": "link cluster", "params_stated": "params", "strategy": "", "degrees": ""}
+
+
+def _as_written(field: str) -> tuple[str, Dim | None]:
+    """How a spec writes a field of a record (`memory_B`: `memory`), and what its number is in."""
+    for suffix, dim in _SUFFIXES.items():
+        if field.endswith(suffix):
+            return field.removesuffix(suffix), dim
+    return _WRITTEN.get(field, field), None
 
 
 def _value(value: object) -> str:
@@ -257,7 +285,8 @@ def _pools(a: Recorded, b: Recorded) -> Iterator[Figure]:
 
 
 def _is_result(name: str) -> bool:
-    return name.startswith((*LOWER, *HIGHER, "collectives."))
+    found = metric(f"phase.{name}")
+    return found is not None and bool(found.better or name == "floor" or name.startswith("collectives."))
 
 
 def _differ(before: float, after: float) -> bool:
@@ -265,11 +294,10 @@ def _differ(before: float, after: float) -> bool:
 
 
 def _better(name: str, before: float, after: float) -> bool | None:
-    if name.startswith(HIGHER):
-        return after > before
-    if name.startswith("memory.kv_tokens"):
-        return after > before
-    return after < before if name.startswith(LOWER) and name != "floor" else None
+    found = metric(f"phase.{name}")
+    if found is None or not found.better:
+        return None
+    return after > before if found.better == "higher" else after < before
 
 
 def _turns(a: Recorded, b: Recorded) -> Iterator[Turn]:

@@ -6,7 +6,6 @@ from textwrap import shorten
 from typing import Any
 
 from ..lang.render import harmless
-from ..lang.units import show
 from ..report import table
 from .diff import Change, Diff, Figure
 from .markdown import escaped
@@ -41,8 +40,7 @@ def text(diff: Diff, a: str, b: str) -> str:
         rows = [(_sign(c), harmless(c.name), _short(c.before), "->", _short(c.after)) for c in changes]
         lines += ["", head, *(table(rows, "<<<<<") if rows else ["    no change"])]
     results = [
-        (f.name, show(f.before, f.dim), "->", show(f.after, f.dim), arrow(f), percent(f), judged(f))
-        for f in diff.results
+        (f.name, f.shown(f.before), "->", f.shown(f.after), arrow(f), percent(f), judged(f)) for f in diff.results
     ]
     lines += ["", "results", *(table(results, "<><><><") if results else ["    no change"])]
     if diff.requirements:
@@ -74,8 +72,7 @@ def markdown(diff: Diff, a: str, b: str) -> str:
             lines += ["", f"### {head}", "", *markdown_table(["", "before", "after"], rows, "<<<")]
     if diff.results:
         figures = [
-            (f.name, show(f.before, f.dim), show(f.after, f.dim), f"{arrow(f)} {percent(f)}", judged(f))
-            for f in diff.results
+            (f.name, f.shown(f.before), f.shown(f.after), f"{arrow(f)} {percent(f)}", judged(f)) for f in diff.results
         ]
         lines += ["", "### Results", "", *markdown_table(["", "before", "after", "change", ""], figures, "<>>><")]
     return "\n".join(lines) + "\n"

@@ -59,7 +59,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield from table(["", "requirement", "found", "required"], [], "<<>>")
         for v in plan.requirements:
             sign = ":white_check_mark:" if v.passed else ":x:"
-            cells = (v.requirement.label, show(v.value, v.dim), f"{v.requirement.test.op} {show(v.bound, v.dim)}")
+            cells = (v.requirement.label, v.shown(v.value), f"{v.requirement.test.op} {v.shown(v.bound)}")
             yield f"| {sign} | {' | '.join(escaped(c) for c in cells)} |"
         yield ""
     yield from summary(plan)

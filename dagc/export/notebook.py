@@ -56,8 +56,8 @@ def _requirements(plan: Plan) -> Markup:
         [
             "✓" if v.passed else tag("b", "✗ FAIL"),
             v.requirement.label,
-            show(v.value, v.dim),
-            f"{v.requirement.test.op} {show(v.bound, v.dim)}",
+            v.shown(v.value),
+            f"{v.requirement.test.op} {v.shown(v.bound)}",
         ]
         for v in plan.requirements
     ]

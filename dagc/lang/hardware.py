@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ..spec import Hardware, Link
 from .diagnostics import did_you_mean
+from .doubts import doubt_hardware
 from .evaluate import Value
 from .files import Unreadable
 from .reader import Body, Names, Reader
 from .schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
 from .source import Span
-from .units import FLOP_RATE, Quantity
+from .units import BYTE_RATE, FLOP_RATE, TIME, Quantity
 
 
 def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: Span) -> Hardware | None:
@@ -26,6 +27,12 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
         or None in links.values()
     ):
         return None
+    doubted = {
+        **values,
+        **{f"compute.{d}": Quantity(v, FLOP_RATE) for d, v in compute.items()},
+        **{f"{key}.{k}": v for key, link in links.items() if link for k, v in _figures(link).items()},
+    }
+    doubt_hardware(body, doubted, names.out)
     q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
     node, cluster = links["link node"], links["link cluster"]
     assert node is not None and cluster is not None
@@ -33,6 +40,10 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
         name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
         node, cluster, _calibration(values["calibration"], body, names, base), span,
     )  # fmt: skip
+
+
+def _figures(link: Link) -> dict[str, Quantity]:
+    return {"bandwidth": Quantity(link.bandwidth_Bps, BYTE_RATE), "latency": Quantity(link.latency_s, TIME)}
 
 
 def _calibration(given: Value | None, body: Body, names: Names, base: Path | None) -> str | None:

@@ -334,9 +334,15 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
             f"`{name}` must be {bound} and at most {attribute.high:g}",
             span,
             f"this is {value.value:g}",
+            help=(f"write `{span.text}%`",) if attribute.high == 1 and _percentage(value.value, span) else (),
         )
         return None
     return Quantity(value.value, attribute.dim)
+
+
+def _percentage(value: float, span: Span) -> bool:
+    """`90` where 90 % is meant."""
+    return 1 < value <= 100 and re.fullmatch(r"[0-9][0-9_.]*", span.text) is not None
 
 
 def _unit_help(wanted: Dim, found: Dim, span: Span) -> tuple[str, ...]:

@@ -219,7 +219,7 @@ def _list_without_brackets(error: Any, at: int, source: Source) -> str:
     text = source.line(line)
     if re.match(r'"[^"]*"\s*[=:]', text[column - 1 :]):
         return f"names stand without quotes: `{error.token.value[1:-1]} = ...`"
-    whole = re.match(r"(?:.*[,{]\s*)?([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
+    whole = re.match(r"(?:.*[,{])?\s*([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
     if whole is None:
         return ""
     rest = re.match(r"[^={}#\[\]]*", text[column - 1 :])

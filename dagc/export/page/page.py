@@ -126,7 +126,7 @@ def _requirements(plan: Plan, found: Sequence[Source]) -> Markup:
         label = tag("a", r.label, href=f"#{where}") if where else r.label
         verdict = tag("span", "✓ pass", cls="pass") if v.passed else tag("span", "✗ FAIL", cls="fail")
         ratio = f"{v.value / v.bound:.3g}×" if v.bound else ""
-        rows.append([verdict, label, show(v.value, v.dim), f"{r.test.op} {show(v.bound, v.dim)}", ratio])
+        rows.append([verdict, label, v.shown(v.value), f"{r.test.op} {v.shown(v.bound)}", ratio])
     passed = sum(v.passed for v in plan.requirements)
     verdicts = table(["verdict", "requirement", "found", "required", "found / required"], rows, "verdicts", (2, 3, 4))
     return Markup(verdicts + tag("p", f"{passed} of {len(plan.requirements)} hold.", cls="soft"))
