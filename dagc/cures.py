@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import prod
@@ -13,6 +13,7 @@ from .ir.unit import Unit
 from .ir.violation import VerifyError
 from .lang.diagnostics import Collector, SpecError
 from .lang.units import BYTES, show, show_runs
+from .passes.pools import listed
 from .spec import Fold, Phase, Spec
 
 TRIES = 40
@@ -25,11 +26,13 @@ LONGEST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`words`: as it would be written in the phase's body. `rank`: of changes of one rank one that fits is enough."""
+    """`words`: as it would be written in the phase's body. `rank`: of changes of one rank one that fits is enough.
+    `others`: further phases that change with it."""
 
     words: str
     phase: Phase
     rank: str
+    others: tuple[Phase, ...] = ()
 
 
 @dataclass(slots=True)
@@ -51,21 +54,26 @@ class Cures:
         found: list[Change] = []
         if pool.copies_B:
             pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
-            found += [self.alike(one, other) for one, other in islice(pairs, 12)]
+            found += [self.alike(other, (one,)) for one, other in islice(pairs, 12)]
+            if len(pool.phases) > 2:
+                found += [self.alike(one, [n for n in pool.phases if n != one]) for one in pool.phases[:4]]
         for name in pool.phases:
             phase = self.units[name].phase
             found += [*more_microbatches(phase), *fewer_sequences(self.results[name], phase)]
         return self.named(found)
 
-    def alike(self, one: str, other: str) -> Change:
-        """A phase in the layout of another one, with its own batches."""
-        mine, theirs = (self.units[name].phase for name in (one, other))
-        strategy = replace(theirs.strategy, microbatches=mine.strategy.microbatches, overlap=mine.strategy.overlap)
-        words = f"the degrees and the order of `{other}`"
-        return Change(words, replace(mine, gpus=theirs.gpus, strategy=strategy), "alike")
+    def alike(self, model: str, names: Sequence[str]) -> Change:
+        """Phases in the layout of another one, each with its own batches."""
+        theirs = self.units[model].phase
+        changed = []
+        for name in names:
+            mine = self.units[name].phase
+            own = {"microbatches": mine.strategy.microbatches, "overlap": mine.strategy.overlap}
+            changed.append(replace(mine, gpus=theirs.gpus, strategy=replace(theirs.strategy, **own)))
+        return Change(f"the GPUs, degrees and order of `{model}`", changed[0], "alike", tuple(changed[1:]))
 
-    def named(self, found: Iterator[Change] | Sequence[Change]) -> tuple[str, ...]:
-        """One line each of the first changes that fit; one of each rank."""
+    def named(self, found: Iterable[Change]) -> tuple[str, ...]:
+        """One line each of the first changes that fit; one of each rank. Empty where no tries are left."""
         lines: dict[str, str] = {}
         before = self.tried
         for change in found:
@@ -73,32 +81,38 @@ class Cures:
                 break
             if change.rank in lines:
                 continue
-            size_B = self.fits(change.phase)
+            phases = (change.phase, *change.others)
+            size_B = self.fits(phases)
             if size_B is not None:
-                place = f"`{change.phase.name}` with " if len(self.spec.phases) > 1 else ""
-                lines[change.rank] = f"{place}{change.words} fits: {show(size_B, BYTES)} on the fullest GPU"
-        if lines:
-            return tuple(lines.values())
+                quoted = listed([f"`{phase.name}`" for phase in phases])
+                place = f"{quoted} with " if len(self.spec.phases) > 1 else ""
+                verb = "fit" if change.others else "fits"
+                lines[change.rank] = f"{place}{change.words} {verb}: {show(size_B, BYTES)} on the fullest GPU"
         tried = self.tried - before
-        others = (
-            f"none of {tried} other layouts and batches that were tried fits" if tried else "nothing like it is legal"
+        if lines or not tried:
+            return tuple(lines.values())
+        many = f"none of {tried} other layouts and batches" if tried > 1 else "no other layout"
+        return (
+            f"{many} that {'were' if tried > 1 else 'was'} tried fits: it takes more GPUs, larger ones, or a smaller model or dtype",
         )
-        return (f"{others}: it takes more GPUs, larger ones, or a smaller model or dtype",)
 
-    def fits(self, phase: Phase) -> float | None:
-        """Bytes on the fullest GPU of a changed phase, with all that shares its GPUs; None where it does not fit or is
+    def fits(self, phases: Sequence[Phase]) -> float | None:
+        """Bytes on the fullest GPU of changed phases, with all that shares their GPUs; None where they do not fit or are
         not legal."""
         from .passes import pools
 
-        spec = replace(self.spec, phases=tuple(phase if p.name == phase.name else p for p in self.spec.phases))
-        found = self.estimate(spec, phase)
-        if found is None or not found[1].fits:
-            return None
-        graph, memory = found
-        gpus = tuple(g for stage in graph.stages for g in stage.gpus)
-        changed = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
-        others = {n: r for n, r in self.results.items() if n != phase.name and r.memory.fits}
-        mine = [pool for pool in pools.run({**others, phase.name: changed}) if phase.name in pool.phases]
+        new = {phase.name: phase for phase in phases}
+        spec = replace(self.spec, phases=tuple(new.get(p.name, p) for p in self.spec.phases))
+        changed = {}
+        for phase in phases:
+            found = self.estimate(spec, phase)
+            if found is None or not found[1].fits:
+                return None
+            graph, memory = found
+            gpus = tuple(g for stage in graph.stages for g in stage.gpus)
+            changed[phase.name] = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
+        others = {n: r for n, r in self.results.items() if n not in new and r.memory.fits}
+        mine = [pool for pool in pools.run(others | changed) if new.keys() & set(pool.phases)]
         return max(pool.peak_B for pool in mine) if all(pool.fits for pool in mine) else None
 
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:

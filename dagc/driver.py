@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cures import Cures
 from .ir.experts import rows_with
 from .ir.graph import COLLECTIVES, Graph, Segment, Weight
 from .ir.ops import flops
@@ -88,6 +87,7 @@ def compile_source(
 def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False) -> Plan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
     plan that does not fit, by compiling it."""
+    from .cures import Cures
     from .lang.diagnostics import SpecError, did_you_mean
     from .passes import memory, pools, require
 
@@ -114,7 +114,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
     shared = pools.run(results)
-    search = Cures(spec, results, units) if cures else None
+    search = Cures(spec, results, units) if cures and not all(pool.fits for pool in shared) else None
     for name, result in results.items():
         memory.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)

@@ -252,7 +252,7 @@ def check(
             excess = show(pool.peak_B - pool.capacity_B, BYTES)
             out.add(
                 "E04",
-                f"{quoted} do not fit together on the {gpus} that they share: {excess} too much",
+                f"{quoted} do not fit together on the {gpus.removeprefix('1 ')} that they share: {excess} too much",
                 span,
                 because=(f"GPU {pool.fullest}: {text(pool)}",),
                 help=cures(pool) if cures is not None else (),

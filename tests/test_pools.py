@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import product
 
 import pytest
@@ -11,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.cures import partition
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
-from dagc.lang.units import BYTES, show
+from dagc.passes.require import all_metrics
 from dagc.plan import Plan
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
@@ -125,91 +123,85 @@ def test_every_gpu_holds_what_its_ranks_hold(text: str) -> None:
     check(dagc.compile_text(text))
 
 
-# -- a plan that does not fit ----------------------------------------------------------------------------
-
-LARGE = (
-    "layers = 5, hidden = 64, vocab = 4096, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
-    "experts { count = 8, top_k = 2, hidden = 64 }"
-)
-OVERFLOWS = {
-    "stages": (
-        "pp = 2, layers_per_stage = [1, 4]",
-        "2.3 MB",
-        "decode",
-        "sequences = 2, prompt = 8 tok, output = 8 tok",
-    ),
-    "stages unsaid": ("pp = 5", "1.2 MB", "decode", "sequences = 2, prompt = 8 tok, output = 8 tok"),
-    "degrees": ("dp = 4", "3 MB", "decode", "sequences = 4, prompt = 8 tok, output = 8 tok"),
-    "folded": (
-        "attention { dp = 4, tp = 1 }\nexperts { ep = 1 }",
-        "4 MB",
-        "decode",
-        "sequences = 4, prompt = 8 tok, output = 8 tok",
-    ),
-    "cache": ("tp = 4", "20 MB", "decode", "sequences = 256, prompt = 256 tok, output = 8 tok"),
-    "work": ("tp = 2", "16 MB", "prefill", "sequences = 64, prompt = 256 tok, output = 8 tok"),
-}
+# -- what requirements may ask -----------------------------------------------------------------------------
 
 
-def overflowing(name: str, more: str = "") -> str:
-    """A spec of one phase whose GPUs are too small, its degrees or what replaces them last."""
-    strategy, memory, kind, workload = OVERFLOWS[name]
-    counts = {"pp = 5": 5, "tp = 2": 2}
-    gpus = 2 if "layers_per_stage" in strategy else counts.get(strategy, 4)
-    body = more or strategy
+def judged(require: str, *, phases: list[str] | None = None, memory: str = "64 GB") -> Plan:
     text = spec_text(
-        kind=kind,
-        phase=body if "gpus" in body else f"gpus = 0..{gpus - 1}\n{body}",
-        gpus=64,
-        model=LARGE,
-        workload=workload,
+        kind="prefill",
+        phase="gpus = 0..7, ep = 4, tp = 2",
+        extra=f"phase decode {{ gpus = 0..7, ep = 4, tp = 2 }}\nrequire {require}",
     )
-    return text.replace("memory = 64 GB", f"memory = {memory}")
+    return dagc.compile_text(text.replace("memory = 64 GB", f"memory = {memory}"), phases=phases)
 
 
-def written(strategy: str, words: str) -> str:
-    """The body of a phase with what a cure says."""
-    own = dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", strategy))
-    folds = dict(re.findall(r"(\w+) (\{[^}]*\})", strategy))
-    if folds:
-        own = {}
-    new_folds = dict(re.findall(r"(\w+) (\{[^}]*\})", words))
-    new = {} if new_folds else dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", words))
-    if "pp" in new:
-        own.pop("layers_per_stage", None)
-    lines = [f"{k} = {v}" for k, v in (own | new).items()] + [f"{k} {v}" for k, v in (folds | new_folds).items()]
-    return "\n".join(lines)
+def test_peak_of_a_phase_counts_what_shares_its_gpus() -> None:
+    plan = judged("decode.memory.peak <= 4 MB")
+    own, (pool,) = plan.phases["decode"].memory.worst.peak_B, plan.pools
+    assert own < 4e6 < pool.peak_B
+    assert plan.requirements[0].value == pool.peak_B and not plan.passed
+    (failed,) = (d for d in plan.diagnostics if d.code == "R07")
+    assert "prefill and decode on 8 GPUs" in failed.because[0] and "(once)" in failed.because[0]
+    assert judged("decode.memory.own <= 4 MB").passed
+    for metric in ("hardware.memory.peak", "prefill.memory.peak"):
+        assert judged(f"{metric} <= 4 MB").requirements[0].value == pool.peak_B
+    assert judged("hardware.memory.fraction <= 0.1%").requirements[0].value == pool.fraction
 
 
-@pytest.mark.parametrize("name", OVERFLOWS)
-def test_every_cure_that_is_named_fits(name: str) -> None:
-    plan = dagc.compile_text(overflowing(name))
-    assert not plan.fits and not plan.passed
-    error = plan.diagnostics[0]
-    assert error.code == "E04" and error.help
-    for words in error.help:
-        assert " fits: " in words
-        cure, _, size = words.partition(" fits: ")
-        mended = dagc.compile_text(overflowing(name, written(OVERFLOWS[name][0], cure)))
-        assert mended.fits, words
-        assert size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+def test_no_requirement_on_memory_passes_while_gpus_overflow() -> None:
+    """Each phase alone fits, both together do not."""
+    free = judged("prefill.memory.peak <= hardware.memory")
+    alone = max(r.memory.worst.peak_B for r in free.phases.values())
+    (pool,) = free.pools
+    assert alone < pool.peak_B
+    between = f"{(alone + pool.peak_B) / 2:.0f} B"
+    for metric in ("prefill.memory.peak", "decode.memory.peak", "hardware.memory.peak"):
+        plan = judged(f"{metric} <= hardware.memory", memory=between)
+        assert not plan.fits and not plan.requirements[0].passed
+        assert [d.code for d in plan.diagnostics].count("E04") == 1
+    assert judged("decode.memory.fraction <= 100%", memory=between).requirements[0].passed is False
 
 
-def test_where_nothing_fits_that_is_said() -> None:
-    text = spec_text(gpus=8).replace("memory = 64 GB", "memory = 1 kB")
-    (error,) = (d for d in dagc.compile_text(text).diagnostics if d.code == "E04")
-    assert len(error.help) == 1 and "that were tried fits" in error.help[0]
+def test_a_phase_that_is_left_out_is_named() -> None:
+    plan = judged("decode.memory.peak <= 1 GB", phases=["decode"])
+    (warning,) = (d for d in plan.diagnostics if d.code == "W06" and "judged without" in d.message)
+    assert "`prefill`" in warning.message
+    assert not [d for d in judged("decode.tpot <= 1 s", phases=["decode"]).diagnostics if "judged without" in d.message]
 
 
-@pytest.mark.parametrize(
-    "sizes, fixed", [([1, 1, 1, 5], [0, 0]), ([3, 1, 4, 1, 5, 9, 2, 6], [2, 0, 7]), ([1] * 7, [0] * 7)]
-)
-def test_layers_are_parted_as_evenly_as_can_be(sizes: list[float], fixed: list[float]) -> None:
-    """Against every way to part them."""
+@given(st.sampled_from(["prefill", "decode"]), st.sampled_from(["ep = 4, tp = 2", "pp = 2, dp = 2, tp = 2", "dp = 8"]))
+@settings(max_examples=6, deadline=None)
+def test_room_for_tokens_is_what_still_fits(kind: str, strategy: str) -> None:
+    """Of sequences like the phase's: as many as the room says fit beside the rest, a step more do not."""
+    workload = "sequences = {}, prompt = 250 tok, output = 6 tok"
 
-    def largest(cut: tuple[int, ...]) -> float:
-        ends = [sum(cut[:k]) for k in range(len(cut) + 1)]
-        return max(f + sum(sizes[a:b]) for f, a, b in zip(fixed, ends, ends[1:], strict=False))
+    def compiled(sequences: int) -> Plan:
+        text = spec_text(
+            kind=kind, phase=f"gpus = 0..7, {strategy}", workload=workload.format(sequences), extra="require 1 == 1"
+        )
+        return dagc.compile_text(text.replace("memory = 64 GB", "memory = 100 MB"))
 
-    every = [c for c in product(range(1, len(sizes) + 1), repeat=len(fixed)) if sum(c) == len(sizes)]
-    assert largest(tuple(partition(sizes, fixed))) == pytest.approx(min(map(largest, every)))
+    plan = compiled(64)
+    (result,) = plan.phases.values()
+    context = plan.spec.phases[0].context
+    room = plan.kv_tokens(kind)
+    assert len(room) == len(result.memory.stages)
+    for stage, tokens in zip(result.memory.stages, room, strict=True):
+        per_token_B = stage.kv_cache_B / (64 * context)
+        free_B = result.memory.capacity_B - (stage.peak_B - stage.kv_cache_B)
+        assert tokens * per_token_B <= free_B < (tokens + 1) * per_token_B
+    whole = compiled(128).phases[kind].memory
+    assert whole.worst.kv_cache_B == pytest.approx(2 * result.memory.worst.kv_cache_B)
+    metrics = all_metrics(plan.spec, plan.phases, plan.params, plan.pools)
+    assert metrics[f"{kind}.memory.kv_tokens"].value == min(room)
+    assert metrics[f"{kind}.memory.kv_tokens_free"].value == min(room) - 64 * context
+
+
+def test_many_phases_on_gpus_that_overlap() -> None:
+    """Sixty-six phases, five layouts, eight offsets."""
+    degrees = ["tp = 4", "ep = 4", "dp = 2, tp = 2", "ep = 2, tp = 2", "pp = 2, ep = 2"]
+    kinds = ["decode", "prefill"]
+    phases = "\n".join(
+        f"phase p{i} {{ kind = {kinds[i % 2]}, gpus = {i % 8}..{i % 8 + 3}\n{degrees[i % 5]} }}" for i in range(1, 66)
+    )
+    check(dagc.compile_text(spec_text(kind="p0", phase="kind = decode, gpus = 0..3, tp = 4", extra=phases)))

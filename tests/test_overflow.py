@@ -1,0 +1,191 @@
+"""A plan that does not fit: compiled, drawn and written with the verdict first, and mended only by what was seen to fit."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+from conftest import spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.cures import partition
+from dagc.lang.units import BYTES, show
+
+Capture = pytest.CaptureFixture[str]
+
+LARGE = (
+    "layers = 5, hidden = 64, vocab = 4096, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
+    "experts { count = 8, top_k = 2, hidden = 64 }"
+)
+OVERFLOWS = {
+    "stages": (
+        "pp = 2, layers_per_stage = [1, 4]",
+        "2.3 MB",
+        "decode",
+        "sequences = 2, prompt = 8 tok, output = 8 tok",
+    ),
+    "stages unsaid": ("pp = 5", "1.2 MB", "decode", "sequences = 2, prompt = 8 tok, output = 8 tok"),
+    "degrees": ("dp = 4", "3 MB", "decode", "sequences = 4, prompt = 8 tok, output = 8 tok"),
+    "folded": (
+        "attention { dp = 4, tp = 1 }\nexperts { ep = 1 }",
+        "4 MB",
+        "decode",
+        "sequences = 4, prompt = 8 tok, output = 8 tok",
+    ),
+    "cache": ("tp = 4", "20 MB", "decode", "sequences = 256, prompt = 256 tok, output = 8 tok"),
+    "work": ("tp = 2", "16 MB", "prefill", "sequences = 64, prompt = 256 tok, output = 8 tok"),
+}
+
+
+def overflowing(name: str, more: str = "") -> str:
+    """A spec of one phase whose GPUs are too small, its degrees or what replaces them last."""
+    strategy, memory, kind, workload = OVERFLOWS[name]
+    counts = {"pp = 5": 5, "tp = 2": 2}
+    gpus = 2 if "layers_per_stage" in strategy else counts.get(strategy, 4)
+    body = more or strategy
+    text = spec_text(
+        kind=kind,
+        phase=body if "gpus" in body else f"gpus = 0..{gpus - 1}\n{body}",
+        gpus=64,
+        model=LARGE,
+        workload=workload,
+    )
+    return text.replace("memory = 64 GB", f"memory = {memory}")
+
+
+def written(strategy: str, words: str) -> str:
+    """The body of a phase with what a cure says."""
+    own = dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", strategy))
+    folds = dict(re.findall(r"(\w+) (\{[^}]*\})", strategy))
+    if folds:
+        own = {}
+    new_folds = dict(re.findall(r"(\w+) (\{[^}]*\})", words))
+    new = {} if new_folds else dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", words))
+    if "pp" in new:
+        own.pop("layers_per_stage", None)
+    lines = [f"{k} = {v}" for k, v in (own | new).items()] + [f"{k} {v}" for k, v in (folds | new_folds).items()]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_every_cure_that_is_named_fits(name: str) -> None:
+    plan = dagc.compile_text(overflowing(name))
+    assert not plan.fits and not plan.passed
+    error = plan.diagnostics[0]
+    assert error.code == "E04" and error.help
+    for words in error.help:
+        assert " fits: " in words
+        cure, _, size = words.partition(" fits: ")
+        mended = dagc.compile_text(overflowing(name, written(OVERFLOWS[name][0], cure)))
+        assert mended.fits, words
+        assert size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+
+
+def test_where_nothing_fits_that_is_said() -> None:
+    text = spec_text(gpus=8).replace("memory = 64 GB", "memory = 1 kB")
+    (error,) = (d for d in dagc.compile_text(text).diagnostics if d.code == "E04")
+    assert len(error.help) == 1 and "that were tried fits" in error.help[0]
+
+
+@pytest.mark.parametrize(
+    "sizes, fixed", [([1, 1, 1, 5], [0, 0]), ([3, 1, 4, 1, 5, 9, 2, 6], [2, 0, 7]), ([1] * 7, [0] * 7)]
+)
+def test_layers_are_parted_as_evenly_as_can_be(sizes: list[float], fixed: list[float]) -> None:
+    """Against every way to part them."""
+
+    def largest(cut: tuple[int, ...]) -> float:
+        ends = [sum(cut[:k]) for k in range(len(cut) + 1)]
+        return max(f + sum(sizes[a:b]) for f, a, b in zip(fixed, ends, ends[1:], strict=False))
+
+    every = [c for c in product(range(1, len(sizes) + 1), repeat=len(fixed)) if sum(c) == len(sizes)]
+    assert largest(tuple(partition(sizes, fixed))) == pytest.approx(min(map(largest, every)))
+
+
+# -- every output ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "large.moe"
+    path.write_text(overflowing("stages"))
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compile", "{spec}"],
+        ["compile", "{spec}", "--format", "md"],
+        ["report", "{spec}", "--format", "md"],
+        ["report", "{spec}", "--format", "text"],
+        ["show", "{spec}"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_printed_begins_with_the_verdict(command: list[str], spec: Path, capsys: Capture) -> None:
+    assert main([word.format(spec=spec) for word in command]) == 1
+    printed = capsys.readouterr()
+    first = printed.out.splitlines()[0] if command[0] != "show" else printed.out[: printed.out.index("stage 0")]
+    assert "DOES NOT FIT" in first
+    assert printed.err.startswith("error[E04]")
+
+
+@pytest.mark.parametrize("name", ["v.svg", "v.dot"])
+@pytest.mark.parametrize("view", ["overview", "layer", "lanes", "timeline", "memory", "path"])
+def test_pictures_begin_with_the_verdict(view: str, name: str, spec: Path, tmp_path: Path) -> None:
+    if name.endswith("dot") and view in ("timeline", "memory", "path"):
+        return
+    target = tmp_path / name
+    assert main(["show", str(spec), "--view", view, "-o", str(target)]) == 1
+    assert "DOES NOT FIT" in target.read_text()
+
+
+def test_files_are_written(spec: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert main(["compile", str(spec), "--emit", "svg,dot,json,html,md,perfetto", "-o", str(out), "--json"]) == 1
+    data = dagc.compile(spec).to_json()
+    assert data["fits"] is False
+    for suffix in ("txt", "html", "md"):
+        text = (out / f"large.{suffix}").read_text()
+        assert text.index("DOES NOT FIT") < text.index("small") if suffix != "html" else "DOES NOT FIT" in text
+    capsys.readouterr()
+    assert main(["compile", str(out / "large.decode.graph.json")]) == 1  # read again, it still does not fit
+    assert "error[E04]" in capsys.readouterr().err
+    page = tmp_path / "page.html"
+    assert main(["report", str(spec), "-o", str(page)]) == 1
+    assert "DOES NOT FIT" in page.read_text()
+
+
+def test_check_verify_and_run(spec: Path, capsys: Capture) -> None:
+    assert main(["check", str(spec)]) == 1
+    assert "DOES NOT FIT; 0 of 0 requirements hold" in capsys.readouterr().out
+    assert main(["verify", str(spec)]) == 0
+    assert "equal" in capsys.readouterr().out
+
+
+def test_run_refuses(spec: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch")
+    assert main(["run", str(spec)]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out and printed.err.startswith("error[E04]")
+
+
+def test_a_launch_script_begins_with_the_verdict(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "large.moe"
+    path.write_text(overflowing("cache"))
+    assert main(["export", str(path), "--to", "vllm", "--model", "m"]) == 1
+    comments = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and "----" not in line]
+    assert comments[0].startswith("# DOES NOT FIT")
+
+
+def test_a_sweep_tells_what_does_not_fit(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "large.moe"
+    path.write_text(
+        "moe 1\nparam room = 20 MB\n" + overflowing("cache").replace("moe 1\n", "").replace("20 MB", "room")
+    )
+    assert main(["sweep", str(path), "--over", "room=20 MB,64 GB", "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("does not fit") and lines[2].endswith("pass")
