@@ -171,7 +171,8 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     verify_schedule(graph, whole.schedule)
     warn_of_idle_stages(unit, whole.schedule)
     tokens = phase_tokens(unit.phase)
-    total = sum(
+    filled = unit.phase.sequences / unit.phase.batching.places
+    total = filled * sum(
         size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
     )
     peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
@@ -202,7 +203,7 @@ def graph_flops(graph: Graph) -> float:
 
 def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
     """Fewer micro-batches than stages leave most of the pipeline waiting."""
-    stages, parts = unit.phase.strategy.pp, unit.phase.strategy.microbatches
+    stages, parts = unit.phase.strategy.pp, unit.phase.batching.microbatches
     if plan.bubble <= 0.5 or parts >= stages:
         return
     unit.out.add(

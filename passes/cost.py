@@ -18,7 +18,7 @@ from dagc.ir.experts import Rows, routers, rows_of
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.network import collective_time, group_shape, wire_bytes
-from dagc.ir.ops import OPS, local_bytes, local_flops, traffic
+from dagc.ir.ops import OPS, local_bytes, local_flops, rank_share, traffic
 from dagc.ir.result import Array, Costs, OpCost, Transfer
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware
@@ -91,6 +91,7 @@ def _compute(
     flops = local_flops(segment, op, mesh)
     moved = traffic(segment, op, mesh)
     work = reads = np.ones((1,) * len(mesh.atoms))
+    share = rank_share(segment, op, mesh)
     if experts is not None and op.scope == "experts":
         work, reads = experts.work, experts.reads
     moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
@@ -98,9 +99,10 @@ def _compute(
         machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
     )
     launch = 0.0 if OPS[op.kind].fused else machine.launch_s
-    compute_s, memory_s = flops * work / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
+    own_flops = flops * work * share
+    compute_s, memory_s = own_flops / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
     time: Array = np.maximum(compute_s, memory_s) + launch
-    floor: Array = np.maximum(flops * work / peak, moved_B / machine.hbm_Bps)
+    floor: Array = np.maximum(own_flops / peak, moved_B / machine.hbm_Bps)
     bound = "compute" if compute_s.max() > memory_s.max() else "memory"
     if measured is None:
         return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)

@@ -8,6 +8,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
 from dagc.ir.unit import Unit
+from dagc.spec import Batching
 
 ABOUT = "annotate the batch with the data-parallel axes"
 
@@ -16,6 +17,13 @@ def batch_axes(mesh: Mesh) -> Axes:
     """Axes that split the batch of dense ops. A flat strategy has no other use for `ep` there."""
     flat = "etp" not in mesh.axes
     return mesh.sort((*mesh.of("replica"), *mesh.of("dp"), *(mesh.of("ep") if flat else ())))
+
+
+def routed_tokens(segment: Segment, slot: Axes, mesh: Mesh, batching: Batching) -> tuple[float, float]:
+    """Tokens of the fullest group of ranks that route together (`slot`: the axes over which groups differ), and their share
+    of what the group has room for: empty places of the batch send nothing to experts."""
+    share = batching.share(mesh.size(tuple(a for a in slot if a in batch_axes(mesh))))
+    return segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(slot) * share, share
 
 
 def run(graph: Graph, unit: Unit) -> Graph:

@@ -18,23 +18,16 @@ ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a
 
 def run(graph: Graph | None, unit: Unit) -> Graph:
     phase, spec = unit.phase, unit.spec
-    strategy = phase.strategy
-    lanes = 2 if strategy.overlap == "two_batch" else 1
-    parts = strategy.microbatches * lanes
-    if phase.sequences % parts:
-        unit.stop(
-            "E03",
-            f"{phase.sequences} sequences do not divide into {parts} equal parts",
-            at="overlap" if lanes == 2 else "microbatches",
-            because=(f"microbatches {strategy.microbatches} x lanes {lanes} = {parts}",),
-        )
+    batching = phase.batching
     kinds = spec.model.kinds
-    segments = tuple(expanded(unit, layer, phase.sequences / parts) for layer in kinds.values())
+    segments = tuple(expanded(unit, layer, float(batching.part)) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
         segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
-    return Graph(phase.name, phase.kind, "model", segments, strategy.microbatches, lanes, stages=(Stage(0, order),))
+    return Graph(
+        phase.name, phase.kind, "model", segments, batching.microbatches, batching.lanes, stages=(Stage(0, order),)
+    )
 
 
 def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:

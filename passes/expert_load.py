@@ -24,6 +24,8 @@ from dagc.ir.unit import Unit
 from dagc.lang.units import Quantity
 from dagc.spec import Routing
 
+from .dp import routed_tokens
+
 Floats = NDArray[np.float64]
 
 
@@ -47,16 +49,18 @@ class RankWork:
 
 @dataclass(frozen=True, slots=True)
 class ExpertLoad:
-    """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are alike."""
+    """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are alike. `filled`: share of the
+    batch's places that hold a sequence."""
 
     ranks: RankWork
     axes: tuple[str, ...]
     mesh: Mesh
+    filled: float = 1.0
 
     @property
     def work(self) -> Array:
-        """Rows over the mean of all ranks."""
-        return self.over_mesh(self.ranks.relative)
+        """Rows over the mean of all ranks in a full batch."""
+        return self.over_mesh(self.ranks.relative * self.filled)
 
     @property
     def reads(self) -> Array:
@@ -88,11 +92,12 @@ class ExpertLoad:
         grouped = next((op for op in own if op.kind == "contract"), own[0])
         count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
         axes = grouped.loop(rows.expert)
-        tokens = segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(grouped.loop(rows.slot))
+        tokens, filled = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
         capacity = unit.spec.model.attributes.get("experts.capacity")
         full = capacity.value * top_k / count if isinstance(capacity, Quantity) and capacity.value else float("inf")
         routing, redundant = unit.spec.workload.routing, unit.phase.strategy.redundant
-        return ExpertLoad(rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full), axes, mesh)
+        work = rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full)
+        return ExpertLoad(work, axes, mesh, filled)
 
 
 @lru_cache(maxsize=256)

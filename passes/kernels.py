@@ -31,6 +31,7 @@ from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import attend_operands, local_flops
 from dagc.ir.result import Array
+from dagc.ir.sequence import over_blocks, query_runs
 from dagc.ir.unit import Unit
 from dagc.spec import Hardware
 
@@ -204,13 +205,16 @@ class Kernels:
             )
             if prefill is None:
                 return None
-            time = prefill_attention.time_s(
-                self.constants(prefill), batch, shape.seq, shape.heads, shape.kv_heads, width, shape.before
-            )
-            launch = prefill.constants.launch_s
-            time = launch + (time - launch) * shape.seen
+            constants = self.constants(prefill)
+
+            def of_run(seq: float, before: float) -> float:
+                return float(
+                    prefill_attention.time_s(constants, batch, seq, shape.heads, shape.kv_heads, width, before)
+                )
+
+            time = self._prefill(op, of_run, prefill.constants.launch_s)
             outside = prefill.outside(batch_size=batch, seq_len=shape.seq)
-            return Measured(time.reshape(1), "prefill_attention", prefill.error.median, tuple(outside))
+            return Measured(time, "prefill_attention", prefill.error.median, tuple(outside))
         table = self.calibration.decode_attention
         decode = _of_width(table, width, lambda near: decode_key(kv, near, shape.heads > shape.kv_heads))
         decode = decode or _of_width(table, width, lambda near: decode_key(kv, near, True))
@@ -230,7 +234,7 @@ class Kernels:
             self.shapes.size(op, ("batch",)),
             self.shapes.size(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")]),
         )
-        seq, context, before = self.shapes.lengths(op)
+        seq, context, _ = self.shapes.lengths(op)
         width = sum(self.segment.size(self.segment.dims_of(q)[-1]) for q in queries)
         width += self.segment.size(self.segment.dims_of(value)[-1])
         kv = self._kv(keys[0])
@@ -249,12 +253,25 @@ class Kernels:
         prefill = self.calibration.prefill_mla.get(prefill_mla_key("bf16", kv))
         if prefill is None:
             return None
-        time = prefill_mla.time_s(self.constants(prefill), batch, seq, heads, before)
-        launch, scale = prefill.constants.launch_s, width / prefill_mla.WIDTH
+        constants = self.constants(prefill)
+
+        def of_run(seq: float, before: float) -> float:
+            return float(prefill_mla.time_s(constants, batch, seq, heads, before))
+
+        time = self._prefill(op, of_run, prefill.constants.launch_s, width / prefill_mla.WIDTH)
         outside = prefill.outside(batch_size=batch, seq_len=seq)
-        return Measured(
-            (launch + (time - launch) * scale).reshape(1), "prefill_mla", prefill.error.median, tuple(outside)
-        )
+        return Measured(time, "prefill_mla", prefill.error.median, tuple(outside))
+
+    def _prefill(self, op: Op, of_run: Callable[[float, float], float], launch_s: float, scale: float = 1.0) -> Array:
+        """Prefill attention of each rank: the runs of tokens that it holds, each behind those before it, in one kernel.
+        `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
+        blocks = query_runs(self.segment, op, self.mesh)
+        if not op.attr("causal", True):
+            seq, _, before = self.shapes.lengths(op)
+            blocks = [[(before, before + seq)] for _ in blocks]
+        times = [sum(of_run(end - first, first) - launch_s for first, end in block) for block in blocks]
+        seconds = launch_s + np.asarray(times) * self.shapes.seen_by_rank(op) * scale
+        return over_blocks(seconds, op.loop("seq"), self.mesh)
 
 
 def _of_width(table: Mapping[str, Entry[C]], width: float, key: Callable[[int], str]) -> Entry[C] | None:

@@ -13,8 +13,11 @@ from math import prod
 from dagc.ir.experts import Rows, routed, routers
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import query_key_pairs
+from dagc.ir.ops import block_pairs, query_key_pairs
+from dagc.ir.sequence import Array
 from dagc.ir.unit import Unit
+
+from .dp import routed_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class LocalShapes:
             return None
         first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
         summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)
-        tokens = self.segment.size("batch") * self.segment.size("seq") / self.mesh.size(first.loop(rows.slot))
+        tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.unit.phase.batching)
         return ExpertShape(
             rows, products, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
             self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.attr("exchange")),
@@ -140,11 +143,19 @@ class LocalShapes:
 
     def seen(self, op: Op) -> float:
         """Share of the query-key pairs that a window or chunk leaves."""
-        whole = replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))
-        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, whole)
+        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, _unbounded(op))
+
+    def seen_by_rank(self, op: Op) -> Array:
+        """The same of each block of queries over the ranks that split them, [blocks]."""
+        return block_pairs(self.segment, op, self.mesh) / block_pairs(self.segment, _unbounded(op), self.mesh)
 
     def kv_dtype(self, name: str) -> str:
         """Dtype of a cached value, before any collective moved it."""
         while name in self.segment.by_name and self.segment.by_name[name].is_collective:
             name = self.segment.by_name[name].inputs[0]
         return self.segment.dtype_of(name)
+
+
+def _unbounded(op: Op) -> Op:
+    """An attention without its window or chunk."""
+    return replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))

@@ -34,7 +34,8 @@ def run(graph: Graph, unit: Unit) -> Graph:
             help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
         )
     mesh = with_cuts(sides, wanted_cuts(graph, dict(sides[0]).get("tp", 1)))
-    mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees})
+    dealt = mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
+    mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees}, zigzag=dealt)
     unit.placement = place(mesh, unit, sides[0])
     return replace(graph, mesh=mesh, level="annotated")
 

@@ -85,6 +85,8 @@ def plans(draw: st.DrawFn) -> tuple[str, str]:
         f"sp_method = {draw(st.sampled_from(['allgather', 'ring', 'ulysses']))}, overlap = {overlap}\n"
         f"redundant = {redundant}, sequence_parallel = {'true' if parallel else 'false'}\n{degrees}"
     )
+    if kind == "prefill" and sp > 1 and draw(st.booleans()):
+        phase += "\nsp_layout = zigzag"
     if spread:
         phase += f"\nlayers_per_stage = {spread}"
     parts = batch * replicas * micro * (2 if overlap == "two_batch" else 1)

@@ -96,7 +96,6 @@ BAD = {
     "place not a bijection": (("tp = 2", "tp = 2\nplace gpu = ep + tp"), "E03", None),
     "place out of the phase": (("tp = 2", "tp = 2\nplace gpu = ep * 2 + tp + 1"), "E03", None),
     "place unknown axis": (("tp = 2", "tp = 2\nplace gpu = ep * 2 + tq"), "E02", "tq"),
-    "batch": (("sequences = 64", "sequences = 63"), "E03", None),
     "fp32 typo": (("dtype = fp32", "dtype = fp23"), "E02", "fp23"),
     "top_k": (("top_k = 2", "top_k = 20"), "E03", None),
     "no phase": (("phase prefill", "phase other"), "E10", None),

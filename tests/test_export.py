@@ -122,7 +122,7 @@ def test_megatron_folds_freely() -> None:
 def test_what_no_engine_expresses(engine: str) -> None:
     for method in ("allgather", "ring", "ulysses"):
         phase = f"gpus = 0..7, sp = 2, tp = 2, ep = 2, sp_method = {method}"
-        assert f"sp = 2 ({method})" in refused(engine, "prefill", phase=phase)
+        assert f"sp = 2 ({method}, contiguous)" in refused(engine, "prefill", phase=phase)
     assert "replicas = 2" in refused(engine, phase="gpus = 0..7, replicas = 2, tp = 4")
     assert "unequally many" in refused(
         engine, phase="gpus = 0..11, dp = 12", workload="sequences = 48, prompt = 64 tok"
@@ -231,7 +231,7 @@ STRATEGY = {
         "place",
         "layers_per_stage",
     ),
-    "flags and rules of an engine": ("sequence_parallel", "sp_method", "redundant", "dispatch", "overlap"),
+    "flags and rules of an engine": ("sequence_parallel", "sp_method", "sp_layout", "redundant", "dispatch", "overlap"),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
 }
 PHASE = {

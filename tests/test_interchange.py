@@ -143,7 +143,7 @@ def change(data: Any, path: str, value: Any) -> None:
         ("plan/phase/strategy/layers_per_stage", [3], "plan.phase.strategy.layers_per_stage: is not"),
         ("plan/workload/routing/kind", "nope", "plan.workload.routing.kind: is 'nope'"),
         ("plan/workload/routing/s", -1e300, "plan.workload.routing.s: is -1e+300"),
-        ("plan/phase/sequences", 63, "batch"),
+        ("plan/phase/sequences", 65, "batch"),
         ("plan/phase/tokens", 3, "tokens"),
         ("plan/model/stack", [], "plan.model.stack: is not the order"),
         ("plan/model/dtype", "int3", "plan.model.dtype: 'int3' is none of"),

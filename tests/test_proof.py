@@ -38,6 +38,9 @@ PLANS = {
     "experts copied": "gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 2 }",
     "sp gather": "gpus = 0..3, sp = 2, tp = 2",
     "sp ring": "gpus = 0..1, sp = 2, sp_method = ring",
+    "sp zigzag": "gpus = 0..7, sp = 4, tp = 2, sp_layout = zigzag",
+    "sp zigzag ring": "gpus = 0..7, dp = 2, sp = 2, tp = 2, sp_layout = zigzag, sp_method = ring, sequence_parallel = true",
+    "sp zigzag ulysses": "gpus = 0..1, sp = 2, sp_layout = zigzag, sp_method = ulysses",
     "sp ulysses": "gpus = 0..1, sp = 2, sp_method = ulysses",
     "all five": "gpus = 0..31, pp = 2, dp = 2, ep = 2, sp = 2, tp = 2, microbatches = 2",
     "all five, sequence parallel": "gpus = 0..31, pp = 2, dp = 2, ep = 2, sp = 2, tp = 2, sequence_parallel = true",
@@ -86,6 +89,8 @@ def strategies(draw: st.DrawFn) -> tuple[str, str]:
     )
     if kind == "prefill" and draw(st.booleans()):
         options += ", sequence_parallel = true"
+    if kind == "prefill" and draw(st.booleans()):
+        options += ", sp_layout = zigzag"
     if draw(st.booleans()):
         ep, etp = draw(st.sampled_from([1, 2, 4])), draw(DEGREE)
         phase = f"gpus = 0..{pp * dp * sp * tp - 1}, {options}\nattention {{ dp = {dp}, sp = {sp}, tp = {tp} }}\nexperts {{ ep = {ep}, tp = {etp} }}"

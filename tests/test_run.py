@@ -34,6 +34,7 @@ PLANS = {
         phase="gpus = 0..3, pp = 2, tp = 2, microbatches = 2, overlap = two_batch"
     ),
     "4 prefill, ring": spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
+    "4 prefill, zigzag": spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_layout = zigzag, sequence_parallel = true"),
     "4 decode, split context": spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
     "4 prefill, latent attention": spec_text(phase="gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 4 }", model=MLA),
     "4 decode, redundant": spec_text(kind="decode", phase="gpus = 0..3, ep = 4, redundant = 4", workload=SKEWED),
@@ -41,6 +42,8 @@ PLANS = {
     "4 prefill, linear attention, two stages": state_spec(LINEAR, "gpus = 0..3, pp = 2, tp = 2, microbatches = 2"),
     "4 decode, linear attention": state_spec(LINEAR, "gpus = 0..3, ep = 2, tp = 2", "decode"),
     "4 prefill, selected tokens": state_spec(SPARSE, "gpus = 0..3, sp = 2, tp = 2"),
+    "2 prefill, selected tokens, zigzag": state_spec(SPARSE, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
+    "2 prefill, linear attention, zigzag": state_spec(LINEAR, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
     "4 decode, selected tokens": state_spec(SPARSE, "gpus = 0..3, ep = 2, tp = 2", "decode"),
 }
 

@@ -70,6 +70,7 @@ def test_selected_tokens_bound_what_attention_computes_and_reads() -> None:
     [
         ("prefill", "gpus = 0..7, tp = 2, sp = 2, ep = 2, sequence_parallel = true, microbatches = 2"),
         ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_method = ring"),
+        ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_layout = zigzag"),
         ("prefill", "gpus = 0..7\nattention { dp = 2, tp = 2, sp = 2 }\nexperts { ep = 8 }"),
         ("decode", "gpus = 0..7, tp = 2, sp = 2, dp = 2"),
         ("decode", "gpus = 0..7, tp = 8"),

@@ -76,13 +76,12 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
-    lanes = 2 if strategy.overlap == "two_batch" else 1
-    if graph.lanes != lanes:
-        raise DataError("ir", f"has {graph.lanes} lanes, and `overlap` of the plan makes {lanes}")
-    if graph.microbatches != strategy.microbatches:
-        raise DataError(
-            "plan.phase.strategy.microbatches", f"is {strategy.microbatches}, the IR's {graph.microbatches}"
-        )
+    batching = phase.batching
+    if graph.lanes != batching.lanes:
+        raise DataError("ir", f"has {graph.lanes} lanes, and `overlap` of the plan makes {batching.lanes}")
+    if graph.microbatches != batching.microbatches:
+        made = f"makes {batching.microbatches} of {phase.sequences} sequences, the IR has {graph.microbatches}"
+        raise DataError("plan.phase.strategy.microbatches", f"is {strategy.microbatches}: it {made}")
     if sorted(strategy.order) != sorted(AXES):
         raise DataError("plan.phase.strategy.order", f"does not name each of {', '.join(AXES)} once")
     for side in factorisations(strategy):
@@ -105,11 +104,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
     if wanted != [segment.name for segment, _ in graph.layers]:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")
     for segment in graph.segments:
-        parts = graph.microbatches * graph.lanes
-        if segment.sizes.get("batch", 0) * parts != phase.sequences:
-            raise DataError(
-                "ir", f"{segment.name} has batch {segment.sizes.get('batch')}, {phase.sequences} sequences / {parts}"
-            )
+        if segment.sizes.get("batch") != batching.part:
+            found = f"{segment.name} has batch {segment.sizes.get('batch')}"
+            raise DataError("ir", f"{found}, {phase.sequences} sequences make {batching.part} a part")
         context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
         if segment.sizes.get("context") != context:
             raise DataError(

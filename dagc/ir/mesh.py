@@ -25,12 +25,14 @@ class MeshError(ValueError):
 @dataclass(frozen=True)
 class Mesh:
     """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
-    `degrees`: logical name -> degree, ones included."""
+    `degrees`: logical name -> degree, ones included; `zigzag`: the axes over which the tokens of a sequence are dealt out
+    in zigzag instead of in order (see `dagc.ir.sequence`)."""
 
     atoms: tuple[tuple[str, int], ...]
     axes: Mapping[str, Axes]
     degrees: Mapping[str, int]
     stages: int = 1
+    zigzag: Axes = ()
 
     @cached_property
     def sizes(self) -> dict[str, int]:

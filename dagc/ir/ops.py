@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from .experts import dim_like, routed, stem
 from .graph import DTYPE_BYTES, Op, Segment
 from .mesh import Mesh
+from .sequence import Array, over_blocks, query_runs
 from .sharding import Axes, Sharding
 from .states import state_bytes
 
@@ -37,11 +40,32 @@ def query_key_pairs(segment: Segment, op: Op) -> float:
     """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
     a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
+    return _pairs_between(segment, op, context - queries, context)
+
+
+def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
+    """Pairs of the queries at the positions from `first` to before `end`."""
+    context = segment.size("context")
     window, chunk = _reach(op, context)
     window = min(window, _number(op, "chosen", context))
     if not op.attr("causal", True):
-        return queries * min(window, chunk)
-    return _pairs_before(context, window, chunk) - _pairs_before(context - queries, window, chunk)
+        return (end - first) * min(window, chunk)
+    return _pairs_before(end, window, chunk) - _pairs_before(first, window, chunk)
+
+
+def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
+    """Query-key pairs of each block of queries over the op's `seq` loop, [blocks]."""
+    held = query_runs(segment, op, mesh)
+    return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in held])
+
+
+def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
+    """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh: attention over a split sequence is as
+    uneven as the positions that ranks hold. Other ops are even (experts apart: their load is `cost`'s)."""
+    if op.kind not in ("attend", "select") or not op.loop("seq"):
+        return np.ones((1,) * len(mesh.atoms))
+    pairs = block_pairs(segment, op, mesh)
+    return over_blocks(pairs / (pairs.mean() or 1.0), op.loop("seq"), mesh)
 
 
 def _pairs_before(tokens: float, window: float, chunk: float) -> float:
@@ -61,13 +85,17 @@ def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
     """Part of a rank's context that its queries see, on the rank that sees most."""
     if not op.attr("causal", True):
         return 1.0  # what comes later is seen without bound
-    queries, context = segment.size("seq"), segment.size("context")
+    context = segment.size("context")
     window, chunk = _reach(op, context)
-    first = context - queries
-    seen = context - max(0.0, first - window + 1, first // chunk * chunk)
-    run = queries / mesh.size(op.loop("seq")) + min(window, chunk) - 1
     held = context / mesh.size(op.loop("context"))
-    return min(held, seen, run) / held
+    most = 0.0
+    for block in query_runs(segment, op, mesh):
+        seen = end = 0.0
+        for first, last in sorted(block):
+            begin = max(end, 0.0, first - window + 1, first // chunk * chunk)
+            seen, end = seen + last - begin, last
+        most = max(most, seen)
+    return min(held, most) / held
 
 
 def chosen_share(segment: Segment, op: Op) -> float:
@@ -201,7 +229,7 @@ def loop_axes(op: Op) -> Axes:
 
 
 def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """FLOPs of one rank (ranks are equal but for expert load)."""
+    """FLOPs of one rank, in the mean of ranks (they differ by `rank_share`, and by the load of experts)."""
     return flops(segment, op) / mesh.size(tuple(set(loop_axes(op))))
 
 

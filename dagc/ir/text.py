@@ -35,7 +35,8 @@ def _mesh_lines(mesh: Mesh) -> list[str]:
     atoms = ", ".join(f"{name}={size}" for name, size in mesh.atoms)
     axes = ", ".join(f"{name}={mesh.degrees.get(name, 1)}:{_axes(atoms)}" for name, atoms in mesh.axes.items())
     extra = ", ".join(f"{n}={d}" for n, d in mesh.degrees.items() if n not in mesh.axes)
-    return [f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]"]
+    dealt = f" zigzag [{_axes(mesh.zigzag)}]" if mesh.zigzag else ""
+    return [f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]{dealt}"]
 
 
 def _segment_lines(segment: Segment) -> list[str]:
@@ -162,7 +163,7 @@ def _read_axes(text: str) -> Axes:
 
 
 def _parse_mesh(line: str) -> Mesh:
-    m = _match(r"mesh stages=(\d+) atoms \[(.*?)\] axes \[(.*?)\] degrees \[(.*?)\]", line)
+    m = _match(r"mesh stages=(\d+) atoms \[(.*?)\] axes \[(.*?)\] degrees \[(.*?)\](?: zigzag \[(.*?)\])?", line)
     atoms = tuple((n, int(s)) for n, s in (part.split("=") for part in _split(m[2])))
     axes: dict[str, Axes] = {}
     degrees = {n: int(d) for n, d in (part.split("=") for part in _split(m[4]))}
@@ -171,7 +172,7 @@ def _parse_mesh(line: str) -> Mesh:
         degree, held = rest.split(":", 1)
         axes[name] = _read_axes(held)
         degrees[name] = int(degree)
-    return Mesh(atoms, axes, degrees, int(m[1]))
+    return Mesh(atoms, axes, degrees, int(m[1]), _read_axes(m[5] or "-"))
 
 
 def _parse_stage(line: str) -> Stage:

@@ -62,6 +62,8 @@ def read_phase(
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
         chunk = tokens
     passes = -(-tokens // chunk) or 1
+    if kind == "decode" and "sp_layout" in body.assigns:
+        out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
@@ -138,6 +140,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         layers_per_stage=stages,
         sequence_parallel=values["sequence_parallel"] is True,
         sp_method=str(values["sp_method"]),
+        sp_layout=str(values["sp_layout"]),
         dispatch=str(values["dispatch"]),
         overlap=str(values["overlap"]),
         shard=_shard(body, names),

@@ -201,6 +201,7 @@ PHASE: dict[str, Attribute] = {
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
+    "sp_layout": _word("which tokens of a sequence a rank of sp holds", "contiguous", "contiguous", "zigzag"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
     "quantise": _word(

@@ -10,6 +10,9 @@ from .diagnostics import Collector, did_you_mean
 from .reader import Body
 from .source import Span
 
+IDLE = 0.1
+"""Share of a batch's places that may stand empty before it is said."""
+
 
 class Shape:
     """The shape checks of one phase: products against GPUs, and everything that must divide."""
@@ -97,6 +100,15 @@ class Shape:
         help_ = (f"{by.split()[0]} = {fits[0]} divides it",) if fits and fits[0] > 1 else ()
         self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), help=help_)
 
+    def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
+        """A number of tokens must divide by `degree`: the nearest that do."""
+        if tokens % degree:
+            what, low = "prompt tokens" if self.phase.kind == "prefill" else "context tokens", tokens // degree * degree
+            near = " or ".join(str(n) for n in (low, low + degree) if n)
+            self.out.add(
+                "E03", f"{tokens} {what} do not divide by {by} {degree}", self.at(*attrs), help=(f"{near} tokens do",)
+            )
+
     def _layers(self) -> None:
         layers, s = self.model.layers, self.s
         if s.layers_per_stage is not None:
@@ -156,11 +168,13 @@ class Shape:
             self.need("the mlp width", m.count("mlp.hidden", tp), "tp", tp, "tp", "attention")
 
     def _batch(self) -> None:
-        s = self.s
-        ranks = self.degree("attention", "dp") if self.folded else s.dp * s.ep
+        """Any number of sequences will do; ranks that stand idle for want of them are worth a word."""
+        s, found = self.s, self.phase.batching
         lanes = 2 if s.overlap == "two_batch" else 1
-        parts = s.microbatches * s.replicas * ranks * lanes
-        if self.phase.sequences % parts == 0:
+        parts = s.microbatches * lanes * found.ranks
+        empty = max(found.places, found.ranks) - found.sequences
+        few = found.microbatches * found.lanes < s.microbatches * lanes
+        if empty <= IDLE * found.places and not few:
             return
         terms = [
             ("microbatches", s.microbatches),
@@ -170,10 +184,20 @@ class Shape:
         terms += [] if self.folded else [("ep", s.ep)]
         terms += [("lanes", lanes)]
         shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
+        because = [f"{shown} = {parts} parts; the fullest has {_sequences(found.each)}"]
+        if few:
+            because.append(
+                f"they fill {found.microbatches} of {s.microbatches} micro-batches"
+                if s.microbatches > 1
+                else "they fill one lane of the two"
+            )
+        low = found.sequences // parts * parts
+        near = f"{low} or {low + parts}" if low else f"{parts}"
         self.out.add(
-            "E03", f"{self.phase.sequences} sequences do not divide over the {parts} parts of `{self.phase.name}`",
-            self.at("microbatches", "dp", "attention", "ep"), because=(f"{shown} = {parts}",),
-            help=("attention splits the batch over dp and (flat form) ep; every part needs as many sequences",),
+            "W06", f"{_sequences(found.sequences)} leave{'s' if found.sequences == 1 else ''} {empty} of {found.places} places of `{self.phase.name}` empty"
+            if empty else f"{_sequences(found.sequences)} are too few for every part of `{self.phase.name}`",
+            self.at("sequences", "microbatches", "dp", "attention", "ep"), because=because,
+            help=(f"every rank is priced like the busiest; {near} sequences fill all of them",),
         )  # fmt: skip
 
     def _sequence(self) -> None:
@@ -183,15 +207,16 @@ class Shape:
             what = "prefix" if self.phase.kind == "prefill" else "draft"
             self.out.add("E03", f"{tokens} new tokens of a context of {self.phase.context}", self.at(what, "context"))
         if self.phase.kind == "decode":
-            self.need("context tokens", self.phase.context, "sp", sp, "sp", "context")
+            self.need_tokens(self.phase.context, "sp", sp, "sp", "context")
             return
         if tokens < self.phase.context and sp > 1:
             self.out.add("E03", "a cached prefix and sp > 1 do not go together", self.at("prefix"))
         if self.phase.context != self.workload.prompt:
             self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
-        self.need("prompt tokens", tokens, "sp", sp, "sp", "attention")
+        pieces = 2 * sp if self.s.sp_layout == "zigzag" and sp > 1 else sp
+        self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")
         if self.s.sequence_parallel:
-            self.need("prompt tokens", tokens, "sp x tp", sp * tp, "sequence_parallel")
+            self.need_tokens(tokens, "sp x tp", sp * tp, "sequence_parallel")
         if self.s.sp_method == "ulysses" and sp > 1:
             kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
             group = self.model.count("attention.group", 1)
@@ -229,3 +254,7 @@ SPLIT_BY = {
 
 def _times(fold: Fold) -> str:
     return " x ".join(f"{a} {n}" for a, n in fold.degrees)
+
+
+def _sequences(count: int) -> str:
+    return f"{count} sequence{'' if count == 1 else 's'}"

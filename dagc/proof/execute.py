@@ -17,6 +17,7 @@ import numpy as np
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops import ACTIVATIONS, attend_extras, attend_operands
+from ..ir.sequence import SEQUENCE_DIMS, order
 from ..ir.sharding import Axes
 from ..ir.states import state_of
 from ..spec import Routing
@@ -109,6 +110,15 @@ class Machine:
     def shard(self, whole: k.Floats, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
         return whole[self.parts(whole.shape, layout, rank)]
 
+    def dealt(self, whole: k.Floats, dims: tuple[str, ...], *, back: bool = False) -> k.Floats:
+        """A tensor of the model with its tokens in the order in which this mesh holds them, or `back` in their own."""
+        if self.mesh.zigzag:
+            for axis, dim in enumerate(dims):
+                if dim in SEQUENCE_DIMS:
+                    held = order(whole.shape[axis], self.mesh)
+                    whole = np.take(whole, np.argsort(held) if back else held, axis)
+        return whole
+
     def whole(self, segment: Segment, dims: tuple[str, ...], scope: str = "dense") -> tuple[int, ...]:
         """Shape of the whole tensor."""
         return tuple(int(segment.size(d, scope)) for d in dims)
@@ -134,7 +144,8 @@ class Machine:
         out = []
         for part in range(parts):
             self.offset = part * size
-            values: list[object] = [self.inputs.tokens[self.offset : self.offset + size]] * len(self.ranks)
+            tokens = self.dealt(self.inputs.tokens[self.offset : self.offset + size], ("batch", "seq"))
+            values: list[object] = [tokens] * len(self.ranks)
             layers = self.graph.layers
             for stage in self.graph.stages:
                 if stage.index:
@@ -168,7 +179,8 @@ class Machine:
             result = value.index if isinstance(value, k.Best) else _array(value)
             if not alike(pieces.setdefault(self.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
-        return np.moveaxis(np.concatenate([pieces[i] for i in range(len(pieces))], axis=axis), axis, 0)
+        whole = np.concatenate([pieces[i] for i in range(len(pieces))], axis=axis)
+        return np.moveaxis(self.dealt(whole, segment.dims_of(segment.output), back=True), axis, 0)
 
     def layer(self, segment: Segment, layer: int, entry: list[object]) -> list[object]:
         env: dict[str, list[object]] = {segment.input: entry}
@@ -237,8 +249,7 @@ class Machine:
         """Positions in the sequence of a rank's tokens. New tokens stand at the end of the context."""
         size = int(segment.sizes[dim])
         before = int(segment.sizes["context"]) - size if dim == "seq" else 0
-        part = self.part(size, axes, rank)
-        return np.arange(part.start, part.stop) + before
+        return order(size, self.mesh)[self.part(size, axes, rank)] + before
 
     # -- ops -------------------------------------------------------------------------------------
 
@@ -357,24 +368,27 @@ class Machine:
     def op_conv(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         channels = (*op.dims[2:], segment.dims_of(op.inputs[1])[-1])
         taps = k.aligned(_array(x[1]), segment.dims_of(op.inputs[1]), channels)
-        out, state = k.conv(_array(x[0]), taps, self.state(segment, layer, op, rank))
+        line = self.dealt(_array(x[0]), segment.dims_of(op.inputs[0]), back=True)
+        out, state = k.conv(line, taps, self.state(segment, layer, op, rank))
         self.states[layer, op.name, *rank.values()] = state
-        return out
+        return self.dealt(out, op.dims)
 
     def op_delta(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         rows = op.dims[:-1]
         width = [(*rows, segment.dims_of(n)[-1]) for n in op.inputs[:3]] + [rows, rows]
         named = zip(x, op.inputs, width, strict=True)
-        q, key, v, decay, rate = (k.aligned(_array(a), segment.dims_of(n), out) for a, n, out in named)
+        turned = ((self.dealt(_array(a), segment.dims_of(n), back=True), n, out) for a, n, out in named)
+        q, key, v, decay, rate = (k.aligned(a, segment.dims_of(n), out) for a, n, out in turned)
         out, state = k.delta(q, key, v, decay, rate, self.state(segment, layer, op, rank))
         self.states[layer, op.name, *rank.values()] = state
-        return out
+        return self.dealt(out, op.dims)
 
     def op_select(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         q, key, weights = map(_array, x)
         queries, context = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
-        seen = k.visible(queries, context, True, np.inf, np.inf)
-        return k.select(q, key, weights, seen, int(segment.sizes[op.dims[-1]]))
+        turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+        seen = k.visible(queries, context[turn], True, np.inf, np.inf)
+        return context[turn][k.select(q, key[:, turn], weights, seen, int(segment.sizes[op.dims[-1]]))]
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         pairs = len(attend_operands(op)[0])
@@ -409,9 +423,9 @@ class Machine:
         router = k.Router(**options)  # type: ignore[arg-type]
         scores = _array(x[0])
         if self.inputs.balanced:
-            batch, seq = self.origin(op, rank, segment)
+            batch, _ = self.origin(op, rank, segment)
             position = (batch + np.arange(scores.shape[0])[:, None]) * int(segment.sizes["seq"])
-            position = (position + seq + np.arange(scores.shape[1]))[..., None] * router.top_k
+            position = (position + self.positions(segment, op.loop("seq"), rank, "seq"))[..., None] * router.top_k
             return router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
         return router(scores, _array(x[1]) if len(x) > 1 else None)
 
@@ -443,9 +457,11 @@ class Machine:
                     raise Wrong("a row came back to a rank that does not own its token")
 
     def op_last(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        seq, axes = int(segment.sizes["seq"]), op.loop("seq")
-        last = np.take(_array(x[0]), -1, axis=segment.dims_of(op.inputs[0]).index("seq"))
-        return last if self.part(seq, axes, rank).stop == seq else np.zeros_like(last)
+        """The value at the last position; nothing where another rank holds it."""
+        axis = segment.dims_of(op.inputs[0]).index("seq")
+        positions = self.positions(segment, op.loop("seq"), rank, "seq")
+        found = np.take(_array(x[0]), int(positions.argmax()), axis)
+        return found if positions.max() == segment.sizes["context"] - 1 else np.zeros_like(found)
 
     def op_argmax(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         dim = segment.dims_of(op.inputs[0])[-1]

@@ -182,9 +182,9 @@ def model_graph(unit: Unit) -> Graph:
 
 
 def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
-    """Random token ids of the phase's batch."""
+    """Random token ids of the phase's batch; what is an empty place there has a sequence too."""
     seq = unit.phase.tokens
-    ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.sequences, seq))
+    ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.batching.places, seq))
     return Inputs(ids, unit.spec.workload.routing, weights)
 
 
@@ -272,6 +272,7 @@ class Comparison:
         machine, layout = self.machine, op.sharding
         if layout is None:
             return np.inf
+        whole = machine.dealt(whole, op.dims)
         sums: dict[tuple[int, ...], Floats] = {}
         worst = 0.0
         for rank, value in zip(machine.ranks, values, strict=True):

@@ -66,6 +66,10 @@ class Reference:
         if phase.sequences > self.input_ids.shape[0] or last > self.input_ids.shape[1]:
             have = " x ".join(map(str, self.input_ids.shape))
             raise ReferenceMismatch(f"phase `{phase.name}` has {phase.sequences} x {last} tokens, the reference {have}")
+        if phase.batching.places != phase.sequences:
+            raise ReferenceMismatch(
+                f"phase `{phase.name}` has {phase.sequences} sequences in {phase.batching.places} places: choose a batch that fills them"
+            )
         first = last - 1 if phase.kind == "decode" else 0
         ids = self.input_ids[: phase.sequences]
         logits = self.logits[: phase.sequences, first:last]

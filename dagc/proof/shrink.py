@@ -14,6 +14,7 @@ from math import lcm
 from ..ir.experts import stem
 from ..ir.graph import Attr, Graph, Op, Segment, Stage, runs
 from ..ir.ops import rotated
+from ..ir.sequence import SEQUENCE_DIMS
 from ..ir.sharding import Axes
 from ..ir.unit import Unit
 from ..spec import Routing
@@ -59,6 +60,9 @@ class Shrinker:
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
         sizes = self.plan.segments[-1].sizes
         self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS}
+        if mesh.zigzag:
+            for dim in SEQUENCE_DIMS:
+                self.splits.setdefault((dim, self.phase[dim]), set()).add(2 * mesh.size(mesh.zigzag))
         self._tokens()
         self._experts()
         self._sequences()
@@ -278,6 +282,8 @@ class Twin:
             sequences=self.sequences,
             tokens=int(sizes["seq"]),
             context=int(sizes["context"]),
+            passes=1,  # the one that the graph is of
+            last=0,
             strategy=strategy,
         )
         spec = replace(unit.spec, workload=replace(unit.spec.workload, routing=self.routing))

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from ..ir.experts import rows_of
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_extras, attend_operands
+from ..ir.sequence import order
 from ..ir.states import SEQUENTIAL
 from ..proof.execute import ELEMENTWISE, NORMS, ROW, Machine
 from ..proof.kernels import Router as RouterRule
@@ -97,6 +98,7 @@ class Rank:
     def tokens(self, size: int) -> Any:
         first = self.layout.graph.segments[0]
         whole = self.layout.inputs.tokens[self.layout.offset : self.layout.offset + size]
+        whole = self.layout.dealt(whole, first.input_dims)  # type: ignore[arg-type]
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim
         return torch.as_tensor(self.layout.shard(whole, dims, self.here).copy(), device=self.device)  # type: ignore[arg-type]
 
@@ -320,21 +322,35 @@ class Rank:
     def op_select(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         def make() -> Any:
             own, context = (self.whole_numbers(segment, op, dim) for dim in ("seq", "context"))
-            return torch.as_tensor(visible(own, context, True, math.inf, math.inf), device=self.device)
+            turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+            parts = turn, context[turn], visible(own, context[turn], True, math.inf, math.inf)
+            return tuple(torch.as_tensor(part, device=self.device) for part in parts)
 
-        seen = self.once(("seen", segment.name, op.name), make)
-        return k.select(x[0], x[1], x[2], seen, int(segment.sizes[op.dims[-1]]))
+        turn, context, seen = self.once(("seen", segment.name, op.name), make)
+        return context[k.select(x[0], x[1][:, turn], x[2], seen, int(segment.sizes[op.dims[-1]]))]
 
     def op_conv(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         dims = segment.dims_of(op.inputs[1])
-        return k.conv(x[0], k.aligned(x[1], dims, (*op.dims[2:], dims[-1])), self.state(segment, layer, op))
+        taps = k.aligned(x[1], dims, (*op.dims[2:], dims[-1]))
+        return self.dealt(segment, k.conv(self.in_turn(segment, x[0]), taps, self.state(segment, layer, op)))
 
     def op_delta(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         rows = op.dims[:-1]
         wanted = [(*rows, segment.dims_of(n)[-1]) for n in op.inputs[:3]] + [rows, rows]
         named = zip(x, op.inputs, wanted, strict=True)
-        q, key, v, decay, rate = (k.aligned(a, segment.dims_of(n), dims) for a, n, dims in named)
-        return k.delta(q, key, v, decay, rate, self.state(segment, layer, op))
+        q, key, v, decay, rate = (self.in_turn(segment, k.aligned(a, segment.dims_of(n), dims)) for a, n, dims in named)
+        return self.dealt(segment, k.delta(q, key, v, decay, rate, self.state(segment, layer, op)))
+
+    def in_turn(self, segment: Segment, value: Any) -> Any:
+        """The tokens [batch, seq, ..] of a whole sequence, first to last."""
+        return self.reordered(value, np.argsort(order(int(segment.sizes["seq"]), self.layout.mesh)))
+
+    def dealt(self, segment: Segment, value: Any) -> Any:
+        """Tokens that are first to last, in the order in which the mesh holds them."""
+        return self.reordered(value, order(int(segment.sizes["seq"]), self.layout.mesh))
+
+    def reordered(self, value: Any, tokens: Any) -> Any:
+        return value[:, torch.as_tensor(tokens, device=self.device)] if self.layout.mesh.zigzag else value
 
     def op_route(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         counts = {"top_k", "groups", "groups_limit"}
@@ -353,9 +369,9 @@ class Rank:
         return k.combine(x[0], x[1], self.layout.origin(op, self.here, segment), bool(op.attr("weighted", True)))
 
     def op_last(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        seq, axes = int(segment.sizes["seq"]), op.loop("seq")
-        last = x[0].select(segment.dims_of(op.inputs[0]).index("seq"), -1)
-        return last if self.layout.part(seq, axes, self.here).stop == seq else torch.zeros_like(last)
+        positions = self.whole_numbers(segment, op, "seq")
+        last = x[0].select(segment.dims_of(op.inputs[0]).index("seq"), int(positions.argmax()))
+        return last if positions.max() == segment.sizes["context"] - 1 else torch.zeros_like(last)
 
     def op_argmax(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         dim = segment.dims_of(op.inputs[0])[-1]

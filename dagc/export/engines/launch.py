@@ -126,7 +126,7 @@ def merged(layouts: list[Layout]) -> list[Layout]:
 
 def _alike(a: Layout, b: Layout) -> bool:
     same = all((a.at[axis] == b.at[axis]).all() for axis in a.at) and a.degree == b.degree and a.layers == b.layers
-    fields = ("redundant", "overlap", "dispatch", "sp_method", "sequence_parallel", "shard")
+    fields = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
     return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in fields)
 
 
@@ -144,7 +144,7 @@ def common_rules(draft: Draft) -> None:
     draft.refuse(len(counts) > 1, f"nodes hold unequally many of its GPUs: {sorted(counts)}")
     draft.refuse(
         one.degree["sp"] > 1,
-        f"sp = {one.degree['sp']} ({strategy.sp_method}): its own context parallelism moves other data than the plan's",
+        f"sp = {one.degree['sp']} ({strategy.sp_method}, {strategy.sp_layout}): its own context parallelism moves other data than the plan's",
     )
     if strategy.microbatches > 1:
         draft.notes.append(f"microbatches = {strategy.microbatches}: the engine forms its own batches as requests come")

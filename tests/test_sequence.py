@@ -1,0 +1,144 @@
+"""Which tokens a rank of a split sequence holds, what that makes of causal attention, and that zigzag is really run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import compiled, spec_text
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dagc
+from dagc.driver import compile_text
+from dagc.ir.graph import Op, Segment
+from dagc.ir.mesh import Mesh
+from dagc.ir.ops import block_pairs, query_key_pairs, rank_share, seen_share
+from dagc.ir.result import PhaseResult
+from dagc.ir.sequence import order, runs
+from dagc.ir.text import parse_graph, print_graph
+from dagc.lang.diagnostics import SpecError
+from dagc.proof.execute import Machine
+from dagc.proof.kernels import visible
+from dagc.proof.prove import prove
+
+
+def mesh(ranks: int, inner: int, zigzag: bool) -> Mesh:
+    atoms = tuple((name, size) for name, size in (("sp", ranks), ("tp", inner)) if size > 1)
+    return Mesh(atoms, {}, {}, zigzag=("sp",) if zigzag and ranks > 1 else ())
+
+
+def attention(queries: int, before: int, loop: tuple[str, ...], **attrs: int) -> tuple[Segment, Op]:
+    op = Op("o", "attend", ("q", "k", "v"), ("seq",), "bf16", attrs=tuple(attrs.items())).annotate("seq", loop)
+    sizes = {"seq": float(queries), "context": float(before + queries)}
+    return Segment("s", 1, "x", (), "bf16", (op,), "o", (), sizes), op
+
+
+@given(
+    ranks=st.integers(1, 5), inner=st.sampled_from([1, 2, 4]), each=st.integers(1, 4), before=st.integers(0, 9),
+    window=st.integers(1, 90), chunk=st.integers(1, 90), zigzag=st.booleans(), split=st.booleans(),
+)  # fmt: skip
+def test_pairs_of_every_rank_are_those_of_the_mask(
+    ranks: int, inner: int, each: int, before: int, window: int, chunk: int, zigzag: bool, split: bool
+) -> None:
+    """The mask of the positions that a rank holds, counted; also where another axis cuts the pieces further."""
+    where = mesh(ranks, inner, zigzag)
+    loop = tuple(a for a, _ in where.atoms if split or a == "sp")
+    size = 2 * ranks * inner * each
+    segment, op = attention(size, before, loop, window=window, chunk=chunk)
+    held = order(size, where).reshape(where.size(loop), -1) + before
+    context = np.arange(size + before)
+    masks = [visible(own, context, True, window, chunk) for own in held]
+    assert block_pairs(segment, op, where).tolist() == [m.sum() for m in masks]
+    assert query_key_pairs(segment, op) == sum(m.sum() for m in masks)
+    assert seen_share(segment, op, where) >= max(m.any(axis=0).mean() for m in masks) - 1e-12
+    found = [np.concatenate([np.arange(a, b) for a, b in block]) for block in runs(size, loop, where)]
+    assert all(np.array_equal(np.sort(own) - before, positions) for own, positions in zip(held, found, strict=True))
+    share = np.broadcast_to(rank_share(segment, op, where), where.shape)
+    assert share.mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_the_last_of_n_ranks_has_2n_minus_1_over_n_of_the_mean(ranks: int) -> None:
+    segment, op = attention(1024 * ranks, 0, ("sp",))
+    share = rank_share(segment, op, mesh(ranks, 1, False))
+    assert share.shape == (ranks,) and share.max() == share[-1]
+    assert share[-1] == pytest.approx((2 * ranks - 1) / ranks, rel=1e-3)
+    assert rank_share(segment, op, mesh(ranks, 1, True)).tolist() == [1.0]
+
+
+# -- priced --------------------------------------------------------------------------------------
+
+LONG = "sequences = 1, prompt = 131072 tok"
+
+
+def prefill(phase: str, hardware: str = "") -> PhaseResult:
+    text = spec_text(phase=phase, workload=LONG)
+    if hardware:
+        start = text.index("hardware")
+        text = text[:start] + f'hardware from "{hardware}" {{ gpus = 64 }}\n' + text[text.index("model") :]
+    return dagc.compile_text(text).phases["prefill"]
+
+
+@pytest.mark.parametrize("hardware", ["", "h100-sxm"])
+@pytest.mark.parametrize("method", ["allgather", "ring"])
+def test_attention_is_timed_on_the_slowest_rank(method: str, hardware: str) -> None:
+    """In order, four ranks take 7/4 of the mean, which is what each takes in zigzag."""
+    whole, plain, even = (prefill(f"gpus = 0..3, {p}, sp_method = {method}", hardware) for p in ("tp = 4", "sp = 4", "sp = 4, sp_layout = zigzag"))  # fmt: skip
+    one, first, second = (r.costs.ops["sparse", "gqa.o"].time_s for r in (whole, plain, even))
+    assert first.shape != second.shape and second.size == 1  # zigzag is alike on all ranks: nothing gets longer
+    assert float(first.max() / first.mean()) == pytest.approx(7 / 4, rel=0.02)
+    assert float(first.mean()) == pytest.approx(float(second.max()), rel=0.02)
+    assert float(one.max()) == pytest.approx(float(second.max()), rel=0.1)
+    assert plain.time_s > 1.5 * even.time_s
+    assert plain.costs.ops["sparse", "gqa.o"].flops == even.costs.ops["sparse", "gqa.o"].flops
+
+
+def test_exchanged_heads_are_even() -> None:
+    for layout in ("contiguous", "zigzag"):
+        result = prefill(f"gpus = 0..3, sp = 4, sp_method = ulysses, sp_layout = {layout}")
+        assert all(cost.time_s.size == 1 for cost in result.costs.ops.values())
+
+
+def test_symmetric_plans_stay_collapsed() -> None:
+    for name in ("plan_b", "deepseek_v3_h800"):
+        for result in compiled(name).phases.values():
+            if result.graph.the_mesh.degrees.get("sp", 1) == 1:
+                attends = [c for (_, op), c in result.costs.ops.items() if op.endswith(".o")]
+                assert attends and all(c.time_s.size == 1 for c in attends)
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+ZIGZAG = "gpus = 0..3, sp = 2, tp = 2, sp_layout = zigzag"
+
+
+def test_the_layout_is_in_the_graph_and_reads_back() -> None:
+    graph = compile_text(spec_text(phase=ZIGZAG)).phases["prefill"].graph
+    text = print_graph(graph)
+    assert " zigzag [sp]" in text and graph.the_mesh.zigzag == ("sp",)
+    assert parse_graph(text) == graph
+
+
+def test_the_proof_deals_the_tokens_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds; it does not when the mask and the rotation take the tokens for contiguous ones."""
+    plan = compile_text(spec_text(phase=ZIGZAG, workload="sequences = 2, prompt = 16 tok"))
+    assert prove(plan, "prefill").holds
+    plain = Machine.positions
+
+    def in_order(self: Machine, segment: Segment, axes: tuple[str, ...], rank: dict[str, int], dim: str) -> object:
+        size = int(segment.sizes[dim])
+        return np.arange(size)[self.part(size, axes, rank)]
+
+    monkeypatch.setattr(Machine, "positions", in_order)
+    assert not prove(plan, "prefill").holds
+    monkeypatch.setattr(Machine, "positions", plain)
+    assert prove(plan, "prefill").holds
+
+
+def test_what_does_not_divide_names_the_nearest_that_do() -> None:
+    with pytest.raises(SpecError) as found:
+        compile_text(spec_text(phase="gpus = 0..3, sp = 4, sp_layout = zigzag", workload="sequences = 2, prompt = 1003 tok"))  # fmt: skip
+    (item,) = found.value.diagnostics
+    assert item.code == "E03" and "1000 or 1008" in " ".join(item.help)
+    with pytest.raises(SpecError, match="belongs to a prefill phase"):
+        compile_text(spec_text(kind="decode", phase="gpus = 0..3, sp = 4, sp_layout = zigzag"))
