@@ -119,6 +119,36 @@ def test_the_layout_is_in_the_graph_and_reads_back() -> None:
     assert parse_graph(text) == graph
 
 
+WINDOW = """layers = 2, hidden = 64, vocab = 512, dtype = fp32
+attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8, window = 7 }
+experts { count = 8, top_k = 2, hidden = 32 }"""
+
+
+@pytest.mark.parametrize("method", ["allgather", "ring", "ulysses"])
+@pytest.mark.parametrize(
+    ("phase", "model"),
+    [
+        ("gpus = 0..7, sp = 4, tp = 2", ""),
+        ("gpus = 0..7, sp = 2, tp = 2, ep = 2, sequence_parallel = true", WINDOW),
+        ("gpus = 0..15, pp = 2, sp = 2, tp = 2, dp = 2, microbatches = 2, overlap = two_batch", WINDOW),
+        ("gpus = 0..7\nattention { sp = 2, tp = 2, dp = 2 }\nexperts { ep = 8 }", ""),
+    ],
+)  # fmt: skip
+def test_zigzag_computes_what_the_model_does(phase: str, model: str, method: str) -> None:
+    first, *rest = phase.split("\n", 1)
+    if method == "ulysses" and "sp = 4" in phase:
+        first = first.replace("tp = 2", "dp = 2")
+    text = spec_text(
+        phase="\n".join((f"{first}, sp_layout = zigzag, sp_method = {method}", *rest)),
+        workload="sequences = 8, prompt = 32 tok",
+        model=model,
+    )
+    plan = compile_text(text)
+    assert plan.phases["prefill"].graph.the_mesh.zigzag
+    found = prove(plan, "prefill")
+    assert found.holds, found
+
+
 def test_the_proof_deals_the_tokens_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds; it does not when the mask and the rotation take the tokens for contiguous ones."""
     plan = compile_text(spec_text(phase=ZIGZAG, workload="sequences = 2, prompt = 16 tok"))

@@ -105,8 +105,8 @@ def check_together(unit: Unit, graph: Graph) -> None:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")
     for segment in graph.segments:
         if segment.sizes.get("batch") != batching.part:
-            found = f"{segment.name} has batch {segment.sizes.get('batch')}"
-            raise DataError("ir", f"{found}, {phase.sequences} sequences make {batching.part} a part")
+            has = f"{segment.name} has batch {segment.sizes.get('batch')}"
+            raise DataError("ir", f"{has}, {phase.sequences} sequences make {batching.part} a part")
         context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
         if segment.sizes.get("context") != context:
             raise DataError(

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
@@ -110,13 +112,13 @@ class Machine:
     def shard(self, whole: k.Floats, layout: tuple[Axes, ...], rank: Coordinates) -> k.Floats:
         return whole[self.parts(whole.shape, layout, rank)]
 
-    def dealt(self, whole: k.Floats, dims: tuple[str, ...], *, back: bool = False) -> k.Floats:
+    def dealt(self, whole: NDArray[Any], dims: tuple[str, ...], *, back: bool = False) -> NDArray[Any]:
         """A tensor of the model with its tokens in the order in which this mesh holds them, or `back` in their own."""
         if self.mesh.zigzag:
             for axis, dim in enumerate(dims):
                 if dim in SEQUENCE_DIMS:
                     held = order(whole.shape[axis], self.mesh)
-                    whole = np.take(whole, np.argsort(held) if back else held, axis)
+                    whole = whole.take(np.argsort(held) if back else held, axis)
         return whole
 
     def whole(self, segment: Segment, dims: tuple[str, ...], scope: str = "dense") -> tuple[int, ...]:

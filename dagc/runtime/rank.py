@@ -98,7 +98,7 @@ class Rank:
     def tokens(self, size: int) -> Any:
         first = self.layout.graph.segments[0]
         whole = self.layout.inputs.tokens[self.layout.offset : self.layout.offset + size]
-        whole = self.layout.dealt(whole, first.input_dims)  # type: ignore[arg-type]
+        whole = self.layout.dealt(whole, first.input_dims)
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim
         return torch.as_tensor(self.layout.shard(whole, dims, self.here).copy(), device=self.device)  # type: ignore[arg-type]
 
