@@ -1,6 +1,6 @@
 """Drawing the placed graph: dagc's own coordinates beside the layered layout of Graphviz, for the same boxes and edges.
 
-python benchmarks/draw.py [-n RUNS] [--limit SECONDS]
+python benchmarks/draw.py [-n RUNS] [--limit SECONDS] [--parts N]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dagc.export.figures.standalone import svg
 from dagc.export.lanes.choice import Choice
 from dagc.export.lanes.fold import picture
 from dagc.export.lanes.grid import grid
+from dagc.export.lanes.wires import wires
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "plan_a.moe"
 PARTS = (
@@ -34,20 +35,21 @@ def layered(plan: dagc.Plan, choice: Choice) -> tuple[int, int, str]:
     """Boxes, edges, and DOT that leaves their places to Graphviz."""
     laid = grid(picture(plan.phases["prefill"], choice))
     body = [node(b.id, label=b.words, shape="box") for b in laid.boxes]
-    body += [edge(w.source.id, w.target.id) for w in laid.wires]
-    body += [edge(h.source.id, h.target.id) for h in laid.hops]
-    return len(laid.boxes), len(laid.wires) + len(laid.hops), digraph("peer", "", body)
+    drawn = wires(laid)
+    body += [edge(wire.source.id, wire.target.id) for wire in drawn]
+    return len(laid.boxes), len(drawn), digraph("peer", "", body)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=3, help="runs of each, of which the median counts (default: 3)")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds after which `dot` is stopped (default: 60)")
+    parser.add_argument("--parts", type=int, default=len(PARTS), help="how many of the parts, the smallest first")
     args = parser.parse_args()
     plan = dagc.compile(SPEC)
     print(f"{'drawn':20} {'boxes':>7} {'edges':>7} {'dagc':>9} {'dot':>9} {'dot / dagc':>11}")
     slow = False
-    for name, choice in PARTS:
+    for name, choice in PARTS[: args.parts]:
         boxes, edges, text = layered(plan, choice)
         ours, theirs = [], []
         for _ in range(args.n):

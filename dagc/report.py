@@ -118,9 +118,12 @@ def _spare(result: PhaseResult) -> str:
     return gain + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
 
 
+ALONE = {"prefill": "a prefill alone, beside TTFT", "decode": "a step alone, beside TPOT"}
+
+
 def _sureness(result: PhaseResult) -> list[str]:
-    """How far to trust the phase's time: measured kernels in it, and how far such estimates were from real servings."""
-    from .calib.accuracy import phase_errors
+    """How far to trust the phase's time: measured kernels in it, and how far phases like it were from real servings."""
+    from .calib.accuracy import BESIDE, phase_errors
 
     share, error = result.measured
     if not share:
@@ -128,7 +131,8 @@ def _sureness(result: PhaseResult) -> list[str]:
     whole = phase_errors()[result.graph.kind]
     return [
         f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline",
-        f"real servings: within {whole.median:.0%} in half of {whole.cases} cases, within {whole.p90:.0%} in nine of ten",
+        f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings: within {whole.median:.0%} in half of them, within "
+        f"{whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})",
     ]
 
 

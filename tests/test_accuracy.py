@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from comparison import report, servings
+from comparison import errors, noise, report, servings
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.classes import ALL, class_seconds, reference_class
 from comparison.estimate import Estimates, text_of
@@ -16,6 +21,7 @@ from comparison.serving import Engine, predict
 from comparison.statistics import Errors
 
 import dagc
+from dagc.calib.accuracy import phase_errors
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
@@ -112,6 +118,113 @@ def test_faster_than_the_plan_at_peaks_is_no_case() -> None:
     assert [str(error) for _, error in refused] == [servings.BELOW_FLOOR]
 
 
+def run_of(tpot: float, ttft: float, concurrency: int = 1) -> list[Serving]:
+    """Two figures of one run."""
+    one = Serving("test", "", "", 0.0, 1000, 100, concurrency, PLAN, PLAN, where=("", "", "trtllm"), row="run 1")
+    return [replace(one, metric="tpot", value=tpot), replace(one, metric="ttft", value=ttft)]
+
+
+def test_an_impossible_row_goes_whole() -> None:
+    """The step takes 1.5 s at peaks: a row with a TPOT of 1 s loses its TTFT too, which alone looks well."""
+    points = {Point(PLAN, "decode", 1, 1050): step(3.0), Point(PLAN, "prefill", 1, 1000): step(0.1)}
+    done, refused = servings.outcomes(run_of(1.0, 0.2), known(points), Catalog().constants)
+    assert not done and [str(error) for _, error in refused] == [servings.BELOW_FLOOR] * 2
+    done, refused = servings.outcomes(run_of(4.0, 0.2), known(points), Catalog().constants)
+    assert len(done) == 2 and not refused
+
+
+def test_requests_cannot_come_faster_than_their_prefills_end() -> None:
+    """Nine in flight, each for 0.1 + 99 x 0.001 s: 45 requests a second, of which each prefills for 0.05 s at least."""
+    points = {Point(PLAN, "decode", 9, 1050): step(0.001), Point(PLAN, "prefill", 1, 1000): step(0.1)}
+    done, refused = servings.outcomes(run_of(0.001, 0.1, 9), known(points), Catalog().constants)
+    assert not done and [str(error) for _, error in refused] == [servings.TOO_MANY] * 2
+    done, _ = servings.outcomes(run_of(0.01, 0.1, 9), known(points), Catalog().constants)
+    assert len(done) == 2  # nine in 1.09 s
+
+
+def test_a_phase_alone_is_the_compiled_phase() -> None:
+    """No prefills of others, no host, no queue: what `dagc compile` prints, over what was measured."""
+    points = {Point(PLAN, "decode", 9, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
+    done, _ = servings.outcomes(run_of(0.02, 0.5, 9), known(points), Catalog().constants)
+    assert [o.phase_ratio for o in done] == [pytest.approx(0.5), pytest.approx(0.2)]
+    assert all(o.ratio > ratio for o, ratio in zip(done, (0.5, 0.2), strict=True))
+    found = errors.of([*done, *(replace(o, half="check") for o in done)], [[(1.0, 2.0), (1.1, 2.0)]])
+    assert found["phases"]["decode"] == {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}
+    assert found["phases"]["prefill"]["bias"] == -0.8
+
+
+def test_reports_and_the_readme_state_what_the_tool_wrote() -> None:
+    stated = json.loads(errors.FILE.read_text(encoding="utf-8"))
+    for kind, found in phase_errors().items():
+        assert {"median": found.median, "p90": found.p90, "bias": found.bias, "cases": found.cases} == stated["phases"][
+            kind
+        ]
+    readme = errors.README.read_text(encoding="utf-8")
+    assert readme.split(errors.BEGIN)[1].split(errors.END)[0].strip() == errors.sentences(stated)
+    page = medians(PAGE.read_text(encoding="utf-8"))
+    for kind, row in (("prefill", "prefill, TTFT"), ("decode", "decode step, TPOT")):
+        n, median = page[f"all without doubt: {row}"]
+        assert (n, median / 100) == (
+            stated["phases"][kind]["cases"],
+            pytest.approx(stated["phases"][kind]["median"], abs=6e-4),
+        )
+    plan = dagc.compile(ROOT / "examples" / "mixtral_8xh100.moe")
+    text = " ".join(str(plan).split())
+    whole = phase_errors()["decode"]
+    assert (
+        f"within {whole.median:.0%} in half of them, within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}"
+        in text
+    )
+
+
+def without(record: Any) -> Iterator[Any]:
+    """The record without each of its values in turn, at any depth."""
+    if isinstance(record, dict):
+        for name, value in record.items():
+            yield {k: v for k, v in record.items() if k != name}
+            yield {**record, name: None}
+            yield from ({**record, name: part} for part in without(value))
+
+
+def test_records_that_lack_something_are_refused_and_counted(tmp_path: Path) -> None:
+    catalog = Catalog(CONFIGS)
+    whole = json.loads((report.SAMPLE_DATA / "measured_published.json").read_text(encoding="utf-8"))
+    side = {"workers": 1, "tp": 4, "pp": 1, "attention_dp": 1, "moe_tp": 4, "ep": 1}
+    split = {**whole[0], "parallel": {"prefill": side, "decode": side}}
+    records = [part for record in (*whole[:2], split) for part in without(record)]
+    file = tmp_path / "measured_x.json"
+    file.write_text(json.dumps(records), encoding="utf-8")
+    done, refused = read_records(file, catalog)
+    assert len(done) + len(refused) == sum(record.get("kind") == "e2e" for record in records)
+    assert done and {"disaggregated, the number of workers not stated"} <= {str(error) for _, error in refused}
+
+
+def test_rows_that_leave_something_blank_are_no_repeats(tmp_path: Path) -> None:
+    head = (report.SAMPLE_DATA / "measured_serving.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    full = dict.fromkeys(head, "") | {
+        "backend": "vllm", "model_path": "org/some-model", "system": "h100_sxm", "precision": "fp8", "mode": "agg",
+        "isl": "1024", "osl": "1024", "tp_size": "4", "pp_size": "1", "attention_dp_size": "1", "moe_tp_size": "1",
+        "moe_ep_size": "4", "concurrency": "8", "measured_ttft_ms": "100",
+    }  # fmt: skip
+    sides = {f"{side}_{name}": "1" for side in ("prefill", "decode") for name in ("num_workers", *noise.DEGREES)}
+    apart = full | {"mode": "disagg"} | sides
+
+    def groups(row: dict[str, str], speculates: bool = False) -> int:
+        file = tmp_path / "measured_serving.csv"
+        with file.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, head)
+            writer.writeheader()
+            writer.writerows([row | {"measured_tpot_ms": "10"}, row | {"measured_tpot_ms": "11"}])
+        return len(noise.repeats(file, lambda name: speculates))
+
+    assert groups(full) == groups(apart) == 1
+    assert groups(full, speculates=True) == 0
+    for name in ("concurrency", "precision", "moe_ep_size", "tp_size", "isl"):
+        assert groups(full | {name: ""}) == 0, name
+    for name in ("decode_num_workers", "prefill_tp_size"):
+        assert groups(apart | {name: ""}) == 0, name
+
+
 def test_names_are_found_by_their_beginning() -> None:
     catalog = Catalog(CONFIGS)
     assert catalog.gpu("h200_sxm") == "h200-sxm"
@@ -134,7 +247,7 @@ def test_rows_are_read_or_refused() -> None:
 
 
 def test_errors() -> None:
-    errors = Errors.of([1.1, 0.8, 1.0])
-    assert errors is not None
-    assert (errors.n, errors.bias, errors.median) == (3, 0.0, pytest.approx(0.1))
+    found = Errors.of([1.1, 0.8, 1.0])
+    assert found is not None
+    assert (found.n, found.bias, found.median) == (3, 0.0, pytest.approx(0.1))
     assert Errors.of([]) is None

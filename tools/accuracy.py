@@ -1,7 +1,9 @@
-"""Compare compiled plans with published figures: python tools/accuracy.py --data DIR [--configs DIR] [--out docs/accuracy.md]
+"""Compare compiled plans with published figures: python tools/accuracy.py --data DIR [--configs DIR] [--write]
 
 DIR holds any of e2e_static.json, measured_serving.csv and measured_*.json, in the folder itself or one below it.
-`--fit` fits the host overhead of each engine on the half of the servings set aside for it, and writes accuracy.json.
+`--write` writes docs/accuracy.md, the errors that reports print (grammar/library/calibration/accuracy.json), and the
+README's sentences about them; `--out` only the page.
+`--fit` first fits the host overhead of each engine on the half of the servings set aside for it (tools/accuracy.json).
 `--only static` (or serving) leaves the other half out and prints to standard output. `--list` prints every case.
 """
 
@@ -21,14 +23,22 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the cases")
     parser.add_argument("--configs", type=Path, help="folder of published config.json files, NAME.json")
     parser.add_argument("--out", type=Path, help="page to write (default: standard output)")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/accuracy.md, and the errors that reports state"
+    )
     parser.add_argument("--only", choices=("static", "serving"), help="one part, to standard output")
     parser.add_argument("--fit", action="store_true", help="fit the host overhead of each engine first")
     parser.add_argument("--list", type=Path, help="CSV to write every case to")
     parser.add_argument("--workers", type=int, help="processes (default: one a CPU)")
     options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write needs all cases: not with --only")
     found = report.run(
-        report.Options(options.data, options.configs, options.only, options.fit, options.list, options.workers)
+        report.Options(
+            options.data, options.configs, options.only, options.fit, options.write, options.list, options.workers
+        )
     )
+    options.out = HERE.parent / "docs" / "accuracy.md" if options.write and options.out is None else options.out
     if options.out is None or options.only:
         sys.stdout.write(found)
     else:

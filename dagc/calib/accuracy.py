@@ -1,4 +1,4 @@
-"""How far estimates of whole phases were from servings that were measured."""
+"""How far compiled phases were from servings that were measured."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from functools import lru_cache
 
 from .constants import folder
 
+BESIDE = {"prefill": "a request also waits", "decode": "a server also prefills between steps"}
+"""What a server does that one pass does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseError:
-    """|estimate / measurement - 1| over `cases`, of a kind of phase on calibrated GPUs. Made by `tools/accuracy.py`."""
+    """|estimate / measurement - 1| over `cases`, of a compiled phase alone beside what a server measured, on calibrated
+    GPUs; `bias`: the median of the signed error, negative where the phase is too fast. Written by `tools/accuracy.py`."""
 
     median: float
     p90: float
+    bias: float
     cases: int
 
 
 @lru_cache(maxsize=1)
 def phase_errors() -> dict[str, PhaseError]:
-    """By kind of phase: `prefill` (time to the first token), `decode` (time of a token)."""
+    """By kind of phase: `prefill` (beside the time to the first token), `decode` (beside the time per output token)."""
     kinds = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8"))["phases"]
     return {kind: PhaseError(**fields) for kind, fields in kinds.items()}

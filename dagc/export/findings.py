@@ -108,9 +108,15 @@ def origins(result: PhaseResult) -> list[Origin]:
     return sorted(found.values(), key=lambda o: -o.time_s)
 
 
+ALONE = {
+    "prefill": "A prefill alone, beside the time to the first token,",
+    "decode": "A step alone, beside the time per output token,",
+}
+
+
 def error_range(result: PhaseResult) -> str:
     """What is known of how far a phase's time may be off."""
-    from ..calib.accuracy import phase_errors
+    from ..calib.accuracy import BESIDE, phase_errors
 
     share, error = result.measured
     if not share:
@@ -124,8 +130,8 @@ def error_range(result: PhaseResult) -> str:
         text += f" The error of the other {1 - share:.0%} is not known."
     whole = phase_errors()[result.graph.kind]
     text += (
-        f" Such estimates were within {whole.median:.0%} of real servings in half of {whole.cases} cases, "
-        f"within {whole.p90:.0%} in nine of ten."
+        f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases, "
+        f"within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})."
     )
     beyond = [f"{name} {part:.0%}" for name, part in result.extrapolated.items()]
     return text + (f" Beyond the sizes measured, of the critical path: {', '.join(beyond)}." if beyond else "")

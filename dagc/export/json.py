@@ -98,15 +98,15 @@ def phase_object(plan: Plan, result: PhaseResult) -> dict[str, Any]:
 
 
 def _time_error(result: PhaseResult) -> dict[str, float] | None:
-    """How sure the phase's time is; None without a calibration. `median` and `p90`: relative errors of such estimates
-    on measured servings; `kernels`: of the kernels that make up `measured_share` of the critical path."""
+    """How sure the phase's time is; None without a calibration. `median`, `p90` and `bias`: relative errors of phases
+    alone against measured servings (bias signed); `kernels`: of the kernels that make up `measured_share` of the critical path."""
     share, kernels = result.measured
     if not share:
         return None
     from ..calib.accuracy import phase_errors
 
     whole = phase_errors()[result.graph.kind]
-    return {"median": whole.median, "p90": whole.p90, "measured_share": share, "kernels": kernels}
+    return {"median": whole.median, "p90": whole.p90, "bias": whole.bias, "measured_share": share, "kernels": kernels}
 
 
 def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:

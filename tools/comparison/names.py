@@ -86,6 +86,14 @@ class Catalog:
         found: Mapping[str, Any] = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         return found
 
+    def may_speculate(self, name: str) -> bool:
+        """Whether a model has layers for multi-token prediction, by its published config; a model without one may."""
+        try:
+            config = self.config(self.model(name))
+        except Inexpressible:
+            return True
+        return bool(config.get("num_nextn_predict_layers"))
+
     def dtype(self, label: str) -> str:
         dtypes: Mapping[str, str] = self.constants["dtypes"]
         plain = label.split("(")[0].strip() + ("_block" if "(block" in label else "")

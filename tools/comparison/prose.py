@@ -2,7 +2,7 @@
 
 INTRO = """# How accurate the estimates are
 
-Made by `python tools/accuracy.py --data DIR --configs CONFIGS --out docs/accuracy.md`. Every case becomes a spec (model,
+Made by `python tools/accuracy.py --data DIR --configs CONFIGS --write`. Every case becomes a spec (model,
 GPUs, folded strategy, dtypes, engine), is compiled, and its TTFT, TPOT or throughput is set beside the published figure.
 Errors are |estimate / published - 1|; `bias` is the median of the signed error: above zero, dagc is too slow. Throughputs
 are turned into times first."""
@@ -24,6 +24,11 @@ dense feed-forwards among sparse layers."""
 MEMORY = (
     """The reference counts a cut cache where a window slides, and the cache of all layers on each pipeline stage."""
 )
+
+PHASES = """The compiled phase and nothing else, beside what a server measured: a decode step at the batch in flight and the mean context,
+beside TPOT; the prefill of one prompt per rank, beside TTFT. These are the errors that reports print beside a phase (`all without
+doubt`: without rows that may speculate). Nothing was fitted on any of these rows, so all of them count. The phase is
+mostly too fast: a server prefills other requests between the steps, its host works, and a request waits before its prefill."""
 
 SERVING = """What a benchmark of a server measures is modelled from two phases of a plan; `b` sequences are in flight on an attention
 rank (concurrency / attention-dp, or fewer when memory or the engine holds fewer), each of `isl` prompt and `osl` output tokens.
@@ -53,7 +58,9 @@ KERNELS = """Published times of single kernels, each with its own document; some
 calibration that its preset names are scaled by datasheet rates."""
 
 NOISE = """Runs of measured_serving that differ in nothing but the engine's version and the day, each against the median of its
-repeats; a run listed twice counts once. No model of the configuration can be closer than this."""
+repeats; a run listed twice counts once. Only rows that state everything (degrees, workers of either side, precision, requests in
+flight) of models that cannot speculate: rows that leave something blank pass for repeats and are not. No model of the
+configuration can be closer than this."""
 
 REFUSED = (
     """Reasons as dagc or the reader gives them, and the figures (rows for the CSV: two figures each) they cost."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import kernels, noise, page, prose, rows, static
+from . import errors, kernels, noise, page, prose, rows, static
 from .estimate import Estimates, catalog_of
 from .kernels import KernelCase
 from .names import Catalog
@@ -20,7 +20,6 @@ from .static import Compared
 from .statistics import error_table, quantile
 
 SERVINGS = "measured_serving*.csv"
-ERRORS = Path(__file__).parents[2] / "grammar" / "library" / "calibration" / "accuracy.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class Options:
     configs: Path | None = None
     only: str | None = None
     fit: bool = False
+    write: bool = False
     list: Path | None = None
     workers: int | None = None
 
@@ -83,17 +83,13 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
         found.servings += servings
         found.refused += refused
     constants: dict[str, Any] = dict(catalog.constants)
-    fitting = False
     if options.fit:
         found.fitted = fit(found.servings, estimates, constants)
         store(found.fitted)
-        fitting = True
         constants |= found.fitted
     done, refused = outcomes(found.servings, estimates, constants)
     found.outcomes += done
     found.refused += refused
-    if fitting:
-        store_errors(found.outcomes)
 
 
 def run(options: Options) -> str:
@@ -101,13 +97,17 @@ def run(options: Options) -> str:
     found = gather(options)
     if options.list is not None:
         _write_list(options.list, found)
+    if options.write:
+        stated = errors.of(found.outcomes, repeats_of(options))
+        errors.write(stated)
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
     if found.kernels and not options.only:
         parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
-        parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options.data)]
+        parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
+        parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
     parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
     if not options.only:
         parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
@@ -132,24 +132,17 @@ def in_short(found: Found, halves: Sequence[str] = ("check",)) -> str:
     return error_table("figures", {**groups, **ratios(checked, lambda o: f"{_name(o)}, {o.serving.metric}")})
 
 
-def store_errors(done: Sequence[Outcome]) -> None:
-    """What reports print beside a phase: errors on the half that nothing was fitted on, of rows without speculation."""
-    kinds = {"prefill": "ttft", "decode": "tpot"}
-    phases = {}
-    for kind, metric in kinds.items():
-        found = sorted(
-            abs(o.ratio - 1)
-            for o in done
-            if o.half == "check" and o.serving.metric == metric and not o.serving.disaggregated
-            and (o.serving.confidence or not o.serving.speculative_layers)
-        )  # fmt: skip
-        phases[kind] = {
-            "median": round(quantile(found, 0.5), 3),
-            "p90": round(quantile(found, 0.9), 3),
-            "cases": len(found),
-        }
-    about = "errors of whole phases against measured servings, made by tools/accuracy.py --fit; see docs/accuracy.md"
-    ERRORS.write_text(json.dumps({"about": about, "phases": phases}, indent=1) + "\n", encoding="utf-8")
+def phase_table(done: Sequence[Outcome]) -> str:
+    """Errors of the compiled phase of every serving, by figure and by source."""
+    alone = [o for o in done if o.phase_ratio is not None]
+    groups: dict[str, list[float]] = defaultdict(list)
+    for o in alone:
+        assert o.phase_ratio is not None
+        kind = "prefill, TTFT" if o.serving.metric == "ttft" else "decode step, TPOT"
+        if errors.counts(o):
+            groups[f"all without doubt: {kind}"].append(o.phase_ratio)
+        groups[f"{_name(o)}: {kind}"].append(o.phase_ratio)
+    return error_table("source, phase, figure", groups)
 
 
 def kernel_table(cases: Sequence[KernelCase]) -> str:
@@ -167,7 +160,7 @@ def fitted_text(fitted: Mapping[str, Mapping[str, float]]) -> str:
     return f"Host overhead a step: {each('host_ms')}. Overhead a request: {each('request_ms')}."
 
 
-def serving_section(found: Found, data: Path) -> str:
+def serving_section(found: Found, options: Options) -> str:
     done = found.outcomes
     tpot = [o for o in done if o.serving.metric == "tpot"]
     parts = []
@@ -182,7 +175,7 @@ def serving_section(found: Found, data: Path) -> str:
         error_table("GPU, model, engine", ratios(tpot, lambda o: ", ".join(o.serving.where))),
         "### Noise floor",
         prose.NOISE,
-        noise_table(_files(data, SERVINGS)),
+        noise_table(repeats_of(options)),
     ]
     return "\n\n".join(parts)
 
@@ -206,16 +199,19 @@ def _name(outcome: Outcome) -> str:
     return f"{s.source}{' ' + s.confidence if s.confidence else ''}, {kind}{', may speculate' if unsure else ''}"
 
 
-def noise_table(files: Sequence[Path]) -> str:
-    groups = [group for file in files for group in noise.repeats(file)]
-    found: dict[str, list[float]] = {}
-    for at, name in enumerate(("TTFT", "TPOT")):
-        each = [ratio for group in groups for ratio in noise.deviations([run[at] for run in group])]
-        found[f"{name}, {len(groups)} configurations"] = each
+def repeats_of(options: Options) -> list[noise.Group]:
+    """Runs of one configuration, of all files of servings."""
+    catalog = catalog_of(options.configs)
+    files = _files(options.data, SERVINGS)
+    return [group for file in files for group in noise.repeats(file, catalog.may_speculate)]
+
+
+def noise_table(groups: Sequence[noise.Group]) -> str:
     apart = sorted(max(tpot) / min(tpot) - 1 for tpot in ([run[1] for run in group] for group in groups))
     if not apart:
         return "No configuration was run twice."
     spread = f"TPOT, largest over smallest: median {quantile(apart, 0.5):.1%}, p90 {quantile(apart, 0.9):.1%} apart."
+    found = {f"{name}, {len(groups)} configurations": each for name, each in noise.ratios(groups).items()}
     return f"{error_table('figure', found)}\n\n{spread}"
 
 

@@ -19,7 +19,7 @@ class Serving:
     """One measured figure of a serving. `metric`: tpot, ttft, or one of `METRICS`; `value` in seconds or tokens/s.
 
     `concurrency`: requests in flight in all. `decode` differs from `prefill` when the two are disaggregated, each with
-    a number of workers. `key` names the configuration for repeats: everything but the figures and the version.
+    a number of workers. `row`: figures of one run have the same one.
     """
 
     source: str
@@ -40,6 +40,11 @@ class Serving:
     gpus: int = 0
     saturated: bool = False  # more requests than the engine takes
     peer: float | None = None  # what another tool predicts, in the figure's unit
+    row: str = ""
+
+    @property
+    def is_rate(self) -> bool:
+        return self.metric.endswith("rate")
 
     @property
     def disaggregated(self) -> bool:
@@ -47,6 +52,7 @@ class Serving:
 
 
 Refused = tuple[str, Inexpressible]
+NO_WORKERS = "disaggregated, the number of workers not stated"
 
 
 def read_csv(file: Path, catalog: Catalog) -> tuple[list[Serving], list[Refused]]:
@@ -54,11 +60,14 @@ def read_csv(file: Path, catalog: Catalog) -> tuple[list[Serving], list[Refused]
     done: list[Serving] = []
     refused: list[Refused] = []
     with file.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
+        for number, row in enumerate(csv.DictReader(lines)):
             try:
-                serving = _csv_serving(row, catalog)
+                serving = replace(_csv_serving(row, catalog), row=f"{file.stem} {number}")
             except Inexpressible as error:
                 refused.append((file.stem, error))
+                continue
+            except (KeyError, TypeError, ValueError):
+                refused.append((file.stem, Inexpressible(INCOMPLETE)))
                 continue
             for metric in ("tpot", "ttft"):
                 value = row[f"measured_{metric}_ms"]
@@ -80,7 +89,7 @@ def _csv_serving(row: Mapping[str, str], catalog: Catalog) -> Serving:
 
     concurrency = _whole(row["concurrency"])
     if split and not (_whole(row["prefill_num_workers"]) and _whole(row["decode_num_workers"])):
-        raise Inexpressible("disaggregated, the number of workers not stated")
+        raise Inexpressible(NO_WORKERS)
     sides = (layout("prefill_"), layout("decode_")) if split else (layout(""),) * 2
     return _serving(
         catalog, "measured_serving", "", row["model_path"], row["system"], row["backend"], labels, None, sides,
@@ -104,13 +113,26 @@ def read_records(file: Path, catalog: Catalog) -> tuple[list[Serving], list[Refu
     done: list[Serving] = []
     refused: list[Refused] = []
     for record in json.loads(file.read_text(encoding="utf-8")):
-        if record["kind"] != "e2e":
+        if record.get("kind") != "e2e":
             continue
         try:
-            done.append(_record_serving(record, catalog))
+            done.append(replace(_record_serving(record, catalog), row=_run_of(record)))
         except Inexpressible as error:
-            refused.append((f"{file.stem.rsplit('_', 1)[0]}, {record['confidence']}", error))
+            refused.append((f"{file.stem.rsplit('_', 1)[0]}, {record.get('confidence', 'unrated')}", error))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            refused.append(
+                (f"{file.stem.rsplit('_', 1)[0]}, {record.get('confidence', 'unrated')}", Inexpressible(INCOMPLETE))
+            )
     return done, refused
+
+
+INCOMPLETE = "a record without what every one has"
+RUN = ("source", "hardware", "model", "precision", "workload", "parallel", "runtime")
+
+
+def _run_of(record: Mapping[str, Any]) -> str:
+    """Records of one run differ in their figures alone."""
+    return json.dumps([record.get(name) for name in RUN], sort_keys=True)
 
 
 SCALE = {"ms": 1e-3, "s": 1.0}
@@ -155,7 +177,9 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     gpu, gpus = record["hardware"]["gpu"], int(record["hardware"]["count"])
     if not split and sides[0].gpus != gpus:
         raise Inexpressible("degrees do not multiply to the number of GPUs")
-    workers = (int(parallel["prefill"]["workers"]), int(parallel["decode"]["workers"])) if split else (0, 0)
+    workers = tuple(int(parallel[side].get("workers") or 0) for side in ("prefill", "decode")) if split else (0, 0)
+    if split and not all(workers):
+        raise Inexpressible(NO_WORKERS)
     static = int(work.get("batch") or 0) if work.get("static_batch") or metric == "ttft_static" else 0
     concurrency = work.get("concurrency") or (work["batch_per_gpu"] * gpus if work.get("batch_per_gpu") else None)
     tokens = int(work.get("tokens_per_gpu") or work.get("max_prefill_tokens") or 0)

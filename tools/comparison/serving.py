@@ -43,12 +43,16 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """`floor_s`: of one decode step (tpot) or prefill (ttft): no run of the same plan is faster. `limited`: memory
-    holds fewer sequences than are in flight."""
+    """`bound`: the figure at datasheet peaks, of one decode step or prefill: no run of the same plan takes less time, or
+    has a higher rate. `limited`: memory holds fewer sequences than are in flight. `phase_s`: of that step or prefill as
+    it is compiled, and nothing else; None where the figure is of no one phase. `prefill_s`: what a request's prefill
+    keeps the GPUs busy for at the least; 0 where it is not asked."""
 
     value: float
-    floor_s: float
+    bound: float
     limited: bool = False
+    phase_s: float | None = None
+    prefill_s: float = 0.0
 
 
 def predict(serving: Serving, engine: Engine, estimates: Estimates) -> Predicted:
@@ -115,10 +119,11 @@ def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     saved_s = chunks * (step_s - step.of(ATTENTION)) if engine.mixed else 0.0
     tpot_s = step_s + prefills * max(first_s - saved_s, 0.0)
     if serving.metric == "tpot":
-        return Predicted(tpot_s, step.floor_s, batch < wanted)
+        return Predicted(tpot_s, step.floor_s, batch < wanted, step.time_s, one.floor_s / plan.layout.dp)
     if serving.metric == "output_rate":
         cycle_s = serving.osl * tpot_s + first_s / together
-        return Predicted(batch * plan.layout.dp * serving.osl / cycle_s / serving.gpus, 0.0, batch < wanted)
+        tokens = batch * plan.layout.dp / serving.gpus  # a step
+        return Predicted(tokens * serving.osl / cycle_s, tokens / step.floor_s, batch < wanted)
     alone_s = one.time_s + ask.chunks_host_s(serving.isl)
     # Arrivals at random find the step before unfinished and other prompts waiting (M/D/1); the requests of the first
     # of `waves` rounds start at once, and wait for half of the others.
@@ -127,7 +132,7 @@ def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     queue_s = min(busy * first_s / (2 * (1 - busy)), all_s / 2) + all_s / 2 / engine.waves
     beyond_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)  # more in flight than memory holds
     ttft_s = engine.request_s + alone_s + step_s / 2 * (batch > 1) + queue_s + beyond_s
-    return Predicted(ttft_s, one.floor_s, batch < wanted)
+    return Predicted(ttft_s, one.floor_s, batch < wanted, one.time_s, one.floor_s / plan.layout.dp)
 
 
 def _split(serving: Serving, ask: Steps) -> Predicted:
@@ -139,13 +144,15 @@ def _split(serving: Serving, ask: Steps) -> Predicted:
     batch = _held(ask, plan, wanted, context, ask.decode(plan, wanted, context))
     step = ask.decode(plan, batch, context)
     tpot_s = step.time_s + engine.host_s
-    if serving.metric == "tpot":
-        return Predicted(tpot_s, step.floor_s, batch < wanted)
     one = ask.prefill(serving.prefill, 1, serving.isl)
+    prefill_s = one.floor_s / (serving.prefill.layout.dp * serving.prefill_workers)
+    if serving.metric == "tpot":
+        return Predicted(tpot_s, step.floor_s, batch < wanted, step.time_s, prefill_s)
     alone_s = one.time_s + ask.chunks_host_s(serving.isl)
     rate = serving.concurrency / (serving.osl * tpot_s + alone_s) / serving.prefill_workers
     busy = min(0.95, rate * alone_s / serving.prefill.layout.dp)
-    return Predicted(engine.request_s + alone_s * (1 + busy / (2 * (1 - busy))), one.floor_s, batch < wanted)
+    ttft_s = engine.request_s + alone_s * (1 + busy / (2 * (1 - busy)))
+    return Predicted(ttft_s, one.floor_s, batch < wanted, one.time_s, prefill_s)
 
 
 def _static(serving: Serving, ask: Steps) -> Predicted:
@@ -160,7 +167,8 @@ def _static(serving: Serving, ask: Steps) -> Predicted:
     total_s = first_s + (serving.osl - 1) * (step.time_s + ask.engine.host_s)
     if serving.metric == "request":
         return Predicted(total_s, first.floor_s + (serving.osl - 1) * step.floor_s)
-    return Predicted(per_rank * plan.layout.dp * serving.osl / total_s / serving.gpus, 0.0)
+    tokens = per_rank * plan.layout.dp / serving.gpus  # a step
+    return Predicted(tokens * serving.osl / total_s, tokens / step.floor_s)
 
 
 def _input_rate(serving: Serving, ask: Steps) -> Predicted:
@@ -169,4 +177,4 @@ def _input_rate(serving: Serving, ask: Steps) -> Predicted:
     per_rank = max(1, serving.tokens_per_gpu * plan.layout.tp // serving.isl)
     first = ask.prefill(plan, per_rank, serving.isl)
     tokens = per_rank * plan.layout.dp * serving.isl
-    return Predicted(tokens / (first.time_s + ask.engine.host_s) / serving.gpus, 0.0)
+    return Predicted(tokens / (first.time_s + ask.engine.host_s) / serving.gpus, tokens / first.floor_s / serving.gpus)

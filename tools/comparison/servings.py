@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from .rows import Refused, Serving
 from .serving import FITTED, Engine, Predicted, predict
 
 BELOW_FLOOR = "faster than the plan at datasheet peaks: the row cannot be what its labels say"
+TOO_MANY = "more requests a second than prefills at datasheet peaks: the row cannot be what its labels say"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,12 @@ class Outcome:
     @property
     def ratio(self) -> float:
         ratio = self.predicted.value / self.serving.value
-        return 1 / ratio if self.serving.metric.endswith("rate") else ratio
+        return 1 / ratio if self.serving.is_rate else ratio
+
+    @property
+    def phase_ratio(self) -> float | None:
+        """The same of the compiled phase alone, without a model of the serving."""
+        return None if self.predicted.phase_s is None else self.predicted.phase_s / self.serving.value
 
 
 def outcomes(
@@ -46,16 +52,41 @@ def outcomes(
         return lambda: predict(serving, engine, estimates)
 
     answers = estimates.settle([task(s) for s in servings])
+    wrong = impossible(zip(servings, answers, strict=True))
     done: list[Outcome] = []
     refused: list[Refused] = []
     for serving, answer in zip(servings, answers, strict=True):
         if isinstance(answer, Inexpressible):
             refused.append((name_of(serving), answer))
-        elif serving.value < answer.floor_s:
-            refused.append((name_of(serving), Inexpressible(BELOW_FLOOR)))
+        elif serving.row in wrong:
+            refused.append((name_of(serving), Inexpressible(wrong[serving.row])))
         else:
             done.append(Outcome(serving, answer, half(*series(serving.decode))))
     return done, refused
+
+
+def impossible(found: Iterable[tuple[Serving, Predicted | Inexpressible]]) -> dict[str, str]:
+    """Rows that cannot be what their labels say, and why: all figures of a row are of one run, and go together.
+
+    A figure beyond its bound; or, with both times known, requests that come faster (Little's law: those in flight over
+    the time of one) than their prefills can end.
+    """
+    wrong: dict[str, str] = {}
+    times: dict[str, dict[str, float]] = defaultdict(dict)
+    for serving, answer in found:
+        if isinstance(answer, Inexpressible):
+            continue
+        beyond = serving.value > answer.bound if serving.is_rate else serving.value < answer.bound
+        if beyond:
+            wrong[serving.row] = BELOW_FLOOR
+        if serving.concurrency and not serving.static_batch and serving.metric in ("tpot", "ttft"):
+            run = times[serving.row]
+            run[serving.metric] = serving.value
+            if len(run) == 2 and answer.prefill_s:
+                request_s = run["ttft"] + (serving.osl - 1) * run["tpot"]
+                if serving.concurrency / request_s * answer.prefill_s > 1:
+                    wrong.setdefault(serving.row, TOO_MANY)
+    return wrong
 
 
 def name_of(serving: Serving) -> str:
@@ -66,6 +97,7 @@ def fit(servings: Sequence[Serving], estimates: Estimates, constants: Mapping[st
     """Milliseconds an engine, on the half that is for tuning: `host_ms` for the least mean |log ratio| of TPOT, then
     `request_ms` for that of TTFT."""
     fitted: dict[str, dict[str, float]] = {key: {} for key in FITTED}
+    servings = [o.serving for o in outcomes(servings, estimates, constants)[0]]  # whole rows, before they are parted
     for engine in constants["engines"]:
         for key, metric, step in (("host_ms", "tpot", 0.25), ("request_ms", "ttft", 5.0)):
             rows = [

@@ -1,0 +1,39 @@
+"""Every benchmark runs, once and at its shortest: what they import and ask of dagc is still there. No time is judged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHORTEST = {
+    "chakra": (["-n", "1", "--gpus", "8"], "symmetric, 8 GPUs"),
+    "draw": (["-n", "1", "--parts", "2"], "one layer"),
+    "estimate": (["-n", "1", "examples/mixtral_8xh100.moe"], "mixtral_8xh100, decode"),
+    "scale": (["-n", "1", "--nodes", "2000"], "equal"),
+    "startup": (["-n", "1"], "dagc check"),
+}
+LIBRARIES = {"expand_nx"}
+"""Modules of benchmarks that do nothing on their own."""
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert {file.stem for file in (ROOT / "benchmarks").glob("*.py")} == SHORTEST.keys() | LIBRARIES
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_benchmark(name: str) -> None:
+    if name == "draw" and shutil.which("dot") is None:
+        pytest.skip("no Graphviz")
+    if name == "chakra":
+        pytest.importorskip("google.protobuf")
+    arguments, printed = SHORTEST[name]
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout and "Traceback" not in done.stderr

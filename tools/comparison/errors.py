@@ -1,0 +1,66 @@
+"""The errors that reports and the README state, from servings: one file of the product, written here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import noise
+from .servings import Outcome
+from .statistics import Errors
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "grammar" / "library" / "calibration" / "accuracy.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- accuracy: written by tools/accuracy.py --write -->", "<!-- end of accuracy -->"
+KINDS = {"prefill": "ttft", "decode": "tpot"}
+ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; servings: of the serving model of tools/comparison, on cases that nothing was fitted on; repeats: of runs of one configuration"
+
+
+def counts(outcome: Outcome) -> bool:
+    """Rows whose labels say all that matters: those that may speculate without saying so are left out."""
+    return bool(outcome.serving.confidence) or not outcome.serving.speculative_layers
+
+
+def of(done: Sequence[Outcome], repeats: Sequence[noise.Group]) -> dict[str, Any]:
+    """What the file holds."""
+    sure = [o for o in done if counts(o)]
+    groups: dict[str, dict[str, list[float]]] = {"phases": {}, "servings": {}, "repeats": noise.ratios(repeats)}
+    for kind, metric in KINDS.items():
+        mine = [o for o in sure if o.serving.metric == metric]
+        groups["phases"][kind] = [o.phase_ratio for o in mine if o.phase_ratio is not None]
+        groups["servings"][metric] = [o.ratio for o in mine if o.half == "check" and not o.serving.disaggregated]
+    return {
+        "about": ABOUT,
+        **{name: {key: stated(Errors.of(ratios)) for key, ratios in each.items()} for name, each in groups.items()},
+    }
+
+
+def stated(errors: Errors | None) -> dict[str, float]:
+    if errors is None:
+        raise ValueError("no servings of a kind of phase: nothing can be stated of it")
+    return {
+        "median": round(errors.median, 3), "p90": round(errors.p90, 3), "bias": round(errors.bias, 3), "cases": errors.n,
+    }  # fmt: skip
+
+
+def write(found: Mapping[str, Any]) -> None:
+    """The file, and the README's sentences."""
+    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{sentences(found)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def sentences(found: Mapping[str, Any]) -> str:
+    """What the README says."""
+    decode, prefill = found["phases"]["decode"], found["phases"]["prefill"]
+    tpot, ttft = found["servings"]["tpot"], found["servings"]["ttft"]
+    return f"""Every report prints how far phases like it were from real servings. A decode step alone was within {decode["median"]:.0%} of the
+measured time per token in half of {decode["cases"]:,} cases and within {decode["p90"]:.0%} in nine of ten (median {decode["bias"]:+.0%}: a server also prefills between
+steps); a prefill alone within {prefill["median"]:.0%} and {prefill["p90"]:.0%} of the time to the first token (median {prefill["bias"]:+.0%}: a request also waits). A
+simple model of such servers, which is a tool and not yet part of `dagc`, is within {tpot["median"]:.0%} and {tpot["p90"]:.0%} (TPOT), {ttft["median"]:.0%} and {ttft["p90"]:.0%} (TTFT)
+on cases that none of its constants was fitted on; runs that differ only in day and engine version are within
+{found["repeats"]["TPOT"]["median"]:.1%} and {found["repeats"]["TPOT"]["p90"]:.0%} of one another ([docs/accuracy.md](docs/accuracy.md), made by `tools/accuracy.py`)."""
