@@ -239,7 +239,7 @@ def input_layout(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
     if op.kind == "combine" and name == op.inputs[0]:
         return _slots_at_home(op, dims)
     if op.kind == "combine" or op.kind == "dispatch":
-        return tuple(op.loop(d) if d in ("batch", "seq") else () for d in dims)
+        return tuple(op.loop(d) if d in ("batch", "seq", op.dims[-1]) else () for d in dims)
     if op.kind == "cache":
         # A decode step appends its one token on whichever rank holds the tail of the context.
         seq = op.loop("context") if segment.size("seq") == segment.size("context") else ()
@@ -258,7 +258,7 @@ def _slots_at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
     home = tuple(str(op.attr("exchange", "") or "").split("+")) if op.attr("exchange") else ()
     stay = tuple(a for a in op.loop(dim_like(dims, "expert") or "") if a not in home)
     split = {"expert": stay, "slot": (*op.loop(dim_like(dims, "slot") or ""), *home)}
-    return tuple(split.get(stem(d), ()) for d in dims)
+    return tuple(split.get(stem(d), op.loop(d)) for d in dims)
 
 
 def result_layout(segment: Segment, op: Op) -> Sharding:
