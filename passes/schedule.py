@@ -16,6 +16,8 @@ from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.result import Array, Costs, PathStep, Run, Schedule
 from dagc.ir.unit import Unit
 
+from .microbatches import Column, Columns, walk
+
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
 
 RESOLUTION_S = 1e-13
@@ -49,6 +51,18 @@ class Path:
         before = self.visits.get(key, (0, 0.0))
         self.visits[key] = (before[0] + count, before[1] + time_s)
 
+    def copy(self) -> Path:
+        return Path(dict(self.visits))
+
+    def since(self, before: Path) -> Path:
+        """What came since it was a copy of `before`."""
+        none = (0, 0.0)
+        gained = {
+            k: (n - before.visits.get(k, none)[0], t - before.visits.get(k, none)[1])
+            for k, (n, t) in self.visits.items()
+        }
+        return Path({k: v for k, v in gained.items() if v[0]})
+
     def add(self, other: Path, times: int = 1) -> None:
         for key, (count, time_s) in other.visits.items():
             self.step(key, time_s * times, count * times)
@@ -68,6 +82,19 @@ class Evaluation:
     last: Mapping[str, tuple[str, int] | None]  # last node of each stream
 
 
+Trace = list[tuple[Evaluation, int]]
+Departures = tuple[tuple[Array, Array], ...]
+"""When each lane's result was ready to be sent, and the stream free to send it."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a micro-batch waited for in each stage."""
+
+    traces: tuple[Trace, ...]
+    departures: tuple[Departures, ...]
+
+
 def run(graph: Graph, costs: Costs, unit: Unit, *, floor: bool = False) -> Schedule:
     return Scheduler(graph, costs, unit, floor).run()
 
@@ -80,7 +107,6 @@ class Scheduler:
     floor: bool
     memo: dict[tuple[str, bytes], Evaluation] = field(default_factory=dict)
     programs: dict[str, list[tuple[Op, int]]] = field(default_factory=dict)
-    departures: dict[tuple[int, int], list[tuple[Array, Array]]] = field(default_factory=dict)
     paths: dict[tuple[int, str, int, Rank], tuple[Path, tuple[str, int], Rank]] = field(default_factory=dict)
 
     def run(self) -> Schedule:
@@ -88,42 +114,47 @@ class Scheduler:
         zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
         host = zero if self.floor else zero + self.costs.host_s
         idle = State((zero,) * self.graph.lanes, zero, zero)
-        states = [idle] * p
-        cells: list[list[tuple[Run, ...]]] = [[] for _ in range(p)]
-        traces: dict[tuple[int, int], list[tuple[Evaluation, int]]] = {}
-        sends: dict[tuple[int, int], tuple[float, float]] = {}
-        latency = 0.0
-        for j in range(m):
-            ready = (host,) * self.graph.lanes  # the host is done with all of a pass before the GPUs begin
-            for i in range(p):
-                entry = State(ready, states[i].compute, states[i].comm)
-                runs, trace, out = self.cell(i, entry)
-                cells[i].append(tuple(runs))
-                traces[i, j] = trace
-                if i < p - 1:
-                    out, ready, sends[i, j] = self.send(out, (i, j))
-                states[i] = out
-                latency = max(latency, max(float(a.max()) for a in out.ready))
+        columns = walk(lambda before: self.column(before, host), m)
+        latency = max(c.ready_s for c in columns.columns)
         alone = [self.cell(i, idle) for i in range(p)]
         stage_s = tuple(max(float(a.max()) for a in out.ready) for _, _, out in alone)
         edge = self.edge_s()
-        period, path = latency, self.pipeline_path(traces, p, m)
+        period, path = latency, self.pipeline_path(columns, p)
         if self.graph.kind == "decode":
             around = sum(stage_s) + (p - 1) * edge + self.return_s()
             period = max(around, m * max(stage_s)) + float(host.max())
             slowest = int(np.argmax(stage_s))
-            chain = range(p) if around >= m * max(stage_s) else [slowest] * m
+            chain = {i: 1 for i in range(p)} if around >= m * max(stage_s) else {slowest: m}
             path = Path()
-            for i in chain:
-                path.add(self.cell_path(alone[i][1])[0])
+            for i, times in chain.items():
+                path.add(self.cell_path(alone[i][1])[0], times)
             if around >= m * max(stage_s) and p > 1:
                 path.step(("", "send"), (p - 1) * edge, p - 1)
                 path.step(("", "token_return"), self.return_s())
         if host.any():
             path.step(HOST, float(host.max()))
         return Schedule(
-            tuple(tuple(c) for c in cells), sends, latency, period, stage_s, self.steps(path), float(host.max())
+            columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), float(host.max())
         )
+
+    def column(self, before: Column[Cells] | None, host: Array) -> Column[Cells]:
+        """The micro-batch after another one, through all stages."""
+        p, lanes = len(self.graph.stages), self.graph.lanes
+        states = before.states if before is not None else (np.zeros_like(host),) * (2 * p)
+        ready = (host,) * lanes  # the host is done with all of a pass before the GPUs begin
+        cells, sends, after, traces, departures = [], [], [], [], []
+        done = 0.0
+        for i in range(p):
+            runs, trace, out = self.cell(i, State(ready, states[2 * i], states[2 * i + 1]))
+            if i < p - 1:
+                out, ready, sent, left = self.send(out)
+                sends.append(sent)
+                departures.append(left)
+            cells.append(tuple(runs))
+            traces.append(trace)
+            after += [out.compute, out.comm]
+            done = max(done, max(float(a.max()) for a in out.ready))
+        return Column(tuple(cells), tuple(sends), tuple(after), done, Cells(tuple(traces), tuple(departures)))
 
     # -- times -----------------------------------------------------------------------------------
 
@@ -157,18 +188,18 @@ class Scheduler:
                 left -= repeat
         return runs, trace, state
 
-    def send(self, out: State, cell: tuple[int, int]) -> tuple[State, tuple[Array, ...], tuple[float, float]]:
+    def send(self, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float], Departures]:
         """The communication stream sends each lane's result to the next stage."""
         comm = out.comm
-        arrivals = []
+        arrivals, departures = [], []
         begin = 0.0
         for ready in out.ready:
             start = np.maximum(ready, comm)
-            self.departures.setdefault(cell, []).append((ready, comm))
+            departures.append((ready, comm))
             comm = start + self.edge_s()
             begin = float(start.max())
             arrivals.append(comm)
-        return State(out.ready, out.compute, comm), tuple(arrivals), (begin, float(comm.max()))
+        return State(out.ready, out.compute, comm), tuple(arrivals), (begin, float(comm.max())), tuple(departures)
 
     def evaluate(self, segment: Segment, entry: State) -> Evaluation:
         key = (segment.name, _key(entry))
@@ -231,39 +262,42 @@ class Scheduler:
 
     # -- critical path ---------------------------------------------------------------------------
 
-    def pipeline_path(self, traces: Mapping[tuple[int, int], list[tuple[Evaluation, int]]], p: int, m: int) -> Path:
+    def pipeline_path(self, columns: Columns[Cells], p: int) -> Path:
         """Backwards from the last cell: a cell began when its input arrived or when its streams were free."""
         total: Path = Path()
-        i, j = p - 1, m - 1
+        i, j = p - 1, columns.count - 1
         target: tuple[str, int] = ("ready", 0)
         rank: Rank | None = None
+        seen: dict[tuple[object, ...], tuple[int, Path]] = {}
         while True:
-            found, target, rank = self.cell_path(traces[i, j], target, rank)
+            piece = columns.piece(j)
+            first, period = piece.first, piece.period
+            if period and rank is not None:
+                # Micro-batches that repeat a period: once the way back repeats too, it is taken as often as it fits.
+                key = (first, i, (j - first) % period, target, rank)
+                if key in seen:
+                    later, then = seen[key]
+                    times = (j - first) // (later - j) - 1
+                    if times > 0:
+                        total.add(total.since(then), times)
+                        j -= times * (later - j)
+                    seen.clear()
+                else:
+                    seen[key] = j, total.copy()
+            found, target, rank = self.cell_path(columns.own(j).traces[i], target, rank)
             total.add(found)
             if target[0] == "ready" and i > 0:
                 i -= 1
-                sends, target = self.send_path(i, j, target[1], rank)
+                sends, target = send_path(columns.own(j).departures[i], target[1], rank)
                 total.step(("", "send"), sends * self.edge_s(), sends)
             elif target[0] == "comm" and i < p - 1 and j > 0:
                 j -= 1  # the stream was busy with the previous micro-batch's sends
-                sends, target = self.send_path(i, j, self.graph.lanes - 1, rank)
+                sends, target = send_path(columns.own(j).departures[i], self.graph.lanes - 1, rank)
                 total.step(("", "send"), sends * self.edge_s(), sends)
             elif target[0] != "ready" and j > 0:
                 j -= 1
             else:
                 return total
-
-    def send_path(self, stage: int, microbatch: int, lane: int, rank: Rank) -> tuple[int, tuple[str, int]]:
-        """Sends in a row before this lane's message left, and what the first of them had waited for."""
-        count = 0
-        while True:
-            count += 1
-            ready, stream = self.departures[stage, microbatch][lane]
-            if _at(ready, rank) >= _at(stream, rank) - RESOLUTION_S:
-                return count, ("ready", lane)
-            if lane == 0:
-                return count, ("comm", 0)
-            lane -= 1
 
     def cell_path(
         self,
@@ -371,6 +405,19 @@ class Scheduler:
         if launches:
             steps.append(PathStep("", "launch", "launch", launching_s, launches, "launch"))
         return tuple(steps)
+
+
+def send_path(departures: Departures, lane: int, rank: Rank) -> tuple[int, tuple[str, int]]:
+    """Sends in a row before this lane's message left, and what the first of them had waited for."""
+    count = 0
+    while True:
+        count += 1
+        ready, stream = departures[lane]
+        if _at(ready, rank) >= _at(stream, rank) - RESOLUTION_S:
+            return count, ("ready", lane)
+        if lane == 0:
+            return count, ("comm", 0)
+        lane -= 1
 
 
 def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:

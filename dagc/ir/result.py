@@ -101,7 +101,7 @@ class Schedule:
     micro-batches; `period_s`: a decode step in steady state (equal to latency_s for prefill). Both begin with the `host_s`
     that the host takes before stage 0 begins."""
 
-    cells: tuple[tuple[tuple[Run, ...], ...], ...]
+    cells: tuple[Sequence[tuple[Run, ...]], ...]
     sends: Mapping[tuple[int, int], tuple[float, float]]
     latency_s: float
     period_s: float
