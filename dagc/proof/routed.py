@@ -144,7 +144,7 @@ def move(machine: Machine, segment: Segment, op: Op, members: list[int], values:
     inner = [int(segment.size(d, "experts")) for d in rows.inner(op.dims)]
     total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
     for i, at, block in zip(members, code, data, strict=True):
-        place = (np.searchsorted(codes, at), *rows.box(op.dims, have, machine.ranks[i]))
+        place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, machine.ranks[i]))
         total[place] += block
         seen[place] += 1
     wanted = machine.mesh.size(op.axes) if op.kind in REDUCTIONS else 1
@@ -155,9 +155,10 @@ def move(machine: Machine, segment: Segment, op: Op, members: list[int], values:
         rank = machine.ranks[i]
         held, box = rows.experts(op.dims, got, rank), rows.box(op.dims, got, rank)
         kept = (owner >= held.start) & (owner < held.stop) & rows.mine(op.dims, got, rank, labels, machine.offset)
-        if (seen[(kept, *box)] != wanted).any():
+        where: Any = (kept, *box)
+        if (seen[where] != wanted).any():
             raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
-        out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[(kept, *box)]))
+        out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[where]))
     return out
 
 
@@ -180,8 +181,8 @@ def kept(
     rows: RoutedRows, before: k.Ragged, after: k.Ragged, boxes: tuple[tuple[slice, ...], ...], offset: int
 ) -> float:
     """Elements of the rows that a rank holds after a move and held before it. `boxes`: its part of a row before, after."""
-    codes = [_code(rows, offset, *_flat(value)[:2]) for value in (before, after)]
-    common = np.intersect1d(*codes, assume_unique=True).size
-    return common * float(
-        prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(*boxes, strict=True))
+    held, got = (_code(rows, offset, *_flat(value)[:2]) for value in (before, after))
+    common = int(np.isin(got, held).sum())
+    return float(
+        common * prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(*boxes, strict=True))
     )

@@ -83,8 +83,8 @@ def compare_bytes(machine: Machine, costs: Costs, costed: Graph) -> list[str]:
     wrong = []
     for edge in machine.graph.sends:
         sizes = machine.sent.get((edge.source, edge.target), [])
-        segment = machine.graph.segment(machine.graph.stages[edge.target].layers[0][0])
-        each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(segment.name), segment, edge.dims, "dense")
+        takes = machine.graph.segment(machine.graph.stages[edge.target].layers[0][0])
+        each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(takes.name), takes, edge.dims, "dense")
         if not sizes or not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
             wrong.append(f"send {edge.source} -> {edge.target}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
