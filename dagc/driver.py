@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .ir.experts import rows_with
-from .ir.graph import COLLECTIVES, Graph, Segment, Weight
+from .ir.graph import COLLECTIVES, Graph, Op, Segment, Weight
 from .ir.ops import flops
 from .ir.result import CollectiveTotal, Costs, PathStep, PhaseResult, Schedule, Sensitivity, joined_path, passes_s
 from .ir.unit import Unit
 from .ir.verify import verify, verify_placement, verify_schedule
 from .lang.diagnostics import Collector
 from .lang.source import Source
-from .lang.units import SCALAR, show
+from .lang.units import BYTES, SCALAR, show
 from .plan import Plan
 from .spec import Hardware, Phase, Spec
 
@@ -170,6 +170,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     need = memory.run(graph, whole.costs, unit)
     verify_schedule(graph, whole.schedule)
     warn_of_idle_stages(unit, whole.schedule)
+    warn_of_moved_cache(unit, graph, whole.costs)
     tokens = phase_tokens(unit.phase)
     filled = unit.phase.sequences / unit.phase.batching.places
     total = filled * sum(
@@ -213,6 +214,34 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
         because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
         help=(f"microbatches = {stages} or more keeps them busy",),
     )
+
+
+def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
+    """A decode step that moves the cache itself pays for the whole context with every token."""
+    moved: dict[str, float] = {}
+    for segment in graph.segments if graph.kind == "decode" else ():
+        for op in segment.ops:
+            if op.is_collective and "context" in op.dims:
+                key = f"{segment.name}/{_origin(segment, op).name}: {op.kind} over {'+'.join(graph.the_mesh.label(op.axes, op.scope))}"
+                calls = segment.repeat * graph.microbatches * graph.lanes
+                moved[key] = moved.get(key, 0.0) + costs.ops[segment.name, op.name].wire_B * calls
+    if moved:
+        unit.out.add(
+            "W06",
+            f"every step of `{unit.phase.name}` moves what lies along the context, a KV cache, over the network",
+            next((unit.phase.spans[a] for a in ("sp", "attention", "tp") if a in unit.phase.spans), unit.phase.span),
+            because=tuple(f"{key}, {show(size, BYTES)} a GPU" for key, size in moved.items()),
+            help=(
+                "a cache that stays where it is costs a step nothing: split batch or heads (dp, tp) instead of the context",
+            ),
+        )
+
+
+def _origin(segment: Segment, op: Op) -> Op:
+    """The op whose value a chain of moves carries."""
+    while (op.is_collective or op.kind == "slice") and op.inputs[0] in segment.by_name:
+        op = segment.by_name[op.inputs[0]]
+    return op
 
 
 EXTRAPOLATED = 0.1

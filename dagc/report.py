@@ -93,6 +93,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
         f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
         f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU)"
     )
+    lines += [f"    ttft of {result.time_of}"] if result.time_of else []
     lines.append(
         f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
         f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"

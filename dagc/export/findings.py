@@ -28,7 +28,8 @@ def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
     """What binds a phase and why."""
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     ratio = result.time_s / result.floor_s if result.floor_s else 1.0
-    parts = [f"{name} {show(result.time_s, TIME)} is {ratio:.2f} times its floor at datasheet peaks."]
+    whose = f" ({result.time_of})" if result.time_of else ""
+    parts = [f"{name} {show(result.time_s, TIME)}{whose} is {ratio:.2f} times its floor at datasheet peaks."]
     leaders = list(result.bound_by.items())[:2]
     clauses = [_clause(result, bound, share) for bound, share in leaders if share >= 0.1 or bound == leaders[0][0]]
     parts.append(f"{'; '.join(clauses)}.")

@@ -258,6 +258,14 @@ class PhaseResult:
         return passes_s(self.chunks) / self.tokens_per_step
 
     @property
+    def time_of(self) -> str:
+        """Of what the time is, in words; empty for a decode step, whose name says it."""
+        if self.graph.kind != "prefill":
+            return ""
+        taken = "one pass" if self.passes == 1 else f"{self.passes} passes"
+        return f"the last sequence of the whole batch, {taken} of all prompts: not a request's TTFT"
+
+    @property
     def floor_s(self) -> float:
         """The same at datasheet peaks."""
         return sum(c.count * c.floor.period_s for c in self.chunks) / self.tokens_per_step

@@ -43,9 +43,14 @@ def _phase() -> Iterable[Metric]:
     def row(name: str, dim: Dim, better: str, about: str, share: bool = False) -> Metric:
         return Metric(PHASE, name, dim, better, about, share)
 
-    yield row("ttft", TIME, "lower", "prefill: until the last sequence of the whole batch has its first token")
+    yield row(
+        "ttft",
+        TIME,
+        "lower",
+        "prefill: until the last sequence of the whole batch has its first token (not a request's TTFT)",
+    )
     yield row("tpot", TIME, "lower", "decode: between two tokens of a sequence")
-    yield row("makespan", TIME, "lower", "first kernel to last of one pass of all micro-batches")
+    yield row("makespan", TIME, "lower", "first kernel to last of one pass of all micro-batches (of a whole chunk)")
     yield row("step", TIME, "lower", "one pass in the steady state")
     yield row("floor", TIME, "", "the time at datasheet peaks without overheads")
     yield row("throughput", TOKEN_RATE, "higher", "tokens a second of all GPUs of the phase")

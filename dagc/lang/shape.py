@@ -71,6 +71,7 @@ class Shape:
                 "E03",
                 f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}",
                 self.at("pp", "gpus"),
+                help=(f"{_nearest(gpus, s.pp * s.replicas)} GPUs do",),
             )
             return False
         stage = gpus // (s.pp * s.replicas)
@@ -103,11 +104,9 @@ class Shape:
     def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
         """A number of tokens must divide by `degree`: the nearest that do."""
         if tokens % degree:
-            what, low = "prompt tokens" if self.phase.kind == "prefill" else "context tokens", tokens // degree * degree
-            near = " or ".join(str(n) for n in (low, low + degree) if n)
-            self.out.add(
-                "E03", f"{tokens} {what} do not divide by {by} {degree}", self.at(*attrs), help=(f"{near} tokens do",)
-            )
+            what = "prompt tokens" if self.phase.kind == "prefill" else "context tokens"
+            message = f"{tokens} {what} do not divide by {by} {degree}"
+            self.out.add("E03", message, self.at(*attrs), help=(f"{_nearest(tokens, degree)} tokens do",))
 
     def _layers(self) -> None:
         layers, s = self.model.layers, self.s
@@ -191,8 +190,7 @@ class Shape:
                 if s.microbatches > 1
                 else "they fill one lane of the two"
             )
-        low = found.sequences // parts * parts
-        near = f"{low} or {low + parts}" if low else f"{parts}"
+        near = _nearest(found.sequences, parts)
         self.out.add(
             "W06", f"{_sequences(found.sequences)} leave{'s' if found.sequences == 1 else ''} {empty} of {found.places} places of `{self.phase.name}` empty"
             if empty else f"{_sequences(found.sequences)} are too few for every part of `{self.phase.name}`",
@@ -254,6 +252,12 @@ SPLIT_BY = {
 
 def _times(fold: Fold) -> str:
     return " x ".join(f"{a} {n}" for a, n in fold.degrees)
+
+
+def _nearest(number: int, step: int) -> str:
+    """The multiples of a step on both sides of a number: `248 or 252`."""
+    low = number // step * step
+    return f"{low} or {low + step}" if low else str(step)
 
 
 def _sequences(count: int) -> str:

@@ -64,7 +64,11 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     facts = [
-        (name, show(result.time_s, TIME), f"floor {show(result.floor_s, TIME)}"),
+        (
+            name,
+            show(result.time_s, TIME),
+            "; ".join(filter(None, (f"floor {show(result.floor_s, TIME)}", result.time_of))),
+        ),
         (
             "throughput",
             show(result.throughput_tok_s, TOKEN_RATE),
