@@ -253,7 +253,7 @@ def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> Change:
 def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
     """The most that the cache has room for beside the rest, then less: some of the rest follows the batch too."""
     worst, capacity_B = result.memory.worst, result.memory.capacity_B
-    fixed = worst.weights_B + worst.reserve_B
+    fixed = worst.weights_B + worst.reserve_B + worst.engine_B
     moving = worst.peak_B - fixed
     step = batch_parts(phase)
     share = (capacity_B - fixed) / moving if moving else 0.0

@@ -10,6 +10,7 @@ from .ir.result import PhaseResult, StageMemory
 from .lang.units import BYTES, TOKENS, show
 from .passes.pools import heading, text
 from .plan import Plan, cached_tokens
+from .spec import EngineMemory
 
 PARTS = (
     ("weights", "weights_B"),
@@ -17,6 +18,7 @@ PARTS = (
     ("activations", "activations_B"),
     ("buffers", "buffers_B"),
     ("reserve", "reserve_B"),
+    ("engine", "engine_B"),
 )
 """What a GPU holds, in the order in which every report names it, and the field of a stage's memory."""
 HEAD = ("stage", *(name for name, _ in PARTS), "in all", "room for cache")
@@ -40,6 +42,16 @@ def _cells(stage: StageMemory, capacity_B: float, room: float, brief: bool) -> t
     sizes = (show(part, BYTES, 3) for part in ([*parts[:2], sum(parts[2:])] if brief else parts))
     whole = f"{show(stage.peak_B, BYTES, 3)} ({stage.peak_B / capacity_B:.1%})"
     return (*sizes, whole, show(room, TOKENS) if isfinite(room) else "no cache")
+
+
+def limit_text(result: PhaseResult, memory: EngineMemory) -> str:
+    """What a GPU may hold: `78.14 GB`, and why it is less than the GPU has."""
+    found = result.memory
+    if found.capacity_B >= found.total_B:
+        return show(found.capacity_B, BYTES)
+    what = {"all": "", "static": " with weights and cache", "free": " with cache, of what all else leaves"}[memory.of]
+    who = memory.engine or "the engine"
+    return f"{show(found.capacity_B, BYTES)} ({who} fills {memory.fraction:.1%} of {show(found.total_B, BYTES)}{what})"
 
 
 def room_text(plan: Plan, phase: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
-from .held import BRIEF, PARTS, room_text, shared_lines, stage_rows
+from .held import BRIEF, PARTS, limit_text, room_text, shared_lines, stage_rows
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from .plan import Plan
@@ -158,8 +158,9 @@ def _batches(result: PhaseResult) -> str:
 def _memory(plan: Plan, result: PhaseResult) -> list[str]:
     w = result.memory.worst
     text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
-    head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)} of {show(result.memory.capacity_B, BYTES)}"
-    lines = [f"{head} ({result.memory.fraction:.1%})", f"    {text}"]
+    head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
+    limit = limit_text(result, plan.units[result.name].phase.memory)
+    lines = [f"{head} of {limit}", f"    {text}"]
     room = room_text(plan, result.name)
     lines += [f"    {room}"] if room else []
     if len(result.memory.stages) > 1:

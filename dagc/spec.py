@@ -216,6 +216,25 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """What an engine fills of a GPU, and what it keeps there beside weights and cache. `engine`: whose defaults these are,
+    None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
+    (static), or of what all else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
+    which it keeps room, and `sequences` of those whose scores over the vocabulary it profiles. `padding_B`: what kernels
+    add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's)."""
+
+    engine: str | None = None
+    fraction: float = 1.0
+    of: str = "all"  # all | static | free
+    tokens: int = 0
+    sequences: int = 0
+    graphs_B: float = 0.0
+    communication_B: float = 0.0
+    padding_B: float | None = None
+    tiles: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
@@ -241,6 +260,7 @@ class Phase:
     cuda_graph: bool = True
     window_cache: str = "freed"  # freed | whole
     kv_block: int = 16
+    memory: EngineMemory = EngineMemory()
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)

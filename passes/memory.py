@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
+from dataclasses import replace
+from math import ceil, prod
 
 from dagc.ir.cache import CachePolicy, cache_bytes, passing_bytes
 from dagc.ir.dtypes import dtype
@@ -15,31 +16,95 @@ from dagc.ir.result import Costs, Memory, StageMemory
 from dagc.ir.sharding import Axes
 from dagc.ir.unit import Unit
 from dagc.lang.units import BYTES, show
-from dagc.spec import Phase
+from dagc.spec import EngineMemory, Phase
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
 
 
 def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
-    """Bytes per GPU by stage. Does not judge: `check` does."""
+    """Bytes per GPU by stage. Does not judge: `check` does. Activations are at least those of the largest batch of tokens that
+    the engine profiles: it keeps that much free of cache."""
     mesh = graph.the_mesh
     hardware = unit.spec.hardware
     policy = cache_policy(unit.phase)
     stages = []
+    engine = unit.phase.memory
     live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy) for s in graph.segments}
+    profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
+    head = graph.segments[-1]
+    profiled_B[head.name] = max(live_B[head.name], SCORE_B * engine.sequences * _vocabulary(head))
     for stage in graph.stages:
-        weights = kv = live = buffers = 0.0
+        weights = kv = live = buffers = padding = 0.0
         tables = graph.segments[0].weight if stage.index == 0 else {}
         for name, count in stage.layers:
             segment = graph.segment(name)
             weights += count * weight_bytes(segment, mesh, tables)
+            padding += count * padding_bytes(segment, mesh, engine)
             kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
-            live = max(live, live_B[name])
+            live = max(live, profiled_B[name])
             buffers = max(buffers, staging_bytes(segment, costs))
         if mesh.stages > 1:
             buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
-        stages.append(StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B))
+        padding = padding if engine.padding_B is None else engine.padding_B
+        beside = engine.graphs_B + engine.communication_B + padding
+        need = StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside)
+        stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
     return Memory(tuple(stages), hardware.memory_B, live_B)
+
+
+def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:
+    """What a stage may hold in all, where the engine fills a share of the GPU with all it holds, with weights and cache
+    alone (what else there is comes on top, within the GPU), or what all else leaves of it with the cache."""
+    outside = {
+        "all": 0.0,
+        "static": need.peak_B - need.weights_B - need.kv_cache_B,
+        "free": (1.0 - engine.fraction) * (need.peak_B - need.kv_cache_B),
+    }[engine.of]
+    return min(total_B, engine.fraction * total_B + outside)
+
+
+SCORE_B = 2 + 4 + 4
+"""Bytes of one score of the head while the next token is sampled: as computed, in fp32, and as a probability (vLLM:
+v1/sample/sampler.py)."""
+
+
+def _vocabulary(head: Segment) -> float:
+    """Scores of one token, gathered on every rank."""
+    found = (op.inputs[0] for op in head.ops if op.kind == "argmax")
+    return max((head.size(head.dims_of(name)[-1]) for name in found), default=0.0)
+
+
+def profile_ratio(segment: Segment, graph: Graph, tokens: int) -> float:
+    """How many times the tokens of a micro-batch that a rank holds the profiled batch is, at least once."""
+    mesh = graph.the_mesh
+    split = segment.entry.dims[0] if segment.entry is not None else ()
+    own = graph.lanes * segment.size("batch") / mesh.size(split) * segment.size("seq")
+    return max(1.0, tokens / own)
+
+
+def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
+    """What kernels add to the experts' weights of a layer on one rank, to fill their tiles."""
+    tiles = {name: (hidden, inner) for name, hidden, inner in engine.tiles}
+    total = 0.0
+    for weight in segment.weights:
+        if weight.dtype not in tiles or weight.scope != "experts":
+            continue
+        assert weight.sharding is not None
+        filled = 1.0
+        for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
+            if stem(dim) != "expert":
+                local = segment.size(dim, weight.scope) / mesh.size(axes)
+                tile = tiles[weight.dtype][stem(dim) != "hidden"]
+                filled *= ceil(local / tile) * tile
+        exact = prod(
+            segment.size(d, weight.scope) / mesh.size(a)
+            for d, a in zip(weight.dims, weight.sharding.dims, strict=True)
+            if stem(d) != "expert"
+        )
+        count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
+        whole = count / exact * filled * dtype(weight.dtype).bytes
+        total += max(0.0, whole - weight_size(segment, weight, mesh))
+    return total
 
 
 def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:
@@ -114,23 +179,53 @@ def staging_bytes(segment: Segment, costs: Costs) -> float:
     return max(sizes, default=0.0)
 
 
+NEARLY_FULL = 0.97
+"""Share of what an engine may fill from which on a plan may fail to start."""
+
+
 def check(memory: Memory, unit: Unit, help: tuple[str, ...] = ()) -> None:
-    """E04 with the sum shown when the fullest stage does not fit. `help`: what was found to mend it."""
-    if memory.fits:
+    """E04 with the sum shown when the fullest stage does not fit, W06 when what an engine keeps leaves next to nothing.
+    `help`: what was found to mend it."""
+    worst, engine = memory.worst, unit.phase.memory
+    nearly = engine.engine is not None and memory.fraction > NEARLY_FULL
+    if memory.fits and not nearly:
         return
-    worst = memory.worst
     parts = (
         ("weights", worst.weights_B),
         ("KV cache", worst.kv_cache_B),
         ("activations", worst.activations_B),
         ("buffers", worst.buffers_B),
         ("reserve", worst.reserve_B),
+        *((("engine", worst.engine_B),) if worst.engine_B else ()),
     )
+    sums = (
+        " + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",
+        *_share(memory, engine),
+    )
+    if memory.fits:
+        unit.out.add(
+            "W06",
+            f"memory of phase `{unit.phase.name}` is nearly full: {show(worst.peak_B, BYTES)} of {show(memory.capacity_B, BYTES)}",
+            unit.phase.span,
+            because=(*sums, f"what {engine.engine} keeps beside weights and cache is known to a few GB"),
+            help=(
+                "`memory { graphs, communication, padding, tokens, sequences }` of the phase takes figures of its logs",
+            ),
+        )
+        return
     unit.out.add(
         "E04",
         f"phase `{unit.phase.name}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of "
         f"{show(memory.capacity_B, BYTES)}, {show(worst.peak_B - memory.capacity_B, BYTES)} too much",
         unit.phase.span,
-        because=(" + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",),
+        because=sums,
         help=help,
     )
+
+
+def _share(memory: Memory, engine: EngineMemory) -> tuple[str, ...]:
+    """Why it is not the whole GPU."""
+    if memory.capacity_B >= memory.total_B:
+        return ()
+    what = {"all": "all it holds", "static": "weights and cache", "free": "cache, of what is left"}[engine.of]
+    return (f"memory_fraction = {engine.fraction:.1%} of {show(memory.total_B, BYTES)} for {what}",)

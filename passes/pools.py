@@ -113,7 +113,7 @@ class Sharing:
             max(need.kv_cache_B for need in needs.values()),
             work_B,
             reserve_B,
-            min(self.results[i].memory.capacity_B for i in here),
+            min(need.capacity_B for need in needs.values()),
             {(self.results[i].name, int(stages[i])): rest_B for i in here},
         )
 

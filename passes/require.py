@@ -290,6 +290,8 @@ def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dic
         "memory.activations": Quantity(memory.activations_B, BYTES),
         "memory.buffers": Quantity(memory.buffers_B, BYTES),
         "memory.reserve": Quantity(memory.reserve_B, BYTES),
+        "memory.engine": Quantity(memory.engine_B, BYTES),
+        "memory.capacity": Quantity(memory.capacity_B, BYTES),
         "memory.own": Quantity(memory.peak_B, BYTES),
         "memory.peak": Quantity(max([memory.peak_B, *(pool.peak_B for pool in held)]), BYTES),
         "memory.fraction": Quantity(max([result.memory.fraction, *(pool.fraction for pool in held)])),

@@ -66,7 +66,7 @@ def test_json_follows_the_schema(path: Path) -> None:
     jsonschema.validate(data, SCHEMA)
     for phase in data["phases"].values():
         memory = phase["memory"]
-        parts = ("weights_B", "kv_cache_B", "activations_B", "buffers_B", "reserve_B")
+        parts = ("weights_B", "kv_cache_B", "activations_B", "buffers_B", "reserve_B", "engine_B")
         assert memory["peak_B"] == pytest.approx(sum(memory[p] for p in parts))
         assert sum(step["share"] for step in phase["critical_path"]) == pytest.approx(1.0)
 

@@ -248,6 +248,7 @@ PHASE = {
         "cuda_graph",
         "window_cache",
         "kv_block",
+        "memory",
     ),
 }
 """Who answers for each field of a strategy and a phase in an export."""

@@ -9,9 +9,9 @@ from typing import Any
 from ..ir.dtypes import find
 from ..ir.graph import Graph
 from ..ir.unit import Unit
-from ..lang.schema import AXES, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
+from ..lang.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..passes.mesh import factorisations
-from ..spec import Fold, Hardware, Link, Phase, Strategy, Workload
+from ..spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
 from .records import DataError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -33,6 +33,13 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "passes": PROMPT,
         "last": replace(PROMPT, low=0.0),
     },
+    EngineMemory: {
+        "fraction": PHASE["memory_fraction"],
+        "tokens": BESIDE["tokens"],
+        "sequences": BESIDE["sequences"],
+        "graphs_B": BESIDE["graphs"],
+        "communication_B": BESIDE["communication"],
+    },
     Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
 }
 """Record -> field -> the attribute of the language whose range it has."""
@@ -51,6 +58,13 @@ def check_ranges(record: Any, path: str) -> None:
                     raise DataError(f"{path}.{f.name}", f"has {axis} {degree}, not at least 1")
         elif f.name in ranges:
             check_number(ranges[f.name], value, f"{path}.{f.name}")
+    if isinstance(record, EngineMemory):
+        if record.of not in ("all", "static", "free"):
+            raise DataError(f"{path}.of", f"{record.of!r} is none of all, static, free")
+        if record.padding_B is not None:
+            check_number(BESIDE["padding"], record.padding_B, f"{path}.padding_B")
+        if any(min(tile[1:]) < 1 for tile in record.tiles):
+            raise DataError(f"{path}.tiles", "has a multiple below 1")
     if isinstance(record, Hardware):
         for name, value in record.compute_flops.items():
             check_number(HARDWARE["compute"], value, f"{path}.compute_flops.{name}")

@@ -103,7 +103,9 @@ def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
     if room:
         yield escaped(f"{room[0].upper()}{room[1:]}.")
         yield ""
-    yield from _folded("memory of every stage, per GPU", table(HEAD, stage_rows(plan, result), "<>>>>>>>"))
+    yield from _folded(
+        "memory of every stage, per GPU", table(HEAD, stage_rows(plan, result), "<" + ">" * (len(HEAD) - 1))
+    )
     rows = [
         (
             c.kind,

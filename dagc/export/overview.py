@@ -22,6 +22,7 @@ PARTS = (
     ("activations", "#97a97c"),
     ("buffers", "#7b5ea7"),
     ("reserve", "#a3a3a3"),
+    ("engine", "#6b7280"),
 )
 Card = tuple[int, ...]
 """Stages on one card: neighbours that are alike."""
@@ -91,7 +92,14 @@ def _alike(result: PhaseResult, a: int, b: int) -> bool:
 
 
 def sizes(memory: StageMemory) -> tuple[float, ...]:
-    return (memory.weights_B, memory.kv_cache_B, memory.activations_B, memory.buffers_B, memory.reserve_B)
+    return (
+        memory.weights_B,
+        memory.kv_cache_B,
+        memory.activations_B,
+        memory.buffers_B,
+        memory.reserve_B,
+        memory.engine_B,
+    )
 
 
 def name_of(card: Card) -> str:

@@ -32,6 +32,7 @@ MEMORY: tuple[tuple[str, str, Dim], ...] = (
     ("activations_B", "memory.activations", BYTES),
     ("buffers_B", "memory.buffers", BYTES),
     ("reserve_B", "memory.reserve", BYTES),
+    ("engine_B", "memory.engine", BYTES),
     ("peak_B", "memory.own", BYTES),
     ("shared_peak_B", "memory.peak", BYTES),
     ("kv_tokens", "memory.kv_tokens", TOKENS),

@@ -103,8 +103,9 @@ def _memory(result: PhaseResult) -> Iterator[Row]:
             "activations_B": s.activations_B,
             "buffers_B": s.buffers_B,
             "reserve_B": s.reserve_B,
+            "engine_B": s.engine_B,
             "peak_B": s.peak_B,
-            "capacity_B": result.memory.capacity_B,
+            "capacity_B": s.capacity_B,
         }
 
 

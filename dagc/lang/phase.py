@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
-from ..spec import AttrValue, Fold, Hardware, Model, Phase, Strategy, Workload
+from ..spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
 from . import ast, coming
 from .diagnostics import Collector, did_you_mean
+from .engines import ENGINES, engine_memory
 from .evaluate import Value, kind_of, number
 from .reader import Body, Names, Reader
-from .schema import AXES, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
+from .schema import AXES, BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from .shape import Shape
 from .source import Span
 from .units import SCALAR, Quantity
 
-SECTIONS = ("attention", "experts", "shard")
+SECTIONS = ("attention", "experts", "shard", "memory")
 
 
 def read_phase(
@@ -64,15 +66,38 @@ def read_phase(
     passes = -(-tokens // chunk) or 1
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
+    engine = str(values["engine"]) if "engine" in body.assigns else None
+    memory = _memory(
+        body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
+    )
+    block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
-        str(values["window_cache"]), int(_number(values["kv_block"])) or 1,
+        str(values["window_cache"]), block, memory,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if sum(d.code.startswith("E") for d in out.items) == errors:
         Shape(phase, body, model, workload, out).check()
     return phase
+
+
+def _memory(body: Body, names: Names, values: Mapping[str, Value | None], default: EngineMemory) -> EngineMemory:
+    """The engine's defaults, and what the phase says over them."""
+    inner = body.sub("memory", names.out)
+    read = {} if inner is None else Reader("memory", inner, BESIDE, names).read()
+    given = {name: value.value for name, value in read.items() if isinstance(value, Quantity)}
+    fraction = values["memory_fraction"]
+    graphs_B = given.get("graphs", default.graphs_B if values["cuda_graph"] else 0.0)
+    return replace(
+        default,
+        fraction=fraction.value if isinstance(fraction, Quantity) else default.fraction,
+        tokens=int(given.get("tokens", default.tokens)),
+        sequences=int(given.get("sequences", default.sequences)),
+        graphs_B=graphs_B,
+        communication_B=given.get("communication", default.communication_B),
+        padding_B=given.get("padding"),
+    )
 
 
 def _number(value: Value | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..spec import Hardware, Link, Model, Phase, Spec, Strategy, Workload
+from ..spec import EngineMemory, Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from . import ast
 from .lean import builtin, stack_follows, told
 from .units import Quantity, show_runs
@@ -161,11 +161,20 @@ def _phase(p: Phase) -> str:
             *_new_tokens(p),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             f"quantise = {p.quantise}",
-            f"engine = {p.engine}, host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
+            *([f"engine = {p.engine}"] if p.memory.engine is not None else []),
+            f"host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
+            f"memory_fraction = {number(p.memory.fraction)}",
+            *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
             *_strategy(p.strategy),
         ],
     )
+
+
+def _beside(m: EngineMemory) -> Iterator[str]:
+    parts = {"graphs": m.graphs_B, "communication": m.communication_B, "padding": m.padding_B}
+    sizes = (f"{name} = {number(size, 'B')}" for name, size in parts.items() if size is not None)
+    yield f"memory {{ tokens = {m.tokens} tok, sequences = {m.sequences}, {', '.join(sizes)} }}"
 
 
 def _new_tokens(p: Phase) -> Iterator[str]:

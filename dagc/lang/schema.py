@@ -209,7 +209,12 @@ PHASE: dict[str, Attribute] = {
     ),
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "window_cache": _word("the KV cache of layers with a window or chunk", "freed", "freed", "whole"),
-    "kv_block": _count("tokens of one block of the KV cache", 16, high=1024, dim=TOKENS),
+    "memory_fraction": Attribute(
+        "share of a GPU that the engine fills (gpu_memory_utilization, mem-fraction-static)", default=None, high=1.0
+    ),
+    "kv_block": _count(
+        "tokens of one block of the KV cache (default: the engine's, else 16)", None, high=1024, dim=TOKENS
+    ),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
     "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
     "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
@@ -219,6 +224,15 @@ PHASE: dict[str, Attribute] = {
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
 }
+
+BESIDE: dict[str, Attribute] = {
+    "tokens": _count("tokens of the largest batch that the engine keeps room for", None, low=0, high=1e9, dim=TOKENS),
+    "sequences": _count("sequences whose scores over the vocabulary it keeps room for", None, low=0, high=1e9),
+    "graphs": Attribute("CUDA graphs", dim=BYTES, default=None, open_low=False),
+    "communication": Attribute("buffers of communication libraries", dim=BYTES, default=None, open_low=False),
+    "padding": Attribute("what kernels add to weights to fill their tiles", dim=BYTES, default=None, open_low=False),
+}
+"""Section `memory` of a phase: what an engine keeps beside weights and cache."""
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ("dp", "sp", "tp")}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in ("ep", "tp")}

@@ -189,10 +189,26 @@ def left_open(draft: Draft) -> None:
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
             "window_cache = whole: the engine decides what its cache keeps behind a window": phase.window_cache
             != "freed",
+            "memory { } of the plan is an input of its estimate": "memory" in phase.spans,
             f"kv_block = {phase.kv_block} tok: the engine chooses the blocks of its cache": phase.kv_block != 16,
             "cuda_graph = false: the engine captures graphs unless it is told not to": not phase.cuda_graph,
         }
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
+
+
+def memory_share(draft: Draft) -> float | None:
+    """The share of a GPU that the plan says the engine fills; None: it says none, or one that counts other things."""
+    said = [phase.memory for phase in draft.layout.phases if "memory_fraction" in phase.spans]
+    if not said:
+        return None
+    counts = {"vllm": "all", "sglang": "static", "trtllm": "free"}.get(draft.engine)
+    share = min(memory.fraction for memory in said)
+    if any(memory.of != counts for memory in said):
+        draft.notes.append(
+            f"memory_fraction = {share:g} counts otherwise than its own share: `engine = {draft.engine}` fits"
+        )
+        return None
+    return share
 
 
 def comments(draft: Draft) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import DTYPES, NODE, Draft, Shell, script
+from .launch import DTYPES, NODE, Draft, Shell, memory_share, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -48,6 +48,8 @@ def flags(draft: Draft) -> None:
     draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
     draft.flag("kv_dtype", "fp8_e4m3" if model.kv_dtype == "fp8" else "auto")
     draft.flag("context", one.context)
+    if (share := memory_share(draft)) is not None:
+        draft.flag("memory", f"{share:g}")
     if one.sequences("decode"):
         draft.flag("sequences", one.sequences("decode"))
     if draft.split:

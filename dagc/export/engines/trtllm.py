@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, Draft, comments, devices
+from .launch import DTYPES, Draft, comments, devices, memory_share
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -49,7 +49,9 @@ def settings(draft: Draft, ranks: int) -> None:
     draft.set("per_node", len(one.nodes[0]))
     draft.set("dtype", DTYPES.get(model.dtype, "auto"))
     draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
-    draft.set("kv", {"dtype": "fp8" if model.kv_dtype == "fp8" else "auto"})
+    share = memory_share(draft)
+    free = {} if share is None else {"free_gpu_memory_fraction": share}
+    draft.set("kv", {"dtype": "fp8" if model.kv_dtype == "fp8" else "auto", **free})
     if one.sequences("decode"):
         draft.set("sequences", ceil(one.sequences("decode") / d["dp"]))
     prefill = next((p for p in one.phases if p.kind == "prefill"), None)

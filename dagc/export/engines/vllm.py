@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, HEAD, NODE, Draft, Shell, script
+from .launch import DTYPES, HEAD, NODE, Draft, Shell, memory_share, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -54,6 +54,8 @@ def flags(draft: Draft, whole: bool) -> None:
     draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
     draft.flag("kv_dtype", "fp8" if model.kv_dtype == "fp8" else "auto")
     draft.flag("context", one.context)
+    if (share := memory_share(draft)) is not None:
+        draft.flag("memory", f"{share:g}")
     if one.sequences("decode"):
         draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
     prefill = next((p for p in one.phases if p.kind == "prefill"), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...held import HEAD, room_text, stage_rows
+from ...held import HEAD, limit_text, room_text, stage_rows
 from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
 from ...passes.pools import listed
@@ -77,7 +77,7 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
         (
             "memory, fullest GPU",
             show(result.memory.worst.peak_B, BYTES),
-            f"{result.memory.fraction:.1%} of {show(result.memory.capacity_B, BYTES)}{_shared(plan, result)}",
+            f"{result.memory.fraction:.1%} of {limit_text(result, plan.units[result.name].phase.memory)}{_shared(plan, result)}",
         ),
         ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
         (
