@@ -7,7 +7,7 @@ the busiest one, whichever it is in a step (`dagc/ir/busiest.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import ceil
 
 import numpy as np
@@ -47,7 +47,7 @@ class RankWork:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExpertLoad:
     """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are alike. `filled`: share of the
     batch's places that hold a sequence."""
@@ -57,12 +57,12 @@ class ExpertLoad:
     mesh: Mesh
     filled: float = 1.0
 
-    @property
+    @cached_property
     def work(self) -> Array:
         """Rows over the mean of all ranks in a full batch."""
         return self.over_mesh(self.ranks.relative * self.filled)
 
-    @property
+    @cached_property
     def reads(self) -> Array:
         """Share of a rank's expert weights that it reads."""
         return self.over_mesh(self.ranks.read)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,7 +61,7 @@ class Measured:
     outside: tuple[str, ...] = ()
 
     def times(self, share: float) -> Measured:
-        return replace(self, time_s=self.time_s * share)
+        return Measured(self.time_s * share, self.family, self.error, self.outside)
 
 
 NOTHING = Measured(np.zeros(1), "fused", 0.0)
@@ -76,9 +76,14 @@ def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
         "link": machine.node.bandwidth_Bps / device.link_Bps,
     }
     c: Any = constants
-    names = {f.name for f in fields(c)}
-    changed = {n: getattr(c, n) * scale[by] for n, by in SCALED.items() if n in names and abs(scale[by] - 1) > 1e-3}
+    changed = {n: getattr(c, n) * scale[by] for n, by in _rates(type(c)) if abs(scale[by] - 1) > 1e-3}
     return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _rates(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """Rates among the constants of a family, and what they follow."""
+    return tuple((field.name, SCALED[field.name]) for field in fields(kind) if field.name in SCALED)
 
 
 @dataclass

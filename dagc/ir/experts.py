@@ -4,6 +4,7 @@ the layer are `slot.NAME` and `choice.NAME`); routers over as many experts may s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from .graph import Op, Segment, Weight
@@ -14,6 +15,7 @@ def stem(dim: str) -> str:
     return dim.split(".", 1)[0]
 
 
+@lru_cache(maxsize=4096)
 def dim_like(dims: tuple[str, ...], name: str) -> str | None:
     """The first dimension of that stem."""
     return next((d for d in dims if stem(d) == name), None)
