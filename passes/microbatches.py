@@ -245,6 +245,14 @@ def _later(at: Run, before: Run, times: int) -> Run:
         at.count,
         at.start_s + times * (at.start_s - before.start_s),
         at.period_s + times * (at.period_s - before.period_s),
-        {key: value + times * (value - before.starts[key]) for key, value in at.starts.items()},
-        {key: value + times * (value - before.finishes[key]) for key, value in at.finishes.items()},
+        _moved(at.starts, before.starts, times),
+        _moved(at.finishes, before.finishes, times),
     )
+
+
+def _moved(
+    at: Mapping[tuple[str, int], Array], before: Mapping[tuple[str, int], Array], times: int
+) -> Mapping[tuple[str, int], Array]:
+    if at is before:
+        return at  # what shares its times goes on sharing them
+    return {key: value + times * (value - before[key]) for key, value in at.items()}

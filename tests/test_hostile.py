@@ -328,3 +328,24 @@ def test_experts_that_nobody_chooses(shares: str) -> None:
     plan = dagc.compile_text(text.replace("workload {", f"workload {{ routing = histogram([{shares}]),"))
     (phase,) = plan.phases.values()
     assert 0 < phase.time_s < 1 and all(0 <= step.time_s < 1 for step in phase.schedule.path)
+
+
+def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """Reports, pages and pictures of the whole stay; what has an entry for each op is not begun."""
+    count = 1_000_000
+    text = spec_text(
+        phase=f"gpus = 0..3, pp = 4, microbatches = {count}", workload=f"sequences = {count}, prompt = 8 tok"
+    )
+    path = written(tmp_path, text.replace("memory = 64 GB", "memory = 1e9 GB"))
+    out = str(tmp_path / "out")
+    assert main(["compile", str(path), "--emit", "html,md,dot", "-o", out]) == 0
+    assert "Not drawn" in (tmp_path / "out" / "plan.html").read_text()
+    for kind in ("json", "nodelink", "graphml", "perfetto", "chakra"):
+        capsys.readouterr()
+        assert main(["compile", str(path), "--emit", kind, "-o", str(tmp_path / kind)]) == 2
+        assert "error[E05]" in capsys.readouterr().err
+        assert not [p for p in (tmp_path / kind).rglob("*") if p.is_file()]
+    for view in ("timeline", "lanes"):
+        assert main(["show", str(path), "--view", view, "-o", str(tmp_path / "p.svg")]) == 2
+    for view in ("overview", "layer", "memory", "path"):
+        assert main(["show", str(path), "--view", view, "-o", str(tmp_path / "p.svg")]) == 0

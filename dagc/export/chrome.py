@@ -8,6 +8,7 @@ from typing import Any
 from ..plan import Plan
 from .events import Count, Event, Process, Span, Track, events
 from .json import dumps
+from .size import MOST_STREAMED, check_size
 
 CHUNK = 2000
 FLOW = {"start": "s", "step": "t", "end": "f"}
@@ -15,6 +16,7 @@ FLOW = {"start": "s", "step": "t", "end": "f"}
 
 def trace(plan: Plan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
     """Pieces of one JSON object; times are microseconds with three decimals."""
+    check_size(plan.phases[phase], "the trace", MOST_STREAMED)
     result = plan.phases[phase]
     about = {"model": plan.spec.model.name, "phase": phase, "makespan_s": result.schedule.latency_s, "ranks": ranks}
     yield b'{"displayTimeUnit":"ns","otherData":' + dumps(about).strip() + b',"traceEvents":[\n'

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plan import Plan
 from .json import GRAPH_SCHEMA, dumps, expand_ranks
+from .size import check_size
 from .unroll import Node, unroll
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def to_networkx(plan: Plan, phase: str, *, ranks: str = "folded") -> nx.MultiDiG
     """`ranks="all"` has a node for each rank."""
     import networkx as nx
 
+    check_size(plan.phases[phase], "the graph")
     graph = nx.MultiDiGraph(schema=GRAPH_SCHEMA, phase=phase, ranks=ranks)
     items = unroll(plan.phases[phase])
     for item in expand_ranks(plan.phases[phase], items) if ranks == "all" else items:

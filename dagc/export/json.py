@@ -15,6 +15,7 @@ from ..lang.harmless import in_json
 from ..lang.render import as_records
 from ..lang.units import dim_name
 from ..plan import Plan, cached_tokens
+from .size import check_size
 from .unroll import Edge, Node, counts, unroll
 
 SCHEMA = 2
@@ -169,6 +170,7 @@ def graph_object(plan: Plan, phase: str, *, ranks: str = "folded") -> dict[str, 
     """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
     from .placed import ir_section, plan_section
 
+    check_size(plan.phases[phase], "the placed graph")
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
     items = unroll(plan.phases[phase])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..plan import Plan
 from .events import PATH_FLOW, Count, Event, Process, Span, Track, Value, events
+from .size import MOST_STREAMED, check_size
 from .wire import double, fixed, message, number, string
 
 PACKET = 1  # Trace.packet
@@ -27,6 +28,7 @@ PROCESS_UUID = 1 << 32
 
 def trace(plan: Plan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
     """Pieces of one trace file."""
+    check_size(plan.phases[phase], "the trace", MOST_STREAMED)
     writer = _Writer()
     batch: list[bytes] = []
     for event in events(plan.phases[phase], ranks):

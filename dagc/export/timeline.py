@@ -142,16 +142,17 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
     """What a rank executes, in order of start on each stream; ops that take no time are left out."""
     graph, schedule = result.graph, result.schedule
     last = member.stage == len(graph.stages) - 1
-    held: dict[int, list[tuple[float, float, str, str, str, int]]] = {}
+    held: dict[int, tuple[object, list[tuple[float, float, str, str, str, int]]]] = {}
     comm_free = 0.0
     if member.stage == 0 and schedule.host_s:
         yield Slice("host", "host", "compute", "", None, 0, 0, 0.0, schedule.host_s)
     for microbatch in range(graph.microbatches):
         cell = layers(result, member.stage, microbatch)
         for layer in cell:
-            if id(layer.run) not in held:
-                held[id(layer.run)] = _steps(result, graph.segment(layer.run.segment), layer.run, member.index)
-            for start, end, op, kind, stream, lane in held[id(layer.run)]:
+            if id(layer.run) not in held:  # the run is kept too: an id is another's once its object is gone
+                steps = _steps(result, graph.segment(layer.run.segment), layer.run, member.index)
+                held[id(layer.run)] = layer.run, steps
+            for start, end, op, kind, stream, lane in held[id(layer.run)][1]:
                 begin = layer.start_s + start
                 found = Slice(
                     op, kind, stream, layer.run.segment, layer.number, microbatch, lane, begin, layer.start_s + end

@@ -76,7 +76,10 @@ def _array(parts: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
             raise ValueError(f"`{name}` is of version {version}")
-        shape, columns_first, dtype = read(file)
+        try:
+            shape, columns_first, dtype = read(file)
+        except Exception as error:  # NumPy reads it as Python text, and fails as that does
+            raise ValueError(f"the header of `{name}`: {type(error).__name__}") from None
         if dtype.kind not in "iuf":
             raise ValueError(f"`{name}` is not an array of real numbers")
         wanted = math.prod(shape) * dtype.itemsize

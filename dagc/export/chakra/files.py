@@ -12,6 +12,7 @@ from ...ir.result import PhaseResult
 from ...lang.diagnostics import Diagnostic, SpecError
 from ...plan import Plan
 from ..json import dumps
+from ..size import MOST_STREAMED, check_size
 from . import configs, schema
 from .image import Encoder, Image, Templates, encoded
 from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, Row, TraceNode
@@ -87,6 +88,7 @@ def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]
 def write(plan: Plan, phase: str, directory: Path, name: str) -> None:
     """Everything that the simulator needs for one phase, into an empty directory that will have this name."""
     result, hardware = plan.phases[phase], plan.spec.hardware
+    check_size(result, "the traces", MOST_STREAMED)
     ranks = Ranks(result)
     for rank, data in traces(result, ranks):
         (directory / f"rank.{rank}.et").write_bytes(data)

@@ -12,6 +12,7 @@ from ..lanes.grid import drawn
 from ..lanes.words import heading
 from ..layer import subtitle
 from ..overview import facts
+from ..size import check_size
 from . import cards, lanes, layers, memory, tracks, waterfall
 from .markup import Markup, fit, tag, width, wrapped
 from .svg import Figure, Keys, rect, standalone_style, words
@@ -46,6 +47,7 @@ def _lanes(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
 
 
 def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    check_size(result, "the timeline")
     return Sheet([f"{result.name}: timeline of one pass"], tracks.draw(result), tracks.keys(result))
 
 

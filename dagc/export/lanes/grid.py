@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...ir.graph import Op
 from ...ir.result import PhaseResult
+from ..size import check_size
 from . import words
 from .choice import DEFAULT, Choice
 from .fold import Band, Group, Picture, picture
@@ -85,6 +86,7 @@ class Grid:
 
 def drawn(result: PhaseResult, choice: Choice = DEFAULT) -> Grid:
     """What is chosen of the placed graph of a phase. Raises SpecError as `picture` does."""
+    check_size(result, "the lanes")
     return grid(picture(result, choice))
 
 

@@ -15,6 +15,7 @@ from ..figures import layers, memory, tracks, waterfall
 from ..figures.markup import Markup, join, tag
 from ..figures.svg import legend
 from ..findings import binding, spared
+from ..size import too_many
 from . import stages
 from .tables import Row, table
 
@@ -154,6 +155,10 @@ def _timeline(result: PhaseResult) -> Iterator[Markup]:
         else ""
     )
     yield tag("p", words + chunks + fills, cls="soft")
+    reason = too_many(result)
+    if reason:
+        yield tag("p", f"Not drawn: {reason}.")
+        return
     yield tracks.draw(result).framed()
     yield legend(tracks.keys(result))
     one = tracks.one_layer(result)
