@@ -178,3 +178,21 @@ def test_split_experts_win_small_batches_and_whole_ones_large() -> None:
     assert split < 0.8 * whole
     ratios = [whole / split for split, whole in times.values()]
     assert ratios == sorted(ratios, reverse=True) and ratios[-1] < 1 < ratios[0], "the crossover moves with the batch"
+
+
+@pytest.mark.parametrize(
+    ("experts", "top_k", "ranks", "tokens"),
+    [
+        (65_536, 8, 4096, 1),
+        (100_000, 200, 100, 10**9),
+        (4096, 4096, 64, 5),
+        (20_000, 256, 20_000, 2),
+        (8, 8, 1, 10**12),
+    ],
+)
+def test_extremes_stay_within_what_tokens_can_choose(experts: int, top_k: int, ranks: int, tokens: int) -> None:
+    work = rank_work(UNIFORM, experts, top_k, ranks, 0, tokens)
+    most = tokens * min(experts // ranks, top_k)
+    assert 1 - 1e-9 <= work.kernel.rows.max() <= most * (1 + 1e-9) and 0 <= work.error < 0.1
+    # The mean of distinct experts is counted for every rank, its maximum from few random steps.
+    assert 1 - 1e-9 <= work.kernel.distinct.max() <= min(experts // ranks, most) * (1 + 3 * work.error + 1e-9)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb
+from math import ceil, comb
 from statistics import NormalDist
 
 import numpy as np
@@ -21,7 +21,11 @@ Counts = NDArray[np.int64]
 
 SEED = 11
 DRAWS = 512
-"""Random steps. The standard error of a mean over them is stated with it."""
+"""Random steps at most. The standard error of a mean over them is stated with it."""
+CELLS = 2**21
+"""Random numbers at most: layers of very many experts are drawn less often."""
+EXACT = 10**6
+"""Products of coefficients up to which a maximum is counted exactly."""
 CHOICES = 256
 """Choices of a step up to which its tokens are drawn one by one; beyond, the rows of each expert are."""
 ORDERS = 256
@@ -45,10 +49,11 @@ def busiest_rank(p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows:
     copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     plain = copies.max() == 1 and most_rows >= 1
-    if tokens == 1 and plain and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9:
+    even = tokens == 1 and plain and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
+    if even and _products(slots.shape[0], slots.shape[1], round(float(p.sum()))) <= EXACT:
         exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
         return Busiest(exact, exact, exact, 0.0, 0.0)
-    if tokens * p.sum() <= CHOICES:
+    if tokens * p.sum() <= CHOICES + 0.5:
         rows = _rows_by_token(p, slots, tokens)
         of_rank = rows.sum(axis=2)
     else:
@@ -68,16 +73,31 @@ def most_of_one_token(ranks: int, per_rank: int, top_k: int) -> float:
     choices with at most m on every rank are the coefficient of x^top_k in (sum over j <= m of C(per_rank, j) x^j)^ranks."""
     total, expected = comb(ranks * per_rank, top_k), 0.0
     for m in range(min(per_rank, top_k)):
-        one = [comb(per_rank, j) for j in range(m + 1)]
-        ways = [1]
-        for _ in range(ranks):
-            ways = [
-                sum(ways[i] * one[n - i] for i in range(max(0, n - m), min(n, len(ways) - 1) + 1))
-                for n in range(min(top_k, len(ways) - 1 + m) + 1)
-            ]
-        at_most = ways[top_k] / total if len(ways) > top_k else 0.0
-        expected += 1.0 - at_most
+        ways, square, left = [1], [comb(per_rank, j) for j in range(m + 1)], ranks
+        while left:
+            if left % 2:
+                ways = _times(ways, square, top_k)
+            square, left = _times(square, square, top_k), left // 2
+        expected += 1.0 - (ways[top_k] / total if len(ways) > top_k else 0.0)
     return expected
+
+
+def _times(a: list[int], b: list[int], degree: int) -> list[int]:
+    """Product of two polynomials up to a degree."""
+    out = [0] * min(len(a) + len(b) - 1, degree + 1)
+    for i, x in enumerate(a[: degree + 1]):
+        for j, y in enumerate(b[: degree + 1 - i]):
+            out[i + j] += x * y
+    return out
+
+
+def _products(ranks: int, per_rank: int, top_k: int) -> int:
+    return min(per_rank, top_k) * 2 * ranks.bit_length() * (top_k + 1) ** 2
+
+
+def _draws(size: int) -> int:
+    """Random steps of `size` numbers each."""
+    return min(DRAWS, max(4, CELLS // size))
 
 
 def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
@@ -87,10 +107,10 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
     orders = _orders(experts)
     reach = np.cumsum(p[orders], axis=1) * (top_k / p.sum())
     flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).ravel()
-    rng = np.random.default_rng(SEED)
-    step, token = np.arange(DRAWS), np.arange(tokens)[:, None]
+    rng, draws = np.random.default_rng(SEED), _draws(slots.size)
+    step, token = np.arange(draws), np.arange(tokens)[:, None]
     order = (step + 97 * token) % len(orders)  # [tokens, draws]: the orders of the tokens of a step differ
-    start = rng.random((tokens, DRAWS))
+    start = rng.random((tokens, draws))
     wanted = (start + order * (top_k + 1.0))[:, :, None] + np.arange(top_k)
     place = np.searchsorted(flat, wanted.ravel(), side="right").reshape(wanted.shape) - order[:, :, None] * experts
     chosen = orders[order[:, :, None], np.clip(place, 0, experts - 1)]
@@ -100,7 +120,7 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
         0 if copies.max() == 1 else (np.random.default_rng(SEED + 1).random(chosen.shape) * copies[chosen]).astype(int)
     )
     at = where[chosen, copy] + step[None, :, None] * slots.size
-    return np.bincount(at.ravel(), minlength=DRAWS * slots.size).reshape(DRAWS, *slots.shape).astype(float)
+    return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
 
 
 def _rows_by_expert(p: Floats, slots: Counts, tokens: int) -> tuple[Floats, Floats]:
@@ -110,17 +130,19 @@ def _rows_by_expert(p: Floats, slots: Counts, tokens: int) -> tuple[Floats, Floa
     each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
     share = variance / variance.sum()
-    z = np.random.default_rng(SEED).standard_normal((DRAWS, each.size))
+    draws = _draws(each.size)
+    z = np.random.default_rng(SEED).standard_normal((draws, each.size))
     away = z * np.sqrt(variance / np.maximum(1 - share, 0.5))
     away -= away.sum(axis=1, keepdims=True) * share
     z = away / np.sqrt(variance)
     rows = np.round(mean + away + (1 - 2 * each) * (z * z - 1) / 6)
-    rows = np.clip(rows, z > _quantiles(each, tokens), tokens).reshape(DRAWS, *slots.shape)
+    rows = np.clip(rows, z > _quantiles(each, tokens), tokens).reshape(draws, *slots.shape)
     # Rounding would widen the sums.
     rank_away, rank_variance = (x.reshape(-1, *slots.shape).sum(axis=2) for x in (away, variance))
     skew = (1 - 2 * mean.reshape(slots.shape).sum(axis=1) / (tokens * slots.shape[1])) / 6
     of_rank = mean.reshape(slots.shape).sum(axis=1) + rank_away + skew * (rank_away**2 / rank_variance - 1)
-    return np.asarray(rows, dtype=float), np.maximum(of_rank, 0.0)
+    most = tokens * min(slots.shape[1], ceil(p.sum() - 1e-9))  # a token never picks an expert twice
+    return np.asarray(rows, dtype=float), np.clip(of_rank, 0.0, most)
 
 
 def _quantiles(each: Floats, tokens: int) -> Floats:
@@ -144,6 +166,7 @@ def _slot_of(slots: Counts, experts: int) -> Counts:
     return out
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _orders(experts: int) -> Counts:
-    return np.asarray(np.argsort(np.random.default_rng(SEED).random((ORDERS, experts)), axis=1))
+    orders = min(ORDERS, max(2, CELLS // experts))
+    return np.asarray(np.argsort(np.random.default_rng(SEED).random((orders, experts)), axis=1))
