@@ -21,9 +21,9 @@ from .spec import Model
 
 HARNESS = """
 hardware any {
-  gpus = 1, compute = 1 TFLOP/s, memory = 1 TB, hbm = 1 TB/s
-  link node { bandwidth = 1 TB/s, latency = 1 us }
-  link cluster { bandwidth = 1 TB/s, latency = 1 us }
+  gpus = 1, per_node = 1, compute = 1000 TFLOP/s, memory = 80 GB, hbm = 3 TB/s
+  link node { bandwidth = 450 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }
 }
 workload { sequences = 1, prompt = 2 tok, output = 2 tok }
 phase prefill { gpus = [0] }

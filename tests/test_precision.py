@@ -12,6 +12,7 @@ import dagc
 from dagc.importer import import_config
 from dagc.ir.dtypes import dtype, find
 from dagc.ir.text import parse_graph, print_graph
+from dagc.lang.diagnostics import Diagnostic
 from dagc.lang.modules import Patterns
 from dagc.lang.precision import precision
 from dagc.plan import Plan
@@ -43,6 +44,11 @@ def one_gpu(
     spec = Path(found[1]) / "plan.moe"  # a spec reads what lies in its own folder
     spec.write_text(text)
     return dagc.compile(spec)
+
+
+def errors(raised: dagc.SpecError) -> list[Diagnostic]:
+    """What was wrong; a GPU of 8 TB is doubtful besides."""
+    return [d for d in raised.diagnostics if d.code.startswith("E")]
 
 
 @pytest.mark.parametrize("name", DRIVER)
@@ -120,11 +126,11 @@ def test_what_no_dtype_is_called(name: str) -> None:
 def test_a_dtype_that_is_none_is_an_error_that_shows_the_forms() -> None:
     with pytest.raises(dagc.SpecError) as caught:
         one_gpu('model from "olmoe-1b-7b" { weight_dtype = int3_g9 }')
-    (found,) = caught.value.diagnostics
+    (found,) = errors(caught.value)
     assert found.code == "E02" and "int3_g9" in found.message
     with pytest.raises(dagc.SpecError) as caught:
         one_gpu('model from "olmoe-1b-7b" { weight_dtype = ternary }')
-    assert "`int4_g32` (groups of 32" in caught.value.diagnostics[0].help[0]
+    assert "`int4_g32` (groups of 32" in errors(caught.value)[0].help[0]
 
 
 def weights_B(model: str) -> float:
@@ -254,7 +260,7 @@ def test_a_precision_beside_a_config_that_cannot_be_read(text: str, tmp_path: Pa
     (tmp_path / "hf_quant_config.json").write_text(text)
     with pytest.raises(dagc.SpecError) as caught:
         one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
-    assert [d.code for d in caught.value.diagnostics] == ["E05"]
+    assert [d.code for d in errors(caught.value)] == ["E05"]
 
 
 def test_each_group_of_modules_has_its_dtype() -> None:
@@ -312,7 +318,7 @@ def test_a_precision_that_cannot_be_read_names_the_way_out(section: object, what
     path = config_file(tmp_path, QWEN, quantization_config=section)
     with pytest.raises(dagc.SpecError) as caught:
         one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
-    (found,) = caught.value.diagnostics
+    (found,) = errors(caught.value)
     assert found.code == "E05" and what in found.message and "weight_dtype = ..." in found.help[0]
     taken = one_gpu(f'model from "{path}" {{ weight_dtype = int4_g128 }}', hardware=BIG)
     assert taken.phases["decode"].memory.worst.weights_B == pytest.approx(REST * 0.515625 + TABLES_B, rel=2e-3)
@@ -325,3 +331,46 @@ def test_expressions_that_take_for_ever_mean_nothing(expression: str) -> None:
     patterns = Patterns.of([expression, "re:.*self_attn.*", "gate"])
     assert not patterns.match("model.layers.0.mlp.experts.0.down_proj")
     assert patterns.match("model.layers.0.self_attn.o_proj") and patterns.match("model.layers.0.mlp.gate")
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "dtype"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}, "int4_g128"),
+        ("quant_config.json", {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}, "int4_g64_zp"),
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8_PB_WO"}}, "fp8_block"),
+    ],
+)
+def test_every_second_file_that_tools_write_is_read(
+    file: str, data: dict[str, object], dtype: str, tmp_path: Path
+) -> None:
+    path = config_file(tmp_path, QWEN)
+    (tmp_path / file).write_text(json.dumps(data))
+    model = one_gpu(f'model from "{path}" {{ }}', hardware=BIG).spec.model
+    assert model.weight_dtype == model.weight_dtypes["experts"] == dtype
+    assert f"the precision of weights is from {file}" in import_config(path).notes
+
+
+def test_a_second_file_that_is_a_link_out_of_the_project_is_not_read(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "secret.json"
+    inside.mkdir()
+    outside.write_text("{}")
+    path = config_file(inside, QWEN)
+    (inside / "hf_quant_config.json").symlink_to(outside)
+    with pytest.raises(dagc.SpecError) as caught:
+        one_gpu(f'model from "{path}" {{ }}', hardware=BIG)
+    assert [d.code for d in errors(caught.value)] == ["E05"]
+
+
+def test_an_older_name_of_the_section_and_a_cache_without_a_dtype() -> None:
+    notes: list[str] = []
+    section = {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP2"}
+    found = precision({"dtype": "bfloat16", "quantization_config": section}, notes)
+    assert found["cache"] == "bf16" and notes == ["the KV cache in FP2 has no dtype here: bf16 is assumed"]
+
+
+def test_compression_config_is_the_older_name(tmp_path: Path) -> None:
+    groups = {"g": {"targets": ["Linear"], "weights": {"type": "int", "num_bits": 8, "symmetric": True}}}
+    section = {"quant_method": "compressed-tensors", "config_groups": groups}
+    path = config_file(tmp_path, QWEN, compression_config=section)
+    assert one_gpu(f'model from "{path}" {{ }}', hardware=BIG).spec.model.weight_dtype == "int8"

@@ -42,7 +42,6 @@ COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one
 LEVELS = Coming(
     "links of more than two levels are", "`link node` joins `per_node` GPUs, `link cluster` all others"
 )  # fmt: skip
-BUDGET = Coming("memory budgets of engines are", "`reserve` in the hardware section keeps memory free")
 RECORDED = Coming("recorded expert loads are", 'routing = histogram("FILE") takes a share for each expert')
 
 SECTIONS = {
@@ -60,7 +59,7 @@ ATTRIBUTES: dict[str, dict[str, Coming]] = {
     },
     "link": {"gpus": LEVELS, "oversubscription": LEVELS, "nics": LEVELS},
     "phase": {
-        "hardware": POOLS, "strategy": FREE, "place": FREE, "memory_fraction": BUDGET, "alternative": ALTERNATIVES,
+        "hardware": POOLS, "strategy": FREE, "place": FREE, "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING), **dict.fromkeys(_MIXED, MIXED),
     },

@@ -96,10 +96,11 @@ def _read(path: Path) -> object:
 
 
 def read_config(
-    path: Path, beside: Path, shown: str, known: Sequence[str], span: Span, out: Collector
+    path: Path, beside: Mapping[str, Path], shown: str, known: Sequence[str], span: Span, out: Collector
 ) -> Config | None:
     """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over
-    the outer fields. `beside`: where a second file would be that says what weights are held in."""
+    the outer fields. `beside`: names of second files that may say what weights are held in, and where they
+    would be."""
     try:
         data = _read(path)
     except Unreadable as error:
@@ -137,13 +138,14 @@ def read_config(
         out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
         return None
     notes = _left_out(data)
-    if data.get("quantization_config") is None:
+    data.setdefault("quantization_config", data.get("compression_config"))  # compressed-tensors before 0.5
+    if data["quantization_config"] is None:
         found = _quantisation_beside(beside, shown, span, out)
         if found is None:
             return None
+        data["quantization_config"] = found or None
         if found:
-            data = {**data, "quantization_config": found}
-            notes.append(f"the precision of weights is from {BESIDE}")
+            notes.append(f"the precision of weights is from {found['file']}")
     return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
 
 
@@ -154,27 +156,32 @@ def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Spa
     out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=(*near, hint))
 
 
-BESIDE = "hf_quant_config.json"
-"""Where NVIDIA's ModelOpt writes the quantisation of a checkpoint that does not say it in its config.json."""
+BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Files that say what weights are held in where the config.json does not (NVIDIA ModelOpt, AutoGPTQ, AutoAWQ) -> their
+method."""
 
 
-def _quantisation_beside(path: Path, shown: str, span: Span, out: Collector) -> dict[str, object] | None:
-    """What the second file says, empty where there is none; None after reporting that it cannot be read."""
-    if not path.exists():
-        return {}
-    name = str(Path(shown).parent / BESIDE)
-    try:
-        data = _read(path)
-    except Unreadable as error:
-        out.add("E05", f"cannot read `{name}`: {error}", span)
-        return None
-    except ValueError as error:
-        out.add("E05", f"`{name}` is not JSON: {error}", span)
-        return None
-    if not isinstance(data, dict) or not data:
-        out.add("E05", f"`{name}` is not a JSON object with fields", span)
-        return None
-    return data
+def _quantisation_beside(
+    beside: Mapping[str, Path], shown: str, span: Span, out: Collector
+) -> dict[str, object] | None:
+    """What the first of the second files says, empty where there is none; None after reporting that it cannot be read."""
+    for file, path in beside.items():
+        if not path.exists():
+            continue
+        name = str(Path(shown).parent / file)
+        try:
+            data = _read(path)
+        except Unreadable as error:
+            out.add("E05", f"cannot read `{name}`: {error}", span)
+            return None
+        except ValueError as error:
+            out.add("E05", f"`{name}` is not JSON: {error}", span)
+            return None
+        if not isinstance(data, dict) or not data:
+            out.add("E05", f"`{name}` is not a JSON object with fields", span)
+            return None
+        return {"quant_method": BESIDE[file], **data, "file": file}
+    return {}
 
 
 LEFT_OUT = {

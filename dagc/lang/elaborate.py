@@ -461,7 +461,8 @@ class Elaborator:
         from .parse import parse
 
         try:
-            place, beside = self.reach.find(path, base), self.reach.find(Path(path).parent / BESIDE, base)
+            place = self.reach.find(path, base)
+            beside = {name: self.reach.find(Path(path).parent / name, base) for name in BESIDE}
         except Unreadable as error:
             self._unreadable(path, error, span)
             return []

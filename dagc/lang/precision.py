@@ -80,6 +80,8 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     if scheme.cache is not None:
         found["cache"] = scheme.cache
         notes.append(f"the KV cache is in {scheme.cache}, as the config says")
+    elif (asked := _cache_words(section)) is not None:
+        notes.append(f"the KV cache in {asked} has no dtype here: {plain} is assumed")
     return found
 
 
@@ -116,7 +118,7 @@ def scheme_of(section: Mapping[str, object]) -> Scheme:
     """The quantisation that a config describes. Raises Unreadable."""
     inner = section.get("quantization")
     if isinstance(inner, Mapping):  # hf_quant_config.json of ModelOpt
-        section = {"quant_method": "modelopt", **inner}
+        section = {**section, **inner}
     method = str(section.get("quant_method"))
     kept = Patterns.of(
         *(section.get(key) for key in ("modules_to_not_convert", "ignore", "exclude_modules", "exclude"))
@@ -292,6 +294,15 @@ def _of_weights(weights: Mapping[str, object], method: str) -> str:
     except Unreadable as error:
         raise Unreadable(f"{method} ({error})") from None
     raise Unreadable(f"{method} ({kind} of {bits} bits)")
+
+
+def _cache_words(section: Mapping[str, object]) -> str | None:
+    """What is said of the KV cache, in short."""
+    said = section.get("kv_cache_quant_algo") or section.get("kv_cache_scheme")
+    inner = section.get("quantization")
+    if said is None and isinstance(inner, Mapping):
+        return _cache_words(inner)
+    return None if said is None else str(said)[:60]
 
 
 def _cache(section: Mapping[str, object]) -> str | None:
