@@ -59,7 +59,7 @@ class Cures:
                 found += [self.alike(one, [n for n in pool.phases if n != one]) for one in pool.phases[:4]]
         for name in pool.phases:
             phase = self.units[name].phase
-            found += [*more_microbatches(phase), *fewer_sequences(self.results[name], phase)]
+            found += [*more_microbatches(phase), *shorter_chunks(phase), *fewer_sequences(self.results[name], phase)]
         return self.named(found)
 
     def alike(self, model: str, names: Sequence[str]) -> Change:
@@ -146,6 +146,7 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
         strategy = replace(phase.strategy, sequence_parallel=True)
         yield Change("sequence_parallel = true", replace(phase, strategy=strategy), "sequence_parallel")
     yield from more_microbatches(phase)
+    yield from shorter_chunks(phase)
     yield from other_degrees(phase)
     yield from fewer_sequences(result, phase)
     yield from more_gpus(spec, phase)
@@ -207,6 +208,16 @@ def more_microbatches(phase: Phase) -> Iterator[Change]:
         if phase.sequences % count == 0:
             strategy = replace(phase.strategy, microbatches=count)
             yield Change(f"microbatches = {count}", replace(phase, strategy=strategy), "microbatches")
+
+
+def shorter_chunks(phase: Phase) -> Iterator[Change]:
+    """A prompt in more passes: activations follow the tokens of one."""
+    new = phase.new_tokens
+    for factor in (2, 4, 8):
+        chunk = -(-phase.tokens // factor)
+        if phase.kind == "prefill" and chunk > 1:
+            changed = replace(phase, tokens=chunk, passes=-(-new // chunk), last=new % chunk)
+            yield Change(f"chunk = {chunk} tok", changed, "chunk")
 
 
 def other_degrees(phase: Phase) -> Iterator[Change]:

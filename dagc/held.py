@@ -8,7 +8,7 @@ from math import isfinite
 
 from .ir.result import PhaseResult, StageMemory
 from .lang.units import BYTES, TOKENS, show
-from .passes.pools import heading, text
+from .passes.pools import heading, listed, text
 from .plan import Plan, cached_tokens
 from .spec import EngineMemory
 
@@ -59,8 +59,18 @@ def room_text(plan: Plan, phase: str) -> str:
     room = min(plan.kv_tokens(phase))
     if not isfinite(room):
         return ""
-    used = cached_tokens(plan.units[phase].phase)
-    return f"room for {_tokens(room)} of KV cache beside all else; the phase fills {_tokens(used)}"
+    used, ways = cached_tokens(plan.units[phase].phase), plan.phases[phase].batch_ways
+    each = f" ({_tokens(room // ways)} on each of {ways} data-parallel ranks)" if ways > 1 else ""
+    return f"room for {_tokens(room)} of KV cache{each} beside all else; the phase fills {_tokens(used)}"
+
+
+def beside(plan: Plan, phase: str) -> str:
+    """`; 68 GB with prefill on the same GPUs`; empty where no other phase has its GPUs."""
+    return "".join(
+        f"; {show(pool.peak_B, BYTES)} with {listed([n for n in pool.phases if n != phase])} on the same GPUs"
+        for pool in plan.shared
+        if phase in pool.phases
+    )
 
 
 def _tokens(count: float) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
-from .held import BRIEF, PARTS, limit_text, room_text, shared_lines, stage_rows
+from .held import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from .plan import Plan
@@ -160,7 +160,7 @@ def _memory(plan: Plan, result: PhaseResult) -> list[str]:
     text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
     head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
     limit = limit_text(result, plan.units[result.name].phase.memory)
-    lines = [f"{head} of {limit}", f"    {text}"]
+    lines = [f"{head} of {limit}{beside(plan, result.name)}", f"    {text}"]
     room = room_text(plan, result.name)
     lines += [f"    {room}"] if room else []
     if len(result.memory.stages) > 1:

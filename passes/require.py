@@ -21,7 +21,7 @@ from dagc.spec import AttrValue, Requirement, Spec
 
 from .memory import cache_policy
 from .mesh import axis_coordinates, factorisations
-from .pools import heading, kv_tokens, text
+from .pools import heading, kv_tokens, listed, text
 
 ABOUT = "judge every requirement"
 
@@ -134,15 +134,18 @@ def warn_of_phases_left_out(
     requirement: Requirement, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector
 ) -> None:
     """Memory of GPUs that a phase shares with one that was not compiled counts less than they hold."""
-    known = {p.name: p for p in spec.phases}
-    for name in _asks_of(requirement, phases):
-        own = set(known[name].gpus)
-        missing = [p.name for p in spec.phases if p.name not in phases and own & set(p.gpus)]
+    known = {p.name: set(p.gpus) for p in spec.phases}
+    left = [p.name for p in spec.phases if p.name not in phases]
+    asked = _asks_of(requirement, phases)
+    every = any(name.parts[0] == "hardware" for name in names_in(requirement.test))
+    for name in asked[:1] if every else asked:
+        missing = [n for n in left if every or known[name] & known[n]]
         if missing:
-            others = " and ".join(f"`{n}`" for n in missing)
+            whose = "the fullest GPU" if every else f"`{name}`"
+            where = "" if every else " on the same GPUs"
             out.add(
                 "W06",
-                f"memory of `{name}` is judged without {others} on the same GPUs",
+                f"memory of {whose} is judged without {listed([f'`{n}`' for n in missing])}{where}",
                 requirement.span,
                 help=("compile all phases to judge what their GPUs hold together",),
             )
@@ -250,10 +253,7 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
 
 def _ranks_of_a_sequence(result: PhaseResult) -> int:
     """GPUs that hold the cache of one sequence."""
-    mesh = result.graph.the_mesh
-    segment = result.graph.segments[1]
-    split = segment.entry.dims[0] if segment.entry is not None else ()
-    return max(1, len(result.gpus) // mesh.size(split))
+    return max(1, len(result.gpus) // result.batch_ways)
 
 
 def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dict[str, Quantity]:

@@ -58,12 +58,12 @@ def overflowing(name: str, more: str = "") -> str:
 
 def written(strategy: str, words: str) -> str:
     """The body of a phase with what a cure says."""
-    own = dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", strategy))
+    own = dict(re.findall(r"(\w+) = (\[[^\]]*\]|\d+ tok|[\w.]+)", strategy))
     folds = dict(re.findall(r"(\w+) (\{[^}]*\})", strategy))
     if folds:
         own = {}
     new_folds = dict(re.findall(r"(\w+) (\{[^}]*\})", words))
-    new = {} if new_folds else dict(re.findall(r"(\w+) = (\[[^\]]*\]|[\w.]+)", words))
+    new = {} if new_folds else dict(re.findall(r"(\w+) = (\[[^\]]*\]|\d+ tok|[\w.]+)", words))
     if "pp" in new:
         own.pop("layers_per_stage", None)
     lines = [f"{k} = {v}" for k, v in (own | new).items()] + [f"{k} {v}" for k, v in (folds | new_folds).items()]

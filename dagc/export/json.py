@@ -119,6 +119,7 @@ def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:
         "fits": memory.fits,
         "shared_peak_B": max([memory.worst.peak_B, *(p.peak_B for p in plan.shared if result.name in p.phases)]),
         "kv_tokens": _tokens(min(rooms)),
+        "kv_tokens_per_dp_rank": _tokens(min(rooms) // result.batch_ways),
         "kv_tokens_used": cached_tokens(plan.units[result.name].phase),
         "stages": [
             {"stage": s.stage, "gpus": sorted(stage.gpus), **_parts(s), "kv_tokens": _tokens(room)}

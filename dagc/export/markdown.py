@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ..held import HEAD, room_text, shared_lines, stage_rows
+from ..held import HEAD, beside, room_text, shared_lines, stage_rows
 from ..ir.result import PhaseResult
 from ..lang.render import harmless
 from ..lang.units import BYTES, SCALAR, TIME, TOKEN_RATE, show
@@ -86,7 +86,7 @@ def summary(plan: Plan) -> list[str]:
             show(r.time_s, TIME),
             show(r.floor_s, TIME),
             show(r.throughput_tok_s, TOKEN_RATE),
-            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
         )
         for r in plan.phases.values()
     ]

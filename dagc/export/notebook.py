@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..held import beside
 from ..lang.units import BYTES, TIME, TOKEN_RATE, show
 from ..plan import Plan
 from .figures.markup import Markup, join, tag
@@ -42,7 +43,7 @@ def _phases(plan: Plan) -> Markup:
             show(r.time_s, TIME),
             show(r.floor_s, TIME),
             show(r.throughput_tok_s, TOKEN_RATE),
-            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%})",
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
         ]
         for r in plan.phases.values()
     ]

@@ -26,6 +26,13 @@ def rows(plan: Plan, table: str = "ops") -> list[Row]:
         return list(_requirements(plan))
     if table not in makers:
         raise ValueError(f"no table {table!r}: {', '.join(TABLES)}")
+    if table == "memory":
+        rooms = {name: plan.kv_tokens(name) for name in plan.phases}
+        return [
+            {"phase": name, **row, "kv_tokens": room}
+            for name, result in plan.phases.items()
+            for row, room in zip(_memory(result), rooms[name], strict=True)
+        ]
     return [{"phase": name, **row} for name, result in plan.phases.items() for row in makers[table](result)]
 
 

@@ -259,6 +259,12 @@ class PhaseResult:
         return self.graph.phase
 
     @property
+    def batch_ways(self) -> int:
+        """Parts of the batch that different GPUs hold: data-parallel ranks, in the words of serving engines."""
+        entry = self.graph.segments[1].entry
+        return self.graph.the_mesh.size(entry.dims[0]) if entry is not None else 1
+
+    @property
     def passes(self) -> int:
         """Passes that a prompt takes."""
         return round(sum(c.count for c in self.chunks))

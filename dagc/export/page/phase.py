@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...held import HEAD, limit_text, room_text, stage_rows
+from ...held import HEAD, beside, limit_text, room_text, stage_rows
 from ...ir.result import PhaseResult, Sensitivity
 from ...lang.units import BYTES, TIME, TOKEN_RATE, show
-from ...passes.pools import listed
 from ...plan import Plan
 from ...report import axes_text, collectives_heading
 from ..figures import buys as buys_
@@ -78,7 +77,7 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
         (
             "memory, fullest GPU",
             show(result.memory.worst.peak_B, BYTES),
-            f"{result.memory.fraction:.1%} of {limit_text(result, plan.units[result.name].phase.memory)}{_shared(plan, result)}",
+            f"{result.memory.fraction:.1%} of {limit_text(result, plan.units[result.name].phase.memory)}{beside(plan, result.name)}",
         ),
         ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
         (
@@ -90,15 +89,6 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
     return tag("dl", join(cards), cls="cards")
-
-
-def _shared(plan: Plan, result: PhaseResult) -> str:
-    """What GPUs hold that serve another phase too."""
-    pools = [p for p in plan.shared if result.name in p.phases]
-    return "".join(
-        f"; {show(p.peak_B, BYTES)} with {listed([n for n in p.phases if n != result.name])} on the same GPUs"
-        for p in pools
-    )
 
 
 def _layers(result: PhaseResult) -> Iterator[Markup]:
