@@ -49,7 +49,7 @@ def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
         beside = engine.graphs_B + engine.communication_B + padding
         need = StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside)
         stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
-    return Memory(tuple(stages), hardware.memory_B, live_B)
+    return Memory(tuple(stages), hardware.memory_B, live_B, engine)
 
 
 def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:

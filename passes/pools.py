@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from dagc.ir.graph import Segment, Weight
 from dagc.ir.mesh import Mesh
-from dagc.ir.result import PhaseResult, Pool
+from dagc.ir.result import PhaseResult, Pool, StageMemory
 from dagc.ir.unit import Unit
 from dagc.lang.diagnostics import Collector
 from dagc.lang.units import BYTES, show
 
-from .memory import weight_size
+from .memory import capacity, weight_size
 
 ABOUT = "add up what phases hold together on the GPUs that they share"
 
@@ -43,8 +43,8 @@ def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
 
 def _merged(parts: Sequence[Pool]) -> Pool:
     """GPUs of the same phases at other stages of them: the fullest of all stands for them."""
-    fullest = max(parts, key=lambda pool: pool.peak_B)
-    rest = {key: max(p.rest_B.get(key, 0.0) for p in parts) for part in parts for key in part.rest_B}
+    fullest = max(parts, key=lambda pool: pool.fraction)
+    room = {key: min(p.room_B[key] for p in parts if key in p.room_B) for part in parts for key in part.room_B}
     return Pool(
         fullest.phases,
         tuple(sorted(g for part in parts for g in part.gpus)),
@@ -55,7 +55,7 @@ def _merged(parts: Sequence[Pool]) -> Pool:
         fullest.work_B,
         fullest.reserve_B,
         fullest.capacity_B,
-        rest,
+        room,
     )
 
 
@@ -66,7 +66,7 @@ def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[
     out = []
     for need in result.memory.stages:
         key = (result.name, need.stage)
-        room_B = min(pool.capacity_B - pool.rest_B[key] for pool in pools if key in pool.rest_B)
+        room_B = min(pool.room_B[key] for pool in pools if key in pool.room_B)
         out.append(float(np.floor(max(0.0, room_B) / need.kv_cache_B * tokens)) if need.kv_cache_B else float("inf"))
     return tuple(out)
 
@@ -103,18 +103,21 @@ class Sharing:
         fullest = int(weights_B.argmax())
         work_B = max(n.peak_B - n.weights_B - n.kv_cache_B - n.reserve_B for n in needs.values())
         reserve_B = max(need.reserve_B for need in needs.values())
-        rest_B = float(weights_B[fullest]) + work_B + reserve_B
+        cache_B = max(need.kv_cache_B for need in needs.values())
+        held = StageMemory(-1, float(weights_B[fullest]), cache_B, work_B, 0.0, reserve_B, 0.0)
+        memories = [self.results[i].memory for i in here]
+        limit_B = min(capacity(held, m.total_B, m.engine) if m.engine is not None else m.total_B for m in memories)
         return Pool(
             tuple(self.results[i].name for i in here),
             tuple(self.gpus[at].tolist()),
             int(self.gpus[at[fullest]]),
             float(weights_B[fullest]),
             max(0.0, float(weights_B[fullest]) - own_B),
-            max(need.kv_cache_B for need in needs.values()),
+            cache_B,
             work_B,
             reserve_B,
-            min(need.capacity_B for need in needs.values()),
-            {(self.results[i].name, int(stages[i])): rest_B for i in here},
+            limit_B,
+            {(self.results[i].name, int(stages[i])): limit_B - held.peak_B + cache_B for i in here},
         )
 
     @cached_property

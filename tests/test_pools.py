@@ -13,7 +13,7 @@ import dagc
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
 from dagc.passes.require import all_metrics
-from dagc.plan import Plan
+from dagc.plan import Plan, cached_tokens
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
 """Layer (-1: one tensor for several), weight, dtype, and (dim, first, last + 1) in the order of names."""
@@ -91,7 +91,7 @@ def check(plan: Plan) -> None:
             assert bytes_of(held[name][gpu]) == pytest.approx(needs[-1].weights_B, rel=1e-12)
         weights = bytes_of(set.union(*(held[name][gpu] for name in users[gpu])))
         cache = max(n.kv_cache_B for n in needs)
-        work = max(n.activations_B + n.buffers_B for n in needs)
+        work = max(n.activations_B + n.buffers_B + n.engine_B for n in needs)
         peak[gpu] = weights + cache + work + max(n.reserve_B for n in needs)
     assert sorted(g for pool in plan.pools for g in pool.gpus) == gpus
     for pool in plan.pools:
@@ -195,6 +195,34 @@ def test_room_for_tokens_is_what_still_fits(kind: str, strategy: str) -> None:
     metrics = all_metrics(plan.spec, plan.phases, plan.params, plan.pools)
     assert metrics[f"{kind}.memory.kv_tokens"].value == min(room)
     assert metrics[f"{kind}.memory.kv_tokens_free"].value == min(room) - 64 * context
+
+
+ENGINES = ["vllm", "sglang", "trtllm"]
+
+
+@pytest.mark.parametrize("first", ENGINES)
+@pytest.mark.parametrize("second", ENGINES)
+def test_an_engines_share_bounds_what_phases_hold_together(first: str, second: str) -> None:
+    """The least that any of their engines allows, of what the pool holds: not of what one phase holds alone."""
+    text = spec_text(
+        kind="prefill",
+        phase=f"gpus = 0..3, tp = 4, engine = {first}",
+        extra=f"phase decode {{ gpus = 0..3, tp = 4, engine = {second} }}",
+    )
+    plan = dagc.compile_text(text)
+    (pool,) = plan.pools
+    limits = []
+    for phase in plan.spec.phases:
+        memory = phase.memory
+        share_B = memory.fraction * plan.spec.hardware.memory_B
+        other_B = pool.work_B + pool.reserve_B
+        outside = {"all": 0.0, "static": other_B, "free": (1 - memory.fraction) * (pool.weights_B + other_B)}
+        limits.append(min(plan.spec.hardware.memory_B, share_B + outside[memory.of]))
+    assert pool.capacity_B == pytest.approx(min(limits))
+    for name, result in plan.phases.items():
+        room = pool.capacity_B - (pool.peak_B - pool.kv_cache_B)
+        per_token_B = result.memory.worst.kv_cache_B / cached_tokens(plan.units[name].phase)
+        assert plan.kv_tokens(name)[0] == pytest.approx(room / per_token_B, abs=1)
 
 
 def test_many_phases_on_gpus_that_overlap() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from .graph import Graph
 from .network import GroupShape
 from .sharding import Axes
+
+if TYPE_CHECKING:
+    from ..spec import EngineMemory
 
 Array = NDArray[np.float64]
 """Per rank by broadcasting: one dimension a mesh atom, of length 1 where ranks are alike."""
@@ -139,11 +143,12 @@ class StageMemory:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Per stage, and the stage that needs most of what it may. `total_B`: of a GPU. `live_B`: activations of each kind of
-    layer at its fullest moment."""
+    layer at its fullest moment. `engine`: what bounds the sum."""
 
     stages: tuple[StageMemory, ...]
     total_B: float
     live_B: Mapping[str, float] = field(default_factory=dict, repr=False)
+    engine: EngineMemory | None = field(default=None, repr=False)
 
     @property
     def worst(self) -> StageMemory:
@@ -168,7 +173,7 @@ class Memory:
 class Pool:
     """GPUs that serve the same phases, and what `fullest` of them holds. `copies_B`: weights that it holds because not all
     phases lay them alike, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs
-    most of them. `rest_B`: (phase, stage) -> all but cache on the fullest GPU that serves the stage."""
+    most of them. `room_B`: (phase, stage) -> what all else leaves for cache on the fullest GPU that serves the stage."""
 
     phases: tuple[str, ...]
     gpus: tuple[int, ...]
@@ -179,7 +184,7 @@ class Pool:
     work_B: float
     reserve_B: float
     capacity_B: float
-    rest_B: Mapping[tuple[str, int], float] = field(default_factory=dict, repr=False)
+    room_B: Mapping[tuple[str, int], float] = field(default_factory=dict, repr=False)
 
     @property
     def peak_B(self) -> float:
