@@ -210,7 +210,11 @@ PHASE: dict[str, Attribute] = {
     "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
     "window_cache": _word("the KV cache of layers with a window or chunk", "freed", "freed", "whole"),
     "memory_fraction": Attribute(
-        "share of a GPU that the engine fills (gpu_memory_utilization, mem-fraction-static)", default=None, high=1.0
+        "share of a GPU that the engine fills (gpu_memory_utilization, mem-fraction-static)",
+        default=None,
+        low=0.01,
+        high=1.0,
+        open_low=False,
     ),
     "kv_block": _count(
         "tokens of one block of the KV cache (default: the engine's, else 16)", None, high=1024, dim=TOKENS
