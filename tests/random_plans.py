@@ -87,12 +87,18 @@ def plans(draw: st.DrawFn) -> tuple[str, str]:
     )
     if kind == "prefill" and sp > 1 and draw(st.booleans()):
         phase += "\nsp_layout = zigzag"
+    phase += draw(st.sampled_from(["", "", "\nhost = 1 ms, cuda_graph = false"]))
     if spread:
         phase += f"\nlayers_per_stage = {spread}"
     parts = batch * replicas * micro * (2 if overlap == "two_batch" else 1)
     prompt = sp * (tp if parallel else 1) * draw(st.sampled_from([1, 2]))
     prompt = prompt if prompt > 2 else 4
-    work = f"sequences = {parts * draw(st.sampled_from([1, 2]))}, prompt = {prompt} tok, output = {prompt} tok"
+    few = draw(st.sampled_from([0, 0, 0, 1, parts // 2]))  # a batch that does not divide, or leaves ranks idle
+    if kind == "prefill" and sp == 1 and not parallel:
+        phase += draw(st.sampled_from(["", "", "\nchunk = 3 tok", "\nprefix = 1 tok"]))
+    elif kind == "decode":
+        phase += draw(st.sampled_from(["", "", "\ndraft = 1"]))
+    work = f"sequences = {parts * draw(st.sampled_from([1, 2])) - min(few, parts - 1)}, prompt = {prompt} tok, output = {prompt} tok"
     work += f", routing = {draw(st.sampled_from(['uniform', 'zipf(1.0)']))}"
     text = spec_text(kind=kind, gpus=512, phase=phase, model=draw(models(experts)), workload=work, extra=BLOCKS)
     return kind, text

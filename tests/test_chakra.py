@@ -148,6 +148,8 @@ def placed_id(node: Event, lanes: int) -> str:
     cell = f"s{node.attr['stage']}.m{node.attr['microbatch']}{lane}"
     if node.name in ("send", "recv"):
         return f"{cell}/{node.name}"
+    if node.name == "host":
+        return "host"
     segment, op = node.name.split("/")
     for mark in (".send", ".recv"):
         op = op.split(mark)[0]

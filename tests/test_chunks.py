@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import examples, spec_text
 from hypothesis import assume, given, settings
 from random_plans import plans
+from test_cost import longest_path_s
 
 import dagc
 from dagc.driver import sensitivities
+from dagc.export.chakra.files import write
+from dagc.export.critical import critical
+from dagc.export.events import Span, events
+from dagc.export.json import dumps, graph_object
+from dagc.export.placed import read_plan
+from dagc.export.timeline import everyone, slices
+from dagc.export.unroll import Node, counts, unroll
 from dagc.ir.result import PhaseResult
 from dagc.ir.unit import Unit
 from dagc.lang.diagnostics import SpecError
@@ -141,8 +150,9 @@ def scaled(machine: Hardware, by: float) -> Hardware:
     return replace(machine, compute_flops=compute, hbm_Bps=machine.hbm_Bps * by, node=link(machine.node), cluster=link(machine.cluster))  # fmt: skip
 
 
-def algorithms(result: PhaseResult) -> dict[tuple[str, str], str]:
-    return {key: cost.algorithm for chunk in result.chunks for key, cost in chunk.costs.ops.items()}
+def algorithms(result: PhaseResult) -> list[dict[tuple[str, str], str]]:
+    """Of every pass what each collective runs as."""
+    return [{key: cost.algorithm for key, cost in chunk.costs.ops.items()} for chunk in result.chunks]
 
 
 def check_sensitivities(plan: Plan) -> None:
@@ -165,7 +175,7 @@ def check_sensitivities(plan: Plan) -> None:
         assert -(1 - fixed_s / now.time_s) / 11 - 1e-9 <= change, name
         assert change <= min(v for k, v in found.items() if k.startswith("+")) + 1e-9, name
         if algorithms(now) == algorithms(most):
-            assert change <= -(1 - most.time_s / now.time_s) / 11 + 1e-6, name
+            assert change <= -(1 - most.time_s / now.time_s) / 11 + 1e-4, name  # parts of kernels overlap softly
 
 
 @pytest.mark.parametrize("options", PHASES)
@@ -186,3 +196,38 @@ def test_what_would_help_in_random_plans(case: tuple[str, str]) -> None:
     except SpecError:
         assume(False)
     check_sensitivities(plan)
+
+
+# -- the host in what is written ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", ["pp = 2, dp = 2, microbatches = 3", "ep = 4, overlap = two_batch", "tp = 4, chunk = 100"]
+)
+def test_the_host_is_in_every_output(options: str, tmp_path: Path) -> None:
+    """Node, slice, event and trace node of the host's time; all of them end when the estimate does."""
+    gpus = 4
+    text = spec_text(phase=f"gpus = 0..{gpus - 1}, host = 3 ms, {options}", workload="sequences = 12, prompt = 256 tok")
+    plan = dagc.compile_text(text)
+    result = plan.phases["prefill"]
+    assert longest_path_s(plan, "prefill") == pytest.approx(result.schedule.latency_s, rel=1e-9)
+    items = list(unroll(result))
+    found = [item for item in items if isinstance(item, Node)]
+    assert counts(result) == (len(found), len(items) - len(found))
+    (host,) = [n for n in found if n.kind == "host"]
+    assert (host.time_s, host.stage, host.gpus) == (3e-3, 0, result.graph.stages[0].gpus)
+    path = critical(result)
+    assert path[0].is_host and sum(v.end_s - v.start_s for v in path) == pytest.approx(result.schedule.latency_s)
+    for member in everyone(result):
+        mine = [s for s in slices(result, member) if s.kind == "host"]
+        assert [s.end_s for s in mine] == ([3e-3] if member.stage == 0 else [])
+        assert all(s.start_s >= 3e-3 - 1e-12 for s in slices(result, member) if s.kind != "host")
+    spans = [e for e in events(result) if isinstance(e, Span) and e.name == "host"]
+    assert spans and all(e.end_ns == 3_000_000 for e in spans)
+    write(plan, "prefill", tmp_path, "p")
+    assert b"host" in (tmp_path / "rank.0.et").read_bytes()
+    file = tmp_path / "graph.json"
+    file.write_bytes(dumps(graph_object(plan, "prefill")))
+    assert read_plan(file).phases["prefill"].time_s == result.time_s
+    for view in ("lanes", "timeline", "path", "overview"):
+        assert "<svg" in plan.svg("prefill", view)

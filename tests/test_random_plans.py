@@ -55,7 +55,7 @@ def test_work_and_parameters_are_conserved(case: tuple[str, str]) -> None:
     plan = compiled(text)
     result, unit = plan.phases[kind], plan.units[kind]
     model = next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
-    tokens = np.ones((unit.phase.sequences, unit.spec.workload.prompt if kind == "prefill" else 1), dtype=int)
+    tokens = np.ones((unit.phase.batching.places, unit.phase.tokens), dtype=int)
     inputs = Inputs(tokens, unit.spec.workload.routing)
     machine = machine_of(result.graph, inputs)
     check_work(result.graph, executed(Machine(model, inputs, Mesh((), {}, {}))), executed(machine))
