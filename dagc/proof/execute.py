@@ -31,6 +31,7 @@ from .failure import CannotRun, ExecutionError, Wrong
 from .rotary import Rotary
 from .routed import RoutedRows, dispatch_of
 from .traffic import Moved, count
+from .work import executed
 
 NORMS = ("rms_norm", "layer_norm")
 ROUNDING = 1e-9
@@ -75,7 +76,8 @@ class Inputs:
 class Machine:
     """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
     `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
-    `wholes`: weights by layer and name; `placements`: of routed rows by segment and dispatch."""
+    `wholes`: weights by layer and name; `placements`: of routed rows by segment and dispatch; `work`: FLOPs of each op, every call, a
+    number a rank; `pairs`: of queries and keys in the last attention."""
 
     graph: Graph
     inputs: Inputs
@@ -87,6 +89,8 @@ class Machine:
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
     states: dict[tuple[int | str, ...], k.Floats] = field(default_factory=dict)
+    work: dict[tuple[str, str], list[list[float]]] = field(default_factory=dict)
+    pairs: float = 0.0
     placements: dict[tuple[str, str], RoutedRows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -218,10 +222,13 @@ class Machine:
             return values
         if op.kind == "slice":
             return slice_value(self, segment, op, env)
-        return [
-            self.compute(segment, layer, op, rank, [self.operand(segment, layer, n, env, i) for n in op.inputs])
-            for i, rank in enumerate(self.ranks)
-        ]
+        values, work = [], []
+        for i, rank in enumerate(self.ranks):
+            x = [self.operand(segment, layer, n, env, i) for n in op.inputs]
+            values.append(self.compute(segment, layer, op, rank, x))
+            work.append(executed(segment, op, x, values[-1], self.pairs))
+        self.work.setdefault((segment.name, op.name), []).append(work)
+        return values
 
     def operand(self, segment: Segment, layer: int, name: str, env: Mapping[str, list[object]], index: int) -> object:
         return self.weight(segment, layer, name, self.ranks[index]) if name.startswith("@") else env[name][index]
@@ -390,6 +397,7 @@ class Machine:
         queries, context = (self.positions(segment, op.loop(d), rank, d) for d in ("seq", "context"))
         turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
         seen = k.visible(queries, context[turn], True, np.inf, np.inf)
+        self.pairs = float(seen.sum() * q.shape[0])
         return context[turn][k.select(q, key[:, turn], weights, seen, int(segment.sizes[op.dims[-1]]))]
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
@@ -416,8 +424,14 @@ class Machine:
             seen = seen & (by_name[selected][0][..., None] == context).any(axis=-2)
             dims = ("batch", *dims)
         keys, value = named[pairs : 2 * pairs], named[2 * pairs]
+        self.pairs = float(seen.sum()) * (1 if selected is not None else self.sequences(segment, op, rank))
         found = k.attend(queries, keys, value, op.dims, seen, dims, factor, sinks)
         return found if split else k.normalised(found)
+
+    def sequences(self, segment: Segment, op: Op, rank: Coordinates) -> int:
+        """How many a rank has."""
+        part = self.part(int(segment.sizes["batch"]), op.loop("batch"), rank)
+        return int(part.stop - part.start)
 
     def op_route(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         counts = {"top_k", "groups", "groups_limit"}

@@ -21,6 +21,7 @@ from .failure import ExecutionError
 from .kernels import Floats
 from .shrink import NoTwin, Twin, otherwise, twin_of
 from .traffic import compare_bytes
+from .work import wrong_work
 
 TOLERANCE = 1e-9
 """Largest allowed error of logits and KV cache, relative to their scale."""
@@ -33,7 +34,8 @@ class Proof:
     """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
     the chosen tokens agree; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
     collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
-    `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`."""
+    `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`.
+    `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's."""
 
     phase: str
     ranks: int
@@ -46,6 +48,7 @@ class Proof:
     reference_error: float | None = None
     why: str = ""
     lines: tuple[str, ...] = ()
+    work_wrong: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -53,6 +56,7 @@ class Proof:
             return "not run"
         errors = (self.error, self.cache_error, self.reference_error or 0.0)
         same = self.same and not self.first and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
+        same = same and not self.work_wrong
         return "equal" if same else "differs"
 
     @property
@@ -129,6 +133,7 @@ def prove_graph(
     same = all(alike(a, b) for a, b in zip(want, got, strict=True))
     first = check.first or check.missed() or ("" if same else "the result")
     wrong = tuple(compare_bytes(machine, costs, costed or placed)) if costs is not None else ()
+    work = tuple(wrong_work(machine))
     return Proof(
         placed.phase,
         len(unit.phase.gpus),
@@ -140,6 +145,7 @@ def prove_graph(
         wrong,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
         lines=around(placed, first),
+        work_wrong=work,
     )
 
 
