@@ -71,6 +71,8 @@ def verdict(proof: Proof) -> str:
         lines += [f"  first at {proof.first}", *(f"    {line}" for line in proof.lines)]
     if proof.work_wrong:
         lines.append(f"  counted FLOPs are not the compiler's: {', '.join(proof.work_wrong)}")
+    if proof.memory_wrong:
+        lines.append(f"  held bytes are not the compiler's: {', '.join(proof.memory_wrong)}")
     if proof.bytes_wrong:
         lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
     return "\n".join(lines)

@@ -76,7 +76,8 @@ class Inputs:
 class Machine:
     """Ranks of one stage (every stage has the same mesh). `offset`: first global sequence of the current part;
     `watch` sees every result; `traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages;
-    `wholes`: weights by layer and name; `placements`: of routed rows by segment and dispatch; `work`: FLOPs of each op, every call, a
+    `wholes`: weights by layer and name; `placements`: of routed rows by segment and dispatch; `caches`: shapes of caches
+    and states; `work`: FLOPs of each op, every call, a
     number a rank; `pairs`: of queries and keys in the last attention."""
 
     graph: Graph
@@ -89,6 +90,7 @@ class Machine:
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     wholes: dict[tuple[int, str], k.Floats] = field(default_factory=dict)
     states: dict[tuple[int | str, ...], k.Floats] = field(default_factory=dict)
+    caches: dict[tuple[str, str], list[tuple[int, ...]]] = field(default_factory=dict)
     work: dict[tuple[str, str], list[list[float]]] = field(default_factory=dict)
     pairs: float = 0.0
     placements: dict[tuple[str, str], RoutedRows] = field(default_factory=dict)
@@ -206,11 +208,15 @@ class Machine:
             if not all(map(k.finite, values)):
                 raise ExecutionError(where, "the result is not finite")
             env[op.name] = values
+            state = state_of(segment, op)
+            after = [self.states[layer, op.name, *r.values()] for r in self.ranks] if state is not None else []
+            if op.kind == "cache" or state is not None:
+                held = after if state is not None else values
+                self.caches[segment.name, op.name] = [_array(value).shape for value in held]
             if self.watch is not None:
                 self.watch(segment, layer, op, values)
-                state = state_of(segment, op)
                 if state is not None:
-                    self.watch(segment, layer, state, [self.states[layer, op.name, *r.values()] for r in self.ranks])
+                    self.watch(segment, layer, state, [*after])
         return env[segment.output]
 
     def step(self, segment: Segment, layer: int, op: Op, env: Mapping[str, list[object]]) -> list[object]:

@@ -9,15 +9,17 @@ import numpy as np
 from ..driver import lower
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.result import Costs
+from ..ir.result import Costs, Memory
 from ..ir.states import SEQUENTIAL, state_of
 from ..ir.text import lines_around
 from ..ir.unit import Unit
 from ..ir.verify import verify
 from ..ir.violation import VerifyError
+from ..passes.memory import cache_policy
 from ..plan import Plan
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
+from .held import wrong_memory
 from .kernels import Floats
 from .shrink import NoTwin, Twin, otherwise, twin_of
 from .traffic import compare_bytes
@@ -35,7 +37,8 @@ class Proof:
     the chosen tokens agree; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
     collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
     `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`.
-    `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's."""
+    `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's; `memory_wrong`: stages whose weights or
+    cache are not."""
 
     phase: str
     ranks: int
@@ -49,6 +52,7 @@ class Proof:
     why: str = ""
     lines: tuple[str, ...] = ()
     work_wrong: tuple[str, ...] = ()
+    memory_wrong: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -56,7 +60,7 @@ class Proof:
             return "not run"
         errors = (self.error, self.cache_error, self.reference_error or 0.0)
         same = self.same and not self.first and all(e <= TOLERANCE for e in errors) and not self.bytes_wrong
-        same = same and not self.work_wrong
+        same = same and not self.work_wrong and not self.memory_wrong
         return "equal" if same else "differs"
 
     @property
@@ -68,7 +72,7 @@ def prove(plan: Plan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is held at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
-    return prove_graph(result.graph, plan.units[phase], result.costs, **given)  # type: ignore[arg-type]
+    return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
 def prove_small(plan: Plan, phase: str) -> Proof:
@@ -82,7 +86,8 @@ def prove_small(plan: Plan, phase: str) -> Proof:
     differs = otherwise(result.graph, twin.placed)
     if differs:
         return not_run(phase, unit, f"the twin was lowered otherwise: {differs}")
-    return prove_graph(twin.placed, unit, result.costs, inputs=twin_inputs(twin), model=twin.model, costed=result.graph)
+    given = {"inputs": twin_inputs(twin), "model": twin.model, "costed": result.graph}
+    return prove_graph(twin.placed, unit, result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
 def twin_of_phase(plan: Plan, phase: str) -> Twin:
@@ -113,10 +118,11 @@ def prove_graph(
     expected: Floats | None = None,
     model: Graph | None = None,
     costed: Graph | None = None,
+    memory: Memory | None = None,
 ) -> Proof:
     """Like prove, of a placed graph that may not be the plan's own. Without `costs` bytes are not compared.
     `expected`: logits [sequences, .., vocab] that the model itself must give. `model`: what it was lowered from; `costed`:
-    the graph that `costs` are of, where its sizes are others."""
+    the graph that `costs` and `memory` are of, where its sizes are others."""
     model = model if model is not None else model_graph(unit)
     inputs = inputs or random_inputs(unit, weights)
     reference, machine = Machine(model, inputs, single()), Machine(placed, inputs, placed.the_mesh)
@@ -134,6 +140,9 @@ def prove_graph(
     first = check.first or check.missed() or ("" if same else "the result")
     wrong = tuple(compare_bytes(machine, costs, costed or placed)) if costs is not None else ()
     work = tuple(wrong_work(machine))
+    held = (
+        tuple(wrong_memory(machine, costed or placed, memory, cache_policy(unit.phase))) if memory is not None else ()
+    )
     return Proof(
         placed.phase,
         len(unit.phase.gpus),
@@ -146,6 +155,7 @@ def prove_graph(
         None if expected is None else distance(seen.whole(*seen.logits), expected),
         lines=around(placed, first),
         work_wrong=work,
+        memory_wrong=held,
     )
 
 

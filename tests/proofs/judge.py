@@ -25,4 +25,7 @@ def judge(model: str, strategy: str, kind: str) -> Verdict:
     except SpecError as error:
         return Verdict("refused", next(d.message for d in error.diagnostics if d.code.startswith("E")))
     proof = prove_small(plan, kind)
-    return Verdict(proof.verdict, proof.why or proof.first or ", ".join((*proof.bytes_wrong, *proof.work_wrong)))
+    return Verdict(
+        proof.verdict,
+        proof.why or proof.first or ", ".join((*proof.bytes_wrong, *proof.work_wrong, *proof.memory_wrong)),
+    )
