@@ -158,7 +158,11 @@ PLAIN = {
         ("attend", "attend(clamp(q, low = 1, high = 0), k, v)", "`clamp` between 1 and 0"),
         ("attend", "attend(q, k, v) / 1e-320", "division by zero"),
         ("attend", "attend(q * 1e308 * 1e308, k, v)", "not a finite number"),
-        ("route", "route(h, top_k = 2)", "needs the result of `route` over [batch, seq, expert]"),
+        (
+            "route",
+            "route(h, top_k = 2)",
+            "`dispatch` needs a route over [batch, seq, expert]; this one goes over `hidden`",
+        ),
         ("route", "route(q, top_k = 2)", "unknown tensor `q`"),
         ("route", "route(last(s), top_k = 2)", "needs scores [batch, seq, expert]"),
         ("route", "route(s, top_k = 1.5)", "`top_k` is a whole number"),
@@ -168,7 +172,7 @@ PLAIN = {
         ("route", "route(s, top_k = 2, bias = B[hidden])", "one number for each of [expert]"),
         ("dispatch", "dispatch(h, s)", "`dispatch` needs the result of `route`"),
         ("dispatch", "dispatch(h, r) + b[slot]", "whose size is the phase's"),
-        ("combine", "combine(h, r)", "`combine` needs a tensor [expert, slot, ...]"),
+        ("combine", "combine(h, r)", "`combine` needs a tensor [expert, slot, width], not [batch, seq, hidden]"),
         ("combine", "combine(d, s)", "`combine` needs the result of `route`"),
     ],
 )
@@ -205,8 +209,12 @@ def test_a_wrong_place(text: str) -> None:
 
 ARRAYS = {
     "another array": ("weights.npz", {"stray": np.zeros(2)}, "`stray`"),
-    "texts": ("weights.npz", {"lm_head.weight": np.array(["a"])}, "`lm_head.weight` of"),
-    "complex numbers": ("weights.npz", {"lm_head.weight": np.zeros(2, complex)}, "`lm_head.weight` of"),
+    "texts": ("weights.npz", {"lm_head.weight": np.array(["a"])}, "`lm_head.weight` is not an array of real numbers"),
+    "complex numbers": (
+        "weights.npz",
+        {"lm_head.weight": np.zeros(2, complex)},
+        "`lm_head.weight` is not an array of real numbers",
+    ),
     "objects": ("weights.npz", {"lm_head.weight": np.array([{}, []], dtype=object)}, "no .npz file of plain arrays"),
     "ids that are no whole numbers": ("reference.npz", {"input_ids": np.zeros((2, 13))}, "are whole numbers"),
     "ids below the vocabulary": ("reference.npz", {"input_ids": np.full((2, 13), -1)}, "go from -1 to -1"),
