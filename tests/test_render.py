@@ -109,7 +109,9 @@ def test_tabs_keep_the_caret_in_its_column() -> None:
 
 
 def test_concise() -> None:
-    assert render([FULL, NOWHERE], "concise") == ("plan.moe:3:19: E02 `memori` is given twice\nE05 cannot read 'x'")
+    assert render([FULL, NOWHERE], "concise") == (
+        "plan.moe:3:19: E02 `memori` is given twice; first here (plan.moe:3:3)\nE05 cannot read 'x'"
+    )
 
 
 def test_json() -> None:
@@ -124,6 +126,7 @@ def test_json() -> None:
         "end_line": 3,
         "end_column": 25,
         "label": "again here",
+        "also": [{"label": "first here", "file": "plan.moe", "line": 3, "column": 3, "end_line": 3, "end_column": 9}],
         "because": ["64 GB, then 32 GB"],
         "help": ["did you mean `memory`?", "keep one of them"],
     }

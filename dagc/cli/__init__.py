@@ -14,6 +14,8 @@ from typing import Any
 INTERNAL = 3
 INTERRUPTED = 130
 TERMINATED = 143
+MODULES = {"list": "names"}
+"""Commands whose module has another name: one called `list` would hide Python's own here."""
 UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 """What writing to standard output fails with: a full disk, a closed pipe of the shell."""
 
@@ -39,8 +41,11 @@ def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
             return args
         from importlib import import_module
 
-        code: int = import_module(f".{args.command}", __name__).run(args)
-        sys.stdout.flush()
+        code: int = import_module(f".{MODULES.get(args.command, args.command)}", __name__).run(args)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+            return code
+        _to_nowhere(sys.stdout)  # `dagc check bad | head -1`: the verdict stays what it is
         return code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -15,10 +15,27 @@ MOST = 10**9
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse exits by itself; here a wrong command line is one line and code 2."""
+    """argparse exits by itself; here a wrong command line is a diagnostic and code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}\n  `{self.prog} --help` lists what it takes")
+        raise UsageError(f"{self.prog}: {message}", f"`{self.prog} --help` lists what it takes")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A word of a list: the one that is meant, or all."""
+        if action.choices is None or value in action.choices:
+            return
+        from ..lang.suggest import did_you_mean
+
+        known = [str(c) for c in action.choices]
+        near = did_you_mean(str(value), known)
+        if isinstance(action, argparse._SubParsersAction):
+            hint = f"did you mean `{self.prog} {near}`?" if near else f"commands: {', '.join(known)}"
+            raise UsageError(f"{self.prog} has no command `{value}`", hint)
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        raise UsageError(
+            f"{self.prog}: {name} cannot be `{value}`",
+            f"did you mean `{near}`?" if near else f"it may be {', '.join(known)}",
+        )
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse hides that a message could not be written."""
@@ -26,16 +43,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 class UsageError(Exception):
-    """The command line is wrong."""
+    """The command line is wrong: why, and what would help."""
+
+    def __init__(self, message: str, *help: str) -> None:
+        super().__init__(message)
+        self.help = help
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
     """The parsed arguments, or an exit code when there is nothing more to do."""
     parser = build_parser()
     try:
-        args = parser.parse_args(argv)
+        args, extra = parser.parse_known_args(argv)
+        if extra:
+            raise _unknown(parser, args.command, extra[0])
     except UsageError as error:
-        print(error, file=sys.stderr)
+        from ..lang.diagnostics import Diagnostic
+        from .common import tell
+
+        help_ = error.help
+        if argv and argv[0].startswith("-") and "has no command" in str(error):
+            help_ = ("options stand behind the command: dagc COMMAND SPEC --set k=v",)
+        tell([Diagnostic("E14", str(error), help=help_)])
         return 2
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
@@ -51,6 +80,29 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
         parser.print_help(sys.stderr)
         return 2
     return args
+
+
+def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) -> UsageError:
+    """An option that the command does not have, or an argument too many."""
+    from ..lang.suggest import did_you_mean
+
+    (action,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    commands: dict[str, argparse.ArgumentParser] = dict(action.choices)
+    own = commands.get(command or "", parser)
+    every_option = f"`{own.prog} --help` lists what it takes"
+    if not word.startswith("-"):
+        return UsageError(f"{own.prog}: there is nothing to do with `{word}`", every_option)
+    name = word.partition("=")[0]
+    options = own._option_string_actions
+    near = did_you_mean(name.lstrip("-"), [o.lstrip("-") for o in options if o.startswith("--")])
+    formats = options["--format"].choices if "--format" in options else None
+    if formats is not None and name.lstrip("-") in formats:
+        hint = f"did you mean `--format {name.lstrip('-')}`?"
+    elif owners := [c for c, p in commands.items() if name in p._option_string_actions]:
+        hint = f"`{name}` is an option of {', '.join(f'dagc {c}' for c in owners)}"
+    else:
+        hint = f"did you mean `--{near}`?" if near else every_option
+    return UsageError(f"{own.prog} has no option `{name}`", hint)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     _spec(report)
     report.add_argument("-o", "--output", metavar="FILE", help=".html, .md or .txt (default: ./NAME.html)")
     report.add_argument("--format", choices=("html", "md", "text"), help="default: what FILE ends in")
+    report.add_argument("--force", action="store_true", help="as of compile and export; a file is replaced anyway")
 
     diff = commands.add_parser("diff", help="compare two plans, or one plan under two settings")
     diff.add_argument("a", metavar="A", help="spec file, - for standard input")
@@ -211,6 +264,17 @@ def build_parser() -> argparse.ArgumentParser:
     import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
     import_.add_argument("config", metavar="CONFIG.json")
     import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+
+    list_ = commands.add_parser("list", help="list presets, metrics, codes, engines, architectures or units")
+    list_.add_argument(
+        "what",
+        nargs="?",
+        metavar="WHAT",
+        choices=("presets", "metrics", "codes", "engines", "architectures", "units"),
+        help="presets, metrics, codes, engines, architectures or units",
+    )
+    list_.add_argument("--json", action="store_true", help="print one JSON array")
+    list_.add_argument("--format", choices=("text", "md", "json"), default="text")
 
     explain = commands.add_parser("explain", help="explain a diagnostic code")
     explain.add_argument("code", nargs="?", metavar="CODE")

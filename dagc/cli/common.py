@@ -24,6 +24,15 @@ def settings(args: Namespace) -> dict[str, str]:
     return out
 
 
+def put(data: bytes) -> None:
+    """Bytes on standard output. Whoever read it may have gone: the exit code stays what it is."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def color(stream: object) -> bool:
     """Colour on a terminal only, and never under NO_COLOR."""
     isatty = getattr(stream, "isatty", lambda: False)

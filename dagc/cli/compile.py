@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import chosen, color, compiled, stem, tell
+from .common import chosen, color, compiled, put, stem, tell
 from .writing import refuse_existing, write_all
 
 PICTURES = ("dot", "svg", "png", "pdf")
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         if args.json:
             from ..export.json import dumps, plan_object
 
-            sys.stdout.buffer.write(dumps(plan_object(plan), indent=True))
+            put(dumps(plan_object(plan), indent=True))
         elif args.format == "md":
             from ..export.markdown import markdown
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import compiled, tell
+from .common import compiled, put, tell
 
 if TYPE_CHECKING:
     from ..export.recorded import Recorded
@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
     if args.format == "json":
         from ..export.json import dumps
 
-        sys.stdout.buffer.write(dumps(diff_text.plain(found, *names), indent=True))
+        put(dumps(diff_text.plain(found, *names), indent=True))
     else:
         sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(found, *names))
     worse = [] if args.fail_on_regression is None else found.regressions(args.fail_on_regression)

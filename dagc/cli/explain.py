@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 
 from ..lang.codes import TITLES
-from ..lang.diagnostics import Diagnostic, did_you_mean
+from ..lang.diagnostics import Diagnostic
 from .common import tell
 
 
@@ -19,9 +19,7 @@ def run(args: Namespace) -> int:
         return 0
     page = explain(args.code.upper())
     if page is None:
-        near = did_you_mean(args.code, TITLES)
-        hint = f"did you mean `{near}`?" if near else f"codes: {', '.join(TITLES)}"
-        tell([Diagnostic("E14", f"unknown code `{args.code}`", help=(hint,))])
+        tell([Diagnostic("E14", f"unknown code `{args.code}`", help=("`dagc list codes` shows all",))])
         return 2
     sys.stdout.write(page)
     return 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
 from ..plan import Plan
-from .common import compiled, stem, tell
+from .common import compiled, put, stem, tell
 from .writing import write_all
 
 FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".txt": "text"}
@@ -26,9 +25,9 @@ def run(args: Namespace) -> int:
         if target is None and kind == "html":
             target = Path(f"{stem(args.spec)}.html")
         if target is None:
-            sys.stdout.buffer.write(data)
+            put(data)
         else:
-            write_all({target: data})
+            write_all({target: data}, force=args.force)
             print(f"wrote {target}")
         return 0 if plan.passed else 1
     except SpecError as error:

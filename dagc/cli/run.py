@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..distribution import how_to_install
 from ..lang.diagnostics import Collector, Diagnostic, SpecError
-from .common import settings, tell
+from .common import put, settings, tell
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -106,7 +105,7 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     if args.json:
         from ..export.json import dumps
 
-        sys.stdout.buffer.write(dumps(outcome.to_json(), indent=True))
+        put(dumps(outcome.to_json(), indent=True))
     else:
         print(table(outcome))
     return 0 if outcome.holds else 1

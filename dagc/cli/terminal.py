@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..lang.harmless import CONTROL
@@ -26,15 +27,23 @@ class Harmless:
     def write(self, text: str) -> int:
         text = _COMMAND.sub("# #", _UNSAFE.sub(self._kept, text))
         lines = text.split("\n")
-        self.stream.write("\n".join(self._line(line, k > 0) for k, line in enumerate(lines)))
+        self._out("\n".join(self._line(line, k > 0) for k, line in enumerate(lines)))
         return len(text)
+
+    def _out(self, text: str) -> None:
+        """Whoever read this may have gone (`| head`): what the command does and ends with stays the same."""
+        try:
+            self.stream.write(text)
+        except BrokenPipeError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def writelines(self, lines: Iterator[str]) -> None:
         for line in lines:
             self.write(line)
 
     def write_commands(self, text: str) -> None:
-        self.stream.write(text)
+        self._out(text)
 
     def _kept(self, found: re.Match[str]) -> str:
         terminal = found[0] == "\r" or len(found[0]) > 1

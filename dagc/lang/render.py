@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .codes import TITLES
+from .codes import TABLE
 from .diagnostics import Diagnostic
 from .harmless import harmless as harmless
 from .harmless import in_json
@@ -97,7 +97,17 @@ def _place(span: Span | None) -> tuple[str, int, int, int, int]:
 def _concise(d: Diagnostic) -> str:
     name, line, column, _, _ = _place(d.span)
     where = f"{harmless(name)}:{line}:{column}: " if d.span else ""
-    return f"{where}{d.code} {harmless(d.message)}"
+    also = "".join(f"; {harmless(text)}" for text in _also(d))
+    return f"{where}{d.code} {harmless(d.message)}{also}"
+
+
+def _also(d: Diagnostic) -> list[str]:
+    """The other places in words: `first here (plan.moe:3:14)`."""
+    found = []
+    for label in d.also:
+        name, line, column, _, _ = _place(label.span)
+        found.append(f"{label.text} ({name}:{line}:{column})")
+    return found
 
 
 def as_records(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
@@ -116,6 +126,15 @@ def as_records(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
                 "end_line": end_line or None,
                 "end_column": end_column or None,
                 "label": d.label,
+                "also": [
+                    {
+                        "label": label.text,
+                        **dict(
+                            zip(("file", "line", "column", "end_line", "end_column"), _place(label.span), strict=True)
+                        ),
+                    }
+                    for label in d.also
+                ],
                 "because": list(d.because),
                 "help": list(d.help),
             }
@@ -126,7 +145,7 @@ def as_records(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
 def _github(d: Diagnostic) -> str:
     name, line, column, end_line, _ = _place(d.span)
     level = "warning" if d.severity == "warning" else "error"
-    text = "\n".join([d.message, *d.because, *(f"help: {h}" for h in d.help)])
+    text = "\n".join([d.message, *_also(d), *d.because, *(f"help: {h}" for h in d.help)])
     fields = [f"file={_property(name)}", f"line={line}", f"endLine={end_line}", f"col={column}"] if d.span else []
     fields.append(f"title={_property(f'dagc {d.code}')}")
     return f"::{level} {','.join(fields)}::{_data(text)}"
@@ -142,35 +161,32 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
-    """SARIF 2.1.0, one run."""
+def _physical(span: Span) -> dict[str, Any]:
     from urllib.parse import quote
 
+    name, line, column, end_line, end_column = _place(span)
+    region = {"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": max(end_column, 1)}
+    return {"artifactLocation": {"uri": quote(name.encode("utf-8", "surrogateescape"))}, "region": region}
+
+
+def _sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
+    """SARIF 2.1.0, one run."""
     results = []
     for d in diagnostics:
-        name, line, column, end_line, end_column = _place(d.span)
         result: dict[str, Any] = {
             "ruleId": d.code,
             "level": "warning" if d.severity == "warning" else "error",
             "message": {"text": " ".join([d.message, *d.because, *d.help])},
         }
         if d.span:
-            region = {
-                "startLine": line,
-                "startColumn": column,
-                "endLine": end_line,
-                "endColumn": max(end_column, 1),
-            }
-            result["locations"] = [
-                {
-                    "physicalLocation": {
-                        "artifactLocation": {"uri": quote(name.encode("utf-8", "surrogateescape"))},
-                        "region": region,
-                    }
-                }
+            result["locations"] = [{"physicalLocation": _physical(d.span)}]
+        if d.also:
+            result["relatedLocations"] = [
+                {"id": i, "message": {"text": label.text}, "physicalLocation": _physical(label.span)}
+                for i, label in enumerate(d.also)
             ]
         results.append(result)
-    rules = [{"id": code, "shortDescription": {"text": title}} for code, title in TITLES.items()]
+    rules = [{"id": c.code, "shortDescription": {"text": c.title}, "fullDescription": {"text": c.about}} for c in TABLE]
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import islice
 
 _SEPARATORS = re.compile(r"[-_\s./]+")
 _LETTERS_AND_NUMBERS = re.compile(r"[a-z]+|\d+")
+MOST_KNOWN = 256
+"""Names that are looked at: a spec of thousands of constants and as many slips is answered in seconds."""
+MAX_WORD = 48
+"""Letters of a word whose slips are counted."""
 DESIGNATION = 4
 """Letters from which on the family of a product may be misspelt: `deepsek` is, `b` of `b200` is another product's."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is meant, or None when nothing is near."""
-    candidates = list(dict.fromkeys(known))
+    candidates = list(islice(dict.fromkeys(known), MOST_KNOWN))
     lowered = word.lower()
     for alike in (_bare, _sorted_parts):
         for name in candidates:
@@ -28,7 +34,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     near = [
         (d, -_common(lowered, n.lower()), i)
         for i, n in enumerate(candidates)
-        if (d := _off(lowered, n.lower())) is not None
+        if len(word) <= MAX_WORD and {*lowered[:2]} & {*n[:2].lower()} and (d := _off(lowered, n.lower())) is not None
     ]
     return candidates[min(near)[2]] if near else None
 
@@ -91,10 +97,12 @@ def _misspelt(text: str, name: str) -> bool:
     return _off(text, name) is not None
 
 
+@lru_cache(4096)
 def _bare(text: str) -> str:
     return _SEPARATORS.sub("", text)
 
 
+@lru_cache(4096)
 def _sorted_parts(text: str) -> list[str]:
     return sorted(_SEPARATORS.split(text))
 
@@ -130,6 +138,8 @@ def _allowed(word: str) -> int:
 def distance(a: str, b: str) -> int:
     """Letters left out, put in, changed, or swapped with their neighbour (optimal string alignment)."""
     if abs(len(a) - len(b)) > max(len(a), len(b)) // 2:
+        return max(len(a), len(b))
+    if not {*a} & {*b}:
         return max(len(a), len(b))
     before: Sequence[int] = ()
     row: Sequence[int] = range(len(b) + 1)

@@ -1,0 +1,155 @@
+"""`dagc list WHAT`: names that specs and command lines may use, each from the table that dagc itself reads."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..lang.harmless import in_json
+from ..lang.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
+
+Record = Mapping[str, Any]
+
+
+def run(args: Namespace) -> int:
+    if args.what is None:
+        for name, (about, _, _) in LISTS.items():
+            print(f"{name:<14}{about}")
+        return 0
+    _, records, columns = LISTS[args.what]
+    found = records()
+    if args.json or args.format == "json":
+        print(in_json(json.dumps(found, indent=1, ensure_ascii=False)))
+        return 0
+    rows = [[_cell(record, name) for name in columns] for record in found]
+    print("\n".join(markdown(columns, rows) if args.format == "md" else text(rows)))
+    return 0
+
+
+def text(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns for a terminal."""
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(rows[0]))] if rows else []
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table for a page."""
+    body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [
+        f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *([f"`{r[0]}`", *r[1:]] for r in body))
+    ]
+
+
+def _cell(record: Record, name: str) -> str:
+    value = record.get(name, "")
+    return "" if value is None else str(value)
+
+
+def presets() -> list[Record]:
+    from ..lang import library
+
+    return [
+        *(_hardware(name) for name in library.names("hardware")),
+        *(_model(name) for name in library.names("model")),
+    ]
+
+
+def _hardware(name: str) -> Record:
+    from ..lang import ast
+    from ..lang.diagnostics import Collector
+    from ..lang.elaborate import Elaborator
+    from ..lang.parse import parse
+    from ..lang.source import Source
+
+    out = Collector()
+    file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
+    (section,) = (s for s in file.statements if isinstance(s, ast.Section))
+    found = Elaborator(out, None).hardware(section, None)
+    if found is None:
+        return {"kind": "hardware", "name": name, "about": "cannot be read"}
+    peaks = {k: v for k, v in found.compute_flops.items() if k != "default"}
+    about = [f"{found.per_node} GPUs a node", show(found.memory_B, BYTES), show(found.hbm_Bps, BYTE_RATE)]
+    about += [f"{dtype} {show(value, FLOP_RATE)}" for dtype, value in peaks.items() if dtype != "fp16"]
+    about += [
+        f"node {show(found.node.bandwidth_Bps, BYTE_RATE)}",
+        f"cluster {show(found.cluster.bandwidth_Bps, BYTE_RATE)}",
+    ]
+    return {
+        "kind": "hardware", "name": name, "about": ", ".join(about), "per_node": found.per_node, "memory_B": found.memory_B,
+        "hbm_Bps": found.hbm_Bps, "compute_flops": peaks, "node_Bps": found.node.bandwidth_Bps,
+        "cluster_Bps": found.cluster.bandwidth_Bps, "calibration": found.calibration,
+    }  # fmt: skip
+
+
+def _model(name: str) -> Record:
+    """What the head of its file says."""
+    from ..lang import library
+
+    source = library.preset("model", name)
+    lines = source.text.splitlines() if source is not None else []
+    told = [line[2:] for line in lines if line.startswith("# ") and "billion parameters" in line]
+    return {"kind": "model", "name": name, "about": told[0].rstrip(".") if told else ""}
+
+
+def metrics() -> list[Record]:
+    from ..lang.metrics import TABLE
+
+    return [{"name": m.full, "unit": m.unit, "better": m.better, "about": m.about} for m in TABLE]
+
+
+def codes() -> list[Record]:
+    from ..lang.codes import TABLE
+
+    words = {"E": "error", "W": "warning", "R": "requirement"}
+    return [
+        {"code": c.code, "severity": words[c.code[0]], "exit": c.exit, "title": c.title, "about": c.about}
+        for c in TABLE
+    ]
+
+
+def engines() -> list[Record]:
+    from ..export.engines.launch import ENGINES
+    from ..lang.schema import PHASE
+
+    kernels = PHASE["engine"].words
+    uses = (
+        "`dagc export --to NAME` writes its launch files",
+        "`engine = NAME` in a phase prices its communication kernels",
+    )
+    return [
+        {
+            "name": name,
+            "about": "; ".join(use for use, has in zip(uses, (name in ENGINES, name in kernels), strict=True) if has),
+        }
+        for name in dict.fromkeys((*ENGINES, *kernels))
+    ]
+
+
+def architectures() -> list[Record]:
+    from ..lang import library
+
+    return [
+        {"name": name, "about": '`model_type` of a config.json: model from "config.json", or dagc import'}
+        for name in library.architectures()
+    ]
+
+
+def units() -> list[Record]:
+    return [{"unit": unit, "about": dim_words(dim), "factor": factor} for unit, (factor, dim) in UNITS.items()]
+
+
+LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
+    "presets": ("hardware and models that `from` takes", presets, ("name", "kind", "about")),
+    "metrics": ("what `require` and `sweep --metric` take", metrics, ("name", "unit", "better", "about")),
+    "codes": (
+        "diagnostics; `dagc explain CODE` has a page for each",
+        codes,
+        ("code", "severity", "exit", "title", "about"),
+    ),
+    "engines": ("serving engines and what dagc does for them", engines, ("name", "about")),
+    "architectures": ("models of a Hugging Face config.json", architectures, ("name", "about")),
+    "units": ("units of numbers", units, ("unit", "about", "factor")),
+}
+"""What is listed -> what it is, its records, and the columns of the table."""

@@ -1,0 +1,127 @@
+"""`dagc list`: what it prints is what dagc reads, and the pages of docs/ are what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLES, ROOT, spec_text
+
+import dagc
+from dagc.cli import main
+from dagc.cli.names import LISTS
+from dagc.lang import library
+from dagc.lang.codes import TABLE as CODES
+from dagc.lang.metrics import PHASE, TABLE, metric
+from dagc.lang.units import UNITS
+from dagc.passes.require import all_metrics
+
+Capture = pytest.CaptureFixture[str]
+
+
+def listed(what: str, capsys: Capture) -> list[dict[str, object]]:
+    assert main(["list", what, "--json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_names_are_those_that_are_read(capsys: Capture) -> None:
+    presets = listed("presets", capsys)
+    for kind in ("hardware", "model"):
+        assert [r["name"] for r in presets if r["kind"] == kind] == library.names(kind)
+    assert all(r["about"] for r in presets)
+    assert [r["code"] for r in listed("codes", capsys)] == [c.code for c in CODES]
+    assert [r["name"] for r in listed("architectures", capsys)] == library.architectures()
+    assert [r["unit"] for r in listed("units", capsys)] == list(UNITS)
+    assert {r["name"] for r in listed("engines", capsys)} >= {"vllm", "sglang", "trtllm", "megatron"}
+
+
+def test_hardware_presets_tell_their_figures(capsys: Capture) -> None:
+    for record in listed("presets", capsys):
+        if record["kind"] == "hardware":
+            text = spec_text().replace("hardware pool {", f'hardware from "{record["name"]}" {{').splitlines()
+            del text[2:6]  # the preset's own figures
+            hardware = dagc.compile_text("\n".join(text).replace("dtype = fp32", "dtype = bf16")).spec.hardware
+            assert (record["memory_B"], record["hbm_Bps"]) == (hardware.memory_B, hardware.hbm_Bps)
+            assert record["per_node"] == hardware.per_node
+
+
+def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
+    """Names and dimensions, over all examples: prefill and decode, GPUs that phases share and GPUs that they do not."""
+    seen: set[tuple[str, str]] = set()
+    for path in EXAMPLES:
+        plan = dagc.compile(path)
+        for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items():
+            owner, _, rest = name.partition(".")
+            if not rest or (owner == "model" and rest in plan.spec.model.attributes):
+                continue
+            found = metric(name)
+            assert found is not None and found.dim == value.dim, name
+            seen.add((found.owner, found.name))
+    assert {(m.owner, m.name) for m in TABLE} - seen <= {("model", "params")}
+    assert all(m.better in ("lower", "higher", "") and m.about for m in TABLE)
+
+
+def test_the_pages_are_what_is_listed(capsys: Capture) -> None:
+    for what, page in (("metrics", "metrics.md"), ("codes", "diagnostics.md")):
+        assert main(["list", what, "--format", "md"]) == 0
+        table = capsys.readouterr().out
+        assert table in (ROOT / "docs" / page).read_text(), (
+            f"docs/{page} is not what `dagc list {what} --format md` prints"
+        )
+
+
+def test_without_a_topic_the_topics_are_listed(capsys: Capture) -> None:
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(LISTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compil", "x.moe"], "did you mean `dagc compile`?"),
+        (["chek", "x.moe"], "did you mean `dagc check`?"),
+        (["lst"], "did you mean `dagc list`?"),
+        (["frobnicate"], "commands: compile, report"),
+        (["--set", "a=1", "check", "x.moe"], "options stand behind the command"),
+        (["compile", "x.moe", "--foce"], "did you mean `--force`?"),
+        (["sweep", "x.moe", "--ovr", "a=1"], "did you mean `--over`?"),
+        (["check", "x.moe", "--json"], "did you mean `--format json`?"),
+        (["check", "x.moe", "--emit", "dot"], "`--emit` is an option of dagc compile"),
+        (["sweep", "x.moe", "--format", "jsn"], "did you mean `json`?"),
+        (["list", "preset"], "did you mean `presets`?"),
+        (["compile", "x.moe", "y.moe"], "nothing to do with `y.moe`"),
+        (["measure", "x.moe", "--grid", "z"], "invalid int value"),
+        (["verify"], "required: SPEC"),
+    ],
+)
+def test_wrong_command_lines(arguments: list[str], said: str, capsys: Capture) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error[E14]: ") and said in shown.err and not shown.out
+
+
+def test_a_report_takes_force(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    for _ in range(2):
+        assert main(["report", str(ROOT / "examples" / "mixtral_8xh100.moe"), "-o", str(page), "--force"]) == 0
+    assert page.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "to", ["2>/dev/null | true", "2>&1 | true", "--format json | true", "--format github | head -c 1"]
+)
+def test_who_reads_the_output_does_not_change_the_verdict(to: str, tmp_path: Path) -> None:
+    spec = tmp_path / "bad.moe"
+    spec.write_text("moe 1\n" + "".join(f"let a{i} = b{i}\n" for i in range(300)))
+    command = f"{sys.executable} -m dagc check {spec} {to}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2 and "Broken" not in done.stderr
+
+
+def test_names_of_phases_find_their_metric() -> None:
+    assert metric("anything.memory.peak") == metric(f"{PHASE}.memory.peak") != metric("hardware.memory.peak")
+    assert metric("anything.nothing") is None
