@@ -6,7 +6,7 @@ from math import prod
 
 from ..spec import Fold, Model, Phase, Workload
 from .blocks import dims_of
-from .diagnostics import Collector, did_you_mean
+from .diagnostics import Collector, Label, did_you_mean
 from .reader import Body
 from .source import Span
 
@@ -79,15 +79,43 @@ class Shape:
         if dense == stage and stage % sparse == 0:
             return True
         edp = f" x edp {stage // sparse} = {stage}" if stage % sparse == 0 else f", which does not divide {stage}"
+        # The side that is wrong is marked; the other one, and the GPUs, say why.
+        wrong, other = ("attention", "experts") if dense != stage else ("experts", "attention")
+        product = {"attention": f"{_times(s.attention)} = {dense}", "experts": f"{_times(s.experts)} = {sparse}"}
+        labels = [(other, f"{product[other]}"), ("gpus", f"{gpus} GPUs here")]
+        also = [
+            Label(self.at(name), text) for name, text in labels if name in (*self.body.assigns, *self.body.sections)
+        ]
         self.out.add(
-            "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage", self.at("attention", "experts"),
+            "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage",
+            self.at(wrong, other), product[wrong] if wrong in self.body.sections else "", also=also,
             because=(
-                f"attention: {_times(s.attention)} = {dense}" + ("" if dense == stage else f", not {stage}"),
-                f"experts: {_times(s.experts)} = {sparse}{edp}",
+                f"attention: {product['attention']}" + ("" if dense == stage else f", not {stage}"),
+                f"experts: {product['experts']}{edp}",
             ),
-            help=(f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs a stage",),
+            help=(
+                *self._degrees_that_fit(s.attention if dense != stage else s.experts, stage, exact=dense != stage),
+                f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs a stage",
+            ),
         )  # fmt: skip
         return False
+
+    def _degrees_that_fit(self, fold: Fold, stage: int, *, exact: bool) -> list[str]:
+        """One degree of a side changed, the others kept: attention fills the stage, experts divide it."""
+        total, side = prod(n for _, n in fold.degrees), "attention" if exact else "experts"
+        found = []
+        for axis, n in fold.degrees:
+            rest = total // n
+            if stage % rest:
+                continue
+            most = stage // rest
+            fits = [most] if exact else [d for d in range(most, 0, -1) if most % d == 0 and d <= max(n, 1)][:2]
+            experts = self.model.count("experts.count", 0)
+            if axis == "ep" and experts:
+                fits = [d for d in fits if experts % d == 0] or fits
+            if fits and fits != [n]:
+                found.append(f"{axis} = {' or '.join(map(str, fits))}")
+        return [f"{' or '.join(found[:2])} in `{side}` makes it fit"] if found else []
 
     def degree(self, side: str, axis: str) -> int:
         fold = self.s.attention if side == "attention" else self.s.experts
