@@ -99,17 +99,18 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     out.check()
     results: dict[str, PhaseResult] = {}
     units: dict[str, Unit] = {}
-    errors = 0
     for phase in spec.phases:
         if phases and phase.name not in phases:
             continue
-        unit = Unit(spec, phase, out)
+        unit = Unit(spec, phase, Collector(steps=out.steps))  # errors of one phase do not end the next one
         try:
             results[phase.name] = compile_phase(unit)
             units[phase.name] = unit
             warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
-            errors += 1  # go on: every phase's errors belong in one run
+            pass  # go on: every phase's errors belong in one run
+        out.items += [d for d in unit.out.items if d not in out.items]
+        out.steps, unit.out = unit.out.steps, out
     out.check()
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)

@@ -17,17 +17,19 @@ ABOUT = "refuse a split that cuts the blocks in which quantised weights share th
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a weight's matrix that is split: its dims, entries in all, and those of a block of scales."""
+    """One side of a weight's matrix that is split into `parts`: its dims, entries in all, and those of a block of scales.
+    Fewer parts than the axis has ranks: ranks share a part (heads of keys that are fewer than ranks)."""
 
     weight: Weight
     dims: tuple[str, ...]
     entries: int
     block: int
-    axes: Axes
+    parts: int
 
     def whole(self, degree: int) -> bool:
-        """Does each of so many parts hold whole blocks?"""
-        return self.entries % degree == 0 and self.entries // degree % self.block == 0
+        """Over so many ranks, does each part hold whole blocks?"""
+        parts = min(degree, self.parts)
+        return self.entries % parts == 0 and self.entries // parts % self.block == 0
 
 
 def check(graph: Graph, unit: Unit) -> None:
@@ -35,11 +37,11 @@ def check(graph: Graph, unit: Unit) -> None:
     validate_fp8_block_shape; group sizes of GPTQ, AWQ and NVFP4 alike). Blocks of MXFP4 are filled up instead, and so is
     the vocabulary of the head."""
     mesh = graph.the_mesh
-    split: dict[tuple[tuple[str, ...], str, int], dict[tuple[object, ...], Side]] = {}
+    split: dict[tuple[str, str, int], dict[tuple[object, ...], Side]] = {}
     for segment in graph.segments[:-1]:
-        for side in split_sides(segment, mesh):
-            label = mesh.label(side.axes, side.weight.scope)
-            same = split.setdefault((label, side.weight.dtype, mesh.size(side.axes)), {})
+        for axes, side in split_sides(segment, mesh):
+            label, degree = axis(mesh, axes, side.weight.scope)
+            same = split.setdefault((label, side.weight.dtype, degree), {})
             same.setdefault((segment.name, side.weight.name, side.dims), side)
     for (label, name, degree), sides in split.items():
         cut = [side for side in sides.values() if not side.whole(degree)]
@@ -47,8 +49,21 @@ def check(graph: Graph, unit: Unit) -> None:
             _refuse(unit, label, name, degree, cut, list(sides.values()))
 
 
-def split_sides(segment: Segment, mesh: Mesh) -> Iterator[Side]:
-    """The sides of quantised matrices that are split over ranks."""
+WORDS = {"etp": "tp of the experts", "edp": "dp of the experts"}
+
+
+def axis(mesh: Mesh, axes: Axes, scope: str) -> tuple[str, int]:
+    """The axis of the strategy that splits, in words, and its ranks; of the experts' own first where they are split."""
+    own = ("etp", "ep", "edp")
+    names = sorted(mesh.axes, key=lambda n: ((n in own) != (scope == "experts"), len(mesh.axes[n])))
+    for name in names:
+        if set(axes) <= set(mesh.axes[name]):
+            return WORDS.get(name, name), mesh.size(mesh.axes[name])
+    return " x ".join(WORDS.get(name, name) for name in mesh.label(axes, scope)), mesh.size(axes)
+
+
+def split_sides(segment: Segment, mesh: Mesh) -> Iterator[tuple[Axes, Side]]:
+    """The sides of quantised matrices that are split over ranks, and by which axes."""
     for op in segment.ops:
         if op.kind != "contract":
             continue
@@ -57,7 +72,7 @@ def split_sides(segment: Segment, mesh: Mesh) -> Iterator[Side]:
                 yield from _sides(segment, mesh, op, segment.weight[name])
 
 
-def _sides(segment: Segment, mesh: Mesh, op: Op, weight: Weight) -> Iterator[Side]:
+def _sides(segment: Segment, mesh: Mesh, op: Op, weight: Weight) -> Iterator[tuple[Axes, Side]]:
     held = dtype(weight.dtype)
     if held.padded or weight.sharding is None:
         return
@@ -68,15 +83,14 @@ def _sides(segment: Segment, mesh: Mesh, op: Op, weight: Weight) -> Iterator[Sid
     for dims, block in ((summed, held.block[0]), (result, held.block[1])):
         axes = mesh.sort(tuple(a for d in dims for a in layout[d]))
         if axes and block > 1:
-            yield Side(weight, dims, int(prod(segment.size(d, weight.scope) for d in dims)), block, axes)
+            entries = int(prod(segment.size(d, weight.scope) for d in dims))
+            yield axes, Side(weight, dims, entries, block, mesh.size(axes))
 
 
-def _refuse(unit: Unit, label: tuple[str, ...], name: str, degree: int, cut: list[Side], sides: list[Side]) -> None:
+def _refuse(unit: Unit, shown: str, name: str, degree: int, cut: list[Side], sides: list[Side]) -> None:
     """Say what is cut, and which degrees keep blocks whole in all weights that the axis splits."""
-    where = {"etp": "tp of the experts", "edp": "dp of the experts"}
-    shown = " x ".join(where.get(axis, axis) for axis in label)
     sums = dict.fromkeys(
-        f"{' x '.join(side.dims)} {side.entries} / {degree} = {side.entries / degree:g} is not a multiple of {side.block} "
+        f"{' x '.join(side.dims)} {side.entries} / {min(degree, side.parts)} = {side.entries / min(degree, side.parts):g} is not a multiple of {side.block} "
         f"({', '.join(dict.fromkeys(s.weight.name[1:] for s in cut if (s.dims, s.entries) == (side.dims, side.entries)))})"
         for side in cut
     )

@@ -42,7 +42,7 @@ TP8 = "gpus = 0..7, tp = 8"
 def test_whole_parts_are_those_in_which_no_block_has_two_owners(blocks: int, block: int, degree: int) -> None:
     """Entry by entry: who holds each entry of a block."""
     entries = blocks * block
-    side = Side(Weight("@w", (), "fp8_block"), ("ffn",), entries, block, ("tp",))
+    side = Side(Weight("@w", (), "fp8_block"), ("ffn",), entries, block, degree)
     if entries % degree:
         assert not side.whole(degree)
         return
@@ -68,6 +68,19 @@ def test_every_linear_that_the_dtype_is_for(sizes: dict[str, int], text: str) ->
     assert found.message == "tp 8 of `decode` cuts blocks of 128 in which fp8_block weights share a scale"
     assert any(text in line.replace(".moe_shared", "") for line in found.because), found.because
     assert found.help[0] == "tp = 4, 2, 1 keep blocks whole"
+
+
+def test_key_heads_that_are_fewer_than_ranks_are_cut_into_as_many_parts() -> None:
+    heads = "attention { heads = 16, kv_heads = 4, head_dim = 64 }"
+    model = MODEL.format(**WIDE, dtype="fp8_block").replace(
+        "attention { heads = 8, kv_heads = 8, head_dim = 128 }", heads
+    )
+    with pytest.raises(dagc.SpecError) as caught:
+        dagc.compile_text(spec_text(kind="decode", model=model, phase=TP8))
+    (found,) = caught.value.diagnostics
+    assert found.message.startswith("tp 8 of `decode`")
+    assert found.because == ("kv_heads x head_dim 256 / 4 = 64 is not a multiple of 128 (gqa.Wk, gqa.Wv)",)
+    assert found.help == ("tp = 2, 1 keep blocks whole",)
 
 
 def test_the_degrees_that_are_named_are_those_that_compile() -> None:
@@ -144,3 +157,11 @@ phase decode { gpus = 0..7, tp = 8 }
 def test_no_engine_is_handed_such_a_plan(engine: str) -> None:
     with pytest.raises(dagc.SpecError, match="share a scale"):
         export(compiled(TP8, experts=1536), engine, None, "plan")
+
+
+def test_every_phase_says_what_it_cuts() -> None:
+    model = MODEL.format(**WIDE | {"experts": 1536}, dtype="fp8_block")
+    second = "phase prefill { gpus = 0..7, tp = 8 }"
+    with pytest.raises(dagc.SpecError) as caught:
+        dagc.compile_text(spec_text(kind="decode", model=model, phase=TP8, extra=second))
+    assert [d.message.split("`")[1] for d in caught.value.diagnostics] == ["decode", "prefill"]

@@ -151,6 +151,8 @@ def _fp8(section: Mapping[str, object]) -> str:
 
 def _float(bits: object, block: object = None, group: object = None) -> str:
     """A float of 8 or 4 bits. `block`: (rows, columns) of the stored weight, result by summed dimension."""
+    if isinstance(block, str) and block.count("x") == 1:  # "128x128"
+        block = [int(n) if n.isdecimal() and len(n) < 7 else 0 for n in block.split("x")]
     if bits == 8:
         if block == [128, 128]:
             return "fp8_block"
