@@ -125,8 +125,10 @@ class Shape:
         """`size` must divide by `degree`."""
         if size % degree == 0:
             return
-        fits = [d for d in range(degree - 1, 0, -1) if size % d == 0]
-        help_ = (f"{by.split()[0]} = {fits[0]} divides it",) if fits and fits[0] > 1 else ()
+        low = next((d for d in range(degree - 1, 1, -1) if size % d == 0), None)
+        high = next((d for d in range(degree + 1, min(size, 2 * degree) + 1) if size % d == 0), None)
+        near = " or ".join(str(d) for d in (low, high) if d)
+        help_ = (f"{by.split()[0]} = {near} divides it",) if near else ()
         self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), help=help_)
 
     def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
