@@ -29,7 +29,7 @@ from dagc.ir import dtypes
 from dagc.ir.experts import Rows, routed
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import attend_operands, local_flops
+from dagc.ir.ops import attend_operands, context_shares, local_flops
 from dagc.ir.result import Array
 from dagc.ir.sequence import over_blocks, query_runs
 from dagc.ir.unit import Unit
@@ -225,13 +225,15 @@ class Kernels:
         decode = decode or _of_width(table, width, lambda near: decode_key(kv, near, True))
         if decode is None:
             return None
-        context = shape.context * shape.seen
+        shares = context_shares(self.segment, op, self.mesh)
+        context = np.maximum(1.0, self.segment.size("context") * shape.seen * shares)
         # Drafted tokens read the cache together, as further query heads.
         time = decode_attention.time_s(
             self.constants(decode), batch, context, shape.heads * shape.seq, shape.kv_heads, width
         )
-        outside = decode.outside(batch_size=batch, kv_len=context)
-        return Measured(time.reshape(1), "decode_attention", decode.error.median, tuple(outside))
+        outside = decode.outside(batch_size=batch, kv_len=float(context.max()))
+        laid = over_blocks(time.reshape(len(shares)), op.loop("context"), self.mesh)
+        return Measured(laid, "decode_attention", decode.error.median, tuple(outside))
 
     def _latent(self, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
         """Latent attention; widths other than the measured ones scale the time beyond the launch."""

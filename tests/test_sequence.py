@@ -12,7 +12,7 @@ import dagc
 from dagc.driver import compile_text
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import block_pairs, query_key_pairs, rank_share, seen_share
+from dagc.ir.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
 from dagc.ir.result import PhaseResult
 from dagc.ir.sequence import order, runs
 from dagc.ir.text import parse_graph, print_graph
@@ -64,6 +64,41 @@ def test_the_last_of_n_ranks_has_2n_minus_1_over_n_of_the_mean(ranks: int) -> No
     assert share.shape == (ranks,) and share.max() == share[-1]
     assert share[-1] == pytest.approx((2 * ranks - 1) / ranks, rel=1e-3)
     assert rank_share(segment, op, mesh(ranks, 1, True)).tolist() == [1.0]
+
+
+@given(
+    ranks=st.integers(1, 6), each=st.integers(1, 12), queries=st.integers(1, 9), window=st.integers(1, 80),
+    chunk=st.integers(1, 80),
+)  # fmt: skip
+def test_a_window_lies_with_the_last_ranks_of_a_split_context(
+    ranks: int, each: int, queries: int, window: int, chunk: int
+) -> None:
+    """Decode: the pairs of the mask whose keys each rank holds; without a window all ranks are taken to be alike."""
+    where, context = mesh(ranks, 1, False), ranks * each
+    queries = min(queries, context)
+    segment, op = attention(queries, context - queries, (), window=window, chunk=chunk)
+    op = op.annotate("context", tuple(a for a, _ in where.atoms))
+    mask = visible(np.arange(context - queries, context), np.arange(context), True, window, chunk)
+    shares = context_shares(segment, op, where)
+    if min(window, chunk) < context:
+        assert shares == pytest.approx(mask.reshape(queries, ranks, each).sum(axis=(0, 2)) / mask.sum())
+    else:
+        assert shares == pytest.approx(np.full(ranks, 1 / ranks))
+
+
+def test_a_window_is_read_by_one_rank_of_a_split_context() -> None:
+    """A window of 1024 of 32768 tokens over eight ranks: one rank has all of it, so splitting saves nothing."""
+    model = "layers = 2, hidden = 1024, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 8, head_dim = 128, window = 1024 }\nmlp { hidden = 1024 }"
+    work = "sequences = 256, prompt = 16384 tok, output = 16384 tok"
+    for hardware in ("", "h100-sxm"):
+        times = []
+        for sp in (1, 8):
+            text = spec_text(kind="decode", phase=f"gpus = 0..{sp - 1}, sp = {sp}", model=model, workload=work)
+            if hardware:
+                start = text.index("hardware")
+                text = text[:start] + f'hardware from "{hardware}" {{ gpus = 64 }}\n' + text[text.index("model") :]
+            times.append(float(dagc.compile_text(text).phases["decode"].costs.ops["dense", "gqa.o"].time_s.max()))
+        assert times[1] == pytest.approx(times[0], rel=0.05)
 
 
 # -- priced --------------------------------------------------------------------------------------

@@ -59,9 +59,27 @@ def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
     return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in held])
 
 
+def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
+    """Share of the query-key pairs whose keys each rank of a split context holds, [blocks]: what a window or chunk leaves
+    lies with the last of them."""
+    queries, context, blocks = segment.size("seq"), segment.size("context"), mesh.size(op.loop("context"))
+    window, chunk = _reach(op, context)
+    if not op.attr("causal", True) or min(window, chunk) >= context or blocks == 1:
+        return np.full(blocks, 1.0 / blocks)
+    at = np.arange(context - queries, context)
+    first = np.maximum(np.maximum(at - window + 1, at // chunk * chunk), 0.0)
+    edges = np.arange(blocks + 1)[:, None] * (context / blocks)
+    seen = np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], first)
+    pairs: Array = np.maximum(seen, 0.0).sum(axis=1)
+    return pairs / pairs.sum()
+
+
 def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh: attention over a split sequence is as
     uneven as the positions that ranks hold. Other ops are even (experts apart: their load is `cost`'s)."""
+    if op.kind == "attend" and op.loop("context"):
+        shares = context_shares(segment, op, mesh)
+        return over_blocks(shares * len(shares), op.loop("context"), mesh)
     if op.kind not in ("attend", "select") or not op.loop("seq"):
         return np.ones((1,) * len(mesh.atoms))
     pairs = block_pairs(segment, op, mesh)
