@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants.expansion import model_text
 
 from dagc.cli import main
 from dagc.driver import load
@@ -42,7 +43,7 @@ def spec_of(case: Path, strategy: str, layers: int = 2) -> str:
     stages = f"layers_per_stage = [{layers - 1}, 1]"
     return f"""moe 1
 hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
-model tiny from "{case.name}"
+{model_text(case.parent)}
 workload {{ sequences = 2, prompt = 12 tok, output = 1 tok }}
 phase prefill {{ {prefill.replace("{stages}", stages)} }}
 phase decode {{ context = {12 if "sp =" in decode else 13} tok, {decode.replace("{stages}", stages)} }}

@@ -81,6 +81,17 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "qwen3_5_moe": ("qwen3_5_moe_text", HYBRID | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3}),
     "deepseek_v32": ("deepseek_v32", MLA | INDEXER | {"n_group": 4, "topk_group": 2}),
     "glm_moe_dsa": ("glm_moe_dsa", MLA | INDEXER | {"index_n_heads": 8, "n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-5}),
+    "llama3_bounds": ("llama", GQA | {"intermediate_size": 20, "head_dim": 8, "rope_parameters": LLAMA3 | {"low_freq_factor": 2.0, "high_freq_factor": 3.0}}),
+    "llama_linear": ("llama", GQA | {"intermediate_size": 20, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}}),
+    "gpt_oss_bounds": (
+        "gpt_oss",
+        GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "sliding_window": 4, "head_dim": 16, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1500.0, "factor": 8.0, "beta_fast": 4.0, "beta_slow": 0.5, "truncate": False, "original_max_position_embeddings": 32}},
+    ),
+    "phimoe_jitter": ("phimoe", GQA | {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 8, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.4, "sliding_window": None}),
+    # What the library has no architecture of: beside these stands a `model.moe`.
+    "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
+    "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),
+    "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),
 }  # fmt: skip
 
 

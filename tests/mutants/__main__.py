@@ -1,4 +1,7 @@
-"""`python -m tests.mutants --count 300 --seed 0`: who catches what, by kind of mutation; exit 1 when one escapes."""
+"""Who catches which mutant; exit 1 when one escapes.
+
+`python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... model` the model graphs that `expand` writes.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,33 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("placed", "model"), default="placed")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    return {"placed": placed, "model": model}[options.what](options)
+
+
+def model(options: argparse.Namespace) -> int:
+    """Each fault of the model graph, the reference models that catch it, and how many have it and do not."""
+    from .expansion import EQUAL, catches_graph, graph_mutants, pairs
+
+    escaped = 0
+    for mutant in graph_mutants():
+        found = {pair: catches_graph(mutant, *pair) for pair in pairs()}
+        caught = [f"{name} ({kind})" for (name, kind), seen in found.items() if seen]
+        unseen = sum(seen is False for seen in found.values())
+        words = (
+            f"{', '.join(caught[:3])}{f' and {len(caught) - 3} more' if len(caught) > 3 else ''}"
+            if caught
+            else EQUAL.get(mutant.name, "nobody")
+        )
+        print(f"{mutant.name:36} caught {len(caught):3}, unseen {unseen:3}  {words}")
+        escaped += not caught and mutant.name not in EQUAL
+    return 1 if escaped else 0
+
+
+def placed(options: argparse.Namespace) -> int:
     verdicts = [judge(plan, mutant) for plan, mutant in sample(options.count, options.seed)]
     print(table(verdicts))
     for reason, number in Counter(v.equal for v in verdicts if v.equal and not v.caught).items():

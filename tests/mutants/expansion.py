@@ -1,0 +1,297 @@
+"""Mutants of `expand`: what it writes is in both runs of the proof, so only models of another program see it wrong.
+
+Two kinds: a fault in the model graph (an attribute changed or left out, a bias or gain forgotten, operands exchanged), and a fault in
+the source of `expand` and of `passes/blocks`. Either is judged by the logits of every reference model, prefill and decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dagc.driver import load
+from dagc.ir.attributes import ATTRIBUTES
+from dagc.ir.graph import Attr, Graph, Op
+from dagc.ir.ops import ACTIVATIONS, attend_extras
+from dagc.ir.unit import Unit
+from dagc.lang.diagnostics import Collector
+from dagc.lang.heads import every_position
+from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
+from dagc.lang.source import Source
+from dagc.passes import expand
+from dagc.passes.blocks import attention, block, call, functions, names, routing
+from dagc.proof.checkpoint import Checkpoint, read_arrays
+from dagc.proof.execute import History, Inputs, Machine
+from dagc.proof.prove import Recording, distance, model_graph, single
+from dagc.proof.reference import Reference, cache_after
+
+from .sources import SourceMutant, source_mutants
+
+REFERENCES = Path(__file__).parent.parent / "data" / "reference"
+CASES = tuple(sorted(p.parent.name for p in REFERENCES.glob("*/config.json")))
+SEEN = 1e-9
+"""Error from which on a model is another one; float64 and exact weights leave 1e-15."""
+SPEC = """moe 1
+hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
+{model}
+workload {{ sequences = 2, prompt = 13 tok, output = 1 tok }}
+phase prefill {{ gpus = [0] }}
+phase decode {{ context = 13 tok, gpus = [0] }}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One phase of a reference model. `history`: the cache that a decode step finds."""
+
+    unit: Unit
+    weights: Checkpoint
+    ids: np.ndarray
+    logits: np.ndarray
+    history: History | None
+
+    def graph(self) -> Graph:
+        """By `expand` as it is now."""
+        return model_graph(Unit(self.unit.spec, self.unit.phase))
+
+    def error(self, graph: Graph) -> float:
+        """Of a model graph's logits; infinite where it cannot be run."""
+        inputs = Inputs(self.ids, self.unit.spec.workload.routing, weights=self.weights, history=self.history)
+        machine = Machine(graph, inputs, single())
+        seen = Recording(machine)
+        try:
+            with np.errstate(all="ignore"):
+                machine.run()
+                return distance(seen.whole(*seen.logits), self.logits)
+        except Exception:
+            return float("inf")
+
+
+def model_text(folder: Path) -> str:
+    """The model section: of the config, or of the blocks that stand beside it where the library has no such architecture."""
+    own = folder / "model.moe"
+    return own.read_text().replace("moe 1\n", "") if own.exists() else 'model tiny from "config.json"'
+
+
+@cache
+def case(name: str, kind: str) -> Case:
+    folder = REFERENCES / name
+    spec = load(Source("s", SPEC.format(model=model_text(folder))), Collector(), {}, folder)
+    spec = replace(spec, model=every_position(spec.model), requirements=())
+    phase = next(p for p in spec.phases if p.kind == kind)
+    unit = Unit(spec, phase)
+    weights = Checkpoint(spec.model, read_arrays(folder / "weights.npz"))
+    reference = Reference.open(folder / "reference.npz")
+    if kind == "prefill":
+        return Case(unit, weights, reference.input_ids, reference.logits, None)
+    assert reference.decode_logits is not None
+    ids = reference.input_ids
+    return Case(unit, weights, ids[:, -1:], reference.decode_logits, cache_after(unit, weights, ids[:, :-1]))
+
+
+@cache
+def true_graph(name: str, kind: str) -> Graph:
+    return case(name, kind).graph()
+
+
+# -- faults of the model graph -----------------------------------------------------------------------
+
+Change = Callable[[Op], Op | None]
+"""The op with a fault, or None where it has none of the kind; `forwarded` stands for an op that is left out."""
+
+
+@dataclass(frozen=True)
+class GraphMutant:
+    """`what` is (kind of op, attribute or part)."""
+
+    what: tuple[str, str]
+    how: str
+    change: Change
+
+    @property
+    def name(self) -> str:
+        return f"{'.'.join(self.what)}: {self.how}"
+
+    def graph(self, name: str, kind: str) -> Graph | None:
+        """The graph of a case with the fault in all ops of the kind; None where there are none."""
+        found = true_graph(name, kind)
+        segments, touched = [], False
+        for segment in found.segments:
+            ops, alias = [], {}
+            for op in segment.ops:
+                op = replace(op, inputs=tuple(alias.get(n, n) for n in op.inputs))
+                changed = self.change(op)
+                if changed is None:
+                    ops.append(op)
+                    continue
+                touched = True
+                if changed.kind == LEFT_OUT:
+                    alias[op.name] = changed.inputs[0]
+                else:
+                    ops.append(changed)
+            segments.append(replace(segment, ops=tuple(ops), output=alias.get(segment.output, segment.output)))
+        return replace(found, segments=tuple(segments), _index={}) if touched else None
+
+
+LEFT_OUT = "left out"
+
+
+def with_attr(op: Op, name: str, value: Attr | None) -> Op:
+    rest = tuple((k, v) for k, v in op.attrs if k != name)
+    return replace(op, attrs=rest if value is None else tuple(sorted((*rest, (name, value)))))
+
+
+def other_values(wanted: Attribute, value: Attr) -> Iterator[tuple[str, Attr]]:
+    if wanted.kind == "flag":
+        yield "turned round", not value
+    elif wanted.kind == "word":
+        for word in wanted.words:
+            if word != value:
+                yield f"`{word}`", word
+    elif wanted.kind == "count":
+        yield "one more", float(value) + 1
+        yield "one less", float(value) - 1
+    else:
+        yield "a quarter more", float(value) * 1.25
+
+
+LANGUAGE: Mapping[str, Mapping[str, Attribute]] = {
+    "attend": ATTEND, "rope": ROPE, "rms_norm": NORM, "layer_norm": NORM, "temper": TEMPER, "clamp": CLAMP, "route": ROUTE,
+    "dispatch": WEIGHTED, "combine": WEIGHTED, "scale": ATTRIBUTES["scale"], "shift": ATTRIBUTES["shift"],
+}  # fmt: skip
+"""Attributes that blocks of the language may write, by the op that carries them."""
+
+
+def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutant]:
+    def dropped(op: Op) -> Op | None:
+        return with_attr(op, name, None) if op.kind == kind and op.attr(name) is not None else None
+
+    yield GraphMutant((kind, name), "left out", dropped)
+    for i, how in enumerate(dict.fromkeys(h for v in (True, False, "", 1.0) for h, _ in _tried(wanted, v))):
+
+        def changed(op: Op, i: int = i, how: str = how) -> Op | None:
+            value = op.attr(name)
+            if op.kind != kind or value is None:
+                return None
+            new = next((v for h, v in other_values(wanted, value) if h == how), None)
+            return None if new is None else with_attr(op, name, new)
+
+        yield GraphMutant((kind, name), how, changed)
+
+
+def _tried(wanted: Attribute, value: Attr) -> Iterator[tuple[str, Attr]]:
+    if wanted.kind == "word" or (isinstance(value, bool) == (wanted.kind == "flag") and not isinstance(value, str)):
+        yield from other_values(wanted, value)
+
+
+def input_left_out(what: str, kind: str, which: Callable[[Op], int | None]) -> GraphMutant:
+    """An operand that the op can do without."""
+
+    def change(op: Op) -> Op | None:
+        at = which(op) if op.kind == kind else None
+        if at is None:
+            return None
+        done = replace(op, inputs=(*op.inputs[:at], *op.inputs[at + 1 :]))
+        return with_attr(done, "chosen", None) if what == "selected" else done
+
+    return GraphMutant((kind, what), "left out", change)
+
+
+def op_left_out(kind: str, what: str, which: Callable[[Op], bool] = lambda op: True, keep: int = 0) -> GraphMutant:
+    """Its operand instead of its result."""
+
+    def change(op: Op) -> Op | None:
+        return replace(op, kind=LEFT_OUT, inputs=(op.inputs[keep],)) if op.kind == kind and which(op) else None
+
+    return GraphMutant((kind, what), "left out", change)
+
+
+def exchanged(kind: str, i: int, j: int, what: str) -> GraphMutant:
+    def change(op: Op) -> Op | None:
+        if op.kind != kind or len(op.inputs) <= max(i, j):
+            return None
+        inputs = list(op.inputs)
+        inputs[i], inputs[j] = inputs[j], inputs[i]
+        return replace(op, inputs=tuple(inputs))
+
+    return GraphMutant((kind, what), "exchanged", change)
+
+
+def other_kind(kind: str, new: str) -> GraphMutant:
+    return GraphMutant((kind, "kind"), f"`{new}`", lambda op: replace(op, kind=new) if op.kind == kind else None)
+
+
+def graph_mutants() -> Iterator[GraphMutant]:
+    for kind, attributes in LANGUAGE.items():
+        for name, wanted in attributes.items():
+            if wanted.kind != "tensor" and name != "gain":
+                yield from of_attribute(kind, name, wanted)
+    yield GraphMutant(("attend", "chosen"), "one more", lambda op: _counted(op, "chosen", 1))
+    yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) > 1 else None)
+    yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
+    yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))
+    for kind in ("rms_norm", "layer_norm"):
+        yield input_left_out("gain", kind, lambda op: 1 if len(op.inputs) > 1 else None)
+        yield op_left_out(kind, "whole")
+    yield op_left_out("add", "bias", lambda op: op.inputs[1].startswith("@"))
+    yield op_left_out("add", "residual", lambda op: not op.inputs[1].startswith("@"))
+    yield op_left_out("multiply", "factor")
+    for kind in ("rope", "scale", "shift", "clamp", "temper", "conv", *ACTIVATIONS, "rsqrt"):
+        yield op_left_out(kind, "whole")
+    yield exchanged("attend", 0, 1, "queries and keys")
+    yield exchanged("attend", 1, 2, "keys and values")
+    yield exchanged("delta", 0, 1, "queries and keys")
+    yield exchanged("delta", 3, 4, "decay and rate")
+    for kind in ACTIVATIONS:
+        yield other_kind(kind, {"silu": "gelu", "gelu": "gelu_tanh", "gelu_tanh": "gelu"}.get(kind, "silu"))
+    yield other_kind("rms_norm", "layer_norm")
+    yield other_kind("layer_norm", "rms_norm")
+
+
+def _counted(op: Op, name: str, more: int) -> Op | None:
+    value = op.attr(name)
+    return None if value is None else with_attr(op, name, float(value) + more)
+
+
+def _where(op: Op, name: str | None) -> int | None:
+    return None if name is None else op.inputs.index(name)
+
+
+EQUAL = {
+    "attend.causal: left out": "an attention without the attribute is causal",
+    "attend.chosen: one more": "it counts what is read; which tokens are seen says the operand",
+}
+"""Faults of the model graph that change nothing that is computed."""
+
+
+# -- judging -----------------------------------------------------------------------------------------
+
+
+def pairs() -> list[tuple[str, str]]:
+    return [(name, kind) for name in CASES for kind in ("prefill", "decode")]
+
+
+def catches_graph(mutant: GraphMutant, name: str, kind: str) -> bool | None:
+    """None where the case has nothing of the kind."""
+    graph = mutant.graph(name, kind)
+    return None if graph is None or graph == true_graph(name, kind) else case(name, kind).error(graph) > SEEN
+
+
+def catches_source(mutant: SourceMutant, name: str, kind: str) -> bool | None:
+    """None where `expand` writes the same graph."""
+    found, true = case(name, kind), true_graph(name, kind)
+    with mutant.applied():
+        try:
+            graph = found.graph()
+        except Exception:
+            return True
+    return None if graph == true else found.error(graph) > SEEN
+
+
+def source_mutants_of_expand() -> Iterator[SourceMutant]:
+    for module in (expand, attention, block, call, functions, names, routing):
+        yield from source_mutants(module)

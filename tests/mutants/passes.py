@@ -1,0 +1,184 @@
+"""Mutants of the passes: does the verifier or the proof see the plans that a broken pass makes?"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+import dagc
+from dagc.driver import lower
+from dagc.ir import mesh as ir_mesh
+from dagc.ir import moves, ops
+from dagc.ir.graph import Graph
+from dagc.ir.unit import Unit
+from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
+from dagc.proof.prove import prove_graph
+
+from .plans import EXPERTS, GQA, MLA, PLANS, SHARED, SPEC
+from .sources import SourceMutant, rewritten, source_mutants
+from .strategy import not_carried_out, wrong_ids
+
+MORE: dict[str, tuple[str, str, str, str]] = {
+    "order": ("prefill", "gpus = 0..7, order = [tp, pp, ep, sp, dp], pp = 2, tp = 2, dp = 2, layers_per_stage = [2, 2]", GQA, EXPERTS),
+    "ids that are not in order": ("prefill", "gpus = [5, 3, 1, 7], ep = 2, tp = 2", GQA, EXPERTS),
+    "replicas": ("prefill", "gpus = 0..3, replicas = 2, tp = 2", GQA, EXPERTS),
+    "experts gathered": ("prefill", "gpus = 0..3, ep = 2, tp = 2, dispatch = allgather", GQA, EXPERTS),
+    "experts repeated": ("prefill", "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 2 }", GQA, EXPERTS),
+    "experts in tp, cut": ("prefill", "gpus = 0..3\nattention { sp = 2, tp = 2 }\nexperts { ep = 4 }", GQA, SHARED),
+    "two lanes": ("prefill", "gpus = 0..1, ep = 2, overlap = two_batch", GQA, EXPERTS),
+    "tp beyond KV heads": ("decode", "gpus = 0..3, tp = 4", GQA, SHARED),
+    "decode, folded": ("decode", "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }", MLA, EXPERTS),
+    "an expression for ids": ("prefill", "gpus = 0..7, dp = 2, tp = 4, place gpu = -(dp * 4 + tp) / 1 + 2 * 3.5", GQA, EXPERTS),
+    "a rule": ("prefill", "gpus = 0..3, tp = 4, shard { hidden = tp }", GQA, EXPERTS),
+}  # fmt: skip
+"""Plans for what those of placed graphs leave out."""
+
+LINEAR = """
+block linear(x) {
+  let key_heads = 2
+  let value_group = 2
+  let key_dim = 4
+  let value_dim = 4
+  let taps = 3
+  h = rms_norm(x)
+  q[batch, seq, key_heads, key_dim] = h * Wq[hidden, key_heads, key_dim]
+  k[batch, seq, key_heads, key_dim] = h * Wk[hidden, key_heads, key_dim]
+  v[batch, seq, key_heads, value_group, value_dim] = h * Wv[hidden, key_heads, value_group, value_dim]
+  c = conv(k, T[key_heads, key_dim, taps])
+  f[batch, seq, key_heads, value_group] = h * Wf[hidden, key_heads, value_group]
+  b[batch, seq, key_heads, value_group] = h * Wb[hidden, key_heads, value_group]
+  o = delta(q, c, v, softplus(f), sigmoid(b))
+  y[batch, seq, hidden] = o * Wo[key_heads, value_group, value_dim, hidden]
+  return x + y
+}
+"""
+SPARSE = """
+block chosen_tokens(x) {
+  let finders = 2
+  let finder_dim = 4
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, heads, head_dim] = h * Wk[hidden, heads, head_dim]
+  p[batch, seq, finders, finder_dim] = h * Wp[hidden, finders, finder_dim]
+  n[batch, seq, finder_dim] = h * Wn[hidden, finder_dim]
+  w[batch, seq, finders] = h * Ww[hidden, finders]
+  c = select(p, n, w, top_k = 3)
+  o = attend(q, k, k, selected = c)
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+"""
+OWN: dict[str, tuple[str, str, str, str, str]] = {
+    "linear attention": ("prefill", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = linear, heads = 4, kv_heads = 2, head_dim = 4 }", EXPERTS, LINEAR),
+    "linear attention, decode": ("decode", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = linear, heads = 4, kv_heads = 2, head_dim = 4 }", EXPERTS, LINEAR),
+    "chosen tokens": ("prefill", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }", EXPERTS, SPARSE),
+    "chosen tokens, decode": ("decode", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }", EXPERTS, SPARSE),
+}  # fmt: skip
+"""Plans of blocks that the library's stock has not."""
+
+LAYOUTS = ("input_layout", "result_layout", "_slots_at_home", "loop_dims", "loop_axes")
+"""Functions of `ir.ops` that say where values lie."""
+
+
+@cache
+def unit_of(name: str) -> Unit:
+    kind, phase, attention, experts, *own = {**PLANS, **MORE, **OWN}[name]
+    piped = "pp" in phase
+    text = SPEC.format(
+        kind=kind, phase=phase, attention=attention, experts=experts, layers=4 if piped else 1, dense=int(piped)
+    ) + "".join(own)
+    return dagc.compile_text(text).units[kind]
+
+
+def placed(name: str) -> tuple[Graph, Unit]:
+    """Lowered by the passes as they are now."""
+    given = unit_of(name)
+    unit = Unit(given.spec, given.phase)
+    *_, (_, graph) = lower(unit)
+    return graph, unit
+
+
+@cache
+def true_graph(name: str) -> Graph:
+    return placed(name)[0]
+
+
+@dataclass(frozen=True)
+class PassVerdict:
+    """`killed`: by whom and in which plan, empty when nothing was noticed. `lowered`: plans that were lowered otherwise
+    and are right all the same."""
+
+    mutant: SourceMutant
+    killed: str
+    lowered: tuple[str, ...] = ()
+
+    @property
+    def survived(self) -> bool:
+        return not self.killed
+
+
+def mutants() -> Iterator[SourceMutant]:
+    for module in (tp, sp, ep, dp, pp, mesh, reshard, norms, place):
+        yield from source_mutants(
+            module, lambda name: not name.rsplit(".", 1)[-1].startswith(("warn", "_warn", "describe"))
+        )
+    yield from source_mutants(ops, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
+    yield from source_mutants(moves)
+    yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in ("refine", "_owner", "head_cuts"))
+    yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
+    yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel(order='F')")
+    yield rewritten(place, "run", "ids[s.index]", "ids[-1 - s.index]")
+
+
+LIMIT_S = 20
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """A mutant that does not come to its end is stopped."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def judge(mutant: SourceMutant) -> PassVerdict:
+    """The first plan in which the mutant is noticed ends it."""
+    names = [*PLANS, *MORE, *OWN]
+    for name in names:
+        true_graph(name)
+    lowered = []
+    for name in names:
+        with mutant.applied(), np.errstate(all="ignore"), limited():
+            try:
+                graph, unit = placed(name)
+            except Exception as error:
+                return PassVerdict(mutant, f"stopped: {name}: {type(error).__name__}")
+        if graph == true_graph(name):
+            continue
+        if wrong_ids(graph, unit.phase):
+            return PassVerdict(mutant, f"GPU ids: {name}")
+        other = not_carried_out(graph, unit.phase)
+        if other:
+            return PassVerdict(mutant, f"strategy: {name}: {other}")
+        with np.errstate(all="ignore"):
+            try:
+                proof = prove_graph(graph, unit)
+            except Exception as error:
+                return PassVerdict(mutant, f"stopped: {name}: {type(error).__name__}")
+        if not proof.holds:
+            return PassVerdict(mutant, f"differs: {name}: {proof.first}")
+        lowered.append(name)
+    return PassVerdict(mutant, "", tuple(lowered))

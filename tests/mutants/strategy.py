@@ -1,0 +1,135 @@
+"""What a strategy says of the work, read from the phase alone: over how many ranks each loop of an op must be split, and which
+GPUs make a group. Written without the passes, to hold what they do against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd, prod
+
+import numpy as np
+
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops import loop_dims
+from dagc.spec import Phase, Strategy
+
+TENSOR = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
+ROUTED = ("dispatch", "combine")
+
+
+def degrees(strategy: Strategy) -> dict[str, int]:
+    """`batch`: ranks over which sequences are split."""
+    if strategy.attention is None:
+        flat = {a: int(getattr(strategy, a)) for a in ("dp", "ep", "sp", "tp")}
+        return {**flat, "etp": strategy.tp, "batch": strategy.replicas * strategy.dp * strategy.ep}
+    sides = {**dict(strategy.attention.degrees)}
+    experts = dict(strategy.experts.degrees) if strategy.experts is not None else {}
+    return {
+        **{a: sides.get(a, 1) for a in ("dp", "sp", "tp")},
+        "ep": experts.get("ep", 1),
+        "etp": experts.get("tp", 1),
+        "batch": strategy.replicas * sides.get("dp", 1),
+    }
+
+
+def not_carried_out(graph: Graph, phase: Phase) -> str:
+    """The first op whose loops are split otherwise than the strategy says, and how; or nothing."""
+    for segment in graph.segments:
+        for op in segment.ops:
+            if op.is_collective or op.kind in ("slice", "row_sum", "row_square_sum"):
+                continue
+            for dims, wanted in wanted_splits(segment, op, graph.kind, phase.strategy):
+                found = prod(graph.the_mesh.size(op.loop(d)) for d in dims)
+                if found != wanted:
+                    return f"{segment.name}/{op.name}: {'*'.join(dims)} over {found} ranks, not {wanted}"
+    if [sum(n for _, n in stage.layers) for stage in graph.stages] != stages(graph, phase.strategy):
+        return "layers of stages"
+    return ""
+
+
+def stages(graph: Graph, strategy: Strategy) -> list[int]:
+    """Layers of each stage, the embedding on the first and the head on the last."""
+    body = sum(segment.repeat for segment in graph.segments) - 2
+    sizes = list(strategy.layers_per_stage or ()) or [body // strategy.pp] * strategy.pp
+    sizes[0] += 1
+    sizes[-1] += 1
+    return sizes
+
+
+def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> Iterator[tuple[tuple[str, ...], int]]:
+    """(dims, over how many ranks together)."""
+    n, dims = degrees(strategy), loop_dims(segment, op)
+    if op.scope == "experts" or op.kind in ROUTED:
+        yield ("expert",), n["ep"]
+        if op.kind == "contract":
+            widths = (*(d for d, _ in strategy.shard if d in dims), "ffn")
+            yield widths, n["etp"]
+        return
+    if "batch" in dims:
+        yield ("batch",), n["batch"]
+    rules = [d for d, _ in strategy.shard if d in dims]
+    tensor = (*rules, *sorted((d for d in dims if d in TENSOR and d not in rules), key=TENSOR.index))
+    if op.kind in ("rope", "attend"):
+        tensor = tuple(d for d in tensor if d not in {segment.dims_of(i)[-1] for i in op.inputs})
+    left = n["tp"]
+    for dim in tensor:
+        left //= gcd(left, int(segment.size(dim)))
+    split = n["tp"] // left
+    exchanged = op.kind == "attend" and kind == "prefill" and strategy.sp_method == "ulysses"
+    if tensor:
+        yield tensor, split * (n["sp"] if exchanged else 1)
+    if "seq" in dims and kind == "prefill" and op.kind != "cache":
+        residual = strategy.sequence_parallel and split == 1 and op.kind != "attend"
+        whole = exchanged or op.kind in ("conv", "delta")
+        yield ("seq",), 1 if whole else n["sp"] * (n["tp"] if residual else 1)
+    if "context" in dims and (kind == "decode" or op.kind == "cache"):
+        yield ("context",), n["sp"] if op.kind != "select" else 1
+    if op.kind == "attend" and kind == "prefill":
+        yield ("context",), 1
+
+
+# -- GPU ids -------------------------------------------------------------------------------------------
+
+
+def wrong_ids(graph: Graph, phase: Phase) -> bool:
+    """The groups of every axis, read off the placed graph, against mixed radix over the phase's ids."""
+    found = graph.the_mesh
+    ids = np.array([stage.gpus for stage in graph.stages]).reshape(len(graph.stages), *found.shape)
+    if phase.strategy.place is not None:  # the one expression of the plans, written anew
+        at = np.indices(ids.shape)
+        dp, tp = (sum(at[1 + found.index[a]] * inner for a, inner in _weights(graph, axis)) for axis in ("dp", "tp"))
+        return not np.array_equal(ids, 7 - (dp * 4 + tp))
+    where = {gpu: i for i, gpu in enumerate(phase.gpus)}
+    for axis, degree, stride in radix(phase.strategy):
+        axes = [0] if axis == "pp" else [1 + found.index[atom] for atom in found.of(axis)]
+        if int(np.prod([ids.shape[a] for a in axes])) != degree:
+            return True
+        moved = np.moveaxis(ids, axes, range(ids.ndim - len(axes), ids.ndim)).reshape(-1, degree)
+        for row in moved.tolist():
+            places = [where[gpu] for gpu in row]
+            outer, inner = divmod(places[0], stride * degree)
+            if places != [outer * stride * degree + inner % stride + c * stride for c in range(degree)]:
+                return True
+    return False
+
+
+def _weights(graph: Graph, axis: str) -> Iterator[tuple[str, int]]:
+    """(atom, ranks inside it) of an axis."""
+    inner = 1
+    for atom in reversed(graph.the_mesh.of(axis)):
+        yield atom, inner
+        inner *= graph.the_mesh.sizes[atom]
+
+
+def radix(strategy: Strategy) -> Iterator[tuple[str, int, int]]:
+    """(axis, degree, stride in the list of GPU ids) of either side; outermost: replicas, then the order of the axes."""
+    if strategy.attention is None:
+        sides = [{axis: int(getattr(strategy, axis)) for axis in strategy.order}]
+    else:
+        experts = strategy.experts.degrees if strategy.experts is not None else ()
+        sides = [dict(strategy.attention.degrees), {"etp" if a == "tp" else a: n for a, n in experts}]
+    for side in sides:
+        stride = 1
+        for axis in sorted(side, key=lambda a: -strategy.order.index("tp" if a == "etp" else a)):
+            if side[axis] > 1:
+                yield axis, side[axis], stride
+            stride *= side[axis]

@@ -1,0 +1,43 @@
+"""What `expand` writes is in both runs of the proof: a fault in it is caught by a model of another program, or listed here."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from mutants.expansion import CASES, EQUAL, LANGUAGE, GraphMutant, case, catches_graph, graph_mutants, pairs, true_graph
+
+
+@cache
+def faults() -> tuple[GraphMutant, ...]:
+    return tuple(graph_mutants())
+
+
+def first_to_catch(mutant: GraphMutant) -> tuple[str, str] | None:
+    return next((pair for pair in pairs() if catches_graph(mutant, *pair)), None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_without_a_fault_is_the_model(name: str) -> None:
+    assert case(name, "prefill").error(true_graph(name, "prefill")) < 1e-12
+
+
+@pytest.mark.parametrize("mutant", faults(), ids=lambda m: m.name)
+def test_a_fault_of_the_model_graph_is_caught(mutant: GraphMutant) -> None:
+    assert (first_to_catch(mutant) is None) == (mutant.name in EQUAL)
+
+
+def test_every_attribute_of_the_language_has_a_fault() -> None:
+    tried = {m.what for m in faults()}
+    inputs = {"sinks", "selected", "bias", "gain"}
+    for kind, attributes in LANGUAGE.items():
+        for name in attributes:
+            assert (kind, name) in tried or name in inputs, (kind, name)
+    assert {
+        ("attend", "sinks"),
+        ("attend", "selected"),
+        ("route", "bias"),
+        ("rms_norm", "gain"),
+        ("layer_norm", "gain"),
+    } <= tried
+    assert set(EQUAL) <= {m.name for m in faults()}
