@@ -47,39 +47,11 @@ def kept_tokens(context: int, queries: int, window: int | None, chunk: int | Non
     return min(context, int(blocks.max()) * block)
 
 
-def readers(segment: Segment, op: Op) -> list[Op] | None:
-    """The attentions that read a cache, through collectives and projections of it. None: something else reads it all."""
-    found, names, seen = [], [op.name], {op.name}
-    while names:
-        name = names.pop()
-        for user in segment.users(name):
-            if user.kind == "attend":
-                found.append(user)
-            elif "context" not in user.dims:
-                return None  # a choice of tokens, or a sum over them
-            elif user.name not in seen:
-                seen.add(user.name)
-                names.append(user.name)
-    return found
-
-
-def reach(segment: Segment, op: Op) -> tuple[int | None, int | None]:
-    """(window, chunk) behind which no attention reads a cache; None: it has none."""
-    found = readers(segment, op)
-    if not found or any(attend.attr("chosen") for attend in found):
-        return None, None
-    window, chunk = ([attend.attr(name) for attend in found] for name in ("window", "chunk"))
-    return (
-        None if None in window else max(int(w) for w in window if w is not None),
-        None if len(set(chunk)) > 1 or chunk[0] is None else int(chunk[0]),
-    )
-
-
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
     """Tokens of one sequence that a cache holds, at the most, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
     context = segment.size("context")
-    window, chunk = reach(segment, op) if policy.frees else (None, None)
+    window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
     if window is None and chunk is None:
         return context
     queries = int(segment.size("seq")) if kind == "decode" else 1
@@ -117,7 +89,7 @@ def passing_bytes(segment: Segment, op: Op, mesh: Mesh, policy: CachePolicy, gra
     if graph.kind == "decode" or not policy.frees:
         return 0.0
     assert op.sharding is not None
-    window, chunk = reach(segment, op)
+    window, chunk = segment.reach.get(op.name, (None, None))
     if window is None and chunk is None:
         return 0.0
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())

@@ -108,6 +108,24 @@ class Segment:
     def weight(self) -> dict[str, Weight]:
         return {w.name: w for w in self.weights}
 
+    @cached_property
+    def reach(self) -> Mapping[str, tuple[int | None, int | None]]:
+        """(window, chunk) behind which no attention reads a value, also through projections and collectives of it; None:
+        there is none, or the attentions that read it differ in it."""
+        found: dict[str, tuple[int | None, int | None]] = {}
+        for op in reversed(self.ops):
+            own: tuple[int | None, int | None] = (None, None)  # a choice of tokens, or a sum over them
+            if op.kind == "attend" and not op.attr("chosen"):
+                window, chunk = op.attr("window"), op.attr("chunk")
+                own = (int(window) if window else None, int(chunk) if chunk else None)
+            elif op.kind != "attend" and "context" in op.dims:
+                own = found.get(op.name, (None, None))
+            for name in op.inputs:
+                other = found.get(name, own)
+                window = None if own[0] is None or other[0] is None else max(own[0], other[0])
+                found[name] = (window, own[1] if own[1] == other[1] else None)
+        return found
+
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""
         if name.startswith("@"):
