@@ -28,19 +28,18 @@ BRIEF = ("stage", "weights", "KV cache", "other", "in all", "room for cache")
 def stage_rows(plan: Plan, result: PhaseResult, *, brief: bool = False) -> list[tuple[str, ...]]:
     """Cells of `HEAD`, or of `BRIEF`, for every stage; neighbours that hold the same share a row."""
     rooms = dict(zip(result.memory.stages, plan.kv_tokens(result.name), strict=True))
-    capacity_B = result.memory.capacity_B
     out = []
-    for cells, stages in groupby(result.memory.stages, lambda s: _cells(s, capacity_B, rooms[s], brief)):
+    for cells, stages in groupby(result.memory.stages, lambda s: _cells(s, rooms[s], brief)):
         numbers = [s.stage for s in stages]
         name = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
         out.append((name, *cells))
     return out
 
 
-def _cells(stage: StageMemory, capacity_B: float, room: float, brief: bool) -> tuple[str, ...]:
+def _cells(stage: StageMemory, room: float, brief: bool) -> tuple[str, ...]:
     parts = [getattr(stage, field) for _, field in PARTS]
     sizes = (show(part, BYTES, 3) for part in ([*parts[:2], sum(parts[2:])] if brief else parts))
-    whole = f"{show(stage.peak_B, BYTES, 3)} ({stage.peak_B / capacity_B:.1%})"
+    whole = f"{show(stage.peak_B, BYTES, 3)} ({stage.peak_B / stage.capacity_B:.1%})"
     return (*sizes, whole, show(room, TOKENS) if isfinite(room) else "no cache")
 
 

@@ -122,7 +122,13 @@ def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:
         "kv_tokens_per_dp_rank": _tokens(min(rooms) // result.batch_ways),
         "kv_tokens_used": cached_tokens(plan.units[result.name].phase),
         "stages": [
-            {"stage": s.stage, "gpus": sorted(stage.gpus), **_parts(s), "kv_tokens": _tokens(room)}
+            {
+                "stage": s.stage,
+                "gpus": sorted(stage.gpus),
+                **_parts(s),
+                "capacity_B": s.capacity_B,
+                "kv_tokens": _tokens(room),
+            }
             for stage, s, room in zip(result.graph.stages, memory.stages, rooms, strict=True)
         ],
     }

@@ -134,7 +134,8 @@ def facts(result: PhaseResult) -> list[str]:
 
 def _card(result: PhaseResult, card: Card) -> Html:
     stage = result.graph.stages[card[0]]
-    memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
+    memory = result.memory.stages[card[0]]
+    capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
     head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)

@@ -88,8 +88,8 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     times = result.schedule.stage_s
     slowest = times[card[0]] == max(times) and min(times) < max(times) * (1 - 1e-9)
     room = CARD - 2 * PAD
-    share = memory.peak_B / result.memory.capacity_B
-    peak = f"{show(memory.peak_B, BYTES, 3)} of {show(result.memory.capacity_B, BYTES, 3)} a GPU ({share:.1%})"
+    share = memory.peak_B / memory.capacity_B
+    peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} a GPU ({share:.1%})"
     top = [(f"{name_of(card)}: {layers}{each}", "strong"), (f"GPU {show_runs(gpus, most=6)}", "")]
     top.append(
         (
@@ -105,7 +105,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     for line in chips:
         parts += _line(line, x + PAD, at)
         at += LINE
-    parts += [words(x + PAD, at + 11, fit(peak, room, 12)), *_bar(memory, result.memory.capacity_B, x + PAD, at + LINE)]
+    parts += [words(x + PAD, at + 11, fit(peak, room, 12)), *_bar(memory, memory.capacity_B, x + PAD, at + LINE)]
     at += LINE + BAR + 6
     for k, said in enumerate(_held(memory)):
         parts.append(words(x + PAD, at + 11 + 13 * k, said, "small"))

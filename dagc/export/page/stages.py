@@ -28,7 +28,8 @@ def _send(result: PhaseResult, missing: int) -> Markup:
 
 def _card(result: PhaseResult, card: Card) -> Markup:
     stage = result.graph.stages[card[0]]
-    memory, capacity = result.memory.stages[card[0]], result.memory.capacity_B
+    memory = result.memory.stages[card[0]]
+    capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
     times = result.schedule.stage_s
