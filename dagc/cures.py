@@ -68,8 +68,9 @@ class Cures:
         changed = []
         for name in names:
             mine = self.units[name].phase
-            own = {"microbatches": mine.strategy.microbatches, "overlap": mine.strategy.overlap}
-            changed.append(replace(mine, gpus=theirs.gpus, strategy=replace(theirs.strategy, **own)))
+            own = mine.strategy
+            strategy = replace(theirs.strategy, microbatches=own.microbatches, overlap=own.overlap)
+            changed.append(replace(mine, gpus=theirs.gpus, strategy=strategy))
         return Change(f"the GPUs, degrees and order of `{model}`", changed[0], "alike", tuple(changed[1:]))
 
     def named(self, found: Iterable[Change]) -> tuple[str, ...]:

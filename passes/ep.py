@@ -52,13 +52,16 @@ def run(graph: Graph, unit: Unit) -> Graph:
 
 def stored_order(mesh: Mesh) -> Axes:
     """The axes that split experts, by what each does for tokens: a rank of `tp` sees the tokens of its group unless they
-    are cut, one of `sp` those of a decode step, one of the batch its own only.
+    are cut, one of `sp` those of a decode step, one of the batch its own only. Of one kind, neighbours come first.
 
     So whatever a phase exchanges stands minor and one move brings it in, and how experts lie follows from the mesh
-    alone: phases of one strategy store them alike, whatever their prices."""
-    experts = mesh.of("ep")
-    tensor, seq = (tuple(a for a in experts if a in mesh.of(name)) for name in ("tp", "sp"))
-    return (*tensor, *seq, *(a for a in experts if a not in tensor and a not in seq))
+    alone: phases of one strategy store them alike, whatever their prices, and so do others whose tensor ranks are
+    neighbours."""
+
+    def kind(axis: str) -> int:
+        return next((k for k, name in enumerate(("tp", "sp")) if axis in mesh.of(name)), 2)
+
+    return tuple(sorted(mesh.of("ep"), key=lambda axis: (kind(axis), mesh.stride(axis))))
 
 
 def gathered_axes(mesh: Mesh, unit: Unit) -> Axes:

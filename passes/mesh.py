@@ -34,6 +34,7 @@ def run(graph: Graph, unit: Unit) -> Graph:
             help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
         )
     mesh = with_cuts(sides, wanted_cuts(graph, dict(sides[0]).get("tp", 1)))
+    mesh = cut_alike(mesh, sides, graph, unit)
     dealt = mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
     mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees}, zigzag=dealt)
     unit.placement = place(mesh, unit, sides[0])
@@ -58,6 +59,45 @@ def with_cuts(sides: list[list[tuple[str, int]]], wanted: list[int]) -> Mesh:
             continue
         cuts.append(cut)
     return mesh
+
+
+def cut_alike(mesh: Mesh, sides: list[list[tuple[str, int]]], graph: Graph, unit: Unit) -> Mesh:
+    """The mesh with the axis of experts cut where phases cut it that sit on the same GPUs: what is cut alike can be
+    stored in one order."""
+    experts = {name: (mesh.stride(name), mesh.stride(name) * mesh.sizes[name]) for name in mesh.of("ep")}
+    edges = {mesh.stride(name) for name in mesh.sizes}
+    added: list[int] = []
+    for other in neighbours(unit):
+        theirs = factorisations(other)
+        found = with_cuts(theirs, wanted_cuts(graph, dict(theirs[0]).get("tp", 1)))
+        for name in found.sizes if found.of("ep") else ():
+            stride = found.stride(name)
+            if stride in edges or not any(low < stride < high for low, high in experts.values()):
+                continue
+            try:
+                mesh = refine(sides, {}, [*edges, *added, stride])
+            except MeshError:
+                continue
+            added.append(stride)
+    return mesh
+
+
+def neighbours(unit: Unit) -> list[Strategy]:
+    """Strategies of other phases that number the same GPUs as this one: stages outermost, ranks in mesh order."""
+    own = unit.phase
+    if not _plain(own.strategy):
+        return []
+    found: dict[tuple[object, ...], Strategy] = {}
+    for phase in unit.spec.phases:
+        s = phase.strategy
+        alike = (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and _plain(s)
+        if phase.name != own.name and alike and phase.gpus == own.gpus:
+            found.setdefault(tuple(tuple(side) for side in factorisations(s)), s)
+    return list(found.values())
+
+
+def _plain(strategy: Strategy) -> bool:
+    return strategy.place is None and strategy.order[0] == "pp"
 
 
 def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:

@@ -14,6 +14,7 @@ from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult
 from dagc.passes.require import all_metrics
 from dagc.plan import Plan, cached_tokens
+from dagc.proof.prove import prove
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
 """Layer (-1: one tensor for several), weight, dtype, and (dim, first, last + 1) in the order of names."""
@@ -233,3 +234,40 @@ def test_many_phases_on_gpus_that_overlap() -> None:
         f"phase p{i} {{ kind = {kinds[i % 2]}, gpus = {i % 8}..{i % 8 + 3}\n{degrees[i % 5]} }}" for i in range(1, 66)
     )
     check(dagc.compile_text(spec_text(kind="p0", phase="kind = decode, gpus = 0..3, tp = 4", extra=phases)))
+
+
+EXPERTS_OF_8 = {
+    "folded": "attention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "wider": "attention { dp = 2, tp = 4 }\nexperts { ep = 8 }",
+    "flat": "ep = 8",
+    "one of each": "attention { dp = 8 }\nexperts { ep = 8 }",
+    "sequence": "attention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 8 }",
+    "tensor": "attention { tp = 8 }\nexperts { ep = 8 }",
+}
+
+
+@pytest.mark.parametrize("second", EXPERTS_OF_8)
+@pytest.mark.parametrize("first", EXPERTS_OF_8)
+def test_experts_of_as_many_ranks_are_held_once(first: str, second: str) -> None:
+    """Whatever attention does with the same GPUs: each exchanges its tokens so that one layout of the experts serves both,
+    and is proved to."""
+    model = (
+        "layers = 2, hidden = 32, vocab = 64, dtype = fp32\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\n"
+        "experts { count = 16, top_k = 2, hidden = 16 }"
+    )
+    text = spec_text(
+        kind="prefill",
+        phase=f"gpus = 0..7\n{EXPERTS_OF_8[first]}",
+        model=model,
+        workload="sequences = 16, prompt = 16 tok, output = 16 tok",
+        extra=f"phase decode {{ gpus = 0..7\n{EXPERTS_OF_8[second]}\n}}",
+    )
+    plan = dagc.compile_text(text)
+    check(plan)
+    experts = [
+        {gpu: {p for p in found if p[3][0][0] == "expert"} for gpu, found in pieces(result).items()}
+        for result in plan.phases.values()
+    ]
+    assert experts[0] == experts[1] and all(experts[0].values())
+    for name in plan.phases:
+        assert prove(plan, name).holds

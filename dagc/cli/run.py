@@ -135,8 +135,8 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[Plan, Twin | None
     from ..proof.prove import twin_of_phase
     from ..proof.shrink import NoTwin
 
-    whole = replace(spec, phases=(phase,), requirements=())
-    plan = compile_spec(whole, Collector(), cures=True)  # the plan's own errors first
+    whole = replace(spec, requirements=())
+    plan = compile_spec(whole, Collector(), [phase.name], cures=True)  # the plan's own errors first
     if not plan.fits:
         raise DoesNotFit([d for d in plan.diagnostics if d.code == "E04"])
     if full:

@@ -48,7 +48,7 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
     from ..proof.reference import Reference, ReferenceMismatch, prove_reference
 
     if not args.weights:
-        return prove_small(compile_spec(replace(spec, phases=(phase,), requirements=()), Collector()), phase.name)
+        return prove_small(compile_spec(replace(spec, requirements=()), Collector(), [phase.name]), phase.name)
     try:
         reference = Reference.open(Path(args.reference)) if args.reference else None
         return prove_reference(spec, phase, Checkpoint.open(spec.model, Path(args.weights)), reference)

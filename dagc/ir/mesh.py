@@ -7,7 +7,7 @@ refinement of both factorisations. A logical axis (`tp`, `ep`) is an ordered tup
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd, prod
@@ -69,6 +69,10 @@ class Mesh:
         """The axes in mesh order, outermost first."""
         return tuple(sorted(axes, key=self.index.__getitem__))
 
+    def stride(self, axis: str) -> int:
+        """Ranks from one coordinate of an atom to the next, where ranks are numbered in mesh order."""
+        return prod(self.shape[self.index[axis] + 1 :])
+
     def label(self, axes: Axes, scope: str = "dense") -> tuple[str, ...]:
         """Logical names that cover a set of atoms exactly, or the atoms themselves where none do. In the scope of
         routed experts their own axes are preferred: one set of atoms may be `dp` there and `ep` here."""
@@ -89,13 +93,16 @@ class Mesh:
         return (*names, *self.sort(sorted(wanted)))
 
 
-def refine(sides: Sequence[Sequence[tuple[str, int]]], cuts: Mapping[str, Sequence[int]]) -> Mesh:
+def refine(
+    sides: Sequence[Sequence[tuple[str, int]]], cuts: Mapping[str, Sequence[int]], more: Iterable[int] = ()
+) -> Mesh:
     """Common refinement of several factorisations of one set of GPUs (each a list of (axis, degree),
-    outermost first). `cuts`: axis of the first side -> extra sizes of its *outer* part to cut at.
+    outermost first). `cuts`: axis of the first side -> extra sizes of its *outer* part to cut at. `more`: further
+    strides to cut at.
 
     Raises MeshError when two boundaries do not nest.
     """
-    edges: set[int] = set()
+    edges = set(more)
     for side in sides:
         inner = 1
         for name, size in reversed(side):

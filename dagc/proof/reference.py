@@ -82,7 +82,7 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     """The phase at its full dims with real weights: the model's logits at every position against the reference, and
     the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before."""
     model = every_position(spec.model)
-    plan = compile_spec(replace(spec, model=model, phases=(phase,), requirements=()), Collector())
+    plan = compile_spec(replace(spec, model=model, requirements=()), Collector(), [phase.name])
     unit = plan.units[phase.name]
     if plan.params[0] > LARGEST:
         raise ReferenceMismatch(f"a model of {plan.params[0]:.3g} parameters is too large to be run at its full dims")

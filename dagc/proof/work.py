@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..ir.graph import Op, Segment
 from ..ir.ops import attend_operands, flops, local_flops, rank_share
@@ -14,6 +15,7 @@ from . import kernels as k
 if TYPE_CHECKING:
     from .execute import Machine
 
+Floats = NDArray[np.float64]
 CONTRACTIONS = ("contract", "row_sum", "row_square_sum", "conv")
 CLOSE = 1e-9
 
@@ -26,12 +28,12 @@ def executed(segment: Segment, op: Op, inputs: list[object], value: object, pair
         rows = _sizes(op.dims, value)
         heads = prod(n for d, n in rows.items() if d not in ("batch", "seq", op.dims[-1]))
         width = rows[op.dims[-1]] + sum(_array(x).shape[-1] for x in inputs[: len(queries)])
-        return 2.0 * heads * width * pairs
+        return float(2.0 * heads * width * pairs)
     if op.kind == "select":
         heads, width = _array(inputs[0]).shape[-2:]
-        return heads * (2.0 * width + 3.0) * pairs
+        return float(heads * (2.0 * width + 3.0) * pairs)
     if op.kind == "delta":
-        return 7.0 * _array(value).size * _array(inputs[1]).shape[-1]
+        return float(7.0 * _array(value).size * _array(inputs[1]).shape[-1])
     if isinstance(value, k.Ragged) and op.kind in CONTRACTIONS:
         return sum(_rows(op, dims, inputs, value, p) for p in value.rows)
     if op.kind in CONTRACTIONS:
@@ -63,7 +65,7 @@ def _sizes(dims: tuple[str, ...], value: object) -> dict[str, int]:
     return dict(zip(dims, _array(value).shape, strict=True))
 
 
-def _array(value: object) -> np.ndarray:
+def _array(value: object) -> Floats:
     value = value.output if isinstance(value, k.Softmax) else value
     assert isinstance(value, np.ndarray)
     return value
