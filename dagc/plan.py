@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from .passes.require import Verdict
+    from .proof.prove import Proof
 
 
 def cached_tokens(phase: Phase) -> int:
@@ -84,6 +85,12 @@ class Plan:
         from .driver import sensitivities
 
         return sensitivities(self.units[phase], self.phases[phase])
+
+    def prove(self, phase: str) -> Proof:
+        """The numeric proof of a phase, as `dagc verify` gives it; its `verdict` is `equal`, `differs` or `not run`."""
+        from .proof.prove import prove_small
+
+        return prove_small(self, phase)
 
     def to_json(self) -> dict[str, object]:
         """The object of `dagc compile --json`."""

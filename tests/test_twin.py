@@ -198,6 +198,18 @@ def test_a_stage_keeps_each_kind_of_its_layers_once() -> None:
 # -- verdicts --------------------------------------------------------------------------------------
 
 
+def test_a_plan_proves_itself() -> None:
+    plan = compiled("gpus = 0..3, ep = 2, tp = 2")
+    assert plan.prove("prefill") == prove_small(plan, "prefill") and plan.prove("prefill").verdict == "equal"
+
+
+@pytest.mark.parametrize("method", ["allgather", "ring"])
+def test_a_sequence_dealt_out_in_zigzag_stays_so(method: str) -> None:
+    small, _ = twin(f"gpus = 0..7, sp = 4, tp = 2, sp_layout = zigzag, sp_method = {method}")
+    assert small.placed.the_mesh.zigzag and small.placed.segments[1].sizes["seq"] % 8 == 0
+    assert compiled(f"gpus = 0..7, sp = 4, tp = 2, sp_layout = zigzag, sp_method = {method}").prove("prefill").holds
+
+
 def test_a_width_that_is_a_third_of_another_has_a_twin() -> None:
     model = "hidden = 96, vocab = 512, dtype = bf16, stack = [embed, 2 * thirds, lm_head]\nattention { heads = 8, kv_heads = 4 }"
     block = """block third(x) {

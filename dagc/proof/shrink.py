@@ -135,8 +135,10 @@ class Shrinker:
     # -- any size --------------------------------------------------------------------------------
 
     def parts(self, *keys: tuple[str, int]) -> set[int]:
-        """Into how many parts any of these dims is split, where it divides."""
-        return {p for key in keys for p in self.splits.get(key, ()) if p > 1 and key[1] % p == 0}
+        """Into how many parts any of these dims is split, where it divides; a sequence dealt out in zigzag into two a rank."""
+        dealt = 2 * self.plan.the_mesh.size(self.plan.the_mesh.zigzag) if self.plan.the_mesh.zigzag else 1
+        found = {p for key in keys for p in self.splits.get(key, ()) if p > 1 and key[1] % p == 0}
+        return found | ({dealt} if dealt > 1 and any(dim in SEQUENCE_DIMS for dim, _ in keys) else set())
 
     def fit(
         self, dim: str, size: int, base: int, parts: Iterable[int], also: Callable[[int], bool] = lambda n: True
