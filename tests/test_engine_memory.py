@@ -22,10 +22,12 @@ attention { heads = 8, kv_heads = 4, head_dim = 64 }
 experts { count = 8, top_k = 2, hidden = 1024 }"""
 
 
-def plan(phase: str, *, kind: str = "decode", gpus: str = "gpus = [0]", hardware: str = "h100-sxm") -> Plan:
+def plan(
+    phase: str, *, kind: str = "decode", gpus: str = "gpus = [0]", hardware: str = "h100-sxm", card: str = ""
+) -> Plan:
     text = spec_text(kind=kind, model=MODEL, phase=f"{gpus}\n{phase}")
     rest = text[text.index("model small") :]
-    return dagc.compile_text(f'moe 1\nhardware from "{hardware}" {{ gpus = 8 }}\n{rest}')
+    return dagc.compile_text(f'moe 1\nhardware from "{hardware}" {{ gpus = 8{card} }}\n{rest}')
 
 
 def memory(phase: str, **options: str) -> Memory:
@@ -178,3 +180,16 @@ def test_a_stated_share_is_a_flag_of_its_engine(engine: str, words: str) -> None
     other = "sglang" if engine != "sglang" else "vllm"
     text = files(f"engine = {other}, memory_fraction = 80%")
     assert words not in text and "memory_fraction = 0.8 counts otherwise" in text
+
+
+@pytest.mark.parametrize(("card_GiB", "tokens"), [(24, 2048), (48, 4096), (80, 8192), (141, 8192), (180, 16384)])
+def test_sglangs_share_follows_the_card(card_GiB: int, tokens: int) -> None:
+    """Small cards leave less than a tenth to everything but weights and cache, large ones at least 10 GiB."""
+    found = plan("engine = sglang", hardware="h100-sxm", card=f", memory = {card_GiB} GiB").spec.phases[0].memory
+    assert found.tokens == tokens
+    reserved_GiB = (1 - found.fraction) * card_GiB
+    assert (
+        reserved_GiB == pytest.approx(max(10, 1.5 * tokens / 1024 + 1.2), rel=0.1)
+        if card_GiB >= 60
+        else reserved_GiB < 8
+    )
