@@ -60,13 +60,14 @@ def _hardware(name: str) -> Record:
     from ..lang import ast
     from ..lang.diagnostics import Collector
     from ..lang.elaborate import Elaborator
+    from ..lang.files import Reach
     from ..lang.parse import parse
     from ..lang.source import Source
 
     out = Collector()
     file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
     (section,) = (s for s in file.statements if isinstance(s, ast.Section))
-    found = Elaborator(out, None).hardware(section, None)
+    found = Elaborator(out, Reach.of(None)).hardware(section, None)
     if found is None:
         return {"kind": "hardware", "name": name, "about": "cannot be read"}
     peaks = {k: v for k, v in found.compute_flops.items() if k != "default"}

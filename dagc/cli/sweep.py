@@ -34,7 +34,7 @@ SHOWN = ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")
 def run(args: Namespace) -> int:
     try:
         tasks = _tasks(args)
-        rows = []
+        rows: list[Row] = []
         for row in _rows(tasks, args):
             if row.metrics and not any(r.metrics for r in rows):
                 _chosen(args.metric, [row])  # a misspelt name is told before all points are done

@@ -257,7 +257,8 @@ class Elaborator:
                 self.out.add("E08", f"`{s.name}` is one value, not a list", made_of.span)
             value = None if isinstance(found, tuple) else found
         if value is not None and isinstance(s, ast.Param) and domain is not None:
-            self._domain(s, value, given.get(s.name), evaluate(domain, env, self.out))
+            allowed = evaluate(domain, env, self.out)
+            value = value if self._domain(s, value, given.get(s.name), allowed) else None
         if value is None:
             self.failed.add(s.name)
         else:
@@ -281,9 +282,10 @@ class Elaborator:
                 self.out.items.append(d)
         return value if not found.failed and not isinstance(value, tuple) else None
 
-    def _domain(self, s: ast.Param, value: AttrValue, given: ast.Expr | None, domain: Value | None) -> None:
+    def _domain(self, s: ast.Param, value: AttrValue, given: ast.Expr | None, domain: Value | None) -> bool:
+        """Is the value in the domain?"""
         if not isinstance(domain, tuple):
-            return
+            return True
         allowed = tuple(v for v in domain if not isinstance(v, tuple))
         self.domains[s.name] = allowed
         if value not in allowed:
@@ -296,6 +298,7 @@ class Elaborator:
             else:
                 message = f"`--set {s.name}={given.span.text}` is not in the domain of `{s.name}`"
                 self.out.add("E14", message, s.domain.span, "the domain", help=help_)
+        return value in allowed
 
     # -- the spec --------------------------------------------------------------------------------
 

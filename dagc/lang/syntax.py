@@ -83,9 +83,9 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
     line, column = source.position(at)
     text = source.line(line)
     for pattern, what in coming.TEXTS:
-        if found := pattern.search(text):
+        if statement := pattern.search(text):
             start = at - (column - 1) + len(text) - len(text.lstrip())
-            coming.refuse(what, Span(source, start, at - (column - 1) + found.end()), out)
+            coming.refuse(what, Span(source, start, at - (column - 1) + statement.end()), out)
             return
     if token is None:
         char = source.text[at : at + 1]
@@ -106,9 +106,9 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
         return
     ended = token.type == "$END"
     found = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
-    text = _expected(error)
+    wanted = _expected(error)
     span = Span(source, at, min(len(source.text), at + max(1, 0 if ended else len(token.value))))
-    label = f"expected {text}" if text else ""
+    label = f"expected {wanted}" if wanted else ""
     out.add("E01", f"unexpected {found}", span, label, help=_hint(error, at, source))
 
 
