@@ -135,7 +135,7 @@ class Plan:
         return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
-        """Plain rows for a DataFrame: of ops, phases, collectives, memory, critical_path or requirements."""
+        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path or requirements."""
         from .export.rows import rows
 
         return rows(self, table)

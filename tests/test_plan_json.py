@@ -151,3 +151,13 @@ def test_another_object_is_refused_where_it_is_wrong(
 def test_a_written_plan_takes_no_params(spec: Path, capsys: Capture) -> None:
     assert main(["diff", str(OLD), str(spec), "--set", "tp=2"]) == 2
     assert "error[E14]" in capsys.readouterr().err
+
+
+def test_diff_tells_that_a_plan_no_longer_fits(spec: Path, tmp_path: Path, capsys: Capture) -> None:
+    small = tmp_path / "small.moe"
+    small.write_text(TEXT.replace("memory = 64 GB", "memory = 1 MB"))
+    assert main(["diff", str(OLD), str(small), "--format", "json", "--fail-on-regression", "1000"]) == 1
+    printed = capsys.readouterr()
+    turns = json.loads(printed.out)["requirements"]
+    assert {"name": "every GPU holds what it must", "before": True, "after": False} in turns
+    assert "every GPU holds what it must" in printed.err

@@ -19,6 +19,8 @@ from .recorded import Recorded
 
 JUDGED = ("ttft", "tpot", "throughput", "throughput_per_gpu", "memory.peak")
 """What can be a regression; the other figures follow from these or explain them."""
+FITS = "every GPU holds what it must"
+"""The verdict on memory, among those of requirements."""
 SAME = 1e-9
 """Relative differences below this are none."""
 
@@ -117,6 +119,7 @@ def _recorded(plan: Plan | Recorded) -> Recorded:
         {name: {k: (q.value, q.dim) for k, q in found.items()} for name, found in metrics.items()},
         {pool.phases: pool.peak_B for pool in plan.shared},
         {v.requirement.label: v.passed for v in plan.requirements},
+        plan.fits,
     )
 
 
@@ -302,6 +305,8 @@ def _better(name: str, before: float, after: float) -> bool | None:
 
 def _turns(a: Recorded, b: Recorded) -> Iterator[Turn]:
     before, after = a.verdicts, b.verdicts
+    if a.fits != b.fits:
+        yield Turn(FITS, a.fits, b.fits)
     for label in dict.fromkeys((*before, *after)):
         if before.get(label) != after.get(label):
             yield Turn(label, before.get(label), after.get(label))

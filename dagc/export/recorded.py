@@ -52,6 +52,7 @@ class Recorded:
     metrics: Mapping[str, Mapping[str, Metric]]
     pools: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     verdicts: Mapping[str, bool] = field(default_factory=dict)
+    fits: bool = True
 
 
 def is_recorded(data: Any) -> bool:
@@ -109,7 +110,17 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
         {name: dict(_metrics(phase, f"phases.{name}")) for name, phase in phases.items()},
         pools,
         verdicts,
+        _fits(data, phases),
     )
+
+
+def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:
+    """Of schema 1, whether every phase alone did."""
+    held = [data] if data["schema"] > 1 else [_object(p, "memory", f"phases.{name}") for name, p in phases.items()]
+    for one in held:
+        if not isinstance(one.get("fits"), bool):
+            raise DataError("fits", "is no verdict")
+    return all(one["fits"] for one in held)
 
 
 def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]]:

@@ -9,7 +9,7 @@ from ..ir.graph import Op, Segment
 from ..ir.result import PhaseResult
 from ..plan import Plan
 
-TABLES = ("ops", "phases", "collectives", "memory", "critical_path", "requirements")
+TABLES = ("ops", "phases", "collectives", "memory", "pools", "critical_path", "requirements")
 Row = dict[str, Any]
 
 
@@ -22,6 +22,8 @@ def rows(plan: Plan, table: str = "ops") -> list[Row]:
         "memory": _memory,
         "critical_path": _path,
     }
+    if table == "pools":
+        return list(_pools(plan))
     if table == "requirements":
         return list(_requirements(plan))
     if table not in makers:
@@ -113,6 +115,23 @@ def _memory(result: PhaseResult) -> Iterator[Row]:
             "engine_B": s.engine_B,
             "peak_B": s.peak_B,
             "capacity_B": s.capacity_B,
+        }
+
+
+def _pools(plan: Plan) -> Iterator[Row]:
+    """Sets of GPUs that the same phases use, with what the fullest of each holds."""
+    for pool in plan.pools:
+        yield {
+            "phases": "+".join(pool.phases),
+            "gpus": len(pool.gpus),
+            "fullest_gpu": pool.fullest,
+            "weights_B": pool.weights_B,
+            "copies_B": pool.copies_B,
+            "kv_cache_B": pool.kv_cache_B,
+            "work_B": pool.work_B,
+            "reserve_B": pool.reserve_B,
+            "peak_B": pool.peak_B,
+            "capacity_B": pool.capacity_B,
         }
 
 
