@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import compiled, spec_text
@@ -10,12 +12,16 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.driver import compile_text
+from dagc.export.json import dumps, graph_object
+from dagc.export.placed import read_plan
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
 from dagc.ir.result import PhaseResult
 from dagc.ir.sequence import order, runs
 from dagc.ir.text import parse_graph, print_graph
+from dagc.ir.verify import verify
+from dagc.ir.violation import VerifyError
 from dagc.lang.diagnostics import SpecError
 from dagc.proof.execute import Machine
 from dagc.proof.kernels import visible
@@ -182,6 +188,23 @@ def test_zigzag_computes_what_the_model_does(phase: str, model: str, method: str
     assert plan.phases["prefill"].graph.the_mesh.zigzag
     found = prove(plan, "prefill")
     assert found.holds, found
+
+
+def test_a_layout_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    """Zigzag over an axis that is not there or into pieces that do not divide; a plan that says another layout."""
+    plan = compile_text(spec_text(phase=ZIGZAG))
+    text = print_graph(plan.phases["prefill"].graph)
+    with pytest.raises(VerifyError, match="no axis of the mesh"):
+        verify(parse_graph(text.replace("zigzag [sp]", "zigzag [dq]")))
+    with pytest.raises(VerifyError, match="pieces of zigzag"):
+        verify(parse_graph(text.replace("seq=256", "seq=258").replace("context=256", "context=258")))
+    data = graph_object(plan, "prefill")
+    data["ir"] = [line.replace(" zigzag [sp]", "") for line in data["ir"]]
+    file = tmp_path / "graph.json"
+    file.write_bytes(dumps(data))
+    with pytest.raises(SpecError) as found:
+        read_plan(file)
+    assert "sp_layout" in str(found.value.diagnostics[0].because)
 
 
 def test_the_proof_deals_the_tokens_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def phase_object(plan: Plan, result: PhaseResult) -> dict[str, Any]:
         "axes": axes,
         "ttft_s" if graph.kind == "prefill" else "tpot_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
+        "passes": result.passes,
         "floor_s": result.floor_s,
         "time_error": _time_error(result),
         "throughput_tok_s": result.throughput_tok_s,

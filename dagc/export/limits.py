@@ -103,6 +103,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
             if graph.the_mesh.degrees.get(axis, 1) != degree:
                 found = graph.the_mesh.degrees.get(axis, 1)
                 raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
+    dealt = graph.the_mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
+    if graph.the_mesh.zigzag != dealt:
+        raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")
     if graph.the_mesh.stages != strategy.pp:
         raise DataError("plan.phase.strategy.pp", f"is {strategy.pp}, and the IR has {graph.the_mesh.stages} stages")
     routing = unit.spec.workload.routing

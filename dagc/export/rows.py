@@ -79,6 +79,7 @@ def _phase(result: PhaseResult) -> Iterator[Row]:
         "microbatches": result.graph.microbatches,
         "time_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
+        "passes": result.passes,
         "floor_s": result.floor_s,
         "throughput_tok_s": result.throughput_tok_s,
         "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),

@@ -71,7 +71,7 @@ def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
     edges = np.arange(blocks + 1)[:, None] * (context / blocks)
     seen = np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], first)
     pairs: Array = np.maximum(seen, 0.0).sum(axis=1)
-    return pairs / pairs.sum()
+    return np.asarray(pairs / pairs.sum())
 
 
 def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:

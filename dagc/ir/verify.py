@@ -14,6 +14,7 @@ from .graph import Graph, Op, Segment
 from .mesh import Mesh, Placement
 from .ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
 from .result import Schedule
+from .sequence import SEQUENCE_DIMS
 from .sharding import Sharding
 from .verify_moves import verify_collective, verify_ring_inputs, verify_slice
 from .verify_ops import verify_op
@@ -24,6 +25,8 @@ def verify(graph: Graph) -> None:
     """Check a graph at whatever level it is."""
     for segment in graph.segments:
         _dtypes(segment)
+        if graph.mesh is not None and graph.mesh.zigzag:
+            _dealt(segment, graph.mesh)
         _acyclic(segment)
         for op in segment.ops:
             verify_op(segment, op)
@@ -37,6 +40,16 @@ def verify(graph: Graph) -> None:
         _layers_meet(graph)
     if graph.stages:
         _stages(graph)
+
+
+def _dealt(segment: Segment, mesh: Mesh) -> None:
+    """Zigzag deals every sequence out in equal pieces, two for each rank of its axes."""
+    for axis in mesh.zigzag:
+        require(axis in mesh.sizes, segment, None, f"zigzag over {axis}, which is no axis of the mesh")
+    pieces = 2 * mesh.size(mesh.zigzag)
+    for dim in SEQUENCE_DIMS:
+        size = segment.sizes.get(dim, 0)
+        require(size % pieces == 0, segment, None, f"{dim} {size:g} does not divide into {pieces} pieces of zigzag")
 
 
 def _dtypes(segment: Segment) -> None:
