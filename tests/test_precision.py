@@ -254,6 +254,14 @@ def test_the_precision_beside_a_config_is_read(tmp_path: Path) -> None:
     assert one_gpu(f'model from "{own}" {{ }}', hardware=BIG).spec.model.weight_dtype == "fp8"
 
 
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_an_empty_section_says_nothing(nothing: object, tmp_path: Path) -> None:
+    path = config_file(tmp_path, QWEN, {"quantization": {"quant_algo": "NVFP4"}}, quantization_config=nothing)
+    assert one_gpu(f'model from "{path}" {{ }}', hardware=BIG).spec.model.weight_dtype == "nvfp4"
+    (tmp_path / "hf_quant_config.json").unlink()
+    assert one_gpu(f'model from "{path}" {{ }}', hardware=BIG).spec.model.weight_dtype == "bf16"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"quantization": {"quant_algo": "W2"}}'])
 def test_a_precision_beside_a_config_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     path = config_file(tmp_path, QWEN)
@@ -374,3 +382,10 @@ def test_compression_config_is_the_older_name(tmp_path: Path) -> None:
     section = {"quant_method": "compressed-tensors", "config_groups": groups}
     path = config_file(tmp_path, QWEN, compression_config=section)
     assert one_gpu(f'model from "{path}" {{ }}', hardware=BIG).spec.model.weight_dtype == "int8"
+
+
+def test_a_checkpoint_that_is_all_of_eight_bits() -> None:
+    notes: list[str] = []
+    found = precision({"torch_dtype": "float8_e4m3fn"}, notes)
+    assert (found["activations"], found["cache"], found["embed"], found["experts"]) == ("bf16", "bf16", "bf16", "fp8")
+    assert notes == ["`dtype` is float8_e4m3fn: weights in fp8, bf16 for all else is assumed"]

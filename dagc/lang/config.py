@@ -138,8 +138,8 @@ def read_config(
         out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
         return None
     notes = _left_out(data)
-    data.setdefault("quantization_config", data.get("compression_config"))  # compressed-tensors before 0.5
-    if data["quantization_config"] is None:
+    data["quantization_config"] = data.get("quantization_config") or data.get("compression_config")  # an older name
+    if not data["quantization_config"]:
         found = _quantisation_beside(beside, shown, span, out)
         if found is None:
             return None

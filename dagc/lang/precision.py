@@ -64,9 +64,15 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
         notes.append("`dtype` is absent: bf16 is assumed")
     # A dtype that is not known is refused where the model reads it.
     plain = "bf16" if given is None else PLAIN.get(str(given), str(given))
+    eight = plain.startswith("float8_")
+    if eight:  # no dtype of activations
+        notes.append(f"`dtype` is {plain}: weights in fp8, bf16 for all else is assumed")
+        plain = "bf16"
     found: dict[str, object] = {"activations": plain, "cache": plain, **dict.fromkeys(PARTS, plain)}
+    if eight:
+        found |= {part: "fp8" for part in PARTS if part not in NEVER}
     section = data.get("quantization_config")
-    if section is None:
+    if not section:
         return found
     try:
         if not isinstance(section, Mapping):
