@@ -21,7 +21,7 @@ def measure(case: Case) -> list[Collective]:
     try:
         plan = dagc.compile_text(program.text, name=case.id)
     except SpecError as error:
-        raise NotExpressible(error.diagnostics[0].message) from error
+        raise NotExpressible(next(d.message for d in error.diagnostics if d.severity == "error")) from error
     return read(plan.phases[program.phase], plan.units[program.phase], program.parts)
 
 
