@@ -177,6 +177,18 @@ def test_groups_consist_of_ranks_that_differ_in_their_axis_only(order: list[str]
             assert len({tuple(v for a, v in p.items() if a not in names) for p in places}) == 1
 
 
+def test_ids_by_an_expression_are_those_that_it_gives() -> None:
+    degrees = ", ".join(f"{a} = {n}" for a, n in DEGREES.items())
+    plan = compiled("prefill", f"gpus = 0..31, {degrees}, place gpu = ep * 16 + tp * 8 + pp * 4 + dp * 2 + (1 - sp)")
+    placement = plan.units["prefill"].placed
+    names = ["pp", *(name for name, _ in placement.mesh.atoms)]
+    for at, gpu in np.ndenumerate(placement.ids):
+        place = dict(zip(names, at, strict=True))
+        assert gpu == place["ep"] * 16 + place["tp"] * 8 + place["pp"] * 4 + place["dp"] * 2 + (1 - place["sp"])
+    assert sorted(placement.ids.ravel().tolist()) == list(range(32))
+    assert plan.prove("prefill").verdict == "equal"
+
+
 @settings(max_examples=5, deadline=None)
 @given(st.permutations(AXES), st.permutations(AXES))
 def test_plans_that_differ_in_order_only_differ_in_ids_as_it_says(one: list[str], other: list[str]) -> None:

@@ -14,6 +14,7 @@ from proofs.plans import spec as library_spec
 
 import dagc
 from dagc.cli import main
+from dagc.cli.verify import verdict
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify import verify
@@ -265,6 +266,18 @@ def test_a_difference_is_shown_with_the_ir_around_it(
     assert "differs on 4 ranks" in out and "first at sparse[0]/moe.y" in out
     marked = [line for line in out.splitlines() if line.strip().startswith(">")]
     assert len(marked) == 1 and "%moe.y = combine(" in marked[0]
+
+
+def test_bytes_that_differ_are_shown_with_the_ir_around_them() -> None:
+    plan = compiled("gpus = 0..3, ep = 2, tp = 2")
+    result = plan.phases["prefill"]
+    key = next(key for key, cost in result.costs.ops.items() if cost.group is not None)
+    ops = {**result.costs.ops, key: replace(result.costs.ops[key], payload_B=1.0)}
+    changed = replace(plan, phases={"prefill": replace(result, costs=replace(result.costs, ops=ops))})
+    proof = changed.prove("prefill")
+    assert proof.verdict == "differs" and proof.bytes_wrong == ("/".join(key),)
+    assert next(line for line in proof.lines if line.startswith(">")).startswith(f"> %{key[1]} =")
+    assert proof.lines[0].strip() in verdict(proof)
 
 
 def test_a_value_of_another_shape_or_type_than_declared_differs(monkeypatch: pytest.MonkeyPatch) -> None:

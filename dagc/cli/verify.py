@@ -65,14 +65,16 @@ def verdict(proof: Proof) -> str:
     own = "" if proof.reference_error is None else f", model against reference {proof.reference_error:.1e}"
     lines = [
         f"{proof.phase}: {proof.verdict} on {proof.ranks} ranks, largest error of logits {proof.error:.1e}, KV cache "
-        f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); bytes of {proof.collectives} collectives counted"
+        f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); counted: bytes of {proof.collectives} collectives, "
+        "FLOPs, weights and cache of every rank"
     ]
     if proof.first:
-        lines += [f"  first at {proof.first}", *(f"    {line}" for line in proof.lines)]
+        lines.append(f"  first at {proof.first}")
     if proof.work_wrong:
         lines.append(f"  counted FLOPs are not the compiler's: {', '.join(proof.work_wrong)}")
     if proof.memory_wrong:
         lines.append(f"  held bytes are not the compiler's: {', '.join(proof.memory_wrong)}")
     if proof.bytes_wrong:
         lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
+    lines += [f"    {line}" for line in proof.lines]
     return "\n".join(lines)

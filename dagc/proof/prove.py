@@ -153,7 +153,7 @@ def prove_graph(
         len(machine.traffic),
         wrong,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
-        lines=around(placed, first),
+        lines=around(placed, next(iter((*([first] if first else []), *wrong, *work)), "")),
         work_wrong=work,
         memory_wrong=held,
     )

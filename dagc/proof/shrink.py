@@ -349,6 +349,8 @@ def otherwise(plan: Graph, twin: Graph) -> str:
             return f"its {name}"
     if (plan.microbatches > 1) != (twin.microbatches > 1):
         return "its micro-batches"
+    if [(s.index, s.gpus) for s in plan.stages] != [(s.index, s.gpus) for s in twin.stages]:
+        return "its GPUs"
     kinds = [[list(dict.fromkeys(name for name, _ in s.layers)) for s in g.stages] for g in (plan, twin)]
     if kinds[0] != kinds[1] or [s.name for s in plan.segments] != [s.name for s in twin.segments]:
         return "its order of layers"
