@@ -221,7 +221,8 @@ class EngineMemory:
     None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
     (static), or of what all else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
     which it keeps room, and `sequences` of those whose scores over the vocabulary it profiles. `padding_B`: what kernels
-    add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's)."""
+    add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's), and where `copies`,
+    by quantised weights of products of each head, which are held in 16 bits besides."""
 
     engine: str | None = None
     fraction: float = 1.0
@@ -232,6 +233,7 @@ class EngineMemory:
     communication_B: float = 0.0
     padding_B: float | None = None
     tiles: tuple[tuple[str, int, int], ...] = ()
+    copies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

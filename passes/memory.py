@@ -9,7 +9,7 @@ from math import ceil, prod
 from dagc.ir.cache import CachePolicy, cache_bytes, passing_bytes
 from dagc.ir.dtypes import dtype
 from dagc.ir.experts import stem
-from dagc.ir.graph import Graph, Segment, Weight
+from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops import OPS, local_bytes, local_count
 from dagc.ir.result import Costs, Memory, StageMemory
@@ -83,9 +83,10 @@ def profile_ratio(segment: Segment, graph: Graph, tokens: int) -> float:
 
 
 def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
-    """What kernels add to the experts' weights of a layer on one rank, to fill their tiles."""
+    """What kernels add to the weights of a layer on one rank: tiles of experts that they fill, and 16-bit copies of quantised
+    weights that each head multiplies with its own part (absorbed projections of latent attention)."""
     tiles = {name: (hidden, inner) for name, hidden, inner in engine.tiles}
-    total = 0.0
+    total = sum(copied_bytes(segment, op, mesh) for op in segment.ops) if engine.copies else 0.0
     for weight in segment.weights:
         if weight.dtype not in tiles or weight.scope != "experts":
             continue
@@ -105,6 +106,18 @@ def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
         whole = count / exact * filled * dtype(weight.dtype).bytes
         total += max(0.0, whole - weight_size(segment, weight, mesh))
     return total
+
+
+def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Bytes of the copy that a product side by side, over dimensions that both factors and the result have, works on."""
+    if op.kind != "contract" or op.scope == "experts" or len(op.inputs) != 2 or not op.inputs[1].startswith("@"):
+        return 0.0
+    weight = segment.weight[op.inputs[1]]
+    both = set(segment.dims_of(op.inputs[0])) & set(weight.dims) & set(op.dims)
+    if not both or not dtype(weight.dtype).quantised or weight.sharding is None:
+        return 0.0
+    count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
+    return count * dtype(op.dtype).bytes
 
 
 def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:

@@ -193,3 +193,17 @@ def test_sglangs_share_follows_the_card(card_GiB: int, tokens: int) -> None:
         if card_GiB >= 60
         else reserved_GiB < 8
     )
+
+
+@pytest.mark.parametrize(("dtype", "copies"), [("fp8_block", 1), ("bf16", 0)])
+@pytest.mark.parametrize(("engine", "holds"), [("vllm", 1), ("sglang", 1), ("trtllm", 0)])
+def test_absorbed_projections_are_held_in_16_bits_besides(dtype: str, copies: int, engine: str, holds: int) -> None:
+    """Keys and values of 128 heads of 128 from a latent of 512, in each of 61 layers, on every data-parallel rank."""
+    text = (
+        'moe 1\nhardware from "b200-sxm" { gpus = 8 }\n'
+        f'model from "deepseek-v3" {{ weight_dtype = {dtype} }}\nworkload {{ sequences = 8, prompt = 64 tok, output = 8 tok }}\n'
+        f"phase decode {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, engine = {engine} }}\n"
+    )
+    found = dagc.compile_text(text).phases["decode"].memory.worst
+    beside = 1.3 * GIB + 392 * MIB
+    assert found.engine_B == pytest.approx(beside + copies * holds * 61 * 512 * 128 * (128 + 128) * 2)

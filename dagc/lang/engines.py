@@ -28,14 +28,19 @@ class Defaults:
     sequences: tuple[tuple[int, int], ...]
     block: int
     tiles: tuple[tuple[str, int, int], ...] = ()
+    copies: bool = False
 
 
 ENGINES: dict[str, Defaults] = {
     # vllm/config/cache.py (gpu_memory_utilization, block_size), vllm/engine/arg_utils.py (max_num_batched_tokens of the
-    # server, max_num_seqs), vllm/model_executor/layers/quantization/mxfp4.py (widths of the Marlin kernels).
-    "vllm": Defaults(0.92, "all", ((0, 2048), (70, 8192)), ((0, 256), (70, 1024)), 16, (("mxfp4", 256, 128),)),
-    # sglang/srt/server_args.py (mem_fraction_static from what it reserves, chunked_prefill_size, page_size).
-    "sglang": Defaults(None, "static", ((0, 2048), (35, 4096), (60, 8192), (160, 16384)), ((0, 0),), 1),
+    # server, max_num_seqs), vllm/model_executor/layers/quantization/mxfp4.py (widths of the Marlin kernels),
+    # vllm/model_executor/layers/attention/mla_attention.py (W_UK_T and W_UV beside kv_b_proj).
+    "vllm": Defaults(
+        0.92, "all", ((0, 2048), (70, 8192)), ((0, 256), (70, 1024)), 16, (("mxfp4", 256, 128),), copies=True
+    ),
+    # sglang/srt/server_args.py (mem_fraction_static from what it reserves, chunked_prefill_size, page_size); w_kc and w_vc
+    # of sglang/srt/models/deepseek_v2.py.
+    "sglang": Defaults(None, "static", ((0, 2048), (35, 4096), (60, 8192), (160, 16384)), ((0, 0),), 1, copies=True),
     # tensorrt_llm/llmapi/llm_args.py (free_gpu_memory_fraction, max_num_tokens, tokens_per_block).
     "trtllm": Defaults(0.9, "free", ((0, 8192),), ((0, 0),), 32),
 }
@@ -48,7 +53,9 @@ def engine_memory(name: str | None, hardware: Hardware | None, strategy: Strateg
     found = ENGINES[name]
     group = max(size for size in GROUP_B if size <= max(1, stage * strategy.pp))
     tokens, sequences = by_card(found.tokens, hardware), by_card(found.sequences, hardware)
-    made = EngineMemory(name, 1.0, found.of, tokens, sequences, GRAPHS_B, GROUP_B[group], None, found.tiles)
+    made = EngineMemory(
+        name, 1.0, found.of, tokens, sequences, GRAPHS_B, GROUP_B[group], None, found.tiles, found.copies
+    )
     fraction = found.fraction
     if fraction is None:
         fraction = _sglang(hardware, made.tokens, stage * strategy.pp)
