@@ -349,3 +349,19 @@ def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) ->
         assert main(["show", str(path), "--view", view, "-o", str(tmp_path / "p.svg")]) == 2
     for view in ("overview", "layer", "memory", "path"):
         assert main(["show", str(path), "--view", view, "-o", str(tmp_path / "p.svg")]) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"let a{i} = b{i}\n" for i in range(3000)),
+        "let a = 1\n" * 3000,
+        "".join(f"foo{i} {{ }}\n" for i in range(3000)),
+        "".join(f'import "x{i}"\n' for i in range(3000)),
+        "".join(f"phase p{i} {{ gpus = 0..7 }}\n" for i in range(3000)),
+        "block b(x) {\n" + "y = silu(x)\n" * 3000 + "return y }\n",
+    ],
+)
+def test_many_mistakes_are_told_briefly(text: str, tmp_path: Path, capsys: Capture) -> None:
+    said = refused(written(tmp_path, f"{spec_text()}{text}"), capsys)
+    assert len(said) < 300_000

@@ -9,6 +9,7 @@ from .diagnostics import Collector, did_you_mean
 from .evaluate import number
 
 MAX_TERMS = 200
+MAX_STATEMENTS = 500
 """Operators of one expression in a block; expansion recurses over them."""
 
 KINDS = ("prefill", "decode")
@@ -71,6 +72,10 @@ def check_block(block: ast.BlockDef, out: Collector) -> None:
         )
     if not any(isinstance(s, ast.Return) for s in block.body):
         out.add("E13", f"block `{block.name}` has no `return`", block.span)
+    if len(block.body) > MAX_STATEMENTS:
+        message = f"block `{block.name}` has more than {MAX_STATEMENTS} statements"
+        out.add("E13", message, block.span, help=("a layer may hold several blocks",))
+        return
     for statement in block.body:
         nodes = list(walk_expression(statement.value))
         if len(nodes) > MAX_TERMS:

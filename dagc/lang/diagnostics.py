@@ -53,6 +53,10 @@ MAX_STEPS = 4_000_000
 """Operands, and items of lists and ranges, that the expressions of one run may have: seconds of work."""
 
 
+MAX_DIAGNOSTICS = 500
+"""Of one run: nobody reads more, and a file of a megabyte can have as many as lines."""
+
+
 @dataclass(slots=True)
 class Collector:
     """Gathers diagnostics of a run; `check` raises once any of them is an error that leaves no plan."""
@@ -60,6 +64,9 @@ class Collector:
     items: list[Diagnostic] = field(default_factory=list)
     unread: bool = False  # a file that the spec imports could not be read
     steps: int = 0  # of evaluated expressions, over the whole run
+    errors: int = 0  # all that were found, also those that are not kept
+    _seen: set[Diagnostic] = field(default_factory=set, repr=False, compare=False)
+    _codes: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def step(self, count: int, span: Span) -> bool:
         """May expressions take so many steps more? The first time that they may not is reported."""
@@ -82,8 +89,22 @@ class Collector:
         help: Iterable[str] = (),
     ) -> None:
         diagnostic = Diagnostic(code, message, span, label, tuple(also), tuple(because), tuple(help))
-        if diagnostic not in self.items:
-            self.items.append(diagnostic)
+        self.take(diagnostic)
+
+    def take(self, diagnostic: Diagnostic) -> None:
+        """One that was made elsewhere; each is kept once. Of thousands the first are kept, and that there are more."""
+        if diagnostic.code.startswith("E") and diagnostic not in self._seen:
+            self.errors += 1
+        if diagnostic in self._seen or (len(self._seen) > MAX_DIAGNOSTICS and diagnostic.code in self._codes):
+            return
+        if len(self._seen) == MAX_DIAGNOSTICS:
+            about = Diagnostic(
+                "W06", f"more than {MAX_DIAGNOSTICS} diagnostics: of further ones, one of each code is told"
+            )
+            self.items.append(about)
+        self._seen.add(diagnostic)
+        self._codes.add(diagnostic.code)
+        self.items.append(diagnostic)
 
     def add_once(self, code: str, message: str, span: Span | None, *, help: Iterable[str] = ()) -> None:
         """Nothing where the same was said of another place."""
@@ -92,12 +113,12 @@ class Collector:
 
     @property
     def failed(self) -> bool:
-        return any(d.code in FATAL for d in self.items)
+        return not self._codes.isdisjoint(FATAL)
 
     @property
     def incomplete(self) -> bool:
         """Some of the text did not parse, or says what is not there yet: what seems to be missing may stand there."""
-        return self.unread or any(d.code in ("E01", "E18") for d in self.items)
+        return self.unread or not self._codes.isdisjoint(("E01", "E18"))
 
     def check(self) -> None:
         if self.failed:

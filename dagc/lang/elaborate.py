@@ -33,6 +33,7 @@ from .workload import read_workload
 
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
 """It stands in names of files and in requirements."""
+MAX_PHASES = 256
 MAX_CHAIN = 64
 """Files that import each other in a row."""
 MAX_IMPORTED = 4_000_000
@@ -279,7 +280,7 @@ class Elaborator:
                 because = (d.message, *d.because)
                 self.out.add("E14", f"`--set {name}={expr.span.text}` is wrong", s.span, because=because, help=d.help)
             else:
-                self.out.items.append(d)
+                self.out.take(d)
         return value if not found.failed and not isinstance(value, tuple) else None
 
     def _domain(self, s: ast.Param, value: AttrValue, given: ast.Expr | None, domain: Value | None) -> bool:
@@ -317,6 +318,10 @@ class Elaborator:
         workload = self.workload(*found["workload"][0]) if found["workload"] else None
         phases = []
         seen: dict[str, Span] = {}
+        if len(found["phase"]) > MAX_PHASES:
+            beyond = found["phase"][MAX_PHASES][0].kind_span
+            self.out.add("E03", f"a spec has at most {MAX_PHASES} phases, this one {len(found['phase'])}", beyond)
+            return None
         for section, _ in found["phase"]:
             if section.name is None:
                 self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))

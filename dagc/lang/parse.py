@@ -87,7 +87,8 @@ def parse(source: Source, out: Collector) -> ast.File:
     recovery = _Recovery(source, found)
     file = recovery.run()
     _check_version(file, source, found, recovery.blanked)
-    out.items.extend(d for d in found.items if d not in out.items)
+    for d in found.items:
+        out.take(d)
     if not found.items:
         while len(_clean) >= MAX_KEPT:
             del _clean[next(iter(_clean))]

@@ -31,7 +31,7 @@ def read_phase(
     """The phase, or None when its own attributes are wrong; shape errors are reported beside."""
     out = names.out
     name = str(section.name)
-    errors = sum(d.code.startswith("E") for d in out.items)
+    errors = out.errors
     if section.preset is not None:
         out.add("E12", "a phase has no presets", section.preset.span)
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
@@ -77,7 +77,7 @@ def read_phase(
         str(values["window_cache"]), block, memory,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
-    if sum(d.code.startswith("E") for d in out.items) == errors:
+    if out.errors == errors:
         Shape(phase, body, model, workload, out).check()
     return phase
 
