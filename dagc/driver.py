@@ -109,7 +109,8 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
             warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             pass  # go on: every phase's errors belong in one run
-        out.items += [d for d in unit.out.items if d not in out.items]
+        for d in unit.out.items:
+            out.take(d)
         out.steps, unit.out = unit.out.steps, out
     out.check()
     params = count_parameters(next(iter(results.values())).graph)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .codes import TABLE
 from .source import Span
@@ -55,6 +56,12 @@ MAX_STEPS = 4_000_000
 
 MAX_DIAGNOSTICS = 500
 """Of one run: nobody reads more, and a file of a megabyte can have as many as lines."""
+
+
+MAX_KNOWN = 300
+"""Names among which a suggestion is looked for."""
+MAX_SUGGESTED = 64
+"""Letters of a word for which one is."""
 
 
 @dataclass(slots=True)
@@ -110,6 +117,12 @@ class Collector:
         """Nothing where the same was said of another place."""
         if all((d.code, d.message) != (code, message) for d in self.items):
             self.add(code, message, span, help=help)
+
+    def near(self, word: str, known: Iterable[str]) -> str | None:
+        """The known word that is meant; none where a suggestion would not be told, or takes a search among thousands."""
+        if len(self.items) > MAX_DIAGNOSTICS or len(word) > MAX_SUGGESTED:
+            return None
+        return did_you_mean(word, islice(known, MAX_KNOWN))
 
     @property
     def failed(self) -> bool:

@@ -17,7 +17,7 @@ from . import ast, coming, library
 from .blocks import check_block
 from .coming import ALTERNATIVES
 from .config import BESIDE, Config, read_config
-from .diagnostics import Collector, Label, SpecError, did_you_mean
+from .diagnostics import Collector, Label, SpecError
 from .evaluate import Env, Value, evaluate, holds, names_in, shown
 from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from .hardware import read_hardware
@@ -118,7 +118,7 @@ class Elaborator:
             self.failed |= {s.name or s.kind}
             return
         if s.kind not in TOP:
-            near = did_you_mean(s.kind, TOP)
+            near = self.out.near(s.kind, TOP)
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
             return
@@ -186,7 +186,7 @@ class Elaborator:
         params = [n for n, s in self.lets.items() if isinstance(s, ast.Param)]
         for name, text in settings.items():
             if name not in params:
-                near = did_you_mean(name, params)
+                near = self.out.near(name, params)
                 hint = (
                     f"did you mean `{near}`?"
                     if near
@@ -239,7 +239,7 @@ class Elaborator:
             if isinstance(node, ast.Name) and node.text in self.lets:
                 return self.values.get(node.text)
             if isinstance(node, ast.Name):
-                near = did_you_mean(node.text, self.lets)
+                near = self.out.near(node.text, self.lets)
                 self.out.add(
                     "E02",
                     f"unknown name `{node.text}`",
@@ -540,7 +540,7 @@ class Elaborator:
         for i, s in enumerate(self.requires):
             for name in names_in(s.test):
                 if name.parts[0] not in roots and not self.out.incomplete:
-                    near = did_you_mean(name.parts[0], roots)
+                    near = self.out.near(name.parts[0], roots)
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
                     self.out.add(
                         "E02",

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import ast
-from .diagnostics import did_you_mean
 from .evaluate import Value, evaluate, kind_of
 from .units import SCALAR, Quantity, dim_words
 
@@ -30,7 +29,7 @@ def call(names: Names, node: ast.Call, words: bool) -> Value | None:
     """Value of a function call; None after reporting what is wrong."""
     known = FUNCTIONS.get(node.func.text)
     if known is None:
-        near = did_you_mean(node.func.text, FUNCTIONS)
+        near = names.out.near(node.func.text, FUNCTIONS)
         hint = f"did you mean `{near}`?" if near else f"functions: {', '.join(FUNCTIONS)}"
         names.out.add("E02", f"`{node.func.text}(...)` means nothing here", node.span, help=(hint,))
         return None

@@ -9,7 +9,7 @@ from ..ir.graph import runs
 from ..spec import AttrValue, Layer, Model
 from . import ast, library
 from .blocks import mentioned
-from .diagnostics import Collector, did_you_mean
+from .diagnostics import Collector
 from .evaluate import evaluate, quantity
 from .reader import Body, Names, Reader
 from .schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
@@ -230,7 +230,7 @@ def _used_blocks(
         for name in layer.blocks:
             bodies = {key: b for key, b in blocks.items() if key[0] == name}
             if not bodies:
-                near = did_you_mean(name, {key[0] for key in blocks})
+                near = out.near(name, {key[0] for key in blocks})
                 definition = layers.get(layer.name)
                 span = definition.span if definition else body.span_of("attention")
                 hint = f"did you mean `{near}`?" if near else f"blocks: {', '.join(sorted({k[0] for k in blocks}))}"
@@ -281,7 +281,7 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
         if attr not in words and name not in words:
             inner = body.sub(section, out)
             span = inner.assigns[attr].name_span if inner and attr in inner.assigns else body.span
-            near = did_you_mean(attr, [*PARTS.get(section, {}), *words])
+            near = out.near(attr, [*PARTS.get(section, {}), *words])
             out.add(
                 "W06",
                 f"no block of this model uses `{name}`",

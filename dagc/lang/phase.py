@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
 from . import ast, coming
-from .diagnostics import Collector, did_you_mean
+from .diagnostics import Collector
 from .engines import ENGINES, engine_memory
 from .evaluate import Value, kind_of, number
 from .reader import Body, Names, Reader
@@ -185,7 +185,7 @@ def _fold(
     inner.bare.clear()
     for axis, statement in bare.items():
         if axis not in schema:
-            near = did_you_mean(axis, schema)
+            near = names.out.near(axis, schema)
             names.out.add(
                 "E02",
                 f"`{section}` has no axis `{axis}`",
@@ -256,7 +256,7 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             if node.text in known and (constant is None or isinstance(constant, Quantity)):
                 continue
             if node.text not in names.unknown:
-                near = did_you_mean(node.text, known)
+                near = out.near(node.text, known)
                 help_ = (f"did you mean `{near}`?",) if near and near != node.text else ()
                 out.add("E02", f"`place` names `{node.text}`, which is no axis", node.span, help=help_)
         elif isinstance(node, ast.Number):

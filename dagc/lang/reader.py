@@ -11,7 +11,7 @@ from ..ir.dtypes import FORMS, find
 from ..spec import AttrValue
 from . import ast, coming, functions
 from .config import Config
-from .diagnostics import Collector, Label, did_you_mean
+from .diagnostics import Collector, Label
 from .evaluate import Env, Value, evaluate, kind_of
 from .files import Reach
 from .schema import HOMES, LISTS, REQUIRED, Attribute
@@ -47,7 +47,7 @@ class Names:
             if self.out.incomplete:
                 return None
             self.unknown.add(node.text)  # once is enough
-            near = did_you_mean(node.text, [*self.constants, *self.extra, "true", "false"])
+            near = self.out.near(node.text, [*self.constants, *self.extra, "true", "false"])
             self.out.add(
                 "E02",
                 f"unknown name `{node.text}`",
@@ -247,7 +247,7 @@ class Reader:
                 self._complain(key, directive.span, known)
         for name, bare in self.body.bare.items():
             if not (name in self.schema and self.schema[name].kind == "flag"):
-                near = did_you_mean(name, known)
+                near = self.out.near(name, known)
                 hint = f"did you mean `{near} = ...`?" if near else f"`{self.section}` takes {', '.join(known)}"
                 self.out.add("E10", f"`{name}` has no value", bare.span, help=(hint,))
 
@@ -261,7 +261,7 @@ class Reader:
                 "E12", f"`{self.section}` has no `{name}`", span, help=(f"`{name}` is an attribute of {owner}",)
             )
             return
-        near = did_you_mean(name, known)
+        near = self.out.near(name, known)
         hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
 
@@ -364,7 +364,7 @@ def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
         return None
     known = find(value) is not None if attribute.kind == "dtype" else value in attribute.words
     if attribute.words and not known:
-        near = did_you_mean(value, attribute.words)
+        near = out.near(value, attribute.words)
         more = f", {FORMS}" if attribute.kind == "dtype" else ""
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}{more}"
         out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))

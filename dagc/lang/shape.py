@@ -6,7 +6,7 @@ from math import prod
 
 from ..spec import Fold, Model, Phase, Workload
 from .blocks import dims_of
-from .diagnostics import Collector, Label, did_you_mean
+from .diagnostics import Collector, Label
 from .reader import Body
 from .source import Span
 
@@ -264,7 +264,7 @@ class Shape:
                 self.out.add("E03", f"`{dim}` is split by {SPLIT_BY[dim]}, not by a rule of `shard`", at)
                 continue
             if rules is not None and dim not in known:
-                near = did_you_mean(dim, known)
+                near = self.out.near(dim, known)
                 self.out.add(
                     "E02",
                     f"no block of this model has a dimension `{dim}`",
