@@ -175,7 +175,8 @@ def check_sensitivities(plan: Plan) -> None:
         assert -(1 - fixed_s / now.time_s) / 11 - 1e-9 <= change, name
         assert change <= min(v for k, v in found.items() if k.startswith("+")) + 1e-9, name
         if algorithms(now) == algorithms(most):
-            assert change <= -(1 - most.time_s / now.time_s) / 11 + 1e-4, name  # parts of kernels overlap softly
+            # The parts of measured kernels overlap softly, so that they are not quite convex.
+            assert change <= -0.95 * (1 - most.time_s / now.time_s) / 11 + 1e-6, name
 
 
 @pytest.mark.parametrize("options", PHASES)

@@ -56,6 +56,8 @@ def test_a_cache_that_stays_is_not(phase: str) -> None:
         ("gpus = 0..4, sp = 5", "prefill", "255 or 260 tokens do"),
         ("gpus = 0..2, sp = 3", "decode", "270 or 273 tokens do"),
         ("gpus = 0..2, tp = 3", "prefill", "tp = 2 or 4 divides it"),
+        ("gpus = 0..1, tp = 2, prefix = 300 tok, chunk = 7 tok", "prefill", "prefix = 255 tok at most"),
+        ("gpus = 0..3, sp = 4, chunk = 64 tok", "prefill", "leave out `chunk`"),
         ("gpus = 0..6, pp = 2\nattention { tp = 2 }", "prefill", "6 or 8 GPUs do"),
     ],
 )

@@ -63,7 +63,7 @@ def read_phase(
     if kind == "decode" and values["chunk"] is not None:
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
         chunk = tokens
-    passes = -(-tokens // chunk) or 1
+    passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
     engine = str(values["engine"]) if "engine" in body.assigns else None
@@ -73,7 +73,7 @@ def read_phase(
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
-        passes, tokens % chunk, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip

@@ -232,13 +232,17 @@ class Shape:
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
         tokens = self.phase.tokens
         if not 1 <= tokens <= self.phase.context // (sp if self.phase.kind == "decode" else 1):
-            what = "prefix" if self.phase.kind == "prefill" else "draft"
-            self.out.add("E03", f"{tokens} new tokens of a context of {self.phase.context}", self.at(what, "context"))
+            self._too_few(sp)
         if self.phase.kind == "decode":
             self.need_tokens(self.phase.context, "sp", sp, "sp", "context")
             return
         if tokens < self.phase.context and sp > 1:
-            self.out.add("E03", "a cached prefix and sp > 1 do not go together", self.at("prefix"))
+            what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
+            self.out.add(
+                "E03", f"{what} and sp > 1 do not go together", self.at(without),
+                because=("the ranks of sp would hold the tokens before in another order than the new ones",),
+                help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
+            )  # fmt: skip
         if self.phase.context != self.workload.prompt:
             self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
         pieces = 2 * sp if self.s.sp_layout == "zigzag" and sp > 1 else sp
@@ -253,6 +257,18 @@ class Shape:
                     "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.at("sp_method"),
                     help=("use sp_method = allgather or ring",),
                 )  # fmt: skip
+
+    def _too_few(self, sp: int) -> None:
+        """A prefix as long as the prompt, or more drafted tokens than the last rank of the context holds."""
+        tokens, context = self.phase.new_tokens, self.phase.context
+        if self.phase.kind == "prefill" and tokens < 1:
+            prompt = self.workload.prompt
+            message = f"a prefix of {prompt - tokens} tokens leaves nothing new of a prompt of {prompt}"
+            help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()
+            self.out.add("E03", message, self.at("prefix"), help=help_)
+            return
+        message = f"{tokens} new tokens of a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
+        self.out.add("E03", message, self.at("draft" if self.phase.draft else "context", "context"))
 
     def _shard(self) -> None:
         """A rule on a dimension that no block has would do nothing."""
