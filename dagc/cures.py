@@ -16,23 +16,36 @@ from .lang.units import BYTES, show, show_runs
 from .passes.pools import listed
 from .spec import Fold, Phase, Spec
 
-TRIES = 40
+TRIES = 60
 """Changes of one plan that are compiled at the most."""
 NAMED = 3
 """Cures that a diagnostic names at the most."""
+BASES = 3
+"""Changes that came closest, on top of which others are tried."""
 LONGEST = 4096
 """Layers beyond which stages are not balanced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`words`: as it would be written in the phase's body. `rank`: of changes of one rank one that fits is enough.
-    `others`: further phases that change with it."""
+    """`rank`: of changes of one rank one that fits is enough. `others`: further phases that change with it. `words`: as it
+    would be written in the phase's body, where the phases do not tell."""
 
-    words: str
     phase: Phase
     rank: str
     others: tuple[Phase, ...] = ()
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs."""
+
+    change: Change
+    result: PhaseResult
+    peak_B: float
+    fraction: float
+    fits: bool
 
 
 @dataclass(slots=True)
@@ -46,8 +59,14 @@ class Cures:
     tried: int = field(default=0)
 
     def of_phase(self, name: str) -> tuple[str, ...]:
-        """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does."""
-        return self.named(changes(self.spec, self.results[name], self.units[name].phase))
+        """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does. Where none does,
+        two together: on top of those that came closest."""
+        before = self.tried
+        first = self.attempts(changes(self.spec, self.results[name], self.units[name].phase))
+        found = [attempt for attempt in first if attempt.fits]
+        for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not found else ():
+            found += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
+        return self.help(found, self.tried - before)
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
         """Help for phases that do not fit together: lay them out alike, or take less at once."""
@@ -60,7 +79,8 @@ class Cures:
         for name in pool.phases:
             phase = self.units[name].phase
             found += [*more_microbatches(phase), *shorter_chunks(phase), *fewer_sequences(self.results[name], phase)]
-        return self.named(found)
+        before = self.tried
+        return self.help([attempt for attempt in self.attempts(found) if attempt.fits], self.tried - before)
 
     def alike(self, model: str, names: Sequence[str]) -> Change:
         """Phases in the layout of another one, each with its own batches."""
@@ -71,50 +91,60 @@ class Cures:
             own = mine.strategy
             strategy = replace(theirs.strategy, microbatches=own.microbatches, overlap=own.overlap)
             changed.append(replace(mine, gpus=theirs.gpus, strategy=strategy))
-        return Change(f"the GPUs, degrees and order of `{model}`", changed[0], "alike", tuple(changed[1:]))
+        return Change(changed[0], "alike", tuple(changed[1:]), f"the GPUs, degrees and order of `{model}`")
 
-    def named(self, found: Iterable[Change]) -> tuple[str, ...]:
-        """One line each of the first changes that fit; one of each rank. Empty where no tries are left."""
-        lines: dict[str, str] = {}
-        before = self.tried
+    def attempts(self, found: Iterable[Change], enough: int = NAMED) -> list[Attempt]:
+        """Changes as they were compiled, until enough of them fit; of each rank one that does."""
+        out: list[Attempt] = []
+        ranks: set[str] = set()
         for change in found:
-            if len(lines) >= NAMED or self.left <= 0:
+            if len(ranks) >= enough or self.left <= 0:
                 break
-            if change.rank in lines:
-                continue
-            phases = (change.phase, *change.others)
-            size_B = self.fits(phases)
-            if size_B is not None:
-                quoted = listed([f"`{phase.name}`" for phase in phases])
-                place = f"{quoted} with " if len(self.spec.phases) > 1 else ""
-                verb = "fit" if change.others else "fits"
-                lines[change.rank] = f"{place}{change.words} {verb}: {show(size_B, BYTES)} on the fullest GPU"
-        tried = self.tried - before
-        if lines or not tried:
-            return tuple(lines.values())
-        many = f"none of {tried} other layouts and batches" if tried > 1 else "no other layout"
-        return (
-            f"{many} that {'were' if tried > 1 else 'was'} tried fits: it takes more GPUs, larger ones, or a smaller model or dtype",
-        )
+            attempt = self.attempt(change) if change.rank not in ranks else None
+            if attempt is not None:
+                out.append(attempt)
+                ranks |= {change.rank} if attempt.fits else set()
+        return out
 
-    def fits(self, phases: Sequence[Phase]) -> float | None:
-        """Bytes on the fullest GPU of changed phases, with all that shares their GPUs; None where they do not fit or are
-        not legal."""
+    def help(self, found: Sequence[Attempt], tried: int) -> tuple[str, ...]:
+        """A line for each of what fits. Empty where nothing was tried."""
+        if found or not tried:
+            return tuple(dict.fromkeys(self.words(attempt) for attempt in found[:NAMED]))
+        many = (
+            f"none of the {tried} other layouts and batches that were" if tried > 1 else "the one other layout that was"
+        )
+        missing = "" if tried > 1 else "not "
+        return (f"{many} tried would {missing}do: it takes more GPUs, larger ones, or a smaller model or dtype",)
+
+    def words(self, attempt: Attempt) -> str:
+        """`microbatches = 4 fits: 71 GB on the fullest GPU`"""
+        change = attempt.change
+        phases = (change.phase, *change.others)
+        place = f"{listed([f'`{phase.name}`' for phase in phases])} with " if len(self.spec.phases) > 1 else ""
+        told = change.words or ", ".join(differences(self.units[change.phase.name].phase, change.phase))
+        verb = "fit" if change.others else "fits"
+        return f"{place}{told} {verb}: {show(attempt.peak_B, BYTES)} on the fullest GPU"
+
+    def attempt(self, change: Change) -> Attempt | None:
+        """None where the change is not legal."""
         from .passes import pools
 
+        phases = (change.phase, *change.others)
         new = {phase.name: phase for phase in phases}
         spec = replace(self.spec, phases=tuple(new.get(p.name, p) for p in self.spec.phases))
         changed = {}
         for phase in phases:
             found = self.estimate(spec, phase)
-            if found is None or not found[1].fits:
+            if found is None:
                 return None
             graph, memory = found
             gpus = tuple(g for stage in graph.stages for g in stage.gpus)
             changed[phase.name] = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
         others = {n: r for n, r in self.results.items() if n not in new and r.memory.fits}
         mine = [pool for pool in pools.run(others | changed) if new.keys() & set(pool.phases)]
-        return max(pool.peak_B for pool in mine) if all(pool.fits for pool in mine) else None
+        fits = all(pool.fits for pool in mine) and all(result.memory.fits for result in changed.values())
+        peak_B, fraction = max(pool.peak_B for pool in mine), max(pool.fraction for pool in mine)
+        return Attempt(change, changed[change.phase.name], peak_B, fraction, fits)
 
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
         """The phase as the passes lower it, and its memory."""
@@ -145,7 +175,7 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
     yield from balanced_stages(spec, result, phase)
     if phase.kind == "prefill" and not phase.strategy.sequence_parallel:
         strategy = replace(phase.strategy, sequence_parallel=True)
-        yield Change("sequence_parallel = true", replace(phase, strategy=strategy), "sequence_parallel")
+        yield Change(replace(phase, strategy=strategy), "sequence_parallel")
     yield from more_microbatches(phase)
     yield from shorter_chunks(phase)
     yield from other_degrees(phase)
@@ -173,8 +203,7 @@ def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[C
     if cut == tuple(sum(n for name, n in s.layers if name in names[1:-1]) for s in graph.stages):
         return
     strategy = replace(phase.strategy, layers_per_stage=cut)
-    shown = ", ".join(map(str, cut))
-    yield Change(f"layers_per_stage = [{shown}]", replace(phase, strategy=strategy), "stages")
+    yield Change(replace(phase, strategy=strategy), "stages")
 
 
 def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
@@ -208,7 +237,7 @@ def more_microbatches(phase: Phase) -> Iterator[Change]:
         count = phase.strategy.microbatches * factor
         if phase.sequences % count == 0:
             strategy = replace(phase.strategy, microbatches=count)
-            yield Change(f"microbatches = {count}", replace(phase, strategy=strategy), "microbatches")
+            yield Change(replace(phase, strategy=strategy), "microbatches")
 
 
 def shorter_chunks(phase: Phase) -> Iterator[Change]:
@@ -218,7 +247,7 @@ def shorter_chunks(phase: Phase) -> Iterator[Change]:
         chunk = -(-phase.tokens // factor)
         if phase.kind == "prefill" and chunk > 1:
             changed = replace(phase, tokens=chunk, passes=-(-new // chunk), last=new % chunk)
-            yield Change(f"chunk = {chunk} tok", changed, "chunk")
+            yield Change(changed, "chunk")
 
 
 def other_degrees(phase: Phase) -> Iterator[Change]:
@@ -237,8 +266,7 @@ def _flat(phase: Phase, factor: int) -> Iterator[Change]:
             if up != down and getattr(s, down) % factor == 0:
                 degrees = {up: getattr(s, up) * factor, down: getattr(s, down) // factor}
                 strategy = replace(s, **degrees, layers_per_stage=None if "pp" in degrees else s.layers_per_stage)
-                words = ", ".join(f"{axis} = {degree}" for axis, degree in degrees.items())
-                yield Change(words, replace(phase, strategy=strategy), f"{up} up")
+                yield Change(replace(phase, strategy=strategy), f"{up} up")
 
 
 def _folded(phase: Phase, factor: int) -> Iterator[Change]:
@@ -257,9 +285,33 @@ def _folded(phase: Phase, factor: int) -> Iterator[Change]:
 
 
 def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> Change:
-    words = ", ".join(f"{axis} = {degree}" for axis, degree in fold.degrees if degree > 1)
     strategy = replace(phase.strategy, attention=fold) if side == "attention" else replace(phase.strategy, experts=fold)
-    return Change(f"{side} {{ {words} }}", replace(phase, strategy=strategy), rank)
+    return Change(replace(phase, strategy=strategy), rank)
+
+
+def differences(old: Phase, new: Phase) -> Iterator[str]:
+    """What to write in the body of a phase to make it another one."""
+    if new.gpus != old.gpus:
+        yield f"gpus = [{show_runs(new.gpus)}]"
+    before, after = old.strategy, new.strategy
+    for name in ("pp", "dp", "ep", "sp", "tp", "microbatches"):
+        if getattr(after, name) != getattr(before, name):
+            yield f"{name} = {getattr(after, name)}"
+    for name, one, other in (
+        ("attention", before.attention, after.attention),
+        ("experts", before.experts, after.experts),
+    ):
+        if other is not None and other != one:
+            yield f"{name} {{ {', '.join(f'{axis} = {n}' for axis, n in other.degrees if n > 1) or 'tp = 1'} }}"
+    if after.layers_per_stage != before.layers_per_stage:
+        cut = after.layers_per_stage
+        yield f"layers_per_stage = [{', '.join(map(str, cut))}]" if cut else "no layers_per_stage"
+    if after.sequence_parallel != before.sequence_parallel:
+        yield "sequence_parallel = true"
+    if (new.tokens, new.passes) != (old.tokens, old.passes):
+        yield f"chunk = {new.tokens} tok"
+    if new.sequences != old.sequences:
+        yield f"sequences = {new.sequences}"
 
 
 def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
@@ -274,7 +326,7 @@ def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
     for count in (most, most - step, most * 3 // 4 // step * step, most // 2 // step * step, step):
         if 0 < count < phase.sequences and count not in seen:
             seen.add(count)
-            yield Change(f"sequences = {count}", replace(phase, sequences=count), "sequences")
+            yield Change(replace(phase, sequences=count), "sequences")
 
 
 def batch_parts(phase: Phase) -> int:
@@ -294,8 +346,6 @@ def more_gpus(spec: Spec, phase: Phase) -> Iterator[Change]:
         if need > len(spare) or s.place is not None:
             return
         gpus = tuple(sorted((*phase.gpus, *spare[:need])))
-        where = f"gpus = [{show_runs(gpus)}], "
         for up in ("tp", "ep", "pp") if s.attention is None else ("pp",):
             strategy = replace(s, **{up: getattr(s, up) * factor}, layers_per_stage=None)
-            words = f"{where}{up} = {getattr(strategy, up)}"
-            yield Change(words, replace(phase, gpus=gpus, strategy=strategy), "gpus")
+            yield Change(replace(phase, gpus=gpus, strategy=strategy), "gpus")
