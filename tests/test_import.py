@@ -243,3 +243,14 @@ def test_a_preset_can_be_overridden() -> None:
     text = 'moe 1\nmodel from "mixtral-8x7b" { layers = 4, attention { heads = 64 } }\n' + HARNESS
     model = load(Source("s", text), Collector()).model
     assert model.layers == 4 and model.count("attention.group") == 8 and model.count("attention.head_dim") == 64
+
+
+def test_the_text_part_of_a_vision_model_is_its_language_model(tmp_path: Path) -> None:
+    """Qwen3-VL names its text part otherwise; rotary positions in three parts are one where there is text alone."""
+    text = json.loads((CONFIGS / "qwen3-30b-a3b.json").read_text())
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]}
+    inner = {**text, "model_type": "qwen3_vl_moe_text", "rope_scaling": rope}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl_moe", "text_config": inner}))
+    found, plain = import_config(str(tmp_path / "config.json")), import_config(str(CONFIGS / "qwen3-30b-a3b.json"))
+    assert found.params == plain.params
+    assert (found.model.stack, found.model.blocks) == (plain.model.stack, plain.model.blocks)
