@@ -41,10 +41,6 @@ def run(graph: Graph, unit: Unit) -> Graph:
             seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
             op = op.annotate("seq", seq) if seq != op.loop("seq") else op
             op = replace(op, attrs=(*op.attrs, ("exchange", "+".join(exchange))))
-            # A rule may cut the width of rows, over axes that hold the same tokens and no experts.
-            width, taken = op.dims[-1], {*experts, *home, *seq, *op.loop(rows.slot)}
-            kept = tuple(a for a in op.loop(width) if a in mesh.of("tp") and a not in taken)
-            op = op.annotate(width, kept) if kept != op.loop(width) else op
         return op
 
     return graph.map_ops(annotate, "annotated")

@@ -36,6 +36,7 @@ PLANS = {
     "4 prefill, ring": spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
     "4 prefill, zigzag": spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_layout = zigzag, sequence_parallel = true"),
     "4 decode, split context": spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
+    "4 prefill, width of routed rows": spec_text(phase="gpus = 0..3, ep = 2, tp = 2, shard { hidden = tp }"),
     "4 prefill, latent attention": spec_text(phase="gpus = 0..3\nattention { dp = 4 }\nexperts { ep = 4 }", model=MLA),
     "4 decode, redundant": spec_text(kind="decode", phase="gpus = 0..3, ep = 4, redundant = 4", workload=SKEWED),
     "8 prefill, three axes": spec_text(phase="gpus = 8..15, pp = 2, ep = 2, tp = 2, microbatches = 2"),

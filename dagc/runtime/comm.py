@@ -14,6 +14,7 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.peers import Peers, peers
 from ..ir.sharding import Axes
 from .kernels import Best, Ragged, Routed, Softmax, Tensor, ordered
+from .launch import LaunchError
 
 if TYPE_CHECKING:
     from ..proof.execute import Machine
@@ -213,6 +214,9 @@ class Communicator:
 
     def ragged(self, segment: Segment, op: Op, value: Ragged) -> Ragged:
         """Each member gets the rows of its experts whose tokens are at home where its layout says."""
+        inner = self.machine.rows(segment, op.inputs[0]).inner(op.dims)
+        if {op.attr("from"), op.attr("to")} & set(inner):
+            return value.with_data(self.widths(segment, op, value.data, inner))
         group = self.group(op)
         sent = [self.rows_of(segment, op, value, member) for member in group.members]
         counts = torch.tensor([len(p) for p, _, _ in sent], device=value.data.device)
@@ -224,6 +228,18 @@ class Communicator:
         labels, data = (self.swapped(group, x, *sizes) for x in (labels, data))
         held = self.held(segment, op, self.ranks.coordinates)
         return ordered(labels[:, 0], labels[:, 1:], data, held, added=op.kind in ("all_reduce", "reduce_scatter"))
+
+    def widths(self, segment: Segment, op: Op, data: Tensor, inner: tuple[str, ...]) -> Tensor:
+        """Members that hold the same rows gather their parts of each, or scatter sums of it."""
+        have, got = segment.sharding_of(op.inputs[0]), op.sharding
+        assert have is not None and got is not None
+        layout, name = (have, op.attr("from")) if op.kind == "all_gather" else (got, op.attr("to"))
+        if op.kind not in ("all_gather", "reduce_scatter"):
+            raise LaunchError(f"`dagc run` does not move the width of routed rows by {op.kind} (op `{op.name}`)")
+        axes = layout.dims[op.dims.index(str(name))][-len(op.axes) :]
+        return (self.gathered if op.kind == "all_gather" else self.scattered)(
+            op, data, 1 + inner.index(str(name)), axes
+        )
 
     def swapped(self, group: Group, rows: Tensor, out: list[int], coming: list[int]) -> Tensor:
         found = rows.new_empty((sum(coming), rows.shape[1]))
@@ -256,6 +272,13 @@ class Communicator:
         return torch.as_tensor(table, device=keys.device)[keys[:, column] - first]
 
     def kept(self, segment: Segment, op: Op, value: Ragged) -> Ragged:
-        """A slice: the rank's own rows of what it holds."""
+        """A slice: the rank's own rows of what it holds, or its part of each."""
+        rows, have = self.machine.rows(segment, op.inputs[0]), segment.sharding_of(op.inputs[0])
+        assert have is not None and op.sharding is not None
+        if op.attr("to") in rows.inner(op.dims):
+            boxes = (rows.box(op.dims, layout, self.ranks.coordinates) for layout in (have, op.sharding))
+            edges = zip(*boxes, strict=True)
+            part = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)
+            return value.with_data(value.data[(slice(None), *part)])
         physical, keys, data = self.rows_of(segment, op, value, self.ranks.coordinates)
         return Ragged(physical, keys, data, self.held(segment, op, self.ranks.coordinates))

@@ -247,11 +247,13 @@ class Rank:
             return self.comm.kept(segment, op, value)
         have, got = segment.sharding_of(op.inputs[0]), op.sharding
         assert have is not None and got is not None
-        whole = value.experts if isinstance(value, k.Routed) else value
+        whole = value.experts if isinstance(value, k.Routed) else value.index if isinstance(value, k.Best) else value
         parts = tuple(
             self.layout.part(n, g[len(h) :], self.here)
             for n, h, g in zip(whole.shape, have.dims, got.dims, strict=True)
         )
+        if isinstance(value, k.Best):
+            return k.Best(value.value[parts], value.index[parts])
         return k.Routed(whole[parts], value.weights[parts]) if isinstance(value, k.Routed) else whole[parts]
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
