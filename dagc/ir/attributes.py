@@ -11,7 +11,7 @@ from .graph import COLLECTIVES, Attr, Op
 
 SCOPES = ("dense", "experts")
 
-_ANY = Attribute("any number", low=float("-inf"), open_low=False)
+_ANY = Attribute("any number", low=float("-inf"), open_low=False, high=float("inf"))
 _AXES = Attribute("mesh axes, joined by +", "axes")
 _DIM = Attribute("a dimension", "dim")
 _PAIRS = Attribute("pairs of queries and keys", "count", low=1, open_low=False)
