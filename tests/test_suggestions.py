@@ -325,3 +325,99 @@ def test_a_requirement_of_percent_is_printed_as_percent() -> None:
     fits, even = plan.requirements
     assert fits.shown(fits.bound) == "90%" and fits.shown(0.12345) == "12.35%" and even.shown(even.bound) == "3"
     assert "<= 90%" in plan.report() and "<= 0.9" not in plan.report()
+
+
+# -- what others call it, and what only follows ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "meant"),
+    [
+        ("ep = 4, tp = 2", "ep = 4, tensor_parallel_size = 2", "tp"),
+        ("sequences = 64,", "batch_size = 64,", "sequences"),
+        ("prompt = 256 tok", "isl = 256 tok", "prompt"),
+        ("memory = 64 GB", "vram = 64 GB", "memory"),
+        ("memory = 64 GB", "memori = 64 GB", "memory"),
+        ("link cluster {", "link clusters {", "link cluster"),
+        ("dtype = fp32", "dtype = float16", "fp16"),
+    ],
+)
+def test_what_others_call_it(old: str, new: str, meant: str) -> None:
+    """One error: what an unknown name is taken for is not missing as well."""
+    text = spec_text()
+    assert old in text
+    found = errors_of(text.replace(old, new, 1))
+    assert found[0].code == "E02" and found[0].help == (f"did you mean `{meant}`?",)
+    assert len(found) == 1 or all("degrees" in d.message for d in found[1:])
+
+
+@pytest.mark.parametrize("old", ["workload {", "phase prefill {", "model small {", "hardware pool {"])
+def test_a_misspelt_section_is_not_missing(old: str) -> None:
+    word = old.split()[0]
+    text = spec_text(extra="require prefill.ttft <= 1 s\nrequire prefill.tp <= 8")
+    (found,) = errors_of(text.replace(old, old.replace(word, f"{word}s", 1), 1))
+    assert found.code == "E02" and found.help == (f"did you mean `{word}`?",)
+
+
+def test_a_phase_that_is_nowhere_is_told_once() -> None:
+    (found,) = errors_of(spec_text(extra="require other.ttft <= 1 s\nrequire other.tp <= 8"))
+    assert "names `other`" in found.message
+    (found,) = errors_of(spec_text(extra="require ttft <= 1 s"))
+    assert found.help == ("a metric stands behind its phase: `prefill.ttft`",)
+
+
+def test_a_preset_without_from_or_quotes() -> None:
+    text = 'moe 1\nhardware "h200" { gpus = 8 }\nmodel "mixtral-8x7b" { }\nworkload { sequences = 8, prompt = 8 tok }\nphase decode { gpus = 0..7, tp = 8 }\n'
+    hardware, model = errors_of(text)
+    assert hardware.help == ('write `hardware from "h200-sxm"`',) and model.help == (
+        'write `model from "mixtral-8x7b"`',
+    )
+    found = errors_of(text.replace('hardware "h200"', "hardware from h200-sxm"))
+    assert found[0].help == ('a preset stands in quotes: from "h200-sxm"',)
+
+
+@pytest.mark.parametrize(
+    ("test", "help"),
+    [
+        ("prefill.ttft <= 60", "write the unit: `60 ms`"),
+        ("prefill.memory.peak <= 60", "write the unit: `60 GB`"),
+        ("prefill.memory.peak <= 90%", "a percentage is one of something: `90% * hardware.memory`"),
+    ],
+)
+def test_a_bound_without_its_unit(test: str, help: str) -> None:
+    (found,) = errors_of(spec_text(extra=f"require {test}"))
+    assert found.code == "E08" and found.help == (help,)
+
+
+@pytest.mark.parametrize(
+    ("phase", "text", "help"),
+    [
+        (
+            "gpus = 0..7\nattention { tp = 4 }\nexperts { ep = 8 }",
+            "attention",
+            "dp = 2 or sp = 2 in `attention` makes it fit",
+        ),
+        (
+            "gpus = 0..7\nattention { dp = 2, tp = 4 }\nexperts { ep = 16 }",
+            "experts",
+            "ep = 8 or 4 in `experts` makes it fit",
+        ),
+        (
+            "gpus = 0..7\nattention { dp = 3, tp = 4 }\nexperts { ep = 8 }",
+            "attention",
+            "dp = 2 in `attention` makes it fit",
+        ),
+        ("gpus = 0..7, ep = 8, tp = 2", "0..7", "ep = 4 or tp = 1 makes it fit"),
+        ("gpus = 0..7, tp = 2", "0..7", "dp = 4 uses them all"),
+    ],
+)
+def test_the_side_that_is_wrong_is_marked_and_mended(phase: str, text: str, help: str) -> None:
+    found = errors_of(spec_text(phase=phase))[0]
+    assert found.code == "E03" and found.span is not None and found.span.text == text
+    assert found.help[0] == help
+
+
+def test_attributes_that_no_block_reads_are_doubted() -> None:
+    model = "layers = 4, hidden = 64, vocab = 512, num_experts = 8\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
+    (found,) = [d for d in warnings_of(spec_text(model=model)) if "no block" in d.message]
+    assert found.help == ("did you mean `experts { count = ... }`?",)

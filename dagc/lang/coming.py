@@ -67,7 +67,7 @@ ATTRIBUTES: dict[str, dict[str, Coming]] = {
 }  # fmt: skip
 """Kind of a section -> attributes and sections inside it."""
 
-WORDS = {"train": TRAINING, "training": TRAINING, "mixed": MIXED}
+WORDS = {"train": TRAINING, "training": TRAINING, "mixed": MIXED, "serve": SERVING, "serving": SERVING}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a number or a word of a phase to a search."""

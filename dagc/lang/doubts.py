@@ -69,9 +69,7 @@ def _tell(name: str, value: Quantity, low: float, high: float, assign: ast.Assig
     if value.dim == (1, 0, 0, 0):
         side = "unusually short" if value.value < low else "unusually long"
     bits = _bits(span) if value.value > high and value.dim == BYTE_RATE else ()
-    out.add(
-        "W06", f"{what}: {show(value.value, value.dim)} is {side}", span, help=(*bits, *_other_size(span, low, high))
-    )
+    out.add("W06", f"{what}: {show(value.value, value.dim)} is {side}", span, help=bits or _other_size(span, low, high))
 
 
 _LITERAL = re.compile(r"([0-9][0-9_.]*)[ \t]*([A-Za-z%/]*)")

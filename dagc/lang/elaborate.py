@@ -21,13 +21,14 @@ from .diagnostics import Collector, Label, SpecError
 from .evaluate import Env, Value, evaluate, holds, names_in, shown
 from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from .hardware import read_hardware
+from .metrics import metric
 from .model import read_model
 from .phase import read_phase
 from .place import Place, PlaceError
 from .reader import Body, Names
 from .schema import HARDWARE, PHASE, WORKLOAD
 from .source import Source, Span
-from .suggest import preset_help
+from .suggest import preset_help, products
 from .units import Quantity, show
 from .workload import read_workload
 
@@ -73,6 +74,7 @@ class Elaborator:
     values: dict[str, AttrValue] = field(default_factory=dict)
     domains: dict[str, tuple[AttrValue, ...]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)  # kinds of sections that a misspelt one is likely to be
     seen: set[Path] = field(default_factory=set)
     config: Config | None = None
     characters: int = 0  # of all imports
@@ -119,6 +121,9 @@ class Elaborator:
             return
         if s.kind not in TOP:
             near = self.out.near(s.kind, TOP)
+            if near is not None:  # it is not missing, and neither is its name
+                self.taken.add(near)
+                self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
             return
@@ -355,7 +360,7 @@ class Elaborator:
         text = file.span.source.text
         end = Span(file.span.source, len(text.rstrip()), len(text.rstrip()))
         for kind in ("hardware", "model", "workload", "phase"):
-            if not found[kind] and not self.out.incomplete:
+            if not found[kind] and not self.out.incomplete and kind not in self.taken:
                 example = {
                     "hardware": 'hardware from "h200-sxm" { gpus = 8 }',
                     "model": 'model from "mixtral-8x7b" { }',
@@ -406,10 +411,25 @@ class Elaborator:
             for preset in presets:
                 body.add(preset.body, self.out)
                 name = name or preset.name
+        elif self._meant_as_preset(section):
+            body.partial = True
         if section.preset is not None and _asks(section, "weight_dtype") and "weights" in body.sections:
             body.sections["preset weights"] = body.sections.pop("weights")
         body.add(section.body, self.out)
         return body, name or (section.preset.value if section.preset else section.kind)
+
+    def _meant_as_preset(self, section: ast.Section) -> bool:
+        """`hardware "h200-sxm" { }`: a name where `from` is missing. Reported once, not as all that the section lacks."""
+        given = {s.name for s in section.body if isinstance(s, ast.Assign)} | {
+            s.kind for s in section.body if isinstance(s, ast.Section)
+        }
+        if section.name is None or given & {"compute", "memory", "hbm", "layers", "stack", "hidden"}:
+            return False
+        meant = products(section.name, library.names(section.kind))
+        if meant:
+            message = f"`{section.name}` is the name of this {section.kind}, not a preset"
+            self.out.add("E10", message, section.kind_span, help=(f'write `{section.kind} from "{meant[0]}"`',))
+        return bool(meant)
 
     def preset(self, section: ast.Section, base: Path | None) -> list[ast.Section]:
         """Sections that `from` names, in the order in which they stand over each other."""
@@ -540,8 +560,12 @@ class Elaborator:
         for i, s in enumerate(self.requires):
             for name in names_in(s.test):
                 if name.parts[0] not in roots and not self.out.incomplete:
-                    near = self.out.near(name.parts[0], roots)
-                    hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots))}"
+                    roots.add(name.parts[0])  # once is enough
+                    near = self.out.near(name.parts[0], roots - {name.parts[0]})
+                    hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots - {name.parts[0]}))}"
+                    owner = next(iter(sorted(phases)), "PHASE")
+                    if metric(f"{owner}.{name.text}") is not None:
+                        hint = f"a metric stands behind its phase: `{owner}.{name.text}`"
                     self.out.add(
                         "E02",
                         f"the requirement names `{name.parts[0]}`, which is nothing in this spec",

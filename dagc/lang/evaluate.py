@@ -8,7 +8,19 @@ from collections.abc import Callable
 from ..spec import AttrValue
 from . import ast, coming
 from .diagnostics import Collector, Label
-from .units import SCALAR, UNITS, DimensionError, Quantity, dim_words, meant_unit
+from .units import (
+    BYTE_RATE,
+    BYTES,
+    SCALAR,
+    TIME,
+    TOKEN_RATE,
+    TOKENS,
+    UNITS,
+    DimensionError,
+    Quantity,
+    dim_words,
+    meant_unit,
+)
 
 Value = AttrValue | tuple["Value", ...]
 Env = Callable[[ast.Name | ast.Call], Value | None]
@@ -173,9 +185,24 @@ def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Q
     if left.dim != right.dim and not _bare_zero(test.left) and not _bare_zero(test.right):
         message = f"`{test.op}` compares {dim_words(left.dim)} with {dim_words(right.dim)}"
         also = (Label(test.left.span, dim_words(left.dim)),)
-        out.add("E08", message, test.right.span, dim_words(right.dim), also=also)
+        out.add(
+            "E08", message, test.right.span, dim_words(right.dim), also=also, help=_bound_help(left, right, test.right)
+        )
         return None
     return left, right, holds(test.op, left.value, right, tolerance)
+
+
+_USUAL = {TIME: "ms", BYTES: "GB", BYTE_RATE: "GB/s", TOKENS: "tok", TOKEN_RATE: "tok/s"}
+
+
+def _bound_help(left: Quantity, right: Quantity, bound: ast.Expr) -> tuple[str, ...]:
+    """A bound that lacks its unit, or a percentage of nothing."""
+    if not isinstance(bound, ast.Number) or right.dim != SCALAR or left.dim == SCALAR:
+        return ()
+    if bound.unit == "%":
+        whole = "hardware.memory" if left.dim == BYTES else "..."
+        return (f"a percentage is one of something: `{bound.span.text} * {whole}`",)
+    return (f"write the unit: `{bound.span.text} {_USUAL[left.dim]}`",) if left.dim in _USUAL and not bound.unit else ()
 
 
 def _bare_zero(expr: ast.Expr) -> bool:

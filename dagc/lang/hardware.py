@@ -14,6 +14,8 @@ from .schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
 from .source import Span
 from .units import BYTE_RATE, FLOP_RATE, TIME, Quantity
 
+LINKS = ("link node", "link cluster")
+
 
 def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: Span) -> Hardware | None:
     """The GPUs and their links, or None when something is wrong or missing."""
@@ -98,8 +100,8 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
 def _link(body: Body, key: str, names: Names) -> Link | None:
     inner = body.sub(key, names.out)
     if inner is None:
-        if names.out.incomplete or body.partial:
-            return None
+        if names.out.incomplete or body.partial or any(did_you_mean(n, [key]) for n in body.sections if n not in LINKS):
+            return None  # it may stand where nothing could be read, or under another name
         names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
         return None
     read = Reader(key, inner, LINK, names).read()

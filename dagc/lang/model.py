@@ -276,12 +276,19 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
         words |= mentioned(block)
     for name in attributes:
         section, _, attr = name.rpartition(".")
-        if not section or attr in PARTS.get(section, {}) or attr == "group":
+        schema = PARTS.get(section, {}) if section else MODEL
+        if attr in schema or attr == "group":
             continue
         if attr not in words and name not in words:
-            inner = body.sub(section, out)
+            inner = body.sub(section, out) if section else body
             span = inner.assigns[attr].name_span if inner and attr in inner.assigns else body.span
-            near = out.near(attr, [*PARTS.get(section, {}), *words])
+            near = out.near(attr, [*schema, *words])
+            part = (
+                next((p for p, names in PARTS.items() if near in names), None)
+                if not section and near not in MODEL
+                else None
+            )
+            near = f"{part} {{ {near} = ... }}" if part else near
             out.add(
                 "W06",
                 f"no block of this model uses `{name}`",

@@ -37,8 +37,9 @@ def read_phase(
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
     kind = values["kind"] or (name if name in ("prefill", "decode") else None)
     later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
-    if kind is None and "kind" not in body.assigns and name in coming.WORDS:
-        coming.refuse(coming.WORDS[name], section.kind_span, out)
+    asked = coming.WORDS.get(name) or (coming.TRAINING if "train" in name.lower() else None)
+    if kind is None and "kind" not in body.assigns and asked is not None:
+        coming.refuse(asked, section.kind_span, out)
         return None
     if kind is None and "kind" not in body.assigns and not out.incomplete:
         out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span)

@@ -16,6 +16,8 @@ from .evaluate import Env, Value, evaluate, kind_of
 from .files import Reach
 from .schema import HOMES, LISTS, REQUIRED, Attribute
 from .source import Span
+from .suggest import products
+from .synonyms import SYNONYMS
 from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 
 
@@ -169,6 +171,7 @@ class Reader:
     sections: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
     free: bool = False  # further attributes are allowed: numbers, words or flags
+    taken: set[str] = field(default_factory=set)  # what an unknown name is likely to mean: it is not missing
 
     @property
     def out(self) -> Collector:
@@ -209,7 +212,7 @@ class Reader:
         if assign is None:
             if name in self.body.bare and self.free is False and attribute.kind == "flag":
                 return True
-            if attribute.default is REQUIRED and name not in self.body.sections and not self.lacking:
+            if attribute.default is REQUIRED and name not in {*self.body.sections, *self.taken} and not self.lacking:
                 self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return default_of(attribute)
         if attribute.kind == "routing":
@@ -262,6 +265,8 @@ class Reader:
             )
             return
         near = self.out.near(name, known)
+        if near is not None:
+            self.taken.add(near)
         hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
 
@@ -365,6 +370,8 @@ def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     known = find(value) is not None if attribute.kind == "dtype" else value in attribute.words
     if attribute.words and not known:
         near = out.near(value, attribute.words)
+        if attribute.kind == "dtype" and value not in SYNONYMS:  # `fp6` is no `fp64`
+            near = next(iter(products(value, attribute.words)), None)
         more = f", {FORMS}" if attribute.kind == "dtype" else ""
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}{more}"
         out.add("E02", f"`{name}` cannot be `{value}`", span, help=(hint,))

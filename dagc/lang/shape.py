@@ -57,6 +57,9 @@ class Shape:
         help_ = [f"gpus = {total} of them"] if total < gpus else []
         if gpus % rest == 0:
             help_.insert(0, f"dp = {gpus // rest} uses them all")
+        else:
+            others = [f"{a} = {gpus // (total // n)}" for a, n in parts if n > 1 and gpus % (total // n) == 0]
+            help_ = [f"{' or '.join(others[:3])} makes it fit"] if others else help_
         self.out.add(
             "E03", f"the degrees of `{self.phase.name}` multiply to {total}, but it has {gpus} GPUs", self.at("gpus"), f"{gpus} GPUs here",
             because=(f"{shown} = {total}",), help=help_,
@@ -84,7 +87,9 @@ class Shape:
         product = {"attention": f"{_times(s.attention)} = {dense}", "experts": f"{_times(s.experts)} = {sparse}"}
         labels = [(other, f"{product[other]}"), ("gpus", f"{gpus} GPUs here")]
         also = [
-            Label(self.at(name), text) for name, text in labels if name in (*self.body.assigns, *self.body.sections)
+            Label(self.at(name), text)
+            for name, text in labels
+            if name in (*self.body.assigns, *self.body.sections) and self.at(name) != self.at(wrong, other)
         ]
         self.out.add(
             "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage",

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
+from .synonyms import SYNONYMS
+
 _SEPARATORS = re.compile(r"[-_\s./]+")
 _LETTERS_AND_NUMBERS = re.compile(r"[a-z]+|\d+")
 MOST_KNOWN = 256
@@ -21,6 +23,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is meant, or None when nothing is near."""
     candidates = list(islice(dict.fromkeys(known), MOST_KNOWN))
     lowered = word.lower()
+    if SYNONYMS.get(lowered) in candidates:
+        return SYNONYMS[lowered]
     for alike in (_bare, _sorted_parts):
         for name in candidates:
             if alike(name.lower()) == alike(lowered):
@@ -32,11 +36,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     if shorter:
         return max(shorter, key=len)
     near = [
-        (d, -_common(lowered, n.lower()), i)
+        (d, -_common(lowered, n.lower()), len(n) < len(word), i)
         for i, n in enumerate(candidates)
         if len(word) <= MAX_WORD and {*lowered[:2]} & {*n[:2].lower()} and (d := _off(lowered, n.lower())) is not None
     ]
-    return candidates[min(near)[2]] if near else None
+    return candidates[min(near)[3]] if near else None
 
 
 def products(word: str, known: Iterable[str]) -> list[str]:
@@ -109,7 +113,7 @@ def _sorted_parts(text: str) -> list[str]:
 
 def _begins(word: str, name: str) -> bool:
     """`word` goes on where `name` ends: `layers_count`, `memory2`."""
-    return word.startswith(name) and (len(name) > 3 or not word[len(name)].isalnum())
+    return word.startswith(name) and (not word[len(name)].isalnum() or (len(name) > 3 and word[len(name)].isdigit()))
 
 
 def _common(a: str, b: str) -> int:

@@ -177,6 +177,13 @@ def _expected(error: Any) -> str:
 
 def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     token = error.token
+    line, column = source.position(at)
+    first = re.match(r"\s*([A-Za-z_]+)\s+\S", source.line(line))
+    if first and first.end(1) < column and first[1] not in (*WORDS, *HOMES) and (near := did_you_mean(first[1], WORDS)):
+        return (f"did you mean `{near}`?",)
+    if token.type == "NAME" and re.search(r"\bfrom\s+$", source.line(line)[: column - 1]):
+        name = re.match(r"[\w.\-/]+", source.line(line)[column - 1 :])
+        return (f'a preset stands in quotes: from "{name[0] if name else token.value}"',)
     before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
     if token.value == "=" and before and before[1] in WORDS:
         return _reserved(before[1])
@@ -187,9 +194,9 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     if listed := _list_without_brackets(error, at, source):
         return (listed,)
     if (token.type == "COMPARE" and token.value in "<>") or token.value == "=":
-        line = source.line(source.position(at)[0])
-        wrong = re.search(r"=<|=>|<>|===?", line)
-        if line.lstrip().startswith("require") and (wrong or token.value == "="):
+        whole = source.line(line)
+        wrong = re.search(r"=<|=>|<>|===?", whole)
+        if whole.lstrip().startswith("require") and (wrong or token.value == "="):
             return ("comparisons are <= >= < > == ~",)
     if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
         return ("the `{` belongs on this line",)

@@ -1,0 +1,34 @@
+"""Names that configs, papers and serving engines have for what the language calls otherwise."""
+
+from __future__ import annotations
+
+SYNONYMS: dict[str, str] = {
+    # Degrees, as vLLM, SGLang, TensorRT-LLM and Megatron call them.
+    **{f"{word}{tail}": axis for word, axis in (
+        ("tensor_parallel", "tp"), ("data_parallel", "dp"), ("expert_parallel", "ep"), ("pipeline_parallel", "pp"),
+        ("context_parallel", "sp"), ("sequence_parallel_degree", "sp"), ("tensor_model_parallel", "tp"),
+        ("pipeline_model_parallel", "pp"), ("expert_model_parallel", "ep"),
+    ) for tail in ("", "_size", "_degree")},
+    **{f"{axis}_size": axis for axis in ("tp", "dp", "ep", "pp", "sp")},
+    "cp": "sp", "cp_size": "sp", "num_replicas": "replicas", "num_microbatches": "microbatches", "micro_batches": "microbatches",
+    "gpu_memory_utilization": "memory_fraction", "mem_fraction_static": "memory_fraction", "max_num_batched_tokens": "chunk",
+    "chunked_prefill_size": "chunk", "num_redundant_experts": "redundant", "devices": "gpus", "gpu_ids": "gpus",
+    # The batch.
+    "batch": "sequences", "batch_size": "sequences", "max_num_seqs": "sequences", "concurrency": "sequences", "requests": "sequences",
+    "isl": "prompt", "input": "prompt", "input_len": "prompt", "input_length": "prompt", "prompt_len": "prompt", "prompt_tokens": "prompt",
+    "osl": "output", "output_len": "output", "output_length": "output", "max_tokens": "output", "output_tokens": "output",
+    # The model, as a config.json calls it.
+    "num_layers": "layers", "num_hidden_layers": "layers", "n_layers": "layers", "hidden_size": "hidden", "d_model": "hidden",
+    "vocab_size": "vocab", "num_attention_heads": "heads", "num_heads": "heads", "n_heads": "heads", "num_key_value_heads": "kv_heads",
+    "n_kv_heads": "kv_heads", "num_experts": "count", "n_routed_experts": "count", "num_local_experts": "count",
+    "num_experts_per_tok": "top_k", "moe_intermediate_size": "hidden", "intermediate_size": "hidden", "ffn": "hidden",
+    "n_shared_experts": "shared", "num_shared_experts": "shared", "first_k_dense_replace": "dense_first", "rope_theta": "theta",
+    "sliding_window": "window", "tie_word_embeddings": "tied", "kv_cache_dtype": "kv_dtype", "torch_dtype": "dtype",
+    # The machine.
+    "vram": "memory", "hbm_capacity": "memory", "memory_bandwidth": "hbm", "mem_bw": "hbm", "flops": "compute", "peak_flops": "compute",
+    "gpus_per_node": "per_node", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
+    # Dtypes.
+    "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32", "double": "fp64", "float64": "fp64",
+    "float8": "fp8", "fp8_e4m3": "fp8", "e4m3": "fp8", "float8_e4m3fn": "fp8", "w4a16": "int4",
+}  # fmt: skip
+"""What is written elsewhere -> what it is called here."""
