@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
 from .held import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
+from .ir.ops import attention_imbalance
 from .ir.result import PhaseResult
 from .lang.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from .plan import Plan
@@ -98,7 +99,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
         f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
         f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
     )
-    lines += [f"  {line}" for line in _sureness(result)]
+    lines += [f"  {line}" for line in (*_attention(result), *_sureness(result))]
     lines += _memory(plan, result)
     lines += _collectives(result)
     lines += _path(result)
@@ -110,6 +111,15 @@ def _chance(result: PhaseResult) -> str:
     """Standard error of the busiest rank, where it shows."""
     error = result.costs.imbalance * result.costs.load_error
     return f" +- {error:.2f}" if error >= 0.005 else ""
+
+
+def _attention(result: PhaseResult) -> list[str]:
+    """How uneven attention over a split sequence is, and what evens it."""
+    uneven = attention_imbalance(result.graph)
+    if uneven < 1.02:
+        return []
+    way = "; sp_layout = zigzag evens it" if result.graph.kind == "prefill" and not result.graph.the_mesh.zigzag else ""
+    return [f"attention of the slowest rank {uneven:.2f} times the mean{way}"]
 
 
 def _spare(result: PhaseResult) -> str:

@@ -134,6 +134,17 @@ def test_attention_is_timed_on_the_slowest_rank(method: str, hardware: str) -> N
     assert plain.costs.ops["sparse", "gqa.o"].flops == even.costs.ops["sparse", "gqa.o"].flops
 
 
+def test_the_report_says_how_uneven_attention_is() -> None:
+    text = spec_text(phase="gpus = 0..3, sp = 4, sp_layout = contiguous", workload=LONG)
+    plain, even = (compile_text(t) for t in (text, text.replace("contiguous", "zigzag")))
+    for shown in (plain.report(), plain.markdown(), plain.html()):
+        assert "1.75 times the mean" in " ".join(shown.split())
+    assert "zigzag evens it" in plain.report() and "times the mean" not in even.report()
+    none = compile_text(text.replace("contiguous", "zigzag, sp_method = ulysses"))
+    assert "times the mean" not in none.report()
+    assert [d.code for d in none.diagnostics if "changes nothing" in d.message] == ["W06"]
+
+
 def test_exchanged_heads_are_even() -> None:
     for layout in ("contiguous", "zigzag"):
         result = prefill(f"gpus = 0..3, sp = 4, sp_method = ulysses, sp_layout = {layout}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..ir.ops import attention_imbalance
 from ..ir.result import PathStep, PhaseResult, Sensitivity
 from ..lang.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
 from ..plan import Plan
@@ -40,6 +41,11 @@ def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
         parts.append(f"The stages stand idle {bubble:.0%} of the time: {batches} over {p} stages.")
     if result.costs.imbalance >= 1.02:
         parts.append(f"The busiest expert rank has {result.costs.imbalance:.2f} times the mean load{spared(result)}.")
+    uneven = attention_imbalance(result.graph)
+    if uneven >= 1.02:
+        parts.append(
+            f"Attention of the slowest rank has {uneven:.2f} times the mean of the ranks that split the sequence."
+        )
     if result.costs.dropped > 1e-9:
         parts.append(f"{result.costs.dropped:.1%} of the choices of experts are dropped.")
     best = min(buys, key=lambda s: s.change, default=None)

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from .experts import dim_like, routed, stem
-from .graph import DTYPE_BYTES, Op, Segment
+from .graph import DTYPE_BYTES, Graph, Op, Segment
 from .mesh import Mesh
 from .sequence import Array, over_blocks, query_runs
 from .sharding import Axes, Sharding
@@ -84,6 +84,14 @@ def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
         return np.ones((1,) * len(mesh.atoms))
     pairs = block_pairs(segment, op, mesh)
     return over_blocks(pairs / (pairs.mean() or 1.0), op.loop("seq"), mesh)
+
+
+def attention_imbalance(graph: Graph) -> float:
+    """FLOPs of attention on the rank that has most of them, over the mean of ranks; of the layers the largest."""
+    shares = [
+        float(rank_share(s, op, graph.the_mesh).max()) for s in graph.segments for op in s.ops if op.kind == "attend"
+    ]
+    return max(shares, default=1.0)
 
 
 def _pairs_before(tokens: float, window: float, chunk: float) -> float:

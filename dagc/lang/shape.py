@@ -255,6 +255,11 @@ class Shape:
         if self.s.sequence_parallel:
             self.need_tokens(tokens, "sp x tp", sp * tp, "sequence_parallel")
         if self.s.sp_method == "ulysses" and sp > 1:
+            if self.s.sp_layout == "zigzag":
+                self.out.add(
+                    "W06", "`sp_layout = zigzag` changes nothing: ulysses exchanges heads, and is even already",
+                    self.at("sp_layout"),
+                )  # fmt: skip
             kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
             group = self.model.count("attention.group", 1)
             if kv % (tp * sp) and (group % sp or kv % tp):
