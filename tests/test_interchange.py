@@ -156,6 +156,13 @@ def change(data: Any, path: str, value: Any) -> None:
         ("plan/phase/strategy/tp", 10**12, "plan.phase.strategy.tp: is 1000000000000"),
         ("plan/phase/strategy/tp", 4, "plan.phase.strategy: has tp 4, and the mesh of the IR 2"),
         ("plan/phase/strategy/order", [], "plan.phase.strategy.order: does not name"),
+        ("plan/phase/window_cache", "some", "plan.phase.window_cache: 'some' is none of freed, whole"),
+        ("plan/phase/kv_block", 0, "plan.phase.kv_block: is 0"),
+        ("plan/phase/memory/fraction", 0.0, "plan.phase.memory.fraction: is 0.0"),
+        ("plan/phase/memory/of", "it", "plan.phase.memory.of: 'it' is none of all, static, free"),
+        ("plan/phase/memory/graphs_B", -1.0, "plan.phase.memory.graphs_B: is -1.0"),
+        ("plan/phase/memory/padding_B", -1.0, "plan.phase.memory.padding_B: is -1.0"),
+        ("plan/phase/memory/tiles", [["mxfp4", 0, 128]], "plan.phase.memory.tiles: has a multiple below 1"),
         ("plan/phase/strategy/microbatches", 7, "plan.phase.strategy.microbatches: is 7"),
     ],
 )

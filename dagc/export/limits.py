@@ -88,6 +88,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
         if find(getattr(model, name)) is None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
+    words = PHASE["window_cache"].words
+    if phase.window_cache not in words:
+        raise DataError("plan.phase.window_cache", f"{phase.window_cache!r} is none of {', '.join(words)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
     batching = phase.batching
