@@ -360,8 +360,35 @@ def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) ->
         "".join(f'import "x{i}"\n' for i in range(3000)),
         "".join(f"phase p{i} {{ gpus = 0..7 }}\n" for i in range(3000)),
         "block b(x) {\n" + "y = silu(x)\n" * 3000 + "return y }\n",
+        "phase more { kind = decode, gpus = 0..7, pp = 2, tp = 4, layers_per_stage = [0..99_999] }\n",
     ],
 )
 def test_many_mistakes_are_told_briefly(text: str, tmp_path: Path, capsys: Capture) -> None:
     said = refused(written(tmp_path, f"{spec_text()}{text}"), capsys)
     assert len(said) < 300_000
+
+
+LIMITS = {
+    "phases": "".join(f"phase p{i} {{ kind = decode, gpus = 0..7, tp = 8 }}\n" for i in range(300)),
+    "ids": "".join(f"phase p{i} {{ kind = decode, gpus = 0..99_999, dp = 100_000 }}\n" for i in range(12)),
+    "kinds": "stack = [embed, " + ", ".join(f"l{i}" for i in range(70)) + ", lm_head]",
+    "turns": "stack = [embed, each(4000, if(equal(mod(index, 2), 0), a, b)), lm_head]",
+    "stages": "pp = 100_000",
+    "experts": "count = 1_000_000",
+    "spares": "redundant = 1_000_000",
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_is_costed_one_by_one_is_bounded(name: str, tmp_path: Path, capsys: Capture) -> None:
+    layers = "".join(f"layer {n} {{ gqa, moe }}\n" for n in ("a", "b", *(f"l{i}" for i in range(70))))
+    extra, text = LIMITS[name], spec_text(gpus=1_000_000)
+    if name in ("phases", "ids"):
+        text += extra
+    elif name in ("kinds", "turns"):
+        text = text.replace("layers = 4", extra) + layers
+    elif name == "experts":
+        text = text.replace("count = 8", extra)
+    else:
+        text = text.replace("phase prefill {", f"phase prefill {{ {extra}\n")
+    assert re.search("at most|more than", refused(written(tmp_path, text), capsys))

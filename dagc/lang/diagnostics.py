@@ -25,6 +25,13 @@ class Label:
     text: str
 
 
+MAX_TEXT = 2000
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """`label` stands beside the caret; `because` and `help` are whole lines below the snippet."""
@@ -36,6 +43,13 @@ class Diagnostic:
     also: tuple[Label, ...] = ()
     because: tuple[str, ...] = ()
     help: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """No text of a diagnostic is longer than a screen, whatever it quotes."""
+        for name in ("message", "label"):
+            object.__setattr__(self, name, _clipped(getattr(self, name)))
+        for name in ("because", "help"):
+            object.__setattr__(self, name, tuple(map(_clipped, getattr(self, name))))
 
     @property
     def severity(self) -> str:

@@ -18,7 +18,7 @@ from .blocks import check_block
 from .coming import ALTERNATIVES
 from .config import BESIDE, Config, read_config
 from .diagnostics import Collector, Label, SpecError
-from .evaluate import Env, Value, evaluate, holds, names_in, shown
+from .evaluate import MAX_ITEMS, Env, Value, evaluate, holds, names_in, shown
 from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from .hardware import read_hardware
 from .metrics import metric
@@ -327,6 +327,7 @@ class Elaborator:
             beyond = found["phase"][MAX_PHASES][0].kind_span
             self.out.add("E03", f"a spec has at most {MAX_PHASES} phases, this one {len(found['phase'])}", beyond)
             return None
+        ids = 0
         for section, _ in found["phase"]:
             if section.name is None:
                 self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
@@ -349,6 +350,10 @@ class Elaborator:
             phase = read_phase(section, body, self.names(), hardware, model, workload)
             if phase is not None:
                 phases.append(phase)
+                ids += len(phase.gpus)
+            if ids > MAX_ITEMS:
+                self.out.add("E09", f"the phases name more than {MAX_ITEMS:,} GPUs together", section.kind_span)
+                return None
         requirements = self.requirements({s.name for s, _ in found["phase"] if s.name})
         if hardware is None or model is None or workload is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 
 from ..ir.dtypes import find
 from ..ir.graph import runs
@@ -131,6 +132,10 @@ def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> Non
             out.add("E03", f"top_k {top_k} of {number} experts", body.span_of("experts"))
 
 
+MAX_TURNS, MAX_KINDS = 1000, 64
+"""How often a stack may go from one kind of layer to another, and how many kinds it may have: each is costed by itself."""
+
+
 def _stack(
     assign: ast.Assign | None,
     attributes: Mapping[str, AttrValue],
@@ -157,6 +162,11 @@ def _stack(
     total = sum(s.repeat for s in stack[1:-1])
     if total > MODEL["layers"].high:
         out.add("E09", f"a stack has at most {MODEL['layers'].high:g} layers", assign.value.span, f"this has {total}")
+        return None
+    turns, kinds = sum(1 for _ in groupby(s.name for s in stack)), len({s.name for s in stack})
+    if turns > MAX_TURNS or kinds > MAX_KINDS:
+        what = f"changes its kind of layer {turns - 1} times" if turns > MAX_TURNS else f"has {kinds} kinds of layers"
+        out.add("E13", f"the stack {what}", assign.value.span, help=(f"at most {MAX_TURNS} times, among {MAX_KINDS}",))
         return None
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
