@@ -33,7 +33,7 @@ def run(graph: Graph, unit: Unit) -> Graph:
             because=(" | ".join(_product(s) for s in sides), f"group boundaries: {error}"),
             help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
         )
-    mesh = with_cuts(sides, wanted_cuts(graph, dict(sides[0]).get("tp", 1)))
+    mesh = with_cuts(sides, wanted_cuts(graph, dict(sides[0]).get("tp", 1), strategy))
     mesh = cut_alike(mesh, sides, graph, unit)
     dealt = mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
     mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees}, zigzag=dealt)
@@ -41,9 +41,11 @@ def run(graph: Graph, unit: Unit) -> Graph:
     return replace(graph, mesh=mesh, level="annotated")
 
 
-def wanted_cuts(graph: Graph, degree: int) -> list[int]:
-    """Where tensor dimensions that do not fill the axis would cut it: the first in the order of `tp` come first."""
-    sizes = {(tp.priority(d), int(s.sizes[d])) for s in graph.segments for d in s.sizes if tp.is_tensor_dim(d)}
+def wanted_cuts(graph: Graph, degree: int, strategy: Strategy) -> list[int]:
+    """Where dimensions that do not fill the axis would cut it: those of rules, then tensor dimensions in the order of `tp`."""
+    rules = {d for d, _ in strategy.shard}
+    dims = [(d, int(size)) for s in graph.segments for d, size in s.sizes.items()]
+    sizes = {(-1 if d in rules else tp.priority(d), size) for d, size in dims if d in rules or tp.is_tensor_dim(d)}
     return list(dict.fromkeys(cut for _, size in sorted(sizes) for cut in head_cuts(degree, [size])))
 
 
@@ -69,7 +71,7 @@ def cut_alike(mesh: Mesh, sides: list[list[tuple[str, int]]], graph: Graph, unit
     added: list[int] = []
     for other in neighbours(unit):
         theirs = factorisations(other)
-        found = with_cuts(theirs, wanted_cuts(graph, dict(theirs[0]).get("tp", 1)))
+        found = with_cuts(theirs, wanted_cuts(graph, dict(theirs[0]).get("tp", 1), other))
         for name in found.sizes if found.of("ep") else ():
             stride = found.stride(name)
             if stride in edges or not any(low < stride < high for low, high in experts.values()):
