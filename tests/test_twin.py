@@ -24,7 +24,7 @@ from dagc.proof import prove as proving
 from dagc.proof.execute import Machine
 from dagc.proof.kernels import visible
 from dagc.proof.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
-from dagc.proof.shrink import Twin, otherwise
+from dagc.proof.shrink import NoTwin, Twin, otherwise
 
 WIDE = "layers = 4, hidden = 512, vocab = 4096, dtype = bf16\nattention { heads = 16, kv_heads = 4, head_dim = 32 }"
 SPARSE = f"{WIDE}\nexperts {{ count = 64, top_k = 2, hidden = 256 }}"
@@ -249,6 +249,24 @@ def test_what_cannot_be_run_is_neither_equal_nor_different(
     out = capsys.readouterr().out
     assert "not run" in out and ("no kernel for `route`" in out or "out of something" in out)
     assert "equal" not in out and "differs" not in out
+
+
+def test_an_error_of_the_comparison_itself_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> list[str]:
+        raise KeyError("something")
+
+    monkeypatch.setattr(proving, "wrong_work", missing)
+    proof = compiled("gpus = 0..3, ep = 2, tp = 2").prove("prefill")
+    assert proof.verdict == "not run" and "something" in proof.why
+
+
+def test_a_plan_without_a_twin_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> Twin:
+        raise NoTwin("nothing smaller divides")
+
+    monkeypatch.setattr(proving, "twin_of", refused)
+    proof = compiled("gpus = 0..3, ep = 2, tp = 2").prove("prefill")
+    assert proof.verdict == "not run" and "nothing smaller divides" in proof.why
 
 
 def test_a_difference_is_shown_with_the_ir_around_it(

@@ -17,6 +17,7 @@ from ..ir.verify import verify
 from ..ir.violation import VerifyError
 from ..passes.memory import cache_policy
 from ..plan import Plan
+from .checkpoint import CheckpointError
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
 from .held import wrong_memory
@@ -97,7 +98,7 @@ def twin_of_phase(plan: Plan, phase: str) -> Twin:
         twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.spec.workload.routing)
         verify(twin.placed)
         verify(twin.model)
-    except (VerifyError, KeyError, ZeroDivisionError) as error:
+    except (VerifyError, LookupError, ArithmeticError, ValueError) as error:
         raise NoTwin(str(error)) from None
     return twin
 
@@ -126,6 +127,26 @@ def prove_graph(
     model = model if model is not None else model_graph(unit)
     inputs = inputs or random_inputs(unit, weights)
     reference, machine = Machine(model, inputs, single()), Machine(placed, inputs, placed.the_mesh)
+    try:
+        return compared(reference, machine, unit, Stated(costed or placed, costs, memory), expected)
+    except CheckpointError:
+        raise
+    except Exception as error:  # nothing is known of the lowering, whatever it is
+        return not_run(placed.phase, unit, f"the executor breaks off: {error or type(error).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the passes say of a graph."""
+
+    graph: Graph
+    costs: Costs | None
+    memory: Memory | None
+
+
+def compared(reference: Machine, machine: Machine, unit: Unit, stated: Stated, expected: Floats | None) -> Proof:
+    """Both runs, number by number, and what ranks did, moved and held against what is stated."""
+    placed = machine.graph
     seen = Recording(reference)
     check = Comparison(machine, seen)
     try:
@@ -138,11 +159,11 @@ def prove_graph(
         return broken_off(placed, unit, error)
     same = all(alike(a, b) for a, b in zip(want, got, strict=True))
     first = check.first or check.missed() or ("" if same else "the result")
-    wrong = tuple(compare_bytes(machine, costs, costed or placed)) if costs is not None else ()
+    moved = tuple(compare_bytes(machine, stated.costs, stated.graph)) if stated.costs is not None else ()
     work = tuple(wrong_work(machine))
-    held = (
-        tuple(wrong_memory(machine, costed or placed, memory, cache_policy(unit.phase))) if memory is not None else ()
-    )
+    policy = cache_policy(unit.phase)
+    held = tuple(wrong_memory(machine, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
+    places = [place for place in (first, *moved, *work) if place]
     return Proof(
         placed.phase,
         len(unit.phase.gpus),
@@ -151,9 +172,9 @@ def prove_graph(
         same,
         first,
         len(machine.traffic),
-        wrong,
+        moved,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
-        lines=around(placed, next(iter((*([first] if first else []), *wrong, *work)), "")),
+        lines=around(placed, places[0]) if places else (),
         work_wrong=work,
         memory_wrong=held,
     )
