@@ -231,10 +231,13 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
         unit.out.add(
             "W06",
             f"every step of `{unit.phase.name}` moves what lies along the context, a KV cache, over the network",
-            next((unit.phase.spans[a] for a in ("sp", "attention", "tp") if a in unit.phase.spans), unit.phase.span),
+            next(
+                (unit.phase.spans[a] for a in ("shard", "sp", "attention", "tp") if a in unit.phase.spans),
+                unit.phase.span,
+            ),
             because=tuple(f"{key}, {show(size, BYTES)} a GPU" for key, size in moved.items()),
             help=(
-                "a cache that stays where it is costs a step nothing: split batch or heads (dp, tp) instead of the context",
+                "a cache that stays where it is costs a step nothing: split batch or heads (dp, tp), not the context or a width that attention needs whole",
             ),
         )
 

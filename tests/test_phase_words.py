@@ -43,6 +43,17 @@ def test_a_step_that_gathers_its_cache_is_doubtful() -> None:
     assert moved_B > 0
 
 
+def test_a_width_that_attention_needs_whole_is_gathered_too() -> None:
+    model = """layers = 2, hidden = 64, vocab = 512, dtype = bf16
+attention { kind = mla, heads = 8, q_latent = 16, kv_latent = 16, nope_dim = 8, rope_dim = 4, v_dim = 8 }
+mlp { hidden = 64 }"""
+    plan = dagc.compile_text(
+        spec_text(kind="decode", phase="gpus = 0..3, tp = 4, shard { kv_latent = tp }", model=model)
+    )
+    (found,) = [d for d in plan.diagnostics if "along the context" in d.message]
+    assert "mla.c: all_gather over tp" in found.because[0]
+
+
 @pytest.mark.parametrize("phase", ["gpus = 0..3, sp = 4", "gpus = 0..7, dp = 2, tp = 4", "gpus = 0..7, ep = 4, sp = 2"])
 def test_a_cache_that_stays_is_not(phase: str) -> None:
     for kind in ("prefill", "decode"):
