@@ -421,3 +421,29 @@ def test_attributes_that_no_block_reads_are_doubted() -> None:
     model = "layers = 4, hidden = 64, vocab = 512, num_experts = 8\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
     (found,) = [d for d in warnings_of(spec_text(model=model)) if "no block" in d.message]
     assert found.help == ("did you mean `experts { count = ... }`?",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text", "why"),
+    [
+        ("heads = 8, kv_heads = 4", "heads = 9, kv_heads = 9", "2", "heads 9"),
+        ("count = 8", "count = 9", "4", "9 experts"),
+        ("hidden = 32", "hidden = 33", "2", "expert width 33"),
+        ("ep = 4, tp = 2", "pp = 8", "8", "4 layers"),
+        ("gpus = 0..7, ep", "gpus = 60..67, ep", "60..67", "64 GPUs"),
+    ],
+)
+def test_a_second_label_says_why(old: str, new: str, text: str, why: str) -> None:
+    spec = spec_text()
+    assert old in spec
+    found = next(d for d in errors_of(spec.replace(old, new, 1)) if d.code == "E03" and d.also)
+    assert found.span is not None and found.span.text == text
+    assert [label.text for label in found.also] == [why] and found.also[0].span.source == found.span.source
+
+
+def test_a_second_kind_of_gpu_is_a_pool_and_the_same_one_is_given_twice() -> None:
+    (found,) = errors_of(spec_text(extra='hardware from "h200-sxm" { }'))
+    assert found.code == "E18" and found.message.startswith("several pools")
+    again = "hardware pool { gpus = 8 }"
+    found = errors_of(spec_text(extra=again))[0]
+    assert found.code == "E11" and found.also[0].text == "first here"

@@ -42,6 +42,11 @@ MAX_IMPORTED = 4_000_000
 TOP = ("hardware", "model", "workload", "phase", "checkpoint")
 
 
+def _several(sections: Sequence[ast.Section]) -> bool:
+    """Pools of their own, rather than the same one given twice."""
+    return len(sections) > 1 and (len({s.name for s in sections}) > 1 or any(s.preset is not None for s in sections))
+
+
 def elaborate(
     file: ast.File, out: Collector, *, settings: Mapping[str, str] | None = None, reach: Reach | None = None
 ) -> Spec:
@@ -373,7 +378,7 @@ class Elaborator:
                 self.out.add(
                     "E10", f"the spec has no `{kind}` section", end, help=[example[kind]] if kind in example else []
                 )
-            if kind == "hardware" and len({s.name for s, _ in found[kind]}) > 1:
+            if kind == "hardware" and _several([s for s, _ in found[kind]]):
                 coming.refuse(coming.POOLS, found[kind][1][0].kind_span, self.out)
                 self.failed |= {s.name for s, _ in found[kind] if s.name}
             elif kind != "phase":

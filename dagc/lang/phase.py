@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
 from . import ast, coming
-from .diagnostics import Collector
+from .diagnostics import Collector, Label
 from .engines import ENGINES, engine_memory
 from .evaluate import Value, kind_of, number
 from .reader import Body, Names, Reader
@@ -117,10 +117,12 @@ def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Colle
         return None
     if hardware is not None and max(ids) >= hardware.gpus:
         beyond = sorted(i for i in ids if i >= hardware.gpus)
+        pool = hardware.span if hardware.span is not None and hardware.span.source == span.source else None
         out.add(
             "E03",
             f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}",
             span,
+            also=() if pool is None else (Label(pool, f"{hardware.gpus} GPUs"),),
             help=(
                 f"ids run from 0 to {hardware.gpus - 1}"
                 + (f"; {ids[0]} GPUs are `0..{ids[0] - 1}`" if len(ids) == 1 else ""),

@@ -134,7 +134,14 @@ class Shape:
         high = next((d for d in range(degree + 1, min(size, 2 * degree) + 1) if size % d == 0), None)
         near = " or ".join(str(d) for d in (low, high) if d)
         help_ = (f"{by.split()[0]} = {near} divides it",) if near else ()
-        self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), help=help_)
+        part = {"heads": "attention", "expert width": "experts", "the mlp width": "mlp"}.get(what, "")
+        also = self.why(part, f"{what} {size}")
+        self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), also=also, help=help_)
+
+    def why(self, part: str, text: str) -> list[Label]:
+        """A label at a part of the model, where the same file has it."""
+        span = self.model.spans.get(part)
+        return [Label(span, text)] if span is not None and span.source == self.body.span.source else []
 
     def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
         """A number of tokens must divide by `degree`: the nearest that do."""
@@ -157,6 +164,7 @@ class Shape:
             uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
             self.out.add(
                 "E03", f"{layers} layers do not divide over pp {s.pp} stages", self.at("pp"),
+                also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
                 help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
             )  # fmt: skip
 
@@ -172,13 +180,15 @@ class Shape:
         shares = len(self.workload.routing.histogram)
         if shares not in (0, number):
             self.out.add(
-                "E03", f"the routing histogram has {shares} shares, the model {number} experts", self.at("gpus")
-            )
+                "E03", f"the routing histogram has {shares} shares, the model {number} experts", self.workload.span,
+                also=self.why("experts", f"{number} experts"),
+            )  # fmt: skip
         ep = self.degree("experts", "ep")
         if (number + s.redundant) % ep:
             spare = -(number + s.redundant) % ep + s.redundant
             self.out.add(
                 "E03", f"{number} experts + {s.redundant} redundant do not divide over ep {ep}", self.at("ep", "experts"),
+                also=self.why("experts", f"{number} experts"),
                 help=(f"redundant = {spare} fills every rank",),
             )  # fmt: skip
         if s.redundant > number * (ep - 1):
@@ -197,7 +207,9 @@ class Shape:
             self.need("heads", heads, "tp", tp, "tp", "attention")
             kv = m.count("attention.kv_heads", heads)
             if kv % tp and tp % kv:
-                self.out.add("E03", f"kv_heads {kv} and tp {tp}: neither divides the other", self.at("tp", "attention"))
+                message = f"kv_heads {kv} and tp {tp}: neither divides the other"
+                also = self.why("attention", f"kv_heads {kv}")
+                self.out.add("E03", message, self.at("tp", "attention"), also=also)
         if any("mlp" in layer.blocks for layer in m.stack):
             self.need("the mlp width", m.count("mlp.hidden", tp), "tp", tp, "tp", "attention")
 
