@@ -163,8 +163,9 @@ def test_nodes_are_told_apart(tmp_path: Path) -> None:
             said.append(done.stdout)
         assert all("10.0.0.1" in s for s in said) and said[0] != said[1]
         if engine == "vllm":
-            assert "--data-parallel-start-rank 8" in said[1] and "--headless" in said[1]
-            assert "--headless" not in said[0] and "--data-parallel-size-local 8" in said[0]
+            # A start rank on a node with a front end would ask for one on every node.
+            assert all(f"--nnodes 2 --node-rank {k}" in s and "start-rank" not in s for k, s in enumerate(said))
+            assert "--headless" in said[1] and "--headless" not in said[0]
 
 
 def test_examples() -> None:
@@ -272,8 +273,9 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
     assert "capacity = 1.25 drops tokens" in refused(engine, phase="gpus = 0..7, tp = 8", model=model)
     asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate, window_cache = whole, kv_block = 64 tok"
     made = "".join(written(engine, phase=f"gpus = 0..7, tp = 8, {asked}").values())
+    graphs = {"vllm": "--enforce-eager", "sglang": "--disable-cuda-graph", "trtllm": "cuda_graph_config: null"}
+    assert graphs.get(engine, "# not fixed by flags: cuda_graph = false") in made
     for words in (
-        "cuda_graph = false",
         "host = 3 ms",
         "dispatch_dtype = fp8",
         "quantise = separate",
@@ -323,3 +325,46 @@ def test_the_table_of_the_docs() -> None:
             except SpecError as error:
                 said = " ".join(line for d in error.diagnostics for line in d.because)
                 assert all(words.strip() in said for words in cell.split(";")), (name, engine, said)
+
+
+def test_what_differs_between_phases_of_one_server_is_said() -> None:
+    both = (
+        "gpus = 0..7, overlap = two_batch\nattention { dp = 8 }\nexperts { ep = 8 }\n}\n"
+        "phase decode { gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }"
+    )
+    assert "overlap two_batch" in refused("vllm", "prefill", phase=both)
+
+
+@pytest.mark.parametrize("engine", ("vllm", "sglang", "trtllm"))
+def test_experts_on_the_ranks_of_one_attention_ask_for_allgather(engine: str) -> None:
+    """The commonest plan exchanges tokens that every rank already has: the help names the way out, which is then taken."""
+    phase = "gpus = 0..7\nattention { tp = 8 }\nexperts { ep = 8 }"
+    model = "layers = 4, hidden = 4096, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 8, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
+    with pytest.raises(SpecError) as error:
+        written(engine, "prefill", phase=phase, model=model)
+    assert any("dispatch = allgather" in line for d in error.value.diagnostics for line in d.help)
+    assert written(engine, "prefill", phase=f"{phase}\ndispatch = allgather", model=model)
+
+
+def test_two_batches_need_a_token_each() -> None:
+    text = written("vllm", phase="gpus = 0..7, overlap = two_batch\nattention { dp = 8 }\nexperts { ep = 8 }")["sh"]
+    assert re.findall(r"--dbo-\w+-token-threshold (\d+)", text) == ["2", "2"]
+
+
+def test_megatron_with_tp_has_one_connection() -> None:
+    assert "export CUDA_DEVICE_MAX_CONNECTIONS=1" in written("megatron", phase="gpus = 0..7, tp = 8")["sh"]
+    assert "CUDA_DEVICE" not in written("megatron", phase="gpus = 0..7, pp = 4, ep = 2")["sh"]
+
+
+def test_a_decode_that_shares_its_server_has_kernels_for_both() -> None:
+    """One phase is exported, but the server runs the other too."""
+    both = (
+        "gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }\n}\n"
+        "phase decode { gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }"
+    )
+    plan = dagc.compile_text(spec_text(kind="prefill", phase=both, dtype="bf16"), phases=["decode"])
+    made = {
+        engine: "".join(v.decode() for v in export(plan, engine, "org/m", "p").values())
+        for engine in ("vllm", "sglang")
+    }
+    assert "--deepep-mode auto" in made["sglang"] and "low_latency" not in made["vllm"]

@@ -64,7 +64,8 @@ def graphml(graph: nx.MultiDiGraph[str]) -> bytes:
 
     flat = nx.MultiDiGraph(**graph.graph)
     for name, fields in graph.nodes(data=True):
-        flat.add_node(name, **fields | {key: dumps(fields[key]).decode().strip() for key in LISTS})
+        lists = {key: dumps(fields[key]).decode().strip() for key in LISTS}
+        flat.add_node(name, label=fields["op"], **fields | lists)  # viewers show what is called `label`
     flat.add_edges_from(graph.edges(keys=True, data=True))
     out = io.BytesIO()
     nx.write_graphml_xml(flat, out)
@@ -80,6 +81,7 @@ def from_graphml(data: bytes) -> nx.MultiDiGraph[str]:
         graph.graph.pop(default, None)
     for _, fields in graph.nodes(data=True):
         fields |= {key: orjson.loads(fields[key]) for key in LISTS}
+        del fields["label"]
     for _, _, fields in graph.edges(data=True):
         fields.pop("id", None)  # GraphML's own name of the edge, which is its key too
     return graph

@@ -16,6 +16,9 @@ from ...plan import Plan
 from .layout import Layout, layout
 
 ENGINES = ("vllm", "sglang", "trtllm", "megatron")
+SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
+"""Fields of a strategy that all phases of one server share."""
+GATHERED = "dispatch = allgather: every rank has the tokens, computes its own experts, and they add up"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -37,6 +40,7 @@ class Draft:
     model: str
     split: bool  # another server runs the other phase
     refused: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)  # what would mend them
     notes: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -56,6 +60,10 @@ class Draft:
     def refuse(self, when: bool, rule: str) -> None:
         if when:
             self.refused.append(rule)
+
+    def advise(self, when: bool, help: str) -> None:
+        if when and help not in self.advice:
+            self.advice.append(help)
 
     def ordered(self, attention: Sequence[str], experts: Sequence[str] = ()) -> None:
         """Refuse a plan whose GPUs are other ranks than the engine makes of them."""
@@ -97,7 +105,11 @@ def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, b
         written = write(draft)
         if draft.refused:
             message = f"{facts(engine)['engine']} {facts(engine)['version']} cannot express `{server.name}`"
-            errors.append(Diagnostic("E05", message, server.phases[0].span, because=tuple(draft.refused)))
+            errors.append(
+                Diagnostic(
+                    "E05", message, server.phases[0].span, because=tuple(draft.refused), help=tuple(draft.advice)
+                )
+            )
         for suffix, text in written.items():
             out[f"{stem.removesuffix(f'.{server.name}')}.{server.name}.{engine}.{suffix}"] = text.encode()
     if errors:
@@ -116,8 +128,7 @@ def merged(layouts: list[Layout]) -> list[Layout]:
         other = out[shared]
         if other.gpus != one.gpus or not _alike(other, one):
             message = f"`{other.name}` and `{one.name}` share GPUs, and one server has one strategy"
-            ours, theirs = (_degrees(x) for x in (other, one))
-            because = (f"{other.name}: {ours}", f"{one.name}: {theirs}")
+            because = tuple(f"{x.name}: {_degrees(x)}{_said(x, y)}" for x, y in ((other, one), (one, other)))
             help = ("lay both phases out alike, or give each its own GPUs; --phase exports one of them",)
             raise SpecError([Diagnostic("E05", message, one.phases[0].span, because=because, help=help)])
         out[shared] = replace(other, phases=(*other.phases, *one.phases))
@@ -126,8 +137,14 @@ def merged(layouts: list[Layout]) -> list[Layout]:
 
 def _alike(a: Layout, b: Layout) -> bool:
     same = all((a.at[axis] == b.at[axis]).all() for axis in a.at) and a.degree == b.degree and a.layers == b.layers
-    fields = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
-    return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in fields)
+    return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in SERVER_WIDE)
+
+
+def _said(one: Layout, other: Layout) -> str:
+    """What its strategy says otherwise, besides degrees."""
+    ours, theirs = one.strategy, other.strategy
+    found = [f"{f} {getattr(ours, f)}" for f in SERVER_WIDE if getattr(ours, f) != getattr(theirs, f)]
+    return "".join(f", {words}" for words in found)
 
 
 def _degrees(one: Layout) -> str:
@@ -191,7 +208,8 @@ def left_open(draft: Draft) -> None:
             != "freed",
             "memory { } of the plan is an input of its estimate": "memory" in phase.spans,
             f"kv_block = {phase.kv_block} tok: the engine chooses the blocks of its cache": phase.kv_block != 16,
-            "cuda_graph = false: the engine captures graphs unless it is told not to": not phase.cuda_graph,
+            "cuda_graph = false: the server captures graphs unless all its phases do without": not phase.cuda_graph
+            and (draft.layout.graphs or "no_graphs" not in facts(draft.engine)["names"]),
         }
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
 

@@ -49,6 +49,16 @@ class Layout:
             found.setdefault(gpu // self.per_node, []).append(gpu)
         return list(found.values())
 
+    @property
+    def kinds(self) -> set[str]:
+        """Of all phases that run on its GPUs, also of those that are not exported."""
+        return {p.kind for p in self.spec.phases if set(p.gpus) & set(self.gpus)}
+
+    @property
+    def graphs(self) -> bool:
+        """Any phase runs its steps as CUDA graphs."""
+        return any(p.cuda_graph for p in self.phases)
+
     def sequences(self, kind: str) -> int:
         return max((p.sequences for p in self.phases if p.kind == kind), default=0)
 

@@ -18,6 +18,8 @@ def write(draft: Draft) -> Mapping[str, str]:
     draft.refuse(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
     draft.refuse(model.kv_dtype != model.dtype, f"a KV cache in {model.kv_dtype}")
     draft.refuse(model.dtype not in ("bf16", "fp16"), f"dtype {model.dtype}")
+    if d["tp"] > 1:
+        draft.environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # asked for with tp on GPUs before Blackwell
     draft.flag("tp", d["tp"])
     draft.flag("pp", d["pp"])
     if one.moe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import DTYPES, NODE, Draft, Shell, memory_share, script
+from .launch import DTYPES, GATHERED, NODE, Draft, Shell, memory_share, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -50,6 +50,8 @@ def flags(draft: Draft) -> None:
     draft.flag("context", one.context)
     if (share := memory_share(draft)) is not None:
         draft.flag("memory", f"{share:g}")
+    if not one.graphs:
+        draft.flag("no_graphs")
     if one.sequences("decode"):
         draft.flag("sequences", one.sequences("decode"))
     if draft.split:
@@ -76,10 +78,11 @@ def exchange(draft: Draft, ranks: int) -> None:
         return
     d = one.degree
     draft.refuse(d["ep"] != ranks, f"tokens are exchanged over ep {d['ep']}: DeepEP spans all {ranks} ranks")
-    draft.refuse(d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them: dispatch = allgather")
+    draft.refuse(d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them")
+    draft.advise(d["dp"] == 1, GATHERED)
     draft.flag("exchange", "deepep")
-    kinds = {p.kind for p in one.phases}
+    kinds = one.kinds
     mode = {"prefill": "normal", "decode": "low_latency"}
-    draft.flag("exchange_mode", mode[kinds.pop()] if len(kinds) == 1 else "auto")
+    draft.flag("exchange_mode", mode[next(iter(kinds))] if len(kinds) == 1 else "auto")
     if one.spec.model.count("experts.shared", 0) and d["tp"] > 1:
         draft.flag("shared_tp")

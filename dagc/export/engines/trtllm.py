@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, Draft, comments, devices, memory_share
+from .launch import DTYPES, GATHERED, Draft, comments, devices, memory_share
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -27,9 +27,8 @@ def write(draft: Draft) -> Mapping[str, str]:
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no setting")
     draft.refuse(bool(strategy.redundant), "redundant experts: how many slots each rank gets was not checked")
     if one.moe and one.exchanges:
-        draft.refuse(
-            d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them: dispatch = allgather"
-        )
+        draft.refuse(d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them")
+        draft.advise(d["dp"] == 1, GATHERED)
         draft.notes.append("whether tokens are exchanged or gathered is chosen by the engine for the machine")
     settings(draft, ranks)
     return {"yaml": yaml(draft), "sh": launch(draft)}
@@ -52,6 +51,8 @@ def settings(draft: Draft, ranks: int) -> None:
     share = memory_share(draft)
     free = {} if share is None else {"free_gpu_memory_fraction": share}
     draft.set("kv", {"dtype": "fp8" if model.kv_dtype == "fp8" else "auto", **free})
+    if not one.graphs:
+        draft.set("no_graphs", None)
     if one.sequences("decode"):
         draft.set("sequences", ceil(one.sequences("decode") / d["dp"]))
     prefill = next((p for p in one.phases if p.kind == "prefill"), None)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, HEAD, NODE, Draft, Shell, memory_share, script
+from .launch import DTYPES, GATHERED, HEAD, NODE, Draft, Shell, memory_share, script
 
 
 def write(draft: Draft) -> Mapping[str, str]:
@@ -46,8 +46,8 @@ def flags(draft: Draft, whole: bool) -> None:
     if strategy.overlap == "two_batch":
         draft.refuse(d["dp"] == 1 or not one.exchanges, "overlap = two_batch needs dp and an exchange of tokens")
         draft.flag("two_batch")
-        draft.flag("two_batch_prefill", 1)
-        draft.flag("two_batch_decode", 1)
+        draft.flag("two_batch_prefill", 2)  # a token for each batch: fewer are refused
+        draft.flag("two_batch_decode", 2)
     if len(set(one.layers)) > 1:
         draft.environment["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, one.layers))
     draft.flag("dtype", DTYPES.get(model.dtype, "auto"))
@@ -56,6 +56,8 @@ def flags(draft: Draft, whole: bool) -> None:
     draft.flag("context", one.context)
     if (share := memory_share(draft)) is not None:
         draft.flag("memory", f"{share:g}")
+    if not one.graphs:
+        draft.flag("no_graphs")
     if one.sequences("decode"):
         draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
     prefill = next((p for p in one.phases if p.kind == "prefill"), None)
@@ -69,30 +71,32 @@ def exchange(draft: Draft) -> None:
     """How tokens come to their experts. Without dp the ranks all have them: each computes its own experts, and they add up."""
     one = draft.layout
     if one.degree["dp"] == 1:
-        draft.refuse(
-            one.exchanges, "the plan exchanges tokens between tp ranks, which all have them here: dispatch = allgather"
-        )
+        draft.refuse(one.exchanges, "the plan exchanges tokens between tp ranks, which all have them here")
+        draft.advise(one.exchanges, GATHERED)
     elif not one.exchanges:
         draft.flag("exchange", "allgather_reducescatter")
     else:
-        kinds = {p.kind for p in one.phases}
-        draft.flag("exchange", "deepep_low_latency" if kinds == {"decode"} else "deepep_high_throughput")
+        only_decode = one.kinds == {"decode"}
+        draft.flag("exchange", "deepep_low_latency" if only_decode else "deepep_high_throughput")
+        if not only_decode and "decode" in one.kinds and one.graphs:
+            draft.notes.append(
+                "vLLM captures no CUDA graphs with this exchange; the times of decode steps count on them"
+            )
 
 
 def command(draft: Draft) -> list[str]:
-    """Data-parallel ranks are spread over nodes, or one rank over all of them."""
+    """The server, on each of its nodes; all but the first run without a front end."""
     one = draft.layout
     d, nodes = one.degree, draft.layout.nodes
     start = ["vllm", "serve", draft.model, *draft.flags]
     if len(nodes) == 1:
         return start
     others = Shell(f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})')
-    if d["dp"] == 1:
-        where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), NODE, draft.name("master"), HEAD]
-        return [*start, *where, others]
-    each = d["pp"] * d["tp"]
-    local, rest = divmod(len(nodes[0]), each)
-    draft.refuse(rest > 0 or not local, f"a data-parallel rank of {each} GPUs does not fit nodes of {len(nodes[0])}")
-    where = [draft.name("dp_local"), str(local), draft.name("dp_start"), Shell(f'"$((NODE * {local}))"')]
-    where += [draft.name("dp_address"), HEAD, draft.name("dp_port"), "13345"]
+    each, held = d["pp"] * d["tp"], len(nodes[0])
+    draft.refuse(
+        held % each > 0 and each % held > 0,
+        f"a data-parallel rank of {each} GPUs neither fills nodes of {held} nor divides them",
+    )
+    # Which ranks a node runs follows from its number; a start rank on node 0 would ask for a server on every node.
+    where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), NODE, draft.name("master"), HEAD]
     return [*start, *where, others]
