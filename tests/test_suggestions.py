@@ -134,6 +134,8 @@ LATER = {
     "alternative": ("alternative decode { gpus = 8..15, tp = 8 }", "alternatives of a phase"),
     "price": ("let cost = 2 $/h", "prices and power"),
     "power": ("let power = 700 W", "prices and power"),
+    "price beside a text": ('hardware "b" { price = 2 $/h }', "prices and power"),
+    "place gpu = best": ("phase decode { gpus = 8..15, tp = 8\nplace gpu = best }", "free strategies"),
 }  # fmt: skip
 
 
@@ -154,6 +156,7 @@ def test_what_is_not_there_yet_is_one_sentence(name: str) -> None:
         ("link node {", "link node { gpus = 8,"),
         ("latency = 6 us", "latency = 6 us, oversubscription = 2, nics = 8"),
         ("sequences = 64,", "sequences = 64, arrivals = 5,"),
+        ("output = 16 tok", 'output = 16 tok, routing = loads("F.csv")'),
     ],
 )
 def test_attributes_that_are_not_there_yet(old: str, new: str) -> None:
@@ -374,6 +377,11 @@ def test_a_preset_without_from_or_quotes() -> None:
     )
     found = errors_of(text.replace('hardware "h200"', "hardware from h200-sxm"))
     assert found[0].help == ('a preset stands in quotes: from "h200-sxm"',)
+
+
+def test_a_metric_of_the_other_kind_of_phase() -> None:
+    (found,) = [d for d in errors_of(spec_text(extra="require prefill.tpot <= 1 s")) if d.code == "E02"]
+    assert "no metric of this phase: decode: " in found.help[0]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,6 @@ UNITS = {
 TEXTS = (
     (re.compile(r"^\s*link\s+\w+\s+to\b"), POOLS),
     (re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),
-    (re.compile(r"^[^#\"]*\$"), COSTS),
 )
 """Statements that the grammar does not have yet."""
 

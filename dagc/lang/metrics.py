@@ -137,5 +137,8 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     owner = word.partition(".")[0]
     some = [n for n in names if n.startswith(f"{owner}.")] or [n for n in names if metric(n)]
     common = [n for n in some if n.partition(".")[2] in ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")]
+    found = metric(word)
+    if found is not None and any(n.startswith(f"{owner}.") for n in names):  # of another kind of phase
+        return f"`{found.name}` is no metric of this phase: {found.about}", "`dagc list metrics` shows all"
     hint = f"did you mean `{near}`?" if near else f"metrics: {', '.join((common or some)[:6])}, ..."
     return hint, "`dagc list metrics` shows all"

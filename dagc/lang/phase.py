@@ -258,7 +258,9 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             constant = names.constants.get(node.text)
             if node.text in known and (constant is None or isinstance(constant, Quantity)):
                 continue
-            if node.text not in names.unknown:
+            if node.text in coming.CHOICES:
+                coming.refuse(coming.FREE, node.span, out)
+            elif node.text not in names.unknown:
                 near = out.near(node.text, known)
                 help_ = (f"did you mean `{near}`?",) if near and near != node.text else ()
                 out.add("E02", f"`place` names `{node.text}`, which is no axis", node.span, help=help_)

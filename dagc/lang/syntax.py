@@ -89,6 +89,9 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
             return
     if token is None:
         char = source.text[at : at + 1]
+        if char == "$":
+            coming.refuse(coming.COSTS, Span(source, at, at + 1), out)
+            return
         if char == '"':
             out.add("E01", "a string does not end on its line", Span(source, at, at + 1))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..spec import Routing, Workload
-from . import ast
+from . import ast, coming
 from .evaluate import Value, evaluate
 from .files import Unreadable, read_text
 from .reader import Body, Names, Reader
@@ -30,6 +30,9 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
     if assign is None:
         return Routing()
     value = assign.value
+    if isinstance(value, ast.Call) and value.func.text in coming.CALLS:
+        coming.refuse(coming.CALLS[value.func.text], value.span, names.out)
+        return None
     if isinstance(value, ast.Name) and value.text == "uniform":
         return Routing()
     known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
