@@ -193,7 +193,7 @@ PHASE: dict[str, Attribute] = {
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
-    "pp": _count("degree of pp", 1, high=4096),
+    "pp": _count("degree of pp", 1, high=1024),
     **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES[1:]},
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
     "microbatches": _count("micro-batches that a pass is cut into", 1, high=1e6),

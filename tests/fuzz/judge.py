@@ -96,12 +96,14 @@ def prepare() -> None:
 
 def judge(one: Case, place: Path) -> Ended:
     """Run a case in `place`, a folder that nothing else is in."""
-    folder = place / "case"
+    folder = place / "in" / "side" / "case"
+    folder.parent.mkdir(parents=True)
     one.write(folder)
     code, usage, killed = _forked(one, folder, place)
     said = (place / "said").read_text("utf-8", "replace")
     fault = _fault(code, killed, said, usage)
-    if not fault and sorted(p.name for p in place.iterdir()) != ["case", "said"]:
+    beside = sorted(p.name for around in (place, place / "in", folder.parent) for p in around.iterdir())
+    if not fault and beside != sorted(("in", "said", "side", "case")):
         fault = "a file was written outside"
     if code == 3 and not killed:
         fault = f"exit 3: {_traceback(one, folder, place)}"

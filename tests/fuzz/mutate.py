@@ -189,7 +189,8 @@ def archive(data: bytes, random: Random) -> bytes:
             name = random.choice((info.filename, info.filename, "input_ids.npy", "../x.npy", "\x1b[31m.npy", "a" * 300))
             if name in new.namelist():
                 name = info.filename
-            new.writestr(name, member, random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)))
+            how_packed = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
+            new.writestr(zipfile.ZipInfo(name), member, how_packed)  # of no date: the same at any time
     return bytewise(file.getvalue(), random) if random.random() < 0.1 else file.getvalue()
 
 
