@@ -106,8 +106,10 @@ def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]
     ids: dict[str, int] = {}
     for i, node in enumerate(data["nodes"]):
         name = check_object(node, Node.__slots__, f"nodes[{i}]")["id"]
-        if not isinstance(name, str) or name in ids:
-            raise DataError(f"nodes[{i}].id", f"{name!r} stands there twice" if name in ids else "is not a string")
+        if not isinstance(name, str):
+            raise DataError(f"nodes[{i}].id", "is not a string")
+        if name in ids:
+            raise DataError(f"nodes[{i}].id", f"{name!r} stands there twice")
         ids[name] = i
     edges = []
     for i, edge in enumerate(data["edges"]):
