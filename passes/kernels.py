@@ -76,14 +76,16 @@ def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
         "link": machine.node.bandwidth_Bps / device.link_Bps,
     }
     c: Any = constants
-    changed = {n: getattr(c, n) * scale[by] for n, by in _rates(type(c)) if abs(scale[by] - 1) > 1e-3}
+    changed = {
+        n: getattr(c, n) * scale[by] for n, by in _rates(tuple(f.name for f in fields(c))) if abs(scale[by] - 1) > 1e-3
+    }
     return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)
-def _rates(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+def _rates(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Rates among the constants of a family, and what they follow."""
-    return tuple((field.name, SCALED[field.name]) for field in fields(kind) if field.name in SCALED)
+    return tuple((name, SCALED[name]) for name in names if name in SCALED)
 
 
 @dataclass

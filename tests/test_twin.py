@@ -465,3 +465,50 @@ mlp { hidden = 16 }"""
     kinds = {op.name: op.kind for op in head.ops}
     assert any(op.kind == "slice" and kinds[op.inputs[0]] == "argmax" for op in head.ops)
     assert proving.prove(plan, "decode").verdict == prove_small(plan, "decode").verdict == "equal"
+
+
+POOL = """moe 1
+hardware pool {{
+  gpus = 64, per_node = 8
+  compute = 900 TFLOP/s, mfu = 60%, memory = 100 TB, hbm = 4 TB/s, mbu = 80%
+  link node {{ bandwidth = {node}, latency = 2 us }}
+  link cluster {{ bandwidth = {cluster}, latency = 6 us }}
+}}
+model from "{model}" {{}}
+workload {{ sequences = 7, prompt = 3072 tok, output = 512 tok }}
+phase {kind} {{ {phase} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("moved", "kind", "text"),
+    [
+        (
+            "slice",
+            "decode",
+            {
+                "model": "glm-4.5",
+                "node": "450 GB/s",
+                "cluster": "50 kB/s",
+                "phase": "gpus = 0..15, microbatches = 3, dispatch = allgather, ep = 2, tp = 8",
+            },
+        ),
+        (
+            "permute",
+            "prefill",
+            {
+                "model": "qwen3-235b-a22b",
+                "node": "450 kB/s",
+                "cluster": "50 GB/s",
+                "phase": "gpus = 0..15, sequence_parallel = true, attention { dp = 2, tp = 8 }, experts { ep = 4, tp = 4 }",
+            },
+        ),
+    ],
+    ids=["choices are cut", "rows that ranks hold in common are sent by any one"],
+)
+def test_moves_that_slow_links_bring_about(moved: str, kind: str, text: dict[str, str]) -> None:
+    plan = dagc.compile_text(POOL.format(kind=kind, **text))
+    segment = next(s for s in plan.phases[kind].graph.segments if "slot" in s.sizes)
+    dims = {op.dims[-1] if moved == "slice" else op.dims[1] for op in segment.ops if op.kind == moved}
+    assert ("choice" if moved == "slice" else "slot") in dims, "the plan no longer has what this test is about"
+    assert plan.prove(kind).verdict == "equal"

@@ -11,7 +11,7 @@ from ..ir.graph import Op, Segment
 from ..ir.sharding import Sharding
 from . import kernels as k
 from .failure import CannotRun, Wrong
-from .routed import REDUCTIONS, move
+from .routed import AGREE, REDUCTIONS, move
 
 if TYPE_CHECKING:
     from .execute import Machine
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 Env = Mapping[str, list[object]]
 Take = Callable[[Mapping[str, int], Sharding], k.Floats]
 """(rank, layout) -> the block that this layout gives the rank."""
-AGREE = 1e-9
-"""Largest difference between copies of one block, relative to its largest value."""
 
 
 def collective(machine: Machine, segment: Segment, op: Op, env: Env) -> list[object]:

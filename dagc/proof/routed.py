@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .execute import Machine
 
 REDUCTIONS = ("all_reduce", "reduce_scatter")
+AGREE = 1e-9
+"""Largest difference between copies of one block, relative to its largest value."""
 
 
 def dispatch_of(segment: Segment, name: str) -> Op:
@@ -145,6 +147,10 @@ def move(machine: Machine, segment: Segment, op: Op, members: list[int], values:
     total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
     for i, at, block in zip(members, code, data, strict=True):
         place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, machine.ranks[i]))
+        if op.kind == "permute":  # of ranks that hold the same rows any one sends
+            _agree(op, block, total[place], seen[place])
+            total[place], seen[place] = block, 1
+            continue
         total[place] += block
         seen[place] += 1
     wanted = machine.mesh.size(op.axes) if op.kind in REDUCTIONS else 1
@@ -158,8 +164,17 @@ def move(machine: Machine, segment: Segment, op: Op, members: list[int], values:
         where: Any = (kept, *box)
         if (seen[where] != wanted).any():
             raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
+        if op.kind == "permute" and not any(np.isin(codes[kept], at).all() for at in code):
+            raise Wrong(f"{op.name}: a rank needs what no single member of its group holds")
         out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[where]))
     return out
+
+
+def _agree(op: Op, block: k.Floats, held: k.Floats, seen: k.Ints) -> None:
+    """Copies of a row are one and the same."""
+    apart = float(np.abs(np.where(seen > 0, block - held, 0.0)).max(initial=0.0))
+    if apart > AGREE * float(np.abs(block).max(initial=0.0)):
+        raise Wrong(f"{op.name}: members of a group hold different values of one row")
 
 
 def _flat(value: object) -> tuple[k.Ints, k.Ints, k.Floats]:

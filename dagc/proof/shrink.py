@@ -119,7 +119,7 @@ class Shrinker:
         held, dense = self.parts((f"experts:{expert}", physical)), self.parts((expert, count))
         step = lcm(*held, 1)
         groups, limit = (int(route.attr(name, 1) or 1) for name in ("groups", "groups_limit"))
-        choices = min(top_k, CHOICES)
+        choices = self.cut(route.dims[-1], top_k, CHOICES)
         least = max(choices + (count > top_k), groups * (2 if count >= 2 * groups else 1))
         for number in range(step * min(2, physical // step), physical, step):
             for spare in range(1, number // 2 + 1) if physical > count else (0,):
@@ -152,6 +152,11 @@ class Shrinker:
             if all(number % p for p in uneven) and also(number):
                 return number
         return size
+
+    def cut(self, dim: str, size: int, wanted: int) -> int:
+        """About so many of a dim that a function makes, and as many as its splits need."""
+        step = lcm(*self.parts((dim, size)), 1)
+        return min(size, -(-wanted // step) * step)
 
     def size(self, segment: Segment, dim: str, scope: str = "dense") -> float:
         """The twin's size of one of a segment's dims."""
@@ -197,7 +202,7 @@ class Shrinker:
         if stem(dim) == "chosen":
             context, chosen = self.phase["context"], int(segment.sizes[dim])
             small = self.known["context", context]
-            return float(small if chosen >= context else min(chosen, max(1, small // 2)))
+            return float(small if chosen >= context else self.cut(dim, chosen, max(1, small // 2)))
         for at, route, dispatch in self.routings():
             if at is segment and dim in (dispatch.dims[1], route.dims[-1]):
                 expert = dispatch.dims[0]
