@@ -164,8 +164,6 @@ def move(machine: Machine, segment: Segment, op: Op, members: list[int], values:
         where: Any = (kept, *box)
         if (seen[where] != wanted).any():
             raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
-        if op.kind == "permute" and not any(np.isin(codes[kept], at).all() for at in code):
-            raise Wrong(f"{op.name}: a rank needs what no single member of its group holds")
         out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[where]))
     return out
 
