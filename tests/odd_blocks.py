@@ -93,6 +93,71 @@ REFUSED = {
     "heads to dispatch": (ROUTED + "q[batch, seq, heads, head_dim] = x * W[hidden, heads, head_dim]\nz = dispatch(q, r)\nreturn x", "E13", "[batch, seq, width]", "dispatch(q, r)"),
     "a route over a name of its own": ("let e = 4\ns[batch, seq, e] = x * W[hidden, e]\nr = route(s, top_k = 2)\nt = dispatch(x, r)\nreturn x", "E13", "over `e`", "dispatch(x, r)"),
     "a weight of two kinds": (ROUTED + "d = t * W[expert]\nz[batch, seq] = s * W[expert]" + BACK, "E13", "`W` is one of the experts' own", "z[batch, seq] = s * W[expert]"),
+    "attention of two": ("o = attend(x, x)\nreturn x", "E13", "`attend` takes queries, keys and values", "attend(x, x)"),
+    "attention to a number": ("o = attend(x, 2, x)\nreturn x", "E13", "`attend` takes queries, keys and values", "attend(x, 2, x)"),
+    "attention over widths": ("q[batch, hidden, seq] = x * W[hidden]\no = attend(q, q, q)\nreturn x", "E13", "`attend` needs tensors [seq, ..., width]", "attend(q, q, q)"),
+    "attention to weights": ("o = attend(x, W[head_dim, hidden], x)\nreturn x", "E13", "`attend` needs tensors [seq, ..., width]", "attend(x, W[head_dim, hidden], x)"),
+    "attention of unequal lists": ("o = attend([x, x], [x], x)\nreturn x", "E13", "`attend` has 2 queries and 1 keys", "attend([x, x], [x], x)"),
+    "queries and keys of two widths": ("let n = 4\nk[batch, seq, n] = x * W[hidden, n]\no = attend(x, k, x)\nreturn x", "E13", "a query of width `hidden` meets a key of", "attend(x, k, x)"),
+    "sinks of no heads": ("o = attend(x, x, x, sinks = S[vocab])\nreturn x", "E13", "sinks [vocab] are one number a head of [", "attend(x, x, x, sinks = S[vocab])"),
+    "sinks that are a number": ("o = attend(x, x, x, sinks = 3)\nreturn x", "E13", "`sinks` is a tensor, not a number", "3"),
+    "tokens that no one selected": ("o = attend(x, x, x, selected = x)\nreturn x", "E13", "`selected` is the result of `select`", "attend(x, x, x, selected = x)"),
+    "tokens that a router chose": (ROUTED + "o = attend(x, x, x, selected = r)\nreturn x", "E13", "`selected` is the result of `select`", "attend(x, x, x, selected = r)"),
+    "a cache of a weight": ("c = cache(W[hidden])\nreturn x", "E13", "`cache` needs a tensor with dimension `s", "cache(W[hidden])"),
+    "a selection without a number": ("let n = 4\nlet w = 4\nq[batch, seq, n, w] = x * Wq[hidden, n, w]\nk[batch, seq, w] = x * Wk[hidden, w]\ng[batch, seq, n] = x * Wg[hidden, n]\nc = select(q, k, g)\nreturn x", "E13", "`select` needs `top_k = ...`, a number o", "select(q, k, g)"),
+    "a selection of nothing": ("c = select(x, x, x, top_k = 2)\nreturn x", "E13", "`select` takes queries [batch, seq, head", "select(x, x, x, top_k = 2)"),
+    "a convolution of weights": ("let n = 3\ny = conv(W[hidden], V[hidden, n])\nreturn x", "E13", "`conv` takes a tensor [batch, seq, ..] a", "conv(W[hidden], V[hidden, n])"),
+    "a convolution over heads": ("let n = 3\ny = conv(x, V[heads, n])\nreturn x", "E13", "`conv` takes a tensor [batch, seq, ..] a", "conv(x, V[heads, n])"),
+    "a convolution whose taps are channels": ("y = conv(x, V[hidden])\nreturn x", "E13", "`conv` takes a tensor [batch, seq, ..] a", "conv(x, V[hidden])"),
+    "the delta rule of tokens": ("y = delta(x, x, x, x, x)\nreturn x + y", "E13", "`delta` takes queries and keys of one wi", "delta(x, x, x, x, x)"),
+    "the delta rule of two widths": ("let n = 4\nlet m = 2\nq[batch, seq, heads, n] = x * Wq[hidden, heads, n]\nk[batch, seq, heads, m] = x * Wk[hidden, heads, m]\nv[batch, seq, heads, head_dim] = x * Wv[hidden, heads, head_dim]\ng[batch, seq, heads] = x * Wg[hidden, heads]\ny = delta(q, k, v, g, g)\nreturn x", "E13", "`delta` takes queries and keys of one wi", "delta(q, k, v, g, g)"),
+    "dimensions that are others": ("y[batch, seq, vocab] = silu(x)\nreturn x", "E13", "`y` has dimensions [batch, seq, hidden],", "y[batch, seq, vocab] = silu(x)"),
+    "a value with other dimensions": ("y = silu(x[batch, seq, vocab])\nreturn x", "E13", "`x` has dimensions [batch, seq, hidden]", "x[batch, seq, vocab]"),
+    "a division by zero": ("return x / 0", "E13", "division by zero", "0"),
+    "a division by next to nothing": ("return x / 1e-320", "E13", "division by zero", "1e-320"),
+    "a factor beyond all numbers": ("return x * 1e300 * 1e300", "E13", "the factor is not a finite number", "x * 1e300 * 1e300"),
+    "a dimension from nowhere": ("y[batch, seq, vocab] = x * W[hidden]\nreturn x", "E13", "dimension `vocab` of the result is in ne", "x * W[hidden]"),
+    "a sum of two widths": ("return x + W[vocab]", "E13", "`+` of [vocab] and [batch, seq, hidden]:", "x + W[vocab]"),
+    "a function of two": ("return silu(x, x)", "E13", "`silu` takes 1 tensor", "silu(x, x)"),
+    "a function of a number": ("return silu(3)", "E13", "`silu` takes 1 tensor", "silu(3)"),
+    "a keyword that is none": ("return rms_norm(x, epsilon = 1)", "E02", "`rms_norm` has no keyword `epsilon`", "1"),
+    "a keyword of another kind": ("return rms_norm(x, gain = 3)", "E08", "`gain` is true or false, not a plain num", "3"),
+    "a keyword that the model has not": (ROUTED + "q = route(s, top_k = 2, score = experts.nothing)\nreturn x", "E02", "the model has no `experts.nothing`", "experts.nothing"),
+    "an odd rotation": ("let n = 3\nq[batch, seq, n] = x * W[hidden, n]\np = rope(q)\nreturn x", "E13", "`rope` turns pairs of numbers, not 3 of ", "rope(q)"),
+    "a rotation of one": ("q[batch, seq, head_dim] = x * W[hidden, head_dim]\np = rope(q, fraction = 0.25)\nreturn x", "E13", "`rope` turns pairs of numbers, not 1 of ", "rope(q, fraction = 0.25)"),
+    "a rotation of no tokens": ("p = rope(W[head_dim])\nreturn x", "E13", "`rope` needs a tensor [seq, ...], not [h", "rope(W[head_dim])"),
+    "bounds turned round": ("return clamp(x, low = 1, high = 0)", "E13", "`clamp` between 1 and 0", "clamp(x, low = 1, high = 0)"),
+    "a position in a weight": ("a = argmax(W[hidden])\nreturn x", "E13", "`argmax` goes over the last dimension of", "argmax(W[hidden])"),
+    "a position in a sequence": ("q[batch, hidden, seq] = x * W[hidden]\na = argmax(q)\nreturn x", "E13", "`argmax` goes over the last dimension of", "argmax(q)"),
+    "a function that is none": ("return softmx(x)", "E02", "unknown function `softmx`", "softmx(x)"),
+    "a size in bytes": ("let n = 3 GB\nreturn x", "E13", "a plain number was expected here, not a ", "3 GB"),
+    "a size by zero": ("let n = 3 / 0\nreturn x", "E13", "division by zero", "3 / 0"),
+    "a size from nowhere": ("let n = nothing\nreturn x", "E02", "unknown size `nothing`", "nothing"),
+    "a size that is a tensor": ("let n = silu(x)\nreturn x", "E13", "a number was expected here", "silu(x)"),
+    "half a condition": ("y = if(true, x)\nreturn y", "E13", "`if` takes a condition and two values", "if(true, x)"),
+    "a condition that is a number": ("y = if(3, x, x)\nreturn y", "E13", "`if` needs a condition: a flag of the mo", "3"),
+    "a dimension without a size": ("y[batch, seq, mine] = x * W[hidden, mine]\nreturn x", "E02", "unknown dimension `mine`", "y[batch, seq, mine] = x * W[hidden, mine]"),
+    "a broken size": ("let n = hidden / 3\ny[batch, seq, n] = x * W[hidden, n]\nreturn x", "E03", "dimension `n` has size 2.66667, not a wh", "y[batch, seq, n] = x * W[hidden, n]"),
+    "a size below one": ("let n = 0 - 3\ny[batch, seq, n] = x * W[hidden, n]\nreturn x", "E03", "dimension `n` has size -3, not a whole n", "y[batch, seq, n] = x * W[hidden, n]"),
+    "a weight with a dimension twice": ("y[batch, seq] = x * W[hidden, hidden]\nreturn x", "E13", "weight `W` names a dimension twice", "W[hidden, hidden]"),
+    'a weight of tokens': ("y = x * W[seq, hidden]\nreturn y", 'E13', 'weight `W` has dimension `seq`, whose si', 'W[seq, hidden]'),
+    'a weight of slots': (ROUTED + "d = t * W[slot, hidden]" + BACK, 'E13', 'weight `W` has dimension `slot`, whose s', 'W[slot, hidden]'),
+    "a weight of two shapes": ("let n = 2\ny[batch, seq] = x * W[hidden]\nz[batch, seq, n] = x * W[hidden, n]\nreturn x", "E13", "weight `W` was used with dimensions [hid", "W[hidden, n]"),
+    "a router of heads": (ROUTED + "q[batch, seq, heads, head_dim] = x * W[hidden, heads, head_dim]\np = route(q, top_k = 2)\nreturn x", "E13", "`route` needs scores [batch, seq, expert", "route(q, top_k = 2)"),
+    "a router of a weight": ("let expert = 4\np = route(W[hidden, heads, expert], top_k = 2)\nreturn x", "E13", "`route` needs scores [batch, seq, expert", "route(W[hidden, heads, expert], top_k = 2)"),
+    "a router that chooses nothing": (ROUTED + "p = route(s)\nreturn x", "E13", "`route` needs `top_k = ...`", "route(s)"),
+    "a router that chooses no expert": (ROUTED + "p = route(s, top_k = 0)\nreturn x", "E09", "`top_k` must be at least 1 and at most 1", "0"),
+    "a router that chooses too many": (ROUTED + "p = route(s, top_k = 5)\nreturn x", "E13", "top_k 5 of 4 experts", "route(s, top_k = 5)"),
+    "a bias of the wrong width": (ROUTED + "p = route(s, top_k = 2, bias = W[hidden])\nreturn x", "E13", "the bias [hidden] is one number for each", "route(s, top_k = 2, bias = W[hidden])"),
+    "groups that do not divide": (ROUTED + "p = route(s, top_k = 2, groups = 3)\nreturn x", "E13", "4 experts do not divide into 3 groups", "route(s, top_k = 2, groups = 3)"),
+    "more groups than there are": (ROUTED + "p = route(s, top_k = 1, groups = 2, groups_limit = 3)\nreturn x", "E13", "groups_limit 3 of 2 groups", "route(s, top_k = 1, groups = 2, groups_limit = 3)"),
+    "groups too small": (ROUTED + "p = route(s, top_k = 2, groups = 4, groups_limit = 1)\nreturn x", "E13", "top_k 2 of the 1 experts in 1 of 4 group", "route(s, top_k = 2, groups = 4, groups_limit = 1)"),
+    "tokens to combine": (ROUTED + "y = combine(h, r)\nreturn x", "E13", "`combine` needs a tensor [expert, slot, ", "combine(h, r)"),
+    "a row of numbers to combine": (ROUTED + "g[expert, slot] = t * Wg[expert, hidden]\ny = combine(g, r)\nreturn x", "E13", "`combine` needs a tensor [expert, slot, ", "combine(g, r)"),
+    "a dispatch without a choice": (ROUTED + "z = dispatch(h, s)\nreturn x", "E13", "`dispatch` needs the result of `route`", "dispatch(h, s)"),
+    "a dispatch by a weight": (ROUTED + "z = dispatch(h, W[hidden])\nreturn x", "E13", "`dispatch` needs the result of `route`", "dispatch(h, W[hidden])"),
+    "an unknown tensor": ("return nothing", "E02", "unknown tensor `nothing`", "nothing"),
+    "heads of both kinds": ("q[batch, seq, heads] = x * Wq[hidden, heads]\nk[batch, seq, kv_heads] = x * Wk[hidden, kv_heads]\ny[batch, seq] = q * k\nreturn x", "E13", "`kv_heads` of [batch, seq, kv_heads] is ", "q * k"),
 }  # fmt: skip
 
 
@@ -117,3 +182,18 @@ COMPUTED = {
     "every expert for every token": "let expert = 4\nlet ffn = 8\ns[batch, seq, expert] = x * W[hidden, expert]\nu[batch, seq, expert, ffn] = x * U[expert, hidden, ffn]\ny[batch, seq, hidden] = u * V[expert, ffn, hidden] * s\nreturn x + y",
     "two selections": "let n = 4\nlet w = 4\nq[batch, seq, n, w] = x * Wq[hidden, n, w]\nk[batch, seq, w] = x * Wk[hidden, w]\ng[batch, seq, n] = x * Wg[hidden, n]\nc = select(q, k, g, top_k = 3)\ne = select(q, k, g, top_k = 5)\no = attend(x, x, x, selected = c)\np = attend(x, x, x, selected = e)\nreturn x + o + p",
 }  # fmt: skip
+
+
+SUMS = """let n = 10 - 2 * 3
+let m = if(less(n, 5), n * 2 / 4, n - 1)
+let w = -(1 - n) + 1
+a = x + x - 3 * x - (-x) / 2
+b = 2 - (x - 1) / 4 + x / 4 - 1
+c = (a + 1) * b - b
+u[batch, seq, n] = x * W[hidden, n]
+v[batch, seq, m] = u * V[n, m]
+z[batch, seq, w] = v * U[m, w]
+y[batch, seq, hidden] = z * T[w, hidden] - 0 * x
+return c + y - y"""
+"""Worth -0.5 x times 1.25, as is SAME; n is 4, m 2, w 4."""
+SAME = "return x * -0.625"

@@ -5,7 +5,18 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from mutants.expansion import CASES, EQUAL, LANGUAGE, GraphMutant, case, catches_graph, graph_mutants, pairs, true_graph
+from mutants.expansion import (
+    CASES,
+    EQUAL,
+    LANGUAGE,
+    GraphMutant,
+    case,
+    catches_graph,
+    graph_mutants,
+    pairs,
+    true_graph,
+    wrong_sums,
+)
 
 
 @cache
@@ -25,6 +36,10 @@ def test_the_graph_without_a_fault_is_the_model(name: str) -> None:
 @pytest.mark.parametrize("mutant", faults(), ids=lambda m: m.name)
 def test_a_fault_of_the_model_graph_is_caught(mutant: GraphMutant) -> None:
     assert (first_to_catch(mutant) is None) == (mutant.name in EQUAL)
+
+
+def test_the_arithmetic_of_blocks() -> None:
+    assert wrong_sums() == ""
 
 
 def test_every_attribute_of_the_language_has_a_fault() -> None:

@@ -1,13 +1,18 @@
 """Who catches which mutant; exit 1 when one escapes.
 
-`python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... model` the model graphs that `expand` writes.
+`python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... model` the model graphs that `expand` writes, `... passes`
+and `... expand` the source of the passes and of `expand`, every function of it (a quarter of an hour each).
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from .judge import Verdict, judge, sample
 
@@ -36,11 +41,39 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("placed", "model"), default="placed")
+    parser.add_argument("what", nargs="?", choices=("placed", "model", "passes", "expand"), default="placed")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    return {"placed": placed, "model": model}[options.what](options)
+    return {"placed": placed, "model": model, "passes": passes, "expand": expand}[options.what](options)
+
+
+def passes(options: argparse.Namespace) -> int:
+    from .passes import judge as judged
+    from .passes import mutants
+
+    return told((v.mutant.name, v.killed) for v in map(judged, mutants()))
+
+
+def expand(options: argparse.Namespace) -> int:
+    from .expansion import judge_source, source_mutants_of_expand
+
+    return told((v.mutant.name, v.caught) for v in map(judge_source, source_mutants_of_expand()))
+
+
+def told(verdicts: Iterable[tuple[str, str]]) -> int:
+    """Every mutant with who noticed it; then how many by whom. 1 when one survives that is not listed."""
+    from .survivors import reason
+
+    by, new = Counter[str](), 0
+    for name, noticed in verdicts:
+        why = reason(name)
+        print(f"{name}\n    {noticed or why or 'SURVIVES, and is not listed'}", flush=True)
+        by[noticed.split(":")[0] if noticed else "survives: " + (why or "not listed")] += 1
+        new += not noticed and not why
+    for what, number in by.most_common():
+        print(f"{number:5}  {what}")
+    return 1 if new else 0
 
 
 def model(options: argparse.Namespace) -> int:

@@ -12,13 +12,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from odd_blocks import COMPUTED, REFUSED, SAME, SUMS
+from odd_blocks import text as odd_text
 
 from dagc.driver import load
 from dagc.ir.attributes import ATTRIBUTES
 from dagc.ir.graph import Attr, Graph, Op
 from dagc.ir.ops import ACTIVATIONS, attend_extras
 from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector
+from dagc.lang.diagnostics import Collector, SpecError
 from dagc.lang.heads import every_position
 from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
 from dagc.lang.source import Source
@@ -295,3 +297,83 @@ def catches_source(mutant: SourceMutant, name: str, kind: str) -> bool | None:
 def source_mutants_of_expand() -> Iterator[SourceMutant]:
     for module in (expand, attention, block, call, functions, names, routing):
         yield from source_mutants(module)
+
+
+@cache
+def refusals() -> tuple[str, ...]:
+    """What is said of every odd block, by the rules as they are now."""
+    return tuple(_refusal(body) for body in ODD.values())
+
+
+def wrong_sums() -> str:
+    """What is wrong with the arithmetic of blocks, as it is now, on a block whose value is known without it."""
+    found = []
+    for body in (SUMS, SAME):
+        try:
+            unit = _odd_unit(body)
+            graph = model_graph(Unit(unit.spec, unit.phase))
+            ids = np.arange(32).reshape(4, 8) % 16
+            found.append(Recording(Machine(graph, Inputs(ids, unit.spec.workload.routing), single())))
+            found[-1].machine.run()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    sizes = found[0].machine.graph.segment("mine").sizes
+    if [sizes[d] for d in ("n", "m", "w")] != [4, 2, 4]:
+        return "sizes"
+    values = [seen.whole(*seen.logits) for seen in found]
+    return "" if distance(*values) < SEEN else "values"
+
+
+def _refusal(body: str) -> str:
+    try:
+        unit = _odd_unit(body)
+        model_graph(Unit(unit.spec, unit.phase))
+    except SpecError as error:
+        return "; ".join(f"{d.code} {d.message} {d.help} {d.span and d.span.start}" for d in error.diagnostics)
+    except Exception as error:
+        return type(error).__name__
+    return "nothing"
+
+
+@cache
+def _odd_unit(body: str) -> Unit:
+    spec = load(Source("odd", odd_text(body)), Collector(), {}, None)
+    return Unit(spec, spec.phases[0])
+
+
+@dataclass(frozen=True)
+class ExpandVerdict:
+    """`caught`: the reference model that sees the mutant, or the odd block of which something else is said.
+    `unseen`: models whose graph is another one and whose logits are the same."""
+
+    mutant: SourceMutant
+    caught: str
+    unseen: tuple[str, ...] = ()
+
+
+def judge_source(mutant: SourceMutant) -> ExpandVerdict:
+    said = refusals()
+    unseen = []
+    for name, kind in (*FIRST, *(p for p in pairs() if p not in FIRST)):
+        seen = catches_source(mutant, name, kind)
+        if seen:
+            return ExpandVerdict(mutant, f"{name} ({kind})")
+        if seen is False:
+            unseen.append(f"{name} ({kind})")
+    with mutant.applied():
+        if wrong_sums():
+            return ExpandVerdict(mutant, "arithmetic of a block")
+        for (block_name, body), before in zip(ODD.items(), said, strict=True):
+            if _refusal(body) != before:
+                return ExpandVerdict(mutant, f"odd block: {block_name}")
+    return ExpandVerdict(mutant, "", tuple(unseen))
+
+
+ODD = {**{name: body for name, (body, *_) in REFUSED.items()}, **COMPUTED}
+"""Blocks that are refused, and unusual ones that are not."""
+FIRST = tuple(
+    (name, kind)
+    for name in ("gpt_oss_bounds", "deepseek_v32", "qwen3_next", "gemma2", "llama4")
+    for kind in ("prefill", "decode")
+)
+"""The models with the most parts, tried first."""

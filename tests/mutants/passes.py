@@ -16,6 +16,7 @@ from dagc.ir import mesh as ir_mesh
 from dagc.ir import moves, ops
 from dagc.ir.graph import Graph
 from dagc.ir.unit import Unit
+from dagc.lang.diagnostics import SpecError
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
 from dagc.proof.prove import prove_graph
 
@@ -81,18 +82,82 @@ OWN: dict[str, tuple[str, str, str, str, str]] = {
 }  # fmt: skip
 """Plans of blocks that the library's stock has not."""
 
+HEADS = "attention { kind = own_heads, heads = 4, kv_heads = 4, head_dim = 4 }"
+OWN_HEADS = """
+block own_heads(x) {
+  let mine = 4
+  h = rms_norm(x)
+  q[batch, seq, mine, head_dim] = h * Wq[hidden, mine, head_dim]
+  k[batch, seq, mine, head_dim] = h * Wk[hidden, mine, head_dim]
+  o = attend(q, k, k)
+  y[batch, seq, hidden] = o * Wo[mine, head_dim, hidden]
+  return x + y
+}
+"""
+LIN = "attention { kind = linear, heads = 4, kv_heads = 2, head_dim = 4 }"
+FOUND = "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }"
+OWN |= {
+    "rules for linear attention": ("prefill", "gpus = 0..3, tp = 4, shard { key_dim = tp, value_dim = tp, taps = tp }", LIN, EXPERTS, LINEAR.replace("let taps = 3", "let taps = 4")),
+    "rules for chosen tokens": ("prefill", "gpus = 0..3, tp = 4, shard { finders = tp, finder_dim = tp, head_dim = tp }", FOUND, EXPERTS, SPARSE),
+    "a rule for the width of heads": ("prefill", "gpus = 0..3, tp = 4, shard { head_dim = tp }", GQA, EXPERTS),
+}  # fmt: skip
+OWN |= {
+    "doubtful heads, tp": ("prefill", "gpus = 0..1, tp = 2", HEADS, EXPERTS, OWN_HEADS),
+    "doubtful heads, ulysses": ("prefill", "gpus = 0..1, sp = 2, sp_method = ulysses", HEADS, EXPERTS, OWN_HEADS),
+}
+CUT = "experts in tp, cut first"
+MORE[CUT] = (
+    "prefill",
+    "gpus = 0..7\nattention { tp = 8 }\nexperts { ep = 8 }",
+    "attention { kind = gqa, heads = 8, kv_heads = 8, head_dim = 4 }",
+    "experts { count = 8, top_k = 1, hidden = 4 }",
+)
+"""Tokens are many and links answer at once, so that cutting them before dispatch is the cheaper way."""
+
+REFUSED: dict[str, tuple[str, str, str, str]] = {
+    "stages that do not divide": ("prefill", "gpus = 0..2, pp = 3", GQA, EXPERTS),
+    "layers that are not there": ("prefill", "gpus = 0..1, pp = 2, layers_per_stage = [1, 2]", GQA, EXPERTS),
+    "a stage too few": ("prefill", "gpus = 0..1, pp = 2, layers_per_stage = [4]", GQA, EXPERTS),
+    "ids given twice": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = dp + tp", GQA, EXPERTS),
+    "ids that are no whole numbers": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = (dp * 2 + tp) / 2", GQA, EXPERTS),
+    "ids outside": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = dp * 2 + tp + 4 / 1", GQA, EXPERTS),
+    "ids by zero": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = dp * 2 + tp / (tp - tp)", GQA, EXPERTS),
+    "sides that do not nest": ("prefill", "gpus = 0..5\nattention { dp = 3, tp = 2 }\nexperts { ep = 2, tp = 3 }", GQA, "experts { count = 6, top_k = 2, hidden = 6 }"),
+}  # fmt: skip
+"""Phases that a pass refuses."""
+
 LAYOUTS = ("input_layout", "result_layout", "_slots_at_home", "loop_dims", "loop_axes")
 """Functions of `ir.ops` that say where values lie."""
 
 
 @cache
 def unit_of(name: str) -> Unit:
-    kind, phase, attention, experts, *own = {**PLANS, **MORE, **OWN}[name]
+    kind = {**PLANS, **MORE, **OWN}[name][0]
+    text = text_of(name)
+    return dagc.compile_text(text).units[kind]
+
+
+def text_of(name: str) -> str:
+    kind, phase, attention, experts, *own = {**PLANS, **MORE, **OWN, **REFUSED}[name]
     piped = "pp" in phase
     text = SPEC.format(
         kind=kind, phase=phase, attention=attention, experts=experts, layers=4 if piped else 1, dense=int(piped)
     ) + "".join(own)
-    return dagc.compile_text(text).units[kind]
+    return text.replace("prompt = 4", "prompt = 8").replace("2 us", "0.001 us") if name == CUT else text
+
+
+def refusal(name: str) -> str:
+    """What the passes as they are now say of a refused phase."""
+    try:
+        dagc.compile_text(text_of(name))
+    except SpecError as error:
+        return "; ".join(f"{d.code} {d.message} {d.because}" for d in error.diagnostics if d.code.startswith("E"))
+    return "nothing"
+
+
+@cache
+def true_refusal(name: str) -> str:
+    return refusal(name)
 
 
 def placed(name: str) -> tuple[Graph, Unit]:
@@ -106,6 +171,16 @@ def placed(name: str) -> tuple[Graph, Unit]:
 @cache
 def true_graph(name: str) -> Graph:
     return placed(name)[0]
+
+
+@cache
+def true_words(name: str) -> list[str]:
+    return words(placed(name)[1])
+
+
+def words(unit: Unit) -> list[str]:
+    """What was said of a phase."""
+    return [f"{d.message} {d.because} {d.help}" for d in unit.out.items]
 
 
 @dataclass(frozen=True)
@@ -158,7 +233,9 @@ def judge(mutant: SourceMutant) -> PassVerdict:
     """The first plan in which the mutant is noticed ends it."""
     names = [*PLANS, *MORE, *OWN]
     for name in names:
-        true_graph(name)
+        true_graph(name), true_words(name)
+    for name in REFUSED:
+        true_refusal(name)
     lowered = []
     for name in names:
         with mutant.applied(), np.errstate(all="ignore"), limited():
@@ -166,6 +243,8 @@ def judge(mutant: SourceMutant) -> PassVerdict:
                 graph, unit = placed(name)
             except Exception as error:
                 return PassVerdict(mutant, f"stopped: {name}: {type(error).__name__}")
+        if words(unit) != true_words(name):
+            return PassVerdict(mutant, f"diagnostics: {name}")
         if graph == true_graph(name):
             continue
         if wrong_ids(graph, unit.phase):
@@ -181,4 +260,12 @@ def judge(mutant: SourceMutant) -> PassVerdict:
         if not proof.holds:
             return PassVerdict(mutant, f"differs: {name}: {proof.first}")
         lowered.append(name)
+    for name in REFUSED:
+        with mutant.applied(), np.errstate(all="ignore"), limited():
+            try:
+                said = refusal(name)
+            except Exception as error:
+                return PassVerdict(mutant, f"stopped: {name}: {type(error).__name__}")
+        if said != true_refusal(name):
+            return PassVerdict(mutant, f"refusal: {name}")
     return PassVerdict(mutant, "", tuple(lowered))

@@ -37,6 +37,11 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
         for op in segment.ops:
             if op.is_collective or op.kind in ("slice", "row_sum", "row_square_sum"):
                 continue
+            if op.kind == "attend" and bool(op.attr("ring")) != rings(graph.kind, phase.strategy):
+                return f"{segment.name}/{op.name}: a ring or none"
+            stray = [d for d, _ in op.loops if d not in loop_dims(segment, op)]
+            if stray:
+                return f"{segment.name}/{op.name}: splits `{stray[0]}`, which it has not"
             for dims, wanted in wanted_splits(segment, op, graph.kind, phase.strategy):
                 found = prod(graph.the_mesh.size(op.loop(d)) for d in dims)
                 if found != wanted:
@@ -44,6 +49,11 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
     if [sum(n for _, n in stage.layers) for stage in graph.stages] != stages(graph, phase.strategy):
         return "layers of stages"
     return ""
+
+
+def rings(kind: str, strategy: Strategy) -> bool:
+    """Keys and values are passed around a ring."""
+    return kind == "prefill" and strategy.sp_method == "ring" and degrees(strategy)["sp"] > 1
 
 
 def stages(graph: Graph, strategy: Strategy) -> list[int]:
@@ -63,27 +73,34 @@ def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> It
         if op.kind == "contract":
             widths = (*(d for d, _ in strategy.shard if d in dims), "ffn")
             yield widths, n["etp"]
+            if strategy.attention is None:  # folded, it follows from both sides
+                yield ("slot",), strategy.replicas * n["dp"] * (n["sp"] if kind == "prefill" else 1)
         return
     if "batch" in dims:
         yield ("batch",), n["batch"]
     rules = [d for d, _ in strategy.shard if d in dims]
     tensor = (*rules, *sorted((d for d in dims if d in TENSOR and d not in rules), key=TENSOR.index))
+    if op.kind == "select":
+        tensor = ()
     if op.kind in ("rope", "attend"):
         tensor = tuple(d for d in tensor if d not in {segment.dims_of(i)[-1] for i in op.inputs})
-    left = n["tp"]
+    left, share = n["tp"], {}
     for dim in tensor:
-        left //= gcd(left, int(segment.size(dim)))
+        share[dim] = gcd(left, int(segment.size(dim)))
+        left //= share[dim]
     split = n["tp"] // left
-    exchanged = op.kind == "attend" and kind == "prefill" and strategy.sp_method == "ulysses"
+    sequential = kind == "prefill" and op.kind in ("conv", "delta")
+    heads = [d for d in tensor if d not in ("ffn", "shared_ffn", "vocab")]
+    wanted = sequential or (op.kind == "attend" and kind == "prefill" and strategy.sp_method == "ulysses")
+    exchanged = wanted and any(segment.size(d) // share[d] % n["sp"] == 0 for d in heads)
     if tensor:
         yield tensor, split * (n["sp"] if exchanged else 1)
     if "seq" in dims and kind == "prefill" and op.kind != "cache":
         residual = strategy.sequence_parallel and split == 1 and op.kind != "attend"
-        whole = exchanged or op.kind in ("conv", "delta")
-        yield ("seq",), 1 if whole else n["sp"] * (n["tp"] if residual else 1)
+        yield ("seq",), 1 if exchanged or sequential else n["sp"] * (n["tp"] if residual else 1)
     if "context" in dims and (kind == "decode" or op.kind == "cache"):
         yield ("context",), n["sp"] if op.kind != "select" else 1
-    if op.kind == "attend" and kind == "prefill":
+    if "context" in dims and kind == "prefill" and op.kind != "cache":
         yield ("context",), 1
 
 

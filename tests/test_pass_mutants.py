@@ -1,0 +1,54 @@
+"""Broken passes: what they lower is refused by the verifier, found different by the proof, or not what the strategy says.
+
+A fixed sample of the mutants; `python -m tests.mutants passes` and `python -m tests.mutants expand` try all of them. A mutant that nobody
+notices is listed with the reason in `mutants/survivors.txt`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from mutants import expansion, passes
+from mutants.sources import SourceMutant, sampled
+from mutants.strategy import not_carried_out, wrong_ids
+from mutants.survivors import reason, survivors
+
+COUNT = 30
+
+
+@cache
+def of_passes() -> tuple[SourceMutant, ...]:
+    return tuple(passes.mutants())
+
+
+@cache
+def of_expand() -> tuple[SourceMutant, ...]:
+    return tuple(expansion.source_mutants_of_expand())
+
+
+@pytest.mark.parametrize("name", [*passes.PLANS, *passes.MORE, *passes.OWN])
+def test_true_plans_do_what_their_strategy_says(name: str) -> None:
+    graph, phase = passes.true_graph(name), passes.unit_of(name).phase
+    assert not wrong_ids(graph, phase)
+    assert not_carried_out(graph, phase) == ""
+
+
+def test_no_broken_pass_goes_unnoticed() -> None:
+    unlisted = [m for m in of_passes() if m.name not in survivors()]
+    verdicts = [passes.judge(m) for m in sampled(unlisted, COUNT, seed=0)]
+    assert [v.mutant.name for v in verdicts if v.survived and not reason(v.mutant.name)] == []
+    assert {v.killed.split(":")[0] for v in verdicts} >= {"stopped", "strategy"}
+
+
+def test_no_broken_expansion_goes_unnoticed() -> None:
+    unlisted = [m for m in of_expand() if m.name not in survivors()]
+    verdicts = [expansion.judge_source(m) for m in sampled(unlisted, COUNT, seed=0)]
+    assert [v.mutant.name for v in verdicts if not v.caught and not reason(v.mutant.name)] == []
+
+
+def test_every_survivor_has_a_reason_and_most_mutants_do_not_survive() -> None:
+    assert all(len(reason) > 20 for reason in survivors().values())
+    names = {m.name for m in (*of_passes(), *of_expand())}
+    assert len(names) > 1200
+    assert len(names & set(survivors())) < 0.25 * len(names)
