@@ -12,9 +12,10 @@ from .ir.result import Memory, PhaseResult, Pool
 from .ir.unit import Unit
 from .ir.violation import VerifyError
 from .lang.diagnostics import Collector, SpecError
+from .lang.engines import engine_memory
 from .lang.units import BYTES, show, show_runs
 from .passes.pools import listed
-from .spec import Fold, Phase, Spec
+from .spec import EngineMemory, Fold, Phase, Spec
 
 TRIES = 60
 """Changes of one plan that are compiled at the most."""
@@ -39,13 +40,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs."""
+    """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs.
+    `without`: phases there that do not fit themselves and were left out."""
 
     change: Change
     result: PhaseResult
     peak_B: float
     fraction: float
     fits: bool
+    without: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,16 +60,28 @@ class Cures:
     units: Mapping[str, Unit]
     left: int = TRIES
     tried: int = field(default=0)
+    cured: dict[str, PhaseResult] = field(default_factory=dict)
+    """Phases that did not fit, with the first of their cures: those of later phases fit beside it, if any do."""
 
     def of_phase(self, name: str) -> tuple[str, ...]:
         """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does. Where none does,
         two together: on top of those that came closest."""
         before = self.tried
+        found = self.cures_of(name)
+        if not found and self.cured.keys() - {name}:  # beside those of other phases nothing does: by itself then
+            self.cured, self.left = {}, max(self.left, TRIES // 2)
+            found = self.cures_of(name)
+        if found:
+            self.cured[name] = found[0].result
+        return self.help(found, self.tried - before)
+
+    def cures_of(self, name: str) -> list[Attempt]:
+        """Single changes that fit, else two together."""
         first = self.attempts(changes(self.spec, self.results[name], self.units[name].phase))
         found = [attempt for attempt in first if attempt.fits]
         for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not found else ():
             found += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
-        return self.help(found, self.tried - before)
+        return found
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
         """Help for phases that do not fit together: lay them out alike, or take less at once."""
@@ -123,7 +138,8 @@ class Cures:
         place = f"{listed([f'`{phase.name}`' for phase in phases])} with " if len(self.spec.phases) > 1 else ""
         told = change.words or ", ".join(differences(self.units[change.phase.name].phase, change.phase))
         verb = "fit" if change.others else "fits"
-        return f"{place}{told} {verb}: {show(attempt.peak_B, BYTES)} on the fullest GPU"
+        beside = f", {listed([f'`{name}`' for name in attempt.without])} left out" if attempt.without else ""
+        return f"{place}{told} {verb}: {show(attempt.peak_B, BYTES)} on the fullest GPU{beside}"
 
     def attempt(self, change: Change) -> Attempt | None:
         """None where the change is not legal."""
@@ -140,11 +156,32 @@ class Cures:
             graph, memory = found
             gpus = tuple(g for stage in graph.stages for g in stage.gpus)
             changed[phase.name] = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
-        others = {n: r for n, r in self.results.items() if n not in new and r.memory.fits}
+        others = {n: self.cured.get(n, r) for n, r in self.results.items() if n not in new}
+        others |= self.lowered_anew(spec, others)
+        used = {gpu for result in changed.values() for gpu in result.gpus}
+        without = tuple(n for n, r in others.items() if not r.memory.fits and used & set(r.gpus))
+        others = {n: r for n, r in others.items() if r.memory.fits}
         mine = [pool for pool in pools.run(others | changed) if new.keys() & set(pool.phases)]
         fits = all(pool.fits for pool in mine) and all(result.memory.fits for result in changed.values())
         peak_B, fraction = max(pool.peak_B for pool in mine), max(pool.fraction for pool in mine)
-        return Attempt(change, changed[change.phase.name], peak_B, fraction, fits)
+        return Attempt(change, changed[change.phase.name], peak_B, fraction, fits, without)
+
+    def lowered_anew(self, spec: Spec, others: Mapping[str, PhaseResult]) -> dict[str, PhaseResult]:
+        """Phases whose own lowering follows the one that was changed, on the same GPUs: experts are stored in one order."""
+        from .passes.mesh import factorisations, neighbours
+
+        out = {}
+        for name in others:
+            unit = self.units[name]
+            before, after = (neighbours(Unit(s, unit.phase, Collector())) for s in (self.spec, spec))
+            if name in self.cured or [*map(factorisations, before)] == [*map(factorisations, after)]:
+                continue
+            tried, left = self.tried, self.left
+            found = self.estimate(spec, unit.phase)
+            self.tried, self.left = tried, left
+            if found is not None:
+                out[name] = replace(others[name], graph=found[0], memory=found[1])
+        return out
 
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
         """The phase as the passes lower it, and its memory."""
@@ -159,7 +196,7 @@ class Cures:
         if out.failed:
             return None
         self.left, self.tried = self.left - 1, self.tried + 1
-        unit = Unit(spec, phase, out)
+        unit = Unit(spec, self.with_engine(phase), out)
         graph: Graph | None = None
         try:
             for _, after in lower(unit):
@@ -168,6 +205,21 @@ class Cures:
             return graph, memory.run(graph, cost.run(graph, unit), unit)
         except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
             return None  # no layout to recommend
+
+    def with_engine(self, phase: Phase) -> Phase:
+        """What the engine keeps follows the ranks, unless the spec says it."""
+        old = self.units[phase.name].phase
+        before, after = (_engine_memory(self.spec, p) for p in (old, phase))
+        kept = phase.memory
+        fraction = after.fraction if kept.fraction == before.fraction else kept.fraction
+        buffers_B = after.communication_B if kept.communication_B == before.communication_B else kept.communication_B
+        return replace(phase, memory=replace(kept, fraction=fraction, communication_B=buffers_B))
+
+
+def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
+    """The engine's own defaults for the phase's degrees."""
+    s = phase.strategy
+    return engine_memory(phase.memory.engine, spec.hardware, s, len(phase.gpus) // s.replicas // s.pp)
 
 
 def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:

@@ -128,6 +128,8 @@ def test_what_no_engine_expresses(engine: str) -> None:
         engine, phase="gpus = 0..11, dp = 12", workload="sequences = 48, prompt = 64 tok"
     )
     assert "numbers GPUs" in refused(engine, phase="gpus = 0..7, tp = 8\nplace gpu = 7 - tp")
+    model = "layers = 2, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, head_dim = 8 }\nmlp { hidden = 100 }"
+    assert "mlp width 100 does not divide by tp 8" in refused(engine, model=model, phase="gpus = 0..7, tp = 8")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

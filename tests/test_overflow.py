@@ -187,3 +187,45 @@ def test_a_sweep_tells_what_does_not_fit(tmp_path: Path, capsys: Capture) -> Non
     assert main(["sweep", str(path), "--over", "room=20 MB,64 GB", "--workers", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("does not fit") and lines[2].endswith("pass")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_cures_on_more_ranks_count_what_an_engine_keeps_there(engine: str) -> None:
+    """One GPU has no communication buffers, several have."""
+    text = overflowing("cache").replace("memory = 20 MB", "memory = 24 GB")
+    own = f"gpus = 0..0\nengine = {engine}\nsequences = 250000"
+    plan = dagc.compile_text(text.replace("gpus = 0..3\ntp = 4", own))
+    cures = [words.split(" fits: ") for words in plan.diagnostics[0].help if "gpus = " in words]
+    assert cures
+    for cure, size in cures:
+        body = written(own.replace("gpus = 0..0", "gpus = [0]"), cure)
+        mended = dagc.compile_text(text.replace("gpus = 0..3\ntp = 4", body))
+        assert mended.fits and size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+
+
+def test_cures_of_phases_fit_beside_each_other_or_say_what_was_left_out() -> None:
+    text = overflowing("degrees").replace("phase decode", "phase prefill { gpus = 0..3, dp = 4 }\nphase decode")
+    plan = dagc.compile_text(text)
+    first, second = (d for d in plan.diagnostics if d.code == "E04")
+    assert all(words.endswith(", `decode` left out") for words in first.help)
+    for words in second.help:
+        cures = [re.fullmatch(r"`(\w+)` with (.*) fits: .*", w) for w in (first.help[0], words)]
+        mended = text
+        for cure in cures:
+            assert cure is not None
+            old = {"prefill": "gpus = 0..3, dp = 4", "decode": "gpus = 0..3\ndp = 4"}[cure[1]]
+            assert old in mended
+            mended = mended.replace(old, written(old, cure[2]))
+        assert "left out" in words or dagc.compile_text(mended).fits
+
+
+def test_phases_that_differ_in_order_alone_are_laid_out_alike() -> None:
+    """The phase that stays as it is was lowered beside the other one's order: a cure lowers it anew."""
+    text = overflowing("degrees", "gpus = 0..7\ndp = 2, ep = 4, order = [pp, ep, dp, sp, tp]")
+    text = text.replace("phase decode", "phase prefill { gpus = 0..7, dp = 2, ep = 4 }\nphase decode")
+    text = text.replace("memory = 3 MB", "memory = 3.1 MB")
+    plan = dagc.compile_text(text)
+    (error,) = (d for d in plan.diagnostics if d.code == "E04")
+    assert "fit together" in error.message
+    assert any("the GPUs, degrees and order of" in words for words in error.help)
+    assert dagc.compile_text(text.replace(", order = [pp, ep, dp, sp, tp]", "")).fits

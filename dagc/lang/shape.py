@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import gcd, prod
 
 from ..spec import Fold, Model, Phase, Workload
 from .blocks import dims_of
@@ -130,13 +130,10 @@ class Shape:
         """`size` must divide by `degree`."""
         if size % degree == 0:
             return
-        low = next((d for d in range(degree - 1, 1, -1) if size % d == 0), None)
-        high = next((d for d in range(degree + 1, min(size, 2 * degree) + 1) if size % d == 0), None)
-        near = " or ".join(str(d) for d in (low, high) if d)
-        help_ = (f"{by.split()[0]} = {near} divides it",) if near else ()
-        part = {"heads": "attention", "expert width": "experts", "the mlp width": "mlp"}.get(what, "")
-        also = self.why(part, f"{what} {size}")
-        self.out.add("E03", f"{what} {size} do not divide by {by} {degree}", self.at(*attrs), also=also, help=help_)
+        verb = "do" if what.endswith("s") else "does"
+        message = f"{what} {size} {verb} not divide by {by} {degree}"
+        also = self.why({"heads": "attention", "expert width": "experts"}.get(what, ""), f"{what} {size}")
+        self.out.add("E03", message, self.at(*attrs), also=also, help=_divisors(size, by, degree))
 
     def why(self, part: str, text: str) -> list[Label]:
         """A label at a part of the model, where the same file has it."""
@@ -210,8 +207,14 @@ class Shape:
                 message = f"kv_heads {kv} and tp {tp}: neither divides the other"
                 also = self.why("attention", f"kv_heads {kv}")
                 self.out.add("E03", message, self.at("tp", "attention"), also=also)
-        if any("mlp" in layer.blocks for layer in m.stack):
-            self.need("the mlp width", m.count("mlp.hidden", tp), "tp", tp, "tp", "attention")
+        width = m.count("mlp.hidden", tp)
+        if any("mlp" in layer.blocks for layer in m.stack) and width % tp:
+            left = "split over fewer ranks or not at all" if gcd(width, tp) > 1 else "whole on every rank"
+            self.out.add(
+                "W06", f"the mlp width {width} does not divide by tp {tp}: it is {left}", self.at("tp", "attention"),
+                also=self.why("mlp", f"width {width}"), because=("engines refuse to load such a split",),
+                help=_divisors(width, "tp", tp),
+            )  # fmt: skip
 
     def _batch(self) -> None:
         """Any number of sequences will do; ranks that stand idle for want of them are worth a word."""
@@ -316,6 +319,14 @@ SPLIT_BY = {
     "choice": "no axis", "chosen": "no axis", "tokens": "no axis",
 }  # fmt: skip
 """Dimensions that have axes of their own."""
+
+
+def _divisors(size: int, by: str, degree: int) -> tuple[str, ...]:
+    """The nearest degrees on both sides that divide a size, as help."""
+    low = next((d for d in range(degree - 1, 1, -1) if size % d == 0), None)
+    high = next((d for d in range(degree + 1, min(size, 2 * degree) + 1) if size % d == 0), None)
+    near = " or ".join(str(d) for d in (low, high) if d)
+    return (f"{by.split()[0]} = {near} divides it",) if near else ()
 
 
 def _times(fold: Fold) -> str:

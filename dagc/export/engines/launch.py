@@ -157,6 +157,8 @@ def common_rules(draft: Draft) -> None:
     draft.refuse(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
     draft.refuse(bool(strategy.shard), "`shard` rules of the plan have no flag")
     draft.refuse(bool(strategy.passes), "what a plugin's graph pass changed has no flag")
+    width, tp = one.spec.model.count("mlp.hidden", 0), one.degree["tp"]
+    draft.refuse(width % tp > 0, f"the mlp width {width} does not divide by tp {tp}, which every engine wants")
     counts = {len(node) for node in one.nodes}
     draft.refuse(len(counts) > 1, f"nodes hold unequally many of its GPUs: {sorted(counts)}")
     draft.refuse(
