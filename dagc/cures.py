@@ -18,9 +18,9 @@ from .passes.pools import listed
 from .spec import EngineMemory, Fold, Phase, Spec
 
 TRIES = 60
-"""Changes of one plan that are compiled at the most."""
+"""Changes of one plan that are compiled at most."""
 NAMED = 3
-"""Cures that a diagnostic names at the most."""
+"""Cures that a diagnostic names at most."""
 BASES = 3
 """Changes that came closest, on top of which others are tried."""
 LONGEST = 4096

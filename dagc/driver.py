@@ -211,7 +211,7 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
         return
     unit.out.add(
         "W06",
-        f"the stages of `{unit.phase.name}` stand idle {plan.bubble:.0%} of the time",
+        f"the stages of `{unit.phase.name}` are idle {plan.bubble:.0%} of the time",
         unit.phase.spans.get("microbatches", unit.phase.spans.get("pp", unit.phase.span)),
         because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
         help=(f"microbatches = {stages} or more keeps them busy",),
@@ -235,7 +235,7 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
                 (unit.phase.spans[a] for a in ("shard", "sp", "attention", "tp") if a in unit.phase.spans),
                 unit.phase.span,
             ),
-            because=tuple(f"{key}, {show(size, BYTES)} a GPU" for key, size in moved.items()),
+            because=tuple(f"{key}, {show(size, BYTES)} per GPU" for key, size in moved.items()),
             help=(
                 "a cache that stays where it is costs a step nothing: split batch or heads (dp, tp), not the context or a width that attention needs whole",
             ),

@@ -69,6 +69,10 @@ class Plan:
         """First lines of every picture: what does not fit, where something does not."""
         return tuple(line for line in self.overflow if line.startswith("DOES NOT FIT"))
 
+    def titles_of(self, phase: str) -> tuple[str, ...]:
+        """`titles` for a picture of one phase, which what does not fit of that phase leads."""
+        return tuple(sorted(self.titles, key=lambda line: f"`{phase}`" not in line))
+
     @property
     def shared(self) -> tuple[Pool, ...]:
         """Those of the pools whose GPUs several phases use."""

@@ -78,7 +78,7 @@ def _head(plan: Plan, paint: Paint) -> list[str]:
     return [
         f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
         f"          {layers}",
-        f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} a node; {peak} at "
+        f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak} at "
         f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",
         f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
     ]
@@ -92,7 +92,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     rate = show(result.throughput_tok_s, TOKEN_RATE)
     lines.append(
         f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
-        f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU)"
+        f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU)"
     )
     lines += [f"    ttft of {result.time_of}"] if result.time_of else []
     lines.append(
@@ -207,7 +207,7 @@ def _collectives(result: PhaseResult) -> list[str]:
 
 def collectives_heading(result: PhaseResult) -> str:
     """Whose calls the table counts."""
-    whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device a stage"
+    whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device per stage"
     return f"collectives {whose}, in one pass" + (f" of {result.passes}" if result.passes > 1 else "")
 
 

@@ -12,35 +12,35 @@ PLAN_A = {
     "1 the model has 10B parameters": False,
     "2 effective compute 240 TFLOP/s": True,
     "2 effective bandwidth 1.44 TB/s": True,
-    "2 four layers a stage": True,
+    "2 four layers per stage": True,
     "2 20 GB for 10B parameters": True,
     "3 20 GB / (TP EP PP) = 0.625 GB, as arithmetic": True,
-    "3 weights a GPU 0.625 GB": False,
+    "3 weights 0.625 GB per GPU": False,
     "4 prefill on 4 x 4 x 2 x 2 = 64 GPUs": True,
     "4 decode on 4 x 4 x 2 = 32 GPUs": True,
     "4 the whole pool works in decode": False,
     "5 activations 1.36 GB, before any division": True,
     "5 activations 1.36 GB, reduced by SP": False,
     "6 KV cache 42.95 GB / (PP SP), as arithmetic": True,
-    "6 KV cache 5.37 GB a GPU": False,
-    "6 KV cache 0.67 GB a GPU, as heads and batch divide too": True,
+    "6 KV cache 5.37 GB per GPU": False,
+    "6 KV cache 0.67 GB per GPU, as heads and batch divide too": True,
     "7 total 7.98 GB of these parts": False,
-    "8 1.44 TB/s at 1.1 GB a token, as arithmetic": True,
-    "8 1.3 tokens/ms a GPU": False,
+    "8 1.44 TB/s at 1.1 GB per token, as arithmetic": True,
+    "8 1.3 tokens/ms per GPU": False,
     "9 83 tokens/ms meets 100 in prefill": False,
     "9 42 tokens/ms meets 100 in decode": False,
     "10 first token after 3.2 s": False,
     "10 128 prompts at 83 tokens/ms within 10 s": False,
     "10 first token within 10 s": True,
-    "11 15 GFLOP a token": False,
+    "11 15 GFLOP per token": False,
     "memory under 90%": True,
 }
 PLAN_B = {
     "1 the model has 10B parameters": False,
     "12 20 GB / 16 = 1.25 GB, as arithmetic": True,
-    "12 weights a GPU 1.25 GB": False,
-    "12 total 1.29 GB a GPU, without a KV cache": False,
-    "13 100 tokens/ms a GPU": False,
+    "12 weights 1.25 GB per GPU": False,
+    "12 total 1.29 GB per GPU, without a KV cache": False,
+    "13 100 tokens/ms per GPU": False,
     "14 12,800 tokens/ms in decode": False,
     "15 GPU utilisation 2%": False,
     "16 no communication between experts": False,
@@ -96,7 +96,7 @@ def test_bare_names_in_a_fold_take_the_phases_own_degrees() -> None:
 def test_idle_stages_are_said() -> None:
     """Plan A's decode sends one micro-batch through four stages; its prefill sends eight."""
     found = [d.message for d in compiled("plan_a").diagnostics if "idle" in d.message]
-    assert found == ["the stages of `decode` stand idle 75% of the time"]
+    assert found == ["the stages of `decode` are idle 75% of the time"]
 
 
 def test_plan_a_figures_by_hand() -> None:

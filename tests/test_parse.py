@@ -181,7 +181,7 @@ def test_layout_never_changes_the_tree() -> None:
         ("let a = 1", "the first statement must be `moe 1`", "let a = 1"),
         ("moe 2", "language version 2 is not known", "moe 2"),
         ("moe 1.5", "language version 1.5 is not known", "moe 1.5"),
-        ("moe 1\nmoe 1", "`moe` stands twice", "moe 1"),
+        ("moe 1\nmoe 1", "`moe` is given twice", "moe 1"),
         ("moe 1\nlet a = 1e400", "the number 1e400 is too large", "1e400"),
         ("moe 1\nlet a = " + "9" * 5000, "a number of 5000 characters is too long", "9"),
         ("moe " + "9" * 5000, "a number of 5000 characters is too long", "9"),

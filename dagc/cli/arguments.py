@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-EXITS = """exit codes: 0 passed; 1 compiled, but a requirement fails; 2 the spec or the
-command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
+EXITS = """`dagc COMMAND --help` lists the options of a command.
+
+exit codes: 0 passed; 1 compiled, but a requirement fails or it does not fit; 2 the
+spec or the command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
 
 MOST = 10**9
 """Of anything that is counted, or of seconds."""
@@ -117,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
-    compile_ = commands.add_parser("compile", help="report a plan; write artefacts with --emit or -o")
+    compile_ = _command(commands, "compile", "report a plan; write artefacts with --emit or -o")
     _spec(compile_, "spec file, - for standard input, or a .graph.json that --emit json wrote")
     compile_.add_argument(
         "--emit",
@@ -126,32 +128,37 @@ def build_parser() -> argparse.ArgumentParser:
         help="comma list of dot, svg, png, pdf, json, nodelink, graphml, chakra, html, md, perfetto",
     )
     compile_.add_argument(
-        "--view", default="overview,layer", metavar="VIEWS", help="pictures to draw: overview, layer, lanes"
+        "--view",
+        default="overview,layer",
+        metavar="VIEWS",
+        help="comma list of pictures to draw: overview, layer, lanes (default: overview,layer)",
     )
     compile_.add_argument(
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json, nodelink, graphml: a node for all ranks, or one a rank; perfetto: a rank a class and stage, or every one",
+        help="json, nodelink, graphml: one node for all ranks, or one per rank; perfetto: one rank per class and stage, or every rank",
     )
     compile_.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     compile_.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
     compile_.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     compile_.add_argument("--format", choices=("text", "md"), default="text", help="how to print the report")
 
-    report = commands.add_parser("report", help="the report as one HTML page, or in Markdown")
+    report = _command(commands, "report", "the report as one HTML page, or in Markdown")
     _spec(report)
     report.add_argument("-o", "--output", metavar="FILE", help=".html, .md or .txt (default: ./NAME.html)")
     report.add_argument("--format", choices=("html", "md", "text"), help="default: what FILE ends in")
-    report.add_argument("--force", action="store_true", help="as of compile and export; a file is replaced anyway")
+    report.add_argument(
+        "--force", action="store_true", help="accepted as in other commands: a report that exists is always replaced"
+    )
 
-    diff = commands.add_parser("diff", help="compare two plans, or one plan under two settings")
-    diff.add_argument("a", metavar="A", help="spec file, - for standard input")
-    diff.add_argument("b", nargs="?", metavar="B", help="another spec (default: A again)")
+    diff = _command(commands, "diff", "compare two plans, or one plan under two settings")
+    diff.add_argument("a", metavar="A", help="spec file, - for standard input, or what `dagc compile --json` printed")
+    diff.add_argument("b", nargs="?", metavar="B", help="the other side (default: A again)")
     diff.add_argument("--set-a", action="append", default=[], metavar="K=V", help="value of a param in A (repeatable)")
     diff.add_argument("--set-b", action="append", default=[], metavar="K=V", help="value of a param in B (repeatable)")
     _common(diff)
-    diff.add_argument("--format", choices=("text", "md", "json"), default="text")
+    diff.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
     diff.add_argument(
         "--fail-on-regression",
         type=_percent,
@@ -161,22 +168,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="exit 1 if time, throughput or memory got worse by more than this, or a requirement no longer holds",
     )
 
-    sweep = commands.add_parser("sweep", help="compile a spec under every combination of some params")
+    sweep = _command(commands, "sweep", "compile a spec under every combination of some params")
     _spec(sweep)
     sweep.add_argument(
-        "--over", action="append", default=[], metavar="K=V,V", help="values of a param (default: domains)"
+        "--over",
+        action="append",
+        default=[],
+        metavar="K=V,V",
+        help="values of a param (repeatable; default: the domain of every param)",
     )
-    sweep.add_argument("--metric", action="append", default=[], metavar="M", help="metric to show, as in a require")
-    sweep.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: one a CPU)")
+    sweep.add_argument(
+        "--metric", action="append", default=[], metavar="M", help="metric to show, as in a require (repeatable)"
+    )
+    sweep.add_argument("--workers", type=_at_least(1), metavar="N", help="processes (default: one per CPU)")
     sweep.add_argument("--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT")
-    sweep.add_argument("--format", choices=("text", "csv", "json"), default="text")
+    sweep.add_argument("--format", choices=("text", "csv", "json"), default="text", help="default: text")
 
-    check = commands.add_parser("check", help="verdict only; writes nothing")
+    check = _command(commands, "check", "verdict only; writes nothing")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
     _common(check)
-    check.add_argument("--format", choices=("text", "concise", "json", "github", "sarif"), default="text")
+    check.add_argument(
+        "--format", choices=("text", "concise", "json", "github", "sarif"), default="text", help="default: text"
+    )
 
-    show = commands.add_parser("show", help="draw a picture")
+    show = _command(commands, "show", "draw a picture")
     _spec(show)
     show.add_argument(
         "--view",
@@ -190,7 +205,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WHAT",
         help="lanes: critical, gpu:0..7, layer:3, layer:NAME, stage:0, microbatch:0, op:NAME; several must all hold",
     )
-    show.add_argument("--hops", type=_at_least(0), default=0, metavar="N", help="lanes: and N data edges around it")
+    show.add_argument(
+        "--hops", type=_at_least(0), default=0, metavar="N", help="lanes: also what is up to N data edges away"
+    )
     show.add_argument(
         "--unfold",
         default="",
@@ -204,36 +221,49 @@ def build_parser() -> argparse.ArgumentParser:
         help=".svg, .dot, .png or .pdf; the last two need Graphviz (default: DOT or SVG on standard output)",
     )
 
-    ir = commands.add_parser("ir", help="print the textual IR")
+    ir = _command(commands, "ir", "print the textual IR")
     _spec(ir)
     ir.add_argument(
         "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
     )
 
-    verify = commands.add_parser("verify", help="prove the lowering: run the plan's small twin on NumPy, rank by rank")
+    verify = _command(commands, "verify", "prove the lowering: run the plan's small twin on NumPy, rank by rank")
     _spec(verify)
     verify.add_argument("--weights", metavar="FILE", help="an .npz checkpoint: run the model itself at its full dims")
     verify.add_argument(
         "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
     )
 
-    run = commands.add_parser("run", help="run the placed graph on real devices, measured beside the estimate")
+    run = _command(commands, "run", "run the placed graph on real devices, measured beside the estimate")
     _spec(run, "spec file")
     run.add_argument("--engine", choices=("torch",), default="torch", help="what executes the graph")
     run.add_argument("--full-dims", action="store_true", help="the model's own dims, not those of its small twin")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="gloo on cpu, NCCL on cuda")
+    run.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: GPUs if there are enough; gloo on cpu, NCCL on cuda",
+    )
     run.add_argument(
         "--dtype", choices=("fp64", "fp32", "bf16", "fp16"), help="default: fp64; the model's at full dims"
     )
     run.add_argument(
-        "--repeat", type=_at_least(1), default=3, metavar="N", help="timed passes, of which the median counts"
+        "--repeat",
+        type=_at_least(1),
+        default=3,
+        metavar="N",
+        help="timed passes, of which the median counts (default: 3)",
     )
     run.add_argument(
-        "--timeout", type=_at_least(1, float), default=600.0, metavar="S", help="longest wait for another process"
+        "--timeout",
+        type=_at_least(1, float),
+        default=600.0,
+        metavar="S",
+        help="longest wait for another process, seconds (default: 600)",
     )
     run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
-    export = commands.add_parser("export", help="write the launch command or config of a serving engine")
+    export = _command(commands, "export", "write the launch command or config of a serving engine")
     _spec(export)
     export.add_argument(
         "--to",
@@ -246,7 +276,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
     export.add_argument("--force", action="store_true", help="write into a directory that holds something already")
 
-    measure = commands.add_parser("measure", help="time the kernels of a plan on this machine (needs PyTorch)")
+    measure = _command(commands, "measure", "time the kernels of a plan on this machine (needs PyTorch)")
     _spec(measure)
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     measure.add_argument(
@@ -255,17 +285,19 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also sizes times 2^-N ... 2^N around each (default: 0; with --fit 2)",
     )
-    measure.add_argument("--samples", type=_at_least(1), default=20, metavar="N", help="samples a kernel (default: 20)")
+    measure.add_argument(
+        "--samples", type=_at_least(1), default=20, metavar="N", help="samples per kernel (default: 20)"
+    )
     measure.add_argument("--name", metavar="GPU", help="name of the device in the tables (default: the driver's)")
     measure.add_argument("--collectives", action="store_true", help="time the collectives instead, under torchrun")
     measure.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
     measure.add_argument("-o", "--output", default=".", metavar="DIR", help="where tables go (default: here)")
 
-    import_ = commands.add_parser("import", help="print a Hugging Face config.json as a .moe model file")
-    import_.add_argument("config", metavar="CONFIG.json")
+    import_ = _command(commands, "import", "print a Hugging Face config.json as a .moe model file")
+    import_.add_argument("config", metavar="CONFIG.json", help="config.json of a model")
     import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
 
-    list_ = commands.add_parser("list", help="list presets, metrics, codes, engines, architectures or units")
+    list_ = _command(commands, "list", "list the names that specs and command lines may use")
     list_.add_argument(
         "what",
         nargs="?",
@@ -274,16 +306,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="presets, metrics, codes, engines, architectures or units",
     )
     list_.add_argument("--json", action="store_true", help="print one JSON array")
-    list_.add_argument("--format", choices=("text", "md", "json"), default="text")
+    list_.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
 
-    explain = commands.add_parser("explain", help="explain a diagnostic code")
-    explain.add_argument("code", nargs="?", metavar="CODE")
+    explain = _command(commands, "explain", "explain a diagnostic code")
+    explain.add_argument("code", nargs="?", metavar="CODE", help="E01, W06, ... (default: list all)")
 
-    fmt = commands.add_parser("fmt", help="format specs in place")
+    fmt = _command(commands, "fmt", "format specs in place")
     fmt.add_argument("specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output")
     _allow(fmt)
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
     return parser
+
+
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, about: str) -> _Parser:
+    return commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
 
 
 def _at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:

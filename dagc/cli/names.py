@@ -71,7 +71,7 @@ def _hardware(name: str) -> Record:
     if found is None:
         return {"kind": "hardware", "name": name, "about": "cannot be read"}
     peaks = {k: v for k, v in found.compute_flops.items() if k != "default"}
-    about = [f"{found.per_node} GPUs a node", show(found.memory_B, BYTES), show(found.hbm_Bps, BYTE_RATE)]
+    about = [f"{found.per_node} GPUs per node", show(found.memory_B, BYTES), show(found.hbm_Bps, BYTE_RATE)]
     about += [f"{dtype} {show(value, FLOP_RATE)}" for dtype, value in peaks.items() if dtype != "fp16"]
     about += [
         f"node {show(found.node.bandwidth_Bps, BYTE_RATE)}",
@@ -117,7 +117,7 @@ def engines() -> list[Record]:
     kernels = PHASE["engine"].words
     uses = (
         "`dagc export --to NAME` writes its launch files",
-        "`engine = NAME` in a phase prices its communication kernels",
+        "`engine = NAME` in a phase prices its communication kernels and counts the memory it keeps",
     )
     return [
         {

@@ -34,7 +34,11 @@ def run(args: Namespace) -> int:
             raise SpecError([Diagnostic("E14", "`dagc run` starts processes that read the spec: it needs a file")])
         if importlib.util.find_spec(args.engine) is None:
             raise SpecError(
-                [Diagnostic("E16", f"`--engine {args.engine}` needs it", help=(how_to_install(args.engine),))]
+                [
+                    Diagnostic(
+                        "E16", f"`dagc run --engine {args.engine}` needs PyTorch", help=(how_to_install(args.engine),)
+                    )
+                ]
             )
         spec = load_spec(args)
         known = [p.name for p in spec.phases]

@@ -38,7 +38,7 @@ def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
     if bubble >= 0.05:
         m, p = result.graph.microbatches, len(result.graph.stages)
         batches = f"{m} micro-batch{'es' if m > 1 else ''}"
-        parts.append(f"The stages stand idle {bubble:.0%} of the time: {batches} over {p} stages.")
+        parts.append(f"The stages are idle {bubble:.0%} of the time: {batches} over {p} stages.")
     if result.costs.imbalance >= 1.02:
         parts.append(f"The busiest expert rank has {result.costs.imbalance:.2f} times the mean load{spared(result)}.")
     uneven = attention_imbalance(result.graph)
@@ -159,10 +159,10 @@ def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
     for name, link in (("link in a node", hardware.node), ("link between nodes", hardware.cluster)):
         yield (
             name,
-            f"{show(link.bandwidth_Bps, BYTE_RATE)} a GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it",
+            f"{show(link.bandwidth_Bps, BYTE_RATE)} per GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it",
         )
     yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
-    yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} a GPU; paging overhead of the cache is not counted"
+    yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} per GPU; paging overhead of the cache is not counted"
     yield "routing", _routing(work.routing.kind, work.routing.s)
     for phase in plan.spec.phases:
         if phase.name in plan.phases:

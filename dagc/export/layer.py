@@ -53,7 +53,7 @@ def draw(plan: Plan, phase: str) -> str:
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
-    title = "\n".join((*plan.titles, f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
+    title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 
@@ -99,11 +99,11 @@ def subtitle(result: PhaseResult) -> list[str]:
     total, kinds = _ops(result), len(result.graph.segments) - 2
     ranks = len(result.gpus) // len(result.graph.stages)
     names = ", ".join(f"{s.name} x {s.repeat}" for s in segments[:6]) + (", ..." if len(segments) > 6 else "")
-    folded = f"; {total} ops folded to one box a block" if total > MAX_NODES else ""
+    folded = f"; {total} ops folded to one box per block" if total > MAX_NODES else ""
     if len(segments) < kinds:
         folded += f"; the {len(segments)} heaviest of {kinds} kinds of layer"
     return [
-        f"{result.name}: one layer ({names}), alike on the {ranks} GPUs of a stage{folded}",
+        f"{result.name}: one layer ({names}), the same on the {ranks} GPUs of a stage{folded}",
         "sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes",
     ]
 

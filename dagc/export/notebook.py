@@ -1,4 +1,4 @@
-"""What a notebook shows of a plan: verdicts and a row a phase, in the notebook's own colours."""
+"""What a notebook shows of a plan: verdicts and a row per phase, in the notebook's own colours."""
 
 from __future__ import annotations
 

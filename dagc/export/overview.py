@@ -45,7 +45,7 @@ def draw(plan: Plan, phase: str) -> str:
         body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
     body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
     body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
-    title = "\n".join((*plan.titles, f"{plan.spec.model.name}, " + "\n".join(facts(result))))
+    title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(facts(result))))
     return digraph(f"{phase} overview", title, body, rankdir="TB", ranksep=0.35)
 
 
@@ -122,11 +122,12 @@ def facts(result: PhaseResult) -> list[str]:
     metric = "ttft" if result.graph.kind == "prefill" else "tpot"
     batches = result.graph.microbatches
     stages = len(result.graph.stages)
-    folded = [f"{stages} stages: alike neighbours share a card"] if len(cards(result)) < stages else []
+    chunks = f"{result.passes} passes, the last whole one below, " if result.passes > 1 else ""
+    folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
     return [
         f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result)}",
         f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
-        f"{show(result.throughput_tok_s, TOKEN_RATE)}, {batches} micro-batch{'es' if batches > 1 else ''}, "
+        f"{show(result.throughput_tok_s, TOKEN_RATE)}, {chunks}{batches} micro-batch{'es' if batches > 1 else ''}, "
         f"expert imbalance {result.costs.imbalance:.2f}",
         *folded,
     ]
@@ -139,7 +140,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
     head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
     gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
-    full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} a GPU"
+    full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
     rows = [
         head,
         f"GPU {html(show_runs(gpus, most=6))}",
@@ -157,7 +158,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
 
 def _time(result: PhaseResult, index: int) -> str:
     times = result.schedule.stage_s
-    text = html(f"{show(times[index], TIME, 3)} a micro-batch")
+    text = html(f"{show(times[index], TIME, 3)} per micro-batch")
     # Red only where one stage holds the others up.
     slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
     return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
@@ -216,7 +217,7 @@ def _legend(result: PhaseResult) -> Html:
     kinds = [k for k in COLORS if k in drawn or (k == "send" and len(result.graph.stages) > 1)]
     rows = _swatches("memory:", list(PARTS))
     if kinds:
-        rows += _swatches("collectives a layer:" if drawn else "", [(k, COLORS[k]) for k in kinds])
+        rows += _swatches("collectives per layer:" if drawn else "", [(k, COLORS[k]) for k in kinds])
     return Html(f'<<table border="0" cellborder="0" cellspacing="0">{rows}</table>>')
 
 

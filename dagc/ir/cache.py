@@ -48,7 +48,7 @@ def kept_tokens(context: int, queries: int, window: int | None, chunk: int | Non
 
 
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
-    """Tokens of one sequence that a cache holds, at the most, on all ranks together. Of a prefill, what later tokens see:
+    """Tokens of one sequence that a cache holds at most, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
     context = segment.size("context")
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)

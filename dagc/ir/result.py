@@ -75,7 +75,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """One op of the critical path, alike executions added up. Without a segment: `send` and `token_return` between stages,
+    """One op of the critical path, all executions of an op added up. Without a segment: `send` and `token_return` between stages,
     `host` and `launch` for the time before a pass and before its kernels."""
 
     segment: str
@@ -172,7 +172,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Pool:
     """GPUs that serve the same phases, and what `fullest` of them holds. `copies_B`: weights that it holds because not all
-    phases lay them alike, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs
+    phases lay them out the same way, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs
     most of them. `room_B`: (phase, stage) -> what all else leaves for cache on the fullest GPU that serves the stage."""
 
     phases: tuple[str, ...]

@@ -18,7 +18,7 @@ def verify_op(segment: Segment, op: Op) -> None:
     require(not wrong, segment, op, wrong)
     for dim in op.dims:
         require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
-    require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension stands twice in the result")
+    require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension occurs twice in the result")
     require(_fits(segment, op), segment, op, "an operand has not the dims of its role")
     if op.kind in ("dispatch", "combine"):
         exchange = str(op.attr("exchange", "") or "")

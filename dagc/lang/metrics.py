@@ -53,7 +53,7 @@ def _phase() -> Iterable[Metric]:
     yield row("makespan", TIME, "lower", "first kernel to last of one pass of all micro-batches (of a whole chunk)")
     yield row("step", TIME, "lower", "one pass in the steady state")
     yield row("floor", TIME, "", "the time at datasheet peaks without overheads")
-    yield row("throughput", TOKEN_RATE, "higher", "tokens a second of all GPUs of the phase")
+    yield row("throughput", TOKEN_RATE, "higher", "tokens per second of all GPUs of the phase")
     yield row("throughput_per_gpu", TOKEN_RATE, "higher", "the same per GPU")
     yield row("throughput_per_node", TOKEN_RATE, "higher", "the same per node")
     yield row("utilization", SCALAR, "higher", "FLOPs of the model over those of the GPUs at their peak", True)
@@ -105,8 +105,8 @@ def _rest() -> Iterable[Metric]:
     yield Metric(MODEL, "params", SCALAR, "", "parameters as stated")
     yield Metric(MODEL, "layers", SCALAR, "", "layers between embedding and head")
     yield Metric(WORKLOAD, "sequences", SCALAR, "", "sequences in the batch")
-    yield Metric(WORKLOAD, "prompt", TOKENS, "", "prompt tokens a sequence")
-    yield Metric(WORKLOAD, "output", TOKENS, "", "generated tokens a sequence")
+    yield Metric(WORKLOAD, "prompt", TOKENS, "", "prompt tokens per sequence")
+    yield Metric(WORKLOAD, "output", TOKENS, "", "generated tokens per sequence")
 
 
 TABLE: tuple[Metric, ...] = (*_phase(), *_machine(), *_rest())

@@ -185,7 +185,7 @@ def _check_version(file: ast.File, source: Source, out: Collector, blanked: set[
             help=("add the line `moe 1` on top",),
         )
     for version in versions[1:]:
-        out.add("E01", "`moe` stands twice", version.span)
+        out.add("E01", "`moe` is given twice", version.span)
     for version in versions[:1]:
         if version.number != 1:
             out.add(

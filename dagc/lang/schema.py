@@ -64,7 +64,7 @@ HARDWARE: dict[str, Attribute] = {
 }
 
 LINK: dict[str, Attribute] = {
-    "bandwidth": Attribute("bytes a second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
+    "bandwidth": Attribute("bytes per second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
     "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
 }
 
@@ -182,8 +182,8 @@ MLP: dict[str, Attribute] = {
 
 WORKLOAD: dict[str, Attribute] = {
     "sequences": _count("sequences in the whole batch of a phase", high=1e9),
-    "prompt": _count("prompt tokens a sequence", high=1e9, dim=TOKENS),
-    "output": _count("generated tokens a sequence", 1, high=1e9, dim=TOKENS),
+    "prompt": _count("prompt tokens per sequence", high=1e9, dim=TOKENS),
+    "output": _count("generated tokens per sequence", 1, high=1e9, dim=TOKENS),
     "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
 }
 
@@ -208,7 +208,13 @@ PHASE: dict[str, Attribute] = {
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
-    "engine": _word("whose communication kernels run", "trtllm", "trtllm", "vllm", "sglang"),
+    "engine": _word(
+        "whose communication kernels run, and whose memory budget counts where it is named",
+        "trtllm",
+        "trtllm",
+        "vllm",
+        "sglang",
+    ),
     "window_cache": _word("the KV cache of layers with a window or chunk", "freed", "freed", "whole"),
     "memory_fraction": Attribute(
         "share of a GPU that the engine fills (gpu_memory_utilization, mem-fraction-static)",

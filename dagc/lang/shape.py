@@ -100,7 +100,7 @@ class Shape:
             ),
             help=(
                 *self._degrees_that_fit(s.attention if dense != stage else s.experts, stage, exact=dense != stage),
-                f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs a stage",
+                f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs per stage",
             ),
         )  # fmt: skip
         return False

@@ -339,7 +339,7 @@ def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) 
 
 
 def few_loads(routing: Routing, counts: list[int]) -> Routing:
-    """Loads of a histogram for fewer experts: of every so manieth."""
+    """Loads of a histogram for fewer experts: taken at even distances."""
     if not routing.histogram or not counts:
         return routing
     count, have = counts[0], routing.histogram

@@ -89,11 +89,11 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     slowest = times[card[0]] == max(times) and min(times) < max(times) * (1 - 1e-9)
     room = CARD - 2 * PAD
     share = memory.peak_B / memory.capacity_B
-    peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} a GPU ({share:.1%})"
+    peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} per GPU ({share:.1%})"
     top = [(f"{name_of(card)}: {layers}{each}", "strong"), (f"GPU {show_runs(gpus, most=6)}", "")]
     top.append(
         (
-            f"{show(times[card[0]], TIME, 3)} a micro-batch{', the slowest' if slowest else ''}",
+            f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}",
             "late" if slowest else "",
         )
     )

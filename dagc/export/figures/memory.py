@@ -20,7 +20,7 @@ def draw(result: PhaseResult) -> Figure:
     capacity = result.memory.capacity_B
     peak = max(result.memory.stages[card[0]].peak_B for card in rows)
     scale = capacity if peak <= capacity else peak
-    label = f"memory a GPU of {result.name}, by stage: {show(peak, BYTES, 3)} of {show(capacity, BYTES, 3)} at most"
+    label = f"memory per GPU of {result.name}, by stage: {show(peak, BYTES, 3)} of {show(capacity, BYTES, 3)} at most"
     body = [
         words(LABEL, 12, "0", "soft"),
         words(LABEL + BAR * capacity / scale, 12, f"capacity {show(capacity, BYTES, 3)}", "soft end"),

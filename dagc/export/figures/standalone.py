@@ -48,15 +48,18 @@ def _lanes(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
 
 def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
     check_size(result, "the timeline")
-    return Sheet([f"{result.name}: timeline of one pass"], tracks.draw(result), tracks.keys(result))
+    one = (
+        "one pass" if result.passes == 1 else f"one pass of {result.passes}, of a whole chunk at the end of the prompt"
+    )
+    return Sheet([f"{result.name}: timeline of {one}"], tracks.draw(result), tracks.keys(result))
 
 
 def _memory(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
-    return Sheet([f"{result.name}: memory of a GPU"], memory.draw(result), memory.keys(result))
+    return Sheet([f"{result.name}: memory per GPU"], memory.draw(result), memory.keys(result))
 
 
 def _path(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
-    words = f"{result.name}: critical path, alike executions added up"
+    words = f"{result.name}: critical path, all executions of an op added up"
     return Sheet([words], waterfall.draw(result), waterfall.keys(result))
 
 
@@ -86,7 +89,7 @@ def svg(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
     sheet = SHEETS[view](plan, plan.phases[phase], choice)
     figure = sheet.figure
     w = max(figure.width, LEAST)
-    first, *more = (*plan.titles, f"{plan.spec.model.name}, {sheet.heading[0]}")
+    first, *more = (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}")
     rest = [part for line in (*more, *sheet.heading[1:]) for part in wrapped(line, w, 12, 4)]
     entries, lines = _legend(sheet.keys, w)
     top = PAD + 12 + HEAD * len(rest) + 14

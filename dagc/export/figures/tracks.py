@@ -11,7 +11,7 @@ from ..timeline import Member, Slice, classes, representatives, slices
 from .markup import Markup, fit, tag, width
 from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
-LABEL, BAR, ROW, TOP = 140, 930, 46, 24
+LABEL, BAR, ROW, TOP = 180, 890, 46, 24
 MAX_ROWS = 24
 MAX_CELLS = 1500
 COMPUTE_H, COMM_H = 14, 10
@@ -67,7 +67,7 @@ def _axis(end: float, height: float) -> list[Markup]:
 def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, shown: int, kinds: int) -> list[Markup]:
     """Cells of the micro-batches, what keeps the compute stream busy, and above it the communication."""
     found = list(slices(result, member))
-    alike = f"1 of {member.alike} alike" if member.alike > 1 else "one GPU"
+    alike = f"1 of {member.alike} identical" if member.alike > 1 else "one GPU"
     if kinds > shown:
         alike = f"{('slowest', 'middle', 'fastest')[place]} of {kinds} kinds"
     out = [

@@ -1,4 +1,4 @@
-"""The critical path as a waterfall: each op where those before it on the path have ended, alike executions added up."""
+"""The critical path as a waterfall: each op where those before it on the path have ended, all executions of an op added up."""
 
 from __future__ import annotations
 

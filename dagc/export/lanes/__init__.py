@@ -1,1 +1,1 @@
-"""The placed graph as a grid: a column a GPU, a row a step; selected, folded to a readable size, and drawn."""
+"""The placed graph as a grid: a column per GPU, a row per step; selected, folded to a readable size, and drawn."""

@@ -8,10 +8,10 @@ from ...lang.diagnostics import Diagnostic, SpecError, did_you_mean
 
 FOLDS = {
     "ops": "compute without a pause is one box",
-    "microbatches": "alike micro-batches once",
-    "layers": "alike layers once",
-    "stages": "alike stages once",
-    "ranks": "a GPU for alike ones",
+    "microbatches": "identical micro-batches once",
+    "layers": "identical layers once",
+    "stages": "identical stages once",
+    "ranks": "one GPU for identical ones",
     "blocks": "a block of the model is one box",
 }
 """In the order in which they are folded."""

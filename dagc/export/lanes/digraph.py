@@ -26,7 +26,7 @@ def draw(plan: Plan, phase: str, choice: Choice = DEFAULT) -> str:
     first, *rest = heading(laid.picture, lettered=laid.lettered)
     room = max(laid.width, LEAST)
     title = [f"{plan.spec.model.name}, {first}", *(part for line in rest for part in wrapped(line, room, SIZE, 4))]
-    title = [*(part for line in plan.titles for part in wrapped(line, room, SIZE, 4)), *title]
+    title = [*(part for line in plan.titles_of(phase) for part in wrapped(line, room, SIZE, 4)), *title]
     labels = [Label(0, LINE * (k - len(title)), room, words, "title") for k, words in enumerate(title)]
     found = wires(laid)
     body = [_label(k, label, laid) for k, label in enumerate([*labels, *laid.labels])]

@@ -1,4 +1,4 @@
-"""Where the boxes stand: a column a GPU, a row a step, stages side by side, time down. No layout engine is asked."""
+"""Where the boxes stand: a column per GPU, a row per step, stages side by side, time down. No layout engine is asked."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _heads(out: Grid, number: int, band: Band) -> None:
     left, result = out.left[number], out.picture.program.result
     first, last = band.stages[0], band.stages[-1]
     if len(result.graph.stages) > 1:
-        name = f"stage {first}" if first == last else f"stages {first}..{last}, alike"
+        name = f"stage {first}" if first == last else f"stages {first}..{last}, identical"
         out.labels.append(Label(left - WHAT - START, 0, START + WHAT, name, "stage"))
     out.labels.append(Label(left - WHAT - START, TOP - 24, START - 8, "start", "start"))
     out.labels.append(Label(left - WHAT, TOP - 24, WHAT - 8, "GPU", "head"))

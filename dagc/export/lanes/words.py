@@ -35,12 +35,12 @@ def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
 
 
 def group_title(program: Program, group: Group) -> str:
-    """`micro-batch 0 (8 alike), 4 x sparse: layers 4..7`."""
+    """`micro-batch 0 (8 identical), 4 x sparse: layers 4..7`."""
     graph = program.result.graph
     words = []
     if graph.microbatches > 1:
         alike = len(group.microbatches)
-        words.append(f"micro-batch {group.part.microbatch}" + (f" ({alike} alike)" if alike > 1 else ""))
+        words.append(f"micro-batch {group.part.microbatch}" + (f" ({alike} identical)" if alike > 1 else ""))
     numbers = group.numbers
     if group.part.run is not None and group.part.segment in program.ends:
         words.append(group.part.segment)

@@ -67,7 +67,7 @@ def _header(plan: Plan, name: str) -> Markup:
         ),
         (
             "hardware",
-            f"{hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} a node; {peak}, {show(hardware.hbm_Bps, BYTE_RATE)}, {show(hardware.memory_B, BYTES)} each",
+            f"{hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak}, {show(hardware.hbm_Bps, BYTE_RATE)}, {show(hardware.memory_B, BYTES)} each",
         ),
         (
             "workload",
@@ -118,7 +118,7 @@ def _sections(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
 
 def _requirements(plan: Plan, found: Sequence[Source]) -> Markup:
     if not plan.requirements:
-        return tag("p", "The spec requires nothing.")
+        return tag("p", "The spec states no requirements.")
     rows: list[Row] = []
     for v in plan.requirements:
         r = v.requirement

@@ -33,7 +33,7 @@ def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
     yield tag("p", binding(result, buys), cls="binding")
     yield _figures(plan, result)
     yield _fold("Stages", stages.draw(result))
-    yield _fold("Layers, alike ranks folded", legend(layers.keys(result)), join(_layers(result)))
+    yield _fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
     yield _fold(collectives_heading(result).capitalize(), _collectives(result))
     yield _fold(
         "Memory per GPU",
@@ -72,7 +72,7 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
         (
             "throughput",
             show(result.throughput_tok_s, TOKEN_RATE),
-            f"{show(result.throughput_tok_s / gpus, TOKEN_RATE)} a GPU",
+            f"{show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU",
         ),
         (
             "memory, fullest GPU",

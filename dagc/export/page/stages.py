@@ -38,9 +38,10 @@ def _card(result: PhaseResult, card: Card) -> Markup:
         tag("h5", name_of(card)),
         tag("p", layers + (" each" if len(card) > 1 else "")),
         tag("p", f"GPU {show_runs(gpus, most=4)}"),
-        tag("p", f"{show(times[card[0]], TIME, 3)} a micro-batch{', the slowest' if slowest else ''}", cls="time"),
+        tag("p", f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
         tag(
-            "p", f"{show(memory.peak_B, BYTES, 3)} of {show(capacity, BYTES, 3)} a GPU ({memory.peak_B / capacity:.1%})"
+            "p",
+            f"{show(memory.peak_B, BYTES, 3)} of {show(capacity, BYTES, 3)} per GPU ({memory.peak_B / capacity:.1%})",
         ),
     ]
     for name in layers_of(stage):
