@@ -122,7 +122,7 @@ def facts(result: PhaseResult) -> list[str]:
     metric = "ttft" if result.graph.kind == "prefill" else "tpot"
     batches = result.graph.microbatches
     stages = len(result.graph.stages)
-    chunks = f"{result.passes} passes, the last whole one below, " if result.passes > 1 else ""
+    chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""
     folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
     return [
         f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result)}",
