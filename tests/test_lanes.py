@@ -304,13 +304,13 @@ stack = [embed, local, far, local, far, local, far, local, far, lm_head]"""
 
 
 def test_what_does_not_fit_is_cut_and_said() -> None:
-    """Three hundred kinds of layers: the first are drawn, and the title tells how many are not."""
-    kinds = 310
+    """Sixty kinds of layers of six blocks: the first are drawn, and the title tells how many are not."""
+    kinds = 60
     model = (
         "hidden = 64, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
-        f"experts {{ count = 8, top_k = 2, hidden = 32 }}\nstack = [embed, {', '.join(f'l{k}' for k in range(kinds))}, lm_head]"
+        f"experts {{ count = 8, top_k = 2, hidden = 32 }}\nmlp {{ hidden = 64 }}\nstack = [embed, {', '.join(f'l{k}' for k in range(kinds))}, lm_head]"
     )
-    layers = "\n".join(f"layer l{k} {{ gqa }}" for k in range(kinds))
+    layers = "\n".join(f"layer l{k} {{ gqa, mlp, gqa, mlp, gqa, mlp }}" for k in range(kinds))
     plan = dagc.compile_text(spec_text(phase="gpus = 0..1, tp = 2", model=model) + layers + "\n")
     found = picture(plan.phases["prefill"])
     laid = grid(found)
