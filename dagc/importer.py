@@ -56,7 +56,15 @@ class Imported:
         return format_source(Source(self.source, "\n".join(f"# {line}" for line in head) + f"\n{body}\n"))
 
 
-def import_config(path: str) -> Imported:
+def _reach(path: str, allowed: Sequence[str | Path]) -> Reach:
+    """The config's project. A cache of downloads holds `snapshots/REVISION/config.json`, which links to `blobs` beside."""
+    outer = Path(os.path.abspath(path)).parent
+    if outer.parent.name == "snapshots":
+        allowed = (*allowed, outer.parent.parent / "blobs")
+    return Reach.of(path, allowed)
+
+
+def import_config(path: str, allowed: Sequence[str | Path] = ()) -> Imported:
     """The model of a config.json. Raises SpecError with every reason why there is none."""
     out = Collector()
     name = model_name(Path(path))
@@ -67,8 +75,7 @@ def import_config(path: str) -> Imported:
     if section is None or section.preset is None:
         raise SpecError(out.items)
     section = replace(section, preset=ast.String(section.preset.span, path))
-    reach = Reach.of(path).also(Path(os.path.realpath(path)).parent)  # a cache of downloads holds links to its files
-    work = Elaborator(out, reach)
+    work = Elaborator(out, _reach(path, allowed))
     try:
         model = work.model(section, Path.cwd())
         out.check()

@@ -161,6 +161,61 @@ def test_files_outside_the_project_are_not_read(form: str, tmp_path: Path, capsy
     assert "outside the project" in missing  # whether a file is there is not told either
 
 
+@pytest.mark.parametrize("form", ["file", "folder", "loop"])
+def test_what_is_written_stays_in_the_project(form: str, tmp_path: Path, capsys: Capture) -> None:
+    """Links may have come with the project, as specs do."""
+    project = tmp_path / "project"
+    path = written(project, spec_text())
+    (project / "pyproject.toml").touch()
+    outside = written(tmp_path / "elsewhere", "as it was", "page.html")
+    link = project / ("pages" if form == "folder" else "page.html")
+    link.symlink_to({"file": outside, "folder": outside.parent, "loop": link}[form])
+    target = link / "page.html" if form == "folder" else link
+    assert main(["report", str(path), "-o", str(target)]) == 2
+    said = capsys.readouterr().err
+    assert "error[E05]: cannot write" in said and (form == "loop" or str(outside) in said)
+    assert outside.read_text() == "as it was" and [p.name for p in outside.parent.iterdir()] == ["page.html"]
+
+
+def test_a_link_within_the_project_is_written_through(tmp_path: Path) -> None:
+    path = written(tmp_path, spec_text())
+    (tmp_path / "pyproject.toml").touch()
+    real = written(tmp_path / "pages", "", "page.html")
+    (tmp_path / "page.html").symlink_to(real)
+    assert main(["report", str(path), "-o", str(tmp_path / "page.html")]) in (0, 1)
+    assert (tmp_path / "page.html").is_symlink() and real.stat().st_size > 0
+
+
+def test_an_imported_config_that_is_a_link(tmp_path: Path, capsys: Capture) -> None:
+    """Out of the project it leads nowhere, but for the cache of downloads, which keeps files in `blobs`."""
+    config = '{"model_type": "s3cr3t"}'
+    outside = written(tmp_path, config, "config.json")
+    (tmp_path / "project").mkdir()
+    link = tmp_path / "project" / "config.json"
+    link.symlink_to(outside)
+    assert main(["import", str(link)]) == 2
+    said = capsys.readouterr().err
+    assert "outside the project" in said and "s3cr3t" not in said
+    assert main(["import", str(link), "--allow-import", str(tmp_path)]) == 2
+    assert "`s3cr3t` is not in the library" in capsys.readouterr().err
+    blob = written(tmp_path / "cache" / "blobs", config, "0a1b")
+    cached = tmp_path / "cache" / "snapshots" / "main" / "config.json"
+    cached.parent.mkdir(parents=True)
+    cached.symlink_to(blob)
+    assert main(["import", str(cached)]) == 2
+    assert "`s3cr3t` is not in the library" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["hf_quant_config.json", "nowhere.json"])
+def test_a_second_file_that_leads_nowhere_is_told(to: str, tmp_path: Path, capsys: Capture) -> None:
+    """What it says of the precision is not known: it is not taken for absent."""
+    config = (ROOT / "tests" / "data" / "hf_configs" / "qwen3-8b.json").read_text()
+    written(tmp_path, config, "config.json")
+    (tmp_path / "hf_quant_config.json").symlink_to(to)
+    assert main(["import", str(tmp_path / "config.json")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
 def test_a_project_ends_at_its_top_folder(tmp_path: Path) -> None:
     folder = tmp_path / "project" / "a" / "b"
     shared = written(tmp_path / "project", "moe 1\nlet shared = 1\n", "shared.moe")
@@ -193,7 +248,7 @@ def test_every_command_that_reads_a_spec_takes_the_flag() -> None:
 
     commands = next(a for a in build_parser()._actions if a.dest == "command").choices
     for name, parser in commands.items():  # type: ignore[union-attr]
-        reads = any(a.dest in ("spec", "specs", "a") for a in parser._actions)
+        reads = any(a.dest in ("spec", "specs", "a", "config") for a in parser._actions)
         assert reads == any(a.dest == "allow_import" for a in parser._actions), name
 
 

@@ -296,6 +296,7 @@ def build_parser() -> argparse.ArgumentParser:
     import_ = _command(commands, "import", "print a Hugging Face config.json as a .moe model file")
     import_.add_argument("config", metavar="CONFIG.json", help="config.json of a model")
     import_.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+    _allow(import_)
 
     list_ = _command(commands, "list", "list the names that specs and command lines may use")
     list_.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -27,7 +28,7 @@ def run(args: Namespace) -> int:
                 if not args.check:
                     sys.stdout.write(text)
             elif text != source.text and not args.check:
-                write_all({Path(spec): text.encode()})
+                write_all({Path(os.path.realpath(spec)): text.encode()})
                 print(f"formatted {spec}")
             if args.check and text != source.text:
                 print(f"would format {spec}")

@@ -15,7 +15,7 @@ def run(args: Namespace) -> int:
     from ..importer import import_config
 
     try:
-        imported = import_config(args.config)
+        imported = import_config(args.config, args.allow_import)
         text = imported.text()
         if args.output is None:
             sys.stdout.write(text)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..lang.diagnostics import Diagnostic, SpecError
+from ..lang.files import Reach, Unreadable
 
 Files = Mapping[Path, bytes | Iterable[bytes]]
 Folders = Mapping[Path, Callable[[Path], None]]
@@ -22,7 +23,7 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
     files = {_place(path): data for path, data in files.items()}
     made: list[tuple[Path, Path]] = []
     created: list[Path] = []
-    folders = folders or {}
+    folders = {_place(path): fill for path, fill in (folders or {}).items()}
     for path in folders:
         refuse_existing(path, force)
     target = Path()
@@ -77,8 +78,16 @@ def refuse_existing(directory: Path, force: bool) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Where a file really goes: a link is followed. Raises SpecError for a pipe or a device."""
-    path = path.resolve() if path.is_symlink() else path
+    """Where a file or folder really goes: a link is followed within its project, as it may have come with the project.
+    Raises SpecError for one that leads out of it, for a pipe and for a device."""
+    try:
+        real = Reach.of(path).find(os.path.abspath(path))
+    except Unreadable as error:
+        help_ = (f"a link leads to `{os.path.realpath(path)}`: `-o` may name that place itself",) if error.help else ()
+        raise SpecError([Diagnostic("E05", f"cannot write `{path}`: {error}", help=help_)]) from None
+    path = real if path.is_symlink() else path
+    if path.is_symlink():
+        raise SpecError([Diagnostic("E05", f"cannot write `{path}`: it is a link to itself")])
     if path.exists() and not path.is_file() and not path.is_dir():
         raise SpecError([Diagnostic("E05", f"`{path}` is no regular file")])
     return path

@@ -99,8 +99,7 @@ def read_config(
     path: Path, beside: Mapping[str, Path], shown: str, known: Sequence[str], span: Span, out: Collector
 ) -> Config | None:
     """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over
-    the outer fields. `beside`: names of second files that may say what weights are held in, and where they
-    would be."""
+    the outer fields. `beside`: names of the second files that may say what weights are held in, and where they are."""
     try:
         data = _read(path)
     except Unreadable as error:
@@ -166,8 +165,6 @@ def _quantisation_beside(
 ) -> dict[str, object] | None:
     """What the first of the second files says, empty where there is none; None after reporting that it cannot be read."""
     for file, path in beside.items():
-        if not path.exists():
-            continue
         name = str(Path(shown).parent / file)
         try:
             data = _read(path)

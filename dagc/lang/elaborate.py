@@ -29,7 +29,7 @@ from .reader import Body, Names
 from .schema import HARDWARE, PHASE, WORKLOAD
 from .source import Source, Span
 from .suggest import preset_help, products
-from .units import Quantity, show
+from .units import Quantity, meant_unit, show
 from .workload import read_workload
 
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
@@ -39,6 +39,7 @@ MAX_CHAIN = 64
 """Files that import each other in a row."""
 MAX_IMPORTED = 4_000_000
 """Characters of all imports."""
+KINDS = ("prefill", "decode")
 TOP = ("hardware", "model", "workload", "phase", "checkpoint")
 
 
@@ -81,6 +82,7 @@ class Elaborator:
     failed: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)  # kinds of sections that a misspelt one is likely to be
     seen: set[Path] = field(default_factory=set)
+    unnamed: bool = False  # what some phase is called is not known: requirements may mean it
     config: Config | None = None
     characters: int = 0  # of all imports
 
@@ -94,7 +96,7 @@ class Elaborator:
                 if s.name in self.lets:
                     first = Label(self.lets[s.name].span, "first here")
                     self.out.add("E11", f"`{s.name}` is defined twice", s.span, "again here", also=(first,))
-                self.lets[s.name] = s
+                self.lets.setdefault(s.name, s)
             elif isinstance(s, ast.BlockDef):
                 check_block(s, self.out)
                 self._define(self.blocks, (s.name, s.phase), s, f"block `{s.name}`")
@@ -105,12 +107,17 @@ class Elaborator:
             elif isinstance(s, ast.Require):
                 self.requires.append(s)
             elif not isinstance(s, ast.Version):
-                self.out.add(
-                    "E12",
-                    "this statement belongs into a section",
-                    s.span,
-                    help=(f"sections: {', '.join(TOP)}",),
-                )
+                self._misplaced(s)
+
+    def _misplaced(self, s: ast.Statement) -> None:
+        """An attribute outside all sections: a constant is meant, or its section is closed too early."""
+        help_ = [f"sections: {', '.join(TOP)}"]
+        if isinstance(s, (ast.Assign, ast.Directive)):
+            self.failed.add(s.name)  # what uses it is not wrong as well
+            help_.insert(0, f"a constant is written `let {s.name} = {s.value.span.text}`")
+        if self.out.incomplete:
+            return  # a brace is missing, most likely
+        self.out.add("E12", "this statement belongs into a section", s.span, help=help_)
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
         if key in table:
@@ -130,6 +137,8 @@ class Elaborator:
                 self.taken.add(near)
                 self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
+            if near is None and self.out.incomplete:
+                return  # a section of the model or the phase whose brace is missing, most likely
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
             return
         self.sections.append((s, base))
@@ -249,7 +258,7 @@ class Elaborator:
             if isinstance(node, ast.Name) and node.text in self.lets:
                 return self.values.get(node.text)
             if isinstance(node, ast.Name):
-                near = self.out.near(node.text, self.lets)
+                near = self.out.near(node.text, [n for n in self.lets if n != s.name])
                 self.out.add(
                     "E02",
                     f"unknown name `{node.text}`",
@@ -335,14 +344,17 @@ class Elaborator:
         ids = 0
         for section, _ in found["phase"]:
             if section.name is None:
+                self.unnamed = True
                 self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
                 continue
             if not PHASE_NAME.fullmatch(section.name):
+                self.unnamed = True
                 message = f"`{section.name}` cannot be the name of a phase"
                 help_ = ("letters, digits, `_`, `-` and `.`, beginning with a letter or `_`",)
                 self.out.add("E08", message, section.kind_span, help=help_)
                 continue
             if section.name in seen:
+                self.unnamed = True
                 first = Label(seen[section.name], "first here")
                 message = f"phase `{section.name}` is defined twice"
                 self.out.add(
@@ -353,6 +365,7 @@ class Elaborator:
             body = Body(section.kind_span)
             body.add(section.body, self.out)
             phase = read_phase(section, body, self.names(), hardware, model, workload)
+            self.unnamed |= phase is None and section.name not in KINDS and not _asks(section, "kind")
             if phase is not None:
                 phases.append(phase)
                 ids += len(phase.gpus)
@@ -500,7 +513,9 @@ class Elaborator:
 
         try:
             place = self.reach.find(path, base)
-            beside = {name: self.reach.find(Path(path).parent / name, base) for name in BESIDE}
+            folder = Path(path).parent
+            there = [name for name in BESIDE if os.path.lexists((base or self.reach.base) / folder / name)]
+            beside = {name: self.reach.find(folder / name, base) for name in there}
         except Unreadable as error:
             self._unreadable(path, error, span)
             return []
@@ -569,10 +584,15 @@ class Elaborator:
         out = []
         for i, s in enumerate(self.requires):
             for name in names_in(s.test):
-                if name.parts[0] not in roots and not self.out.incomplete:
+                doubtful = self.unnamed and (
+                    len(name.parts) > 1 and metric(f"PHASE.{'.'.join(name.parts[1:])}") is not None
+                )
+                if name.parts[0] not in roots and not self.out.incomplete and not doubtful:
                     roots.add(name.parts[0])  # once is enough
                     near = self.out.near(name.parts[0], roots - {name.parts[0]})
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots - {name.parts[0]}))}"
+                    if unit := meant_unit(name.text):
+                        hint = f"if this is a unit, did you mean {unit}?"
                     owner = next(iter(sorted(phases)), "PHASE")
                     if metric(f"{owner}.{name.text}") is not None:
                         hint = f"a metric stands behind its phase: `{owner}.{name.text}`"

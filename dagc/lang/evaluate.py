@@ -56,6 +56,8 @@ def evaluate(expr: ast.Expr, env: Env, out: Collector) -> Value | None:
 
 def number(expr: ast.Number, out: Collector) -> Quantity | None:
     """A literal in SI base units."""
+    if expr.text and math.isinf(float(expr.text.replace("_", ""))):
+        return None  # told where it was read
     if expr.unit is None:
         return Quantity(expr.value)
     if expr.unit not in UNITS:

@@ -112,7 +112,7 @@ class Reach:
             base = outer if nowhere else Path(os.path.realpath(str(spec))).parent
         except (OSError, ValueError) as error:
             raise Unreadable(_reason(error)) from None
-        found = (p for p in (outer, *outer.parents) if any((p / mark).exists() for mark in MARKS))
+        found = (p for p in (outer, *outer.parents) if any(os.path.exists(p / mark) for mark in MARKS))
         library = str(resources.files("dagc.grammar.library"))
         roots = (next(found, outer), library, *allowed)
         return cls(base, tuple(Path(os.path.realpath(root)) for root in roots))
@@ -130,7 +130,3 @@ class Reach:
                 "`--allow-import DIR` lets specs read files of a folder",
             )
         return path
-
-    def also(self, folder: Path) -> Reach:
-        """With one more folder."""
-        return Reach(self.base, (*self.roots, Path(os.path.realpath(folder))))

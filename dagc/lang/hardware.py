@@ -29,6 +29,8 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
         or None in links.values()
     ):
         return None
+    if "gpus" in reader.taken:
+        return None  # how many GPUs there are is not known: no id is beyond them
     doubted = {
         **values,
         **{f"compute.{d}": Quantity(v, FLOP_RATE) for d, v in compute.items()},

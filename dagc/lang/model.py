@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from ..ir.dtypes import find
@@ -220,8 +220,13 @@ def derived_stack(
     if dense > total:
         out.add("E03", f"dense_first = {dense} of {total} layers", body.span_of("dense_first"))
         return None
+    if dense and "mlp.hidden" not in attributes and _slip(("experts", "mlp"), body, out):
+        return None
+    if "attention.heads" not in attributes and _slip(("attention",), body, out):
+        return None
     if dense and "mlp.hidden" not in attributes:
-        out.add("E10", "dense layers need an `mlp { hidden = ... }` section", body.span)
+        what = "dense layers need" if "experts.count" in attributes else "`model` needs an `experts { ... }` or"
+        out.add("E10", f"{what} an `mlp {{ hidden = ... }}` section", body.span)
         return None
     if "attention.heads" not in attributes:
         out.add("E10", "`model` needs an `attention` section", body.span)
@@ -230,6 +235,17 @@ def derived_stack(
     parts = [("dense", dense), ("sparse", total - dense)]
     inner = [Layer(name, n, (attention, _feed_forward(name, attributes))) for name, n in parts if n]
     return (Layer("embed", 1, ("embed",)), *inner, Layer("lm_head", 1, ("lm_head",)))
+
+
+def _slip(missing: Sequence[str], body: Body, out: Collector) -> bool:
+    """A section of the spec that is likely to mean one that is missing is told, and not that it is missing."""
+    for name, sections in body.sections.items():
+        near = out.near(name, [m for m in missing if m not in body.sections]) if name not in PARTS else None
+        if near is not None:
+            span = sections[-1].kind_span
+            out.add("E02", f"`model` has no `{name}`", span, help=(f"did you mean `{near}`?",))
+            return True
+    return False
 
 
 def _used_blocks(

@@ -205,6 +205,8 @@ _STATEMENT = re.compile(
     r"\s*(?:hardware|model|workload|phase|checkpoint|require|let|param|import|block|layer)\b(?!\s*=)"
 )
 """What begins a statement at the top of a file."""
+_HEAD = re.compile(r"\s*(hardware|model|workload|phase|checkpoint|attention|experts|mlp|rope|link|compute)\b(?!\s*=)")
+"""What begins a section."""
 _STAND_IN = "_"
 """Kind of the section whose opening line did not parse: two characters hold it and its brace."""
 
@@ -288,6 +290,8 @@ class _Recovery:
             self._unclosed_at_end(open_)
         elif token is not None and token.value in (")", "]", "}") and not open_:
             self._closes_nothing(at)
+        elif token is not None and token.value in (")", "]") and self.text[open_[-1]] == "{":
+            self._closed_by_another(at, open_)
         elif open_ and self.text[open_[-1]] != "{" and self._inside_bracket(error, at, open_[-1]):
             pass
         else:
@@ -349,9 +353,54 @@ class _Recovery:
             self.surplus -= 1
         else:
             message = f"`{self.text[at]}` closes nothing"
-            self.out.add("E01", message, Span(self.source, at, at + 1), "no bracket is open here")
+            also = [Label(head, "its `{` is missing, most likely")] if (head := self._without_brace(at)) else []
+            self.out.add("E01", message, Span(self.source, at, at + 1), "no bracket is open here", also=also)
         self.blanked.add(self._line(at))
         self.text = f"{self.text[:at]} {self.text[at + 1 :]}"
+
+    def _without_brace(self, at: int) -> Span | None:
+        """The nearest head of a section before a `}` that has no `{` on its line."""
+        for number in range(self._line(at), 0, -1):
+            line = self.source.line(number)
+            if (head := _HEAD.match(line)) and "{" not in line:
+                start = self._start(number)
+                return Span(self.source, start + head.start(1), start + head.end(1))
+        return None
+
+    def _closed_by_another(self, at: int, open_: Sequence[int]) -> None:
+        """A `)` where a `{` is open: it stands for the `}`, unless that follows."""
+        found = self.text[at]
+        also = (Label(Span(self.source, open_[-1], open_[-1] + 1), "opened here"),)
+        self.out.add("E01", f"unexpected `{found}`", Span(self.source, at, at + 1), "expected `}`", also=also)
+        self.blanked.add(self._line(at))
+        missing = _open_brackets(self.text, len(self.text)) != []
+        self.text = f"{self.text[:at]}{'}' if missing else ' '}{self.text[at + 1 :]}"
+
+    def _opens_later(self, error: Any, at: int) -> bool:
+        """The head of a section whose `{` is missing, or is another bracket: what would be inside is given up with it."""
+        token = getattr(error, "token", None)
+        if token is None or token.value not in ("\n", "[", "(") or "LBRACE" not in error.expected:
+            return False
+        line = self._line(at)
+        if (
+            re.fullmatch(
+                r"\s*\w+(\s+(\w+|\"[^\"]*\"))?(\s+from\s+\"[^\"]*\")?\s*[\[(]?\s*(#.*)?", self.source.line(line)
+            )
+            is None
+        ):
+            return False
+        closer = _match(self.text, at) if token.value != "\n" else None
+        if closer is not None:
+            self._write(line, self._line(closer))
+            return True
+        end = self.text.index("\n", at)
+        depth = sum(self.text[i] == "{" for i in _open_brackets(self.text, at))
+        for match in _BRACKETS.finditer(self.text, end):
+            depth += {"{": 1, "}": -1}.get(match.group(), 0)
+            if depth < 0:
+                self._write(line, line, head=_STAND_IN + "{")
+                return True
+        return False
 
     def _inside_bracket(self, error: Any, at: int, bracket: int) -> bool:
         """An error between ( ) or [ ]: blame the bracket if nothing closes it. False: an error like any other."""
@@ -382,7 +431,10 @@ class _Recovery:
             return
         if line not in self.quiet:
             report(error, at, self.source, self.out)
-        self.quiet |= self._brace_below(error, at)
+        below = self._brace_below(error, at)
+        self.quiet |= below
+        if not below and self._opens_later(error, at):
+            return
         last = line
         head = re.match(r"\s*([A-Za-z_]+)", self.source.line(line))
         start = self.text.rfind("\n", 0, at) + 1

@@ -42,7 +42,9 @@ def read_phase(
         coming.refuse(asked, section.kind_span, out)
         return None
     if kind is None and "kind" not in body.assigns and not out.incomplete:
-        out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span)
+        near = out.near(name, ("prefill", "decode"))
+        help_ = (f"did you mean `phase {near}`?",) if near else ()
+        out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span, help=help_)
     gpus = _gpus(values.get("gpus"), body, hardware, out)
     strategy = _strategy(values, body, names)
     if later or strategy is None or gpus is None or kind is None or model is None or workload is None:

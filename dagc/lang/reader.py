@@ -213,7 +213,15 @@ class Reader:
             if name in self.body.bare and self.free is False and attribute.kind == "flag":
                 return True
             if attribute.default is REQUIRED and name not in {*self.body.sections, *self.taken} and not self.lacking:
-                self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
+                if (slip := self._slip(name)) is not None:
+                    self.out.add(
+                        "E02",
+                        f"`{self.section}` has no `{slip.name}`",
+                        slip.name_span,
+                        help=(f"did you mean `{name}`?",),
+                    )
+                else:
+                    self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return default_of(attribute)
         if attribute.kind == "routing":
             return None  # read apart: it may be a call
@@ -221,6 +229,12 @@ class Reader:
             return None
         value = evaluate(assign.value, self.names.env(words=attribute.kind in ("word", "dtype", "list")), self.out)
         return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
+
+    def _slip(self, name: str) -> ast.Assign | None:
+        """Where any attribute may stand: the one that is likely to mean what is missing."""
+        missing = [n for n, a in self.schema.items() if a.default is REQUIRED and n not in self.body.assigns]
+        others = (a for n, a in self.body.assigns.items() if self.free and n not in self.schema)
+        return next((a for a in others if self.out.near(a.name, missing) == name), None)
 
     def _left_open(self, name: str, attribute: Attribute, value: ast.Expr) -> bool:
         """`tp = any`, `kind = train`: what is not there yet."""
@@ -246,10 +260,12 @@ class Reader:
             if key not in self.sections:
                 self._complain(key, sections[-1].kind_span, known)
         for key, directive in self.body.directives.items():
-            if key not in self.directives:
+            if key not in self.directives and not self.out.incomplete:
                 self._complain(key, directive.span, known)
         for name, bare in self.body.bare.items():
             if not (name in self.schema and self.schema[name].kind == "flag"):
+                if self.out.incomplete and not self.schema.get(name):
+                    continue  # its brace is missing
                 near = self.out.near(name, known)
                 hint = f"did you mean `{near} = ...`?" if near else f"`{self.section}` takes {', '.join(known)}"
                 self.out.add("E10", f"`{name}` has no value", bare.span, help=(hint,))

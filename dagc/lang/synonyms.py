@@ -12,7 +12,7 @@ SYNONYMS: dict[str, str] = {
     **{f"{axis}_size": axis for axis in ("tp", "dp", "ep", "pp", "sp")},
     "cp": "sp", "cp_size": "sp", "num_replicas": "replicas", "num_microbatches": "microbatches", "micro_batches": "microbatches",
     "gpu_memory_utilization": "memory_fraction", "mem_fraction_static": "memory_fraction", "max_num_batched_tokens": "chunk",
-    "chunked_prefill_size": "chunk", "num_redundant_experts": "redundant", "devices": "gpus", "gpu_ids": "gpus",
+    "chunked_prefill_size": "chunk", "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "devices": "gpus", "gpu_ids": "gpus",
     # The batch.
     "batch": "sequences", "batch_size": "sequences", "max_num_seqs": "sequences", "concurrency": "sequences", "requests": "sequences",
     "isl": "prompt", "input": "prompt", "input_len": "prompt", "input_length": "prompt", "prompt_len": "prompt", "prompt_tokens": "prompt",
@@ -24,7 +24,9 @@ SYNONYMS: dict[str, str] = {
     "num_experts_per_tok": "top_k", "moe_intermediate_size": "hidden", "intermediate_size": "hidden", "ffn": "hidden",
     "n_shared_experts": "shared", "num_shared_experts": "shared", "first_k_dense_replace": "dense_first", "rope_theta": "theta",
     "sliding_window": "window", "tie_word_embeddings": "tied", "kv_cache_dtype": "kv_dtype", "torch_dtype": "dtype",
+    "moe": "experts", "self_attention": "attention", "attn": "attention", "self_attn": "attention", "feed_forward": "mlp", "ffn_hidden": "hidden",
     # The machine.
+    "gpu": "hardware", "machine": "hardware", "cluster": "hardware", "server": "hardware",
     "vram": "memory", "hbm_capacity": "memory", "memory_bandwidth": "hbm", "mem_bw": "hbm", "flops": "compute", "peak_flops": "compute",
     "gpus_per_node": "per_node", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
     # Dtypes.

@@ -27,6 +27,9 @@ WORDS = (
 )
 
 
+SECTIONS = ("hardware", "model", "workload", "phase", "checkpoint")
+
+
 def offset(error: Any, text: str) -> int:
     """Where the parser stumbled."""
     token = getattr(error, "token", None)
@@ -126,6 +129,7 @@ def _missing_comma(error: Any, at: int, source: Source) -> Span | None:
     if error.token.type == "EQUAL" and (unit := _UNIT_WORD.search(before)):
         return Span(source, line_start + unit.start(1), line_start + unit.end(1))
     starts = error.token.type in _STARTS and before.strip() and "_END" in _accepted(error)
+    starts = starts and "LBRACE" not in _accepted(error)  # a section's brace is what is missing
     return Span(source, at, at + len(error.token.value)) if starts and "EQUAL" not in _accepted(error) else None
 
 
@@ -196,6 +200,8 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
         return (f"a section has no `=`: write `{section[1].strip()} {{ ... }}`",)
     if listed := _list_without_brackets(error, at, source):
         return (listed,)
+    if token.type == "COMPARE" and token.value == "==" and "EQUAL" in error.expected:
+        return ("write `name = value`",)
     if (token.type == "COMPARE" and token.value in "<>") or token.value == "=":
         whole = source.line(line)
         wrong = re.search(r"=<|=>|<>|===?", whole)
@@ -203,10 +209,21 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
             return ("comparisons are <= >= < > == ~",)
     if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
         return ("the `{` belongs on this line",)
+    head = source.line(line)[: column - 1].strip()
+    if "LBRACE" in error.expected and (
+        token.value in ("\n", "[", "(") or (token.type == "NAME" and head.split(" ")[0] in SECTIONS)
+    ):
+        return (f"a section has braces: `{head} {{ ... }}`",)
+    if token.type == "STRING" and "FROM" in error.expected and "LBRACE" in error.expected:
+        return (f"a preset stands behind `from`: `from {token.value}`",)
+    if token.type in ("SLASH", "MINUS", "STAR") and not source.line(line)[: column - 1].strip():
+        return ("comments begin with `#`",)
+    if token.type == "NAME" and re.search(r"\bimport\s+$", source.line(line)[: column - 1]):
+        return ('a file stands in quotes: import "FILE.moe"',)
     if token.type == "QUANTITY" and "EQUAL" in error.expected:
         return ("write `name = value`",)
-    head = re.match(r"\s*([A-Za-z_]+)", source.line(source.position(at)[0]))
-    if token.type == "LPAR" and head and (near := did_you_mean(head[1], WORDS)) and near != head[1]:
+    begun = re.match(r"\s*([A-Za-z_]+)", source.line(source.position(at)[0]))
+    if token.type == "LPAR" and begun and (near := did_you_mean(begun[1], WORDS)) and near != begun[1]:
         return (f"did you mean `{near}`?",)
     if token.type == "NAME" and (near := did_you_mean(str(token.value), WORDS)) and near != token.value:
         return (f"did you mean `{near}`?",)

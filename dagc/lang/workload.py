@@ -46,8 +46,17 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
         if isinstance(given, Quantity) and 0 <= given.value <= 10:
             return Routing(value.func.text, given.value)
     forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
-    names.out.add("E08", f"`routing` is {forms}", value.span)
+    word = value.func.text if isinstance(value, ast.Call) else value.text if isinstance(value, ast.Name) else ""
+    near = names.out.near(word, ROUTINGS) if word else None
+    help_ = (f"did you mean `{ROUTINGS[near]}`?",) if near is not None else ()
+    names.out.add("E08", f"`routing` is {forms}", value.span, help=help_)
     return None
+
+
+ROUTINGS = {
+    "uniform": "uniform", "zipf": "zipf(1.0)", "power_law": "power_law(1.0)", "histogram": 'histogram("FILE")',
+}  # fmt: skip
+"""Word -> an example."""
 
 
 def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..lang.files import MAX_GRAPH_BYTES, Unreadable, read_text
 from .measure import Result
 
 Row = Mapping[str, str]
@@ -39,11 +40,13 @@ def merged(path: Path, fresh: list[Row]) -> bytes:
     names = list(fresh[0])
     kept: list[Row] = []
     if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if list(reader.fieldnames or ()) != names:
-                raise ValueError(f"{path} has other columns than its measurements: write them into another folder")
-            kept = list(reader)
+        try:
+            reader = csv.DictReader(io.StringIO(read_text(path, MAX_GRAPH_BYTES), newline=""))
+        except Unreadable as error:
+            raise ValueError(f"cannot read {path}: {error}") from None
+        if list(reader.fieldnames or ()) != names:
+            raise ValueError(f"{path} has other columns than its measurements: write them into another folder")
+        kept = list(reader)
     known = {_shape(row) for row in fresh}
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n")
