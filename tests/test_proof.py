@@ -232,3 +232,18 @@ def test_accepted_drafts_make_a_step_worth_more_tokens() -> None:
     assert drafted.tokens_per_step == 1.75
     assert drafted.time_s == pytest.approx(drafted.schedule.period_s / 1.75)
     assert drafted.schedule.period_s > base.schedule.period_s and drafted.flops_per_token > base.flops_per_token
+
+
+def test_a_head_that_returns_the_best_choices_is_proved() -> None:
+    """The largest logits of a split vocabulary, as samplers take them: the scores are compared as logits."""
+    head = (
+        "block best(x) {\n  h = rms_norm(x)\n  s[batch, seq, vocab] = h * W[hidden, vocab]\n"
+        "  t = route(s, top_k = 8)\n  return t\n}\nlayer head { best }\n"
+    )
+    model = (
+        "hidden = 64, vocab = 512, dtype = fp32\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\n"
+        "experts { count = 8, top_k = 2, hidden = 32 }\nstack = [embed, 2 * sparse, head]"
+    )
+    plan = dagc.compile_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2", model=model, extra=head))
+    proof = plan.prove("prefill")
+    assert proof.verdict == "equal" and proof.collectives > 0

@@ -184,7 +184,8 @@ class Machine:
         axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, k.Ints | k.Floats] = {}
         for rank, value in zip(self.ranks, values, strict=True):
-            result = value.index if isinstance(value, k.Best) else _array(value)
+            chosen = {k.Best: "index", k.Routed: "experts"}.get(type(value))
+            result = getattr(value, chosen) if chosen else _array(value)
             if not alike(pieces.setdefault(self.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
         whole = np.concatenate([pieces[i] for i in range(len(pieces))], axis=axis)

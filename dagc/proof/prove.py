@@ -132,7 +132,7 @@ def prove_graph(
     except CheckpointError:
         raise
     except Exception as error:  # nothing is known of the lowering, whatever it is
-        return not_run(placed.phase, unit, f"the executor breaks off: {error or type(error).__name__}")
+        return not_run(placed.phase, unit, f"the executor breaks off: {str(error) or type(error).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +226,10 @@ def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
 
 
 def logits_of(graph: Graph) -> str:
-    """The op whose value the last token is chosen by: what argmax reads, or the result itself."""
+    """The op whose value the last token is chosen by: what argmax or route reads, or the result itself."""
     last = graph.segments[-1]
     output = last.by_name[last.output]
-    while output.kind in ("argmax", "slice") or output.is_collective:
+    while output.kind in ("argmax", "route", "slice") or output.is_collective:
         output = last.by_name[output.inputs[0]]
     return output.name
 

@@ -63,7 +63,7 @@ class Block(Scope):
             return result
         if self.last_of_layer:
             whole = self.draft.op(result.name)
-            if result.dims[:1] != ("batch",) or (whole is not None and whole.kind in ("route", "select")):
+            if result.dims[:1] != ("batch",) or (whole is not None and whole.kind == "select"):
                 self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
         elif result.dims != RESIDUAL:
             self.refuse(f"a layer hands on [batch, seq, hidden], not {listed(result.dims)}")
