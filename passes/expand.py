@@ -65,7 +65,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
 
 def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
     """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
-    gains, biases, gates of one column, taps, and the projection to a router's scores."""
+    gains, biases, gates of one column or of one number a head, taps, and the projection to a router's scores."""
     users: dict[str, list[Op]] = {}
     for op in draft.ops:
         for name in op.inputs:
@@ -80,12 +80,21 @@ def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
         used = users.get(weight.name, ())
         if any(op.kind == "lookup" for op in used):
             return True
-        return len(weight.dims) > 1 and any(op.kind == "contract" and op.name not in scores for op in used)
+        made = [op for op in used if op.kind == "contract" and op.name not in scores]
+        return len(weight.dims) > 1 and not all(_a_number_a_head(weight, op, draft) for op in made)
 
     return tuple(
         w if not dtype_record(w.dtype).quantised or taken(w) else replace(w, dtype=dtype)
         for w in draft.weights.values()
     )
+
+
+def _a_number_a_head(weight: Weight, op: Op, draft: Draft) -> bool:
+    """Decays, rates and gates of heads: too few columns for a kernel of quantised weights, so checkpoints leave them (Qwen3-Next:
+    in_proj_ba, DeepSeek-V3.2: indexer.weights_proj)."""
+    others = {d for name in op.inputs if name != weight.name for d in draft.dims_of(name)}
+    result = [d for d in weight.dims if d in op.dims and d not in others]
+    return bool(result) and all(d.endswith("heads") or d in ("group", "value_group") for d in result)
 
 
 def tie(first: Segment, head: Segment, unit: Unit) -> Segment:

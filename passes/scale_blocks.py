@@ -29,7 +29,7 @@ class Side:
     def whole(self, degree: int) -> bool:
         """Over so many ranks, does each part hold whole blocks?"""
         parts = min(degree, self.parts)
-        return self.entries % parts == 0 and self.entries // parts % self.block == 0
+        return parts == 1 or (self.entries % parts == 0 and self.entries // parts % self.block == 0)
 
 
 def check(graph: Graph, unit: Unit) -> None:

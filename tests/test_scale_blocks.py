@@ -109,6 +109,24 @@ def test_parts_that_are_left_in_16_bits_may_be_cut_anywhere() -> None:
     refused(TP8, mlp=1536, experts=1536, weights="weights { mlp = bf16 }")
 
 
+def test_what_is_one_number_a_head_is_in_no_block() -> None:
+    """Qwen3-Next in FP8 runs on four ranks: its rates and decays are left in 16 bits, 32 columns hold no block of 128."""
+    text = """moe 1
+hardware from "h200-sxm" {{ gpus = 8 }}
+model from "qwen3-next-80b-a3b" {{ weight_dtype = fp8_block }}
+workload {{ sequences = 8, prompt = 64 tok, output = 8 tok }}
+phase decode {{ gpus = 0..{}, tp = {} }}"""
+    plan = dagc.compile_text(text.format(3, 4))
+    dtypes = {w.name: w.dtype for s in plan.phases["decode"].graph.segments for w in s.weights}
+    assert dtypes["@gated_delta.Wb"] == dtypes["@gated_delta.Wa"] == "bf16"
+    assert dtypes["@gated_delta.Wq"] == dtypes["@gated_delta.Wo"] == "fp8_block"
+    with pytest.raises(dagc.SpecError, match="cuts blocks of 128") as caught:
+        dagc.compile_text(text.format(7, 8))
+    (error,) = caught.value.diagnostics
+    assert all("ffn 512 / 8 = 64" in line for line in error.because)
+    assert "tp = 4, 2, 1 keep blocks whole" in error.help
+
+
 @pytest.mark.parametrize(
     ("dtype", "experts", "fits"),
     [
