@@ -10,12 +10,15 @@ import pytest
 from mutants.mutations import with_op, with_segment
 from mutants.plans import placed
 
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.result import Costs
 from dagc.ir.sharding import Sharding
+from dagc.proof import collectives
+from dagc.proof import kernels as k
+from dagc.proof.chosen import are_largest
 from dagc.proof.collectives import collective
 from dagc.proof.execute import Machine, random_weight
-from dagc.proof.prove import Proof, prove_graph, random_inputs
+from dagc.proof.prove import Comparison, Proof, Recording, distance, model_graph, prove_graph, random_inputs, single
 from dagc.proof.traffic import compare_bytes
 
 
@@ -160,3 +163,52 @@ def test_a_collective_that_is_priced_and_never_runs_is_named() -> None:
     key = next(key for key, cost in costs.ops.items() if cost.group is not None)
     extra = replace(costs, ops={**costs.ops, (key[0], "ghost"): costs.ops[key]})
     assert prove_graph(graph, unit, extra).bytes_wrong == (f"{key[0]}/ghost",)
+
+
+def test_what_is_no_number_differs_from_every_number() -> None:
+    """A NaN is never larger than the error so far."""
+    graph, unit, _ = placed("tp")
+    machine = Machine(graph, random_inputs(unit, random_weight), graph.the_mesh)
+    check = Comparison(machine, Recording(Machine(model_graph(unit), machine.inputs, single())))
+    op = next(op for s in graph.segments for op in s.ops if op.kind == "add")
+    whole = np.ones([int(graph.segments[1].sizes[d]) for d in op.dims])
+    assert op.sharding is not None
+    good: list[object] = [machine.shard(whole, op.sharding.dims, rank).copy() for rank in machine.ranks]
+    assert check.difference(whole, op, good) == 0.0
+    for odd in (np.nan, np.inf, -np.inf):
+        bad = np.array(good[-1])
+        bad.flat[-1] = odd
+        assert check.difference(whole, op, [*good[:-1], bad]) == np.inf
+        assert distance(bad, np.array(good[-1])) == np.inf
+
+
+def tied(segment: Segment, layer: int, weight: Weight) -> k.Floats:
+    """Every second token of the vocabulary has the logits of the one before, but for rounding."""
+    whole = random_weight(segment, layer, weight)
+    if segment.name == "lm_head" and weight.dims[-1] == "vocab":
+        whole[..., 1::2] = whole[..., ::2] * (1.0 - 1e-14)
+    return whole
+
+
+def neighbour(parts: list[k.Best]) -> k.Best:
+    found = collectives_best(parts)
+    return k.Best(found.value, found.index ^ 1)
+
+
+collectives_best = collectives._best
+
+
+def test_a_near_tie_of_tokens_may_fall_either_way_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, unit, _ = placed("tp")
+    monkeypatch.setattr(collectives, "_best", neighbour)
+    proof = prove_graph(graph, unit, weights=tied)
+    assert proof.holds, proof.first
+    proof = prove_graph(graph, unit)
+    assert proof.verdict == "differs" and not proof.same and proof.first == "the result" and proof.error < 1e-12
+
+
+def test_tokens_that_are_none_are_not_the_largest() -> None:
+    logits = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 4.0 - 1e-12]])
+    assert are_largest(logits, np.array([1, 0]), 0.0) and are_largest(logits, np.array([1, 2]), 1e-9)
+    for tokens in ([1, 1], [2, 0], [1, 3], [1, -1], [1]):
+        assert not are_largest(logits, np.array(tokens), 1e-9)

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, spec_text
 from state_specs import LINEAR, SPARSE, state_spec
 
+import dagc
 from dagc.cli import main
 from dagc.runtime.launch import LaunchError, launched, spawn
 
@@ -28,6 +29,16 @@ MLA = (
     "mlp { hidden = 64 }\n"
     "experts { count = 8, top_k = 2, hidden = 32, score = sigmoid, shared = 1, groups = 2, groups_limit = 1 }"
 )
+SLOW = {"450 GB/s, latency = 2 us": "450 MB/s, latency = 1 ns", "50 GB/s, latency = 6 us": "50 MB/s, latency = 2 ns"}
+
+
+def on_slow(text: str, *links: str) -> str:
+    """Slow links bring about moves that fast ones never see."""
+    for link in links:
+        text = text.replace(link, SLOW[link])
+    return text
+
+
 SKEWED = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1.0)"
 PLANS = {
     "4 prefill, two stages, two lanes": spec_text(
@@ -46,7 +57,29 @@ PLANS = {
     "2 prefill, selected tokens, zigzag": state_spec(SPARSE, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
     "2 prefill, linear attention, zigzag": state_spec(LINEAR, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
     "4 decode, selected tokens": state_spec(SPARSE, "gpus = 0..3, ep = 2, tp = 2", "decode"),
+    "8 prefill, rows that ranks hold in common": on_slow(
+        spec_text(
+            phase="gpus = 0..7, sequence_parallel = true\nattention { dp = 2, tp = 4 }\nexperts { ep = 2, tp = 4 }"
+        ).replace("per_node = 8", "per_node = 4"),
+        "450 GB/s, latency = 2 us",
+    ),
+    "8 decode, chosen tokens are cut": on_slow(
+        spec_text(
+            kind="decode",
+            phase="gpus = 0..7, sp = 2, tp = 4, draft = 1, acceptance = 0.7",
+            model="hidden = 16, vocab = 32, dtype = bf16, stack = [embed, 2 * plain, lm_head]\n"
+            "attention { heads = 8, kv_heads = 4, head_dim = 4 }\nmlp { hidden = 16 }",
+            workload="sequences = 4, prompt = 8 tok, output = 4 tok",
+            extra="layer plain { gqa, mlp }",
+        ),
+        *SLOW,
+    ),
 }
+MOVES = {
+    "8 prefill, rows that ranks hold in common": ("permute", "dispatch"),
+    "8 decode, chosen tokens are cut": ("slice", "argmax"),
+}
+"""What a plan must have for a case to be about it: a move, and the op that what is moved comes from."""
 
 
 def run(spec: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -54,18 +87,36 @@ def run(spec: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
 
 
+def moves(text: str) -> set[tuple[str, str]]:
+    """(kind, kind of the op where its value was made) of every collective and slice."""
+    (phase,) = dagc.compile_text(text).phases.values()
+    found = set()
+    for segment in phase.graph.segments:
+        for op in segment.ops:
+            origin = op
+            while origin.is_collective or origin.kind == "slice":
+                if origin.inputs[0] not in segment.by_name:
+                    break
+                origin = segment.by_name[origin.inputs[0]]
+            found.add((op.kind, origin.kind))
+    return found
+
+
 @needs_torch
 @pytest.mark.parametrize("name", PLANS)
 def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(PLANS[name])
+    if name in MOVES:
+        assert MOVES[name] in moves(PLANS[name]), "the plan no longer has what this case is about"
     done = run(spec, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["ranks"] == int(name.split()[0]) and found["phase"] == name.split()[1].strip(",")
     assert found["holds"] is True and 0.0 < found["error"] < 1e-12  # really compared: sums differ in their order
     classes = {c["name"]: c for c in found["classes"]}
-    assert {"matmul", "attention", "routing"} <= set(classes)
+    assert {"matmul", "attention"} <= set(classes) and found["same"] is True
+    assert ("routing" in classes) == ("experts" in PLANS[name])
     assert all(c["measured_s"] > 0 and c["calls"] > 0 for c in classes.values())
     assert ("send" in classes) == ("stages" in name or "axes" in name)
 

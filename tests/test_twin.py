@@ -512,3 +512,23 @@ def test_moves_that_slow_links_bring_about(moved: str, kind: str, text: dict[str
     dims = {op.dims[-1] if moved == "slice" else op.dims[1] for op in segment.ops if op.kind == moved}
     assert ("choice" if moved == "slice" else "slot") in dims, "the plan no longer has what this test is about"
     assert plan.prove(kind).verdict == "equal"
+
+
+@pytest.mark.parametrize(("sp", "draft", "attention"), [(4, 2, "mla"), (8, 1, "gqa"), (2, 6, "gqa"), (4, 5, "mla")])
+def test_new_tokens_of_a_draft_lie_on_one_rank_of_a_split_context(sp: int, draft: int, attention: str) -> None:
+    """As in the plan, where fewer are refused: the last rank takes all of them."""
+    sizes = "q_latent = 8, kv_latent = 8, nope_dim = 8, rope_dim = 4, v_dim = 8" if attention == "mla" else ""
+    sizes = sizes or "kv_heads = 4, head_dim = 8"
+    text = spec_text(
+        kind="decode",
+        phase=f"gpus = 0..{2 * sp - 1}, sp = {sp}, tp = 2, draft = {draft}, acceptance = 0.7",
+        model=f"""layers = 2, hidden = 64, vocab = 512, dtype = bf16
+attention {{ kind = {attention}, heads = 8, {sizes} }}
+experts {{ count = 8, top_k = 2, hidden = 32 }}""",
+        workload="sequences = 4, prompt = 1024 tok, output = 256 tok",
+    )
+    plan = dagc.compile_text(text)
+    proof = plan.prove("decode")
+    assert proof.verdict == "equal", proof.why
+    sizes_of = twin_of_phase(plan, "decode").placed.segments[1].sizes
+    assert sizes_of["seq"] > 1 and sizes_of["context"] % sp == 0 and sizes_of["context"] // sp >= sizes_of["seq"]

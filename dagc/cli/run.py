@@ -155,8 +155,9 @@ def table(outcome: Outcome) -> str:
     """Measured against estimated, an op class a line."""
     checked = "logits not compared"
     if outcome.error is not None:
-        word = "equal to" if outcome.holds else "differ from"
+        word = "equal to" if outcome.error <= outcome.allowed else "differ from"
         checked = f"logits {word} the whole model's: error {outcome.error:.1e}, allowed {outcome.allowed:.0e}"
+        checked += "" if outcome.same else "; other tokens are chosen"
     lines = [
         f"{outcome.phase}: {outcome.ranks} processes on {outcome.device}, {outcome.dtype}; {checked}",
         f"{'class':<16}{'calls':>8}{'measured ms':>14}{'estimated ms':>14}{'ratio':>10}",

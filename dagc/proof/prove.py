@@ -18,10 +18,11 @@ from ..ir.violation import VerifyError
 from ..passes.memory import cache_policy
 from ..plan import Plan
 from .checkpoint import CheckpointError
+from .chosen import are_largest
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
 from .held import wrong_memory
-from .kernels import Floats
+from .kernels import Floats, Ints
 from .shrink import NoTwin, Twin, otherwise, twin_of
 from .traffic import compare_bytes
 from .work import wrong_work
@@ -35,7 +36,7 @@ DIVERGED = 1e-7
 @dataclass(frozen=True, slots=True)
 class Proof:
     """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
-    the chosen tokens agree; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
+    the chosen tokens agree, but for near ties; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
     collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
     `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`.
     `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's; `memory_wrong`: stages whose weights or
@@ -157,7 +158,7 @@ def compared(reference: Machine, machine: Machine, unit: Unit, stated: Stated, e
         got = machine.run()
     except ExecutionError as error:
         return broken_off(placed, unit, error)
-    same = all(alike(a, b) for a, b in zip(want, got, strict=True))
+    same = all(alike(a, b) or seen.tied(i, b) for i, (a, b) in enumerate(zip(want, got, strict=True)))
     first = check.first or check.missed() or ("" if same else "the result")
     moved = tuple(compare_bytes(machine, stated.costs, stated.graph)) if stated.costs is not None else ()
     work = tuple(wrong_work(machine))
@@ -210,7 +211,13 @@ def distance(found: Floats, expected: Floats) -> float:
     """Largest difference relative to the largest value."""
     if found.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max() / max(1e-300, float(np.abs(expected).max())))
+    return largest(found - expected) / max(1e-300, largest(expected))
+
+
+def largest(values: Floats) -> float:
+    """The largest magnitude; of what is no number an infinite one, since a NaN compares with nothing."""
+    found = float(np.abs(values).max(initial=0.0))
+    return found if np.isfinite(found) else np.inf
 
 
 def model_graph(unit: Unit) -> Graph:
@@ -258,6 +265,16 @@ class Recording:
         """The parts of the batch put together."""
         parts = {offset: v for (at, name, offset), v in self.values.items() if (at, name) == (layer, op)}
         return np.concatenate([parts[offset] for offset in sorted(parts)], axis=self.batch_axis(layer, op))
+
+    def tied(self, part: int, result: Ints | Floats) -> bool:
+        """Whether a result of a part of the batch, sequences first, are tokens that the logits here let be chosen too."""
+        last = self.machine.graph.segments[-1]
+        if last.by_name[last.output].kind != "argmax" or result.dtype.kind not in "iu":
+            return False
+        layer, op = self.logits
+        offset = sorted(at for number, name, at in self.values if (number, name) == (layer, op))[part]
+        logits = np.moveaxis(self.values[layer, op, offset], self.batch_axis(layer, op), 0)
+        return are_largest(logits, np.asarray(result, dtype=np.int64), TOLERANCE)
 
     def batch_axis(self, layer: int, name: str) -> int:
         """Where the sequences are in a value, or in a state."""
@@ -320,9 +337,8 @@ class Comparison:
                 key = tuple(at for axis, at in rank.items() if axis not in layout.partial)
                 sums[key] = sums[key] + value if key in sums else value - part
             else:
-                worst = max(worst, float(np.abs(part - value).max(initial=0.0)))
-        worst = max([worst, *(float(np.abs(s).max(initial=0.0)) for s in sums.values())])
-        return worst / max(1e-300, float(np.abs(whole).max(initial=0.0)))
+                worst = max(worst, largest(part - value))
+        return max([worst, *map(largest, sums.values())]) / max(1e-300, largest(whole))
 
     def missed(self) -> str:
         """The logits or a cache of the model that were compared with nothing, or nothing."""

@@ -80,7 +80,9 @@ class Shrinker:
             return
         new = self.fit("seq", seq, 4 if self.plan.kind == "prefill" else 2, self.parts(("seq", seq)))
         self.known["seq", seq] = new
-        self.known["context", context] = self.fit("context", context, new + 5, self.parts(("context", context)))
+        parts = self.parts(("context", context))
+        held = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens
+        self.known["context", context] = self.fit("context", context, max(new + 5, held), parts)
 
     def _sequences(self) -> None:
         """More than one a rank where the plan has them, and more tokens than experts where it has those."""

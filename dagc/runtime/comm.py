@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.peers import Peers, peers
-from ..ir.sharding import Axes
+from ..ir.sharding import Axes, Sharding
 from .kernels import Best, Ragged, Routed, Softmax, Tensor, ordered
 from .launch import LaunchError
 
@@ -217,6 +217,8 @@ class Communicator:
         inner = self.machine.rows(segment, op.inputs[0]).inner(op.dims)
         if {op.attr("from"), op.attr("to")} & set(inner):
             return value.with_data(self.widths(segment, op, value.data, inner))
+        if op.kind == "permute":
+            self.refuse_other_widths(segment, op)
         group = self.group(op)
         sent = [self.rows_of(segment, op, value, member) for member in group.members]
         counts = torch.tensor([len(p) for p, _, _ in sent], device=value.data.device)
@@ -228,6 +230,14 @@ class Communicator:
         labels, data = (self.swapped(group, x, *sizes) for x in (labels, data))
         held = self.held(segment, op, self.ranks.coordinates)
         return ordered(labels[:, 0], labels[:, 1:], data, held, added=op.kind in ("all_reduce", "reduce_scatter"))
+
+    def refuse_other_widths(self, segment: Segment, op: Op) -> None:
+        """A row travels as its sender holds it."""
+        rows, have = self.machine.rows(segment, op.inputs[0]), segment.sharding_of(op.inputs[0])
+        assert have is not None and op.sharding is not None
+        boxes = ([rows.box(op.dims, layout, r) for r in self.machine.ranks] for layout in (have, op.sharding))
+        if next(boxes) != next(boxes):
+            raise LaunchError(f"`dagc run` does not move the width of routed rows by permute (op `{op.name}`)")
 
     def widths(self, segment: Segment, op: Op, data: Tensor, inner: tuple[str, ...]) -> Tensor:
         """Members that hold the same rows gather their parts of each, or scatter sums of it."""
@@ -255,12 +265,27 @@ class Communicator:
         self, segment: Segment, op: Op, value: Ragged, member: Mapping[str, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         assert op.sharding is not None
-        held = self.held(segment, op, member)
-        mine = (value.physical >= held.start) & (value.physical < held.stop)
-        rows = self.machine.rows(segment, op.inputs[0])
-        for axis in op.sharding.dims[op.dims.index(rows.slot)]:
-            mine &= self.coordinate(rows, axis, value.keys) == member[axis]
+        mine = self.belong(segment, op, op.sharding, value, member)
+        if op.kind == "permute" and member != self.ranks.coordinates:
+            mine &= ~self.lent(segment, op, value, member)
         return value.physical[mine], value.keys[mine], value.data[mine]
+
+    def lent(self, segment: Segment, op: Op, value: Ragged, member: Mapping[str, int]) -> Tensor:
+        """Of the rows of this rank those that `member` has already, or has from an earlier one of the group: members of
+        a permute may hold common rows, and of those the first sends."""
+        have, group = segment.sharding_of(op.inputs[0]), self.group(op)
+        assert have is not None
+        holders = [*group.members[: group.index], member]
+        return torch.stack([self.belong(segment, op, have, value, holder) for holder in holders]).any(dim=0)
+
+    def belong(self, segment: Segment, op: Op, layout: Sharding, value: Ragged, member: Mapping[str, int]) -> Tensor:
+        """Which rows a layout of the op's dims gives a member."""
+        rows = self.machine.rows(segment, op.inputs[0])
+        held = rows.experts(op.dims, layout, member)
+        mine = (value.physical >= held.start) & (value.physical < held.stop)
+        for axis in layout.dims[op.dims.index(rows.slot)]:
+            mine &= self.coordinate(rows, axis, value.keys) == member[axis]
+        return mine
 
     def coordinate(self, rows: RoutedRows, axis: str, keys: Tensor) -> Tensor:
         """`RoutedRows.coordinate` of keys on the device."""

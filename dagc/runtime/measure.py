@@ -16,6 +16,7 @@ from ..driver import cost_graph
 from ..ir.graph import Graph
 from ..ir.result import PhaseResult
 from ..plan import Plan
+from ..proof.chosen import are_largest
 from ..proof.execute import Inputs, Machine, random_weight
 from ..proof.prove import Comparison, Recording, logits_of, model_graph, random_inputs, single, twin_inputs
 from ..proof.shrink import Twin
@@ -52,7 +53,8 @@ class ClassTime:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`error`: of the logits against the whole model's, relative; None when not compared."""
+    """`error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
+    those of its largest logits."""
 
     phase: str
     ranks: int
@@ -63,10 +65,11 @@ class Outcome:
     error: float | None
     allowed: float
     classes: tuple[ClassTime, ...]
+    same: bool = True
 
     @property
     def holds(self) -> bool:
-        return self.error is None or self.error <= self.allowed
+        return self.error is None or (self.error <= self.allowed and self.same)
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": 1, **asdict(self), "holds": self.holds}
@@ -121,22 +124,23 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     rank.watch = logits_of(job.model)
     with torch.inference_mode():
         rank.run()  # makes the weights, and warms up
-        logits = dict(rank.watched)
+        shown = Shown(dict(rank.watched), dict(rank.chosen))
         rank.watch = ""
         walls, runs = [], []
         for _ in range(options.repeat):
             walls.append(rank.run())
             runs.append(dict(rank.times))
     times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    mine = (by_class(result, ranks, times), statistics.median(walls), logits if options.check else {})
+    mine = (by_class(result, ranks, times), statistics.median(walls), shown if options.check else Shown({}, {}))
     everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
     dist.gather_object(mine, everyone)
     if everyone is None:
         return None
-    error = None
+    error, same = None, True
     if options.check:
         places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
-        error = logits_error(result, Machine(job.model, inputs, single()), places, [m[2] for m in everyone])
+        model = Machine(job.model, inputs, single())
+        error, same = compared(result, model, places, [m[2] for m in everyone], TOLERANCE[options.dtype])
     return Outcome(
         graph.phase,
         len(everyone),
@@ -147,7 +151,16 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
         error,
         TOLERANCE[options.dtype],
         averaged([classes for classes, _, _ in everyone]),
+        same,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a rank has of the logits, and the tokens that it chose, by first sequence."""
+
+    logits: dict[int, Any]
+    chosen: dict[int, Any]
 
 
 Times = dict[str, tuple[int, float, float]]
@@ -186,10 +199,11 @@ def averaged(ranks: list[Times]) -> tuple[ClassTime, ...]:
     return tuple(sorted(rows, key=lambda row: -row.measured_s))
 
 
-def logits_error(
-    result: PhaseResult, model: Machine, places: dict[int, tuple[int, ...]], logits: list[dict[int, Any]]
-) -> float:
-    """Against a run of the whole model, of every part of the batch on every rank."""
+def compared(
+    result: PhaseResult, model: Machine, places: dict[int, tuple[int, ...]], shown: list[Shown], allowed: float
+) -> tuple[float, bool]:
+    """Error of the logits against a run of the whole model, of every part of the batch on every rank, and whether every
+    rank chose tokens whose logits are the largest there, up to `allowed`."""
     seen = Recording(model)
     model.run()
     layer, name = seen.logits
@@ -198,12 +212,18 @@ def logits_error(
     check = Comparison(placed, seen)
     op = graph.segments[-1].by_name[name]
     last = len(graph.stages) - 1
-    held = {places[rank][1:]: values for rank, values in enumerate(logits) if places[rank][0] == last}
+    held = {places[rank][1:]: values for rank, values in enumerate(shown) if places[rank][0] == last}
     order = [held[at] for at in np.ndindex(graph.the_mesh.shape)]
     whole = seen.whole(layer, name)
     size = whole.shape[0] // (graph.microbatches * graph.lanes)
-    worst = 0.0
-    for offset in order[0]:
-        values: list[object] = [found[offset] for found in order]
-        worst = max(worst, check.difference(whole[offset : offset + size], op, values))
-    return worst
+    worst, same = 0.0, True
+    end = graph.segments[-1].sharding_of(graph.segments[-1].output)
+    for offset in order[0].logits:
+        part = whole[offset : offset + size]
+        values: list[object] = [found.logits[offset] for found in order]
+        worst = max(worst, check.difference(part, op, values))
+        for at, found in zip(placed.ranks, order, strict=True):
+            if end is not None and offset in found.chosen:
+                mine = placed.shard(placed.dealt(part, op.dims), (*end.dims, ()), at)
+                same = same and are_largest(mine, found.chosen[offset], allowed)
+    return worst, same

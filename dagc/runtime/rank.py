@@ -37,7 +37,8 @@ Key = tuple[str, str]
 
 @dataclass
 class Rank:
-    """`times`: seconds of each op in the last run; `watched`: values of one op, by first sequence."""
+    """`times`: seconds of each op in the last run; `watched`: values of one op, by first sequence; `chosen`: tokens, where
+    the model's end is here, in the same way."""
 
     layout: Machine
     ranks: Ranks
@@ -47,6 +48,7 @@ class Rank:
     watch: str = ""
     times: dict[Key, float] = field(default_factory=dict)
     watched: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+    chosen: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
     kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,8 @@ class Rank:
             value = self.received(stage) if stage else self.tokens(size)
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
                 value = self.layer(segment, layer, value)
+            if stage == len(graph.stages) - 1 and isinstance(value, k.Best):
+                self.chosen[self.layout.offset] = value.index.cpu().numpy()
             if stage < len(graph.stages) - 1:
                 with self.timed(("", "send")):
                     target = int(self.ranks.number[(stage + 1, *self.ranks.at[1:])])
