@@ -177,6 +177,29 @@ def test_what_is_written_stays_in_the_project(form: str, tmp_path: Path, capsys:
     assert outside.read_text() == "as it was" and [p.name for p in outside.parent.iterdir()] == ["page.html"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compile", "PLAN", "--emit", "json", "-o"], ["export", "PLAN", "--to", "vllm", "-o"], ["report", "PLAN", "-o"],
+        ["show", "PLAN", "-o"], ["import"], ["check"], ["explain"], ["list"], ["diff", "PLAN"], ["verify", "PLAN", "--weights"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "\N{GRINNING FACE}" * 100])
+def test_names_that_no_file_can_have(words: list[str], name: str, tmp_path: Path, capsys: Capture) -> None:
+    path = written(tmp_path, spec_text())
+    assert main([*(str(path) if w == "PLAN" else w for w in words), name]) == 2
+    assert "error[E" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["\N{GRINNING FACE}" * 9, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 128, "...", "-", "\u4e2d\u6587", "?"]
+)
+@pytest.mark.parametrize("kind", ["hardware", "model"])
+def test_a_preset_of_any_letters_is_unknown(kind: str, name: str, tmp_path: Path, capsys: Capture) -> None:
+    text = f'moe 1\n{kind} from "{name}" {{ }}\n'
+    assert f"unknown {kind} preset" in refused(written(tmp_path, text), capsys, "E02")
+
+
 def test_a_link_within_the_project_is_written_through(tmp_path: Path) -> None:
     path = written(tmp_path, spec_text())
     (tmp_path / "pyproject.toml").touch()

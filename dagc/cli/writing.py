@@ -29,9 +29,9 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
     target = Path()
     try:
         for target in (*files, *folders):
-            if target in files and target.is_dir():
+            if target in files and os.path.isdir(target):
                 raise IsADirectoryError(21, "it is a directory", str(target))
-            for parent in reversed([p for p in target.parents if not p.exists()]):
+            for parent in reversed([p for p in target.parents if not os.path.exists(p)]):
                 parent.mkdir()
                 created.append(parent)
         for target, data in files.items():
@@ -72,7 +72,7 @@ def _permit(made: Path, target: Path) -> None:
 
 def refuse_existing(directory: Path, force: bool) -> None:
     """What is in an output directory stays, unless told otherwise."""
-    if not force and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if not force and os.path.exists(directory) and (not os.path.isdir(directory) or any(directory.iterdir())):
         message = f"`{directory}` exists already"
         raise SpecError([Diagnostic("E05", message, help=("--force replaces it",))])
 
@@ -85,10 +85,10 @@ def _place(path: Path) -> Path:
     except Unreadable as error:
         help_ = (f"a link leads to `{os.path.realpath(path)}`: `-o` may name that place itself",) if error.help else ()
         raise SpecError([Diagnostic("E05", f"cannot write `{path}`: {error}", help=help_)]) from None
-    path = real if path.is_symlink() else path
-    if path.is_symlink():
+    path = real if os.path.islink(path) else path
+    if os.path.islink(path):
         raise SpecError([Diagnostic("E05", f"cannot write `{path}`: it is a link to itself")])
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise SpecError([Diagnostic("E05", f"`{path}` is no regular file")])
     return path
 

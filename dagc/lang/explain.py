@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 
+from .codes import TITLES
+
 
 def explain(code: str) -> str | None:
     """The page of a diagnostic code, or None."""
-    if not code.isalnum():
+    if code not in TITLES:
         return None
-    page = resources.files("dagc.lang") / "pages" / f"{code}.md"
-    return page.read_text(encoding="utf-8") if page.is_file() else None
+    return (resources.files("dagc.lang") / "pages" / f"{code}.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@ their own (`dagc.plugins`)."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -30,9 +31,14 @@ def stock() -> tuple[ast.BlockDef, ...]:
     return tuple(s for s in parse(blocks(), Collector()).statements if isinstance(s, ast.BlockDef))
 
 
+def _is_name(text: str) -> bool:
+    """It stands in the name of a file, and is no path."""
+    return len(text) <= MAX_NAME and text.isascii() and re.sub(r"[-._]", "", text).isalnum()
+
+
 def preset(kind: str, name: str) -> Source | None:
     """Preset file of a section kind (`hardware` or `model`), or None."""
-    if len(name) > MAX_NAME or not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
+    if not _is_name(name):
         return None
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
@@ -48,7 +54,7 @@ def preset(kind: str, name: str) -> Source | None:
 
 def architecture(kind: str) -> Source | None:
     """The architecture of a `model_type`, or None."""
-    if len(kind) > MAX_NAME or not kind.replace("-", "").replace("_", "").isalnum():
+    if not _is_name(kind):
         return None
     file = resources.files(PACKAGE) / ARCHITECTURES / f"{kind}.moe"
     return Source(f"library/{ARCHITECTURES}/{kind}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -94,7 +94,7 @@ def _goes_on(name: str, start: str) -> bool:
 
 def _misspelt(text: str, name: str) -> bool:
     ours, theirs = _LETTERS_AND_NUMBERS.findall(text), _LETTERS_AND_NUMBERS.findall(name)
-    if [p for p in ours if p.isdigit()] != [p for p in theirs if p.isdigit()]:
+    if not ours or not theirs or [p for p in ours if p.isdigit()] != [p for p in theirs if p.isdigit()]:
         return False
     if ours[0] != theirs[0] and (min(len(ours[0]), len(theirs[0])) < DESIGNATION or _off(ours[0], theirs[0]) is None):
         return False
