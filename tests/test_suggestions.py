@@ -455,3 +455,21 @@ def test_a_second_kind_of_gpu_is_a_pool_and_the_same_one_is_given_twice() -> Non
     again = "hardware pool { gpus = 8 }"
     found = errors_of(spec_text(extra=again))[0]
     assert found.code == "E11" and found.also[0].text == "first here"
+
+
+def test_a_slip_of_a_word_is_no_free_strategy() -> None:
+    """`free` leaves a degree to a search, but for `freed` it is a slip."""
+    with pytest.raises(dagc.SpecError) as caught:
+        dagc.compile_text(spec_text(kind="decode", phase="gpus = 0..7, tp = 8, window_cache = free"))
+    (error,) = caught.value.diagnostics
+    assert error.code == "E02" and any("`freed`" in line for line in error.help)
+    with pytest.raises(dagc.SpecError, match="free strategies are not there yet"):
+        dagc.compile_text(spec_text(kind="decode", phase="gpus = 0..7, tp = free"))
+
+
+@pytest.mark.parametrize("name", ["finetune", "backward", "rl"])
+def test_a_phase_without_a_kind_is_told_what_phases_are(name: str) -> None:
+    with pytest.raises(dagc.SpecError) as caught:
+        dagc.compile_text(spec_text(kind=name, phase="gpus = 0..7, tp = 8"))
+    (error,) = caught.value.diagnostics
+    assert error.code == "E10" and "inference" in error.help[0]

@@ -43,7 +43,7 @@ def read_phase(
         return None
     if kind is None and "kind" not in body.assigns and not out.incomplete:
         near = out.near(name, ("prefill", "decode"))
-        help_ = (f"did you mean `phase {near}`?",) if near else ()
+        help_ = (f"did you mean `phase {near}`?",) if near else (coming.TRAINING.instead,)
         out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span, help=help_)
     gpus = _gpus(values.get("gpus"), body, hardware, out)
     strategy = _strategy(values, body, names)

@@ -245,6 +245,7 @@ class Reader:
             self.kind in ("phase", *FOLDS)
             and value.text in coming.CHOICES
             and attribute.kind in ("count", "counts", "word", "dtype")
+            and not any(word.startswith(value.text) for word in attribute.words)  # a slip: `free` for `freed`
         ):
             what = coming.FREE
         if what is not None:
