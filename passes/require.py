@@ -12,7 +12,7 @@ from dagc.ir.cache import sequence_tokens
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.ir.result import PhaseResult, Pool
 from dagc.ir.states import state_of
-from dagc.lang import ast
+from dagc.lang import ast, coming
 from dagc.lang.diagnostics import Collector, Label, did_you_mean
 from dagc.lang.evaluate import compare, holds, names_in
 from dagc.lang.metrics import meant_metric, metric, percent
@@ -162,6 +162,9 @@ def _lookup(
         return _gpu(node, spec, phases, out)
     if node.text in metrics:
         return metrics[node.text]
+    if (what := coming.metric(node.text)) is not None:
+        coming.refuse(what, node.span, out)
+        return None
     out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None
 

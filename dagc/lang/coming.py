@@ -82,6 +82,17 @@ TEXTS = (
 """Statements that the grammar does not have yet."""
 
 
+METRICS = (
+    (re.compile(r"\.(ttft|tpot|itl|e2e)\.(mean|p\d+)$|\.(goodput|kv_fill|queue|saturated)$"), SERVING),
+    (re.compile(r"^\w+\.(price|power)$"), COSTS),
+)
+"""Names in requirements."""
+
+
+def metric(name: str) -> Coming | None:
+    return next((what for pattern, what in METRICS if pattern.search(name)), None)
+
+
 def refuse(what: Coming, span: Span, out: Collector) -> None:
     """Once a capability: its first place stands for all."""
     out.add_once("E18", f"{what.what} not there yet", span, help=(what.instead,) if what.instead else ())

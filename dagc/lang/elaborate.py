@@ -591,6 +591,8 @@ class Elaborator:
                     roots.add(name.parts[0])  # once is enough
                     near = self.out.near(name.parts[0], roots - {name.parts[0]})
                     hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots - {name.parts[0]}))}"
+                    if any(s.kind == "hardware" and s.name == name.parts[0] for s, _ in self.sections):
+                        hint = f"did you mean `{'.'.join(('hardware', *name.parts[1:]))}`?"
                     if unit := meant_unit(name.text):
                         hint = f"if this is a unit, did you mean {unit}?"
                     owner = next(iter(sorted(phases)), "PHASE")
