@@ -59,6 +59,20 @@ class Plan:
         return self.fits and all(v.passed for v in self.requirements)
 
     @property
+    def verdict(self) -> str:
+        """How many requirements fail or hold, in words."""
+        total, failed = len(self.requirements), sum(not v.passed for v in self.requirements)
+        if failed:
+            return f"{failed} of {total} requirement{'s fail' if total > 1 else ' fails'}"
+        return (
+            "no requirements"
+            if not total
+            else "the requirement holds"
+            if total == 1
+            else f"all {total} requirements hold"
+        )
+
+    @property
     def overflow(self) -> tuple[str, ...]:
         """What does not fit, by how much, and what would mend it: lines that every output begins with. Empty if it fits."""
         found = [d for d in self.diagnostics if d.code == "E04"]

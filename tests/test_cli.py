@@ -278,7 +278,7 @@ def test_a_large_drawing_is_folded_to_blocks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("dagc.export.layer.MAX_NODES", 20)
     text = dot_of(compiled("plan_a"), "prefill", "layer")
     assert text.count('shape="') == 4  # the input, two blocks, the legend
-    assert "ops folded to one box a block" in text
+    assert "ops folded to one box per block" in text
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\", "<script>alert(1)</script>", "line\nbreak", "模型", "a&b", "%n \\N"])

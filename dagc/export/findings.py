@@ -50,7 +50,7 @@ def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
         parts.append(f"{result.costs.dropped:.1%} of the choices of experts are dropped.")
     best = min(buys, key=lambda s: s.change, default=None)
     if best is not None and best.change <= -HELPS:
-        parts.append(f"Of faster hardware {best.name} would help most: {best.change:+.1%} time.")
+        parts.append(f"Of faster hardware, {best.name} would help most: {-best.change:.1%} less time.")
     return " ".join(parts)
 
 

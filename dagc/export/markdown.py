@@ -42,13 +42,8 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield ""
     total, active = plan.params
     failed = sum(not v.passed for v in plan.requirements)
-    verdict = (
-        f"{failed} of {len(plan.requirements)} requirements fail"
-        if failed
-        else f"all {len(plan.requirements)} requirements hold"
-    )
     mark = ":x:" if failed else ":white_check_mark:"
-    yield f"## {mark} {escaped(plan.spec.model.name)}: {verdict if plan.requirements else 'no requirements'}"
+    yield f"## {mark} {escaped(plan.spec.model.name)}: {plan.verdict}"
     yield ""
     yield (
         f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on {plan.spec.hardware.gpus} "

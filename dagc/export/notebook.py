@@ -16,18 +16,12 @@ def fragment(plan: Plan) -> str:
     return tag(
         "div",
         join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),
-        tag("p", tag("b", plan.spec.model.name), f": {_verdict(plan)}"),
+        tag("p", tag("b", plan.spec.model.name), f": {plan.verdict}"),
         _phases(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
         _requirements(plan),
         cls="dagc-plan",
     )
-
-
-def _verdict(plan: Plan) -> str:
-    failed = sum(not v.passed for v in plan.requirements)
-    total = len(plan.requirements)
-    return f"{failed} of {total} requirements fail" if failed else f"all {total} requirements hold"
 
 
 def _table(head: list[str], rows: list[list[object]]) -> Markup:

@@ -100,10 +100,7 @@ def _pill(plan: Plan) -> Markup:
     if not plan.requirements:
         return tag("span", "no requirements", cls="pill")
     failed = sum(not v.passed for v in plan.requirements)
-    words = (
-        f"{failed} of {len(plan.requirements)} requirements fail" if failed else f"all {len(plan.requirements)} hold"
-    )
-    return tag("span", ("✗ " if failed else "✓ ") + words, cls="pill fail" if failed else "pill pass")
+    return tag("span", ("✗ " if failed else "✓ ") + plan.verdict, cls="pill fail" if failed else "pill pass")
 
 
 def _sections(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
