@@ -94,6 +94,50 @@ def test_the_makespan_under_two_batch_overlap_and_ring() -> None:
     assert longest_path_s(plan, "prefill") == pytest.approx(plan.phases["prefill"].schedule.latency_s, rel=1e-9)
 
 
+def ends_s(plan: Plan, phase: str) -> float:
+    """The same walked in order, with attention over a ring as its edges say: it begins along with its permutes."""
+    result = plan.phases[phase]
+    rings = {op.name for s in result.graph.segments for op in s.ops if op.attr("ring")}
+    turns = {op.name for s in result.graph.segments for op in s.ops if op.attr("steps")}
+    nodes: dict[str, Node] = {}
+    before: dict[str, list[str]] = {}
+    for item in unroll(result):
+        if isinstance(item, Node):
+            nodes[item.id], before[item.id] = item, []
+        else:
+            before[item.dst].append(item.src)
+    begin: dict[str, float] = {}
+    end: dict[str, float] = {}
+    for key, node in nodes.items():
+        ring = [n for n in before[key] if node.op in rings and nodes[n].op in turns]
+        begin[key] = max([end[n] for n in before[key] if n not in ring] + [begin[n] for n in ring], default=0.0)
+        end[key] = max([begin[key] + node.time_s] + [end[n] for n in ring])
+    return max(end.values())
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize("microbatches", [1, 3, 8])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "gpus = 0..3, pp = 2, tp = 2",
+        "gpus = 0..3, pp = 2, tp = 2, host = 50 us",
+        "gpus = 0..3, pp = 2, tp = 2, sequence_parallel = true",
+        "gpus = 0..31, pp = 4, ep = 4, tp = 2",
+        "gpus = 0..15, pp = 2, dp = 2, ep = 2, tp = 2, overlap = two_batch",
+        "gpus = 0..7, pp = 2, sp = 2, tp = 2, sp_method = ring",
+    ],
+)
+def test_the_makespan_over_stages_is_the_longest_path(shape: str, microbatches: int, kind: str) -> None:
+    """A message that arrives waits for no collective of the micro-batch before."""
+    plan = dagc.compile_text(spec_text(phase=f"{shape}, microbatches = {microbatches}", kind=kind))
+    assert ends_s(plan, kind) == pytest.approx(plan.phases[kind].schedule.latency_s, rel=1e-9)
+    assert counts(plan.phases[kind]) == (
+        sum(isinstance(item, Node) for item in unroll(plan.phases[kind])),
+        sum(isinstance(item, Edge) for item in unroll(plan.phases[kind])),
+    )
+
+
 def test_counts_match_the_unrolled_graph(example: Plan) -> None:
     for result in example.phases.values():
         nodes = edges = 0

@@ -33,7 +33,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`kind` is data (a value), stream (program order of a rank's stream) or transfer (between stages)."""
+    """`kind` is data (a value), stream (program order of a rank's stream) or transfer (between stages). A receive is posted
+    ahead and waits for its send alone. An attention over a ring begins with the permutes that it reads, on the block of its
+    own rank, and ends no earlier than they do."""
 
     src: str
     dst: str
@@ -58,7 +60,7 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         nodes += sends + receives
         edges += sends * 2  # the value into the send, and the transfer
         cell = [op.stream for segment, count in per_cell for op in segment.ops * count]
-        used = {s: cell.count(s) + (sends + receives if s == "comm" else 0) for s in ("compute", "comm")}
+        used = {s: cell.count(s) + (sends if s == "comm" else 0) for s in ("compute", "comm")}
         passes = graph.microbatches * graph.lanes
         streams += sum(max(0, n * passes - 1) for n in used.values())
     passes = graph.microbatches * graph.lanes
@@ -164,6 +166,8 @@ def _cell(
     for node, edges in _topological(pending, out):
         yield node
         yield from edges
+        if node.kind == "recv":
+            continue  # holds no stream: it may be posted before anything else is done
         if node.stream in last:
             yield Edge(last[node.stream], node.id, "stream", 0.0)
         last[node.stream] = node.id
