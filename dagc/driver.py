@@ -21,6 +21,7 @@ from .plan import Plan
 from .spec import Hardware, Phase, Spec
 
 if TYPE_CHECKING:
+    from .cures import Cures
     from .passes import GraphPass
 
 
@@ -87,7 +88,6 @@ def compile_source(
 def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False) -> Plan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
     plan that does not fit, by compiling it."""
-    from .cures import Cures
     from .lang.diagnostics import SpecError, did_you_mean
     from .passes import memory, pools, require
 
@@ -116,7 +116,11 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
     shared = pools.run(results)
-    search = Cures(spec, results, units) if cures and not all(pool.fits for pool in shared) else None
+    search: Cures | None = None
+    if cures and not all(pool.fits for pool in shared):
+        from .cures import Cures
+
+        search = Cures(spec, results, units)
     for name, result in results.items():
         memory.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)

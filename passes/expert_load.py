@@ -13,8 +13,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from dagc.calib import moe
 from dagc.ir.busiest import busiest_rank
+from dagc.ir.expert_rows import TILE, ExpertRows, expected_rows
 from dagc.ir.experts import Rows, routed
 from dagc.ir.graph import Segment
 from dagc.ir.mesh import Mesh
@@ -40,7 +40,7 @@ class RankWork:
     relative: Floats
     read: Floats
     slot_rows: Floats
-    kernel: moe.ExpertRows
+    kernel: ExpertRows
     distinct: float
     plain: float
     dropped: float
@@ -109,14 +109,14 @@ def rank_work(
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole)
     p = np.minimum(wanted, full)
-    most = busiest_rank(wanted, placed.slots, whole, tile=moe.TILE, most_rows=full * whole)
+    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole)
     dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
     p = p * (1.0 - dropped) * top_k / float(p.sum())
     copies = np.maximum(np.bincount(placed.slots.ravel(), minlength=experts), 1)
     each = (p / copies)[placed.slots]
     hit = distinct_experts(wanted, placed.slots, whole)
-    mean = moe.expected_rows(whole * each)
-    kernel = moe.ExpertRows(
+    mean = expected_rows(whole * each)
+    kernel = ExpertRows(
         _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
     )
     even = whole * top_k / ranks

@@ -11,18 +11,17 @@ costs to set up, and the row and token terms, are this project's form.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..ir.expert_rows import TILE as TILE
+from ..ir.expert_rows import ExpertRows as ExpertRows
+from ..ir.expert_rows import expected_rows as expected_rows
 from .shape import Floats, floats, overlap_s, tiles
 
-TILE = 64
-"""Rows of a tile: a grouped GEMM rounds each expert up to it."""
 COLUMNS = 128
 """Columns of a tile."""
-_LOGISTIC = 1.702  # slope that best fits a normal distribution by a logistic one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +38,10 @@ class MoeConstants:
     choice_s: float
 
 
-class ExpertRows(NamedTuple):
-    """Rows of one rank: in all, tiles that cover each expert's, and the experts that have any."""
-
-    rows: Floats
-    row_tiles: Floats
-    distinct: Floats
-
-
 def count_rows(rows_per_expert: ArrayLike) -> ExpertRows:
     """From known whole rows of each local expert [..., experts]."""
     each = floats(rows_per_expert)
     return ExpertRows(floats(each.sum(-1)), floats(tiles(each, TILE).sum(-1)), floats(np.count_nonzero(each, axis=-1)))
-
-
-def expected_rows(mean_rows: ArrayLike) -> ExpertRows:
-    """From mean rows of each local expert [..., experts], each Poisson (independent tokens)."""
-    mean = floats(mean_rows)[..., None]
-    hit = -np.expm1(-mean)
-    more = np.arange(1, 17) * TILE
-    exceed = 1 / (1 + np.exp(np.clip(_LOGISTIC * (more + 0.5 - mean) / np.sqrt(np.maximum(mean, 1e-9)), -500, 500)))
-    # Beyond the listed tiles an expert's last tile is half full on average.
-    covering = np.where(mean > 12 * TILE, mean / TILE + 0.5, hit + exceed.sum(-1, keepdims=True))
-    return ExpertRows(floats(mean.sum((-1, -2))), floats(covering.sum((-1, -2))), floats(hit.sum((-1, -2))))
 
 
 def time_s(

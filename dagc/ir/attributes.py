@@ -48,6 +48,8 @@ def fault(op: Op) -> str:
         return f"unknown dtype {op.dtype}"
     if op.scope not in SCOPES:
         return f"unknown scope {op.scope}"
+    if not op.attrs:
+        return ""
     known = ATTRIBUTES.get(op.kind, {})
     names = [name for name, _ in op.attrs]
     for i, (name, value) in enumerate(op.attrs):

@@ -108,6 +108,9 @@ class _Bytes(Mapping[str, float]):
     def __getitem__(self, name: str) -> float:
         return dtype(name).bytes
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in NAMED or name in INDICES or find(name) is not None)
+
     def __iter__(self) -> Iterator[str]:
         return iter({**NAMED, **INDICES})
 
