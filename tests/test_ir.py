@@ -248,3 +248,27 @@ def test_kinds_of_layers_may_alternate() -> None:
     ]
     assert {s.name: s.repeat for s in graph.segments} == {"embed": 1, "dense": 2, "sparse": 2, "lm_head": 1}
     assert prove(plan, "prefill").holds
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("pairs=1,", "pairs=2,"),
+        ("causal=true,", "causal=true, chunk=0,"),
+        ("int64 dense in moe", "bf16 dense in moe"),
+        ("@gqa.Wq =[hidden, kv_heads/tp.1+tp.0, group, head_dim] bf16", "@gqa.Wq =[hidden, kv_heads/tp.1+tp.0, group, head_dim] int64"),
+        ("batch=8,", "batch=0,"),
+        ("context=72,", "context=-72,"),
+    ],
+)  # fmt: skip
+def test_text_of_what_cannot_be(old: str, new: str) -> None:
+    """Operands that are not there, choices and weights of the wrong kind of number, sizes below one."""
+    model = 'hardware from "h100-sxm" { gpus = 8 }\nmodel from "mixtral-8x7b" { }\n'
+    plan = dagc.compile_text(
+        f"moe 1\n{model}workload {{ sequences = 8, prompt = 64 tok, output = 8 tok }}\nphase decode {{ gpus = 0..7, tp = 8 }}"
+    )
+    text = print_graph(plan.phases["decode"].graph)
+    verify(parse_graph(text))
+    assert old in text
+    with pytest.raises((VerifyError, TextError)):
+        verify(parse_graph(text.replace(old, new, 1)))

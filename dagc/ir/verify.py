@@ -8,7 +8,7 @@ from math import isclose
 import numpy as np
 
 from .attributes import SCOPES
-from .dtypes import DTYPE_BYTES
+from .dtypes import DTYPE_BYTES, INDICES
 from .experts import stem
 from .graph import Graph, Op, Segment
 from .mesh import Mesh, Placement
@@ -53,9 +53,12 @@ def _dealt(segment: Segment, mesh: Mesh) -> None:
 
 
 def _dtypes(segment: Segment) -> None:
+    for dim, size in segment.sizes.items():
+        require(size > 0, segment, None, f"{dim} has size {size:g}")
     require(segment.input_dtype in DTYPE_BYTES, segment, None, f"unknown dtype {segment.input_dtype}")
     for weight in segment.weights:
         require(weight.dtype in DTYPE_BYTES, segment, None, f"weight {weight.name}: unknown dtype {weight.dtype}")
+        require(weight.dtype not in INDICES, segment, None, f"weight {weight.name}: {weight.dtype} is for indices")
         require(weight.scope in SCOPES, segment, None, f"weight {weight.name}: unknown scope {weight.scope}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .attributes import fault
+from .dtypes import INDICES
 from .experts import routed, rows_of, stem
 from .graph import Op, Segment
 from .ops import OPS, attend_extras, attend_operands
@@ -16,6 +17,16 @@ def verify_op(segment: Segment, op: Op) -> None:
     require(op.is_collective or op.kind in OPS, segment, op, f"unknown op kind {op.kind}")
     wrong = fault(op)
     require(not wrong, segment, op, wrong)
+    if op.kind == "route":
+        require(op.dtype in INDICES, segment, op, f"a choice is no {op.dtype}")
+    if op.kind == "attend":
+        for name in ("window", "chunk"):
+            require(op.attr(name, None) != 0, segment, op, f"attribute {name} = 0: leave it out to see all")
+        pairs = op.attr("pairs", 1)
+        assert isinstance(pairs, (int, float))
+        require(
+            len(op.inputs) > 2 * pairs, segment, op, f"{len(op.inputs)} operands are not {pairs:g} pairs and values"
+        )
     for dim in op.dims:
         require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
     require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension occurs twice in the result")
