@@ -212,3 +212,16 @@ def test_tokens_that_are_none_are_not_the_largest() -> None:
     assert are_largest(logits, np.array([1, 0]), 0.0) and are_largest(logits, np.array([1, 2]), 1e-9)
     for tokens in ([1, 1], [2, 0], [1, 3], [1, -1], [1]):
         assert not are_largest(logits, np.array(tokens), 1e-9)
+
+
+@pytest.mark.parametrize("plan", ["ep", "ep x tp", "ep over dp and tp", "experts folded", "redundant", "decode"])
+def test_wire_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
+    """Those of routed rows too, whose payload may be right."""
+    graph, unit, costs = placed(plan)
+    found = set()
+    for key, cost in costs.ops.items():
+        if cost.group is not None and cost.wire_B:
+            wrong = replace(costs, ops={**costs.ops, key: replace(cost, wire_B=cost.wire_B * 1.01)})
+            assert prove_graph(graph, unit, wrong).bytes_wrong == ("/".join(key),)
+            found.add(graph.segment(key[0]).by_name[key[1]].scope)
+    assert "experts" in found

@@ -116,6 +116,13 @@ class RoutedRows:
         choice = int(self.segment.sizes[self.segment.dims_of(self.dispatch.inputs[1])[-1]])
         return ((keys[:, 0] - offset) * int(self.segment.sizes["seq"]) + keys[:, 1]) * choice + keys[:, 2]
 
+    def every_key(self, offset: int) -> k.Ints:
+        """(sequence, token, choice) of every choice of every token of a part of the batch."""
+        size = self.segment.sizes
+        choices = size[self.segment.dims_of(self.dispatch.inputs[1])[-1]]
+        counts = (int(size["batch"]), int(size["seq"]), int(choices))
+        return np.asarray(np.indices(counts).reshape(3, -1).T + np.array([offset, 0, 0]))
+
     def coordinate(self, axis: str, keys: k.Ints, offset: int) -> k.Ints:
         """Of the ranks that a layout splitting `slot` over `axis` gives these rows to. `offset`: first sequence."""
         if axis in self.homes:
