@@ -94,10 +94,16 @@ class ExpertLoad:
         axes = grouped.loop(rows.expert)
         tokens, filled = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
         capacity = unit.spec.model.attributes.get("experts.capacity")
-        full = capacity.value * top_k / count if isinstance(capacity, Quantity) and capacity.value else float("inf")
+        full = float("inf")
+        if isinstance(capacity, Quantity) and capacity.value:
+            full = max(capacity.value, LEAST_CAPACITY) * top_k / count
         routing, redundant = unit.spec.workload.routing, unit.phase.strategy.redundant
         work = rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full)
         return ExpertLoad(work, axes, mesh, filled)
+
+
+LEAST_CAPACITY = 1e-9
+"""Less drops every token as well, and what is left is divided by."""
 
 
 @lru_cache(maxsize=256)

@@ -408,6 +408,19 @@ def test_experts_that_nobody_chooses(shares: str) -> None:
     assert 0 < phase.time_s < 1 and all(0 <= step.time_s < 1 for step in phase.schedule.path)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("capacity", ["5e-324", "1e-300", "1e-9"])
+def test_experts_that_take_next_to_nothing(capacity: str) -> None:
+    text = """moe 1
+hardware from "h100-sxm" { gpus = 8 }
+model from "mixtral-8x7b" { layers = 2, experts { capacity = CAPACITY } }
+workload { sequences = 8, prompt = 64 tok, output = 8 tok }
+phase prefill { gpus = 0..7, ep = 8 }
+"""
+    plan = dagc.compile_text(text.replace("CAPACITY", capacity))
+    assert 0 < plan.phases["prefill"].time_s < 1
+
+
 def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) -> None:
     """Reports, pages and pictures of the whole stay; what has an entry for each op is not begun."""
     count = 1_000_000
