@@ -1,4 +1,4 @@
-"""One mistake is one error, at what is wrong; following its help gives a plan that compiles."""
+"""One mistake is one error, at what is wrong, with help where there is some."""
 
 from __future__ import annotations
 
