@@ -6,6 +6,7 @@ import pytest
 
 import dagc
 from dagc.lang.diagnostics import Diagnostic, SpecError
+from dagc.lang.schema import PHASE
 
 SPEC = """moe 1
 param conc = 64 in [8, 64, 256]
@@ -117,3 +118,15 @@ def test_two_mistakes_are_two_errors() -> None:
 def test_a_model_without_feed_forward_layers_says_which_there_are() -> None:
     (only,) = errors("  experts { count = 16, top_k = 2, hidden = 2048 }\n", "")
     assert only.message == "`model` needs an `experts { ... }` or an `mlp { hidden = ... }` section"
+
+
+@pytest.mark.parametrize("value", ["2", "foo", '"text"', "[1, 2]", "true", "2 s", "3 GB", "50%"])
+def test_a_value_of_another_kind_is_an_error_or_taken(value: str) -> None:
+    """Every attribute of a phase: what was refused is not used any more."""
+    for name in PHASE:
+        text = SPEC.replace("microbatches = 4 }", f"microbatches = 4\n  {name} = {value} }}", 1)
+        assert text != SPEC
+        try:
+            dagc.compile_text(text, name="plan.moe")
+        except SpecError as error:
+            assert all(d.span is not None for d in error.diagnostics), name

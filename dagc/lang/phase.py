@@ -69,7 +69,7 @@ def read_phase(
     passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
-    engine = str(values["engine"]) if "engine" in body.assigns else None
+    engine = str(values["engine"]) if "engine" in body.assigns and values["engine"] is not None else None
     memory = _memory(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
     )
