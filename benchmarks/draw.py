@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import dagc
-from dagc.export.dot import digraph, edge, node
-from dagc.export.figures.standalone import svg
-from dagc.export.lanes.choice import Choice
-from dagc.export.lanes.fold import picture
-from dagc.export.lanes.grid import grid
-from dagc.export.lanes.wires import wires
+from dagc.view.draw.dot import digraph, edge, node
+from dagc.view.draw.figures.standalone import svg
+from dagc.view.facts.lanes.choice import Choice
+from dagc.view.facts.lanes.fold import picture
+from dagc.view.facts.lanes.grid import grid
+from dagc.view.facts.lanes.wires import wires
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "plan_a.moe"
 PARTS = (

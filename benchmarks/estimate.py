@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dagc.driver import compile_spec, load, lower
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector
-from dagc.lang.parse import read_source
+from dagc.base.diagnostics import Collector
+from dagc.base.syntax.parse import read_source
 from dagc.passes import cost, memory, schedule
+from dagc.pipeline.driver import compile_spec, load, lower
+from dagc.plan.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_MS = 5.0

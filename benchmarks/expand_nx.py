@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.result import Costs
+from dagc.plan.result import Costs
 
 Ids = NDArray[np.int64]
 """Node ids, one a rank of a stage: shape of the mesh."""

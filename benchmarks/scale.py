@@ -15,12 +15,12 @@ from pathlib import Path
 from expand_nx import expand
 
 import dagc
-from dagc.driver import compile_spec, load
-from dagc.ir.result import PhaseResult, Schedule
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector
-from dagc.lang.source import Source
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
 from dagc.passes import cost, schedule
+from dagc.pipeline.driver import compile_spec, load
+from dagc.plan.result import PhaseResult, Schedule
+from dagc.plan.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent
 AGREE = 1e-6

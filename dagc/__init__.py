@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["Plan", "SpecError", "compile", "compile_text"]
 
 if TYPE_CHECKING:
-    from .driver import compile as compile
-    from .driver import compile_text as compile_text
-    from .lang.diagnostics import SpecError as SpecError
-    from .plan import Plan as Plan
+    from .base.diagnostics import SpecError as SpecError
+    from .pipeline.driver import compile as compile
+    from .pipeline.driver import compile_text as compile_text
+    from .plan.plan import Plan as Plan
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "compile": ".driver",
-    "compile_text": ".driver",
-    "Plan": ".plan",
-    "SpecError": ".lang.diagnostics",
+    "compile": ".pipeline.driver",
+    "compile_text": ".pipeline.driver",
+    "Plan": ".plan.plan",
+    "SpecError": ".base.diagnostics",
 }
 _here = Path(__file__).resolve().parent
 if not (_here / "passes").is_dir() and (_here.parent / "passes").is_dir():

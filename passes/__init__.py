@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dagc.ir.graph import Graph
-from dagc.ir.unit import Unit
+from dagc.lang.expand import expand
+from dagc.plan.unit import Unit
 
-from . import dp, ep, expand, mesh, place, pp, reshard, sp, tp
+from . import dp, ep, mesh, place, pp, reshard, sp, tp
 
 
 class GraphPass(NamedTuple):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dagc.ir.experts import stem
 from dagc.ir.graph import Graph, Segment
-from dagc.ir.result import Chunk
-from dagc.ir.unit import Unit
-from dagc.spec import Hardware, Phase
+from dagc.ir.routed_dims import stem
+from dagc.plan.result import Chunk
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Hardware, Phase
 
 from . import cost, schedule
 

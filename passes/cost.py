@@ -1,6 +1,6 @@
 """cost: what one execution of every op takes, per rank by broadcasting.
 
-Measured kernel times where the hardware names a calibration that knows the kernel (`passes/kernels.py`). Else the
+Measured kernel times where the hardware names a calibration that knows the kernel (`dagc/cost/match.py`). Else the
 roofline: max(FLOPs / (peak mfu), bytes / (bandwidth mbu)) + launch. Collectives: two-level alpha-beta. Expert ops: work
 follows the load of the rank, weight bytes the distinct experts its tokens hit. The floor takes datasheet peaks and no
 overhead at all.
@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dagc.ir.experts import Rows, routers, rows_of
+from dagc.cost.expert_load import ExpertLoad
+from dagc.cost.network import collective_time, group_shape, wire_bytes
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.network import collective_time, group_shape, wire_bytes
-from dagc.ir.ops import OPS, local_bytes, local_flops, rank_share, traffic
-from dagc.ir.result import Array, Costs, OpCost, Transfer
-from dagc.ir.unit import Unit
-from dagc.spec import Hardware
-
-from .expert_load import ExpertLoad
+from dagc.ir.ops.ops import OPS, local_bytes, local_flops, rank_share, traffic
+from dagc.ir.routed_dims import Rows, routers, rows_of
+from dagc.plan.result import Array, Costs, OpCost, Transfer
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Hardware
 
 if TYPE_CHECKING:
-    from .exchange import Exchanges
-    from .kernels import Kernels, Measured
+    from dagc.cost.exchange import Exchanges
+    from dagc.cost.match import Kernels, Measured
 
 ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
 
@@ -69,7 +68,7 @@ def _kernels(
     """Measured kernels, when the hardware names a calibration."""
     if machine.calibration is None:
         return None
-    from .kernels import Kernels
+    from dagc.cost.match import Kernels
 
     return Kernels(segment, mesh, unit, machine, loads)
 
@@ -79,8 +78,7 @@ def _exchanges(segment: Segment, unit: Unit, machine: Hardware) -> Exchanges | N
     if machine.calibration is None:
         return None
     from dagc.calib import load
-
-    from .exchange import Exchanges
+    from dagc.cost.exchange import Exchanges
 
     return Exchanges(segment, unit, machine, load(machine.calibration))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dagc.ir.experts import routed
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import loop_axes, loop_dims
+from dagc.ir.ops.ops import loop_axes, loop_dims
+from dagc.ir.routed_dims import routed
 from dagc.ir.sharding import Axes
-from dagc.ir.unit import Unit
-from dagc.spec import Batching
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Batching
 
 ABOUT = "annotate the batch with the data-parallel axes"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dagc.ir.experts import Rows, routed, routers
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import result_layout
+from dagc.ir.ops.ops import result_layout
+from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
-from dagc.ir.unit import Unit
+from dagc.plan.unit import Unit
 
 from . import dp
 from .reshard import pricing

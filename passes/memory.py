@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil, prod
 
-from dagc.ir.cache import CachePolicy, cache_bytes, passing_bytes
-from dagc.ir.dtypes import dtype
-from dagc.ir.experts import stem
+from dagc.base.dtypes import dtype
+from dagc.base.units import BYTES, show
+from dagc.cost.kv_cache import CachePolicy, cache_bytes, passing_bytes
 from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import OPS, local_bytes, local_count
-from dagc.ir.result import Costs, Memory, StageMemory
+from dagc.ir.ops.ops import OPS, local_bytes, local_count
+from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
-from dagc.ir.unit import Unit
-from dagc.lang.units import BYTES, show
-from dagc.spec import EngineMemory, Phase
+from dagc.plan.result import Costs, Memory, StageMemory
+from dagc.plan.unit import Unit
+from dagc.spec.spec import EngineMemory, Phase
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dagc.base.syntax import ast
+from dagc.base.units import UNITS, Quantity
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh, MeshError, Placement, head_cuts, refine
-from dagc.ir.unit import Unit
-from dagc.lang import ast
-from dagc.lang.units import UNITS, Quantity
-from dagc.spec import Fold, Strategy
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Fold, Strategy
 
 from . import tp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dagc.ir.graph import Graph
-from dagc.ir.unit import Unit
+from dagc.plan.unit import Unit
 
 ABOUT = "place every stage on its GPU ids"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from dagc.ir.experts import stem
+from dagc.cost.network import collective_time
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
-from dagc.ir.network import collective_time
-from dagc.ir.ops import OPS, input_layout, local_count, loop_dims, result_layout
+from dagc.ir.ops.ops import OPS, input_layout, local_count, loop_dims, result_layout
+from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding, show
-from dagc.ir.unit import Unit
+from dagc.plan.unit import Unit
 
 from . import dp
 from .norms import split_norms

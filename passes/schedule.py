@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dagc.cost.schedule.microbatches import Column, Columns, walk
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.result import Array, Costs, PathStep, Run, Schedule
-from dagc.ir.unit import Unit
-
-from .microbatches import Column, Columns, walk
+from dagc.plan.result import Array, Costs, PathStep, Run, Schedule
+from dagc.plan.unit import Unit
 
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
 

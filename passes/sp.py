@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dagc.ir.experts import routed, stem
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.ops import loop_axes, loop_dims
+from dagc.ir.ops.ops import loop_axes, loop_dims
+from dagc.ir.ops.states import SEQUENTIAL
+from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
-from dagc.ir.states import SEQUENTIAL
-from dagc.ir.unit import Unit
+from dagc.plan.unit import Unit
 
 ABOUT = "annotate the sequence and context dimensions with the sequence axis"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dagc.ir.experts import stem
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import loop_axes, loop_dims
+from dagc.ir.ops.ops import loop_axes, loop_dims
+from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
-from dagc.ir.unit import Unit
+from dagc.plan.unit import Unit
 
 ABOUT = "annotate heads, feed-forward and vocabulary dimensions with the tensor-parallel axis"
 

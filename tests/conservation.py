@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 
+from dagc.execute.execute import Inputs, Machine
+from dagc.execute.numpy.ops import Ragged, Softmax
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.proof.execute import Inputs, Machine
-from dagc.proof.kernels import Ragged, Softmax
 
 Counts = dict[tuple[str, str], float]
 

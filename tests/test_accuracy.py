@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import errors, noise, report, servings
+from comparison import errors, noise, servings
+from comparison import summary as report
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.classes import ALL, class_seconds, reference_class
 from comparison.estimate import Estimates, text_of

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.execute.prove import prove
 from dagc.export.json import dumps, graph_object
-from dagc.export.placed import read_plan
-from dagc.ir.result import PhaseResult
-from dagc.plan import Plan
-from dagc.proof.prove import prove
-from dagc.spec import Batching, Strategy
+from dagc.importers.placed import read_plan
+from dagc.plan.plan import Plan
+from dagc.plan.result import PhaseResult
+from dagc.spec.spec import Batching, Strategy
 
 FLAT = "gpus = 0..7, ep = 4, tp = 2"
 FOLDED = "gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }"

@@ -6,8 +6,8 @@ import pytest
 from odd_blocks import COMPUTED, HEADS, REFUSED, text
 
 import dagc
-from dagc.lang.diagnostics import Diagnostic, SpecError
-from dagc.proof.prove import prove
+from dagc.base.diagnostics import Diagnostic, SpecError
+from dagc.execute.prove import prove
 
 
 def fault(body: str, **options: str) -> Diagnostic:

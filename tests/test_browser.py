@@ -9,9 +9,9 @@ import pytest
 from browser import Browser, browser, chromium
 from conftest import EXAMPLES, compiled
 
-from dagc.export.findings import step_name
-from dagc.export.page.page import page
-from dagc.lang.units import TIME, show
+from dagc.base.units import TIME, show
+from dagc.view.facts.findings import step_name
+from dagc.view.report.page.page import page
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 import dagc
 from dagc.calib import load, moe
-from dagc.ir.busiest import busiest_rank, most_of_one_token
-from dagc.ir.result import PhaseResult
-from dagc.ir.routing import expert_probabilities, place_experts
-from dagc.passes.expert_load import rank_work
-from dagc.spec import Routing
+from dagc.cost.busiest import busiest_rank, most_of_one_token
+from dagc.cost.expert_load import rank_work
+from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.plan.result import PhaseResult
+from dagc.spec.spec import Routing
 
 UNIFORM, SKEWED = Routing(), Routing("zipf", 0.8)
 

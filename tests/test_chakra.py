@@ -23,19 +23,19 @@ pytest.importorskip("google.protobuf", reason="the traces are read with protobuf
 from chakra_schema import COLL, COMM, COMP, RECV, SEND, attributes, messages, read
 
 import dagc
+from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.files import classes, traces
 from dagc.export.chakra.ranks import Ranks
 from dagc.export.json import expand_ranks
-from dagc.export.unroll import Node as Placed
-from dagc.export.unroll import unroll
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.peers import peers
-from dagc.ir.result import PhaseResult
 from dagc.ir.sharding import Sharding
-from dagc.lang.diagnostics import SpecError
+from dagc.plan.result import PhaseResult
+from dagc.view.facts.unroll import Node as Placed
+from dagc.view.facts.unroll import unroll
 
 
 @dataclass(frozen=True)

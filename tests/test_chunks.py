@@ -12,20 +12,20 @@ from random_plans import plans
 from test_cost import longest_path_s
 
 import dagc
-from dagc.driver import sensitivities
+from dagc.base.diagnostics import SpecError
 from dagc.export.chakra.files import write
-from dagc.export.critical import critical
 from dagc.export.events import Span, events
 from dagc.export.json import dumps, graph_object
-from dagc.export.placed import read_plan
-from dagc.export.timeline import everyone, slices
-from dagc.export.unroll import Node, counts, unroll
-from dagc.ir.result import PhaseResult
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import SpecError
+from dagc.importers.placed import read_plan
 from dagc.passes import chunks
-from dagc.plan import Plan
-from dagc.spec import Hardware, Link
+from dagc.pipeline.driver import sensitivities
+from dagc.plan.plan import Plan
+from dagc.plan.result import PhaseResult
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Hardware, Link
+from dagc.view.facts.critical import critical
+from dagc.view.facts.timeline import everyone, slices
+from dagc.view.facts.unroll import Node, counts, unroll
 
 MODEL = """layers = 32, hidden = 4096, vocab = 128256, dtype = bf16
 attention { kind = gqa, heads = 32, kv_heads = 8, head_dim = 128 }

@@ -17,13 +17,13 @@ from state_specs import LINEAR, state_spec
 
 import dagc
 from dagc.cli import main
-from dagc.export import dot
 from dagc.export.json import dumps, graph_object
-from dagc.export.layer import fold
-from dagc.export.views import VIEWS, RendererMissing, render
-from dagc.export.views import dot as dot_of
 from dagc.ir.graph import COLLECTIVES
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.view.draw import dot
+from dagc.view.draw.layer import fold
+from dagc.view.draw.views import VIEWS, RendererMissing, render
+from dagc.view.draw.views import dot as dot_of
 
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
 Capture = pytest.CaptureFixture[str]
@@ -152,7 +152,7 @@ def test_an_internal_error_is_three_and_shows_no_traceback(monkeypatch: pytest.M
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("dagc.driver.compile", broken)
+    monkeypatch.setattr("dagc.pipeline.driver.compile", broken)
     monkeypatch.delenv("DAGC_DEBUG", raising=False)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 3
     assert "internal error" in capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dagc.driver.compile", stopped)
+    monkeypatch.setattr("dagc.pipeline.driver.compile", stopped)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 130
 
 
@@ -192,10 +192,10 @@ def test_fmt(tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("path", [*EXAMPLES, *(ROOT / "grammar" / "library").rglob("*.moe")], ids=lambda p: p.stem)
 def test_formatting_keeps_the_meaning(path: Path) -> None:
-    from dagc.lang.diagnostics import Collector
-    from dagc.lang.format import format_source
-    from dagc.lang.parse import parse
-    from dagc.lang.source import Source
+    from dagc.base.diagnostics import Collector
+    from dagc.base.source import Source
+    from dagc.base.syntax.format import format_source
+    from dagc.base.syntax.parse import parse
 
     text = path.read_text()
     squeezed = "\n".join(line.strip() for line in text.splitlines())
@@ -205,7 +205,7 @@ def test_formatting_keeps_the_meaning(path: Path) -> None:
 
 
 def test_grammar_has_no_conflicts_and_its_tables_are_current() -> None:
-    from dagc.lang import tables
+    from dagc.base.syntax import lalr_tables as tables
 
     text = tables.grammar_text()
     shipped = (ROOT / "grammar" / "moe.tables").read_bytes()
@@ -275,7 +275,7 @@ def test_the_terminal_report_is_eighty_columns_wide(example: Plan) -> None:
 
 
 def test_a_large_drawing_is_folded_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagc.export.layer.MAX_NODES", 20)
+    monkeypatch.setattr("dagc.view.draw.layer.MAX_NODES", 20)
     text = dot_of(compiled("plan_a"), "prefill", "layer")
     assert text.count('shape="') == 4  # the input, two blocks, the legend
     assert "ops folded to one box per block" in text

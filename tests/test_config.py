@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dagc.base.diagnostics import SpecError
 from dagc.cli import main
-from dagc.driver import compile_text
-from dagc.lang.diagnostics import SpecError
-from dagc.lang.place import Place, PlaceError
+from dagc.pipeline.driver import compile_text
+from dagc.spec.tensor_place import Place, PlaceError
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 SPEC = """moe 1

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.export.unroll import Edge, Node, counts, unroll
-from dagc.ir.network import GroupShape, collective_time, group_shape
-from dagc.ir.routing import expert_probabilities, place_experts
-from dagc.plan import Plan
-from dagc.spec import Link, Routing
+from dagc.cost.network import GroupShape, collective_time, group_shape
+from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.plan.plan import Plan
+from dagc.spec.spec import Link, Routing
+from dagc.view.facts.unroll import Edge, Node, counts, unroll
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send")
@@ -245,7 +245,7 @@ def test_capacity_drops_what_is_over_it() -> None:
     assert tight.costs.imbalance <= 1.25 < free.costs.imbalance
     # Each expert keeps at most 1.25 times the mean: the shares are cut there, not moved.
     p = np.arange(1, 17) ** -1.0
-    from dagc.ir.routing import cap
+    from dagc.cost.routing import cap
 
     wanted = cap(p, 2.0)
     assert tight.costs.dropped == pytest.approx(1 - np.minimum(wanted, 1.25 * 2 / 16).sum() / 2)
@@ -259,7 +259,7 @@ def test_spare_copies_say_what_they_gain() -> None:
 
 @pytest.mark.parametrize("line", ["weight_dtype = fp8", "attention_dtype = fp8", "weights { experts = nvfp4 }"])
 def test_math_that_a_gpu_has_not_is_refused(line: str) -> None:
-    from dagc.lang.diagnostics import SpecError
+    from dagc.base.diagnostics import SpecError
 
     text = f"""moe 1
 hardware from "a100-80gb-sxm" {{ gpus = 8 }}

@@ -14,13 +14,13 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+from dagc.base.codes import TABLE, TITLES
+from dagc.base.diagnostics import Collector, Diagnostic, SpecError
+from dagc.base.explain import explain
+from dagc.base.render import render
+from dagc.base.source import Source, Span
+from dagc.base.syntax.parse import MAX_CHARACTERS, parse
 from dagc.cli import main
-from dagc.lang.codes import TABLE, TITLES
-from dagc.lang.diagnostics import Collector, Diagnostic, SpecError
-from dagc.lang.explain import explain
-from dagc.lang.parse import MAX_CHARACTERS, parse
-from dagc.lang.render import render
-from dagc.lang.source import Source, Span
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -265,7 +265,7 @@ def test_hostile_files(data: bytes, code: str, tmp_path: Path, capsys: pytest.Ca
 def test_a_long_chain_of_operators_is_fine() -> None:
     text = spec_text(extra="let a = " + "1 + " * 5000 + "1")
     value = dagc.compile_text(text).spec.constants["a"]
-    assert value == dagc.spec.Quantity(5001.0)  # type: ignore[attr-defined]
+    assert value == dagc.spec.spec.Quantity(5001.0)  # type: ignore[attr-defined]
 
 
 def test_mutations_never_crash() -> None:

@@ -11,8 +11,8 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.cli import main
-from dagc.export.diff import Change, Diff, Figure, compare
-from dagc.export.diff_text import markdown, plain, text
+from dagc.view.report.diff import Change, Diff, Figure, compare
+from dagc.view.report.diff_text import markdown, plain, text
 
 Capture = pytest.CaptureFixture[str]
 MIXTRAL = "examples/mixtral_8xh100.moe"

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, compiled
 
 import dagc
+from dagc.base.distribution import NAME, PACKAGES, SUMMARY, how_to_install
 from dagc.cli import main
-from dagc.distribution import NAME, PACKAGES, SUMMARY, how_to_install
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -10,11 +10,11 @@ from conftest import spec_text
 
 import dagc
 from dagc.export.engines.launch import export
-from dagc.ir.result import Memory, StageMemory
 from dagc.lang.printer import print_spec
 from dagc.passes.memory import capacity
-from dagc.plan import Plan
-from dagc.spec import EngineMemory
+from dagc.plan.plan import Plan
+from dagc.plan.result import Memory, StageMemory
+from dagc.spec.spec import EngineMemory
 
 MIB, GIB = 2**20, 2**30
 MODEL = """layers = 4, hidden = 512, vocab = 32000, dtype = bf16

@@ -6,8 +6,8 @@ import pytest
 from conftest import spec_text
 
 import dagc
-from dagc.ir.result import PhaseResult
-from dagc.proof.prove import prove
+from dagc.execute.prove import prove
+from dagc.plan.result import PhaseResult
 
 FOLD = "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }"
 

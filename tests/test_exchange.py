@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
 from dagc.calib import domain_a2a, load
-from dagc.driver import load as load_spec
-from dagc.driver import lower
+from dagc.cost.exchange import Exchanges
+from dagc.cost.network import GroupShape, collective_time
 from dagc.ir.graph import Op, Segment
-from dagc.ir.network import GroupShape, collective_time
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector
-from dagc.lang.source import Source
-from dagc.passes.exchange import Exchanges
-from dagc.spec import Hardware, Link
+from dagc.pipeline.driver import load as load_spec
+from dagc.pipeline.driver import lower
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Hardware, Link
 
 NVLINK = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72")
 INFINIBAND = Link(50e9, 6e-6)

@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT, compiled, spec_text
 
 import dagc
+from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.engines.launch import ENGINES, export, facts
-from dagc.lang.diagnostics import SpecError
 
 DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nmlp { hidden = 64 }\nexperts { count = 8, top_k = 2, hidden = 32, shared = 1 }"
 Capture = pytest.CaptureFixture[str]
@@ -261,7 +261,7 @@ def test_nothing_of_a_plan_is_dropped_unsaid() -> None:
     """A new field of a plan has to be answered for by somebody; what they do is tested above and below."""
     from dataclasses import fields
 
-    from dagc.spec import Phase, Strategy
+    from dagc.spec.spec import Phase, Strategy
 
     for record, answered in ((Strategy, STRATEGY), (Phase, PHASE)):
         names = [name for group in answered.values() for name in group]

@@ -9,7 +9,7 @@ import pytest
 from conftest import spec_text
 
 import dagc
-from dagc.ir.network import wire_bytes
+from dagc.cost.network import wire_bytes
 
 DATA = json.loads((Path(__file__).parent / "data" / "flagship.json").read_text())
 FLAT = "gpus = 0..63, pp = 4, ep = 4, sp = 2, tp = 2"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import EXAMPLES, ROOT
 
-from dagc.lang import ast
-from dagc.lang.diagnostics import Collector
-from dagc.lang.format import WIDTH, format_source
-from dagc.lang.parse import parse
-from dagc.lang.source import Source
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
+from dagc.base.syntax import ast
+from dagc.base.syntax.format import WIDTH, format_source
+from dagc.base.syntax.parse import parse
 
 SPECS = [*EXAMPLES, *sorted((ROOT / "grammar" / "library").rglob("*.moe"))]
 

@@ -13,12 +13,12 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+from dagc.base.diagnostics import MAX_STEPS, Collector, SpecError
+from dagc.base.files import Reach, Unreadable, read_bytes, read_named
+from dagc.base.harmless import CONTROL
+from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cli.terminal import Harmless
-from dagc.lang.diagnostics import MAX_STEPS, Collector, SpecError
-from dagc.lang.files import Reach, Unreadable, read_bytes, read_named
-from dagc.lang.harmless import CONTROL
-from dagc.lang.source import Source
 
 Capture = pytest.CaptureFixture[str]
 STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -320,7 +320,7 @@ def test_small_texts_make_little_work(body: str, tmp_path: Path, capsys: Capture
 
 def test_steps_are_counted_over_the_whole_run() -> None:
     out = Collector()
-    from dagc.lang.source import Span
+    from dagc.base.source import Span
 
     span = Span(Source("x", "x"), 0, 1)
     assert out.step(MAX_STEPS, span) and not out.step(1, span) and not out.step(1, span)

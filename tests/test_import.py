@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
+from dagc.base.syntax.format import format_source
 from dagc.cli import main
-from dagc.driver import load
-from dagc.importer import HARNESS, Imported, import_config
-from dagc.lang.diagnostics import Collector, SpecError
-from dagc.lang.format import format_source
-from dagc.lang.precision import precision
-from dagc.lang.source import Source
-from dagc.spec import Model
+from dagc.importers.huggingface import HARNESS, Imported, import_config
+from dagc.lang.huggingface.precision import precision
+from dagc.pipeline.driver import load
+from dagc.spec.spec import Model
 
 CONFIGS = ROOT / "tests" / "data" / "hf_configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.json") if p.stem != "PARAMS")

@@ -17,10 +17,10 @@ import dagc
 from dagc.cli import main
 from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link
 from dagc.export.json import dumps, graph_object
-from dagc.export.placed import plan_of
-from dagc.export.records import DataError
-from dagc.export.unroll import counts
-from dagc.plan import Plan
+from dagc.importers.placed import plan_of
+from dagc.importers.records import DataError
+from dagc.plan.plan import Plan
+from dagc.view.facts.unroll import counts
 
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())
 PHASE = "gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 2, overlap = two_batch"

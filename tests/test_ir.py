@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.driver import load, lower
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.text import TextError, parse_graph, print_graph
-from dagc.ir.unit import Unit
-from dagc.ir.verify import VerifyError, verify
-from dagc.lang.diagnostics import Collector, SpecError
+from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer import print_spec
-from dagc.lang.source import Source
 from dagc.passes import GRAPH_PASSES
-from dagc.plan import Plan
+from dagc.pipeline.driver import load, lower
+from dagc.plan.plan import Plan
+from dagc.plan.unit import Unit
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -228,7 +228,7 @@ def test_any_plan_compiles_or_is_refused(text: str) -> None:
 def test_kinds_of_layers_may_alternate() -> None:
     """A layer kind that stands in several places is one segment; order, stages and proof follow the stack."""
     import dagc
-    from dagc.proof.prove import prove
+    from dagc.execute.prove import prove
 
     model = (
         "hidden = 64, vocab = 512, dtype = bf16, stack = [embed, dense, sparse, dense, sparse, lm_head]\n"

@@ -14,16 +14,16 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.cli import main
-from dagc.export.critical import critical
-from dagc.export.dot import identifier
 from dagc.export.json import expand_ranks
-from dagc.export.lanes.choice import FOLDS, Choice
-from dagc.export.lanes.fold import READABLE, Picture, picture
-from dagc.export.lanes.grid import BOX_H, Grid, grid
-from dagc.export.lanes.wires import wires
-from dagc.export.lanes.words import heading
-from dagc.export.unroll import Node, unroll
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.view.draw.dot import identifier
+from dagc.view.facts.critical import critical
+from dagc.view.facts.lanes.choice import FOLDS, Choice
+from dagc.view.facts.lanes.fold import READABLE, Picture, picture
+from dagc.view.facts.lanes.grid import BOX_H, Grid, grid
+from dagc.view.facts.lanes.wires import wires
+from dagc.view.facts.lanes.words import heading
+from dagc.view.facts.unroll import Node, unroll
 
 Capture = pytest.CaptureFixture[str]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -342,7 +342,7 @@ def test_dot_has_the_same_boxes_and_edges() -> None:
     import re
 
     plan = plan_of("stages")
-    from dagc.export.views import dot
+    from dagc.view.draw.views import dot
 
     choice = Choice(("stage:0..1", "microbatch:0"), 0, ALL)
     text = dot(plan, "prefill", "lanes", choice)

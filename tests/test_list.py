@@ -11,13 +11,13 @@ import pytest
 from conftest import EXAMPLES, ROOT, spec_text
 
 import dagc
+from dagc.base.codes import TABLE as CODES
+from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.names import LISTS
 from dagc.lang import library
-from dagc.lang.codes import TABLE as CODES
-from dagc.lang.metrics import PHASE, TABLE, metric
-from dagc.lang.units import UNITS
-from dagc.passes.require import all_metrics
+from dagc.plan.require import all_metrics
+from dagc.spec.metrics import PHASE, TABLE, metric
 
 Capture = pytest.CaptureFixture[str]
 

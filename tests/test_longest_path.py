@@ -15,9 +15,9 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
-from dagc.ir.result import Costs, PhaseResult
 from dagc.passes import schedule
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.plan.result import Costs, PhaseResult
 
 
 def load(name: str) -> ModuleType:

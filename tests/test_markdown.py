@@ -9,9 +9,9 @@ from conftest import compiled
 from test_page import EVIL, evil_plan, read
 
 from dagc.cli import main
-from dagc.export.markdown import escaped
-from dagc.export.rows import TABLES
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.view.report.markdown import escaped
+from dagc.view.report.rows import TABLES
 
 
 def test_tables_are_whole(example: Plan) -> None:

@@ -24,15 +24,15 @@ from dagc.calib.gemm import GemmConstants
 from dagc.calib.moe import MoeConstants
 from dagc.calib.prefill_attention import PrefillAttentionConstants
 from dagc.cli import main
-from dagc.driver import compile_text
 from dagc.measure import csv_tables
 from dagc.measure.calibrate import calibrate
 from dagc.measure.extract import PlanKernel, collectives, kernels
 from dagc.measure.jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, neighbours
-from dagc.measure.measure import Result
-from dagc.measure.report import report
+from dagc.measure.summary import report
+from dagc.measure.timer import Result
 from dagc.measure.timing import Effort, Timing
 from dagc.measure.torch_device import TorchDevice
+from dagc.pipeline.driver import compile_text
 
 Capture = pytest.CaptureFixture[str]
 MODEL = """layers = 4, hidden = 64, vocab = 512, dtype = bf16 {extra}
@@ -485,7 +485,7 @@ def test_kernels_compute_what_they_stand_for() -> None:
 
 @needs_torch
 def test_a_kernel_that_fails_leaves_the_others() -> None:
-    from dagc.measure.measure import measure
+    from dagc.measure.timer import measure
 
     device = TorchDevice("cpu")
     tried: list[Job] = [Gemm("bf16", 1 << 20, 1 << 20, 1 << 20), Gemm("fp8", 4, 8, 16), Gemm("fp32", 4, 8, 16)]

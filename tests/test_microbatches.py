@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.ir.result import Schedule
-from dagc.passes import microbatches
-from dagc.passes.microbatches import Column, Columns, Row, walk
+from dagc.cost.schedule import microbatches
+from dagc.cost.schedule.microbatches import Column, Columns, Row, walk
+from dagc.plan.result import Schedule
 
 
 @contextmanager

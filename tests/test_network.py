@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagc.ir.network import GroupShape, collective_time, group_shape, wire_bytes
-from dagc.spec import Link
+from dagc.cost.network import GroupShape, collective_time, group_shape, wire_bytes
+from dagc.spec.spec import Link
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send")

@@ -6,7 +6,7 @@ import pytest
 from conftest import spec_text
 
 import dagc
-from dagc.proof.prove import prove
+from dagc.execute.prove import prove
 
 BLOCK = """
 block wide(x) {{

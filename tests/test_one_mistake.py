@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import dagc
-from dagc.lang.diagnostics import Diagnostic, SpecError
-from dagc.lang.schema import PHASE
+from dagc.base.diagnostics import Diagnostic, SpecError
+from dagc.base.schema import PHASE
 
 SPEC = """moe 1
 param conc = 64 in [8, 64, 256]

@@ -10,9 +10,9 @@ import pytest
 from conftest import spec_text
 
 import dagc
+from dagc.base.units import BYTES, show
 from dagc.cli import main
-from dagc.cures import partition
-from dagc.lang.units import BYTES, show
+from dagc.pipeline.cures import partition
 
 Capture = pytest.CaptureFixture[str]
 

@@ -19,14 +19,14 @@ from conftest import compiled, spec_text
 import dagc
 from dagc.cli import main
 from dagc.cli.writing import write_all
-from dagc.export.figures import layers
-from dagc.export.figures.layout import Size, place
-from dagc.export.figures.markup import fit, tag, width
-from dagc.export.figures.standalone import SHEETS, svg
-from dagc.export.figures.svg import ticks
-from dagc.export.findings import binding, error_range, origins
-from dagc.export.page.page import page
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.view.draw.figures import layers
+from dagc.view.draw.figures.boxes import Size, place
+from dagc.view.draw.figures.markup import fit, tag, width
+from dagc.view.draw.figures.standalone import SHEETS, svg
+from dagc.view.draw.figures.svg import ticks
+from dagc.view.facts.findings import binding, error_range, origins
+from dagc.view.report.page.page import page
 
 EVIL = [
     "<script>alert(1)</script>",

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import EXAMPLES, ROOT
 
-from dagc.lang import ast, tables
-from dagc.lang.diagnostics import Collector, Diagnostic, SpecError
-from dagc.lang.parse import MAX_CHARACTERS, MAX_ERRORS, MAX_NESTING, parse, read_source
-from dagc.lang.source import Source
+from dagc.base.diagnostics import Collector, Diagnostic, SpecError
+from dagc.base.source import Source
+from dagc.base.syntax import ast
+from dagc.base.syntax import lalr_tables as tables
+from dagc.base.syntax.parse import MAX_CHARACTERS, MAX_ERRORS, MAX_NESTING, parse, read_source
 
 SPECS = [*EXAMPLES, *sorted((ROOT / "grammar" / "library").rglob("*.moe"))]
 

@@ -9,7 +9,7 @@ from conftest import ROOT, spec_text
 from state_specs import SPARSE, state_spec
 
 import dagc
-from dagc.lang.diagnostics import SpecError
+from dagc.base.diagnostics import SpecError
 
 WORDS = "not a request's TTFT"
 

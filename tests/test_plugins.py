@@ -16,10 +16,10 @@ from types import ModuleType
 import pytest
 from conftest import ROOT, spec_text
 
-from dagc import plugins
 from dagc.cli import main
 from dagc.ir.graph import Graph
 from dagc.lang import library
+from dagc.pipeline import plugins
 
 SPEC = """moe 1
 hardware from "lab-box" {}

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.execute.prove import prove
 from dagc.ir.graph import DTYPE_BYTES
-from dagc.ir.result import PhaseResult
-from dagc.passes.require import all_metrics
-from dagc.plan import Plan, cached_tokens
-from dagc.proof.prove import prove
+from dagc.plan.plan import Plan, cached_tokens
+from dagc.plan.require import all_metrics
+from dagc.plan.result import PhaseResult
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
 """Layer (-1: one tensor for several), weight, dtype, and (dim, first, last + 1) in the order of names."""

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.base.diagnostics import SpecError
 from dagc.cli import main
+from dagc.execute.execute import Inputs, Machine
+from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
-from dagc.lang.diagnostics import SpecError
-from dagc.proof.execute import Inputs, Machine
-from dagc.proof.prove import Recording, prove, prove_graph
-from dagc.spec import Routing
+from dagc.spec.spec import Routing
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
 MLA = "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 4, rope_dim = 4, v_dim = 4 }"
@@ -176,10 +176,10 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
 
 
 def test_an_imported_model_prints_as_a_spec_that_reads_back_equal(tmp_path: Path) -> None:
-    from dagc.driver import load
-    from dagc.lang.diagnostics import Collector
+    from dagc.base.diagnostics import Collector
+    from dagc.base.source import Source
     from dagc.lang.printer import print_spec
-    from dagc.lang.source import Source
+    from dagc.pipeline.driver import load
 
     config = ROOT / "tests" / "data" / "reference" / "llama4" / "config.json"
     text = spec_text(phase="gpus = 0..1, tp = 2", workload="sequences = 2, prompt = 12 tok, output = 1 tok")

@@ -10,16 +10,25 @@ import pytest
 from mutants.mutations import with_op, with_segment
 from mutants.plans import placed
 
+from dagc.execute.chosen import are_largest
+from dagc.execute.execute import Machine, random_weight
+from dagc.execute.numpy import collectives
+from dagc.execute.numpy import ops as k
+from dagc.execute.numpy.collectives import collective
+from dagc.execute.prove import (
+    Comparison,
+    Proof,
+    Recording,
+    distance,
+    model_graph,
+    prove_graph,
+    random_inputs,
+    single,
+)
+from dagc.execute.traffic import compare_bytes
 from dagc.ir.graph import Graph, Op, Segment, Weight
-from dagc.ir.result import Costs
 from dagc.ir.sharding import Sharding
-from dagc.proof import collectives
-from dagc.proof import kernels as k
-from dagc.proof.chosen import are_largest
-from dagc.proof.collectives import collective
-from dagc.proof.execute import Machine, random_weight
-from dagc.proof.prove import Comparison, Proof, Recording, distance, model_graph, prove_graph, random_inputs, single
-from dagc.proof.traffic import compare_bytes
+from dagc.plan.result import Costs
 
 
 def proof_of(plan: str, change: Callable[[Graph], Graph], costs: bool = False) -> Proof:

@@ -14,17 +14,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from random_plans import plans
 
 import dagc
-from dagc.driver import count_parameters, lower
-from dagc.export.unroll import Edge, unroll
+from dagc.base.diagnostics import SpecError
+from dagc.execute.execute import Inputs, Machine
+from dagc.execute.prove import prove
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import loop_axes
-from dagc.ir.result import PhaseResult
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import SpecError
-from dagc.plan import Plan
-from dagc.proof.execute import Inputs, Machine
-from dagc.proof.prove import prove
+from dagc.ir.ops.ops import loop_axes
+from dagc.pipeline.driver import count_parameters, lower
+from dagc.plan.plan import Plan
+from dagc.plan.result import PhaseResult
+from dagc.plan.unit import Unit
+from dagc.view.facts.unroll import Edge, unroll
 
 PROPERTY = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

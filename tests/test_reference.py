@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from mutants.expansion import model_text
 
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
 from dagc.cli import main
-from dagc.driver import load
-from dagc.lang.diagnostics import Collector
-from dagc.lang.source import Source
-from dagc.proof.checkpoint import Checkpoint
-from dagc.proof.prove import Proof
-from dagc.proof.reference import Reference, prove_reference
+from dagc.execute.checkpoint import Checkpoint
+from dagc.execute.prove import Proof
+from dagc.execute.reference import Reference, prove_reference
+from dagc.pipeline.driver import load
 
 CASES = sorted((Path(__file__).parent / "data" / "reference").glob("*/config.json"))
 STRATEGIES = {

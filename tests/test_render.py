@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from dagc.lang.diagnostics import Diagnostic, Label
-from dagc.lang.render import SHOWN_COLUMNS, render
-from dagc.lang.source import Source, Span
+from dagc.base.diagnostics import Diagnostic, Label
+from dagc.base.render import SHOWN_COLUMNS, render
+from dagc.base.source import Source, Span
 
 TEXT = "moe 1\nhardware pool {\n  memori = 64 GB, memori = 32 GB\n}\n"
 SOURCE = Source("plan.moe", TEXT)

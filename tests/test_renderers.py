@@ -12,8 +12,8 @@ import pytest
 from conftest import compiled
 from PIL import Image
 
-from dagc.export.figures.standalone import SHEETS
-from dagc.export.figures.svg import standalone_style
+from dagc.view.draw.figures.standalone import SHEETS
+from dagc.view.draw.figures.svg import standalone_style
 
 needs_rsvg = pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert (librsvg2-bin) is not installed"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagc.ir.routing import (
+from dagc.cost.routing import (
     Floats,
     distinct_experts,
     expert_probabilities,
@@ -17,7 +17,7 @@ from dagc.ir.routing import (
     pack_replicas,
     place_experts,
 )
-from dagc.spec import Routing
+from dagc.spec.spec import Routing
 
 
 def cut_zipf(s: float, experts: int = 256, top_k: int = 8) -> Floats:

@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
-from dagc.driver import compile_text
+from dagc.base.diagnostics import SpecError
+from dagc.execute.execute import Machine
+from dagc.execute.numpy.ops import visible
+from dagc.execute.prove import prove
 from dagc.export.json import dumps, graph_object
-from dagc.export.placed import read_plan
+from dagc.importers.placed import read_plan
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
-from dagc.ir.result import PhaseResult
-from dagc.ir.sequence import order, runs
+from dagc.ir.ops.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
+from dagc.ir.ops.sequence import order, runs
 from dagc.ir.text import parse_graph, print_graph
-from dagc.ir.verify import verify
-from dagc.ir.violation import VerifyError
-from dagc.lang.diagnostics import SpecError
-from dagc.proof.execute import Machine
-from dagc.proof.kernels import visible
-from dagc.proof.prove import prove
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
+from dagc.pipeline.driver import compile_text
+from dagc.plan.result import PhaseResult
 
 
 def mesh(ranks: int, inner: int, zigzag: bool) -> Mesh:

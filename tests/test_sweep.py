@@ -16,9 +16,9 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
-import dagc.sweep
+import dagc.optimize.points
 from dagc.cli import main
-from dagc.sweep import TRIES, Row, Task, evaluate, points, sweep
+from dagc.optimize.points import TRIES, Row, Task, evaluate, points, sweep
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
@@ -72,7 +72,7 @@ def test_a_point_that_kills_its_workers_is_given_up() -> None:
 
 def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    from dagc.sweep import sweep_dask
+    from dagc.optimize.points import sweep_dask
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         rows = list(sweep_dask(tasks(tmp_path), cluster.scheduler_address.removeprefix("tcp://"), run=dies_once))
@@ -81,7 +81,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) 
 
 def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    from dagc.sweep import sweep_dask
+    from dagc.optimize.points import sweep_dask
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         rows = list(sweep_dask(tasks(), cluster.scheduler_address.removeprefix("tcp://"), run=dies))
@@ -92,7 +92,7 @@ def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    monkeypatch.setattr("dagc.sweep.CONNECT_S", 1.0)
+    monkeypatch.setattr("dagc.optimize.points.CONNECT_S", 1.0)
     spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
     assert main(["sweep", spec, "--over", "batch=16", "--on", "dask://127.0.0.1:1"]) == 2
     assert "no scheduler answers at 127.0.0.1:1" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     """A head with two CPUs of its own; a point that ends its worker process is done again."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
-    from dagc.sweep import sweep_ray
+    from dagc.optimize.points import sweep_ray
 
     command = [sys.executable, "-m", "ray.scripts.scripts"]
     with socket.socket() as free, socket.socket() as other:
@@ -119,7 +119,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
     try:
         rows = list(sweep_ray(tasks(tmp_path), f"127.0.0.1:{client}", run=dies_once))
         lost = list(sweep_ray(tasks(), f"127.0.0.1:{client}", run=dies))
-    except dagc.sweep.ClusterError as error:
+    except dagc.optimize.points.ClusterError as error:
         if "Initialization failure from server" not in str(error):
             raise
         pytest.skip(f"Ray's own server does not start here: {str(error)[-200:]}")
@@ -175,7 +175,7 @@ def test_a_fault_in_one_point_is_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: object) -> None:
         raise MemoryError("too much")
 
-    monkeypatch.setattr("dagc.driver.compile_spec", broken)
+    monkeypatch.setattr("dagc.pipeline.driver.compile_spec", broken)
     row = evaluate(tasks()[0])
     assert row.errors == ("internal error: MemoryError: too much",) and not row.passed
 
@@ -190,7 +190,7 @@ def test_no_more_processes_than_points(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.append(workers)
             super().__init__(1)
 
-    monkeypatch.setattr("dagc.sweep.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("dagc.optimize.points.ProcessPoolExecutor", Pool)
     assert len(list(sweep(tasks()[:2], workers=3000))) == 2 and asked == [2]
 
 

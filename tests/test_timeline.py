@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from random_plans import plans
 
 import dagc
-from dagc.export.critical import critical
-from dagc.export.timeline import classes, everyone, representatives, slices
-from dagc.ir.result import PhaseResult
-from dagc.lang.diagnostics import SpecError
-from dagc.plan import Plan
+from dagc.base.diagnostics import SpecError
+from dagc.plan.plan import Plan
+from dagc.plan.result import PhaseResult
+from dagc.view.facts.critical import critical
+from dagc.view.facts.timeline import classes, everyone, representatives, slices
 
 SKEWED = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1)"
 PHASES = {

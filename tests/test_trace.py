@@ -13,11 +13,11 @@ from conftest import compiled, spec_text
 import dagc
 from dagc.cli import main
 from dagc.export import chrome, perfetto
-from dagc.export.critical import critical
 from dagc.export.events import Span, events
-from dagc.export.timeline import representatives
 from dagc.export.wire import double, fixed, message, number, string
-from dagc.plan import Plan
+from dagc.plan.plan import Plan
+from dagc.view.facts.critical import critical
+from dagc.view.facts.timeline import representatives
 
 Event = dict[str, Any]
 CASES = [("plan_a", "prefill"), ("plan_a", "decode"), ("mixtral_8xh100", "decode"), ("two", "prefill")]

@@ -15,16 +15,16 @@ from proofs.plans import spec as library_spec
 import dagc
 from dagc.cli import main
 from dagc.cli.verify import verdict
+from dagc.execute import prove as proving
+from dagc.execute.execute import Machine
+from dagc.execute.numpy.ops import visible
+from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
+from dagc.execute.twin import NoTwin, Twin, otherwise
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.sharding import Sharding
-from dagc.ir.verify import verify
-from dagc.ir.violation import VerifyError
-from dagc.plan import Plan
-from dagc.proof import prove as proving
-from dagc.proof.execute import Machine
-from dagc.proof.kernels import visible
-from dagc.proof.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
-from dagc.proof.shrink import NoTwin, Twin, otherwise
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
+from dagc.plan.plan import Plan
 
 WIDE = "layers = 4, hidden = 512, vocab = 4096, dtype = bf16\nattention { heads = 16, kv_heads = 4, head_dim = 32 }"
 SPARSE = f"{WIDE}\nexperts {{ count = 64, top_k = 2, hidden = 256 }}"

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.execute.numpy.ops import visible
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops import query_key_pairs, seen_share, traffic
-from dagc.proof.kernels import visible
+from dagc.ir.ops.ops import query_key_pairs, seen_share, traffic
 
 SIZE = st.integers(1, 40)
 

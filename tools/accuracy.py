@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from comparison import report
+from comparison import summary as report
 
 HERE = Path(__file__).parent
 

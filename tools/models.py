@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dagc.importer import Imported, import_config
-from dagc.lang.diagnostics import SpecError
+from dagc.base.diagnostics import SpecError
+from dagc.importers.huggingface import Imported, import_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "tests" / "data" / "hf_configs"

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..lang.files import Unreadable, read_text
+from ..base.files import Unreadable, read_text
 from .all_to_all import AllToAllConstants
 from .collective import CollectiveConstants
 from .constants import CalibrationError, Device, Entry, FitError, folder

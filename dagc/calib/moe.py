@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..ir.expert_rows import TILE as TILE
-from ..ir.expert_rows import ExpertRows as ExpertRows
-from ..ir.expert_rows import expected_rows as expected_rows
+from .expert_rows import TILE as TILE
+from .expert_rows import ExpertRows as ExpertRows
+from .expert_rows import expected_rows as expected_rows
 from .shape import Floats, floats, overlap_s, tiles
 
 COLUMNS = 128

@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
         """A word of a list: the one that is meant, or all."""
         if action.choices is None or value in action.choices:
             return
-        from ..lang.suggest import did_you_mean
+        from ..base.suggest import did_you_mean
 
         known = [str(c) for c in action.choices]
         near = did_you_mean(str(value), known)
@@ -60,7 +60,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
         if extra:
             raise _unknown(parser, args.command, extra[0])
     except UsageError as error:
-        from ..lang.diagnostics import Diagnostic
+        from ..base.diagnostics import Diagnostic
         from .common import tell
 
         help_ = error.help
@@ -72,7 +72,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
         return int(stop.code or 0)
     if args.version:
         from .. import __version__
-        from ..distribution import described, foreign
+        from ..base.distribution import described, foreign
 
         print(described(__version__))
         if stranger := foreign():
@@ -86,7 +86,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
 
 def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) -> UsageError:
     """An option that the command does not have, or an argument too many."""
-    from ..lang.suggest import did_you_mean
+    from ..base.suggest import did_you_mean
 
     (action,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     commands: dict[str, argparse.ArgumentParser] = dict(action.choices)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from ..lang.diagnostics import Diagnostic, SpecError
-from ..lang.render import render
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.render import render
 from .common import color, settings
 
 
 def run(args: Namespace) -> int:
-    from ..driver import compile
+    from ..pipeline.driver import compile
 
     found: list[Diagnostic] = []
     code = 0

@@ -8,9 +8,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..lang.diagnostics import Diagnostic, SpecError, did_you_mean
-from ..lang.harmless import file_part
-from ..plan import Plan
+from ..base.diagnostics import Diagnostic, SpecError, did_you_mean
+from ..base.harmless import file_part
+from ..plan.plan import Plan
 
 
 def settings(args: Namespace) -> dict[str, str]:
@@ -41,7 +41,7 @@ def color(stream: object) -> bool:
 
 def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> None:
     """Diagnostics on standard error."""
-    from ..lang.render import render
+    from ..base.render import render
 
     shown = [d for d in diagnostics if requirements or d.code != "R07"]
     if shown:
@@ -50,7 +50,7 @@ def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> Non
 
 def compiled(spec: str, args: Namespace) -> Plan | None:
     """The plan, of a spec or of a placed graph (.json), or None after its errors were printed."""
-    from ..driver import compile
+    from ..pipeline.driver import compile
 
     try:
         if spec.endswith(".json"):
@@ -62,7 +62,7 @@ def compiled(spec: str, args: Namespace) -> Plan | None:
 
 
 def _placed(path: str, args: Namespace) -> Plan:
-    from ..export.placed import read_plan
+    from ..importers.placed import read_plan
 
     if args.set:
         raise SpecError([Diagnostic("E14", "a placed graph has no params: `--set` needs the spec it was made from")])

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from ..lang.diagnostics import Diagnostic, SpecError
-from ..plan import Plan
+from ..base.diagnostics import Diagnostic, SpecError
+from ..plan.plan import Plan
 from .common import chosen, color, compiled, put, stem, tell
 from .writing import refuse_existing, write_all
 
@@ -22,7 +22,7 @@ Artefacts = dict[Path, bytes | Iterable[bytes]]
 def run(args: Namespace) -> int:
     try:
         kinds = chosen(args.emit, KINDS, "--emit", exporters)
-        from ..export.views import VIEWS
+        from ..view.draw.views import VIEWS
 
         views = chosen(args.view, tuple(VIEWS), "--view")
         plan = compiled(args.spec, args)
@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
 
             put(dumps(plan_object(plan), indent=True))
         elif args.format == "md":
-            from ..export.markdown import markdown
+            from ..view.report.markdown import markdown
 
             sys.stdout.write(markdown(plan))
         else:
@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
 
 
 def exporters() -> list[str]:
-    from ..plugins import exporters
+    from ..pipeline.plugins import exporters
 
     return exporters()
 
@@ -78,7 +78,7 @@ def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> d
 
 def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
     """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
-    from ..export.views import RendererMissing, picture
+    from ..view.draw.views import RendererMissing, picture
 
     files: Artefacts = {directory / f"{name}.txt": plan.report().encode()}
     for phase in plan.phases:
@@ -106,7 +106,7 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
                 if kind in kinds:
                     files[directory / f"{name}.{phase}.{suffix}"] = write(graph)
         for kind in (k for k in kinds if k not in KINDS):
-            from ..plugins import export
+            from ..pipeline.plugins import export
 
             for suffix, data in export(kind, plan, phase).items():
                 path = directory / f"{name}.{phase}.{suffix}"
@@ -116,11 +116,11 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
                     )
                 files[path] = data
     if "html" in kinds:
-        from ..export.page.page import page
+        from ..view.report.page.page import page
 
         files[directory / f"{name}.html"] = page(plan).encode()
     if "md" in kinds:
-        from ..export.markdown import markdown
+        from ..view.report.markdown import markdown
 
         files[directory / f"{name}.md"] = markdown(plan).encode()
     if "json" in kinds:

@@ -6,17 +6,17 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from ..lang.diagnostics import Diagnostic, SpecError
-from ..plan import Plan
+from ..base.diagnostics import Diagnostic, SpecError
+from ..plan.plan import Plan
 from .common import compiled, put, tell
 
 if TYPE_CHECKING:
-    from ..export.recorded import Recorded
+    from ..importers.recorded import Recorded
 
 
 def run(args: Namespace) -> int:
-    from ..export import diff_text
-    from ..export.diff import compare
+    from ..view.report import diff_text
+    from ..view.report.diff import compare
 
     try:
         if args.b is None and not (args.set_a or args.set_b):
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
 
 def _side(args: Namespace, spec: str, own: list[str]) -> Plan | Recorded | None:
     """Compiled, or as `dagc compile --json` wrote it."""
-    from ..export.recorded import read
+    from ..importers.recorded import read
 
     if spec.endswith(".json"):
         found = read(spec, args.allow_import)

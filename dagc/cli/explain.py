@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from ..lang.codes import TITLES
-from ..lang.diagnostics import Diagnostic
+from ..base.codes import TITLES
+from ..base.diagnostics import Diagnostic
 from .common import tell
 
 
 def run(args: Namespace) -> int:
-    from ..lang.explain import explain
+    from ..base.explain import explain
 
     if args.code is None:
         for code, title in TITLES.items():

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..lang.diagnostics import SpecError
+from ..base.diagnostics import SpecError
 from .common import compiled, stem, tell
 from .writing import refuse_existing, write_all
 

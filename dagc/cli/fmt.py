@@ -7,14 +7,14 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..lang.diagnostics import Collector, SpecError
+from ..base.diagnostics import Collector, SpecError
 from .common import tell
 from .writing import write_all
 
 
 def run(args: Namespace) -> int:
-    from ..lang.format import format_source
-    from ..lang.parse import parse, read_source
+    from ..base.syntax.format import format_source
+    from ..base.syntax.parse import parse, read_source
 
     code = 0
     for spec in args.specs:

@@ -6,13 +6,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..lang.diagnostics import SpecError
+from ..base.diagnostics import SpecError
 from .common import tell
 from .writing import write_all
 
 
 def run(args: Namespace) -> int:
-    from ..importer import import_config
+    from ..importers.huggingface import import_config
 
     try:
         imported = import_config(args.config, args.allow_import)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from ..lang.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from .common import settings, tell
 
 
 def run(args: Namespace) -> int:
-    from ..driver import ir_text, load
-    from ..lang.parse import folder_of, read_source
+    from ..base.syntax.parse import folder_of, read_source
     from ..passes import GRAPH_PASSES
+    from ..pipeline.driver import ir_text, load
 
     try:
         source = read_source(args.spec, args.allow_import)

@@ -8,16 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..distribution import how_to_install
-from ..lang.diagnostics import Diagnostic, SpecError
-from ..plan import Plan
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.distribution import how_to_install
+from ..plan.plan import Plan
 from .common import compiled, tell
 from .writing import write_all
 
 if TYPE_CHECKING:
     from ..measure.extract import PlanKernel
     from ..measure.jobs import Job
-    from ..measure.measure import Result
+    from ..measure.timer import Result
     from ..measure.torch_device import TorchDevice
 
 FITTED_GRID = 2
@@ -67,7 +67,7 @@ def _steps(args: Namespace) -> int:
 def _compute(args: Namespace, plan: Plan, device: TorchDevice) -> int:
     from ..measure.extract import kernels
     from ..measure.jobs import neighbours
-    from ..measure.measure import measure
+    from ..measure.timer import measure
     from ..measure.timing import Effort
 
     found = kernels(plan)
@@ -100,7 +100,7 @@ def _collectives(args: Namespace, plan: Plan, device: TorchDevice) -> int:
 def _finish(args: Namespace, plan: Plan, device: TorchDevice, found: list[PlanKernel], results: list[Result]) -> int:
     """Tables, report and, if asked for, the calibration."""
     from ..measure import csv_tables
-    from ..measure.report import report
+    from ..measure.summary import report
 
     gpu = args.name or device.slug
     folder = Path(args.output)

@@ -7,8 +7,8 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..lang.harmless import in_json
-from ..lang.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
+from ..base.harmless import in_json
+from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
 
 Record = Mapping[str, Any]
 
@@ -57,12 +57,12 @@ def presets() -> list[Record]:
 
 
 def _hardware(name: str) -> Record:
-    from ..lang import ast
-    from ..lang.diagnostics import Collector
+    from ..base.diagnostics import Collector
+    from ..base.files import Reach
+    from ..base.source import Source
+    from ..base.syntax import ast
+    from ..base.syntax.parse import parse
     from ..lang.elaborate import Elaborator
-    from ..lang.files import Reach
-    from ..lang.parse import parse
-    from ..lang.source import Source
 
     out = Collector()
     file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
@@ -95,13 +95,13 @@ def _model(name: str) -> Record:
 
 
 def metrics() -> list[Record]:
-    from ..lang.metrics import TABLE
+    from ..spec.metrics import TABLE
 
     return [{"name": m.full, "unit": m.unit, "better": m.better, "about": m.about} for m in TABLE]
 
 
 def codes() -> list[Record]:
-    from ..lang.codes import TABLE
+    from ..base.codes import TABLE
 
     words = {"E": "error", "W": "warning", "R": "requirement"}
     return [
@@ -111,8 +111,8 @@ def codes() -> list[Record]:
 
 
 def engines() -> list[Record]:
+    from ..base.schema import PHASE
     from ..export.engines.launch import ENGINES
-    from ..lang.schema import PHASE
 
     kernels = PHASE["engine"].words
     uses = (

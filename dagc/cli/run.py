@@ -8,15 +8,15 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..distribution import how_to_install
-from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.distribution import how_to_install
 from .common import put, settings, tell
 
 if TYPE_CHECKING:
-    from ..plan import Plan
-    from ..proof.shrink import Twin
-    from ..runtime.measure import Outcome
-    from ..spec import Phase, Spec
+    from ..execute.torch.trial import Outcome
+    from ..execute.twin import Twin
+    from ..plan.plan import Plan
+    from ..spec.spec import Phase, Spec
 
 NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""
@@ -27,7 +27,7 @@ class DoesNotFit(SpecError):
 
 
 def run(args: Namespace) -> int:
-    from ..runtime.launch import LaunchError, launched
+    from ..execute.torch.launch import LaunchError, launched
 
     try:
         if args.spec == "-":
@@ -61,8 +61,8 @@ def run(args: Namespace) -> int:
 
 
 def load_spec(args: Namespace) -> Spec:
-    from ..driver import load
-    from ..lang.parse import folder_of, read_source
+    from ..base.syntax.parse import folder_of, read_source
+    from ..pipeline.driver import load
 
     source = read_source(args.spec, args.allow_import)
     return load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
@@ -70,7 +70,7 @@ def load_spec(args: Namespace) -> Spec:
 
 def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     """A local process for each GPU id of a phase."""
-    from ..runtime.launch import spawn
+    from ..execute.torch.launch import spawn
 
     if args.device == "cuda":
         device_of(args.device, len(phase.gpus))
@@ -88,8 +88,8 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     """This process's part of the job."""
     import torch
 
-    from ..runtime.measure import DTYPES, Options
-    from ..runtime.measure import run as measure
+    from ..execute.torch.trial import DTYPES, Options
+    from ..execute.torch.trial import run as measure
 
     processes = _from_environment("WORLD_SIZE")
     if processes != len(phase.gpus):
@@ -135,9 +135,9 @@ def device_of(asked: str, local: int) -> str:
 
 def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[Plan, Twin | None]:
     """The phase alone, with its small twin unless it is run at the model's own dims."""
-    from ..driver import compile_spec
-    from ..proof.prove import twin_of_phase
-    from ..proof.shrink import NoTwin
+    from ..execute.prove import twin_of_phase
+    from ..execute.twin import NoTwin
+    from ..pipeline.driver import compile_spec
 
     whole = replace(spec, requirements=())
     plan = compile_spec(whole, Collector(), [phase.name], cures=True)  # the plan's own errors first

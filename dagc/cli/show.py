@@ -6,8 +6,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..export.lanes.choice import DEFAULT, Choice
-from ..lang.diagnostics import Diagnostic, SpecError
+from ..base.diagnostics import Diagnostic, SpecError
+from ..view.facts.lanes.choice import DEFAULT, Choice
 from .common import compiled, tell
 from .writing import write_all
 
@@ -15,8 +15,8 @@ FORMATS = ("svg", "dot", "png", "pdf")
 
 
 def run(args: Namespace) -> int:
-    from ..export.figures.standalone import whole
-    from ..export.views import VIEWS, RendererMissing, picture
+    from ..view.draw.figures.standalone import whole
+    from ..view.draw.views import VIEWS, RendererMissing, picture
 
     try:
         unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())

@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
-from ..distribution import how_to_install
-from ..lang.diagnostics import Collector, Diagnostic, SpecError
-from ..lang.harmless import in_json
-from ..lang.metrics import meant_metric, metric, shown
-from ..lang.source import Source
-from ..lang.units import SCALAR, UNITS, Quantity, dim_name
-from ..spec import AttrValue
-from ..sweep import CLUSTERS, ClusterError, Row, Task, points, sweep
+from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.distribution import how_to_install
+from ..base.harmless import in_json
+from ..base.source import Source
+from ..base.units import SCALAR, UNITS, Quantity, dim_name
+from ..optimize.points import CLUSTERS, ClusterError, Row, Task, points, sweep
+from ..spec.metrics import meant_metric, metric, shown
+from ..spec.spec import AttrValue
 from .common import settings, tell
 
 ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -61,8 +61,8 @@ def run(args: Namespace) -> int:
 
 def _tasks(args: Namespace) -> list[Task]:
     """The product of what --over names, or of the domains that the spec's params declare."""
-    from ..driver import load
-    from ..lang.parse import folder_of, read_source
+    from ..base.syntax.parse import folder_of, read_source
+    from ..pipeline.driver import load
 
     source = read_source(args.spec, args.allow_import)
     base = folder_of(args.spec)
@@ -109,7 +109,7 @@ def _text(value: AttrValue) -> str:
 
 def _declared(source: Source, settings: Mapping[str, str], base: Path | None, allowed: Sequence[str]) -> None:
     """Params that the spec does not declare are told once, not at every point."""
-    from ..driver import load
+    from ..pipeline.driver import load
 
     try:
         load(source, Collector(), settings, base, allowed)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..lang.harmless import CONTROL
+from ..base.harmless import CONTROL
 
 _UNSAFE = re.compile(rf"\r\n|\x1b\[[0-9;]*m|{CONTROL.pattern}")
 _COMMAND = re.compile(r"##(?=\[|vso\[)")

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..lang.diagnostics import Collector, Diagnostic, SpecError
+from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .common import settings, tell
 
 if TYPE_CHECKING:
-    from ..proof.prove import Proof
-    from ..spec import Phase, Spec
+    from ..execute.prove import Proof
+    from ..spec.spec import Phase, Spec
 
 
 def run(args: Namespace) -> int:
-    from ..driver import load
-    from ..lang.parse import folder_of, read_source
+    from ..base.syntax.parse import folder_of, read_source
+    from ..pipeline.driver import load
 
     code = 0
     try:
@@ -42,10 +42,10 @@ def run(args: Namespace) -> int:
 
 def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
     """On a small twin with random weights, or at full dims with the weights given."""
-    from ..driver import compile_spec
-    from ..proof.checkpoint import Checkpoint, CheckpointError
-    from ..proof.prove import prove_small
-    from ..proof.reference import Reference, ReferenceMismatch, prove_reference
+    from ..execute.checkpoint import Checkpoint, CheckpointError
+    from ..execute.prove import prove_small
+    from ..execute.reference import Reference, ReferenceMismatch, prove_reference
+    from ..pipeline.driver import compile_spec
 
     if not args.weights:
         return prove_small(compile_spec(replace(spec, requirements=()), Collector(), [phase.name]), phase.name)
@@ -58,7 +58,7 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
 
 def verdict(proof: Proof) -> str:
     """One line for each phase, and more for what is wrong."""
-    from ..proof.prove import TOLERANCE
+    from ..execute.prove import TOLERANCE
 
     if proof.verdict == "not run":
         return f"{proof.phase}: not run, so nothing is proved: {proof.why}"

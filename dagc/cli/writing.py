@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..lang.diagnostics import Diagnostic, SpecError
-from ..lang.files import Reach, Unreadable
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.files import Reach, Unreadable
 
 Files = Mapping[Path, bytes | Iterable[bytes]]
 Folders = Mapping[Path, Callable[[Path], None]]

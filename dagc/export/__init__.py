@@ -1,1 +1,1 @@
-"""Exporters: one file each, from a compiled plan to text or bytes."""
+"""Files for other programs, write only: one file for each exporter."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..plan import Plan
+from ..plan.plan import Plan
+from ..view.facts.size import MOST_STREAMED, check_size
 from .events import Count, Event, Process, Span, Track, events
 from .json import dumps
-from .size import MOST_STREAMED, check_size
 
 CHUNK = 2000
 FLOW = {"start": "s", "step": "t", "end": "f"}

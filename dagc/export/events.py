@@ -8,9 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..ir.result import PhaseResult
-from .critical import Visit, critical
-from .timeline import Index, Key, Member, Slice, at, classes, everyone, labels, representatives, slices
+from ..plan.result import PhaseResult
+from ..view.facts.critical import Visit, critical
+from ..view.facts.timeline import (
+    Index,
+    Key,
+    Member,
+    Slice,
+    at,
+    classes,
+    everyone,
+    labels,
+    representatives,
+    slices,
+)
 
 PATH_FLOW = 1
 """The flow id of the critical path."""

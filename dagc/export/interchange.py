@@ -1,6 +1,6 @@
 """The placed graph for other programs: a networkx graph, node-link JSON and GraphML, and back.
 
-Nodes and edges carry the fields of `dagc.export.unroll`; an edge's key is its kind, as a value and the order of a stream may
+Nodes and edges carry the fields of `dagc.view.facts.unroll`; an edge's key is its kind, as a value and the order of a stream may
 join the same two nodes. Lists (`gpus`, `group`) are JSON text in GraphML, which has none.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from ..plan import Plan
+from ..plan.plan import Plan
+from ..view.facts.size import check_size
+from ..view.facts.unroll import Node, unroll
 from .json import GRAPH_SCHEMA, dumps, expand_ranks
-from .size import check_size
-from .unroll import Node, unroll
 
 if TYPE_CHECKING:
     import networkx as nx

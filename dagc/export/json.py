@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..held import PARTS
-from ..ir.result import PhaseResult, Pool, StageMemory
-from ..lang.harmless import in_json
-from ..lang.render import as_records
-from ..lang.units import dim_name
-from ..plan import Plan, cached_tokens
-from .size import check_size
-from .unroll import Edge, Node, counts, unroll
+from ..base.harmless import in_json
+from ..base.render import as_records
+from ..base.units import dim_name
+from ..plan.held_memory import PARTS
+from ..plan.plan import Plan, cached_tokens
+from ..plan.result import PhaseResult, Pool, StageMemory
+from ..view.facts.size import check_size
+from ..view.facts.unroll import Edge, Node, counts, unroll
 
 SCHEMA = 2
 """Version of the plan object: `plan.schema.json` beside this file; `plan.1.schema.json` is the one before."""
@@ -63,7 +63,7 @@ def plan_object(plan: Plan) -> dict[str, Any]:
 
 def phase_object(plan: Plan, result: PhaseResult) -> dict[str, Any]:
     """The figures of one phase."""
-    from ..driver import collective_totals
+    from ..pipeline.driver import collective_totals
 
     graph, mesh = result.graph, result.graph.the_mesh
     nodes, edges = counts(result)
@@ -176,7 +176,7 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
 
 def graph_object(plan: Plan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
     """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
-    from .placed import ir_section, plan_section
+    from ..importers.placed import ir_section, plan_section
 
     check_size(plan.phases[phase], "the placed graph")
     nodes: list[dict[str, Any]] = []

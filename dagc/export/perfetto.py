@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..plan import Plan
+from ..plan.plan import Plan
+from ..view.facts.size import MOST_STREAMED, check_size
 from .events import PATH_FLOW, Count, Event, Process, Span, Track, Value, events
-from .size import MOST_STREAMED, check_size
 from .wire import double, fixed, message, number, string
 
 PACKET = 1  # Trace.packet

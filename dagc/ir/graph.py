@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import groupby
 from math import prod
 
-from .dtypes import DTYPE_BYTES as DTYPE_BYTES
+from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
 from .mesh import Mesh
 from .sharding import Axes, Sharding
 

@@ -26,7 +26,7 @@ class MeshError(ValueError):
 class Mesh:
     """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
     `degrees`: logical name -> degree, ones included; `zigzag`: the axes over which the tokens of a sequence are dealt out
-    in zigzag instead of in order (see `dagc.ir.sequence`)."""
+    in zigzag instead of in order (see `dagc.ir.ops.sequence`)."""
 
     atoms: tuple[tuple[str, int], ...]
     axes: Mapping[str, Axes]

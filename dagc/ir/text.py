@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..lang.units import show_runs
-from .attributes import SCOPES, fault
-from .dtypes import DTYPE_BYTES
+from ..base.dtypes import DTYPE_BYTES
+from ..base.units import show_runs
 from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from .mesh import Mesh
+from .ops.attributes import SCOPES, fault
 from .sharding import Axes, Sharding
 
 

@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Mapping
 
-from . import ast
-from .diagnostics import Collector, Label
+from ..base.diagnostics import Collector, Label
+from ..base.source import Span
+from ..base.syntax import ast
+from ..base.units import BYTE_RATE, UNITS, Quantity, show
 from .reader import Body
-from .source import Span
-from .units import BYTE_RATE, UNITS, Quantity, show
 
 PLAUSIBLE: dict[str, tuple[float, float]] = {
     "memory": (4e9, 2e12),

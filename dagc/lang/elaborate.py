@@ -11,25 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..ir.dtypes import FORMS, NAMED, find
-from ..spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
-from . import ast, coming, library
-from .blocks import check_block
+from ..base.diagnostics import Collector, Label, SpecError
+from ..base.dtypes import FORMS, NAMED, find
+from ..base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
+from ..base.schema import HARDWARE, PHASE, WORKLOAD
+from ..base.source import Source, Span
+from ..base.suggest import preset_help, products
+from ..base.syntax import ast
+from ..base.units import Quantity, meant_unit, show
+from ..spec.metrics import metric
+from ..spec.spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
+from ..spec.tensor_place import Place, PlaceError
+from . import coming, library
+from .block_checks import check_block
 from .coming import ALTERNATIVES
-from .config import BESIDE, Config, read_config
-from .diagnostics import Collector, Label, SpecError
-from .evaluate import MAX_ITEMS, Env, Value, evaluate, holds, names_in, shown
-from .files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from .hardware import read_hardware
-from .metrics import metric
+from .huggingface.config import BESIDE, Config, read_config
 from .model import read_model
 from .phase import read_phase
-from .place import Place, PlaceError
 from .reader import Body, Names
-from .schema import HARDWARE, PHASE, WORKLOAD
-from .source import Source, Span
-from .suggest import preset_help, products
-from .units import Quantity, meant_unit, show
+from .values.evaluate import MAX_ITEMS, Env, Value, evaluate, holds, names_in, shown
 from .workload import read_workload
 
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
@@ -145,7 +146,7 @@ class Elaborator:
 
     def import_file(self, s: ast.Import, base: Path | None, chain: tuple[Path, ...]) -> None:
         """Imports are relative to the importing file; a file imported twice counts once."""
-        from .parse import parse
+        from ..base.syntax.parse import parse
 
         try:
             path = self.reach.find(s.path, base)
@@ -178,7 +179,7 @@ class Elaborator:
 
     def _source(self, path: Path, given: str, name: str, span: Span) -> Source | None:
         """The text of a file that the spec names, to be called `name`."""
-        from .parse import decoded
+        from ..base.syntax.parse import decoded
 
         try:
             return decoded(name, read_bytes(path, MAX_TEXT_BYTES))
@@ -199,7 +200,7 @@ class Elaborator:
             self._constant(name, given)
 
     def _settings(self, settings: Mapping[str, str]) -> dict[str, ast.Expr]:
-        from .parse import parse_expression
+        from ..base.syntax.parse import parse_expression
 
         given: dict[str, ast.Expr] = {}
         params = [n for n, s in self.lets.items() if isinstance(s, ast.Param)]
@@ -456,7 +457,7 @@ class Elaborator:
 
     def preset(self, section: ast.Section, base: Path | None) -> list[ast.Section]:
         """Sections that `from` names, in the order in which they stand over each other."""
-        from .parse import parse
+        from ..base.syntax.parse import parse
 
         assert section.preset is not None
         name, span = section.preset.value, section.preset.span
@@ -509,7 +510,7 @@ class Elaborator:
 
     def architecture(self, section: ast.Section, path: str, base: Path | None, span: Span) -> list[ast.Section]:
         """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
-        from .parse import parse
+        from ..base.syntax.parse import parse
 
         try:
             place = self.reach.find(path, base)

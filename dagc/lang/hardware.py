@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..spec import Hardware, Link
-from .diagnostics import did_you_mean
+from ..base.diagnostics import did_you_mean
+from ..base.files import Unreadable
+from ..base.schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
+from ..base.source import Span
+from ..base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
+from ..spec.spec import Hardware, Link
 from .doubts import doubt_hardware
-from .evaluate import Value
-from .files import Unreadable
 from .reader import Body, Names, Reader
-from .schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
-from .source import Span
-from .units import BYTE_RATE, FLOP_RATE, TIME, Quantity
+from .values.evaluate import Value
 
 LINKS = ("link node", "link cluster")
 

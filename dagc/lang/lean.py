@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..spec import AttrValue, Model
-from .diagnostics import Collector
+from ..base.diagnostics import Collector
+from ..base.schema import MODEL
+from ..base.source import Source, Span
+from ..base.units import Quantity
+from ..spec.spec import AttrValue, Model
 from .model import PARTS, blocks_of, derived_stack
 from .reader import Body, default_of
-from .schema import MODEL
-from .source import Source, Span
-from .units import Quantity
 
 
 def told(model: Model) -> dict[str, AttrValue]:

@@ -1,5 +1,5 @@
 """The shipped library: stock blocks and presets, all of them `.moe` files. Installed packages may add presets, under names of
-their own (`dagc.plugins`)."""
+their own (`dagc.pipeline.plugins`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from . import ast
-from .diagnostics import Collector
-from .source import Source
+from ..base.diagnostics import Collector
+from ..base.source import Source
+from ..base.syntax import ast
 
 MAX_NAME = 128
 
@@ -26,7 +26,7 @@ def blocks() -> Source:
 @cache
 def stock() -> tuple[ast.BlockDef, ...]:
     """The stock blocks as a tree: they are the same for every spec."""
-    from .parse import parse
+    from ..base.syntax.parse import parse
 
     return tuple(s for s in parse(blocks(), Collector()).statements if isinstance(s, ast.BlockDef))
 
@@ -43,7 +43,7 @@ def preset(kind: str, name: str) -> Source | None:
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
         return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
-    from .. import plugins
+    from ..pipeline import plugins
 
     for owner, root in plugins.libraries()[0]:
         file = root / folder(kind) / f"{name}.moe"
@@ -76,14 +76,14 @@ def folder(kind: str) -> str:
 
 def broken() -> list[str]:
     """What is wrong with installed libraries."""
-    from .. import plugins
+    from ..pipeline import plugins
 
     return plugins.libraries()[1]
 
 
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
-    from .. import plugins
+    from ..pipeline import plugins
 
     roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries()[0])]
     folders = [root / folder(kind) for root in roots]

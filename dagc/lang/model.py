@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from ..ir.dtypes import find
+from ..base.diagnostics import Collector
+from ..base.dtypes import find
+from ..base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
+from ..base.syntax import ast
+from ..base.units import Quantity
 from ..ir.graph import runs
-from ..spec import AttrValue, Layer, Model
-from . import ast, library
-from .blocks import mentioned
-from .diagnostics import Collector
-from .evaluate import evaluate, quantity
+from ..spec.spec import AttrValue, Layer, Model
+from . import library
+from .block_checks import mentioned
 from .reader import Body, Names, Reader
-from .schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
-from .units import Quantity
+from .values.evaluate import evaluate, quantity
 
 Blocks = dict[tuple[str, str | None], ast.BlockDef]
 

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
-from . import ast, coming
-from .diagnostics import Collector, Label
-from .engines import ENGINES, engine_memory
-from .evaluate import Value, kind_of, number
+from ..base.diagnostics import Collector, Label
+from ..base.schema import AXES, BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
+from ..base.source import Span
+from ..base.syntax import ast
+from ..base.units import SCALAR, Quantity
+from ..spec.engines import ENGINES, engine_memory
+from ..spec.spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
+from . import coming
+from .fits import Shape
 from .reader import Body, Names, Reader
-from .schema import AXES, BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
-from .shape import Shape
-from .source import Span
-from .units import SCALAR, Quantity
+from .values.evaluate import Value, kind_of, number
 
 SECTIONS = ("attention", "experts", "shard", "memory")
 

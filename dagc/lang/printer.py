@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..spec import EngineMemory, Hardware, Link, Model, Phase, Spec, Strategy, Workload
-from . import ast
+from ..base.syntax import ast
+from ..base.units import Quantity, show_runs
+from ..spec.spec import EngineMemory, Hardware, Link, Model, Phase, Spec, Strategy, Workload
 from .lean import builtin, stack_follows, told
-from .units import Quantity, show_runs
 
 
 def print_spec(spec: Spec) -> str:

@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..ir.dtypes import FORMS, find
-from ..spec import AttrValue
-from . import ast, coming, functions
-from .config import Config
-from .diagnostics import Collector, Label
-from .evaluate import Env, Value, evaluate, kind_of
-from .files import Reach
-from .schema import HOMES, LISTS, REQUIRED, Attribute
-from .source import Span
-from .suggest import products
-from .synonyms import SYNONYMS
-from .units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
+from ..base.diagnostics import Collector, Label
+from ..base.dtypes import FORMS, find
+from ..base.files import Reach
+from ..base.schema import HOMES, LISTS, REQUIRED, Attribute
+from ..base.source import Span
+from ..base.suggest import products
+from ..base.synonyms import SYNONYMS
+from ..base.syntax import ast
+from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
+from ..spec.spec import AttrValue
+from . import coming
+from .huggingface.config import Config
+from .values import builtins as functions
+from .values.evaluate import Env, Value, evaluate, kind_of
 
 
 @dataclass(slots=True)

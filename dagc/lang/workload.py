@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..spec import Routing, Workload
-from . import ast, coming
-from .evaluate import Value, evaluate
-from .files import Unreadable, read_text
+from ..base.files import Unreadable, read_text
+from ..base.schema import LARGE, WORKLOAD
+from ..base.source import Span
+from ..base.syntax import ast
+from ..base.units import Quantity
+from ..spec.spec import Routing, Workload
+from . import coming
 from .reader import Body, Names, Reader
-from .schema import LARGE, WORKLOAD
-from .source import Span
-from .units import Quantity
+from .values.evaluate import Value, evaluate
 
 
 def read_workload(body: Body, names: Names, base: Path | None, span: Span) -> Workload | None:

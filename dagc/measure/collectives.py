@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .jobs import Exchange
-from .measure import Result
+from .timer import Result
 from .timing import Effort, Timing
 from .torch_device import TorchDevice
 

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..lang.files import MAX_GRAPH_BYTES, Unreadable, read_text
-from .measure import Result
+from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_text
+from .timer import Result
 
 Row = Mapping[str, str]
 FACTS = ("latency_us", "spread", "samples", "clock", "device", "torch", "cuda")

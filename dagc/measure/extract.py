@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..ir.experts import routed
+from ..cost.expert_load import ExpertLoad
+from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..ir.graph import Op, Segment
-from ..ir.ops import attend_operands, local_count, result_layout
-from ..ir.result import Costs, PhaseResult
-from ..ir.unit import Unit
-from ..passes.expert_load import ExpertLoad
-from ..passes.local_shapes import ExpertShape, LocalShapes
-from ..plan import Plan
+from ..ir.ops.ops import attend_operands, local_count, result_layout
+from ..ir.routed_dims import routed
+from ..plan.plan import Plan
+from ..plan.result import Costs, PhaseResult
+from ..plan.unit import Unit
 from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
 
 PLAIN = ("bf16", "fp16", "fp32")

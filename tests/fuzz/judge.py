@@ -78,12 +78,15 @@ def prepare() -> None:
     os.environ["DAGC_DEBUG"] = ""
     os.environ.pop("DAGC_DEBUG")
     import dagc
-    from dagc import cli, report
+    from dagc import cli
+    from dagc.base import render
+    from dagc.base.syntax import format
     from dagc.calib import load
-    from dagc.export import markdown
-    from dagc.lang import format, library, render
-    from dagc.passes import require
-    from dagc.proof import prove
+    from dagc.execute import prove
+    from dagc.lang import library
+    from dagc.plan import require
+    from dagc.view.report import markdown
+    from dagc.view.report import terminal as report
 
     from .seeds import SMALL, seeds, words
 

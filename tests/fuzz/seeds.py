@@ -165,8 +165,10 @@ def _undated(data: bytes) -> bytes:
 @cache
 def words() -> tuple[str, ...]:
     """What stands in the language: attributes, functions, dtypes, presets, units."""
-    from dagc.lang import functions, library, schema
-    from dagc.lang.units import UNITS
+    from dagc.base import schema
+    from dagc.base.units import UNITS
+    from dagc.lang import library
+    from dagc.lang.values import builtins as functions
 
     found: set[str] = (
         set(schema.DTYPES) | set(functions.FUNCTIONS) | set(UNITS) | {f'"{n}"' for n in library.names("model")}

@@ -1,7 +1,7 @@
 """Mutants of `expand`: what it writes is in both runs of the proof, so only models of another program see it wrong.
 
 Two kinds: a fault in the model graph (an attribute changed or left out, a bias or gain forgotten, operands exchanged), and a fault in
-the source of `expand` and of `passes/blocks`. Either is judged by the logits of every reference model, prefill and decode.
+the source of `expand` and of `dagc/lang/expand`. Either is judged by the logits of every reference model, prefill and decode.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from odd_blocks import COMPUTED, REFUSED, SAME, SUMS
 from odd_blocks import text as odd_text
 
-from dagc.driver import load
-from dagc.ir.attributes import ATTRIBUTES
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
+from dagc.base.source import Source
+from dagc.execute.checkpoint import Checkpoint, read_arrays
+from dagc.execute.execute import History, Inputs, Machine
+from dagc.execute.prove import Recording, distance, model_graph, single
+from dagc.execute.reference import Reference, cache_after
 from dagc.ir.graph import Attr, Graph, Op
-from dagc.ir.ops import ACTIVATIONS, attend_extras
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector, SpecError
-from dagc.lang.heads import every_position
-from dagc.lang.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
-from dagc.lang.source import Source
-from dagc.passes import expand
-from dagc.passes.blocks import attention, block, call, functions, names, routing
-from dagc.proof.checkpoint import Checkpoint, read_arrays
-from dagc.proof.execute import History, Inputs, Machine
-from dagc.proof.prove import Recording, distance, model_graph, single
-from dagc.proof.reference import Reference, cache_after
+from dagc.ir.ops.attributes import ATTRIBUTES
+from dagc.ir.ops.ops import ACTIVATIONS, attend_extras
+from dagc.lang.expand import attention, block, call, expand, functions, names
+from dagc.lang.expand import experts as routing
+from dagc.lang.whole_sequence import every_position
+from dagc.pipeline.driver import load
+from dagc.plan.unit import Unit
 
 from .sources import SourceMutant, source_mutants
 

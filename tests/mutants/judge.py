@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dagc.execute.prove import prove_graph
 from dagc.ir.graph import Graph
-from dagc.ir.result import Costs
-from dagc.ir.unit import Unit
-from dagc.ir.verify import VerifyError, verify
-from dagc.proof.prove import prove_graph
+from dagc.ir.verify.verify import VerifyError, verify
+from dagc.plan.result import Costs
+from dagc.plan.unit import Unit
 
 from .mutations import MUTATIONS, Mutant
 from .plans import PLANS, placed

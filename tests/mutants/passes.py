@@ -11,14 +11,15 @@ from functools import cache
 import numpy as np
 
 import dagc
-from dagc.driver import lower
+from dagc.base.diagnostics import SpecError
+from dagc.execute.prove import prove_graph
 from dagc.ir import mesh as ir_mesh
-from dagc.ir import moves, ops
+from dagc.ir import moves
 from dagc.ir.graph import Graph
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import SpecError
+from dagc.ir.ops import ops
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
-from dagc.proof.prove import prove_graph
+from dagc.pipeline.driver import lower
+from dagc.plan.unit import Unit
 
 from .plans import EXPERTS, GQA, MLA, PLANS, SHARED, SPEC
 from .sources import SourceMutant, rewritten, source_mutants

@@ -9,8 +9,8 @@ from math import gcd, prod
 import numpy as np
 
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.ops import loop_dims
-from dagc.spec import Phase, Strategy
+from dagc.ir.ops.ops import loop_dims
+from dagc.spec.spec import Phase, Strategy
 
 TENSOR = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
 ROUTED = ("dispatch", "combine")

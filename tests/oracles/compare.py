@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dagc.lang.units import BYTES, show
+from dagc.base.units import BYTES, show
 
 from .case import Collective, Group, count, wire_B
 from .layout import NotExpressible

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dagc
-from dagc.ir.result import PhaseResult
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import SpecError
+from dagc.base.diagnostics import SpecError
+from dagc.plan.result import PhaseResult
+from dagc.plan.unit import Unit
 
 from .case import Case, Collective
 from .layout import NotExpressible

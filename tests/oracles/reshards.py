@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dagc.cost.network import wire_bytes
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.moves import NoRoute, Shape, cheapest
-from dagc.ir.network import wire_bytes
 from dagc.ir.sharding import Axes, Move, Sharding
 
 from .records import DATA, KINDS, axes_of

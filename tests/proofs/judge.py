@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import dagc
-from dagc.lang.diagnostics import SpecError
-from dagc.proof.prove import prove_small
+from dagc.base.diagnostics import SpecError
+from dagc.execute.prove import prove_small
 
 from .plans import spec
 

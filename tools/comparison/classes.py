@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.result import PhaseResult
+from dagc.plan.result import PhaseResult
 
 EMBEDDING, ADD_NORM, QKV, ATTENTION, PROJ = "embedding", "add_norm", "qkv_gemm", "attention", "proj_gemm"
 ROUTER, MOE, SHARED, MLP, LOGITS, P2P = "router", "moe", "shared", "mlp", "logits", "p2p"

@@ -12,11 +12,11 @@ from os import cpu_count
 from pathlib import Path
 from typing import TypeVar
 
-from dagc.driver import compile_phase, load
-from dagc.ir.unit import Unit
-from dagc.lang.diagnostics import Collector, SpecError
-from dagc.lang.source import Source
-from dagc.spec import Spec
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
+from dagc.pipeline.driver import compile_phase, load
+from dagc.plan.unit import Unit
+from dagc.spec.spec import Spec
 
 from .case import Deployment, Estimate, Failure, Inexpressible, Point
 from .classes import class_seconds

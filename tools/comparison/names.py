@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagc.driver import load
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
 from dagc.lang import library
-from dagc.lang.diagnostics import Collector
-from dagc.lang.source import Source
+from dagc.pipeline.driver import load
 
 from .case import Inexpressible
 

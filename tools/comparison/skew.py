@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 
 from dagc.calib.fitting.draws import busiest_rank
-from dagc.passes.expert_load import rank_work
-from dagc.spec import Routing
+from dagc.cost.expert_load import rank_work
+from dagc.spec.spec import Routing
 
 GRID = tuple(round(0.05 * i, 2) for i in range(31))
 SEEDS = 8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dagc.driver import load
-from dagc.lang.diagnostics import Collector, SpecError
-from dagc.lang.schema import DTYPES, MODEL, PHASE
-from dagc.lang.source import Source
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.schema import DTYPES, MODEL, PHASE
+from dagc.base.source import Source
+from dagc.pipeline.driver import load
 
 from .case import Deployment, Inexpressible, Point
 from .names import Catalog

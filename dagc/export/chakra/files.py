@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...ir.result import PhaseResult
-from ...lang.diagnostics import Diagnostic, SpecError
-from ...plan import Plan
+from ...base.diagnostics import Diagnostic, SpecError
+from ...plan.plan import Plan
+from ...plan.result import PhaseResult
+from ...view.facts.size import MOST_STREAMED, check_size
 from ..json import dumps
-from ..size import MOST_STREAMED, check_size
-from . import configs, schema
+from . import configs
+from . import messages as schema
 from .image import Encoder, Image, Templates, encoded
 from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, Row, TraceNode
 from .ranks import Hole, Ranks

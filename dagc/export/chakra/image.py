@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from . import schema
+from . import messages as schema
 from .program import Pattern, Program, Row, TraceNode
 from .ranks import Hole
 from .wire import LENGTH, VARINT, patch, tag, text, varint, widths

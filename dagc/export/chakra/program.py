@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from ...ir.graph import Op, Segment
-from ...ir.result import PhaseResult
 from ...passes.schedule import lane_program
-from . import schema
+from ...plan.result import PhaseResult
+from . import messages as schema
 from .ranks import Hole
 
 Refs = tuple[int, ...]

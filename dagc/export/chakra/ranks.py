@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.peers import Peers, peers
-from ...ir.result import PhaseResult
 from ...ir.sharding import Axes
+from ...plan.result import PhaseResult
 
 Ints = NDArray[np.int64]
 Hole = tuple[str, ...]

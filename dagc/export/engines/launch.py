@@ -10,10 +10,10 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
-from ...lang.diagnostics import Diagnostic, SpecError
-from ...lang.units import TIME, Quantity, show, show_runs
-from ...plan import Plan
-from .layout import Layout, layout
+from ...base.diagnostics import Diagnostic, SpecError
+from ...base.units import TIME, Quantity, show, show_runs
+from ...plan.plan import Plan
+from .degrees import Layout, layout
 
 ENGINES = ("vllm", "sglang", "trtllm", "megatron")
 SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")

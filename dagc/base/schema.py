@@ -1,0 +1,257 @@
+"""Attributes that sections take: dimension, range, default and a line of documentation each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .dtypes import NAMED
+from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
+
+REQUIRED = object()
+LARGE = 1e18
+LEAST_RATE = 1.0
+"""Per second: times stay finite."""
+LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """`kind`: number, count (a whole number), word, dtype, flag, list, counts (a list of whole numbers), routing,
+    tensor.
+
+    A count may be written with the unit `dim`.
+    """
+
+    about: str
+    kind: str = "number"
+    dim: Dim = SCALAR
+    default: object = REQUIRED
+    low: float = 0.0
+    high: float = LARGE
+    open_low: bool = True  # the lower bound itself is not allowed
+    words: tuple[str, ...] = ()
+
+
+def _count(about: str, default: object = REQUIRED, low: float = 1, high: float = 1e12, dim: Dim = SCALAR) -> Attribute:
+    return Attribute(about, "count", dim, default, low, high, open_low=False)
+
+
+def _word(about: str, default: object, *words: str) -> Attribute:
+    return Attribute(about, "word", default=default, words=words)
+
+
+def _share(about: str, default: float) -> Attribute:
+    return Attribute(about, "number", SCALAR, default, LEAST_SHARE, 1.0)
+
+
+def dtype_of(about: str, default: object = None) -> Attribute:
+    return Attribute(about, "dtype", default=default, words=DTYPES)
+
+
+DTYPES = tuple(NAMED)
+
+HARDWARE: dict[str, Attribute] = {
+    "gpus": _count("GPUs in the pool", high=1e6),
+    "per_node": _count("GPUs in one node", 8, high=1e6),
+    "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE, low=LEAST_RATE),
+    "mfu": _share("share of the compute peak that kernels reach", 0.6),
+    "memory": Attribute("memory of one GPU", dim=BYTES),
+    "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE, low=LEAST_RATE),
+    "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
+    "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
+    "calibration": _word('measured constants of its kernels, e.g. h100_sxm or "mine.json" (none: mfu and mbu)', None),
+    "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
+}
+
+LINK: dict[str, Attribute] = {
+    "bandwidth": Attribute("bytes per second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
+    "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
+}
+
+MODEL: dict[str, Attribute] = {
+    "layers": _count("transformer layers", None, high=1e5),
+    "hidden": _count("width of the residual stream", high=1e7),
+    "vocab": _count("size of the vocabulary", high=1e9),
+    "dtype": dtype_of("activations", "bf16"),
+    "weight_dtype": dtype_of("weights (default: dtype)"),
+    "kv_dtype": dtype_of("KV cache (default: dtype)"),
+    "attention_dtype": dtype_of("math of prefill attention (default: dtype)"),
+    "params": Attribute("parameters as stated; checked, never used", default=None),
+    "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
+    "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
+    "tied": Attribute("the head uses the embedding's table", "flag", default=False),
+    "stack": Attribute("layers in order, e.g. [embed, 16 * sparse, lm_head]", "list", default=None),
+}
+
+ATTENTION: dict[str, Attribute] = {
+    "kind": _word("block of the attention", "gqa"),
+    "heads": _count("query heads", high=1e6),
+    "kv_heads": _count("key and value heads (default: heads)", None, high=1e6),
+    "head_dim": _count("width of a head (default: hidden / heads)", None, high=1e6),
+    "scale": Attribute("factor of the scores beside 1 / sqrt(width)", default=1.0),
+    "window": _count("tokens that a sliding window sees (0: all)", 0, low=0, high=1e9),
+    "bias": Attribute("queries, keys and values have biases", "flag", default=False),
+    "out_bias": Attribute("the output projection has a bias", "flag", default=False),
+    "qk_norm": Attribute("queries and keys are normed, head by head", "flag", default=False),
+    "clip": Attribute("bound of queries, keys and values (0: none)", default=0.0, open_low=False),
+}
+
+EXPERTS: dict[str, Attribute] = {
+    "kind": _word("block of the expert layer (default: moe, or moe_shared)", None),
+    "count": _count("routed experts", high=65_536),
+    "top_k": _count("experts a token goes to", high=65_536),
+    "hidden": _count("width of one expert", high=1e7),
+    "shared": _count("shared experts", 0, low=0, high=1e4),
+    "shared_hidden": _count("width of one shared expert (default: hidden)", None, high=1e7),
+    "score": _word("router score", "softmax", "softmax", "sigmoid"),
+    "normalize": Attribute("the chosen weights sum to one", "flag", default=True),
+    "groups": _count("expert groups of group-limited routing", 1, high=1e6),
+    "groups_limit": _count("groups a token may use", 1, high=1e6),
+    "group_score": _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two"),
+    "bias": Attribute("a bias that shifts the choice and not the weights", "flag", default=False),
+    "scale": Attribute("factor of the chosen weights", default=1.0),
+    "capacity": Attribute(
+        "tokens that an expert takes, over the mean; more are dropped (0: no bound)", default=0.0, open_low=False
+    ),
+}
+
+ROPE: dict[str, Attribute] = {
+    "theta": Attribute("base of the rotary frequencies", default=10_000.0, low=1.0),
+    "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
+    "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
+    "scaling": _word(
+        "how frequencies are stretched to longer contexts", "none", "none", "default", "linear", "yarn", "llama3"
+    ),
+    "factor": Attribute("how far they are stretched", default=1.0),
+    "original": _count("context that the model was first trained on", 4096, high=1e9),
+    "beta_fast": Attribute("yarn: turns above which a frequency is kept", default=32.0),
+    "beta_slow": Attribute("yarn: turns below which a frequency is divided by the factor", default=1.0),
+    "truncate": Attribute("yarn: the bounds between them are whole numbers", "flag", default=True),
+    "low": Attribute("llama3: turns below which a frequency is divided by the factor", default=1.0),
+    "high": Attribute("llama3: turns above which a frequency is kept", default=4.0),
+    "magnitude": Attribute("factor of the rotated values", default=1.0),
+}
+"""What `rope(...)` in a block does; a keyword of the call stands over it."""
+
+CLAMP = {
+    "low": Attribute("lower bound", low=-LARGE, open_low=False),
+    "high": Attribute("upper bound", low=-LARGE, open_low=False),
+}
+
+NORM = {
+    "eps": Attribute("added to the mean square", open_low=False),
+    "gain": Attribute("has a gain of the last dimension's width", "flag"),
+}
+
+TEMPER = {
+    "floor": Attribute("positions that share a step"),
+    "scale": Attribute("growth with the logarithm of a step", open_low=False),
+}
+
+ATTEND = {
+    "causal": Attribute("a token sees none behind it", "flag"),
+    "width": Attribute("under the root, instead of the queries' width"),
+    "scale": Attribute("factor of the scores beside 1 / sqrt(width)"),
+    "window": _count("tokens that a sliding window sees (0: all)", low=0),
+    "chunk": _count("tokens of a chunk, which sees itself only (0: all)", low=0),
+    "sinks": Attribute("a score for nothing, one number a head", "tensor"),
+    "selected": Attribute("the only tokens that are seen, from `select`", "tensor"),
+}
+
+SELECT = {"top_k": _count("tokens that are selected", high=1e9)}
+
+ROUTE = {
+    "top_k": _count("experts a token goes to", high=1e6),
+    "score": _word("router score", "softmax", "softmax", "sigmoid", "sparsemixer"),
+    "normalize": Attribute("the chosen weights sum to one", "flag"),
+    "groups": _count("expert groups of group-limited routing", high=1e6),
+    "groups_limit": _count("groups a token may use", high=1e6),
+    "group_score": _word("strength of a group: its best expert or its two best", None, "best", "best_two"),
+    "bias": Attribute("shifts the choice and not the weights, one number an expert", "tensor"),
+    "scale": Attribute("factor of the chosen weights"),
+    "jitter": Attribute("sparsemixer: half the distance from the best within which a score counts", open_low=False),
+}
+
+WEIGHTED = {"weighted": Attribute("rows are multiplied by the router's weights", "flag")}
+"""Keywords of the functions in a block."""
+
+MLP: dict[str, Attribute] = {
+    "kind": _word("block of the dense feed-forward", "mlp"),
+    "hidden": _count("width of the dense feed-forward", high=1e7),
+}
+
+WORKLOAD: dict[str, Attribute] = {
+    "sequences": _count("sequences in the whole batch of a phase", high=1e9),
+    "prompt": _count("prompt tokens per sequence", high=1e9, dim=TOKENS),
+    "output": _count("generated tokens per sequence", 1, high=1e9, dim=TOKENS),
+    "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
+}
+
+AXES = ("pp", "dp", "ep", "sp", "tp")
+PHASE: dict[str, Attribute] = {
+    "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
+    "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
+    "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
+    "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
+    "pp": _count("degree of pp", 1, high=1024),
+    **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES[1:]},
+    "replicas": _count("independent copies of the whole phase", 1, high=1e6),
+    "microbatches": _count("micro-batches that a pass is cut into", 1, high=1e6),
+    "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
+    "order": Attribute("axes, outermost first", "list", default=None),
+    "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
+    "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
+    "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
+    "sp_layout": _word("which tokens of a sequence a rank of sp holds", "contiguous", "contiguous", "zigzag"),
+    "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
+    "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
+    "quantise": _word(
+        "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
+    ),
+    "engine": _word(
+        "whose communication kernels run, and whose memory budget counts where it is named",
+        "trtllm",
+        "trtllm",
+        "vllm",
+        "sglang",
+    ),
+    "window_cache": _word("the KV cache of layers with a window or chunk", "freed", "freed", "whole"),
+    "memory_fraction": Attribute(
+        "share of a GPU that the engine fills (gpu_memory_utilization, mem-fraction-static)",
+        default=None,
+        low=0.01,
+        high=1.0,
+        open_low=False,
+    ),
+    "kv_block": _count(
+        "tokens of one block of the KV cache (default: the engine's, else 16)", None, high=1024, dim=TOKENS
+    ),
+    "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt that one pass takes in (default: all)", None, high=1e9, dim=TOKENS),
+    "draft": _count("tokens that a decode step checks beside its own (speculative decoding)", 0, low=0, high=1e3),
+    "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
+    "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
+    "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
+    "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
+    "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
+}
+
+BESIDE: dict[str, Attribute] = {
+    "tokens": _count("tokens of the largest batch that the engine keeps room for", None, low=0, high=1e9, dim=TOKENS),
+    "sequences": _count("sequences whose scores over the vocabulary it keeps room for", None, low=0, high=1e9),
+    "graphs": Attribute("CUDA graphs", dim=BYTES, default=None, open_low=False),
+    "communication": Attribute("buffers of communication libraries", dim=BYTES, default=None, open_low=False),
+    "padding": Attribute("what kernels add to weights to fill their tiles", dim=BYTES, default=None, open_low=False),
+}
+"""Section `memory` of a phase: what an engine keeps beside weights and cache."""
+
+FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ("dp", "sp", "tp")}
+FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in ("ep", "tp")}
+
+HOMES: dict[str, dict[str, Attribute]] = {
+    "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,
+    "the model's rope": ROPE, "the model's mlp": MLP, "the workload": WORKLOAD, "the phase": PHASE,
+}  # fmt: skip
+"""Where each attribute belongs."""
+LISTS = {name for schema in HOMES.values() for name, attribute in schema.items() if attribute.kind == "list"}
+"""Attributes that are lists of names."""

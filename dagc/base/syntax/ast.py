@@ -1,0 +1,217 @@
+"""The syntax tree of a `.moe` file: what was written, before any name or unit is resolved.
+
+Spans never take part in comparison, so two texts that differ only in layout give equal trees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    span: Span = field(compare=False, repr=False)
+
+
+# -- expressions ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Node):
+    """`10_240 tok`, `60%`, `1.8 TB/s`. `value` is the bare number, `unit` the unit as written, or None."""
+
+    value: float
+    unit: str | None = None
+    text: str = field(default="", compare=False)  # the number as written, without the unit
+
+
+@dataclass(frozen=True, slots=True)
+class String(Node):
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bool(Node):
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Node):
+    """A dotted name: `prefill.memory.peak` has three parts."""
+
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return ".".join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ListExpr(Node):
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Node):
+    """`0..63`, both ends included."""
+
+    low: Expr
+    high: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Node):
+    op: str  # "-"
+    operand: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Node):
+    op: str  # + - * /
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Node):
+    """`attend(rope(q), k, v, causal = true)`; also `prefill.gpu(dp = 7)` in a requirement."""
+
+    func: Name
+    args: tuple[Expr, ...]
+    kwargs: tuple[tuple[str, Expr], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed(Node):
+    """`Wq[hidden, kv_heads]`: a tensor with its named dimensions."""
+
+    name: str
+    dims: tuple[str, ...]
+
+
+Expr = Number | String | Bool | Name | ListExpr | Range | Unary | Binary | Call | Indexed
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Node):
+    """`left op right`; op is one of <= >= < > == ~; `tolerance` only with `~` (`+- 2%`)."""
+
+    op: str
+    left: Expr
+    right: Expr
+    tolerance: Expr | None = None
+
+
+# -- statements ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Version(Node):
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Import(Node):
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Let(Node):
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Param(Node):
+    """`param replicas = 8 in [1, 2, 4, 8]`; `domain` is a ListExpr or Range, or None."""
+
+    name: str
+    default: Expr
+    domain: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Node):
+    """`name = value`. `name_span` covers the name only."""
+
+    name: str
+    value: Expr
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bare(Node):
+    """A name alone: `attention { dp, tp }`, `layer dense { gqa, mlp }`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directive(Node):
+    """Two names and a value: `place gpu = dp * 16 + ep`."""
+
+    keyword: str
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Node):
+    """`kind [name] [from "preset"] { body }`. `kind_span` covers the first word."""
+
+    kind: str
+    name: str | None
+    preset: String | None
+    body: tuple[Statement, ...]
+    kind_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Require(Node):
+    """`require "label" left op right`. `text` is the comparison as written, whitespace normalised."""
+
+    label: str | None
+    test: Comparison
+    text: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorAssign(Node):
+    """`q[batch, seq, heads] = ...` inside a block; dims is None when none were written."""
+
+    name: str
+    dims: tuple[str, ...] | None
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Return(Node):
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDef(Node):
+    """`block mla(x) in decode { ... }`; `phase` is None for the body that serves every other phase kind."""
+
+    name: str
+    params: tuple[str, ...]
+    phase: str | None
+    body: tuple[TensorAssign | Let | Return, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDef(Node):
+    """`layer sparse { gqa, moe }`: block names in order."""
+
+    name: str
+    blocks: tuple[Name, ...]
+
+
+Statement = Version | Import | Let | Param | Assign | Bare | Directive | Section | Require | BlockDef | LayerDef
+
+
+@dataclass(frozen=True, slots=True)
+class File(Node):
+    statements: tuple[Statement, ...]

@@ -1,0 +1,294 @@
+"""Syntax errors in words: where the parser stumbled, what it found, what may stand there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ...lang import coming
+from ..diagnostics import Collector, did_you_mean
+from ..schema import HOMES
+from ..source import Source, Span
+from ..units import UNITS, meant_unit
+
+WORDS = (
+    "moe",
+    "import",
+    "let",
+    "param",
+    "in",
+    "require",
+    "from",
+    "true",
+    "false",
+    "block",
+    "layer",
+    "return",
+)
+
+
+SECTIONS = ("hardware", "model", "workload", "phase", "checkpoint")
+
+
+def offset(error: Any, text: str) -> int:
+    """Where the parser stumbled."""
+    token = getattr(error, "token", None)
+    if token is not None and token.type == "$END":
+        return max(0, len(text.rstrip()) - 1)
+    at = getattr(error, "pos_in_stream", None)
+    if at is None:
+        at = getattr(token, "start_pos", None)
+    return int(at) if at is not None else max(0, len(text) - 1)
+
+
+_SPOKEN = {
+    "NAME": "a name",
+    "QUANTITY": "a number",
+    "STRING": "a string",
+    "COMPARE": "a comparison (<= >= < > == ~)",
+    "_END": "the end of the statement",
+    "COMMA": "`,`",
+    "MOE": "`moe 1`",
+    "EQUAL": "`=`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "DOT": "`.`",
+    "PLUS": "an operator",
+    "MINUS": "an operator",
+    "STAR": "an operator",
+    "SLASH": "an operator",
+}
+_HIDDEN = {
+    "$END",
+    "RPAR",
+    "RSQB",
+    "COMMA",
+    "MOE",
+    "DOT",
+    "PLUS",
+    "MINUS",
+    "STAR",
+    "SLASH",
+    "LPAR",
+    "LSQB",
+    "TRUE",
+    "FALSE",
+}
+
+
+def report(error: Any, at: int, source: Source, out: Collector) -> None:
+    """Add the diagnostic of one syntax error."""
+    token = getattr(error, "token", None)
+    line, column = source.position(at)
+    text = source.line(line)
+    for pattern, what in coming.TEXTS:
+        if statement := pattern.search(text):
+            start = at - (column - 1) + len(text) - len(text.lstrip())
+            coming.refuse(what, Span(source, start, at - (column - 1) + statement.end()), out)
+            return
+    if token is None:
+        char = source.text[at : at + 1]
+        if char == "$":
+            coming.refuse(coming.COSTS, Span(source, at, at + 1), out)
+            return
+        if char == '"':
+            out.add("E01", "a string does not end on its line", Span(source, at, at + 1))
+        else:
+            shown = f"`{char}`" if char.isprintable() else ascii(char)
+            help_ = _range_help(text, column) or _char_help(char)
+            if char == ":" and text[column:].lstrip().startswith("{"):
+                help_ = ("a section has no `:`: write `NAME { ... }`",)
+            out.add("E01", f"{shown} means nothing here", Span(source, at, at + 1), help=help_)
+        return
+    if (unit := _second_unit(error, at, source)) is not None:
+        out.add("E01", f"a number has one unit: `{unit[0].text}` has two", unit[0], help=(unit[1],))
+        return
+    if (word := _missing_comma(error, at, source)) is not None:
+        out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
+        return
+    ended = token.type == "$END"
+    found = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
+    wanted = _expected(error)
+    span = Span(source, at, min(len(source.text), at + max(1, 0 if ended else len(token.value))))
+    label = f"expected {wanted}" if wanted else ""
+    out.add("E01", f"unexpected {found}", span, label, help=_hint(error, at, source))
+
+
+_STARTS = {"NAME", "LET", "PARAM", "REQUIRE", "IMPORT", "BLOCK", "LAYER", "RETURN"}
+_UNIT_WORD = re.compile(r"[0-9][0-9_.]*(?:[eE][+-]?[0-9]+)?[ \t]*([A-Za-z]+)[ \t]*$")
+
+
+def _missing_comma(error: Any, at: int, source: Source) -> Span | None:
+    """`tp = 2 pp = 4` (read as the unit of 2) and `kind = gqa heads = 4`: the word that starts a new statement."""
+    line_start = source.text.rfind("\n", 0, at) + 1
+    before = source.text[line_start:at]
+    if error.token.type == "EQUAL" and (unit := _UNIT_WORD.search(before)):
+        return Span(source, line_start + unit.start(1), line_start + unit.end(1))
+    starts = error.token.type in _STARTS and before.strip() and "_END" in _accepted(error)
+    starts = starts and "LBRACE" not in _accepted(error)  # a section's brace is what is missing
+    return Span(source, at, at + len(error.token.value)) if starts and "EQUAL" not in _accepted(error) else None
+
+
+_NUMBER_AND_SUFFIX = re.compile(r"([0-9][0-9_.]*)[ \t]*([kKMGTP]i?)[ \t]+$")
+
+
+def _second_unit(error: Any, at: int, source: Source) -> tuple[Span, str] | None:
+    """`4k tok`: a suffix and a unit do not go together. The two, and how to write it."""
+    if error.token.type != "NAME":
+        return None
+    line_start = source.text.rfind("\n", 0, at) + 1
+    number = _NUMBER_AND_SUFFIX.search(source.text[line_start:at])
+    unit = re.match(r"\w+(?:/\w+)?", source.text[at:])
+    if number is None or unit is None or source.text[at + len(unit[0]) :].lstrip(" \t").startswith("="):
+        return None
+    span = Span(source, line_start + number.start(), at + len(unit[0]))
+    joined = f"{number[2]}{unit[0]}"
+    if joined in UNITS:
+        return span, f"write `{number[1]} {joined}`"
+    if unit[0] not in UNITS and not meant_unit(unit[0]):
+        return None
+    factor = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}.get(number[2], 2**10)
+    name = unit[0] if unit[0] in UNITS else meant_unit(unit[0]).strip("`")
+    try:
+        value = float(number[1].replace("_", "")) * factor
+    except ValueError:
+        return None
+    binary = f", or `{value * 1024 / 1000:_.0f} {name}` if 1024 is meant" if number[2] in "kK" else ""
+    return span, f"spell the number out: `{value:_.0f} {name}`{binary}"
+
+
+def _accepted(error: Any) -> set[str]:
+    """What may really stand here; `expected` also holds what other places with the same state allow."""
+    return set(error.accepts or error.expected)
+
+
+def _expected(error: Any) -> str:
+    """In words, at most five of them."""
+    names = _accepted(error)
+    if "LET" in names:
+        spoken = {"a statement"} | ({"`}`"} if "RBRACE" in names else set())
+    else:
+        shown = (n for n in names - _HIDDEN if n != "_END" and not n.startswith("__"))
+        spoken = {_SPOKEN.get(name, f"`{name.lower()}`") for name in shown}
+        # Where only a closing bracket or an operator can follow, say so.
+        spoken = spoken or {_SPOKEN[n] for n in names & {"RPAR", "RSQB", "COMMA", "PLUS", "LPAR", "LSQB"}}
+    words = sorted(spoken)
+    if "_END" in names and "LET" not in names:
+        words.append("the end of the statement")
+    return ", ".join(words[:5]) + (" ..." if len(words) > 5 else "")
+
+
+def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
+    token = error.token
+    line, column = source.position(at)
+    first = re.match(r"\s*([A-Za-z_]+)\s+\S", source.line(line))
+    if first and first.end(1) < column and first[1] not in (*WORDS, *HOMES) and (near := did_you_mean(first[1], WORDS)):
+        return (f"did you mean `{near}`?",)
+    if token.type == "NAME" and re.search(r"\bfrom\s+$", source.line(line)[: column - 1]):
+        name = re.match(r"[\w.\-/]+", source.line(line)[column - 1 :])
+        return (f'a preset stands in quotes: from "{name[0] if name else token.value}"',)
+    before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
+    if token.value == "=" and before and before[1] in WORDS:
+        return _reserved(before[1])
+    if token.value in WORDS:
+        return _reserved(str(token.value))
+    if token.value == "{" and (section := re.search(r"((?:\w+[ \t]+)?\w+)[ \t]*[=:][ \t]*$", source.text[:at][-80:])):
+        return (f"a section has no `=`: write `{section[1].strip()} {{ ... }}`",)
+    if listed := _list_without_brackets(error, at, source):
+        return (listed,)
+    if token.type == "COMPARE" and token.value == "==" and "EQUAL" in error.expected:
+        return ("write `name = value`",)
+    if (token.type == "COMPARE" and token.value in "<>") or token.value == "=":
+        whole = source.line(line)
+        wrong = re.search(r"=<|=>|<>|===?", whole)
+        if whole.lstrip().startswith("require") and (wrong or token.value == "="):
+            return ("comparisons are <= >= < > == ~",)
+    if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
+        return ("the `{` belongs on this line",)
+    head = source.line(line)[: column - 1].strip()
+    if "LBRACE" in error.expected and (
+        token.value in ("\n", "[", "(") or (token.type == "NAME" and head.split(" ")[0] in SECTIONS)
+    ):
+        return (f"a section has braces: `{head} {{ ... }}`",)
+    if token.type == "STRING" and "FROM" in error.expected and "LBRACE" in error.expected:
+        return (f"a preset stands behind `from`: `from {token.value}`",)
+    if token.type in ("SLASH", "MINUS", "STAR") and not source.line(line)[: column - 1].strip():
+        return ("comments begin with `#`",)
+    if token.type == "NAME" and re.search(r"\bimport\s+$", source.line(line)[: column - 1]):
+        return ('a file stands in quotes: import "FILE.moe"',)
+    if token.type == "QUANTITY" and "EQUAL" in error.expected:
+        return ("write `name = value`",)
+    begun = re.match(r"\s*([A-Za-z_]+)", source.line(source.position(at)[0]))
+    if token.type == "LPAR" and begun and (near := did_you_mean(begun[1], WORDS)) and near != begun[1]:
+        return (f"did you mean `{near}`?",)
+    if token.type == "NAME" and (near := did_you_mean(str(token.value), WORDS)) and near != token.value:
+        return (f"did you mean `{near}`?",)
+    return ()
+
+
+def _reserved(word: str) -> tuple[str, ...]:
+    """A reserved word where a name is needed: the attribute that begins with it is meant."""
+    known = {n for schema in HOMES.values() for n in schema}
+    names = sorted((n for n in known if n.startswith(word) and 0 < len(n) - len(word) < 3), key=len)
+    meant = (f"did you mean `{names[0]}`?",) if names else ()
+    return (*meant, f"`{word}` is a reserved word")
+
+
+def _list_without_brackets(error: Any, at: int, source: Source) -> str:
+    """`gpus = 0..7, 8..15`: the comma ends the statement, and a number begins none."""
+    if error.token.type not in ("QUANTITY", "STRING", "MINUS"):
+        return ""
+    line, column = source.position(at)
+    text = source.line(line)
+    if re.match(r'"[^"]*"\s*[=:]', text[column - 1 :]):
+        return f"names stand without quotes: `{error.token.value[1:-1]} = ...`"
+    whole = re.match(r"(?:.*[,{])?\s*([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
+    if whole is None:
+        return ""
+    rest = re.match(r"[^={}#\[\]]*", text[column - 1 :])
+    items = [p.strip() for p in (whole[2] + (rest[0] if rest else "")).split(",") if p.strip()]
+    if rest is not None and text[column - 1 + rest.end() :].startswith("="):
+        items.pop()  # the name of the next statement
+    return f"a list is written in brackets: `{whole[1]} = [{', '.join(items)}]`"
+
+
+def _range_help(text: str, column: int) -> tuple[str, ...]:
+    """`0:7` and `0-7` with a dash of another kind."""
+    found = re.match(
+        r"(\d+)\s*[:\u2013\u2014\u2026]\s*(\d+)", text[len(text[: column - 1].rstrip("0123456789 ")) :].lstrip()
+    )
+    return (f"a range is written `{found[1]}..{found[2]}`",) if found else ()
+
+
+def _char_help(char: str) -> tuple[str, ...]:
+    if char in "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb\u2039\u203a\u300c\u300d`":
+        return ('strings are written in plain double quotes: "..."',)
+    return {
+        "\u2013": ("write a plain `-`",),
+        "\u2014": ("write a plain `-`",),
+        "\u2212": ("write a plain `-`",),
+        "\u00d7": ("write `*`",),
+        "\u00f7": ("write `/`",),
+        "\u2264": ("write `<=`",),
+        "\u2265": ("write `>=`",),
+        "\u2248": ("write `~`",),
+        "\u2260": ("`!=` does not exist; state what must hold",),
+        "\u2026": ("a range is written `0..15`",),
+        "\u00b5": ("microseconds are written `us`",),
+        "\u03bc": ("microseconds are written `us`",),
+        "\u00a0": ("this is a no-break space: write a plain one",),
+        "\u3000": ("this is a wide space: write a plain one",),
+        "\ufeff": ("this is a byte order mark inside the text: remove it",),
+        "|": ("one value is written; a param with a domain is walked by `dagc sweep`",),
+        "&": ("each requirement is a `require` of its own",),
+        "^": ("powers are written as products, or `1e9`",),
+        "'": ('strings are written in double quotes: "..."',),
+        ";": ("statements end with a newline or a comma",),
+        ":": ("write `name = value`",),
+        "!": ("`!=` does not exist; state what must hold",),
+        "/": ("comments begin with `#`",),
+    }.get(char, ())

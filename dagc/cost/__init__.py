@@ -1,0 +1,1 @@
+"""What things cost: kernels, roofline, network, load of experts, schedules."""

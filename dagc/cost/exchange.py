@@ -1,0 +1,165 @@
+"""exchange: measured times of collectives and of tokens on their way to experts and back.
+
+Two rules hold beyond what was measured. An exchange over nodes is never faster than the same one inside a node, whose
+launches and protocols it has too. And beyond the ranks that a kernel was measured on, a domain is never slower than the
+same ranks as nodes joined by the domain's own links: it can run what they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
+from ..calib.constants import Entry
+from ..calib.load import Calibration, a2a_key
+from ..ir.graph import DTYPE_BYTES, Op, Segment
+from ..ir.routed_dims import rows_of
+from ..plan.result import Array
+from ..plan.unit import Unit
+from ..spec.spec import Hardware, Link
+from .match import SCALE_BLOCK, Measured, scaled
+from .network import GroupShape, collective_time
+
+
+class Tokens(NamedTuple):
+    """What one rank sends to experts or gets back from them. `back`: combine, else dispatch."""
+
+    tokens: float
+    hidden: float
+    top_k: float
+    element_B: float
+    back: bool
+
+
+class Option(NamedTuple):
+    """A measured kernel, and the most ranks that it was measured on."""
+
+    found: Measured
+    most_ranks: float
+
+
+class Exchanges:
+    """Times of the collectives of one segment."""
+
+    def __init__(self, segment: Segment, unit: Unit, machine: Hardware, calibration: Calibration) -> None:
+        self.segment, self.unit, self.machine, self.calibration = segment, unit, machine, calibration
+
+    def measured(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
+        """One call, or None where no measured kernel decides; `payload_B`: the local input buffer, `estimate_s`: by the
+        two-level model."""
+        if group.ranks < 2:
+            return None
+        routed = op.kind == "all_to_all" and op.scope == "experts"
+        sent = self._tokens(op, payload_B) if routed else None
+        if group.nodes == 1:
+            return self._inside(op, payload_B, group.ranks, sent)
+        over = self._over_nodes(sent, group.nodes, self.machine.cluster.bandwidth_Bps) if sent else None
+        known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
+        inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
+        if inside is not None and float(inside.time_s) > (float(over.time_s) if over else estimate_s):
+            return inside
+        return over
+
+    # -- inside a node or NVLink domain ----------------------------------------------------------
+
+    def _inside(self, op: Op, payload_B: float, ranks: int, sent: Tokens | None) -> Measured | None:
+        options = self._options(op, payload_B, ranks, sent)
+        known = [option for option in options if ranks <= option.most_ranks]
+        if not options:
+            return None
+        # The same kernels stand in the tables of several engines; the fastest has least of an engine in it.
+        best = min(known or options, key=lambda option: float(option.found.time_s)).found
+        if known:
+            return best
+        if sent:
+            joined_s = float(self._over_nodes(sent, ranks, self.machine.node.bandwidth_Bps).time_s)
+        else:
+            joined_s = self._as_nodes_s(op, payload_B, ranks)
+        return replace(best, time_s=np.minimum(best.time_s, joined_s))
+
+    def _options(self, op: Op, payload_B: float, ranks: int, sent: Tokens | None) -> list[Option]:
+        """Kernels that were measured; where none takes tokens to experts, the plain ones."""
+        routed = [*self._token_kernels(sent, ranks)] if sent else []
+        return routed or [*self._collective_kernels(op, payload_B, ranks)]
+
+    def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
+        """The ranks of one domain as nodes of any equal size, joined by the domain's links."""
+        machine = self.machine
+        between = Link(machine.node.bandwidth_Bps, machine.cluster.latency_s)
+        shapes = [GroupShape(ranks, size, ranks // size) for size in range(1, ranks) if ranks % size == 0]
+        return min(collective_time(op.kind, payload_B, shape, machine.node, between).time_s for shape in shapes)
+
+    def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
+        size_B = payload_B * ranks if op.kind == "all_gather" else payload_B
+        tables: list[tuple[str, Entry[Any] | None, Callable[..., Array]]] = [
+            (f"nccl {op.kind}", self.calibration.collective.get(op.kind), collective.time_s),
+            ("all_to_all", self.calibration.all_to_all.get(op.kind), all_to_all.time_s),
+        ]
+        if op.kind == "all_reduce":
+            engine = self.unit.phase.engine
+            own = self.calibration.custom_allreduce.get(engine) if engine else None
+            tables.append((f"{engine} all_reduce", own, custom_allreduce.time_s))
+        for name, entry, time_s in tables:
+            if entry is not None:
+                outside = tuple(entry.outside(num_gpus=ranks, bytes=size_B))
+                found = Measured(time_s(self._constants(entry), ranks, size_B), name, entry.error.median, outside)
+                yield Option(found, entry.shapes["num_gpus"][1])
+
+    def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:
+        """DeepEP: kernels for throughput in prefill, for latency in decode. Kernels of a whole domain: one-sided; or
+        two-sided, which exchange counts before a dispatch."""
+        speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
+        direction = "combine" if sent.back else "dispatch"
+        for key in (a2a_key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
+            if key in self.calibration.moe_a2a:
+                yield self._token_kernel([(key, self.calibration.moe_a2a[key])], moe_a2a.time_s, sent, ranks)
+        for parts in (("one_sided", direction), ("two_sided", direction, *([] if sent.back else ["prepare"]))):
+            keys = [a2a_key(f"nvlink_{parts[0]}", part) for part in parts[1:]]
+            found = [(key, self.calibration.domain_a2a[key]) for key in keys if key in self.calibration.domain_a2a]
+            if len(found) == len(keys):
+                yield self._token_kernel(found, domain_a2a.time_s, sent, ranks)
+
+    def _token_kernel(
+        self, parts: list[tuple[str, Entry[Any]]], time_s: Callable[..., Array], sent: Tokens, ranks: int
+    ) -> Option:
+        """One kernel, or several in turn of which the first moves the rows and the others counts alone."""
+        key, entry = parts[0]
+        total = time_s(self._constants(entry), sent.tokens, sent.hidden, sent.top_k, ranks, sent.element_B)
+        for _, other in parts[1:]:
+            total = total + time_s(self._constants(other), sent.tokens, sent.hidden, sent.top_k, ranks, 0.0)
+        outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
+        return Option(Measured(total, key, entry.error.median, outside), entry.shapes["ep_size"][1])
+
+    def _constants(self, entry: Entry[Any]) -> Any:
+        return scaled(entry.constants, self.calibration, self.machine)
+
+    # -- over nodes ------------------------------------------------------------------------------
+
+    def _tokens(self, op: Op, payload_B: float) -> Tokens:
+        source = self.segment.by_name[op.inputs[0]]
+        while source.is_collective:
+            source = self.segment.by_name[source.inputs[0]]
+        back, rows = source.kind != "dispatch", rows_of(op.dims)
+        assert rows is not None
+        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes[rows.choice]
+        element_B = DTYPE_BYTES[op.dtype]
+        tokens = payload_B / (hidden * element_B * top_k)
+        if not back and self.unit.phase.dispatch_dtype is not None:
+            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
+        return Tokens(tokens, hidden, top_k, element_B, back)
+
+    def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:
+        kernel = f"{'ht' if self.unit.phase.kind == 'prefill' else 'll'}_{'combine' if sent.back else 'dispatch'}"
+        model = self.unit.spec.model
+        limited = model.count("experts.groups", 1) > 1
+        found = cluster_exchange.constants()[kernel]
+        time_s = cluster_exchange.time_s(
+            found, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
+            deduplicated=kernel.startswith("ht"),
+            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
+        )  # fmt: skip
+        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)

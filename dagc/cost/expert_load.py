@@ -1,0 +1,150 @@
+"""expert_load: what the expert ranks of a layer have to do, from one routing distribution.
+
+Every rank has its expected rows and distinct experts, scaled so that the largest is the expected largest: ranks wait for
+the busiest one, whichever it is in a step (`dagc/cost/busiest.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.units import Quantity
+from ..calib.expert_rows import TILE, ExpertRows, expected_rows
+from ..ir.graph import Segment
+from ..ir.mesh import Mesh
+from ..ir.routed_dims import Rows, routed
+from ..passes.dp import routed_tokens
+from ..plan.result import Array
+from ..plan.unit import Unit
+from ..spec.spec import Routing
+from .busiest import busiest_rank
+from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RankWork:
+    """Work of each expert rank [ranks], in the order that the op splits experts: `relative` rows over the mean,
+    `read` the share of its slots whose weights are read, `slot_rows` [ranks, slots] the rows of each slot, `kernel` what
+    the fused kernel does with them. `distinct`: experts read
+    by all ranks; `plain`: rows of the busiest rank over the mean, without spare copies; `dropped`: share of the choices
+    beyond an expert's capacity; `error`: relative standard error of the busiest rank."""
+
+    relative: Floats
+    read: Floats
+    slot_rows: Floats
+    kernel: ExpertRows
+    distinct: float
+    plain: float
+    dropped: float
+    error: float
+
+
+@dataclass(frozen=True)
+class ExpertLoad:
+    """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are alike. `filled`: share of the
+    batch's places that hold a sequence."""
+
+    ranks: RankWork
+    axes: tuple[str, ...]
+    mesh: Mesh
+    filled: float = 1.0
+
+    @cached_property
+    def work(self) -> Array:
+        """Rows over the mean of all ranks in a full batch."""
+        return self.over_mesh(self.ranks.relative * self.filled)
+
+    @cached_property
+    def reads(self) -> Array:
+        """Share of a rank's expert weights that it reads."""
+        return self.over_mesh(self.ranks.read)
+
+    @property
+    def most(self) -> float:
+        """Rows of the busiest rank over the mean."""
+        return float(self.ranks.relative.max())
+
+    def over_mesh(self, values: Floats) -> Array:
+        """A value for each expert rank, laid over the mesh; of length 1 where all are alike."""
+        if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
+            return np.asarray(values.ravel()[:1].reshape([1] * len(self.mesh.atoms)))
+        return self.in_mesh_order(values).reshape([n if name in self.axes else 1 for name, n in self.mesh.atoms])
+
+    def in_mesh_order(self, values: Floats) -> Floats:
+        """Expert axes are ordered as the op splits them; bring them to mesh order."""
+        order = np.argsort([self.mesh.index[a] for a in self.axes])
+        return np.asarray(values.reshape([self.mesh.sizes[a] for a in self.axes]).transpose(order).reshape(-1))
+
+    @staticmethod
+    def of(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit) -> ExpertLoad:
+        """The load that one router of a layer makes."""
+        own = [
+            op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
+        ]
+        grouped = next((op for op in own if op.kind == "contract"), own[0])
+        count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
+        axes = grouped.loop(rows.expert)
+        tokens, filled = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
+        capacity = unit.spec.model.attributes.get("experts.capacity")
+        full = float("inf")
+        if isinstance(capacity, Quantity) and capacity.value:
+            full = max(capacity.value, LEAST_CAPACITY) * top_k / count
+        routing, redundant = unit.spec.workload.routing, unit.phase.strategy.redundant
+        work = rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full)
+        return ExpertLoad(work, axes, mesh, filled)
+
+
+LEAST_CAPACITY = 1e-9
+"""Less drops every token as well, and what is left is divided by."""
+
+
+@lru_cache(maxsize=256)
+def rank_work(
+    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf")
+) -> RankWork:
+    """`tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most. Sensitivities
+    and searches ask for the same work again and again."""
+    whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
+    wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole)
+    p = np.minimum(wanted, full)
+    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole)
+    dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
+    p = p * (1.0 - dropped) * top_k / float(p.sum())
+    copies = np.maximum(np.bincount(placed.slots.ravel(), minlength=experts), 1)
+    each = (p / copies)[placed.slots]
+    hit = distinct_experts(wanted, placed.slots, whole)
+    mean = expected_rows(whole * each)
+    kernel = ExpertRows(
+        _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
+    )
+    even = whole * top_k / ranks
+    relative = kernel.rows / even
+    plain = float(relative.max())
+    if redundant and experts % ranks == 0:
+        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full).plain
+    read = kernel.distinct / placed.slots.shape[1]
+    # A rank whose experts nobody chooses has no rows to scale.
+    grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
+    slot_rows = whole * each * grown[:, None]
+    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), plain, dropped, most.error)
+
+
+@lru_cache(maxsize=64)
+def _placed(
+    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: int
+) -> tuple[Floats, ExpertPlacement]:
+    p = expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=1 if redundant else ranks)
+    return p, place_experts(p, ranks, redundant)
+
+
+def _up_to(expected: Floats, most: float) -> Floats:
+    """Expected values of all ranks, scaled so that the largest is the expected largest (never below its mean)."""
+    largest = float(expected.max())
+    return expected * max(1.0, most / largest) if largest > 0 else expected

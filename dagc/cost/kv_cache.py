@@ -1,0 +1,100 @@
+"""How many tokens of a sequence the KV cache of a layer holds: all of its context, or those that a query can still see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.states import state_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """`frees`: the engine frees blocks of `block` tokens that no later query can see; else every layer keeps all."""
+
+    frees: bool = True
+    block: int = 16
+
+
+def kept_tokens(context: int, queries: int, window: int | None, chunk: int | None, block: int) -> int:
+    """Most tokens that whole blocks hold for one sequence at any step up to `context`, where the last `queries` tokens are
+    the step's own: a query sees `window` tokens, itself included, and nothing before its own `chunk`. At most `context`.
+
+    A window seldom begins where a block does, so it takes one block more than its width. vLLM counts alike
+    (vllm/v1/kv_cache_interface.py, SlidingWindowSpec and ChunkedLocalAttentionSpec).
+    """
+    if chunk is None:
+        first = context if window is None else queries + window - 1  # from here on the window moves
+        ends = np.arange(max(1, min(first, context)), min(context, first + block - 1) + 1)
+    else:
+        # A chunk is fullest when its last token is the first query, a window in it at any of `block` places.
+        last = max(0, context - queries) // chunk
+        starts = np.arange(max(0, last - block // gcd(block, chunk)), last + 1) * chunk
+        full = starts + chunk - 1 + queries
+        if window is not None:
+            steps = np.arange(block + 1)
+            full = np.concatenate([full[:, None] - steps, starts[:, None] + window - 1 + queries + steps])
+        ends = np.clip(full, 1, context)
+    oldest = np.maximum(ends - queries, 0)
+    begin = np.zeros_like(ends) if chunk is None else oldest // chunk * chunk
+    if window is not None:
+        begin = np.maximum(begin, oldest - window + 1)
+    blocks = (ends - 1) // block - begin // block + 1
+    return min(context, int(blocks.max()) * block)
+
+
+def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
+    """Tokens of one sequence that a cache holds at most, on all ranks together. Of a prefill, what later tokens see:
+    keys of its own pass are activations until then."""
+    context = segment.size("context")
+    window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
+    if window is None and chunk is None:
+        return context
+    queries = int(segment.size("seq")) if kind == "decode" else 1
+    return kept_tokens(int(context), queries, window, chunk, policy.block)
+
+
+def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePolicy) -> float:
+    """Those that one rank holds. Where the context is split, the last rank has the window."""
+    assert op.sharding is not None
+    split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
+    return min(segment.size("context") / mesh.size(split), sequence_tokens(segment, op, kind, policy))
+
+
+def token_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Bytes of one token of every sequence in a cache, on one rank."""
+    assert op.sharding is not None
+    total = DTYPE_BYTES[op.dtype]
+    for dim, axes in zip(op.dims, op.sharding.dims, strict=True):
+        total *= 1.0 if dim == "context" else segment.size(dim, op.scope) / mesh.size(axes)
+    return total
+
+
+def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) -> float:
+    """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
+    total = 0.0
+    for op in segment.ops:
+        if op.kind == "cache":
+            total += token_bytes(segment, op, mesh) * held_tokens(segment, op, mesh, kind, policy)
+        total += state_bytes(segment, op, mesh)
+    return total
+
+
+def passing_bytes(segment: Segment, op: Op, mesh: Mesh, policy: CachePolicy, graph: Graph) -> float:
+    """Keys or values of this pass that queries of the pass see and the cache does not keep: live until attention ran."""
+    if graph.kind == "decode" or not policy.frees:
+        return 0.0
+    assert op.sharding is not None
+    window, chunk = segment.reach.get(op.name, (None, None))
+    if window is None and chunk is None:
+        return 0.0
+    split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
+    context, new = segment.size("context"), segment.size("seq")
+    before = min(context - new, *(n - 1 for n in (window, chunk) if n is not None))
+    seen = (new + before) / mesh.size(split)
+    kept = held_tokens(segment, op, mesh, graph.kind, policy)
+    return token_bytes(segment, op, mesh) * max(0.0, seen - kept)

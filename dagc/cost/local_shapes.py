@@ -1,0 +1,160 @@
+"""local_shapes: which kernels the ops of a segment run as, and their sizes on one rank.
+
+Engines fuse: projections of one input are one GEMM; the experts' FFN with its permutation and weighted sum is one
+kernel. `dagc/cost/match.py` estimates these kernels, `dagc measure` times them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..ir.graph import Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.ops import block_pairs, query_key_pairs
+from ..ir.ops.sequence import Array
+from ..ir.routed_dims import Rows, routed, routers
+from ..passes.dp import routed_tokens
+from ..plan.unit import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class GemmShape:
+    """y[m, n] = x[m, k] @ W[k, n] in one dtype, for all of `ops`."""
+
+    ops: tuple[Op, ...]
+    dtype: str
+    m: float
+    n: float
+    k: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """The FFN of one router's experts: `products` of (hidden, inter). `tokens`: those of the group that the rank's experts
+    choose from. `exchanged`: its rows came from other ranks, so that the kernel sees them alone."""
+
+    rows: Rows
+    products: tuple[Op, ...]
+    dtype: str
+    tokens: float
+    top_k: float
+    hidden: float
+    inter: float
+    exchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Grouped attention. `seq` new tokens a sequence, of a `context` with `before` cached ones; `seen`: share of the
+    query-key pairs that a window or chunk leaves; `kv_dtype`: of the cache, in the model's own name."""
+
+    op: Op
+    batch: float
+    heads: float
+    kv_heads: float
+    width: float
+    seq: float
+    context: float
+    before: float
+    seen: float
+    kv_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShapes:
+    """Sizes on one rank of a segment's kernels."""
+
+    segment: Segment
+    mesh: Mesh
+    unit: Unit
+
+    def size(self, op: Op, dims: Iterable[str]) -> float:
+        """Entries of some of an op's dims on one rank."""
+        return prod(self.segment.size(d, op.scope) / self.mesh.size(op.loop(d)) for d in dims)
+
+    # -- dense matrix products -------------------------------------------------------------------
+
+    def gemms(self) -> list[GemmShape]:
+        """Products with dense weights; those of one input and dtype are one GEMM."""
+        groups: dict[tuple[str, str], list[Op]] = {}
+        for op in self.segment.ops:
+            if op.kind == "contract" and op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
+                groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
+        return [self._gemm(group, dtype) for (_, dtype), group in groups.items()]
+
+    def _math(self, op: Op) -> str:
+        """A router stays in the activations' dtype whatever its layer's weights are."""
+        routed = any(user.kind == "route" for user in self.segment.users(op.name))
+        return self.unit.spec.model.dtype if routed else self.segment.dtype_of(op.inputs[1])
+
+    def _gemm(self, group: list[Op], dtype: str) -> GemmShape:
+        acts, weight = (self.segment.dims_of(n) for n in group[0].inputs)
+        rows = [d for d in acts if d in group[0].dims and d not in weight]
+        depth = [d for d in acts if d in weight and d not in group[0].dims]
+        columns = sum(self._columns(op) for op in group)
+        return GemmShape(tuple(group), dtype, self.size(group[0], rows), columns, self.size(group[0], depth))
+
+    def _columns(self, op: Op) -> float:
+        """Columns; dims that activations, weight and result share make that many products side by side."""
+        return self.size(op, [d for d in self.segment.dims_of(op.inputs[1]) if d in op.dims])
+
+    # -- routed experts --------------------------------------------------------------------------
+
+    def experts(self) -> list[ExpertShape]:
+        """Of every router whose rows meet a matrix."""
+        found = (self._experts(rows) for rows in routers(self.segment))
+        return [shape for shape in found if shape is not None]
+
+    def _experts(self, rows: Rows) -> ExpertShape | None:
+        ops = (op for op in self.segment.ops if op.scope == "experts" and not op.is_collective)
+        inside = [op for op in ops if routed(self.segment, op) == rows]
+        products = tuple(op for op in inside if op.kind == "contract")
+        if not products:
+            return None
+        first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
+        summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)
+        tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.unit.phase.batching)
+        return ExpertShape(
+            rows, products, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
+            self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.attr("exchange")),
+        )  # fmt: skip
+
+    # -- attention -------------------------------------------------------------------------------
+
+    def attention(self, op: Op, query: str, key: str) -> AttentionShape:
+        """Attention with one query and one key input."""
+        heads = self.size(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")])
+        kv_heads = self.size(op, [d for d in self.segment.dims_of(key)[:-1] if d not in ("batch", "context")])
+        return AttentionShape(
+            op, self.size(op, ("batch",)), heads, kv_heads, self.segment.size(self.segment.dims_of(query)[-1]),
+            *self.lengths(op), self.seen(op), self.kv_dtype(key),
+        )  # fmt: skip
+
+    def lengths(self, op: Op) -> tuple[float, float, float]:
+        """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
+        seq, context = self.size(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
+        if self.unit.phase.kind == "decode":
+            return seq, context, 0.0
+        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
+        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
+
+    def seen(self, op: Op) -> float:
+        """Share of the query-key pairs that a window or chunk leaves."""
+        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, _unbounded(op))
+
+    def seen_by_rank(self, op: Op) -> Array:
+        """The same of each block of queries over the ranks that split them, [blocks]."""
+        return block_pairs(self.segment, op, self.mesh) / block_pairs(self.segment, _unbounded(op), self.mesh)
+
+    def kv_dtype(self, name: str) -> str:
+        """Dtype of a cached value, before any collective moved it."""
+        while name in self.segment.by_name and self.segment.by_name[name].is_collective:
+            name = self.segment.by_name[name].inputs[0]
+        return self.segment.dtype_of(name)
+
+
+def _unbounded(op: Op) -> Op:
+    """An attention without its window or chunk."""
+    return replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))

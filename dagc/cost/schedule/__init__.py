@@ -1,0 +1,1 @@
+"""When ops run: micro-batches, stages, streams."""

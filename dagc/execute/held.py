@@ -1,0 +1,101 @@
+"""Bytes of weights and of the KV cache that every rank holds, by the arrays that it used, against the memory pass."""
+
+from __future__ import annotations
+
+from math import ceil, isclose, prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.dtypes import dtype
+from ..cost.kv_cache import CachePolicy, sequence_tokens
+from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
+from ..ir.ops.states import state_of
+from ..ir.routed_dims import stem
+from ..plan.result import Memory
+
+if TYPE_CHECKING:
+    from .execute import Machine
+
+Floats = NDArray[np.float64]
+"""Bytes of each rank."""
+CLOSE = 1e-9
+
+
+def wrong_memory(machine: Machine, costed: Graph, memory: Memory, policy: CachePolicy) -> list[str]:
+    """Stages whose fullest rank does not hold what `memory` says of weights or cache. `costed`: the graph that `memory` is
+    of; where its sizes are not those that ran, the arrays of a rank are taken as large as they make them."""
+    wrong = []
+    parts = costed.microbatches * costed.lanes
+    for stage, stated in zip(costed.stages, memory.stages, strict=True):
+        weights, cache = np.zeros(len(machine.ranks)), np.zeros(len(machine.ranks))
+        for name, count in stage.layers:
+            weights += count * weight_bytes(machine, costed.segment(name), first=stage.index == 0)
+            cache += count * parts * cache_bytes(machine, costed.segment(name), costed.kind, policy)
+        for what, found, said in (("weights", weights, stated.weights_B), ("KV cache", cache, stated.kv_cache_B)):
+            if not isclose(found.max(), said, rel_tol=CLOSE):
+                wrong.append(f"{what} of stage {stage.index}")
+    return wrong
+
+
+def weight_bytes(machine: Machine, plan: Segment, first: bool) -> Floats:
+    """Of one layer. `first`: its stage holds the first layer too, whose table a tied head shares where it lies alike."""
+    segment = machine.graph.segment(plan.name)
+    layer = next(at for s, at in machine.graph.layers if s.name == plan.name)
+    total = np.zeros(len(machine.ranks))
+    for weight in segment.weights:
+        for i, rank in enumerate(machine.ranks):
+            if first and weight.tied and _shared(machine, segment, weight, rank):
+                continue
+            shard = machine.weight(segment, layer, weight.name, rank)
+            if isinstance(shard, dict):
+                shape = (len(shard), *next(iter(shard.values())).shape)
+            else:
+                assert isinstance(shard, np.ndarray)
+                shape = shard.shape
+            total[i] += _weight_size(segment, plan, weight, shape)
+    return total
+
+
+def _shared(machine: Machine, segment: Segment, weight: Weight, rank: dict[str, int]) -> bool:
+    """Whether a tied weight is on this rank the part of the table that the rank holds anyway."""
+    table = machine.graph.segments[0].weight.get(weight.tied)
+    if table is None or table.sharding is None or weight.sharding is None:
+        return False
+    mine, held = (
+        {d: machine.part(int(segment.sizes[d]), axes, rank) for d, axes in zip(w.dims, layout.dims, strict=True)}
+        for w, layout in ((weight, weight.sharding), (table, table.sharding))
+    )
+    return mine == held
+
+
+def _weight_size(segment: Segment, plan: Segment, weight: Weight, shape: tuple[int, ...]) -> float:
+    """A rank's part at the plan's sizes. A width of experts that is cut inside a block of scales is filled up."""
+    kind, total = dtype(weight.dtype), 1.0
+    for dim, n in zip(weight.dims, shape, strict=True):
+        whole = plan.size(dim, weight.scope)
+        own = n * whole / segment.size(dim, weight.scope)
+        if kind.padded and weight.scope == "experts" and stem(dim) != "expert" and own < whole:
+            own = ceil(own / kind.block[0]) * kind.block[0]
+        total *= own
+    return total * kind.bytes
+
+
+def cache_bytes(machine: Machine, plan: Segment, kind: str, policy: CachePolicy) -> Floats:
+    """KV cache and states of one layer, for the sequences of one part of the batch."""
+    segment = machine.graph.segment(plan.name)
+    total = np.zeros(len(machine.ranks))
+    for op in plan.ops:
+        state = state_of(plan, op)
+        if op.kind == "cache":
+            most = sequence_tokens(plan, op, kind, policy)
+            for i, shape in enumerate(machine.caches[segment.name, op.name]):
+                own = {d: n * plan.size(d) / segment.size(d) for d, n in zip(op.dims, shape, strict=True)}
+                own["context"] = min(own["context"], most)
+                total[i] += prod(own.values()) * DTYPE_BYTES[op.dtype]
+        elif state is not None:
+            for i, shape in enumerate(machine.caches[segment.name, op.name]):
+                sizes = (n * plan.size(d) / segment.size(d) for d, n in zip(state.dims, shape, strict=True))
+                total[i] += prod(sizes) * DTYPE_BYTES[state.dtype]
+    return total

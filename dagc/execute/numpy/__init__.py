@@ -1,0 +1,1 @@
+"""Ops and collectives on NumPy arrays, in float64."""

@@ -1,0 +1,114 @@
+"""Proof against another program's model: its weights, its token ids, its logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..base.diagnostics import Collector
+from ..lang.whole_sequence import every_position
+from ..pipeline.driver import compile_spec
+from ..plan.unit import Unit
+from ..spec.spec import Phase, Spec, Strategy
+from .checkpoint import Checkpoint, read_arrays
+from .execute import History, Inputs, Machine
+from .failure import ExecutionError
+from .numpy.ops import Floats, Ints
+from .prove import Proof, Recording, model_graph, not_run, prove, single
+
+LARGEST = 200e6
+"""Parameters of the largest model that is run at its full dims."""
+
+
+class ReferenceMismatch(ValueError):
+    """The reference does not fit the spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`input_ids` [sequences, tokens] and the `logits` [sequences, tokens, vocab] that another program gave for them.
+    `decode_logits` [sequences, 1, vocab]: of the last token, computed with a cache of the others."""
+
+    input_ids: Ints
+    logits: Floats
+    decode_logits: Floats | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Reference:
+        """An `.npz` file with arrays of these names."""
+        try:
+            arrays = read_arrays(path)
+        except ValueError as error:
+            raise ReferenceMismatch(str(error)) from None
+        missing = next((name for name in ("input_ids", "logits") if name not in arrays), None)
+        if missing is not None:
+            raise ReferenceMismatch(f"`{path}` has no array `{missing}`")
+        return cls(arrays["input_ids"], arrays["logits"], arrays.get("decode_logits"))
+
+    def check(self, vocab: int) -> None:
+        """The arrays fit each other and the vocabulary."""
+        ids = self.input_ids
+        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
+            raise ReferenceMismatch("`input_ids` of the reference are whole numbers [sequences, tokens]")
+        if int(ids.min()) < 0 or int(ids.max()) >= vocab:
+            raise ReferenceMismatch(
+                f"`input_ids` of the reference go from {ids.min()} to {ids.max()}, beyond the vocabulary of {vocab}"
+            )
+        wanted = {"logits": (*ids.shape, vocab), "decode_logits": (ids.shape[0], 1, vocab)}
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise ReferenceMismatch(f"`{name}` of the reference has shape {list(array.shape)}, not {list(shape)}")
+
+    def taken(self, spec: Spec, phase: Phase) -> tuple[Ints, Floats]:
+        """The phase's token ids and the logits that they must give."""
+        last = phase.context if phase.kind == "decode" else spec.workload.prompt
+        if phase.sequences > self.input_ids.shape[0] or last > self.input_ids.shape[1]:
+            have = " x ".join(map(str, self.input_ids.shape))
+            raise ReferenceMismatch(f"phase `{phase.name}` has {phase.sequences} x {last} tokens, the reference {have}")
+        if phase.batching.places != phase.sequences:
+            raise ReferenceMismatch(
+                f"phase `{phase.name}` has {phase.sequences} sequences in {phase.batching.places} places: choose a batch that fills them"
+            )
+        first = last - 1 if phase.kind == "decode" else 0
+        ids = self.input_ids[: phase.sequences]
+        logits = self.logits[: phase.sequences, first:last]
+        if phase.kind == "decode" and self.decode_logits is not None and last == self.input_ids.shape[1]:
+            logits = self.decode_logits[: phase.sequences]
+        return ids[:, :last], logits
+
+
+def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference: Reference | None) -> Proof:
+    """The phase at its full dims with real weights: the model's logits at every position against the reference, and
+    the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before."""
+    model = every_position(spec.model)
+    plan = compile_spec(replace(spec, model=model, requirements=()), Collector(), [phase.name])
+    unit = plan.units[phase.name]
+    if plan.params[0] > LARGEST:
+        raise ReferenceMismatch(f"a model of {plan.params[0]:.3g} parameters is too large to be run at its full dims")
+    checkpoint.check(model_graph(unit))
+    if reference is None:
+        return prove(plan, phase.name, weights=checkpoint)
+    reference.check(spec.model.count("vocab"))
+    ids, logits = reference.taken(spec, phase)
+    routing = spec.workload.routing
+    if phase.kind == "prefill":
+        return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits)
+    try:
+        history = cache_after(unit, checkpoint, ids[:, :-1])
+    except ExecutionError as error:
+        return not_run(phase.name, unit, f"the model alone breaks off at {error.where}: {error.reason}")
+    inputs = Inputs(ids[:, -1:], routing, checkpoint, history)
+    return prove(plan, phase.name, inputs=inputs, expected=logits)
+
+
+def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
+    """The KV cache after a prefill of these tokens [sequences, tokens] on the model graph."""
+    sequences, tokens = ids.shape
+    phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
+    work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
+    graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
+    machine = Machine(graph, Inputs(ids, work.routing, weights), single())
+    kept = Recording(machine)
+    machine.run()
+    return kept.history()

@@ -1,0 +1,71 @@
+"""Rotary embedding with the stretched frequencies of long-context models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.ops.ops import rotated
+from .numpy.ops import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """The attributes of a `rope` section. `original`: the context that frequencies were trained on, in tokens."""
+
+    theta: float = 10_000.0
+    fraction: float = 1.0
+    interleaved: bool = False
+    scaling: str = "none"
+    factor: float = 1.0
+    original: float = 4096.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    low: float = 1.0
+    high: float = 4.0
+    magnitude: float = 1.0
+
+    def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
+        """Pairs of the first `fraction` of the last dim, turned by their position along `axis`."""
+        width = rotated(x.shape[-1], self.fraction)
+        angle = positions[:, None] * self.frequencies(width)
+        shape = [1] * x.ndim
+        shape[axis], shape[-1] = len(positions), width // 2
+        cos, sin = (f(angle).reshape(shape) * self.magnitude for f in (np.cos, np.sin))
+        out = x.copy()
+        if self.interleaved:
+            first, second = slice(0, width, 2), slice(1, width, 2)
+        else:
+            first, second = slice(0, width // 2), slice(width // 2, width)
+        a, b = x[..., first], x[..., second]
+        out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
+        return out
+
+    def frequencies(self, width: int) -> Floats:
+        """[width / 2], radians a token. Yarn: arXiv 2309.00071, section 3; llama3: Llama 3.1's published code."""
+        plain = self.theta ** (-np.arange(0, width, 2) / width)
+        if self.scaling == "linear":
+            return plain / self.factor
+        if self.scaling == "llama3":
+            turns = self.original * plain / (2.0 * math.pi)
+            kept = (
+                np.clip((turns - self.low) / (self.high - self.low), 0.0, 1.0)
+                if self.high > self.low
+                else turns >= self.low
+            )
+            return plain * (kept + (1.0 - kept) / self.factor)
+        if self.scaling == "yarn":
+            low, high = self._dimension(width, self.beta_fast), self._dimension(width, self.beta_slow)
+            if self.truncate:
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, width - 1)
+            ramp = np.clip((np.arange(width // 2) - low) / ((high - low) or 1e-3), 0.0, 1.0)
+            return np.asarray(plain * (ramp / self.factor + 1.0 - ramp))
+        return np.asarray(plain)
+
+    def _dimension(self, width: int, turns: float) -> float:
+        """The pair that makes so many turns over the original context."""
+        return width * math.log(self.original / (turns * 2.0 * math.pi)) / (2.0 * math.log(self.theta))

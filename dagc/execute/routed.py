@@ -1,0 +1,208 @@
+"""Routed rows: which experts a rank holds, which rows belong to it, and how rows move between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cost.routing import expert_probabilities, place_experts
+from ..ir.graph import Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.sharding import Sharding
+from ..spec.spec import Routing
+from .failure import CannotRun, Wrong
+from .numpy import ops as k
+
+if TYPE_CHECKING:
+    from .execute import Machine
+
+REDUCTIONS = ("all_reduce", "reduce_scatter")
+AGREE = 1e-9
+"""Largest difference between copies of one block, relative to its largest value."""
+
+
+def dispatch_of(segment: Segment, name: str) -> Op:
+    """The dispatch that routed rows, or an expert weight that meets them, come from."""
+    if name.startswith("@"):
+        return dispatch_of(segment, next(segment.users(name)).name)
+    line = [name]
+    while line:
+        op = segment.by_name.get(line.pop())
+        if op is None or op.scope != "experts":
+            continue
+        if op.kind == "dispatch":
+            return op
+        line += reversed([n for n in op.inputs if not n.startswith("@")])
+    raise CannotRun(f"`{name}` comes from no dispatch")
+
+
+@dataclass(frozen=True)
+class RoutedRows:
+    """The routed rows of one dispatch. `slots`: the expert of every physical expert; `copies`: the physical experts of
+    every expert."""
+
+    segment: Segment
+    dispatch: Op
+    mesh: Mesh
+    slots: list[int]
+    copies: Mapping[int, list[int]]
+
+    @classmethod
+    def of(cls, segment: Segment, dispatch: Op, mesh: Mesh, routing: Routing, redundant: int) -> RoutedRows:
+        expert = dispatch.dims[0]
+        choice = segment.dims_of(dispatch.inputs[1])[-1]
+        count, top_k = int(segment.sizes[expert]), int(segment.sizes[choice])
+        p = expert_probabilities(routing, count, top_k)
+        slots = place_experts(p, mesh.size(dispatch.loop(expert)), redundant).slots.ravel().tolist()
+        copies: dict[int, list[int]] = {}
+        for physical, held in enumerate(slots):
+            copies.setdefault(held, []).append(physical)
+        return cls(segment, dispatch, mesh, slots, copies)
+
+    @property
+    def expert(self) -> str:
+        return self.dispatch.dims[0]
+
+    @property
+    def slot(self) -> str:
+        return self.dispatch.dims[1]
+
+    def inner(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        """Dims of one row."""
+        return tuple(d for d in dims if d not in (self.expert, self.slot))
+
+    def experts(self, dims: tuple[str, ...], layout: Sharding, rank: Mapping[str, int]) -> range:
+        """Physical experts that a layout gives a rank."""
+        return range(len(self.slots))[self.mesh.part(len(self.slots), layout.dims[dims.index(self.expert)], rank)]
+
+    def box(self, dims: tuple[str, ...], layout: Sharding, rank: Mapping[str, int]) -> tuple[slice, ...]:
+        """The part of a row that a layout gives a rank."""
+        return tuple(
+            self.mesh.part(int(self.segment.size(d, "experts")), axes, rank)
+            for d, axes in zip(dims, layout.dims, strict=True)
+            if d not in (self.expert, self.slot)
+        )
+
+    # -- whose row is it -------------------------------------------------------------------------
+
+    @cached_property
+    def homes(self) -> dict[str, tuple[int, NDArray[np.int64]]]:
+        """Axes over which ranks own different tokens -> the column of a key, and the coordinate of each of its values."""
+        found: dict[str, tuple[int, NDArray[np.int64]]] = {}
+        for column, dim in enumerate(("batch", "seq")):
+            axes, size = self.dispatch.loop(dim), int(self.segment.sizes[dim])
+            tables = {axis: np.zeros(size, dtype=np.int64) for axis in axes}
+            for at in np.ndindex(*(self.mesh.sizes[a] for a in axes)):
+                place = dict(zip(axes, at, strict=True))
+                for axis in axes:
+                    tables[axis][self.mesh.part(size, axes, place)] = place[axis]
+            found |= {axis: (column, table) for axis, table in tables.items()}
+        return found
+
+    def digit(self, axis: str) -> tuple[int, int]:
+        """(stride, size) of an axis over which tokens repeat: rows are dealt out along it by their number."""
+        idle = [a for a, _ in self.mesh.atoms if a not in self.homes]
+        after = idle[idle.index(axis) + 1 :]
+        return prod(self.mesh.sizes[a] for a in after), self.mesh.sizes[axis]
+
+    def number(self, keys: Any, offset: int) -> Any:
+        """RoutedRows counted through: (sequence of the part, token, choice). Of an array or a tensor of keys."""
+        choice = int(self.segment.sizes[self.segment.dims_of(self.dispatch.inputs[1])[-1]])
+        return ((keys[:, 0] - offset) * int(self.segment.sizes["seq"]) + keys[:, 1]) * choice + keys[:, 2]
+
+    def every_key(self, offset: int) -> k.Ints:
+        """(sequence, token, choice) of every choice of every token of a part of the batch."""
+        size = self.segment.sizes
+        choices = size[self.segment.dims_of(self.dispatch.inputs[1])[-1]]
+        counts = (int(size["batch"]), int(size["seq"]), int(choices))
+        return np.asarray(np.indices(counts).reshape(3, -1).T + np.array([offset, 0, 0]))
+
+    def coordinate(self, axis: str, keys: k.Ints, offset: int) -> k.Ints:
+        """Of the ranks that a layout splitting `slot` over `axis` gives these rows to. `offset`: first sequence."""
+        if axis in self.homes:
+            column, table = self.homes[axis]
+            return np.asarray(table[keys[:, column] - (offset if column == 0 else 0)])
+        stride, size = self.digit(axis)
+        return np.asarray(self.number(keys, offset) // stride % size)
+
+    def mine(
+        self, dims: tuple[str, ...], layout: Sharding, rank: Mapping[str, int], keys: k.Ints, offset: int
+    ) -> NDArray[np.bool_]:
+        """Which rows the layout's `slot` axes give a rank."""
+        found = np.ones(len(keys), dtype=np.bool_)
+        for axis in layout.dims[dims.index(self.slot)]:
+            found &= self.coordinate(axis, keys, offset) == rank[axis]
+        return found
+
+
+def move(machine: Machine, segment: Segment, op: Op, members: list[int], values: list[object]) -> list[object]:
+    """What each member of a group has after a collective (or a slice: a group of one) on routed rows."""
+    have, got = segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    rows = machine.rows(segment, op.inputs[0])
+    physical, keys, data = zip(*(_flat(v) for v in values), strict=True)
+    code = [_code(rows, machine.offset, p, at) for p, at in zip(physical, keys, strict=True)]
+    codes, first = np.unique(np.concatenate(code), return_index=True)
+    owner, labels = np.concatenate(physical)[first], np.concatenate(keys)[first]
+    inner = [int(segment.size(d, "experts")) for d in rows.inner(op.dims)]
+    total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
+    for i, at, block in zip(members, code, data, strict=True):
+        place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, machine.ranks[i]))
+        if op.kind == "permute":  # of ranks that hold the same rows any one sends
+            _agree(op, block, total[place], seen[place])
+            total[place], seen[place] = block, 1
+            continue
+        total[place] += block
+        seen[place] += 1
+    wanted = machine.mesh.size(op.axes) if op.kind in REDUCTIONS else 1
+    if (seen > wanted).any():
+        raise Wrong(f"{op.name}: two members of a group send the row of one token")
+    out: list[object] = []
+    for i in members:
+        rank = machine.ranks[i]
+        held, box = rows.experts(op.dims, got, rank), rows.box(op.dims, got, rank)
+        kept = (owner >= held.start) & (owner < held.stop) & rows.mine(op.dims, got, rank, labels, machine.offset)
+        where: Any = (kept, *box)
+        if (seen[where] != wanted).any():
+            raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
+        out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[where]))
+    return out
+
+
+def _agree(op: Op, block: k.Floats, held: k.Floats, seen: k.Ints) -> None:
+    """Copies of a row are one and the same."""
+    apart = float(np.abs(np.where(seen > 0, block - held, 0.0)).max(initial=0.0))
+    if apart > AGREE * float(np.abs(block).max(initial=0.0)):
+        raise Wrong(f"{op.name}: members of a group hold different values of one row")
+
+
+def _flat(value: object) -> tuple[k.Ints, k.Ints, k.Floats]:
+    """(physical expert, key, data) of every row."""
+    assert isinstance(value, k.Ragged)
+    found = [(np.full(len(keys), p), keys, data) for p, (keys, data) in value.rows.items()]
+    physical, keys, data = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return physical, keys, data
+
+
+def _code(rows: RoutedRows, offset: int, physical: k.Ints, keys: k.Ints) -> k.Ints:
+    """One number for each row, in the order of (physical expert, key)."""
+    size = rows.segment.sizes
+    choice = int(size[rows.segment.dims_of(rows.dispatch.inputs[1])[-1]])
+    return np.asarray(physical * int(size["batch"]) * int(size["seq"]) * choice + rows.number(keys, offset))
+
+
+def kept(
+    rows: RoutedRows, before: k.Ragged, after: k.Ragged, boxes: tuple[tuple[slice, ...], ...], offset: int
+) -> float:
+    """Elements of the rows that a rank holds after a move and held before it. `boxes`: its part of a row before, after."""
+    held, got = (_code(rows, offset, *_flat(value)[:2]) for value in (before, after))
+    common = int(np.isin(got, held).sum())
+    return float(
+        common * prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(*boxes, strict=True))
+    )

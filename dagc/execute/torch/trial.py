@@ -1,0 +1,237 @@
+"""Run a phase on the processes of this job, compare its logits with the model's, and its times with the estimate."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ...ir.graph import Graph
+from ...pipeline.driver import cost_graph
+from ...plan.plan import Plan
+from ...plan.result import PhaseResult
+from ..chosen import are_largest
+from ..execute import Inputs, Machine, random_weight
+from ..prove import (
+    Comparison,
+    Recording,
+    logits_of,
+    model_graph,
+    random_inputs,
+    single,
+    twin_inputs,
+)
+from ..twin import Twin
+from .comm import Communicator, Ranks, make_groups
+from .launch import LaunchError
+from .rank import Key, Rank
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+"""Largest error of logits, relative to the largest; choices of experts may differ in the small types."""
+
+CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dispatch": "routing", "combine": "routing"}
+MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    device: str
+    dtype: str
+    repeat: int
+    check: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTime:
+    """Ops of one class: the mean over ranks of what they took in one pass, and of the estimate."""
+
+    name: str
+    calls: int
+    measured_s: float
+    estimated_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
+    those of its largest logits."""
+
+    phase: str
+    ranks: int
+    device: str
+    dtype: str
+    measured_s: float
+    estimated_s: float
+    error: float | None
+    allowed: float
+    classes: tuple[ClassTime, ...]
+    same: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.error is None or (self.error <= self.allowed and self.same)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self), "holds": self.holds}
+
+
+def class_of(result: PhaseResult, key: Key) -> str:
+    segment, name = key
+    if not segment:
+        return name
+    kind = result.graph.segment(segment).by_name[name].kind
+    if result.graph.segment(segment).by_name[name].is_collective:
+        return kind
+    return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")
+
+
+def run(plan: Plan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
+    """Every process of the job calls this; the first one gets the outcome. With a twin its sizes run, else the plan's."""
+    result, unit = plan.phases[phase], plan.units[phase]
+    job = Job(result, model_graph(unit), random_inputs(unit, random_weight))
+    if twin is not None:
+        job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin))
+    cuda = options.device == "cuda"
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    limit = timedelta(seconds=options.timeout_s)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+    except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LaunchError(f"the processes of the job do not find each other: {reason}") from None
+    try:
+        return measured(job, options, torch.device(options.device))
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs, the model that it is of, and what both are given."""
+
+    result: PhaseResult
+    model: Graph
+    inputs: Inputs
+
+
+def measured(job: Job, options: Options, device: Any) -> Outcome | None:
+    result, inputs = job.result, job.inputs
+    graph = result.graph
+    ranks = Ranks(graph, dist.get_rank())
+    layout = Machine(graph, inputs, graph.the_mesh)
+    rank = Rank(layout, ranks, Communicator(layout, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
+    rank.watch = logits_of(job.model)
+    with torch.inference_mode():
+        rank.run()  # makes the weights, and warms up
+        shown = Shown(dict(rank.watched), dict(rank.chosen))
+        rank.watch = ""
+        walls, runs = [], []
+        for _ in range(options.repeat):
+            walls.append(rank.run())
+            runs.append(dict(rank.times))
+    times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    mine = (by_class(result, ranks, times), statistics.median(walls), shown if options.check else Shown({}, {}))
+    everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
+    dist.gather_object(mine, everyone)
+    if everyone is None:
+        return None
+    error, same = None, True
+    if options.check:
+        places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
+        model = Machine(job.model, inputs, single())
+        error, same = compared(result, model, places, [m[2] for m in everyone], TOLERANCE[options.dtype])
+    return Outcome(
+        graph.phase,
+        len(everyone),
+        options.device,
+        options.dtype,
+        max(wall for _, wall, _ in everyone),
+        result.schedule.latency_s,
+        error,
+        TOLERANCE[options.dtype],
+        averaged([classes for classes, _, _ in everyone]),
+        same,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a rank has of the logits, and the tokens that it chose, by first sequence."""
+
+    logits: dict[int, Any]
+    chosen: dict[int, Any]
+
+
+Times = dict[str, tuple[int, float, float]]
+"""Class -> (calls, measured, estimated seconds)."""
+
+
+def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Times:
+    """What this rank measured, beside the estimate of the same calls."""
+    graph, stage = result.graph, ranks.at[0]
+    parts = graph.microbatches * graph.lanes
+    layers: dict[str, int] = {}
+    for name, count in graph.stages[stage].layers:
+        layers[name] = layers.get(name, 0) + count
+    out: Times = {}
+    for key, measured_s in times.items():
+        if key[0]:
+            cost = result.costs.ops[key].time_s
+            each = float(cost[tuple(min(i, n - 1) for i, n in zip(ranks.at[1:], cost.shape, strict=True))])
+            calls = layers[key[0]] * parts
+        else:
+            each = result.costs.transfer.time_s if key[1] == "send" else 0.0
+            calls = parts
+        name = class_of(result, key)
+        before = out.get(name, (0, 0.0, 0.0))
+        out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
+    return out
+
+
+def averaged(ranks: list[Times]) -> tuple[ClassTime, ...]:
+    names = dict.fromkeys(name for times in ranks for name in times)
+    rows = []
+    for name in names:
+        found = [times.get(name, (0, 0.0, 0.0)) for times in ranks]
+        calls = max(calls for calls, _, _ in found)
+        rows.append(ClassTime(name, calls, *(sum(f[i] for f in found) / len(ranks) for i in (1, 2))))
+    return tuple(sorted(rows, key=lambda row: -row.measured_s))
+
+
+def compared(
+    result: PhaseResult, model: Machine, places: dict[int, tuple[int, ...]], shown: list[Shown], allowed: float
+) -> tuple[float, bool]:
+    """Error of the logits against a run of the whole model, of every part of the batch on every rank, and whether every
+    rank chose tokens whose logits are the largest there, up to `allowed`."""
+    seen = Recording(model)
+    model.run()
+    layer, name = seen.logits
+    graph = result.graph
+    placed = Machine(graph, model.inputs, graph.the_mesh)
+    check = Comparison(placed, seen)
+    op = graph.segments[-1].by_name[name]
+    last = len(graph.stages) - 1
+    held = {places[rank][1:]: values for rank, values in enumerate(shown) if places[rank][0] == last}
+    order = [held[at] for at in np.ndindex(graph.the_mesh.shape)]
+    whole = seen.whole(layer, name)
+    size = whole.shape[0] // (graph.microbatches * graph.lanes)
+    worst, same = 0.0, True
+    end = graph.segments[-1].sharding_of(graph.segments[-1].output)
+    for offset in order[0].logits:
+        part = whole[offset : offset + size]
+        values: list[object] = [found.logits[offset] for found in order]
+        worst = max(worst, check.difference(part, op, values))
+        for at, found in zip(placed.ranks, order, strict=True):
+            if end is not None and offset in found.chosen:
+                mine = placed.shard(placed.dealt(part, op.dims), (*end.dims, ()), at)
+                same = same and are_largest(mine, found.chosen[offset], allowed)
+    return worst, same

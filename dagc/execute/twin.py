@@ -1,0 +1,383 @@
+"""A small twin of a lowered graph: the same ops, layouts, groups and order, on sizes as small as these allow.
+
+Nothing is lowered again, so no collective can be another one than the plan's. What a size must keep: every split that
+divides goes on dividing, and every degree that does not goes on not dividing; more than one element a rank, masks that
+mask, more tokens than experts and more experts than choices where the plan has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from math import lcm
+
+from ..ir.graph import Attr, Graph, Op, Segment, Stage, runs
+from ..ir.ops.ops import rotated
+from ..ir.ops.sequence import SEQUENCE_DIMS
+from ..ir.routed_dims import stem
+from ..ir.sharding import Axes
+from ..plan.unit import Unit
+from ..spec.spec import Routing
+
+WIDTHS = (8, 6, 10)
+"""What widths become that no axis splits: in turn, so that few dims have equal sizes."""
+HEADS, WORDS, CHOICES = 2, 32, 4
+"""What numbers of heads, vocabularies and choices of experts become, where axes allow."""
+SIZED = ("window", "chunk", "chosen", "top_k", "groups_limit", "floor")
+"""Attributes that are sizes, and shrink with them."""
+PHASE_DIMS = ("batch", "seq", "context")
+MADE_DIMS = ("slot", "choice", "chosen")
+
+
+class NoTwin(ValueError):
+    """No smaller sizes keep what the plan's have; the message names the dimension."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Of a router: experts, physical ones (with spare copies), choices of a token, and groups that it may use."""
+
+    count: int
+    physical: int
+    top_k: int
+    groups_limit: int
+
+
+@dataclass
+class Shrinker:
+    """Sizes of a plan's dims -> sizes of its twin's."""
+
+    plan: Graph
+    splits: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    known: dict[tuple[str, int], int] = field(default_factory=dict)
+    routers: dict[tuple[int, int], Experts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mesh = self.plan.the_mesh
+        for segment in self.plan.segments:
+            for dim, size, axes in layouts(segment):
+                self.splits.setdefault((dim, size), set()).add(mesh.size(axes))
+        self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
+        sizes = self.plan.segments[-1].sizes
+        self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS}
+        if mesh.zigzag:
+            for dim in SEQUENCE_DIMS:
+                self.splits.setdefault((dim, self.phase[dim]), set()).add(2 * mesh.size(mesh.zigzag))
+        self._tokens()
+        self._experts()
+        self._sequences()
+        self.reaches = self._reaches()
+
+    # -- sizes of the phase ----------------------------------------------------------------------
+
+    def _tokens(self) -> None:
+        """New tokens and context: equal where the plan's are, else room for tokens before."""
+        seq, context = self.phase["seq"], self.phase["context"]
+        if seq == context:
+            both = ("seq", seq), ("context", context)
+            found = self.fit("seq", seq, 6, self.parts(*both))
+            self.known |= dict.fromkeys(both, found)
+            return
+        new = self.fit("seq", seq, 4 if self.plan.kind == "prefill" else 2, self.parts(("seq", seq)))
+        self.known["seq", seq] = new
+        parts = self.parts(("context", context))
+        held = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens
+        self.known["context", context] = self.fit("context", context, max(new + 5, held), parts)
+
+    def _sequences(self) -> None:
+        """More than one a rank where the plan has them, and more tokens than experts where it has those."""
+        batch, seq = self.phase["batch"], self.phase["seq"]
+        parts = self.parts(("batch", batch))
+        most = max(parts, default=1)
+        number = self.fit("batch", batch, min(batch, 2 * most), parts)
+        for (_, physical), small in self.routers.items():
+            if batch * seq > physical:
+                wanted = small.physical // self.known["seq", seq] + 1
+                number = max(number, self.fit("batch", batch, min(batch, wanted), parts))
+        self.known["batch", batch] = number
+
+    # -- experts ---------------------------------------------------------------------------------
+
+    def _experts(self) -> None:
+        for segment, route, dispatch in self.routings():
+            expert = dispatch.dims[0]
+            count, physical = int(segment.sizes[expert]), int(segment.size(expert, "experts"))
+            top_k = max(int(route.attr("top_k", 1) or 1), getattr(self.routers.get((count, physical)), "top_k", 1))
+            self.routers[count, physical] = self.few(route, expert, count, physical, top_k)
+
+    def routings(self) -> Iterator[tuple[Segment, Op, Op]]:
+        """Every route with a dispatch of its rows."""
+        for segment in self.plan.segments:
+            for op in segment.ops:
+                if op.kind == "dispatch":
+                    route = segment.by_name[op.inputs[1]]
+                    while route.kind != "route":
+                        route = segment.by_name[route.inputs[0]]
+                    yield segment, route, op
+
+    def few(self, route: Op, expert: str, count: int, physical: int, top_k: int) -> Experts:
+        """As few experts as the ranks, the groups and the choices of a token allow: two a rank where the plan has more
+        than one, spare copies where it has some, more experts than choices where it has more."""
+        held, dense = self.parts((f"experts:{expert}", physical)), self.parts((expert, count))
+        step = lcm(*held, 1)
+        groups, limit = (int(route.attr(name, 1) or 1) for name in ("groups", "groups_limit"))
+        choices = self.cut(route.dims[-1], top_k, CHOICES)
+        least = max(choices + (count > top_k), groups * (2 if count >= 2 * groups else 1))
+        for number in range(step * min(2, physical // step), physical, step):
+            for spare in range(1, number // 2 + 1) if physical > count else (0,):
+                small = number - spare
+                fits = least <= small <= count and small % groups == 0 and all(small % p == 0 for p in dense)
+                allowed = min(groups, max(limit if limit == groups else min(limit, groups - 1), 1))
+                while allowed < groups and small // groups * allowed < choices:
+                    allowed += 1
+                if fits and (allowed < groups or limit == groups):
+                    return Experts(small, number, choices, allowed)
+        return Experts(count, physical, top_k, limit)
+
+    # -- any size --------------------------------------------------------------------------------
+
+    def parts(self, *keys: tuple[str, int]) -> set[int]:
+        """Into how many parts any of these dims is split, where it divides; a sequence dealt out in zigzag into two a rank."""
+        dealt = 2 * self.plan.the_mesh.size(self.plan.the_mesh.zigzag) if self.plan.the_mesh.zigzag else 1
+        found = {p for key in keys for p in self.splits.get(key, ()) if p > 1 and key[1] % p == 0}
+        return found | ({dealt} if dealt > 1 and any(dim in SEQUENCE_DIMS for dim, _ in keys) else set())
+
+    def fit(
+        self, dim: str, size: int, base: int, parts: Iterable[int], also: Callable[[int], bool] = lambda n: True
+    ) -> int:
+        """The least size from `base` on, and with two elements a rank, that the parts divide and that no degree and no
+        split divides that does not divide the plan's."""
+        step = lcm(*parts, 1)
+        uneven = {p for p in (*self.degrees, *self.splits.get((dim, size), ())) if size % p}
+        base = min(size, max(base, 2 * step))
+        for number in range(-(-base // step) * step, size, step):
+            if all(number % p for p in uneven) and also(number):
+                return number
+        return size
+
+    def cut(self, dim: str, size: int, wanted: int) -> int:
+        """About so many of a dim that a function makes, and as many as its splits need."""
+        step = lcm(*self.parts((dim, size)), 1)
+        return min(size, -(-wanted // step) * step)
+
+    def size(self, segment: Segment, dim: str, scope: str = "dense") -> float:
+        """The twin's size of one of a segment's dims."""
+        size = segment.size(dim, scope)
+        kind = stem(dim)
+        if kind in PHASE_DIMS:
+            return float(self.known[dim, int(size)])
+        if kind == "expert" and self.is_routed(segment, dim):
+            small = self.routers[int(segment.sizes[dim]), int(segment.size(dim, "experts"))]
+            return float(small.physical if scope == "experts" else small.count)
+        if kind in MADE_DIMS:
+            return self.made(segment, dim)
+        key = (dim, int(size))
+        if key not in self.known:
+            base, also = self.base(segment, dim)
+            self.known[key] = self.fit(*key, base, self.parts(key), also)
+        return float(self.known[key])
+
+    def is_routed(self, segment: Segment, dim: str) -> bool:
+        return any(op.kind == "dispatch" and op.dims[0] == dim for op in segment.ops)
+
+    def base(self, segment: Segment, dim: str) -> tuple[int, Callable[[int], bool]]:
+        """What a dim becomes if nothing splits it, and what else its size must be."""
+        fractions = []
+        base = WIDTHS[len(self.known) % len(WIDTHS)]
+        for op in segment.ops:
+            if op.kind in ("attend", "delta") and dim in op.dims[:-1]:
+                base = HEADS
+            if (op.kind == "argmax" and dim == segment.dims_of(op.inputs[0])[-1]) or (
+                op.kind == "lookup" and dim == segment.dims_of(op.inputs[1])[0]
+            ):
+                base = WORDS
+            if op.kind == "rope" and op.dims[-1] == dim:
+                fractions.append(float(op.attr("fraction", 1.0) or 1.0))
+
+        def turns(number: int) -> bool:
+            return all(rotated(number, f) >= 2 and rotated(number, f) % 2 == 0 for f in fractions)
+
+        return base, turns
+
+    def made(self, segment: Segment, dim: str) -> float:
+        """Sizes that functions make: choices of a router, slots of its experts, tokens that are selected."""
+        if stem(dim) == "chosen":
+            context, chosen = self.phase["context"], int(segment.sizes[dim])
+            small = self.known["context", context]
+            return float(small if chosen >= context else self.cut(dim, chosen, max(1, small // 2)))
+        for at, route, dispatch in self.routings():
+            if at is segment and dim in (dispatch.dims[1], route.dims[-1]):
+                expert = dispatch.dims[0]
+                small_router = self.routers[int(segment.sizes[expert]), int(segment.size(expert, "experts"))]
+                top_k = min(int(route.attr("top_k", 1) or 1), small_router.top_k)
+                if dim == route.dims[-1]:
+                    return float(top_k)
+                tokens = self.size(segment, "batch") * self.size(segment, "seq")
+                return tokens * top_k / small_router.physical
+        return segment.sizes[dim]
+
+    # -- attributes ------------------------------------------------------------------------------
+
+    def _reaches(self) -> dict[float, float]:
+        """Windows and chunks shorter than the context -> ones shorter than the twin's, in the same order."""
+        context = self.phase["context"]
+        found = sorted(
+            {
+                float(v)
+                for s in self.plan.segments
+                for op in s.ops
+                for name, v in op.attrs
+                if name in ("window", "chunk", "floor") and isinstance(v, (int, float)) and 0 < v < context
+            }
+        )
+        small = self.known["context", context]
+        return {value: float(max(1, 1 + (i + 1) * (small - 1) // (len(found) + 1))) for i, value in enumerate(found)}
+
+    def attrs(self, segment: Segment, op: Op) -> tuple[tuple[str, Attr], ...]:
+        return tuple((name, self.attr(segment, op, name, value)) for name, value in op.attrs)
+
+    def attr(self, segment: Segment, op: Op, name: str, value: Attr) -> Attr:
+        if name in ("window", "chunk", "floor") and isinstance(value, (int, float)):
+            return self.reaches.get(float(value), value)
+        if name == "chosen" and op.kind == "attend":
+            return self.made(segment, segment.dims_of(op.inputs[-1])[-1])
+        if op.kind == "route" and name == "top_k":
+            return self.made(segment, op.dims[-1])
+        if op.kind == "route" and name == "groups_limit":
+            for at, route, dispatch in self.routings():
+                if at.name == segment.name and route.name == op.name:
+                    expert = dispatch.dims[0]
+                    key = int(at.sizes[expert]), int(at.size(expert, "experts"))
+                    return float(self.routers[key].groups_limit)
+        return value
+
+
+def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
+    """Every split of a dim that a layout or a loop of the segment has: (dim, size, axes)."""
+
+    def of(dims: tuple[str, ...], axes: tuple[Axes, ...], scope: str) -> Iterator[tuple[str, int, Axes]]:
+        for dim, split in zip(dims, axes, strict=True):
+            if split and stem(dim) != "slot":
+                name = f"{scope}:{dim}" if f"{scope}:{dim}" in segment.sizes else dim
+                yield name, int(segment.size(dim, scope)), split
+
+    if segment.entry is not None:
+        yield from of(segment.input_dims, segment.entry.dims, "dense")
+    for weight in segment.weights:
+        if weight.sharding is not None:
+            yield from of(weight.dims, weight.sharding.dims, weight.scope)
+    for op in segment.ops:
+        if op.sharding is not None:
+            yield from of(op.dims, op.sharding.dims, op.scope)
+        yield from of(tuple(d for d, _ in op.loops), tuple(a for _, a in op.loops), op.scope)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """`placed` is the plan's own lowered graph on small sizes, `model` its model graph on the same ones."""
+
+    placed: Graph
+    model: Graph
+    routing: Routing
+    vocab: int
+
+    def unit(self, unit: Unit) -> Unit:
+        """What the passes that price a graph ask, of the twin."""
+        sizes = self.placed.segments[0].sizes
+        spare = max((self.spare(s) for s in self.placed.segments), default=0)
+        strategy = replace(unit.phase.strategy, redundant=spare, microbatches=self.placed.microbatches)
+        phase = replace(
+            unit.phase,
+            sequences=self.sequences,
+            tokens=int(sizes["seq"]),
+            context=int(sizes["context"]),
+            passes=1,  # the one that the graph is of
+            last=0,
+            strategy=strategy,
+        )
+        spec = replace(unit.spec, workload=replace(unit.spec.workload, routing=self.routing))
+        return Unit(spec, phase, placement=unit.placement)
+
+    @staticmethod
+    def spare(segment: Segment) -> int:
+        """Spare copies of experts."""
+        found = [int(n - segment.sizes[k[8:]]) for k, n in segment.sizes.items() if k.startswith("experts:expert")]
+        return max(found, default=0)
+
+    @property
+    def sequences(self) -> int:
+        return int(self.placed.segments[0].sizes["batch"]) * self.placed.microbatches * self.placed.lanes
+
+
+def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
+    """The twin of a placed graph and of the model graph that it was lowered from."""
+    shrinker = Shrinker(placed)
+    kinds = [[name for name, _ in stage.layers] for stage in placed.stages]
+    stages = tuple(
+        Stage(stage.index, runs(dict.fromkeys(names)), stage.gpus)
+        for stage, names in zip(placed.stages, kinds, strict=True)
+    )
+    order = [name for names in kinds for name in dict.fromkeys(names)]
+    small = {s.name: shrunk(shrinker, s, s, order.count(s.name)) for s in placed.segments}
+    micro = min(placed.microbatches, 2)
+    twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro, _index={})
+    whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
+    reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro, _index={})
+    words = [
+        small[s.name].size(s.dims_of(op.inputs[1])[0]) for s in placed.segments for op in s.ops if op.kind == "lookup"
+    ]
+    counts = [r.count for r in shrinker.routers.values()]
+    return Twin(twin, reference, few_loads(routing, counts), int(min(words, default=1)))
+
+
+def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) -> Segment:
+    """A segment of the plan (or of its model, whose dims are those of `lowered`) on the twin's sizes."""
+    sizes: dict[str, float] = {}
+    for key in segment.sizes:
+        scope, _, dim = key.rpartition(":")
+        sizes[key] = shrinker.size(lowered, dim, scope or "dense")
+    ops = tuple(replace(op, attrs=shrinker.attrs(lowered, op)) for op in segment.ops)
+    return replace(segment, repeat=repeat, ops=ops, sizes=sizes)
+
+
+def few_loads(routing: Routing, counts: list[int]) -> Routing:
+    """Loads of a histogram for fewer experts: taken at even distances."""
+    if not routing.histogram or not counts:
+        return routing
+    count, have = counts[0], routing.histogram
+    return replace(routing, histogram=tuple(have[i * len(have) // count] + 1e-9 for i in range(count)))
+
+
+def otherwise(plan: Graph, twin: Graph) -> str:
+    """Where a twin's lowering is not the plan's: mesh, order of layers, every op with its kind, group, layout and place;
+    empty where it is."""
+    for name in ("phase", "kind", "level", "mesh", "lanes", "sends"):
+        if getattr(plan, name) != getattr(twin, name):
+            return f"its {name}"
+    if (plan.microbatches > 1) != (twin.microbatches > 1):
+        return "its micro-batches"
+    if [(s.index, s.gpus) for s in plan.stages] != [(s.index, s.gpus) for s in twin.stages]:
+        return "its GPUs"
+    kinds = [[list(dict.fromkeys(name for name, _ in s.layers)) for s in g.stages] for g in (plan, twin)]
+    if kinds[0] != kinds[1] or [s.name for s in plan.segments] != [s.name for s in twin.segments]:
+        return "its order of layers"
+    for a, b in zip(plan.segments, twin.segments, strict=True):
+        for name in ("input", "input_dims", "input_dtype", "output", "entry", "weights"):
+            if getattr(a, name) != getattr(b, name):
+                return f"{a.name}: its {name}"
+        if len(a.ops) != len(b.ops):
+            return f"{a.name}: {len(b.ops)} ops, the plan has {len(a.ops)}"
+        for op, other in zip(a.ops, b.ops, strict=True):
+            if replace(op, attrs=_unsized(op)) != replace(other, attrs=_unsized(other)):
+                return f"{a.name}/{op.name}"
+    return ""
+
+
+def _unsized(op: Op) -> tuple[tuple[str, Attr], ...]:
+    """Attributes, those that are sizes by name only."""
+    return tuple((name, "" if name in SIZED else value) for name, value in op.attrs)
+
+
+def scale(plan: Segment, twin: Segment, dims: tuple[str, ...], scope: str) -> float:
+    """Elements of a plan's tensor for each of its twin's."""
+    return plan.count(dims, scope) / twin.count(dims, scope)

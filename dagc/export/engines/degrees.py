@@ -1,0 +1,123 @@
+"""What an engine must reproduce: the degrees of a phase, and which rank each of its GPUs is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...passes.mesh import axis_coordinates, factorisations
+from ...plan.result import PhaseResult
+from ...plan.unit import Unit
+from ...spec.spec import Phase, Spec, Strategy
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Degrees of attention (dp, sp, tp) and experts (edp, ep, etp) of a stage. `at`: axis -> coordinate of each GPU, GPU
+    ids ascending. `exchanges`: routed tokens travel between ranks."""
+
+    spec: Spec
+    phases: tuple[Phase, ...]
+    gpus: tuple[int, ...]
+    per_node: int
+    degree: Mapping[str, int]
+    at: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]
+    layers: tuple[int, ...]
+    exchanges: bool
+
+    @property
+    def strategy(self) -> Strategy:
+        return self.phases[0].strategy
+
+    @property
+    def name(self) -> str:
+        return "+".join(p.name for p in self.phases)
+
+    @property
+    def moe(self) -> bool:
+        return "experts.count" in self.spec.model.attributes
+
+    @property
+    def nodes(self) -> list[list[int]]:
+        """GPU ids of each node."""
+        found: dict[int, list[int]] = {}
+        for gpu in self.gpus:
+            found.setdefault(gpu // self.per_node, []).append(gpu)
+        return list(found.values())
+
+    @property
+    def kinds(self) -> set[str]:
+        """Of all phases that run on its GPUs, also of those that are not exported."""
+        return {p.kind for p in self.spec.phases if set(p.gpus) & set(self.gpus)}
+
+    @property
+    def graphs(self) -> bool:
+        """Any phase runs its steps as CUDA graphs."""
+        return any(p.cuda_graph for p in self.phases)
+
+    def sequences(self, kind: str) -> int:
+        return max((p.sequences for p in self.phases if p.kind == kind), default=0)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence."""
+        work = self.spec.workload
+        return max(work.prompt + work.output, *(p.context for p in self.phases))
+
+    def misplaced(self, order: Sequence[str]) -> str:
+        """The first GPU whose coordinates are not those of an engine that numbers GPUs in this order of axes, outermost
+        first; empty when none."""
+        sizes = [self.degree[a] for a in order]
+        if prod(sizes) != len(self.gpus):
+            return f"{' x '.join(f'{a} {n}' for a, n in zip(order, sizes, strict=True))} is not {len(self.gpus)} GPUs"
+        wanted = np.unravel_index(np.arange(len(self.gpus)), sizes)
+        for k, gpu in enumerate(self.gpus):
+            theirs = {a: int(w[k]) for a, w in zip(order, wanted, strict=True) if self.degree[a] > 1}
+            ours = {a: int(self.at[a][k]) for a in theirs}
+            if ours != theirs:
+                return f"GPU {gpu} is {_named(ours)} in the plan and {_named(theirs)} in the engine"
+        return ""
+
+    def follows(self, axis: str, order: Sequence[str]) -> bool:
+        """The coordinate along one axis is the number that those of others make, outermost first."""
+        index = np.zeros(len(self.gpus), dtype=np.int64)
+        for name in order:
+            index = index * self.degree[name] + self.at[name]
+        return bool((self.at[axis] == index).all())
+
+
+def _named(at: Mapping[str, int]) -> str:
+    return ", ".join(f"{a} {i}" for a, i in at.items())
+
+
+def layout(result: PhaseResult, unit: Unit) -> Layout:
+    mesh, strategy = result.graph.the_mesh, unit.phase.strategy
+    sides = factorisations(strategy)
+    found = axis_coordinates(mesh, sides[0])
+    size = {"pp": strategy.pp, **{a: n for side in sides for a, n in side}}
+    if len(sides) == 1:  # the flat form: the batch lies over ep too, experts over ep and tp
+        ep, sp = size["ep"], size["sp"]
+        found["edp"], size["edp"] = found["dp"] * sp + found["sp"], size["dp"] * sp
+        found["dp"], size["dp"] = found["dp"] * ep + found["ep"], size["dp"] * ep
+        found["etp"], size["etp"] = found["tp"], size["tp"]
+    ids = np.asarray(result.gpus)
+    order = np.argsort(ids)
+    zero = np.zeros(len(ids), dtype=np.int64)
+    axes = ("pp", "dp", "sp", "tp", "edp", "ep", "etp")
+    ops = [op for s in result.graph.segments for op in s.ops]
+    stages = result.graph.stages
+    ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are no layers
+    return Layout(
+        unit.spec,
+        (unit.phase,),
+        tuple(int(i) for i in ids[order]),
+        result.per_node,
+        {a: size.get(a, 1) for a in axes},
+        {a: found[a].ravel()[order] if a in found else zero for a in axes},
+        tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
+        any(op.kind == "all_to_all" and op.scope == "experts" for op in ops),
+    )

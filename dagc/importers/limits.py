@@ -1,0 +1,145 @@
+"""What the plan of a placed graph may say: numbers within the ranges of the language, and of what its IR says too, the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+from ..base.dtypes import find
+from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
+from ..ir.graph import Graph
+from ..passes.mesh import factorisations
+from ..plan.unit import Unit
+from ..spec.spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
+from .records import DataError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PROMPT = WORKLOAD["prompt"]
+RANGES: dict[type, dict[str, Attribute]] = {
+    Hardware: {
+        **{name: HARDWARE[name] for name in ("gpus", "per_node", "mfu", "mbu")},
+        "memory_B": HARDWARE["memory"],
+        "hbm_Bps": HARDWARE["hbm"],
+        "launch_s": HARDWARE["launch"],
+        "reserve_B": HARDWARE["reserve"],
+    },
+    Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
+    Workload: {name: WORKLOAD[name] for name in ("sequences", "prompt", "output")},
+    Phase: {
+        **{name: PHASE[name] for name in ("context", "sequences", "acceptance", "kv_block")},
+        "host_s": PHASE["host"],
+        "tokens": PROMPT,
+        "passes": PROMPT,
+        "last": replace(PROMPT, low=0.0),
+    },
+    EngineMemory: {
+        "fraction": PHASE["memory_fraction"],
+        "tokens": BESIDE["tokens"],
+        "sequences": BESIDE["sequences"],
+        "graphs_B": BESIDE["graphs"],
+        "communication_B": BESIDE["communication"],
+    },
+    Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
+}
+"""Record -> field -> the attribute of the language whose range it has."""
+
+
+def check_ranges(record: Any, path: str) -> None:
+    """Every number of a record, and of those in it. Raises DataError with the path of one that is out of range."""
+    ranges = RANGES.get(type(record), {})
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if type(value) in RANGES:
+            check_ranges(value, f"{path}.{f.name}")
+        elif isinstance(value, Fold):
+            for axis, degree in value.degrees:
+                if axis not in AXES or not 1 <= degree <= 1e6:
+                    raise DataError(f"{path}.{f.name}", f"has {axis} {degree}, not at least 1")
+        elif f.name in ranges:
+            check_number(ranges[f.name], value, f"{path}.{f.name}")
+    if isinstance(record, EngineMemory):
+        if record.of not in ("all", "static", "free"):
+            raise DataError(f"{path}.of", f"{record.of!r} is none of all, static, free")
+        if record.padding_B is not None:
+            check_number(BESIDE["padding"], record.padding_B, f"{path}.padding_B")
+        if any(min(tile[1:]) < 1 for tile in record.tiles):
+            raise DataError(f"{path}.tiles", "has a multiple below 1")
+    if isinstance(record, Hardware):
+        for name, value in record.compute_flops.items():
+            check_number(HARDWARE["compute"], value, f"{path}.compute_flops.{name}")
+        if "default" not in record.compute_flops:
+            raise DataError(f"{path}.compute_flops.default", "is missing")
+
+
+def check_number(attribute: Attribute, value: float, path: str) -> None:
+    """A number within the range of an attribute. Raises DataError."""
+    beyond = value <= attribute.low if attribute.open_low else value < attribute.low
+    if beyond or not value <= attribute.high:
+        least = f"{'more than' if attribute.open_low else 'at least'} {attribute.low:g}"
+        raise DataError(path, f"is {value!r}, not {least} and at most {attribute.high:g}")
+
+
+def check_together(unit: Unit, graph: Graph) -> None:
+    """The plan is that of the graph. Raises DataError with the path of what differs."""
+    phase, strategy, model, hardware = unit.phase, unit.phase.strategy, unit.spec.model, unit.spec.hardware
+    if not NAME.fullmatch(phase.name):
+        raise DataError("plan.phase.name", f"{phase.name!r} is no name")
+    for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
+        if find(getattr(model, name)) is None:
+            raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
+    words = PHASE["window_cache"].words
+    if phase.window_cache not in words:
+        raise DataError("plan.phase.window_cache", f"{phase.window_cache!r} is none of {', '.join(words)}")
+    if max(phase.gpus) >= hardware.gpus:
+        raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
+    batching = phase.batching
+    if graph.lanes != batching.lanes:
+        raise DataError("ir", f"has {graph.lanes} lanes, and `overlap` of the plan makes {batching.lanes}")
+    if graph.microbatches != batching.microbatches:
+        made = f"makes {batching.microbatches} of {phase.sequences} sequences, the IR has {graph.microbatches}"
+        raise DataError("plan.phase.strategy.microbatches", f"is {strategy.microbatches}: it {made}")
+    if sorted(strategy.order) != sorted(AXES):
+        raise DataError("plan.phase.strategy.order", f"does not name each of {', '.join(AXES)} once")
+    for side in factorisations(strategy):
+        for axis, degree in side:
+            if graph.the_mesh.degrees.get(axis, 1) != degree:
+                found = graph.the_mesh.degrees.get(axis, 1)
+                raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
+    dealt = graph.the_mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
+    if graph.the_mesh.zigzag != dealt:
+        raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")
+    if graph.the_mesh.stages != strategy.pp:
+        raise DataError("plan.phase.strategy.pp", f"is {strategy.pp}, and the IR has {graph.the_mesh.stages} stages")
+    routing = unit.spec.workload.routing
+    if routing.kind not in ("uniform", "zipf", "power_law", "histogram"):
+        raise DataError("plan.workload.routing.kind", f"is {routing.kind!r}")
+    if not 0 <= routing.s <= 10:
+        raise DataError("plan.workload.routing.s", f"is {routing.s!r}, not at least 0 and at most 10")
+    cut = strategy.layers_per_stage
+    inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
+    if cut is not None and cut != inner:
+        raise DataError("plan.phase.strategy.layers_per_stage", f"is not {list(inner)}, as the IR has it")
+    wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
+    if wanted != [segment.name for segment, _ in graph.layers]:
+        raise DataError("plan.model.stack", "is not the order of the layers in the IR")
+    for segment in graph.segments:
+        if segment.sizes.get("batch") != batching.part:
+            has = f"{segment.name} has batch {segment.sizes.get('batch')}"
+            raise DataError("ir", f"{has}, {phase.sequences} sequences make {batching.part} a part")
+        context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
+        if segment.sizes.get("context") != context:
+            raise DataError(
+                "plan.phase.context", f"is {context}, and {segment.name} has context {segment.sizes.get('context')}"
+            )
+        if phase.last >= phase.tokens or phase.new_tokens > context:
+            raise DataError("plan.phase", f"takes in {phase.new_tokens} tokens in {phase.passes} passes, of {context}")
+        if segment.sizes.get("seq") != phase.tokens:
+            raise DataError(
+                "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"
+            )
+
+
+def _ends(graph: Graph) -> tuple[str, str]:
+    """The embedding and the head."""
+    return graph.segments[0].name, graph.segments[-1].name

@@ -1,0 +1,282 @@
+"""A placed graph as a file that can be compiled again: `dagc compile PLAN.PHASE.graph.json`.
+
+Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, phase and the model's sizes); `nodes` and
+`edges` are what follows from them, for other programs to read. Reading checks that they belong together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
+from ..export.json import GRAPH_SCHEMA, expand_ranks
+from ..ir.graph import Graph
+from ..ir.mesh import Placement
+from ..ir.text import TextError, parse_graph, print_graph
+from ..ir.verify.verify import verify
+from ..ir.verify.violation import VerifyError
+from ..plan.plan import Plan
+from ..plan.result import PhaseResult
+from ..plan.unit import Unit
+from ..spec.spec import Hardware, Model, Phase, Spec, Strategy, Workload
+from ..view.facts.unroll import Edge, Node, unroll
+from .limits import check_ranges, check_together
+from .records import DataError, check_object, from_data, to_data
+
+SKIP = frozenset(
+    {
+        (Strategy, "place"),
+        (Model, "blocks"),
+        (Model, "checkpoint"),
+        (Phase, "constants"),
+        (Phase, "gpus"),
+    }
+)
+"""Fields that the placed graph holds the result of."""
+
+FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
+KINDS = ("data", "stream", "transfer")
+
+
+def plan_section(plan: Plan, phase: str) -> dict[str, Any]:
+    """What costs depend on, beside the graph."""
+    spec = plan.spec
+    own = next(p for p in spec.phases if p.name == phase)
+    parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
+    return {name: to_data(part, SKIP) for name, part in parts.items()}
+
+
+def ir_section(graph: Graph) -> list[str]:
+    return print_graph(graph).splitlines()
+
+
+def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> Plan:
+    """Compile a placed graph; `allow_import` as for a spec. Raises SpecError with E15 and the path of what is wrong."""
+    import orjson
+
+    try:
+        data = orjson.loads(read_named(str(path), MAX_GRAPH_BYTES, allow_import))
+    except Unreadable as error:
+        raise _refused(path, f"cannot be read: {error}") from None
+    except orjson.JSONDecodeError as error:
+        raise _refused(path, f"is not JSON: {error}") from None
+    try:
+        return plan_of(data, Reach.of(path, allow_import))
+    except DataError as error:
+        raise _refused(path, str(error)) from None
+
+
+def _refused(path: Path, reason: str) -> SpecError:
+    return SpecError([Diagnostic("E15", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
+
+
+def plan_of(data: Any, reach: Reach | None = None) -> Plan:
+    """The plan of a file's object. Raises DataError, or SpecError when the plan itself is refused (memory)."""
+    if not isinstance(data, dict):
+        raise DataError("", "is not an object")
+    if data.get("schema") != GRAPH_SCHEMA:
+        raise DataError("schema", f"is {data.get('schema')!r}; this dagc reads version {GRAPH_SCHEMA}")
+    check_object(data, FIELDS, "")
+    nodes, edges = listed(data)
+    acyclic(nodes, edges)
+    graph = graph_of(data["ir"])
+    unit = unit_of(data["plan"], graph, reach or Reach.of(None))
+    if data["phase"] != graph.phase:
+        raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
+    check_together(unit, graph)
+    result = costed(graph, unit)
+    same_graph(result, data["nodes"], edges, data["ranks"])
+    return finished(unit, result)
+
+
+def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Ids of the nodes, and the edges between them; every field is known and every end exists."""
+    if data["ranks"] not in ("folded", "all"):
+        raise DataError("ranks", "is neither `folded` nor `all`")
+    for name in ("nodes", "edges", "ir"):
+        if not isinstance(data[name], list):
+            raise DataError(name, "is not a list")
+    ids: dict[str, int] = {}
+    for i, node in enumerate(data["nodes"]):
+        name = check_object(node, Node.__slots__, f"nodes[{i}]")["id"]
+        if not isinstance(name, str):
+            raise DataError(f"nodes[{i}].id", "is not a string")
+        if name in ids:
+            raise DataError(f"nodes[{i}].id", f"{name!r} stands there twice")
+        ids[name] = i
+    edges = []
+    for i, edge in enumerate(data["edges"]):
+        found = check_object(edge, Edge.__slots__, f"edges[{i}]")
+        for end in ("src", "dst"):
+            if not isinstance(found[end], str) or found[end] not in ids:
+                raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is no node")
+        if found["kind"] not in KINDS:
+            raise DataError(f"edges[{i}].kind", f"is none of {', '.join(KINDS)}")
+        edges.append((found["src"], found["dst"], found["kind"]))
+    twice = next((e for e, n in Counter(edges).items() if n > 1), None)
+    if twice is not None:
+        raise DataError("edges", f"{twice[0]} -> {twice[1]} ({twice[2]}) stands there twice")
+    return list(ids), edges
+
+
+def acyclic(nodes: Iterable[str], edges: Iterable[tuple[str, str, str]]) -> None:
+    """No node waits for itself. Raises DataError with the nodes of a cycle."""
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    waits = dict.fromkeys(after, 0)
+    for source, target, _ in edges:
+        after[source].append(target)
+        waits[target] += 1
+    ready = [name for name, count in waits.items() if not count]
+    while ready:
+        for target in after[ready.pop()]:
+            waits[target] -= 1
+            if not waits[target]:
+                ready.append(target)
+    left = {name for name, count in waits.items() if count}
+    if not left:
+        return
+    before: dict[str, str] = {}
+    for source in left:
+        before |= {target: source for target in after[source] if target in left}
+    at = next(name for name in waits if name in left)
+    seen: list[str] = []
+    while at not in seen:
+        seen.append(at)
+        at = before[at]
+    cycle = [at, *reversed(seen[seen.index(at) :])]
+    shown = cycle if len(cycle) <= 8 else [*cycle[:4], "..", *cycle[-3:]]
+    raise DataError("edges", f"a cycle: {' -> '.join(shown)}")
+
+
+def graph_of(lines: list[Any]) -> Graph:
+    """The graph of the textual IR, verified."""
+    if not all(isinstance(line, str) for line in lines):
+        raise DataError("ir", "is not a list of lines")
+    try:
+        graph = parse_graph("\n".join(lines) + "\n")
+        if graph.level != "placed":
+            raise DataError("ir", f"is at level {graph.level!r}, not placed")
+        ids = placement_ids(graph)
+        if len(np.unique(ids)) != ids.size or ids.min() < 0:
+            raise DataError("ir", "a GPU id stands in two places")
+        verify(graph)
+        return graph
+    except (TextError, VerifyError) as error:
+        raise DataError("ir", str(error)) from None
+    except (KeyError, IndexError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("ir", f"does not hold together: {type(error).__name__} {error}") from None
+
+
+def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    mesh = graph.the_mesh
+    return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
+
+
+def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
+    """The compilation that the costing passes see."""
+    parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
+    ids = placement_ids(graph)
+    gpus = tuple(sorted(ids.ravel().tolist()))
+    hardware: Hardware = from_data(Hardware, parts["hardware"], "plan.hardware", SKIP)
+    nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
+    model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
+    workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)
+    check_ranges(hardware, "plan.hardware")
+    _check_calibration(hardware, reach)
+    check_ranges(workload, "plan.workload")
+    phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
+    check_ranges(phase, "plan.phase")
+    if (phase.name, phase.kind) != (graph.phase, graph.kind):
+        raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
+    spec = Spec(hardware, model, workload, (phase,), (), {}, {})
+    return Unit(spec, phase, Collector(), Placement(graph.the_mesh, ids, hardware.per_node))
+
+
+def _check_calibration(hardware: Hardware, reach: Reach) -> None:
+    """One of the library, or a file that may be read and is well formed."""
+    from ..calib import CalibrationError, load
+
+    if hardware.calibration is None:
+        return
+    try:
+        if hardware.calibration.endswith(".json"):
+            reach.find(hardware.calibration)
+        load(hardware.calibration)
+    except Unreadable as error:
+        raise DataError("plan.hardware.calibration", "; ".join((str(error), *error.help))) from None
+    except CalibrationError as error:
+        raise DataError("plan.hardware.calibration", str(error)) from None
+
+
+def costed(graph: Graph, unit: Unit) -> PhaseResult:
+    from ..pipeline.driver import cost_graph
+
+    try:
+        return cost_graph(graph, unit)
+    except SpecError:
+        raise
+    except (ArithmeticError, ValueError, KeyError, IndexError, AssertionError, AttributeError, TypeError) as error:
+        raise DataError("plan", f"cannot be costed: {type(error).__name__} {error}") from None
+
+
+RESULTS = ("start_s", "time_s")
+"""Fields of a node that follow from costs: any time will do."""
+
+
+def same_graph(result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str) -> None:
+    """Nodes and edges are those of the IR, but for times."""
+    items = unroll(result)
+    nodes = [node["id"] for node in given]
+    want_nodes: dict[str, Node] = {}
+    want_edges: set[tuple[str, str, str]] = set()
+    for item in expand_ranks(result, items) if ranks == "all" else items:
+        if isinstance(item, Node):
+            want_nodes[item.id] = item
+        else:
+            want_edges.add((item.src, item.dst, item.kind))
+    for i, name in enumerate(nodes):
+        if name not in want_nodes:
+            raise DataError(f"nodes[{i}].id", f"{name!r} is not in the IR")
+        for field in Node.__slots__:
+            value = given[i][field]
+            if field in RESULTS:
+                if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                    raise DataError(f"nodes[{i}].{field}", f"is {value!r}, no time")
+            elif not _same(value, getattr(want_nodes[name], field)):
+                raise DataError(f"nodes[{i}].{field}", f"is {value!r}, which does not follow from ir and plan")
+    for name in sorted(want_nodes.keys() - set(nodes)):
+        raise DataError("nodes", f"{name!r} of the IR is missing")
+    for i, edge in enumerate(edges):
+        if edge not in want_edges:
+            raise DataError(f"edges[{i}]", f"{edge[0]} -> {edge[1]} ({edge[2]}) is not in the IR")
+    for edge in sorted(want_edges - set(edges)):
+        raise DataError("edges", f"{edge[0]} -> {edge[1]} ({edge[2]}) of the IR is missing")
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float):
+        return isinstance(found, int | float) and isclose(found, wanted, rel_tol=1e-9)
+    return bool(found == (list(wanted) if isinstance(wanted, tuple) else wanted))
+
+
+def finished(unit: Unit, result: PhaseResult) -> Plan:
+    from ..passes import memory
+    from ..pipeline import pools
+    from ..pipeline.driver import count_parameters
+
+    memory.check(result.memory, unit)
+    unit.out.check()
+    name = unit.phase.name
+    found = pools.run({name: result})
+    return Plan(
+        unit.spec, {name: result}, {name: unit}, (), count_parameters(result.graph), found, tuple(unit.out.items)
+    )

@@ -1,0 +1,171 @@
+"""A plan as `dagc compile --json` wrote it: its figures and verdicts, read back to be compared with another plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
+from ..base.units import BYTES, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim
+from ..export.json import SCHEMA
+from .records import DataError
+
+READS = (1, SCHEMA)
+"""Versions of the plan object that this dagc reads."""
+Metric = tuple[float, Dim]
+
+FIGURES: tuple[tuple[str, str, Dim], ...] = (
+    ("ttft_s", "ttft", TIME),
+    ("tpot_s", "tpot", TIME),
+    ("makespan_s", "makespan", TIME),
+    ("floor_s", "floor", TIME),
+    ("throughput_tok_s", "throughput", TOKEN_RATE),
+    ("throughput_per_gpu_tok_s", "throughput_per_gpu", TOKEN_RATE),
+    ("imbalance", "imbalance", SCALAR),
+)
+MEMORY: tuple[tuple[str, str, Dim], ...] = (
+    ("weights_B", "memory.weights", BYTES),
+    ("kv_cache_B", "memory.kv_cache", BYTES),
+    ("activations_B", "memory.activations", BYTES),
+    ("buffers_B", "memory.buffers", BYTES),
+    ("reserve_B", "memory.reserve", BYTES),
+    ("engine_B", "memory.engine", BYTES),
+    ("peak_B", "memory.own", BYTES),
+    ("shared_peak_B", "memory.peak", BYTES),
+    ("kv_tokens", "memory.kv_tokens", TOKENS),
+)
+"""Field of the object, metric of a requirement, dimension. What an older schema does not have is left out."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
+    bytes on the fullest of these; `verdicts`: requirement -> whether it held."""
+
+    schema: int
+    params: tuple[float, float]
+    gpus: Mapping[str, int]
+    degrees: Mapping[str, Mapping[str, int]]
+    metrics: Mapping[str, Mapping[str, Metric]]
+    pools: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    verdicts: Mapping[str, bool] = field(default_factory=dict)
+    fits: bool = True
+
+
+def is_recorded(data: Any) -> bool:
+    """A plan object rather than a placed graph."""
+    return isinstance(data, dict) and "phases" in data and "nodes" not in data
+
+
+def read(path: str, allow_import: Sequence[str | Path] = ()) -> Recorded | None:
+    """The plan object of a file; None where it holds something else. Raises SpecError with the path of what is wrong."""
+    import orjson
+
+    try:
+        data = orjson.loads(read_named(path, MAX_GRAPH_BYTES, allow_import))
+    except (Unreadable, orjson.JSONDecodeError):
+        return None
+    if not is_recorded(data):
+        return None
+    try:
+        return recorded(data)
+    except DataError as error:
+        message = f"`{path}` is no plan that `dagc compile --json` wrote"
+        raise SpecError([Diagnostic("E05", message, because=(str(error),))]) from None
+
+
+def recorded(data: Mapping[str, Any]) -> Recorded:
+    """Of an object of any schema that is known. Raises DataError."""
+    schema = data.get("schema")
+    if schema not in READS or isinstance(schema, bool):
+        raise DataError("schema", f"is {schema!r}; this dagc reads {' and '.join(map(str, READS))}")
+    model = _object(data, "model", "")
+    phases = _object(data, "phases", "")
+    for name in phases:
+        _object(phases, name, "phases")
+    verdicts = {}
+    for i, one in enumerate(_list(data, "requirements", "")):
+        place = f"requirements[{i}]"
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not isinstance(one.get("passed"), bool):
+            raise DataError(place, "has no name and verdict")
+        verdicts[one["name"]] = one["passed"]
+    pools: dict[tuple[str, ...], float] = {}
+    for i, pool in enumerate(_list(data, "pools", "") if schema > 1 else []):
+        place = f"pools[{i}]"
+        if not isinstance(pool, dict):
+            raise DataError(place, "is not an object")
+        names = _list(pool, "phases", place)
+        if not all(isinstance(n, str) for n in names):
+            raise DataError(f"{place}.phases", "is not a list of names")
+        if len(names) > 1:
+            pools[tuple(names)] = _number(pool, "peak_B", place)
+    return Recorded(
+        schema,
+        (_number(model, "params_total", "model"), _number(model, "params_active", "model")),
+        {name: len(_list(phase, "gpus", f"phases.{name}")) for name, phase in phases.items()},
+        {name: dict(_degrees(phase, f"phases.{name}")) for name, phase in phases.items()},
+        {name: dict(_metrics(phase, f"phases.{name}")) for name, phase in phases.items()},
+        pools,
+        verdicts,
+        _fits(data, phases),
+    )
+
+
+def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:
+    """Of schema 1, whether every phase alone did."""
+    held = [data] if data["schema"] > 1 else [_object(p, "memory", f"phases.{name}") for name, p in phases.items()]
+    for one in held:
+        if not isinstance(one.get("fits"), bool):
+            raise DataError("fits", "is no verdict")
+    return all(one["fits"] for one in held)
+
+
+def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]]:
+    memory = _object(phase, "memory", path)
+    for held, figures, place in ((phase, FIGURES, path), (memory, MEMORY, f"{path}.memory")):
+        for name, metric, dim in figures:
+            if held.get(name) is not None:
+                yield metric, (_number(held, name, place), dim)
+    counts: dict[str, float] = {}
+    for i, one in enumerate(_list(phase, "collectives", path)):
+        if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+            raise DataError(f"{path}.collectives[{i}]", "has no kind")
+        counts[one["kind"]] = counts.get(one["kind"], 0.0) + _number(one, "count", f"{path}.collectives[{i}]")
+    for kind, count in counts.items():
+        if kind != "recv":
+            yield f"collectives.{kind}", (count, SCALAR)
+
+
+def _degrees(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
+    for axis, degree in _object(phase, "axes", path).items():
+        if not isinstance(degree, int) or isinstance(degree, bool) or degree < 1:
+            raise DataError(f"{path}.axes.{axis}", f"is {degree!r}, no degree")
+        yield axis, degree
+
+
+def _object(data: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
+    value = data.get(name)
+    if not isinstance(value, dict):
+        raise DataError(_join(path, name), "is missing" if value is None else "is not an object")
+    return value
+
+
+def _list(data: Mapping[str, Any], name: str, path: str) -> list[Any]:
+    value = data.get(name)
+    if not isinstance(value, list):
+        raise DataError(_join(path, name), "is missing" if value is None else "is not a list")
+    return value
+
+
+def _number(data: Mapping[str, Any], name: str, path: str) -> float:
+    value = data.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise DataError(_join(path, name), "is missing" if value is None else "is no number")
+    return float(value)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

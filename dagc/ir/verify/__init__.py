@@ -1,0 +1,1 @@
+"""The verifier that runs after every pass."""

@@ -1,0 +1,85 @@
+"""What a block's text mentions, and whether its text can be expanded at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..base.diagnostics import Collector, did_you_mean
+from ..base.syntax import ast
+from .values.evaluate import number
+
+MAX_TERMS = 200
+MAX_STATEMENTS = 500
+"""Operators of one expression in a block; expansion recurses over them."""
+
+KINDS = ("prefill", "decode")
+
+
+def walk(block: ast.BlockDef) -> Iterator[ast.Node]:
+    """Every statement and expression of a block."""
+    for statement in block.body:
+        yield statement
+        yield from walk_expression(statement.value)
+
+
+def walk_expression(expr: ast.Expr) -> Iterator[ast.Expr]:
+    stack: list[ast.Expr] = [expr]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, ast.Call):
+            stack += [*node.args, *(v for _, v in node.kwargs)]
+        elif isinstance(node, ast.Binary):
+            stack += [node.right, node.left]
+        elif isinstance(node, ast.Unary):
+            stack.append(node.operand)
+        elif isinstance(node, ast.ListExpr):
+            stack += node.items
+
+
+def mentioned(block: ast.BlockDef) -> set[str]:
+    """Every name and dimension in a block's text."""
+    words = dims_of(block)
+    for node in walk(block):
+        if isinstance(node, ast.Name):
+            words |= {node.text, node.parts[-1]}
+    return words
+
+
+def dims_of(block: ast.BlockDef) -> set[str]:
+    """Every dimension that a tensor or weight of the block is written with."""
+    dims: set[str] = set()
+    for node in walk(block):
+        if isinstance(node, (ast.TensorAssign, ast.Indexed)):
+            dims |= set(node.dims or ())
+    return dims
+
+
+def check_block(block: ast.BlockDef, out: Collector) -> None:
+    """One argument, a known phase kind, known units, expressions of sane length, and a result."""
+    if len(block.params) != 1:
+        out.add(
+            "E13",
+            f"block `{block.name}` takes one tensor, not {len(block.params)}",
+            block.span,
+            help=("block NAME(x)",),
+        )
+    if block.phase is not None and block.phase not in KINDS:
+        near = did_you_mean(block.phase, KINDS)
+        hint = f"did you mean `in {near}`?" if near else "a body is for `in prefill` or `in decode`"
+        out.add(
+            "E02", f"block `{block.name}` is for an unknown kind of phase `{block.phase}`", block.span, help=(hint,)
+        )
+    if not any(isinstance(s, ast.Return) for s in block.body):
+        out.add("E13", f"block `{block.name}` has no `return`", block.span)
+    if len(block.body) > MAX_STATEMENTS:
+        message = f"block `{block.name}` has more than {MAX_STATEMENTS} statements"
+        out.add("E13", message, block.span, help=("a layer may hold several blocks",))
+        return
+    for statement in block.body:
+        nodes = list(walk_expression(statement.value))
+        if len(nodes) > MAX_TERMS:
+            out.add("E13", f"an expression of more than {MAX_TERMS} terms", statement.span, help=("name parts of it",))
+        for node in nodes:
+            if isinstance(node, ast.Number):
+                number(node, out)

@@ -1,0 +1,125 @@
+"""Functions that look at other tokens: attention and its cache, selection, convolution, the delta rule."""
+
+from __future__ import annotations
+
+from ...base.syntax import ast
+from ...ir.routed_dims import stem
+from .call import Call
+from .names import Ref
+from .rules import listed
+
+GROUPED = (
+    "grouped queries are written q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]: "
+    "`group` of them share one of `kv_heads`"
+)
+
+
+def attend(call: Call) -> Ref:
+    """attend(q, k, v) or attend([q1, q2], [k1, k2], v); keys and values with `seq` go through the cache."""
+    block, stem = call.block, call.stem
+    if len(call.expr.args) != 3:
+        call.fail("`attend` takes queries, keys and values")
+    first, second, third = call.expr.args
+    queries = [block.value(e, None, f"{stem}_q") for e in _items(first)]
+    keys = [cached(call, block.value(e, None, f"{stem}_k"), f"{stem}_k") for e in _items(second)]
+    value = cached(call, block.value(third, None, f"{stem}_v"), f"{stem}_v")
+    if any(ref.literal is not None for ref in (*queries, *keys, value)):
+        call.fail("`attend` takes queries, keys and values")
+    if any("seq" not in q.dims[:-1] for q in queries) or any("context" not in k.dims[:-1] for k in (*keys, value)):
+        call.fail("`attend` needs tensors [seq, ..., width]")
+    if not queries or len(queries) != len(keys):
+        call.fail(f"`attend` has {len(queries)} queries and {len(keys)} keys")
+    _same_rows(call, queries, [*keys, value])
+    for q, k in zip(queries, keys, strict=True):
+        if q.dims[-1] != k.dims[-1]:
+            call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
+    dims = (*queries[0].dims[:-1], value.dims[-1])
+    options = {k: v for k, v in call.options().items() if not (k in ("window", "chunk") and v == 0)}
+    options["pairs"] = len(queries)
+    inputs = (*queries, *keys, value)
+    sinks = call.tensor("sinks")
+    if sinks is not None:
+        if not set(sinks.dims) <= set(dims[:-1]):
+            call.fail(f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
+        inputs = (*inputs, sinks)
+    selected = call.tensor("selected")
+    if selected is not None:
+        made = block.draft.op(selected.name)
+        if made is None or made.kind != "select":
+            call.fail("`selected` is the result of `select`")
+        inputs = (*inputs, selected)
+        options["chosen"] = call.sizes[selected.dims[-1]]
+    return call.emit("attend", inputs, dims, **options)
+
+
+def _same_rows(call: Call, queries: list[Ref], cached: list[Ref]) -> None:
+    """Keys and values may lack a dimension of the queries (heads that share them); one of their own would be summed."""
+    if any("batch" not in ref.dims[:-1] for ref in (*queries, *cached)):
+        call.fail("`attend` needs tensors [batch, ...]: sequences do not see each other")
+    rows = queries[0].dims[:-1]
+    for ref in (*queries[1:], *cached):
+        own = next((d for d in ref.dims[:-1] if d != "context" and d not in rows), None)
+        if own is not None:
+            what = "keys and values" if "context" in ref.dims else "queries"
+            call.fail(
+                f"{what} {listed(ref.dims)} have dimension `{own}`, which the queries {listed(queries[0].dims)} have not",
+                (GROUPED,)
+                if stem(own) == "kv_heads"
+                else (f"attention would sum over `{own}`: give the queries this dimension too",),
+            )
+
+
+def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
+    return expr.items if isinstance(expr, ast.ListExpr) else (expr,)
+
+
+def cache(call: Call) -> Ref:
+    x = call.operand()
+    if "seq" not in x.dims:
+        call.fail("`cache` needs a tensor with dimension `seq`")
+    return cached(call, x, call.stem)
+
+
+def cached(call: Call, ref: Ref, stem: str) -> Ref:
+    """A tensor of this pass's tokens, with those of all passes before."""
+    if "seq" not in ref.dims:
+        return ref
+    if "context" in ref.dims:
+        call.fail(f"{listed(ref.dims)} has a row for each token of the context already: it cannot be cached")
+    dims = tuple("context" if d == "seq" else d for d in ref.dims)
+    return call.block.emit("cache", (ref.name,), dims, stem)
+
+
+def select(call: Call) -> Ref:
+    """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+    q, k, w = call.operands(3)
+    key = cached(call, k, f"{call.stem}_k")
+    top_k = call.options().get("top_k")
+    if not isinstance(top_k, float) or top_k < 1:
+        call.fail("`select` needs `top_k = ...`, a number of tokens")
+    if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
+        call.fail(
+            "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads"
+        )
+    (chosen,) = call.make("chosen")
+    call.sizes[chosen] = min(top_k, call.sizes["context"])
+    return call.emit("select", (q, key, w), (*w.dims[:-1], chosen))
+
+
+def conv(call: Call) -> Ref:
+    """conv(x, W[.., taps]): each channel over the last tokens."""
+    x, taps = call.operands(2)
+    if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
+        call.fail("`conv` takes a tensor [batch, seq, ..] and a weight [.., taps] of the same channels")
+    return call.emit("conv", (x, taps), x.dims)
+
+
+def delta(call: Call) -> Ref:
+    """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
+    q, k, v, *gates = args = call.operands(5)
+    heads = set(v.dims[:-1])
+    fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
+    fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
+    if not fits or any(not set(g.dims) <= heads for g in gates):
+        call.fail("`delta` takes queries and keys of one width, values, and two numbers for each head of these")
+    return call.emit("delta", tuple(args), v.dims)

@@ -1,0 +1,118 @@
+"""A call of a function of the language: its operands, its keywords, and what it may ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from ...base.diagnostics import did_you_mean
+from ...base.schema import Attribute
+from ...base.syntax import ast
+from ...base.units import Quantity
+from ..reader import typed
+from .names import Ref, is_if
+
+if TYPE_CHECKING:
+    from .block import Block
+
+Options = dict[str, str | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`keywords` are those that the function takes; `stem` names the result."""
+
+    block: Block
+    expr: ast.Call
+    keywords: Mapping[str, Attribute]
+    stem: str
+
+    @property
+    def name(self) -> str:
+        return self.expr.func.text
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        return self.block.draft.sizes
+
+    def fail(self, message: str, help: Iterable[str] = ()) -> NoReturn:
+        self.block.fail(self.expr, message, help)
+
+    def make(self, *names: str) -> tuple[str, ...]:
+        return self.block.make(*names)
+
+    def emit(self, kind: str, inputs: tuple[Ref, ...], dims: tuple[str, ...], **attrs: str | float | bool) -> Ref:
+        return self.block.emit(kind, tuple(r.name for r in inputs), dims, self.stem, **attrs)
+
+    # -- operands --------------------------------------------------------------------------------
+
+    def operands(self, count: int) -> list[Ref]:
+        """The arguments, each of them a tensor."""
+        args = [self.block.value(a, None, f"{self.stem}_in") for a in self.expr.args]
+        if len(args) != count or any(a.literal is not None for a in args):
+            self.fail(f"`{self.name}` takes {count} tensor{'s' if count > 1 else ''}")
+        return args
+
+    def operand(self) -> Ref:
+        """The one argument."""
+        return self.operands(1)[0]
+
+    def need_dims(self, ref: Ref, *dims: str) -> None:
+        """A tensor with these dimensions, and another one after them."""
+        if len(ref.dims) > len(dims) and all(d in ref.dims[:-1] for d in dims):
+            return
+        wanted = ", ".join((*dims, "..."))
+        self.fail(f"`{self.name}` needs a tensor [{wanted}], not [{', '.join(ref.dims)}]")
+
+    # -- keywords --------------------------------------------------------------------------------
+
+    def check_keywords(self) -> None:
+        for key, value in self.expr.kwargs:
+            if key not in self.keywords:
+                near = did_you_mean(key, self.keywords)
+                hint = f"did you mean `{near}`?" if near else f"it takes {', '.join(self.keywords) or 'none'}"
+                self.block.fail(value, f"`{self.name}` has no keyword `{key}`", (hint,), "E02")
+
+    def options(self) -> Options:
+        """Keywords that are numbers, flags or words, each of its kind and within its range."""
+        out = self.block.draft.unit.out
+        found: Options = {}
+        for key, node in self.expr.kwargs:
+            if self.keywords[key].kind == "tensor":
+                continue
+            value = self.option(node)
+            plain = Quantity(value) if isinstance(value, float) else value
+            if typed(key, self.keywords[key], plain, node.span, out) is None:
+                out.check()
+            found[key] = value
+        return found
+
+    def option(self, expr: ast.Expr) -> str | float | bool:
+        """A keyword: number, flag, or a bare word such as `softmax`."""
+        block = self.block
+        if is_if(expr):
+            return self.option(block.branch(expr))
+        if isinstance(expr, (ast.Bool, ast.String)):
+            return expr.value
+        if isinstance(expr, ast.Name):
+            found = block.draft.unit.spec.model.attributes.get(expr.text)
+            if isinstance(found, (str, bool)):
+                return found
+            number = block.lookup_number(expr.text)
+            if number is None and len(expr.parts) > 1:
+                block.fail(expr, f"the model has no `{expr.text}`", code="E02")
+            return expr.text if number is None else number
+        return block.number(expr)
+
+    def tensor(self, key: str) -> Ref | None:
+        """A keyword that is a tensor; the word `none` says that there is none."""
+        found = dict(self.expr.kwargs).get(key)
+        while found is not None and is_if(found):
+            found = self.block.branch(found)
+        if found is None or (isinstance(found, ast.Name) and found.text == "none"):
+            return None
+        ref = self.block.value(found, None, key)
+        if ref.literal is not None:
+            self.block.fail(found, f"`{key}` is a tensor, not a number")
+        return ref

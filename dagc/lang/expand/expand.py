@@ -1,0 +1,113 @@
+"""expand: blocks of the language become ops on named-dimension tensors, one segment a kind of layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...base.dtypes import dtype as dtype_record
+from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
+from ...ir.ops.ops import OPS
+from ...plan.unit import Unit
+from ...spec.spec import Layer
+from .block import RESIDUAL, Block
+from .names import Draft, Ref
+
+ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
+
+
+def run(graph: Graph | None, unit: Unit) -> Graph:
+    phase, spec = unit.phase, unit.spec
+    batching = phase.batching
+    kinds = spec.model.kinds
+    segments = tuple(expanded(unit, layer, float(batching.part)) for layer in kinds.values())
+    if spec.model.attributes.get("tied"):
+        segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
+    unit.out.check()
+    order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
+    return Graph(
+        phase.name, phase.kind, "model", segments, batching.microbatches, batching.lanes, stages=(Stage(0, order),)
+    )
+
+
+def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
+    """One kind of layer with `batch` sequences as a segment."""
+    model, phase = unit.spec.model, unit.phase
+    first = layer.name == model.stack[0].name
+    context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
+    sizes = {"batch": batch, "seq": float(phase.tokens), "context": float(context)}
+    if "hidden" in model.attributes:
+        sizes["hidden"] = float(model.count("hidden"))
+    entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
+    draft = Draft(unit, layer.name, sizes=sizes, entry=entry)
+    current = entry
+    used: dict[str, int] = {}
+    head = layer.name == model.stack[-1].name
+    for i, name in enumerate(layer.blocks):
+        used[name] = used.get(name, 0) + 1
+        block = Block(draft, name, name if used[name] == 1 else f"{name}{used[name]}")
+        block.last_of_layer = head if i == len(layer.blocks) - 1 else None
+        current = block.expand(current)
+    for dim in (*entry.dims, *(d for op in draft.ops for d in op.dims)):
+        draft.sizes.setdefault(dim, 1.0)
+    return Segment(
+        layer.name,
+        layer.repeat,
+        entry.name,
+        entry.dims,
+        "int32" if first else model.dtype,
+        tuple(draft.ops),
+        current.name,
+        unquantised(draft, model.dtype),
+        draft.sizes,
+    )
+
+
+def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
+    """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
+    gains, biases, gates of one column or of one number a head, taps, and the projection to a router's scores."""
+    users: dict[str, list[Op]] = {}
+    for op in draft.ops:
+        for name in op.inputs:
+            users.setdefault(name, []).append(op)
+
+    scores = {name for op in draft.ops if op.kind == "route" for name in op.inputs}
+    for op in reversed(draft.ops):
+        if OPS[op.kind].fused and op.name in scores:
+            scores.update(op.inputs)
+
+    def taken(weight: Weight) -> bool:
+        used = users.get(weight.name, ())
+        if any(op.kind == "lookup" for op in used):
+            return True
+        made = [op for op in used if op.kind == "contract" and op.name not in scores]
+        return len(weight.dims) > 1 and not all(_a_number_a_head(weight, op, draft) for op in made)
+
+    return tuple(
+        w if not dtype_record(w.dtype).quantised or taken(w) else replace(w, dtype=dtype)
+        for w in draft.weights.values()
+    )
+
+
+def _a_number_a_head(weight: Weight, op: Op, draft: Draft) -> bool:
+    """Decays, rates and gates of heads: too few columns for a kernel of quantised weights, so checkpoints leave them (Qwen3-Next:
+    in_proj_ba, DeepSeek-V3.2: indexer.weights_proj)."""
+    others = {d for name in op.inputs if name != weight.name for d in draft.dims_of(name)}
+    result = [d for d in weight.dims if d in op.dims and d not in others]
+    return bool(result) and all(d.endswith("heads") or d in ("group", "value_group") for d in result)
+
+
+def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
+    """The head with its projection marked as the embedding's table: one tensor of the same dims and dtype."""
+    tables = [first.weight[op.inputs[1]] for op in first.ops if op.kind == "lookup"]
+    for table in tables:
+        for weight in head.weights:
+            if set(weight.dims) == set(table.dims) and weight.dtype == table.dtype:
+                tied = replace(weight, tied=table.name)
+                return replace(head, weights=tuple(tied if w is weight else w for w in head.weights))
+    model = unit.spec.model
+    unit.out.add(
+        "E13",
+        "`tied`: the head has no weight with the dimensions and dtype of the embedding's table",
+        model.spans.get("tied", model.span),
+    )
+    return head

@@ -1,0 +1,83 @@
+"""Functions of experts: who goes where, there, and back."""
+
+from __future__ import annotations
+
+from ...ir.routed_dims import Rows, rows_of, slot_dim, stem
+from .call import Call, Options
+from .names import Ref
+
+
+def route(call: Call) -> Ref:
+    """route(scores, top_k = n): the chosen experts of every token."""
+    scores, options = call.operand(), call.options()
+    if len(scores.dims) != 3 or scores.dims[:2] != ("batch", "seq"):
+        call.fail(f"`route` needs scores [batch, seq, expert], not [{', '.join(scores.dims)}]")
+    over = scores.dims[-1]
+    inputs: tuple[Ref, ...] = (scores,)
+    bias = call.tensor("bias")
+    if bias is not None:
+        if bias.dims != (over,):
+            call.fail(f"the bias [{', '.join(bias.dims)}] is one number for each of [{over}]")
+        inputs = (scores, bias)
+    top_k = options.get("top_k")
+    if not isinstance(top_k, float):
+        call.fail("`route` needs `top_k = ...`")
+    experts = int(call.sizes[over])
+    if not 1 <= top_k <= experts:
+        call.fail(f"top_k {top_k:g} of {experts} experts")
+    _check_groups(call, options, experts, top_k)
+    slot, choice = call.make("slot", "choice")
+    call.sizes[choice] = top_k
+    _size_slots(call, over, slot, top_k)
+    return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
+
+
+def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> None:
+    """Group-limited routing: equal groups, and enough experts in those that a token may use."""
+    groups, limit = (int(options.get(key, 1)) for key in ("groups", "groups_limit"))
+    if experts % groups:
+        call.fail(f"{experts} experts do not divide into {groups} groups")
+    if limit > groups:
+        call.fail(f"groups_limit {limit} of {groups} groups")
+    if groups > 1 and top_k > experts // groups * limit:
+        call.fail(f"top_k {top_k:g} of the {experts // groups * limit} experts in {limit} of {groups} groups")
+
+
+def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
+    """Physical experts hold `redundant` copies; a slot is the mean number of tokens an expert gets."""
+    sizes = call.sizes
+    physical = sizes[over] + call.block.draft.unit.phase.strategy.redundant
+    sizes[f"experts:{over}"] = physical
+    sizes[slot] = sizes["batch"] * sizes["seq"] * top_k / physical
+
+
+def dispatch(call: Call) -> Ref:
+    """dispatch(x, choice): a slot of an expert for every choice of a token."""
+    x, choice = call.operands(2)
+    rows = _routed_rows(call, choice)
+    if len(x.dims) != 3 or x.dims[:2] != ("batch", "seq"):
+        call.fail(f"`dispatch` needs a tensor [batch, seq, width], not [{', '.join(x.dims)}]")
+    return call.emit("dispatch", (x, choice), (rows.expert, rows.slot, x.dims[-1]), **call.options())
+
+
+def combine(call: Call) -> Ref:
+    """combine(y, choice): the tokens back from their experts, weighted and summed."""
+    y, choice = call.operands(2)
+    rows = _routed_rows(call, choice)
+    if rows_of(y.dims) not in (None, rows):
+        call.fail("`combine` needs the rows and the choice of one router")
+    if len(y.dims) != 3 or y.dims[:2] != (rows.expert, rows.slot):
+        call.fail(f"`combine` needs a tensor [expert, slot, width], not [{', '.join(y.dims)}]")
+    return call.emit("combine", (y, choice), ("batch", "seq", y.dims[-1]), **call.options())
+
+
+def _routed_rows(call: Call, ref: Ref) -> Rows:
+    """The rows that a router's choice makes."""
+    draft = call.block.draft
+    chosen = draft.op(ref.name)
+    if chosen is None or chosen.kind != "route":
+        call.fail(f"`{call.name}` needs the result of `route`")
+    over = draft.dims_of(chosen.inputs[0])[-1]
+    if stem(over) != "expert":
+        call.fail(f"`{call.name}` needs a route over [batch, seq, expert]; this one goes over `{over}`")
+    return Rows(over, slot_dim(ref.dims[-1]))

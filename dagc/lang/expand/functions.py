@@ -1,0 +1,133 @@
+"""The functions of the language: each with its keywords and the ops that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...base.diagnostics import did_you_mean
+from ...base.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, SELECT, TEMPER, WEIGHTED, Attribute
+from ...base.syntax import ast
+from ...base.units import Quantity
+from ...ir.ops.ops import ACTIVATIONS, rotated
+from .attention import attend, cache, conv, delta, select
+from .call import Call
+from .experts import combine, dispatch, route
+from .names import PHASE_DIMS, Ref
+from .rules import listed
+
+if TYPE_CHECKING:
+    from .block import Block
+
+
+def each(call: Call) -> Ref:
+    """A function of one number at a time."""
+    x = call.operand()
+    return call.emit(call.name, (x,), x.dims, **call.options())
+
+
+def norm(call: Call) -> Ref:
+    """A norm over the last dimension, with a gain of that width unless `gain = false`."""
+    x, options, block = call.operand(), call.options(), call.block
+    if not x.dims or x.dims[-1] in PHASE_DIMS:
+        call.fail(f"`{call.name}` goes over the last dimension of {listed(x.dims)}, which is no width")
+    options.setdefault("eps", block.lookup_number("norm_eps") or 0.0)
+    inputs: tuple[Ref, ...] = (x,)
+    if options.pop("gain", True):
+        stem = block.fresh(f"{call.stem}_gain").split(".", 1)[1]
+        inputs = (x, block.weight(stem, x.dims[-1:], call.expr))
+    return call.emit(call.name, inputs, x.dims, **options)
+
+
+def rope(call: Call) -> Ref:
+    """The model's `rope` section, and the call's keywords over it."""
+    x = call.operand()
+    attributes = call.block.draft.unit.spec.model.attributes
+    section = {k: attributes[f"rope.{k}"] for k in ROPE if f"rope.{k}" in attributes}
+    options = {k: v.value if isinstance(v, Quantity) else v for k, v in section.items()} | call.options()
+    call.need_dims(x, "seq")
+    width = call.sizes[x.dims[-1]]
+    turned = rotated(width, float(options.get("fraction", 1.0)))
+    if turned < 2 or turned % 2:
+        call.fail(f"`rope` turns pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
+    return call.emit("rope", (x,), x.dims, **{k: v for k, v in options.items() if v != ROPE[k].default})
+
+
+def temper(call: Call) -> Ref:
+    """A factor that grows with the token's position."""
+    x = call.operand()
+    call.need_dims(x, "seq")
+    return call.emit("temper", (x,), x.dims, **call.options())
+
+
+def clamp(call: Call) -> Ref:
+    x, options = call.operand(), call.options()
+    low, high = (float(options.get(key, default)) for key, default in (("low", -inf), ("high", inf)))
+    if low > high:
+        call.fail(f"`clamp` between {low:g} and {high:g}")
+    return call.emit("clamp", (x,), x.dims, **options)
+
+
+def lookup(call: Call) -> Ref:
+    """lookup(tokens, table): a row of the table for every token."""
+    tokens, table = call.operands(2)
+    if tokens.name != "tokens" or len(table.dims) != 2 or not table.name.startswith("@"):
+        call.fail("`lookup` takes the token ids that the first block is given, and a weight [rows, width]")
+    return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
+
+
+def last(call: Call) -> Ref:
+    """The last token of every sequence."""
+    x = call.operand()
+    if "seq" not in x.dims:
+        call.fail(f"`last` takes the last token of `seq`, which {listed(x.dims)} has not")
+    return call.emit("last", (x,), tuple(d for d in x.dims if d != "seq"))
+
+
+def argmax(call: Call) -> Ref:
+    """Where the last dimension is largest."""
+    x = call.operand()
+    if len(x.dims) < 2 or x.dims[-1] in PHASE_DIMS:
+        call.fail(f"`argmax` goes over the last dimension of {listed(x.dims)}, which is no width")
+    return call.emit("argmax", (x,), x.dims[:-1])
+
+
+class Function(NamedTuple):
+    """The keywords that a function takes, and what makes its ops."""
+
+    keywords: Mapping[str, Attribute]
+    build: Callable[[Call], Ref]
+
+
+FUNCTIONS: dict[str, Function] = {
+    **{name: Function({}, each) for name in (*ACTIVATIONS, "rsqrt")},
+    "rms_norm": Function(NORM, norm),
+    "layer_norm": Function(NORM, norm),
+    "clamp": Function(CLAMP, clamp),
+    "rope": Function(ROPE, rope),
+    "temper": Function(TEMPER, temper),
+    "cache": Function({}, cache),
+    "attend": Function(ATTEND, attend),
+    "select": Function(SELECT, select),
+    "conv": Function({}, conv),
+    "delta": Function({}, delta),
+    "route": Function(ROUTE, route),
+    "dispatch": Function(WEIGHTED, dispatch),
+    "combine": Function(WEIGHTED, combine),
+    "lookup": Function({}, lookup),
+    "last": Function({}, last),
+    "argmax": Function({}, argmax),
+}
+
+
+def call(block: Block, expr: ast.Call, stem: str) -> Ref:
+    """The ops of a call, and its result."""
+    name = expr.func.text
+    function = FUNCTIONS.get(name)
+    if function is None:
+        near = did_you_mean(name, FUNCTIONS)
+        block.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else (), "E02")
+    made = Call(block, expr, function.keywords, stem)
+    made.check_keywords()
+    return function.build(made)

@@ -1,0 +1,124 @@
+"""What no statement of a block may do, whichever operator or function it goes through: reported at the statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...ir.graph import Op
+from ...ir.ops.ops import ACTIVATIONS
+from ...ir.routed_dims import Rows, rows_of, stem
+
+if TYPE_CHECKING:
+    from .names import Scope
+
+TAKEN_BY = {
+    "route": ("the choice of a router", ("dispatch", "combine")),
+    "select": ("a choice of tokens", ("attend",)),
+    "argmax": ("a position", ()),
+    "tokens": ("token ids", ("lookup",)),
+}
+"""Whole numbers: what they are, and the functions that take them."""
+
+ON_ROWS = ("contract", "multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm", *ACTIVATIONS)
+"""Ops on the rows of experts."""
+
+
+def check(scope: Scope, op: Op) -> None:
+    """Stops the compilation at the statement that made the op, where it is none that can be computed."""
+    _once(scope, op)
+    _whole_numbers(scope, op)
+    rows = rows_of(op.dims)
+    if rows is not None and op.kind != "dispatch":
+        _rows(scope, op, rows)
+    elif rows is None:
+        _sequences(scope, op)
+        if op.kind != "combine":
+            _no_rows(scope, op)
+
+
+def listed(dims: tuple[str, ...]) -> str:
+    return f"[{', '.join(dims)}]"
+
+
+def _once(scope: Scope, op: Op) -> None:
+    twice = next((d for i, d in enumerate(op.dims) if d in op.dims[:i]), None)
+    if twice is not None:
+        own = f"{stem(twice)}_2"
+        scope.refuse(
+            f"a result {listed(op.dims)} has dimension `{twice}` twice",
+            (f"give one of them a name of its own, with `let {own} = ...` where it is a size of the block",),
+        )
+
+
+def _whole_numbers(scope: Scope, op: Op) -> None:
+    for i, name in enumerate(op.inputs):
+        made = scope.draft.op(name)
+        kind = made.kind if made is not None else name
+        if kind not in TAKEN_BY or (made is None and name != scope.draft.entry.name):
+            continue
+        what, takers = TAKEN_BY[kind]
+        if op.kind not in takers or (op.kind == "lookup" and i):
+            only = " and ".join(f"`{t}`" for t in takers)
+            scope.refuse(f"{what} is no tensor to compute with", (f"only {only} takes it",) if takers else ())
+
+
+def _sequences(scope: Scope, op: Op) -> None:
+    """Sequences do not meet: a batch is cut into micro-batches and over ranks."""
+    had = any("batch" in scope.draft.dims_of(name) for name in op.inputs)
+    if had and "batch" not in op.dims:
+        scope.refuse(f"a result {listed(op.dims)} mixes the sequences of a batch", ("keep dimension `batch`",))
+
+
+def _rows(scope: Scope, op: Op, rows: Rows) -> None:
+    """Rows of experts meet weights and rows of the same router."""
+    if op.dims[:2] != rows:
+        scope.refuse(f"rows of experts are written [{rows.expert}, {rows.slot}, ...], not {listed(op.dims)}")
+    if op.kind not in ON_ROWS:
+        scope.refuse(f"`{op.kind}` does not work on rows of experts")
+    for name in op.inputs:
+        dims = scope.draft.dims_of(name)
+        if name.startswith("@"):
+            if rows.expert in dims[1:]:
+                scope.refuse(f"a weight of the experts is written [{rows.expert}, ...], not {listed(dims)}")
+        elif rows_of(dims) is None:
+            scope.refuse(
+                f"rows of experts meet a value {listed(dims)}, which does not follow the router",
+                ("`dispatch` brings values of tokens to the experts; other factors are weights",),
+            )
+        elif rows_of(dims) != rows:
+            scope.refuse("rows of two routers meet", ("bring each back with `combine` first",))
+    _own_weights(scope, op, rows)
+
+
+def _no_rows(scope: Scope, op: Op) -> None:
+    for name in op.inputs:
+        dims = scope.draft.dims_of(name)
+        if rows_of(dims) is not None:
+            scope.refuse(
+                f"rows of experts {listed(dims)} become {listed(op.dims)}",
+                ("`combine` brings them back to their tokens",),
+            )
+        weight = scope.draft.weights.get(name)
+        if weight is not None and weight.scope == "experts":
+            _two_uses(scope, name)
+
+
+def _own_weights(scope: Scope, op: Op, rows: Rows) -> None:
+    """The weights with an expert dimension that rows meet are the experts' own: split and placed as they are."""
+    for name in op.inputs:
+        weight = scope.draft.weights.get(name)
+        if weight is None or rows.expert not in weight.dims:
+            continue
+        users = [o for o in scope.draft.ops if name in o.inputs]
+        if any(rows_of(user.dims) is None for user in users):
+            _two_uses(scope, name)
+        if scope.draft.unit.phase.strategy.redundant and any(rows_of(user.dims) != rows for user in users):
+            scope.refuse(f"weight `{scope.stem(name)}` serves two routers, whose spare experts may lie apart")
+        scope.own(weight)
+
+
+def _two_uses(scope: Scope, name: str) -> None:
+    scope.refuse(
+        f"weight `{scope.stem(name)}` is one of the experts' own and one of the whole layer's",
+        ("give the two a name each",),
+    )

@@ -1,0 +1,343 @@
+"""Does a phase's strategy fit? Products against GPUs, and everything that must divide."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+
+from ..base.diagnostics import Collector, Label
+from ..base.source import Span
+from ..spec.spec import Fold, Model, Phase, Workload
+from .block_checks import dims_of
+from .reader import Body
+
+IDLE = 0.1
+"""Share of a batch's places that may stand empty before it is said."""
+
+
+class Shape:
+    """The shape checks of one phase: products against GPUs, and everything that must divide."""
+
+    def __init__(self, phase: Phase, body: Body, model: Model, workload: Workload, out: Collector) -> None:
+        self.phase, self.body, self.model, self.workload, self.out = phase, body, model, workload, out
+        self.s = phase.strategy
+        self.folded = self.s.attention is not None
+
+    def check(self) -> None:
+        if not (self._folded_products() if self.folded else self._flat_product()):
+            return
+        self._layers()
+        self._experts()
+        self._tensor()
+        self._batch()
+        self._sequence()
+        self._shard()
+
+    def at(self, *names: str) -> Span:
+        """Span of the first of these attributes that was written."""
+        for name in names:
+            if name in self.body.assigns or name in self.body.sections:
+                return self.body.span_of(name)
+        return self.body.span
+
+    def _flat_product(self) -> bool:
+        s, gpus = self.s, len(self.phase.gpus)
+        parts = [
+            ("replicas", s.replicas),
+            ("pp", s.pp),
+            ("dp", s.dp),
+            ("ep", s.ep),
+            ("sp", s.sp),
+            ("tp", s.tp),
+        ]
+        total = prod(n for _, n in parts)
+        if total == gpus:
+            return True
+        shown = " x ".join(f"{a} {n}" for a, n in parts if n > 1) or "one rank"
+        rest = total // s.dp
+        help_ = [f"gpus = {total} of them"] if total < gpus else []
+        if gpus % rest == 0:
+            help_.insert(0, f"dp = {gpus // rest} uses them all")
+        else:
+            others = [f"{a} = {gpus // (total // n)}" for a, n in parts if n > 1 and gpus % (total // n) == 0]
+            help_ = [f"{' or '.join(others[:3])} makes it fit"] if others else help_
+        self.out.add(
+            "E03", f"the degrees of `{self.phase.name}` multiply to {total}, but it has {gpus} GPUs", self.at("gpus"), f"{gpus} GPUs here",
+            because=(f"{shown} = {total}",), help=help_,
+        )  # fmt: skip
+        return False
+
+    def _folded_products(self) -> bool:
+        s, gpus = self.s, len(self.phase.gpus)
+        assert s.attention is not None and s.experts is not None
+        if gpus % (s.pp * s.replicas):
+            self.out.add(
+                "E03",
+                f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}",
+                self.at("pp", "gpus"),
+                help=(f"{_nearest(gpus, s.pp * s.replicas)} GPUs do",),
+            )
+            return False
+        stage = gpus // (s.pp * s.replicas)
+        dense, sparse = prod(n for _, n in s.attention.degrees), prod(n for _, n in s.experts.degrees)
+        if dense == stage and stage % sparse == 0:
+            return True
+        edp = f" x edp {stage // sparse} = {stage}" if stage % sparse == 0 else f", which does not divide {stage}"
+        # The side that is wrong is marked; the other one, and the GPUs, say why.
+        wrong, other = ("attention", "experts") if dense != stage else ("experts", "attention")
+        product = {"attention": f"{_times(s.attention)} = {dense}", "experts": f"{_times(s.experts)} = {sparse}"}
+        labels = [(other, f"{product[other]}"), ("gpus", f"{gpus} GPUs here")]
+        also = [
+            Label(self.at(name), text)
+            for name, text in labels
+            if name in (*self.body.assigns, *self.body.sections) and self.at(name) != self.at(wrong, other)
+        ]
+        self.out.add(
+            "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage",
+            self.at(wrong, other), product[wrong] if wrong in self.body.sections else "", also=also,
+            because=(
+                f"attention: {product['attention']}" + ("" if dense == stage else f", not {stage}"),
+                f"experts: {product['experts']}{edp}",
+            ),
+            help=(
+                *self._degrees_that_fit(s.attention if dense != stage else s.experts, stage, exact=dense != stage),
+                f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs per stage",
+            ),
+        )  # fmt: skip
+        return False
+
+    def _degrees_that_fit(self, fold: Fold, stage: int, *, exact: bool) -> list[str]:
+        """One degree of a side changed, the others kept: attention fills the stage, experts divide it."""
+        total, side = prod(n for _, n in fold.degrees), "attention" if exact else "experts"
+        found = []
+        for axis, n in fold.degrees:
+            rest = total // n
+            if stage % rest:
+                continue
+            most = stage // rest
+            fits = [most] if exact else [d for d in range(most, 0, -1) if most % d == 0 and d <= max(n, 1)][:2]
+            experts = self.model.count("experts.count", 0)
+            if axis == "ep" and experts:
+                fits = [d for d in fits if experts % d == 0] or fits
+            if fits and fits != [n]:
+                found.append(f"{axis} = {' or '.join(map(str, fits))}")
+        return [f"{' or '.join(found[:2])} in `{side}` makes it fit"] if found else []
+
+    def degree(self, side: str, axis: str) -> int:
+        fold = self.s.attention if side == "attention" else self.s.experts
+        return dict(fold.degrees).get(axis, 1) if fold is not None else int(getattr(self.s, axis))
+
+    def need(self, what: str, size: int, by: str, degree: int, *attrs: str) -> None:
+        """`size` must divide by `degree`."""
+        if size % degree == 0:
+            return
+        verb = "do" if what.endswith("s") else "does"
+        message = f"{what} {size} {verb} not divide by {by} {degree}"
+        also = self.why({"heads": "attention", "expert width": "experts"}.get(what, ""), f"{what} {size}")
+        self.out.add("E03", message, self.at(*attrs), also=also, help=_divisors(size, by, degree))
+
+    def why(self, part: str, text: str) -> list[Label]:
+        """A label at a part of the model, where the same file has it."""
+        span = self.model.spans.get(part)
+        return [Label(span, text)] if span is not None and span.source == self.body.span.source else []
+
+    def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
+        """A number of tokens must divide by `degree`: the nearest that do."""
+        if tokens % degree:
+            what = "prompt tokens" if self.phase.kind == "prefill" else "context tokens"
+            message = f"{tokens} {what} do not divide by {by} {degree}"
+            self.out.add("E03", message, self.at(*attrs), help=(f"{_nearest(tokens, degree)} tokens do",))
+
+    def _layers(self) -> None:
+        layers, s = self.model.layers, self.s
+        if s.layers_per_stage is not None:
+            if sum(s.layers_per_stage) != layers or len(s.layers_per_stage) != s.pp:
+                total = " + ".join(map(str, s.layers_per_stage))
+                self.out.add(
+                    "E03", f"`layers_per_stage` must be {s.pp} numbers that add up to {layers}", self.at("layers_per_stage"),
+                    because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
+                )  # fmt: skip
+        elif layers % s.pp:
+            low = layers // s.pp
+            uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
+            self.out.add(
+                "E03", f"{layers} layers do not divide over pp {s.pp} stages", self.at("pp"),
+                also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
+                help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
+            )  # fmt: skip
+
+    def _experts(self) -> None:
+        m, s = self.model, self.s
+        number = m.count("experts.count", 0)
+        if not number:
+            if s.redundant:
+                self.out.add("E03", "`redundant` needs routed experts", self.at("redundant"))
+            if self.folded and self.degree("experts", "ep") > 1:
+                self.out.add("E03", "`ep` needs routed experts", self.at("experts"))
+            return
+        shares = len(self.workload.routing.histogram)
+        if shares not in (0, number):
+            self.out.add(
+                "E03", f"the routing histogram has {shares} shares, the model {number} experts", self.workload.span,
+                also=self.why("experts", f"{number} experts"),
+            )  # fmt: skip
+        ep = self.degree("experts", "ep")
+        if (number + s.redundant) % ep:
+            spare = -(number + s.redundant) % ep + s.redundant
+            self.out.add(
+                "E03", f"{number} experts + {s.redundant} redundant do not divide over ep {ep}", self.at("ep", "experts"),
+                also=self.why("experts", f"{number} experts"),
+                help=(f"redundant = {spare} fills every rank",),
+            )  # fmt: skip
+        if s.redundant > number * (ep - 1):
+            self.out.add(
+                "E03",
+                f"{s.redundant} redundant copies of {number} experts do not fit on {ep} ranks without doubles",
+                self.at("redundant"),
+            )
+        self.need("expert width", m.count("experts.hidden"), "tp", self.degree("experts", "tp"), "experts", "tp")
+
+    def _tensor(self) -> None:
+        tp = self.degree("attention", "tp")
+        m = self.model
+        heads = m.count("attention.heads", 0)
+        if heads:
+            self.need("heads", heads, "tp", tp, "tp", "attention")
+            kv = m.count("attention.kv_heads", heads)
+            if kv % tp and tp % kv:
+                message = f"kv_heads {kv} and tp {tp}: neither divides the other"
+                also = self.why("attention", f"kv_heads {kv}")
+                self.out.add("E03", message, self.at("tp", "attention"), also=also)
+        width = m.count("mlp.hidden", tp)
+        if any("mlp" in layer.blocks for layer in m.stack) and width % tp:
+            left = "split over fewer ranks or not at all" if gcd(width, tp) > 1 else "whole on every rank"
+            self.out.add(
+                "W06", f"the mlp width {width} does not divide by tp {tp}: it is {left}", self.at("tp", "attention"),
+                also=self.why("mlp", f"width {width}"), because=("engines refuse to load such a split",),
+                help=_divisors(width, "tp", tp),
+            )  # fmt: skip
+
+    def _batch(self) -> None:
+        """Any number of sequences will do; ranks that stand idle for want of them are worth a word."""
+        s, found = self.s, self.phase.batching
+        lanes = 2 if s.overlap == "two_batch" else 1
+        parts = s.microbatches * lanes * found.ranks
+        empty = max(found.places, found.ranks) - found.sequences
+        few = found.microbatches * found.lanes < s.microbatches * lanes
+        if empty <= IDLE * found.places and not few:
+            return
+        terms = [
+            ("microbatches", s.microbatches),
+            ("replicas", s.replicas),
+            ("dp", self.degree("attention", "dp")),
+        ]
+        terms += [] if self.folded else [("ep", s.ep)]
+        terms += [("lanes", lanes)]
+        shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
+        because = [f"{shown} = {parts} parts; the fullest has {_sequences(found.each)}"]
+        if few:
+            because.append(
+                f"they fill {found.microbatches} of {s.microbatches} micro-batches"
+                if s.microbatches > 1
+                else "they fill one lane of the two"
+            )
+        near = _nearest(found.sequences, parts)
+        self.out.add(
+            "W06", f"{_sequences(found.sequences)} leave{'s' if found.sequences == 1 else ''} {empty} of {found.places} places of `{self.phase.name}` empty"
+            if empty else f"{_sequences(found.sequences)} are too few for every part of `{self.phase.name}`",
+            self.at("sequences", "microbatches", "dp", "attention", "ep"), because=because,
+            help=(f"every rank is priced like the busiest; {near} sequences fill all of them",),
+        )  # fmt: skip
+
+    def _sequence(self) -> None:
+        sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
+        tokens = self.phase.tokens
+        if not 1 <= tokens <= self.phase.context // (sp if self.phase.kind == "decode" else 1):
+            self._too_few(sp)
+        if self.phase.kind == "decode":
+            self.need_tokens(self.phase.context, "sp", sp, "sp", "context")
+            return
+        if tokens < self.phase.context and sp > 1:
+            what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
+            self.out.add(
+                "E03", f"{what} and sp > 1 do not go together", self.at(without),
+                because=("the ranks of sp would hold the tokens before in another order than the new ones",),
+                help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
+            )  # fmt: skip
+        if self.phase.context != self.workload.prompt:
+            self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
+        pieces = 2 * sp if self.s.sp_layout == "zigzag" and sp > 1 else sp
+        self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")
+        if self.s.sequence_parallel:
+            self.need_tokens(tokens, "sp x tp", sp * tp, "sequence_parallel")
+        if self.s.sp_method == "ulysses" and sp > 1:
+            if self.s.sp_layout == "zigzag":
+                self.out.add(
+                    "W06", "`sp_layout = zigzag` changes nothing: ulysses exchanges heads, and is even already",
+                    self.at("sp_layout"),
+                )  # fmt: skip
+            kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
+            group = self.model.count("attention.group", 1)
+            if kv % (tp * sp) and (group % sp or kv % tp):
+                self.out.add(
+                    "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.at("sp_method"),
+                    help=("use sp_method = allgather or ring",),
+                )  # fmt: skip
+
+    def _too_few(self, sp: int) -> None:
+        """A prefix as long as the prompt, or more drafted tokens than the last rank of the context holds."""
+        tokens, context = self.phase.new_tokens, self.phase.context
+        if self.phase.kind == "prefill" and tokens < 1:
+            prompt = self.workload.prompt
+            message = f"a prefix of {prompt - tokens} tokens leaves nothing new of a prompt of {prompt}"
+            help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()
+            self.out.add("E03", message, self.at("prefix"), help=help_)
+            return
+        message = f"{tokens} new tokens of a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
+        self.out.add("E03", message, self.at("draft" if self.phase.draft else "context", "context"))
+
+    def _shard(self) -> None:
+        """A rule on a dimension that no block has would do nothing."""
+        known = {d for block in self.model.blocks.values() for d in dims_of(block)}
+        rules = self.body.sub("shard", self.out)
+        for dim, _ in self.s.shard:
+            if rules is not None and dim in SPLIT_BY:
+                at = rules.assigns[dim].name_span
+                self.out.add("E03", f"`{dim}` is split by {SPLIT_BY[dim]}, not by a rule of `shard`", at)
+                continue
+            if rules is not None and dim not in known:
+                near = self.out.near(dim, known)
+                self.out.add(
+                    "E02",
+                    f"no block of this model has a dimension `{dim}`",
+                    rules.assigns[dim].name_span,
+                    help=(f"did you mean `{near}`?",) if near else (),
+                )
+
+
+SPLIT_BY = {
+    "batch": "dp and ep", "seq": "sp", "context": "sp", "expert": "ep", "slot": "the axes of its tokens",
+    "choice": "no axis", "chosen": "no axis", "tokens": "no axis",
+}  # fmt: skip
+"""Dimensions that have axes of their own."""
+
+
+def _divisors(size: int, by: str, degree: int) -> tuple[str, ...]:
+    """The nearest degrees on both sides that divide a size, as help."""
+    low = next((d for d in range(degree - 1, 1, -1) if size % d == 0), None)
+    high = next((d for d in range(degree + 1, min(size, 2 * degree) + 1) if size % d == 0), None)
+    near = " or ".join(str(d) for d in (low, high) if d)
+    return (f"{by.split()[0]} = {near} divides it",) if near else ()
+
+
+def _times(fold: Fold) -> str:
+    return " x ".join(f"{a} {n}" for a, n in fold.degrees)
+
+
+def _nearest(number: int, step: int) -> str:
+    """The multiples of a step on both sides of a number: `248 or 252`."""
+    low = number // step * step
+    return f"{low} or {low + step}" if low else str(step)
+
+
+def _sequences(count: int) -> str:
+    return f"{count} sequence{'' if count == 1 else 's'}"

@@ -1,0 +1,210 @@
+"""A model's `config.json` as constants: `config.hidden_size`, nested fields by further dots."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...base.diagnostics import Collector, did_you_mean
+from ...base.files import Unreadable, read_text
+from ...base.source import Span
+from ...base.suggest import products
+from ...base.units import Quantity
+from ..values.evaluate import Value
+from .precision import precision
+
+MAX_BYTES = 4_000_000
+"""Largest config.json that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`assumed` collects what a spec took in place of a field that the file does not have."""
+
+    path: str
+    fields: Mapping[str, object]
+    assumed: list[str] = field(default_factory=list)
+
+    def has(self, parts: Sequence[str]) -> bool:
+        """Does the file have something there? Null is nothing."""
+        return self._find(parts)[1] is not None
+
+    def value(self, parts: Sequence[str], span: Span, out: Collector) -> Value | None:
+        """The value of a field; None after reporting that the file has none, or nothing that is a value."""
+        at, node = self._find(parts)
+        value = _value(node) if len(at) == len(parts) else None
+        if node is None:
+            self._missing(parts, span, out)
+        elif value is None:
+            wanted = _WANTED if len(at) == len(parts) else "an object of fields"
+            out.add("E05", f"`{'.'.join(at)}` of `{self.path}` is {_shown(node)}, not {wanted}", span)
+        return value
+
+    def _find(self, parts: Sequence[str]) -> tuple[Sequence[str], object]:
+        """What stands there, or on the way there if that is no object, and its place."""
+        node: object = self.fields
+        for i, part in enumerate(parts):
+            if not isinstance(node, Mapping):
+                return parts[:i], node
+            node = node.get(part)
+        return parts, node
+
+    def _missing(self, parts: Sequence[str], span: Span, out: Collector) -> None:
+        near = did_you_mean(parts[0], self.fields)
+        hint = f"did you mean `{near}`?" if near else f"{self.path} has {', '.join(list(self.fields)[:12])}, ..."
+        out.add("E05", f"`{self.path}` has no field `{'.'.join(parts)}`", span, help=(hint,))
+
+
+_WANTED = "a number, a text, true, false, or a list of these"
+
+
+def _value(node: object) -> Value | None:
+    """None: not a value."""
+    if isinstance(node, (bool, str)):
+        return node
+    if isinstance(node, (int, float)):
+        return Quantity(float(node)) if abs(node) <= sys.float_info.max else None
+    if isinstance(node, list):
+        items = tuple(v for v in map(_value, node) if v is not None)
+        return items if len(items) == len(node) else None
+    return None
+
+
+def _shown(node: object) -> str:
+    text = json.dumps(node)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose fields stand there once each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"`{twice}` stands there twice")
+    return found
+
+
+def _read(path: Path) -> object:
+    text = read_text(path, MAX_BYTES)
+    try:
+        return json.loads(text, object_pairs_hook=_pairs)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_config(
+    path: Path, beside: Mapping[str, Path], shown: str, known: Sequence[str], span: Span, out: Collector
+) -> Config | None:
+    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over
+    the outer fields. `beside`: names of the second files that may say what weights are held in, and where they are."""
+    try:
+        data = _read(path)
+    except Unreadable as error:
+        out.add("E05", f"cannot read `{shown}`: {error}", span)
+        return None
+    except UnicodeDecodeError as error:
+        line, column = (
+            error.object[: error.start].count(b"\n") + 1,
+            error.start - error.object.rfind(b"\n", 0, error.start),
+        )
+        out.add("E05", f"`{shown}` is not UTF-8 text: line {line}, column {column}", span, help=("save it as UTF-8",))
+        return None
+    except ValueError as error:
+        out.add("E05", f"`{shown}` is not JSON: {error}", span)
+        return None
+    if not isinstance(data, dict):
+        out.add("E05", f"`{shown}` is not a JSON object", span)
+        return None
+    inner = data.get("text_config")
+    if isinstance(inner, dict):
+        data = {**data, **inner}
+    if not isinstance(data.get("model_type"), str):
+        out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc looks the architecture up by it",))
+        return None
+    if data["model_type"] not in known:
+        _unknown_architecture(data["model_type"], shown, known, span, out)
+        return None
+    sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
+    for name, section in sections.items():
+        if not isinstance(section, dict) or any(isinstance(v, dict) for v in section.values()):
+            message = f"`{name}` of `{shown}` is {_shown(section)}, not one object of the rotary fields of all layers"
+            out.add("E05", message, span)
+            return None
+    if len(sections) == 2 and sections["rope_scaling"] != sections["rope_parameters"]:
+        out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
+        return None
+    notes = _left_out(data)
+    data["quantization_config"] = data.get("quantization_config") or data.get("compression_config")  # an older name
+    if not data["quantization_config"]:
+        found = _quantisation_beside(beside, shown, span, out)
+        if found is None:
+            return None
+        data["quantization_config"] = found or None
+        if found:
+            notes.append(f"the precision of weights is from {found['file']}")
+    return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
+
+
+def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Span, out: Collector) -> None:
+    meant = products(kind, known)
+    near = (f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?",) if meant else ()
+    hint = f"known: {', '.join(known)}"
+    out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=(*near, hint))
+
+
+BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Files that say what weights are held in where the config.json does not (NVIDIA ModelOpt, AutoGPTQ, AutoAWQ) -> their
+method."""
+
+
+def _quantisation_beside(
+    beside: Mapping[str, Path], shown: str, span: Span, out: Collector
+) -> dict[str, object] | None:
+    """What the first of the second files says, empty where there is none; None after reporting that it cannot be read."""
+    for file, path in beside.items():
+        name = str(Path(shown).parent / file)
+        try:
+            data = _read(path)
+        except Unreadable as error:
+            out.add("E05", f"cannot read `{name}`: {error}", span)
+            return None
+        except ValueError as error:
+            out.add("E05", f"`{name}` is not JSON: {error}", span)
+            return None
+        if not isinstance(data, dict) or not data:
+            out.add("E05", f"`{name}` is not a JSON object with fields", span)
+            return None
+        return {"quant_method": BESIDE[file], **data, "file": file}
+    return {}
+
+
+LEFT_OUT = {
+    "vision_config": "the vision tower is left out",
+    "audio_config": "the audio tower is left out",
+    "num_nextn_predict_layers": "layers that predict further tokens are left out",
+    "mtp_num_hidden_layers": "layers that predict further tokens are left out",
+    "num_mtp_modules": "layers that predict further tokens are left out",
+}
+"""Parts of a checkpoint beside the language model: field that tells of one -> what is said of it."""
+
+
+def _left_out(data: Mapping[str, object]) -> list[str]:
+    """A note for each part that no architecture of the library has."""
+    return [f"{note} (`{name}`)" for name, note in LEFT_OUT.items() if data.get(name)]
+
+
+ROPE_SECTIONS = ("rope_scaling", "rope_parameters")
+
+
+def _rope(data: Mapping[str, object]) -> dict[str, object]:
+    """The rotary fields under one name: transformers spells them `rope_theta` and `rope_scaling` before release 5,
+    `rope_parameters` since."""
+    found: dict[str, object] = {}
+    for name in ROPE_SECTIONS:
+        section = data.get(name)
+        found |= section if isinstance(section, dict) else {}
+    theta = found.get("rope_theta", data.get("rope_theta"))
+    return {**found, "theta": theta, "type": found.get("rope_type", found.get("type"))}

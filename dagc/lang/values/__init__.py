@@ -1,0 +1,1 @@
+"""Values of constant expressions, with units checked."""

@@ -1,0 +1,214 @@
+"""Functions of constant expressions. They serve the library's architectures, which read a model's config.json, and
+any spec: `if(equal(config.hidden_act, silu), ...)`, `each(layers, ...)`.
+
+A condition is a flag: `true`, a flag field, or one of equal, less, has, present.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...base.syntax import ast
+from ...base.units import SCALAR, Quantity, dim_words
+from .evaluate import Value, evaluate, kind_of
+
+if TYPE_CHECKING:
+    from ..reader import Names
+
+MAX_EACH = 10_000
+
+
+class _Wrong(Exception):
+    """The call is wrong; the diagnostic is already recorded."""
+
+
+def call(names: Names, node: ast.Call, words: bool) -> Value | None:
+    """Value of a function call; None after reporting what is wrong."""
+    known = FUNCTIONS.get(node.func.text)
+    if known is None:
+        near = names.out.near(node.func.text, FUNCTIONS)
+        hint = f"did you mean `{near}`?" if near else f"functions: {', '.join(FUNCTIONS)}"
+        names.out.add("E02", f"`{node.func.text}(...)` means nothing here", node.span, help=(hint,))
+        return None
+    function, fewest, most = known
+    if node.kwargs or not fewest <= len(node.args) <= most:
+        count = str(fewest) if fewest == most else f"{fewest} or more" if most > 9 else f"{fewest} to {most}"
+        names.out.add("E08", f"`{node.func.text}` takes {count} arguments", node.span)
+        return None
+    try:
+        return function(names, node, words)
+    except _Wrong:
+        return None
+
+
+def _arg(names: Names, node: ast.Call, index: int, words: bool = False) -> Value:
+    value = evaluate(node.args[index], names.env(words), names.out)
+    if value is None:
+        raise _Wrong
+    return value
+
+
+def _typed(names: Names, node: ast.Call, index: int, kind: type) -> Value:
+    value = _arg(names, node, index)
+    if not isinstance(value, kind):
+        wanted = {bool: "a condition", Quantity: "a number", tuple: "a list"}[kind]
+        message = f"`{node.func.text}` needs {wanted} here, not {kind_of(value)}"
+        names.out.add("E08", message, node.args[index].span)
+        raise _Wrong
+    return value
+
+
+def _number(names: Names, node: ast.Call, index: int) -> float:
+    """A plain number."""
+    value = _typed(names, node, index, Quantity)
+    assert isinstance(value, Quantity)
+    if value.dim != SCALAR:
+        message = f"`{node.func.text}` needs a plain number here, not {dim_words(value.dim)}"
+        names.out.add("E08", message, node.args[index].span)
+        raise _Wrong
+    return value.value
+
+
+def _alike(names: Names, node: ast.Call) -> list[Quantity]:
+    """All arguments: numbers of one unit."""
+    found = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
+    other = next((v for v in found if v.dim != found[0].dim), None)
+    if other is not None:
+        message = f"`{node.func.text}` of {dim_words(found[0].dim)} and {dim_words(other.dim)}"
+        names.out.add("E08", message, node.span)
+        raise _Wrong
+    return found
+
+
+def _absent(names: Names, node: ast.Expr) -> bool:
+    """A field that the config file lacks."""
+    if not isinstance(node, ast.Name) or node.parts[0] != "config" or names.config is None:
+        return False
+    return not names.config.has(node.parts[1:])
+
+
+def _either(names: Names, node: ast.Call, words: bool) -> Value:
+    """The first argument that the config file has; the last one need not be a field."""
+    for index, arg in enumerate(node.args[:-1]):
+        if not _absent(names, arg):
+            return _arg(names, node, index, words)
+    return _arg(names, node, len(node.args) - 1, words)  # reports a field that is absent too
+
+
+def _assume(names: Names, node: ast.Call, words: bool) -> Value:
+    """A field, or what is assumed in its place, and noted."""
+    field = node.args[0]
+    if names.config is None or not isinstance(field, ast.Name) or not _absent(names, field):
+        return _arg(names, node, 0, words)
+    value = _arg(names, node, 1, words)
+    shown = f"{value.value:g}" if isinstance(value, Quantity) else str(value).lower()
+    note = f"`{'.'.join(field.parts[1:])}` is absent: {shown} is assumed"
+    if note not in names.config.assumed:
+        names.config.assumed.append(note)
+    return value
+
+
+def _if(names: Names, node: ast.Call, words: bool) -> Value:
+    return _arg(names, node, 1 if _typed(names, node, 0, bool) else 2, words)
+
+
+def _equal(names: Names, node: ast.Call, words: bool) -> Value:
+    return _arg(names, node, 0, True) == _arg(names, node, 1, True)
+
+
+def _less(names: Names, node: ast.Call, words: bool) -> Value:
+    left, right = _alike(names, node)
+    return left.value < right.value
+
+
+def _not(names: Names, node: ast.Call, words: bool) -> Value:
+    return not _typed(names, node, 0, bool)
+
+
+def _present(names: Names, node: ast.Call, words: bool) -> Value:
+    return not _absent(names, node.args[0])
+
+
+def _has(names: Names, node: ast.Call, words: bool) -> Value:
+    items = _typed(names, node, 0, tuple)
+    assert isinstance(items, tuple)
+    return _arg(names, node, 1, True) in items
+
+
+def _at(names: Names, node: ast.Call, words: bool) -> Value:
+    items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
+    assert isinstance(items, tuple)
+    if not 0 <= index < len(items) or index != int(index):
+        names.out.add("E09", f"the list has {len(items)} items, item {index:g} is asked for", node.span)
+        raise _Wrong
+    return items[int(index)]
+
+
+def _length(names: Names, node: ast.Call, words: bool) -> Value:
+    items = _typed(names, node, 0, tuple)
+    assert isinstance(items, tuple)
+    return Quantity(float(len(items)))
+
+
+def _mod(names: Names, node: ast.Call, words: bool) -> Value:
+    divisor = _number(names, node, 1)
+    if divisor <= 0:
+        names.out.add("E09", "`mod` by a number that is not positive", node.span)
+        raise _Wrong
+    return Quantity(_number(names, node, 0) % divisor)
+
+
+def _log(names: Names, node: ast.Call, words: bool) -> Value:
+    value = _number(names, node, 0)
+    if value <= 0:
+        names.out.add("E09", "`log` of a number that is not positive", node.span)
+        raise _Wrong
+    return Quantity(math.log(value))
+
+
+def _max(names: Names, node: ast.Call, words: bool) -> Value:
+    return max(_alike(names, node), key=lambda q: q.value)
+
+
+def _min(names: Names, node: ast.Call, words: bool) -> Value:
+    return min(_alike(names, node), key=lambda q: q.value)
+
+
+def _each(names: Names, node: ast.Call, words: bool) -> Value:
+    """A list: the second argument for `index` = 0, 1, ..."""
+    if "index" in names.extra:
+        names.out.add("E12", "an `each` inside another", node.span, help=("`index` counts one of them",))
+        raise _Wrong
+    count = _number(names, node, 0)
+    if not 0 <= count <= MAX_EACH or count != int(count):
+        names.out.add("E09", f"`each` counts to a whole number of at most {MAX_EACH}", node.args[0].span)
+        raise _Wrong
+    items = []
+    for index in range(int(count)):
+        inner = replace(names, extra={**names.extra, "index": Quantity(float(index))})
+        items.append(_arg(inner, node, 1, words))
+    return tuple(items)
+
+
+Function = Callable[["Names", ast.Call, bool], Value]
+FUNCTIONS: dict[str, tuple[Function, int, int]] = {
+    "either": (_either, 2, 99),
+    "assume": (_assume, 2, 2),
+    "if": (_if, 3, 3),
+    "equal": (_equal, 2, 2),
+    "less": (_less, 2, 2),
+    "not": (_not, 1, 1),
+    "present": (_present, 1, 1),
+    "has": (_has, 2, 2),
+    "at": (_at, 2, 2),
+    "length": (_length, 1, 1),
+    "mod": (_mod, 2, 2),
+    "log": (_log, 1, 1),
+    "max": (_max, 2, 99),
+    "min": (_min, 2, 99),
+    "each": (_each, 2, 2),
+}
+"""Name -> (function, fewest and most arguments)."""

@@ -1,0 +1,209 @@
+"""Many settings of one spec, in processes of this machine or on a Dask or Ray cluster: the same rows in the same order.
+
+A point is a pure function of the spec's text and its settings. A worker that is lost takes no point with it: what it
+had not finished is done again elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+TRIES = 3
+"""How often a point may take a worker of its own with it."""
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
+    units; `failed`: requirements that do not hold, and what was found; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
+
+    settings: dict[str, str]
+    passed: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    fits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A point with all that it takes to compile it anywhere: presets come with dagc, files from `base_dir`."""
+
+    text: str
+    name: str
+    base_dir: str | None
+    settings: tuple[tuple[str, str], ...]
+    phases: tuple[str, ...] = ()
+    allow_import: tuple[str, ...] = ()
+
+
+def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Every combination, the last name varying fastest."""
+    return [dict(zip(domains, values, strict=True)) for values in product(*domains.values())]
+
+
+def evaluate(task: Task) -> Row:
+    """Compile one point."""
+    from ..base.diagnostics import Collector, SpecError
+    from ..base.source import Source
+    from ..pipeline.driver import compile_spec, load
+    from ..plan.require import all_metrics
+
+    settings = dict(task.settings)
+    base = Path(task.base_dir) if task.base_dir is not None else None
+    try:
+        spec = load(Source(task.name, task.text), Collector(), settings, base, task.allow_import)
+        plan = compile_spec(spec, Collector(), task.phases or None)
+    except SpecError as error:
+        return Row(
+            settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
+        )
+    except Exception as error:  # one point's fault is no other's
+        return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
+    metrics = {
+        name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items()
+    }
+    failed = [
+        f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
+        for v in plan.requirements
+        if not v.passed
+    ]
+    return Row(settings, plan.passed, metrics, tuple(failed), fits=plan.fits)
+
+
+def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """Rows in the order of the tasks, each as soon as it and those before it are done, on processes of this machine."""
+    workers = min(len(tasks), workers or os.cpu_count() or 1)
+    done: dict[int, Row] = {}
+    shown = 0
+    while len(done) < len(tasks):
+        with _processes(workers) as pool:
+            for index, row in _together(pool, tasks, done, run):
+                done[index] = row
+                while shown in done:
+                    yield done[shown]
+                    shown += 1
+        # A worker died, and which point it had is not known: the first unfinished ones go on alone, so that one that
+        # kills its worker is known by it.
+        for index in [i for i in range(len(tasks)) if i not in done][: workers + 1]:
+            done[index] = _alone(tasks[index], run)
+    yield from (done[i] for i in range(shown, len(tasks)))
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end when they are told to, and with whoever waits for them."""
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
+    try:
+        yield pool
+    except BaseException:
+        for process in (getattr(pool, "_processes", None) or {}).values():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _together(
+    pool: Executor, tasks: Sequence[Task], done: Mapping[int, Row], run: Callable[[Task], Row]
+) -> Iterator[tuple[int, Row]]:
+    """Every task that is not done yet, until the pool breaks."""
+    waiting: dict[int, Future[Row]] = {}
+    given: set[int] = set()
+    try:
+        waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
+        for index, future in waiting.items():
+            row = future.result()
+            given.add(index)
+            yield index, row
+    except BrokenProcessPool:
+        for index, future in waiting.items():
+            if index not in given and future.done() and future.exception() is None:
+                yield index, future.result()
+
+
+def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
+    for _ in range(TRIES):
+        with _processes(1) as pool:
+            try:
+                return pool.submit(run, task).result()
+            except BrokenProcessPool:
+                continue
+    return _lost(task)
+
+
+def _lost(task: Task) -> Row:
+    return Row(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
+
+
+class ClusterError(Exception):
+    """A cluster that cannot be reached, has no workers, or went away."""
+
+
+CONNECT_S = 30.0
+"""How long a cluster may take to answer, and then to have a worker."""
+
+
+def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """The same on a Dask cluster (`HOST:PORT` of its scheduler), which gives the points of a lost worker to another one.
+    Raises ClusterError."""
+    import asyncio
+    from concurrent.futures import CancelledError
+
+    from distributed import Client, KilledWorker
+
+    try:
+        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call, unused-ignore]
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no scheduler answers at {address}: {error}") from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
+            raise ClusterError(f"the scheduler at {address} has no workers") from None
+        futures = client.map(run, list(tasks), pure=False, retries=0)
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                yield future.result()
+            except KilledWorker:
+                yield _lost(task)
+            except (CancelledError, asyncio.CancelledError, OSError) as error:
+                raise ClusterError(f"the scheduler at {address} went away: {type(error).__name__}") from None
+
+
+def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+    """The same on a Ray cluster (`HOST:PORT` of its client server), which does the points of a lost worker again.
+    Raises ClusterError."""
+    import ray
+
+    try:
+        cluster = ray.init(f"ray://{address}", log_to_driver=False)
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Ray client server answers at {address}: {error}") from None
+    with cluster:
+        remote = ray.remote(max_retries=TRIES - 1)(run)
+        futures = [remote.remote(task) for task in tasks]
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                yield ray.get(future)
+            except ray.exceptions.WorkerCrashedError:
+                yield _lost(task)
+            except ConnectionError as error:
+                raise ClusterError(f"the cluster at {address} went away: {error}") from None
+
+
+CLUSTERS: dict[str, tuple[str, Callable[[Sequence[Task], str], Iterator[Row]]]] = {
+    "dask": ("distributed", sweep_dask),
+    "ray": ("ray", sweep_ray),
+}
+"""Scheme of `--on` -> the package that it needs (an extra of the scheme's name), and the sweep."""

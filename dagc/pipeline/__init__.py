@@ -1,0 +1,1 @@
+"""Runs the passes: spec in, results out."""

@@ -1,0 +1,403 @@
+"""What would mend a plan that does not fit: changes of a phase that are compiled, and named only when they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import prod
+
+from ..base.diagnostics import Collector, SpecError
+from ..base.units import BYTES, show, show_runs
+from ..ir.graph import Graph
+from ..ir.verify.violation import VerifyError
+from ..plan.result import Memory, PhaseResult, Pool
+from ..plan.unit import Unit
+from ..spec.engines import engine_memory
+from ..spec.spec import EngineMemory, Fold, Phase, Spec
+from .pools import listed
+
+TRIES = 60
+"""Changes of one plan that are compiled at most."""
+NAMED = 3
+"""Cures that a diagnostic names at most."""
+BASES = 3
+"""Changes that came closest, on top of which others are tried."""
+LONGEST = 4096
+"""Layers beyond which stages are not balanced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`rank`: of changes of one rank one that fits is enough. `others`: further phases that change with it. `words`: as it
+    would be written in the phase's body, where the phases do not tell."""
+
+    phase: Phase
+    rank: str
+    others: tuple[Phase, ...] = ()
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs.
+    `without`: phases there that do not fit themselves and were left out."""
+
+    change: Change
+    result: PhaseResult
+    peak_B: float
+    fraction: float
+    fits: bool
+    without: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Cures:
+    """The search for one plan, and what is left of its tries."""
+
+    spec: Spec
+    results: Mapping[str, PhaseResult]
+    units: Mapping[str, Unit]
+    left: int = TRIES
+    tried: int = field(default=0)
+    cured: dict[str, PhaseResult] = field(default_factory=dict)
+    """Phases that did not fit, with the first of their cures: those of later phases fit beside it, if any do."""
+
+    def of_phase(self, name: str) -> tuple[str, ...]:
+        """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does. Where none does,
+        two together: on top of those that came closest."""
+        before = self.tried
+        found = self.cures_of(name)
+        if not found and self.cured.keys() - {name}:  # beside those of other phases nothing does: by itself then
+            self.cured, self.left = {}, max(self.left, TRIES // 2)
+            found = self.cures_of(name)
+        if found:
+            self.cured[name] = found[0].result
+        return self.help(found, self.tried - before)
+
+    def cures_of(self, name: str) -> list[Attempt]:
+        """Single changes that fit, else two together."""
+        first = self.attempts(changes(self.spec, self.results[name], self.units[name].phase))
+        found = [attempt for attempt in first if attempt.fits]
+        for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not found else ():
+            found += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
+        return found
+
+    def of_pool(self, pool: Pool) -> tuple[str, ...]:
+        """Help for phases that do not fit together: lay them out alike, or take less at once."""
+        found: list[Change] = []
+        if pool.copies_B:
+            pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
+            found += [self.alike(other, (one,)) for one, other in islice(pairs, 12)]
+            if len(pool.phases) > 2:
+                found += [self.alike(one, [n for n in pool.phases if n != one]) for one in pool.phases[:4]]
+        for name in pool.phases:
+            phase = self.units[name].phase
+            found += [*more_microbatches(phase), *shorter_chunks(phase), *fewer_sequences(self.results[name], phase)]
+        before = self.tried
+        return self.help([attempt for attempt in self.attempts(found) if attempt.fits], self.tried - before)
+
+    def alike(self, model: str, names: Sequence[str]) -> Change:
+        """Phases in the layout of another one, each with its own batches."""
+        theirs = self.units[model].phase
+        changed = []
+        for name in names:
+            mine = self.units[name].phase
+            own = mine.strategy
+            strategy = replace(theirs.strategy, microbatches=own.microbatches, overlap=own.overlap)
+            changed.append(replace(mine, gpus=theirs.gpus, strategy=strategy))
+        return Change(changed[0], "alike", tuple(changed[1:]), f"the GPUs, degrees and order of `{model}`")
+
+    def attempts(self, found: Iterable[Change], enough: int = NAMED) -> list[Attempt]:
+        """Changes as they were compiled, until enough of them fit; of each rank one that does."""
+        out: list[Attempt] = []
+        ranks: set[str] = set()
+        for change in found:
+            if len(ranks) >= enough or self.left <= 0:
+                break
+            attempt = self.attempt(change) if change.rank not in ranks else None
+            if attempt is not None:
+                out.append(attempt)
+                ranks |= {change.rank} if attempt.fits else set()
+        return out
+
+    def help(self, found: Sequence[Attempt], tried: int) -> tuple[str, ...]:
+        """A line for each of what fits. Empty where nothing was tried."""
+        if found or not tried:
+            return tuple(dict.fromkeys(self.words(attempt) for attempt in found[:NAMED]))
+        many = (
+            f"none of the {tried} other layouts and batches that were" if tried > 1 else "the one other layout that was"
+        )
+        missing = "" if tried > 1 else "not "
+        return (f"{many} tried would {missing}do: it takes more GPUs, larger ones, or a smaller model or dtype",)
+
+    def words(self, attempt: Attempt) -> str:
+        """`microbatches = 4 fits: 71 GB on the fullest GPU`"""
+        change = attempt.change
+        phases = (change.phase, *change.others)
+        place = f"{listed([f'`{phase.name}`' for phase in phases])} with " if len(self.spec.phases) > 1 else ""
+        told = change.words or ", ".join(differences(self.units[change.phase.name].phase, change.phase))
+        verb = "fit" if change.others else "fits"
+        beside = f", {listed([f'`{name}`' for name in attempt.without])} left out" if attempt.without else ""
+        return f"{place}{told} {verb}: {show(attempt.peak_B, BYTES)} on the fullest GPU{beside}"
+
+    def attempt(self, change: Change) -> Attempt | None:
+        """None where the change is not legal."""
+        from . import pools
+
+        phases = (change.phase, *change.others)
+        new = {phase.name: phase for phase in phases}
+        spec = replace(self.spec, phases=tuple(new.get(p.name, p) for p in self.spec.phases))
+        changed = {}
+        for phase in phases:
+            found = self.estimate(spec, phase)
+            if found is None:
+                return None
+            graph, memory = found
+            gpus = tuple(g for stage in graph.stages for g in stage.gpus)
+            changed[phase.name] = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
+        others = {n: self.cured.get(n, r) for n, r in self.results.items() if n not in new}
+        others |= self.lowered_anew(spec, others)
+        used = {gpu for result in changed.values() for gpu in result.gpus}
+        without = tuple(n for n, r in others.items() if not r.memory.fits and used & set(r.gpus))
+        others = {n: r for n, r in others.items() if r.memory.fits}
+        mine = [pool for pool in pools.run(others | changed) if new.keys() & set(pool.phases)]
+        fits = all(pool.fits for pool in mine) and all(result.memory.fits for result in changed.values())
+        peak_B, fraction = max(pool.peak_B for pool in mine), max(pool.fraction for pool in mine)
+        return Attempt(change, changed[change.phase.name], peak_B, fraction, fits, without)
+
+    def lowered_anew(self, spec: Spec, others: Mapping[str, PhaseResult]) -> dict[str, PhaseResult]:
+        """Phases whose own lowering follows the one that was changed, on the same GPUs: experts are stored in one order."""
+        from ..passes.mesh import factorisations, neighbours
+
+        out = {}
+        for name in others:
+            unit = self.units[name]
+            before, after = (neighbours(Unit(s, unit.phase, Collector())) for s in (self.spec, spec))
+            if name in self.cured or [*map(factorisations, before)] == [*map(factorisations, after)]:
+                continue
+            tried, left = self.tried, self.left
+            found = self.estimate(spec, unit.phase)
+            self.tried, self.left = tried, left
+            if found is not None:
+                out[name] = replace(others[name], graph=found[0], memory=found[1])
+        return out
+
+    def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
+        """The phase as the passes lower it, and its memory."""
+        from ..lang.fits import Shape
+        from ..lang.reader import Body
+        from ..passes import cost, memory
+        from .driver import lower
+
+        out = Collector()
+        if phase.span is not None:
+            Shape(phase, Body(phase.span), spec.model, spec.workload, out).check()
+        if out.failed:
+            return None
+        self.left, self.tried = self.left - 1, self.tried + 1
+        unit = Unit(spec, self.with_engine(phase), out)
+        graph: Graph | None = None
+        try:
+            for _, after in lower(unit):
+                graph = after
+            assert graph is not None
+            return graph, memory.run(graph, cost.run(graph, unit), unit)
+        except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
+            return None  # no layout to recommend
+
+    def with_engine(self, phase: Phase) -> Phase:
+        """What the engine keeps follows the ranks, unless the spec says it."""
+        old = self.units[phase.name].phase
+        before, after = (_engine_memory(self.spec, p) for p in (old, phase))
+        kept = phase.memory
+        fraction = after.fraction if kept.fraction == before.fraction else kept.fraction
+        buffers_B = after.communication_B if kept.communication_B == before.communication_B else kept.communication_B
+        return replace(phase, memory=replace(kept, fraction=fraction, communication_B=buffers_B))
+
+
+def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
+    """The engine's own defaults for the phase's degrees."""
+    s = phase.strategy
+    return engine_memory(phase.memory.engine, spec.hardware, s, len(phase.gpus) // s.replicas // s.pp)
+
+
+def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """The least intrusive first."""
+    yield from balanced_stages(spec, result, phase)
+    if phase.kind == "prefill" and not phase.strategy.sequence_parallel:
+        strategy = replace(phase.strategy, sequence_parallel=True)
+        yield Change(replace(phase, strategy=strategy), "sequence_parallel")
+    yield from more_microbatches(phase)
+    yield from shorter_chunks(phase)
+    yield from other_degrees(phase)
+    yield from fewer_sequences(result, phase)
+    yield from more_gpus(spec, phase)
+
+
+def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """Layers moved from the fullest stages to the others."""
+    from ..cost.kv_cache import cache_bytes
+    from ..passes.memory import cache_policy, weight_bytes
+
+    graph, stages = result.graph, phase.strategy.pp
+    if stages < 2 or not stages <= spec.model.layers <= LONGEST:
+        return
+    passes, policy = graph.microbatches * graph.lanes, cache_policy(phase)
+    size = {
+        s.name: weight_bytes(s, graph.the_mesh, {}) + passes * cache_bytes(s, graph.the_mesh, graph.kind, policy)
+        for s in graph.segments
+    }
+    names = [segment.name for segment, _ in graph.layers]
+    first, *body, last = [size[name] for name in names]
+    fixed = [s.peak_B - s.weights_B - s.kv_cache_B for s in result.memory.stages]
+    cut = tuple(partition(body, [f + (k == 0) * first + (k == stages - 1) * last for k, f in enumerate(fixed)]))
+    if cut == tuple(sum(n for name, n in s.layers if name in names[1:-1]) for s in graph.stages):
+        return
+    strategy = replace(phase.strategy, layers_per_stage=cut)
+    yield Change(replace(phase, strategy=strategy), "stages")
+
+
+def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
+    """How many of the sizes, in order, go to each part (one at least), so that the largest sum of a part with what is
+    fixed on it is as small as can be."""
+
+    def filled(limit: float) -> list[int] | None:
+        counts, at = [], 0
+        for k, own in enumerate(fixed):
+            after = len(fixed) - k - 1
+            total, start = own, at
+            while at < len(sizes) - after and (at == start or total + sizes[at] <= limit):
+                total, at = total + sizes[at], at + 1
+            if total > limit:
+                return None
+            counts.append(at - start)
+        return counts if at == len(sizes) else None
+
+    low, high = 0.0, sum(sizes) + sum(fixed)
+    best = filled(high) or []
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = filled(middle)
+        low, high, best = (low, middle, found) if found is not None else (middle, high, best)
+    return best
+
+
+def more_microbatches(phase: Phase) -> Iterator[Change]:
+    """Smaller ones: what is live at once follows the tokens of one."""
+    for factor in (2, 4, 8, 16):
+        count = phase.strategy.microbatches * factor
+        if phase.sequences % count == 0:
+            strategy = replace(phase.strategy, microbatches=count)
+            yield Change(replace(phase, strategy=strategy), "microbatches")
+
+
+def shorter_chunks(phase: Phase) -> Iterator[Change]:
+    """A prompt in more passes: activations follow the tokens of one."""
+    new = phase.new_tokens
+    for factor in (2, 4, 8):
+        chunk = -(-phase.tokens // factor)
+        if phase.kind == "prefill" and chunk > 1:
+            changed = replace(phase, tokens=chunk, passes=-(-new // chunk), last=new % chunk)
+            yield Change(changed, "chunk")
+
+
+def other_degrees(phase: Phase) -> Iterator[Change]:
+    """One axis raised at the cost of another, on the same GPUs."""
+    for factor in (2, 4, 8):
+        yield from (_folded if phase.strategy.attention is not None else _flat)(phase, factor)
+
+
+UP = ("ep", "tp", "pp", "dp", "sp")
+
+
+def _flat(phase: Phase, factor: int) -> Iterator[Change]:
+    s = phase.strategy
+    for up in UP:
+        for down in ("dp", "sp", "ep", "tp", "pp"):
+            if up != down and getattr(s, down) % factor == 0:
+                degrees = {up: getattr(s, up) * factor, down: getattr(s, down) // factor}
+                strategy = replace(s, **degrees, layers_per_stage=None if "pp" in degrees else s.layers_per_stage)
+                yield Change(replace(phase, strategy=strategy), f"{up} up")
+
+
+def _folded(phase: Phase, factor: int) -> Iterator[Change]:
+    s = phase.strategy
+    assert s.attention is not None and s.experts is not None
+    dense, routed = dict(s.attention.degrees), dict(s.experts.degrees)
+    free = len(phase.gpus) // (s.pp * s.replicas) // prod(routed.values())
+    for up, down in (("ep", ""), ("tp", ""), ("ep", "tp"), ("tp", "ep")):
+        if (free if not down else routed[down]) % factor == 0:
+            degrees = {**routed, up: routed[up] * factor} | ({down: routed[down] // factor} if down else {})
+            yield _folding(phase, "experts", Fold(tuple(degrees.items())), f"experts {up}")
+    for up, down in (("tp", "dp"), ("tp", "sp"), ("dp", "tp"), ("sp", "dp"), ("dp", "sp")):
+        if dense[down] % factor == 0:
+            degrees = {**dense, up: dense[up] * factor, down: dense[down] // factor}
+            yield _folding(phase, "attention", Fold(tuple(degrees.items())), f"attention {up}")
+
+
+def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> Change:
+    strategy = replace(phase.strategy, attention=fold) if side == "attention" else replace(phase.strategy, experts=fold)
+    return Change(replace(phase, strategy=strategy), rank)
+
+
+def differences(old: Phase, new: Phase) -> Iterator[str]:
+    """What to write in the body of a phase to make it another one."""
+    if new.gpus != old.gpus:
+        yield f"gpus = [{show_runs(new.gpus)}]"
+    before, after = old.strategy, new.strategy
+    for name in ("pp", "dp", "ep", "sp", "tp", "microbatches"):
+        if getattr(after, name) != getattr(before, name):
+            yield f"{name} = {getattr(after, name)}"
+    for name, one, other in (
+        ("attention", before.attention, after.attention),
+        ("experts", before.experts, after.experts),
+    ):
+        if other is not None and other != one:
+            yield f"{name} {{ {', '.join(f'{axis} = {n}' for axis, n in other.degrees if n > 1) or 'tp = 1'} }}"
+    if after.layers_per_stage != before.layers_per_stage:
+        cut = after.layers_per_stage
+        yield f"layers_per_stage = [{', '.join(map(str, cut))}]" if cut else "no layers_per_stage"
+    if after.sequence_parallel != before.sequence_parallel:
+        yield "sequence_parallel = true"
+    if (new.tokens, new.passes) != (old.tokens, old.passes):
+        yield f"chunk = {new.tokens} tok"
+    if new.sequences != old.sequences:
+        yield f"sequences = {new.sequences}"
+
+
+def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
+    """The most that the cache has room for beside the rest, then less: some of the rest follows the batch too."""
+    worst, capacity_B = result.memory.worst, result.memory.capacity_B
+    fixed = worst.weights_B + worst.reserve_B + worst.engine_B
+    moving = worst.peak_B - fixed
+    step = batch_parts(phase)
+    share = (capacity_B - fixed) / moving if moving else 0.0
+    most = int(phase.sequences * min(share, 1.0)) // step * step
+    seen: set[int] = set()
+    for count in (most, most - step, most * 3 // 4 // step * step, most // 2 // step * step, step):
+        if 0 < count < phase.sequences and count not in seen:
+            seen.add(count)
+            yield Change(replace(phase, sequences=count), "sequences")
+
+
+def batch_parts(phase: Phase) -> int:
+    """Equal parts that the strategy splits the batch into."""
+    s = phase.strategy
+    ranks = dict(s.attention.degrees).get("dp", 1) if s.attention is not None else s.dp * s.ep
+    return s.microbatches * s.replicas * ranks * (2 if s.overlap == "two_batch" else 1)
+
+
+def more_gpus(spec: Spec, phase: Phase) -> Iterator[Change]:
+    """Twice as many or more, where the hardware has that many that no phase uses."""
+    used = {g for other in spec.phases for g in other.gpus}
+    spare = list(islice((g for g in range(spec.hardware.gpus) if g not in used), len(phase.gpus) * 7))
+    s = phase.strategy
+    for factor in (2, 4, 8):
+        need = len(phase.gpus) * (factor - 1)
+        if need > len(spare) or s.place is not None:
+            return
+        gpus = tuple(sorted((*phase.gpus, *spare[:need])))
+        for up in ("tp", "ep", "pp") if s.attention is None else ("pp",):
+            strategy = replace(s, **{up: getattr(s, up) * factor}, layers_per_stage=None)
+            yield Change(replace(phase, gpus=gpus, strategy=strategy), "gpus")

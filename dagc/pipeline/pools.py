@@ -1,0 +1,261 @@
+"""pools: what GPUs hold that several phases share, GPU by GPU.
+
+Phases take turns on a GPU. A weight that they lay alike there is held once, else once a layout. Of cache and of work space
+the larger is held: a cache that one phase fills the next one reads, and what a pass needs is free again for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.diagnostics import Collector
+from ..base.units import BYTES, show
+from ..ir.graph import Segment, Weight
+from ..ir.mesh import Mesh
+from ..passes.memory import capacity, weight_size
+from ..plan.result import PhaseResult, Pool, StageMemory
+from ..plan.unit import Unit
+
+ABOUT = "add up what phases hold together on the GPUs that they share"
+
+Ids = NDArray[np.int64]
+BLOCKS = 1 << 32
+"""More blocks than any weight is cut into."""
+
+
+def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
+    """A pool for each set of phases that some GPUs serve, in the order of their first GPU. Every GPU in use is in one."""
+    if not phases:
+        return ()
+    sharing = Sharing(list(phases.values()))
+    found: dict[tuple[str, ...], list[Pool]] = {}
+    for pool in sharing.alike():
+        found.setdefault(pool.phases, []).append(pool)
+    return tuple(sorted((_merged(parts) for parts in found.values()), key=lambda pool: pool.gpus[0]))
+
+
+def _merged(parts: Sequence[Pool]) -> Pool:
+    """GPUs of the same phases at other stages of them: the fullest of all stands for them."""
+    fullest = max(parts, key=lambda pool: pool.fraction)
+    room = {key: min(p.room_B[key] for p in parts if key in p.room_B) for part in parts for key in part.room_B}
+    return Pool(
+        fullest.phases,
+        tuple(sorted(g for part in parts for g in part.gpus)),
+        fullest.fullest,
+        fullest.weights_B,
+        fullest.copies_B,
+        fullest.kv_cache_B,
+        fullest.work_B,
+        fullest.reserve_B,
+        fullest.capacity_B,
+        room,
+    )
+
+
+def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[float, ...]:
+    """By stage: tokens of cache for which the whole phase has room beside all else that a GPU of the stage holds, other
+    phases' part included. `tokens`: those that its sequences cache, all together; more of them would be of such sequences.
+    Infinite where a stage caches nothing, 0 where all else leaves no room."""
+    out = []
+    for need in result.memory.stages:
+        key = (result.name, need.stage)
+        room_B = min(pool.room_B[key] for pool in pools if key in pool.room_B)
+        out.append(float(np.floor(max(0.0, room_B) / need.kv_cache_B * tokens)) if need.kv_cache_B else float("inf"))
+    return tuple(out)
+
+
+class Sharing:
+    """Where phases sit: `stage` and `rank` of every phase on every GPU in use [phases, gpus], -1 where it is not there."""
+
+    def __init__(self, results: Sequence[PhaseResult]) -> None:
+        self.results = results
+        self.gpus: Ids = np.unique(np.concatenate([np.asarray(r.gpus, dtype=np.int64) for r in results]))
+        self.stage: Ids = np.full((len(results), len(self.gpus)), -1)
+        self.rank: Ids = np.full_like(self.stage, -1)
+        for i, result in enumerate(results):
+            ids = np.asarray(result.gpus, dtype=np.int64).reshape(len(result.graph.stages), -1)
+            at = np.searchsorted(self.gpus, ids)
+            self.stage[i, at] = np.arange(ids.shape[0])[:, None]
+            self.rank[i, at] = np.arange(ids.shape[1])
+        self.kinds: dict[tuple[object, ...], int] = {}
+        self.kind_B: list[float] = []
+        self.blocks: dict[tuple[int, str], dict[tuple[bool, str], Ids]] = {}
+
+    def alike(self) -> list[Pool]:
+        """A pool for each combination of phases and their stages on a GPU."""
+        signatures, which = np.unique(self.stage.T, axis=0, return_inverse=True)
+        return [self.pool(stages, np.flatnonzero(which.ravel() == k)) for k, stages in enumerate(signatures)]
+
+    def pool(self, stages: Ids, at: Ids) -> Pool:
+        """What the GPUs `self.gpus[at]` hold: stage `stages[i]` of phase i."""
+        here = [i for i, stage in enumerate(stages) if stage >= 0]
+        needs = {i: self.results[i].memory.stages[stages[i]] for i in here}
+        own_B = max(need.weights_B for need in needs.values())
+        layouts = sorted({self.layout[i] for i in here})
+        weights_B = self.weights(layouts, stages, at) if len(layouts) > 1 else np.full(len(at), own_B)
+        fullest = int(weights_B.argmax())
+        work_B = max(n.peak_B - n.weights_B - n.kv_cache_B - n.reserve_B for n in needs.values())
+        reserve_B = max(need.reserve_B for need in needs.values())
+        cache_B = max(need.kv_cache_B for need in needs.values())
+        held = StageMemory(-1, float(weights_B[fullest]), cache_B, work_B, 0.0, reserve_B, 0.0)
+        memories = [self.results[i].memory for i in here]
+        limit_B = min(capacity(held, m.total_B, m.engine) if m.engine is not None else m.total_B for m in memories)
+        return Pool(
+            tuple(self.results[i].name for i in here),
+            tuple(self.gpus[at].tolist()),
+            int(self.gpus[at[fullest]]),
+            float(weights_B[fullest]),
+            max(0.0, float(weights_B[fullest]) - own_B),
+            cache_B,
+            work_B,
+            reserve_B,
+            limit_B,
+            {(self.results[i].name, int(stages[i])): limit_B - held.peak_B + cache_B for i in here},
+        )
+
+    @cached_property
+    def layout(self) -> list[int]:
+        """Of every phase, the first that lays all weights as it does."""
+        found: dict[object, int] = {}
+        out = []
+        for i, result in enumerate(self.results):
+            graph = result.graph
+            weights = tuple(tuple((w.name, w.dtype, w.dims, w.sharding) for w in s.weights) for s in graph.segments)
+            sizes = tuple(tuple(s.size(d, w.scope) for w in s.weights for d in w.dims) for s in graph.segments)
+            key = (result.gpus, graph.the_mesh.atoms, tuple(s.layers for s in graph.stages), weights, sizes)
+            out.append(found.setdefault(key, i))
+        return out
+
+    def weights(self, layouts: Sequence[int], stages: Ids, at: Ids) -> NDArray[np.float64]:
+        """Bytes of weights on each GPU, every block of a weight counted once."""
+        total = np.zeros(len(at))
+        tables: dict[str, list[Ids]] = {}
+        layers = [_layers(self.results[i], int(stages[i])) for i in layouts]
+        bounds = sorted({edge for runs in layers for start, end, _ in runs for edge in (start, end)})
+        counts: dict[tuple[tuple[int, str], ...], int] = {}
+        for low, high in pairwise(bounds):
+            names = [next((n for start, end, n in runs if start <= low < end), "") for runs in layers]
+            held = tuple((i, name) for i, name in zip(layouts, names, strict=True) if name)
+            counts[held] = counts.get(held, 0) + high - low
+        for held, count in counts.items():
+            found: dict[str, list[Ids]] = {}
+            for i, name in held:
+                for (tied, weight), blocks in self.held(i, name).items():
+                    (tables if tied else found).setdefault(weight, []).append(blocks[self.rank[i, at]])
+            total += count * sum(self.distinct(blocks) for blocks in found.values())
+        return total + sum(self.distinct(blocks) for blocks in tables.values())
+
+    def held(self, phase: int, segment: str) -> dict[tuple[bool, str], Ids]:
+        """(whether the model has it once for several layers, name) of a weight -> the block of it that each rank holds."""
+        key = (phase, segment)
+        if key not in self.blocks:
+            graph = self.results[phase].graph
+            shared = {w.tied for s in graph.segments for w in s.weights if w.tied}
+            mesh, found = graph.the_mesh, graph.segment(segment)
+            coordinates = np.indices(mesh.shape).reshape(len(mesh.shape), prod(mesh.shape))
+            first = segment == graph.segments[0].name
+            out: dict[tuple[bool, str], Ids] = {}
+            for weight in found.weights:
+                name = weight.tied or weight.name
+                tied = bool(weight.tied) or (first and name in shared)
+                out[tied, name] = self.block(found, weight, mesh, coordinates)
+            self.blocks[key] = out
+        return self.blocks[key]
+
+    def block(self, segment: Segment, weight: Weight, mesh: Mesh, coordinates: Ids) -> Ids:
+        """A number for the block of a weight on each rank, alike in all phases."""
+        assert weight.sharding is not None
+        dims = sorted(zip(weight.dims, weight.sharding.dims, strict=True))
+        cut = tuple((d, segment.size(d, weight.scope), mesh.size(axes)) for d, axes in dims)
+        kind = self.kinds.setdefault((weight.tied or weight.name, weight.dtype, cut), len(self.kinds))
+        if kind == len(self.kind_B):
+            self.kind_B.append(weight_size(segment, weight, mesh))
+        index = np.zeros(coordinates.shape[1], dtype=np.int64)
+        for _, axes in dims:
+            for axis in axes:
+                index = index * mesh.sizes[axis] + coordinates[mesh.index[axis]]
+        out: Ids = index + kind * BLOCKS
+        return out
+
+    def distinct(self, blocks: Sequence[Ids]) -> NDArray[np.float64]:
+        """Bytes of the different blocks on each GPU."""
+        stacked = np.sort(np.stack(blocks), axis=0)
+        sizes = np.asarray(self.kind_B)[stacked // BLOCKS]
+        sizes[1:][stacked[1:] == stacked[:-1]] = 0.0
+        total: NDArray[np.float64] = sizes.sum(axis=0)
+        return total
+
+
+def _layers(result: PhaseResult, stage: int) -> list[tuple[int, int, str]]:
+    """Runs of alike layers that a stage holds: (first layer, the one after the last, kind)."""
+    at = sum(count for before in result.graph.stages[:stage] for _, count in before.layers)
+    out = []
+    for name, count in result.graph.stages[stage].layers:
+        out.append((at, at + count, name))
+        at += count
+    return out
+
+
+SAME = 0.001
+"""Second copies of less than this share of the weights are not worth a word."""
+
+
+def text(pool: Pool) -> str:
+    """`weights 31 GB (once) + KV cache 19 GB + work 18 GB + reserve 1 GB = 69 GB of 80 GB`"""
+    copies = f"{show(pool.copies_B, BYTES)} of it second copies" if pool.copies_B > SAME * pool.weights_B else "once"
+    weights = f"{show(pool.weights_B, BYTES)} ({copies})" if pool.shared else show(pool.weights_B, BYTES)
+    return (
+        f"weights {weights} + KV cache {show(pool.kv_cache_B, BYTES)} + work {show(pool.work_B, BYTES)} + "
+        f"reserve {show(pool.reserve_B, BYTES)} = {show(pool.peak_B, BYTES)} of {show(pool.capacity_B, BYTES)}"
+    )
+
+
+def heading(pool: Pool) -> str:
+    """`prefill and decode on 16 GPUs`"""
+    return f"{listed(pool.phases)} on {len(pool.gpus)} GPU{'s' if len(pool.gpus) > 1 else ''}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; of many the first ones."""
+    shown = [*names[:4], f"{len(names) - 4} more"] if len(names) > 5 else list(names)
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def check(
+    pools: Sequence[Pool],
+    phases: Mapping[str, PhaseResult],
+    units: Mapping[str, Unit],
+    out: Collector,
+    cures: Callable[[Pool], tuple[str, ...]] | None = None,
+) -> None:
+    """W06 where phases lay weights out differently on the same GPUs; E04 where what each alone has room for does not fit
+    together, with help by `cures`."""
+    for pool in pools:
+        if not pool.shared:
+            continue
+        span = units[pool.phases[-1]].phase.span
+        quoted = listed([f"`{name}`" for name in pool.phases])
+        gpus = f"{len(pool.gpus)} GPU{'s' if len(pool.gpus) > 1 else ''}"
+        if pool.copies_B > SAME * pool.weights_B:
+            out.add(
+                "W06",
+                f"{quoted} share {gpus} and lay weights out differently: {show(pool.copies_B, BYTES)} of second copies on each",
+                span,
+                because=(text(pool),),
+                help=("equal pp, ep, tp and placement in all of them keep one copy",),
+            )
+        if not pool.fits and all(phases[name].memory.fits for name in pool.phases):
+            excess = show(pool.peak_B - pool.capacity_B, BYTES)
+            out.add(
+                "E04",
+                f"{quoted} do not fit together on the {gpus.removeprefix('1 ')} that they share: {excess} too much",
+                span,
+                because=(f"GPU {pool.fullest}: {text(pool)}",),
+                help=cures(pool) if cures is not None else (),
+            )

@@ -1,1 +1,0 @@
-"""Numeric proof of a lowering: the model graph on whole tensors against the placed graph, rank by rank."""

@@ -1,0 +1,1 @@
+"""Serving at the level of requests: arrivals, policies, step prices, percentiles."""

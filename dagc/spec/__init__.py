@@ -1,0 +1,1 @@
+"""The spec level: typed records of hardware, model, workload, strategy and requirements."""

@@ -1,0 +1,1 @@
+"""Pictures: DOT for Graphviz, and SVG that is laid out here."""

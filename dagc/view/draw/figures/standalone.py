@@ -1,0 +1,128 @@
+"""A figure as an SVG file of its own, with its title, colours and legend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ....plan.plan import Plan
+from ....plan.result import PhaseResult
+from ...facts.lanes.choice import DEFAULT, Choice, refused
+from ...facts.lanes.grid import drawn
+from ...facts.lanes.words import heading
+from ...facts.size import check_size
+from ..layer import subtitle
+from ..overview import facts
+from . import cards, lanes, layers, memory, tracks, waterfall
+from .markup import Markup, fit, tag, width, wrapped
+from .svg import Figure, Keys, rect, standalone_style, words
+
+PAD = 16
+ROW = 18
+HEAD = 19
+LEAST = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A figure with what stands above and below it."""
+
+    heading: list[str]
+    figure: Figure
+    keys: Keys
+
+
+def _overview(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    return Sheet(facts(result), cards.draw(result), cards.keys(result))
+
+
+def _layer(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    return Sheet(subtitle(result), layers.whole(result), layers.keys(result))
+
+
+def _lanes(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    grid = drawn(result, choice)
+    figure = lanes.draw(grid)
+    return Sheet(heading(grid.picture, lettered=grid.lettered), figure, lanes.keys(grid))
+
+
+def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    check_size(result, "the timeline")
+    one = (
+        "one pass" if result.passes == 1 else f"one pass of {result.passes}, of a whole chunk at the end of the prompt"
+    )
+    return Sheet([f"{result.name}: timeline of {one}"], tracks.draw(result), tracks.keys(result))
+
+
+def _memory(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    return Sheet([f"{result.name}: memory per GPU"], memory.draw(result), memory.keys(result))
+
+
+def _path(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+    words = f"{result.name}: critical path, all executions of an op added up"
+    return Sheet([words], waterfall.draw(result), waterfall.keys(result))
+
+
+SHEETS: dict[str, Callable[[Plan, PhaseResult, Choice], Sheet]] = {
+    "overview": _overview,
+    "layer": _layer,
+    "lanes": _lanes,
+    "timeline": _timeline,
+    "memory": _memory,
+    "path": _path,
+}
+"""View -> what is on it. `lanes` alone heeds the choice."""
+
+
+def whole(view: str, choice: Choice) -> None:
+    """Only `lanes` draws a part of the graph. Raises SpecError."""
+    if view != "lanes" and choice != DEFAULT:
+        raise refused(f"the {view} has no --select, --hops or --unfold", "lanes has")
+
+
+def svg(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
+    """An SVG document; light or dark as the reader's screen is. ValueError when there is no such view, SpecError where the
+    choice selects nothing or the view has no parts."""
+    if view not in SHEETS:
+        raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
+    whole(view, choice)
+    sheet = SHEETS[view](plan, plan.phases[phase], choice)
+    figure = sheet.figure
+    w = max(figure.width, LEAST)
+    first, *more = (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}")
+    rest = [part for line in (*more, *sheet.heading[1:]) for part in wrapped(line, w, 12, 4)]
+    entries, lines = _legend(sheet.keys, w)
+    top = PAD + 12 + HEAD * len(rest) + 14
+    height = top + figure.height + 10 + ROW * lines + PAD
+    look = standalone_style(".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
+    document = tag(
+        "svg",
+        tag("title", first),
+        tag("style", Markup(look)),
+        rect(0, 0, w + 2 * PAD, height, "paper"),
+        words(PAD, PAD + 12, fit(first, w, 14), "head"),
+        *(words(PAD, PAD + 12 + HEAD * (k + 1), line, "soft") for k, line in enumerate(rest)),
+        tag("g", figure.body, transform=f"translate({PAD} {top})", cls=figure.name),
+        tag("g", *entries, transform=f"translate({PAD} {top + figure.height + 10:.0f})"),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {w + 2 * PAD:.0f} {height:.0f}",
+        width=f"{w + 2 * PAD:.0f}",
+        height=f"{height:.0f}",
+        cls="fig",
+        role="img",
+        aria_label=first,
+    )
+    return f"{document}\n"
+
+
+def _legend(entries: Keys, room: float) -> tuple[list[Markup], int]:
+    """Swatches in as many lines as they need."""
+    out: list[Markup] = []
+    x, line = 0.0, 0
+    for cls, what in entries:
+        need = width(what, 12) + 36
+        if x and x + need > room:
+            x, line = 0.0, line + 1
+        out += [rect(x, line * ROW, 11, 11, cls), words(x + 16, line * ROW + 10, what)]
+        x += need
+    return out, line + 1

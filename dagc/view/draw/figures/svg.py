@@ -1,0 +1,106 @@
+"""Pieces of SVG that every figure is made of. Colours are classes: the style sheet knows light and dark."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from math import floor, log10
+
+from ....base.units import TIME, show
+from .markup import Markup, fit, join, tag
+
+Keys = list[tuple[str, str]]
+"""Entries of a legend: (class, words)."""
+
+
+@cache
+def style() -> str:
+    """Colours and line widths of every figure, light and dark."""
+    return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
+
+
+@cache
+def standalone_style(more: str = "") -> str:
+    """The same for a file of its own: each colour first as a plain value, for readers of SVG that know no `var()`."""
+    css = style() + more
+    light = dict(re.findall(r"--([a-z0-9-]+):\s*([^;]+);", css[: css.index("}")]))
+
+    def plain(declaration: re.Match[str]) -> str:
+        name, value = declaration[1], declaration[2]
+        return f"{name}: {re.sub(r'var[(]--([a-z0-9-]+)[)]', lambda use: light[use[1]], value)}; {name}: {value}"
+
+    return re.sub(r"([a-z-]+):\s*([^;{}]*var\([^;{}]*)", plain, css)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing of `width` by `height` pixels; with `zoom` the page's script lets it pan and zoom."""
+
+    name: str
+    width: float
+    height: float
+    label: str
+    body: Markup
+    zoom: bool = False
+
+    def framed(self) -> Markup:
+        """As a part of a page, in a frame that scrolls where the page is narrow."""
+        drawing = tag(
+            "svg",
+            self.body,
+            xmlns="http://www.w3.org/2000/svg",
+            viewBox=f"0 0 {self.width:.0f} {self.height:.0f}",
+            width=f"{self.width:.0f}",
+            height=f"{self.height:.0f}",
+            role="img",
+            aria_label=self.label,
+            cls=f"fig {self.name}",
+        )
+        return tag("div", drawing, cls="figure", data_zoom=self.zoom, tabindex="0" if self.zoom else None)
+
+
+def figure(name: str, width: float, height: float, label: str, *body: object, zoom: bool = False) -> Figure:
+    """A figure of some elements, in the order in which they are painted."""
+    return Figure(name, width, height, label, join(body), zoom)
+
+
+def rect(x: float, y: float, w: float, h: float, cls: str, *children: object, **more: object) -> Markup:
+    return tag("rect", *children, x=x, y=y, width=max(0.0, float(w)), height=h, cls=cls, **more)
+
+
+def words(x: float, y: float, what: str, cls: str = "", *, room: float = 0, size: float = 12) -> Markup:
+    """A line of text, cut where it has too little room."""
+    return tag("text", fit(what, room, size) if room else what, x=x, y=y, cls=cls or None)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> Markup:
+    return tag("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", cls=cls)
+
+
+def title(what: str) -> Markup:
+    """The tooltip of the element that it stands in."""
+    return tag("title", what)
+
+
+def moment_text(seconds: float) -> str:
+    """A time on an axis."""
+    return show(seconds, TIME, 3) if seconds else "0"
+
+
+def ticks(end: float, most: int = 8) -> list[float]:
+    """Round moments from zero to the end."""
+    if end <= 0:
+        return [0.0]
+    raw = end / most
+    magnitude = 10.0 ** floor(log10(raw))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw)
+    return [k * step for k in range(int(end / step * (1 + 1e-9)) + 1)]
+
+
+def legend(entries: Keys) -> Markup:
+    """A line of swatches."""
+    return tag(
+        "p", join(tag("span", tag("i", cls=f"sw {cls}"), what, cls="key") for cls, what in entries), cls="legend"
+    )

@@ -1,0 +1,226 @@
+"""The `overview` view: one card a pipeline stage, with what it holds, needs and takes."""
+
+from __future__ import annotations
+
+import itertools
+from math import ceil, isclose, sqrt
+
+from ...base.units import BYTES, TIME, TOKEN_RATE, show, show_runs
+from ...ir.graph import Stage
+from ...plan.plan import Plan
+from ...plan.result import PhaseResult, StageMemory
+from ..report.terminal import axes_text
+from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
+
+BAR_WIDTH = 300
+MAX_UNFOLDED = 8
+MAX_CARDS = 16
+# Other hues than the collectives' have: one colour means one thing in a picture.
+PARTS = (
+    ("weights", "#0b3c5d"),
+    ("KV cache", "#6b9ac4"),
+    ("activations", "#97a97c"),
+    ("buffers", "#7b5ea7"),
+    ("reserve", "#a3a3a3"),
+    ("engine", "#6b7280"),
+)
+Card = tuple[int, ...]
+"""Stages on one card: neighbours that are alike."""
+
+
+def draw(plan: Plan, phase: str) -> str:
+    """DOT of a phase's stages."""
+    result = plan.phases[phase]
+    shown = shown_cards(result)
+    across = columns(shown)
+    body = [
+        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=name_of(card)) for card in shown
+    ]
+    for k, (a, b) in enumerate(itertools.pairwise(shown)):
+        body.append(_send(result, a, b, wraps=across > 1 and (k + 1) % across == 0))
+    rows = [shown[i : i + across] for i in range(0, len(shown), across)] if across > 1 else []
+    for row in rows:
+        body.append(f"  {{ rank=same; {'; '.join(quote(f'stage {card[0]}') for card in row)} }}")
+    for above, below in itertools.pairwise(rows):
+        body.append(edge(f"stage {above[0][0]}", f"stage {below[0][0]}", style="invis", weight="20"))
+    body.append(node("legend", label=_legend(result), shape="plaintext", tooltip="legend"))
+    body.append(edge(f"stage {(rows[-1] if rows else shown[-1:])[0][0]}", "legend", style="invis"))
+    title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(facts(result))))
+    return digraph(f"{phase} overview", title, body, rankdir="TB", ranksep=0.35)
+
+
+def layers_of(stage: Stage) -> dict[str, int]:
+    """The kinds of layer that a stage holds, and how many of each."""
+    found: dict[str, int] = {}
+    for name, count in stage.layers:
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def shown_cards(result: PhaseResult) -> list[Card]:
+    """As many as there is room for: the first and the last."""
+    found = cards(result)
+    return found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
+
+
+def columns(shown: list[Card]) -> int:
+    """Cards side by side: a few stand one below the other, many in rows that are read like a text."""
+    return 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
+
+
+def cards(result: PhaseResult) -> list[Card]:
+    """A card a stage; a long pipeline has one for each run of alike stages."""
+    found: list[Card] = []
+    for stage in result.graph.stages:
+        i = stage.index
+        if found and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, found[-1][0], i):
+            found[-1] = (*found[-1], i)
+        else:
+            found.append((i,))
+    return found
+
+
+def _alike(result: PhaseResult, a: int, b: int) -> bool:
+    """The same layers, as much memory and time, as many GPUs."""
+    left, right = result.graph.stages[a], result.graph.stages[b]
+    same = left.layers == right.layers and len(left.gpus) == len(right.gpus)
+    return (
+        same
+        and sizes(result.memory.stages[a]) == sizes(result.memory.stages[b])
+        and isclose(result.schedule.stage_s[a], result.schedule.stage_s[b], rel_tol=1e-9)
+    )
+
+
+def sizes(memory: StageMemory) -> tuple[float, ...]:
+    return (
+        memory.weights_B,
+        memory.kv_cache_B,
+        memory.activations_B,
+        memory.buffers_B,
+        memory.reserve_B,
+        memory.engine_B,
+    )
+
+
+def name_of(card: Card) -> str:
+    return f"stage {card[0]}" if len(card) == 1 else f"stages {card[0]}..{card[-1]}"
+
+
+def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
+    transfer = result.costs.transfer
+    text = f"  send {show(transfer.payload_B, BYTES, 3)}  \n  {show(transfer.time_s, TIME, 3)}  "
+    missing = b[0] - a[-1] - 1
+    if missing:
+        text += f"\n{missing} more stages, not drawn"
+    # A send that goes on in the next row must not pull its card down.
+    more = {"constraint": "false"} if wraps else {}
+    return edge(f"stage {a[0]}", f"stage {b[0]}", label=text, color=COLORS["send"], penwidth="2", **more)
+
+
+def facts(result: PhaseResult) -> list[str]:
+    """The phase's figures in a few lines."""
+    metric = "ttft" if result.graph.kind == "prefill" else "tpot"
+    batches = result.graph.microbatches
+    stages = len(result.graph.stages)
+    chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""
+    folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
+    return [
+        f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result)}",
+        f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
+        f"{show(result.throughput_tok_s, TOKEN_RATE)}, {chunks}{batches} micro-batch{'es' if batches > 1 else ''}, "
+        f"expert imbalance {result.costs.imbalance:.2f}",
+        *folded,
+    ]
+
+
+def _card(result: PhaseResult, card: Card) -> Html:
+    stage = result.graph.stages[card[0]]
+    memory = result.memory.stages[card[0]]
+    capacity = memory.capacity_B
+    layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
+    head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
+    gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
+    full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
+    rows = [
+        head,
+        f"GPU {html(show_runs(gpus, most=6))}",
+        _time(result, card[0]),
+        *_collectives(result, card[0]),
+        _bar(memory, capacity),
+        f"{full} ({memory.peak_B / capacity:.1%})",
+        f'<font point-size="9">{html(_parts(memory))}</font>',
+    ]
+    cells = "".join(f'<tr><td align="left">{row}</td></tr>' for row in rows)
+    return Html(
+        f'<<table border="1" color="{SOFT}" cellborder="0" cellspacing="2" cellpadding="2" bgcolor="{COMPUTE}" style="rounded">{cells}</table>>'
+    )
+
+
+def _time(result: PhaseResult, index: int) -> str:
+    times = result.schedule.stage_s
+    text = html(f"{show(times[index], TIME, 3)} per micro-batch")
+    # Red only where one stage holds the others up.
+    slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
+    return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
+
+
+def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int]:
+    """Collectives of one layer by (kind, axes)."""
+    mesh = result.graph.the_mesh
+    counts: dict[tuple[str, str], int] = {}
+    for op in result.graph.segment(layer).ops:
+        if op.is_collective:
+            key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
+            counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _collectives(result: PhaseResult, index: int) -> list[str]:
+    """A line a kind of layer: its collectives, folded."""
+    rows = []
+    for name in layers_of(result.graph.stages[index]):
+        counts = collectives_of(result, name)
+        swatches = [
+            f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
+            for (kind, over), n in counts.items()
+        ]
+        for i in range(0, len(swatches), 3):
+            rows.append(f"{f'{html(name)}:' if i == 0 else '   '} {'  '.join(swatches[i : i + 3])}")
+    return rows
+
+
+def _parts(memory: StageMemory) -> str:
+    """What the bar holds, in words."""
+    return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
+
+
+def _bar(memory: StageMemory, capacity_B: float) -> str:
+    """Memory as a row of cells, one a part; what is there at all is seen."""
+    cells = []
+    left = BAR_WIDTH
+    for (_, color), size in zip(PARTS, sizes(memory), strict=True):
+        width = min(left, max(2, round(size / capacity_B * BAR_WIDTH))) if size > 0 else 0
+        left -= width
+        if width:
+            cells.append(_cell(color, width))
+    if left:
+        cells.append(_cell("#ffffff", left))
+    return f'<table align="left" fixedsize="true" width="{BAR_WIDTH + 2}" height="12" border="1" color="{SOFT}" cellborder="0" cellspacing="0" cellpadding="0"><tr>{"".join(cells)}</tr></table>'
+
+
+def _cell(color: str, width: int) -> str:
+    return f'<td bgcolor="{color}" fixedsize="true" width="{width}" height="10"></td>'
+
+
+def _legend(result: PhaseResult) -> Html:
+    drawn = {op.kind for s in result.graph.segments for op in s.ops if op.is_collective}
+    kinds = [k for k in COLORS if k in drawn or (k == "send" and len(result.graph.stages) > 1)]
+    rows = _swatches("memory:", list(PARTS))
+    if kinds:
+        rows += _swatches("collectives per layer:" if drawn else "", [(k, COLORS[k]) for k in kinds])
+    return Html(f'<<table border="0" cellborder="0" cellspacing="0">{rows}</table>>')
+
+
+def _swatches(head: str, entries: list[tuple[str, str]]) -> str:
+    cells = "".join(f'<font color="{color}">&#9632;</font> {html(name)}   ' for name, color in entries)
+    return f'<tr><td align="left">{html(head)}  {cells}</td></tr>'

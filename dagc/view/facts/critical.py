@@ -1,0 +1,234 @@
+"""The critical path of one pass, execution by execution: a walk backwards from what finishes last."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ir.graph import Op, Segment
+from ...plan.result import Array, PhaseResult
+from .timeline import Index, Layer, at, layers
+
+SAME_S = 1e-12
+
+
+class Node(NamedTuple):
+    """An execution of a stage: `place` counts the layers of the cell, and is -1 for a send."""
+
+    stage: int
+    microbatch: int
+    place: int
+    op: str
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An execution on the critical path, on the rank that it waited for."""
+
+    stage: int
+    microbatch: int
+    layer: int | None
+    segment: str
+    op: str
+    lane: int
+    index: Index
+    start_s: float
+    end_s: float
+
+    @property
+    def is_host(self) -> bool:
+        """The host's time before the pass, which no GPU executes."""
+        return not self.segment and self.op == "host"
+
+
+def critical(result: PhaseResult) -> list[Visit]:
+    """The path in order of time. Its times add up to the makespan of one pass of all micro-batches."""
+    return list(reversed(list(_Walk(result).back())))
+
+
+@dataclass
+class _Walk:
+    result: PhaseResult
+    cells: dict[tuple[int, int], list[Layer]] = field(default_factory=dict)
+    sends: dict[tuple[int, int, int], Array] = field(default_factory=dict)
+    orders: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        graph = self.result.graph
+        for stage in range(len(graph.stages)):
+            for microbatch in range(graph.microbatches):
+                self.cells[stage, microbatch] = layers(self.result, stage, microbatch)
+            if stage < len(graph.stages) - 1:
+                self.depart(stage)
+        for segment in graph.segments:
+            self.orders[segment.name] = _program(segment, graph.lanes)
+
+    def depart(self, stage: int) -> None:
+        """When each send of a stage starts, over its ranks."""
+        graph = self.result.graph
+        free = np.zeros((1,) * len(graph.the_mesh.atoms))
+        for microbatch in range(graph.microbatches):
+            cell = self.cells[stage, microbatch]
+            for layer in cell:
+                for op in graph.segment(layer.run.segment).ops:
+                    for lane in range(graph.lanes if op.stream == "comm" else 0):
+                        free = np.maximum(free, layer.start_s + layer.run.finishes[op.name, lane])
+            final = cell[-1]
+            output = graph.segment(final.run.segment).output
+            for lane in range(graph.lanes):
+                start = np.maximum(final.start_s + final.run.finishes[output, lane], free)
+                self.sends[stage, microbatch, lane] = start
+                free = start + self.result.costs.transfer.time_s
+
+    # -- times of a node -------------------------------------------------------------------------
+
+    def segment(self, node: Node) -> Segment:
+        return self.result.graph.segment(self.layer(node).run.segment)
+
+    def layer(self, node: Node) -> Layer:
+        return self.cells[node.stage, node.microbatch][node.place]
+
+    def starts(self, node: Node) -> Array:
+        if node.place < 0:
+            return self.sends[node.stage, node.microbatch, node.lane]
+        layer = self.layer(node)
+        return layer.start_s + layer.run.starts[node.op, node.lane]
+
+    def finishes(self, node: Node) -> Array:
+        if node.place < 0:
+            return self.sends[node.stage, node.microbatch, node.lane] + self.result.costs.transfer.time_s
+        layer = self.layer(node)
+        return layer.start_s + layer.run.finishes[node.op, node.lane]
+
+    # -- the walk --------------------------------------------------------------------------------
+
+    def back(self) -> Iterator[Visit]:
+        node, index = self.end()
+        counted = True
+        while True:
+            start, end = at(self.starts(node), index), at(self.finishes(node), index)
+            ring = self.ring(node)
+            if counted and ring:
+                late = max(ring, key=lambda n: at(self.finishes(n), index))
+                own = at(self.result.costs.ops[self.segment(node).name, node.op].time_s, index)
+                if end > start + own + SAME_S:  # the ring's last block came after the attention had done the others
+                    node = late
+                    continue
+            if counted and end > start:
+                layer = None if node.place < 0 else self.layer(node)
+                name = "" if layer is None else layer.run.segment
+                number = None if layer is None else layer.number
+                yield Visit(node.stage, node.microbatch, number, name, node.op, node.lane, index, start, end)
+            found = self.before(node, index)
+            if found is None:
+                host_s = self.result.schedule.host_s
+                if host_s:
+                    yield Visit(0, 0, None, "", "host", 0, index, 0.0, host_s)
+                return
+            node, index, counted = found
+
+    def end(self) -> tuple[Node, Index]:
+        """What finishes last: the output of the last layer of some cell of the last stage."""
+        graph = self.result.graph
+        stage = len(graph.stages) - 1
+        ends = [
+            Node(stage, m, len(self.cells[stage, m]) - 1, graph.segment(graph.stages[stage].layers[-1][0]).output, lane)
+            for m in range(graph.microbatches)
+            for lane in range(graph.lanes)
+        ]
+        node = max(ends, key=lambda n: float(self.finishes(n).max()))
+        times = self.finishes(node)
+        return node, tuple(int(i) for i in np.unravel_index(int(np.argmax(times)), times.shape))
+
+    def before(self, node: Node, index: Index) -> tuple[Node, Index, bool] | None:
+        """What a node waited for, on the rank of its group that came last; None at the very beginning."""
+        options = self.options(node)
+        if not options:
+            return None
+        times = [self.starts(n) if n in self.ring(node) else self.finishes(n) for n in options]
+        best = max(
+            ((at(t, member), k, member) for member in self.members(node, index, times) for k, t in enumerate(times)),
+            key=lambda found: found[0],
+        )
+        chosen = options[best[1]]
+        return chosen, best[2], chosen not in self.ring(node)
+
+    def members(self, node: Node, index: Index, times: list[Array]) -> Iterator[Index]:
+        """The ranks of a collective's group that can differ."""
+        axes = () if node.place < 0 else self.segment(node).by_name[node.op].axes
+        mesh = self.result.graph.the_mesh
+        long = {mesh.index[a] for a in axes if any(t.shape[mesh.index[a]] > 1 for t in times)}
+        choices = [range(mesh.shape[k]) if k in long else (i,) for k, i in enumerate(index)]
+        return itertools.product(*choices)
+
+    def options(self, node: Node) -> list[Node]:
+        """Inputs, and what the stream did before."""
+        stage, microbatch, place, name, lane = node
+        if place < 0:
+            return self.before_send(stage, microbatch, lane)
+        segment = self.segment(node)
+        op = segment.by_name[name]
+        found: list[Node] = []
+        for source in op.inputs:
+            if source == segment.input:
+                found += self.entry(stage, microbatch, place, lane)
+            elif not source.startswith("@"):
+                found.append(Node(stage, microbatch, place, source, lane))
+        order = self.orders[segment.name][op.stream]
+        k = order.index((name, lane))
+        if k:
+            found.append(Node(stage, microbatch, place, *order[k - 1]))
+        else:
+            found += self.stream_before(stage, microbatch, place, op.stream)
+        return found
+
+    def before_send(self, stage: int, microbatch: int, lane: int) -> list[Node]:
+        place = len(self.cells[stage, microbatch])
+        found = self.entry(stage, microbatch, place, lane)
+        if lane:
+            return [*found, Node(stage, microbatch, -1, "send", lane - 1)]
+        return found + self.stream_before(stage, microbatch, place, "comm")
+
+    def entry(self, stage: int, microbatch: int, place: int, lane: int) -> list[Node]:
+        """Where a layer's input comes from: the layer before, or the stage before, or the host."""
+        if place:
+            segment = self.result.graph.segment(self.cells[stage, microbatch][place - 1].run.segment)
+            return [Node(stage, microbatch, place - 1, segment.output, lane)]
+        return [Node(stage - 1, microbatch, -1, "send", lane)] if stage else []
+
+    def stream_before(self, stage: int, microbatch: int, place: int, stream: str) -> list[Node]:
+        """The last thing that a stream did before a layer."""
+        for earlier in range(place - 1, -1, -1):
+            order = self.orders[self.cells[stage, microbatch][earlier].run.segment][stream]
+            if order:
+                return [Node(stage, microbatch, earlier, *order[-1])]
+        if not microbatch:
+            return []
+        if stream == "comm" and stage < len(self.result.graph.stages) - 1:
+            return [Node(stage, microbatch - 1, -1, "send", self.result.graph.lanes - 1)]
+        return self.stream_before(stage, microbatch - 1, len(self.cells[stage, microbatch - 1]), stream)
+
+    def ring(self, node: Node) -> list[Node]:
+        """The permutes that bring keys and values round to a ring attention: it starts along with them."""
+        if node.place < 0:
+            return []
+        segment = self.segment(node)
+        op = segment.by_name[node.op]
+        if not op.attr("ring"):
+            return []
+        found = [n for n in op.inputs if n in segment.by_name and segment.by_name[n].attr("steps")]
+        return [Node(node.stage, node.microbatch, node.place, n, node.lane) for n in found]
+
+
+def _program(segment: Segment, lanes: int) -> dict[str, list[tuple[str, int]]]:
+    """Order of each stream: two lanes alternate at every change of stream."""
+    order: dict[str, list[tuple[str, int]]] = {"compute": [], "comm": []}
+    for stream, chunk in itertools.groupby(segment.ops, key=lambda op: op.stream):
+        ops: list[Op] = list(chunk)
+        order[stream] += [(op.name, lane) for lane in range(lanes) for op in ops]
+    return order

@@ -1,0 +1,202 @@
+"""What a plan's figures mean, in words: what binds each phase and why, where its times come from, what is assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
+from ...ir.ops.ops import attention_imbalance
+from ...plan.plan import Plan
+from ...plan.result import PathStep, PhaseResult, Sensitivity
+from ...spec.spec import Phase
+
+WORDS = {
+    "compute": "arithmetic",
+    "memory": "memory bandwidth",
+    "launch": "kernel launches",
+    "node": "the links inside a node",
+    "cluster": "the links between nodes",
+    "latency": "link latency",
+    "host": "the host",
+}
+"""What an op can be bound by, as a reader would say it."""
+HELPS = 0.0005
+"""Changes of a phase's time smaller than this are not worth a word."""
+
+
+def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
+    """What binds a phase and why."""
+    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    ratio = result.time_s / result.floor_s if result.floor_s else 1.0
+    whose = f" ({result.time_of})" if result.time_of else ""
+    parts = [f"{name} {show(result.time_s, TIME)}{whose} is {ratio:.2f} times its floor at datasheet peaks."]
+    leaders = list(result.bound_by.items())[:2]
+    clauses = [_clause(result, bound, share) for bound, share in leaders if share >= 0.1 or bound == leaders[0][0]]
+    parts.append(f"{'; '.join(clauses)}.")
+    bubble = result.schedule.bubble
+    if bubble >= 0.05:
+        m, p = result.graph.microbatches, len(result.graph.stages)
+        batches = f"{m} micro-batch{'es' if m > 1 else ''}"
+        parts.append(f"The stages are idle {bubble:.0%} of the time: {batches} over {p} stages.")
+    if result.costs.imbalance >= 1.02:
+        parts.append(f"The busiest expert rank has {result.costs.imbalance:.2f} times the mean load{spared(result)}.")
+    uneven = attention_imbalance(result.graph)
+    if uneven >= 1.02:
+        parts.append(
+            f"Attention of the slowest rank has {uneven:.2f} times the mean of the ranks that split the sequence."
+        )
+    if result.costs.dropped > 1e-9:
+        parts.append(f"{result.costs.dropped:.1%} of the choices of experts are dropped.")
+    best = min(buys, key=lambda s: s.change, default=None)
+    if best is not None and best.change <= -HELPS:
+        parts.append(f"Of faster hardware, {best.name} would help most: {-best.change:.1%} less time.")
+    return " ".join(parts)
+
+
+def spared(result: PhaseResult) -> str:
+    """What spare copies of experts gain."""
+    plain = result.costs.plain
+    return f", {plain:.2f} without spare copies" if plain > result.costs.imbalance + 0.005 else ""
+
+
+def _clause(result: PhaseResult, bound: str, share: float) -> str:
+    """`37% of the critical path waits for arithmetic, most of it for sparse/gqa.o (attend, 44 times)`"""
+    mine = [s for s in result.path if s.bound == bound]
+    top = max(mine, key=lambda s: s.time_s)
+    total = sum(s.time_s for s in mine)
+    most = "most of it in" if top.time_s > total / 2 else "led by"
+    return f"{share:.0%} of the critical path waits for {WORDS.get(bound, bound)}, {most} {step_name(top)} ({_what(result, top)})"
+
+
+def _what(result: PhaseResult, step: PathStep) -> str:
+    times = f"{step.count} times" if step.count > 1 else "once"
+    if not step.segment:
+        return f"to the next stage, {times}"
+    op = result.graph.segment(step.segment).by_name[step.op]
+    if not op.is_collective:
+        return f"{op.kind}, {times}"
+    mesh = result.graph.the_mesh
+    cost = result.costs.ops[step.segment, step.op]
+    nodes = f" on {cost.group.nodes} nodes" if cost.group is not None and cost.group.nodes > 1 else ""
+    return f"{show(cost.payload_B, BYTES, 3)} over {'+'.join(mesh.label(op.axes, op.scope))}, {mesh.size(op.axes)} GPUs{nodes}, {times}"
+
+
+def step_name(step: PathStep) -> str:
+    return f"{step.segment}/{step.op}" if step.segment else step.op
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where a part of the critical path's time comes from: a measured kernel's table, or the model (family empty)."""
+
+    family: str
+    time_s: float = 0.0
+    error_s: float = 0.0
+    outside: set[str] = field(default_factory=set)
+
+    @property
+    def error(self) -> float:
+        """Median relative error, weighed by time."""
+        return self.error_s / self.time_s if self.time_s else 0.0
+
+
+def origins(result: PhaseResult) -> list[Origin]:
+    """Of the critical path's time, the largest first."""
+    found: dict[str, Origin] = {}
+    for step in result.path:
+        cost = result.costs.ops.get((step.segment, step.op))
+        family = cost.family if cost is not None else ""
+        origin = found.setdefault(family, Origin(family))
+        origin.time_s += step.time_s
+        if cost is not None and family:
+            origin.error_s += step.time_s * cost.error
+            origin.outside |= set(cost.outside)
+    return sorted(found.values(), key=lambda o: -o.time_s)
+
+
+ALONE = {
+    "prefill": "A prefill alone, beside the time to the first token,",
+    "decode": "A step alone, beside the time per output token,",
+}
+
+
+def error_range(result: PhaseResult) -> str:
+    """What is known of how far a phase's time may be off."""
+    from ...calib.accuracy import BESIDE, phase_errors
+
+    share, error = result.measured
+    if not share:
+        return "No kernel of this hardware was measured: the error of these times is not known, only their floor."
+    low, high = result.time_s * (1 - share * error), result.time_s * (1 + share * error)
+    text = (
+        f"{share:.0%} of the critical path is made of measured kernel times; their median errors, "
+        f"all on one side, make {show(low, TIME)} to {show(high, TIME)}."
+    )
+    if share < 0.995:
+        text += f" The error of the other {1 - share:.0%} is not known."
+    whole = phase_errors()[result.graph.kind]
+    text += (
+        f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases, "
+        f"within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})."
+    )
+    beyond = [f"{name} {part:.0%}" for name, part in result.extrapolated.items()]
+    return text + (f" Beyond the sizes measured, of the critical path: {', '.join(beyond)}." if beyond else "")
+
+
+def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
+    """(what, how it is taken) of everything the figures rest on and do not derive."""
+    hardware, work = plan.spec.hardware, plan.spec.workload
+    dtype = plan.spec.model.weight_dtype
+    yield (
+        "efficiency",
+        f"{hardware.mfu:.0%} of {show(hardware.peak_flops(dtype), FLOP_RATE)} ({dtype}) and {hardware.mbu:.0%} of {show(hardware.hbm_Bps, BYTE_RATE)}, wherever no measured kernel is used",
+    )
+    yield (
+        "measured kernels",
+        f"calibration {hardware.calibration}" if hardware.calibration else "none for this hardware",
+    )
+    for name, link in (("link in a node", hardware.node), ("link between nodes", hardware.cluster)):
+        yield (
+            name,
+            f"{show(link.bandwidth_Bps, BYTE_RATE)} per GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it",
+        )
+    yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
+    yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} per GPU; paging overhead of the cache is not counted"
+    yield "routing", _routing(work.routing.kind, work.routing.s)
+    for phase in plan.spec.phases:
+        if phase.name in plan.phases:
+            host = f", {show(phase.host_s, TIME)} of host time a pass" if phase.host_s else ""
+            graph = "with" if phase.cuda_graph else "without"
+            yield f"{phase.name}: engine", f"{phase.engine}, {graph} CUDA graphs{host}"
+            yield f"{phase.name}: context", f"{phase.context} tok attended to, {phase.sequences} sequences"
+            kept = f"freed in blocks of {phase.kv_block} tok" if phase.window_cache == "freed" else "kept"
+            yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
+            if plan.phases[phase.name].passes > 1:
+                yield f"{phase.name}: chunks", _passes(phase)
+            if phase.draft:
+                yield (
+                    f"{phase.name}: drafts",
+                    f"{phase.draft} tok checked with each step, {phase.acceptance:.0%} accepted",
+                )
+    yield (
+        "decode",
+        "steady state: the longer of a round trip of all stages and of all micro-batches on the slowest stage",
+    )
+    yield (
+        "not counted",
+        "queueing, contention of several groups for a NIC, the model that drafts tokens, padding to capacity",
+    )
+
+
+def _passes(phase: Phase) -> str:
+    short = f", {phase.last} in the last" if phase.last else ""
+    return (
+        f"{phase.passes} passes of {phase.tokens} tok{short}, each with the context cached by then, one after the other"
+    )
+
+
+def _routing(kind: str, s: float) -> str:
+    if kind == "uniform":
+        return "uniform: exactly even loads, without the fluctuation of small batches"
+    return f"{kind}({s:g}), shuffled with a fixed seed" if s else kind

@@ -1,0 +1,207 @@
+"""What each stage executes, layer by layer: the steps that the picture is made of, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....ir.graph import Op, Segment
+from ....plan.result import PhaseResult, Run
+from ..timeline import Index, layers
+
+Mask = NDArray[np.bool_]
+"""Of a part: shape (steps, ranks of the stage), true where a step is in the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An op (None: the send to the next stage) of one lane. Times are seconds from the part's start, one a rank."""
+
+    op: Op | None
+    lane: int
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+
+    @property
+    def name(self) -> str:
+        return self.op.name if self.op is not None else "send"
+
+    @property
+    def kind(self) -> str:
+        return self.op.kind if self.op is not None else "send"
+
+    @property
+    def block(self) -> str:
+        return self.op.block if self.op is not None else "send"
+
+    @property
+    def is_exchange(self) -> bool:
+        return self.op is None or self.op.is_collective
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One layer of a micro-batch on a stage (`number` counts layers, -1 is the embedding), or its send (None)."""
+
+    stage: int
+    microbatch: int
+    place: int
+    number: int | None
+    run: Run | None = field(compare=False)
+    start_s: float = field(compare=False)
+
+    @property
+    def alike(self) -> tuple[str, int, int]:
+        """Equal for parts that do the same at the same moments from their start: they share what is made of them."""
+        return ("", 0, 0) if self.run is None else (self.run.segment, id(self.run.starts), id(self.run.finishes))
+
+    @property
+    def segment(self) -> str:
+        return "" if self.run is None else self.run.segment
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A step (a row of a part) and one of its inputs: a row of the same part, or of the part before it."""
+
+    row: int
+    source: int
+    outside: bool
+
+
+@dataclass
+class Program:
+    """The parts of a phase in order of stage, micro-batch and layer."""
+
+    result: PhaseResult
+    _steps: dict[object, tuple[Step, ...]] = field(default_factory=dict)
+    _needs: dict[object, tuple[Need, ...]] = field(default_factory=dict)
+    _rows: dict[object, dict[tuple[str, int], int]] = field(default_factory=dict)
+
+    @cached_property
+    def ranks(self) -> int:
+        return len(self.result.graph.stages[0].gpus)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(self._all())
+
+    def _all(self) -> Iterator[Part]:
+        graph, schedule = self.result.graph, self.result.schedule
+        for stage in range(len(graph.stages)):
+            for m in range(graph.microbatches):
+                cell = layers(self.result, stage, m)
+                for place, layer in enumerate(cell):
+                    yield Part(stage, m, place, layer.number, layer.run, layer.start_s)
+                if (stage, m) in schedule.sends:
+                    begin = schedule.sends[stage, m][1] - self.result.costs.transfer.time_s * graph.lanes
+                    yield Part(stage, m, len(cell), None, None, begin)
+
+    @cached_property
+    def at(self) -> dict[tuple[int, int, int | None], Part]:
+        """(stage, micro-batch, layer; None for the send) -> the part."""
+        return {(p.stage, p.microbatch, p.number): p for p in self.parts}
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The embedding and the head."""
+        segments = self.result.graph.segments
+        return segments[0].name, segments[-1].name
+
+    @cached_property
+    def before(self) -> dict[Part, Part]:
+        """Where a part's input comes from: the layer before, or the stage before."""
+        known = {(p.stage, p.microbatch, p.place): p for p in self.parts}
+        found = {}
+        for p in self.parts:
+            source = known.get((p.stage, p.microbatch, p.place - 1)) or self.at.get((p.stage - 1, p.microbatch, None))
+            if source is not None:
+                found[p] = source
+        return found
+
+    def segment(self, part: Part) -> Segment:
+        return self.result.graph.segment(part.segment)
+
+    def flat(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A value a rank, in rank order."""
+        return np.broadcast_to(array, self.result.graph.the_mesh.shape).ravel()
+
+    def steps(self, part: Part) -> tuple[Step, ...]:
+        """In order of their start."""
+        key = part.alike
+        if key not in self._steps:
+            self._steps[key] = self._send() if part.run is None else self._ordered(self.segment(part), part.run)
+        return self._steps[key]
+
+    def _send(self) -> tuple[Step, ...]:
+        time = self.result.costs.transfer.time_s
+        starts = [np.full(self.ranks, lane * time) for lane in range(self.result.graph.lanes)]
+        return tuple(Step(None, lane, start, start + time) for lane, start in enumerate(starts))
+
+    def _ordered(self, segment: Segment, run: Run) -> tuple[Step, ...]:
+        found = [
+            Step(op, lane, self.flat(run.starts[op.name, lane]), self.flat(run.finishes[op.name, lane]))
+            for op in segment.ops
+            for lane in range(self.result.graph.lanes)
+        ]
+        return tuple(sorted(found, key=lambda s: (float(s.start_s.min()), s.lane)))
+
+    def row(self, part: Part, name: str, lane: int) -> int:
+        """Where a step stands among those of its part."""
+        return self._named(part)[name, lane]
+
+    def _named(self, part: Part) -> dict[tuple[str, int], int]:
+        key = part.alike
+        if key not in self._rows:
+            self._rows[key] = {(s.name, s.lane): k for k, s in enumerate(self.steps(part))}
+        return self._rows[key]
+
+    def output(self, part: Part, lane: int) -> int:
+        """The row of what a part hands on."""
+        return lane if part.run is None else self.row(part, self.segment(part).output, lane)
+
+    def needs(self, part: Part) -> tuple[Need, ...]:
+        """The data edges into a part's steps; `outside`: the source is a row of the part before."""
+        before = self.before.get(part)
+        if before is None:
+            return self._inside(part)
+        entry = "" if part.run is None else self.segment(part).input
+        lanes = [self.output(before, lane) for lane in range(self.result.graph.lanes)]
+        steps = enumerate(self.steps(part))
+        outer = [Need(k, lanes[s.lane], True) for k, s in steps if s.op is None or entry in s.op.inputs]
+        return (*self._inside(part), *outer)
+
+    def _inside(self, part: Part) -> tuple[Need, ...]:
+        key = part.alike
+        if key not in self._needs:
+            rows = self._named(part)
+            self._needs[key] = tuple(
+                Need(k, rows[name, s.lane], False)
+                for k, s in enumerate(self.steps(part))
+                for name in dict.fromkeys(s.op.inputs if s.op is not None else ())
+                if (name, s.lane) in rows
+            )
+        return self._needs[key]
+
+    def rank(self, index: Index) -> int:
+        """Number of a rank in its stage, from its mesh coordinates."""
+        return int(np.ravel_multi_index(index, self.result.graph.the_mesh.shape)) if index else 0
+
+    def groups(self, op: Op) -> NDArray[np.intp]:
+        """The group of every rank in a collective: equal numbers exchange with each other."""
+        mesh = self.result.graph.the_mesh
+        axes = [mesh.index[a] for a in op.axes]
+        shape = tuple(1 if k in axes else n for k, n in enumerate(mesh.shape))
+        numbers = np.arange(int(np.prod(shape))).reshape(shape)
+        return np.broadcast_to(numbers, mesh.shape).ravel()
+
+    def id(self, part: Part, step: Step, rank: int) -> str:
+        """As in a placed graph, and the GPU: `s0.m0.sparse.3/gqa.q@5`."""
+        graph = self.result.graph
+        lane = "" if graph.lanes == 1 else f".{'ab'[step.lane]}"
+        layer = "" if part.run is None else f".{part.segment}.{part.place}"
+        return f"s{part.stage}.m{part.microbatch}{lane}{layer}/{step.name}@{graph.stages[part.stage].gpus[rank]}"

@@ -1,0 +1,183 @@
+"""When each rank does what: the slices of one rank, and which ranks behave alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.graph import Segment
+from ...plan.result import Array, PhaseResult, Run
+
+Index = tuple[int, ...]
+"""Mesh coordinates of a rank within its stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A rank that stands for `alike` ranks of its stage, itself included; `group` numbers the class in the stage."""
+
+    stage: int
+    index: Index
+    gpu: int
+    group: int
+    alike: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a cell (stage, micro-batch): `number` counts transformer layers from 0, the embedding is -1."""
+
+    run: Run
+    number: int
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One execution on one stream of one rank. A send has no segment and layer None, nor has the host's time."""
+
+    op: str
+    kind: str
+    stream: str
+    segment: str
+    layer: int | None
+    microbatch: int
+    lane: int
+    start_s: float
+    end_s: float
+
+    @property
+    def key(self) -> Key:
+        return (self.microbatch, self.layer, self.op, self.lane)
+
+
+Key = tuple[int, int | None, str, int]
+"""(micro-batch, layer, op, lane): names an execution within a stage."""
+
+
+def at(array: Array, index: Index) -> float:
+    """An array's value for a rank: length one where ranks are alike."""
+    return float(array[tuple(min(i, n - 1) for i, n in zip(index, array.shape, strict=True))])
+
+
+def classes(result: PhaseResult, stage: int) -> list[Member]:
+    """One member a class of ranks that do everything at the same moments, the slowest class first."""
+    shape = result.graph.the_mesh.shape
+    gpus = result.graph.stages[stage].gpus
+    found, busy = labels(result, stage)
+    _, firsts, counts = np.unique(found, return_index=True, return_counts=True)
+    order = sorted(range(len(firsts)), key=lambda k: (-busy[firsts[k]], int(firsts[k])))
+    return [
+        Member(
+            stage,
+            tuple(int(i) for i in np.unravel_index(int(firsts[k]), shape)),
+            gpus[int(firsts[k])],
+            k,
+            int(counts[k]),
+        )
+        for k in order
+    ]
+
+
+def labels(result: PhaseResult, stage: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Class and busy seconds of every rank of a stage, in rank order."""
+    shape = result.graph.the_mesh.shape
+    ranks = len(result.graph.stages[stage].gpus)
+    rows: list[NDArray[np.float64]] = []
+    busy: NDArray[np.float64] = np.zeros(ranks)
+    for run in result.schedule.cells[stage][0]:
+        for arrays in (run.starts, run.finishes):
+            rows += [_over(a, shape) for a in arrays.values() if a.size > 1]
+        for op in result.graph.segment(run.segment).ops:
+            if not op.is_collective:
+                busy = busy + run.count * _over(result.costs.ops[run.segment, op.name].time_s, shape)
+    if not rows:
+        return np.zeros(ranks, np.intp), busy
+    table = np.round(np.stack(rows, axis=1) / 1e-12)
+    _, found = np.unique(table, axis=0, return_inverse=True)
+    return found.ravel(), busy
+
+
+def _over(array: Array, shape: Index) -> NDArray[np.float64]:
+    return np.broadcast_to(array, shape).ravel()
+
+
+def representatives(result: PhaseResult, most: int = 3) -> list[Member]:
+    """Of each stage a rank a class; where classes are many, the slowest, the fastest and evenly between."""
+    found: list[Member] = []
+    for stage in result.graph.stages:
+        members = classes(result, stage.index)
+        if len(members) > most:
+            picks = {round(k * (len(members) - 1) / (most - 1)) for k in range(most)} if most > 1 else {0}
+            members = [members[k] for k in sorted(picks)]
+        found += members
+    return found
+
+
+def everyone(result: PhaseResult) -> Iterator[Member]:
+    """Every rank, stage by stage."""
+    shape = result.graph.the_mesh.shape
+    for stage in result.graph.stages:
+        found, _ = labels(result, stage.index)
+        for rank, gpu in enumerate(stage.gpus):
+            index = tuple(int(i) for i in np.unravel_index(rank, shape))
+            yield Member(stage.index, index, gpu, int(found[rank]), 1)
+
+
+def layers(result: PhaseResult, stage: int, microbatch: int) -> list[Layer]:
+    """The layers of a cell in order, repeats unfolded."""
+    number = sum(count for s in result.graph.stages[:stage] for _, count in s.layers) - 1
+    found = []
+    for run in result.schedule.cells[stage][microbatch]:
+        for repeat in range(run.count):
+            found.append(Layer(run, number, run.start_s + repeat * run.period_s))
+            number += 1
+    return found
+
+
+def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
+    """What a rank executes, in order of start on each stream; ops that take no time are left out."""
+    graph, schedule = result.graph, result.schedule
+    last = member.stage == len(graph.stages) - 1
+    held: dict[int, tuple[object, list[tuple[float, float, str, str, str, int]]]] = {}
+    comm_free = 0.0
+    if member.stage == 0 and schedule.host_s:
+        yield Slice("host", "host", "compute", "", None, 0, 0, 0.0, schedule.host_s)
+    for microbatch in range(graph.microbatches):
+        cell = layers(result, member.stage, microbatch)
+        for layer in cell:
+            if id(layer.run) not in held:  # the run is kept too: an id is another's once its object is gone
+                steps = _steps(result, graph.segment(layer.run.segment), layer.run, member.index)
+                held[id(layer.run)] = layer.run, steps
+            for start, end, op, kind, stream, lane in held[id(layer.run)][1]:
+                begin = layer.start_s + start
+                found = Slice(
+                    op, kind, stream, layer.run.segment, layer.number, microbatch, lane, begin, layer.start_s + end
+                )
+                comm_free = found.end_s if stream == "comm" else comm_free
+                yield found
+        if not last:
+            final = cell[-1]
+            output = graph.segment(final.run.segment).output
+            for lane in range(graph.lanes):
+                ready = final.start_s + at(final.run.finishes[output, lane], member.index)
+                begin = max(ready, comm_free)
+                comm_free = begin + result.costs.transfer.time_s
+                yield Slice("send", "send", "comm", "", None, microbatch, lane, begin, comm_free)
+    assert comm_free <= schedule.latency_s * (1 + 1e-9) + result.costs.transfer.time_s * graph.lanes
+
+
+def _steps(
+    result: PhaseResult, segment: Segment, run: Run, index: Index
+) -> list[tuple[float, float, str, str, str, int]]:
+    """(start, end, op, kind, stream, lane) of a layer on one rank, relative to the layer's start."""
+    found = []
+    for op in segment.ops:
+        for lane in range(result.graph.lanes):
+            start, end = at(run.starts[op.name, lane], index), at(run.finishes[op.name, lane], index)
+            if end > start:
+                found.append((start, end, op.name, op.kind, op.stream, lane))
+    return sorted(found)

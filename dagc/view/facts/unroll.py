@@ -1,0 +1,247 @@
+"""The placed graph, unrolled lazily: one node an op, layer, stage, micro-batch and lane, for all its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...ir.graph import DTYPE_BYTES, Op, Segment
+from ...ir.ops.ops import local_count
+from ...plan.result import Array, PhaseResult, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`id` is stable: `s0.m0.sparse.3/gqa.q`. `gpus` are the stage's ids, in rank order; times are the earliest
+    start over its ranks and the longest duration. `group` labels the axes of a collective."""
+
+    id: str
+    op: str
+    kind: str
+    phase: str
+    layer: str
+    stage: int
+    microbatch: int
+    gpus: tuple[int, ...]
+    stream: str
+    start_s: float
+    time_s: float
+    flops: float
+    bytes: float
+    group: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`kind` is data (a value), stream (program order of a rank's stream) or transfer (between stages). A receive is posted
+    ahead and waits for its send alone. An attention over a ring begins with the permutes that it reads, on the block of its
+    own rank, and ends no earlier than they do."""
+
+    src: str
+    dst: str
+    kind: str
+    bytes: float
+
+
+def counts(result: PhaseResult) -> tuple[int, int]:
+    """(nodes, edges) that `unroll` yields, without unrolling."""
+    graph = result.graph
+    nodes = edges = 0
+    streams = 0
+    for stage in graph.stages:
+        per_cell = [(graph.segment(name), count) for name, count in stage.layers]
+        sends = int(stage.index < len(graph.stages) - 1)
+        receives = int(stage.index > 0)
+        for segment, count in per_cell:
+            nodes += count * len(segment.ops)
+            edges += count * sum(len(_inputs(op)) for op in segment.ops)
+        if not receives:
+            edges -= sum(1 for op in per_cell[0][0].ops for n in _inputs(op) if n == per_cell[0][0].input)
+        nodes += sends + receives
+        edges += sends * 2  # the value into the send, and the transfer
+        cell = [op.stream for segment, count in per_cell for op in segment.ops * count]
+        used = {s: cell.count(s) + (sends if s == "comm" else 0) for s in ("compute", "comm")}
+        passes = graph.microbatches * graph.lanes
+        streams += sum(max(0, n * passes - 1) for n in used.values())
+    passes = graph.microbatches * graph.lanes
+    host = int(result.schedule.host_s > 0)
+    return nodes * passes + host, edges * passes + streams + host
+
+
+def _inputs(op: Op) -> tuple[str, ...]:
+    return tuple(n for n in dict.fromkeys(op.inputs) if not n.startswith("@"))
+
+
+def unroll(result: PhaseResult) -> Iterator[Node | Edge]:
+    """Nodes and edges in an order in which every edge's ends are already out."""
+    graph = result.graph
+    arrivals: dict[tuple[int, int, int], str] = {}
+    for stage in graph.stages:
+        last: dict[str, str] = {}
+        if stage.index == 0 and result.schedule.host_s > 0:
+            yield _host(result)
+            last["compute"] = "host"
+        for microbatch in range(graph.microbatches):
+            yield from _cell(result, stage.index, microbatch, arrivals, last)
+
+
+def _host(result: PhaseResult) -> Node:
+    """The host's part of a pass, which the GPUs of the first stage wait for."""
+    gpus, time_s = result.graph.stages[0].gpus, result.schedule.host_s
+    return Node("host", "host", "host", result.graph.phase, "", 0, 0, gpus, "compute", 0.0, time_s, 0.0, 0.0, ())
+
+
+def _cell(
+    result: PhaseResult,
+    stage: int,
+    microbatch: int,
+    arrivals: dict[tuple[int, int, int], str],
+    last: dict[str, str],
+) -> Iterator[Node | Edge]:
+    graph, transfer = result.graph, result.costs.transfer
+    gpus = graph.stages[stage].gpus
+    value: dict[int, str] = {}
+    pending: list[tuple[Node, list[Edge]]] = []
+    tag = f"s{stage}.m{microbatch}"
+    for lane in range(graph.lanes):
+        if stage > 0:
+            name = f"{tag}{_lane(graph.lanes, lane)}/recv"
+            begin = result.schedule.sends[stage - 1, microbatch][1]
+            node = Node(
+                name,
+                "recv",
+                "recv",
+                graph.phase,
+                "",
+                stage,
+                microbatch,
+                gpus,
+                "comm",
+                begin,
+                0.0,
+                0.0,
+                transfer.payload_B,
+                ("pp",),
+            )
+            source = arrivals[stage, microbatch, lane]
+            pending.append((node, [Edge(source, name, "transfer", transfer.payload_B)]))
+            value[lane] = name
+    index = 0
+    for run in result.schedule.cells[stage][microbatch]:
+        segment = graph.segment(run.segment)
+        for repeat in range(run.count):
+            for lane in range(graph.lanes):
+                prefix = f"{tag}{_lane(graph.lanes, lane)}.{run.segment}.{index}"
+                pending += [
+                    _op_node(result, segment, op, run, repeat, lane, prefix, stage, microbatch, value)
+                    for op in segment.ops
+                ]
+                value[lane] = f"{prefix}/{segment.output}"
+            index += 1
+    if stage < len(graph.stages) - 1:
+        for lane in range(graph.lanes):
+            name = f"{tag}{_lane(graph.lanes, lane)}/send"
+            begin, end = result.schedule.sends[stage, microbatch]
+            start = end - transfer.time_s * (graph.lanes - lane)
+            node = Node(
+                name,
+                "send",
+                "send",
+                graph.phase,
+                "",
+                stage,
+                microbatch,
+                gpus,
+                "comm",
+                max(begin, start) if graph.lanes == 1 else start,
+                transfer.time_s,
+                0.0,
+                transfer.payload_B,
+                ("pp",),
+            )
+            pending.append((node, [Edge(value[lane], name, "data", transfer.payload_B)]))
+            arrivals[stage + 1, microbatch, lane] = name
+    pending.sort(key=lambda item: item[0].start_s)
+    out: set[str] = set()
+    for node, edges in _topological(pending, out):
+        yield node
+        yield from edges
+        if node.kind == "recv":
+            continue  # holds no stream: it may be posted before anything else is done
+        if node.stream in last:
+            yield Edge(last[node.stream], node.id, "stream", 0.0)
+        last[node.stream] = node.id
+
+
+def _topological(pending: list[tuple[Node, list[Edge]]], done: set[str]) -> Iterator[tuple[Node, list[Edge]]]:
+    """By start time, but never before an input of the same cell (nodes of no duration tie)."""
+    waiting = {node.id: (node, edges) for node, edges in pending}
+
+    def emit(key: str) -> Iterator[tuple[Node, list[Edge]]]:
+        stack = [key]
+        while stack:
+            top = stack[-1]
+            missing = [e.src for e in waiting[top][1] if e.src in waiting and e.src not in done]
+            if missing and top not in done:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if top not in done:
+                done.add(top)
+                yield waiting[top]
+
+    for node, _ in pending:
+        if node.id not in done:
+            yield from emit(node.id)
+
+
+def _op_node(
+    result: PhaseResult,
+    segment: Segment,
+    op: Op,
+    run: Run,
+    repeat: int,
+    lane: int,
+    prefix: str,
+    stage: int,
+    microbatch: int,
+    value: dict[int, str],
+) -> tuple[Node, list[Edge]]:
+    graph = result.graph
+    mesh = graph.the_mesh
+    cost = result.costs.ops[segment.name, op.name]
+    start = run.start_s + repeat * run.period_s + _low(run.starts[op.name, lane])
+    node = Node(
+        f"{prefix}/{op.name}",
+        op.name,
+        op.kind,
+        graph.phase,
+        prefix.split(".", 2)[2],
+        stage,
+        microbatch,
+        graph.stages[stage].gpus,
+        op.stream,
+        start,
+        float(cost.time_s.max()),
+        cost.flops,
+        cost.payload_B if op.is_collective else cost.bytes,
+        mesh.label(op.axes, op.scope) if op.axes else (),
+    )
+    edges = []
+    for name in _inputs(op):
+        source = value.get(lane) if name == segment.input else f"{prefix}/{name}"
+        if source is None:
+            continue  # the tokens come from the host
+        layout = segment.sharding_of(name)
+        assert layout is not None
+        size = local_count(segment, segment.dims_of(name), layout.dims, mesh, segment.scope_of(name))
+        edges.append(Edge(source, node.id, "data", size * DTYPE_BYTES[segment.dtype_of(name)]))
+    return node, edges
+
+
+def _lane(lanes: int, lane: int) -> str:
+    return "" if lanes == 1 else f".{'ab'[lane]}"
+
+
+def _low(array: Array) -> float:
+    return float(array.min())

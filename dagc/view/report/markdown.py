@@ -1,0 +1,142 @@
+"""The report in Markdown, for a pull request: verdicts first, the long tables folded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ...base.render import harmless
+from ...base.units import BYTES, SCALAR, TIME, TOKEN_RATE, show
+from ...plan.held_memory import HEAD, beside, room_text, shared_lines, stage_rows
+from ...plan.plan import Plan
+from ...plan.result import PhaseResult
+from ..facts.findings import HELPS, binding, error_range
+from .terminal import axes_text
+
+MARKS = re.compile(r"[\\`*_{}\[\]()#+\-!|~^=:]")
+MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is markup, a mention or a line's end."""
+    plain = "".join(MARKUP.get(c, c) for c in harmless(text.replace("\n", " ")))
+    return MARKS.sub(lambda m: m[0] if m[0] in "-:=+()^" else f"\\{m[0]}", plain)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """`align`: < or > a column."""
+    rule = ["---:" if a == ">" else "---" for a in align]
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *([escaped(c) for c in row] for row in rows))]
+
+
+def markdown(plan: Plan) -> str:
+    """The whole report, ending in a newline."""
+    return "\n".join(_lines(plan)) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    if plan.overflow:
+        yield f"## :x: {escaped(plan.overflow[0])}"
+        yield ""
+        yield from (f"- {escaped(line)}" for line in plan.overflow[1:])
+        yield ""
+    total, active = plan.params
+    failed = sum(not v.passed for v in plan.requirements)
+    mark = ":x:" if failed else ":white_check_mark:"
+    yield f"## {mark} {escaped(plan.spec.model.name)}: {plan.verdict}"
+    yield ""
+    yield (
+        f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on {plan.spec.hardware.gpus} "
+        f"{escaped(plan.spec.hardware.name)} GPUs"
+    )
+    yield ""
+    if plan.requirements:
+        yield from table(["", "requirement", "found", "required"], [], "<<>>")
+        for v in plan.requirements:
+            sign = ":white_check_mark:" if v.passed else ":x:"
+            cells = (v.requirement.label, v.shown(v.value), f"{v.requirement.test.op} {v.shown(v.bound)}")
+            yield f"| {sign} | {' | '.join(escaped(c) for c in cells)} |"
+        yield ""
+    yield from summary(plan)
+    for result in plan.phases.values():
+        yield ""
+        yield from _phase(plan, result)
+    for name, held in shared_lines(plan):
+        yield ""
+        yield escaped(f"shared GPUs: {name}, the fullest: {held}")
+    warnings = [d for d in plan.diagnostics if d.code.startswith("W")]
+    if warnings:
+        yield ""
+        for d in warnings:
+            more = "; ".join((*d.because, *d.help))
+            yield f"- **{d.code}** {escaped(d.message)}{f' ({escaped(more)})' if more else ''}"
+
+
+def summary(plan: Plan) -> list[str]:
+    """A row a phase."""
+    rows = [
+        (
+            r.name,
+            str(len(r.gpus)),
+            show(r.time_s, TIME),
+            show(r.floor_s, TIME),
+            show(r.throughput_tok_s, TOKEN_RATE),
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
+        )
+        for r in plan.phases.values()
+    ]
+    return table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows, "<>>>>>")
+
+
+def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
+    buys = plan.sensitivities(result.name)
+    yield f"### {escaped(result.name)}"
+    yield ""
+    yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
+    yield ""
+    room = room_text(plan, result.name)
+    if room:
+        yield escaped(f"{room[0].upper()}{room[1:]}.")
+        yield ""
+    yield from _folded(
+        "memory of every stage, per GPU", table(HEAD, stage_rows(plan, result), "<" + ">" * (len(HEAD) - 1))
+    )
+    rows = [
+        (
+            c.kind,
+            "+".join(c.axes),
+            str(c.group_size),
+            str(c.count),
+            show(c.payload_B, BYTES, 3),
+            show(c.time_s, TIME, 3),
+        )
+        for c in result.collectives
+        if c.kind != "recv"
+    ]
+    yield from _folded(
+        "collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>")
+    )
+    total = sum(s.time_s for s in result.path) or 1.0
+    steps = sorted(result.path, key=lambda s: -s.time_s)[:10]
+    path = [
+        (
+            f"{s.segment}/{s.op}" if s.segment else s.op,
+            s.kind,
+            str(s.count),
+            show(s.time_s, TIME, 3),
+            f"{s.time_s / total:.1%}",
+            s.bound,
+        )
+        for s in steps
+    ]
+    head = ["op", "kind", "times", "time", "share", "bound by"]
+    yield from _folded("critical path, the largest", table(head, path, "<<>>><"))
+    helps = [(s.name, f"{s.change:+.1%}") for s in buys if abs(s.change) >= HELPS]
+    yield from _folded("what would help", table(["change", "time"], helps, "<>"))
+    yield escaped(error_range(result))
+
+
+def _folded(head: str, body: list[str]) -> Iterator[str]:
+    """GitHub renders a table inside details when blank lines stand around it."""
+    if len(body) > 2:
+        yield from (f"<details><summary>{head}</summary>", "", *body, "", "</details>", "")

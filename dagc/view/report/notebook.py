@@ -1,0 +1,60 @@
+"""What a notebook shows of a plan: verdicts and a row per phase, in the notebook's own colours."""
+
+from __future__ import annotations
+
+from ...base.units import BYTES, TIME, TOKEN_RATE, show
+from ...plan.held_memory import beside
+from ...plan.plan import Plan
+from ..draw.figures.markup import Markup, join, tag
+from ..facts.findings import binding
+
+LEFT = "text-align:left"
+
+
+def fragment(plan: Plan) -> str:
+    """An HTML fragment without a script; styles stand at the elements, since a notebook keeps no others."""
+    return tag(
+        "div",
+        join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),
+        tag("p", tag("b", plan.spec.model.name), f": {plan.verdict}"),
+        _phases(plan),
+        join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
+        _requirements(plan),
+        cls="dagc-plan",
+    )
+
+
+def _table(head: list[str], rows: list[list[object]]) -> Markup:
+    top = tag("tr", join(tag("th", h, style=LEFT) for h in head))
+    return tag("table", top, join(tag("tr", join(tag("td", c, style=LEFT) for c in row)) for row in rows))
+
+
+def _phases(plan: Plan) -> Markup:
+    rows: list[list[object]] = [
+        [
+            r.name,
+            len(r.gpus),
+            show(r.time_s, TIME),
+            show(r.floor_s, TIME),
+            show(r.throughput_tok_s, TOKEN_RATE),
+            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
+        ]
+        for r in plan.phases.values()
+    ]
+    return _table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows)
+
+
+def _requirements(plan: Plan) -> Markup:
+    if not plan.requirements:
+        return Markup("")
+    rows: list[list[object]] = [
+        [
+            "✓" if v.passed else tag("b", "✗ FAIL"),
+            v.requirement.label,
+            v.shown(v.value),
+            f"{v.requirement.test.op} {v.shown(v.bound)}",
+        ]
+        for v in plan.requirements
+    ]
+    body = _table(["", "requirement", "found", "required"], rows)
+    return tag("details", tag("summary", f"{len(rows)} requirements"), body, open=not plan.passed)

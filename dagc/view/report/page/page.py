@@ -1,0 +1,172 @@
+"""The whole page: verdicts first, then each phase, the spec with its diagnostics, and what is assumed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import PurePath
+from string import Template
+
+from .... import __version__
+from ....base.source import Source
+from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
+from ....plan.held_memory import shared_lines
+from ....plan.plan import Plan
+from ...draw.figures.markup import Markup, join, tag, text
+from ...draw.figures.svg import style
+from ...facts.findings import assumptions, error_range, origins
+from ..terminal import routing_text
+from . import listing
+from .phase import phase
+from .tables import Row, table
+
+
+def page(plan: Plan) -> str:
+    """One HTML document. It loads nothing, and its policy forbids it to."""
+    look, script = style() + asset("page.css"), asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    found = listing.sources(plan)
+    name = plan_name(plan, found)
+    body = join([_header(plan, name), tag("main", join(_sections(plan, found))), _footer()])
+    return Template(asset("page.html")).substitute(
+        title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
+    )
+
+
+@cache
+def asset(name: str) -> str:
+    """A template, style sheet or script that ships beside this file."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def plan_name(plan: Plan, found: Sequence[Source]) -> str:
+    """The file's name without its ending, or the model's."""
+    name = PurePath(found[0].name).stem if found else ""
+    return name if name and name not in ("-", "<text>") else plan.spec.model.name
+
+
+def _header(plan: Plan, name: str) -> Markup:
+    model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
+    total, active = plan.params
+    stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
+    peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
+    facts = [
+        (
+            "model",
+            f"{model.name}: {show(total, SCALAR)} parameters, {show(active, SCALAR)} active{stated}; {model.layers} layers, {model.precision}",
+        ),
+        (
+            "hardware",
+            f"{hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak}, {show(hardware.hbm_Bps, BYTE_RATE)}, {show(hardware.memory_B, BYTES)} each",
+        ),
+        (
+            "workload",
+            f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
+        ),
+    ]
+    links = [
+        ("requirements", "requirements"),
+        *((f"phase-{k}", p) for k, p in enumerate(plan.phases)),
+        ("spec", "spec"),
+        ("assumptions", "assumptions"),
+    ]
+    return tag(
+        "header",
+        _overflow(plan),
+        tag("h1", name, " ", _pill(plan)),
+        tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts"),
+        tag("nav", join((tag("a", what, href=f"#{key}") for key, what in links), " "), aria_label="sections"),
+    )
+
+
+def _overflow(plan: Plan) -> Markup:
+    """What does not fit, before all else."""
+    return join(tag("p", line, cls="fail" if line.startswith("DOES NOT FIT") else None) for line in plan.overflow)
+
+
+def _pill(plan: Plan) -> Markup:
+    if not plan.fits:
+        return tag("span", "✗ does not fit", cls="pill fail")
+    if not plan.requirements:
+        return tag("span", "no requirements", cls="pill")
+    failed = sum(not v.passed for v in plan.requirements)
+    return tag("span", ("✗ " if failed else "✓ ") + plan.verdict, cls="pill fail" if failed else "pill pass")
+
+
+def _sections(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
+    yield tag("section", tag("h2", "Requirements"), _requirements(plan, found), id="requirements")
+    for k, result in enumerate(plan.phases.values()):
+        yield tag("section", tag("h2", result.name), join(phase(plan, result)), id=f"phase-{k}", cls="phase")
+    for head, held in shared_lines(plan):
+        yield tag("section", tag("h2", f"Shared GPUs: {head}"), tag("p", f"The fullest holds {held}."))
+    yield tag("section", tag("h2", "Spec"), join(_spec(plan, found)), id="spec")
+    yield tag("section", tag("h2", "Assumptions and errors"), join(_assumptions(plan)), id="assumptions")
+
+
+def _requirements(plan: Plan, found: Sequence[Source]) -> Markup:
+    if not plan.requirements:
+        return tag("p", "The spec states no requirements.")
+    rows: list[Row] = []
+    for v in plan.requirements:
+        r = v.requirement
+        where = listing.anchor(found, r.span)
+        label = tag("a", r.label, href=f"#{where}") if where else r.label
+        verdict = tag("span", "✓ pass", cls="pass") if v.passed else tag("span", "✗ FAIL", cls="fail")
+        ratio = f"{v.value / v.bound:.3g}×" if v.bound else ""
+        rows.append([verdict, label, v.shown(v.value), f"{r.test.op} {v.shown(v.bound)}", ratio])
+    passed = sum(v.passed for v in plan.requirements)
+    verdicts = table(["verdict", "requirement", "found", "required", "found / required"], rows, "verdicts", (2, 3, 4))
+    return Markup(verdicts + tag("p", f"{passed} of {len(plan.requirements)} hold.", cls="soft"))
+
+
+def _spec(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
+    loose = [d for d in plan.diagnostics if d.span is None or d.span.source not in found]
+    yield from (listing.note(d) for d in loose)
+    if plan.spec.params:
+        values = ", ".join(f"{k} = {_constant(plan, k)}" for k in plan.spec.params)
+        yield tag("p", f"params: {values}", cls="soft")
+    for k, source in enumerate(found):
+        yield tag("h3", source.name)
+        yield listing.draw(source, k, plan.diagnostics)
+
+
+def _constant(plan: Plan, name: str) -> str:
+    value = plan.spec.constants[name]
+    return str(value) if isinstance(value, str | bool) else show(value.value, value.dim)
+
+
+def _assumptions(plan: Plan) -> Iterator[Markup]:
+    yield table(["assumed", "taken as"], list(assumptions(plan)), "assumptions")
+    for result in plan.phases.values():
+        total = sum(s.time_s for s in result.path) or 1.0
+        yield tag("h3", f"Where the times of {result.name} come from")
+        yield tag("p", error_range(result))
+        rows: list[Row] = [
+            [
+                o.family or "roofline, launch and alpha-beta",
+                f"{o.time_s / total:.1%}",
+                f"{o.error:.1%}" if o.family else "not known",
+                ", ".join(sorted(o.outside)),
+            ]
+            for o in origins(result)
+        ]
+        head = ["source of the time", "share of the critical path", "median error", "beyond the sizes measured"]
+        yield table(head, rows, numbers=(1, 2))
+    yield tag(
+        "p",
+        "Collectives, shapes, bytes, FLOPs, parameters and memory of weights and cache are exact for the plan as written; times are estimates. Every time has a floor: datasheet peaks, no overhead.",
+    )
+
+
+def _footer() -> Markup:
+    return tag("footer", f"dagc {__version__}")

@@ -1,0 +1,163 @@
+"""A phase's part of the page: what binds it, its figures, and each picture in a section that folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ....base.units import BYTES, TIME, TOKEN_RATE, show
+from ....plan.held_memory import HEAD, beside, limit_text, room_text, stage_rows
+from ....plan.plan import Plan
+from ....plan.result import PhaseResult, Sensitivity
+from ...draw.figures import buys as buys_
+from ...draw.figures import layers, memory, tracks, waterfall
+from ...draw.figures.markup import Markup, join, tag
+from ...draw.figures.svg import legend
+from ...facts.findings import binding, spared
+from ...facts.size import too_many
+from ..terminal import axes_text, collectives_heading
+from . import stages
+from .tables import Row, table
+
+
+def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
+    return tag("details", tag("summary", tag("h3", head)), *body, open=open, id=key or None)
+
+
+def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
+    buys = plan.sensitivities(result.name)
+    batches = result.graph.microbatches
+    yield tag(
+        "p",
+        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
+    )
+    yield tag("p", binding(result, buys), cls="binding")
+    yield _figures(plan, result)
+    yield _fold("Stages", stages.draw(result))
+    yield _fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
+    yield _fold(collectives_heading(result).capitalize(), _collectives(result))
+    yield _fold(
+        "Memory per GPU",
+        memory.draw(result).framed(),
+        legend(memory.keys(result)),
+        tag("p", room_text(plan, result.name).capitalize().replace("kv", "KV"), cls="soft"),
+        table(HEAD, list(stage_rows(plan, result)), numbers=range(1, len(HEAD))),
+    )
+    words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
+    words += " Of a step in the steady state." if _fills(result) else ""
+    yield _fold(
+        "Critical path",
+        tag("p", words, cls="soft"),
+        waterfall.draw(result).framed(),
+        legend(waterfall.keys(result)),
+        _steps(result),
+    )
+    yield _fold("Timeline of one pass", *_timeline(result))
+    yield _fold("What would help", _buys(result, buys))
+
+
+def _fills(result: PhaseResult) -> bool:
+    """The first pass takes longer than one of the steady state."""
+    return result.schedule.latency_s > result.schedule.period_s * (1 + 1e-9)
+
+
+def _figures(plan: Plan, result: PhaseResult) -> Markup:
+    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    gpus = len(result.gpus)
+    facts = [
+        (
+            name,
+            show(result.time_s, TIME),
+            "; ".join(filter(None, (f"floor {show(result.floor_s, TIME)}", result.time_of))),
+        ),
+        (
+            "throughput",
+            show(result.throughput_tok_s, TOKEN_RATE),
+            f"{show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU",
+        ),
+        (
+            "memory, fullest GPU",
+            show(result.memory.worst.peak_B, BYTES),
+            f"{result.memory.fraction:.1%} of {limit_text(result, plan.units[result.name].phase.memory)}{beside(plan, result.name)}",
+        ),
+        ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
+        (
+            "pipeline idle",
+            f"{result.schedule.bubble:.1%}",
+            f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
+        ),
+        ("expert imbalance", f"{result.costs.imbalance:.2f}", f"busiest rank over the mean{spared(result)}"),
+    ]
+    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
+    return tag("dl", join(cards), cls="cards")
+
+
+def _layers(result: PhaseResult) -> Iterator[Markup]:
+    """The first kind open, the others folded."""
+    found = list(layers.draw(result))
+    heaviest = max(range(len(found)), key=lambda k: found[k][1], default=0)
+    for k, (name, repeat, drawing) in enumerate(found):
+        head = tag("summary", f"{name} × {repeat}")
+        yield tag("details", head, drawing.framed(), open=k == heaviest, cls="layer-kind")
+
+
+def _collectives(result: PhaseResult) -> Markup:
+    rows: list[Row] = []
+    for c in result.collectives:
+        if c.kind != "recv":
+            kind = tag("span", tag("i", cls=f"sw k-{c.kind}"), c.kind, cls="key")
+            rows.append(
+                [
+                    kind,
+                    "+".join(c.axes),
+                    c.group_size,
+                    c.count,
+                    show(c.payload_B, BYTES, 3),
+                    show(c.wire_B, BYTES, 3),
+                    show(c.time_s, TIME, 3),
+                ]
+            )
+    if not rows:
+        return tag("p", "None.")
+    head = ["collective", "over", "ranks", "calls", "payload of a call", "on the wire", "time"]
+    return table(head, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _steps(result: PhaseResult) -> Markup:
+    """The same as a table, folded."""
+    total = sum(s.time_s for s in result.path) or 1.0
+    rows: list[Row] = []
+    for s in result.path:
+        name = f"{s.segment}/{s.op}" if s.segment else s.op
+        rows.append([name, s.kind, s.count, show(s.time_s, TIME, 4), f"{s.time_s / total:.1%}", s.bound])
+    made = table(["op", "kind", "times", "time", "share", "bound by"], rows, numbers=(2, 3, 4))
+    return tag("details", tag("summary", f"all {len(rows)} ops as a table"), made, cls="raw")
+
+
+def _timeline(result: PhaseResult) -> Iterator[Markup]:
+    words = "Ranks of each stage that stand for all; numbers are micro-batches, the upper bar computes, the lower communicates."
+    chunks = (
+        f" A prompt takes {result.passes} passes; this is one of a whole chunk at its end." if result.passes > 1 else ""
+    )
+    fills = (
+        f" A first step, while the pipeline fills: {show(result.schedule.latency_s, TIME)}; "
+        f"in the steady state one takes {show(result.schedule.period_s, TIME)}."
+        if _fills(result)
+        else ""
+    )
+    yield tag("p", words + chunks + fills, cls="soft")
+    reason = too_many(result)
+    if reason:
+        yield tag("p", f"Not drawn: {reason}.")
+        return
+    yield tracks.draw(result).framed()
+    yield legend(tracks.keys(result))
+    one = tracks.one_layer(result)
+    if one is not None:
+        yield tag("p", "One layer of the heaviest kind, op by op; underlined ops are on the critical path.", cls="soft")
+        yield one.framed()
+
+
+def _buys(result: PhaseResult, buys: Sequence[Sensitivity]) -> Markup:
+    if all(abs(s.change) < 0.0005 for s in buys):
+        return tag("p", "Nothing of it moves the time by 0.1%.")
+    return buys_.draw(result.name, buys).framed()

@@ -1,0 +1,247 @@
+"""The terminal report: what a plan is, costs, needs and keeps of its promises, in 80 columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from textwrap import shorten, wrap
+
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
+from ...ir.ops.ops import attention_imbalance
+from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
+from ...plan.plan import Plan
+from ...plan.result import PhaseResult
+from ...spec.spec import Routing
+
+WIDTH = 80
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+COLUMN = re.compile(r" *\w{1,9} {2,}")
+"""The label that a line begins with: what does not fit stands below what is beside it."""
+UNIT = re.compile(r"(\d) (?=[A-Za-z])")
+
+
+class Paint:
+    """ANSI colours, or nothing."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def __call__(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.on else text
+
+    def bold(self, text: str) -> str:
+        return self(text, "1")
+
+    def verdict(self, passed: bool) -> str:
+        return self("pass", "32") if passed else self("FAIL", "31;1")
+
+
+def report(plan: Plan, *, color: bool = False) -> str:
+    """The whole report, ending in a newline."""
+    paint = Paint(color)
+    lines = [*overflow(plan, paint), *_head(plan, paint)]
+    for result in plan.phases.values():
+        lines += ["", *_phase(plan, result, paint)]
+    for name, text in shared_lines(plan):
+        lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
+    if plan.requirements:
+        lines += ["", *verdicts(plan, paint)]
+    return "\n".join(part for line in lines for part in _within(line)) + "\n"
+
+
+def overflow(plan: Plan, paint: Paint) -> list[str]:
+    """What does not fit, before all else."""
+    lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
+    return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
+
+
+def _within(line: str) -> list[str]:
+    """The line in as many as it needs; colours take no room."""
+    line = line.rstrip()
+    plain = ESCAPE.sub("", line)
+    if len(plain) <= WIDTH:
+        return [line]
+    column = COLUMN.match(plain)
+    indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
+    whole = UNIT.sub("\\1\u00a0", line)  # a number stays with its unit
+    width = WIDTH + len(line) - len(plain)
+    parts = wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace("\u00a0", " ") for part in parts]
+
+
+def _head(plan: Plan, paint: Paint) -> list[str]:
+    model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
+    total, active = plan.params
+    stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
+    layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
+    peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
+    return [
+        f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
+        f"          {layers}",
+        f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak} at "
+        f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",
+        f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
+    ]
+
+
+def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
+    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    gpus = len(result.gpus)
+    lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
+    lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
+    rate = show(result.throughput_tok_s, TOKEN_RATE)
+    lines.append(
+        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
+        f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU)"
+    )
+    lines += [f"    ttft of {result.time_of}"] if result.time_of else []
+    lines.append(
+        f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
+        f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
+    )
+    lines += [f"  {line}" for line in (*_attention(result), *_sureness(result))]
+    lines += _memory(plan, result)
+    lines += _collectives(result)
+    lines += _path(result)
+    lines += _sensitivities(plan, result)
+    return lines
+
+
+def _chance(result: PhaseResult) -> str:
+    """Standard error of the busiest rank, where it shows."""
+    error = result.costs.imbalance * result.costs.load_error
+    return f" +- {error:.2f}" if error >= 0.005 else ""
+
+
+def _attention(result: PhaseResult) -> list[str]:
+    """How uneven attention over a split sequence is, and what evens it."""
+    uneven = attention_imbalance(result.graph)
+    if uneven < 1.02:
+        return []
+    way = "; sp_layout = zigzag evens it" if result.graph.kind == "prefill" and not result.graph.the_mesh.zigzag else ""
+    return [f"attention of the slowest rank {uneven:.2f} times the mean{way}"]
+
+
+def _spare(result: PhaseResult) -> str:
+    """What spare copies of experts gain, and what a capacity drops."""
+    costs = result.costs
+    gain = f" ({costs.plain:.2f} without spare copies)" if costs.plain > costs.imbalance + 0.005 else ""
+    return gain + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
+
+
+ALONE = {"prefill": "a prefill alone, beside TTFT", "decode": "a step alone, beside TPOT"}
+
+
+def _sureness(result: PhaseResult) -> list[str]:
+    """How far to trust the phase's time: measured kernels in it, and how far phases like it were from real servings."""
+    from ...calib.accuracy import BESIDE, phase_errors
+
+    share, error = result.measured
+    if not share:
+        return ["not calibrated: the error of the times is not known"]
+    whole = phase_errors()[result.graph.kind]
+    return [
+        f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline",
+        f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings: within {whole.median:.0%} in half of them, within "
+        f"{whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})",
+    ]
+
+
+def axes_text(result: PhaseResult) -> str:
+    """`pp 4 x ep 4 x sp 2 x tp 2`, and the experts' own factors when folded."""
+    degrees = result.graph.the_mesh.degrees
+    folded = "etp" in degrees
+    dense = ("pp", "replica", "dp", "sp", "tp") if folded else ("pp", "replica", "dp", "ep", "sp", "tp")
+    text = " x ".join(f"{a} {degrees[a]}" for a in dense if degrees.get(a, 1) > 1) or "one GPU"
+    if folded:
+        text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in ("edp", "ep", "etp") if degrees.get(a, 1) > 1)
+    return text
+
+
+def _batches(result: PhaseResult) -> str:
+    lanes = ", two-batch overlap" if result.graph.lanes == 2 else ""
+    m = result.graph.microbatches
+    chunks = f"; {result.passes} passes, one a chunk" if result.passes > 1 else ""
+    return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
+
+
+def _memory(plan: Plan, result: PhaseResult) -> list[str]:
+    w = result.memory.worst
+    text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
+    head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
+    limit = limit_text(result, plan.units[result.name].phase.memory)
+    lines = [f"{head} of {limit}{beside(plan, result.name)}", f"    {text}"]
+    room = room_text(plan, result.name)
+    lines += [f"    {room}"] if room else []
+    if len(result.memory.stages) > 1:
+        lines += table([BRIEF, *stage_rows(plan, result, brief=True)], "<>>>>>")
+    return lines
+
+
+def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Aligned columns; `align` holds < or > per column."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
+    return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
+
+
+def _collectives(result: PhaseResult) -> list[str]:
+    rows = [["collective", "over", "ranks", "calls", "payload", "on the wire", "time"]]
+    for c in result.collectives:
+        if c.kind == "recv":
+            continue
+        rows.append(
+            [
+                c.kind,
+                "+".join(c.axes),
+                str(c.group_size),
+                str(c.count),
+                show(c.payload_B, BYTES, 3),
+                show(c.wire_B, BYTES, 3),
+                show(c.time_s, TIME, 3),
+            ]
+        )
+    if len(rows) == 1:
+        return ["  no collectives"]
+    return [f"  {collectives_heading(result)}", *table(rows, "<<>>>>>")]
+
+
+def collectives_heading(result: PhaseResult) -> str:
+    """Whose calls the table counts."""
+    whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device per stage"
+    return f"collectives {whose}, in one pass" + (f" of {result.passes}" if result.passes > 1 else "")
+
+
+def routing_text(routing: Routing) -> str:
+    """`uniform`, `zipf(1.2)`, `histogram`."""
+    return f"{routing.kind}({routing.s:g})" if routing.s else routing.kind
+
+
+def _path(result: PhaseResult) -> list[str]:
+    total = sum(s.time_s for s in result.path) or 1.0
+    bounds = ", ".join(f"{k} {v:.0%}" for k, v in result.bound_by.items() if v >= 0.005)
+    rows = [["op", "kind", "times", "time", "share"]]
+    for step in sorted(result.path, key=lambda s: -s.time_s)[:6]:
+        name = shorten(f"{step.segment}/{step.op}" if step.segment else step.op, 34)
+        rows.append([name, step.kind, str(step.count), show(step.time_s, TIME, 3), f"{step.time_s / total:.1%}"])
+    return [
+        f"  critical path ({len(result.path)} ops; bound by {bounds}), the largest:",
+        *table(rows, "<<>>>"),
+    ]
+
+
+def _sensitivities(plan: Plan, result: PhaseResult) -> list[str]:
+    found = [s for s in plan.sensitivities(result.name) if abs(s.change) >= 0.0005]
+    text = "; ".join(f"{s.name} {s.change:+.1%}" for s in found) or "nothing of it moves the time by 0.1%"
+    return wrap(f"  what would help: {text}", WIDTH, subsequent_indent="    ")
+
+
+def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:
+    """One line a requirement, then the count."""
+    passed = sum(v.passed for v in plan.requirements)
+    lines = [paint.bold("requirements ".ljust(WIDTH, "-"))]
+    for v in plan.requirements:
+        label = shorten(v.requirement.label, 44, placeholder="...")
+        sign = v.requirement.test.op
+        lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {v.shown(v.value)} {sign} {v.shown(v.bound)}")
+    lines.append(f"  {passed} of {len(plan.requirements)} hold")
+    return lines

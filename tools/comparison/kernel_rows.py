@@ -1,0 +1,181 @@
+"""Published times of single kernels and collectives, against the calibrated families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
+from dagc.calib import all_to_all as exchange
+from dagc.calib import (
+    collective,
+    decode_attention,
+    decode_mla,
+    gemm,
+    load,
+    moe,
+    moe_a2a,
+    prefill_attention,
+    prefill_mla,
+)
+from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.cost.match import scaled
+from dagc.pipeline.driver import load as load_spec
+from dagc.spec.spec import Hardware
+
+from .case import Inexpressible
+from .names import Catalog
+
+SECONDS = {"us": 1e-6, "ms": 1e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCase:
+    """`ratio`: estimate over measurement. `own`: constants of this very GPU, else scaled ones."""
+
+    family: str
+    gpu: str
+    own: bool
+    ratio: float
+    what: str
+
+
+def read(file: Path, catalog: Catalog) -> tuple[list[KernelCase], list[tuple[str, Inexpressible]]]:
+    """Every record of a kernel or collective that states a latency."""
+    done: list[KernelCase] = []
+    refused: list[tuple[str, Inexpressible]] = []
+    for record in json.loads(file.read_text(encoding="utf-8")):
+        if record["kind"] == "e2e":
+            continue
+        try:
+            done.append(_case(record, catalog))
+        except Inexpressible as error:
+            refused.append((f"kernels, {record['confidence']}", error))
+    return done, refused
+
+
+def _case(record: Mapping[str, Any], catalog: Catalog) -> KernelCase:
+    op = record["workload"].get("op", "")
+    family = FAMILIES.get(op)
+    if family is None:
+        raise Inexpressible(f"no measured family for {op}")
+    if record["metric"] != "latency":
+        raise Inexpressible(f"{op}: {record['metric']} instead of a time")
+    preset = catalog.gpu(record["hardware"]["gpu"])
+    machine = _machine(preset)
+    if machine.calibration is None:
+        raise Inexpressible("no calibration of the GPU")
+    calibration = load(machine.calibration)
+    time_s = family(record, calibration, machine)
+    own = machine.calibration.split("_")[0] == preset.split("-")[0]
+    text = ", ".join(
+        f"{k} {v}" for k, v in record["workload"].items() if isinstance(v, (int, str)) and k != "bytes_meaning"
+    )
+    return KernelCase(op, preset, own, time_s / (record["value"] * SECONDS[record["unit"]]), text)
+
+
+def _machine(preset: str) -> Hardware:
+    text = f'moe 1\nhardware from "{preset}" {{ }}\nmodel from "mixtral-8x7b" {{ }}\nworkload {{ sequences = 1, prompt = 1 tok }}\nphase decode {{ gpus = 0 }}\n'
+    return load_spec(Source("<preset>", text), Collector()).hardware
+
+
+def _dtype(label: object) -> str:
+    text = str(label).lower()
+    if "mxfp4" in text:
+        return "w4a8_mxfp4_mxfp8" if "a8" in text or "mxfp8" in text else "w4a16_mxfp4"
+    if "block" in text:
+        return "fp8_block"
+    return next(
+        (d for d in ("nvfp4", "fp8", "bf16") if d in text), "bf16" if "bfloat16" in text or "16" in text else text
+    )
+
+
+def _pick(table: Mapping[str, Any], key: str, calibration: Calibration, machine: Hardware) -> Any:
+    if key not in table:
+        raise Inexpressible("no measured variant of this dtype or width")
+    return scaled(table[key].constants, calibration, machine)
+
+
+def _gemm(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w = r["workload"]
+    return float(gemm.time_s(_pick(cal.gemm, _dtype(r["precision"]["gemm"]), cal, hw), w["m"], w["n"], w["k"]))
+
+
+def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w = r["workload"]
+    if w.get("distribution") != "balanced":
+        raise Inexpressible("fused_moe: the draw of the expert loads is not stated")
+    ranks, tokens = int(w.get("moe_ep", 1)), float(w["num_tokens"])
+    local = w["experts"] // ranks
+    rows = moe.expected_rows([tokens * w["topk"] / w["experts"]] * local)
+    c = _pick(cal.moe, _dtype(r["precision"]["moe"]), cal, hw)
+    return float(moe.time_s(c, rows, tokens, w["topk"], w["hidden"], w["intermediate"] / int(w.get("moe_tp", 1))))
+
+
+def _prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w, dtype = r["workload"], _dtype(r["precision"]["attention"])
+    c = _pick(
+        cal.prefill_attention, prefill_key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"]), cal, hw
+    )
+    return float(prefill_attention.time_s(c, w["batch"], w["seq"], w["q_heads"], w["kv_heads"], w["head_dim"]))
+
+
+def _decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w, kv = r["workload"], _dtype(r["precision"].get("kv", "bf16"))
+    c = _pick(cal.decode_attention, decode_key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"]), cal, hw)
+    return float(decode_attention.time_s(c, w["batch"], w["kv_len"], w["q_heads"], w["kv_heads"], w["head_dim"]))
+
+
+def _mla_decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w = r["workload"]
+    c = _pick(cal.decode_mla, decode_mla_key(_dtype(r["precision"].get("kv", "bf16"))), cal, hw)
+    return float(decode_mla.time_s(c, w["batch"], w["kv_len"], w["q_heads"]))
+
+
+def _mla_prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w = r["workload"]
+    if w.get("head_dim_k") != 192:
+        raise Inexpressible("no measured variant of this dtype or width")
+    c = _pick(cal.prefill_mla, prefill_mla_key("bf16", "bf16"), cal, hw)
+    return float(prefill_mla.time_s(c, w["batch"], w["seq"], w["q_heads"]))
+
+
+def _collective(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w, ranks = r["workload"], r["parallel"]["ranks"]
+    if w["op"] == "alltoall":
+        return float(exchange.time_s(_pick(cal.all_to_all, "all_to_all", cal, hw), ranks, w["bytes"]))
+    return float(collective.time_s(_pick(cal.collective, w["op"], cal, hw), ranks, w["bytes"]))
+
+
+def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
+    w, ranks = r["workload"], r["parallel"]["ep"]
+    if ranks > hw.per_node or "-ll-" not in r["id"]:
+        raise Inexpressible(
+            "exchange of tokens: across nodes (its constants are read off these), or the kernel is not stated"
+        )
+    element_B = 1 + 4 / 128 if w["op"] == "dispatch" else 2.0
+    keys = [key for key in (a2a_key("deepep_ll", w["op"]), a2a_key("trtllm_deepep_ll", w["op"])) if key in cal.moe_a2a]
+    times = [
+        moe_a2a.time_s(_pick(cal.moe_a2a, key, cal, hw), w["tokens_per_rank"], w["hidden"], w["topk"], ranks, element_B)
+        for key in keys
+    ]
+    if not times:
+        raise Inexpressible("no measured variant of this dtype or width")
+    return float(min(times))
+
+
+Family = Callable[[Mapping[str, Any], Calibration, Hardware], float]
+FAMILIES: dict[str, Family] = {
+    "gemm": _gemm,
+    "fused_moe": _moe,
+    "gqa_prefill": _prefill,
+    "gqa_decode": _decode,
+    "mla_decode": _mla_decode,
+    "mha_prefill": _mla_prefill,
+    **dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "alltoall"), _collective),
+    **dict.fromkeys(("dispatch", "combine"), _tokens),
+}

@@ -1,0 +1,253 @@
+"""The page, from the cases of a folder."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import errors, noise, page, prose, rows, static
+from . import kernel_rows as kernels
+from .estimate import Estimates, catalog_of
+from .kernel_rows import KernelCase
+from .names import Catalog
+from .rows import Refused, Serving
+from .serving import FITTED
+from .servings import Outcome, fit, outcomes, ratios, store
+from .static import Compared
+from .statistics import error_table, quantile
+
+SERVINGS = "measured_serving*.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    data: Path
+    configs: Path | None = None
+    only: str | None = None
+    fit: bool = False
+    write: bool = False
+    list: Path | None = None
+    workers: int | None = None
+
+
+@dataclass
+class Found:
+    """Everything that the page shows."""
+
+    compared: list[Compared]
+    outcomes: list[Outcome]
+    servings: list[Serving]
+    refused: list[Refused]
+    fitted: Mapping[str, Mapping[str, float]]
+    kernels: list[KernelCase] = field(default_factory=list)
+
+
+def gather(options: Options) -> Found:
+    """Read the cases, compile their points, and predict."""
+    catalog = catalog_of(options.configs)
+    estimates = Estimates(options.configs)
+    if options.workers:
+        estimates.workers = options.workers
+    found = Found([], [], [], [], {key: catalog.constants[key] for key in FITTED})
+    for file in [] if options.only else _files(options.data, "measured_*.json"):
+        cases, unknown = kernels.read(file, catalog)
+        found.kernels += cases
+        found.refused += unknown
+    if options.only != "serving":
+        _static(options.data, catalog, estimates, found)
+    if options.only != "static":
+        _servings(options, catalog, estimates, found)
+    return found
+
+
+def _files(data: Path, pattern: str) -> list[Path]:
+    return sorted([*data.glob(pattern), *data.glob(f"*/{pattern}")])
+
+
+def _static(data: Path, catalog: Catalog, estimates: Estimates, found: Found) -> None:
+    for file in _files(data, "e2e_static*.json"):
+        points, unread = static.read(file, catalog)
+        compared, unsaid = static.compare(points, estimates)
+        found.compared += compared
+        found.refused += [("e2e_static", error) for error in (*unread, *unsaid)]
+
+
+def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: Found) -> None:
+    reads = [(file, rows.read_csv) for file in _files(options.data, SERVINGS)]
+    reads += [(file, rows.read_records) for file in _files(options.data, "measured_*.json")]
+    for file, read in reads:
+        servings, refused = read(file, catalog)
+        found.servings += servings
+        found.refused += refused
+    constants: dict[str, Any] = dict(catalog.constants)
+    if options.fit:
+        found.fitted = fit(found.servings, estimates, constants)
+        store(found.fitted)
+        constants |= found.fitted
+    done, refused = outcomes(found.servings, estimates, constants)
+    found.outcomes += done
+    found.refused += refused
+
+
+def run(options: Options) -> str:
+    """The page's text, or of one part of it."""
+    found = gather(options)
+    if options.list is not None:
+        _write_list(options.list, found)
+    if options.write:
+        stated = errors.of(found.outcomes, repeats_of(options))
+        errors.write(stated)
+    parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
+    if found.compared:
+        parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
+    if found.kernels and not options.only:
+        parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
+    if found.outcomes:
+        parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
+        parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
+    parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
+    if not options.only:
+        parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
+    return "\n\n".join(parts) + "\n"
+
+
+SAMPLE_TITLE = "## Sample"
+SAMPLE_DATA = Path(__file__).parents[2] / "tests" / "data" / "accuracy"
+
+
+def sample_table() -> str:
+    """Errors over the cases that the tests hold."""
+    return in_short(gather(Options(SAMPLE_DATA, SAMPLE_DATA / "configs", workers=1)), ("tune", "check"))
+
+
+def in_short(found: Found, halves: Sequence[str] = ("check",)) -> str:
+    """One row a source, step and figure; of servings, the half that no constant was fitted on."""
+    groups: dict[str, list[float]] = {f"static {c.reference.point.kind}": [] for c in found.compared}
+    for c in found.compared:
+        groups[f"static {c.reference.point.kind}"].append(c.ratio)
+    checked = [o for o in found.outcomes if o.half in halves]
+    return error_table("figures", {**groups, **ratios(checked, lambda o: f"{_name(o)}, {o.serving.metric}")})
+
+
+def phase_table(done: Sequence[Outcome]) -> str:
+    """Errors of the compiled phase of every serving, by figure and by source."""
+    alone = [o for o in done if o.phase_ratio is not None]
+    groups: dict[str, list[float]] = defaultdict(list)
+    for o in alone:
+        assert o.phase_ratio is not None
+        kind = "prefill, TTFT" if o.serving.metric == "ttft" else "decode step, TPOT"
+        if errors.counts(o):
+            groups[f"all without doubt: {kind}"].append(o.phase_ratio)
+        groups[f"{_name(o)}: {kind}"].append(o.phase_ratio)
+    return error_table("source, phase, figure", groups)
+
+
+def kernel_table(cases: Sequence[KernelCase]) -> str:
+    """A row a family and GPU."""
+    groups: dict[str, list[float]] = {}
+    for c in cases:
+        groups.setdefault(f"{c.family}, {c.gpu}{'' if c.own else ' (scaled)'}", []).append(c.ratio)
+    return error_table("family, GPU", dict(sorted(groups.items())))
+
+
+def fitted_text(fitted: Mapping[str, Mapping[str, float]]) -> str:
+    def each(key: str) -> str:
+        return ", ".join(f"{engine} {ms:g} ms" for engine, ms in fitted[key].items())
+
+    return f"Host overhead a step: {each('host_ms')}. Overhead a request: {each('request_ms')}."
+
+
+def serving_section(found: Found, options: Options) -> str:
+    done = found.outcomes
+    tpot = [o for o in done if o.serving.metric == "tpot"]
+    parts = []
+    parts.append(error_table("source, figure", ratios(done, lambda o: f"{_name(o)}, {o.serving.metric}")))
+    beside = [o for o in done if o.serving.peer is not None]
+    if beside:
+        parts += ["### Rows that come with another tool's prediction", error_table("tool, figure", _peers(beside))]
+    parts += [
+        "### TPOT by half, source and engine",
+        error_table("half, source, engine", ratios(tpot, lambda o: f"{o.half}, {_name(o)}, {o.serving.where[2]}")),
+        "### TPOT by GPU, model, engine",
+        error_table("GPU, model, engine", ratios(tpot, lambda o: ", ".join(o.serving.where))),
+        "### Noise floor",
+        prose.NOISE,
+        noise_table(repeats_of(options)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _peers(found: Sequence[Outcome]) -> dict[str, list[float]]:
+    """Ours and the other tool's ratios on the same rows."""
+    ours = ratios(found, lambda o: f"dagc, {o.serving.metric}")
+    theirs: dict[str, list[float]] = {}
+    for outcome in found:
+        s = outcome.serving
+        assert s.peer is not None
+        ratio = s.value / s.peer if s.metric.endswith("rate") else s.peer / s.value
+        theirs.setdefault(f"the other tool, {s.metric}", []).append(ratio)
+    return {**ours, **theirs}
+
+
+def _name(outcome: Outcome) -> str:
+    s = outcome.serving
+    kind = "disaggregated" if s.disaggregated else "aggregated"
+    unsure = not s.confidence and s.speculative_layers
+    return f"{s.source}{' ' + s.confidence if s.confidence else ''}, {kind}{', may speculate' if unsure else ''}"
+
+
+def repeats_of(options: Options) -> list[noise.Group]:
+    """Runs of one configuration, of all files of servings."""
+    catalog = catalog_of(options.configs)
+    files = _files(options.data, SERVINGS)
+    return [group for file in files for group in noise.repeats(file, catalog.may_speculate)]
+
+
+def noise_table(groups: Sequence[noise.Group]) -> str:
+    apart = sorted(max(tpot) / min(tpot) - 1 for tpot in ([run[1] for run in group] for group in groups))
+    if not apart:
+        return "No configuration was run twice."
+    spread = f"TPOT, largest over smallest: median {quantile(apart, 0.5):.1%}, p90 {quantile(apart, 0.9):.1%} apart."
+    found = {f"{name}, {len(groups)} configurations": each for name, each in noise.ratios(groups).items()}
+    return f"{error_table('figure', found)}\n\n{spread}"
+
+
+def _write_list(file: Path, found: Found) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        write = csv.writer(out).writerow
+        write(["source", "figure", "gpu", "model", "engine", "plan", "work", "estimate", "measured", "ratio"])
+        for c in found.compared:
+            p = c.reference.point
+            where = c.reference.where.split(", ")
+            write(
+                [
+                    "e2e_static",
+                    p.kind,
+                    *where,
+                    p.deployment.engine,
+                    p.deployment.layout,
+                    f"{p.sequences} x {p.tokens}",
+                    f"{c.ours.time_s:.6g}",
+                    f"{c.reference.time_s:.6g}",
+                    f"{c.ratio:.4f}",
+                ]
+            )
+        for o in found.outcomes:
+            s = o.serving
+            work = f"{s.isl}/{s.osl} c{s.concurrency or s.static_batch}"
+            write(
+                [
+                    _name(o),
+                    s.metric,
+                    *s.where,
+                    s.decode.layout,
+                    work,
+                    f"{o.predicted.value:.6g}",
+                    f"{s.value:.6g}",
+                    f"{o.ratio:.4f}",
+                ]
+            )
