@@ -1,7 +1,4 @@
-"""The passes, in the order in which they run. Graph passes rewrite; analyses only look.
-
-expand -> mesh -> tp -> sp -> ep -> dp -> pp -> reshard -> place, then cost, schedule, memory, require.
-"""
+"""The passes, one file each: graph passes rewrite a graph, analyses only look at one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Calibrated kernel times: one module a kernel family, each with `time_s(constants, shape...) -> seconds`.
-
-`load(gpu)` reads the fitted constants of one GPU with their error on rows the fit did not see. Every rate is held
-at or below its datasheet peak, so no time beats the roofline of the same FLOPs and bytes.
-"""
+"""Calibrated kernel times: one module per kernel family, each with `time_s(constants, shape...) -> seconds`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Parsing the arguments imports nothing heavy; each command imports what it needs."""
+"""The command line: one module per command, whose arguments are parsed before anything heavy is imported."""
 
 from __future__ import annotations
 

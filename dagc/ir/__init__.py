@@ -1,1 +1,1 @@
-"""The intermediate representation: meshes, shardings, ops and graphs. Imports nothing of the passes."""
+"""The intermediate representation: meshes, shardings, ops and graphs."""

@@ -1,1 +1,1 @@
-"""The language front end: source text -> syntax tree -> typed, checked spec."""
+"""The language front end: from source text and syntax tree to a typed, checked spec."""

@@ -1,4 +1,1 @@
-"""Times the kernels of a compiled plan on this machine, and fits a calibration to them (docs/measure.md).
-
-Only `torch_device`, `torch_kernels` and `collectives` need PyTorch; what a plan's kernels are does not.
-"""
+"""Times of a plan's kernels measured on this machine, and a calibration fitted to them."""

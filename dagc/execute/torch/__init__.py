@@ -1,1 +1,1 @@
-"""Placed graphs on real devices: one process a GPU id, collectives of torch.distributed."""
+"""Placed graphs on real devices: one process per GPU id, collectives of torch.distributed."""

@@ -1,1 +1,1 @@
-"""Launch commands and configs of serving engines. An engine that cannot express a plan refuses it, and says why."""
+"""Launch commands and configs of serving engines; an engine that cannot express a plan refuses it and says why."""

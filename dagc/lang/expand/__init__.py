@@ -1,1 +1,1 @@
-"""From the blocks of the language to the model graph: names and sizes, expressions, and a function of the language each."""
+"""From the blocks of the language to the model graph: names and sizes, expressions, one function per function of the language."""

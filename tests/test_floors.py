@@ -1,0 +1,265 @@
+"""The floors of the house: who may import whom, read from every import statement of the code."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from imports import ROOT, Import, circles, imports, modules
+
+import dagc
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("base",),
+    ("spec", "ir", "calib"),
+    ("lang", "cost"),
+    ("plan",),
+    ("passes",),
+    ("pipeline",),
+    ("view", "execute", "serving"),
+    ("export", "importers", "measure", "optimize"),
+    ("api",),
+    ("dagc",),
+    ("cli",),
+    ("tools", "benchmarks"),
+)
+"""Bottom up. A package imports packages of lower floors only. `dagc` are the names of `dagc/__init__.py`; `cli` holds
+`__main__.py` too."""
+FLOOR = {package: floor for floor, row in enumerate(FLOORS) for package in row}
+
+ANALYSES = ("dagc.passes.chunks", "dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
+"""Passes that look at a graph and rewrite nothing."""
+TORCH = ("dagc.execute.torch.", "dagc.measure.")
+"""Where torch may be imported."""
+COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
+"""Modules that import by a computed name: public names, commands, engines. All of them name their own package's modules."""
+
+OPEN = """
+dagc.base.syntax.errors -> dagc.lang.coming
+dagc.cli.run -> torch
+dagc.cost.exchange -> dagc.plan.result
+dagc.cost.exchange -> dagc.plan.unit
+dagc.cost.expert_load -> dagc.passes.dp
+dagc.cost.expert_load -> dagc.plan.result
+dagc.cost.expert_load -> dagc.plan.unit
+dagc.cost.local_shapes -> dagc.passes.dp
+dagc.cost.local_shapes -> dagc.plan.unit
+dagc.cost.match -> dagc.plan.result
+dagc.cost.match -> dagc.plan.unit
+dagc.cost.scale_blocks -> dagc.plan.unit
+dagc.cost.schedule.microbatches -> dagc.plan.result
+dagc.export.json -> dagc.importers.placed
+dagc.importers.placed -> dagc.export.json
+dagc.importers.recorded -> dagc.export.json
+dagc.ir.verify.verify -> dagc.plan.result
+dagc.lang.expand.expand -> dagc.plan.unit
+dagc.lang.expand.names -> dagc.plan.unit
+dagc.lang.library -> dagc.pipeline.plugins
+dagc.lang.model -> dagc.ir.graph
+dagc.passes -> dagc.lang.expand.expand
+dagc.passes -> dagc.plan.unit
+dagc.passes.chunks -> dagc.spec.spec
+dagc.passes.cost -> dagc.calib.load
+dagc.passes.cost -> dagc.spec.spec
+dagc.passes.dp -> dagc.plan.unit
+dagc.passes.dp -> dagc.spec.spec
+dagc.passes.ep -> dagc.plan.unit
+dagc.passes.memory -> dagc.spec.spec
+dagc.passes.mesh -> dagc.plan.unit
+dagc.passes.mesh -> dagc.spec.spec
+dagc.passes.place -> dagc.plan.unit
+dagc.passes.pp -> dagc.plan.unit
+dagc.passes.reshard -> dagc.cost.network
+dagc.passes.reshard -> dagc.plan.unit
+dagc.passes.sp -> dagc.plan.unit
+dagc.passes.tp -> dagc.plan.unit
+dagc.plan.held_memory -> dagc.pipeline.pools
+dagc.plan.plan -> dagc.execute.prove
+dagc.plan.plan -> dagc.export.interchange
+dagc.plan.plan -> dagc.export.json
+dagc.plan.plan -> dagc.pipeline.driver
+dagc.plan.plan -> dagc.pipeline.pools
+dagc.plan.plan -> dagc.view.draw.figures.standalone
+dagc.plan.plan -> dagc.view.facts.lanes.choice
+dagc.plan.plan -> dagc.view.report.markdown
+dagc.plan.plan -> dagc.view.report.notebook
+dagc.plan.plan -> dagc.view.report.page.page
+dagc.plan.plan -> dagc.view.report.rows
+dagc.plan.plan -> dagc.view.report.terminal
+dagc.plan.require -> dagc.passes.memory
+dagc.plan.require -> dagc.passes.mesh
+dagc.plan.require -> dagc.pipeline.pools
+dagc.view.report.diff -> dagc.export.json
+dagc.view.report.diff -> dagc.importers.recorded
+dagc.view.report.page.page -> dagc
+"""
+"""Imports that break a rule today. The list may only shrink."""
+
+EVALUATOR = tuple(f"dagc.lang.expand.{name}" for name in ("attention", "block", "call", "experts", "functions"))
+"""The one circle that stays: blocks are evaluated recursively, a function of the language evaluates its operands."""
+OPEN_CIRCLES = """
+dagc
+dagc.execute.declared
+dagc.execute.execute
+dagc.execute.numpy.collectives
+dagc.execute.prove
+dagc.execute.routed
+dagc.execute.traffic
+dagc.execute.work
+dagc.export.interchange
+dagc.export.json
+dagc.importers.placed
+dagc.lang.elaborate
+dagc.lang.expand.names
+dagc.lang.expand.rules
+dagc.lang.library
+dagc.lang.model
+dagc.lang.reader
+dagc.lang.values.builtins
+dagc.pipeline.cures
+dagc.pipeline.driver
+dagc.pipeline.plugins
+dagc.plan.held_memory
+dagc.plan.plan
+dagc.view.draw.figures.cards
+dagc.view.draw.figures.layers
+dagc.view.draw.figures.memory
+dagc.view.draw.figures.standalone
+dagc.view.draw.figures.tracks
+dagc.view.draw.figures.waterfall
+dagc.view.draw.layer
+dagc.view.draw.overview
+dagc.view.facts.findings
+dagc.view.report.markdown
+dagc.view.report.notebook
+dagc.view.report.page.listing
+dagc.view.report.page.page
+dagc.view.report.page.phase
+dagc.view.report.page.stages
+dagc.view.report.rows
+dagc.view.report.terminal
+"""
+"""Modules that lie in some import circle today. The list may only shrink."""
+
+
+def package(module: str) -> str:
+    """The package of a module, `api` and `dagc` itself counted as such; empty for modules outside the repo."""
+    first, _, rest = module.partition(".")
+    if first != "dagc" or not rest:
+        return first if first in FLOOR else ""
+    return "cli" if rest == "__main__" else rest.split(".")[0]
+
+
+def within(module: str, *prefixes: str) -> bool:
+    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
+
+
+def downward(one: Import) -> bool:
+    here, there = package(one.importer), package(one.target)
+    return not there or here == there or FLOOR[there] < FLOOR[here]
+
+
+def pass_rule(one: Import) -> bool:
+    """Graph passes know graphs alone; analyses price them too."""
+    here, there = package(one.importer), package(one.target)
+    allowed = {"base", "ir", "passes", "", *(("cost", "plan") if one.importer in ANALYSES else ())}
+    return here != "passes" or there in allowed
+
+
+RULES: dict[str, Callable[[Import], bool]] = {
+    "imports go down only": downward,
+    "graph passes import ir and base, analyses also cost and plan": pass_rule,
+    "a view costs nothing": lambda one: package(one.importer) != "view" or package(one.target) != "pipeline",
+    "of lang, only lang/expand imports ir": lambda one: (
+        package(one.importer) != "lang" or within(one.importer, "dagc.lang.expand") or package(one.target) != "ir"
+    ),
+    "torch is imported in execute/torch and measure only": lambda one: (
+        one.target != "torch" or one.importer.startswith(TORCH) or package(one.importer) == "tools"
+    ),
+    "lark is imported in base/syntax only": lambda one: (
+        one.target != "lark" or within(one.importer, "dagc.base.syntax") or package(one.importer) == "benchmarks"
+    ),
+    "only dagc itself, cli, tools and benchmarks import the public face": lambda one: (
+        package(one.target) not in ("api", "dagc") or package(one.importer) in ("dagc", "cli", "tools", "benchmarks")
+    ),
+    "names of modules are computed in few places": lambda one: (
+        one.target != "a computed name" or one.importer in COMPUTED
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def broken() -> dict[str, list[str]]:
+    """Import -> `file:line` and rule, of every import that breaks one."""
+    found: dict[str, list[str]] = {}
+    for one in imports():
+        for words, holds in RULES.items():
+            if not holds(one):
+                found.setdefault(one.pair, []).append(f"{one} (rule: {words})")
+    return found
+
+
+def test_imports_keep_the_rules(broken: dict[str, list[str]]) -> None:
+    new = [line for pair, lines in broken.items() if pair not in OPEN.split("\n") for line in lines]
+    assert not new, "\n" + "\n".join(new)
+
+
+def test_open_imports_are_still_there(broken: dict[str, list[str]]) -> None:
+    gone = [pair for pair in OPEN.strip().splitlines() if pair not in broken]
+    assert not gone, "mended: take out of OPEN:\n" + "\n".join(gone)
+
+
+def in_circles() -> set[str]:
+    edges: dict[str, list[str]] = {name: [] for name in modules()}
+    for one in imports():
+        if one.target in edges:
+            edges[one.importer].append(one.target)
+    return {name for circle in circles(edges) for name in circle}
+
+
+def test_no_import_circle() -> None:
+    known = {*EVALUATOR, *OPEN_CIRCLES.split()}
+    assert in_circles() <= known, "in a new import circle: " + ", ".join(sorted(in_circles() - known))
+    assert known <= in_circles(), "mended: take out: " + ", ".join(sorted(known - in_circles()))
+
+
+def packages() -> Iterator[tuple[str, str]]:
+    """(module, docstring) of every package."""
+    for name, path in modules().items():
+        if path.name == "__init__.py" and name != "dagc":
+            yield name, ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+
+
+def test_every_folder_of_code_is_a_package_on_a_floor() -> None:
+    folders = {path.parent for path in modules().values()} - {ROOT / "tools", ROOT / "benchmarks"}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+    assert {package(name) for name in modules()} | {"api"} == {p for row in FLOORS for p in row}
+
+
+@pytest.mark.parametrize("name,sentence", list(packages()))
+def test_a_package_says_in_one_sentence_what_it_knows(name: str, sentence: str) -> None:
+    assert re.fullmatch(r"[A-Z](?:(?!\. )[^\n])+\.", sentence), f"{name}: {sentence!r}"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib, io, dagc.cli\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    dagc.cli.main(['--help'])\n"
+        "assert 'compile' in out.getvalue()\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'numpy', 'lark', 'networkx', 'torch', 'scipy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_no_public_name_is_the_name_of_a_package() -> None:
+    """`dagc.sweep` cannot be both: importing the package would hide the function."""
+    names = {*dagc.__all__, *(name for name, _ in inspect.getmembers(dagc.Plan) if not name.startswith("_"))}
+    assert {"Plan", "compile", "html"} <= names
+    assert not names & {name.split(".")[1] for name in modules() if name.startswith("dagc.")}
