@@ -19,6 +19,8 @@ from conftest import ROOT, compiled, spec_text
 import dagc
 from dagc.calib import available, decode_attention, gemm, load, moe, prefill_attention
 from dagc.calib.decode_attention import DecodeAttentionConstants
+from dagc.calib.families import FAMILIES
+from dagc.calib.family import column
 from dagc.calib.fitting import tables
 from dagc.calib.gemm import GemmConstants
 from dagc.calib.moe import MoeConstants
@@ -96,7 +98,7 @@ def test_layers_and_estimates_are_the_plan_s() -> None:
     product = own["gqa.q", "gqa.k", "gqa.v"]
     assert product.job == Gemm("bf16", 64, (4 + 1 + 1) * 128, 4096)
     assert (product.layers, product.family) == (32, "gemm")
-    entry = load("h100_sxm").gemm["bf16"]
+    entry = load("h100_sxm").of(gemm.FAMILY)["bf16"]
     assert product.estimate_s == pytest.approx(float(gemm.time_s(entry.constants, 64, 768, 4096)))
     assert {k.phase for k in kernels(plan, ["decode"])} == {"decode"}
 
@@ -204,17 +206,17 @@ def test_tables_have_the_columns_that_the_fit_reads() -> None:
     rows = csv_tables.rows(results(ALL), "mine", "My GPU", {"torch": "2.9", "cuda": ""})
     assert set(rows) == {job.table for job in ALL}
     read = 0
-    for family in tables.ALL:
+    for family in FAMILIES.values():
         for (gpu, variant), part in tables.groups(family, rows.get(family.file, [])).items():
             assert gpu == "mine" and variant
             assert all(np.isfinite(np.asarray(a, dtype=float)).all() for a in family.arguments(part)[1:])
-            assert tables.column(part, "latency_us").tolist() == [100.0]
+            assert column(part, "latency_us").tolist() == [100.0]
             read += len(part)
     assert read == len(ALL)
 
 
 def test_rows_of_experts_are_fitted_as_they_were_timed() -> None:
-    (family,) = (f for f in tables.ALL if f.name == "moe")
+    family = moe.FAMILY
     (row,) = csv_tables.rows(results([ALL[1]]), "mine", "My GPU", {})["op_moe.csv"]
     work, tokens, top_k, hidden, inter = family.arguments([row])
     expected = moe.count_rows([int(n) for n in row["rows"].split()])
@@ -226,7 +228,7 @@ def test_dtypes_without_estimates_are_left_out_of_the_fit() -> None:
     made: list[Job] = [Gemm("fp32", 1, 2, 3), Prefill("fp32", 1, 2, 2, 64, 5), Decode("fp32", 1, 2, 2, 64, 5)]
     rows = csv_tables.rows(results(made), "mine", "My GPU", {})
     assert sum(len(part) for part in rows.values()) == 3
-    assert not any(tables.groups(family, rows.get(family.file, [])) for family in tables.ALL)
+    assert not any(tables.groups(family, rows.get(family.file, [])) for family in FAMILIES.values())
 
 
 def test_new_rows_replace_those_of_the_same_size(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_table_that_is_not_one(tmp_path: Path) -> None:
     with pytest.raises(tables.TableError, match=r"op_gemm.csv, line 2"):
         tables.read(path)
     path.write_text("gpu,dtype,m,n,latency_us\na,bf16,1,2,3\n")
-    family = tables.ALL[0]
+    family = gemm.FAMILY
     with pytest.raises(tables.TableError, match="no column k"):
         tables.groups(family, tables.read(path))
     path.write_text("gpu,dtype,m,n,k,latency_us\na,bf16,1,2,three,4\n")
@@ -319,17 +321,23 @@ def test_constants_come_back(fitted: Path) -> None:
     assert (found.gpu, found.source) == ("mine", "dagc measure, device My GPU, torch 2.9 (own measurements)")
     assert found.device.flops["bf16"] == HARDWARE.peak_flops("bf16") and found.device.sms == 132
     entries = (
-        (found.gemm["bf16"], GEMM, ("launch_s", "math_flops", "hbm_Bps", "sharpness", "tile_s")),
-        (found.prefill_attention["bf16_kv_bf16_hd96"], PREFILL, ("launch_s", "math_flops")),
-        (found.decode_attention["kv_bf16_hd96_gqa"], DECODE, ("launch_s", "hbm_Bps", "latency_s", "latency_power")),
-        (found.moe["bf16"], MOE, ("launch_s", "math_flops", "hbm_Bps")),
+        (found.of(gemm.FAMILY)["bf16"], GEMM, ("launch_s", "math_flops", "hbm_Bps", "sharpness", "tile_s")),
+        (found.of(prefill_attention.FAMILY)["bf16_kv_bf16_hd96"], PREFILL, ("launch_s", "math_flops")),
+        (
+            found.of(decode_attention.FAMILY)["kv_bf16_hd96_gqa"],
+            DECODE,
+            ("launch_s", "hbm_Bps", "latency_s", "latency_power"),
+        ),
+        (found.of(moe.FAMILY)["bf16"], MOE, ("launch_s", "math_flops", "hbm_Bps")),
     )
     for entry, truth, names in entries:
         assert entry.error.median < 0.01 and entry.error.p90 < 0.05
         for name in names:
             assert getattr(entry.constants, name) == pytest.approx(getattr(truth, name), rel=0.05), name
     m, n, k = np.array([(64, 7168, 2048), (3000, 640, 5120), (20000, 6144, 4096)]).T
-    assert gemm.time_s(found.gemm["bf16"].constants, m, n, k) == pytest.approx(gemm.time_s(GEMM, m, n, k), rel=0.01)
+    assert gemm.time_s(found.of(gemm.FAMILY)["bf16"].constants, m, n, k) == pytest.approx(
+        gemm.time_s(GEMM, m, n, k), rel=0.01
+    )
 
 
 def test_a_spec_names_the_file(fitted: Path) -> None:
@@ -350,7 +358,7 @@ def test_a_spec_names_the_file(fitted: Path) -> None:
     assert plan.spec.hardware.calibration == str(fitted)
     constants = load(str(fitted))
     own = {k.kind: k for k in kernels(plan) if k.segment == "sparse"}
-    entry = constants.decode_attention["kv_bf16_hd96_gqa"]
+    entry = constants.of(decode_attention.FAMILY)["kv_bf16_hd96_gqa"]
     assert own["decode attention"].job == Decode("fp16", 8, 64, 16, 96, 272)
     assert own["decode attention"].estimate_s == pytest.approx(
         float(decode_attention.time_s(entry.constants, 8, 272, 64, 16, 96))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import US, Bounds, Family, columns, share
 from .shape import Floats, floats, overlap_s
 
 CORNER = 6.0
@@ -36,3 +38,27 @@ def time_s(c: AllToAllConstants, ranks: ArrayLike, size_B: ArrayLike) -> Floats:
     small = c.small_launch_s + (n - 1) * c.small_step_s + wire_B / c.small_link_Bps
     large = c.large_launch_s + (n - 1) * c.large_step_s + wire_B / c.large_link_Bps
     return floats(overlap_s(-CORNER, small, large) * (n > 1))
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "small_launch_s": (6 * US, 0.1 * US, 100 * US),
+        "small_step_s": (0.5 * US, 1e-10, 50 * US),
+        "small_link_Bps": share(device.link_Bps, 0.1, 0.001),
+        "large_launch_s": (15 * US, US, 300 * US),
+        "large_step_s": (0.5 * US, 1e-10, 50 * US),
+        "large_link_Bps": share(device.link_Bps, 0.7, 0.02),
+    }
+
+
+FAMILY = Family(
+    name="all_to_all",
+    constants=AllToAllConstants,
+    time_s=time_s,
+    file="op_nccl.csv",
+    variant=lambda row: "all_to_all" if row["op"] == "all_to_all" else None,
+    shapes=("num_gpus", "bytes"),
+    ranges=("num_gpus", "bytes"),
+    bounds=_bounds,
+    arguments=columns("num_gpus", "bytes"),
+)

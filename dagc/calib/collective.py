@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import US, Bounds, Family, columns, share
 from .shape import Floats, floats
 
 
@@ -38,3 +40,32 @@ def time_s(c: CollectiveConstants, ranks: ArrayLike, size_B: ArrayLike) -> Float
     felt_B = size + c.half_B**c.falloff * size ** (1 - c.falloff)
     moving = wire_B * felt_B / c.link_Bps * (n / 4) ** (c.spread - 1)
     return floats((c.launch_s + (n - 1) * c.step_s + moving) * (n > 1))
+
+
+def bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "launch_s": (6 * US, 0.1 * US, 100 * US),
+        "step_s": (US, 1e-10, 50 * US),
+        "link_Bps": share(device.link_Bps, 0.8, 0.02),
+        "half_B": (4e6, 1.0, 1e9),
+        "falloff": (0.4, 0.05, 0.95),
+        "spread": (1.0, 0.4, 2.0),
+    }
+
+
+def bus_factor(device: Device, variant: str) -> dict[str, float]:
+    return {"bus_factor": 1.0 if variant in ("all_gather", "reduce_scatter") else 2.0}
+
+
+FAMILY = Family(
+    name="collective",
+    constants=CollectiveConstants,
+    time_s=time_s,
+    file="op_nccl.csv",
+    variant=lambda row: None if row["op"] == "all_to_all" else row["op"],
+    shapes=("num_gpus", "bytes"),
+    ranges=("num_gpus", "bytes"),
+    bounds=bounds,
+    facts=bus_factor,
+    arguments=columns("num_gpus", "bytes"),
+)

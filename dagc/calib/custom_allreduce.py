@@ -8,7 +8,8 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from . import collective
-from .collective import CollectiveConstants
+from .collective import CollectiveConstants, bounds, bus_factor
+from .family import Family, columns
 from .shape import Floats
 
 
@@ -21,3 +22,17 @@ class CustomAllReduceConstants(CollectiveConstants):
 def time_s(c: CustomAllReduceConstants, ranks: ArrayLike, size_B: ArrayLike) -> Floats:
     """Seconds of one call; `size_B`: the buffer. One rank takes no time."""
     return collective.time_s(c, ranks, size_B)
+
+
+FAMILY = Family(
+    name="custom_allreduce",
+    constants=CustomAllReduceConstants,
+    time_s=time_s,
+    file="op_custom_allreduce.csv",
+    variant=lambda row: row["backend"],
+    shapes=("num_gpus", "bytes"),
+    ranges=("num_gpus", "bytes"),
+    bounds=bounds,
+    facts=bus_factor,
+    arguments=columns("num_gpus", "bytes"),
+)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
 
 LATENT = 512 + 64
@@ -41,3 +43,34 @@ def time_s(c: DecodeMlaConstants, batch: ArrayLike, context: ArrayLike, heads: A
     latency = c.latency_s * (length / 1024) ** c.latency_power
     memory = moved_B / c.hbm_Bps + b * n * c.head_s
     return floats(c.launch_s + overlap_s(c.sharpness, flops / c.math_flops, memory, latency))
+
+
+def key(kv_dtype: str) -> str:
+    """Variant of MLA decode: `kv_fp8`."""
+    return f"kv_{kv_dtype}"
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    peak = device.flops.get(variant.removeprefix("kv_"), device.flops["bf16"])
+    return {
+        "launch_s": LAUNCH,
+        "math_flops": share(peak, 0.6, 0.05),
+        "hbm_Bps": share(device.hbm_Bps, 0.8, 0.1),
+        "sharpness": SHARPNESS,
+        "head_s": (1e-9, 1e-12, 1e-6),
+        **LATENCY,
+    }
+
+
+FAMILY = Family(
+    name="decode_mla",
+    constants=DecodeMlaConstants,
+    time_s=time_s,
+    file="op_generation_mla.csv",
+    variant=lambda row: key(dtype_name(row["kv_cache_dtype"])),
+    shapes=("batch_size", "kv_len", "num_heads"),
+    ranges=("batch_size", "kv_len"),
+    bounds=_bounds,
+    facts=kv_bytes,
+    arguments=columns("batch_size", "kv_len", "num_heads"),
+)

@@ -11,10 +11,14 @@ counts of rows and no rows: element_B is 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
+from .moe_a2a import key as key
 from .shape import Floats, floats, overlap_s
 
 
@@ -42,3 +46,39 @@ def time_s(
     moving = t * floats(hidden) * floats(element_B) * hit / c.link_Bps * (n / 8) ** (c.spread - 1) + t * k * c.choice_s
     waiting = c.launch_s + np.log2(n) * c.step_s
     return floats(np.where(n > 1, overlap_s(c.sharpness, floats(waiting), moving), 0.0))
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "launch_s": (10 * US, US, 100 * US),
+        "step_s": (US, 1e-9, 50 * US),
+        "link_Bps": share(device.link_Bps, 0.5, 0.02),
+        "spread": (1.0, 0.4, 2.0),
+        "choice_s": (1e-9, 1e-13, 1e-7),
+        "sharpness": SHARPNESS,
+    }
+
+
+def _arguments(rows: list[Row]) -> tuple[Any, ...]:
+    """Combine sends bf16 whatever the label says; prepare exchanges counts alone."""
+    sent = {"prepare": 0.0, "combine": 2.0}
+    element = [sent.get(row["phase"], ELEMENT_B.get(dtype_name(row["moe_dtype"]), 2.0)) for row in rows]
+    sizes = (column(rows, name) for name in ("num_tokens", "hidden_size", "topk", "ep_size"))
+    return (*sizes, np.array(element))
+
+
+def _variant(row: Row) -> str | None:
+    return key(row["comm_backend"], row["phase"]) if row["phase"] in ("prepare", "dispatch", "combine") else None
+
+
+FAMILY = Family(
+    name="domain_a2a",
+    constants=DomainA2aConstants,
+    time_s=time_s,
+    file="op_domain_a2a.csv",
+    variant=_variant,
+    shapes=("num_tokens", "hidden_size", "topk", "ep_size"),
+    ranges=("num_tokens", "ep_size"),
+    bounds=_bounds,
+    arguments=_arguments,
+)

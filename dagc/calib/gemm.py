@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import ELEMENT_B, LAUNCH, MATH, SHARPNESS, Bounds, Family, columns, dtype_variant, share
 from .shape import Floats, floats, overlap_s, tiles
 
 TILE = 128
@@ -48,3 +50,35 @@ def time_s(c: GemmConstants, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Floats
     core = overlap_s(c.sharpness, flops / c.math_flops + output * c.tile_s, moved_B / c.hbm_Bps, c.k_step_s * k)
     quantise = m * k * (2 + c.element_B) / c.quantise_Bps if c.quantise_Bps else 0.0
     return floats(c.launch_s + core + quantise)
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    found = {
+        "launch_s": LAUNCH,
+        "math_flops": share(device.flops[MATH.get(variant, variant)], 0.7, 0.1),
+        "hbm_Bps": share(device.hbm_Bps, 0.8, 0.2),
+        "sharpness": SHARPNESS,
+        "wave_share": (0.15, 0.005, 1.0),
+        "tile_s": (1e-8, 1e-11, 1e-6),
+        "k_step_s": (3e-10, 1e-12, 1e-8),
+    }
+    return found if variant == "bf16" else found | {"quantise_Bps": share(device.hbm_Bps, 0.4, 0.02, 4.0)}
+
+
+def _facts(device: Device, variant: str) -> dict[str, float]:
+    known = {"sms": device.sms, "element_B": ELEMENT_B[variant]}
+    return known | {"quantise_Bps": 0.0} if variant == "bf16" else known
+
+
+FAMILY = Family(
+    name="gemm",
+    constants=GemmConstants,
+    time_s=time_s,
+    file="op_gemm.csv",
+    variant=dtype_variant,
+    shapes=("m", "n", "k"),
+    ranges=("m", "n", "k"),
+    bounds=_bounds,
+    facts=_facts,
+    arguments=columns("m", "n", "k"),
+)

@@ -14,25 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..base.files import Unreadable, read_text
-from .all_to_all import AllToAllConstants
-from .collective import CollectiveConstants
 from .constants import CalibrationError, Device, Entry, FitError, folder
-from .custom_allreduce import CustomAllReduceConstants
-from .decode_attention import DecodeAttentionConstants
-from .decode_mla import DecodeMlaConstants
-from .domain_a2a import DomainA2aConstants
-from .gemm import GemmConstants
-from .moe import MoeConstants
-from .moe_a2a import MoeA2aConstants
-from .prefill_attention import PrefillAttentionConstants
-from .prefill_mla import PrefillMlaConstants
+from .families import FAMILIES
+from .family import Family
 
 C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Fitted constants of one GPU: for each family, entries by variant (see the key functions below).
+    """Fitted constants of one GPU: for each family, entries by variant (`key` of its module names them).
 
     A family may lack a variant, or all, where nobody measured it.
     """
@@ -40,42 +31,11 @@ class Calibration:
     gpu: str
     source: str
     device: Device
-    gemm: Mapping[str, Entry[GemmConstants]]
-    moe: Mapping[str, Entry[MoeConstants]]
-    prefill_attention: Mapping[str, Entry[PrefillAttentionConstants]]
-    decode_attention: Mapping[str, Entry[DecodeAttentionConstants]]
-    prefill_mla: Mapping[str, Entry[PrefillMlaConstants]]
-    decode_mla: Mapping[str, Entry[DecodeMlaConstants]]
-    collective: Mapping[str, Entry[CollectiveConstants]]
-    all_to_all: Mapping[str, Entry[AllToAllConstants]]
-    custom_allreduce: Mapping[str, Entry[CustomAllReduceConstants]]
-    moe_a2a: Mapping[str, Entry[MoeA2aConstants]]
-    domain_a2a: Mapping[str, Entry[DomainA2aConstants]]
+    entries: Mapping[str, Mapping[str, Entry[Any]]]
 
-
-def prefill_key(dtype: str, kv_dtype: str, head_dim: int) -> str:
-    """Variant of prefill attention: `bf16_kv_fp8_hd128`."""
-    return f"{dtype}_kv_{kv_dtype}_hd{head_dim}"
-
-
-def decode_key(kv_dtype: str, head_dim: int, grouped: bool) -> str:
-    """Variant of decode attention: `kv_fp8_hd128_gqa`; `mha` where every query head has its own KV head."""
-    return f"kv_{kv_dtype}_hd{head_dim}_{'gqa' if grouped else 'mha'}"
-
-
-def prefill_mla_key(dtype: str, kv_dtype: str) -> str:
-    """Variant of MLA prefill: `bf16_kv_fp8`."""
-    return f"{dtype}_kv_{kv_dtype}"
-
-
-def decode_mla_key(kv_dtype: str) -> str:
-    """Variant of MLA decode: `kv_fp8`."""
-    return f"kv_{kv_dtype}"
-
-
-def a2a_key(backend: str, phase: str) -> str:
-    """Variant of expert dispatch or combine: `deepep_ll_dispatch`, `nvlink_one_sided_combine`."""
-    return f"{backend}_{phase}"
+    def of(self, family: Family[C]) -> Mapping[str, Entry[C]]:
+        """The variants of a family."""
+        return self.entries[family.name]
 
 
 def available() -> list[str]:
@@ -129,54 +89,24 @@ def parse(text: str, name: str) -> Calibration:
     families = root["families"]
     _keys(families, set(FAMILIES), f"{name}: families")
     gpu, source, licence = (_text(root[key], f"{name}: {key}") for key in ("gpu", "source", "licence"))
-    read: dict[str, Any] = {
-        family: _entries(families[family], constants, RANGES.get(family, ()), f"{name}: {family}")
-        for family, constants in FAMILIES.items()
-    }
-    return Calibration(gpu, f"{source} ({licence})", _device(root["device"], f"{name}: device"), **read)
+    device = _device(root["device"], f"{name}: device")
+    entries = {key: _entries(families[key], family, f"{name}: {key}") for key, family in FAMILIES.items()}
+    return Calibration(gpu, f"{source} ({licence})", device, entries)
 
 
-FAMILIES: dict[str, type[Any]] = {
-    "gemm": GemmConstants,
-    "moe": MoeConstants,
-    "prefill_attention": PrefillAttentionConstants,
-    "decode_attention": DecodeAttentionConstants,
-    "prefill_mla": PrefillMlaConstants,
-    "decode_mla": DecodeMlaConstants,
-    "collective": CollectiveConstants,
-    "all_to_all": AllToAllConstants,
-    "custom_allreduce": CustomAllReduceConstants,
-    "moe_a2a": MoeA2aConstants,
-    "domain_a2a": DomainA2aConstants,
-}
-
-
-RANGES: dict[str, tuple[str, ...]] = {
-    "gemm": ("m", "n", "k"),
-    "prefill_attention": ("batch_size", "seq_len"),
-    "decode_attention": ("batch_size", "kv_len"),
-    "prefill_mla": ("batch_size", "seq_len"),
-    "decode_mla": ("batch_size", "kv_len"),
-    "collective": ("num_gpus", "bytes"),
-    "all_to_all": ("num_gpus", "bytes"),
-    "custom_allreduce": ("num_gpus", "bytes"),
-    "moe_a2a": ("num_tokens", "ep_size"),
-    "domain_a2a": ("num_tokens", "ep_size"),
-}
-"""Shapes whose range a variant must state: estimates are checked against it."""
 DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
 """Ends of the names of constants by which something is divided. `quantise_Bps` may be 0."""
 
 
-def _entries(found: object, constants: type[C], ranges: tuple[str, ...], where: str) -> dict[str, Entry[C]]:
+def _entries(found: object, family: Family[C], where: str) -> dict[str, Entry[C]]:
     if not isinstance(found, dict):
         raise CalibrationError(f"{where}: expected variants, found {_short(found)}")
-    return {variant: _entry(value, constants, ranges, f"{where}.{variant}") for variant, value in found.items()}
+    return {variant: _entry(value, family, f"{where}.{variant}") for variant, value in found.items()}
 
 
-def _entry(found: object, constants: type[C], ranges: tuple[str, ...], where: str) -> Entry[C]:
+def _entry(found: object, family: Family[C], where: str) -> Entry[C]:
     body = _keys(found, {"constants", "shapes", "error"}, where)
-    names = [field.name for field in fields(constants)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(family.constants)]  # type: ignore[arg-type]
     values = _numbers(body["constants"], set(names), f"{where}.constants")
     for name, value in values.items():
         if name.endswith(DIVISORS) and name != "quantise_Bps":
@@ -190,9 +120,9 @@ def _entry(found: object, constants: type[C], ranges: tuple[str, ...], where: st
             raise CalibrationError(f"{where}.shapes.{name}: expected [least, greatest], found {_short(ends)}")
         least, greatest = (_number(end, f"{where}.shapes.{name}") for end in ends)
         shapes[name] = (least, greatest)
-    if missing := [name for name in ranges if name not in shapes]:
+    if missing := [name for name in family.ranges if name not in shapes]:
         raise CalibrationError(f"{where}.shapes: missing {', '.join(missing)}")
-    return Entry(constants(**values), shapes, FitError(error["median"], error["p90"], int(error["rows"])))
+    return Entry(family.constants(**values), shapes, FitError(error["median"], error["p90"], int(error["rows"])))
 
 
 def _device(found: object, where: str) -> Device:

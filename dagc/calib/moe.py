@@ -11,13 +11,16 @@ costs to set up, and the row and token terms, are this project's form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from .constants import Device
 from .expert_rows import TILE as TILE
 from .expert_rows import ExpertRows as ExpertRows
 from .expert_rows import expected_rows as expected_rows
+from .family import MATH, SHARPNESS, US, WEIGHT_B, Bounds, Family, Row, column, dtype_variant, share
 from .shape import Floats, floats, overlap_s, tiles
 
 COLUMNS = 128
@@ -56,3 +59,49 @@ def time_s(
     rows_s = work.rows * (4 * hidden / c.hidden_Bps + 6 * inter / c.inner_Bps)
     tokens_s = 2 * tokens * hidden / c.token_Bps + tokens * floats(top_k) * c.choice_s
     return floats(c.launch_s + overlap_s(c.sharpness, math_s, weights_s) + rows_s + tokens_s)
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "launch_s": (25 * US, US, 150 * US),
+        "math_flops": share(device.flops[MATH.get(variant, variant)], 0.7, 0.05),
+        "hbm_Bps": share(device.hbm_Bps, 0.9, 0.2),
+        "sharpness": SHARPNESS,
+        "tile_s": (1e-9, 1e-12, 1e-7),
+        "hidden_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),
+        "inner_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),
+        "token_Bps": share(device.hbm_Bps, 0.3, 0.01, 10.0),
+        "choice_s": (1e-10, 1e-13, 1e-8),
+    }
+
+
+def _rows_of_experts(row: Row) -> NDArray[np.int64]:
+    """Rows of each local expert [draws, experts]: as they were timed where the table says so, else drawn by the law."""
+    from .fitting.draws import busiest_rank
+
+    if row.get("rows"):
+        return np.array([[int(count) for count in row["rows"].split()]])
+    size = [int(row[name]) for name in ("num_tokens", "num_experts", "topk", "moe_ep_size")]
+    return busiest_rank(row["distribution"], *size)
+
+
+def _arguments(rows: list[Row]) -> tuple[Any, ...]:
+    drawn = []
+    for row in rows:
+        drawn.append([part.mean() for part in count_rows(_rows_of_experts(row))])
+    work = ExpertRows(*np.array(drawn).T)
+    inter = column(rows, "inter_size") / column(rows, "moe_tp_size")
+    return work, column(rows, "num_tokens"), column(rows, "topk"), column(rows, "hidden_size"), inter
+
+
+FAMILY = Family(
+    name="moe",
+    constants=MoeConstants,
+    time_s=time_s,
+    file="op_moe.csv",
+    variant=dtype_variant,
+    shapes=("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"),
+    bounds=_bounds,
+    facts=lambda device, variant: {"weight_B": WEIGHT_B[variant]},
+    arguments=_arguments,
+)

@@ -10,10 +10,13 @@ a choice is this project's form. Fitted on balanced routing, 4 or 8 ranks of one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
 from .shape import Floats, floats, overlap_s
 
 
@@ -36,3 +39,45 @@ def time_s(
     hit = (n - 1) * (1 - (1 - 1 / n) ** k) if c.deduplicated else k * (n - 1) / n
     moving = t * floats(hidden) * floats(element_B) * hit / c.link_Bps + t * k * c.choice_s
     return floats(np.where(n > 1, overlap_s(c.sharpness, floats(c.launch_s), moving), 0.0))
+
+
+def key(backend: str, phase: str) -> str:
+    """Variant of expert dispatch or combine: `deepep_ll_dispatch`, `nvlink_one_sided_combine`."""
+    return f"{backend}_{phase}"
+
+
+def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    return {
+        "launch_s": (60 * US, 5 * US, 600 * US),
+        "link_Bps": share(device.link_Bps, 0.4, 0.02),
+        "choice_s": (1e-9, 1e-13, 1e-6),
+        "sharpness": SHARPNESS,
+    }
+
+
+def _facts(device: Device, variant: str) -> dict[str, float]:
+    return {"deduplicated": 0.0 if "_ll_" in variant else 1.0}
+
+
+def _arguments(rows: list[Row]) -> tuple[Any, ...]:
+    element = []
+    for row in rows:
+        # Combine sends bf16 whatever the label says; an unlabelled dispatch sends fp8 with a scale a 128 elements.
+        default = 1 + 4 / 128 if row["comm_dtype"] == "default" else ELEMENT_B[dtype_name(row["comm_dtype"])]
+        element.append(2.0 if row["phase"] == "combine" else default)
+    sizes = (column(rows, name) for name in ("num_tokens", "hidden_size", "topk", "ep_size"))
+    return (*sizes, np.array(element))
+
+
+FAMILY = Family(
+    name="moe_a2a",
+    constants=MoeA2aConstants,
+    time_s=time_s,
+    file="op_moe_a2a.csv",
+    variant=lambda row: key(row["comm_backend"], row["phase"]),
+    shapes=("num_tokens", "hidden_size", "topk", "ep_size"),
+    ranges=("num_tokens", "ep_size"),
+    bounds=_bounds,
+    facts=_facts,
+    arguments=_arguments,
+)

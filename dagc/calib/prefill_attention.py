@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from .constants import Device
+from .family import ELEMENT_B, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
 
 TILE = 128
@@ -52,3 +54,39 @@ def time_s(
     longest = 512 * width * TILE * (q + past)
     terms = flops / c.math_flops + b * n * q * c.tile_s, moved_B / c.hbm_Bps, longest / c.tile_flops
     return floats(c.launch_s + overlap_s(c.sharpness, *terms))
+
+
+def key(dtype: str, kv_dtype: str, head_dim: int) -> str:
+    """Variant of prefill attention: `bf16_kv_fp8_hd128`."""
+    return f"{dtype}_kv_{kv_dtype}_hd{head_dim}"
+
+
+def bounds(device: Device, variant: str) -> dict[str, Bounds]:
+    peak = device.flops[variant.split("_kv_")[0]]
+    return {
+        "launch_s": LAUNCH,
+        "math_flops": share(peak, 0.6, 0.1),
+        "hbm_Bps": share(device.hbm_Bps, 0.4, 0.02),
+        "sharpness": SHARPNESS,
+        "tile_s": (2e-8, 1e-10, 1e-6),
+        "tile_flops": share(peak / device.sms, 1.0, 0.05, 4.0),
+    }
+
+
+def _variant(row: Row) -> str | None:
+    math, kv = dtype_name(row["attn_dtype"]), dtype_name(row["kv_cache_dtype"])
+    return key(math, kv, int(row["head_dim"])) if {math, kv} <= set(ELEMENT_B) else None
+
+
+FAMILY = Family(
+    name="prefill_attention",
+    constants=PrefillAttentionConstants,
+    time_s=time_s,
+    file="op_context_attention.csv",
+    variant=_variant,
+    shapes=("batch_size", "seq_len", "num_heads", "num_key_value_heads"),
+    ranges=("batch_size", "seq_len"),
+    bounds=bounds,
+    facts=kv_bytes,
+    arguments=columns("batch_size", "seq_len", "num_heads", "num_key_value_heads", "head_dim"),
+)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from .prefill_attention import TILE, PrefillAttentionConstants
+from .family import Family, columns, dtype_name, kv_bytes
+from .prefill_attention import TILE, PrefillAttentionConstants, bounds
 from .shape import Floats, floats, overlap_s, tiles
 
 WIDTH = 192 + 128
@@ -35,3 +36,22 @@ def time_s(
     longest = 2 * TILE * WIDTH * TILE * (q + past)
     terms = flops / c.math_flops + b * n * q * c.tile_s, moved_B / c.hbm_Bps, longest / c.tile_flops
     return floats(c.launch_s + overlap_s(c.sharpness, *terms))
+
+
+def key(dtype: str, kv_dtype: str) -> str:
+    """Variant of MLA prefill: `bf16_kv_fp8`."""
+    return f"{dtype}_kv_{kv_dtype}"
+
+
+FAMILY = Family(
+    name="prefill_mla",
+    constants=PrefillMlaConstants,
+    time_s=time_s,
+    file="op_context_mla.csv",
+    variant=lambda row: key(dtype_name(row["mla_dtype"]), dtype_name(row["kv_cache_dtype"])),
+    shapes=("batch_size", "seq_len", "num_heads"),
+    ranges=("batch_size", "seq_len"),
+    bounds=bounds,
+    facts=kv_bytes,
+    arguments=columns("batch_size", "seq_len", "num_heads"),
+)

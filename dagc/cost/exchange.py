@@ -15,7 +15,7 @@ import numpy as np
 
 from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.constants import Entry
-from ..calib.load import Calibration, a2a_key
+from ..calib.load import Calibration
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.routed_dims import rows_of
 from ..plan.result import Array
@@ -96,12 +96,12 @@ class Exchanges:
     def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
         size_B = payload_B * ranks if op.kind == "all_gather" else payload_B
         tables: list[tuple[str, Entry[Any] | None, Callable[..., Array]]] = [
-            (f"nccl {op.kind}", self.calibration.collective.get(op.kind), collective.time_s),
-            ("all_to_all", self.calibration.all_to_all.get(op.kind), all_to_all.time_s),
+            (f"nccl {op.kind}", self.calibration.of(collective.FAMILY).get(op.kind), collective.time_s),
+            ("all_to_all", self.calibration.of(all_to_all.FAMILY).get(op.kind), all_to_all.time_s),
         ]
         if op.kind == "all_reduce":
             engine = self.unit.phase.engine
-            own = self.calibration.custom_allreduce.get(engine) if engine else None
+            own = self.calibration.of(custom_allreduce.FAMILY).get(engine) if engine else None
             tables.append((f"{engine} all_reduce", own, custom_allreduce.time_s))
         for name, entry, time_s in tables:
             if entry is not None:
@@ -114,12 +114,16 @@ class Exchanges:
         two-sided, which exchange counts before a dispatch."""
         speed = "ht" if self.unit.phase.kind == "prefill" else "ll"
         direction = "combine" if sent.back else "dispatch"
-        for key in (a2a_key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
-            if key in self.calibration.moe_a2a:
-                yield self._token_kernel([(key, self.calibration.moe_a2a[key])], moe_a2a.time_s, sent, ranks)
+        for key in (moe_a2a.key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
+            if key in self.calibration.of(moe_a2a.FAMILY):
+                yield self._token_kernel([(key, self.calibration.of(moe_a2a.FAMILY)[key])], moe_a2a.time_s, sent, ranks)
         for parts in (("one_sided", direction), ("two_sided", direction, *([] if sent.back else ["prepare"]))):
-            keys = [a2a_key(f"nvlink_{parts[0]}", part) for part in parts[1:]]
-            found = [(key, self.calibration.domain_a2a[key]) for key in keys if key in self.calibration.domain_a2a]
+            keys = [domain_a2a.key(f"nvlink_{parts[0]}", part) for part in parts[1:]]
+            found = [
+                (key, self.calibration.of(domain_a2a.FAMILY)[key])
+                for key in keys
+                if key in self.calibration.of(domain_a2a.FAMILY)
+            ]
             if len(found) == len(keys):
                 yield self._token_kernel(found, domain_a2a.time_s, sent, ranks)
 

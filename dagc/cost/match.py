@@ -17,7 +17,7 @@ import numpy as np
 from ..base import dtypes
 from ..calib import decode_attention, decode_mla, gemm, load, moe, prefill_attention, prefill_mla
 from ..calib.constants import Entry
-from ..calib.load import Calibration, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from ..calib.load import Calibration
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.ops import attend_operands, context_shares, local_flops
@@ -117,7 +117,7 @@ class Kernels:
     # -- dense matrix products -------------------------------------------------------------------
 
     def _gemm(self, shape: GemmShape, out: dict[str, Measured]) -> None:
-        entry = self.calibration.gemm.get(GEMM_VARIANT.get(dtypes.dtype(shape.dtype).kernel, ""))
+        entry = self.calibration.of(gemm.FAMILY).get(GEMM_VARIANT.get(dtypes.dtype(shape.dtype).kernel, ""))
         if entry is None:
             return
         found = Measured(
@@ -132,7 +132,7 @@ class Kernels:
         """The tables time the quantisation of the activations with the GEMM, as a kernel of its own; engines mostly
         do it in the norm or activation before."""
         c = self.constants(entry)
-        plain = self.calibration.gemm.get("bf16")
+        plain = self.calibration.of(gemm.FAMILY).get("bf16")
         if self.unit.phase.quantise == "separate" or not c.quantise_Bps or plain is None:
             return c
         return replace(c, launch_s=min(c.launch_s, plain.constants.launch_s), quantise_Bps=0.0)
@@ -162,9 +162,10 @@ class Kernels:
                 out[op.name] = NOTHING
 
     def _moe_entry(self, dtype: str) -> Entry[moe.MoeConstants] | None:
-        if dtype == "mxfp4" and "w4a8_mxfp4_mxfp8" in self.calibration.moe:
-            return self.calibration.moe["w4a8_mxfp4_mxfp8"]
-        return self.calibration.moe.get(MOE_VARIANT.get(dtype, ""))
+        variants = self.calibration.of(moe.FAMILY)
+        if dtype == "mxfp4" and "w4a8_mxfp4_mxfp8" in variants:
+            return variants["w4a8_mxfp4_mxfp8"]
+        return variants.get(MOE_VARIANT.get(dtype, ""))
 
     # -- attention -------------------------------------------------------------------------------
 
@@ -199,7 +200,9 @@ class Kernels:
         batch, width, kv = shape.batch, shape.width, KV_VARIANT.get(shape.kv_dtype, "")
         if self.unit.phase.kind == "prefill":
             prefill = _of_width(
-                self.calibration.prefill_attention, width, partial(prefill_key, self._math_of_attention(kv), kv)
+                self.calibration.of(prefill_attention.FAMILY),
+                width,
+                partial(prefill_attention.key, self._math_of_attention(kv), kv),
             )
             if prefill is None:
                 return None
@@ -213,9 +216,9 @@ class Kernels:
             time = self._prefill(op, of_run, prefill.constants.launch_s)
             outside = prefill.outside(batch_size=batch, seq_len=shape.seq)
             return Measured(time, "prefill_attention", prefill.error.median, tuple(outside))
-        table = self.calibration.decode_attention
-        decode = _of_width(table, width, lambda near: decode_key(kv, near, shape.heads > shape.kv_heads))
-        decode = decode or _of_width(table, width, lambda near: decode_key(kv, near, True))
+        table = self.calibration.of(decode_attention.FAMILY)
+        decode = _of_width(table, width, lambda near: decode_attention.key(kv, near, shape.heads > shape.kv_heads))
+        decode = decode or _of_width(table, width, lambda near: decode_attention.key(kv, near, True))
         if decode is None:
             return None
         shares = context_shares(self.segment, op, self.mesh)
@@ -240,7 +243,7 @@ class Kernels:
         kv = self._kv(keys[0])
         absorbed = not set(self.segment.dims_of(keys[0])) & {d for d in op.dims[:-1] if d not in ("batch", "seq")}
         if absorbed and self.unit.phase.kind == "decode":
-            entry = self.calibration.decode_mla.get(decode_mla_key(kv))
+            entry = self.calibration.of(decode_mla.FAMILY).get(decode_mla.key(kv))
             if entry is None:
                 return None
             time = decode_mla.time_s(self.constants(entry), batch, context, heads * seq)
@@ -250,7 +253,7 @@ class Kernels:
             return Measured(
                 (launch + (time - launch) * scale).reshape(1), "decode_mla", entry.error.median, tuple(outside)
             )
-        prefill = self.calibration.prefill_mla.get(prefill_mla_key("bf16", kv))
+        prefill = self.calibration.of(prefill_mla.FAMILY).get(prefill_mla.key("bf16", kv))
         if prefill is None:
             return None
         constants = self.constants(prefill)

@@ -22,7 +22,7 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
-from dagc.calib.load import Calibration, a2a_key, decode_key, decode_mla_key, prefill_key, prefill_mla_key
+from dagc.calib.load import Calibration
 from dagc.cost.match import scaled
 from dagc.pipeline.driver import load as load_spec
 from dagc.spec.spec import Hardware
@@ -102,7 +102,9 @@ def _pick(table: Mapping[str, Any], key: str, calibration: Calibration, machine:
 
 def _gemm(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
-    return float(gemm.time_s(_pick(cal.gemm, _dtype(r["precision"]["gemm"]), cal, hw), w["m"], w["n"], w["k"]))
+    return float(
+        gemm.time_s(_pick(cal.of(gemm.FAMILY), _dtype(r["precision"]["gemm"]), cal, hw), w["m"], w["n"], w["k"])
+    )
 
 
 def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
@@ -112,27 +114,32 @@ def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     ranks, tokens = int(w.get("moe_ep", 1)), float(w["num_tokens"])
     local = w["experts"] // ranks
     rows = moe.expected_rows([tokens * w["topk"] / w["experts"]] * local)
-    c = _pick(cal.moe, _dtype(r["precision"]["moe"]), cal, hw)
+    c = _pick(cal.of(moe.FAMILY), _dtype(r["precision"]["moe"]), cal, hw)
     return float(moe.time_s(c, rows, tokens, w["topk"], w["hidden"], w["intermediate"] / int(w.get("moe_tp", 1))))
 
 
 def _prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, dtype = r["workload"], _dtype(r["precision"]["attention"])
     c = _pick(
-        cal.prefill_attention, prefill_key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"]), cal, hw
+        cal.of(prefill_attention.FAMILY),
+        prefill_attention.key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"]),
+        cal,
+        hw,
     )
     return float(prefill_attention.time_s(c, w["batch"], w["seq"], w["q_heads"], w["kv_heads"], w["head_dim"]))
 
 
 def _decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, kv = r["workload"], _dtype(r["precision"].get("kv", "bf16"))
-    c = _pick(cal.decode_attention, decode_key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"]), cal, hw)
+    c = _pick(
+        cal.of(decode_attention.FAMILY), decode_attention.key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"]), cal, hw
+    )
     return float(decode_attention.time_s(c, w["batch"], w["kv_len"], w["q_heads"], w["kv_heads"], w["head_dim"]))
 
 
 def _mla_decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
-    c = _pick(cal.decode_mla, decode_mla_key(_dtype(r["precision"].get("kv", "bf16"))), cal, hw)
+    c = _pick(cal.of(decode_mla.FAMILY), decode_mla.key(_dtype(r["precision"].get("kv", "bf16"))), cal, hw)
     return float(decode_mla.time_s(c, w["batch"], w["kv_len"], w["q_heads"]))
 
 
@@ -140,15 +147,15 @@ def _mla_prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
     if w.get("head_dim_k") != 192:
         raise Inexpressible("no measured variant of this dtype or width")
-    c = _pick(cal.prefill_mla, prefill_mla_key("bf16", "bf16"), cal, hw)
+    c = _pick(cal.of(prefill_mla.FAMILY), prefill_mla.key("bf16", "bf16"), cal, hw)
     return float(prefill_mla.time_s(c, w["batch"], w["seq"], w["q_heads"]))
 
 
 def _collective(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, ranks = r["workload"], r["parallel"]["ranks"]
     if w["op"] == "alltoall":
-        return float(exchange.time_s(_pick(cal.all_to_all, "all_to_all", cal, hw), ranks, w["bytes"]))
-    return float(collective.time_s(_pick(cal.collective, w["op"], cal, hw), ranks, w["bytes"]))
+        return float(exchange.time_s(_pick(cal.of(exchange.FAMILY), "all_to_all", cal, hw), ranks, w["bytes"]))
+    return float(collective.time_s(_pick(cal.of(collective.FAMILY), w["op"], cal, hw), ranks, w["bytes"]))
 
 
 def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
@@ -158,9 +165,15 @@ def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
             "exchange of tokens: across nodes (its constants are read off these), or the kernel is not stated"
         )
     element_B = 1 + 4 / 128 if w["op"] == "dispatch" else 2.0
-    keys = [key for key in (a2a_key("deepep_ll", w["op"]), a2a_key("trtllm_deepep_ll", w["op"])) if key in cal.moe_a2a]
+    keys = [
+        key
+        for key in (moe_a2a.key("deepep_ll", w["op"]), moe_a2a.key("trtllm_deepep_ll", w["op"]))
+        if key in cal.of(moe_a2a.FAMILY)
+    ]
     times = [
-        moe_a2a.time_s(_pick(cal.moe_a2a, key, cal, hw), w["tokens_per_rank"], w["hidden"], w["topk"], ranks, element_B)
+        moe_a2a.time_s(
+            _pick(cal.of(moe_a2a.FAMILY), key, cal, hw), w["tokens_per_rank"], w["hidden"], w["topk"], ranks, element_B
+        )
         for key in keys
     ]
     if not times:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..constants import Device
-from ..load import FAMILIES
+from ..families import FAMILIES
+from ..family import US, Row, column
 from . import tables
+from .tables import AnyFamily
 
 FEWEST_ROWS = 8
 STARTS = 6
@@ -25,10 +27,10 @@ class Part:
     """Rows of one (gpu, family, variant). `found`: what a calibration file says of it; None: too few rows."""
 
     gpu: str
-    family: tables.Family
+    family: AnyFamily
     variant: str
-    rows: Sequence[tables.Row]
-    unseen: Sequence[tables.Row]
+    rows: Sequence[Row]
+    unseen: Sequence[Row]
     found: Mapping[str, Any] | None
 
 
@@ -37,7 +39,7 @@ class Fit:
     """Every part of a folder of tables; `absent`: families whose table is not there."""
 
     parts: list[Part] = field(default_factory=list)
-    absent: list[tables.Family] = field(default_factory=list)
+    absent: list[AnyFamily] = field(default_factory=list)
 
     def families(self, gpu: str) -> dict[str, dict[str, Any]]:
         """Families of a GPU, as its calibration file holds them."""
@@ -65,7 +67,7 @@ def fit_folder(
     Raises UnknownDevice(file, gpu), and tables.TableError when a table is not what its columns say.
     """
     result = Fit()
-    for family in tables.ALL:
+    for family in FAMILIES.values():
         if not (folder / family.file).exists():
             result.absent.append(family)
             continue
@@ -81,7 +83,7 @@ def fit_folder(
     return result
 
 
-def fit_part(family: tables.Family, device: Device, gpu: str, variant: str, rows: list[tables.Row]) -> Part:
+def fit_part(family: AnyFamily, device: Device, gpu: str, variant: str, rows: list[Row]) -> Part:
     """One variant, with its error on the rows set aside."""
     held = tables.validation_rows(f"{gpu} {family.name} {variant}", rows)
     seen = [row for row, out in zip(rows, held, strict=True) if not out]
@@ -90,19 +92,19 @@ def fit_part(family: tables.Family, device: Device, gpu: str, variant: str, rows
         return Part(gpu, family, variant, rows, unseen, None)
     constants = fit(family, device, variant, seen)
     error = tables.relative_error(family, family.constants(**constants), unseen)
-    shapes = {name: [float(f(tables.column(seen, name))) for f in (np.min, np.max)] for name in family.shapes}
+    shapes = {name: [float(f(column(seen, name))) for f in (np.min, np.max)] for name in family.shapes}
     median, p90 = (round(float(np.quantile(error, q)), 4) for q in (0.5, 0.9))
     stated = {"median": median, "p90": p90, "rows": len(unseen)}
     return Part(gpu, family, variant, rows, unseen, {"constants": constants, "shapes": shapes, "error": stated})
 
 
-def fit(family: tables.Family, device: Device, variant: str, rows: list[tables.Row]) -> dict[str, float]:
+def fit(family: AnyFamily, device: Device, variant: str, rows: list[Row]) -> dict[str, float]:
     """Constants of one variant."""
     from scipy.optimize import least_squares
 
     bounds, facts = family.bounds(device, variant), family.facts(device, variant)
     guess, least, greatest = np.log(np.array(list(bounds.values()))).T
-    target = np.log(tables.column(rows, "latency_us") * tables.US)
+    target = np.log(column(rows, "latency_us") * US)
     arguments = family.arguments(rows)
 
     def constants(x: NDArray[np.float64]) -> dict[str, float]:
@@ -123,7 +125,7 @@ def fit(family: tables.Family, device: Device, variant: str, rows: list[tables.R
     return {name: float(f"{fitted[name]:.6g}") for name in family.constants.__dataclass_fields__}
 
 
-def at_bounds(family: tables.Family, device: Device, variant: str, constants: Mapping[str, float]) -> list[str]:
+def at_bounds(family: AnyFamily, device: Device, variant: str, constants: Mapping[str, float]) -> list[str]:
     """Constants that ended at the least or greatest value allowed: the device's peaks may be another device's."""
     ends = {name: (least, greatest) for name, (_, least, greatest) in family.bounds(device, variant).items()}
     return [name for name, pair in ends.items() if any(abs(constants[name] / end - 1) < 1e-3 for end in pair)]

@@ -1,0 +1,29 @@
+"""Every family of measured kernels, by name: loading, fitting and the list of families read this table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import (
+    all_to_all,
+    collective,
+    custom_allreduce,
+    decode_attention,
+    decode_mla,
+    domain_a2a,
+    gemm,
+    moe,
+    moe_a2a,
+    prefill_attention,
+    prefill_mla,
+)
+from .family import Family
+
+FAMILIES: dict[str, Family[Any]] = {
+    module.FAMILY.name: module.FAMILY
+    for module in (
+        gemm, moe, prefill_attention, decode_attention, prefill_mla, decode_mla,
+        collective, all_to_all, custom_allreduce, moe_a2a, domain_a2a,
+    )
+}  # fmt: skip
+"""In the order in which calibration files hold them."""
