@@ -40,7 +40,6 @@ COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
 """Modules that import by a computed name: public names, commands, engines. All of them name their own package's modules."""
 
 OPEN = """
-dagc.base.syntax.errors -> dagc.lang.coming
 dagc.cli.run -> torch
 dagc.cost.exchange -> dagc.plan.result
 dagc.cost.exchange -> dagc.plan.unit
@@ -59,7 +58,6 @@ dagc.importers.recorded -> dagc.export.json
 dagc.ir.verify.verify -> dagc.plan.result
 dagc.lang.expand.expand -> dagc.plan.unit
 dagc.lang.expand.names -> dagc.plan.unit
-dagc.lang.library -> dagc.pipeline.plugins
 dagc.lang.model -> dagc.ir.graph
 dagc.passes -> dagc.lang.expand.expand
 dagc.passes -> dagc.plan.unit
@@ -114,11 +112,8 @@ dagc.execute.work
 dagc.export.interchange
 dagc.export.json
 dagc.importers.placed
-dagc.lang.elaborate
 dagc.lang.expand.names
 dagc.lang.expand.rules
-dagc.lang.library
-dagc.lang.model
 dagc.lang.reader
 dagc.lang.values.builtins
 dagc.pipeline.cures

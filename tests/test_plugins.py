@@ -16,10 +16,10 @@ from types import ModuleType
 import pytest
 from conftest import ROOT, spec_text
 
+from dagc.base import entry_points
 from dagc.cli import main
 from dagc.ir.graph import Graph
 from dagc.lang import library
-from dagc.pipeline import plugins
 
 SPEC = """moe 1
 hardware from "lab-box" {}
@@ -128,7 +128,7 @@ def test_a_broken_pass_is_named(
     module = ModuleType("broken_pass")
     module.__dict__.update({"ABOUT": about, "AFTER": after, "run": run})
     monkeypatch.setitem(sys.modules, "broken_pass", module)
-    entry("mine", "broken_pass", plugins.PASSES, monkeypatch)
+    entry("mine", "broken_pass", entry_points.PASSES, monkeypatch)
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2, passes = [mine]"))
     assert main(["check", str(spec)]) == 2
@@ -148,7 +148,7 @@ def test_a_broken_pass_is_named(
 def test_passes_that_no_plugin_has(
     value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry("mine", "nowhere", plugins.PASSES, monkeypatch)
+    entry("mine", "nowhere", entry_points.PASSES, monkeypatch)
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase=f"gpus = 0..7, ep = 4, tp = 2, passes = {value}"))
     assert main(["check", str(spec)]) == 2
@@ -166,7 +166,7 @@ def test_without_it_its_names_are_unknown(tmp_path: Path, capsys: pytest.Capture
 
 def entry(name: str, value: str, group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     points = EntryPoints([EntryPoint(name, value, group)])
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: points.select(group=group))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def entry(name: str, value: str, group: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_broken_exporter_is_named(
     value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry("mine", value, plugins.EXPORTERS, monkeypatch)
+    entry("mine", value, entry_points.EXPORTERS, monkeypatch)
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text())
     assert main(["compile", str(spec), "--emit", "mine", "-o", str(tmp_path / "out")]) == 2
@@ -219,7 +219,7 @@ def overwrites(plan: object, phase: str) -> dict[str, bytes]:
 def test_an_exporter_does_not_write_over_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry("mine", "test_plugins:overwrites", plugins.EXPORTERS, monkeypatch)
+    entry("mine", "test_plugins:overwrites", entry_points.EXPORTERS, monkeypatch)
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text())
     assert main(["compile", str(spec), "--emit", "json,mine", "-o", str(tmp_path / "out")]) == 2
@@ -230,9 +230,12 @@ def test_a_broken_library_hides_nothing_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     points = EntryPoints(
-        [EntryPoint("broken", "nowhere", plugins.LIBRARY), EntryPoint("whole", "library_of_a_test", plugins.LIBRARY)]
+        [
+            EntryPoint("broken", "nowhere", entry_points.LIBRARY),
+            EntryPoint("whole", "library_of_a_test", entry_points.LIBRARY),
+        ]
     )
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: points.select(group=group))
     package = tmp_path / "library_of_a_test"
     (package / "hardware").mkdir(parents=True)
     (package / "__init__.py").write_text("")

@@ -8,13 +8,14 @@ import pytest
 from conftest import EXAMPLES, spec_text
 
 import dagc
+from dagc.base import coming
+from dagc.base.coming import ATTRIBUTES, SECTIONS, UNITS
 from dagc.base.diagnostics import Diagnostic, SpecError
 from dagc.base.schema import HARDWARE, LINK, PHASE, WORKLOAD
 from dagc.base.suggest import did_you_mean, distance, products
 from dagc.base.units import UNITS as KNOWN_UNITS
 from dagc.base.units import meant_unit
-from dagc.lang import coming, library
-from dagc.lang.coming import ATTRIBUTES, SECTIONS, UNITS
+from dagc.lang import library
 from dagc.lang.elaborate import TOP
 
 HARDWARE_PRESETS = library.names("hardware")

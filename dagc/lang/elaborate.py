@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..base import coming
+from ..base.coming import ALTERNATIVES
 from ..base.diagnostics import Collector, Label, SpecError
 from ..base.dtypes import FORMS, NAMED, find
 from ..base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
@@ -22,9 +24,8 @@ from ..base.units import Quantity, meant_unit, show
 from ..spec.metrics import metric
 from ..spec.spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
 from ..spec.tensor_place import Place, PlaceError
-from . import coming, library
+from . import library
 from .block_checks import check_block
-from .coming import ALTERNATIVES
 from .hardware import read_hardware
 from .huggingface.config import BESIDE, Config, read_config
 from .model import read_model

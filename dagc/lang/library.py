@@ -1,5 +1,5 @@
 """The shipped library: stock blocks and presets, all of them `.moe` files. Installed packages may add presets, under names of
-their own (`dagc.pipeline.plugins`)."""
+their own (`dagc.base.entry_points`)."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def preset(kind: str, name: str) -> Source | None:
     file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
         return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
-    from ..pipeline import plugins
+    from ..base.entry_points import libraries
 
-    for owner, root in plugins.libraries()[0]:
+    for owner, root in libraries()[0]:
         file = root / folder(kind) / f"{name}.moe"
         if file.is_file():
             return Source(f"{owner}/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
@@ -76,16 +76,16 @@ def folder(kind: str) -> str:
 
 def broken() -> list[str]:
     """What is wrong with installed libraries."""
-    from ..pipeline import plugins
+    from ..base.entry_points import libraries
 
-    return plugins.libraries()[1]
+    return libraries()[1]
 
 
 def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
-    from ..pipeline import plugins
+    from ..base.entry_points import libraries
 
-    roots = [resources.files(PACKAGE), *(root for _, root in plugins.libraries()[0])]
+    roots = [resources.files(PACKAGE), *(root for _, root in libraries()[0])]
     folders = [root / folder(kind) for root in roots]
     files = [f.name for found in folders if found.is_dir() for f in found.iterdir()]
     return sorted({name.removesuffix(".moe") for name in files if name.endswith(".moe")})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..base import coming
 from ..base.diagnostics import Collector, Label
 from ..base.schema import AXES, BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from ..base.source import Span
@@ -13,7 +14,6 @@ from ..base.syntax import ast
 from ..base.units import SCALAR, Quantity
 from ..spec.engines import ENGINES, engine_memory
 from ..spec.spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
-from . import coming
 from .fits import Shape
 from .reader import Body, Names, Reader
 from .values.evaluate import Value, kind_of, number

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..base import coming
 from ..base.diagnostics import Collector, Label
 from ..base.dtypes import FORMS, find
 from ..base.files import Reach
@@ -17,7 +18,6 @@ from ..base.synonyms import SYNONYMS
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 from ..spec.spec import AttrValue
-from . import coming
 from .huggingface.config import Config
 from .values import builtins as functions
 from .values.evaluate import Env, Value, evaluate, kind_of

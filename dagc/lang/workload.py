@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..base import coming
 from ..base.files import Unreadable, read_text
 from ..base.schema import LARGE, WORKLOAD
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import Quantity
 from ..spec.spec import Routing, Workload
-from . import coming
 from .reader import Body, Names, Reader
 from .values.evaluate import Value, evaluate
 

@@ -1,19 +1,17 @@
-"""What other packages add, by Python entry points: exporters (`dagc.exporters`), graph passes (`dagc.passes`) and presets
-(`dagc.library`).
+"""Exporters and graph passes of other packages (entry points `dagc.exporters` and `dagc.passes`).
 
 An exporter is a function (plan, phase) -> {suffix: bytes}; `--emit NAME` writes PLAN.PHASE.SUFFIX. A pass is a module with
-`run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it with `passes = [NAME]`. A
-library is a package with folders `hardware` and `models` of `.moe` files. Entry points are read only when a name is not dagc's own.
+`run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it with `passes = [NAME]`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from importlib import resources
-from importlib.metadata import EntryPoint, entry_points
-from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+from ..base.entry_points import EXPORTERS, PASSES, broken, installed, loaded, told
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -24,25 +22,24 @@ if TYPE_CHECKING:
     Exporter = Callable[[Plan, str], Mapping[str, bytes]]
 
 SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 
 def exporters() -> list[str]:
     """Names that installed packages give `--emit`."""
-    return sorted({point.name for point in entry_points(group=EXPORTERS)})
+    return sorted(installed(EXPORTERS))
 
 
 def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
     """Files of an exporter: suffix -> content. Raises SpecError with E17 when it fails."""
-    point = next(p for p in entry_points(group=EXPORTERS) if p.name == name)
-    made: Exporter = _loaded(point)
+    point = installed(EXPORTERS)[name]
+    made: Exporter = loaded(point)
     try:
         found = dict(made(plan, phase))
     except (Exception, SystemExit) as error:
-        raise _broken(point, f"failed on `{phase}`: {type(error).__name__}: {error}") from error
+        raise broken(point, f"failed on `{phase}`: {type(error).__name__}: {error}") from error
     for suffix, data in found.items():
         if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
-            raise _broken(point, "does not give a mapping from file suffixes to bytes")
+            raise broken(point, "does not give a mapping from file suffixes to bytes")
     return found
 
 
@@ -51,22 +48,22 @@ def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
     from ..base.diagnostics import did_you_mean
     from ..passes import GRAPH_PASSES, GraphPass
 
-    known = {point.name: point for point in entry_points(group=PASSES)}
+    known = installed(PASSES)
     found: dict[str, list[GraphPass]] = {}
     for name in unit.phase.strategy.passes:
         if name not in known:
             near = did_you_mean(name, known)
-            installed = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
-            hint = f"did you mean `{near}`?" if near else installed
+            available = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
+            hint = f"did you mean `{near}`?" if near else available
             unit.stop("E17", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
         try:
             module = known[name].load()
         except (Exception, SystemExit) as error:
-            unit.stop("E17", _told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
+            unit.stop("E17", told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
         after, about = getattr(module, "AFTER", None), getattr(module, "ABOUT", None)
         own = [p.name for p in GRAPH_PASSES if p.name not in ("mesh", "place")]
         if after not in own or not isinstance(about, str) or not callable(getattr(module, "run", None)):
-            message = _told(known[name], f"needs `run`, `ABOUT`, and `AFTER`, one of {', '.join(own)}")
+            message = told(known[name], f"needs `run`, `ABOUT`, and `AFTER`, one of {', '.join(own)}")
             unit.stop("E17", message, at="passes")
         found.setdefault(after, []).append(GraphPass(name, about, _guarded(known[name], module.run)))
     return found
@@ -90,10 +87,10 @@ def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable
         except SpecError:
             raise
         except VerifyError as error:
-            unit.stop("E17", _told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
+            unit.stop("E17", told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
         except (Exception, SystemExit) as error:
             reason = f"failed on `{unit.phase.name}`: {type(error).__name__}: {error}"
-            unit.stop("E17", _told(point, reason), at="passes")
+            unit.stop("E17", told(point, reason), at="passes")
         return made
 
     return guarded
@@ -113,34 +110,3 @@ def _keeps(before: Graph, after: Graph) -> None:
     ]
     if frames[0] != frames[1]:
         raise ValueError("changes the layers of the graph, or sizes of their dimensions")
-
-
-def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
-    """Name and folder of each installed library, and what is wrong with those that cannot be loaded."""
-    found: list[tuple[str, Traversable]] = []
-    broken: list[str] = []
-    for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
-        try:
-            found.append((point.name, resources.files(point.load())))
-        except (Exception, SystemExit) as error:
-            broken.append(_told(point, f"cannot be loaded: {type(error).__name__}: {error}"))
-    return found, broken
-
-
-def _loaded(point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except (Exception, SystemExit) as error:
-        raise _broken(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _broken(point: EntryPoint, reason: str) -> Exception:
-    from ..base.diagnostics import Diagnostic, SpecError
-
-    return SpecError([Diagnostic("E17", _told(point, reason))])
-
-
-def _told(point: EntryPoint, reason: str) -> str:
-    """What is wrong with a plugin, and whose it is."""
-    owner = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
-    return f"plugin `{point.name}`{owner} {reason}"

@@ -8,6 +8,7 @@ from math import isfinite
 
 import numpy as np
 
+from ..base import coming
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.syntax import ast
 from ..base.units import (
@@ -25,7 +26,6 @@ from ..base.units import (
 from ..cost.kv_cache import sequence_tokens
 from ..ir.graph import DTYPE_BYTES
 from ..ir.ops.states import state_of
-from ..lang import coming
 from ..lang.values.evaluate import compare, holds, names_in
 from ..passes.memory import cache_policy
 from ..passes.mesh import axis_coordinates, factorisations

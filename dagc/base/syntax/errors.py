@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ...lang import coming
+from .. import coming
 from ..diagnostics import Collector, did_you_mean
 from ..schema import HOMES
 from ..source import Source, Span

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ...base import coming
 from ...base.diagnostics import Collector, Label
 from ...base.syntax import ast
 from ...base.units import (
@@ -21,7 +22,6 @@ from ...base.units import (
     meant_unit,
 )
 from ...spec.spec import AttrValue
-from .. import coming
 
 Value = AttrValue | tuple["Value", ...]
 Env = Callable[[ast.Name | ast.Call], Value | None]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..base.diagnostics import Collector
-from ..base.source import Span
+from .diagnostics import Collector
+from .source import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""What other packages add by Python entry points: finding and loading it, and whose fault a broken one is.
+
+Groups: exporters, graph passes and libraries of presets (packages with folders `hardware` and `models` of `.moe` files).
+Entry points are read only when a name is not dagc's own.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from .diagnostics import Diagnostic, SpecError
+
+EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name; of several with one name, the first that Python finds."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        found.setdefault(point.name, point)
+    return found
+
+
+def loaded(point: EntryPoint) -> Any:
+    """The object that an entry point names. Raises SpecError with E17."""
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        raise broken(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def broken(point: EntryPoint, reason: str) -> SpecError:
+    return SpecError([Diagnostic("E17", told(point, reason))])
+
+
+def told(point: EntryPoint, reason: str) -> str:
+    """What is wrong with a plugin, and whose it is."""
+    owner = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
+    return f"plugin `{point.name}`{owner} {reason}"
+
+
+def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
+    """Name and folder of each installed library, and what is wrong with those that cannot be loaded."""
+    found: list[tuple[str, Traversable]] = []
+    faults: list[str] = []
+    for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
+        try:
+            found.append((point.name, resources.files(point.load())))
+        except (Exception, SystemExit) as error:
+            faults.append(told(point, f"cannot be loaded: {type(error).__name__}: {error}"))
+    return found, faults
