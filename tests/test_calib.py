@@ -218,7 +218,8 @@ BF16 = "families/gemm/bf16"
         ("source", None, "x: missing source"),
         ("licence", 3, "x: licence: expected text"),
         ("extra", 1, "x: unknown extra"),
-        ("families/moe", None, "x: families: missing moe"),
+        ("families/mow", {}, "x: families: unknown mow"),
+        ("families", [], "x: families: expected an object"),
         ("families/moe", [], "x: moe: expected variants"),
         (f"{BF16}/constants/launch_s", None, "x: gemm.bf16.constants: missing launch_s"),
         (f"{BF16}/constants/lunch_s", 1.0, "x: gemm.bf16.constants: unknown lunch_s"),
@@ -236,6 +237,11 @@ BF16 = "families/gemm/bf16"
 def test_bad_file_is_told_where(path: str, value: object, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         parse(_change(path, value), "x")
+
+
+def test_family_that_a_file_lacks_is_one_nobody_measured() -> None:
+    """Files written before a family existed stay good."""
+    assert not parse(_change("families/moe", None), "x").of(moe.FAMILY)
 
 
 def test_file_that_is_not_json() -> None:

@@ -87,10 +87,10 @@ def parse(text: str, name: str) -> Calibration:
         raise CalibrationError(f"{name}: not JSON: {error}") from error
     _keys(root, {"gpu", "source", "licence", "device", "families"}, name)
     families = root["families"]
-    _keys(families, set(FAMILIES), f"{name}: families")
+    _keys(families, set(), f"{name}: families", set(FAMILIES))
     gpu, source, licence = (_text(root[key], f"{name}: {key}") for key in ("gpu", "source", "licence"))
     device = _device(root["device"], f"{name}: device")
-    entries = {key: _entries(families[key], family, f"{name}: {key}") for key, family in FAMILIES.items()}
+    entries = {key: _entries(families.get(key, {}), family, f"{name}: {key}") for key, family in FAMILIES.items()}
     return Calibration(gpu, f"{source} ({licence})", device, entries)
 
 
@@ -138,12 +138,12 @@ def _device(found: object, where: str) -> Device:
     return Device(flops, hbm, link, sms)
 
 
-def _keys(found: object, expected: set[str], where: str) -> dict[str, Any]:
+def _keys(found: object, expected: set[str], where: str, optional: set[str] | None = None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CalibrationError(f"{where}: expected an object, found {_short(found)}")
     if missing := sorted(expected - set(found)):
         raise CalibrationError(f"{where}: missing {', '.join(missing)}")
-    if unknown := sorted(set(found) - expected):
+    if unknown := sorted(set(found) - expected - (optional or set())):
         raise CalibrationError(f"{where}: unknown {', '.join(unknown)}")
     return found
 
