@@ -162,7 +162,8 @@ def _delta_flops(segment: Segment, op: Op) -> float:
 @dataclass(frozen=True, slots=True)
 class OpDef:
     """`linear`: input positions through which a pending sum may pass. `fused`: no kernel of its own.
-    `local`: costs no memory traffic (a view)."""
+    `local`: costs no memory traffic (a view). `rides_in`: fused kernels that do this op too where it stands beside them,
+    so that their measured times include it."""
 
     kind: str
     flops: Callable[[Segment, Op], float] = _no_flops
@@ -170,7 +171,11 @@ class OpDef:
     fused: bool = False
     local: bool = False
     uses_tensor_cores: bool = False
+    rides_in: frozenset[str] = frozenset()
 
+
+ATTENTION, EXPERTS = frozenset({"attention"}), frozenset({"experts"})
+"""Fused kernels of engines: attention with what stands between it and its projections; the FFN of routed experts."""
 
 ACTIVATIONS = {
     "silu": 4.0,
@@ -187,32 +192,32 @@ ACTIVATIONS = {
 OPS: dict[str, OpDef] = {
     d.kind: d
     for d in (
-        OpDef("contract", _contract_flops, linear=(0, 1), uses_tensor_cores=True),
-        OpDef("multiply", _elementwise_flops(1.0), linear=(0, 1), fused=True),
-        OpDef("add", _elementwise_flops(1.0), linear=(0, 1), fused=True),
-        OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True),
-        OpDef("rms_norm", _elementwise_flops(4.0)),
-        OpDef("layer_norm", _elementwise_flops(6.0)),
-        OpDef("row_sum", _contract_flops),
-        OpDef("row_square_sum", _contract_flops),
-        *(OpDef(kind, _elementwise_flops(each), fused=True) for kind, each in ACTIVATIONS.items()),
-        OpDef("shift", _elementwise_flops(1.0), fused=True),
-        OpDef("clamp", _elementwise_flops(2.0), fused=True),
-        OpDef("rsqrt", _elementwise_flops(2.0), fused=True),
-        OpDef("temper", _elementwise_flops(1.0), linear=(0,), fused=True),
-        OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True),
-        OpDef("cache", fused=True),
+        OpDef("contract", _contract_flops, linear=(0, 1), uses_tensor_cores=True, rides_in=EXPERTS),
+        OpDef("multiply", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=EXPERTS),
+        OpDef("add", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=EXPERTS),
+        OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=EXPERTS),
+        OpDef("rms_norm", _elementwise_flops(4.0), rides_in=ATTENTION | EXPERTS),
+        OpDef("layer_norm", _elementwise_flops(6.0), rides_in=EXPERTS),
+        OpDef("row_sum", _contract_flops, rides_in=EXPERTS),
+        OpDef("row_square_sum", _contract_flops, rides_in=EXPERTS),
+        *(OpDef(kind, _elementwise_flops(each), fused=True, rides_in=EXPERTS) for kind, each in ACTIVATIONS.items()),
+        OpDef("shift", _elementwise_flops(1.0), fused=True, rides_in=EXPERTS),
+        OpDef("clamp", _elementwise_flops(2.0), fused=True, rides_in=EXPERTS),
+        OpDef("rsqrt", _elementwise_flops(2.0), fused=True, rides_in=EXPERTS),
+        OpDef("temper", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=ATTENTION | EXPERTS),
+        OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True, rides_in=ATTENTION),
+        OpDef("cache", fused=True, rides_in=ATTENTION),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
         OpDef("conv", _contract_flops),
         OpDef("delta", _delta_flops, uses_tensor_cores=True),
         OpDef("select", _select_flops, uses_tensor_cores=True),
         OpDef("route", _elementwise_flops(0.0)),
-        OpDef("dispatch", linear=(0,)),
-        OpDef("combine", _elementwise_flops(2.0), linear=(0,)),
+        OpDef("dispatch", linear=(0,), rides_in=EXPERTS),
+        OpDef("combine", _elementwise_flops(2.0), linear=(0,), rides_in=EXPERTS),
         OpDef("lookup", linear=(1,)),
         OpDef("last", linear=(0,), fused=True),
         OpDef("argmax"),
-        OpDef("slice", linear=(0,), fused=True, local=True),
+        OpDef("slice", linear=(0,), fused=True, local=True, rides_in=EXPERTS),
     )
 }
 """Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
