@@ -123,7 +123,7 @@ def test_the_ranks_of_a_run_end_with_it(tmp_path: Path) -> None:
     script = f"""
 import sys, subprocess
 import dagc.cli, dagc.cli.explain
-from dagc.runtime import launch
+from dagc.execute.torch import launch
 def run(args):
     real = subprocess.Popen
     def stand_in(command, **options):

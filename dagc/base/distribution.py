@@ -20,7 +20,7 @@ def how_to_install(extra: str) -> str:
 
 def described(version: str) -> str:
     """What `dagc --version` prints."""
-    return f"dagc {version} (distribution {NAME}, {Path(__file__).resolve().parent})"
+    return f"dagc {version} (distribution {NAME}, {Path(__file__).resolve().parents[1]})"
 
 
 def foreign() -> str | None:

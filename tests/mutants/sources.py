@@ -47,7 +47,7 @@ class SourceMutant:
 def source_mutants(module: ModuleType, only: Callable[[str], bool] = lambda name: True) -> Iterator[SourceMutant]:
     """Every mutant of the functions and methods of a module (of the names that `only` lets through)."""
     tree = ast.parse(inspect.getsource(module))
-    short = module.__name__.removeprefix("dagc.")
+    short = module.__name__.rpartition(".")[2]  # so that a module may move
     for path, node in _functions(tree):
         name = f"{short}.{'.'.join(path)}"
         function = _at(module, path)
@@ -200,5 +200,5 @@ def rewritten(module: ModuleType, function: str, old: str, new: str) -> SourceMu
     code = _compiled(tree, path, changed, (0, lambda n: None), module)
     target = _at(module, path)
     assert code is not None and target is not None
-    short = module.__name__.removeprefix("dagc.")
+    short = module.__name__.rpartition(".")[2]  # so that a module may move
     return SourceMutant(f"{short}.{function}: `{_short(old)}` -> `{_short(new)}`", target, code)
