@@ -210,7 +210,7 @@ def test_import_prints_the_file_and_its_notes(tmp_path: Path, capsys: Capture) -
     assert printed.err == f"note: {note}\n"
     head = printed.out.splitlines()[:4]
     assert head[0] == "# changed, imported from changed.json (architecture llama)."
-    assert head[1:] == ["# 8.03 billion parameters, 8.03 billion active a token.", f"# Note: {note}.", "moe 1"]
+    assert head[1:] == ["# 8.03 billion parameters, 8.03 billion active per token.", f"# Note: {note}.", "moe 1"]
     target = tmp_path / "new" / "out.moe"
     assert main(["import", path, "-o", str(target)]) == 0
     assert target.read_text() == printed.out

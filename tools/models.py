@@ -28,9 +28,9 @@ WHY = {"deepseek-v3.2": INDEXER, "glm-5": INDEXER}
 INTRO = """# Models
 
 Made by `python tools/models.py`; do not edit. Every model is a preset (`model from "NAME"`), written from its published
-config.json by the importer of `dagc import`. Parameters are in billions: what dagc counts from the blocks, in all and
-active a token (embedding and head included), beside a count made from the config by another program ("counted") and
-beside what its makers state. Vision towers and layers that predict further tokens are in no count of dagc's.
+config.json by the importer of `dagc import`. Parameters are in billions: dagc's count from the blocks, in total and active
+per token (embedding and head included), then the count that another program made from the config ("counted") and what the
+makers of the model state. dagc never counts vision towers and layers that predict further tokens.
 """
 
 
@@ -90,7 +90,7 @@ def page(found: list[Row]) -> str:
             )
     lines += ["", "Differences of more than 0.5 % from the other count:", ""]
     lines += [f"- {row.name}: {WHY[row.name]}" for row in found if row.imported and off(row)]
-    lines += ["", "## Assumed, left out, not told apart", ""]
+    lines += ["", "## Assumed, left out, not distinguished", ""]
     notes: dict[str, list[str]] = {}
     for row in found:
         for note in row.imported.notes if row.imported else ():

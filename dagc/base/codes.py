@@ -1,6 +1,6 @@
-"""Every diagnostic code there is: one kind of fault each, told in a line here and on a page of `dagc explain`.
+"""Every diagnostic code: one kind of fault each, described by one line here and by one page of `dagc explain`.
 
-The first letter is the severity: E an error, W a warning, R a requirement that does not hold. Numbers are never used again.
+The first letter is the severity: E an error, W a warning, R a requirement that does not hold. Numbers are never reused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """`exit`: what `dagc check` ends with where this is the worst that was found."""
+    """`exit`: the exit code of `dagc check` when this is the worst finding."""
 
     code: str
     title: str
@@ -20,23 +20,23 @@ class Code:
 
 TABLE: tuple[Code, ...] = (
     Code("E01", "syntax", "the text is not dagc source"),
-    Code("E02", "unknown name", "a name, unit, preset, block, metric or word of a list is not known"),
-    Code("E03", "plan shape and placement", "degrees, GPUs or sizes do not go together, or GPU ids are not what they must be"),
-    Code("E04", "does not fit", "a GPU needs more memory than it has: the plan is compiled, drawn and written all the same", 1),
-    Code("E05", "import and export", "a file cannot be read or written, or a format or an engine cannot express what it holds"),
-    Code("W06", "doubtful input", "it compiles, but it is likely not what was meant", 0),
+    Code("E02", "unknown name", "a name, unit, preset, block, metric or word from a fixed list is unknown"),
+    Code("E03", "plan shape and placement", "degrees, GPUs or sizes do not match, or GPU ids are wrong"),
+    Code("E04", "does not fit", "a GPU needs more memory than it has; the plan is still compiled, drawn and written", 1),
+    Code("E05", "import and export", "a file cannot be read or written, or a format or an engine cannot express the plan"),
+    Code("W06", "doubtful input", "it compiles, but is probably not what was meant", 0),
     Code("R07", "requirement", "a `require` does not hold", 1),
-    Code("E08", "type or unit", "a value is of another kind or in another unit than it must be"),
+    Code("E08", "type or unit", "a value has the wrong kind or the wrong unit"),
     Code("E09", "value out of range", "a number is too small, too large, or outside the domain of its param"),
-    Code("E10", "something missing", "a section, an attribute or a value that is needed is not there"),
-    Code("E11", "given twice", "a name is defined more than once, or by itself"),
-    Code("E12", "wrong place", "a statement or attribute stands where it does not belong"),
+    Code("E10", "something missing", "a required section, attribute or value is missing"),
+    Code("E11", "given twice", "a name is defined more than once, or in terms of itself"),
+    Code("E12", "wrong place", "a statement or attribute is in the wrong place"),
     Code("E13", "block", "a block or a stack cannot be expanded into operations on tensors"),
     Code("E14", "command line", "an argument, an option or a `--set` is wrong"),
-    Code("E15", "graph", "a placed graph or text of the IR is not one that can be read"),
-    Code("E16", "this machine", "a package, a device or a process that a command needs is not here"),
+    Code("E15", "graph", "a placed graph or a text of the IR cannot be read"),
+    Code("E16", "this machine", "a package, a device or a process that a command needs is missing"),
     Code("E17", "plugin", "a plugin is missing, cannot be loaded, or breaks the graph"),
-    Code("E18", "not there yet", "a capability that is planned and that this dagc does not have"),
+    Code("E18", "not there yet", "a planned capability that this version of dagc does not have"),
 )  # fmt: skip
 
 TITLES = {entry.code: entry.title for entry in TABLE}

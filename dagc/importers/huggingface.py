@@ -35,7 +35,7 @@ phase decode { gpus = [0] }
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """`notes`: what was assumed, left out or not told apart. `params`: all, and those active a token."""
+    """`notes`: what was assumed, left out or not told apart. `params`: all, and those active per token."""
 
     source: str
     architecture: str
@@ -48,7 +48,7 @@ class Imported:
         and without checkpoint sections, as a preset."""
         head = [
             f"{self.model.name}, imported from {self.source} (architecture {self.architecture}).",
-            f"{self.params[0] / 1e9:.4g} billion parameters, {self.params[1] / 1e9:.4g} billion active a token.",
+            f"{self.params[0] / 1e9:.4g} billion parameters, {self.params[1] / 1e9:.4g} billion active per token.",
             *header,
             *(f"Note: {note}." for note in self.notes),
         ]

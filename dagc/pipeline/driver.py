@@ -364,7 +364,7 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:
-    """(total, active a token): routed experts count top_k of their number in the second, a tied head not at all."""
+    """(total, active per token): routed experts count top_k of their number in the second, a tied head not at all."""
     total = active = 0.0
     for segment in graph.segments:
         for weight in (w for w in segment.weights if not w.tied):

@@ -38,7 +38,7 @@ class Svg(str):
 
 @dataclass(frozen=True)
 class Plan:
-    """`params`: (total, active a token), counted from the blocks."""
+    """`params`: (total, active per token), counted from the blocks."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]

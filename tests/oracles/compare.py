@@ -65,6 +65,6 @@ def differences(mine: Calls, other: Calls) -> list[str]:
 def smaller(kind: str) -> str:
     """How the same collective over the same ranks comes to carry less."""
     return {
-        "all_reduce": "pending sum carried on through linear ops and reduced where it is smaller",
+        "all_reduce": "partial sum carried through linear ops and reduced where it is smaller",
         "all_to_all": "tokens sent without padding to a capacity",
     }.get(kind, f"{kind} of less")

@@ -22,12 +22,12 @@ Made by `python -m tests.oracles`; do not edit. Forward pass, float32, collectiv
 
 References: programs compiled with jax 0.10.2 (Shardy or GSPMD and the XLA SPMD partitioner, or collectives written by
 hand in `shard_map`; an all-reduce that is only sliced afterwards counts as a reduce-scatter), and programs run with
-DTensor of torch 2.13.0. For each, a spec is written from the sizes, the mesh and the layouts of its tensors, compiled,
-and its collectives read from the placed graph of the same part of the model. *equal*: the same kinds over the same groups
-of devices, as often, with the same payload. *cheaper* and *dearer* compare the bytes that one device sends.
+DTensor of torch 2.13.0. For each, a spec is written from the sizes, the mesh and the layouts of its tensors and compiled;
+its collectives are read from the placed graph of the same part of the model. *equal*: the same kinds over the same groups
+of devices, equally often, with the same payload. *cheaper* and *dearer* compare the bytes that one device sends.
 """
 
-COLUMNS = """| case | dagc | reference | wire bytes a device, dagc / reference | verdict |
+COLUMNS = """| case | dagc | reference | wire bytes per device, dagc / reference | verdict |
 | --- | --- | --- | --- | --- |"""
 
 
@@ -63,14 +63,14 @@ def page(source: Source) -> str:
 
 OPERATORS = """## Single operators
 
-Operands of 64 x 64 or so over four devices (jax). dagc: the cheapest over every way to split the loops of the operators.
+Operands of about 64 x 64 over four devices (jax). dagc: the cheapest of all ways to split the loops of the operators.
 Every operand counts as an activation, which may move; in a plan, weights never do.
 """
 
 RESHARDS = """## From layout to layout
 
-`[a, b]`: the axes that split each dimension; `-`: none; `sum(a)`: a sum pending over an axis. Meshes: t 4, or a 2 x b 4.
-Rows of equal bytes are counted, the others are listed.
+`[a, b]`: the axes that split each dimension; `-`: none; `sum(a)`: partial sums over an axis. Meshes: t 4, or a 2 x b 4. Rows of
+equal bytes are counted, the others are listed.
 """
 
 

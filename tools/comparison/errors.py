@@ -58,9 +58,10 @@ def sentences(found: Mapping[str, Any]) -> str:
     """What the README says."""
     decode, prefill = found["phases"]["decode"], found["phases"]["prefill"]
     tpot, ttft = found["servings"]["tpot"], found["servings"]["ttft"]
-    return f"""Every report prints how far phases like it were from real servings. A decode step alone was within {decode["median"]:.0%} of the
-measured time per token in half of {decode["cases"]:,} cases and within {decode["p90"]:.0%} in nine of ten (median {decode["bias"]:+.0%}: a server also prefills between
-steps); a prefill alone within {prefill["median"]:.0%} and {prefill["p90"]:.0%} of the time to the first token (median {prefill["bias"]:+.0%}: a request also waits). A
-simple model of such servers, which is a tool and not yet part of `dagc`, is within {tpot["median"]:.0%} and {tpot["p90"]:.0%} (TPOT), {ttft["median"]:.0%} and {ttft["p90"]:.0%} (TTFT)
-on cases that none of its constants was fitted on; runs that differ only in day and engine version are within
-{found["repeats"]["TPOT"]["median"]:.1%} and {found["repeats"]["TPOT"]["p90"]:.0%} of one another ([docs/accuracy.md](docs/accuracy.md), made by `tools/accuracy.py`)."""
+    repeats = found["repeats"]["TPOT"]
+    return f"""Every report prints how far similar phases were from real servings. A decode step alone was within {decode["median"]:.0%} of the
+measured time per token in half of {decode["cases"]:,} cases and within {decode["p90"]:.0%} in nine of ten (median {decode["bias"]:+.0%}: a server also prefills
+between steps). A prefill alone was within {prefill["median"]:.0%} and {prefill["p90"]:.0%} of the time to the first token (median {prefill["bias"]:+.0%}: a request
+also waits). A simple model of such servers, which is a tool and not yet part of `dagc`, is within {tpot["median"]:.0%} and {tpot["p90"]:.0%} (TPOT),
+{ttft["median"]:.0%} and {ttft["p90"]:.0%} (TTFT) on cases that none of its constants was fitted on. Runs that differ only in day and engine version
+are within {repeats["median"]:.1%} and {repeats["p90"]:.0%} of one another ([docs/accuracy.md](docs/accuracy.md), made by `tools/accuracy.py`)."""
