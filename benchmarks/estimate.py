@@ -15,7 +15,7 @@ from dagc.base.diagnostics import Collector
 from dagc.base.syntax.parse import read_source
 from dagc.passes import cost, memory, schedule
 from dagc.pipeline.driver import compile_spec, load, lower
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET_MS = 5.0

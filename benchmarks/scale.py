@@ -20,7 +20,7 @@ from dagc.base.source import Source
 from dagc.passes import cost, schedule
 from dagc.pipeline.driver import compile_spec, load
 from dagc.plan.result import PhaseResult, Schedule
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent
 AGREE = 1e-6

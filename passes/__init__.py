@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dagc.ir.graph import Graph
 from dagc.lang.expand import expand
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from . import dp, ep, mesh, place, pp, reshard, sp, tp
 

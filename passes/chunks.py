@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from dagc.ir.graph import Graph, Segment
 from dagc.ir.routed_dims import stem
 from dagc.plan.result import Chunk
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Hardware, Phase
+from dagc.spec.unit import Unit
 
 from . import cost, schedule
 

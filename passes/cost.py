@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagc.cost.expert_load import ExpertLoad
-from dagc.cost.network import collective_time, group_shape, wire_bytes
+from dagc.cost.network import collective_time, wire_bytes
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.groups import group_shape
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import OPS, local_bytes, local_flops, rank_share, traffic
 from dagc.ir.routed_dims import Rows, routers, rows_of
 from dagc.plan.result import Array, Costs, OpCost, Transfer
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Hardware
+from dagc.spec.unit import Unit
 
 if TYPE_CHECKING:
     from dagc.cost.exchange import Exchanges
@@ -50,7 +51,7 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             if op.is_collective:
-                cost = _collective(segment, op, graph.the_mesh, unit, machine, busy, exchanges)
+                cost = _collective(segment, op, graph.the_mesh, machine, busy, exchanges)
             else:
                 cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
                 launched = op.name in measured or not OPS[op.kind].fused
@@ -58,7 +59,7 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                     launch_s = cost.launch_s + machine.launch_s
                     cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
-    stream, tokens = _stage_edges(graph, unit, machine)
+    stream, tokens = _stage_edges(graph, machine)
     return Costs(costs, stream, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
 
 
@@ -119,7 +120,6 @@ def _collective(
     segment: Segment,
     op: Op,
     mesh: Mesh,
-    unit: Unit,
     machine: Hardware,
     experts: ExpertLoad | None,
     exchanges: Exchanges | None,
@@ -133,7 +133,7 @@ def _collective(
 
         width = segment.size(segment.dims_of(source)[-1]) / mesh.size(layout.dims[-1])
         payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
-    group = unit.group(op.axes)
+    group = mesh.group(op.axes)
     steps = int(op.attr("steps", 1) or 1)
     worst = experts.most if experts is not None and op.kind == "all_to_all" and op.scope == "experts" else 1.0
     found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)
@@ -170,7 +170,7 @@ def _link_bound(time_s: float, moving_s: float, nodes: int) -> str:
     return "cluster" if nodes > 1 else "node"
 
 
-def _stage_edges(graph: Graph, unit: Unit, machine: Hardware) -> tuple[Transfer, Transfer]:
+def _stage_edges(graph: Graph, machine: Hardware) -> tuple[Transfer, Transfer]:
     """Send of the local residual shard to the next stage, and of the sampled tokens back to the first."""
     mesh = graph.the_mesh
     nothing = Transfer(0.0, 0.0, 0.0, "node")
@@ -179,9 +179,9 @@ def _stage_edges(graph: Graph, unit: Unit, machine: Hardware) -> tuple[Transfer,
     segment = graph.segments[1]
     assert segment.entry is not None
     payload = local_bytes(segment, segment.input, segment.entry.dims, mesh)
-    ids = unit.placed.ids.reshape(mesh.stages, -1)
+    ids = mesh.ids.reshape(mesh.stages, -1)
     pairs = np.stack([ids[:-1].ravel(), ids[1:].ravel()], axis=1)
-    group = group_shape(pairs, unit.placed.per_node)
+    group = group_shape(pairs, mesh.the_gpus.per_node)
     tokens_B = segment.sizes["batch"] / mesh.size(segment.entry.dims[0]) * 8
 
     def edge(size: float) -> Transfer:

@@ -7,8 +7,8 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
 from dagc.ir.sharding import Axes
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Batching
+from dagc.spec.unit import Unit
 
 ABOUT = "annotate the batch with the data-parallel axes"
 

@@ -9,7 +9,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from . import dp
 from .reshard import pricing
@@ -84,7 +84,7 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit, kind: str) -> A
         return ()
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
         return ()
-    price = pricing(unit)
+    price = pricing(unit, mesh)
     inside = tuple(a for a in mesh.of("ep") if a in home)
     widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]

@@ -15,8 +15,8 @@ from dagc.ir.ops.ops import OPS, local_bytes, local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
 from dagc.plan.result import Costs, Memory, StageMemory
-from dagc.plan.unit import Unit
 from dagc.spec.spec import EngineMemory, Phase
+from dagc.spec.unit import Unit
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
 

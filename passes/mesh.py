@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from dagc.base.syntax import ast
 from dagc.base.units import UNITS, Quantity
 from dagc.ir.graph import Graph
-from dagc.ir.mesh import Mesh, MeshError, Placement, head_cuts, refine
-from dagc.plan.unit import Unit
+from dagc.ir.mesh import GpuMap, Mesh, MeshError, head_cuts, refine
 from dagc.spec.spec import Fold, Strategy
+from dagc.spec.unit import Unit
 
 from . import tp
 
@@ -37,8 +37,7 @@ def run(graph: Graph, unit: Unit) -> Graph:
     mesh = cut_alike(mesh, sides, graph, unit)
     dealt = mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
     mesh = replace(mesh, stages=strategy.pp, degrees={"pp": strategy.pp, **mesh.degrees}, zigzag=dealt)
-    unit.placement = place(mesh, unit, sides[0])
-    return replace(graph, mesh=mesh, level="annotated")
+    return replace(graph, mesh=replace(mesh, gpus=place(mesh, unit, sides[0])), level="annotated")
 
 
 def wanted_cuts(graph: Graph, degree: int, strategy: Strategy) -> list[int]:
@@ -127,7 +126,7 @@ def _product(side: list[tuple[str, int]]) -> str:
     return " x ".join(f"{name} {size}" for name, size in side if size > 1) or "1"
 
 
-def place(mesh: Mesh, unit: Unit, side: list[tuple[str, int]]) -> Placement:
+def place(mesh: Mesh, unit: Unit, side: list[tuple[str, int]]) -> GpuMap:
     """GPU ids by mixed radix in `order` (stages outermost unless it says otherwise), or by `place`."""
     phase = unit.phase
     strategy = phase.strategy
@@ -135,14 +134,15 @@ def place(mesh: Mesh, unit: Unit, side: list[tuple[str, int]]) -> Placement:
     gpus = np.asarray(phase.gpus, dtype=np.int64)
     coordinates = axis_coordinates(mesh, side)
     if strategy.place is not None:
-        return Placement(mesh, _by_expression(strategy.place, coordinates, unit, gpus), per_node)
+        ids = _by_expression(strategy.place, coordinates, unit, gpus)
+        return GpuMap(tuple(ids.ravel().tolist()), per_node)
     sizes = {"pp": strategy.pp, **dict(side)}
     order = ["replica", *(a for a in strategy.order if a in sizes)]
     order += [a for a in sizes if a not in order]
     index = np.zeros((strategy.pp, *mesh.shape), dtype=np.int64)
     for axis in order:
         index = index * sizes[axis] + coordinates[axis]
-    return Placement(mesh, gpus[index], per_node)
+    return GpuMap(tuple(gpus[index].ravel().tolist()), per_node)
 
 
 def axis_coordinates(mesh: Mesh, side: list[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dagc.ir.graph import Graph
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "place every stage on its GPU ids"
 
 
 def run(graph: Graph, unit: Unit) -> Graph:
-    ids = unit.placed.ids
+    ids = graph.the_mesh.ids
     stages = tuple(replace(s, gpus=tuple(ids[s.index].ravel().tolist())) for s in graph.stages)
     return replace(graph, stages=stages, level="placed", _index={})

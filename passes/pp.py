@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dagc.ir.graph import Graph, Stage, runs
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "split the stack of layers over pipeline stages"
 

@@ -11,7 +11,7 @@ from dagc.ir.moves import NoRoute, Price, Shape, cheapest
 from dagc.ir.ops.ops import OPS, input_layout, local_count, loop_dims, result_layout
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding, show
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from . import dp
 from .norms import split_norms
@@ -21,7 +21,7 @@ ABOUT = "insert the cheapest chain of collectives wherever producer and consumer
 
 def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
-    price = pricing(unit)
+    price = pricing(unit, mesh)
     segments = []
     for i, segment in enumerate(graph.segments):
         work = Resharder(split_norms(segment), mesh, price, residual(graph, unit), last=i == len(graph.segments) - 1)
@@ -62,7 +62,7 @@ def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:
     return (dp.batch_axes(mesh), (*mesh.of("sp"), *tensor), ())
 
 
-def pricing(unit: Unit) -> Price:
+def pricing(unit: Unit, mesh: Mesh) -> Price:
     """Seconds of a collective on this hardware, memoised: the searches ask the same few questions again."""
     hardware = unit.spec.hardware
     memo: dict[tuple[str, float, Axes], float] = {}
@@ -70,9 +70,8 @@ def pricing(unit: Unit) -> Price:
     def price(kind: str, payload_B: float, axes: Axes) -> float:
         key = (kind, payload_B, axes)
         if key not in memo:
-            memo[key] = float(
-                collective_time(kind, payload_B, unit.group(axes), hardware.node, hardware.cluster).time_s
-            )
+            group = mesh.group(axes)
+            memo[key] = float(collective_time(kind, payload_B, group, hardware.node, hardware.cluster).time_s)
         return memo[key]
 
     return price

@@ -15,7 +15,7 @@ import numpy as np
 from dagc.cost.schedule.microbatches import Column, Columns, walk
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.plan.result import Array, Costs, PathStep, Run, Schedule
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
 

@@ -10,7 +10,7 @@ from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.ops.states import SEQUENTIAL
 from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "annotate the sequence and context dimensions with the sequence axis"
 

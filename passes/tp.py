@@ -7,7 +7,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "annotate heads, feed-forward and vocabulary dimensions with the tensor-parallel axis"
 

@@ -21,8 +21,8 @@ from dagc.passes import chunks
 from dagc.pipeline.driver import sensitivities
 from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Hardware, Link
+from dagc.spec.unit import Unit
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import everyone, slices
 from dagc.view.facts.unroll import Node, counts, unroll

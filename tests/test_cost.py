@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.cost.network import GroupShape, collective_time, group_shape
+from dagc.cost.network import collective_time
 from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.ir.groups import GroupShape, group_shape
 from dagc.plan.plan import Plan
 from dagc.spec.spec import Link, Routing
 from dagc.view.facts.unroll import Edge, Node, counts, unroll

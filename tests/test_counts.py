@@ -157,10 +157,10 @@ def placed(order: tuple[str, ...]) -> Plan:
 @given(st.permutations(AXES))
 def test_groups_consist_of_ranks_that_differ_in_their_axis_only(order: list[str]) -> None:
     plan = placed(tuple(order))
-    graph, unit = plan.phases["prefill"].graph, plan.units["prefill"]
+    graph = plan.phases["prefill"].graph
     mesh = graph.the_mesh
     for axis in ("dp", "ep", "sp", "tp"):
-        rows = unit.placed.groups(mesh.of(axis))
+        rows = mesh.groups(mesh.of(axis))
         assert rows.shape == (32 // DEGREES[axis], DEGREES[axis])
         for row in rows.tolist():
             places = [coordinates(gpu, tuple(order)) for gpu in row]
@@ -171,7 +171,7 @@ def test_groups_consist_of_ranks_that_differ_in_their_axis_only(order: list[str]
     used = {op.axes for s in graph.segments for op in s.ops if op.is_collective}
     for axes in used:  # groups over several axes: all that they alone tell apart
         names = [a for a in AXES if set(mesh.of(a)) & set(axes)]
-        for row in unit.placed.groups(axes).tolist():
+        for row in mesh.groups(axes).tolist():
             places = [coordinates(gpu, tuple(order)) for gpu in row]
             assert len({tuple(p[n] for n in names) for p in places}) == len(row)
             assert len({tuple(v for a, v in p.items() if a not in names) for p in places}) == 1
@@ -180,12 +180,12 @@ def test_groups_consist_of_ranks_that_differ_in_their_axis_only(order: list[str]
 def test_ids_by_an_expression_are_those_that_it_gives() -> None:
     degrees = ", ".join(f"{a} = {n}" for a, n in DEGREES.items())
     plan = compiled("prefill", f"gpus = 0..31, {degrees}, place gpu = ep * 16 + tp * 8 + pp * 4 + dp * 2 + (1 - sp)")
-    placement = plan.units["prefill"].placed
-    names = ["pp", *(name for name, _ in placement.mesh.atoms)]
-    for at, gpu in np.ndenumerate(placement.ids):
+    mesh = plan.phases["prefill"].graph.the_mesh
+    names = ["pp", *(name for name, _ in mesh.atoms)]
+    for at, gpu in np.ndenumerate(mesh.ids):
         place = dict(zip(names, at, strict=True))
         assert gpu == place["ep"] * 16 + place["tp"] * 8 + place["pp"] * 4 + place["dp"] * 2 + (1 - place["sp"])
-    assert sorted(placement.ids.ravel().tolist()) == list(range(32))
+    assert sorted(mesh.ids.ravel().tolist()) == list(range(32))
     assert plan.prove("prefill").verdict == "equal"
 
 
@@ -199,8 +199,8 @@ def test_plans_that_differ_in_order_only_differ_in_ids_as_it_says(one: list[str]
     where = [
         {tuple(sorted(coordinates(gpu, tuple(order)).items())): gpu for gpu in range(32)} for order in (one, other)
     ]
-    ids = [p.units["prefill"].placed for p in (first, second)]
-    for placement, found, order in zip(ids, where, (one, other), strict=True):
-        for at, gpu in np.ndenumerate(placement.ids):
-            place = {"pp": at[0]} | {name: at[1 + i] for i, (name, _) in enumerate(placement.mesh.atoms)}
+    meshes = [graph.the_mesh for graph in graphs]
+    for mesh, found, order in zip(meshes, where, (one, other), strict=True):
+        for at, gpu in np.ndenumerate(mesh.ids):
+            place = {"pp": at[0]} | {name: at[1 + i] for i, (name, _) in enumerate(mesh.atoms)}
             assert found[tuple(sorted(place.items()))] == gpu, order

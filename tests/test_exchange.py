@@ -15,12 +15,13 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.calib import domain_a2a, load
 from dagc.cost.exchange import Exchanges
-from dagc.cost.network import GroupShape, collective_time
+from dagc.cost.network import collective_time
 from dagc.ir.graph import Op, Segment
+from dagc.ir.groups import GroupShape
 from dagc.pipeline.driver import load as load_spec
 from dagc.pipeline.driver import lower
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Hardware, Link
+from dagc.spec.unit import Unit
 
 NVLINK = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72")
 INFINIBAND = Link(50e9, 6e-6)

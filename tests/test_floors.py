@@ -42,40 +42,29 @@ COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
 OPEN = """
 dagc.cli.run -> torch
 dagc.cost.exchange -> dagc.plan.result
-dagc.cost.exchange -> dagc.plan.unit
 dagc.cost.expert_load -> dagc.passes.dp
 dagc.cost.expert_load -> dagc.plan.result
-dagc.cost.expert_load -> dagc.plan.unit
 dagc.cost.local_shapes -> dagc.passes.dp
-dagc.cost.local_shapes -> dagc.plan.unit
 dagc.cost.match -> dagc.plan.result
-dagc.cost.match -> dagc.plan.unit
-dagc.cost.scale_blocks -> dagc.plan.unit
 dagc.cost.schedule.microbatches -> dagc.plan.result
 dagc.export.json -> dagc.importers.placed
 dagc.importers.placed -> dagc.export.json
 dagc.importers.recorded -> dagc.export.json
 dagc.ir.verify.verify -> dagc.plan.result
-dagc.lang.expand.expand -> dagc.plan.unit
-dagc.lang.expand.names -> dagc.plan.unit
 dagc.lang.model -> dagc.ir.graph
 dagc.passes -> dagc.lang.expand.expand
-dagc.passes -> dagc.plan.unit
-dagc.passes.chunks -> dagc.spec.spec
-dagc.passes.cost -> dagc.calib.load
-dagc.passes.cost -> dagc.spec.spec
-dagc.passes.dp -> dagc.plan.unit
+dagc.passes -> dagc.spec.unit
+dagc.passes.dp -> dagc.spec.unit
 dagc.passes.dp -> dagc.spec.spec
-dagc.passes.ep -> dagc.plan.unit
-dagc.passes.memory -> dagc.spec.spec
-dagc.passes.mesh -> dagc.plan.unit
+dagc.passes.ep -> dagc.spec.unit
+dagc.passes.mesh -> dagc.spec.unit
 dagc.passes.mesh -> dagc.spec.spec
-dagc.passes.place -> dagc.plan.unit
-dagc.passes.pp -> dagc.plan.unit
+dagc.passes.place -> dagc.spec.unit
+dagc.passes.pp -> dagc.spec.unit
 dagc.passes.reshard -> dagc.cost.network
-dagc.passes.reshard -> dagc.plan.unit
-dagc.passes.sp -> dagc.plan.unit
-dagc.passes.tp -> dagc.plan.unit
+dagc.passes.reshard -> dagc.spec.unit
+dagc.passes.sp -> dagc.spec.unit
+dagc.passes.tp -> dagc.spec.unit
 dagc.plan.held_memory -> dagc.pipeline.pools
 dagc.plan.plan -> dagc.execute.prove
 dagc.plan.plan -> dagc.export.interchange
@@ -160,15 +149,15 @@ def downward(one: Import) -> bool:
 
 
 def pass_rule(one: Import) -> bool:
-    """Graph passes know graphs alone; analyses price them too."""
+    """Graph passes know graphs alone; analyses price them for a phase of a spec."""
     here, there = package(one.importer), package(one.target)
-    allowed = {"base", "ir", "passes", "", *(("cost", "plan") if one.importer in ANALYSES else ())}
+    allowed = {"base", "ir", "passes", "", *(("spec", "calib", "cost", "plan") if one.importer in ANALYSES else ())}
     return here != "passes" or there in allowed
 
 
 RULES: dict[str, Callable[[Import], bool]] = {
     "imports go down only": downward,
-    "graph passes import ir and base, analyses also cost and plan": pass_rule,
+    "graph passes import ir and base, analyses also spec, calib, cost and plan": pass_rule,
     "a view costs nothing": lambda one: package(one.importer) != "view" or package(one.target) != "pipeline",
     "of lang, only lang/expand imports ir": lambda one: (
         package(one.importer) != "lang" or within(one.importer, "dagc.lang.expand") or package(one.target) != "ir"

@@ -15,6 +15,7 @@ import dagc
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.mesh import GpuMap
 from dagc.ir.sharding import Sharding
 from dagc.ir.text import TextError, parse_graph, print_graph
 from dagc.ir.verify.verify import VerifyError, verify
@@ -22,7 +23,7 @@ from dagc.lang.printer import print_spec
 from dagc.passes import GRAPH_PASSES
 from dagc.pipeline.driver import load, lower
 from dagc.plan.plan import Plan
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -52,6 +53,26 @@ def test_golden_ir(after: str) -> None:
     if os.environ.get("DAGC_UPDATE_GOLDEN"):
         target.write_text(found)
     assert found == target.read_text()
+
+
+def test_the_text_says_where_ranks_are() -> None:
+    """GPU ids in rank order and GPUs per node, before stages are placed and after."""
+    text = spec_text(phase="gpus = 8..15, pp = 2, ep = 2, tp = 2, order = [tp, pp, dp, ep, sp]")
+    spec = load(Source("x", text.replace("per_node = 8", "per_node = 4")), Collector())
+    graphs = dict(lower(Unit(spec, spec.phases[0])))
+    line = print_graph(graphs["reshard"]).splitlines()[1]
+    assert line.endswith("gpus 8..9,12..13,10..11,14..15 per_node 4")
+    assert print_graph(graphs["place"]).splitlines()[1].endswith("degrees [pp=2] per_node 4")
+    for graph in graphs.values():
+        assert parse_graph(print_graph(graph)) == graph
+    with pytest.raises(TextError, match="per_node, but no GPU ids"):
+        parse_graph(print_graph(graphs["reshard"]).replace("gpus 8..9,12..13,10..11,14..15 ", ""))
+    wrong = replace(graphs["tp"].the_mesh, gpus=GpuMap((8, 12, 9, 13, 10, 14, 11, 11), 4))
+    with pytest.raises(VerifyError, match="a GPU holds two ranks"):
+        verify(replace(graphs["tp"], mesh=wrong))
+    moved = replace(graphs["place"].the_mesh, gpus=GpuMap(tuple(range(8)), 4))
+    with pytest.raises(VerifyError, match="other GPUs than the mesh"):
+        verify(replace(graphs["place"], mesh=moved))
 
 
 def test_text_errors_name_the_line() -> None:

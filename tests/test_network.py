@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagc.cost.network import GroupShape, collective_time, group_shape, wire_bytes
+from dagc.cost.network import collective_time, wire_bytes
+from dagc.ir.groups import GroupShape, group_shape
 from dagc.spec.spec import Link
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)

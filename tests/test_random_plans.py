@@ -23,7 +23,7 @@ from dagc.ir.ops.ops import loop_axes
 from dagc.pipeline.driver import count_parameters, lower
 from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 from dagc.view.facts.unroll import Edge, unroll
 
 PROPERTY = settings(

@@ -17,12 +17,13 @@ from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, 
 from ..calib.constants import Entry
 from ..calib.load import Calibration
 from ..ir.graph import DTYPE_BYTES, Op, Segment
+from ..ir.groups import GroupShape
 from ..ir.routed_dims import rows_of
 from ..plan.result import Array
-from ..plan.unit import Unit
 from ..spec.spec import Hardware, Link
+from ..spec.unit import Unit
 from .match import SCALE_BLOCK, Measured, scaled
-from .network import GroupShape, collective_time
+from .network import collective_time
 
 
 class Tokens(NamedTuple):

@@ -20,8 +20,8 @@ from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows, routed
 from ..passes.dp import routed_tokens
 from ..plan.result import Array
-from ..plan.unit import Unit
 from ..spec.spec import Routing
+from ..spec.unit import Unit
 from .busiest import busiest_rank
 from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 

@@ -16,7 +16,7 @@ from ..ir.ops.ops import block_pairs, query_key_pairs
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
 from ..passes.dp import routed_tokens
-from ..plan.unit import Unit
+from ..spec.unit import Unit
 
 
 @dataclass(frozen=True, slots=True)

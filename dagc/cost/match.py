@@ -24,8 +24,8 @@ from ..ir.ops.ops import attend_operands, context_shares, local_flops
 from ..ir.ops.sequence import over_blocks, query_runs
 from ..ir.routed_dims import Rows, routed
 from ..plan.result import Array
-from ..plan.unit import Unit
 from ..spec.spec import Hardware
+from ..spec.unit import Unit
 from .expert_load import ExpertLoad
 from .local_shapes import ExpertShape, GemmShape, LocalShapes
 

@@ -16,23 +16,10 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir.groups import GroupShape
 from ..spec.spec import Link
 
 Size = TypeVar("Size", float, NDArray[np.float64])
-
-
-@dataclass(frozen=True, slots=True)
-class GroupShape:
-    """`ranks` in all; the most ranks on one node; the nodes touched."""
-
-    ranks: int
-    per_node: int
-    nodes: int
-
-    @property
-    def rails(self) -> int:
-        """Most ranks that the emptiest node can have: the rails its bytes leave by. `per_node` when nodes are equal."""
-        return self.per_node if self.nodes == 1 else (self.ranks - self.per_node) // (self.nodes - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +31,6 @@ class CollectiveTime(Generic[Size]):
     algorithm: str
     node_B: Size
     cluster_B: Size
-
-
-def group_shape(ids: NDArray[np.int64], per_node: int) -> GroupShape:
-    """The slowest shape among groups (`ids` [groups, ranks] of GPU ids): the most nodes, and among those groups the
-    most ranks on one node."""
-    nodes = np.sort(np.asarray(ids) // per_node, axis=1)
-    starts = np.ones(nodes.shape, dtype=bool)
-    starts[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
-    touched = starts.sum(axis=1)
-    most = int(touched.max())
-    size = nodes.shape[1]
-    if most == 1:
-        return GroupShape(size, size, 1)
-    worst = starts[touched == most]
-    flat = np.flatnonzero(worst.ravel())
-    runs = np.diff(np.append(flat, worst.size))
-    return GroupShape(size, int(runs.max()), most)
 
 
 def wire_bytes(kind: str, payload_B: float, ranks: int) -> float:

@@ -10,7 +10,7 @@ from ..base.dtypes import dtype
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.sharding import Axes
-from ..plan.unit import Unit
+from ..spec.unit import Unit
 
 ABOUT = "refuse a split that cuts the blocks in which quantised weights share their scales"
 

@@ -16,7 +16,7 @@ from ..passes.memory import cache_policy
 from ..pipeline.driver import lower
 from ..plan.plan import Plan
 from ..plan.result import Costs, Memory
-from ..plan.unit import Unit
+from ..spec.unit import Unit
 from .checkpoint import CheckpointError
 from .chosen import are_largest
 from .execute import History, Inputs, Machine, WeightSource, alike, random_weight

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..base.diagnostics import Collector
 from ..lang.whole_sequence import every_position
 from ..pipeline.driver import compile_spec
-from ..plan.unit import Unit
 from ..spec.spec import Phase, Spec, Strategy
+from ..spec.unit import Unit
 from .checkpoint import Checkpoint, read_arrays
 from .execute import History, Inputs, Machine
 from .failure import ExecutionError

@@ -16,8 +16,8 @@ from ..ir.ops.ops import rotated
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
-from ..plan.unit import Unit
 from ..spec.spec import Routing
+from ..spec.unit import Unit
 
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: in turn, so that few dims have equal sizes."""
@@ -296,7 +296,7 @@ class Twin:
             strategy=strategy,
         )
         spec = replace(unit.spec, workload=replace(unit.spec.workload, routing=self.routing))
-        return Unit(spec, phase, placement=unit.placement)
+        return Unit(spec, phase)
 
     @staticmethod
     def spare(segment: Segment) -> int:

@@ -17,8 +17,8 @@ from ..lang import library
 from ..lang.elaborate import Elaborator
 from ..lang.printer import model_parts
 from ..pipeline.driver import count_parameters, load
-from ..plan.unit import Unit
 from ..spec.spec import Model
+from ..spec.unit import Unit
 
 HARNESS = """
 hardware any {

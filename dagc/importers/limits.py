@@ -10,8 +10,8 @@ from ..base.dtypes import find
 from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..passes.mesh import factorisations
-from ..plan.unit import Unit
 from ..spec.spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
+from ..spec.unit import Unit
 from .records import DataError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
 from ..export.json import GRAPH_SCHEMA, expand_ranks
 from ..ir.graph import Graph
-from ..ir.mesh import Placement
+from ..ir.mesh import GpuMap
 from ..ir.text import TextError, parse_graph, print_graph
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..plan.plan import Plan
 from ..plan.result import PhaseResult
-from ..plan.unit import Unit
 from ..spec.spec import Hardware, Model, Phase, Spec, Strategy, Workload
+from ..spec.unit import Unit
 from ..view.facts.unroll import Edge, Node, unroll
 from .limits import check_ranges, check_together
 from .records import DataError, check_object, from_data, to_data
@@ -88,6 +89,7 @@ def plan_of(data: Any, reach: Reach | None = None) -> Plan:
     acyclic(nodes, edges)
     graph = graph_of(data["ir"])
     unit = unit_of(data["plan"], graph, reach or Reach.of(None))
+    graph = on_nodes(graph, unit.spec.hardware.per_node)
     if data["phase"] != graph.phase:
         raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
     check_together(unit, graph)
@@ -181,6 +183,12 @@ def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64
     return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
 
 
+def on_nodes(graph: Graph, per_node: int) -> Graph:
+    """The graph on the nodes of the file's hardware."""
+    mesh = graph.the_mesh
+    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, per_node)), _index={})
+
+
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     """The compilation that the costing passes see."""
     parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
@@ -198,7 +206,7 @@ def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     if (phase.name, phase.kind) != (graph.phase, graph.kind):
         raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
-    return Unit(spec, phase, Collector(), Placement(graph.the_mesh, ids, hardware.per_node))
+    return Unit(spec, phase, Collector())
 
 
 def _check_calibration(hardware: Hardware, reach: Reach) -> None:

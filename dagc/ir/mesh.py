@@ -15,6 +15,7 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from .groups import GroupShape, group_shape
 from .sharding import Axes
 
 
@@ -22,17 +23,28 @@ class MeshError(ValueError):
     """The two factorisations of a stage have no common refinement."""
 
 
+@dataclass(frozen=True, slots=True)
+class GpuMap:
+    """`ids`: the GPU of every rank, stage by stage, the ranks of a stage in mesh order. GPU ids count through the nodes of
+    `per_node` GPUs each."""
+
+    ids: tuple[int, ...]
+    per_node: int
+
+
 @dataclass(frozen=True)
 class Mesh:
     """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
     `degrees`: logical name -> degree, ones included; `zigzag`: the axes over which the tokens of a sequence are dealt out
-    in zigzag instead of in order (see `dagc.ir.ops.sequence`)."""
+    in zigzag instead of in order (see `dagc.ir.ops.sequence`); `gpus`: which GPU every rank is, where that is known."""
 
     atoms: tuple[tuple[str, int], ...]
     axes: Mapping[str, Axes]
     degrees: Mapping[str, int]
     stages: int = 1
     zigzag: Axes = ()
+    gpus: GpuMap | None = None
+    _groups: dict[Axes, GroupShape] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -72,6 +84,30 @@ class Mesh:
     def stride(self, axis: str) -> int:
         """Ranks from one coordinate of an atom to the next, where ranks are numbered in mesh order."""
         return prod(self.shape[self.index[axis] + 1 :])
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """GPU id of every rank, shape (stages, *shape). Raises MeshError where they are not known."""
+        return np.asarray(self.the_gpus.ids, dtype=np.int64).reshape(self.stages, *self.shape)
+
+    @property
+    def the_gpus(self) -> GpuMap:
+        if self.gpus is None:
+            raise MeshError("the mesh has no GPU ids")
+        return self.gpus
+
+    def groups(self, axes: Axes) -> NDArray[np.int64]:
+        """GPU ids of every group over `axes`: shape (groups, group size); stages are in the group axis."""
+        key = self.sort(axes)
+        position = [1 + self.index[a] for a in key]
+        moved = np.moveaxis(self.ids, position, range(self.ids.ndim - len(position), self.ids.ndim))
+        return moved.reshape(-1, self.size(key))
+
+    def group(self, axes: Axes) -> GroupShape:
+        """Ranks, nodes and ranks per node of the groups over some axes; where groups differ, of the widest spread one."""
+        if axes not in self._groups:
+            self._groups[axes] = group_shape(self.groups(axes), self.the_gpus.per_node)
+        return self._groups[axes]
 
     def label(self, axes: Axes, scope: str = "dense") -> tuple[str, ...]:
         """Logical names that cover a set of atoms exactly, or the atoms themselves where none do. In the scope of
@@ -144,27 +180,3 @@ def head_cuts(degree: int, sizes: Sequence[int]) -> list[int]:
     """Where to cut a tensor-parallel axis so that dimensions smaller than it can take a part of it."""
     parts = {gcd(degree, size) for size in sizes}
     return sorted(p for p in parts if 1 < p < degree)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """GPU id of every rank: `ids` has shape (stages, *mesh.shape)."""
-
-    mesh: Mesh
-    ids: NDArray[np.int64]
-    per_node: int
-    _groups: dict[Axes, NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
-
-    def groups(self, axes: Axes) -> NDArray[np.int64]:
-        """GPU ids of every group over `axes`: shape (groups, group size); stages are in the group axis."""
-        key = self.mesh.sort(axes)
-        if key not in self._groups:
-            position = [1 + self.mesh.index[a] for a in key]
-            moved = np.moveaxis(self.ids, position, range(self.ids.ndim - len(position), self.ids.ndim))
-            self._groups[key] = moved.reshape(-1, self.mesh.size(key))
-        return self._groups[key]
-
-    def stage(self, index: int) -> NDArray[np.int64]:
-        """GPU ids of a stage, shape mesh.shape."""
-        out: NDArray[np.int64] = self.ids[index]
-        return out

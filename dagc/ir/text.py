@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..base.dtypes import DTYPE_BYTES
 from ..base.units import show_runs
 from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
-from .mesh import Mesh
+from .mesh import GpuMap, Mesh
 from .ops.attributes import SCOPES, fault
 from .sharding import Axes, Sharding
 
@@ -18,7 +18,7 @@ def print_graph(graph: Graph) -> str:
     """The graph as text; `parse_graph` reads it back equal."""
     lines = [f"graph {graph.phase} {graph.kind} {graph.level} microbatches={graph.microbatches} lanes={graph.lanes}"]
     if graph.mesh is not None:
-        lines += _mesh_lines(graph.mesh)
+        lines.append(_mesh_line(graph.mesh, placed=any(stage.gpus for stage in graph.stages)))
     for stage in graph.stages:
         layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
         gpus = f" gpus {show_runs(stage.gpus, separator=',')}" if stage.gpus else ""
@@ -31,12 +31,17 @@ def print_graph(graph: Graph) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mesh_lines(mesh: Mesh) -> list[str]:
+def _mesh_line(mesh: Mesh, placed: bool) -> str:
+    """Placed stages have the GPU ids of the mesh."""
     atoms = ", ".join(f"{name}={size}" for name, size in mesh.atoms)
     axes = ", ".join(f"{name}={mesh.degrees.get(name, 1)}:{_axes(atoms)}" for name, atoms in mesh.axes.items())
     extra = ", ".join(f"{n}={d}" for n, d in mesh.degrees.items() if n not in mesh.axes)
     dealt = f" zigzag [{_axes(mesh.zigzag)}]" if mesh.zigzag else ""
-    return [f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]{dealt}"]
+    ids = per_node = ""
+    if mesh.gpus is not None:
+        ids = "" if placed else f" gpus {show_runs(mesh.gpus.ids, separator=',')}"
+        per_node = "" if mesh.gpus.per_node == PER_NODE else f" per_node {mesh.gpus.per_node}"
+    return f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]{dealt}{ids}{per_node}"
 
 
 def _segment_lines(segment: Segment) -> list[str]:
@@ -108,6 +113,8 @@ class _LineError(TextError):
     """One that names its line."""
 
 
+PER_NODE = 8
+"""GPUs per node, where the mesh does not say it."""
 MOST = 10**6
 """GPU ids, and layers of a stage, that are read."""
 
@@ -144,6 +151,12 @@ def parse_graph(text: str) -> Graph:
             raise _LineError(f"line {number}: {error}") from None
     if graph is None:
         raise TextError("line 1: no `graph` line")
+    placed = tuple(gpu for stage in stages for gpu in stage.gpus)
+    if mesh is not None and placed:
+        per_node = mesh.gpus.per_node if mesh.gpus is not None else PER_NODE
+        mesh = replace(mesh, gpus=GpuMap(placed, per_node))
+    elif mesh is not None and mesh.gpus is not None and not mesh.gpus.ids:
+        raise TextError("per_node, but no GPU ids")
     return replace(graph, segments=tuple(segments), mesh=mesh, stages=tuple(stages), sends=tuple(sends), _index={})
 
 
@@ -163,7 +176,11 @@ def _read_axes(text: str) -> Axes:
 
 
 def _parse_mesh(line: str) -> Mesh:
-    m = _match(r"mesh stages=(\d+) atoms \[(.*?)\] axes \[(.*?)\] degrees \[(.*?)\](?: zigzag \[(.*?)\])?", line)
+    m = _match(
+        r"mesh stages=(\d+) atoms \[(.*?)\] axes \[(.*?)\] degrees \[(.*?)\](?: zigzag \[(.*?)\])?(?: gpus (\S+))?"
+        r"(?: per_node ([1-9]\d*))?",
+        line,
+    )
     atoms = tuple((n, int(s)) for n, s in (part.split("=") for part in _split(m[2])))
     axes: dict[str, Axes] = {}
     degrees = {n: int(d) for n, d in (part.split("=") for part in _split(m[4]))}
@@ -172,21 +189,30 @@ def _parse_mesh(line: str) -> Mesh:
         degree, held = rest.split(":", 1)
         axes[name] = _read_axes(held)
         degrees[name] = int(degree)
-    return Mesh(atoms, axes, degrees, int(m[1]), _read_axes(m[5] or "-"))
+    ids = _read_ids(m[6] or "")
+    gpus = GpuMap(ids, int(m[7] or PER_NODE)) if ids or m[7] else None
+    return Mesh(atoms, axes, degrees, int(m[1]), _read_axes(m[5] or "-"), gpus)
+
+
+def _read_ids(text: str) -> tuple[int, ...]:
+    """GPU ids in runs: `0..3,8..11`."""
+    gpus: list[int] = []
+    for part in _split(text):
+        low, _, high = part.partition("..")
+        if int(high or low) >= MOST:
+            raise TextError(f"GPU {high or low} is beyond {MOST:,}")
+        gpus.extend(range(int(low), int(high or low) + 1))
+        if len(gpus) > MOST:
+            raise TextError(f"more than {MOST:,} GPUs")
+    return tuple(gpus)
 
 
 def _parse_stage(line: str) -> Stage:
     m = _match(r"stage (\d+) \{ (.*?) \}(?: gpus (\S+))?", line)
     layers = tuple((n, int(c)) for n, c in (part.split(" x ") for part in _split(m[2])))
-    gpus: list[int] = []
-    for part in _split(m[3] or ""):
-        low, _, high = part.partition("..")
-        if int(high or low) >= MOST:
-            raise TextError(f"GPU {high or low} is beyond {MOST:,}")
-        gpus.extend(range(int(low), int(high or low) + 1))
     if sum(count for _, count in layers) > MOST:
         raise TextError(f"a stage of more than {MOST:,} layers")
-    return Stage(int(m[1]), layers, tuple(gpus))
+    return Stage(int(m[1]), layers, _read_ids(m[3] or ""))
 
 
 def _parse_send(line: str) -> StageEdge:

@@ -12,7 +12,7 @@ from ..ir.ops.ops import attend_operands, local_count, result_layout
 from ..ir.routed_dims import routed
 from ..plan.plan import Plan
 from ..plan.result import Costs, PhaseResult
-from ..plan.unit import Unit
+from ..spec.unit import Unit
 from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
 
 PLAIN = ("bf16", "fp16", "fp32")

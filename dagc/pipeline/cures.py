@@ -12,9 +12,9 @@ from ..base.units import BYTES, show, show_runs
 from ..ir.graph import Graph
 from ..ir.verify.violation import VerifyError
 from ..plan.result import Memory, PhaseResult, Pool
-from ..plan.unit import Unit
 from ..spec.engines import engine_memory
 from ..spec.spec import EngineMemory, Fold, Phase, Spec
+from ..spec.unit import Unit
 from .pools import listed
 
 TRIES = 60

@@ -14,7 +14,7 @@ from ..base.units import BYTES, SCALAR, show
 from ..ir.graph import COLLECTIVES, Graph, Op, Segment, Weight
 from ..ir.ops.ops import flops
 from ..ir.routed_dims import rows_with
-from ..ir.verify.verify import verify, verify_placement, verify_schedule
+from ..ir.verify.verify import verify, verify_schedule
 from ..plan.plan import Plan
 from ..plan.result import (
     CollectiveTotal,
@@ -26,8 +26,8 @@ from ..plan.result import (
     joined_path,
     passes_s,
 )
-from ..plan.unit import Unit
 from ..spec.spec import Hardware, Phase, Spec
+from ..spec.unit import Unit
 
 if TYPE_CHECKING:
     from ..passes import GraphPass
@@ -116,13 +116,13 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
         unit = Unit(spec, phase, Collector(steps=out.steps))  # errors of one phase do not end the next one
         try:
             results[phase.name] = compile_phase(unit)
-            units[phase.name] = unit
+            units[phase.name] = replace(unit, out=out)
             warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             pass  # go on: every phase's errors belong in one run
         for d in unit.out.items:
             out.take(d)
-        out.steps, unit.out = unit.out.steps, out
+        out.steps = unit.out.steps
     out.check()
     params = count_parameters(next(iter(results.values())).graph)
     check_stated(spec, params[0], out)
@@ -177,7 +177,6 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     from ..cost import scale_blocks
     from ..passes import chunks, memory
 
-    verify_placement(unit.placed)
     scale_blocks.check(graph, unit)
     unit.out.check()
     passes = chunks.price(graph, unit)
@@ -204,7 +203,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         chunks=passes,
         memory=need,
         collectives=collective_totals(graph, whole.costs),
-        gpus=tuple(unit.placed.ids.ravel().tolist()),
+        gpus=graph.the_mesh.the_gpus.ids,
         flops_per_token=total / tokens,
         utilization=total / (time_s * peak) if time_s else 0.0,
         throughput_tok_s=tokens / time_s if time_s else 0.0,

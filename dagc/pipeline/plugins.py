@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..passes import GraphPass
     from ..plan.plan import Plan
-    from ..plan.unit import Unit
+    from ..spec.unit import Unit
 
     Exporter = Callable[[Plan, str], Mapping[str, bytes]]
 

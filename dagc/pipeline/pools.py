@@ -20,7 +20,7 @@ from ..ir.graph import Segment, Weight
 from ..ir.mesh import Mesh
 from ..passes.memory import capacity, weight_size
 from ..plan.result import PhaseResult, Pool, StageMemory
-from ..plan.unit import Unit
+from ..spec.unit import Unit
 
 ABOUT = "add up what phases hold together on the GPUs that they share"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Diagnostic
 from ..spec.spec import Phase, Spec
+from ..spec.unit import Unit
 from .result import PhaseResult, Pool, Sensitivity
-from .unit import Unit
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cost.network import GroupShape
 from ..ir.graph import Graph
+from ..ir.groups import GroupShape
 from ..ir.sharding import Axes
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from dagc.lang.expand import attention, block, call, expand, functions, names
 from dagc.lang.expand import experts as routing
 from dagc.lang.whole_sequence import every_position
 from dagc.pipeline.driver import load
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from .sources import SourceMutant, source_mutants
 

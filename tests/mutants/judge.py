@@ -12,7 +12,7 @@ from dagc.execute.prove import prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.plan.result import Costs
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from .mutations import MUTATIONS, Mutant
 from .plans import PLANS, placed

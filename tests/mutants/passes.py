@@ -19,7 +19,7 @@ from dagc.ir.graph import Graph
 from dagc.ir.ops import ops
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
 from dagc.pipeline.driver import lower
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from .plans import EXPERTS, GQA, MLA, PLANS, SHARED, SPEC
 from .sources import SourceMutant, rewritten, source_mutants

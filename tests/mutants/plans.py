@@ -7,7 +7,7 @@ from functools import cache
 import dagc
 from dagc.ir.graph import Graph
 from dagc.plan.result import Costs
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
 MLA = "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 4, rope_dim = 4, v_dim = 4 }"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.plan.result import PhaseResult
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 from .case import Case, Collective
 from .layout import NotExpressible
@@ -33,7 +33,7 @@ def read(result: PhaseResult, unit: Unit, parts: tuple[str, ...]) -> list[Collec
             if not op.is_collective:
                 continue
             cost = result.costs.ops[segment.name, op.name]
-            group = next(g for g in unit.placed.groups(op.axes).tolist() if 0 in g)
+            group = next(g for g in result.graph.the_mesh.groups(op.axes).tolist() if 0 in g)
             payload = cost.payload_B * (len(group) if op.kind == "all_gather" else 1)
             calls = segment.repeat * passes
             steps = int(op.attr("steps", 1) or 1)

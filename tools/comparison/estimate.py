@@ -15,8 +15,8 @@ from typing import TypeVar
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.pipeline.driver import compile_phase, load
-from dagc.plan.unit import Unit
 from dagc.spec.spec import Spec
+from dagc.spec.unit import Unit
 
 from .case import Deployment, Estimate, Failure, Inexpressible, Point
 from .classes import class_seconds

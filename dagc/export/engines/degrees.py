@@ -11,8 +11,8 @@ import numpy as np
 
 from ...passes.mesh import axis_coordinates, factorisations
 from ...plan.result import PhaseResult
-from ...plan.unit import Unit
 from ...spec.spec import Phase, Spec, Strategy
+from ...spec.unit import Unit
 
 
 @dataclass(frozen=True)

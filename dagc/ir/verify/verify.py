@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 from math import isclose
 
-import numpy as np
-
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ...plan.result import Schedule
 from ..graph import Graph, Op, Segment
-from ..mesh import Mesh, Placement
+from ..mesh import Mesh
 from ..ops.attributes import SCOPES
 from ..ops.ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
@@ -23,6 +21,8 @@ from .violation import VerifyError, require
 
 def verify(graph: Graph) -> None:
     """Check a graph at whatever level it is."""
+    if graph.mesh is not None:
+        _gpus(graph.mesh)
     for segment in graph.segments:
         _dtypes(segment)
         if graph.mesh is not None and graph.mesh.zigzag:
@@ -40,6 +40,15 @@ def verify(graph: Graph) -> None:
         _layers_meet(graph)
     if graph.stages:
         _stages(graph)
+
+
+def _gpus(mesh: Mesh) -> None:
+    """Every rank has a GPU of its own."""
+    ids = mesh.gpus.ids if mesh.gpus is not None else ()
+    if mesh.gpus is not None and len(ids) != mesh.stages * mesh.size(tuple(mesh.sizes)):
+        raise VerifyError(f"the mesh has {len(ids)} GPU ids for {mesh.stages} stages of {mesh.shape} ranks")
+    if len(set(ids)) != len(ids):
+        raise VerifyError("a GPU holds two ranks")
 
 
 def _dealt(segment: Segment, mesh: Mesh) -> None:
@@ -169,12 +178,9 @@ def _stages(graph: Graph) -> None:
     if graph.level in ("sharded", "placed"):
         _sends(graph)
     if graph.level == "placed":
-        gpus = [g for s in graph.stages for g in s.gpus]
-        if len(set(gpus)) != len(gpus):
-            raise VerifyError("a GPU holds two ranks")
-        ranks = graph.the_mesh.size(tuple(graph.the_mesh.sizes))
-        if any(len(s.gpus) != ranks for s in graph.stages):
-            raise VerifyError("a rank has no GPU")
+        gpus = graph.the_mesh.gpus
+        if gpus is None or gpus.ids != tuple(g for s in graph.stages for g in s.gpus):
+            raise VerifyError("the stages have other GPUs than the mesh")
 
 
 def _sends(graph: Graph) -> None:
@@ -189,12 +195,6 @@ def _sends(graph: Graph) -> None:
         takes = (first.input, first.input_dims, first.input_dtype)
         if (edge.value, edge.dims, edge.dtype) != takes:
             raise VerifyError(f"stage {edge.target} takes another value than stage {edge.source} sends")
-
-
-def verify_placement(placement: Placement) -> None:
-    ids = placement.ids.ravel()
-    if np.unique(ids).size != ids.size:
-        raise VerifyError("a GPU holds two ranks")
 
 
 def verify_schedule(graph: Graph, schedule: Schedule) -> None:

@@ -14,7 +14,7 @@ from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.graph import Op, Weight
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
-from ...plan.unit import Unit
+from ...spec.unit import Unit
 from ..block_checks import walk_expression
 from ..reader import Names
 from ..values.evaluate import evaluate

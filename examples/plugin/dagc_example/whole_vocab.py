@@ -1,7 +1,7 @@
 """A pass: the vocabulary is not split over tp. Every rank looks tokens up and makes the logits by itself."""
 
 from dagc.ir.graph import Graph
-from dagc.plan.unit import Unit
+from dagc.spec.unit import Unit
 
 ABOUT = "keep the vocabulary whole on every rank: more memory, no all-reduce in the embedding and the head"
 AFTER = "tp"

@@ -1,4 +1,4 @@
-"""What every pass is given beside the graph: the spec, the phase, and where diagnostics go."""
+"""One phase of a spec as it is compiled, and where what is found about it goes."""
 
 from __future__ import annotations
 
@@ -7,34 +7,17 @@ from typing import NoReturn
 
 from ..base.diagnostics import Collector
 from ..base.source import Span
-from ..cost.network import GroupShape, group_shape
-from ..ir.mesh import Placement
-from ..ir.sharding import Axes
-from ..spec.spec import Phase, Spec
+from .spec import Phase, Spec
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
-    """One compilation: a phase of a spec. `placement` is set by the mesh pass and read by later ones. `spans`: the
-    statement that each (segment, op) comes from."""
+    """`spans`: the statement that each (segment, op) comes from, filled in as blocks are expanded."""
 
     spec: Spec
     phase: Phase
     out: Collector = field(default_factory=Collector)
-    placement: Placement | None = None
     spans: dict[tuple[str, str], Span] = field(default_factory=dict, repr=False)
-    _groups: dict[Axes, GroupShape] = field(default_factory=dict, repr=False)
-
-    @property
-    def placed(self) -> Placement:
-        assert self.placement is not None, "the mesh pass has not run"
-        return self.placement
-
-    def group(self, axes: Axes) -> GroupShape:
-        """Ranks, nodes and ranks a node of the groups over some axes."""
-        if axes not in self._groups:
-            self._groups[axes] = group_shape(self.placed.groups(axes), self.placed.per_node)
-        return self._groups[axes]
 
     def warn(
         self, segment: str, op: str, message: str, *, because: tuple[str, ...] = (), help: tuple[str, ...] = ()
@@ -56,4 +39,4 @@ class Unit:
         span = self.phase.spans.get(at, self.phase.span)
         self.out.add(code, message, span, because=because, help=help)
         self.out.check()
-        raise AssertionError(f"{code} is no error")
+        raise AssertionError(f"{code} is not an error")
