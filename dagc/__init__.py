@@ -9,20 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .base.version import VERSION
+
 __all__ = ["Plan", "SpecError", "compile", "compile_text"]
 
 if TYPE_CHECKING:
+    from .api import Plan as Plan
+    from .api import compile as compile
+    from .api import compile_text as compile_text
     from .base.diagnostics import SpecError as SpecError
-    from .pipeline.driver import compile as compile
-    from .pipeline.driver import compile_text as compile_text
-    from .plan.plan import Plan as Plan
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOME = {
-    "compile": ".pipeline.driver",
-    "compile_text": ".pipeline.driver",
-    "Plan": ".plan.plan",
+    "compile": ".api",
+    "compile_text": ".api",
+    "Plan": ".api",
     "SpecError": ".base.diagnostics",
 }
 _here = Path(__file__).resolve().parent

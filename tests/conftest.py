@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 import dagc
-from dagc.plan.plan import Plan
+from dagc.api import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))

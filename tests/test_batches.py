@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.execute.prove import prove
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
-from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
 from dagc.spec.spec import Batching, Strategy
 

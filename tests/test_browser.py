@@ -11,7 +11,6 @@ from conftest import EXAMPLES, compiled
 
 from dagc.base.units import TIME, show
 from dagc.view.facts.findings import step_name
-from dagc.view.report.page.page import page
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
 
@@ -26,7 +25,7 @@ def chrome() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     for path in EXAMPLES:
-        (folder / f"{path.stem}.html").write_text(page(compiled(path.stem)), encoding="utf-8")
+        (folder / f"{path.stem}.html").write_text(compiled(path.stem).html(), encoding="utf-8")
     return folder
 
 

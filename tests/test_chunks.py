@@ -12,6 +12,7 @@ from random_plans import plans
 from test_cost import longest_path_s
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.export.chakra.files import write
 from dagc.export.events import Span, events
@@ -19,7 +20,6 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.passes import chunks
 from dagc.pipeline.driver import sensitivities
-from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
 from dagc.spec.spec import Hardware, Link
 from dagc.spec.unit import Unit

@@ -16,10 +16,10 @@ from conftest import EXAMPLES, ROOT, compiled, spec_text
 from state_specs import LINEAR, state_spec
 
 import dagc
+from dagc.api import Plan
 from dagc.cli import main
 from dagc.export.json import dumps, graph_object
 from dagc.ir.graph import COLLECTIVES
-from dagc.plan.plan import Plan
 from dagc.view.draw import dot
 from dagc.view.draw.layer import fold
 from dagc.view.draw.views import VIEWS, RendererMissing, render

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dagc.api import compile_text
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
-from dagc.pipeline.driver import compile_text
 from dagc.spec.tensor_place import Place, PlaceError
 
 REFERENCE = Path(__file__).parent / "data" / "reference"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.cost.network import collective_time
 from dagc.cost.routing import expert_probabilities, place_experts
 from dagc.ir.groups import GroupShape, group_shape
-from dagc.plan.plan import Plan
 from dagc.spec.spec import Link, Routing
 from dagc.view.facts.unroll import Edge, Node, counts, unroll
 

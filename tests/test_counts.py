@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.execute import work as counting
 from dagc.execute.execute import Machine, random_weight
 from dagc.execute.prove import prove_small, random_inputs, twin_inputs, twin_of_phase
 from dagc.execute.work import wrong_work
 from dagc.ir.graph import DTYPE_BYTES, Segment
 from dagc.ir.ops.ops import local_flops
-from dagc.plan.plan import Plan
 
 MODEL = """layers = 4, dense_first = 2, hidden = 64, vocab = 512, dtype = bf16
 attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }

@@ -9,10 +9,10 @@ import pytest
 from conftest import spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.export.engines.launch import export
 from dagc.lang.printer import print_spec
 from dagc.passes.memory import capacity
-from dagc.plan.plan import Plan
 from dagc.plan.result import Memory, StageMemory
 from dagc.spec.spec import EngineMemory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import compiled
 
-from dagc.plan.plan import Plan
+from dagc.api import Plan
 
 # What holds of the plans' claims, recomputed by hand from their own numbers (True: the requirement passes).
 PLAN_A = {

@@ -54,51 +54,33 @@ dagc.ir.verify.verify -> dagc.plan.result
 dagc.lang.model -> dagc.ir.graph
 dagc.passes -> dagc.lang.expand.expand
 dagc.passes -> dagc.spec.unit
-dagc.passes.dp -> dagc.spec.unit
 dagc.passes.dp -> dagc.spec.spec
+dagc.passes.dp -> dagc.spec.unit
 dagc.passes.ep -> dagc.spec.unit
-dagc.passes.mesh -> dagc.spec.unit
 dagc.passes.mesh -> dagc.spec.spec
+dagc.passes.mesh -> dagc.spec.unit
 dagc.passes.place -> dagc.spec.unit
 dagc.passes.pp -> dagc.spec.unit
 dagc.passes.reshard -> dagc.cost.network
 dagc.passes.reshard -> dagc.spec.unit
 dagc.passes.sp -> dagc.spec.unit
 dagc.passes.tp -> dagc.spec.unit
-dagc.plan.held_memory -> dagc.pipeline.pools
-dagc.plan.plan -> dagc.execute.prove
-dagc.plan.plan -> dagc.export.interchange
-dagc.plan.plan -> dagc.export.json
-dagc.plan.plan -> dagc.pipeline.driver
-dagc.plan.plan -> dagc.pipeline.pools
-dagc.plan.plan -> dagc.view.draw.figures.standalone
-dagc.plan.plan -> dagc.view.facts.lanes.choice
-dagc.plan.plan -> dagc.view.report.markdown
-dagc.plan.plan -> dagc.view.report.notebook
-dagc.plan.plan -> dagc.view.report.page.page
-dagc.plan.plan -> dagc.view.report.rows
-dagc.plan.plan -> dagc.view.report.terminal
 dagc.plan.require -> dagc.passes.memory
 dagc.plan.require -> dagc.passes.mesh
-dagc.plan.require -> dagc.pipeline.pools
 dagc.view.report.diff -> dagc.export.json
 dagc.view.report.diff -> dagc.importers.recorded
-dagc.view.report.page.page -> dagc
 """
 """Imports that break a rule today. The list may only shrink."""
 
 EVALUATOR = tuple(f"dagc.lang.expand.{name}" for name in ("attention", "block", "call", "experts", "functions"))
 """The one circle that stays: blocks are evaluated recursively, a function of the language evaluates its operands."""
 OPEN_CIRCLES = """
-dagc
 dagc.execute.declared
 dagc.execute.execute
 dagc.execute.numpy.collectives
-dagc.execute.prove
 dagc.execute.routed
 dagc.execute.traffic
 dagc.execute.work
-dagc.export.interchange
 dagc.export.json
 dagc.importers.placed
 dagc.lang.expand.names
@@ -107,26 +89,6 @@ dagc.lang.reader
 dagc.lang.values.builtins
 dagc.pipeline.cures
 dagc.pipeline.driver
-dagc.pipeline.plugins
-dagc.plan.held_memory
-dagc.plan.plan
-dagc.view.draw.figures.cards
-dagc.view.draw.figures.layers
-dagc.view.draw.figures.memory
-dagc.view.draw.figures.standalone
-dagc.view.draw.figures.tracks
-dagc.view.draw.figures.waterfall
-dagc.view.draw.layer
-dagc.view.draw.overview
-dagc.view.facts.findings
-dagc.view.report.markdown
-dagc.view.report.notebook
-dagc.view.report.page.listing
-dagc.view.report.page.page
-dagc.view.report.page.phase
-dagc.view.report.page.stages
-dagc.view.report.rows
-dagc.view.report.terminal
 """
 """Modules that lie in some import circle today. The list may only shrink."""
 

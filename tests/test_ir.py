@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.ir.graph import Graph, Op, Segment
@@ -22,7 +23,6 @@ from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer import print_spec
 from dagc.passes import GRAPH_PASSES
 from dagc.pipeline.driver import load, lower
-from dagc.plan.plan import Plan
 from dagc.spec.unit import Unit
 
 GOLDEN = Path(__file__).parent / "golden"

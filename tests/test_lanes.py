@@ -13,9 +13,9 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.cli import main
 from dagc.export.json import expand_ranks
-from dagc.plan.plan import Plan
 from dagc.view.draw.dot import identifier
 from dagc.view.facts.critical import critical
 from dagc.view.facts.lanes.choice import FOLDS, Choice

@@ -15,8 +15,8 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.passes import schedule
-from dagc.plan.plan import Plan
 from dagc.plan.result import Costs, PhaseResult
 
 

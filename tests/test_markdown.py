@@ -8,8 +8,8 @@ import pytest
 from conftest import compiled
 from test_page import EVIL, evil_plan, read
 
+from dagc.api import Plan
 from dagc.cli import main
-from dagc.plan.plan import Plan
 from dagc.view.report.markdown import escaped
 from dagc.view.report.rows import TABLES
 

@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT, compiled, spec_text
 
 import dagc
+from dagc.api import compile_text
 from dagc.calib import available, decode_attention, gemm, load, moe, prefill_attention
 from dagc.calib.decode_attention import DecodeAttentionConstants
 from dagc.calib.families import FAMILIES
@@ -34,7 +35,6 @@ from dagc.measure.summary import report
 from dagc.measure.timer import Result
 from dagc.measure.timing import Effort, Timing
 from dagc.measure.torch_device import TorchDevice
-from dagc.pipeline.driver import compile_text
 
 Capture = pytest.CaptureFixture[str]
 MODEL = """layers = 4, hidden = 64, vocab = 512, dtype = bf16 {extra}

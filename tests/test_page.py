@@ -17,16 +17,15 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.writing import write_all
-from dagc.plan.plan import Plan
 from dagc.view.draw.figures import layers
 from dagc.view.draw.figures.boxes import Size, place
 from dagc.view.draw.figures.markup import fit, tag, width
 from dagc.view.draw.figures.standalone import SHEETS, svg
 from dagc.view.draw.figures.svg import ticks
 from dagc.view.facts.findings import binding, error_range, origins
-from dagc.view.report.page.page import page
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -76,7 +75,7 @@ def read(html: str) -> Reader:
 
 
 def test_a_page_has_everything_and_loads_nothing(example: Plan) -> None:
-    html = page(example)
+    html = example.html()
     reader = read(html)
     assert len(html.encode()) <= 500_000
     names = [name for name, _ in reader.tags]
@@ -96,7 +95,7 @@ def test_a_page_has_everything_and_loads_nothing(example: Plan) -> None:
 
 
 def test_ids_are_single_and_links_lead_somewhere(example: Plan) -> None:
-    reader = read(page(example))
+    reader = read(example.html())
     ids = [a["id"] for _, a in reader.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     wanted = {str(a["href"])[1:] for name, a in reader.tags if name == "a"}
@@ -106,7 +105,7 @@ def test_ids_are_single_and_links_lead_somewhere(example: Plan) -> None:
 
 
 def test_the_policy_names_the_script_and_the_style() -> None:
-    html = page(compiled("plan_a"))
+    html = compiled("plan_a").html()
     policy = next(str(a["content"]) for n, a in read(html).tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
     for name in ("script", "style"):
@@ -118,7 +117,7 @@ def test_the_policy_names_the_script_and_the_style() -> None:
 
 def test_every_diagnostic_stands_at_its_line() -> None:
     plan = compiled("plan_a")
-    html = page(plan)
+    html = plan.html()
     for d in plan.diagnostics:
         assert d.span is not None
         line = d.span.source.position(d.span.start)[0]
@@ -127,7 +126,7 @@ def test_every_diagnostic_stands_at_its_line() -> None:
 
 
 def test_the_same_page_twice() -> None:
-    assert page(compiled("plan_a")) == page(dagc.compile(Path(compiled("plan_a").spec.phases[0].span.source.name)))  # type: ignore[union-attr]
+    assert compiled("plan_a").html() == dagc.compile(Path(compiled("plan_a").spec.phases[0].span.source.name)).html()  # type: ignore[union-attr]
 
 
 @cache
@@ -163,8 +162,8 @@ def evil_plan(text: str) -> Plan:
 
 @pytest.mark.parametrize("text", EVIL, ids=range(len(EVIL)))
 def test_names_are_only_text(text: str) -> None:
-    plain = read(page(plain_plan()))
-    html = page(evil_plan(text))
+    plain = read(plain_plan().html())
+    html = evil_plan(text).html()
     reader = read(html)
     assert sorted({n for n, _ in reader.tags}) == sorted({n for n, _ in plain.tags})
     assert sum(n == "script" for n, _ in reader.tags) == 1
@@ -255,7 +254,7 @@ def test_boxes_of_every_example_are_apart(example: Plan) -> None:
 
 
 def test_ids_are_one_of_a_kind(example: Plan) -> None:
-    ids = re.findall(r'\bid="([^"]*)"', page(example))
+    ids = re.findall(r'\bid="([^"]*)"', example.html())
     assert len(ids) > 100 and len(set(ids)) == len(ids)
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.execute.prove import prove
 from dagc.ir.graph import DTYPE_BYTES
-from dagc.plan.plan import Plan, cached_tokens
+from dagc.plan.plan import cached_tokens
 from dagc.plan.require import all_metrics
 from dagc.plan.result import PhaseResult
 

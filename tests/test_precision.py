@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import Diagnostic
 from dagc.base.dtypes import dtype, find
 from dagc.importers.huggingface import import_config
 from dagc.ir.text import parse_graph, print_graph
 from dagc.lang.huggingface.module_lists import Patterns
 from dagc.lang.huggingface.precision import precision
-from dagc.plan.plan import Plan
 from dagc.view.report.terminal import report
 
 MIB = 2**20

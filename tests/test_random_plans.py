@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from random_plans import plans
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.execute.execute import Inputs, Machine
 from dagc.execute.prove import prove
@@ -21,7 +22,6 @@ from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes
 from dagc.pipeline.driver import count_parameters, lower
-from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 from dagc.view.facts.unroll import Edge, unroll

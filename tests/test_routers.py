@@ -6,9 +6,9 @@ import pytest
 from conftest import spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.execute.prove import prove
 from dagc.ir.ops.ops import flops
-from dagc.plan.plan import Plan
 
 BLOCK = """
 block {name}(x) {{

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import Diagnostic
 from dagc.cost.scale_blocks import Side
 from dagc.export.engines.launch import ENGINES, export
 from dagc.ir.graph import Weight
-from dagc.plan.plan import Plan
 
 MODEL = """layers = 4, hidden = 512, vocab = 500, dtype = bf16, weight_dtype = {dtype}, dense_first = 1
 attention {{ heads = {heads}, kv_heads = {heads}, head_dim = {width} }}

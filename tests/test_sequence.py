@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.api import compile_text
 from dagc.base.diagnostics import SpecError
 from dagc.execute.execute import Machine
 from dagc.execute.numpy.ops import visible
@@ -24,7 +25,6 @@ from dagc.ir.ops.sequence import order, runs
 from dagc.ir.text import parse_graph, print_graph
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
-from dagc.pipeline.driver import compile_text
 from dagc.plan.result import PhaseResult
 
 

@@ -7,14 +7,13 @@ import pytest
 from conftest import spec_text
 from state_specs import LINEAR, MODEL, SIZES, SPARSE, state_spec
 
+from dagc.api import Plan, compile_text
 from dagc.base.diagnostics import SpecError
 from dagc.execute.numpy import ops as k
 from dagc.execute.prove import prove_small, single
 from dagc.ir.graph import Op, Segment
 from dagc.ir.ops.ops import OPS, traffic
 from dagc.ir.ops.states import state_of
-from dagc.pipeline.driver import compile_text
-from dagc.plan.plan import Plan
 
 
 def plan(block: str, phase: str = "gpus = [0]", kind: str = "prefill", prompt: int = 256) -> Plan:

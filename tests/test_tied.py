@@ -6,10 +6,10 @@ import pytest
 from conftest import spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.ir.graph import Graph
 from dagc.ir.text import parse_graph, print_graph
-from dagc.plan.plan import Plan
 
 TABLE = 512 * 256
 MODEL = (

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from random_plans import plans
 
 import dagc
+from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
-from dagc.plan.plan import Plan
 from dagc.plan.result import PhaseResult
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import classes, everyone, representatives, slices

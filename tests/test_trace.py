@@ -11,11 +11,11 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
+from dagc.api import Plan
 from dagc.cli import main
 from dagc.export import chrome, perfetto
 from dagc.export.events import Span, events
 from dagc.export.wire import double, fixed, message, number, string
-from dagc.plan.plan import Plan
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import representatives
 

@@ -13,6 +13,7 @@ from proofs.plans import MODELS, STRATEGIES
 from proofs.plans import spec as library_spec
 
 import dagc
+from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.verify import verdict
 from dagc.execute import prove as proving
@@ -24,7 +25,6 @@ from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
-from dagc.plan.plan import Plan
 
 WIDE = "layers = 4, hidden = 512, vocab = 4096, dtype = bf16\nattention { heads = 16, kv_heads = 4, head_dim = 32 }"
 SPARSE = f"{WIDE}\nexperts {{ count = 64, top_k = 2, hidden = 256 }}"

@@ -71,10 +71,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     if args.version:
-        from .. import __version__
         from ..base.distribution import described, foreign
+        from ..base.version import VERSION
 
-        print(described(__version__))
+        print(described(VERSION))
         if stranger := foreign():
             print(f"dagc: {stranger}", file=sys.stderr)
         return 0

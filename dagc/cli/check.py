@@ -11,7 +11,7 @@ from .common import color, settings
 
 
 def run(args: Namespace) -> int:
-    from ..pipeline.driver import compile
+    from ..api import compile
 
     found: list[Diagnostic] = []
     code = 0

@@ -7,10 +7,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..base.harmless import file_part
-from ..plan.plan import Plan
+
+if TYPE_CHECKING:
+    from ..api import Plan
 
 
 def settings(args: Namespace) -> dict[str, str]:
@@ -50,7 +53,7 @@ def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> Non
 
 def compiled(spec: str, args: Namespace) -> Plan | None:
     """The plan, of a spec or of a placed graph (.json), or None after its errors were printed."""
-    from ..pipeline.driver import compile
+    from ..api import compile
 
     try:
         if spec.endswith(".json"):
@@ -62,7 +65,7 @@ def compiled(spec: str, args: Namespace) -> Plan | None:
 
 
 def _placed(path: str, args: Namespace) -> Plan:
-    from ..importers.placed import read_plan
+    from ..api import read_plan
 
     if args.set:
         raise SpecError([Diagnostic("E14", "a placed graph has no params: `--set` needs the spec it was made from")])

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from ..api import Plan
 from ..base.diagnostics import Diagnostic, SpecError
-from ..plan.plan import Plan
 from .common import chosen, color, compiled, put, stem, tell
 from .writing import refuse_existing, write_all
 
@@ -43,9 +43,7 @@ def run(args: Namespace) -> int:
 
             put(dumps(plan_object(plan), indent=True))
         elif args.format == "md":
-            from ..view.report.markdown import markdown
-
-            sys.stdout.write(markdown(plan))
+            sys.stdout.write(plan.markdown())
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
             for path in (*files, *folders):
@@ -116,13 +114,9 @@ def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: l
                     )
                 files[path] = data
     if "html" in kinds:
-        from ..view.report.page.page import page
-
-        files[directory / f"{name}.html"] = page(plan).encode()
+        files[directory / f"{name}.html"] = plan.html().encode()
     if "md" in kinds:
-        from ..view.report.markdown import markdown
-
-        files[directory / f"{name}.md"] = markdown(plan).encode()
+        files[directory / f"{name}.md"] = plan.markdown().encode()
     if "json" in kinds:
         from ..export.json import dumps, plan_object
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from .common import compiled, put, tell
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(args: Namespace) -> int:
     return 1 if worse else 0
 
 
-def _side(args: Namespace, spec: str, own: list[str]) -> Plan | Recorded | None:
+def _side(args: Namespace, spec: str, own: list[str]) -> CompiledPlan | Recorded | None:
     """Compiled, or as `dagc compile --json` wrote it."""
     from ..importers.recorded import read
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.distribution import how_to_install
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from .common import compiled, tell
 from .writing import write_all
 
@@ -64,7 +64,7 @@ def _steps(args: Namespace) -> int:
     return int(args.grid) if args.grid is not None else FITTED_GRID if args.fit else 0
 
 
-def _compute(args: Namespace, plan: Plan, device: TorchDevice) -> int:
+def _compute(args: Namespace, plan: CompiledPlan, device: TorchDevice) -> int:
     from ..measure.extract import kernels
     from ..measure.jobs import neighbours
     from ..measure.timer import measure
@@ -77,7 +77,7 @@ def _compute(args: Namespace, plan: Plan, device: TorchDevice) -> int:
     return _finish(args, plan, device, found, results)
 
 
-def _collectives(args: Namespace, plan: Plan, device: TorchDevice) -> int:
+def _collectives(args: Namespace, plan: CompiledPlan, device: TorchDevice) -> int:
     from ..measure.collectives import NotLaunched, Ranks
     from ..measure.extract import collectives
     from ..measure.jobs import Exchange, neighbours
@@ -97,7 +97,9 @@ def _collectives(args: Namespace, plan: Plan, device: TorchDevice) -> int:
         ranks.close()
 
 
-def _finish(args: Namespace, plan: Plan, device: TorchDevice, found: list[PlanKernel], results: list[Result]) -> int:
+def _finish(
+    args: Namespace, plan: CompiledPlan, device: TorchDevice, found: list[PlanKernel], results: list[Result]
+) -> int:
     """Tables, report and, if asked for, the calibration."""
     from ..measure import csv_tables
     from ..measure.summary import report
@@ -118,7 +120,7 @@ def _finish(args: Namespace, plan: Plan, device: TorchDevice, found: list[PlanKe
     return _fit(args, plan, device, gpu, folder) if args.fit else 0
 
 
-def _fit(args: Namespace, plan: Plan, device: TorchDevice, gpu: str, folder: Path) -> int:
+def _fit(args: Namespace, plan: CompiledPlan, device: TorchDevice, gpu: str, folder: Path) -> int:
     from ..calib.fitting.tables import TableError
     from ..measure.calibrate import calibrate
 

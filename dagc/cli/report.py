@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from ..api import Plan
 from ..base.diagnostics import Diagnostic, SpecError
-from ..plan.plan import Plan
 from .common import compiled, put, stem, tell
 from .writing import write_all
 
@@ -49,11 +49,7 @@ def _format(target: Path | None) -> str:
 
 def _render(plan: Plan, kind: str) -> bytes:
     if kind == "md":
-        from ..view.report.markdown import markdown
-
-        return markdown(plan).encode()
+        return plan.markdown().encode()
     if kind == "text":
         return plan.report().encode()
-    from ..view.report.page.page import page
-
-    return page(plan).encode()
+    return plan.html().encode()

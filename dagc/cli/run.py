@@ -15,7 +15,7 @@ from .common import put, settings, tell
 if TYPE_CHECKING:
     from ..execute.torch.trial import Outcome
     from ..execute.twin import Twin
-    from ..plan.plan import Plan
+    from ..plan.plan import CompiledPlan
     from ..spec.spec import Phase, Spec
 
 NEGLIGIBLE_S = 1e-7
@@ -133,7 +133,7 @@ def device_of(asked: str, local: int) -> str:
     return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 
-def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[Plan, Twin | None]:
+def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[CompiledPlan, Twin | None]:
     """The phase alone, with its small twin unless it is run at the model's own dims."""
     from ..execute.prove import twin_of_phase
     from ..execute.twin import NoTwin

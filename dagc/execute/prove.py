@@ -14,7 +14,7 @@ from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..passes.memory import cache_policy
 from ..pipeline.driver import lower
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..plan.result import Costs, Memory
 from ..spec.unit import Unit
 from .checkpoint import CheckpointError
@@ -70,14 +70,14 @@ class Proof:
         return self.verdict == "equal"
 
 
-def prove(plan: Plan, phase: str, **given: object) -> Proof:
+def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is held at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
     return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
-def prove_small(plan: Plan, phase: str) -> Proof:
+def prove_small(plan: CompiledPlan, phase: str) -> Proof:
     """Like prove, of a phase of any size: its own lowering, run on the sizes of its small twin. The bytes counted there,
     times the elements that the plan has for each of the twin's, are those that the plan's cost pass states."""
     result, unit = plan.phases[phase], plan.units[phase]
@@ -92,7 +92,7 @@ def prove_small(plan: Plan, phase: str) -> Proof:
     return prove_graph(twin.placed, unit, result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
-def twin_of_phase(plan: Plan, phase: str) -> Twin:
+def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:
     """The small twin of a phase. Raises NoTwin."""
     unit = plan.units[phase]
     try:

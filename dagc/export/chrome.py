@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..view.facts.size import MOST_STREAMED, check_size
 from .events import Count, Event, Process, Span, Track, events
 from .json import dumps
@@ -14,7 +14,7 @@ CHUNK = 2000
 FLOW = {"start": "s", "step": "t", "end": "f"}
 
 
-def trace(plan: Plan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
+def trace(plan: CompiledPlan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
     """Pieces of one JSON object; times are microseconds with three decimals."""
     check_size(plan.phases[phase], "the trace", MOST_STREAMED)
     result = plan.phases[phase]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Node, unroll
 from .json import GRAPH_SCHEMA, dumps, expand_ranks
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LISTS = ("gpus", "group")
 
 
-def to_networkx(plan: Plan, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
+def to_networkx(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
     """`ranks="all"` has a node for each rank."""
     import networkx as nx
 

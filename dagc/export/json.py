@@ -13,8 +13,9 @@ from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
 from ..plan.held_memory import PARTS
-from ..plan.plan import Plan, cached_tokens
-from ..plan.result import PhaseResult, Pool, StageMemory
+from ..plan.plan import CompiledPlan, cached_tokens
+from ..plan.pools import Pool
+from ..plan.result import PhaseResult, StageMemory
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
 
@@ -33,7 +34,7 @@ def dumps(value: object, *, indent: bool = False) -> bytes:
     return data if data.isascii() else in_json(data.decode()).encode()
 
 
-def plan_object(plan: Plan) -> dict[str, Any]:
+def plan_object(plan: CompiledPlan) -> dict[str, Any]:
     """One object, SI units; its schema is `plan.schema.json` beside this file."""
     return {
         "schema": SCHEMA,
@@ -61,7 +62,7 @@ def plan_object(plan: Plan) -> dict[str, Any]:
     }
 
 
-def phase_object(plan: Plan, result: PhaseResult) -> dict[str, Any]:
+def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     """The figures of one phase."""
     from ..pipeline.driver import collective_totals
 
@@ -111,7 +112,7 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
     return {"median": whole.median, "p90": whole.p90, "bias": whole.bias, "measured_share": share, "kernels": kernels}
 
 
-def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:
+def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     memory, rooms = result.memory, plan.kv_tokens(result.name)
     return {
         **_parts(memory.worst),
@@ -121,7 +122,7 @@ def _memory(plan: Plan, result: PhaseResult) -> dict[str, Any]:
         "shared_peak_B": max([memory.worst.peak_B, *(p.peak_B for p in plan.shared if result.name in p.phases)]),
         "kv_tokens": _tokens(min(rooms)),
         "kv_tokens_per_dp_rank": _tokens(min(rooms) // result.batch_ways),
-        "kv_tokens_used": cached_tokens(plan.units[result.name].phase),
+        "kv_tokens_used": cached_tokens(plan.spec.phase(result.name)),
         "stages": [
             {
                 "stage": s.stage,
@@ -174,7 +175,7 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
     ]
 
 
-def graph_object(plan: Plan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
+def graph_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
     """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
     from ..importers.placed import ir_section, plan_section
 

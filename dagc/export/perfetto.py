@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..view.facts.size import MOST_STREAMED, check_size
 from .events import PATH_FLOW, Count, Event, Process, Span, Track, Value, events
 from .wire import double, fixed, message, number, string
@@ -26,7 +26,7 @@ PROCESS_UUID = 1 << 32
 """Uuids of processes stay clear of those of tracks."""
 
 
-def trace(plan: Plan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
+def trace(plan: CompiledPlan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
     """Pieces of one trace file."""
     check_size(plan.phases[phase], "the trace", MOST_STREAMED)
     writer = _Writer()

@@ -23,7 +23,7 @@ from ..ir.mesh import GpuMap
 from ..ir.text import TextError, parse_graph, print_graph
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..spec.spec import Hardware, Model, Phase, Spec, Strategy, Workload
 from ..spec.unit import Unit
@@ -46,10 +46,10 @@ FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
 KINDS = ("data", "stream", "transfer")
 
 
-def plan_section(plan: Plan, phase: str) -> dict[str, Any]:
+def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     """What costs depend on, beside the graph."""
     spec = plan.spec
-    own = next(p for p in spec.phases if p.name == phase)
+    own = spec.phase(phase)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
     return {name: to_data(part, SKIP) for name, part in parts.items()}
 
@@ -58,7 +58,7 @@ def ir_section(graph: Graph) -> list[str]:
     return print_graph(graph).splitlines()
 
 
-def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> Plan:
+def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> CompiledPlan:
     """Compile a placed graph; `allow_import` as for a spec. Raises SpecError with E15 and the path of what is wrong."""
     import orjson
 
@@ -78,7 +78,7 @@ def _refused(path: Path, reason: str) -> SpecError:
     return SpecError([Diagnostic("E15", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
 
 
-def plan_of(data: Any, reach: Reach | None = None) -> Plan:
+def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
     """The plan of a file's object. Raises DataError, or SpecError when the plan itself is refused (memory)."""
     if not isinstance(data, dict):
         raise DataError("", "is not an object")
@@ -276,7 +276,7 @@ def _same(found: Any, wanted: Any) -> bool:
     return bool(found == (list(wanted) if isinstance(wanted, tuple) else wanted))
 
 
-def finished(unit: Unit, result: PhaseResult) -> Plan:
+def finished(unit: Unit, result: PhaseResult) -> CompiledPlan:
     from ..passes import memory
     from ..pipeline import pools
     from ..pipeline.driver import count_parameters
@@ -285,6 +285,6 @@ def finished(unit: Unit, result: PhaseResult) -> Plan:
     unit.out.check()
     name = unit.phase.name
     found = pools.run({name: result})
-    return Plan(
+    return CompiledPlan(
         unit.spec, {name: result}, {name: unit}, (), count_parameters(result.graph), found, tuple(unit.out.items)
     )

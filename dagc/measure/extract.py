@@ -10,7 +10,7 @@ from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..ir.graph import Op, Segment
 from ..ir.ops.ops import attend_operands, local_count, result_layout
 from ..ir.routed_dims import routed
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..plan.result import Costs, PhaseResult
 from ..spec.unit import Unit
 from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
@@ -37,7 +37,7 @@ class PlanKernel:
     family: str
 
 
-def kernels(plan: Plan, phases: Sequence[str] = ()) -> list[PlanKernel]:
+def kernels(plan: CompiledPlan, phases: Sequence[str] = ()) -> list[PlanKernel]:
     """Compute kernels of every phase, or of those named, in program order."""
     found: list[PlanKernel] = []
     for name, result in plan.phases.items():
@@ -47,7 +47,7 @@ def kernels(plan: Plan, phases: Sequence[str] = ()) -> list[PlanKernel]:
     return found
 
 
-def collectives(plan: Plan, phases: Sequence[str] = ()) -> list[PlanKernel]:
+def collectives(plan: CompiledPlan, phases: Sequence[str] = ()) -> list[PlanKernel]:
     """Collectives inside a node, in program order."""
     found = []
     for name, result in plan.phases.items():

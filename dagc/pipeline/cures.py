@@ -11,11 +11,11 @@ from ..base.diagnostics import Collector, SpecError
 from ..base.units import BYTES, show, show_runs
 from ..ir.graph import Graph
 from ..ir.verify.violation import VerifyError
-from ..plan.result import Memory, PhaseResult, Pool
+from ..plan.pools import Pool, listed
+from ..plan.result import Memory, PhaseResult
 from ..spec.engines import engine_memory
 from ..spec.spec import EngineMemory, Fold, Phase, Spec
 from ..spec.unit import Unit
-from .pools import listed
 
 TRIES = 60
 """Changes of one plan that are compiled at most."""

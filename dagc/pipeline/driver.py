@@ -15,7 +15,7 @@ from ..ir.graph import COLLECTIVES, Graph, Op, Segment, Weight
 from ..ir.ops.ops import flops
 from ..ir.routed_dims import rows_with
 from ..ir.verify.verify import verify, verify_schedule
-from ..plan.plan import Plan
+from ..plan.plan import CompiledPlan
 from ..plan.result import (
     CollectiveTotal,
     Costs,
@@ -52,34 +52,6 @@ def load(
     return elaborate(file, out, settings=settings or {}, reach=reach)
 
 
-def compile(
-    spec_file: str | Path,
-    *,
-    settings: Mapping[str, str] | None = None,
-    phases: Sequence[str] | None = None,
-    allow_import: Sequence[str | Path] = (),
-) -> Plan:
-    """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
-    in `allow_import`. Raises SpecError when the spec is wrong."""
-    from ..base.syntax.parse import folder_of, read_source
-
-    source = read_source(str(spec_file), allow_import)
-    base = folder_of(str(spec_file))
-    return compile_source(source, settings=settings, phases=phases, base_dir=base, allow_import=allow_import)
-
-
-def compile_text(
-    text: str,
-    *,
-    name: str = "<text>",
-    settings: Mapping[str, str] | None = None,
-    phases: Sequence[str] | None = None,
-    allow_import: Sequence[str | Path] = (),
-) -> Plan:
-    """Compile spec text, as if it stood in the current folder."""
-    return compile_source(Source(name, text), settings=settings, phases=phases, allow_import=allow_import)
-
-
 def compile_source(
     source: Source,
     *,
@@ -88,13 +60,15 @@ def compile_source(
     base_dir: Path | None = None,
     out: Collector | None = None,
     allow_import: Sequence[str | Path] = (),
-) -> Plan:
+) -> CompiledPlan:
     out = Collector() if out is None else out
     spec = load(source, out, settings, base_dir, allow_import)
     return compile_spec(spec, out, phases, cures=True)
 
 
-def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False) -> Plan:
+def compile_spec(
+    spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False
+) -> CompiledPlan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
     plan that does not fit, by compiling it."""
     from ..base.diagnostics import SpecError, did_you_mean
@@ -138,7 +112,7 @@ def compile_spec(spec: Spec, out: Collector, phases: Sequence[str] | None = None
     verdicts = require.run(spec, results, params, shared, out)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
-    return Plan(spec, results, units, verdicts, params, shared, tuple(out.items))
+    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items))
 
 
 def lower(unit: Unit) -> Iterator[tuple[str, Graph]]:

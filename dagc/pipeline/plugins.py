@@ -16,10 +16,10 @@ from ..base.entry_points import EXPORTERS, PASSES, broken, installed, loaded, to
 if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..passes import GraphPass
-    from ..plan.plan import Plan
+    from ..plan.plan import CompiledPlan
     from ..spec.unit import Unit
 
-    Exporter = Callable[[Plan, str], Mapping[str, bytes]]
+    Exporter = Callable[[CompiledPlan, str], Mapping[str, bytes]]
 
 SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
@@ -29,7 +29,7 @@ def exporters() -> list[str]:
     return sorted(installed(EXPORTERS))
 
 
-def export(name: str, plan: Plan, phase: str) -> dict[str, bytes]:
+def export(name: str, plan: CompiledPlan, phase: str) -> dict[str, bytes]:
     """Files of an exporter: suffix -> content. Raises SpecError with E17 when it fails."""
     point = installed(EXPORTERS)[name]
     made: Exporter = loaded(point)

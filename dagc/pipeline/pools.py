@@ -19,7 +19,8 @@ from ..base.units import BYTES, show
 from ..ir.graph import Segment, Weight
 from ..ir.mesh import Mesh
 from ..passes.memory import capacity, weight_size
-from ..plan.result import PhaseResult, Pool, StageMemory
+from ..plan.pools import SAME, Pool, listed, text
+from ..plan.result import PhaseResult, StageMemory
 from ..spec.unit import Unit
 
 ABOUT = "add up what phases hold together on the GPUs that they share"
@@ -56,18 +57,6 @@ def _merged(parts: Sequence[Pool]) -> Pool:
         fullest.capacity_B,
         room,
     )
-
-
-def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[float, ...]:
-    """By stage: tokens of cache for which the whole phase has room beside all else that a GPU of the stage holds, other
-    phases' part included. `tokens`: those that its sequences cache, all together; more of them would be of such sequences.
-    Infinite where a stage caches nothing, 0 where all else leaves no room."""
-    out = []
-    for need in result.memory.stages:
-        key = (result.name, need.stage)
-        room_B = min(pool.room_B[key] for pool in pools if key in pool.room_B)
-        out.append(float(np.floor(max(0.0, room_B) / need.kv_cache_B * tokens)) if need.kv_cache_B else float("inf"))
-    return tuple(out)
 
 
 class Sharing:
@@ -200,31 +189,6 @@ def _layers(result: PhaseResult, stage: int) -> list[tuple[int, int, str]]:
         out.append((at, at + count, name))
         at += count
     return out
-
-
-SAME = 0.001
-"""Second copies of less than this share of the weights are not worth a word."""
-
-
-def text(pool: Pool) -> str:
-    """`weights 31 GB (once) + KV cache 19 GB + work 18 GB + reserve 1 GB = 69 GB of 80 GB`"""
-    copies = f"{show(pool.copies_B, BYTES)} of it second copies" if pool.copies_B > SAME * pool.weights_B else "once"
-    weights = f"{show(pool.weights_B, BYTES)} ({copies})" if pool.shared else show(pool.weights_B, BYTES)
-    return (
-        f"weights {weights} + KV cache {show(pool.kv_cache_B, BYTES)} + work {show(pool.work_B, BYTES)} + "
-        f"reserve {show(pool.reserve_B, BYTES)} = {show(pool.peak_B, BYTES)} of {show(pool.capacity_B, BYTES)}"
-    )
-
-
-def heading(pool: Pool) -> str:
-    """`prefill and decode on 16 GPUs`"""
-    return f"{listed(pool.phases)} on {len(pool.gpus)} GPU{'s' if len(pool.gpus) > 1 else ''}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`; of many the first ones."""
-    shown = [*names[:4], f"{len(names) - 4} more"] if len(names) > 5 else list(names)
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
 def check(

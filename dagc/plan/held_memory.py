@@ -7,9 +7,9 @@ from itertools import groupby
 from math import isfinite
 
 from ..base.units import BYTES, TOKENS, show
-from ..pipeline.pools import heading, listed, text
 from ..spec.spec import EngineMemory
-from .plan import Plan, cached_tokens
+from .plan import CompiledPlan, cached_tokens
+from .pools import heading, listed, text
 from .result import PhaseResult, StageMemory
 
 PARTS = (
@@ -25,7 +25,7 @@ HEAD = ("stage", *(name for name, _ in PARTS), "in all", "room for cache")
 BRIEF = ("stage", "weights", "KV cache", "other", "in all", "room for cache")
 
 
-def stage_rows(plan: Plan, result: PhaseResult, *, brief: bool = False) -> list[tuple[str, ...]]:
+def stage_rows(plan: CompiledPlan, result: PhaseResult, *, brief: bool = False) -> list[tuple[str, ...]]:
     """Cells of `HEAD`, or of `BRIEF`, for every stage; neighbours that hold the same share a row."""
     rooms = dict(zip(result.memory.stages, plan.kv_tokens(result.name), strict=True))
     out = []
@@ -53,17 +53,17 @@ def limit_text(result: PhaseResult, memory: EngineMemory) -> str:
     return f"{show(found.capacity_B, BYTES)} ({who} fills {memory.fraction:.1%} of {show(found.total_B, BYTES)}{what})"
 
 
-def room_text(plan: Plan, phase: str) -> str:
+def room_text(plan: CompiledPlan, phase: str) -> str:
     """`room for 1.2M tok of KV cache beside the rest, 40k tok of it used`; empty where nothing is cached."""
     room = min(plan.kv_tokens(phase))
     if not isfinite(room):
         return ""
-    used, ways = cached_tokens(plan.units[phase].phase), plan.phases[phase].batch_ways
+    used, ways = cached_tokens(plan.spec.phase(phase)), plan.phases[phase].batch_ways
     each = f" ({_tokens(room // ways)} on each of {ways} data-parallel ranks)" if ways > 1 else ""
     return f"room for {_tokens(room)} of KV cache{each} beside all else; the phase fills {_tokens(used)}"
 
 
-def beside(plan: Plan, phase: str) -> str:
+def beside(plan: CompiledPlan, phase: str) -> str:
     """`; 68 GB with prefill on the same GPUs`; empty where no other phase has its GPUs."""
     return "".join(
         f"; {show(pool.peak_B, BYTES)} with {listed([n for n in pool.phases if n != phase])} on the same GPUs"
@@ -76,7 +76,7 @@ def _tokens(count: float) -> str:
     return f"{count:,.0f} tok"
 
 
-def shared_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+def shared_lines(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
     """(which phases on how many GPUs, what the fullest of these holds) of GPUs that several phases share."""
     for pool in plan.shared:
         yield heading(pool), text(pool)

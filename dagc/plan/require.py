@@ -29,10 +29,10 @@ from ..ir.ops.states import state_of
 from ..lang.values.evaluate import compare, holds, names_in
 from ..passes.memory import cache_policy
 from ..passes.mesh import axis_coordinates, factorisations
-from ..pipeline.pools import heading, kv_tokens, listed, text
 from ..spec.metrics import meant_metric, metric, percent
 from ..spec.spec import AttrValue, Requirement, Spec
-from .result import PhaseResult, Pool
+from .pools import Pool, heading, kv_tokens, listed, text
+from .result import PhaseResult
 
 ABOUT = "judge every requirement"
 
@@ -192,7 +192,7 @@ def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Col
         )
         return None
     graph = phases[name].graph
-    phase = next(p for p in spec.phases if p.name == name)
+    phase = spec.phase(name)
     mesh = graph.the_mesh
     coordinates = axis_coordinates(mesh, factorisations(phase.strategy)[0])
     ids = np.asarray(phases[name].gpus).reshape(mesh.stages, *mesh.shape)
@@ -253,7 +253,7 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
     Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
     """
     size_B, hardware = 0.0, spec.hardware
-    policy = next(cache_policy(p) for p in spec.phases if p.name == prefill.name)
+    policy = cache_policy(spec.phase(prefill.name))
     for segment in prefill.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
             if op.kind == "cache":
@@ -274,7 +274,7 @@ def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dic
     """Metrics of one phase; throughput counts all its GPUs unless the name says otherwise. `memory.peak`,
     `memory.fraction` and `memory.kv_tokens` count all that its GPUs hold, other phases' part included; the parts of
     memory and `memory.own` are the phase's."""
-    phase = next(p for p in spec.phases if p.name == result.name)
+    phase = spec.phase(result.name)
     held = [pool for pool in pools if pool.shared and result.name in pool.phases]
     room = min(kv_tokens(result, pools, phase.sequences * phase.context))
     mesh = result.graph.the_mesh

@@ -170,41 +170,6 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """GPUs that serve the same phases, and what `fullest` of them holds. `copies_B`: weights that it holds because not all
-    phases lay them out the same way, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs
-    most of them. `room_B`: (phase, stage) -> what all else leaves for cache on the fullest GPU that serves the stage."""
-
-    phases: tuple[str, ...]
-    gpus: tuple[int, ...]
-    fullest: int
-    weights_B: float
-    copies_B: float
-    kv_cache_B: float
-    work_B: float
-    reserve_B: float
-    capacity_B: float
-    room_B: Mapping[tuple[str, int], float] = field(default_factory=dict, repr=False)
-
-    @property
-    def peak_B(self) -> float:
-        return self.weights_B + self.kv_cache_B + self.work_B + self.reserve_B
-
-    @property
-    def fraction(self) -> float:
-        return self.peak_B / self.capacity_B
-
-    @property
-    def fits(self) -> bool:
-        return self.peak_B <= self.capacity_B
-
-    @property
-    def shared(self) -> bool:
-        """Several phases use these GPUs."""
-        return len(self.phases) > 1
-
-
-@dataclass(frozen=True, slots=True)
 class CollectiveTotal:
     """One kind over one group, all its calls on one device a stage in one pass of all micro-batches.
     `payload_B`: local input buffer of one call. `wire_B`: bytes a device sends in all calls."""
@@ -224,6 +189,10 @@ class Sensitivity:
 
     name: str
     change: float
+
+
+Sensitivities = Mapping[str, tuple[Sensitivity, ...]]
+"""Phase -> what faster hardware would buy there."""
 
 
 @dataclass(frozen=True)

@@ -309,3 +309,7 @@ class Spec:
     requirements: tuple[Requirement, ...]
     constants: Mapping[str, AttrValue]  # params (after --set) and lets
     params: Mapping[str, tuple[AttrValue, ...]]  # param -> its domain, for search
+
+    def phase(self, name: str) -> Phase:
+        """Raises StopIteration where there is none of that name."""
+        return next(p for p in self.phases if p.name == name)

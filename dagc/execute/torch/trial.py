@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from ...ir.graph import Graph
 from ...pipeline.driver import cost_graph
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ..chosen import are_largest
 from ..execute import Inputs, Machine, random_weight
@@ -93,7 +93,7 @@ def class_of(result: PhaseResult, key: Key) -> str:
     return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")
 
 
-def run(plan: Plan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
+def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
     """Every process of the job calls this; the first one gets the outcome. With a twin its sizes run, else the plan's."""
     result, unit = plan.phases[phase], plan.units[phase]
     job = Job(result, model_graph(unit), random_inputs(unit, random_weight))

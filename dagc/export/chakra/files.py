@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...view.facts.size import MOST_STREAMED, check_size
 from ..json import dumps
@@ -86,7 +86,7 @@ def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]
         yield rank, idle(result)
 
 
-def write(plan: Plan, phase: str, directory: Path, name: str) -> None:
+def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     """Everything that the simulator needs for one phase, into an empty directory that will have this name."""
     result, hardware = plan.phases[phase], plan.spec.hardware
     check_size(result, "the traces", MOST_STREAMED)

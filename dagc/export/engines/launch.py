@@ -12,7 +12,7 @@ from typing import Any
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.units import TIME, Quantity, show, show_runs
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from .degrees import Layout, layout
 
 ENGINES = ("vllm", "sglang", "trtllm", "megatron")
@@ -86,7 +86,7 @@ Write = Callable[[Draft], Mapping[str, str]]
 """Fills a draft, and writes its files: suffix -> text."""
 
 
-def export(plan: Plan, engine: str, model: str | None, stem: str) -> dict[str, bytes]:
+def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dict[str, bytes]:
     """File name -> content for every server of the plan. Raises SpecError with E05 and every rule that it breaks."""
     write: Write = import_module(f".{engine}", __package__).write
     servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases])

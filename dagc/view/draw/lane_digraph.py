@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ..facts.lanes.choice import DEFAULT, Choice
 from ..facts.lanes.grid import BOX_H, Box, Grid, Label, drawn
 from ..facts.lanes.wires import Wire, wires
@@ -20,7 +20,7 @@ LOOKS = {
 }
 
 
-def draw(plan: Plan, phase: str, choice: Choice = DEFAULT) -> str:
+def draw(plan: CompiledPlan, phase: str, choice: Choice = DEFAULT) -> str:
     """DOT for the engine `nop2`, which keeps all positions. Raises SpecError where a choice selects nothing."""
     laid = drawn(plan.phases[phase], choice)
     first, *rest = heading(laid.picture, lettered=laid.lettered)

@@ -11,7 +11,7 @@ from ...base.units import BYTES, FLOPS, TIME, show
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.ops import OPS
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Run
 from .dot import (
     COLORS,
@@ -60,7 +60,7 @@ class Drawing:
         return sum(float(self.result.costs.ops[self.segment.name, op.name].time_s.max()) for op in ops)
 
 
-def draw(plan: Plan, phase: str) -> str:
+def draw(plan: CompiledPlan, phase: str) -> str:
     """DOT of a phase's layers, one column a kind of layer."""
     kept = drawings(plan.phases[phase])
     body = [line for d in kept for line in _layer(d)]

@@ -7,7 +7,7 @@ from math import ceil, isclose, sqrt
 
 from ...base.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ...ir.graph import Stage
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, StageMemory
 from ..report.terminal import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
@@ -28,7 +28,7 @@ Card = tuple[int, ...]
 """Stages on one card: neighbours that are alike."""
 
 
-def draw(plan: Plan, phase: str) -> str:
+def draw(plan: CompiledPlan, phase: str) -> str:
     """DOT of a phase's stages."""
     result = plan.phases[phase]
     shown = shown_cards(result)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ..facts.lanes.choice import DEFAULT, Choice
 from . import lane_digraph as digraph
 from . import layer, overview
 
-VIEWS: dict[str, Callable[[Plan, str, Choice], str]] = {
+VIEWS: dict[str, Callable[[CompiledPlan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),
     "layer": lambda plan, phase, choice: layer.draw(plan, phase),
     "lanes": digraph.draw,
@@ -17,12 +17,12 @@ VIEWS: dict[str, Callable[[Plan, str, Choice], str]] = {
 """Views that have DOT text. `lanes` alone heeds the choice."""
 
 
-def dot(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
+def dot(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
     """DOT text of a view."""
     return VIEWS[view](plan, phase, choice)
 
 
-def picture(plan: Plan, phase: str, view: str, kind: str, choice: Choice = DEFAULT) -> bytes:
+def picture(plan: CompiledPlan, phase: str, view: str, kind: str, choice: Choice = DEFAULT) -> bytes:
     """A view as `kind`: svg is drawn here, dot is Graphviz's input, everything else its output (RendererMissing)."""
     if kind == "svg":
         from .figures.standalone import svg

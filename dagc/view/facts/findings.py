@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
 from ...ir.ops.ops import attention_imbalance
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PathStep, PhaseResult, Sensitivity
 from ...spec.spec import Phase
 
@@ -25,7 +25,7 @@ HELPS = 0.0005
 """Changes of a phase's time smaller than this are not worth a word."""
 
 
-def binding(result: PhaseResult, buys: tuple[Sensitivity, ...] = ()) -> str:
+def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
     """What binds a phase and why."""
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     ratio = result.time_s / result.floor_s if result.floor_s else 1.0
@@ -144,7 +144,7 @@ def error_range(result: PhaseResult) -> str:
     return text + (f" Beyond the sizes measured, of the critical path: {', '.join(beyond)}." if beyond else "")
 
 
-def assumptions(plan: Plan) -> Iterator[tuple[str, str]]:
+def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
     """(what, how it is taken) of everything the figures rest on and do not derive."""
     hardware, work = plan.spec.hardware, plan.spec.workload
     dtype = plan.spec.model.weight_dtype

@@ -11,7 +11,7 @@ from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
 from ...export.json import SCHEMA
 from ...importers.recorded import Recorded
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...spec.metrics import metric, percent
 from ...spec.spec import Spec
@@ -89,7 +89,7 @@ def _beyond(figure: Figure, percent: float) -> bool:
     return figure.ratio is None or abs(figure.ratio) > percent / 100 + SAME
 
 
-def compare(a: Plan | Recorded, b: Plan | Recorded) -> Diff:
+def compare(a: CompiledPlan | Recorded, b: CompiledPlan | Recorded) -> Diff:
     """From a to b. Of a plan that was written as JSON the spec is not known: what both sides tell is compared."""
     if isinstance(a, Recorded) or isinstance(b, Recorded):
         before, after = _recorded(a), _recorded(b)
@@ -104,7 +104,7 @@ def compare(a: Plan | Recorded, b: Plan | Recorded) -> Diff:
     )
 
 
-def _recorded(plan: Plan | Recorded) -> Recorded:
+def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
     """What a diff compares of a plan, whether it was compiled or read."""
     if isinstance(plan, Recorded):
         return plan
@@ -231,7 +231,7 @@ def _source(span: Span) -> str:
 # -- structure -------------------------------------------------------------------------------------
 
 
-def structure(plan: Plan) -> dict[str, str]:
+def structure(plan: CompiledPlan) -> dict[str, str]:
     """Phases, their stages, and the collectives of each kind of layer."""
     out: dict[str, str] = {}
     for name, result in plan.phases.items():

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from ...base.render import harmless
 from ...base.units import BYTES, SCALAR, TIME, TOKEN_RATE, show
 from ...plan.held_memory import HEAD, beside, room_text, shared_lines, stage_rows
-from ...plan.plan import Plan
-from ...plan.result import PhaseResult
+from ...plan.plan import CompiledPlan
+from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ..facts.findings import HELPS, binding, error_range
 from .terminal import axes_text
 
@@ -29,12 +29,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> lis
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *([escaped(c) for c in row] for row in rows))]
 
 
-def markdown(plan: Plan) -> str:
+def markdown(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     """The whole report, ending in a newline."""
-    return "\n".join(_lines(plan)) + "\n"
+    return "\n".join(_lines(plan, sensitivities)) + "\n"
 
 
-def _lines(plan: Plan) -> Iterator[str]:
+def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     if plan.overflow:
         yield f"## :x: {escaped(plan.overflow[0])}"
         yield ""
@@ -60,7 +60,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from summary(plan)
     for result in plan.phases.values():
         yield ""
-        yield from _phase(plan, result)
+        yield from _phase(plan, result, sensitivities[result.name])
     for name, held in shared_lines(plan):
         yield ""
         yield escaped(f"shared GPUs: {name}, the fullest: {held}")
@@ -72,7 +72,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"- **{d.code}** {escaped(d.message)}{f' ({escaped(more)})' if more else ''}"
 
 
-def summary(plan: Plan) -> list[str]:
+def summary(plan: CompiledPlan) -> list[str]:
     """A row a phase."""
     rows = [
         (
@@ -88,8 +88,7 @@ def summary(plan: Plan) -> list[str]:
     return table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows, "<>>>>>")
 
 
-def _phase(plan: Plan, result: PhaseResult) -> Iterator[str]:
-    buys = plan.sensitivities(result.name)
+def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) -> Iterator[str]:
     yield f"### {escaped(result.name)}"
     yield ""
     yield escaped(f"{axes_text(result)}. {binding(result, buys)}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ...base.units import BYTES, TIME, TOKEN_RATE, show
 from ...plan.held_memory import beside
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ..draw.figures.markup import Markup, join, tag
 from ..facts.findings import binding
 
 LEFT = "text-align:left"
 
 
-def fragment(plan: Plan) -> str:
+def fragment(plan: CompiledPlan) -> str:
     """An HTML fragment without a script; styles stand at the elements, since a notebook keeps no others."""
     return tag(
         "div",
@@ -29,7 +29,7 @@ def _table(head: list[str], rows: list[list[object]]) -> Markup:
     return tag("table", top, join(tag("tr", join(tag("td", c, style=LEFT) for c in row)) for row in rows))
 
 
-def _phases(plan: Plan) -> Markup:
+def _phases(plan: CompiledPlan) -> Markup:
     rows: list[list[object]] = [
         [
             r.name,
@@ -44,7 +44,7 @@ def _phases(plan: Plan) -> Markup:
     return _table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows)
 
 
-def _requirements(plan: Plan) -> Markup:
+def _requirements(plan: CompiledPlan) -> Markup:
     if not plan.requirements:
         return Markup("")
     rows: list[list[object]] = [

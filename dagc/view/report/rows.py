@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...ir.graph import Op, Segment
-from ...plan.plan import Plan
+from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 
 TABLES = ("ops", "phases", "collectives", "memory", "pools", "critical_path", "requirements")
 Row = dict[str, Any]
 
 
-def rows(plan: Plan, table: str = "ops") -> list[Row]:
+def rows(plan: CompiledPlan, table: str = "ops") -> list[Row]:
     """All rows of a table have the same keys. ValueError when there is no such table."""
     makers = {
         "ops": _ops,
@@ -119,7 +119,7 @@ def _memory(result: PhaseResult) -> Iterator[Row]:
         }
 
 
-def _pools(plan: Plan) -> Iterator[Row]:
+def _pools(plan: CompiledPlan) -> Iterator[Row]:
     """Sets of GPUs that the same phases use, with what the fullest of each holds."""
     for pool in plan.pools:
         yield {
@@ -150,7 +150,7 @@ def _path(result: PhaseResult) -> Iterator[Row]:
         }
 
 
-def _requirements(plan: Plan) -> Iterator[Row]:
+def _requirements(plan: CompiledPlan) -> Iterator[Row]:
     for v in plan.requirements:
         yield {
             "requirement": v.requirement.label,

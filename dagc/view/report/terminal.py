@@ -9,8 +9,8 @@ from textwrap import shorten, wrap
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from ...ir.ops.ops import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
-from ...plan.plan import Plan
-from ...plan.result import PhaseResult
+from ...plan.plan import CompiledPlan
+from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.spec import Routing
 
 WIDTH = 80
@@ -36,12 +36,12 @@ class Paint:
         return self("pass", "32") if passed else self("FAIL", "31;1")
 
 
-def report(plan: Plan, *, color: bool = False) -> str:
+def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = False) -> str:
     """The whole report, ending in a newline."""
     paint = Paint(color)
     lines = [*overflow(plan, paint), *_head(plan, paint)]
     for result in plan.phases.values():
-        lines += ["", *_phase(plan, result, paint)]
+        lines += ["", *_phase(plan, result, sensitivities[result.name], paint)]
     for name, text in shared_lines(plan):
         lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
     if plan.requirements:
@@ -49,7 +49,7 @@ def report(plan: Plan, *, color: bool = False) -> str:
     return "\n".join(part for line in lines for part in _within(line)) + "\n"
 
 
-def overflow(plan: Plan, paint: Paint) -> list[str]:
+def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
     """What does not fit, before all else."""
     lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
     return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
@@ -69,7 +69,7 @@ def _within(line: str) -> list[str]:
     return [part.replace("\u00a0", " ") for part in parts]
 
 
-def _head(plan: Plan, paint: Paint) -> list[str]:
+def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
     model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
@@ -84,7 +84,7 @@ def _head(plan: Plan, paint: Paint) -> list[str]:
     ]
 
 
-def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
+def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
@@ -103,7 +103,7 @@ def _phase(plan: Plan, result: PhaseResult, paint: Paint) -> list[str]:
     lines += _memory(plan, result)
     lines += _collectives(result)
     lines += _path(result)
-    lines += _sensitivities(plan, result)
+    lines += _sensitivities(buys)
     return lines
 
 
@@ -165,11 +165,11 @@ def _batches(result: PhaseResult) -> str:
     return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
 
 
-def _memory(plan: Plan, result: PhaseResult) -> list[str]:
+def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     w = result.memory.worst
     text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
     head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
-    limit = limit_text(result, plan.units[result.name].phase.memory)
+    limit = limit_text(result, plan.spec.phase(result.name).memory)
     lines = [f"{head} of {limit}{beside(plan, result.name)}", f"    {text}"]
     room = room_text(plan, result.name)
     lines += [f"    {room}"] if room else []
@@ -229,13 +229,13 @@ def _path(result: PhaseResult) -> list[str]:
     ]
 
 
-def _sensitivities(plan: Plan, result: PhaseResult) -> list[str]:
-    found = [s for s in plan.sensitivities(result.name) if abs(s.change) >= 0.0005]
+def _sensitivities(buys: Sequence[Sensitivity]) -> list[str]:
+    found = [s for s in buys if abs(s.change) >= 0.0005]
     text = "; ".join(f"{s.name} {s.change:+.1%}" for s in found) or "nothing of it moves the time by 0.1%"
     return wrap(f"  what would help: {text}", WIDTH, subsequent_indent="    ")
 
 
-def verdicts(plan: Plan, paint: Paint) -> Iterable[str]:
+def verdicts(plan: CompiledPlan, paint: Paint) -> Iterable[str]:
     """One line a requirement, then the count."""
     passed = sum(v.passed for v in plan.requirements)
     lines = [paint.bold("requirements ".ljust(WIDTH, "-"))]

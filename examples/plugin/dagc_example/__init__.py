@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagc.plan.plan import Plan
+from dagc import Plan
 
 
 def collectives_csv(plan: Plan, phase: str) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ....plan.plan import Plan
+from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
 from ...facts.lanes.choice import DEFAULT, Choice, refused
 from ...facts.lanes.grid import drawn
@@ -32,21 +32,21 @@ class Sheet:
     keys: Keys
 
 
-def _overview(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _overview(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     return Sheet(facts(result), cards.draw(result), cards.keys(result))
 
 
-def _layer(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _layer(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     return Sheet(subtitle(result), layers.whole(result), layers.keys(result))
 
 
-def _lanes(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _lanes(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     grid = drawn(result, choice)
     figure = lanes.draw(grid)
     return Sheet(heading(grid.picture, lettered=grid.lettered), figure, lanes.keys(grid))
 
 
-def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _timeline(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     check_size(result, "the timeline")
     one = (
         "one pass" if result.passes == 1 else f"one pass of {result.passes}, of a whole chunk at the end of the prompt"
@@ -54,16 +54,16 @@ def _timeline(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
     return Sheet([f"{result.name}: timeline of {one}"], tracks.draw(result), tracks.keys(result))
 
 
-def _memory(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _memory(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     return Sheet([f"{result.name}: memory per GPU"], memory.draw(result), memory.keys(result))
 
 
-def _path(plan: Plan, result: PhaseResult, choice: Choice) -> Sheet:
+def _path(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
     words = f"{result.name}: critical path, all executions of an op added up"
     return Sheet([words], waterfall.draw(result), waterfall.keys(result))
 
 
-SHEETS: dict[str, Callable[[Plan, PhaseResult, Choice], Sheet]] = {
+SHEETS: dict[str, Callable[[CompiledPlan, PhaseResult, Choice], Sheet]] = {
     "overview": _overview,
     "layer": _layer,
     "lanes": _lanes,
@@ -80,7 +80,7 @@ def whole(view: str, choice: Choice) -> None:
         raise refused(f"the {view} has no --select, --hops or --unfold", "lanes has")
 
 
-def svg(plan: Plan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
+def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
     """An SVG document; light or dark as the reader's screen is. ValueError when there is no such view, SpecError where the
     choice selects nothing or the view has no parts."""
     if view not in SHEETS:

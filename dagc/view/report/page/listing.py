@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ....base.diagnostics import Diagnostic
 from ....base.source import Source, Span
-from ....plan.plan import Plan
+from ....plan.plan import CompiledPlan
 from ...draw.figures.markup import Markup, join, tag, text
 
 TOKEN = re.compile(
@@ -21,7 +21,7 @@ SECTIONS = frozenset(("hardware", "model", "workload", "phase", "attention", "ex
 MAX_LINES = 1500
 
 
-def sources(plan: Plan) -> list[Source]:
+def sources(plan: CompiledPlan) -> list[Source]:
     """The files that the plan is written in; the library's own are left out."""
     spec = plan.spec
     spans: list[Span | None] = [p.span for p in spec.phases]

@@ -10,11 +10,12 @@ from importlib import resources
 from pathlib import PurePath
 from string import Template
 
-from .... import __version__
 from ....base.source import Source
 from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
+from ....base.version import VERSION
 from ....plan.held_memory import shared_lines
-from ....plan.plan import Plan
+from ....plan.plan import CompiledPlan
+from ....plan.result import Sensitivities
 from ...draw.figures.markup import Markup, join, tag, text
 from ...draw.figures.svg import style
 from ...facts.findings import assumptions, error_range, origins
@@ -24,7 +25,7 @@ from .phase import phase
 from .tables import Row, table
 
 
-def page(plan: Plan) -> str:
+def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     """One HTML document. It loads nothing, and its policy forbids it to."""
     look, script = style() + asset("page.css"), asset("page.js")
     policy = (
@@ -33,7 +34,7 @@ def page(plan: Plan) -> str:
     )
     found = listing.sources(plan)
     name = plan_name(plan, found)
-    body = join([_header(plan, name), tag("main", join(_sections(plan, found))), _footer()])
+    body = join([_header(plan, name), tag("main", join(_sections(plan, found, sensitivities))), _footer()])
     return Template(asset("page.html")).substitute(
         title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
     )
@@ -49,13 +50,13 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def plan_name(plan: Plan, found: Sequence[Source]) -> str:
+def plan_name(plan: CompiledPlan, found: Sequence[Source]) -> str:
     """The file's name without its ending, or the model's."""
     name = PurePath(found[0].name).stem if found else ""
     return name if name and name not in ("-", "<text>") else plan.spec.model.name
 
 
-def _header(plan: Plan, name: str) -> Markup:
+def _header(plan: CompiledPlan, name: str) -> Markup:
     model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
@@ -89,12 +90,12 @@ def _header(plan: Plan, name: str) -> Markup:
     )
 
 
-def _overflow(plan: Plan) -> Markup:
+def _overflow(plan: CompiledPlan) -> Markup:
     """What does not fit, before all else."""
     return join(tag("p", line, cls="fail" if line.startswith("DOES NOT FIT") else None) for line in plan.overflow)
 
 
-def _pill(plan: Plan) -> Markup:
+def _pill(plan: CompiledPlan) -> Markup:
     if not plan.fits:
         return tag("span", "✗ does not fit", cls="pill fail")
     if not plan.requirements:
@@ -103,17 +104,23 @@ def _pill(plan: Plan) -> Markup:
     return tag("span", ("✗ " if failed else "✓ ") + plan.verdict, cls="pill fail" if failed else "pill pass")
 
 
-def _sections(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
+def _sections(plan: CompiledPlan, found: Sequence[Source], sensitivities: Sensitivities) -> Iterator[Markup]:
     yield tag("section", tag("h2", "Requirements"), _requirements(plan, found), id="requirements")
     for k, result in enumerate(plan.phases.values()):
-        yield tag("section", tag("h2", result.name), join(phase(plan, result)), id=f"phase-{k}", cls="phase")
+        yield tag(
+            "section",
+            tag("h2", result.name),
+            join(phase(plan, result, sensitivities[result.name])),
+            id=f"phase-{k}",
+            cls="phase",
+        )
     for head, held in shared_lines(plan):
         yield tag("section", tag("h2", f"Shared GPUs: {head}"), tag("p", f"The fullest holds {held}."))
     yield tag("section", tag("h2", "Spec"), join(_spec(plan, found)), id="spec")
     yield tag("section", tag("h2", "Assumptions and errors"), join(_assumptions(plan)), id="assumptions")
 
 
-def _requirements(plan: Plan, found: Sequence[Source]) -> Markup:
+def _requirements(plan: CompiledPlan, found: Sequence[Source]) -> Markup:
     if not plan.requirements:
         return tag("p", "The spec states no requirements.")
     rows: list[Row] = []
@@ -129,7 +136,7 @@ def _requirements(plan: Plan, found: Sequence[Source]) -> Markup:
     return Markup(verdicts + tag("p", f"{passed} of {len(plan.requirements)} hold.", cls="soft"))
 
 
-def _spec(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
+def _spec(plan: CompiledPlan, found: Sequence[Source]) -> Iterator[Markup]:
     loose = [d for d in plan.diagnostics if d.span is None or d.span.source not in found]
     yield from (listing.note(d) for d in loose)
     if plan.spec.params:
@@ -140,12 +147,12 @@ def _spec(plan: Plan, found: Sequence[Source]) -> Iterator[Markup]:
         yield listing.draw(source, k, plan.diagnostics)
 
 
-def _constant(plan: Plan, name: str) -> str:
+def _constant(plan: CompiledPlan, name: str) -> str:
     value = plan.spec.constants[name]
     return str(value) if isinstance(value, str | bool) else show(value.value, value.dim)
 
 
-def _assumptions(plan: Plan) -> Iterator[Markup]:
+def _assumptions(plan: CompiledPlan) -> Iterator[Markup]:
     yield table(["assumed", "taken as"], list(assumptions(plan)), "assumptions")
     for result in plan.phases.values():
         total = sum(s.time_s for s in result.path) or 1.0
@@ -169,4 +176,4 @@ def _assumptions(plan: Plan) -> Iterator[Markup]:
 
 
 def _footer() -> Markup:
-    return tag("footer", f"dagc {__version__}")
+    return tag("footer", f"dagc {VERSION}")

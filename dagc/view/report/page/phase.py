@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ....base.units import BYTES, TIME, TOKEN_RATE, show
 from ....plan.held_memory import HEAD, beside, limit_text, room_text, stage_rows
-from ....plan.plan import Plan
+from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult, Sensitivity
 from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
@@ -23,8 +23,7 @@ def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
     return tag("details", tag("summary", tag("h3", head)), *body, open=open, id=key or None)
 
 
-def phase(plan: Plan, result: PhaseResult) -> Iterator[Markup]:
-    buys = plan.sensitivities(result.name)
+def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) -> Iterator[Markup]:
     batches = result.graph.microbatches
     yield tag(
         "p",
@@ -60,7 +59,7 @@ def _fills(result: PhaseResult) -> bool:
     return result.schedule.latency_s > result.schedule.period_s * (1 + 1e-9)
 
 
-def _figures(plan: Plan, result: PhaseResult) -> Markup:
+def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
     name = "ttft" if result.graph.kind == "prefill" else "tpot"
     gpus = len(result.gpus)
     facts = [
@@ -77,7 +76,7 @@ def _figures(plan: Plan, result: PhaseResult) -> Markup:
         (
             "memory, fullest GPU",
             show(result.memory.worst.peak_B, BYTES),
-            f"{result.memory.fraction:.1%} of {limit_text(result, plan.units[result.name].phase.memory)}{beside(plan, result.name)}",
+            f"{result.memory.fraction:.1%} of {limit_text(result, plan.spec.phase(result.name).memory)}{beside(plan, result.name)}",
         ),
         ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
         (

@@ -1,0 +1,178 @@
+"""The public face: compile a spec, and ask its plan for reports, pictures and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .plan.plan import CompiledPlan
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from .execute.prove import Proof
+    from .plan.result import Sensitivities, Sensitivity
+
+
+def compile(
+    spec_file: str | Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+    allow_import: Sequence[str | Path] = (),
+) -> Plan:
+    """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
+    in `allow_import`. Raises SpecError when the spec is wrong."""
+    from .base.syntax.parse import folder_of, read_source
+    from .pipeline.driver import compile_source
+
+    source = read_source(str(spec_file), allow_import)
+    base = folder_of(str(spec_file))
+    return Plan.of(compile_source(source, settings=settings, phases=phases, base_dir=base, allow_import=allow_import))
+
+
+def compile_text(
+    text: str,
+    *,
+    name: str = "<text>",
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+    allow_import: Sequence[str | Path] = (),
+) -> Plan:
+    """Compile spec text, as if it stood in the current folder."""
+    from .base.source import Source
+    from .pipeline.driver import compile_source
+
+    return Plan.of(compile_source(Source(name, text), settings=settings, phases=phases, allow_import=allow_import))
+
+
+def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> Plan:
+    """The plan of a placed graph (`--emit json`), costed again. Raises SpecError."""
+    from .importers.placed import read_plan
+
+    return Plan.of(read_plan(path, allow_import))
+
+
+class Svg(str):
+    """An SVG document that a notebook shows as a picture."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+class Plan(CompiledPlan):
+    """A compiled plan that can show itself: its data are the record's, every method here calls a package below."""
+
+    @classmethod
+    def of(cls, record: CompiledPlan) -> Plan:
+        """The face of a record."""
+        return cls(**{f.name: getattr(record, f.name) for f in fields(record)})
+
+    def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
+        """What faster hardware would buy in a phase (costs it again under each change)."""
+        from .pipeline.driver import sensitivities
+
+        return sensitivities(self.units[phase], self.phases[phase])
+
+    def _sensitivities(self) -> Sensitivities:
+        return {phase: self.sensitivities(phase) for phase in self.phases}
+
+    def prove(self, phase: str) -> Proof:
+        """The numeric proof of a phase, as `dagc verify` gives it; its `verdict` is `equal`, `differs` or `not run`."""
+        from .execute.prove import prove_small
+
+        return prove_small(self, phase)
+
+    def to_json(self) -> dict[str, object]:
+        """The object of `dagc compile --json`."""
+        from .export.json import plan_object
+
+        return plan_object(self)
+
+    def report(self, *, color: bool = False) -> str:
+        """The terminal report."""
+        from .view.report.terminal import report
+
+        return report(self, self._sensitivities(), color=color)
+
+    def html(self) -> str:
+        """The report as one HTML page."""
+        from .view.report.page.page import page
+
+        return page(self, self._sensitivities())
+
+    def markdown(self) -> str:
+        """The report in Markdown."""
+        from .view.report.markdown import markdown
+
+        return markdown(self, self._sensitivities())
+
+    def svg(
+        self,
+        phase: str,
+        view: str = "overview",
+        *,
+        select: Sequence[str] = (),
+        hops: int = 0,
+        unfold: Sequence[str] = (),
+    ) -> Svg:
+        """A picture: overview, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
+        `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing, ValueError for
+        another view."""
+        from .view.draw.figures.standalone import svg
+        from .view.facts.lanes.choice import Choice
+
+        several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
+        return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))
+
+    def rows(self, table: str = "ops") -> list[dict[str, Any]]:
+        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path or requirements."""
+        from .view.report.rows import rows
+
+        return rows(self, table)
+
+    def placed(self, phase: str) -> dict[str, object]:
+        """Placed graph of a phase as plain data: nodes and edges."""
+        from .export.json import graph_object
+
+        return graph_object(self, phase)
+
+    def to_networkx(self, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
+        """Placed graph of a phase for networkx; `ranks="all"` has a node for each rank."""
+        from .export.interchange import to_networkx
+
+        return to_networkx(self, phase, ranks=ranks)
+
+    def __str__(self) -> str:
+        return self.report()
+
+    def __repr__(self) -> str:
+        """One line: the model, each phase's time, and how many requirements hold."""
+        from .base.units import TIME, show
+
+        times = ", ".join(f"{name} {show(result.time_s, TIME)}" for name, result in self.phases.items())
+        held = sum(v.passed for v in self.requirements)
+        return f"<Plan {self.spec.model.name}: {times}; {held} of {len(self.requirements)} requirements hold>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .view.report.notebook import fragment
+
+        return fragment(self)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """The same in every form that a notebook may choose from."""
+        makers: dict[str, Callable[[], str]] = {
+            "text/plain": self.report,
+            "text/markdown": self.markdown,
+            "text/html": self._repr_html_,
+            "image/svg+xml": lambda: self.svg(next(iter(self.phases))),
+        }
+        wanted = [k for k in makers if (include is None or k in include) and k not in (exclude or ())]
+        return {kind: makers[kind]() for kind in wanted}
