@@ -27,7 +27,7 @@ from dagc.spec.unit import Unit
 
 if TYPE_CHECKING:
     from dagc.cost.exchange import Exchanges
-    from dagc.cost.match import Kernels, Measured
+    from dagc.cost.measured import Measured
 
 ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
 
@@ -44,8 +44,7 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
-        kernels = _kernels(segment, graph.the_mesh, unit, machine, loads)
-        measured = kernels.times() if kernels is not None else {}
+        measured = _measured(segment, graph.the_mesh, unit, machine, loads)
         exchanges = _exchanges(segment, unit, machine)
         for op in segment.ops:
             rows = rows_of(op.dims)
@@ -63,15 +62,15 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     return Costs(costs, stream, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
 
 
-def _kernels(
+def _measured(
     segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, loads: Mapping[Rows, ExpertLoad]
-) -> Kernels | None:
-    """Measured kernels, when the hardware names a calibration."""
+) -> dict[str, Measured]:
+    """Times of measured kernels, when the hardware names a calibration."""
     if machine.calibration is None:
-        return None
-    from dagc.cost.match import Kernels
+        return {}
+    from dagc.cost.match import measured_times
 
-    return Kernels(segment, mesh, unit, machine, loads)
+    return measured_times(segment, mesh, unit.spec.model, unit.phase, machine, loads)
 
 
 def _exchanges(segment: Segment, unit: Unit, machine: Hardware) -> Exchanges | None:

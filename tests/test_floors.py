@@ -41,11 +41,9 @@ COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
 
 OPEN = """
 dagc.cli.run -> torch
-dagc.cost.exchange -> dagc.plan.result
 dagc.cost.expert_load -> dagc.passes.dp
 dagc.cost.expert_load -> dagc.plan.result
 dagc.cost.local_shapes -> dagc.passes.dp
-dagc.cost.match -> dagc.plan.result
 dagc.cost.schedule.microbatches -> dagc.plan.result
 dagc.export.json -> dagc.importers.placed
 dagc.importers.placed -> dagc.export.json

@@ -18,12 +18,15 @@ from ..calib.constants import Entry
 from ..calib.load import Calibration
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.groups import GroupShape
+from ..ir.ops.sequence import Array
 from ..ir.routed_dims import rows_of
-from ..plan.result import Array
 from ..spec.spec import Hardware, Link
 from ..spec.unit import Unit
-from .match import SCALE_BLOCK, Measured, scaled
+from .measured import Measured, scaled
 from .network import collective_time
+
+SCALE_BLOCK = 128
+"""Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
 
 
 class Tokens(NamedTuple):

@@ -12,11 +12,11 @@ from math import prod
 
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import block_pairs, query_key_pairs
+from ..ir.ops.ops import EXPERTS, OPS, block_pairs, query_key_pairs
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
 from ..passes.dp import routed_tokens
-from ..spec.unit import Unit
+from ..spec.spec import Model, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ class GemmShape:
 
 @dataclass(frozen=True, slots=True)
 class ExpertShape:
-    """The FFN of one router's experts: `products` of (hidden, inter). `tokens`: those of the group that the rank's experts
-    choose from. `exchanged`: its rows came from other ranks, so that the kernel sees them alone."""
+    """The FFN of one router's experts as one kernel: its `products` of (hidden, inter), and all `ops` that it does in program
+    order. `tokens`: those of the group that the rank's experts choose from. `exchanged`: its rows came from other ranks,
+    so that the kernel sees them alone."""
 
     rows: Rows
     products: tuple[Op, ...]
+    ops: tuple[Op, ...]
     dtype: str
     tokens: float
     top_k: float
@@ -68,26 +70,30 @@ class LocalShapes:
 
     segment: Segment
     mesh: Mesh
-    unit: Unit
+    model: Model
+    phase: Phase
 
     def size(self, op: Op, dims: Iterable[str]) -> float:
         """Entries of some of an op's dims on one rank."""
         return prod(self.segment.size(d, op.scope) / self.mesh.size(op.loop(d)) for d in dims)
+
+    def of_kind(self, kind: str) -> list[Op]:
+        return [op for op in self.segment.ops if op.kind == kind]
 
     # -- dense matrix products -------------------------------------------------------------------
 
     def gemms(self) -> list[GemmShape]:
         """Products with dense weights; those of one input and dtype are one GEMM."""
         groups: dict[tuple[str, str], list[Op]] = {}
-        for op in self.segment.ops:
-            if op.kind == "contract" and op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
+        for op in self.of_kind("contract"):
+            if op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
                 groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
         return [self._gemm(group, dtype) for (_, dtype), group in groups.items()]
 
     def _math(self, op: Op) -> str:
         """A router stays in the activations' dtype whatever its layer's weights are."""
-        routed = any(user.kind == "route" for user in self.segment.users(op.name))
-        return self.unit.spec.model.dtype if routed else self.segment.dtype_of(op.inputs[1])
+        scores = any(op.name in router.inputs for router in self.of_kind("route"))
+        return self.model.dtype if scores else self.segment.dtype_of(op.inputs[1])
 
     def _gemm(self, group: list[Op], dtype: str) -> GemmShape:
         acts, weight = (self.segment.dims_of(n) for n in group[0].inputs)
@@ -108,18 +114,21 @@ class LocalShapes:
         return [shape for shape in found if shape is not None]
 
     def _experts(self, rows: Rows) -> ExpertShape | None:
-        ops = (op for op in self.segment.ops if op.scope == "experts" and not op.is_collective)
-        inside = [op for op in ops if routed(self.segment, op) == rows]
-        products = tuple(op for op in inside if op.kind == "contract")
+        products = tuple(op for op in self.of_kind("contract") if op.scope == "experts" and self._on(rows, op))
         if not products:
             return None
-        first, dispatch = products[0], next(op for op in inside if op.kind == "dispatch")
+        riding = (op for op in self.segment.ops if not op.is_collective and EXPERTS in OPS[op.kind].rides_in)
+        ops = tuple(op for op in riding if self._on(rows, op))
+        first, dispatch = products[0], next(op for op in self.of_kind("dispatch") if self._on(rows, op))
         summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)
-        tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.unit.phase.batching)
+        tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.phase.batching)
         return ExpertShape(
-            rows, products, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
+            rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
             self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.attr("exchange")),
         )  # fmt: skip
+
+    def _on(self, rows: Rows, op: Op) -> bool:
+        return routed(self.segment, op) == rows
 
     # -- attention -------------------------------------------------------------------------------
 
@@ -135,7 +144,7 @@ class LocalShapes:
     def lengths(self, op: Op) -> tuple[float, float, float]:
         """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
         seq, context = self.size(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
-        if self.unit.phase.kind == "decode":
+        if self.phase.kind == "decode":
             return seq, context, 0.0
         whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
         return seq, context, self.segment.size("context") - whole + (whole - seq) / 2

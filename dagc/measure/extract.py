@@ -9,7 +9,6 @@ from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..ir.graph import Op, Segment
 from ..ir.ops.ops import attend_operands, local_count, result_layout
-from ..ir.routed_dims import routed
 from ..plan.plan import CompiledPlan
 from ..plan.result import Costs, PhaseResult
 from ..spec.unit import Unit
@@ -91,7 +90,7 @@ class _Extract:
 
     @property
     def shapes(self) -> LocalShapes:
-        return LocalShapes(self.segment, self.result.graph.the_mesh, self.unit)
+        return LocalShapes(self.segment, self.result.graph.the_mesh, self.unit.spec.model, self.unit.phase)
 
     def all(self) -> list[PlanKernel]:
         found = [*self._gemms(), *self._experts(), *self._attention(), *self._row_wise()]
@@ -124,13 +123,12 @@ class _Extract:
 
     def _router(self, shape: ExpertShape) -> PlanKernel:
         load = ExpertLoad.of(self.segment, shape.rows, self.result.graph.the_mesh, self.unit)
-        ops = [op for op in self.segment.ops if routed(self.segment, op) == shape.rows and not op.is_collective]
         reason = ""
         if shape.dtype not in PLAIN:
             reason = f"PyTorch has no grouped {shape.dtype} product to time"
         elif len(shape.products) != 3:
             reason = "experts that are not gated have no table"
-        return self._kernel(ops, "experts", self._expert_job(shape, load), reason)
+        return self._kernel(shape.ops, "experts", self._expert_job(shape, load), reason)
 
     def _expert_job(self, shape: ExpertShape, load: ExpertLoad) -> Experts:
         """The busiest rank's."""

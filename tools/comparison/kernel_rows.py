@@ -23,7 +23,7 @@ from dagc.calib import (
     prefill_mla,
 )
 from dagc.calib.load import Calibration
-from dagc.cost.match import scaled
+from dagc.cost.measured import scaled
 from dagc.pipeline.driver import load as load_spec
 from dagc.spec.spec import Hardware
 

@@ -174,8 +174,10 @@ class OpDef:
     rides_in: frozenset[str] = frozenset()
 
 
-ATTENTION, EXPERTS = frozenset({"attention"}), frozenset({"experts"})
+ATTENTION, EXPERTS = "attention", "experts"
 """Fused kernels of engines: attention with what stands between it and its projections; the FFN of routed experts."""
+
+_IN_ATTENTION, _IN_EXPERTS = frozenset({ATTENTION}), frozenset({EXPERTS})
 
 ACTIVATIONS = {
     "silu": 4.0,
@@ -192,32 +194,35 @@ ACTIVATIONS = {
 OPS: dict[str, OpDef] = {
     d.kind: d
     for d in (
-        OpDef("contract", _contract_flops, linear=(0, 1), uses_tensor_cores=True, rides_in=EXPERTS),
-        OpDef("multiply", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=EXPERTS),
-        OpDef("add", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=EXPERTS),
-        OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=EXPERTS),
-        OpDef("rms_norm", _elementwise_flops(4.0), rides_in=ATTENTION | EXPERTS),
-        OpDef("layer_norm", _elementwise_flops(6.0), rides_in=EXPERTS),
-        OpDef("row_sum", _contract_flops, rides_in=EXPERTS),
-        OpDef("row_square_sum", _contract_flops, rides_in=EXPERTS),
-        *(OpDef(kind, _elementwise_flops(each), fused=True, rides_in=EXPERTS) for kind, each in ACTIVATIONS.items()),
-        OpDef("shift", _elementwise_flops(1.0), fused=True, rides_in=EXPERTS),
-        OpDef("clamp", _elementwise_flops(2.0), fused=True, rides_in=EXPERTS),
-        OpDef("rsqrt", _elementwise_flops(2.0), fused=True, rides_in=EXPERTS),
-        OpDef("temper", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=ATTENTION | EXPERTS),
-        OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True, rides_in=ATTENTION),
-        OpDef("cache", fused=True, rides_in=ATTENTION),
+        OpDef("contract", _contract_flops, linear=(0, 1), uses_tensor_cores=True, rides_in=_IN_EXPERTS),
+        OpDef("multiply", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("add", _elementwise_flops(1.0), linear=(0, 1), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("scale", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("rms_norm", _elementwise_flops(4.0), rides_in=_IN_ATTENTION | _IN_EXPERTS),
+        OpDef("layer_norm", _elementwise_flops(6.0), rides_in=_IN_EXPERTS),
+        OpDef("row_sum", _contract_flops, rides_in=_IN_EXPERTS),
+        OpDef("row_square_sum", _contract_flops, rides_in=_IN_EXPERTS),
+        *(
+            OpDef(kind, _elementwise_flops(each), fused=True, rides_in=_IN_EXPERTS)
+            for kind, each in ACTIVATIONS.items()
+        ),
+        OpDef("shift", _elementwise_flops(1.0), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("clamp", _elementwise_flops(2.0), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("rsqrt", _elementwise_flops(2.0), fused=True, rides_in=_IN_EXPERTS),
+        OpDef("temper", _elementwise_flops(1.0), linear=(0,), fused=True, rides_in=_IN_ATTENTION | _IN_EXPERTS),
+        OpDef("rope", _elementwise_flops(6.0), linear=(0,), fused=True, rides_in=_IN_ATTENTION),
+        OpDef("cache", fused=True, rides_in=_IN_ATTENTION),
         OpDef("attend", _attend_flops, uses_tensor_cores=True),
         OpDef("conv", _contract_flops),
         OpDef("delta", _delta_flops, uses_tensor_cores=True),
         OpDef("select", _select_flops, uses_tensor_cores=True),
         OpDef("route", _elementwise_flops(0.0)),
-        OpDef("dispatch", linear=(0,), rides_in=EXPERTS),
-        OpDef("combine", _elementwise_flops(2.0), linear=(0,), rides_in=EXPERTS),
+        OpDef("dispatch", linear=(0,), rides_in=_IN_EXPERTS),
+        OpDef("combine", _elementwise_flops(2.0), linear=(0,), rides_in=_IN_EXPERTS),
         OpDef("lookup", linear=(1,)),
         OpDef("last", linear=(0,), fused=True),
         OpDef("argmax"),
-        OpDef("slice", linear=(0,), fused=True, local=True, rides_in=EXPERTS),
+        OpDef("slice", linear=(0,), fused=True, local=True, rides_in=_IN_EXPERTS),
     )
 }
 """Every compute op. FLOPs of element-wise ops are small integers an element, kept for conservation checks."""
