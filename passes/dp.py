@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
-from dagc.ir.sharding import Axes
-from dagc.spec.spec import Batching
 from dagc.spec.unit import Unit
 
 ABOUT = "annotate the batch with the data-parallel axes"
 
 
-def batch_axes(mesh: Mesh) -> Axes:
-    """Axes that split the batch of dense ops. A flat strategy has no other use for `ep` there."""
-    flat = "etp" not in mesh.axes
-    return mesh.sort((*mesh.of("replica"), *mesh.of("dp"), *(mesh.of("ep") if flat else ())))
-
-
-def routed_tokens(segment: Segment, slot: Axes, mesh: Mesh, batching: Batching) -> tuple[float, float]:
-    """Tokens of the fullest group of ranks that route together (`slot`: the axes over which groups differ), and their share
-    of what the group has room for: empty places of the batch send nothing to experts."""
-    share = batching.share(mesh.size(tuple(a for a in slot if a in batch_axes(mesh))))
-    return segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(slot) * share, share
-
-
 def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
-    batch = batch_axes(mesh)
+    batch = mesh.batch_axes
     gathered = mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
 
     def annotate(segment: Segment, op: Op) -> Op:

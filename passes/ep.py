@@ -11,7 +11,6 @@ from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
 from dagc.spec.unit import Unit
 
-from . import dp
 from .reshard import pricing
 
 ABOUT = "annotate routed experts with the expert axis and dispatch/combine with their exchange group"
@@ -20,7 +19,7 @@ ABOUT = "annotate routed experts with the expert axis and dispatch/combine with 
 def run(graph: Graph, unit: Unit) -> Graph:
     mesh = graph.the_mesh
     experts = stored_order(mesh)
-    batch = dp.batch_axes(mesh)
+    batch = mesh.batch_axes
     gathered = gathered_axes(mesh, unit)
     cut = {
         (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, unit, graph.kind)
@@ -77,7 +76,7 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit, kind: str) -> A
     Uncut, each rank selects for its own experts, exchanges with the others of its token, and owes a sum over the
     axes. Cut, which is free, the exchange takes these axes in, and the result is gathered instead of reduced.
     """
-    home = _token_axes(segment, rows, dp.batch_axes(mesh))
+    home = _token_axes(segment, rows, mesh.batch_axes)
     repeated = tuple(a for a in mesh.of("ep") if a not in home)
     combine = next((op for op in segment.ops if op.kind == "combine" and routed(segment, op) == rows), None)
     if not repeated or combine is None or kind != "prefill" or _joined(segment, combine, repeated):

@@ -8,14 +8,14 @@ from math import ceil, prod
 
 from dagc.base.dtypes import dtype
 from dagc.base.units import BYTES, show
-from dagc.cost.kv_cache import CachePolicy, cache_bytes, passing_bytes
+from dagc.cost.kv_cache import CachePolicy, cache_bytes, cache_policy, passing_bytes
 from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import OPS, local_bytes, local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
 from dagc.plan.result import Costs, Memory, StageMemory
-from dagc.spec.spec import EngineMemory, Phase
+from dagc.spec.spec import EngineMemory
 from dagc.spec.unit import Unit
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
@@ -149,11 +149,6 @@ def _lies(weight: Weight) -> dict[str, Axes]:
     """The axes that split each dim, whatever the order of dims."""
     assert weight.sharding is not None
     return dict(zip(weight.dims, weight.sharding.dims, strict=True))
-
-
-def cache_policy(phase: Phase) -> CachePolicy:
-    """What the phase's engine keeps behind a window."""
-    return CachePolicy(phase.window_cache == "freed", phase.kv_block)
 
 
 def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: CachePolicy) -> float:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from dagc.base.syntax import ast
 from dagc.base.units import UNITS, Quantity
+from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
-from dagc.ir.mesh import GpuMap, Mesh, MeshError, head_cuts, refine
-from dagc.spec.spec import Fold, Strategy
+from dagc.ir.mesh import GpuMap, Mesh, MeshError, axis_coordinates, head_cuts, refine
+from dagc.spec.factors import factorisations
+from dagc.spec.spec import Strategy
 from dagc.spec.unit import Unit
-
-from . import tp
 
 ABOUT = "factor the GPUs of a stage into mesh axes and give every rank its GPU id"
 
@@ -44,7 +44,7 @@ def wanted_cuts(graph: Graph, degree: int, strategy: Strategy) -> list[int]:
     """Where dimensions that do not fill the axis would cut it: those of rules, then tensor dimensions in the order of `tp`."""
     rules = {d for d, _ in strategy.shard}
     dims = [(d, int(size)) for s in graph.segments for d, size in s.sizes.items()]
-    sizes = {(-1 if d in rules else tp.priority(d), size) for d, size in dims if d in rules or tp.is_tensor_dim(d)}
+    sizes = {(-1 if d in rules else priority(d), size) for d, size in dims if d in rules or is_tensor_dim(d)}
     return list(dict.fromkeys(cut for _, size in sorted(sizes) for cut in head_cuts(degree, [size])))
 
 
@@ -101,27 +101,6 @@ def _plain(strategy: Strategy) -> bool:
     return strategy.place is None and strategy.order[0] == "pp"
 
 
-def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
-    """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
-    all and expert replicas outermost of their side."""
-    if strategy.attention is None and strategy.experts is None:
-        flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
-        return [[("replica", strategy.replicas), *flat]]
-    attention = in_order(strategy, strategy.attention)
-    experts = [("etp" if a == "tp" else a, n) for a, n in in_order(strategy, strategy.experts)]
-    total = int(np.prod([n for _, n in attention]))
-    inner = int(np.prod([n for _, n in experts]))
-    return [
-        [("replica", strategy.replicas), *attention],
-        [("replica", strategy.replicas), ("edp", total // inner), *experts],
-    ]
-
-
-def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
-    degrees = fold.degrees if fold is not None else ()
-    return sorted(degrees, key=lambda axis: strategy.order.index(axis[0]))
-
-
 def _product(side: list[tuple[str, int]]) -> str:
     return " x ".join(f"{name} {size}" for name, size in side if size > 1) or "1"
 
@@ -143,20 +122,6 @@ def place(mesh: Mesh, unit: Unit, side: list[tuple[str, int]]) -> GpuMap:
     for axis in order:
         index = index * sizes[axis] + coordinates[axis]
     return GpuMap(tuple(gpus[index].ravel().tolist()), per_node)
-
-
-def axis_coordinates(mesh: Mesh, side: list[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:
-    """Coordinate of every rank along each logical axis; arrays broadcast to (stages, *mesh.shape)."""
-    full = (mesh.stages, *mesh.shape)
-    out = {"pp": np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}
-    for axis in dict.fromkeys((*(name for name, _ in side), *mesh.axes)):
-        value = np.zeros(full, dtype=np.int64)
-        for atom in mesh.of(axis):
-            shape = [1] * len(full)
-            shape[1 + mesh.index[atom]] = mesh.sizes[atom]
-            value = value * mesh.sizes[atom] + np.arange(mesh.sizes[atom]).reshape(shape)
-        out[axis] = value
-    return out
 
 
 def _by_expression(

@@ -13,7 +13,6 @@ from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding, show
 from dagc.spec.unit import Unit
 
-from . import dp
 from .norms import split_norms
 
 ABOUT = "insert the cheapest chain of collectives wherever producer and consumer disagree on a layout"
@@ -57,9 +56,9 @@ def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:
     """Layout of the residual stream [batch, seq, hidden] between layers."""
     mesh = graph.the_mesh
     if graph.kind == "decode":
-        return (dp.batch_axes(mesh), (), ())
+        return (mesh.batch_axes, (), ())
     tensor = mesh.of("tp") if unit.phase.strategy.sequence_parallel else ()
-    return (dp.batch_axes(mesh), (*mesh.of("sp"), *tensor), ())
+    return (mesh.batch_axes, (*mesh.of("sp"), *tensor), ())
 
 
 def pricing(unit: Unit, mesh: Mesh) -> Price:

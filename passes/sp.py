@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from dagc.ir.axes import HEADS
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.ops.states import SEQUENTIAL
@@ -13,9 +14,6 @@ from dagc.ir.sharding import Axes
 from dagc.spec.unit import Unit
 
 ABOUT = "annotate the sequence and context dimensions with the sequence axis"
-
-
-HEADS = ("kv_heads", "heads", "group", "key_heads", "value_group")
 
 
 def run(graph: Graph, unit: Unit) -> Graph:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes, loop_dims
-from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
 from dagc.spec.unit import Unit
 
 ABOUT = "annotate heads, feed-forward and vocabulary dimensions with the tensor-parallel axis"
 
-TENSOR_DIMS = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
-"""Dimensions that tensor parallelism splits, in the order in which they take the axis."""
-
-
 NEEDS_WHOLE_WIDTH = ("rope", "attend", "route")
 """Ops that need more of their inputs' last dimension than sums over it: it stays whole on a rank."""
-
-
-def is_tensor_dim(dim: str) -> bool:
-    return stem(dim) in TENSOR_DIMS
 
 
 def run(graph: Graph, unit: Unit) -> Graph:
@@ -85,7 +77,3 @@ def whole_dims(segment: Segment, op: Op) -> set[str]:
     if op.kind == "conv":
         return {segment.dims_of(op.inputs[1])[-1]}
     return set(loop_dims(segment, op)) - {"batch", "seq"} if op.kind == "select" else set()
-
-
-def priority(dim: str) -> int:
-    return TENSOR_DIMS.index(stem(dim))

@@ -14,11 +14,12 @@ from test_cost import longest_path_s
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
+from dagc.cost import chunks
 from dagc.export.chakra.files import write
 from dagc.export.events import Span, events
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
-from dagc.passes import chunks
+from dagc.pipeline import analyse
 from dagc.pipeline.driver import sensitivities
 from dagc.plan.result import PhaseResult
 from dagc.spec.spec import Hardware, Link
@@ -166,7 +167,7 @@ def check_sensitivities(plan: Plan) -> None:
             assert -1 / 11 - 1e-9 <= change <= 1e-9 or (what.startswith("-") and -1.0 <= change <= 1e-9), (name, what)
 
         def priced(by: float, result: PhaseResult = result, unit: Unit = unit) -> PhaseResult:
-            return replace(result, chunks=chunks.price(result.graph, unit, scaled(unit.spec.hardware, by)))
+            return replace(result, chunks=analyse.price(result.graph, unit, scaled(unit.spec.hardware, by)))
 
         now, more, most = (priced(by) for by in (1.0, 1.1, 1e9))
         assert now.time_s == pytest.approx(result.time_s)

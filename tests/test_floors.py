@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 `__main__.py` too."""
 FLOOR = {package: floor for floor, row in enumerate(FLOORS) for package in row}
 
-ANALYSES = ("dagc.passes.chunks", "dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
+ANALYSES = ("dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
 """Passes that look at a graph and rewrite nothing."""
 TORCH = ("dagc.execute.torch.", "dagc.measure.")
 """Where torch may be imported."""
@@ -41,9 +41,7 @@ COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
 
 OPEN = """
 dagc.cli.run -> torch
-dagc.cost.expert_load -> dagc.passes.dp
 dagc.cost.expert_load -> dagc.plan.result
-dagc.cost.local_shapes -> dagc.passes.dp
 dagc.cost.schedule.microbatches -> dagc.plan.result
 dagc.export.json -> dagc.importers.placed
 dagc.importers.placed -> dagc.export.json
@@ -52,9 +50,9 @@ dagc.ir.verify.verify -> dagc.plan.result
 dagc.lang.model -> dagc.ir.graph
 dagc.passes -> dagc.lang.expand.expand
 dagc.passes -> dagc.spec.unit
-dagc.passes.dp -> dagc.spec.spec
 dagc.passes.dp -> dagc.spec.unit
 dagc.passes.ep -> dagc.spec.unit
+dagc.passes.mesh -> dagc.spec.factors
 dagc.passes.mesh -> dagc.spec.spec
 dagc.passes.mesh -> dagc.spec.unit
 dagc.passes.place -> dagc.spec.unit
@@ -63,8 +61,6 @@ dagc.passes.reshard -> dagc.cost.network
 dagc.passes.reshard -> dagc.spec.unit
 dagc.passes.sp -> dagc.spec.unit
 dagc.passes.tp -> dagc.spec.unit
-dagc.plan.require -> dagc.passes.memory
-dagc.plan.require -> dagc.passes.mesh
 dagc.view.report.diff -> dagc.export.json
 dagc.view.report.diff -> dagc.importers.recorded
 """

@@ -18,9 +18,9 @@ from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows, routed
-from ..passes.dp import routed_tokens
+from ..ir.sharding import Axes
 from ..plan.result import Array
-from ..spec.spec import Routing
+from ..spec.spec import Batching, Routing
 from ..spec.unit import Unit
 from .busiest import busiest_rank
 from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
@@ -99,6 +99,13 @@ class ExpertLoad:
         routing, redundant = unit.spec.workload.routing, unit.phase.strategy.redundant
         work = rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full)
         return ExpertLoad(work, axes, mesh, filled)
+
+
+def routed_tokens(segment: Segment, slot: Axes, mesh: Mesh, batching: Batching) -> tuple[float, float]:
+    """Tokens of the fullest group of ranks that route together (`slot`: the axes over which groups differ), and their share
+    of what the group has room for: empty places of the batch send nothing to experts."""
+    share = batching.share(mesh.size(tuple(a for a in slot if a in mesh.batch_axes)))
+    return segment.sizes["batch"] * segment.sizes["seq"] / mesh.size(slot) * share, share
 
 
 LEAST_CAPACITY = 1e-9

@@ -10,6 +10,7 @@ import numpy as np
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import state_bytes
+from ..spec.spec import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,11 @@ class CachePolicy:
 
     frees: bool = True
     block: int = 16
+
+
+def cache_policy(phase: Phase) -> CachePolicy:
+    """What the phase's engine keeps behind a window."""
+    return CachePolicy(phase.window_cache == "freed", phase.kv_block)
 
 
 def kept_tokens(context: int, queries: int, window: int | None, chunk: int | None, block: int) -> int:

@@ -15,8 +15,8 @@ from ..ir.mesh import Mesh
 from ..ir.ops.ops import EXPERTS, OPS, block_pairs, query_key_pairs
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
-from ..passes.dp import routed_tokens
 from ..spec.spec import Model, Phase
+from .expert_load import routed_tokens
 
 
 @dataclass(frozen=True, slots=True)

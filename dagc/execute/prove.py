@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..cost.kv_cache import cache_policy
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import SEQUENTIAL, state_of
 from ..ir.text import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
-from ..passes.memory import cache_policy
 from ..pipeline.driver import lower
 from ..plan.plan import CompiledPlan
 from ..plan.result import Costs, Memory

@@ -9,7 +9,7 @@ from typing import Any
 from ..base.dtypes import find
 from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
-from ..passes.mesh import factorisations
+from ..spec.factors import factorisations
 from ..spec.spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
 from ..spec.unit import Unit
 from .records import DataError

@@ -77,6 +77,12 @@ class Mesh:
         """Atoms of a logical axis; empty when its degree is one."""
         return self.axes.get(name, ())
 
+    @property
+    def batch_axes(self) -> Axes:
+        """Axes that split the batch of dense ops. A flat strategy has no other use for `ep` there."""
+        flat = "etp" not in self.axes
+        return self.sort((*self.of("replica"), *self.of("dp"), *(self.of("ep") if flat else ())))
+
     def sort(self, axes: Sequence[str]) -> Axes:
         """The axes in mesh order, outermost first."""
         return tuple(sorted(axes, key=self.index.__getitem__))
@@ -180,3 +186,17 @@ def head_cuts(degree: int, sizes: Sequence[int]) -> list[int]:
     """Where to cut a tensor-parallel axis so that dimensions smaller than it can take a part of it."""
     parts = {gcd(degree, size) for size in sizes}
     return sorted(p for p in parts if 1 < p < degree)
+
+
+def axis_coordinates(mesh: Mesh, side: Sequence[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:
+    """Coordinate of every rank along each logical axis; arrays broadcast to (stages, *mesh.shape)."""
+    full = (mesh.stages, *mesh.shape)
+    out = {"pp": np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}
+    for axis in dict.fromkeys((*(name for name, _ in side), *mesh.axes)):
+        value = np.zeros(full, dtype=np.int64)
+        for atom in mesh.of(axis):
+            shape = [1] * len(full)
+            shape[1 + mesh.index[atom]] = mesh.sizes[atom]
+            value = value * mesh.sizes[atom] + np.arange(mesh.sizes[atom]).reshape(shape)
+        out[axis] = value
+    return out

@@ -168,7 +168,8 @@ class Cures:
 
     def lowered_anew(self, spec: Spec, others: Mapping[str, PhaseResult]) -> dict[str, PhaseResult]:
         """Phases whose own lowering follows the one that was changed, on the same GPUs: experts are stored in one order."""
-        from ..passes.mesh import factorisations, neighbours
+        from ..passes.mesh import neighbours
+        from ..spec.factors import factorisations
 
         out = {}
         for name in others:
@@ -237,8 +238,8 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
 
 def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
     """Layers moved from the fullest stages to the others."""
-    from ..cost.kv_cache import cache_bytes
-    from ..passes.memory import cache_policy, weight_bytes
+    from ..cost.kv_cache import cache_bytes, cache_policy
+    from ..passes.memory import weight_bytes
 
     graph, stages = result.graph, phase.strategy.pp
     if stages < 2 or not stages <= spec.model.layers <= LONGEST:

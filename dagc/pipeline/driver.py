@@ -148,16 +148,17 @@ def compile_phase(unit: Unit) -> PhaseResult:
 
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
-    from ..cost import scale_blocks
-    from ..passes import chunks, memory
+    from ..cost import chunks, scale_blocks
+    from ..passes import memory
+    from . import analyse
 
     scale_blocks.check(graph, unit)
     unit.out.check()
-    passes = chunks.price(graph, unit)
+    passes = analyse.price(graph, unit)
     last = next(
         (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
     )
-    whole = last or chunks.whole(graph, unit)
+    whole = last or analyse.whole(graph, unit)
     need = memory.run(graph, whole.costs, unit)
     verify_schedule(graph, whole.schedule)
     warn_of_idle_stages(unit, whole.schedule)
@@ -329,10 +330,10 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
         ),
         "-1 us kernel launch": replace(machine, launch_s=max(0.0, machine.launch_s - 1e-6)),
     }
-    from ..passes import chunks
+    from . import analyse
 
     before_s = passes_s(result.chunks)
-    changed = {name: passes_s(chunks.price(result.graph, unit, variant)) for name, variant in variants.items()}
+    changed = {name: passes_s(analyse.price(result.graph, unit, variant)) for name, variant in variants.items()}
     return tuple(Sensitivity(name, time_s / before_s - 1.0 if before_s else 0.0) for name, time_s in changed.items())
 
 

@@ -23,12 +23,12 @@ from ..base.units import (
     Quantity,
     show,
 )
-from ..cost.kv_cache import sequence_tokens
+from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES
+from ..ir.mesh import axis_coordinates
 from ..ir.ops.states import state_of
 from ..lang.values.evaluate import compare, holds, names_in
-from ..passes.memory import cache_policy
-from ..passes.mesh import axis_coordinates, factorisations
+from ..spec.factors import factorisations
 from ..spec.metrics import meant_metric, metric, percent
 from ..spec.spec import AttrValue, Requirement, Spec
 from .pools import Pool, heading, kv_tokens, listed, text

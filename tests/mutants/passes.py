@@ -13,12 +13,13 @@ import numpy as np
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.execute.prove import prove_graph
+from dagc.ir import axes, moves
 from dagc.ir import mesh as ir_mesh
-from dagc.ir import moves
 from dagc.ir.graph import Graph
 from dagc.ir.ops import ops
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
 from dagc.pipeline.driver import lower
+from dagc.spec import factors
 from dagc.spec.unit import Unit
 
 from .plans import EXPERTS, GQA, MLA, PLANS, SHARED, SPEC
@@ -127,6 +128,8 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 }  # fmt: skip
 """Phases that a pass refuses."""
 
+FACTORING = ("refine", "_owner", "head_cuts", "axis_coordinates", "batch_axes")
+"""Functions of `ir.mesh` that factor the GPUs of a stage."""
 LAYOUTS = ("input_layout", "result_layout", "_slots_at_home", "loop_dims", "loop_axes")
 """Functions of `ir.ops` that say where values lie."""
 
@@ -199,13 +202,13 @@ class PassVerdict:
 
 
 def mutants() -> Iterator[SourceMutant]:
-    for module in (tp, sp, ep, dp, pp, mesh, reshard, norms, place):
+    for module in (tp, sp, ep, dp, pp, mesh, reshard, norms, place, axes, factors):
         yield from source_mutants(
             module, lambda name: not name.rsplit(".", 1)[-1].startswith(("warn", "_warn", "describe"))
         )
     yield from source_mutants(ops, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
     yield from source_mutants(moves)
-    yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in ("refine", "_owner", "head_cuts"))
+    yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in FACTORING)
     yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
     yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel(order='F')")
     yield rewritten(place, "run", "ids[s.index]", "ids[-1 - s.index]")

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...passes.mesh import axis_coordinates, factorisations
+from ...ir.mesh import axis_coordinates
 from ...plan.result import PhaseResult
+from ...spec.factors import factorisations
 from ...spec.spec import Phase, Spec, Strategy
 from ...spec.unit import Unit
 

@@ -1,4 +1,4 @@
-"""chunks: the passes that a prompt takes, each priced with its own new tokens and the context cached by then.
+"""The passes that a prompt takes, each with its own new tokens and the context cached by then.
 
 The graph is lowered once, for a whole chunk; a pass runs the same ops at its own sizes.
 """
@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dagc.ir.graph import Graph, Segment
-from dagc.ir.routed_dims import stem
-from dagc.plan.result import Chunk
-from dagc.spec.spec import Hardware, Phase
-from dagc.spec.unit import Unit
-
-from . import cost, schedule
+from ..ir.graph import Graph, Segment
+from ..ir.routed_dims import stem
+from ..spec.spec import Phase
 
 MOST = 32
 """Passes priced one by one. Of more, runs of passes are priced as the middle one of each run: times are linear in the
@@ -68,26 +64,7 @@ def resized(graph: Graph, tokens: float, context: float) -> Graph:
     return replace(graph, segments=tuple(change(s) for s in graph.segments), _index={})
 
 
-def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:
-    """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
-    return tuple(_priced(graph, unit, size, hardware) for size in sizes(unit.phase))
-
-
-def whole(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Chunk:
-    """The pass that the graph was lowered for: a whole chunk at the end of the prompt."""
-    return _priced(graph, unit, PassSize(1, unit.phase.tokens, unit.phase.context), hardware)
-
-
-def _priced(graph: Graph, unit: Unit, size: PassSize, hardware: Hardware | None) -> Chunk:
-    own = graph if size.context == unit.phase.context else resized(graph, size.tokens, size.context)
-    if size.tokens != unit.phase.tokens:
-        own = resized(graph, _divided(graph, size.tokens), size.context)
-    costs = cost.run(own, unit, hardware)
-    plan = schedule.run(own, costs, unit)
-    return Chunk(size.count, size.tokens, size.context, costs, plan, schedule.run(own, costs, unit, floor=True))
-
-
-def _divided(graph: Graph, tokens: float) -> float:
+def divided(graph: Graph, tokens: float) -> float:
     """New tokens of a short pass, padded to the ranks that split them."""
     parts = max(graph.the_mesh.size(op.loop("seq")) for s in graph.segments for op in s.ops)
     return -(-tokens // parts) * parts

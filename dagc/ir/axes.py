@@ -1,0 +1,19 @@
+"""Which named dimensions an axis of a strategy splits."""
+
+from __future__ import annotations
+
+from .routed_dims import stem
+
+TENSOR_DIMS = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
+"""Dimensions that tensor parallelism splits, in the order in which they take the axis."""
+
+HEADS = ("kv_heads", "heads", "group", "key_heads", "value_group")
+"""Dimensions of heads, in the order in which an exchange over the sequence axis looks for one that divides."""
+
+
+def is_tensor_dim(dim: str) -> bool:
+    return stem(dim) in TENSOR_DIMS
+
+
+def priority(dim: str) -> int:
+    return TENSOR_DIMS.index(stem(dim))

@@ -1,0 +1,28 @@
+"""How a strategy factors the ranks of a stage: for attention and, in the folded form, for experts."""
+
+from __future__ import annotations
+
+from math import prod
+
+from .spec import Fold, Strategy
+
+
+def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
+    """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
+    all and expert replicas outermost of their side."""
+    if strategy.attention is None and strategy.experts is None:
+        flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
+        return [[("replica", strategy.replicas), *flat]]
+    attention = in_order(strategy, strategy.attention)
+    experts = [("etp" if a == "tp" else a, n) for a, n in in_order(strategy, strategy.experts)]
+    total = prod(n for _, n in attention)
+    inner = prod(n for _, n in experts)
+    return [
+        [("replica", strategy.replicas), *attention],
+        [("replica", strategy.replicas), ("edp", total // inner), *experts],
+    ]
+
+
+def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
+    degrees = fold.degrees if fold is not None else ()
+    return sorted(degrees, key=lambda axis: strategy.order.index(axis[0]))
