@@ -36,8 +36,8 @@ ANALYSES = ("dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
 """Passes that look at a graph and rewrite nothing."""
 TORCH = ("dagc.execute.torch.", "dagc.measure.")
 """Where torch may be imported."""
-COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch")
-"""Modules that import by a computed name: public names, commands, engines. All of them name their own package's modules."""
+COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch", "dagc.export.registry")
+"""Modules that import by a computed name: public names, commands, engines, exporters. All of them name their own package's modules."""
 
 OPEN = """
 dagc.cli.run -> torch

@@ -14,6 +14,7 @@ from ..base.harmless import file_part
 
 if TYPE_CHECKING:
     from ..api import Plan
+    from ..plan.result import Sensitivities
 
 
 def settings(args: Namespace) -> dict[str, str]:
@@ -87,6 +88,11 @@ def chosen(text: str, known: tuple[str, ...], option: str, more: Callable[[], li
             hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
             raise SpecError([Diagnostic("E14", f"`{option} {name}` is unknown", help=(hint,))])
     return names
+
+
+def buys(plan: Plan) -> Sensitivities:
+    """What faster hardware would buy in each phase, for reports."""
+    return {phase: plan.sensitivities(phase) for phase in plan.phases}
 
 
 def stem(spec: str) -> str:

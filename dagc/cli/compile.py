@@ -7,21 +7,19 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from ..api import Plan
 from ..base.diagnostics import Diagnostic, SpecError
-from .common import chosen, color, compiled, put, stem, tell
-from .writing import refuse_existing, write_all
-
-PICTURES = ("dot", "svg", "png", "pdf")
-KINDS = (*PICTURES, "json", "nodelink", "graphml", "chakra", "html", "md", "perfetto")
-
-Artefacts = dict[Path, bytes | Iterable[bytes]]
+from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
+from ..export.registry import chosen as exporters
+from .common import buys, chosen, color, compiled, put, stem, tell
+from .writing import Files, Folders, refuse_existing, write_all
 
 
 def run(args: Namespace) -> int:
     try:
-        kinds = chosen(args.emit, KINDS, "--emit", exporters)
+        kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
         from ..view.draw.views import VIEWS
 
         views = chosen(args.view, tuple(VIEWS), "--view")
@@ -29,8 +27,8 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=args.json)
-        files: Artefacts = {}
-        folders: dict[Path, Callable[[Path], None]] = {}
+        files: Files = {}
+        folders: Folders = {}
         if kinds or args.output:
             directory = Path(args.output or f"{stem(args.spec)}.out")
             folders = trace_folders(plan, directory, stem(args.spec), kinds)
@@ -54,71 +52,41 @@ def run(args: Namespace) -> int:
         return 2
 
 
-def exporters() -> list[str]:
-    from ..pipeline.plugins import exporters
-
-    return exporters()
-
-
-def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[str]) -> dict[Path, Callable[[Path], None]]:
-    """Directories that are written rank by rank, each with what fills it."""
-    if "chakra" not in kinds:
-        return {}
-    from ..export.chakra.files import check_name, write
-
+def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[Exporter]) -> Folders:
+    """Folders that are written rank by rank, each with what fills it."""
     folders: dict[Path, Callable[[Path], None]] = {}
     for phase in plan.phases:
-        folder = directory / f"{name}.{phase}.chakra"
-        check_name(folder)
-        folders[folder] = partial(write, plan, phase, name=folder.name)
+        for kind in (k for k in kinds if k.folder):
+            target = directory / f"{name}.{phase}.{kind.suffixes[0]}"
+            (fill,) = kind.make(plan, phase, target=target).values()
+            folders[target] = cast(Callable[[Path], None], fill)
     return folders
 
 
-def artefacts(plan: Plan, directory: Path, name: str, kinds: list[str], views: list[str], ranks: str) -> Artefacts:
+def artefacts(
+    plan: Plan, directory: Path, name: str, kinds: list[Exporter], views: list[str], ranks: str
+) -> dict[Path, bytes | Iterable[bytes]]:
     """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
-    from ..view.draw.views import RendererMissing, picture
+    files: dict[Path, bytes | Iterable[bytes]] = {}
 
-    files: Artefacts = {directory / f"{name}.txt": plan.report().encode()}
+    def add(kind: Exporter, stem: str, *of: str) -> None:
+        for suffix, data in kind.make(plan, *of, ranks=ranks, buys=partial(buys, plan)).items():
+            path = directory / f"{stem}.{suffix}"
+            if path in files:
+                message = f"`{kind.name}` would write over {path}, which another exporter makes"
+                raise SpecError([Diagnostic("E05", message)])
+            files[path] = cast(bytes | Iterable[bytes], data)
+
+    of: dict[str, list[Exporter]] = {
+        takes: [k for k in kinds if k.takes == takes and not k.folder] for takes in (VIEW, PHASE, PLAN)
+    }
+    add(exporter("text", PLAN), name)
     for phase in plan.phases:
-        for view in views if set(kinds) & set(PICTURES) else ():
-            for kind in (k for k in PICTURES if k in kinds):
-                try:
-                    data = picture(plan, phase, view, kind)
-                except RendererMissing as error:
-                    raise SpecError([Diagnostic("E16", str(error))]) from None
-                files[directory / f"{name}.{phase}.{view}.{kind}"] = data
-        if "json" in kinds:
-            from ..export.json import dumps, graph_object
-
-            files[directory / f"{name}.{phase}.graph.json"] = dumps(graph_object(plan, phase, ranks=ranks))
-        if "perfetto" in kinds:
-            from ..export import chrome, perfetto
-
-            files[directory / f"{name}.{phase}.trace.json"] = chrome.trace(plan, phase, ranks)
-            files[directory / f"{name}.{phase}.pftrace"] = perfetto.trace(plan, phase, ranks)
-        if {"nodelink", "graphml"} & set(kinds):
-            from ..export.interchange import graphml, node_link
-
-            graph = plan.to_networkx(phase, ranks=ranks)
-            for kind, write, suffix in (("nodelink", node_link, "nodelink.json"), ("graphml", graphml, "graphml")):
-                if kind in kinds:
-                    files[directory / f"{name}.{phase}.{suffix}"] = write(graph)
-        for kind in (k for k in kinds if k not in KINDS):
-            from ..pipeline.plugins import export
-
-            for suffix, data in export(kind, plan, phase).items():
-                path = directory / f"{name}.{phase}.{suffix}"
-                if path in files:
-                    raise SpecError(
-                        [Diagnostic("E05", f"`{kind}` would write over {path}, which another exporter makes")]
-                    )
-                files[path] = data
-    if "html" in kinds:
-        files[directory / f"{name}.html"] = plan.html().encode()
-    if "md" in kinds:
-        files[directory / f"{name}.md"] = plan.markdown().encode()
-    if "json" in kinds:
-        from ..export.json import dumps, plan_object
-
-        files[directory / f"{name}.json"] = dumps(plan_object(plan), indent=True)
+        for view in views:
+            for kind in of[VIEW]:
+                add(kind, f"{name}.{phase}", phase, view)
+        for kind in of[PHASE]:
+            add(kind, f"{name}.{phase}", phase)
+    for kind in of[PLAN]:
+        add(kind, name)
     return files

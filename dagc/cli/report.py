@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
-from ..api import Plan
 from ..base.diagnostics import Diagnostic, SpecError
-from .common import compiled, put, stem, tell
+from ..export import registry
+from ..export.registry import PLAN, REPORT, exporter
+from .common import buys, compiled, put, stem, tell
 from .writing import write_all
-
-FORMATS = {".html": "html", ".htm": "html", ".md": "md", ".txt": "text"}
 
 
 def run(args: Namespace) -> int:
@@ -21,7 +21,8 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=False)
-        data = _render(plan, kind)
+        (data,) = exporter(kind, PLAN).make(plan, buys=partial(buys, plan)).values()
+        assert isinstance(data, bytes)
         if target is None and kind == "html":
             target = Path(f"{stem(args.spec)}.html")
         if target is None:
@@ -35,21 +36,19 @@ def run(args: Namespace) -> int:
         return 2
 
 
+def formats() -> dict[str, str]:
+    """Ending of a file -> the exporter that it asks for."""
+    return {f".{end}": e.name for e in registry.EXPORTERS if REPORT in e.offered for end in (*e.suffixes, *e.also)}
+
+
 def _format(target: Path | None) -> str:
     """By the name of the file; a page where there is none."""
     if target is None:
         return "html"
-    if target.suffix.lower() not in FORMATS:
-        known = ", ".join(FORMATS)
+    known = formats()
+    if target.suffix.lower() not in known:
+        endings = ", ".join(known)
         raise SpecError(
-            [Diagnostic("E14", f"`{target}`: a report ends in {known}", help=("or say it: --format html",))]
+            [Diagnostic("E14", f"`{target}`: a report ends in {endings}", help=("or say it: --format html",))]
         )
-    return FORMATS[target.suffix.lower()]
-
-
-def _render(plan: Plan, kind: str) -> bytes:
-    if kind == "md":
-        return plan.markdown().encode()
-    if kind == "text":
-        return plan.report().encode()
-    return plan.html().encode()
+    return known[target.suffix.lower()]

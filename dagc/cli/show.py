@@ -7,16 +7,18 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.choice import DEFAULT, Choice
 from .common import compiled, tell
 from .writing import write_all
 
-FORMATS = ("svg", "dot", "png", "pdf")
+OWN = "svg"
+"""Every view is drawn as this; the others are made of DOT text, which not every view has."""
 
 
 def run(args: Namespace) -> int:
     from ..view.draw.figures.standalone import whole
-    from ..view.draw.views import VIEWS, RendererMissing, picture
+    from ..view.draw.views import VIEWS
 
     try:
         unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())
@@ -24,8 +26,8 @@ def run(args: Namespace) -> int:
         view = args.view or ("lanes" if choice != DEFAULT else "overview")
         whole(view, choice)
         target = Path(args.output) if args.output else None
-        formats = FORMATS if view in VIEWS else ("svg",)
-        kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else "svg"
+        formats = (OWN, *(k for k in names(SHOW) if k != OWN and view in VIEWS))
+        kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else OWN
         if kind not in formats:
             ends = ", ".join(f".{f}" for f in formats)
             raise SpecError([Diagnostic("E14", f"`{target}`: a picture of the {view} ends in {ends}")])
@@ -33,19 +35,18 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell([d for d in plan.diagnostics if d.code == "E04"])
-        files = {
-            _path(target, phase, len(plan.phases)): picture(plan, phase, view, kind, choice) for phase in plan.phases
-        }
+        files: dict[Path, bytes] = {}
+        for phase in plan.phases:
+            (data,) = exporter(kind, VIEW).make(plan, phase, view, choice=choice).values()
+            assert isinstance(data, bytes)
+            files[_path(target, phase, len(plan.phases))] = data
         if target is None:
-            if kind == "svg" and len(files) > 1:
+            if kind == OWN and len(files) > 1:
                 help = ("-o FILE.svg, or one --phase",)
                 raise SpecError([Diagnostic("E14", "there is a picture a phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
             return 0 if plan.fits else 1
         write_all(files)
-    except RendererMissing as error:
-        tell([Diagnostic("E16", str(error))])
-        return 2
     except SpecError as error:
         tell(error.diagnostics)
         return 2

@@ -37,6 +37,14 @@ def to_networkx(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> nx.
     return graph
 
 
+def node_link_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:
+    return {"nodelink.json": node_link(to_networkx(plan, phase, ranks=ranks))}
+
+
+def graphml_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:
+    return {"graphml": graphml(to_networkx(plan, phase, ranks=ranks))}
+
+
 def node_link(graph: nx.MultiDiGraph[str]) -> bytes:
     """The JSON that `networkx.node_link_graph(data, edges="edges")` reads."""
     nodes = [{"id": name, **fields} for name, fields in graph.nodes(data=True)]

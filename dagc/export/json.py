@@ -34,6 +34,14 @@ def dumps(value: object, *, indent: bool = False) -> bytes:
     return data if data.isascii() else in_json(data.decode()).encode()
 
 
+def graph_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:
+    return {"graph.json": dumps(graph_object(plan, phase, ranks=ranks))}
+
+
+def plan_file(plan: CompiledPlan) -> dict[str, bytes]:
+    return {"json": dumps(plan_object(plan), indent=True)}
+
+
 def plan_object(plan: CompiledPlan) -> dict[str, Any]:
     """One object, SI units; its schema is `plan.schema.json` beside this file."""
     return {

@@ -1,46 +1,21 @@
-"""Exporters and graph passes of other packages (entry points `dagc.exporters` and `dagc.passes`).
+"""Graph passes of other packages (entry points `dagc.passes`).
 
-An exporter is a function (plan, phase) -> {suffix: bytes}; `--emit NAME` writes PLAN.PHASE.SUFFIX. A pass is a module with
-`run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it with `passes = [NAME]`.
+A pass is a module with `run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it
+with `passes = [NAME]`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
-from ..base.entry_points import EXPORTERS, PASSES, broken, installed, loaded, told
+from ..base.entry_points import PASSES, installed, told
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..passes import GraphPass
-    from ..plan.plan import CompiledPlan
     from ..spec.unit import Unit
-
-    Exporter = Callable[[CompiledPlan, str], Mapping[str, bytes]]
-
-SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-
-
-def exporters() -> list[str]:
-    """Names that installed packages give `--emit`."""
-    return sorted(installed(EXPORTERS))
-
-
-def export(name: str, plan: CompiledPlan, phase: str) -> dict[str, bytes]:
-    """Files of an exporter: suffix -> content. Raises SpecError with E17 when it fails."""
-    point = installed(EXPORTERS)[name]
-    made: Exporter = loaded(point)
-    try:
-        found = dict(made(plan, phase))
-    except (Exception, SystemExit) as error:
-        raise broken(point, f"failed on `{phase}`: {type(error).__name__}: {error}") from error
-    for suffix, data in found.items():
-        if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
-            raise broken(point, "does not give a mapping from file suffixes to bytes")
-    return found
 
 
 def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:

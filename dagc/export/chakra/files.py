@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,12 @@ def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]
             yield rank, made.write_over(holes)
     for rank in (rank for rank, gpu in enumerate(ranks.network.gpus.tolist()) if gpu < 0):
         yield rank, idle(result)
+
+
+def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callable[[Path], None]]:
+    """What fills the folder that will be called `target`. Raises SpecError for a name that the simulator cannot read."""
+    check_name(target)
+    return {"chakra": partial(write, plan, phase, name=target.name)}
 
 
 def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:

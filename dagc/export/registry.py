@@ -1,0 +1,146 @@
+"""The exporters: one table of dagc's own, and those of installed packages, in one protocol.
+
+An exporter is a function of what it takes, (plan), (plan, phase) or (plan, phase, view), that gives {suffix: content}; the file
+is PLAN.SUFFIX, or PLAN.PHASE.SUFFIX. Content is bytes, pieces of bytes that are streamed, or a function that fills a folder.
+Options that a record names come as keywords. A package adds exporters of a phase by the entry points `dagc.exporters`.
+This module imports none of them: names, suffixes and help cost nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from ..plan.plan import CompiledPlan
+
+Content = bytes | Iterable[bytes] | Callable[[Path], None]
+PLAN, PHASE, VIEW = "plan", "phase", "view"
+EMIT, SHOW, REPORT = "emit", "show", "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds (`name`:
+    its own; `ranks`, `choice`, `target`, `buys`: gives what faster hardware would buy). `needs`: packages that it imports when it runs. `offered`: commands that
+    have it. `folder`: its content fills a folder. `also`: other endings of a file name that ask for it."""
+
+    name: str
+    about: str
+    suffixes: tuple[str, ...]
+    takes: str
+    source: str
+    options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    offered: tuple[str, ...] = (EMIT,)
+    folder: bool = False
+    also: tuple[str, ...] = ()
+
+    def make(self, plan: CompiledPlan, *of: str, **given: Any) -> dict[str, Content]:
+        """Suffix -> content, for a phase and view where it takes them. Raises SpecError."""
+        module, _, function = self.source.partition(":")
+        made: Callable[..., Mapping[str, Content]] = getattr(import_module(f".{module}", __package__), function)
+        given["name"] = self.name
+        return dict(made(plan, *of, **{option: given[option] for option in self.options if option in given}))
+
+
+def _picture(name: str, about: str, *needs: str) -> Exporter:
+    """A picture is one file per view, whose suffix begins with the view."""
+    return Exporter(name, about, (name,), VIEW, "pictures:picture", ("name", "choice"), needs, (EMIT, SHOW))
+
+
+EXPORTERS: tuple[Exporter, ...] = (
+    _picture("dot", "a picture as Graphviz's input"),
+    _picture("svg", "a picture, drawn by dagc itself"),
+    _picture("png", "a picture, drawn by Graphviz", "graphviz"),
+    _picture("pdf", "a picture, drawn by Graphviz", "graphviz"),
+    Exporter(
+        "json", "the placed graph; `dagc compile` reads it", ("graph.json",), PHASE, "json:graph_file", ("ranks",), ("orjson",)
+    ),
+    Exporter(
+        "nodelink", "the placed graph as networkx's node-link JSON", ("nodelink.json",), PHASE, "interchange:node_link_file",
+        ("ranks",), ("networkx", "orjson"),
+    ),
+    Exporter(
+        "graphml", "the placed graph as GraphML", ("graphml",), PHASE, "interchange:graphml_file", ("ranks",),
+        ("networkx", "orjson"),
+    ),
+    Exporter(
+        "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.files:folder",
+        ("target",), ("orjson",), folder=True,
+    ),
+    Exporter("html", "the report as one page", ("html",), PLAN, "reports:html", ("buys",), offered=(EMIT, REPORT), also=("htm",)),
+    Exporter("md", "the report in Markdown", ("md",), PLAN, "reports:markdown", ("buys",), offered=(EMIT, REPORT)),
+    Exporter("text", "the report of the terminal", ("txt",), PLAN, "reports:text", ("buys",), offered=(REPORT,)),
+    Exporter(
+        "perfetto", "a timeline for Perfetto and for chrome://tracing", ("trace.json", "pftrace"), PHASE, "traces:timeline",
+        ("ranks",), ("orjson",),
+    ),
+    Exporter("json", "the object of `dagc compile --json`", ("json",), PLAN, "json:plan_file", needs=("orjson",)),
+)  # fmt: skip
+"""In the order in which files are written: per phase, then of the plan."""
+
+
+def names(command: str) -> tuple[str, ...]:
+    """Names of dagc's own exporters that a command offers."""
+    return tuple(dict.fromkeys(e.name for e in EXPORTERS if command in e.offered))
+
+
+def exporter(name: str, takes: str) -> Exporter:
+    """One of dagc's own."""
+    return next(e for e in EXPORTERS if e.name == name and e.takes == takes)
+
+
+def chosen(kinds: Iterable[str]) -> list[Exporter]:
+    """Exporters of `--emit`: dagc's own in the order of the table, then those of installed packages."""
+    kinds = list(kinds)
+    own = names(EMIT)
+    return [e for e in EXPORTERS if e.name in kinds and e.name in own] + [plugin(k) for k in kinds if k not in own]
+
+
+SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin(Exporter):
+    """An exporter of an installed package: its faults are E17, with its name."""
+
+    point: EntryPoint | None = None
+
+    def make(self, plan: CompiledPlan, *of: str, **given: Any) -> dict[str, Content]:
+        from ..base.entry_points import broken, loaded
+
+        assert self.point is not None
+        made = loaded(self.point)
+        try:
+            found = dict(made(plan, *of))
+        except (Exception, SystemExit) as error:
+            raise broken(self.point, f"failed on `{of[0]}`: {type(error).__name__}: {error}") from error
+        for suffix, data in found.items():
+            if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
+                raise broken(self.point, "does not give a mapping from file suffixes to bytes")
+        return found
+
+
+def installed() -> list[str]:
+    """Names that installed packages give `--emit`."""
+    from ..base.entry_points import EXPORTERS as GROUP
+    from ..base.entry_points import installed as points
+
+    return sorted(points(GROUP))
+
+
+def plugin(name: str) -> Plugin:
+    """An exporter of an installed package."""
+    from ..base.entry_points import EXPORTERS as GROUP
+    from ..base.entry_points import installed as points
+
+    point = points(GROUP)[name]
+    owner = point.dist.name if point.dist is not None else "an installed package"
+    return Plugin(name, f"of {owner}", (), PHASE, point.value, point=point)
