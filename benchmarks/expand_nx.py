@@ -16,8 +16,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from dagc.cost.records import Costs
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.plan.result import Costs
 
 Ids = NDArray[np.int64]
 """Node ids, one a rank of a stage: shape of the mesh."""

@@ -17,9 +17,10 @@ from expand_nx import expand
 import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
+from dagc.cost.schedule.records import Schedule
 from dagc.passes import cost, schedule
 from dagc.pipeline.driver import compile_spec, load
-from dagc.plan.result import PhaseResult, Schedule
+from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent

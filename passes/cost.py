@@ -16,12 +16,12 @@ import numpy as np
 
 from dagc.cost.expert_load import ExpertLoad
 from dagc.cost.network import collective_time, wire_bytes
+from dagc.cost.records import Array, Costs, OpCost, Transfer
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.groups import group_shape
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import OPS, local_bytes, local_flops, rank_share, traffic
 from dagc.ir.routed_dims import Rows, routers, rows_of
-from dagc.plan.result import Array, Costs, OpCost, Transfer
 from dagc.spec.spec import Hardware
 from dagc.spec.unit import Unit
 

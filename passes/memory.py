@@ -8,13 +8,14 @@ from math import ceil, prod
 
 from dagc.base.dtypes import dtype
 from dagc.base.units import BYTES, show
+from dagc.cost.footprint import Memory, StageMemory
 from dagc.cost.kv_cache import CachePolicy, cache_bytes, cache_policy, passing_bytes
+from dagc.cost.records import Costs
 from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import OPS, local_bytes, local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
-from dagc.plan.result import Costs, Memory, StageMemory
 from dagc.spec.spec import EngineMemory
 from dagc.spec.unit import Unit
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dagc.cost.records import Array, Costs
 from dagc.cost.schedule.microbatches import Column, Columns, walk
+from dagc.cost.schedule.records import PathStep, Run, Schedule
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.plan.result import Array, Costs, PathStep, Run, Schedule
 from dagc.spec.unit import Unit
 
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"

@@ -41,12 +41,9 @@ COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch", "dagc.export.regis
 
 OPEN = """
 dagc.cli.run -> torch
-dagc.cost.expert_load -> dagc.plan.result
-dagc.cost.schedule.microbatches -> dagc.plan.result
 dagc.export.json -> dagc.importers.placed
 dagc.importers.placed -> dagc.export.json
 dagc.importers.recorded -> dagc.export.json
-dagc.ir.verify.verify -> dagc.plan.result
 dagc.lang.model -> dagc.ir.graph
 dagc.passes -> dagc.lang.expand.expand
 dagc.passes -> dagc.spec.unit

@@ -16,8 +16,9 @@ from conftest import compiled, spec_text
 
 import dagc
 from dagc.api import Plan
+from dagc.cost.records import Costs
 from dagc.passes import schedule
-from dagc.plan.result import Costs, PhaseResult
+from dagc.plan.result import PhaseResult
 
 
 def load(name: str) -> ModuleType:

@@ -9,9 +9,9 @@ from conftest import ROOT
 
 import dagc
 from dagc.cost.match import KERNELS, ROOFLINE
+from dagc.cost.records import Costs
 from dagc.ir.ops.ops import ATTENTION, EXPERTS, OPS
 from dagc.passes import cost
-from dagc.plan.result import Costs
 
 EXAMPLE = ROOT / "examples" / "mixtral_8xh100.moe"
 

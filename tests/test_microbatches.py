@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import dagc
 from dagc.cost.schedule import microbatches
 from dagc.cost.schedule.microbatches import Column, Columns, Row, walk
-from dagc.plan.result import Schedule
+from dagc.cost.schedule.records import Schedule
 
 
 @contextmanager

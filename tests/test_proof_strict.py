@@ -10,6 +10,7 @@ import pytest
 from mutants.mutations import with_op, with_segment
 from mutants.plans import placed
 
+from dagc.cost.records import Costs
 from dagc.execute.chosen import are_largest
 from dagc.execute.execute import Machine, random_weight
 from dagc.execute.numpy import collectives
@@ -28,7 +29,6 @@ from dagc.execute.prove import (
 from dagc.execute.traffic import compare_bytes
 from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.sharding import Sharding
-from dagc.plan.result import Costs
 
 
 def proof_of(plan: str, change: Callable[[Graph], Graph], costs: bool = False) -> Proof:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagc
+from dagc.cost.footprint import StageMemory
 from dagc.cost.kv_cache import kept_tokens
-from dagc.plan.result import StageMemory
 
 
 def seen(query: int, window: int | None, chunk: int | None) -> set[int]:

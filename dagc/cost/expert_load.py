@@ -19,10 +19,10 @@ from ..ir.graph import Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows, routed
 from ..ir.sharding import Axes
-from ..plan.result import Array
 from ..spec.spec import Batching, Routing
 from ..spec.unit import Unit
 from .busiest import busiest_rank
+from .records import Array
 from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.dtypes import dtype
+from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
 from ..ir.ops.states import state_of
 from ..ir.routed_dims import stem
-from ..plan.result import Memory
 
 if TYPE_CHECKING:
     from .execute import Machine

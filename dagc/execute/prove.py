@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..cost.footprint import Memory
 from ..cost.kv_cache import cache_policy
+from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import SEQUENTIAL, state_of
@@ -15,7 +17,6 @@ from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..pipeline.driver import lower
 from ..plan.plan import CompiledPlan
-from ..plan.result import Costs, Memory
 from ..spec.unit import Unit
 from .checkpoint import CheckpointError
 from .chosen import are_largest

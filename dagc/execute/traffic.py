@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
-from ..plan.result import Costs, OpCost
 from .numpy import ops as k
 from .routed import kept
 from .twin import scale

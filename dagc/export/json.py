@@ -12,10 +12,11 @@ import numpy as np
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
+from ..cost.footprint import StageMemory
 from ..plan.held_memory import PARTS
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool
-from ..plan.result import PhaseResult, StageMemory
+from ..plan.result import PhaseResult
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
 

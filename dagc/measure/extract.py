@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
+from ..cost.records import Costs
 from ..ir.graph import Op, Segment
 from ..ir.ops.ops import attend_operands, local_count, result_layout
 from ..plan.plan import CompiledPlan
-from ..plan.result import Costs, PhaseResult
+from ..plan.result import PhaseResult
 from ..spec.unit import Unit
 from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
 

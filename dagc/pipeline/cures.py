@@ -9,10 +9,11 @@ from math import prod
 
 from ..base.diagnostics import Collector, SpecError
 from ..base.units import BYTES, show, show_runs
+from ..cost.footprint import Memory
 from ..ir.graph import Graph
 from ..ir.verify.violation import VerifyError
 from ..plan.pools import Pool, listed
-from ..plan.result import Memory, PhaseResult
+from ..plan.result import PhaseResult
 from ..spec.engines import engine_memory
 from ..spec.spec import EngineMemory, Fold, Phase, Spec
 from ..spec.unit import Unit

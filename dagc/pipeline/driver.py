@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector
 from ..base.source import Source
 from ..base.units import BYTES, SCALAR, show
+from ..cost.records import Costs
+from ..cost.schedule.records import PathStep, Schedule
+from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import COLLECTIVES, Graph, Op, Segment, Weight
 from ..ir.ops.ops import flops
 from ..ir.routed_dims import rows_with
-from ..ir.verify.verify import verify, verify_schedule
+from ..ir.verify.verify import verify
 from ..plan.plan import CompiledPlan
-from ..plan.result import (
-    CollectiveTotal,
-    Costs,
-    PathStep,
-    PhaseResult,
-    Schedule,
-    Sensitivity,
-    joined_path,
-    passes_s,
-)
+from ..plan.result import CollectiveTotal, PhaseResult, Sensitivity, joined_path, passes_s
 from ..spec.spec import Hardware, Phase, Spec
 from ..spec.unit import Unit
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
+from ..cost.footprint import StageMemory
 from ..ir.graph import Segment, Weight
 from ..ir.mesh import Mesh
 from ..passes.memory import capacity, weight_size
 from ..plan.pools import SAME, Pool, listed, text
-from ..plan.result import PhaseResult, StageMemory
+from ..plan.result import PhaseResult
 from ..spec.unit import Unit
 
 ABOUT = "add up what phases hold together on the GPUs that they share"

@@ -7,10 +7,11 @@ from itertools import groupby
 from math import isfinite
 
 from ..base.units import BYTES, TOKENS, show
+from ..cost.footprint import StageMemory
 from ..spec.spec import EngineMemory
 from .plan import CompiledPlan, cached_tokens
 from .pools import heading, listed, text
-from .result import PhaseResult, StageMemory
+from .result import PhaseResult
 
 PARTS = (
     ("weights", "weights_B"),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dagc.cost.records import Costs
 from dagc.execute.prove import prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.verify.verify import VerifyError, verify
-from dagc.plan.result import Costs
 from dagc.spec.unit import Unit
 
 from .mutations import MUTATIONS, Mutant

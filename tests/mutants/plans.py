@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import dagc
+from dagc.cost.records import Costs
 from dagc.ir.graph import Graph
-from dagc.plan.result import Costs
 from dagc.spec.unit import Unit
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"

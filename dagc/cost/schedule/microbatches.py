@@ -16,7 +16,8 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from ...plan.result import Array, Run
+from ..records import Array
+from .records import Run
 
 T = TypeVar("T")
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...base.units import BYTES, FLOPS, TIME, show
+from ...cost.schedule.records import Run
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.ops import OPS
 from ...plan.plan import CompiledPlan
-from ...plan.result import PhaseResult, Run
+from ...plan.result import PhaseResult
 from .dot import (
     COLORS,
     COMPUTE,

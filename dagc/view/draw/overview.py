@@ -6,9 +6,10 @@ import itertools
 from math import ceil, isclose, sqrt
 
 from ...base.units import BYTES, TIME, TOKEN_RATE, show, show_runs
+from ...cost.footprint import StageMemory
 from ...ir.graph import Stage
 from ...plan.plan import CompiledPlan
-from ...plan.result import PhaseResult, StageMemory
+from ...plan.result import PhaseResult
 from ..report.terminal import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...cost.records import Array
 from ...ir.graph import Op, Segment
-from ...plan.result import Array, PhaseResult
+from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers
 
 SAME_S = 1e-12

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
+from ...cost.schedule.records import PathStep
 from ...ir.ops.ops import attention_imbalance
 from ...plan.plan import CompiledPlan
-from ...plan.result import PathStep, PhaseResult, Sensitivity
+from ...plan.result import PhaseResult, Sensitivity
 from ...spec.spec import Phase
 
 WORDS = {

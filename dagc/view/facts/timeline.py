@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cost.records import Array
+from ...cost.schedule.records import Run
 from ...ir.graph import Segment
-from ...plan.result import Array, PhaseResult, Run
+from ...plan.result import PhaseResult
 
 Index = tuple[int, ...]
 """Mesh coordinates of a rank within its stage."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...cost.records import Array
+from ...cost.schedule.records import Run
 from ...ir.graph import DTYPE_BYTES, Op, Segment
 from ...ir.ops.ops import local_count
-from ...plan.result import Array, PhaseResult, Run
+from ...plan.result import PhaseResult
 
 
 @dataclass(frozen=True, slots=True)

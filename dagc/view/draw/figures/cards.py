@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass
 
 from ....base.units import BYTES, TIME, show, show_runs
-from ....plan.result import PhaseResult, StageMemory
+from ....cost.footprint import StageMemory
+from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..overview import PARTS, Card, collectives_of, columns, layers_of, name_of, shown_cards, sizes
 from .markup import Markup, fit, join, tag, width, wrapped

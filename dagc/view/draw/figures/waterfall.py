@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ....base.units import TIME, show
-from ....plan.result import PathStep, PhaseResult
+from ....cost.schedule.records import PathStep
+from ....plan.result import PhaseResult
 from ...facts.findings import WORDS, step_name
 from ..dot import identifier
 from .markup import Markup

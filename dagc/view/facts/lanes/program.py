@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ....cost.schedule.records import Run
 from ....ir.graph import Op, Segment
-from ....plan.result import PhaseResult, Run
+from ....plan.result import PhaseResult
 from ..timeline import Index, layers
 
 Mask = NDArray[np.bool_]

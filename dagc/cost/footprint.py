@@ -1,0 +1,57 @@
+"""What a GPU of every stage holds, in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..spec.spec import EngineMemory
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """Bytes on one GPU of a stage (the fullest one). `engine_B`: CUDA graphs, communication buffers and padding of
+    weights. `capacity_B`: what the sum may be at most, by the engine's share of the GPU."""
+
+    stage: int
+    weights_B: float
+    kv_cache_B: float
+    activations_B: float
+    buffers_B: float
+    reserve_B: float
+    capacity_B: float
+    engine_B: float = 0.0
+
+    @property
+    def peak_B(self) -> float:
+        held = self.weights_B + self.kv_cache_B + self.activations_B + self.buffers_B
+        return held + self.reserve_B + self.engine_B
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Per stage, and the stage that needs most of what it may. `total_B`: of a GPU. `live_B`: activations of each kind of
+    layer at its fullest moment. `engine`: what bounds the sum."""
+
+    stages: tuple[StageMemory, ...]
+    total_B: float
+    live_B: Mapping[str, float] = field(default_factory=dict, repr=False)
+    engine: EngineMemory | None = field(default=None, repr=False)
+
+    @property
+    def worst(self) -> StageMemory:
+        return max(self.stages, key=lambda s: s.peak_B / s.capacity_B)
+
+    @property
+    def capacity_B(self) -> float:
+        """What the fullest stage may hold."""
+        return self.worst.capacity_B
+
+    @property
+    def fraction(self) -> float:
+        """Of what a GPU may hold."""
+        return self.worst.peak_B / self.capacity_B
+
+    @property
+    def fits(self) -> bool:
+        return self.worst.peak_B <= self.capacity_B

@@ -1,0 +1,67 @@
+"""What pricing finds: the cost of every op of a graph, per rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.groups import GroupShape
+
+Array = NDArray[np.float64]
+"""Per rank by broadcasting: one dimension a mesh atom, of length 1 where ranks are alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """Cost of one execution. Arrays are per rank; `bound` names what the time is made of:
+    compute, memory, node, cluster or latency. `launch_s`: the part of the time in which the kernel is only launched."""
+
+    time_s: Array
+    floor_s: Array
+    bound: str
+    flops: float = 0.0
+    bytes: float = 0.0
+    payload_B: float = 0.0
+    wire_B: float = 0.0
+    group: GroupShape | None = None
+    algorithm: str = ""
+    family: str = ""  # the measured kernel that the time is from; empty: the roofline or alpha-beta
+    error: float = 0.0  # its median relative error
+    outside: tuple[str, ...] = ()  # sizes beyond what was measured
+    launch_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The send of the residual stream from one stage to the next, per rank."""
+
+    payload_B: float
+    time_s: float
+    floor_s: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """`ops`: (segment, op) -> cost. `load`: rows of each expert rank over the mean of all, the largest as it is expected
+    of the busiest rank of a step. `plain`: that largest without the spare copies of experts. `dropped`: share of the
+    choices over an expert's capacity. `load_error`: relative standard error of the busiest rank (0: exact).
+    `host_s`: what the host takes before the GPUs begin a pass."""
+
+    ops: Mapping[tuple[str, str], OpCost]
+    transfer: Transfer
+    token_return: Transfer
+    load: NDArray[np.float64]
+    distinct_experts: float
+    plain: float = 1.0
+    dropped: float = 0.0
+    host_s: float = 0.0
+    load_error: float = 0.0
+
+    @property
+    def imbalance(self) -> float:
+        """Expected rows of the busiest rank over the mean of all ranks."""
+        return float(self.load.max())
