@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dagc.cost.records import Costs
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import RingTurnAttrs
 
 Ids = NDArray[np.int64]
 """Node ids, one a rank of a stage: shape of the mesh."""
@@ -151,7 +152,7 @@ class Expander:
         for name in (n for n in op.inputs if not n.startswith("@")):
             if name == segment.input:
                 self.link(entry, wait)
-            elif op.attr("ring") and segment.by_name[name].kind == "permute":
+            elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):
                 self.link(values[name][0], wait, from_start=True)
                 blocks.append(values[name][1])
             else:

@@ -20,6 +20,7 @@ from dagc.cost.records import Array, Costs, OpCost, Transfer
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.groups import group_shape
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.ops import OPS, local_bytes, local_flops, rank_share, traffic
 from dagc.ir.routed_dims import Rows, routers, rows_of
 from dagc.spec.spec import Hardware
@@ -127,13 +128,15 @@ def _collective(
     layout = segment.sharding_of(source) if op.kind != "permute" else op.sharding  # a permute sends result blocks
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
-    if op.attr("of"):  # the row statistics of a split softmax: one number a row
+    if (
+        isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
+    ):  # the row statistics of a split softmax: one number a row
         from dagc.ir.graph import DTYPE_BYTES
 
         width = segment.size(segment.dims_of(source)[-1]) / mesh.size(layout.dims[-1])
         payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
     group = mesh.group(op.axes)
-    steps = int(op.attr("steps", 1) or 1)
+    steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
     worst = experts.most if experts is not None and op.kind == "all_to_all" and op.scope == "experts" else 1.0
     found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)
     floor = collective_time(op.kind, payload, group, machine.node, machine.cluster, floor=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attributes import ExchangeAttrs
 from dagc.ir.ops.ops import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
@@ -36,10 +37,10 @@ def run(graph: Graph, unit: Unit) -> Graph:
         exchange = tuple(a for a in mesh.of("ep") if a in home)
         op = op.annotate(rows.expert, experts)
         op = op.annotate(rows.slot, tuple(a for a in op.loop(rows.slot) if a not in experts))
-        if op.kind in ("dispatch", "combine"):
+        if isinstance(op.attrs, ExchangeAttrs):
             seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
             op = op.annotate("seq", seq) if seq != op.loop("seq") else op
-            op = replace(op, attrs=(*op.attrs, ("exchange", "+".join(exchange))))
+            op = replace(op, attrs=replace(op.of(ExchangeAttrs), exchange=exchange))
         return op
 
     return graph.map_ops(annotate, "annotated")

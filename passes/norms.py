@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dagc.ir.graph import Op, Segment
+from dagc.ir.ops.attributes import NONE
 
 SUMS = {"rms_norm": ("row_square_sum",), "layer_norm": ("row_square_sum", "row_sum")}
 """What a norm must know of a whole row, in the order of its extra inputs."""
@@ -25,4 +26,4 @@ def split_norms(segment: Segment) -> Segment:
 def row_sum(norm: Op, kind: str) -> Op:
     """One number a row, in fp32 as kernels keep their accumulators."""
     name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
-    return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=())
+    return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=NONE)

@@ -8,6 +8,7 @@ from dagc.cost.network import collective_time
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
+from dagc.ir.ops.attributes import Attrs, CollectiveAttrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.ops import OPS, input_layout, local_count, loop_dims, result_layout
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding, show
@@ -179,10 +180,8 @@ class Resharder:
 
     def ring(self, op: Op, inputs: list[str]) -> list[str]:
         """Ring attention: keys and values travel round the ring, one permute standing for all its steps."""
-        ring = str(op.attr("ring", "") or "")
-        if not ring:
+        if not op.ring:
             return inputs
-        axes = tuple(ring.split("+"))
         out = []
         for name in inputs:
             if name.startswith("@") or "context" not in self.dims[name]:
@@ -190,8 +189,8 @@ class Resharder:
                 continue
             key = (f"{name} ring", self.layout[name])
             if key not in self.made:
-                move = Move("permute", axes, self.layout[name])
-                self.made[key] = self.emit(name, move, (("steps", self.mesh.size(axes) - 1),))
+                move = Move("permute", op.ring, self.layout[name])
+                self.made[key] = self.emit(name, move, RingTurnAttrs(self.mesh.size(op.ring) - 1))
             out.append(self.made[key])
         return out
 
@@ -212,15 +211,12 @@ class Resharder:
         """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs."""
         have = self.layout[name]
         whole = have.resolved()
-        rows = self.dims[name][:-1]
-        for what in ("max", "sum"):
-            stat = self.emit(
-                name, Move("all_reduce", have.partial, whole), (("of", f"row_{what}"), ("reduce", what)), rows
-            )
-        self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, self.ops[-2].name))
-        out = self.emit(name, Move("all_reduce", have.partial, whole), (("reduce", "softmax"),))
-        self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, stat))
-        return out
+        merged = ""
+        for part in ("row_max", "row_sum", "output"):
+            read = (merged,) if merged else ()
+            merged = self.emit(name, Move("all_reduce", have.partial, whole), SoftmaxMergeAttrs(part))
+            self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, *read))
+        return merged
 
     def shape(self, name: str) -> Shape:
         dims, scope = self.dims[name], self.scope(name)
@@ -230,34 +226,35 @@ class Resharder:
     def dtype(self, name: str) -> str:
         return self.segment.dtype_of(self.origin.get(name, name))
 
-    def emit(
-        self,
-        name: str,
-        move: Move,
-        attrs: tuple[tuple[str, str | int | float | bool], ...] = (),
-        rows: tuple[str, ...] | None = None,
-    ) -> str:
-        dims = self.dims[name] if rows is None else rows
-        result = move.result if rows is None else replace(move.result, dims=move.result.dims[: len(rows)])
+    def emit(self, name: str, move: Move, attrs: CollectiveAttrs | None = None) -> str:
+        """The op of a move; `attrs` where it is more than one between layouts."""
+        statistic = isinstance(attrs, SoftmaxMergeAttrs) and attrs.is_statistic
+        dims, result = self.dims[name], move.result
+        if statistic:
+            dims, result = dims[:-1], replace(result, dims=result.dims[:-1])
         stem = f"{self.origin.get(name, name)}.{move.kind}"
         self.counts[stem] = self.counts.get(stem, 0) + 1
         new = stem if self.counts[stem] == 1 else f"{stem}{self.counts[stem]}"
-        for label, index in (("from", move.source_dim), ("to", move.target_dim)):
-            if index >= 0:
-                attrs = (*attrs, (label, dims[index]))
-        if move.kind == "all_reduce" and self.layout[name].reduce == "max":
-            attrs = (*attrs, ("reduce", "max"))
         made = self.segment.by_name.get(self.origin.get(name, name))
         block = "" if made is None else made.block
-        dtype = "fp32" if rows is not None else self.dtype(name)
+        dtype = "fp32" if statistic else self.dtype(name)
         group = self.mesh.sort(move.axes)
-        if move.kind == "slice":  # no rank waits for another
-            group, attrs = (), (*attrs, ("axes", "+".join(group)))
-        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), attrs, (), group, result)
+        said = attrs or self.attrs(name, move, group)
+        if not isinstance(said, CollectiveAttrs):  # no rank waits for another
+            group = ()
+        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), said, (), group, result)
         self.ops.append(op)
         self.put(new, dims, result)
         self.origin[new] = self.origin.get(name, name)
         return new
+
+    def attrs(self, name: str, move: Move, group: Axes) -> Attrs:
+        """Of a move between two layouts."""
+        source, target = (self.dims[name][i] if i >= 0 else "" for i in (move.source_dim, move.target_dim))
+        if move.kind == "slice":
+            return SliceAttrs(target, group)
+        largest = move.kind == "all_reduce" and self.layout[name].reduce == "max"
+        return MoveAttrs(source, target, "max" if largest else "sum")
 
 
 def describe(segment: Segment, op: Op) -> str:

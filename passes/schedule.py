@@ -16,6 +16,7 @@ from dagc.cost.records import Array, Costs
 from dagc.cost.schedule.microbatches import Column, Columns, walk
 from dagc.cost.schedule.records import PathStep, Run, Schedule
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import RingTurnAttrs
 from dagc.spec.unit import Unit
 
 ABOUT = "schedule two streams a rank over stages and micro-batches; find the critical path"
@@ -228,7 +229,7 @@ class Scheduler:
                     continue
                 if name == segment.input:
                     at = np.maximum(at, entry.ready[lane])
-                elif op.attr("ring") and segment.by_name[name].kind == "permute":
+                elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):
                     at = np.maximum(at, starts[name, lane])  # the first block is local: only the end waits
                     end = finishes[name, lane] if end is None else np.maximum(end, finishes[name, lane])
                 else:
@@ -337,7 +338,7 @@ class Scheduler:
         while node is not None:
             op = segment.by_name[node[0]]
             own_s = _at(self.time(ev.segment, op.name), rank)
-            if op.attr("ring") and _at(ev.finishes[node], rank) > _at(ev.starts[node], rank) + own_s + RESOLUTION_S:
+            if op.ring and _at(ev.finishes[node], rank) > _at(ev.starts[node], rank) + own_s + RESOLUTION_S:
                 # The ring's last block came later than the attention was done with the others.
                 node = max(self.ring_inputs(segment, op, node[1]), key=lambda n: _at(ev.finishes[n], rank))
                 continue
@@ -347,7 +348,7 @@ class Scheduler:
             rank = self.slowest(ev, node, op, rank)
             moment = _at(ev.arrivals[node], rank)
             options: list[tuple[float, tuple[str, int], tuple[str, int] | None, bool]] = []
-            ring = self.ring_inputs(segment, op, node[1]) if op.attr("ring") else []
+            ring = self.ring_inputs(segment, op, node[1]) if op.ring else []
             for name in op.inputs:
                 before = (name, node[1])
                 if name == segment.input:
@@ -368,7 +369,9 @@ class Scheduler:
 
     def ring_inputs(self, segment: Segment, op: Op, lane: int) -> list[tuple[str, int]]:
         """The permutes that bring keys and values round to a ring attention."""
-        return [(n, lane) for n in op.inputs if n in segment.by_name and segment.by_name[n].attr("steps")]
+        return [
+            (n, lane) for n in op.inputs if n in segment.by_name and isinstance(segment.by_name[n].attrs, RingTurnAttrs)
+        ]
 
     def slowest(self, ev: Evaluation, node: tuple[str, int], op: Op, rank: Rank) -> Rank:
         """The member of a collective's group that arrived last."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dagc.ir.axes import HEADS
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.ops.states import SEQUENTIAL
 from dagc.ir.routed_dims import routed, stem
@@ -66,7 +67,7 @@ def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: C
             return exchanged
     op = op.annotate("seq", seq)
     if method == "ring" and seq:
-        op = replace(op, attrs=(*op.attrs, ("ring", "+".join(seq))))
+        op = replace(op, attrs=replace(op.of(AttendAttrs), ring=seq))
     return op
 
 

@@ -31,6 +31,7 @@ from dagc.export.chakra.ranks import Ranks
 from dagc.export.json import expand_ranks
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attributes import MoveAttrs
 from dagc.ir.peers import peers
 from dagc.ir.sharding import Sharding
 from dagc.plan.result import PhaseResult
@@ -358,7 +359,7 @@ def test_a_permute_brings_each_rank_its_block(have: Sharding, got: Sharding) -> 
     """Blocks of a 6 x 6 tensor on 3 x 3 ranks, moved as the peers say."""
     mesh = Mesh((("a", 3), ("b", 3)), {"tp": ("a", "b")}, {"tp": 9})
     before = Op("v", "scale", ("x",), ("m", "n"), "fp32", sharding=have)
-    op = Op("p", "permute", ("v",), ("m", "n"), "fp32", axes=("a", "b"), sharding=got)
+    op = Op("p", "permute", ("v",), ("m", "n"), "fp32", axes=("a", "b"), sharding=got, attrs=MoveAttrs())
     segment = Segment("s", 1, "x", ("m", "n"), "fp32", (before, op), "p", (), {"m": 9, "n": 9})
     found = peers(segment, op, mesh)
     whole = np.arange(81).reshape(9, 9)

@@ -14,6 +14,7 @@ from dagc.api import Plan
 from dagc.cost.network import collective_time
 from dagc.cost.routing import expert_probabilities, place_experts
 from dagc.ir.groups import GroupShape, group_shape
+from dagc.ir.ops.attributes import RingTurnAttrs
 from dagc.spec.spec import Link, Routing
 from dagc.view.facts.unroll import Edge, Node, counts, unroll
 
@@ -98,8 +99,8 @@ def test_the_makespan_under_two_batch_overlap_and_ring() -> None:
 def ends_s(plan: Plan, phase: str) -> float:
     """The same walked in order, with attention over a ring as its edges say: it begins along with its permutes."""
     result = plan.phases[phase]
-    rings = {op.name for s in result.graph.segments for op in s.ops if op.attr("ring")}
-    turns = {op.name for s in result.graph.segments for op in s.ops if op.attr("steps")}
+    rings = {op.name for s in result.graph.segments for op in s.ops if op.ring}
+    turns = {op.name for s in result.graph.segments for op in s.ops if isinstance(op.attrs, RingTurnAttrs)}
     nodes: dict[str, Node] = {}
     before: dict[str, list[str]] = {}
     for item in unroll(result):

@@ -10,6 +10,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.cost.network import wire_bytes
+from dagc.ir.ops.attributes import RingTurnAttrs
 
 DATA = json.loads((Path(__file__).parent / "data" / "flagship.json").read_text())
 FLAT = "gpus = 0..63, pp = 4, ep = 4, sp = 2, tp = 2"
@@ -43,7 +44,7 @@ def flagship(phase: str) -> dict[str, tuple[int, float]]:
     for op in segment.ops:
         if op.is_collective:
             cost = result.costs.ops[segment.name, op.name]
-            steps = int(op.attr("steps", 1) or 1)
+            steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
             count, wire = totals.get(op.kind, (0, 0.0))
             totals[op.kind] = (count + segment.repeat * steps, wire + segment.repeat * cost.wire_B)
     count, wire = totals.get("permute", (0, 0.0))

@@ -17,6 +17,7 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import GpuMap
+from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs
 from dagc.ir.sharding import Sharding
 from dagc.ir.text import TextError, parse_graph, print_graph
 from dagc.ir.verify.verify import VerifyError, verify
@@ -84,12 +85,14 @@ def test_text_errors_name_the_line() -> None:
 
 
 WRONG = {
-    "an attribute that is not one": ("causal=true", "causl=false", "attend has no attribute causl"),
-    "a flag that is a number": ("causal=true", "causal=3", "causal = 3 is not true or false"),
-    "an unknown word": ('score="softmax"', 'score="softmx"', "is not one of softmax"),
-    "a count that is no whole number": ("top_k=2.0", "top_k=2.5", "top_k = 2.5 is not a whole number"),
-    "a factor of an op that takes none": ("attrs {eps", "attrs {factor=2.0, eps", "rms_norm has no attribute factor"),
-    "an infinite number": ("eps=1e-06", "eps=inf", "eps = inf is not a number"),
+    "an attribute that is not one": ("top_k=2", "top_k=2, top_q=3", "route has no attribute top_q"),
+    "an attribute twice": ("top_k=2", "top_k=2, top_k=2", "top_k is given twice"),
+    "an attribute that is missing": ("attrs {top_k=2}", 'attrs {score="sigmoid"}', "route needs attribute top_k"),
+    "a flag that is a number": ("top_k=2", "top_k=2, normalize=3", "normalize = 3 is not true or false"),
+    "an unknown word": ("top_k=2", 'top_k=2, score="softmx"', "is not one of softmax"),
+    "a count that is no whole number": ("top_k=2", "top_k=2.5", "top_k = 2.5 is not a whole number"),
+    "a factor of an op that takes none": ("attrs {top", "attrs {factor=2.0, top", "route has no attribute factor"),
+    "an infinite number": ("top_k=2", "top_k=2, scale=inf", "scale = inf is not a number"),
     "a dtype of a result": ("] fp32 dense in gqa", "] int46 dense in gqa", "unknown dtype int46"),
     "a dtype of a weight": ("] fp32 dense\n", "] fp33 dense\n", "unknown dtype fp33"),
     "a scope": ("] fp32 experts in moe", "] fp32 expert in moe", "unknown scope expert"),
@@ -112,8 +115,9 @@ def test_the_verifier_knows_attributes_and_dtypes() -> None:
     segment = graph.segments[1]
     op = next(op for op in segment.ops if op.kind == "attend")
     for wrong, message in (
-        (replace(op, attrs=(("causl", False),)), "attend has no attribute causl"),
-        (replace(op, attrs=(*op.attrs, *op.attrs)), "is given twice"),
+        (replace(op, attrs=MoveAttrs()), "attributes of attend are AttendAttrs, not MoveAttrs"),
+        (replace(op, attrs=AttendAttrs(scale=-1.0)), "scale = -1.0 is not a number above 0"),
+        (replace(op, attrs=AttendAttrs(window=2.5)), "window = 2.5 is not a whole number"),  # type: ignore[arg-type]
         (replace(op, dtype="int46"), "unknown dtype int46"),
     ):
         with pytest.raises(VerifyError, match=message):
@@ -271,11 +275,17 @@ def test_kinds_of_layers_may_alternate() -> None:
     assert prove(plan, "prefill").holds
 
 
+ATTEND = (
+    "attend(%gqa.o_q, %gqa.o_k_2, %gqa.o_v) : =[batch, seq, kv_heads/tp.1+tp.0, group, head_dim] bf16 dense in gqa "
+    "loops {kv_heads/tp.1+tp.0}"
+)
+
+
 @pytest.mark.parametrize(
     "old, new",
     [
-        ("pairs=1,", "pairs=2,"),
-        ("causal=true,", "causal=true, chunk=0,"),
+        (ATTEND, ATTEND + " attrs {pairs=2}"),
+        (ATTEND, ATTEND + " attrs {chunk=-1}"),
         ("int64 dense in moe", "bf16 dense in moe"),
         ("@gqa.Wq =[hidden, kv_heads/tp.1+tp.0, group, head_dim] bf16", "@gqa.Wq =[hidden, kv_heads/tp.1+tp.0, group, head_dim] int64"),
         ("batch=8,", "batch=0,"),

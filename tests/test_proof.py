@@ -17,6 +17,7 @@ from dagc.cli import main
 from dagc.execute.execute import Inputs, Machine
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
+from dagc.ir.ops.attributes import ScaleAttrs
 from dagc.spec.spec import Routing
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
@@ -118,7 +119,7 @@ def broken(graph: Graph) -> list[tuple[str, Graph]]:
             continue
         ops = list(segment.ops)
         # The same name and layout, but nothing is exchanged.
-        ops[i] = replace(op, kind="scale", axes=(), attrs=(("factor", 1.0),))
+        ops[i] = replace(op, kind="scale", axes=(), attrs=ScaleAttrs(1.0))
         segments = list(graph.segments)
         segments[index] = replace(segment, ops=tuple(ops))
         out.append((f"without {op.name}", replace(graph, segments=tuple(segments), _index={})))

@@ -28,6 +28,7 @@ from dagc.execute.prove import (
 )
 from dagc.execute.traffic import compare_bytes
 from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxMergeAttrs
 from dagc.ir.sharding import Sharding
 
 
@@ -85,7 +86,7 @@ def test_only_a_reduction_adds_up(reduction: str, kind: str) -> None:
 
 def test_a_sum_is_not_reduced_by_another_operator() -> None:
     def other(op: Op) -> Op:
-        return replace(op, attrs=(("reduce", "max"),))
+        return replace(op, attrs=MoveAttrs(reduce="max"))
 
     assert not proof_of("tp", changed(of_kind("all_reduce"), other)).holds
 
@@ -93,9 +94,9 @@ def test_a_sum_is_not_reduced_by_another_operator() -> None:
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_ring_that_stops_short_or_turns_on_is_no_ring(steps: int) -> None:
     def other(op: Op) -> Op:
-        return replace(op, attrs=(("steps", steps),))
+        return replace(op, attrs=RingTurnAttrs(steps))
 
-    assert not proof_of("ring", changed(lambda op: bool(op.attr("steps")), other)).holds
+    assert not proof_of("ring", changed(lambda op: isinstance(op.attrs, RingTurnAttrs), other)).holds
 
 
 @pytest.mark.parametrize("of", ["row_max", "row_sum"])
@@ -106,7 +107,7 @@ def test_row_statistics_are_those_of_the_ranks_that_need_them(of: str) -> None:
     def other(op: Op) -> Op:
         return replace(op, axes=tuple(a for a, _ in graph.the_mesh.atoms if a not in op.axes)[:1])
 
-    assert not proof_of("decode, context split", changed(lambda op: op.attr("of") == of, other)).holds
+    assert not proof_of("decode, context split", changed(lambda op: op.attrs == SoftmaxMergeAttrs(of), other)).holds
 
 
 def test_a_difference_that_does_not_reach_the_logits_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:

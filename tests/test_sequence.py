@@ -20,6 +20,7 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
 from dagc.ir.ops.sequence import order, runs
 from dagc.ir.text import parse_graph, print_graph
@@ -34,7 +35,7 @@ def mesh(ranks: int, inner: int, zigzag: bool) -> Mesh:
 
 
 def attention(queries: int, before: int, loop: tuple[str, ...], **attrs: int) -> tuple[Segment, Op]:
-    op = Op("o", "attend", ("q", "k", "v"), ("seq",), "bf16", attrs=tuple(attrs.items())).annotate("seq", loop)
+    op = Op("o", "attend", ("q", "k", "v"), ("seq",), "bf16", attrs=AttendAttrs(**attrs)).annotate("seq", loop)
     sizes = {"seq": float(queries), "context": float(before + queries)}
     return Segment("s", 1, "x", (), "bf16", (op,), "o", (), sizes), op
 

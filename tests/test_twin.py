@@ -22,6 +22,7 @@ from dagc.execute.numpy.ops import visible
 from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
 from dagc.execute.twin import NoTwin, Twin, otherwise
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs, RouteAttrs, SliceAttrs
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
@@ -83,7 +84,7 @@ def test_a_twin_that_was_lowered_otherwise_is_told(what: str) -> None:
         "kind": replace(op, kind="all_gather"),
         "axes": replace(op, axes=op.axes[:-1] or ("ep",)),
         "inputs": replace(op, inputs=(segment.input,)),
-        "attrs": replace(op, attrs=(("reduce", "max"),)),
+        "attrs": replace(op, attrs=MoveAttrs(reduce="max")),
     }
     if what == "order":
         ops[at], ops[at - 1] = ops[at - 1], ops[at]
@@ -128,7 +129,7 @@ def test_windows_and_chunks_mask(kind: str, reach: str) -> None:
     segment = small.placed.segments[1]
     (op,) = attends(segment)
     seq, context = int(segment.sizes["seq"]), int(segment.sizes["context"])
-    value = float(op.attr(reach) or 0)
+    value = getattr(op.of(AttendAttrs), reach)
     assert 1 <= value < context
     limits = (value, np.inf) if reach == "window" else (np.inf, value)
     positions = np.arange(context - seq, context)
@@ -139,7 +140,7 @@ def test_windows_and_chunks_mask(kind: str, reach: str) -> None:
 def test_a_window_longer_than_the_context_goes_on_masking_nothing() -> None:
     small, _ = twin("gpus = 0..3, tp = 4", "prefill", SHARED_KEYS, SHARED_KEYS_BLOCK.replace("REACH", "window = 4096"))
     segment = small.placed.segments[1]
-    assert float(attends(segment)[0].attr("window") or 0) >= segment.sizes["context"]
+    assert attends(segment)[0].of(AttendAttrs).window >= segment.sizes["context"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_spare_experts_groups_and_micro_batches_stay() -> None:
     segment = next(s for s in small.segments if "slot" in s.sizes)
     route = next(op for op in segment.ops if op.kind == "route")
     assert segment.sizes["experts:expert"] > segment.sizes["expert"]
-    assert route.attr("groups") == 8 and 0 < float(route.attr("groups_limit") or 0) < 8
+    assert route.of(RouteAttrs).groups == 8 and 0 < route.of(RouteAttrs).groups_limit < 8
     many, plan_graph = twin("gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 8")
     assert (plan_graph.microbatches, many.placed.microbatches) == (8, 2)
     assert twin("gpus = 0..3, ep = 2, tp = 2")[0].placed.microbatches == 1
@@ -436,11 +437,11 @@ experts { count = 16, top_k = 2, hidden = 16 }"""
         """The same chain on the rows themselves: dealt out over tp, whose ranks hold the same tokens."""
         if op.name == "moe.t.slice":
             layout = Sharding(((), ("sp", "ep", "tp"), ()))
-            return replace(op, sharding=layout, attrs=(("to", "slot"), ("axes", "tp")))
+            return replace(op, sharding=layout, attrs=SliceAttrs("slot", ("tp",)))
         if op.name == "moe.t.all_to_all":
             return replace(op, sharding=Sharding((("ep", "tp"), ("sp",), ())), axes=("ep", "tp"))
         if op.name == "moe.t.all_gather":
-            return replace(op, attrs=(("from", "expert"),))
+            return replace(op, attrs=MoveAttrs("expert"))
         return op
 
     segments = tuple(replace(s, ops=tuple(map(cut, s.ops))) if s is sparse else s for s in graph.segments)

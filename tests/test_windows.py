@@ -12,6 +12,7 @@ import dagc
 from dagc.execute.numpy.ops import visible
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.ops import query_key_pairs, seen_share, traffic
 
 SIZE = st.integers(1, 40)
@@ -21,7 +22,7 @@ SIZE = st.integers(1, 40)
 def test_pairs_and_tokens_seen_are_those_of_the_mask(queries: int, before: int, window: int, chunk: int) -> None:
     """Of a prompt, of one after a cached prefix, and of a decode step."""
     tokens = before + queries
-    op = Op("o", "attend", ("q", "k", "v"), ("seq",), "bf16", attrs=(("chunk", chunk), ("window", window)))
+    op = Op("o", "attend", ("q", "k", "v"), ("seq",), "bf16", attrs=AttendAttrs(chunk=chunk, window=window))
     sizes = {"seq": float(queries), "context": float(tokens)}
     segment = Segment("s", 1, "x", (), "bf16", (op,), "o", (), sizes)
     mask = visible(np.arange(before, tokens), np.arange(tokens), True, window, chunk)

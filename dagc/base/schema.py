@@ -131,49 +131,7 @@ ROPE: dict[str, Attribute] = {
     "high": Attribute("llama3: turns above which a frequency is kept", default=4.0),
     "magnitude": Attribute("factor of the rotated values", default=1.0),
 }
-"""What `rope(...)` in a block does; a keyword of the call stands over it."""
-
-CLAMP = {
-    "low": Attribute("lower bound", low=-LARGE, open_low=False),
-    "high": Attribute("upper bound", low=-LARGE, open_low=False),
-}
-
-NORM = {
-    "eps": Attribute("added to the mean square", open_low=False),
-    "gain": Attribute("has a gain of the last dimension's width", "flag"),
-}
-
-TEMPER = {
-    "floor": Attribute("positions that share a step"),
-    "scale": Attribute("growth with the logarithm of a step", open_low=False),
-}
-
-ATTEND = {
-    "causal": Attribute("a token sees none behind it", "flag"),
-    "width": Attribute("under the root, instead of the queries' width"),
-    "scale": Attribute("factor of the scores beside 1 / sqrt(width)"),
-    "window": _count("tokens that a sliding window sees (0: all)", low=0),
-    "chunk": _count("tokens of a chunk, which sees itself only (0: all)", low=0),
-    "sinks": Attribute("a score for nothing, one number a head", "tensor"),
-    "selected": Attribute("the only tokens that are seen, from `select`", "tensor"),
-}
-
-SELECT = {"top_k": _count("tokens that are selected", high=1e9)}
-
-ROUTE = {
-    "top_k": _count("experts a token goes to", high=1e6),
-    "score": _word("router score", "softmax", "softmax", "sigmoid", "sparsemixer"),
-    "normalize": Attribute("the chosen weights sum to one", "flag"),
-    "groups": _count("expert groups of group-limited routing", high=1e6),
-    "groups_limit": _count("groups a token may use", high=1e6),
-    "group_score": _word("strength of a group: its best expert or its two best", None, "best", "best_two"),
-    "bias": Attribute("shifts the choice and not the weights, one number an expert", "tensor"),
-    "scale": Attribute("factor of the chosen weights"),
-    "jitter": Attribute("sparsemixer: half the distance from the best within which a score counts", open_low=False),
-}
-
-WEIGHTED = {"weighted": Attribute("rows are multiplied by the router's weights", "flag")}
-"""Keywords of the functions in a block."""
+"""What `rope(...)` in a block does; a keyword of the call takes precedence."""
 
 MLP: dict[str, Attribute] = {
     "kind": _word("block of the dense feed-forward", "mlp"),

@@ -14,6 +14,7 @@ import numpy as np
 from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
 from ..ir.graph import Op
+from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.ops import ATTENTION, attend_operands, context_shares
 from ..ir.ops.sequence import Array, over_blocks, query_runs
 from .local_shapes import AttentionShape
@@ -27,7 +28,7 @@ HEAD_DIMS = (64, 128)
 
 def match(found: Match) -> None:
     for op in found.shapes.of_kind("attend"):
-        if not op.attr("chosen"):  # no kernel that reads selected tokens was measured
+        if not op.of(AttendAttrs).chosen:  # no kernel that reads selected tokens was measured
             _attention(found, op)
 
 
@@ -138,7 +139,7 @@ def _prefill(
     """Prefill attention of each rank: the runs of tokens that it holds, each behind those before it, in one kernel.
     `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
     blocks = query_runs(found.segment, op, found.mesh)
-    if not op.attr("causal", True):
+    if not op.of(AttendAttrs).causal:
         seq, _, before = found.shapes.lengths(op)
         blocks = [[(before, before + seq)] for _ in blocks]
     times = [sum(of_run(end - first, first) - launch_s for first, end in block) for block in blocks]

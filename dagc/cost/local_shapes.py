@@ -12,6 +12,7 @@ from math import prod
 
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.ops import EXPERTS, OPS, block_pairs, query_key_pairs
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
@@ -124,7 +125,7 @@ class LocalShapes:
         tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.phase.batching)
         return ExpertShape(
             rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
-            self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.attr("exchange")),
+            self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.of(DispatchAttrs).exchange),
         )  # fmt: skip
 
     def _on(self, rows: Rows, op: Op) -> bool:
@@ -166,4 +167,4 @@ class LocalShapes:
 
 def _unbounded(op: Op) -> Op:
     """An attention without its window or chunk."""
-    return replace(op, attrs=tuple((k, v) for k, v in op.attrs if k not in ("window", "chunk")))
+    return replace(op, attrs=replace(op.of(AttendAttrs), window=0, chunk=0))

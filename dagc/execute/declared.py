@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir.graph import Op, Segment
+from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.sharding import Sharding
 from .failure import Wrong
 from .numpy import ops as k
@@ -20,7 +21,7 @@ WHOLE_NUMBERS = ("int32", "int64")
 def check(machine: Machine, segment: Segment, op: Op, values: list[object]) -> None:
     """Raises Wrong where a rank's value is not what the op declares in its layout (none: whole)."""
     layout = op.sharding or Sharding(((),) * len(op.dims))
-    if op.attr("steps"):  # a turn of the ring: all of its blocks have passed a rank
+    if isinstance(op.attrs, RingTurnAttrs):  # a turn of the ring: all of its blocks have passed a rank
         layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims))
     if any(isinstance(value, k.Ragged) for value in values):
         _routed(machine, segment, op, layout, values)

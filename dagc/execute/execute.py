@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from math import prod
 from typing import Any
@@ -18,7 +17,16 @@ from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import ACTIVATIONS, attend_extras, attend_operands
+from ..ir.ops.attributes import (
+    AttendAttrs,
+    CombineAttrs,
+    DispatchAttrs,
+    NormAttrs,
+    RouteAttrs,
+    TemperAttrs,
+    values,
+)
+from ..ir.ops.ops import ACTIVATIONS, attend_extras
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
 from ..ir.ops.states import state_of
 from ..ir.sharding import Axes
@@ -283,13 +291,14 @@ class Machine:
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, _array(x[0]))
         if op.kind in ELEMENTWISE:
-            return k.elementwise(op.kind, _array(x[0]), partial(_number, op))
+            return k.elementwise(op.kind, _array(x[0]), op.attrs)
         if op.kind in ("rope", "temper"):
             axis = op.dims.index("seq")
             positions = self.positions(segment, op.loop("seq"), rank, "seq")
             if op.kind == "rope":
-                return Rotary(**dict(op.attrs)).rotate(_array(x[0]), positions, axis)  # type: ignore[arg-type]
-            return k.temper(_array(x[0]), positions, axis, _number(op, "floor", 8192.0), _number(op, "scale", 0.1))
+                return Rotary(**values(op.attrs)).rotate(_array(x[0]), positions, axis)
+            temper = op.of(TemperAttrs)
+            return k.temper(_array(x[0]), positions, axis, temper.floor, temper.scale)
         kernel = getattr(self, f"op_{op.kind}", None)
         if kernel is None:
             raise CannotRun(f"no kernel for `{op.kind}`")
@@ -301,7 +310,7 @@ class Machine:
         given = [_array(v) for n, v in zip(op.inputs[1:], x[1:], strict=True) if not n.startswith("@")]
         sums = given or [k.row_sum(kind, _array(x[0])) for kind in ("row_square_sum", "row_sum")]
         width = int(segment.size(op.dims[-1]))
-        return k.norm(op.kind, _array(x[0]), gain, sums, width, _number(op, "eps", 1e-6))
+        return k.norm(op.kind, _array(x[0]), gain, sums, width, op.of(NormAttrs).eps)
 
     def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[object]) -> k.Ragged:
         """An op on routed rows, expert by expert. Of two operands either may be the rows, or both."""
@@ -334,7 +343,7 @@ class Machine:
             return first.map(lambda _, data: k.row_sum(op.kind, data))
         if op.kind not in ELEMENTWISE:
             raise CannotRun(f"no kernel for `{op.kind}` of routed rows")
-        return first.map(lambda _, data: k.elementwise(op.kind, data, partial(_number, op)))
+        return first.map(lambda _, data: k.elementwise(op.kind, data, op.attrs))
 
     def op_lookup(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ids, table = np.asarray(x[0]), _array(x[1])
@@ -408,19 +417,20 @@ class Machine:
         return context[turn][k.select(q, key[:, turn], weights, seen, int(segment.sizes[op.dims[-1]]))]
 
     def op_attend(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        pairs = len(attend_operands(op)[0])
+        attrs = op.of(AttendAttrs)
+        pairs = attrs.pairs
         named = [(_array(v), segment.dims_of(n)) for v, n in zip(x, op.inputs, strict=True)]
         queries, split = named[:pairs], op.loop("context")
         context = self.positions(segment, split, rank, "context")
         seen = k.visible(
             self.positions(segment, op.loop("seq"), rank, "seq"),
             context,
-            bool(op.attr("causal", True)),
-            _number(op, "window", np.inf),
-            _number(op, "chunk", np.inf),
+            attrs.causal,
+            attrs.window or np.inf,
+            attrs.chunk or np.inf,
         )
-        width = _number(op, "width", float(sum(q.shape[-1] for q, _ in queries)))
-        factor = _number(op, "scale", 1.0) / np.sqrt(width)
+        width = attrs.width or float(sum(q.shape[-1] for q, _ in queries))
+        factor = attrs.scale / np.sqrt(width)
         sink, selected = attend_extras(op)
         by_name = dict(zip(op.inputs, named, strict=True))
         sinks = None
@@ -441,9 +451,7 @@ class Machine:
         return int(part.stop - part.start)
 
     def op_route(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
-        counts = {"top_k", "groups", "groups_limit"}
-        options = {name: int(v) if name in counts else v for name, v in op.attrs}
-        router = k.Router(**options)  # type: ignore[arg-type]
+        router = k.Router(**values(op.of(RouteAttrs)))
         scores = _array(x[0])
         if self.inputs.balanced:
             batch, _ = self.origin(op, rank, segment)
@@ -458,17 +466,16 @@ class Machine:
         routed = x[1]
         assert isinstance(routed, k.Routed)
         rows = self.rows(segment, op.name)
-        home = str(op.attr("exchange", "") or "").split("+")
-        stay = tuple(a for a in op.loop(rows.expert) if a not in home)
+        attrs = op.of(DispatchAttrs)
+        stay = tuple(a for a in op.loop(rows.expert) if a not in attrs.exchange)
         held = set(range(len(rows.slots))[self.part(len(rows.slots), stay, rank)])
-        weighted = bool(op.attr("weighted", False))
-        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), rows.copies, held, weighted)
+        return k.dispatch(_array(x[0]), routed, self.origin(op, rank, segment), rows.copies, held, attrs.weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, rank: Coordinates, x: list[object]) -> object:
         ragged, routed = x
         assert isinstance(ragged, k.Ragged) and isinstance(routed, k.Routed)
         self.at_home(segment, op, rank, ragged)
-        return k.combine(ragged, routed, self.origin(op, rank, segment), bool(op.attr("weighted", True)))
+        return k.combine(ragged, routed, self.origin(op, rank, segment), op.of(CombineAttrs).weighted)
 
     def at_home(self, segment: Segment, op: Op, rank: Coordinates, ragged: k.Ragged) -> None:
         """What comes back to a rank are rows of the tokens that it owns."""
@@ -491,11 +498,6 @@ class Machine:
         first = self.part(int(segment.sizes[dim]), op.loop(dim), rank).start
         scores = _array(x[0])
         return k.Best(scores.max(axis=-1), scores.argmax(axis=-1) + first)
-
-
-def _number(op: Op, name: str, default: float) -> float:
-    value = op.attr(name)
-    return default if value is None else float(value)
 
 
 def _array(value: object) -> k.Floats:

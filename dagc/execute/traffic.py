@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
 from .numpy import ops as k
 from .routed import kept
 from .twin import scale
@@ -42,7 +43,7 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
     moved = Moved(isinstance(inputs[0], k.Ragged))
     for rank, before, after in zip(machine.ranks, inputs, results, strict=True):
         held, made = _elements(op, before), _elements(op, after)
-        if op.attr("steps"):
+        if isinstance(op.attrs, RingTurnAttrs):
             wire = made - held  # every block but its own has passed
         elif op.kind == "all_reduce":
             wire = 2.0 * held * (group - 1) / group
@@ -55,7 +56,7 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
         else:
             whole = machine.whole(segment, op.dims, op.scope)
             wire = made - _overlap(machine.parts(whole, have.dims, rank), machine.parts(whole, got.dims, rank))
-        moved.payload.append(made if op.kind == "permute" and not op.attr("steps") else held)
+        moved.payload.append(made if op.kind == "permute" and not isinstance(op.attrs, RingTurnAttrs) else held)
         moved.wire.append(wire)
     if moved.routed and op.kind != "permute":  # of a permute the busiest rank's is stated
         moved.crossing = crossing(machine, segment, op)
@@ -91,7 +92,7 @@ def crossing(machine: Machine, segment: Segment, op: Op) -> float:
 
 def _elements(op: Op, value: object) -> float:
     if isinstance(value, k.Softmax):
-        return float(value.sums.size if op.attr("of") else value.output.size)
+        return float(value.sums.size if _is_statistic(op) else value.output.size)
     if isinstance(value, k.Best):
         return float(value.index.size)
     if isinstance(value, k.Routed):
@@ -133,10 +134,14 @@ def compare_bytes(machine: Machine, costs: Costs, costed: Graph) -> list[str]:
     return wrong
 
 
+def _is_statistic(op: Op) -> bool:
+    return isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
+
+
 def _wire_dtype(segment: Segment, name: str) -> str:
     """Row statistics of a split softmax travel in their own precision, all else in that of the value moved."""
     op = segment.by_name[name]
-    return op.dtype if op.attr("of") else segment.dtype_of(op.inputs[0])
+    return op.dtype if _is_statistic(op) else segment.dtype_of(op.inputs[0])
 
 
 def _right(moved: Moved, cost: OpCost, each_B: float, balanced: bool) -> bool:

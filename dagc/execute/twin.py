@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import lcm
 
-from ..ir.graph import Attr, Graph, Op, Segment, Stage, runs
+from ..ir.graph import Graph, Op, Segment, Stage, runs
+from ..ir.ops.attributes import AttendAttrs, Attrs, RopeAttrs, RouteAttrs, TemperAttrs
 from ..ir.ops.ops import rotated
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
@@ -23,8 +24,6 @@ WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: in turn, so that few dims have equal sizes."""
 HEADS, WORDS, CHOICES = 2, 32, 4
 """What numbers of heads, vocabularies and choices of experts become, where axes allow."""
-SIZED = ("window", "chunk", "chosen", "top_k", "groups_limit", "floor")
-"""Attributes that are sizes, and shrink with them."""
 PHASE_DIMS = ("batch", "seq", "context")
 MADE_DIMS = ("slot", "choice", "chosen")
 
@@ -102,7 +101,7 @@ class Shrinker:
         for segment, route, dispatch in self.routings():
             expert = dispatch.dims[0]
             count, physical = int(segment.sizes[expert]), int(segment.size(expert, "experts"))
-            top_k = max(int(route.attr("top_k", 1) or 1), getattr(self.routers.get((count, physical)), "top_k", 1))
+            top_k = max(route.of(RouteAttrs).top_k, getattr(self.routers.get((count, physical)), "top_k", 1))
             self.routers[count, physical] = self.few(route, expert, count, physical, top_k)
 
     def routings(self) -> Iterator[tuple[Segment, Op, Op]]:
@@ -120,7 +119,7 @@ class Shrinker:
         than one, spare copies where it has some, more experts than choices where it has more."""
         held, dense = self.parts((f"experts:{expert}", physical)), self.parts((expert, count))
         step = lcm(*held, 1)
-        groups, limit = (int(route.attr(name, 1) or 1) for name in ("groups", "groups_limit"))
+        groups, limit = route.of(RouteAttrs).groups, route.of(RouteAttrs).groups_limit
         choices = self.cut(route.dims[-1], top_k, CHOICES)
         least = max(choices + (count > top_k), groups * (2 if count >= 2 * groups else 1))
         for number in range(step * min(2, physical // step), physical, step):
@@ -192,7 +191,7 @@ class Shrinker:
             ):
                 base = WORDS
             if op.kind == "rope" and op.dims[-1] == dim:
-                fractions.append(float(op.attr("fraction", 1.0) or 1.0))
+                fractions.append(op.of(RopeAttrs).fraction)
 
         def turns(number: int) -> bool:
             return all(rotated(number, f) >= 2 and rotated(number, f) % 2 == 0 for f in fractions)
@@ -209,7 +208,7 @@ class Shrinker:
             if at is segment and dim in (dispatch.dims[1], route.dims[-1]):
                 expert = dispatch.dims[0]
                 small_router = self.routers[int(segment.sizes[expert]), int(segment.size(expert, "experts"))]
-                top_k = min(int(route.attr("top_k", 1) or 1), small_router.top_k)
+                top_k = min(route.of(RouteAttrs).top_k, small_router.top_k)
                 if dim == route.dims[-1]:
                     return float(top_k)
                 tokens = self.size(segment, "batch") * self.size(segment, "seq")
@@ -222,34 +221,38 @@ class Shrinker:
         """Windows and chunks shorter than the context -> ones shorter than the twin's, in the same order."""
         context = self.phase["context"]
         found = sorted(
-            {
-                float(v)
-                for s in self.plan.segments
-                for op in s.ops
-                for name, v in op.attrs
-                if name in ("window", "chunk", "floor") and isinstance(v, (int, float)) and 0 < v < context
-            }
+            {float(v) for s in self.plan.segments for op in s.ops for v in _reaches(op.attrs) if 0 < v < context}
         )
         small = self.known["context", context]
         return {value: float(max(1, 1 + (i + 1) * (small - 1) // (len(found) + 1))) for i, value in enumerate(found)}
 
-    def attrs(self, segment: Segment, op: Op) -> tuple[tuple[str, Attr], ...]:
-        return tuple((name, self.attr(segment, op, name, value)) for name, value in op.attrs)
+    def attrs(self, segment: Segment, op: Op) -> Attrs:
+        """The op's attributes, those that are sizes as small as the twin's."""
+        attrs = op.attrs
+        if isinstance(attrs, TemperAttrs):
+            return replace(attrs, floor=self.reaches.get(attrs.floor, attrs.floor))
+        if isinstance(attrs, AttendAttrs):
+            window, chunk = (int(self.reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
+            chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1])) if attrs.chosen else 0
+            return replace(attrs, window=window, chunk=chunk, chosen=chosen)
+        if isinstance(attrs, RouteAttrs):
+            top_k = int(self.made(segment, op.dims[-1]))
+            return replace(attrs, top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
+        return attrs
 
-    def attr(self, segment: Segment, op: Op, name: str, value: Attr) -> Attr:
-        if name in ("window", "chunk", "floor") and isinstance(value, (int, float)):
-            return self.reaches.get(float(value), value)
-        if name == "chosen" and op.kind == "attend":
-            return self.made(segment, segment.dims_of(op.inputs[-1])[-1])
-        if op.kind == "route" and name == "top_k":
-            return self.made(segment, op.dims[-1])
-        if op.kind == "route" and name == "groups_limit":
-            for at, route, dispatch in self.routings():
-                if at.name == segment.name and route.name == op.name:
-                    expert = dispatch.dims[0]
-                    key = int(at.sizes[expert]), int(at.size(expert, "experts"))
-                    return float(self.routers[key].groups_limit)
-        return value
+    def groups_limit(self, segment: Segment, op: Op, limit: int) -> int:
+        for at, route, dispatch in self.routings():
+            if at.name == segment.name and route.name == op.name:
+                expert = dispatch.dims[0]
+                return self.routers[int(at.sizes[expert]), int(at.size(expert, "experts"))].groups_limit
+        return limit
+
+
+def _reaches(attrs: Attrs) -> tuple[float, ...]:
+    """Numbers of tokens behind which an op sees, or does, something else."""
+    if isinstance(attrs, AttendAttrs):
+        return attrs.window, attrs.chunk
+    return (attrs.floor,) if isinstance(attrs, TemperAttrs) else ()
 
 
 def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
@@ -368,14 +371,18 @@ def otherwise(plan: Graph, twin: Graph) -> str:
         if len(a.ops) != len(b.ops):
             return f"{a.name}: {len(b.ops)} ops, the plan has {len(a.ops)}"
         for op, other in zip(a.ops, b.ops, strict=True):
-            if replace(op, attrs=_unsized(op)) != replace(other, attrs=_unsized(other)):
+            if replace(op, attrs=_unsized(op.attrs)) != replace(other, attrs=_unsized(other.attrs)):
                 return f"{a.name}/{op.name}"
     return ""
 
 
-def _unsized(op: Op) -> tuple[tuple[str, Attr], ...]:
-    """Attributes, those that are sizes by name only."""
-    return tuple((name, "" if name in SIZED else value) for name, value in op.attrs)
+def _unsized(attrs: Attrs) -> Attrs:
+    """Attributes without those that are sizes: of these only whether there are any."""
+    if isinstance(attrs, TemperAttrs):
+        return replace(attrs, floor=1.0)
+    if isinstance(attrs, AttendAttrs):
+        return replace(attrs, window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
+    return replace(attrs, top_k=1, groups_limit=1) if isinstance(attrs, RouteAttrs) else attrs
 
 
 def scale(plan: Segment, twin: Segment, dims: tuple[str, ...], scope: str) -> float:

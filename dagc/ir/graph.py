@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
+from typing import TypeVar
 
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
 from .mesh import Mesh
+from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding
 
-Attr = str | int | float | bool
+A = TypeVar("A", bound=Attrs)
 Loops = tuple[tuple[str, Axes], ...]
 
+SCOPES = ("dense", "experts")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
 
 
@@ -46,16 +49,20 @@ class Op:
     dtype: str
     block: str = ""
     scope: str = "dense"
-    attrs: tuple[tuple[str, Attr], ...] = ()
+    attrs: Attrs = NONE
     loops: Loops = ()
     axes: Axes = ()
     sharding: Sharding | None = None
 
-    def attr(self, name: str, default: Attr | None = None) -> Attr | None:
-        for key, value in self.attrs:
-            if key == name:
-                return value
-        return default
+    def of(self, record: type[A]) -> A:
+        """The attributes as the record that the op's kind has."""
+        assert isinstance(self.attrs, record), f"%{self.name} ({self.kind}) has no {record.__name__}"
+        return self.attrs
+
+    @property
+    def ring(self) -> Axes:
+        """Axes around which keys and values travel to this op; empty where none do."""
+        return self.attrs.ring if isinstance(self.attrs, AttendAttrs) else ()
 
     def loop(self, dim: str) -> Axes:
         """Axes that split a loop dimension; empty when none do."""
@@ -71,7 +78,7 @@ class Op:
 
     @property
     def is_collective(self) -> bool:
-        return self.kind in COLLECTIVES
+        return isinstance(self.attrs, CollectiveAttrs)
 
     @property
     def stream(self) -> str:
@@ -115,10 +122,10 @@ class Segment:
         found: dict[str, tuple[int | None, int | None]] = {}
         for op in reversed(self.ops):
             own: tuple[int | None, int | None] = (None, None)  # a choice of tokens, or a sum over them
-            if op.kind == "attend" and not op.attr("chosen"):
-                window, chunk = op.attr("window"), op.attr("chunk")
-                own = (int(window) if window else None, int(chunk) if chunk else None)
-            elif op.kind != "attend" and "context" in op.dims:
+            if isinstance(op.attrs, AttendAttrs):
+                if not op.attrs.chosen:
+                    own = op.attrs.window or None, op.attrs.chunk or None
+            elif "context" in op.dims:
                 own = found.get(op.name, (None, None))
             for name in op.inputs:
                 other = found.get(name, own)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .graph import Op, Segment
 from .mesh import Mesh
+from .ops.attributes import RingTurnAttrs
 from .sharding import Axes, Sharding
 
 Position = tuple[int, ...]
@@ -24,7 +25,7 @@ class Peers:
 def peers(segment: Segment, op: Op, mesh: Mesh) -> Peers:
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
-    return _ring(op, got, mesh) if op.attr("steps") else _moved(op, have, got, mesh)
+    return _ring(op, got, mesh) if isinstance(op.attrs, RingTurnAttrs) else _moved(op, have, got, mesh)
 
 
 def _ring(op: Op, layout: Sharding, mesh: Mesh) -> Peers:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from ..base.dtypes import DTYPE_BYTES
 from ..base.units import show_runs
-from .graph import Attr, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
+from .graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from .mesh import GpuMap, Mesh
-from .ops.attributes import SCOPES, fault
+from .ops.attributes import RECORDS, AttributeFault, Attrs, Value, record, schema, stated
 from .sharding import Axes, Sharding
 
 
@@ -78,8 +78,9 @@ def _op_line(op: Op) -> str:
         parts.append(f"in {op.block}")
     if op.loops:
         parts.append("loops {" + ", ".join(f"{d}/{_axes(a)}" for d, a in op.loops) + "}")
-    if op.attrs:
-        parts.append("attrs {" + ", ".join(f"{k}={_attr(v)}" for k, v in op.attrs) + "}")
+    attrs = stated(op.attrs)
+    if attrs:
+        parts.append("attrs {" + ", ".join(f"{k}={_attr(v)}" for k, v in attrs) + "}")
     return " ".join(parts)
 
 
@@ -99,9 +100,10 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def _attr(value: Attr) -> str:
+def _attr(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    value = "+".join(value) if isinstance(value, tuple) else value
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
@@ -279,27 +281,16 @@ def _parse_op(text: str) -> Op:
         raise TextError(f"cannot read {text!r}")
     dims, layout = _read_layout(m["layout"])
     loops: Loops = tuple((d, _read_axes(a)) for d, a in (p.split("/") for p in _split(m["loops"] or "")))
-    attrs = tuple((k, _read_attr(v)) for k, v in (p.split("=", 1) for p in _split(m["attrs"] or "")))
+    attrs = _read_attrs(m["kind"], _split(m["attrs"] or ""))
     inputs = tuple(n if n.startswith("@") else n[1:] for n in _split(m["inputs"]))
     axes = _read_axes(m["axes"] or "-")
     sharding = layout if m["eq"] else None
-    op = Op(
-        m["name"],
-        m["kind"],
-        inputs,
-        dims,
-        m["dtype"],
-        m["block"] or "",
-        m["scope"],
-        attrs,
-        loops,
-        axes,
-        sharding,
+    for word, known, what in ((m["dtype"], DTYPE_BYTES, "dtype"), (m["scope"], SCOPES, "scope")):
+        if word not in known:
+            raise TextError(f"unknown {what} {word}")
+    return Op(
+        m["name"], m["kind"], inputs, dims, m["dtype"], m["block"] or "", m["scope"], attrs, loops, axes, sharding
     )
-    wrong = fault(op)
-    if wrong:
-        raise TextError(wrong)
-    return op
 
 
 def _read_layout(text: str) -> tuple[tuple[str, ...], Sharding]:
@@ -313,7 +304,36 @@ def _read_layout(text: str) -> tuple[tuple[str, ...], Sharding]:
     return tuple(dims), Sharding(tuple(axes), partial, m[2] or "sum")
 
 
-def _read_attr(text: str) -> Attr:
+OLD_NAMES = {"from": "source_dim", "to": "target_dim", "of": "part"}
+"""Attributes by the names that they have in older files."""
+
+
+AXES_FIELDS = frozenset(
+    name for choices in RECORDS.values() for c in choices for name, a in schema(c).items() if a.kind == "axes"
+)
+
+
+def _read_attrs(kind: str, parts: list[str]) -> Attrs:
+    """The record of what a line states; of older files too."""
+    found: dict[str, Value] = {}
+    for part in parts:
+        name, _, text = part.partition("=")
+        name = OLD_NAMES.get(name, name)
+        if name in found:
+            raise TextError(f"attribute {name} is given twice")
+        found[name] = _read_attr(text)
+    if "part" in found or found.get("reduce") == "softmax":  # it reduces as its part is reduced
+        found.setdefault("part", "output")
+        found.pop("reduce", None)
+    for name in AXES_FIELDS & found.keys():
+        found[name] = _read_axes(str(found[name]) or "-")
+    try:
+        return record(kind, found.items())
+    except AttributeFault as error:
+        raise TextError(str(error)) from None
+
+
+def _read_attr(text: str) -> Value:
     if text in ("true", "false"):
         return text == "true"
     if text.startswith('"'):

@@ -9,6 +9,7 @@ from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
 from ..ir.graph import Op, Segment
+from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.ops import attend_operands, local_count, result_layout
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
@@ -70,7 +71,7 @@ def _exchanges(segment: Segment, result: PhaseResult) -> Iterator[PlanKernel]:
             reason = f"spans {cost.group.nodes} nodes: tables are of one node"
         else:
             job = Exchange(op.kind, ranks, whole(cost.payload_B * (ranks if op.kind == "all_gather" else 1)))
-        steps = int(op.attr("steps", 1) or 1)
+        steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
         yield PlanKernel(
             result.name, segment.name, segment.repeat, (op.name,), op.kind, job, reason,
             float(cost.time_s.max()) / steps, cost.family or cost.algorithm,
@@ -149,7 +150,7 @@ class _Extract:
         for op in self.segment.ops:
             if op.kind == "attend":
                 queries, keys, _ = attend_operands(op)
-                if op.attr("chosen"):
+                if op.of(AttendAttrs).chosen:
                     yield self._kernel(
                         (op,), "attention", None, "PyTorch has no attention over selected tokens to time"
                     )
@@ -173,7 +174,7 @@ class _Extract:
             reason = f"PyTorch has no attention in {math} to time"
         if not reason and shape.seen < 1:
             reason = "PyTorch has no prefill attention with a window or chunk to time"
-        if not reason and not op.attr("causal", True):
+        if not reason and not op.of(AttendAttrs).causal:
             reason = "tables are of causal attention"
         job = Prefill(shape.kv_dtype, batch, whole(shape.heads), kv_heads, width, whole(shape.seq), round(shape.before))
         return self._kernel((op,), "prefill attention", job, reason)

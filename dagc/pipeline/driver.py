@@ -15,6 +15,7 @@ from ..cost.records import Costs
 from ..cost.schedule.records import PathStep, Schedule
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import COLLECTIVES, Graph, Op, Segment, Weight
+from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.ops import flops
 from ..ir.routed_dims import rows_with
 from ..ir.verify.verify import verify
@@ -287,7 +288,7 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
                 continue
             cost = costs.ops[segment.name, op.name]
             calls = layers[segment.name] * passes
-            steps = int(op.attr("steps", 1) or 1)
+            steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
             add(
                 op.kind,
                 mesh.label(op.axes, op.scope),

@@ -7,23 +7,24 @@ the source of `expand` and of `dagc/lang/expand`. Either is judged by the logits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from odd_blocks import COMPUTED, REFUSED, SAME, SUMS
 from odd_blocks import text as odd_text
 
 from dagc.base.diagnostics import Collector, SpecError
-from dagc.base.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, TEMPER, WEIGHTED, Attribute
+from dagc.base.schema import Attribute
 from dagc.base.source import Source
 from dagc.execute.checkpoint import Checkpoint, read_arrays
 from dagc.execute.execute import History, Inputs, Machine
 from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
-from dagc.ir.graph import Attr, Graph, Op
-from dagc.ir.ops.attributes import ATTRIBUTES
+from dagc.ir.graph import Graph, Op
+from dagc.ir.ops.attributes import Value, record, schema, values
 from dagc.ir.ops.ops import ACTIVATIONS, attend_extras
 from dagc.lang.expand import attention, block, call, expand, functions, names
 from dagc.lang.expand import experts as routing
@@ -142,12 +143,17 @@ class GraphMutant:
 LEFT_OUT = "left out"
 
 
-def with_attr(op: Op, name: str, value: Attr | None) -> Op:
-    rest = tuple((k, v) for k, v in op.attrs if k != name)
-    return replace(op, attrs=rest if value is None else tuple(sorted((*rest, (name, value)))))
+def attr(op: Op, name: str) -> Any:
+    return values(op.attrs).get(name)
 
 
-def other_values(wanted: Attribute, value: Attr) -> Iterator[tuple[str, Attr]]:
+def with_attr(op: Op, name: str, value: Value) -> Op:
+    """None: as an op has it that does not say it."""
+    default = next(f.default for f in fields(op.attrs) if f.name == name)
+    return replace(op, attrs=replace(op.attrs, **{name: default if value is None else value}))
+
+
+def other_values(wanted: Attribute, value: Any) -> Iterator[tuple[str, Value]]:
     if wanted.kind == "flag":
         yield "turned round", not value
     elif wanted.kind == "word":
@@ -155,29 +161,34 @@ def other_values(wanted: Attribute, value: Attr) -> Iterator[tuple[str, Attr]]:
             if word != value:
                 yield f"`{word}`", word
     elif wanted.kind == "count":
-        yield "one more", float(value) + 1
-        yield "one less", float(value) - 1
+        yield "one more", value + 1
+        yield "one less", value - 1
     else:
-        yield "a quarter more", float(value) * 1.25
+        yield "a quarter more", value * 1.25
 
 
 LANGUAGE: Mapping[str, Mapping[str, Attribute]] = {
-    "attend": ATTEND, "rope": ROPE, "rms_norm": NORM, "layer_norm": NORM, "temper": TEMPER, "clamp": CLAMP, "route": ROUTE,
-    "dispatch": WEIGHTED, "combine": WEIGHTED, "scale": ATTRIBUTES["scale"], "shift": ATTRIBUTES["shift"],
-}  # fmt: skip
+    **{name: f.keywords for name, f in functions.FUNCTIONS.items() if f.keywords and name != "select"},
+    **{kind: schema(type(record(kind, {name: 1.0}.items()))) for kind, name in (("scale", "factor"), ("shift", "by"))},
+}
 """Attributes that blocks of the language may write, by the op that carries them."""
+
+
+NEEDS = {"top_k": ("route",), "factor": ("scale",), "by": ("shift",)}
+"""Attributes without which an op cannot be."""
 
 
 def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutant]:
     def dropped(op: Op) -> Op | None:
-        return with_attr(op, name, None) if op.kind == kind and op.attr(name) is not None else None
+        return with_attr(op, name, None) if op.kind == kind else None
 
-    yield GraphMutant((kind, name), "left out", dropped)
+    if kind not in NEEDS.get(name, ()):
+        yield GraphMutant((kind, name), "left out", dropped)
     for i, how in enumerate(dict.fromkeys(h for v in (True, False, "", 1.0) for h, _ in _tried(wanted, v))):
 
         def changed(op: Op, i: int = i, how: str = how) -> Op | None:
-            value = op.attr(name)
-            if op.kind != kind or value is None:
+            value = attr(op, name)
+            if op.kind != kind or value is None or value in (0, np.inf, -np.inf):
                 return None
             new = next((v for h, v in other_values(wanted, value) if h == how), None)
             return None if new is None else with_attr(op, name, new)
@@ -185,7 +196,7 @@ def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutan
         yield GraphMutant((kind, name), how, changed)
 
 
-def _tried(wanted: Attribute, value: Attr) -> Iterator[tuple[str, Attr]]:
+def _tried(wanted: Attribute, value: Value) -> Iterator[tuple[str, Value]]:
     if wanted.kind == "word" or (isinstance(value, bool) == (wanted.kind == "flag") and not isinstance(value, str)):
         yield from other_values(wanted, value)
 
@@ -198,7 +209,7 @@ def input_left_out(what: str, kind: str, which: Callable[[Op], int | None]) -> G
         if at is None:
             return None
         done = replace(op, inputs=(*op.inputs[:at], *op.inputs[at + 1 :]))
-        return with_attr(done, "chosen", None) if what == "selected" else done
+        return with_attr(done, "chosen", 0) if what == "selected" else done
 
     return GraphMutant((kind, what), "left out", change)
 
@@ -255,8 +266,8 @@ def graph_mutants() -> Iterator[GraphMutant]:
 
 
 def _counted(op: Op, name: str, more: int) -> Op | None:
-    value = op.attr(name)
-    return None if value is None else with_attr(op, name, float(value) + more)
+    value = attr(op, name)
+    return with_attr(op, name, value + more) if value else None
 
 
 def _where(op: Op, name: str | None) -> int | None:
@@ -264,7 +275,7 @@ def _where(op: Op, name: str | None) -> int | None:
 
 
 EQUAL = {
-    "attend.causal: left out": "an attention without the attribute is causal",
+    "attend.causal: left out": "attention is causal where nothing else is said",
     "attend.chosen: one more": "it counts what is read; which tokens are seen says the operand",
 }
 """Faults of the model graph that change nothing that is computed."""

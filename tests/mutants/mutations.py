@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
-from dagc.ir.graph import Attr, Graph, Op, Segment, Stage
+from dagc.ir.graph import Graph, Op, Segment, Stage
+from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, SoftmaxMergeAttrs, Value, stated
 from dagc.ir.sharding import Axes, Sharding
 
 SWAPPABLE = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
@@ -87,26 +89,31 @@ def change_group(graph: Graph) -> Iterator[Mutant]:
 def change_attribute(graph: Graph) -> Iterator[Mutant]:
     """What an op says beside its inputs: steps of a ring, operator of a reduction, group of an exchange."""
     for segment, op in ops_of(graph):
-        for name, value in op.attrs:
-            if name in ("steps", "reduce", "of", "exchange", "ring", "axes", "from", "to"):
+        said = dict(stated(op.attrs))
+        if op.kind == "all_reduce" and isinstance(op.attrs, MoveAttrs):
+            said["reduce"] = op.attrs.reduce
+        if isinstance(op.attrs, SoftmaxMergeAttrs):
+            said["part"] = op.attrs.part
+        if isinstance(op.attrs, ExchangeAttrs):
+            said["exchange"] = op.attrs.exchange
+        for name, value in said.items():
+            if name in ("steps", "reduce", "part", "exchange", "ring", "axes", "source_dim", "target_dim"):
                 for new in _other_values(name, value, graph):
-                    attrs = tuple((n, new if n == name else v) for n, v in op.attrs)
+                    attrs = replace(op.attrs, **{name: new})
                     what = f"{name} = {new}"
                     yield with_op("change an attribute", graph, segment, op, replace(op, attrs=attrs), what)
-                rest = tuple((n, v) for n, v in op.attrs if n != name)
-                yield with_op("drop an attribute", graph, segment, op, replace(op, attrs=rest), name)
 
 
-def _other_values(name: str, value: Attr, graph: Graph) -> list[Attr]:
+def _other_values(name: str, value: Any, graph: Graph) -> list[Value]:
     if name == "steps":
-        return [int(value) + 1, max(0, int(value) - 1)]
+        return [value + 1, max(0, value - 1)]
     if name == "reduce":
-        return [v for v in ("sum", "max", "softmax") if v != value]
-    if name == "of":
-        return [v for v in ("row_max", "row_sum") if v != value]
-    if name in ("from", "to"):
-        return ["hidden", "batch"]
-    return [a for a, _ in graph.the_mesh.atoms if a != value]
+        return [v for v in ("sum", "max") if v != value]
+    if name == "part":
+        return [v for v in ("row_max", "row_sum", "output") if v != value]
+    if name in ("source_dim", "target_dim"):
+        return ["hidden", "batch", ""]
+    return [v for v in ((), *((a,) for a, _ in graph.the_mesh.atoms)) if v != value]
 
 
 # -- layouts -----------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
         for op in segment.ops:
             if op.is_collective or op.kind in ("slice", "row_sum", "row_square_sum"):
                 continue
-            if op.kind == "attend" and bool(op.attr("ring")) != rings(graph.kind, phase.strategy):
+            if op.kind == "attend" and bool(op.ring) != rings(graph.kind, phase.strategy):
                 return f"{segment.name}/{op.name}: a ring or none"
             stray = [d for d, _ in op.loops if d not in loop_dims(segment, op)]
             if stray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagc
 from dagc.base.diagnostics import SpecError
+from dagc.ir.ops.attributes import RingTurnAttrs
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 
@@ -36,7 +37,7 @@ def read(result: PhaseResult, unit: Unit, parts: tuple[str, ...]) -> list[Collec
             group = next(g for g in result.graph.the_mesh.groups(op.axes).tolist() if 0 in g)
             payload = cost.payload_B * (len(group) if op.kind == "all_gather" else 1)
             calls = segment.repeat * passes
-            steps = int(op.attr("steps", 1) or 1)
+            steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
             found.append(Collective(op.kind, tuple(sorted(group)), payload, calls * steps, cost.wire_B * calls))
     edges = (len(result.graph.stages) - 1) * passes
     if edges:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...ir.graph import Op, Segment
+from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxMergeAttrs
 from ...ir.sharding import Sharding
 from ..failure import CannotRun, Wrong
 from ..routed import AGREE, REDUCTIONS, move
@@ -47,8 +48,8 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
     if isinstance(values[0], k.Best):
         best = [v for v in values if isinstance(v, k.Best)]
         if op.kind == "all_reduce":
-            if op.attr("reduce") != "max":
-                raise Wrong(f"{op.name}: the largest of several is no {op.attr('reduce', 'sum')}")
+            if op.of(MoveAttrs).reduce != "max":
+                raise Wrong(f"{op.name}: the largest of several is no {op.of(MoveAttrs).reduce}")
             return [_best(best)] * len(values)
         value = _reassemble(machine, segment, op, members, [b.value for b in best])
         index = _reassemble(machine, segment, op, members, [b.index.astype(np.float64) for b in best])
@@ -59,7 +60,7 @@ def _group(machine: Machine, segment: Segment, op: Op, env: Env, members: list[i
         weights = _reassemble(machine, segment, op, members, [r.weights for r in routed])
         return [k.Routed(experts(r, got).astype(np.int64), weights(r, got)) for r in ranks]
     arrays = [v for v in values if isinstance(v, np.ndarray)]
-    if op.attr("steps"):
+    if isinstance(op.attrs, RingTurnAttrs):
         return [_ring(machine, segment, op, members, arrays)] * len(values)
     if op.kind == "all_reduce":
         return [_reduced(op, arrays)] * len(values)
@@ -78,15 +79,16 @@ def _may_move(op: Op, have: Sharding) -> None:
 
 
 def _reduced(op: Op, arrays: list[k.Floats]) -> k.Floats:
-    if op.attr("reduce", "sum") != "sum":
-        raise Wrong(f"{op.name}: a pending sum is not reduced by {op.attr('reduce')}")
+    if op.of(MoveAttrs).reduce != "sum":
+        raise Wrong(f"{op.name}: a pending sum is not reduced by {op.of(MoveAttrs).reduce}")
     return np.asarray(np.sum(arrays, axis=0))
 
 
 def _ring(machine: Machine, segment: Segment, op: Op, members: list[int], arrays: list[k.Floats]) -> k.Floats:
     """What has passed a rank after a turn: every block, when there are as many steps as other ranks."""
-    if int(op.attr("steps", 0) or 0) != len(members) - 1:
-        raise Wrong(f"{op.name}: {op.attr('steps')} steps are no turn of a ring of {len(members)}")
+    steps = op.of(RingTurnAttrs).steps
+    if steps != len(members) - 1:
+        raise Wrong(f"{op.name}: {steps} steps are no turn of a ring of {len(members)}")
     have = segment.sharding_of(op.inputs[0])
     assert have is not None
     axis = op.dims.index("context")
@@ -97,12 +99,12 @@ def _ring(machine: Machine, segment: Segment, op: Op, members: list[int], arrays
 
 def _softmax(op: Op, values: list[object], stats: list[list[object]]) -> list[object]:
     """Row maxima, then row sums, then outputs of pieces of the context. `stats`: the statistics that each member has."""
-    if op.kind != "all_reduce":
+    if not isinstance(op.attrs, SoftmaxMergeAttrs):
         raise Wrong(f"{op.name}: pieces of a softmax are merged by all_reduce only")
     parts = [v for v in values if isinstance(v, k.Softmax)]
-    if op.attr("of") == "row_max":
+    if op.attrs.part == "row_max":
         return [np.max([p.maxima for p in parts], axis=0)] * len(parts)
-    if op.attr("of") == "row_sum":
+    if op.attrs.part == "row_sum":
         peaks = [s[0] for s in stats]
         sums = [p.sums * np.exp(p.maxima - peak) for p, peak in zip(parts, peaks, strict=True)]  # type: ignore[operator]
         return [(peak, np.sum(sums, axis=0)) for peak in peaks]

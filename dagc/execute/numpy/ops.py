@@ -4,12 +4,14 @@ tensors of the model graph and the shards of a rank."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...ir.ops.attributes import Attrs, ClampAttrs, ScaleAttrs, ShiftAttrs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -125,14 +127,14 @@ def _erf(x: Floats) -> Floats:
     return np.fromiter(map(math.erf, x.ravel()), dtype=np.float64, count=x.size).reshape(x.shape)
 
 
-def elementwise(kind: str, x: Floats, option: Callable[[str, float], float]) -> Floats:
-    """Ops on one tensor, element by element; `option` gives the op's numbers."""
-    if kind == "scale":
-        return x * option("factor", 1.0)
-    if kind == "shift":
-        return x + option("by", 0.0)
-    if kind == "clamp":
-        return np.clip(x, option("low", -np.inf), option("high", np.inf))
+def elementwise(kind: str, x: Floats, attrs: Attrs) -> Floats:
+    """Ops on one tensor, element by element."""
+    if isinstance(attrs, ScaleAttrs):
+        return x * attrs.factor
+    if isinstance(attrs, ShiftAttrs):
+        return x + attrs.by
+    if isinstance(attrs, ClampAttrs):
+        return np.clip(x, attrs.low, attrs.high)
     if kind == "rsqrt":
         return np.asarray(1.0 / np.sqrt(x))
     return activation(kind, x)

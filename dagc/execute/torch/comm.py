@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Graph, Op, Segment
+from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from ...ir.peers import Peers, peers
 from ...ir.sharding import Axes, Sharding
 from .launch import LaunchError
@@ -112,9 +113,14 @@ class Communicator:
         if op.kind == "all_reduce":
             return self.reduced(op, value)
         if op.kind == "permute":
-            return self.turn(segment, op, value) if op.attr("steps") else self.permuted(segment, op, value)
-        source = op.dims.index(str(op.attr("from"))) if op.attr("from") else -1
-        target = op.dims.index(str(op.attr("to"))) if op.attr("to") else -1
+            return (
+                self.turn(segment, op, value)
+                if isinstance(op.attrs, RingTurnAttrs)
+                else self.permuted(segment, op, value)
+            )
+        move = op.of(MoveAttrs)
+        source = op.dims.index(move.source_dim) if move.source_dim else -1
+        target = op.dims.index(move.target_dim) if move.target_dim else -1
         if op.kind == "all_gather":
             return self.gathered(op, value, source, have.dims[source][-count:])
         if op.kind == "reduce_scatter":
@@ -186,7 +192,7 @@ class Communicator:
         size = len(self.group(op).members)
         mine = self.machine.block(order, self.ranks.coordinates)
         blocks = {mine: value}
-        for step in range(int(op.attr("steps", 0) or 0)):
+        for step in range(op.of(RingTurnAttrs).steps):
             value = self.swap(value, [self.ranks.world(t) for t in found.targets[place]], found.source[place])
             blocks[(mine - 1 - step) % size] = value
         return torch.cat([blocks[i] for i in range(size)], dim=op.dims.index("context"))
@@ -194,9 +200,10 @@ class Communicator:
     # -- pieces of a softmax, and the largest of several -------------------------------------------
 
     def softmax(self, op: Op, part: Softmax, stats: Sequence[object]) -> object:
-        if op.attr("of") == "row_max":
+        merged = op.of(SoftmaxMergeAttrs).part
+        if merged == "row_max":
             return self.reduced(op, part.maxima, dist.ReduceOp.MAX)
-        if op.attr("of") == "row_sum":
+        if merged == "row_sum":
             peak = stats[0]
             return peak, self.reduced(op, part.sums * torch.exp(part.maxima - peak))
         pair = stats[0]
@@ -215,7 +222,7 @@ class Communicator:
     def ragged(self, segment: Segment, op: Op, value: Ragged) -> Ragged:
         """Each member gets the rows of its experts whose tokens are at home where its layout says."""
         inner = self.machine.rows(segment, op.inputs[0]).inner(op.dims)
-        if {op.attr("from"), op.attr("to")} & set(inner):
+        if {op.of(MoveAttrs).source_dim, op.of(MoveAttrs).target_dim} & set(inner):
             return value.with_data(self.widths(segment, op, value.data, inner))
         if op.kind == "permute":
             self.refuse_other_widths(segment, op)
@@ -243,13 +250,12 @@ class Communicator:
         """Members that hold the same rows gather their parts of each, or scatter sums of it."""
         have, got = segment.sharding_of(op.inputs[0]), op.sharding
         assert have is not None and got is not None
-        layout, name = (have, op.attr("from")) if op.kind == "all_gather" else (got, op.attr("to"))
+        move = op.of(MoveAttrs)
+        layout, name = (have, move.source_dim) if op.kind == "all_gather" else (got, move.target_dim)
         if op.kind not in ("all_gather", "reduce_scatter"):
             raise LaunchError(f"`dagc run` does not move the width of routed rows by {op.kind} (op `{op.name}`)")
-        axes = layout.dims[op.dims.index(str(name))][-len(op.axes) :]
-        return (self.gathered if op.kind == "all_gather" else self.scattered)(
-            op, data, 1 + inner.index(str(name)), axes
-        )
+        axes = layout.dims[op.dims.index(name)][-len(op.axes) :]
+        return (self.gathered if op.kind == "all_gather" else self.scattered)(op, data, 1 + inner.index(name), axes)
 
     def swapped(self, group: Group, rows: Tensor, out: list[int], coming: list[int]) -> Tensor:
         found = rows.new_empty((sum(coming), rows.shape[1]))
@@ -300,7 +306,7 @@ class Communicator:
         """A slice: the rank's own rows of what it holds, or its part of each."""
         rows, have = self.machine.rows(segment, op.inputs[0]), segment.sharding_of(op.inputs[0])
         assert have is not None and op.sharding is not None
-        if op.attr("to") in rows.inner(op.dims):
+        if op.of(SliceAttrs).target_dim in rows.inner(op.dims):
             boxes = (rows.box(op.dims, layout, self.ranks.coordinates) for layout in (have, op.sharding))
             edges = zip(*boxes, strict=True)
             part = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...ir.ops.attributes import Attrs, ClampAttrs, ScaleAttrs, ShiftAttrs
 from ..numpy import ops as numpy_kernels
 
 Tensor = Any
@@ -86,14 +87,14 @@ def norm(kind: str, x: Tensor, gain: Tensor | None, sums: list[Tensor], width: i
     return normed if gain is None else normed * gain
 
 
-def elementwise(kind: str, x: Tensor, option: Callable[[str, float], float]) -> Tensor:
+def elementwise(kind: str, x: Tensor, attrs: Attrs) -> Tensor:
     functional = torch.nn.functional
-    if kind == "scale":
-        return x * option("factor", 1.0)
-    if kind == "shift":
-        return x + option("by", 0.0)
-    if kind == "clamp":
-        return torch.clamp(x, option("low", -math.inf), option("high", math.inf))
+    if isinstance(attrs, ScaleAttrs):
+        return x * attrs.factor
+    if isinstance(attrs, ShiftAttrs):
+        return x + attrs.by
+    if isinstance(attrs, ClampAttrs):
+        return torch.clamp(x, attrs.low, attrs.high)
     if kind == "gelu_tanh":
         return functional.gelu(x, approximate="tanh")
     if kind == "softplus":

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,7 +19,16 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.ops import attend_extras, attend_operands
+from ...ir.ops.attributes import (
+    AttendAttrs,
+    CombineAttrs,
+    DispatchAttrs,
+    NormAttrs,
+    RouteAttrs,
+    TemperAttrs,
+    values,
+)
+from ...ir.ops.ops import attend_extras
 from ...ir.ops.sequence import order
 from ...ir.ops.states import SEQUENTIAL
 from ...ir.routed_dims import rows_of
@@ -202,7 +210,7 @@ class Rank:
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, x[0])
         if op.kind in ELEMENTWISE:
-            return k.elementwise(op.kind, x[0], partial(_number, op))
+            return k.elementwise(op.kind, x[0], op.attrs)
         return getattr(self, f"op_{op.kind}")(segment, layer, op, x)
 
     def norm(self, segment: Segment, op: Op, x: list[Any]) -> Any:
@@ -210,7 +218,7 @@ class Rank:
         gain = next((v for n, v in zip(op.inputs, x, strict=True) if n.startswith("@")), None)
         given = [v for n, v in zip(op.inputs[1:], x[1:], strict=True) if not n.startswith("@")]
         sums = given or [k.row_sum(kind, x[0]) for kind in ("row_square_sum", "row_sum")]
-        return k.norm(op.kind, x[0], gain, sums, int(segment.size(op.dims[-1])), _number(op, "eps", 1e-6))
+        return k.norm(op.kind, x[0], gain, sums, int(segment.size(op.dims[-1])), op.of(NormAttrs).eps)
 
     def ragged(self, segment: Segment, op: Op, dims: list[tuple[str, ...]], x: list[Any]) -> k.Ragged:
         """An op on routed rows: all at once, or expert by expert where weights of experts take part."""
@@ -244,7 +252,7 @@ class Rank:
             return self.norm(segment, op, x)
         if op.kind in ("row_sum", "row_square_sum"):
             return k.row_sum(op.kind, x[0])
-        return k.elementwise(op.kind, x[0], partial(_number, op))
+        return k.elementwise(op.kind, x[0], op.attrs)
 
     def cut(self, segment: Segment, op: Op, value: Any) -> Any:
         if isinstance(value, k.Ragged):
@@ -268,7 +276,7 @@ class Rank:
         return table[torch.where(inside, ids - first, 0)] * inside[..., None]
 
     def op_rope(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        rotary = Rotary(**dict(op.attrs))  # type: ignore[arg-type]
+        rotary = Rotary(**values(op.attrs))
         width = int(x[0].shape[-1] * rotary.fraction) // 2 * 2
 
         def make() -> Any:
@@ -284,7 +292,8 @@ class Rank:
         positions = self.whole_numbers(segment, op, "seq")
         shape = [1] * x[0].ndim
         shape[op.dims.index("seq")] = len(positions)
-        floor, scale = _number(op, "floor", 8192.0), _number(op, "scale", 0.1)
+        temper = op.of(TemperAttrs)
+        floor, scale = temper.floor, temper.scale
         return x[0] * self.real((np.log1p(np.floor((positions + 1) / floor)) * scale + 1.0).reshape(shape))
 
     def op_cache(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
@@ -300,19 +309,20 @@ class Rank:
         return mine
 
     def op_attend(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        pairs = len(attend_operands(op)[0])
+        attrs = op.of(AttendAttrs)
+        pairs = attrs.pairs
         named = [(v, segment.dims_of(n)) for v, n in zip(x, op.inputs, strict=True)]
         split = op.loop("context")
 
         def make() -> Any:
-            options = bool(op.attr("causal", True)), _number(op, "window", math.inf), _number(op, "chunk", math.inf)
+            options = attrs.causal, attrs.window or math.inf, attrs.chunk or math.inf
             own, context = (self.whole_numbers(segment, op, dim) for dim in ("seq", "context"))
             return torch.as_tensor(visible(own, context, *options), device=self.device)
 
         seen = self.once(("seen", segment.name, op.name), make)
         seen_dims: tuple[str, ...] = ("seq", "context")
-        width = _number(op, "width", float(sum(v.shape[-1] for v, _ in named[:pairs])))
-        factor = _number(op, "scale", 1.0) / math.sqrt(width)
+        width = attrs.width or float(sum(v.shape[-1] for v, _ in named[:pairs]))
+        factor = attrs.scale / math.sqrt(width)
         sinks = None
         sink, selected = attend_extras(op)
         if selected is not None:
@@ -359,20 +369,19 @@ class Rank:
         return value[:, torch.as_tensor(tokens, device=self.device)] if self.layout.mesh.zigzag else value
 
     def op_route(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        counts = {"top_k", "groups", "groups_limit"}
-        rule = RouterRule(**{name: int(v) if name in counts else v for name, v in op.attrs})  # type: ignore[arg-type]
+        rule = RouterRule(**values(op.of(RouteAttrs)))
         return k.Router(rule)(x[0], x[1] if len(x) > 1 else None)
 
     def op_dispatch(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         rows = self.layout.rows(segment, op.name)
-        home = str(op.attr("exchange", "") or "").split("+")
-        stay = tuple(a for a in op.loop(rows.expert) if a not in home)
+        attrs = op.of(DispatchAttrs)
+        stay = tuple(a for a in op.loop(rows.expert) if a not in attrs.exchange)
         held = range(len(rows.slots))[self.layout.part(len(rows.slots), stay, self.here)]
         origin = self.layout.origin(op, self.here, segment)
-        return k.dispatch(x[0], x[1], origin, rows.copies, held, bool(op.attr("weighted", False)))
+        return k.dispatch(x[0], x[1], origin, rows.copies, held, attrs.weighted)
 
     def op_combine(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
-        return k.combine(x[0], x[1], self.layout.origin(op, self.here, segment), bool(op.attr("weighted", True)))
+        return k.combine(x[0], x[1], self.layout.origin(op, self.here, segment), op.of(CombineAttrs).weighted)
 
     def op_last(self, segment: Segment, layer: int, op: Op, x: list[Any]) -> Any:
         positions = self.whole_numbers(segment, op, "seq")
@@ -384,8 +393,3 @@ class Rank:
         first = self.layout.part(int(segment.sizes[dim]), op.loop(dim), self.here).start
         found = x[0].max(dim=-1)
         return k.Best(found.values, found.indices + first)
-
-
-def _number(op: Op, name: str, default: float) -> float:
-    value = op.attr(name)
-    return default if value is None else float(value)

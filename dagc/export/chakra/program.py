@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from ...ir.graph import Op, Segment
+from ...ir.ops.attributes import RingTurnAttrs
 from ...passes.schedule import lane_program
 from ...plan.result import PhaseResult
 from . import messages as schema
@@ -209,7 +210,7 @@ class Expansion:
         for name in op.inputs:
             if name == self.segment.input:
                 data += self.given.values[lane]
-            elif op.attr("ring") and self.segment.by_name[name].kind == "permute":
+            elif op.ring and isinstance(self.segment.by_name[name].attrs, RingTurnAttrs):
                 data += self.begun[name, lane]  # attention begins on its own block
                 blocks += self.done[name, lane]
             elif not name.startswith("@"):
@@ -260,7 +261,7 @@ class Expansion:
         cost = self.program.result.costs.ops[self.segment.name, op.name]
         size = schema.attribute("comm_size", "int64", message_size(cost.payload_B))
         size += schema.attribute("op_kind", "string", op.kind)
-        steps = int(op.attr("steps", 1) or 1)
+        steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
         key = (self.segment.name, op.name)
         holes = self.program.holes
         came, last = data, self.comm

@@ -14,6 +14,7 @@ from ..graph import DTYPE_BYTES, Graph, Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import dim_like, routed, stem
 from ..sharding import Axes, Sharding
+from .attributes import AttendAttrs, CombineAttrs, ExchangeAttrs
 from .sequence import Array, over_blocks, query_runs
 from .states import state_bytes
 
@@ -47,8 +48,8 @@ def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
     """Pairs of the queries at the positions from `first` to before `end`."""
     context = segment.size("context")
     window, chunk = _reach(op, context)
-    window = min(window, _number(op, "chosen", context))
-    if not op.attr("causal", True):
+    window = min(window, _chosen(op) or context)
+    if not _causal(op):
         return (end - first) * min(window, chunk)
     return _pairs_before(end, window, chunk) - _pairs_before(first, window, chunk)
 
@@ -64,7 +65,7 @@ def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
     lies with the last of them."""
     queries, context, blocks = segment.size("seq"), segment.size("context"), mesh.size(op.loop("context"))
     window, chunk = _reach(op, context)
-    if not op.attr("causal", True) or min(window, chunk) >= context or blocks == 1:
+    if not _causal(op) or min(window, chunk) >= context or blocks == 1:
         return np.full(blocks, 1.0 / blocks)
     at = np.arange(context - queries, context)
     first = np.maximum(np.maximum(at - window + 1, at // chunk * chunk), 0.0)
@@ -104,12 +105,22 @@ def _pairs_before(tokens: float, window: float, chunk: float) -> float:
 
 def _reach(op: Op, context: float) -> tuple[float, float]:
     """Window and chunk, in tokens."""
-    return min(context, _number(op, "window", context)), min(context, _number(op, "chunk", context))
+    if not isinstance(op.attrs, AttendAttrs):
+        return context, context
+    return min(context, op.attrs.window or context), min(context, op.attrs.chunk or context)
+
+
+def _causal(op: Op) -> bool:
+    return not isinstance(op.attrs, AttendAttrs) or op.attrs.causal
+
+
+def _chosen(op: Op) -> int:
+    return op.attrs.chosen if isinstance(op.attrs, AttendAttrs) else 0
 
 
 def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
     """Part of a rank's context that its queries see, on the rank that sees most."""
-    if not op.attr("causal", True):
+    if not _causal(op):
         return 1.0  # what comes later is seen without bound
     context = segment.size("context")
     window, chunk = _reach(op, context)
@@ -127,12 +138,7 @@ def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
 def chosen_share(segment: Segment, op: Op) -> float:
     """Part of the context that is selected by any query, where no two select the same."""
     context = segment.size("context")
-    return min(1.0, segment.size("seq") * _number(op, "chosen", context) / context)
-
-
-def _number(op: Op, name: str, default: float) -> float:
-    value = op.attr(name)
-    return default if value is None else float(value)
+    return min(1.0, segment.size("seq") * (_chosen(op) or context) / context)
 
 
 def _attend_flops(segment: Segment, op: Op) -> float:
@@ -235,14 +241,15 @@ def rotated(width: float, fraction: float) -> int:
 
 def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
-    pairs = int(op.attr("pairs", 1) or 1)
+    pairs = op.of(AttendAttrs).pairs
     return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
 
 
 def attend_extras(op: Op) -> tuple[str | None, str | None]:
     """(sinks, selected tokens) of an attend, where it has them."""
-    rest = list(op.inputs[2 * int(op.attr("pairs", 1) or 1) + 1 :])
-    selected = rest.pop() if op.attr("chosen") else None
+    attrs = op.of(AttendAttrs)
+    rest = list(op.inputs[2 * attrs.pairs + 1 :])
+    selected = rest.pop() if attrs.chosen else None
     return (rest[0] if rest else None), selected
 
 
@@ -280,9 +287,8 @@ def input_layout(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
         # A decode step appends its one token on whichever rank holds the tail of the context.
         seq = op.loop("context") if segment.size("seq") == segment.size("context") else ()
         return tuple(seq if d == "seq" else op.loop(d) for d in dims)
-    ring = str(op.attr("ring", "") or "")
-    if ring and "context" in dims:
-        return tuple(tuple(ring.split("+")) if d == "context" else op.loop(d) for d in dims)
+    if op.ring:
+        return tuple(op.ring if d == "context" else op.loop(d) for d in dims)
     return tuple(op.loop(d) for d in dims)
 
 
@@ -291,7 +297,7 @@ def _slots_at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
 
     The exchange axes stand minor in `slot`, so that one all_to_all moves them to `expert` and back.
     """
-    home = tuple(str(op.attr("exchange", "") or "").split("+")) if op.attr("exchange") else ()
+    home = op.of(ExchangeAttrs).exchange
     stay = tuple(a for a in op.loop(dim_like(dims, "expert") or "") if a not in home)
     split = {"expert": stay, "slot": (*op.loop(dim_like(dims, "slot") or ""), *home)}
     return tuple(split.get(stem(d), op.loop(d)) for d in dims)
@@ -302,11 +308,10 @@ def result_layout(segment: Segment, op: Op) -> Sharding:
     if op.kind == "dispatch":
         return Sharding(_slots_at_home(op, op.dims))
     dims = tuple(op.loop(d) for d in op.dims)
-    if op.kind == "combine":
-        exchanged = str(op.attr("exchange", "") or "").split("+")
+    if isinstance(op.attrs, CombineAttrs):
         rows = routed(segment, op)
         experts = op.loop(rows.expert) if rows is not None else ()
-        return Sharding(dims, tuple(a for a in experts if a not in exchanged))
+        return Sharding(dims, tuple(a for a in experts if a not in op.attrs.exchange))
     if op.kind == "cache":
         return Sharding(dims)
     summed = tuple(a for d in loop_dims(segment, op) if d not in op.dims for a in op.loop(d))

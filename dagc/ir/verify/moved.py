@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..ops.attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from ..sharding import Axes, Sharding
 from .violation import require
 
@@ -11,8 +12,8 @@ from .violation import require
 def verify_slice(segment: Segment, op: Op) -> None:
     """A rank keeps its part of what it holds whole: one dim gains the axes that the slice names."""
     have, got = _ends(segment, op)
-    named = tuple(str(op.attr("axes", "")).split("+"))
-    to = _dim(segment, op, "to")
+    named = op.of(SliceAttrs).axes
+    to = _dim(segment, op, "target_dim")
     gained = got.dims[to][len(have.dims[to]) :]
     require(sorted(gained) == sorted(named), segment, op, f"gains {gained}, names {named}")
     require(not set(gained) & have.used, segment, op, "splits over an axis already used")
@@ -22,32 +23,32 @@ def verify_slice(segment: Segment, op: Op) -> None:
 def verify_collective(segment: Segment, op: Op, mesh: Mesh) -> None:
     have, got = _ends(segment, op)
     require(mesh.size(op.axes) > 1, segment, op, "a collective over a group of one")
-    if have.reduce == "softmax":
+    if have.reduce == "softmax" or isinstance(op.attrs, SoftmaxMergeAttrs):
         _softmax(segment, op, have, got)
     elif op.kind == "all_reduce":
         _pending(segment, op, have)
-        require(op.attr("reduce", "sum") == have.reduce, segment, op, f"does not reduce by {have.reduce}")
+        require(op.of(MoveAttrs).reduce == have.reduce, segment, op, f"does not reduce by {have.reduce}")
         require(got == have.resolved(op.axes), segment, op, "leaves another layout than the reduced one")
     elif op.kind == "reduce_scatter":
         _pending(segment, op, have)
         require(have.reduce == "sum", segment, op, f"sums what is pending as {have.reduce}")
-        to = _dim(segment, op, "to")
+        to = _dim(segment, op, "target_dim")
         moved = _minor(segment, op, got, to)
         want = have.resolved(op.axes).with_dim(to, (*have.dims[to], *moved))
         require(got == want, segment, op, "scatters other axes than it reduces")
     elif op.kind == "all_gather":
-        source = _dim(segment, op, "from")
+        source = _dim(segment, op, "source_dim")
         moved = _minor(segment, op, have, source)
         want = have.with_dim(source, have.dims[source][: -len(moved)])
         require(got == want, segment, op, "gathers other axes than were split")
     elif op.kind == "all_to_all":
-        source, to = _dim(segment, op, "from"), _dim(segment, op, "to")
+        source, to = _dim(segment, op, "source_dim"), _dim(segment, op, "target_dim")
         require(source != to, segment, op, "exchanges a dim with itself")
         _minor(segment, op, have, source)
         moved = _minor(segment, op, got, to)
         want = have.with_dim(source, have.dims[source][: -len(moved)]).with_dim(to, (*have.dims[to], *moved))
         require(got == want, segment, op, f"does not move {moved} alone")
-    elif op.attr("steps"):
+    elif isinstance(op.attrs, RingTurnAttrs):
         _ring(segment, op, have, got, mesh)
     else:
         _permute(segment, op, have, got, mesh)
@@ -61,9 +62,9 @@ def _ends(segment: Segment, op: Op) -> tuple[Sharding, Sharding]:
 
 def _dim(segment: Segment, op: Op, attribute: str) -> int:
     """The dim that an attribute names."""
-    name = op.attr(attribute)
-    require(name in op.dims, segment, op, f"`{attribute}` names no dim of it")
-    return op.dims.index(str(name))
+    name = getattr(op.attrs, attribute)
+    require(name in op.dims, segment, op, f"{attribute} `{name}` is none of its dims")
+    return op.dims.index(name)
 
 
 def _minor(segment: Segment, op: Op, layout: Sharding, dim: int) -> Axes:
@@ -79,15 +80,14 @@ def _pending(segment: Segment, op: Op, have: Sharding) -> None:
 
 def _softmax(segment: Segment, op: Op, have: Sharding, got: Sharding) -> None:
     """Pieces of the context are merged by three all-reduces: row maxima, row sums that read them, then the output."""
-    of = op.attr("of")
-    whole = have.resolved()
-    rows = Sharding(whole.dims[:-1]) if of else whole
-    require(op.kind == "all_reduce" and set(op.axes) == set(have.partial), segment, op, "does not merge a softmax")
+    merges = have.reduce == "softmax" and set(op.axes) == set(have.partial)
+    require(merges and isinstance(op.attrs, SoftmaxMergeAttrs), segment, op, "does not merge a softmax")
+    merge, whole = op.of(SoftmaxMergeAttrs), have.resolved()
+    rows = Sharding(whole.dims[:-1]) if merge.is_statistic else whole
     require(got == rows, segment, op, "leaves another layout than the merged one")
-    reduce, needs = {"row_max": ("max", None), "row_sum": ("sum", "row_max")}.get(str(of), ("softmax", "row_sum"))
-    require(op.attr("reduce") == reduce, segment, op, f"does not merge by {reduce}")
+    needs = {"row_max": "", "row_sum": "row_max", "output": "row_sum"}[merge.part]
     stats = [segment.by_name.get(name) for name in op.inputs[1:]]
-    found = [(s.inputs[0], s.attr("of")) if s is not None else None for s in stats]
+    found = [(s.inputs[0], s.attrs.part) if s and isinstance(s.attrs, SoftmaxMergeAttrs) else None for s in stats]
     wanted = [(op.inputs[0], needs)] if needs else []
     require(found == wanted, segment, op, f"does not read the {needs} of what it merges")
 
@@ -95,17 +95,17 @@ def _softmax(segment: Segment, op: Op, have: Sharding, got: Sharding) -> None:
 def _ring(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
     """One permute stands for a turn of the ring of every attention that reads it."""
     users = list(segment.users(op.name))
-    rings = {frozenset(str(user.attr("ring", "")).split("+")) for user in users}
+    rings = {frozenset(user.ring) for user in users}
     require(rings == {frozenset(op.axes)} and have == got, segment, op, "is not the ring of its attention")
-    require(op.attr("steps") == mesh.size(op.axes) - 1, segment, op, "is not one turn of the ring")
+    require(op.of(RingTurnAttrs).steps == mesh.size(op.axes) - 1, segment, op, "is not one turn of the ring")
 
 
 def verify_ring_inputs(segment: Segment, op: Op) -> None:
     """Attention round a ring reads keys and values that travel."""
     for name in op.inputs:
-        if op.attr("ring") and not name.startswith("@") and "context" in segment.dims_of(name):
+        if op.ring and not name.startswith("@") and "context" in segment.dims_of(name):
             source = segment.by_name.get(name)
-            travels = source is not None and source.kind == "permute" and bool(source.attr("steps"))
+            travels = source is not None and isinstance(source.attrs, RingTurnAttrs)
             require(travels, segment, op, f"input %{name} does not travel the ring")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...base.dtypes import INDICES
-from ..graph import Op, Segment
-from ..ops.attributes import fault
+from ...base.dtypes import DTYPE_BYTES, INDICES
+from ..graph import COLLECTIVES, SCOPES, Op, Segment
+from ..ops.attributes import AttendAttrs, ExchangeAttrs, SoftmaxMergeAttrs, fault
 from ..ops.ops import OPS, attend_extras, attend_operands
 from ..routed_dims import routed, rows_of, stem
 from .violation import require
@@ -14,40 +14,32 @@ NORMS = {"rms_norm": 1, "layer_norm": 2}
 
 
 def verify_op(segment: Segment, op: Op) -> None:
-    require(op.is_collective or op.kind in OPS, segment, op, f"unknown op kind {op.kind}")
-    wrong = fault(op)
+    require(op.kind in OPS or op.kind in COLLECTIVES, segment, op, f"unknown op kind {op.kind}")
+    require(op.dtype in DTYPE_BYTES, segment, op, f"unknown dtype {op.dtype}")
+    require(op.scope in SCOPES, segment, op, f"unknown scope {op.scope}")
+    wrong = fault(op.kind, op.attrs)
     require(not wrong, segment, op, wrong)
     if op.kind == "route":
         require(op.dtype in INDICES, segment, op, f"a choice is no {op.dtype}")
-    if op.kind == "attend":
-        for name in ("window", "chunk"):
-            require(op.attr(name, None) != 0, segment, op, f"attribute {name} = 0: leave it out to see all")
-        pairs = op.attr("pairs", 1)
-        assert isinstance(pairs, (int, float))
-        require(
-            len(op.inputs) > 2 * pairs, segment, op, f"{len(op.inputs)} operands are not {pairs:g} pairs and values"
-        )
+    if isinstance(op.attrs, AttendAttrs):
+        pairs = op.attrs.pairs
+        require(len(op.inputs) > 2 * pairs, segment, op, f"{len(op.inputs)} operands are not {pairs} pairs and values")
     for dim in op.dims:
         require(dim in segment.sizes, segment, op, f"dimension {dim} has no size")
     require(len(set(op.dims)) == len(op.dims), segment, op, "a dimension occurs twice in the result")
     require(_fits(segment, op), segment, op, "an operand has not the dims of its role")
-    if op.kind in ("dispatch", "combine"):
-        exchange = str(op.attr("exchange", "") or "")
-        named = set(exchange.split("+")) if exchange else set()
+    if isinstance(op.attrs, ExchangeAttrs):
         rows = routed(segment, op)
-        require(
-            rows is not None and named <= set(op.loop(rows.expert)),
-            segment,
-            op,
-            "exchanges over axes that do not split experts",
-        )
+        fits = rows is not None and set(op.attrs.exchange) <= set(op.loop(rows.expert))
+        require(fits, segment, op, "exchanges over axes that do not split experts")
 
 
 def _fits(segment: Segment, op: Op) -> bool:
     operands = [segment.dims_of(name) for name in op.inputs]
     first, second = operands[0], operands[1] if len(operands) > 1 else ()
     if op.is_collective:
-        return op.dims == (first[:-1] if op.attr("of") else first)
+        merged = isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
+        return op.dims == (first[:-1] if merged else first)
     if op.kind in NORMS:
         split = bool(op.loop(op.dims[-1])) and op.sharding is not None
         sums = [op.dims[:-1]] * NORMS[op.kind] if split else []

@@ -6,9 +6,8 @@ import itertools
 from math import isclose
 
 from ...base.dtypes import DTYPE_BYTES, INDICES
-from ..graph import Graph, Op, Segment
+from ..graph import SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
-from ..ops.attributes import SCOPES
 from ..ops.ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
 from ..routed_dims import stem

@@ -34,8 +34,7 @@ def attend(call: Call) -> Ref:
         if q.dims[-1] != k.dims[-1]:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
     dims = (*queries[0].dims[:-1], value.dims[-1])
-    options = {k: v for k, v in call.options().items() if not (k in ("window", "chunk") and v == 0)}
-    options["pairs"] = len(queries)
+    options = {**call.options(), "pairs": len(queries)}
     inputs = (*queries, *keys, value)
     sinks = call.tensor("sinks")
     if sinks is not None:

@@ -7,9 +7,20 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...base.diagnostics import did_you_mean
-from ...base.schema import ATTEND, CLAMP, NORM, ROPE, ROUTE, SELECT, TEMPER, WEIGHTED, Attribute
+from ...base.schema import ROPE, Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
+from ...ir.ops.attributes import (
+    AttendAttrs,
+    ClampAttrs,
+    CombineAttrs,
+    DispatchAttrs,
+    NormAttrs,
+    RopeAttrs,
+    RouteAttrs,
+    TemperAttrs,
+    keywords,
+)
 from ...ir.ops.ops import ACTIVATIONS, rotated
 from .attention import attend, cache, conv, delta, select
 from .call import Call
@@ -51,7 +62,7 @@ def rope(call: Call) -> Ref:
     turned = rotated(width, float(options.get("fraction", 1.0)))
     if turned < 2 or turned % 2:
         call.fail(f"`rope` turns pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
-    return call.emit("rope", (x,), x.dims, **{k: v for k, v in options.items() if v != ROPE[k].default})
+    return call.emit("rope", (x,), x.dims, **options)
 
 
 def temper(call: Call) -> Ref:
@@ -100,21 +111,27 @@ class Function(NamedTuple):
     build: Callable[[Call], Ref]
 
 
+_GAIN = Attribute("has a gain of the last dimension's width", "flag")
+_SINKS = Attribute("a score for nothing, one number per head", "tensor")
+_SELECTED = Attribute("the only tokens that are seen, from `select`", "tensor")
+_BIAS = Attribute("shifts the choice and not the weights, one number per expert", "tensor")
+_TOP_K = Attribute("tokens that are selected", "count", low=1, high=1e9, open_low=False)
+
 FUNCTIONS: dict[str, Function] = {
     **{name: Function({}, each) for name in (*ACTIVATIONS, "rsqrt")},
-    "rms_norm": Function(NORM, norm),
-    "layer_norm": Function(NORM, norm),
-    "clamp": Function(CLAMP, clamp),
-    "rope": Function(ROPE, rope),
-    "temper": Function(TEMPER, temper),
+    "rms_norm": Function({**keywords(NormAttrs), "gain": _GAIN}, norm),
+    "layer_norm": Function({**keywords(NormAttrs), "gain": _GAIN}, norm),
+    "clamp": Function(keywords(ClampAttrs), clamp),
+    "rope": Function(keywords(RopeAttrs), rope),
+    "temper": Function(keywords(TemperAttrs), temper),
     "cache": Function({}, cache),
-    "attend": Function(ATTEND, attend),
-    "select": Function(SELECT, select),
+    "attend": Function({**keywords(AttendAttrs), "sinks": _SINKS, "selected": _SELECTED}, attend),
+    "select": Function({"top_k": _TOP_K}, select),
     "conv": Function({}, conv),
     "delta": Function({}, delta),
-    "route": Function(ROUTE, route),
-    "dispatch": Function(WEIGHTED, dispatch),
-    "combine": Function(WEIGHTED, combine),
+    "route": Function({**keywords(RouteAttrs), "bias": _BIAS}, route),
+    "dispatch": Function(keywords(DispatchAttrs), dispatch),
+    "combine": Function(keywords(CombineAttrs), combine),
     "lookup": Function({}, lookup),
     "last": Function({}, last),
     "argmax": Function({}, argmax),

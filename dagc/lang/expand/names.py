@@ -12,6 +12,7 @@ from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.graph import Op, Weight
+from ...ir.ops.attributes import record
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
 from ...spec.unit import Unit
@@ -237,7 +238,7 @@ class Scope:
         dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
-        op = Op(name, kind, inputs, dims, dtype, self.block, scope, tuple(sorted(attrs.items())))
+        op = Op(name, kind, inputs, dims, dtype, self.block, scope, record(kind, attrs.items()))
         rules.check(self, op)
         self.draft.ops.append(op)
         if self.at is not None:

@@ -11,6 +11,7 @@ from ...base.units import BYTES, FLOPS, TIME, show
 from ...cost.schedule.records import Run
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
+from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.ops import OPS
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
@@ -324,6 +325,6 @@ def _follows(d: Drawing, run: Run, source: str, op: Op, lane: int) -> bool:
         return bool((np.abs(start) <= SAME_S).any())
     if source not in d.critical:
         return False
-    if op.attr("ring") and d.segment.by_name[source].attr("steps"):
+    if op.ring and isinstance(d.segment.by_name[source].attrs, RingTurnAttrs):
         return True  # the ring runs along with its attention
     return bool((np.abs(start - run.finishes[source, lane]) <= SAME_S).any())

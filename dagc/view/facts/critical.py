@@ -11,6 +11,7 @@ import numpy as np
 
 from ...cost.records import Array
 from ...ir.graph import Op, Segment
+from ...ir.ops.attributes import RingTurnAttrs
 from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers
 
@@ -220,9 +221,9 @@ class _Walk:
             return []
         segment = self.segment(node)
         op = segment.by_name[node.op]
-        if not op.attr("ring"):
+        if not op.ring:
             return []
-        found = [n for n in op.inputs if n in segment.by_name and segment.by_name[n].attr("steps")]
+        found = [n for n in op.inputs if n in segment.by_name and isinstance(segment.by_name[n].attrs, RingTurnAttrs)]
         return [Node(node.stage, node.microbatch, node.place, n, node.lane) for n in found]
 
 
