@@ -28,13 +28,13 @@ from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.files import classes, traces
 from dagc.export.chakra.ranks import Ranks
-from dagc.export.json import expand_ranks
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import MoveAttrs
 from dagc.ir.peers import peers
 from dagc.ir.sharding import Sharding
 from dagc.plan.result import PhaseResult
+from dagc.view.facts.ranks import expand_ranks
 from dagc.view.facts.unroll import Node as Placed
 from dagc.view.facts.unroll import unroll
 

@@ -15,11 +15,11 @@ from conftest import ROOT, spec_text
 
 import dagc
 from dagc.api import Plan
+from dagc.base.plain_data import DataError
 from dagc.cli import main
 from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
-from dagc.importers.records import DataError
 from dagc.view.facts.unroll import counts
 
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())

@@ -15,7 +15,6 @@ from conftest import compiled, spec_text
 import dagc
 from dagc.api import Plan
 from dagc.cli import main
-from dagc.export.json import expand_ranks
 from dagc.view.draw.dot import identifier
 from dagc.view.facts.critical import critical
 from dagc.view.facts.lanes.choice import FOLDS, Choice
@@ -23,6 +22,7 @@ from dagc.view.facts.lanes.fold import READABLE, Picture, picture
 from dagc.view.facts.lanes.grid import BOX_H, Grid, grid
 from dagc.view.facts.lanes.wires import wires
 from dagc.view.facts.lanes.words import heading
+from dagc.view.facts.ranks import expand_ranks
 from dagc.view.facts.unroll import Node, unroll
 
 Capture = pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from ..plan.plan import CompiledPlan
 from .common import compiled, put, tell
 
 if TYPE_CHECKING:
-    from ..importers.recorded import Recorded
+    from ..plan.recorded import Recorded
 
 
 def run(args: Namespace) -> int:
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
 
 def _side(args: Namespace, spec: str, own: list[str]) -> CompiledPlan | Recorded | None:
     """Compiled, or as `dagc compile --json` wrote it."""
-    from ..importers.recorded import read
+    from ..importers.plan_object import read
 
     if spec.endswith(".json"):
         found = read(spec, args.allow_import)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from ..plan.graph_file import GRAPH_SCHEMA
 from ..plan.plan import CompiledPlan
+from ..view.facts.ranks import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Node, unroll
-from .json import GRAPH_SCHEMA, dumps, expand_ranks
+from .json import dumps
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
-
-import numpy as np
 
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
 from ..cost.footprint import StageMemory
+from ..plan.graph_file import GRAPH_SCHEMA, ir_section, plan_section
 from ..plan.held_memory import PARTS
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool
+from ..plan.recorded import SCHEMA
 from ..plan.result import PhaseResult
+from ..view.facts.ranks import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
-
-SCHEMA = 2
-"""Version of the plan object: `plan.schema.json` beside this file; `plan.1.schema.json` is the one before."""
-GRAPH_SCHEMA = 2
-"""Version of the placed graph, whose schema is `graph.schema.json` beside this file."""
 
 
 def dumps(value: object, *, indent: bool = False) -> bytes:
@@ -186,8 +181,6 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
 
 def graph_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
     """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
-    from ..importers.placed import ir_section, plan_section
-
     check_size(plan.phases[phase], "the placed graph")
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
@@ -208,32 +201,3 @@ def graph_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> di
 def _record(item: Node | Edge) -> dict[str, Any]:
     names = item.__slots__
     return {n: getattr(item, n) for n in names}
-
-
-def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[Node | Edge]:
-    """One node a rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
-    from dataclasses import replace
-
-    members = _group_members(result)
-    held: dict[str, tuple[int, ...]] = {}
-    for item in items:
-        if isinstance(item, Node):
-            held[item.id] = item.gpus
-            groups = members.get(item.group, {}) if item.kind not in ("send", "recv") else {}
-            for gpu in item.gpus:
-                yield replace(item, id=f"{item.id}@{gpu}", gpus=groups.get(gpu, (gpu,)))
-        else:
-            for a, b in zip(held[item.src], held[item.dst], strict=True):
-                yield replace(item, src=f"{item.src}@{a}", dst=f"{item.dst}@{b}")
-
-
-def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple[int, ...]]]:
-    """(axes label) -> GPU -> the GPUs of its group, itself included."""
-    mesh = result.graph.the_mesh
-    ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
-    out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
-    for axes, scope in {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}:
-        position = [1 + mesh.index[a] for a in axes]
-        rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
-        out[mesh.label(axes, scope)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
-    return out

@@ -7,12 +7,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..base.dtypes import find
+from ..base.plain_data import DataError
 from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
 from ..spec.spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
 from ..spec.unit import Unit
-from .records import DataError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROMPT = WORKLOAD["prompt"]

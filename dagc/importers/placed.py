@@ -17,45 +17,22 @@ import numpy as np
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
-from ..export.json import GRAPH_SCHEMA, expand_ranks
+from ..base.plain_data import DataError, check_object, from_data
 from ..ir.graph import Graph
 from ..ir.mesh import GpuMap
-from ..ir.text import TextError, parse_graph, print_graph
+from ..ir.text import TextError, parse_graph
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
+from ..plan.graph_file import FIELDS, GRAPH_SCHEMA, SKIP
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
-from ..spec.spec import Hardware, Model, Phase, Spec, Strategy, Workload
+from ..spec.spec import Hardware, Model, Phase, Spec, Workload
 from ..spec.unit import Unit
+from ..view.facts.ranks import expand_ranks
 from ..view.facts.unroll import Edge, Node, unroll
 from .limits import check_ranges, check_together
-from .records import DataError, check_object, from_data, to_data
 
-SKIP = frozenset(
-    {
-        (Strategy, "place"),
-        (Model, "blocks"),
-        (Model, "checkpoint"),
-        (Phase, "constants"),
-        (Phase, "gpus"),
-    }
-)
-"""Fields that the placed graph holds the result of."""
-
-FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
 KINDS = ("data", "stream", "transfer")
-
-
-def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
-    """What costs depend on, beside the graph."""
-    spec = plan.spec
-    own = spec.phase(phase)
-    parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
-    return {name: to_data(part, SKIP) for name, part in parts.items()}
-
-
-def ir_section(graph: Graph) -> list[str]:
-    return print_graph(graph).splitlines()
 
 
 def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> CompiledPlan:

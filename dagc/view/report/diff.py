@@ -9,9 +9,8 @@ from typing import Any
 from ...base.schema import HOMES
 from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
-from ...export.json import SCHEMA
-from ...importers.recorded import Recorded
 from ...plan.plan import CompiledPlan
+from ...plan.recorded import SCHEMA, Recorded
 from ...plan.result import PhaseResult
 from ...spec.metrics import metric, percent
 from ...spec.spec import Spec

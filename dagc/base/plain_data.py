@@ -8,8 +8,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..base.diagnostics import did_you_mean
-from ..base.harmless import CONTROL
+from .diagnostics import did_you_mean
+from .harmless import CONTROL
 
 
 class DataError(ValueError):

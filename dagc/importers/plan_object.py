@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
+from ..base.plain_data import DataError
 from ..base.units import BYTES, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim
-from ..export.json import SCHEMA
-from .records import DataError
+from ..plan.recorded import SCHEMA, Metric, Recorded
 
 READS = (1, SCHEMA)
 """Versions of the plan object that this dagc reads."""
-Metric = tuple[float, Dim]
-
 FIGURES: tuple[tuple[str, str, Dim], ...] = (
     ("ttft_s", "ttft", TIME),
     ("tpot_s", "tpot", TIME),
@@ -38,21 +35,6 @@ MEMORY: tuple[tuple[str, str, Dim], ...] = (
     ("kv_tokens", "memory.kv_tokens", TOKENS),
 )
 """Field of the object, metric of a requirement, dimension. What an older schema does not have is left out."""
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
-    bytes on the fullest of these; `verdicts`: requirement -> whether it held."""
-
-    schema: int
-    params: tuple[float, float]
-    gpus: Mapping[str, int]
-    degrees: Mapping[str, Mapping[str, int]]
-    metrics: Mapping[str, Mapping[str, Metric]]
-    pools: Mapping[tuple[str, ...], float] = field(default_factory=dict)
-    verdicts: Mapping[str, bool] = field(default_factory=dict)
-    fits: bool = True
 
 
 def is_recorded(data: Any) -> bool:

@@ -1,0 +1,41 @@
+"""What a placed graph's file holds beside nodes and edges: all that is needed to compile it again.
+
+Written by `dagc.export.json`, read by `dagc.importers.placed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base.plain_data import to_data
+from ..ir.graph import Graph
+from ..ir.text import print_graph
+from ..spec.spec import Model, Phase, Strategy
+from .plan import CompiledPlan
+
+GRAPH_SCHEMA = 2
+"""Version of the file; its JSON schema is `dagc/export/graph.schema.json`."""
+FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
+
+SKIP = frozenset(
+    {
+        (Strategy, "place"),
+        (Model, "blocks"),
+        (Model, "checkpoint"),
+        (Phase, "constants"),
+        (Phase, "gpus"),
+    }
+)
+"""Fields that the placed graph holds the result of."""
+
+
+def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
+    """What costs depend on, beside the graph."""
+    spec = plan.spec
+    own = spec.phase(phase)
+    parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
+    return {name: to_data(part, SKIP) for name, part in parts.items()}
+
+
+def ir_section(graph: Graph) -> list[str]:
+    return print_graph(graph).splitlines()

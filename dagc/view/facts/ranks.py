@@ -1,0 +1,38 @@
+"""The placed graph with a node per rank, of the one in which ranks are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ...plan.result import PhaseResult
+from .unroll import Edge, Node
+
+
+def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[Node | Edge]:
+    """One node a rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
+    members = _group_members(result)
+    held: dict[str, tuple[int, ...]] = {}
+    for item in items:
+        if isinstance(item, Node):
+            held[item.id] = item.gpus
+            groups = members.get(item.group, {}) if item.kind not in ("send", "recv") else {}
+            for gpu in item.gpus:
+                yield replace(item, id=f"{item.id}@{gpu}", gpus=groups.get(gpu, (gpu,)))
+        else:
+            for a, b in zip(held[item.src], held[item.dst], strict=True):
+                yield replace(item, src=f"{item.src}@{a}", dst=f"{item.dst}@{b}")
+
+
+def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple[int, ...]]]:
+    """(axes label) -> GPU -> the GPUs of its group, itself included."""
+    mesh = result.graph.the_mesh
+    ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
+    out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
+    for axes, scope in {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}:
+        position = [1 + mesh.index[a] for a in axes]
+        rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
+        out[mesh.label(axes, scope)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
+    return out
