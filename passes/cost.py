@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagc.cost.expert_load import ExpertLoad
-from dagc.cost.network import collective_time, wire_bytes
+from dagc.cost.network import collective_time
 from dagc.cost.records import Array, Costs, OpCost, Transfer
+from dagc.ir.collectives import COLLECTIVES, SEND, wire_bytes
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.groups import group_shape
 from dagc.ir.mesh import Mesh
@@ -125,7 +126,7 @@ def _collective(
     exchanges: Exchanges | None,
 ) -> OpCost:
     source = op.inputs[0]
-    layout = segment.sharding_of(source) if op.kind != "permute" else op.sharding  # a permute sends result blocks
+    layout = op.sharding if COLLECTIVES[op.kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
     if (
@@ -137,7 +138,7 @@ def _collective(
         payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
-    worst = experts.most if experts is not None and op.kind == "all_to_all" and op.scope == "experts" else 1.0
+    worst = experts.most if experts is not None and op.is_token_exchange else 1.0
     found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)
     floor = collective_time(op.kind, payload, group, machine.node, machine.cluster, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
@@ -187,8 +188,8 @@ def _stage_edges(graph: Graph, machine: Hardware) -> tuple[Transfer, Transfer]:
     tokens_B = segment.sizes["batch"] / mesh.size(segment.entry.dims[0]) * 8
 
     def edge(size: float) -> Transfer:
-        found = collective_time("send", size, group, machine.node, machine.cluster)
-        floor = collective_time("send", size, group, machine.node, machine.cluster, floor=True)
+        found = collective_time(SEND.name, size, group, machine.node, machine.cluster)
+        floor = collective_time(SEND.name, size, group, machine.node, machine.cluster, floor=True)
         bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
         return Transfer(size, float(found.time_s), float(floor.time_s), bound)
 

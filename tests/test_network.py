@@ -11,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dagc.cost.network import collective_time, wire_bytes
+from dagc.cost.exchange import KERNELS
+from dagc.cost.network import ALGORITHMS, collective_time
+from dagc.export.chakra.messages import COLLECTIVE_TYPE
+from dagc.ir.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from dagc.ir.groups import GroupShape, group_shape
+from dagc.measure.collectives import TIMED
 from dagc.spec.spec import Link
+from dagc.view.draw.dot import COLORS
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)
-KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send")
+KINDS = tuple(TRANSFERS)
 # Sums of the same terms in another order.
 ROUNDING = 1 + 1e-12
 
@@ -191,3 +196,12 @@ def test_a_group_of_one_costs_nothing(kind: str) -> None:
     assert (alone.time_s, alone.node_B, alone.cluster_B) == (0.0, 0.0, 0.0)
     assert collective_time(kind, np.ones(3), GroupShape(1, 1, 1), NODE, CLUSTER).time_s.tolist() == [0.0] * 3
     assert wire_bytes(kind, 1e9, 1) == 0.0
+
+
+def test_every_collective_has_its_line_in_every_table() -> None:
+    """Prices, measured families, timing, proofs, exports and drawing; permutes and sends go as messages where noted."""
+    assert set(ALGORITHMS) == set(TRANSFERS)
+    assert set(KERNELS) == set(COLLECTIVES)
+    assert set(TIMED) == {kind for kind, kernels in KERNELS.items() if kernels}
+    assert set(COLORS) == set(TRANSFERS)
+    assert set(COLLECTIVE_TYPE) == {kind for kind, one in COLLECTIVES.items() if not one.sends_result}

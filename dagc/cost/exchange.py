@@ -7,7 +7,7 @@ same ranks as nodes joined by the domain's own links: it can run what they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ import numpy as np
 
 from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.constants import Entry
+from ..calib.family import Family
 from ..calib.load import Calibration
+from ..ir.collectives import COLLECTIVES
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.ops.sequence import Array
@@ -27,6 +29,28 @@ from .network import collective_time
 
 SCALE_BLOCK = 128
 """Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
+
+
+class Kernel(NamedTuple):
+    """A family that times a collective, and which of its variants; without one, that of the phase's engine."""
+
+    family: Family[Any]
+    variant: str = ""
+    name: str = ""
+
+
+def _nccl(kind: str) -> Kernel:
+    return Kernel(collective.FAMILY, kind, f"nccl {kind}")
+
+
+KERNELS: Mapping[str, tuple[Kernel, ...]] = {
+    "all_reduce": (_nccl("all_reduce"), Kernel(custom_allreduce.FAMILY)),
+    "all_gather": (_nccl("all_gather"),),
+    "reduce_scatter": (_nccl("reduce_scatter"),),
+    "all_to_all": (Kernel(all_to_all.FAMILY, "all_to_all", "all_to_all"),),
+    "permute": (),
+}
+"""Measured families of each collective; none where only the model of the network prices it."""
 
 
 class Tokens(NamedTuple):
@@ -57,8 +81,7 @@ class Exchanges:
         two-level model."""
         if group.ranks < 2:
             return None
-        routed = op.kind == "all_to_all" and op.scope == "experts"
-        sent = self._tokens(op, payload_B) if routed else None
+        sent = self._tokens(op, payload_B) if op.is_token_exchange else None
         if group.nodes == 1:
             return self._inside(op, payload_B, group.ranks, sent)
         over = self._over_nodes(sent, group.nodes, self.machine.cluster.bandwidth_Bps) if sent else None
@@ -98,19 +121,14 @@ class Exchanges:
         return min(collective_time(op.kind, payload_B, shape, machine.node, between).time_s for shape in shapes)
 
     def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
-        size_B = payload_B * ranks if op.kind == "all_gather" else payload_B
-        tables: list[tuple[str, Entry[Any] | None, Callable[..., Array]]] = [
-            (f"nccl {op.kind}", self.calibration.of(collective.FAMILY).get(op.kind), collective.time_s),
-            ("all_to_all", self.calibration.of(all_to_all.FAMILY).get(op.kind), all_to_all.time_s),
-        ]
-        if op.kind == "all_reduce":
-            engine = self.unit.phase.engine
-            own = self.calibration.of(custom_allreduce.FAMILY).get(engine) if engine else None
-            tables.append((f"{engine} all_reduce", own, custom_allreduce.time_s))
-        for name, entry, time_s in tables:
+        size_B = payload_B * COLLECTIVES[op.kind].buffer(ranks)
+        for kernel in KERNELS[op.kind]:
+            variant = kernel.variant or self.unit.phase.engine
+            entry = self.calibration.of(kernel.family).get(variant) if variant else None
             if entry is not None:
                 outside = tuple(entry.outside(num_gpus=ranks, bytes=size_B))
-                found = Measured(time_s(self._constants(entry), ranks, size_B), name, entry.error.median, outside)
+                time_s = kernel.family.time_s(self._constants(entry), ranks, size_B)
+                found = Measured(time_s, kernel.name or f"{variant} {op.kind}", entry.error.median, outside)
                 yield Option(found, entry.shapes["num_gpus"][1])
 
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:

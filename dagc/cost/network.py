@@ -33,20 +33,6 @@ class CollectiveTime(Generic[Size]):
     cluster_B: Size
 
 
-def wire_bytes(kind: str, payload_B: float, ranks: int) -> float:
-    """Bytes that one device puts on the wire in one call (bus-bandwidth factors: nccl-tests, PERFORMANCE.md)."""
-    if ranks == 1:
-        return 0.0
-    share = (ranks - 1) / ranks
-    factor = {
-        "all_reduce": 2 * share,
-        "all_gather": ranks - 1.0,
-        "reduce_scatter": share,
-        "all_to_all": share,
-    }
-    return payload_B * factor.get(kind, 1.0)
-
-
 def collective_time(
     kind: str, payload_B: Size, shape: GroupShape, node: Link, cluster: Link, *, floor: bool = False
 ) -> CollectiveTime[Size]:
@@ -59,7 +45,7 @@ def collective_time(
     if floor:
         node, cluster = Link(node.bandwidth_Bps, 0.0), Link(cluster.bandwidth_Bps, 0.0)
     largest_B = float(np.max(payload_B, initial=0.0)) if isinstance(payload_B, np.ndarray) else payload_B
-    options = _OPTIONS[kind](largest_B, shape, node, cluster)
+    options = ALGORITHMS[kind](largest_B, shape, node, cluster)
     best = _fastest(options, largest_B)
     line = options[best]
     return CollectiveTime(line.at(payload_B), best, line.node * payload_B, line.cluster * payload_B)
@@ -211,7 +197,7 @@ def _message(size: float, shape: GroupShape, node: Link, cluster: Link) -> Optio
     return {"direct": _Line(cluster.latency_s, 1 / cluster.bandwidth_Bps, 0.0, 1.0)}
 
 
-_OPTIONS: dict[str, Callable[[float, GroupShape, Link, Link], Options]] = {
+ALGORITHMS: dict[str, Callable[[float, GroupShape, Link, Link], Options]] = {
     "all_reduce": _all_reduce,
     "all_gather": _gather,
     "reduce_scatter": _scatter,
@@ -219,3 +205,4 @@ _OPTIONS: dict[str, Callable[[float, GroupShape, Link, Link], Options]] = {
     "permute": _message,
     "send": _message,
 }
+"""What each kind of transfer can run as, by (payload, group, links)."""

@@ -10,6 +10,8 @@ from math import prod
 from typing import TypeVar
 
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
+from .collectives import COLLECTIVES as COLLECTIVES
+from .collectives import SEND, is_token_exchange
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding
@@ -18,7 +20,6 @@ A = TypeVar("A", bound=Attrs)
 Loops = tuple[tuple[str, Axes], ...]
 
 SCOPES = ("dense", "experts")
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,13 @@ class Op:
         return isinstance(self.attrs, CollectiveAttrs)
 
     @property
+    def is_token_exchange(self) -> bool:
+        """A collective that takes tokens to their experts or back."""
+        return is_token_exchange(self.kind, self.scope)
+
+    @property
     def stream(self) -> str:
-        return "comm" if self.is_collective or self.kind in ("send", "recv") else "compute"
+        return "comm" if self.is_collective or self.kind in (SEND.name, "recv") else "compute"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
 
+from .collectives import COLLECTIVES
 from .mesh import Mesh
 from .sharding import Axes, Move, Sharding
 
@@ -63,10 +64,14 @@ def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price
             if move.result in done:
                 continue
             order += 1
-            sent = shape.local_bytes(move.result, mesh) if move.kind == "permute" else payload
+            sent = shape.local_bytes(move.result, mesh) if _sends_result(move.kind) else payload
             step = 0.0 if move.kind == "slice" else _tie_s(move, mesh) + price(move.kind, sent, move.axes)
             heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
     raise NoRoute(f"{source} -> {target}")
+
+
+def _sends_result(kind: str) -> bool:
+    return kind in COLLECTIVES and COLLECTIVES[kind].sends_result
 
 
 def _tie_s(move: Move, mesh: Mesh) -> float:

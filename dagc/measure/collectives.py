@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .jobs import Exchange
@@ -15,6 +15,15 @@ from .torch_device import TorchDevice
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 CALLS = 5
 """Calls of one sample."""
+
+
+TIMED: Mapping[str, Callable[[Any, tuple[Any, Any, Any], Any], object]] = {
+    "all_reduce": lambda dist, buffers, group: dist.all_reduce(buffers[0], group=group),
+    "all_gather": lambda dist, buffers, group: dist.all_gather_into_tensor(buffers[0], buffers[1], group=group),
+    "reduce_scatter": lambda dist, buffers, group: dist.reduce_scatter_tensor(buffers[1], buffers[0], group=group),
+    "all_to_all": lambda dist, buffers, group: dist.all_to_all_single(buffers[2], buffers[0], group=group),
+}
+"""One call of each collective, by (torch.distributed, (whole buffer, a rank's part, another whole buffer), group)."""
 
 
 class NotLaunched(RuntimeError):
@@ -107,10 +116,5 @@ class Ranks:
         whole, own, other = (
             torch.zeros(n, dtype=dtype, device=self.device.kind) for n in (part * job.ranks, part, part * job.ranks)
         )
-        calls: dict[str, Callable[[], object]] = {
-            "all_reduce": lambda: dist.all_reduce(whole, group=group),
-            "all_gather": lambda: dist.all_gather_into_tensor(whole, own, group=group),
-            "reduce_scatter": lambda: dist.reduce_scatter_tensor(own, whole, group=group),
-            "all_to_all": lambda: dist.all_to_all_single(other, whole, group=group),
-        }
-        return calls[job.op]
+        call = TIMED[job.op]
+        return lambda: call(dist, (whole, own, other), group)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
-from ..ir.graph import Op, Segment
+from ..ir.graph import COLLECTIVES, Op, Segment
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.ops import attend_operands, local_count, result_layout
 from ..plan.plan import CompiledPlan
@@ -19,7 +20,6 @@ from .jobs import Decode, Exchange, Experts, Gemm, Job, Prefill, RowWise, whole
 PLAIN = ("bf16", "fp16", "fp32")
 """Dtypes in which PyTorch has every kernel."""
 GEMM_DTYPES = (*PLAIN, "fp8")
-TABLED = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ def _exchanges(segment: Segment, result: PhaseResult) -> Iterator[PlanKernel]:
             continue
         job, reason = None, ""
         ranks = cost.group.ranks
-        if op.kind not in TABLED:
+        if not KERNELS[op.kind]:
             reason = f"no table of {op.kind}"
         elif cost.group.nodes > 1:
             reason = f"spans {cost.group.nodes} nodes: tables are of one node"
         else:
-            job = Exchange(op.kind, ranks, whole(cost.payload_B * (ranks if op.kind == "all_gather" else 1)))
+            job = Exchange(op.kind, ranks, whole(cost.payload_B * COLLECTIVES[op.kind].buffer(ranks)))
         steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
         yield PlanKernel(
             result.name, segment.name, segment.repeat, (op.name,), op.kind, job, reason,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from ...ir.graph import Op, Segment
+from ...ir.graph import COLLECTIVES, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...passes.schedule import lane_program
 from ...plan.result import PhaseResult
@@ -293,7 +293,6 @@ def comm_size(result: PhaseResult, segment: Segment, op: Op) -> int:
     """Bytes of a collective's local buffer. Routed tokens: as many as the busiest rank has, on every rank, since there
     are no sizes for each peer. What is cut into a part a rank divides by their number: nothing is lost, none is empty."""
     cost = result.costs.ops[segment.name, op.name]
-    routed = op.kind == "all_to_all" and op.scope == "experts"
-    size = message_size(cost.payload_B * (result.costs.imbalance if routed else 1.0))
-    parts = 1 if op.kind == "all_gather" else result.graph.the_mesh.size(op.axes)
+    size = message_size(cost.payload_B * (result.costs.imbalance if op.is_token_exchange else 1.0))
+    parts = result.graph.the_mesh.size(op.axes) if COLLECTIVES[op.kind].scatters else 1
     return -(-size // parts) * parts

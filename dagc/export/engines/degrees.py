@@ -120,5 +120,5 @@ def layout(result: PhaseResult, unit: Unit) -> Layout:
         {a: size.get(a, 1) for a in axes},
         {a: found[a].ravel()[order] if a in found else zero for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
-        any(op.kind == "all_to_all" and op.scope == "experts" for op in ops),
+        any(op.is_token_exchange for op in ops),
     )

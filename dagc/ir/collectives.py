@@ -1,0 +1,62 @@
+"""Collectives: what one call of each kind sends, as counts that prices, proofs and exports share.
+
+What a call costs is a table of `dagc/cost/network.py` keyed by kind, what it computes one of each executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """`payload` is the local input buffer of one call; or, where a rank sends blocks of the result's layout
+    (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, `buffer(n)` bytes
+    of its largest buffer, which is what nccl-tests calls the size. `reduces`: it resolves partial values. `scatters`: every
+    rank gets another part of what a rank has, so that the payload is cut into n parts. `uneven`: between experts and the
+    owners of tokens, ranks have unequal payloads, and all wait for the busiest."""
+
+    name: str
+    wire: Callable[[int], float]
+    buffer: Callable[[int], float] = lambda ranks: 1.0
+    sends_result: bool = False
+    reduces: bool = False
+    scatters: bool = False
+    uneven: bool = False
+
+
+def _share(ranks: int) -> float:
+    return (ranks - 1) / ranks
+
+
+def _once(ranks: int) -> float:
+    return 1.0
+
+
+COLLECTIVES: dict[str, Collective] = {
+    one.name: one
+    for one in (
+        # Bus-bandwidth factors: nccl-tests, PERFORMANCE.md.
+        Collective("all_reduce", lambda ranks: 2 * _share(ranks), reduces=True, scatters=True),
+        Collective("all_gather", lambda ranks: ranks - 1.0, buffer=float),
+        Collective("reduce_scatter", _share, reduces=True, scatters=True),
+        Collective("all_to_all", _share, scatters=True, uneven=True),
+        Collective("permute", _once, sends_result=True),
+    )
+}
+"""Those between ranks of one stage, which are ops of the graph."""
+
+SEND = Collective("send", _once)
+"""From a stage to the next."""
+TRANSFERS = COLLECTIVES | {SEND.name: SEND}
+
+
+def wire_bytes(kind: str, payload_B: float, ranks: int) -> float:
+    """Bytes that one device puts on the wire in one call. One rank sends nothing."""
+    return 0.0 if ranks == 1 else payload_B * TRANSFERS[kind].wire(ranks)
+
+
+def is_token_exchange(kind: str, scope: str) -> bool:
+    """Whether a collective takes tokens to their experts or back."""
+    return kind in COLLECTIVES and COLLECTIVES[kind].uneven and scope == "experts"
