@@ -6,14 +6,15 @@ from math import prod
 
 import numpy as np
 
-from dagc.execute.execute import Inputs, Machine
-from dagc.execute.numpy.ops import Ragged, Softmax
+from dagc.execute.inputs import Inputs
+from dagc.execute.machine import RankMachine
+from dagc.execute.values import Ragged, Softmax
 from dagc.ir.graph import Graph, Op, Segment
 
 Counts = dict[tuple[str, str], float]
 
 
-def executed(machine: Machine) -> Counts:
+def executed(machine: RankMachine) -> Counts:
     """(segment, op) -> multiply-adds of contractions and attentions, elements of the rest, over all ranks and layers."""
     counts: Counts = {}
     held: dict[str, list[object]] = {}
@@ -46,7 +47,7 @@ def _work(segment: Segment, op: Op, value: object, inputs: list[object]) -> floa
         source = inputs[0]
         assert isinstance(source, Ragged)
         depth = _width(source) if op.kind == "contract" else 1
-        return float(sum(data.size for _, data in value.rows.values())) * depth
+        return float(value.data.size) * depth
     array = value.output if isinstance(value, Softmax) else value
     assert isinstance(array, np.ndarray)
     sizes = dict(zip(op.dims, array.shape, strict=True))
@@ -58,22 +59,22 @@ def _work(segment: Segment, op: Op, value: object, inputs: list[object]) -> floa
 
 
 def _width(value: Ragged) -> int:
-    return int(next(iter(value.rows.values()))[1].shape[-1])
+    return int(value.data.shape[-1])
 
 
-def parameters(machine: Machine, graph: Graph) -> float:
+def parameters(machine: RankMachine, graph: Graph) -> float:
     """Elements of the distinct shards of every weight; ranks with the same numbers hold copies."""
     total = 0.0
     for segment, layer in graph.layers:
         for weight in segment.weights:
             shards: dict[bytes, int] = {}
-            for rank in machine.ranks:
-                shard = machine.weight(segment, layer, weight.name, rank)
+            for rank in machine.shards.ranks:
+                shard = machine.shards.weight(segment, layer, weight.name, rank)
                 for part in shard.values() if isinstance(shard, dict) else [shard]:
                     shards[np.asarray(part).tobytes()] = np.asarray(part).size
             total += sum(shards.values())
     return total
 
 
-def machine_of(graph: Graph, inputs: Inputs) -> Machine:
-    return Machine(graph, inputs, graph.the_mesh)
+def machine_of(graph: Graph, inputs: Inputs) -> RankMachine:
+    return RankMachine(graph, inputs, graph.the_mesh)

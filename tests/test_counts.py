@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import dagc
 from dagc.api import Plan
 from dagc.execute import work as counting
-from dagc.execute.execute import Machine, random_weight
+from dagc.execute.inputs import random_weight
+from dagc.execute.machine import RankMachine
 from dagc.execute.prove import prove_small, random_inputs, twin_inputs, twin_of_phase
 from dagc.execute.work import wrong_work
 from dagc.ir.graph import DTYPE_BYTES, Segment
@@ -36,9 +37,9 @@ def compiled(kind: str, phase: str) -> Plan:
     return dagc.compile_text(spec_text(kind=kind, phase=phase, model=MODEL, workload=WORK))
 
 
-def ran(plan: Plan, kind: str) -> Machine:
+def ran(plan: Plan, kind: str) -> RankMachine:
     twin = twin_of_phase(plan, kind)
-    machine = Machine(twin.placed, twin_inputs(twin), twin.placed.the_mesh)
+    machine = RankMachine(twin.placed, twin_inputs(twin), twin.placed.the_mesh)
     machine.run()
     return machine
 
@@ -48,14 +49,14 @@ def test_flops_of_every_rank_are_those_of_its_arrays(kind: str, phase: str) -> N
     machine = ran(compiled(kind, phase), kind)
     computed = {(s.name, op.name) for s in machine.graph.segments for op in s.ops if not op.is_collective}
     sliced = {(s.name, op.name) for s in machine.graph.segments for op in s.ops if op.kind == "slice"}
-    assert set(machine.work) == computed - sliced
-    assert wrong_work(machine) == []
+    assert set(machine.record.work) == computed - sliced
+    assert wrong_work(machine.shards, machine.record) == []
 
 
 def test_attention_over_a_split_sequence_is_counted_rank_by_rank() -> None:
     """Contiguous: the last of n ranks has (2 n - 1) / n of the mean, and a little less for whole tokens."""
     machine = ran(compiled("prefill", "gpus = 0..3, sp = 4"), "prefill")
-    (name, op), calls = next((key, c) for key, c in machine.work.items() if key[1].endswith(".o"))
+    (name, op), calls = next((key, c) for key, c in machine.record.work.items() if key[1].endswith(".o"))
     segment = machine.graph.segment(name)
     tokens = segment.sizes["seq"] / 4
     pairs = [tokens * tokens * i + tokens * (tokens + 1) / 2 for i in range(4)]
@@ -101,13 +102,13 @@ def test_rows_on_the_wire_with_even_loads_are_the_plans_on_every_rank(phase: str
     plan = compiled("prefill", phase)
     costs, graph = plan.phases["prefill"].costs, plan.phases["prefill"].graph
     inputs = random_inputs(plan.units["prefill"], random_weight)
-    machine = Machine(graph, replace(inputs, balanced=True), graph.the_mesh)
+    machine = RankMachine(graph, replace(inputs, balanced=True), graph.the_mesh)
     machine.run()
     segment = graph.segment("sparse")
     exchanged = [op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts"]
     assert len(exchanged) == 2
     for op in exchanged:
-        for moved in machine.traffic["sparse", op.name]:
+        for moved in machine.record.traffic["sparse", op.name]:
             wire = np.asarray(moved.wire) * DTYPE_BYTES[op.dtype]
             assert np.mean(wire) == pytest.approx(costs.ops["sparse", op.name].wire_B)
             assert wire.max() == pytest.approx(costs.ops["sparse", op.name].wire_B)
@@ -124,10 +125,10 @@ def test_rows_on_the_wire_with_loads_by_score_are_as_many_as_leave_their_rank() 
         if op.kind == "route":  # type: ignore[attr-defined]
             routed.append(values)
 
-    machine.watch, machine.traffic = watch, {}
+    machine.watch, machine.record.traffic = watch, {}
     machine.run()
     per_rank = int(segment.sizes["expert"]) // 8
-    for values, moved in zip(routed, machine.traffic["sparse", first.name], strict=True):
+    for values, moved in zip(routed, machine.record.traffic["sparse", first.name], strict=True):
         experts = [v.experts for v in values]  # type: ignore[attr-defined]
         coming = [sum(int((e // per_rank == i).sum()) for j, e in enumerate(experts) if j != i) for i in range(8)]
         assert np.array_equal(np.asarray(moved.wire), np.array(coming) * segment.sizes["hidden"])

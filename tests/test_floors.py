@@ -61,12 +61,6 @@ dagc.passes.tp -> dagc.spec.unit
 EVALUATOR = tuple(f"dagc.lang.expand.{name}" for name in ("attention", "block", "call", "experts", "functions"))
 """The one circle that stays: blocks are evaluated recursively, a function of the language evaluates its operands."""
 OPEN_CIRCLES = """
-dagc.execute.declared
-dagc.execute.execute
-dagc.execute.numpy.collectives
-dagc.execute.routed
-dagc.execute.traffic
-dagc.execute.work
 dagc.lang.expand.names
 dagc.lang.expand.rules
 dagc.lang.reader

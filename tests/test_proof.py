@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
-from dagc.execute.execute import Inputs, Machine
+from dagc.execute.inputs import Inputs
+from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import ScaleAttrs
@@ -168,7 +169,7 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
     for extra in ("", plain.replace("block mla(x)", "block mla(x) in decode")):
         graph = dagc.compile_text(text + extra).phases["decode"].graph
         inputs = Inputs(np.arange(8).reshape(8, 1), Routing())
-        machine = Machine(graph, inputs, graph.the_mesh)
+        machine = RankMachine(graph, inputs, graph.the_mesh)
         kept = Recording(machine)
         machine.run()
         runs.append((graph, kept.whole(graph.segments[1].repeat, "lm_head.logits")))

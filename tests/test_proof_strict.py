@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from mutants.plans import placed
 
 from dagc.cost.records import Costs
 from dagc.execute.chosen import are_largest
-from dagc.execute.execute import Machine, random_weight
+from dagc.execute.dispatcher import Call
+from dagc.execute.inputs import random_weight
+from dagc.execute.machine import RankMachine
 from dagc.execute.numpy import collectives
-from dagc.execute.numpy import ops as k
 from dagc.execute.numpy.collectives import collective
+from dagc.execute.numpy.rules import NUMPY
 from dagc.execute.prove import (
     Comparison,
     Proof,
@@ -26,7 +29,9 @@ from dagc.execute.prove import (
     random_inputs,
     single,
 )
+from dagc.execute.shards import Shards
 from dagc.execute.traffic import compare_bytes
+from dagc.execute.values import Best, Floats
 from dagc.ir.graph import Graph, Op, Segment, Weight
 from dagc.ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxMergeAttrs
 from dagc.ir.sharding import Sharding
@@ -112,17 +117,15 @@ def test_row_statistics_are_those_of_the_ranks_that_need_them(of: str) -> None:
 
 def test_a_difference_that_does_not_reach_the_logits_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first token of the last layer's feed-forward touches neither logits nor cache."""
-    plain = Machine.step
+    plain = NUMPY["combine"]
 
-    def step(machine: Machine, segment: Segment, layer: int, op: Op, env: dict[str, list[object]]) -> list[object]:
-        values = plain(machine, segment, layer, op, env)
-        if op.kind == "combine" and machine.graph.level == "placed":
-            value = values[0]
-            assert isinstance(value, np.ndarray)
+    def off(call: Call, x: Sequence[Any]) -> Any:
+        value = plain(call, x)
+        if call.shards.graph.level == "placed" and not any(call.rank.values()):
             value[0, 0] += 1.0
-        return values
+        return value
 
-    monkeypatch.setattr(Machine, "step", step)
+    monkeypatch.setitem(NUMPY, "combine", off)
     proof = proof_of("ep", lambda graph: graph)
     assert proof.error < 1e-15 and proof.same
     assert not proof.holds and proof.first.endswith("moe.y")
@@ -137,10 +140,10 @@ def test_copies_of_a_block_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.sharding is not None
     whole = replace(source, sharding=Sharding(tuple(() for _ in source.dims)))
     segment = replace(segment, ops=tuple(whole if o is source else o for o in segment.ops))
-    machine = Machine(graph, None, graph.the_mesh)  # type: ignore[arg-type]
-    held: list[object] = [np.full((1, 2, 2), float(i)) for i in range(len(machine.ranks))]
+    shards = Shards(graph, None, graph.the_mesh)  # type: ignore[arg-type]
+    held: list[object] = [np.full((1, 2, 2), float(i)) for i in range(len(shards.ranks))]
     with pytest.raises(ValueError, match="different values of one block"):
-        collective(machine, segment, replace(op, kind="all_gather"), {source.name: held})
+        collective(shards, segment, replace(op, kind="all_gather"), [held])
 
 
 def priced(costs: Costs, key: tuple[str, str], factor: float) -> Costs:
@@ -159,13 +162,13 @@ def test_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
 
 def test_bytes_of_every_call_are_compared_and_not_only_of_the_last() -> None:
     graph, unit, costs = placed("pipeline")
-    machine = Machine(graph, random_inputs(unit, random_weight), graph.the_mesh)
+    machine = RankMachine(graph, random_inputs(unit, random_weight), graph.the_mesh)
     machine.run()
-    assert compare_bytes(machine, costs, graph) == []
-    first = next(key for key, calls in machine.traffic.items() if len(calls) > 1)
-    machine.traffic[first][0].payload[0] += 1
-    machine.sent[0, 1][0] += 1
-    assert compare_bytes(machine, costs, graph) == ["send 0 -> 1", "/".join(first)]
+    assert compare_bytes(machine.shards, machine.record, costs, graph) == []
+    first = next(key for key, calls in machine.record.traffic.items() if len(calls) > 1)
+    machine.record.traffic[first][0].payload[0] += 1
+    machine.record.sent[0, 1][0] += 1
+    assert compare_bytes(machine.shards, machine.record, costs, graph) == ["send 0 -> 1", "/".join(first)]
 
 
 def test_a_collective_that_is_priced_and_never_runs_is_named() -> None:
@@ -178,12 +181,12 @@ def test_a_collective_that_is_priced_and_never_runs_is_named() -> None:
 def test_what_is_no_number_differs_from_every_number() -> None:
     """A NaN is never larger than the error so far."""
     graph, unit, _ = placed("tp")
-    machine = Machine(graph, random_inputs(unit, random_weight), graph.the_mesh)
-    check = Comparison(machine, Recording(Machine(model_graph(unit), machine.inputs, single())))
+    machine = RankMachine(graph, random_inputs(unit, random_weight), graph.the_mesh)
+    check = Comparison(machine.shards, Recording(RankMachine(model_graph(unit), machine.inputs, single())))
     op = next(op for s in graph.segments for op in s.ops if op.kind == "add")
     whole = np.ones([int(graph.segments[1].sizes[d]) for d in op.dims])
     assert op.sharding is not None
-    good: list[object] = [machine.shard(whole, op.sharding.dims, rank).copy() for rank in machine.ranks]
+    good: list[object] = [machine.shards.shard(whole, op.sharding.dims, rank).copy() for rank in machine.shards.ranks]
     assert check.difference(whole, op, good) == 0.0
     for odd in (np.nan, np.inf, -np.inf):
         bad = np.array(good[-1])
@@ -192,7 +195,7 @@ def test_what_is_no_number_differs_from_every_number() -> None:
         assert distance(bad, np.array(good[-1])) == np.inf
 
 
-def tied(segment: Segment, layer: int, weight: Weight) -> k.Floats:
+def tied(segment: Segment, layer: int, weight: Weight) -> Floats:
     """Every second token of the vocabulary has the logits of the one before, but for rounding."""
     whole = random_weight(segment, layer, weight)
     if segment.name == "lm_head" and weight.dims[-1] == "vocab":
@@ -200,9 +203,9 @@ def tied(segment: Segment, layer: int, weight: Weight) -> k.Floats:
     return whole
 
 
-def neighbour(parts: list[k.Best]) -> k.Best:
+def neighbour(parts: list[Best]) -> Best:
     found = collectives_best(parts)
-    return k.Best(found.value, found.index ^ 1)
+    return Best(found.value, found.index ^ 1)
 
 
 collectives_best = collectives._best

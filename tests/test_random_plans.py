@@ -16,7 +16,8 @@ from random_plans import plans
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
-from dagc.execute.execute import Inputs, Machine
+from dagc.execute.inputs import Inputs
+from dagc.execute.machine import RankMachine
 from dagc.execute.prove import prove
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh
@@ -58,7 +59,7 @@ def test_work_and_parameters_are_conserved(case: tuple[str, str]) -> None:
     tokens = np.ones((unit.phase.batching.places, unit.phase.tokens), dtype=int)
     inputs = Inputs(tokens, unit.spec.workload.routing)
     machine = machine_of(result.graph, inputs)
-    check_work(result.graph, executed(Machine(model, inputs, Mesh((), {}, {}))), executed(machine))
+    check_work(result.graph, executed(RankMachine(model, inputs, Mesh((), {}, {}))), executed(machine))
     assert parameters(machine, result.graph) == count_parameters(model)[0]
 
 

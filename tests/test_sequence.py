@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import dagc
 from dagc.api import compile_text
 from dagc.base.diagnostics import SpecError
-from dagc.execute.execute import Machine
 from dagc.execute.numpy.ops import visible
 from dagc.execute.prove import prove
+from dagc.execute.shards import Shards
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.ir.graph import Op, Segment
@@ -223,15 +223,15 @@ def test_the_proof_deals_the_tokens_out(monkeypatch: pytest.MonkeyPatch) -> None
     """It holds; it does not when the mask and the rotation take the tokens for contiguous ones."""
     plan = compile_text(spec_text(phase=ZIGZAG, workload="sequences = 2, prompt = 16 tok"))
     assert prove(plan, "prefill").holds
-    plain = Machine.positions
+    plain = Shards.positions
 
-    def in_order(self: Machine, segment: Segment, axes: tuple[str, ...], rank: dict[str, int], dim: str) -> object:
+    def in_order(self: Shards, segment: Segment, axes: tuple[str, ...], rank: dict[str, int], dim: str) -> object:
         size = int(segment.sizes[dim])
         return np.arange(size)[self.part(size, axes, rank)]
 
-    monkeypatch.setattr(Machine, "positions", in_order)
+    monkeypatch.setattr(Shards, "positions", in_order)
     assert not prove(plan, "prefill").holds
-    monkeypatch.setattr(Machine, "positions", plain)
+    monkeypatch.setattr(Shards, "positions", plain)
     assert prove(plan, "prefill").holds
 
 

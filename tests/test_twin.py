@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,10 @@ from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.verify import verdict
 from dagc.execute import prove as proving
-from dagc.execute.execute import Machine
+from dagc.execute.dispatcher import Call
+from dagc.execute.machine import RankMachine
 from dagc.execute.numpy.ops import visible
+from dagc.execute.numpy.rules import NUMPY
 from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
 from dagc.execute.twin import NoTwin, Twin, otherwise
 from dagc.ir.graph import Graph, Op, Segment
@@ -160,12 +164,12 @@ def test_several_experts_and_sequences_a_rank_and_more_tokens_than_experts(phase
 def test_experts_get_unequal_numbers_of_rows() -> None:
     found: list[int] = []
     small, _ = twin("gpus = 0..7, ep = 8")
-    machine = Machine(small.placed, twin_inputs(small), small.placed.the_mesh)
+    machine = RankMachine(small.placed, twin_inputs(small), small.placed.the_mesh)
 
     def watch(segment: Segment, layer: int, op: Op, values: list[object]) -> None:
         if op.kind == "dispatch":
-            rows = [value.rows for value in values]  # type: ignore[attr-defined]
-            found.extend(sum(len(r[p][0]) for r in rows) for p in rows[0])
+            physical = np.concatenate([value.physical for value in values])  # type: ignore[attr-defined]
+            found.extend(int((physical == p).sum()) for p in values[0].held)  # type: ignore[attr-defined]
 
     machine.watch = watch
     machine.run()
@@ -236,16 +240,16 @@ def test_what_cannot_be_run_is_neither_equal_nor_different(
 ) -> None:
     """A missing kernel, and any exception that is not a finding."""
     if reason == "kernel":
-        monkeypatch.delattr(Machine, "op_route")
+        monkeypatch.delitem(NUMPY, "route")
     else:
-        plain = Machine.op_route
+        plain = NUMPY["route"]
 
-        def once(machine: Machine, *args: object) -> object:
-            if machine.ranks != [{}]:
+        def once(call: Call, x: Sequence[Any]) -> object:
+            if call.shards.ranks != [{}]:
                 raise IndexError("out of something")
-            return plain(machine, *args)  # type: ignore[arg-type]
+            return plain(call, x)
 
-        monkeypatch.setattr(Machine, "op_route", once)
+        monkeypatch.setitem(NUMPY, "route", once)
     assert main(["verify", spec_file(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "not run" in out and ("no kernel for `route`" in out or "out of something" in out)
@@ -273,13 +277,13 @@ def test_a_plan_without_a_twin_is_not_run(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_difference_is_shown_with_the_ir_around_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Machine.op_combine
+    plain = NUMPY["combine"]
 
-    def off(machine: Machine, segment: Segment, layer: int, op: Op, rank: dict[str, int], x: list[object]) -> object:
-        value = plain(machine, segment, layer, op, rank, x)
-        return value * 1.5 if machine.graph.level == "placed" else value  # type: ignore[operator]
+    def off(call: Call, x: Sequence[Any]) -> Any:
+        value = plain(call, x)
+        return value * 1.5 if call.shards.graph.level == "placed" else value
 
-    monkeypatch.setattr(Machine, "op_combine", off)
+    monkeypatch.setitem(NUMPY, "combine", off)
     assert main(["verify", spec_file(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "differs on 4 ranks" in out and "first at sparse[0]/moe.y" in out
@@ -301,14 +305,14 @@ def test_bytes_that_differ_are_shown_with_the_ir_around_them() -> None:
 
 def test_a_value_of_another_shape_or_type_than_declared_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = compiled("gpus = 0..3, ep = 2, tp = 2")
-    plain = Machine.norm
+    plain = NUMPY["rms_norm"]
     for change, word in ((lambda a: a[:1], "its layout says"), (lambda a: a.astype(np.int64), "is declared")):
 
-        def off(machine: Machine, segment: Segment, op: Op, x: list[object], change: object = change) -> object:
-            value = plain(machine, segment, op, x)
-            return change(value) if machine.graph.level == "placed" else value  # type: ignore[operator]
+        def off(call: Call, x: Sequence[Any], change: Callable[[Any], Any] = change) -> Any:
+            value = plain(call, x)
+            return change(value) if call.shards.graph.level == "placed" else value
 
-        monkeypatch.setattr(Machine, "norm", off)
+        monkeypatch.setitem(NUMPY, "rms_norm", off)
         proof = prove_small(plan, "prefill")
         assert proof.verdict == "differs" and word in proof.first
 

@@ -19,7 +19,7 @@ from ..ir.graph import Graph, Segment, Weight
 from ..ir.routed_dims import dim_like
 from ..spec.spec import Model
 from ..spec.tensor_place import Place
-from .numpy.ops import Floats
+from .values import Floats
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .numpy import ops as k
+from .values import Floats, Ints
 
 
-def are_largest(logits: k.Floats, tokens: k.Ints, allowed: float) -> bool:
+def are_largest(logits: Floats, tokens: Ints, allowed: float) -> bool:
     """Whether `tokens` [..] are where `logits` [.., vocab] are largest, up to `allowed` times the largest of all logits."""
     if tokens.shape != logits.shape[:-1] or not logits.size:
         return False

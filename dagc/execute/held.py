@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil, isclose, prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,41 +13,40 @@ from ..cost.kv_cache import CachePolicy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
 from ..ir.ops.states import state_of
 from ..ir.routed_dims import stem
-
-if TYPE_CHECKING:
-    from .execute import Machine
+from .record import Record
+from .shards import Shards
 
 Floats = NDArray[np.float64]
 """Bytes of each rank."""
 CLOSE = 1e-9
 
 
-def wrong_memory(machine: Machine, costed: Graph, memory: Memory, policy: CachePolicy) -> list[str]:
+def wrong_memory(shards: Shards, record: Record, costed: Graph, memory: Memory, policy: CachePolicy) -> list[str]:
     """Stages whose fullest rank does not hold what `memory` says of weights or cache. `costed`: the graph that `memory` is
     of; where its sizes are not those that ran, the arrays of a rank are taken as large as they make them."""
     wrong = []
     parts = costed.microbatches * costed.lanes
     for stage, stated in zip(costed.stages, memory.stages, strict=True):
-        weights, cache = np.zeros(len(machine.ranks)), np.zeros(len(machine.ranks))
+        weights, cache = np.zeros(len(shards.ranks)), np.zeros(len(shards.ranks))
         for name, count in stage.layers:
-            weights += count * weight_bytes(machine, costed.segment(name), first=stage.index == 0)
-            cache += count * parts * cache_bytes(machine, costed.segment(name), costed.kind, policy)
+            weights += count * weight_bytes(shards, costed.segment(name), first=stage.index == 0)
+            cache += count * parts * cache_bytes(shards, record, costed.segment(name), costed.kind, policy)
         for what, found, said in (("weights", weights, stated.weights_B), ("KV cache", cache, stated.kv_cache_B)):
             if not isclose(found.max(), said, rel_tol=CLOSE):
                 wrong.append(f"{what} of stage {stage.index}")
     return wrong
 
 
-def weight_bytes(machine: Machine, plan: Segment, first: bool) -> Floats:
+def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
     """Of one layer. `first`: its stage holds the first layer too, whose table a tied head shares where it lies alike."""
-    segment = machine.graph.segment(plan.name)
-    layer = next(at for s, at in machine.graph.layers if s.name == plan.name)
-    total = np.zeros(len(machine.ranks))
+    segment = shards.graph.segment(plan.name)
+    layer = next(at for s, at in shards.graph.layers if s.name == plan.name)
+    total = np.zeros(len(shards.ranks))
     for weight in segment.weights:
-        for i, rank in enumerate(machine.ranks):
-            if first and weight.tied and _shared(machine, segment, weight, rank):
+        for i, rank in enumerate(shards.ranks):
+            if first and weight.tied and _shared(shards, segment, weight, rank):
                 continue
-            shard = machine.weight(segment, layer, weight.name, rank)
+            shard = shards.weight(segment, layer, weight.name, rank)
             if isinstance(shard, dict):
                 shape = (len(shard), *next(iter(shard.values())).shape)
             else:
@@ -58,13 +56,13 @@ def weight_bytes(machine: Machine, plan: Segment, first: bool) -> Floats:
     return total
 
 
-def _shared(machine: Machine, segment: Segment, weight: Weight, rank: dict[str, int]) -> bool:
+def _shared(shards: Shards, segment: Segment, weight: Weight, rank: dict[str, int]) -> bool:
     """Whether a tied weight is on this rank the part of the table that the rank holds anyway."""
-    table = machine.graph.segments[0].weight.get(weight.tied)
+    table = shards.graph.segments[0].weight.get(weight.tied)
     if table is None or table.sharding is None or weight.sharding is None:
         return False
     mine, held = (
-        {d: machine.part(int(segment.sizes[d]), axes, rank) for d, axes in zip(w.dims, layout.dims, strict=True)}
+        {d: shards.part(int(segment.sizes[d]), axes, rank) for d, axes in zip(w.dims, layout.dims, strict=True)}
         for w, layout in ((weight, weight.sharding), (table, table.sharding))
     )
     return mine == held
@@ -82,20 +80,20 @@ def _weight_size(segment: Segment, plan: Segment, weight: Weight, shape: tuple[i
     return total * kind.bytes
 
 
-def cache_bytes(machine: Machine, plan: Segment, kind: str, policy: CachePolicy) -> Floats:
+def cache_bytes(shards: Shards, record: Record, plan: Segment, kind: str, policy: CachePolicy) -> Floats:
     """KV cache and states of one layer, for the sequences of one part of the batch."""
-    segment = machine.graph.segment(plan.name)
-    total = np.zeros(len(machine.ranks))
+    segment = shards.graph.segment(plan.name)
+    total = np.zeros(len(shards.ranks))
     for op in plan.ops:
         state = state_of(plan, op)
         if op.kind == "cache":
             most = sequence_tokens(plan, op, kind, policy)
-            for i, shape in enumerate(machine.caches[segment.name, op.name]):
+            for i, shape in enumerate(record.caches[segment.name, op.name]):
                 own = {d: n * plan.size(d) / segment.size(d) for d, n in zip(op.dims, shape, strict=True)}
                 own["context"] = min(own["context"], most)
                 total[i] += prod(own.values()) * DTYPE_BYTES[op.dtype]
         elif state is not None:
-            for i, shape in enumerate(machine.caches[segment.name, op.name]):
+            for i, shape in enumerate(record.caches[segment.name, op.name]):
                 sizes = (n * plan.size(d) / segment.size(d) for d, n in zip(state.dims, shape, strict=True))
                 total[i] += prod(sizes) * DTYPE_BYTES[state.dtype]
     return total

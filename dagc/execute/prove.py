@@ -20,12 +20,14 @@ from ..plan.plan import CompiledPlan
 from ..spec.unit import Unit
 from .checkpoint import CheckpointError
 from .chosen import are_largest
-from .execute import History, Inputs, Machine, WeightSource, alike, random_weight
 from .failure import ExecutionError
 from .held import wrong_memory
-from .numpy.ops import Floats, Ints
+from .inputs import History, Inputs, WeightSource, random_weight
+from .machine import RankMachine, alike
+from .shards import Shards
 from .traffic import compare_bytes
 from .twin import NoTwin, Twin, otherwise, twin_of
+from .values import Floats, Ints
 from .work import wrong_work
 
 TOLERANCE = 1e-9
@@ -128,7 +130,7 @@ def prove_graph(
     the graph that `costs` and `memory` are of, where its sizes are others."""
     model = model if model is not None else model_graph(unit)
     inputs = inputs or random_inputs(unit, weights)
-    reference, machine = Machine(model, inputs, single()), Machine(placed, inputs, placed.the_mesh)
+    reference, machine = RankMachine(model, inputs, single()), RankMachine(placed, inputs, placed.the_mesh)
     try:
         return compared(reference, machine, unit, Stated(costed or placed, costs, memory), expected)
     except CheckpointError:
@@ -146,11 +148,14 @@ class Stated:
     memory: Memory | None
 
 
-def compared(reference: Machine, machine: Machine, unit: Unit, stated: Stated, expected: Floats | None) -> Proof:
+def compared(
+    reference: RankMachine, machine: RankMachine, unit: Unit, stated: Stated, expected: Floats | None
+) -> Proof:
     """Both runs, number by number, and what ranks did, moved and held against what is stated."""
     placed = machine.graph
     seen = Recording(reference)
-    check = Comparison(machine, seen)
+    check = Comparison(machine.shards, seen)
+    machine.watch = check.compare
     try:
         want = reference.run()
     except ExecutionError as error:
@@ -161,10 +166,11 @@ def compared(reference: Machine, machine: Machine, unit: Unit, stated: Stated, e
         return broken_off(placed, unit, error)
     same = all(alike(a, b) or seen.tied(i, b) for i, (a, b) in enumerate(zip(want, got, strict=True)))
     first = check.first or check.missed() or ("" if same else "the result")
-    moved = tuple(compare_bytes(machine, stated.costs, stated.graph)) if stated.costs is not None else ()
-    work = tuple(wrong_work(machine))
+    ran = machine.shards, machine.record
+    moved = tuple(compare_bytes(*ran, stated.costs, stated.graph)) if stated.costs is not None else ()
+    work = tuple(wrong_work(*ran))
     policy = cache_policy(unit.phase)
-    held = tuple(wrong_memory(machine, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
+    held = tuple(wrong_memory(*ran, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
     places = [place for place in (first, *moved, *work) if place]
     return Proof(
         placed.phase,
@@ -173,7 +179,7 @@ def compared(reference: Machine, machine: Machine, unit: Unit, stated: Stated, e
         check.error["cache"],
         same,
         first,
-        len(machine.traffic),
+        len(machine.record.traffic),
         moved,
         None if expected is None else distance(seen.whole(*seen.logits), expected),
         lines=around(placed, places[0]) if places else (),
@@ -246,7 +252,7 @@ def logits_of(graph: Graph) -> str:
 class Recording:
     """Every whole tensor of a run on one rank: (layer, op, first sequence) -> its value."""
 
-    machine: Machine
+    machine: RankMachine
     values: dict[tuple[int, str, int], Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -254,7 +260,7 @@ class Recording:
 
     def remember(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
         if isinstance(values[0], np.ndarray):
-            self.values[layer, op.name, self.machine.offset] = values[0]
+            self.values[layer, op.name, self.machine.shards.offset] = values[0]
 
     @property
     def logits(self) -> tuple[int, str]:
@@ -299,18 +305,17 @@ class Comparison:
     """Every shard of a run against its part of the whole tensor, a pending sum after adding it up. `error`: of logits and
     cache, the largest; `compared`: the (layer, op, first sequence) seen; `first`: where the runs part."""
 
-    machine: Machine
+    shards: Shards
     reference: Recording
     error: dict[str, float] = field(default_factory=lambda: {"logits": 0.0, "cache": 0.0})
     compared: set[tuple[int, str, int]] = field(default_factory=set)
     first: str = ""
 
     def __post_init__(self) -> None:
-        self.machine.watch = self.compare
         self.logits = logits_of(self.reference.machine.graph)
 
     def compare(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
-        key = (layer, op.name, self.machine.offset)
+        key = (layer, op.name, self.shards.offset)
         whole = self.reference.values.get(key)
         if whole is None or not isinstance(values[0], np.ndarray):
             return  # no tensor of the model, or a value that others are made of: routed rows, part of a softmax
@@ -324,14 +329,14 @@ class Comparison:
 
     def difference(self, whole: Floats, op: Op, values: list[object]) -> float:
         """The largest on any rank, relative to the largest value; infinite where shapes differ."""
-        machine, layout = self.machine, op.sharding
+        shards, layout = self.shards, op.sharding
         if layout is None:
             return np.inf
-        whole = machine.dealt(whole, op.dims)
+        whole = shards.dealt(whole, op.dims)
         sums: dict[tuple[int, ...], Floats] = {}
         worst = 0.0
-        for rank, value in zip(machine.ranks, values, strict=True):
-            part = machine.shard(whole, layout.dims, rank)
+        for rank, value in zip(shards.ranks, values, strict=True):
+            part = shards.shard(whole, layout.dims, rank)
             if not isinstance(value, np.ndarray) or part.shape != value.shape:
                 return np.inf
             if layout.partial:

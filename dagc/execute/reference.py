@@ -11,10 +11,11 @@ from ..pipeline.driver import compile_spec
 from ..spec.spec import Phase, Spec, Strategy
 from ..spec.unit import Unit
 from .checkpoint import Checkpoint, read_arrays
-from .execute import History, Inputs, Machine
 from .failure import ExecutionError
-from .numpy.ops import Floats, Ints
+from .inputs import History, Inputs
+from .machine import RankMachine
 from .prove import Proof, Recording, model_graph, not_run, prove, single
+from .values import Floats, Ints
 
 LARGEST = 200e6
 """Parameters of the largest model that is run at its full dims."""
@@ -108,7 +109,7 @@ def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
     phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
     work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
     graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
-    machine = Machine(graph, Inputs(ids, work.routing, weights), single())
+    machine = RankMachine(graph, Inputs(ids, work.routing, weights), single())
     kept = Recording(machine)
     machine.run()
     return kept.history()

@@ -1,4 +1,4 @@
-"""Routed rows: which experts a rank holds, which rows belong to it, and how rows move between ranks."""
+"""Routed rows: which experts a rank holds, and which rows belong to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,8 @@ from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.sharding import Sharding
 from ..spec.spec import Routing
-from .failure import CannotRun, Wrong
-from .numpy import ops as k
-
-if TYPE_CHECKING:
-    from .execute import Machine
-
-REDUCTIONS = ("all_reduce", "reduce_scatter")
-AGREE = 1e-9
-"""Largest difference between copies of one block, relative to its largest value."""
+from .failure import CannotRun
+from .values import Ints
 
 
 def dispatch_of(segment: Segment, name: str) -> Op:
@@ -116,14 +109,20 @@ class RoutedRows:
         choice = int(self.segment.sizes[self.segment.dims_of(self.dispatch.inputs[1])[-1]])
         return ((keys[:, 0] - offset) * int(self.segment.sizes["seq"]) + keys[:, 1]) * choice + keys[:, 2]
 
-    def every_key(self, offset: int) -> k.Ints:
+    def every_key(self, offset: int) -> Ints:
         """(sequence, token, choice) of every choice of every token of a part of the batch."""
         size = self.segment.sizes
         choices = size[self.segment.dims_of(self.dispatch.inputs[1])[-1]]
         counts = (int(size["batch"]), int(size["seq"]), int(choices))
         return np.asarray(np.indices(counts).reshape(3, -1).T + np.array([offset, 0, 0]))
 
-    def coordinate(self, axis: str, keys: k.Ints, offset: int) -> k.Ints:
+    def code(self, physical: Ints, keys: Ints, offset: int) -> Ints:
+        """One number for each row, in the order of (physical expert, key)."""
+        size = self.segment.sizes
+        choice = int(size[self.segment.dims_of(self.dispatch.inputs[1])[-1]])
+        return np.asarray(physical * int(size["batch"]) * int(size["seq"]) * choice + self.number(keys, offset))
+
+    def coordinate(self, axis: str, keys: Ints, offset: int) -> Ints:
         """Of the ranks that a layout splitting `slot` over `axis` gives these rows to. `offset`: first sequence."""
         if axis in self.homes:
             column, table = self.homes[axis]
@@ -132,77 +131,10 @@ class RoutedRows:
         return np.asarray(self.number(keys, offset) // stride % size)
 
     def mine(
-        self, dims: tuple[str, ...], layout: Sharding, rank: Mapping[str, int], keys: k.Ints, offset: int
+        self, dims: tuple[str, ...], layout: Sharding, rank: Mapping[str, int], keys: Ints, offset: int
     ) -> NDArray[np.bool_]:
         """Which rows the layout's `slot` axes give a rank."""
         found = np.ones(len(keys), dtype=np.bool_)
         for axis in layout.dims[dims.index(self.slot)]:
             found &= self.coordinate(axis, keys, offset) == rank[axis]
         return found
-
-
-def move(machine: Machine, segment: Segment, op: Op, members: list[int], values: list[object]) -> list[object]:
-    """What each member of a group has after a collective (or a slice: a group of one) on routed rows."""
-    have, got = segment.sharding_of(op.inputs[0]), op.sharding
-    assert have is not None and got is not None
-    rows = machine.rows(segment, op.inputs[0])
-    physical, keys, data = zip(*(_flat(v) for v in values), strict=True)
-    code = [_code(rows, machine.offset, p, at) for p, at in zip(physical, keys, strict=True)]
-    codes, first = np.unique(np.concatenate(code), return_index=True)
-    owner, labels = np.concatenate(physical)[first], np.concatenate(keys)[first]
-    inner = [int(segment.size(d, "experts")) for d in rows.inner(op.dims)]
-    total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
-    for i, at, block in zip(members, code, data, strict=True):
-        place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, machine.ranks[i]))
-        if op.kind == "permute":  # of ranks that hold the same rows any one sends
-            _agree(op, block, total[place], seen[place])
-            total[place], seen[place] = block, 1
-            continue
-        total[place] += block
-        seen[place] += 1
-    wanted = machine.mesh.size(op.axes) if op.kind in REDUCTIONS else 1
-    if (seen > wanted).any():
-        raise Wrong(f"{op.name}: two members of a group send the row of one token")
-    out: list[object] = []
-    for i in members:
-        rank = machine.ranks[i]
-        held, box = rows.experts(op.dims, got, rank), rows.box(op.dims, got, rank)
-        kept = (owner >= held.start) & (owner < held.stop) & rows.mine(op.dims, got, rank, labels, machine.offset)
-        where: Any = (kept, *box)
-        if (seen[where] != wanted).any():
-            raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
-        out.append(k.Ragged.sorted(held, owner[kept], labels[kept], total[where]))
-    return out
-
-
-def _agree(op: Op, block: k.Floats, held: k.Floats, seen: k.Ints) -> None:
-    """Copies of a row are one and the same."""
-    apart = float(np.abs(np.where(seen > 0, block - held, 0.0)).max(initial=0.0))
-    if apart > AGREE * float(np.abs(block).max(initial=0.0)):
-        raise Wrong(f"{op.name}: members of a group hold different values of one row")
-
-
-def _flat(value: object) -> tuple[k.Ints, k.Ints, k.Floats]:
-    """(physical expert, key, data) of every row."""
-    assert isinstance(value, k.Ragged)
-    found = [(np.full(len(keys), p), keys, data) for p, (keys, data) in value.rows.items()]
-    physical, keys, data = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return physical, keys, data
-
-
-def _code(rows: RoutedRows, offset: int, physical: k.Ints, keys: k.Ints) -> k.Ints:
-    """One number for each row, in the order of (physical expert, key)."""
-    size = rows.segment.sizes
-    choice = int(size[rows.segment.dims_of(rows.dispatch.inputs[1])[-1]])
-    return np.asarray(physical * int(size["batch"]) * int(size["seq"]) * choice + rows.number(keys, offset))
-
-
-def kept(
-    rows: RoutedRows, before: k.Ragged, after: k.Ragged, boxes: tuple[tuple[slice, ...], ...], offset: int
-) -> float:
-    """Elements of the rows that a rank holds after a move and held before it. `boxes`: its part of a row before, after."""
-    held, got = (_code(rows, offset, *_flat(value)[:2]) for value in (before, after))
-    common = int(np.isin(got, held).sum())
-    return float(
-        common * prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(*boxes, strict=True))
-    )

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from math import isclose, prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
-from .numpy import ops as k
-from .routed import kept
+from .record import Moved, Record
+from .routed import RoutedRows
+from .shards import Shards
 from .twin import scale
-
-if TYPE_CHECKING:
-    from .execute import Machine
+from .values import Best, Ragged, Routed, Softmax
 
 
-@dataclass
-class Moved:
-    """Of one collective, a number a rank and call: elements in the local buffer, and elements put on the wire.
-    `routed`: rows of routed tokens, whose number differs from rank to rank; of those `crossing`, the part of the payload
-    that crosses the wire where every row is as likely."""
-
-    routed: bool = False
-    crossing: float | None = None
-    payload: list[float] = field(default_factory=list)
-    wire: list[float] = field(default_factory=list)
-
-
-def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], results: list[object]) -> Moved:
+def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
     """What each rank's buffers and blocks say of one call.
 
     An all-gather, all-to-all or permute moves the elements of a rank's result that it did not hold; a reduce-scatter
@@ -39,9 +25,9 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
     """
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
-    group = machine.mesh.size(op.axes)
-    moved = Moved(isinstance(inputs[0], k.Ragged))
-    for rank, before, after in zip(machine.ranks, inputs, results, strict=True):
+    group = shards.mesh.size(op.axes)
+    moved = Moved(isinstance(inputs[0], Ragged))
+    for rank, before, after in zip(shards.ranks, inputs, results, strict=True):
         held, made = _elements(op, before), _elements(op, after)
         if isinstance(op.attrs, RingTurnAttrs):
             wire = made - held  # every block but its own has passed
@@ -49,17 +35,17 @@ def count(machine: Machine, segment: Segment, op: Op, inputs: list[object], resu
             wire = 2.0 * held * (group - 1) / group
         elif op.kind == "reduce_scatter":
             wire = made * (group - 1)
-        elif isinstance(before, k.Ragged) and isinstance(after, k.Ragged):
-            rows = machine.rows(segment, op.inputs[0])
+        elif isinstance(before, Ragged) and isinstance(after, Ragged):
+            rows = shards.rows(segment, op.inputs[0])
             boxes = rows.box(op.dims, have, rank), rows.box(op.dims, got, rank)
-            wire = made - kept(rows, before, after, boxes, machine.offset)
+            wire = made - kept(rows, before, after, boxes, shards.offset)
         else:
-            whole = machine.whole(segment, op.dims, op.scope)
-            wire = made - _overlap(machine.parts(whole, have.dims, rank), machine.parts(whole, got.dims, rank))
+            whole = shards.whole(segment, op.dims, op.scope)
+            wire = made - _overlap(shards.parts(whole, have.dims, rank), shards.parts(whole, got.dims, rank))
         moved.payload.append(made if op.kind == "permute" and not isinstance(op.attrs, RingTurnAttrs) else held)
         moved.wire.append(wire)
     if moved.routed and op.kind != "permute":  # of a permute the busiest rank's is stated
-        moved.crossing = crossing(machine, segment, op)
+        moved.crossing = crossing(shards, segment, op)
     return moved
 
 
@@ -67,16 +53,16 @@ def _run(numbers: range) -> slice:
     return slice(numbers.start, numbers.stop)
 
 
-def crossing(machine: Machine, segment: Segment, op: Op) -> float:
+def crossing(shards: Shards, segment: Segment, op: Op) -> float:
     """Wire over payload, by all rows that there could be: each choice of each token at each expert."""
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
-    rows, group = machine.rows(segment, op.inputs[0]), machine.mesh.size(op.axes)
-    keys = rows.every_key(machine.offset)
+    rows, group = shards.rows(segment, op.inputs[0]), shards.mesh.size(op.axes)
+    keys = rows.every_key(shards.offset)
     payload = wire = 0.0
-    for rank in machine.ranks:
+    for rank in shards.ranks:
         before, after = ([_run(rows.experts(op.dims, at, rank)), *rows.box(op.dims, at, rank)] for at in (have, got))
-        held, made = (rows.mine(op.dims, at, rank, keys, machine.offset) for at in (have, got))
+        held, made = (rows.mine(op.dims, at, rank, keys, shards.offset) for at in (have, got))
         had = float(held.sum()) * prod(edges.stop - edges.start for edges in before)
         has = float(made.sum()) * prod(edges.stop - edges.start for edges in after)
         common = (held & made).sum() * prod(
@@ -91,14 +77,14 @@ def crossing(machine: Machine, segment: Segment, op: Op) -> float:
 
 
 def _elements(op: Op, value: object) -> float:
-    if isinstance(value, k.Softmax):
+    if isinstance(value, Softmax):
         return float(value.sums.size if _is_statistic(op) else value.output.size)
-    if isinstance(value, k.Best):
+    if isinstance(value, Best):
         return float(value.index.size)
-    if isinstance(value, k.Routed):
+    if isinstance(value, Routed):
         return float(value.experts.size)
-    if isinstance(value, k.Ragged):
-        return float(sum(data.size for _, data in value.rows.values()))
+    if isinstance(value, Ragged):
+        return float(value.data.size)
     return float(value.size) if isinstance(value, np.ndarray) else 0.0
 
 
@@ -107,29 +93,35 @@ def _overlap(before: tuple[slice, ...], after: tuple[slice, ...]) -> float:
     return float(prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)))
 
 
-def compare_bytes(machine: Machine, costs: Costs, costed: Graph) -> list[str]:
+def kept(rows: RoutedRows, before: Ragged, after: Ragged, boxes: tuple[tuple[slice, ...], ...], offset: int) -> float:
+    """Elements of the rows that a rank holds after a move and held before it. `boxes`: its part of a row before, after."""
+    had, has = (rows.code(value.physical, value.keys, offset) for value in (before, after))
+    return float(np.isin(has, had).sum()) * _overlap(*boxes)
+
+
+def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -> list[str]:
     """Collectives and sends whose counted bytes are not those of the cost pass, at any call; and those that it counts
     and that never ran. On every rank the payload, and on the busiest one the bytes on the wire, are equal; of routed
     rows the mean payload is, the part of it that crosses the wire where every row is as likely, and with balanced choices
     the mean wire. `costed`: the graph that was costed; where its
     sizes are not those that ran, what was counted is taken as often as it has elements."""
     wrong = []
-    for edge in machine.graph.sends:
-        sizes = machine.sent.get((edge.source, edge.target), [])
-        takes = machine.graph.segment(machine.graph.stages[edge.target].layers[0][0])
+    for edge in shards.graph.sends:
+        sizes = record.sent.get((edge.source, edge.target), [])
+        takes = shards.graph.segment(shards.graph.stages[edge.target].layers[0][0])
         each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(takes.name), takes, edge.dims, "dense")
         if not sizes or not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
             wrong.append(f"send {edge.source} -> {edge.target}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
-    for segment, name in sorted(counted | set(machine.traffic)):
-        calls = machine.traffic.get((segment, name), [])
+    for segment, name in sorted(counted | set(record.traffic)):
+        calls = record.traffic.get((segment, name), [])
         if (segment, name) not in counted or not calls:
             wrong.append(f"{segment}/{name}")
             continue
-        here, op = machine.graph.segment(segment), machine.graph.segment(segment).by_name[name]
+        here, op = shards.graph.segment(segment), shards.graph.segment(segment).by_name[name]
         each_B = DTYPE_BYTES[_wire_dtype(here, name)] * scale(costed.segment(segment), here, op.dims, op.scope)
         cost = costs.ops[segment, name]
-        if not all(_right(moved, cost, each_B, machine.inputs.balanced) for moved in calls):
+        if not all(_right(moved, cost, each_B, shards.inputs.balanced) for moved in calls):
             wrong.append(f"{segment}/{name}")
     return wrong
 

@@ -2,89 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..ir.graph import Op, Segment
-from ..ir.ops.ops import attend_operands, flops, local_flops, rank_share
-from .numpy import ops as k
+from ..ir.ops.ops import ACTIVATIONS, attend_operands, flops, local_flops, rank_share
+from .record import Record
+from .shards import Shards
+from .values import Best, Floats, Ragged, Routed, Softmax
 
-if TYPE_CHECKING:
-    from .execute import Machine
-
-Floats = NDArray[np.float64]
-CONTRACTIONS = ("contract", "row_sum", "row_square_sum", "conv")
 CLOSE = 1e-9
 
-
-def executed(segment: Segment, op: Op, inputs: list[object], value: object, pairs: float) -> float:
-    """FLOPs of one execution on one rank. `pairs`: of queries and keys that its mask let through, all sequences."""
-    dims = [segment.dims_of(name) for name in op.inputs]
-    if op.kind == "attend":
-        queries, _, _ = attend_operands(op)
-        rows = _sizes(op.dims, value)
-        heads = prod(n for d, n in rows.items() if d not in ("batch", "seq", op.dims[-1]))
-        width = rows[op.dims[-1]] + sum(_array(x).shape[-1] for x in inputs[: len(queries)])
-        return float(2.0 * heads * width * pairs)
-    if op.kind == "select":
-        heads, width = _array(inputs[0]).shape[-2:]
-        return float(heads * (2.0 * width + 3.0) * pairs)
-    if op.kind == "delta":
-        return float(7.0 * _array(value).size * _array(inputs[1]).shape[-1])
-    if isinstance(value, k.Ragged) and op.kind in CONTRACTIONS:
-        return sum(_rows(op, dims, inputs, value, p) for p in value.rows)
-    if op.kind in CONTRACTIONS:
-        sizes = _sizes(op.dims, value)
-        for own, x in zip(dims, inputs, strict=True):
-            sizes |= _sizes(own, x)
-        return prod(sizes.values()) * (2.0 if len(sizes) > len(op.dims) else 1.0)
-    each = flops(segment, op) / segment.count(op.dims, op.scope)
-    if op.kind == "combine":  # of the rows of a token, those that came to this rank
-        return each * _elements(inputs[0]) / segment.sizes[segment.dims_of(op.inputs[1])[-1]]
-    return each * _elements(value)
+Count = Callable[[Segment, Op, Sequence[Any], Any, float], float]
+"""(segment, op, a rank's operands, its result, pairs of queries and keys that its mask let through) -> FLOPs."""
 
 
-def _rows(op: Op, dims: list[tuple[str, ...]], inputs: list[object], value: k.Ragged, expert: int) -> float:
-    """Of the rows of one expert."""
+def executed(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float | None:
+    """FLOPs of one execution on one rank; None where nothing is computed. `pairs`: of all sequences."""
+    count = WORK[op.kind]
+    return None if count is None else count(segment, op, inputs, value, pairs)
+
+
+def _attend(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    queries, _, _ = attend_operands(op)
+    rows = dict(zip(op.dims, _array(value).shape, strict=True))
+    heads = prod(n for d, n in rows.items() if d not in ("batch", "seq", op.dims[-1]))
+    width = rows[op.dims[-1]] + sum(x.shape[-1] for x in inputs[: len(queries)])
+    return float(2.0 * heads * width * pairs)
+
+
+def _select(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    heads, width = inputs[0].shape[-2:]
+    return float(heads * (2.0 * width + 3.0) * pairs)
+
+
+def _delta(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    return float(7.0 * value.size * inputs[1].shape[-1])
+
+
+def _contraction(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    """Two for each element of the iteration space where something is summed, else one."""
     sizes: dict[str, int] = {}
-    for own, x in ((op.dims, value), *zip(dims, inputs, strict=True)):
-        if isinstance(x, k.Ragged):
-            array = x.rows[expert][1]
-            sizes |= dict(zip(("rows", *own[2:]), array.shape, strict=True))
-        else:
-            array = _array(x[expert] if isinstance(x, dict) else x)
-            sizes |= dict(zip(own[len(own) - array.ndim :], array.shape, strict=True))
-    kept = len(op.dims) - 1  # the expert's own dim is no loop here
-    return prod(sizes.values()) * (2.0 if len(sizes) > kept else 1.0)
+    for dims, x in ((op.dims, value), *zip(map(segment.dims_of, op.inputs), inputs, strict=True)):
+        sizes |= _sizes(dims, x)
+    result = len(op.dims) - isinstance(value, Ragged)  # rows of experts: their number is one loop
+    return prod(sizes.values()) * (2.0 if len(sizes) > result else 1.0)
 
 
-def _sizes(dims: tuple[str, ...], value: object) -> dict[str, int]:
-    return dict(zip(dims, _array(value).shape, strict=True))
+def _sizes(dims: tuple[str, ...], value: Any) -> dict[str, int]:
+    """Of rows of experts their number in all, and the dims of one; of a weight of experts those of one matrix."""
+    if isinstance(value, Ragged):
+        return dict(zip(("rows", *dims[2:]), value.data.shape, strict=True))
+    array = next(iter(value.values())) if isinstance(value, Mapping) else _array(value)
+    return dict(zip(dims[len(dims) - array.ndim :], array.shape, strict=True))
 
 
-def _array(value: object) -> Floats:
-    value = value.output if isinstance(value, k.Softmax) else value
+def _each(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    """What the compiler says of an element, times the elements of the result."""
+    return flops(segment, op) / segment.count(op.dims, op.scope) * _elements(value)
+
+
+def _combine(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    """Of the rows of a token, those that came to this rank."""
+    each = flops(segment, op) / segment.count(op.dims, op.scope)
+    return float(each * _elements(inputs[0]) / segment.sizes[segment.dims_of(op.inputs[1])[-1]])
+
+
+def _array(value: Any) -> Floats:
+    value = value.output if isinstance(value, Softmax) else value
     assert isinstance(value, np.ndarray)
     return value
 
 
-def _elements(value: object) -> float:
-    if isinstance(value, k.Ragged):
-        return float(sum(data.size for _, data in value.rows.values()))
-    if isinstance(value, (k.Best, k.Routed)):
+def _elements(value: Any) -> float:
+    if isinstance(value, (Best, Routed)):
         return 0.0  # choices cost nothing
-    return float(_array(value).size)
+    return float((value.data if isinstance(value, Ragged) else _array(value)).size)
 
 
-def wrong_work(machine: Machine) -> list[str]:
+WORK: Mapping[str, Count | None] = {
+    **dict.fromkeys(("contract", "row_sum", "row_square_sum", "conv"), _contraction),
+    "attend": _attend,
+    "select": _select,
+    "delta": _delta,
+    "combine": _combine,
+    **dict.fromkeys(ACTIVATIONS, _each),
+    **dict.fromkeys(("multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm"), _each),
+    **dict.fromkeys(("rope", "temper", "cache", "lookup", "last", "argmax", "route", "dispatch"), _each),
+    "slice": None,
+}
+"""Of every kind that is not a collective; None: it computes nothing, and is not counted."""
+
+
+def wrong_work(shards: Shards, record: Record) -> list[str]:
     """Ops whose FLOPs on any rank, at any call, are not `local_flops` times the rank's share; of routed rows, which differ
     in number from rank to rank, and of a split context, of which a mask leaves ranks unequal parts, the mean of ranks is."""
-    mesh, wrong = machine.mesh, []
-    for (name, op_name), calls in machine.work.items():
-        segment = machine.graph.segment(name)
+    mesh, wrong = shards.mesh, []
+    for (name, op_name), calls in record.work.items():
+        segment = shards.graph.segment(name)
         op = segment.by_name[op_name]
         stated = local_flops(segment, op, mesh)
         each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.shape).ravel()

@@ -20,7 +20,8 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.schema import Attribute
 from dagc.base.source import Source
 from dagc.execute.checkpoint import Checkpoint, read_arrays
-from dagc.execute.execute import History, Inputs, Machine
+from dagc.execute.inputs import History, Inputs
+from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
 from dagc.ir.graph import Graph, Op
@@ -64,7 +65,7 @@ class Case:
     def error(self, graph: Graph) -> float:
         """Of a model graph's logits; infinite where it cannot be run."""
         inputs = Inputs(self.ids, self.unit.spec.workload.routing, weights=self.weights, history=self.history)
-        machine = Machine(graph, inputs, single())
+        machine = RankMachine(graph, inputs, single())
         seen = Recording(machine)
         try:
             with np.errstate(all="ignore"):
@@ -324,7 +325,7 @@ def wrong_sums() -> str:
             unit = _odd_unit(body)
             graph = model_graph(Unit(unit.spec, unit.phase))
             ids = np.arange(32).reshape(4, 8) % 16
-            found.append(Recording(Machine(graph, Inputs(ids, unit.spec.workload.routing), single())))
+            found.append(Recording(RankMachine(graph, Inputs(ids, unit.spec.workload.routing), single())))
             found[-1].machine.run()
         except Exception as error:
             return f"{type(error).__name__}: {error}"

@@ -4,70 +4,13 @@ tensors of the model graph and the shards of a rank."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.ops.attributes import Attrs, ClampAttrs, ScaleAttrs, ShiftAttrs
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Routed:
-    """Choices of tokens [.., choice]: expert and weight."""
-
-    experts: Ints
-    weights: Floats
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Routed tokens: physical expert -> (keys [n, 3]: batch, seq, choice; rows [n, ..]), rows in key order."""
-
-    rows: Mapping[int, tuple[Ints, Floats]]
-
-    @classmethod
-    def sorted(cls, held: Iterable[int], physical: Ints, keys: Ints, data: Floats) -> Ragged:
-        """The rows of the experts `held`, of rows in the order of (physical expert, key)."""
-        edges = {p: np.searchsorted(physical, [p, p + 1]) for p in held}
-        return cls({p: (keys[first:last], data[first:last]) for p, (first, last) in edges.items()})
-
-    def map(self, change: object) -> Ragged:
-        assert callable(change)
-        return Ragged({p: (keys, change(p, data)) for p, (keys, data) in self.rows.items()})
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums."""
-
-    output: Floats
-    maxima: Floats
-    sums: Floats
-
-
-@dataclass(frozen=True)
-class Best:
-    """Largest value and its index."""
-
-    value: Floats
-    index: Ints
-
-
-def finite(value: object) -> bool:
-    """No infinity and no NaN in a value (a row of a split softmax that saw nothing has maximum -inf)."""
-    if isinstance(value, Softmax):
-        return bool(np.isfinite(value.output).all() and np.isfinite(value.sums).all())
-    if isinstance(value, Ragged):
-        return all(bool(np.isfinite(data).all()) for _, data in value.rows.values())
-    if isinstance(value, Routed):
-        return bool(np.isfinite(value.weights).all())
-    return not isinstance(value, np.ndarray) or bool(np.isfinite(value).all())
+from ..values import Floats, Ints, Ragged, Routed, Softmax
 
 
 def letters(*dims: tuple[str, ...]) -> dict[str, str]:
@@ -90,54 +33,43 @@ def aligned(x: NDArray[Any], dims: tuple[str, ...], out: tuple[str, ...]) -> NDA
     return x.transpose(order).reshape(shape)
 
 
-def row_sum(kind: str, x: Floats) -> Floats:
-    return np.asarray((x * x if kind == "row_square_sum" else x).sum(axis=-1))
+def row_sum(x: Floats) -> Floats:
+    return np.asarray(x.sum(axis=-1))
 
 
-def norm(kind: str, x: Floats, gain: Floats | None, sums: list[Floats], width: int, eps: float) -> Floats:
-    """`sums`: row sums over the whole `width`, of which x may be a part: of squares, then of values (layer_norm)."""
-    squares = sums[0] / width
-    if kind == "layer_norm":
-        mean = sums[1] / width
-        x, squares = x - mean[..., None], squares - mean * mean
-    normed = np.asarray(x / np.sqrt(squares + eps)[..., None])
-    return normed if gain is None else normed * gain
+def row_square_sum(x: Floats) -> Floats:
+    return np.asarray((x * x).sum(axis=-1))
 
 
-def activation(kind: str, x: Floats) -> Floats:
-    if kind == "relu":
-        return np.maximum(x, 0.0)
-    if kind == "tanh":
-        return np.tanh(x)
-    if kind == "exp":
-        return np.exp(x)
-    if kind == "softplus":
-        return np.logaddexp(0.0, x)
-    if kind == "gelu":
-        return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
-    if kind == "gelu_tanh":
-        return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
-    if kind not in ("sigmoid", "silu"):
-        raise ValueError(f"no activation `{kind}`")
-    gate = 1.0 / (1.0 + np.exp(-x))
-    return np.asarray(gate if kind == "sigmoid" else x * gate)
+def rms_norm(x: Floats, squares: Floats, width: int, eps: float) -> Floats:
+    """`squares`: their row sums over the whole `width`, of which x may be a part."""
+    return _divided(x, squares / width, eps)
+
+
+def layer_norm(x: Floats, squares: Floats, values: Floats, width: int, eps: float) -> Floats:
+    """`squares`, `values`: their row sums over the whole `width`, of which x may be a part."""
+    mean = values / width
+    return _divided(x - mean[..., None], squares / width - mean * mean, eps)
+
+
+def _divided(x: Floats, variance: Floats, eps: float) -> Floats:
+    return np.asarray(x / np.sqrt(variance + eps)[..., None])
+
+
+def sigmoid(x: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)))
+
+
+def gelu(x: Floats) -> Floats:
+    return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
 
 
 def _erf(x: Floats) -> Floats:
     return np.fromiter(map(math.erf, x.ravel()), dtype=np.float64, count=x.size).reshape(x.shape)
-
-
-def elementwise(kind: str, x: Floats, attrs: Attrs) -> Floats:
-    """Ops on one tensor, element by element."""
-    if isinstance(attrs, ScaleAttrs):
-        return x * attrs.factor
-    if isinstance(attrs, ShiftAttrs):
-        return x + attrs.by
-    if isinstance(attrs, ClampAttrs):
-        return np.clip(x, attrs.low, attrs.high)
-    if kind == "rsqrt":
-        return np.asarray(1.0 / np.sqrt(x))
-    return activation(kind, x)
 
 
 def temper(x: Floats, positions: Ints, axis: int, floor: float, scale: float) -> Floats:
@@ -218,75 +150,12 @@ def normalised(part: Softmax) -> Floats:
     return np.asarray(part.output / part.sums[..., None])
 
 
-@dataclass(frozen=True, slots=True)
-class Router:
-    """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
-    best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best."""
-
-    top_k: int
-    score: str = "softmax"
-    normalize: bool = True
-    groups: int = 1
-    groups_limit: int = 1
-    group_score: str = "best_two"
-    scale: float = 1.0
-    jitter: float = 0.0
-
-    def __call__(self, scores: Floats, bias: Floats | None) -> Routed:
-        if self.score == "sparsemixer":
-            return self.sparsemixer(scores)
-        p = self.probabilities(scores)
-        chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
-        return self.weighed(p, chosen)
-
-    def forced(self, scores: Floats, chosen: Ints) -> Routed:
-        """The weights that choices made elsewhere have."""
-        return self.weighed(self.probabilities(scores), chosen)
-
-    def probabilities(self, scores: Floats) -> Floats:
-        if self.score == "sigmoid":
-            return activation("sigmoid", scores)
-        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return np.asarray(p / p.sum(axis=-1, keepdims=True))
-
-    def weighed(self, p: Floats, chosen: Ints) -> Routed:
-        weights = np.take_along_axis(p, chosen, axis=-1)
-        if self.normalize:
-            weights = weights / weights.sum(axis=-1, keepdims=True)
-        return Routed(chosen, weights * self.scale)
-
-    def allowed(self, p: Floats) -> Floats:
-        """The scores that choices are made by: -inf in groups that are not among the best."""
-        if self.groups <= 1:
-            return p
-        split = p.reshape(*p.shape[:-1], self.groups, -1)
-        best = np.sort(split, axis=-1)[..., -2 if self.group_score == "best_two" else -1 :]
-        worst = np.argsort(-best.sum(axis=-1), axis=-1, kind="stable")[..., self.groups_limit :]
-        mask = np.zeros(split.shape[:-1], dtype=bool)
-        np.put_along_axis(mask, worst, True, axis=-1)
-        return np.where(np.repeat(mask, split.shape[-1], axis=-1), -np.inf, p)
-
-    def sparsemixer(self, scores: Floats) -> Routed:
-        """One choice after another; its weight is its share among the scores that come near it (arXiv 2409.12136)."""
-        left = scores.copy()
-        chosen, weights = [], []
-        for _ in range(self.top_k):
-            best = left.max(axis=-1, keepdims=True)
-            far = (best - scores) / np.maximum(np.abs(scores), best) > 2.0 * self.jitter
-            share = np.exp(np.where(far, -np.inf, left) - best)
-            index = left.argmax(axis=-1)[..., None]
-            weights.append(np.take_along_axis(share / share.sum(axis=-1, keepdims=True), index, axis=-1))
-            chosen.append(index)
-            np.put_along_axis(left, index, -np.inf, axis=-1)
-        return Routed(np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))
-
-
 def dispatch(
     h: Floats,
     routed: Routed,
     origin: tuple[int, int],
     replicas: Mapping[int, list[int]],
-    held: set[int],
+    held: range,
     weighted: bool,
 ) -> Ragged:
     """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times their weights if `weighted`.
@@ -300,18 +169,21 @@ def dispatch(
     chosen = routed.experts.ravel()
     physical = table[chosen, (keys[:, 0] * 31 + keys[:, 1]) % count[chosen]]
     order = np.argsort(physical, kind="stable")
-    order = order[np.isin(physical[order], list(held))]
+    order = order[(physical[order] >= held.start) & (physical[order] < held.stop)]
     b, s, k = (keys[order] - first).T
     data = h[b, s] * routed.weights[b, s, k][:, None] if weighted else h[b, s]
-    return Ragged.sorted(sorted(held), physical[order], keys[order], data)
+    return Ragged(physical[order], keys[order], data, held)
+
+
+def rows_of_each(ragged: Ragged) -> list[Floats]:
+    """The rows of each expert held."""
+    return np.split(ragged.data, np.searchsorted(ragged.physical, ragged.held[1:]))
 
 
 def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: bool) -> Floats:
     """Sum of what came back, weighted or plain, on the tokens that a rank owns."""
-    shape = routed.experts.shape
-    width = next(data.shape[-1] for _, data in ragged.rows.values())
-    out = np.zeros((*shape[:2], width))
-    for keys, data in ragged.rows.values():
-        b, s, k = (keys - np.array([*origin, 0])).T
-        np.add.at(out, (b, s), data * routed.weights[b, s, k][:, None] if weighted else data)
+    b, s, k = (ragged.keys - np.array([*origin, 0])).T
+    data = ragged.data * routed.weights[b, s, k][:, None] if weighted else ragged.data
+    out = np.zeros((*routed.experts.shape[:2], data.shape[-1]))
+    np.add.at(out, (b, s), data)
     return out

@@ -4,66 +4,21 @@ physical expert and token."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ...ir.ops.attributes import Attrs, ClampAttrs, ScaleAttrs, ShiftAttrs
-from ..numpy import ops as numpy_kernels
+from ..numpy.ops import letters
+from ..values import Ragged, Routed, Softmax
 
 Tensor = Any
 Dims = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Routed:
-    """Choices of tokens [.., choice]: expert and weight."""
-
-    experts: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of routed tokens: physical expert [n], (batch, seq, choice) [n, 3], values [n, width]. `held`: the physical
-    experts that rows may be of."""
-
-    physical: Tensor
-    keys: Tensor
-    data: Tensor
-    held: range
-
-    def with_data(self, data: Tensor) -> Ragged:
-        return Ragged(self.physical, self.keys, data, self.held)
-
-    def counts(self) -> list[int]:
-        """Rows of each expert held."""
-        found = torch.bincount(self.physical - self.held.start, minlength=len(self.held))
-        return [int(n) for n in found.tolist()]
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums."""
-
-    output: Tensor
-    maxima: Tensor
-    sums: Tensor
-
-
-@dataclass(frozen=True)
-class Best:
-    """Largest value and its index."""
-
-    value: Tensor
-    index: Tensor
-
-
 def contract(a: Tensor, a_dims: Dims, b: Tensor, b_dims: Dims, out: Dims) -> Tensor:
     """Sum over every dim that is not in the result."""
-    at = numpy_kernels.letters(a_dims, b_dims, out)
+    at = letters(a_dims, b_dims, out)
     text = ",".join("".join(at[d] for d in dims) for dims in (a_dims, b_dims)) + "->" + "".join(at[d] for d in out)
     return torch.einsum(text, a, b)
 
@@ -74,34 +29,21 @@ def aligned(x: Tensor, dims: Dims, out: Dims) -> Tensor:
     return x.permute(order).reshape([x.shape[dims.index(d)] if d in dims else 1 for d in out])
 
 
-def row_sum(kind: str, x: Tensor) -> Tensor:
-    return (x * x if kind == "row_square_sum" else x).sum(dim=-1)
+def row_sum(x: Tensor) -> Tensor:
+    return x.sum(dim=-1)
 
 
-def norm(kind: str, x: Tensor, gain: Tensor | None, sums: list[Tensor], width: int, eps: float) -> Tensor:
-    squares = sums[0] / width
-    if kind == "layer_norm":
-        mean = sums[1] / width
-        x, squares = x - mean[..., None], squares - mean * mean
-    normed = x * torch.rsqrt(squares + eps)[..., None]
-    return normed if gain is None else normed * gain
+def row_square_sum(x: Tensor) -> Tensor:
+    return (x * x).sum(dim=-1)
 
 
-def elementwise(kind: str, x: Tensor, attrs: Attrs) -> Tensor:
-    functional = torch.nn.functional
-    if isinstance(attrs, ScaleAttrs):
-        return x * attrs.factor
-    if isinstance(attrs, ShiftAttrs):
-        return x + attrs.by
-    if isinstance(attrs, ClampAttrs):
-        return torch.clamp(x, attrs.low, attrs.high)
-    if kind == "gelu_tanh":
-        return functional.gelu(x, approximate="tanh")
-    if kind == "softplus":
-        return torch.logaddexp(x, torch.zeros_like(x))
-    if kind in ("gelu", "silu"):
-        return getattr(functional, kind)(x)
-    return getattr(torch, kind)(x)  # rsqrt, relu, tanh, sigmoid, exp
+def rms_norm(x: Tensor, squares: Tensor, width: int, eps: float) -> Tensor:
+    return x * torch.rsqrt(squares / width + eps)[..., None]
+
+
+def layer_norm(x: Tensor, squares: Tensor, values: Tensor, width: int, eps: float) -> Tensor:
+    mean = values / width
+    return (x - mean[..., None]) * torch.rsqrt(squares / width - mean * mean + eps)[..., None]
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor, width: int, interleaved: bool) -> Tensor:
@@ -216,48 +158,7 @@ def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: b
     return out.index_add_(0, b * seq + s, data).reshape(batch, seq, -1)
 
 
-def grouped(ragged: Ragged, change: Callable[[int, Tensor], Tensor]) -> Ragged:
-    """Each expert's rows changed by themselves."""
-    parts = torch.split(ragged.data, ragged.counts())
-    return ragged.with_data(torch.cat([change(p, part) for p, part in zip(ragged.held, parts, strict=True)]))
-
-
-@dataclass(frozen=True, slots=True)
-class Router:
-    """`dagc.execute.numpy.ops.Router` on tensors: ties go to the lower index there and here."""
-
-    rule: numpy_kernels.Router
-
-    def __call__(self, scores: Tensor, bias: Tensor | None) -> Routed:
-        if self.rule.score == "sparsemixer":
-            return self.sparsemixer(scores)
-        p = torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)
-        wanted = self.allowed(p if bias is None else p + bias)
-        chosen = torch.argsort(-wanted, dim=-1, stable=True)[..., : self.rule.top_k]
-        weights = torch.gather(p, -1, chosen)
-        if self.rule.normalize:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return Routed(chosen, weights * self.rule.scale)
-
-    def allowed(self, p: Tensor) -> Tensor:
-        rule = self.rule
-        if rule.groups <= 1:
-            return p
-        split = p.reshape(*p.shape[:-1], rule.groups, -1)
-        best = torch.sort(split, dim=-1).values[..., -2 if rule.group_score == "best_two" else -1 :].sum(dim=-1)
-        worst = torch.argsort(-best, dim=-1, stable=True)[..., rule.groups_limit :]
-        out = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, worst, True)
-        return torch.where(out.repeat_interleave(split.shape[-1], dim=-1), -math.inf, p)
-
-    def sparsemixer(self, scores: Tensor) -> Routed:
-        left = scores.clone()
-        chosen, weights = [], []
-        for _ in range(self.rule.top_k):
-            best = left.amax(dim=-1, keepdim=True)
-            far = (best - scores) / torch.maximum(scores.abs(), best) > 2.0 * self.rule.jitter
-            share = torch.exp(torch.where(far, -math.inf, left) - best)
-            index = left.argmax(dim=-1, keepdim=True)
-            weights.append(torch.gather(share / share.sum(dim=-1, keepdim=True), -1, index))
-            chosen.append(index)
-            left.scatter_(-1, index, -math.inf)
-        return Routed(torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1))
+def rows_of_each(ragged: Ragged) -> list[Tensor]:
+    """The rows of each expert held."""
+    counts = torch.bincount(ragged.physical - ragged.held.start, minlength=len(ragged.held))
+    return list(torch.split(ragged.data, [int(n) for n in counts.tolist()]))

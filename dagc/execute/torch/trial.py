@@ -17,7 +17,8 @@ from ...pipeline.driver import cost_graph
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ..chosen import are_largest
-from ..execute import Inputs, Machine, random_weight
+from ..inputs import Inputs, random_weight
+from ..machine import RankMachine
 from ..prove import (
     Comparison,
     Recording,
@@ -27,8 +28,10 @@ from ..prove import (
     single,
     twin_inputs,
 )
+from ..shards import Shards
 from ..twin import Twin
-from .comm import Communicator, Ranks, make_groups
+from .exchange import Communicator
+from .groups import Ranks, make_groups
 from .launch import LaunchError
 from .rank import Key, Rank
 
@@ -127,8 +130,8 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     result, inputs = job.result, job.inputs
     graph = result.graph
     ranks = Ranks(graph, dist.get_rank())
-    layout = Machine(graph, inputs, graph.the_mesh)
-    rank = Rank(layout, ranks, Communicator(layout, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
+    shards = Shards(graph, inputs, graph.the_mesh)
+    rank = Rank(shards, ranks, Communicator(shards, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
     rank.watch = logits_of(job.model)
     with torch.inference_mode():
         rank.run()  # makes the weights, and warms up
@@ -147,7 +150,7 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     error, same = None, True
     if options.check:
         places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
-        model = Machine(job.model, inputs, single())
+        model = RankMachine(job.model, inputs, single())
         error, same = compared(result, model, places, [m[2] for m in everyone], TOLERANCE[options.dtype])
     return Outcome(
         graph.phase,
@@ -208,7 +211,7 @@ def averaged(ranks: list[Times]) -> tuple[ClassTime, ...]:
 
 
 def compared(
-    result: PhaseResult, model: Machine, places: dict[int, tuple[int, ...]], shown: list[Shown], allowed: float
+    result: PhaseResult, model: RankMachine, places: dict[int, tuple[int, ...]], shown: list[Shown], allowed: float
 ) -> tuple[float, bool]:
     """Error of the logits against a run of the whole model, of every part of the batch on every rank, and whether every
     rank chose tokens whose logits are the largest there, up to `allowed`."""
@@ -216,7 +219,7 @@ def compared(
     model.run()
     layer, name = seen.logits
     graph = result.graph
-    placed = Machine(graph, model.inputs, graph.the_mesh)
+    placed = Shards(graph, model.inputs, graph.the_mesh)
     check = Comparison(placed, seen)
     op = graph.segments[-1].by_name[name]
     last = len(graph.stages) - 1

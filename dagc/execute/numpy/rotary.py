@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.ops.ops import rotated
-from .numpy.ops import Floats, Ints
+from ...ir.ops.ops import rotated
+from ..values import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

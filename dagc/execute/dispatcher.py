@@ -1,0 +1,157 @@
+"""Walks the ops of a layer. What an op does is its backend's rule (tables `NUMPY` and `TORCH`, keyed by kind); what routed
+rows do with that rule, and where operands come from, is the same for both and is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from ..ir.graph import Op, Segment
+from ..ir.routed_dims import rows_of
+from .failure import CannotRun
+from .shards import Coordinates, Shards
+from .values import Array, Ragged
+
+ROW = "row."
+"""Rows of one expert: no dimension of a block has such a name."""
+
+
+class Place(NamedTuple):
+    """Where a run is."""
+
+    segment: Segment
+    layer: int
+    op: Op
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One op on one rank. `dims`, `out`: dimensions of the operands and of the result as the rule gets them (of routed
+    rows those of a single expert); `host`: what the backend lends its rules."""
+
+    shards: Shards
+    segment: Segment
+    layer: int
+    op: Op
+    rank: Coordinates
+    dims: tuple[tuple[str, ...], ...]
+    out: tuple[str, ...]
+    host: Any
+
+    def part(self, dim: str) -> slice:
+        """The rank's part of a loop of the op."""
+        return self.shards.part(int(self.segment.sizes[dim]), self.op.loop(dim), self.rank)
+
+    def positions(self, dim: str) -> Any:
+        """In the sequence, of the rank's tokens along `seq` or `context`."""
+        return self.shards.positions(self.segment, self.op.loop(dim), self.rank, dim)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        return self.shards.origin(self.op, self.rank, self.segment)
+
+    @property
+    def whole_prompt(self) -> bool:
+        """Whether the new tokens are all there are: nothing was there before."""
+        return self.segment.sizes["seq"] == self.segment.sizes["context"]
+
+
+Rule = Callable[[Call, Sequence[Any]], Any]
+"""(call, the rank's operands) -> the rank's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How one library of arrays computes. `rules`: of every op that is not a collective; `by_row`: kinds whose rule holds
+    for the rows of an expert as it does for tokens; `of_rows`: kinds whose rule takes `Ragged` itself. `rows_of_each`
+    (data, rows of each expert held) cuts rows into those of each expert, `joined` is its inverse."""
+
+    rules: Mapping[str, Rule]
+    by_row: frozenset[str]
+    of_rows: frozenset[str]
+    rows_of_each: Callable[[Ragged], list[Array]]
+    joined: Callable[[list[Array]], Array]
+
+    def compute(self, call: Call, x: Sequence[Any]) -> Any:
+        kind = call.op.kind
+        rule = self.rules.get(kind)
+        if rule is None:
+            raise CannotRun(f"no kernel for `{kind}`")
+        if kind in self.of_rows or not any(isinstance(value, Ragged) for value in x):
+            return rule(call, x)
+        if kind not in self.by_row:
+            raise CannotRun(f"no kernel for `{kind}` of routed rows")
+        return self.each_row(rule, call, x)
+
+    def each_row(self, rule: Rule, call: Call, x: Sequence[Any]) -> Ragged:
+        """All rows at once, or expert by expert where weights of experts take part. Of two operands either may be the
+        rows, or both; what is neither rows nor a weight of experts is the same for all."""
+        routed = rows_of(call.op.dims) or ()
+        dims = tuple(
+            (*((ROW,) if isinstance(value, Ragged) else ()), *(d for d in own if d not in routed))
+            for value, own in zip(x, call.dims, strict=True)
+        )
+        call = replace(call, dims=dims, out=(ROW, *(d for d in call.out if d not in routed)))
+        first = next(value for value in x if isinstance(value, Ragged))
+        if not any(isinstance(value, Mapping) for value in x):
+            return first.with_data(rule(call, [v.data if isinstance(v, Ragged) else v for v in x]))
+        parts = [self.rows_of_each(v) if isinstance(v, Ragged) else None for v in x]
+        results = []
+        for i, expert in enumerate(first.held):
+            values = [
+                part[i] if part is not None else v[expert] if isinstance(v, Mapping) else v
+                for v, part in zip(x, parts, strict=True)
+            ]
+            results.append(rule(call, values))
+        return first.with_data(self.joined(results))
+
+
+class Host(Protocol):
+    """A run: the ranks that are in this process, and what they do beside computing."""
+
+    shards: Shards
+    backend: Backend
+
+    @property
+    def here(self) -> Sequence[Coordinates]:
+        """The ranks that run in this process; every value is a list of theirs, in this order."""
+
+    def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
+        """A rank's part of a weight."""
+
+    def collective(self, place: Place, operands: list[list[object]]) -> list[object]:
+        """What the ranks have after a collective. `operands`: of each operand the ranks' values."""
+
+    def lend(self, place: Place, rank: Coordinates) -> object:
+        """`Call.host`."""
+
+    def done(self, call: Call, x: Sequence[Any], value: object) -> None:
+        """Told of every result of a rule."""
+
+    def around(self, place: Place, step: Callable[[], list[object]]) -> list[object]:
+        """Runs an op's step: times it, watches it, says where it failed."""
+
+
+def run_layer(host: Host, segment: Segment, layer: int, entry: list[object]) -> list[object]:
+    """Every op of a layer on every rank of this process; the layer's result."""
+    env: dict[str, list[object]] = {segment.input: entry}
+    for op in segment.ops:
+        place = Place(segment, layer, op)
+        env[op.name] = host.around(place, lambda place=place: run_op(host, place, env))  # type: ignore[misc]
+    return env[segment.output]
+
+
+def run_op(host: Host, place: Place, env: Mapping[str, list[object]]) -> list[object]:
+    """One op on every rank of this process."""
+    segment, layer, op = place
+    if op.is_collective:
+        return host.collective(place, [env[name] for name in op.inputs])
+    dims = tuple(map(segment.dims_of, op.inputs))
+    values: list[object] = []
+    for i, rank in enumerate(host.here):
+        x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
+        call = Call(host.shards, segment, layer, op, rank, dims, op.dims, host.lend(place, rank))
+        values.append(host.backend.compute(call, x))
+        host.done(call, x, values[-1])
+    return values

@@ -1,0 +1,45 @@
+"""What a run is given: token ids, weights, and the cache that a decode step finds. Unless told otherwise they are random,
+and the same for the same name."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ..ir.graph import Segment, Weight
+from ..spec.spec import Routing
+from .values import Floats, Ints
+
+History = Mapping[tuple[int, str], Floats]
+"""(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
+WeightSource = Callable[[Segment, int, Weight], Floats]
+"""(segment, layer, weight) -> the whole weight, dims in its order."""
+
+
+def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Floats:
+    """The same numbers for the same name, whoever asks."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return np.asarray(rng.standard_normal(shape) * scale)
+
+
+def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
+    """Normal numbers, scaled by the root of what a contraction sums over."""
+    shape = tuple(int(segment.size(d)) for d in weight.dims)
+    fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
+    return random_tensor(f"{segment.name}.{layer}.{weight.name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
+    without `history`). `balanced`: tokens go to experts in turn instead of by their scores."""
+
+    tokens: Ints
+    routing: Routing
+    weights: WeightSource = random_weight
+    history: History | None = None
+    balanced: bool = False

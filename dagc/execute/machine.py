@@ -1,0 +1,174 @@
+"""Run a graph in NumPy on a set of ranks, each holding its shards; collectives move data between them.
+
+The model graph is the same thing on one rank with nothing split, so both runs share every line of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph, Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.states import state_of
+from .checkpoint import CheckpointError
+from .declared import check, finite
+from .dispatcher import Backend, Call, Place, run_layer
+from .failure import ExecutionError, Wrong
+from .inputs import Inputs
+from .numpy.collectives import collective
+from .numpy.rules import BACKEND, Notes
+from .record import Record
+from .shards import Coordinates, Shards
+from .traffic import count
+from .values import Best, Floats, Ints, Routed
+from .work import executed
+
+ROUNDING = 1e-9
+"""Largest difference of numbers that should be the same, relative to the largest of them."""
+Watch = Callable[[Segment, int, Op, list[object]], None]
+"""(segment, layer, op, the ranks' results)."""
+
+
+@dataclass
+class RankMachine:
+    """Ranks of one stage (every stage has the same mesh), all in this process. `watch` sees every result; `record`: what
+    was moved, computed and held."""
+
+    graph: Graph
+    inputs: Inputs
+    mesh: Mesh
+    watch: Watch | None = None
+    record: Record = field(default_factory=Record)
+    shards: Shards = field(init=False)
+    backend: Backend = field(default=BACKEND, init=False)
+    _states: list[Floats] = field(default_factory=list)
+    _work: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.shards = Shards(self.graph, self.inputs, self.mesh)
+
+    @property
+    def here(self) -> Sequence[Coordinates]:
+        return self.shards.ranks
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run(self) -> list[Ints | Floats]:
+        """Every part of the batch through every layer; the result of each part, in order of sequences: chosen tokens,
+        or the values of whatever the last block returns. Raises ExecutionError."""
+        parts = self.graph.microbatches * self.graph.lanes
+        size = self.inputs.tokens.shape[0] // parts
+        out = []
+        for part in range(parts):
+            self.shards.offset = part * size
+            values = self.entry(self.inputs.tokens[part * size : (part + 1) * size])
+            layers = self.graph.layers
+            for stage in self.graph.stages:
+                if stage.index:
+                    self.hand_over(stage.index, values)
+                for segment, layer in islice(layers, sum(n for _, n in stage.layers)):
+                    values = run_layer(self, segment, layer, values)
+            out.append(self.gathered(values))
+        return out
+
+    def entry(self, tokens: Ints) -> list[object]:
+        """Token ids, as the first segment takes them."""
+        whole, first = self.shards.dealt(tokens, ("batch", "seq")), self.graph.segments[0]
+        if first.input != "tokens" or first.entry is None:
+            return [whole] * len(self.here)
+        return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here]
+
+    def hand_over(self, stage: int, values: list[object]) -> None:
+        """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
+        edge = next((e for e in self.graph.sends if (e.source, e.target) == (stage - 1, stage)), None)
+        if edge is None:
+            raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
+        segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
+        shape = self.shards.whole(segment, edge.dims)
+        sent = self.record.sent.setdefault((edge.source, edge.target), [])
+        for rank, value in zip(self.here, values, strict=True):
+            block = tuple(p.stop - p.start for p in self.shards.parts(shape, edge.sharding.dims, rank))
+            if not isinstance(value, np.ndarray) or value.shape != block:
+                raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
+            sent.append(value.size)
+
+    def gathered(self, values: list[object]) -> Ints | Floats:
+        """The last value lies split over the batch only: put its pieces together, the batch first."""
+        segment = self.graph.segments[-1]
+        layout, dims = segment.sharding_of(segment.output), segment.dims_of(segment.output)
+        axis = dims.index("batch")
+        axes = layout.dims[axis] if layout is not None else ()
+        pieces: dict[int, Ints | Floats] = {}
+        for rank, value in zip(self.here, values, strict=True):
+            chosen = {Best: "index", Routed: "experts"}.get(type(value))
+            result = getattr(value, chosen) if chosen else value
+            assert isinstance(result, np.ndarray)
+            if not alike(pieces.setdefault(self.shards.block(axes, rank), result), result):
+                raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
+        whole = np.concatenate([pieces[i] for i in range(len(pieces))], axis=axis)
+        return np.moveaxis(self.shards.dealt(whole, dims, back=True), axis, 0)
+
+    # -- what the dispatcher asks ------------------------------------------------------------------
+
+    def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
+        return self.shards.weight(segment, layer, name, rank)
+
+    def lend(self, place: Place, rank: Coordinates) -> Notes:
+        return Notes()
+
+    def collective(self, place: Place, operands: list[list[object]]) -> list[object]:
+        values = collective(self.shards, place.segment, place.op, operands)
+        moved = count(self.shards, place.segment, place.op, operands[0], values)
+        self.record.traffic.setdefault((place.segment.name, place.op.name), []).append(moved)
+        return values
+
+    def done(self, call: Call, x: Sequence[Any], value: object) -> None:
+        flops = executed(call.segment, call.op, x, value, call.host.pairs)
+        if flops is not None:
+            self._work.append(flops)
+        if call.host.state is not None:
+            self._states.append(call.host.state)
+
+    def around(self, place: Place, step: Callable[[], list[object]]) -> list[object]:
+        segment, layer, op = place
+        where = f"{segment.name}[{layer}]/{op.name}"
+        self._work, self._states = [], []
+        try:
+            values = step()
+            check(self.shards, segment, op, values)
+        except CheckpointError:
+            raise
+        except Wrong as error:
+            raise ExecutionError(where, str(error)) from error
+        except Exception as error:  # whatever it is, it says nothing about the lowering
+            raise ExecutionError(where, str(error) or type(error).__name__, wrong=False) from error
+        if not all(map(finite, values)):
+            raise ExecutionError(where, "the result is not finite")
+        if self._work:
+            self.record.work.setdefault((segment.name, op.name), []).append(self._work)
+        self.remember(place, values)
+        return values
+
+    def remember(self, place: Place, values: list[object]) -> None:
+        """Caches and states that the pass leaves; and whoever watches sees every result."""
+        segment, layer, op = place
+        state = state_of(segment, op)
+        remembered = [*self._states] if state is not None else values if op.kind == "cache" else []
+        if remembered:
+            self.record.caches[segment.name, op.name] = [v.shape for v in remembered if isinstance(v, np.ndarray)]
+        if self.watch is not None:
+            self.watch(segment, layer, op, values)
+            if state is not None:
+                self.watch(segment, layer, state, [*self._states])
+
+
+def alike(a: Ints | Floats, b: Ints | Floats) -> bool:
+    """The same choices, or the same numbers up to rounding."""
+    if a.shape != b.shape or a.dtype.kind in "iu":
+        return np.array_equal(a, b)
+    return bool(np.abs(a - b).max(initial=0.0) <= ROUNDING * np.abs(a).max(initial=0.0))

@@ -1,0 +1,73 @@
+"""How scores become choices of experts, in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..values import Floats, Ints, Routed
+from .ops import sigmoid
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
+    best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best."""
+
+    top_k: int
+    score: str = "softmax"
+    normalize: bool = True
+    groups: int = 1
+    groups_limit: int = 1
+    group_score: str = "best_two"
+    scale: float = 1.0
+    jitter: float = 0.0
+
+    def __call__(self, scores: Floats, bias: Floats | None) -> Routed:
+        if self.score == "sparsemixer":
+            return self.sparsemixer(scores)
+        p = self.probabilities(scores)
+        chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
+        return self.weighed(p, chosen)
+
+    def forced(self, scores: Floats, chosen: Ints) -> Routed:
+        """The weights that choices made elsewhere have."""
+        return self.weighed(self.probabilities(scores), chosen)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        if self.score == "sigmoid":
+            return sigmoid(scores)
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+    def weighed(self, p: Floats, chosen: Ints) -> Routed:
+        weights = np.take_along_axis(p, chosen, axis=-1)
+        if self.normalize:
+            weights = weights / weights.sum(axis=-1, keepdims=True)
+        return Routed(chosen, weights * self.scale)
+
+    def allowed(self, p: Floats) -> Floats:
+        """The scores that choices are made by: -inf in groups that are not among the best."""
+        if self.groups <= 1:
+            return p
+        split = p.reshape(*p.shape[:-1], self.groups, -1)
+        best = np.sort(split, axis=-1)[..., -2 if self.group_score == "best_two" else -1 :]
+        worst = np.argsort(-best.sum(axis=-1), axis=-1, kind="stable")[..., self.groups_limit :]
+        mask = np.zeros(split.shape[:-1], dtype=bool)
+        np.put_along_axis(mask, worst, True, axis=-1)
+        return np.where(np.repeat(mask, split.shape[-1], axis=-1), -np.inf, p)
+
+    def sparsemixer(self, scores: Floats) -> Routed:
+        """One choice after another; its weight is its share among the scores that come near it (arXiv 2409.12136)."""
+        left = scores.copy()
+        chosen, weights = [], []
+        for _ in range(self.top_k):
+            best = left.max(axis=-1, keepdims=True)
+            far = (best - scores) / np.maximum(np.abs(scores), best) > 2.0 * self.jitter
+            share = np.exp(np.where(far, -np.inf, left) - best)
+            index = left.argmax(axis=-1)[..., None]
+            weights.append(np.take_along_axis(share / share.sum(axis=-1, keepdims=True), index, axis=-1))
+            chosen.append(index)
+            np.put_along_axis(left, index, -np.inf, axis=-1)
+        return Routed(np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))

@@ -1,0 +1,260 @@
+"""What each kind of op computes in NumPy: one line per kind in `NUMPY`. Collectives have a table of their own
+(`numpy/collectives.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.ops.attributes import (
+    AttendAttrs,
+    ClampAttrs,
+    CombineAttrs,
+    DispatchAttrs,
+    NormAttrs,
+    RouteAttrs,
+    ScaleAttrs,
+    ShiftAttrs,
+    TemperAttrs,
+    values,
+)
+from ...ir.ops.ops import attend_extras
+from ..dispatcher import Backend, Call, Rule
+from ..failure import CannotRun, Wrong
+from ..values import Best, Floats, Ragged, Routed, Softmax
+from . import ops as k
+from .rotary import Rotary
+from .router import Router
+from .row_moves import move_rows
+
+Operands = Sequence[Any]
+
+
+@dataclass
+class Notes:
+    """What a rule says beside its result. `pairs`: of queries and keys that its mask let through, all sequences; `state`:
+    what it remembers after the pass."""
+
+    pairs: float = 0.0
+    state: Floats | None = None
+
+
+# -- ops that do not ask which token a row is of ----------------------------------------------------
+
+
+def _contract(call: Call, x: Operands) -> Floats:
+    return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
+
+
+def _aligned(join: Callable[[Floats, Floats], Any]) -> Rule:
+    def rule(call: Call, x: Operands) -> Floats:
+        a, b = (k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True))
+        return np.asarray(join(a, b))
+
+    return rule
+
+
+def _each(function: Callable[[Floats], Floats]) -> Rule:
+    return lambda call, x: function(x[0])
+
+
+def _norm(function: Callable[..., Floats], sums: Sequence[Callable[[Floats], Floats]]) -> Rule:
+    """By the row sums that a split width was given, else by those of the row itself."""
+
+    def rule(call: Call, x: Operands) -> Floats:
+        weights = [name.startswith("@") for name in call.op.inputs]
+        given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
+        width = int(call.segment.size(call.op.dims[-1]))
+        normed = function(x[0], *(given or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
+        gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
+        return normed if gain is None else normed * gain
+
+    return rule
+
+
+BY_ROW: Mapping[str, Rule] = {
+    "contract": _contract,
+    "multiply": _aligned(np.multiply),
+    "add": _aligned(np.add),
+    "rms_norm": _norm(k.rms_norm, (k.row_square_sum,)),
+    "layer_norm": _norm(k.layer_norm, (k.row_square_sum, k.row_sum)),
+    "row_sum": _each(k.row_sum),
+    "row_square_sum": _each(k.row_square_sum),
+    "scale": lambda call, x: x[0] * call.op.of(ScaleAttrs).factor,
+    "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
+    "clamp": lambda call, x: np.clip(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
+    "rsqrt": _each(lambda x: 1.0 / np.sqrt(x)),
+    "silu": _each(lambda x: x * k.sigmoid(x)),
+    "gelu": _each(k.gelu),
+    "gelu_tanh": _each(k.gelu_tanh),
+    "relu": _each(lambda x: np.maximum(x, 0.0)),
+    "sigmoid": _each(k.sigmoid),
+    "tanh": _each(np.tanh),
+    "softplus": _each(lambda x: np.logaddexp(0.0, x)),
+    "exp": _each(np.exp),
+}
+"""The same for tokens and for the rows of an expert."""
+
+
+# -- ops that do ------------------------------------------------------------------------------------
+
+
+def _lookup(call: Call, x: Operands) -> Floats:
+    ids, table = x
+    first = call.part(call.dims[1][0]).start
+    inside = (ids >= first) & (ids < first + len(table))
+    return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
+
+
+def _rope(call: Call, x: Operands) -> Floats:
+    return Rotary(**values(call.op.attrs)).rotate(x[0], call.positions("seq"), call.out.index("seq"))
+
+
+def _temper(call: Call, x: Operands) -> Floats:
+    attrs = call.op.of(TemperAttrs)
+    return k.temper(x[0], call.positions("seq"), call.out.index("seq"), attrs.floor, attrs.scale)
+
+
+def _cache(call: Call, x: Operands) -> Floats:
+    """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
+    if call.whole_prompt:
+        return np.asarray(x[0])
+    mine = call.shards.cache(call.segment, call.layer, call.op, call.rank)
+    if call.shards.takes_new_tokens(call.segment, call.op, call.rank):
+        tail = [slice(None)] * mine.ndim
+        tail[call.out.index("context")] = slice(-int(call.segment.sizes["seq"]), None)
+        mine[tuple(tail)] = x[0]
+    return mine
+
+
+def _attend(call: Call, x: Operands) -> Softmax | Floats:
+    op, attrs, named = call.op, call.op.of(AttendAttrs), list(zip(x, call.dims, strict=True))
+    pairs, split = attrs.pairs, op.loop("context")
+    context, reach = call.positions("context"), (attrs.window or np.inf, attrs.chunk or np.inf)
+    seen, seen_dims = k.visible(call.positions("seq"), context, attrs.causal, *reach), ("seq", "context")
+    factor = attrs.scale / np.sqrt(attrs.width or float(sum(q.shape[-1] for q, _ in named[:pairs])))
+    sink, selected = attend_extras(op)
+    by_name = dict(zip(op.inputs, named, strict=True))
+    sinks = None
+    if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
+        sinks = k.aligned(*by_name[sink], call.out[:-1])
+    batch = call.part("batch")
+    call.host.pairs = float(seen.sum()) * (batch.stop - batch.start)
+    if selected is not None:
+        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)  # type: ignore[assignment]
+        call.host.pairs = float(seen.sum())
+    keys, value = named[pairs : 2 * pairs], named[2 * pairs]
+    result = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)
+    return result if split else k.normalised(result)
+
+
+def _select(call: Call, x: Operands) -> Any:
+    queries, keys, weights = x
+    context = call.positions("context")
+    turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+    seen = k.visible(call.positions("seq"), context[turn], True, np.inf, np.inf)
+    call.host.pairs = float(seen.sum() * queries.shape[0])
+    return context[turn][k.select(queries, keys[:, turn], weights, seen, int(call.segment.sizes[call.out[-1]]))]
+
+
+def _conv(call: Call, x: Operands) -> Floats:
+    taps = k.aligned(x[1], call.dims[1], (*call.out[2:], call.dims[1][-1]))
+    line = call.shards.dealt(x[0], call.dims[0], back=True)
+    out, call.host.state = k.conv(line, taps, call.shards.state(call.segment, call.layer, call.op, call.rank))
+    return call.shards.dealt(out, call.out)
+
+
+def _delta(call: Call, x: Operands) -> Floats:
+    rows = call.out[:-1]
+    wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
+    in_turn = (call.shards.dealt(v, d, back=True) for v, d in zip(x, call.dims, strict=True))
+    q, key, v, decay, rate = (k.aligned(a, d, out) for a, d, out in zip(in_turn, call.dims, wanted, strict=True))
+    state = call.shards.state(call.segment, call.layer, call.op, call.rank)
+    out, call.host.state = k.delta(q, key, v, decay, rate, state)
+    return call.shards.dealt(out, call.out)
+
+
+def _route(call: Call, x: Operands) -> Routed:
+    router, scores = Router(**values(call.op.of(RouteAttrs))), x[0]
+    if call.shards.inputs.balanced:
+        batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
+        position = (batch * int(call.segment.sizes["seq"]) + call.positions("seq"))[..., None] * router.top_k
+        return router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
+    return router(scores, x[1] if len(x) > 1 else None)
+
+
+def _dispatch(call: Call, x: Operands) -> Ragged:
+    """Tokens for every physical expert that this rank may reach: all but those that a rank with the same tokens selects
+    for itself."""
+    rows = call.shards.rows(call.segment, call.op.name)
+    attrs = call.op.of(DispatchAttrs)
+    stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
+    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
+    return k.dispatch(x[0], x[1], call.origin, rows.copies, reached, attrs.weighted)
+
+
+def _combine(call: Call, x: Operands) -> Floats:
+    ragged, routed = x
+    for column, dim, first in zip(ragged.keys.T, ("batch", "seq"), (call.shards.offset, 0), strict=False):
+        part = call.part(dim)
+        if ((column < part.start + first) | (column >= part.stop + first)).any():
+            raise Wrong("a row came back to a rank that does not own its token")
+    return k.combine(ragged, routed, call.origin, call.op.of(CombineAttrs).weighted)
+
+
+def _last(call: Call, x: Operands) -> Floats:
+    """The value at the last position; nothing where another rank holds it."""
+    positions = call.positions("seq")
+    value = np.take(x[0], int(positions.argmax()), call.dims[0].index("seq"))
+    return value if positions.max() == call.segment.sizes["context"] - 1 else np.zeros_like(value)
+
+
+def _argmax(call: Call, x: Operands) -> Best:
+    return Best(x[0].max(axis=-1), x[0].argmax(axis=-1) + call.part(call.dims[0][-1]).start)
+
+
+def _slice(call: Call, x: Operands) -> Any:
+    """A rank keeps its part of what it holds."""
+    (value,), op, shards = x, call.op, call.shards
+    if isinstance(value, Ragged):
+        return move_rows(shards, call.segment, op, [call.rank], [value])[0]
+    have, got = call.segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    whole = shards.whole(call.segment, op.dims, op.scope)
+    edges = zip(shards.parts(whole, have.dims, call.rank), shards.parts(whole, got.dims, call.rank), strict=True)
+    parts = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)
+    if any(p.start < 0 for p in parts):
+        raise Wrong(f"{op.name}: keeps what the rank does not hold")
+    if isinstance(value, Routed):
+        return Routed(value.experts[parts], value.weights[parts])
+    if isinstance(value, Best):
+        return Best(value.value[parts], value.index[parts])
+    if isinstance(value, Softmax):
+        return Softmax(value.output[parts], value.maxima[parts[:-1]], value.sums[parts[:-1]])
+    if not isinstance(value, np.ndarray):
+        raise CannotRun(f"a slice of {type(value).__name__}")
+    return value[parts]
+
+
+NUMPY: dict[str, Rule] = {
+    **BY_ROW,
+    "lookup": _lookup,
+    "rope": _rope,
+    "temper": _temper,
+    "cache": _cache,
+    "attend": _attend,
+    "select": _select,
+    "conv": _conv,
+    "delta": _delta,
+    "route": _route,
+    "dispatch": _dispatch,
+    "combine": _combine,
+    "last": _last,
+    "argmax": _argmax,
+    "slice": _slice,
+}
+
+BACKEND = Backend(NUMPY, frozenset(BY_ROW), frozenset({"combine", "slice"}), k.rows_of_each, np.concatenate)

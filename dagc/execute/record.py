@@ -1,0 +1,31 @@
+"""What a run on all ranks counted beside its numbers, to be held against what the passes say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+OpKey = tuple[str, str]
+"""(segment, op)."""
+
+
+@dataclass
+class Moved:
+    """Of one collective, a number per rank and call: elements in the local buffer, and elements put on the wire.
+    `routed`: rows of routed tokens, whose number differs from rank to rank; of those `crossing`, the part of the payload
+    that crosses the wire where every row is as likely."""
+
+    routed: bool = False
+    crossing: float | None = None
+    payload: list[float] = field(default_factory=list)
+    wire: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Record:
+    """`traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
+    every call, a number per rank; `caches`: shapes of each rank's part of a cache or state."""
+
+    traffic: dict[OpKey, list[Moved]] = field(default_factory=dict)
+    sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    work: dict[OpKey, list[list[float]]] = field(default_factory=dict)
+    caches: dict[OpKey, list[tuple[int, ...]]] = field(default_factory=dict)

@@ -1,0 +1,146 @@
+"""Rank arithmetic: which part of every value, weight and cache a rank of a mesh holds. Nothing here computes a value; the
+runs in NumPy and in torch, the twin's checks and the counting of bytes all ask here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.graph import Graph, Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.sequence import SEQUENCE_DIMS, order
+from ..ir.ops.states import state_of
+from ..ir.sharding import Axes
+from .inputs import Inputs, random_tensor
+from .routed import RoutedRows, dispatch_of
+from .values import Floats, Ints
+
+Coordinates = Mapping[str, int]
+"""A rank of a mesh: its place along each atom."""
+
+
+@dataclass
+class Shards:
+    """The parts of one graph, of every rank of a stage (every stage has the same mesh). `offset`: first global sequence of
+    the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment and
+    dispatch."""
+
+    graph: Graph
+    inputs: Inputs
+    mesh: Mesh
+    offset: int = 0
+    ranks: list[dict[str, int]] = field(init=False)
+    wholes: dict[tuple[int, str], Floats] = field(default_factory=dict)
+    placements: dict[tuple[str, str], RoutedRows] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.mesh.atoms]
+        self.ranks = [dict(zip(names, index, strict=True)) for index in np.ndindex(self.mesh.shape)]
+
+    # -- blocks of a tensor ------------------------------------------------------------------------
+
+    def block(self, axes: Axes, rank: Coordinates) -> int:
+        """Which block of a split dimension a rank holds: mixed radix, major axis first."""
+        index = 0
+        for axis in axes:
+            index = index * self.mesh.sizes[axis] + rank[axis]
+        return index
+
+    def part(self, size: int, axes: Axes, rank: Coordinates) -> slice:
+        return self.mesh.part(size, axes, rank)
+
+    def parts(self, shape: tuple[int, ...], layout: tuple[Axes, ...], rank: Coordinates) -> tuple[slice, ...]:
+        """The block of a tensor of this shape that a layout gives a rank."""
+        return tuple(self.part(n, axes, rank) for n, axes in zip(shape, layout, strict=True))
+
+    def shard(self, whole: NDArray[Any], layout: tuple[Axes, ...], rank: Coordinates) -> NDArray[Any]:
+        return whole[self.parts(whole.shape, layout, rank)]
+
+    def dealt(self, whole: NDArray[Any], dims: tuple[str, ...], *, back: bool = False) -> NDArray[Any]:
+        """A tensor of the model with its tokens in the order in which this mesh holds them, or `back` in their own."""
+        if self.mesh.zigzag:
+            for axis, dim in enumerate(dims):
+                if dim in SEQUENCE_DIMS:
+                    tokens = order(whole.shape[axis], self.mesh)
+                    whole = whole.take(np.argsort(tokens) if back else tokens, axis)
+        return whole
+
+    def whole(self, segment: Segment, dims: tuple[str, ...], scope: str = "dense") -> tuple[int, ...]:
+        """Shape of the whole tensor."""
+        return tuple(int(segment.size(d, scope)) for d in dims)
+
+    # -- tokens of a rank --------------------------------------------------------------------------
+
+    def origin(self, op: Op, rank: Coordinates, segment: Segment) -> tuple[int, int]:
+        """Global batch and seq index of a rank's first token."""
+        seq = int(segment.sizes["seq"])
+        batch = int(segment.sizes["batch"])
+        return self.offset + self.part(batch, op.loop("batch"), rank).start, self.part(seq, op.loop("seq"), rank).start
+
+    def positions(self, segment: Segment, axes: Axes, rank: Coordinates, dim: str) -> Ints:
+        """Positions in the sequence of a rank's tokens. New tokens stand at the end of the context."""
+        size = int(segment.sizes[dim])
+        before = int(segment.sizes["context"]) - size if dim == "seq" else 0
+        return order(size, self.mesh)[self.part(size, axes, rank)] + before
+
+    def rows(self, segment: Segment, name: str) -> RoutedRows:
+        """The routed rows that a value, or an expert weight, is of."""
+        dispatch = dispatch_of(segment, name)
+        key = (segment.name, dispatch.name)
+        if key not in self.placements:
+            # The model itself has no spare copies; a split one has those of its placement.
+            expert = dispatch.dims[0]
+            spare = int(segment.size(expert, "experts") - segment.sizes[expert]) if self.graph.level == "placed" else 0
+            self.placements[key] = RoutedRows.of(segment, dispatch, self.mesh, self.inputs.routing, spare)
+        return self.placements[key]
+
+    # -- what a rank is given ----------------------------------------------------------------------
+
+    def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
+        """A shard of a weight; of routed experts a mapping physical expert -> its matrix."""
+        weight = segment.weight[name]
+        if (layer, name) not in self.wholes:
+            self.wholes[layer, name] = self.inputs.weights(segment, layer, weight)
+        whole = self.wholes[layer, name]
+        layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
+        if weight.scope != "experts":
+            return self.shard(whole, layout, rank)
+        rows = self.rows(segment, name)
+        at = weight.dims.index(rows.expert)
+        inner = layout[:at] + layout[at + 1 :]
+        experts = range(len(rows.slots))[self.part(len(rows.slots), layout[at], rank)]
+        return {p: self.shard(np.take(whole, rows.slots[p], axis=at), inner, rank) for p in experts}
+
+    def cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
+        """A rank's part of the cache or state that a decode step finds, with room for the new tokens. A copy."""
+        layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        if self.inputs.history is None:
+            sequences = self.inputs.tokens.shape[0]
+            shape = tuple(sequences if d == "batch" else int(segment.sizes[d]) for d in op.dims)
+            history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
+        else:
+            history = self.inputs.history[layer, op.name]
+            if "context" in op.dims:
+                axis = op.dims.index("context")
+                room = np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))
+                history = np.concatenate([history, room], axis)
+        part = range(self.offset, self.offset + int(segment.sizes["batch"]))
+        return self.shard(np.take(history, part, axis=op.dims.index("batch")), layout, rank).copy()
+
+    def takes_new_tokens(self, segment: Segment, op: Op, rank: Coordinates) -> bool:
+        """Whether a rank's part of a cache is the one with the end of the context."""
+        context = int(segment.sizes["context"])
+        layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        return bool(self.part(context, layout[op.dims.index("context")], rank).stop == context)
+
+    def state(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
+        """What a sequential op remembers before the pass: nothing at the start of a prompt."""
+        state = state_of(segment, op)
+        assert state is not None and state.sharding is not None
+        if segment.sizes["seq"] < segment.sizes["context"]:
+            return self.cache(segment, layer, state, rank)
+        return self.shard(np.zeros(self.whole(segment, state.dims)), state.sharding.dims, rank)

@@ -1,0 +1,268 @@
+"""What each kind of op computes in torch, on the tensors of one rank: one line per kind in `TORCH`. Collectives have a table
+of their own (`torch/comm.py`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...ir.ops.attributes import (
+    AttendAttrs,
+    ClampAttrs,
+    CombineAttrs,
+    DispatchAttrs,
+    NormAttrs,
+    RouteAttrs,
+    ScaleAttrs,
+    ShiftAttrs,
+    TemperAttrs,
+    values,
+)
+from ...ir.ops.ops import attend_extras
+from ...ir.ops.sequence import order
+from ..dispatcher import Backend, Call, Rule
+from ..numpy.ops import visible
+from ..numpy.rotary import Rotary
+from ..numpy.router import Router as RouterRule
+from ..values import Best, Ragged, Routed, Softmax
+from . import ops as k
+from .ops import Tensor
+from .resident import Resident
+from .router import Router
+from .row_moves import kept_rows
+
+Operands = Sequence[Any]
+
+
+# -- ops that do not ask which token a row is of ----------------------------------------------------
+
+
+def _contract(call: Call, x: Operands) -> Tensor:
+    return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
+
+
+def _aligned(join: Callable[[Tensor, Tensor], Tensor]) -> Rule:
+    return lambda call, x: join(*(k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True)))
+
+
+def _each(function: Callable[[Tensor], Tensor]) -> Rule:
+    return lambda call, x: function(x[0])
+
+
+def _norm(function: Callable[..., Tensor], sums: Sequence[Callable[[Tensor], Tensor]]) -> Rule:
+    """By the row sums that a split width was given, else by those of the row itself."""
+
+    def rule(call: Call, x: Operands) -> Tensor:
+        weights = [name.startswith("@") for name in call.op.inputs]
+        given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
+        width = int(call.segment.size(call.op.dims[-1]))
+        normed = function(x[0], *(given or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
+        gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
+        return normed if gain is None else normed * gain
+
+    return rule
+
+
+BY_ROW: Mapping[str, Rule] = {
+    "contract": _contract,
+    "multiply": _aligned(torch.mul),
+    "add": _aligned(torch.add),
+    "rms_norm": _norm(k.rms_norm, (k.row_square_sum,)),
+    "layer_norm": _norm(k.layer_norm, (k.row_square_sum, k.row_sum)),
+    "row_sum": _each(k.row_sum),
+    "row_square_sum": _each(k.row_square_sum),
+    "scale": lambda call, x: x[0] * call.op.of(ScaleAttrs).factor,
+    "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
+    "clamp": lambda call, x: torch.clamp(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
+    "rsqrt": _each(torch.rsqrt),
+    "silu": _each(torch.nn.functional.silu),
+    "gelu": _each(torch.nn.functional.gelu),
+    "gelu_tanh": _each(lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
+    "relu": _each(torch.relu),
+    "sigmoid": _each(torch.sigmoid),
+    "tanh": _each(torch.tanh),
+    "softplus": _each(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
+    "exp": _each(torch.exp),
+}
+"""The same for tokens and for the rows of an expert."""
+
+
+# -- ops that do ------------------------------------------------------------------------------------
+
+
+def _lookup(call: Call, x: Operands) -> Tensor:
+    ids, table = x
+    first = call.part(call.dims[1][0]).start
+    inside = (ids >= first) & (ids < first + len(table))
+    return table[torch.where(inside, ids - first, 0)] * inside[..., None]
+
+
+def _rope(call: Call, x: Operands) -> Tensor:
+    rotary, resident = Rotary(**values(call.op.attrs)), _resident(call)
+    width = int(x[0].shape[-1] * rotary.fraction) // 2 * 2
+
+    def make() -> list[Tensor]:
+        angle = call.positions("seq")[:, None] * rotary.frequencies(width)
+        shape = [1] * x[0].ndim
+        shape[call.out.index("seq")], shape[-1] = angle.shape
+        return [resident.real(f(angle).reshape(shape) * rotary.magnitude) for f in (np.cos, np.sin)]
+
+    cos, sin = resident.once(("rope", call.segment.name, call.op.name), make)
+    return k.turned(x[0], cos, sin, width, rotary.interleaved)
+
+
+def _temper(call: Call, x: Operands) -> Tensor:
+    positions = call.positions("seq")
+    shape = [1] * x[0].ndim
+    shape[call.out.index("seq")] = len(positions)
+    attrs = call.op.of(TemperAttrs)
+    steps = np.log1p(np.floor((positions + 1) / attrs.floor))
+    return x[0] * _resident(call).real((steps * attrs.scale + 1.0).reshape(shape))
+
+
+def _cache(call: Call, x: Operands) -> Tensor:
+    """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
+    if call.whole_prompt:
+        return x[0]
+    mine = _resident(call).cache(call.segment, call.layer, call.op)
+    if call.shards.takes_new_tokens(call.segment, call.op, call.rank):
+        axis, tokens = call.out.index("context"), int(call.segment.sizes["seq"])
+        mine.narrow(axis, mine.shape[axis] - tokens, tokens).copy_(x[0])
+    return mine
+
+
+def _attend(call: Call, x: Operands) -> Softmax | Tensor:
+    op, attrs, resident = call.op, call.op.of(AttendAttrs), _resident(call)
+    named, pairs, split = list(zip(x, call.dims, strict=True)), attrs.pairs, op.loop("context")
+
+    def make() -> Tensor:
+        reach = attrs.window or math.inf, attrs.chunk or math.inf
+        return resident.exact(visible(call.positions("seq"), call.positions("context"), attrs.causal, *reach))
+
+    seen, seen_dims = resident.once(("seen", call.segment.name, op.name), make), ("seq", "context")
+    factor = attrs.scale / math.sqrt(attrs.width or float(sum(v.shape[-1] for v, _ in named[:pairs])))
+    sink, selected = attend_extras(op)
+    by_name = dict(zip(op.inputs, named, strict=True))
+    sinks = None
+    if selected is not None:
+        context = resident.exact(call.positions("context"))
+        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(dim=-2), ("batch", *seen_dims)  # type: ignore[assignment]
+    if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
+        sinks = k.aligned(*by_name[sink], call.out[:-1])
+    keys, value = named[pairs : 2 * pairs], named[2 * pairs]
+    result = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks)
+    return result if split else k.normalised(result)
+
+
+def _select(call: Call, x: Operands) -> Tensor:
+    resident = _resident(call)
+
+    def make() -> tuple[Tensor, ...]:
+        context = call.positions("context")
+        turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+        parts = turn, context[turn], visible(call.positions("seq"), context[turn], True, math.inf, math.inf)
+        return tuple(map(resident.exact, parts))
+
+    turn, context, seen = resident.once(("seen", call.segment.name, call.op.name), make)
+    return context[k.select(x[0], x[1][:, turn], x[2], seen, int(call.segment.sizes[call.out[-1]]))]
+
+
+def _conv(call: Call, x: Operands) -> Tensor:
+    taps = k.aligned(x[1], call.dims[1], (*call.out[2:], call.dims[1][-1]))
+    state = _resident(call).state(call.segment, call.layer, call.op)
+    return _dealt(call, k.conv(_in_turn(call, x[0]), taps, state))
+
+
+def _delta(call: Call, x: Operands) -> Tensor:
+    rows = call.out[:-1]
+    wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
+    named = zip(x, call.dims, wanted, strict=True)
+    q, key, v, decay, rate = (_in_turn(call, k.aligned(a, d, out)) for a, d, out in named)
+    return _dealt(call, k.delta(q, key, v, decay, rate, _resident(call).state(call.segment, call.layer, call.op)))
+
+
+def _in_turn(call: Call, value: Tensor) -> Tensor:
+    """The tokens [batch, seq, ..] of a whole sequence, first to last."""
+    return _reordered(call, value, np.argsort(order(int(call.segment.sizes["seq"]), call.shards.mesh)))
+
+
+def _dealt(call: Call, value: Tensor) -> Tensor:
+    """Tokens that are first to last, in the order in which the mesh holds them."""
+    return _reordered(call, value, order(int(call.segment.sizes["seq"]), call.shards.mesh))
+
+
+def _reordered(call: Call, value: Tensor, tokens: Any) -> Tensor:
+    return value[:, _resident(call).exact(tokens)] if call.shards.mesh.zigzag else value
+
+
+def _route(call: Call, x: Operands) -> Routed:
+    return Router(RouterRule(**values(call.op.of(RouteAttrs))))(x[0], x[1] if len(x) > 1 else None)
+
+
+def _dispatch(call: Call, x: Operands) -> Ragged:
+    rows = call.shards.rows(call.segment, call.op.name)
+    attrs = call.op.of(DispatchAttrs)
+    stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
+    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
+    return k.dispatch(x[0], x[1], call.origin, rows.copies, reached, attrs.weighted)
+
+
+def _combine(call: Call, x: Operands) -> Tensor:
+    return k.combine(x[0], x[1], call.origin, call.op.of(CombineAttrs).weighted)
+
+
+def _last(call: Call, x: Operands) -> Tensor:
+    positions = call.positions("seq")
+    last = x[0].select(call.dims[0].index("seq"), int(positions.argmax()))
+    return last if positions.max() == call.segment.sizes["context"] - 1 else torch.zeros_like(last)
+
+
+def _argmax(call: Call, x: Operands) -> Best:
+    largest = x[0].max(dim=-1)
+    return Best(largest.values, largest.indices + call.part(call.dims[0][-1]).start)
+
+
+def _slice(call: Call, x: Operands) -> Any:
+    """A rank keeps its part of what it holds."""
+    value, op = x[0], call.op
+    if isinstance(value, Ragged):
+        return kept_rows(call.shards, call.segment, op, call.rank, value)
+    have, got = call.segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    whole = value.experts if isinstance(value, Routed) else value.index if isinstance(value, Best) else value
+    layouts = zip(whole.shape, have.dims, got.dims, strict=True)
+    parts = tuple(call.shards.part(n, after[len(before) :], call.rank) for n, before, after in layouts)
+    if isinstance(value, Best):
+        return Best(value.value[parts], value.index[parts])
+    return Routed(whole[parts], value.weights[parts]) if isinstance(value, Routed) else whole[parts]
+
+
+def _resident(call: Call) -> Resident:
+    """What stays on the device of the call's rank."""
+    resident: Resident = call.host
+    return resident
+
+
+TORCH: dict[str, Rule] = {
+    **BY_ROW,
+    "lookup": _lookup,
+    "rope": _rope,
+    "temper": _temper,
+    "cache": _cache,
+    "attend": _attend,
+    "select": _select,
+    "conv": _conv,
+    "delta": _delta,
+    "route": _route,
+    "dispatch": _dispatch,
+    "combine": _combine,
+    "last": _last,
+    "argmax": _argmax,
+    "slice": _slice,
+}
+
+BACKEND = Backend(TORCH, frozenset(BY_ROW), frozenset({"combine", "slice"}), k.rows_of_each, torch.cat)

@@ -1,0 +1,53 @@
+"""Values that one rank holds beside plain arrays. Each is defined once: its arrays are NumPy's or torch's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Array = Any
+"""Of NumPy or of torch: every value of a run has arrays of one of the two."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Choices of tokens [.., choice]: expert and weight."""
+
+    experts: Array
+    weights: Array
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Routed rows, sorted by physical expert and key: physical expert [n], key [n, 3] (sequence, token, choice), data
+    [n, ..]. `held`: the physical experts that rows may be of."""
+
+    physical: Array
+    keys: Array
+    data: Array
+    held: range
+
+    def with_data(self, data: Array) -> Ragged:
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Attention over a piece of the context: unnormalised output, row maxima and row sums."""
+
+    output: Array
+    maxima: Array
+    sums: Array
+
+
+@dataclass(frozen=True)
+class Best:
+    """Largest value and its index."""
+
+    value: Array
+    index: Array
