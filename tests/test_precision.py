@@ -13,7 +13,8 @@ from dagc.api import Plan
 from dagc.base.diagnostics import Diagnostic
 from dagc.base.dtypes import dtype, find
 from dagc.importers.huggingface import import_config
-from dagc.ir.text import parse_graph, print_graph
+from dagc.ir.text.read import parse_graph
+from dagc.ir.text.write import print_graph
 from dagc.lang.huggingface.module_lists import Patterns
 from dagc.lang.huggingface.precision import precision
 from dagc.view.report.terminal import report

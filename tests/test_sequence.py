@@ -23,7 +23,8 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
 from dagc.ir.ops.sequence import order, runs
-from dagc.ir.text import parse_graph, print_graph
+from dagc.ir.text.read import parse_graph
+from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
 from dagc.plan.result import PhaseResult

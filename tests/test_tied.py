@@ -9,7 +9,8 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.ir.graph import Graph
-from dagc.ir.text import parse_graph, print_graph
+from dagc.ir.text.read import parse_graph
+from dagc.ir.text.write import print_graph
 
 TABLE = 512 * 256
 MODEL = (

@@ -226,6 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     ir.add_argument(
         "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
     )
+    ir.add_argument("--types", action="store_true", help="with the types of operands")
 
     verify = _command(commands, "verify", "prove the lowering: run the plan's small twin on NumPy, rank by rank")
     _spec(verify)

@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
-        sys.stdout.write(ir_text(spec, out, args.after, args.phase or None))
+        sys.stdout.write(ir_text(spec, out, args.after, args.phase or None, types=args.types))
         tell(out.items)
     except SpecError as error:
         tell(error.diagnostics)

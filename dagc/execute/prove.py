@@ -12,7 +12,7 @@ from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import SEQUENTIAL, state_of
-from ..ir.text import lines_around
+from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..pipeline.driver import lower
@@ -206,7 +206,7 @@ def around(graph: Graph, where: str) -> tuple[str, ...]:
     segment, _, op = where.partition(": ")[0].partition("/")
     name = segment.partition("[")[0]
     found = next((s for s in graph.segments if s.name == name and op in s.by_name), None)
-    return () if found is None else lines_around(found, op)
+    return () if found is None else lines_around(graph, found, op)
 
 
 def single() -> Mesh:

@@ -20,7 +20,8 @@ from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
 from ..base.plain_data import DataError, check_object, from_data
 from ..ir.graph import Graph
 from ..ir.mesh import GpuMap
-from ..ir.text import TextError, parse_graph
+from ..ir.text.read import parse_graph
+from ..ir.text.scan import TextError
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..plan.graph_file import FIELDS, GRAPH_SCHEMA, SKIP

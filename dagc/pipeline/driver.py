@@ -365,9 +365,12 @@ def check_stated(spec: Spec, derived: float, out: Collector) -> None:
     )
 
 
-def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str] | None = None) -> str:
-    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it."""
-    from ..ir.text import print_graph
+def ir_text(
+    spec: Spec, out: Collector, after: str | None, phases: Sequence[str] | None = None, *, types: bool = False
+) -> str:
+    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it. `types`: with
+    those of operands."""
+    from ..ir.text.write import print_graph
 
     parts = []
     asked = {name for phase in spec.phases for name in phase.strategy.passes}
@@ -382,5 +385,5 @@ def ir_text(spec: Spec, out: Collector, after: str | None, phases: Sequence[str]
             if name == after:
                 break
         assert graph is not None
-        parts.append(print_graph(graph))
+        parts.append(print_graph(graph, types=types))
     return "\n".join(parts)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.plain_data import to_data
 from ..ir.graph import Graph
-from ..ir.text import print_graph
+from ..ir.text.write import print_full
 from ..spec.spec import Model, Phase, Strategy
 from .plan import CompiledPlan
 
@@ -38,4 +38,4 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
 
 
 def ir_section(graph: Graph) -> list[str]:
-    return print_graph(graph).splitlines()
+    return print_full(graph).splitlines()

@@ -1,0 +1,93 @@
+"""Attributes of ops as text: those that differ from their default, and what reads them back as the kind's record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..ops.attributes import RECORDS, AttributeFault, Attrs, Value, record, schema, stated
+from .implied import AxisNames
+from .scan import Cursor, TextError
+
+SHORT = {"source_dim": "from", "target_dim": "to"}
+"""How the plain form writes the dimensions of a move: `from=slot, to=expert`."""
+
+OLDER = {**{short: name for name, short in SHORT.items()}, "of": "part"}
+"""Attributes by the names that they have in the plain form, or have had in older files."""
+
+AXES = frozenset(
+    name for choices in RECORDS.values() for c in choices for name, a in schema(c).items() if a.kind == "axes"
+)
+"""Attributes whose value is axes."""
+
+_WORD = re.compile(r"[A-Za-z_][\w.]*")
+_NOT_WORDS = ("true", "false", "inf", "nan")
+
+
+def plain(attrs: Attrs, names: AxisNames, scope: str) -> list[str]:
+    """Axes by their names, words without quotes, integral numbers without a fraction."""
+    return [f"{SHORT.get(name, name)}={_plain(value, names, scope)}" for name, value in stated(attrs)]
+
+
+def _plain(value: Value, names: AxisNames, scope: str) -> str:
+    if isinstance(value, tuple):
+        return names.show(value, scope)
+    if isinstance(value, str) and _WORD.fullmatch(value) and value not in _NOT_WORDS:
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return _full(value)
+
+
+def full(attrs: Attrs) -> list[str]:
+    return [f"{name}={_full(value)}" for name, value in stated(attrs)]
+
+
+def _full(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    value = "+".join(value) if isinstance(value, tuple) else value
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def pair(at: Cursor) -> tuple[str, str]:
+    """`name=value` of either form, the value as it is written."""
+    name = at.name()
+    at.mark("=")
+    if at.takes('"'):
+        word = at.until('"')
+        at.mark('"')
+        return name, f'"{word}'
+    return name, at.until(",)}")
+
+
+def read(kind: str, pairs: Iterable[tuple[str, str]], names: AxisNames) -> Attrs:
+    """The record of what a line states; of older files, too. Raises TextError."""
+    found: dict[str, Value] = {}
+    for name, text in pairs:
+        name = OLDER.get(name, name)
+        if name in found:
+            raise TextError(f"attribute {name} is given twice")
+        found[name] = _axes(text, names) if name in AXES else _value(text)
+    if "part" in found or found.get("reduce") == "softmax":  # it reduces as its part is reduced
+        found.setdefault("part", "output")
+        found.pop("reduce", None)
+    try:
+        return record(kind, found.items())
+    except AttributeFault as error:
+        raise TextError(str(error)) from None
+
+
+def _axes(text: str, names: AxisNames) -> tuple[str, ...]:
+    text = text.removeprefix('"')
+    return names.atoms(part.strip() for part in text.split("+")) if text not in ("", "-") else ()
+
+
+def _value(text: str) -> Value:
+    if text in ("true", "false"):
+        return text == "true"
+    if text.startswith('"'):
+        return text[1:]
+    if _WORD.fullmatch(text) and text not in _NOT_WORDS:
+        return text
+    return float(text) if any(c in text for c in ".einf") else int(text)

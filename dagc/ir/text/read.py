@@ -1,0 +1,405 @@
+"""Text back to graphs: both forms that `write` prints.
+
+    graph PHASE (KIND, LEVEL, microbatches=N, lanes=N)
+    mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES]
+    stage I { SEGMENT x COUNT, ... } gpus 0..7, 9
+    send I -> J %x : TYPE
+    segment NAME x COUNT (%x: TYPE) {
+      sizes [dim=SIZE, ...]
+      weight @w TYPE SCOPE tied @other
+      %y = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE SCOPE in BLOCK loops {dim/AXES, ...}
+      return %y
+    }
+
+TYPE is `[dim/AXES, ...] partial(sum AXES) DTYPE`, AXES are names joined by `+`. Most of it may be left out (see `implied`). A
+line indented by four columns or more continues the one before; `#` begins a comment line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ...base.dtypes import DTYPE_BYTES
+from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
+from ..mesh import GpuMap, Mesh
+from ..sharding import Axes, Sharding
+from . import attr_words, implied
+from .implied import AxisNames
+from .scan import Cursor, TextError, lines_of
+
+MOST = 10**6
+"""GPU ids, and layers of a stage, that are read."""
+
+
+class Type(NamedTuple):
+    """Of a value: `layout` is what the brackets say, `mark` what stands before them."""
+
+    dims: tuple[str, ...]
+    layout: Sharding
+    dtype: str
+    mark: str
+
+
+def parse_graph(text: str) -> Graph:
+    """Read what `print_graph` or `print_full` printed. Raises TextError."""
+    lines = lines_of(text)
+    reader = Reader(lines)
+    for number, line in lines:
+        reader.number = number
+        try:
+            reader.statement(Cursor(line))
+        except (TextError, ValueError) as error:
+            raise TextError(f"line {reader.number}: {error}") from None
+    if not reader.begun:
+        raise TextError("line 1: no `graph` line")
+    return reader.done()
+
+
+@dataclass(slots=True)
+class Reader:
+    """The graph as far as it is read."""
+
+    lines: Iterator[tuple[int, str]]
+    number: int = 0
+    begun: bool = False
+    full: bool = False
+    graph: Graph = field(default_factory=lambda: Graph("", "", "", ()))
+    names: AxisNames = field(default_factory=lambda: AxisNames(None))
+
+    @property
+    def sharded(self) -> bool:
+        return self.graph.level in implied.SHARDED
+
+    def statement(self, at: Cursor) -> None:
+        graph = self.graph
+        if at.takes("graph"):
+            self.head(at)
+        elif at.takes("mesh"):
+            mesh = (full_mesh if self.full else plain_mesh)(at)
+            self.names = AxisNames(None if self.full else mesh)
+            self.graph = replace(graph, mesh=mesh)
+        elif at.takes("stage"):
+            self.graph = replace(graph, stages=(*graph.stages, stage(at)))
+        elif at.takes("send"):
+            self.graph = replace(graph, sends=(*graph.sends, self.send(at)))
+        elif at.takes("segment"):
+            self.graph = replace(graph, segments=(*graph.segments, self.segment(at)))
+        else:
+            raise TextError(f"unknown word {at.rest().split(' ')[0]!r}")
+
+    def done(self) -> Graph:
+        """The graph; the GPUs of placed stages are those of the mesh."""
+        mesh = self.graph.mesh
+        placed = tuple(gpu for stage in self.graph.stages for gpu in stage.gpus)
+        if mesh is not None and placed:
+            per_node = mesh.gpus.per_node if mesh.gpus is not None else implied.PER_NODE
+            mesh = replace(mesh, gpus=GpuMap(placed, per_node))
+        elif mesh is not None and mesh.gpus is not None and not mesh.gpus.ids:
+            raise TextError("per_node, but no GPU ids")
+        return replace(self.graph, mesh=mesh, _index={})
+
+    def head(self, at: Cursor) -> None:
+        phase = at.name()
+        self.full = not at.takes("(")
+        counts = {"microbatches": 1, "lanes": 1}
+        kind = at.name()
+        if not self.full:
+            at.mark(",")
+        level = at.name()
+        while at.rest() and not at.takes(")"):
+            if not self.full:
+                at.mark(",")
+            name = at.name()
+            if name not in counts:
+                raise TextError(f"unknown word {name!r}")
+            at.mark("=")
+            counts[name] = at.count()
+        at.end()
+        self.begun = True
+        self.graph = Graph(phase, kind, level, (), counts["microbatches"], counts["lanes"])
+
+    def send(self, at: Cursor) -> StageEdge:
+        source = at.count()
+        at.mark("->")
+        target = at.count()
+        value = at.value()
+        at.mark(":")
+        of = self.type(at)
+        at.end()
+        return StageEdge(source, target, value, of.dims, of.dtype, of.layout)
+
+    def segment(self, at: Cursor) -> Segment:
+        name = at.name()
+        repeat = at.count() if at.takes("x") else 1
+        at.mark("(")
+        taken = at.value()
+        at.mark(":")
+        of = self.type(at)
+        at.mark(")")
+        at.mark("{")
+        at.end()
+        entry = of.layout if of.mark == "=" or (self.sharded and of.mark != "?") else None
+        body = Body(self, {taken: (of.dims, entry, of.dtype)})
+        for number, line in self.lines:
+            self.number = number
+            if line == "}":
+                sharded = any(op.sharding is not None for op in body.ops)
+                return Segment(
+                    name, repeat, taken, of.dims, of.dtype, tuple(body.ops), body.output, tuple(body.weights),
+                    body.sizes, entry if sharded or not self.full else None,
+                )  # fmt: skip
+            body.statement(Cursor(line))
+        raise TextError("the segment does not end")
+
+    def axes(self, at: Cursor) -> Axes:
+        return self.names.atoms(at.axes())
+
+    def type(self, at: Cursor) -> Type:
+        mark = next((mark for mark in "=?" if at.takes(mark)), "")
+        pairs = at.list("[", lambda: (at.name(), self.axes(at) if at.takes("/") else ()), "]")
+        partial: Axes = ()
+        reduce = "sum"
+        if at.takes("partial"):
+            at.mark("(")
+            reduce, partial = at.name(), self.axes(at)
+            at.mark(")")
+        layout = Sharding(tuple(axes for _, axes in pairs), partial, reduce)
+        return Type(tuple(dim for dim, _ in pairs), layout, at.name(), mark)
+
+    def layout(self, of: Type) -> Sharding | None:
+        """The layout that a type states at this level."""
+        placed = of.mark == "=" if self.full or not self.sharded else of.mark != "?"
+        return of.layout if placed else None
+
+
+Known = tuple[tuple[str, ...], Sharding | None, str]
+"""Dims, layout and dtype of a value."""
+
+
+@dataclass(slots=True)
+class Body:
+    """A segment as far as it is read. `known`: its values and weights."""
+
+    reader: Reader
+    known: dict[str, Known]
+    sizes: dict[str, float] = field(default_factory=dict)
+    weights: list[Weight] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    output: str = ""
+
+    def statement(self, at: Cursor) -> None:
+        if at.takes("sizes"):
+            self.sizes = dict(at.list("[", lambda: size(at), "]"))
+        elif at.takes("weight"):
+            self.weights.append(self.weight(at))
+        elif at.takes("return"):
+            self.output = at.value()
+        else:
+            self.ops.append(self.op(at))
+        at.end()
+
+    def weight(self, at: Cursor) -> Weight:
+        name = at.value()
+        of = self.reader.type(at)
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        scope, tied = "dense", ""
+        while at.rest():
+            if at.takes("tied"):
+                tied = at.value()
+            else:
+                scope = a_scope(at)
+        made = Weight(name, of.dims, of.dtype, scope, self.reader.layout(of), tied)
+        self.known[name] = (made.dims, made.sharding, made.dtype)
+        return made
+
+    def op(self, at: Cursor) -> Op:
+        at.mark("%")
+        name = at.name()
+        at.mark("=")
+        kind = at.name()
+        inputs, attrs = operands(at)
+        over = self.reader.axes(at) if at.takes("over") else ()
+        at.mark(":")
+        if at.takes("("):
+            at.at -= 1
+            self.check(inputs, at.list("(", lambda: self.reader.type(at), ")"))
+            at.mark("->")
+        of = self.reader.type(at)
+        scope = implied.scope(of.dims)
+        block = "" if self.reader.full else implied.block(name)
+        order: Loops | None = None
+        other: Loops = ()
+        while at.rest():
+            if at.takes("in"):
+                block = "" if at.takes("-") else at.name()
+            elif at.takes("all"):
+                at.mark("loops")
+                order = self.loops(at)
+            elif at.takes("loops"):
+                other = self.loops(at)
+            elif at.takes("attrs"):
+                attrs = at.list("{", lambda: attr_words.pair(at), "}")
+            else:
+                scope = a_scope(at)
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        layout = self.reader.layout(of)
+        given = attr_words.read(kind, attrs, self.reader.names)
+        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout)
+        if order is None:
+            order = other if self.reader.full else implied.corrected(self.said(op, of), other)
+        op = replace(op, loops=order)
+        self.known[name] = (op.dims, op.sharding, op.dtype)
+        return op
+
+    def loops(self, at: Cursor) -> Loops:
+        def loop() -> tuple[str, Axes]:
+            dim = at.name()
+            at.mark("/")
+            return dim, self.reader.axes(at)
+
+        return tuple(at.list("{", loop, "}"))
+
+    def said(self, op: Op, of: Type) -> Loops:
+        """What the rest of the line says of its loops."""
+        if op.sharding is None and not self.reader.sharded:
+            return tuple(zip(of.dims, of.layout.dims, strict=True))
+        return implied.loops(op, [self.known[name][:2] for name in op.inputs if name in self.known])
+
+    def check(self, inputs: tuple[str, ...], types: list[Type]) -> None:
+        """The types of operands are those of the values."""
+        if len(types) != len(inputs):
+            raise TextError(f"{len(types)} types of {len(inputs)} operands")
+        for i, (name, of) in enumerate(zip(inputs, types, strict=True), start=1):
+            if name not in self.known:
+                raise TextError(f"operand {i} ({name}) is not defined before")
+            if (of.dims, self.reader.layout(of), of.dtype) != self.known[name]:
+                raise TextError(f"operand {i} ({name}) has another type where it is defined")
+
+
+def plain_mesh(at: Cursor) -> Mesh:
+    degrees: dict[str, int] = {}
+    axes: dict[str, Axes] = {}
+
+    def axis() -> None:
+        name, degree = pair(at)
+        degrees[name] = degree
+        axes[name] = at.axes() if at.takes(":") else () if degree == 1 else (name,)
+
+    at.list("[", axis, "]")
+    atoms = tuple((name, degrees[name]) for name, held in axes.items() if held == (name,))
+    stages = 1
+    others: dict[str, int] | None = None
+    zigzag: list[Axes] = []
+    per_node: int | None = None
+    ids: tuple[int, ...] = ()
+    while at.rest():
+        if at.takes("atoms"):
+            atoms = tuple(at.list("[", lambda: pair(at), "]"))
+        elif at.takes("stages"):
+            at.mark("=")
+            stages = at.count()
+        elif at.takes("degrees"):
+            others = dict(at.list("[", lambda: pair(at), "]"))
+        elif at.takes("zigzag"):
+            zigzag = at.list("[", at.axes, "]")
+        elif at.takes("per_node"):
+            at.mark("=")
+            per_node = at.count()
+        else:
+            at.mark("gpus")
+            ids = gpu_ids(at)
+    mesh = Mesh(atoms, axes, {**({"pp": stages} if others is None else others), **degrees}, stages)
+    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpu_map(ids, per_node))
+
+
+def full_mesh(at: Cursor) -> Mesh:
+    at.mark("stages")
+    at.mark("=")
+    stages = at.count()
+    at.mark("atoms")
+    atoms = tuple(at.list("[", lambda: pair(at), "]"))
+    axes: dict[str, Axes] = {}
+    own: dict[str, int] = {}
+
+    def axis() -> None:
+        name, own[name] = pair(at)
+        at.mark(":")
+        axes[name] = at.axes()
+
+    at.mark("axes")
+    at.list("[", axis, "]")
+    at.mark("degrees")
+    degrees = dict(at.list("[", lambda: pair(at), "]"))
+    zigzag = at.list("[", at.axes, "]") if at.takes("zigzag") else []
+    ids = gpu_ids(at) if at.takes("gpus") else ()
+    per_node = at.count() if at.takes("per_node") else None
+    at.end()
+    return Mesh(atoms, axes, {**degrees, **own}, stages, zigzag[0] if zigzag else (), gpu_map(ids, per_node))
+
+
+def gpu_map(ids: tuple[int, ...], per_node: int | None) -> GpuMap | None:
+    if per_node == 0:
+        raise TextError("nodes of no GPUs")
+    return None if not ids and per_node is None else GpuMap(ids, implied.PER_NODE if per_node is None else per_node)
+
+
+def gpu_ids(at: Cursor) -> tuple[int, ...]:
+    """`0..7, 9`"""
+    found: list[int] = []
+    while not found or at.takes(","):
+        low = at.count()
+        high = at.count() if at.takes("..") else low
+        if high >= MOST or low > high:
+            raise TextError(f"GPU {high} is beyond {MOST:,}" if high >= MOST else f"no GPUs from {low} to {high}")
+        found.extend(range(low, high + 1))
+        if len(found) > MOST:
+            raise TextError(f"more than {MOST:,} GPUs")
+    return tuple(found)
+
+
+def stage(at: Cursor) -> Stage:
+    index = at.count()
+    layers = at.list("{", lambda: (at.name(), at.count() if at.takes("x") else 1), "}")
+    gpus = gpu_ids(at) if at.takes("gpus") else ()
+    at.end()
+    if sum(count for _, count in layers) > MOST:
+        raise TextError(f"a stage of more than {MOST:,} layers")
+    return Stage(index, tuple(layers), gpus)
+
+
+def pair(at: Cursor) -> tuple[str, int]:
+    name = at.name()
+    at.mark("=")
+    return name, at.count()
+
+
+def size(at: Cursor) -> tuple[str, float]:
+    name = at.until("=,]")
+    at.mark("=")
+    return name, float(at.until(",]"))
+
+
+def a_scope(at: Cursor) -> str:
+    word = at.name()
+    if word not in SCOPES:
+        raise TextError(f"unknown scope {word}")
+    return word
+
+
+def operands(at: Cursor) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Values first, then attributes."""
+    inputs: list[str] = []
+    attrs: list[tuple[str, str]] = []
+
+    def one() -> None:
+        if at.rest()[:1] in ("%", "@"):
+            inputs.append(at.value())
+        else:
+            attrs.append(attr_words.pair(at))
+
+    at.list("(", one, ")")
+    return tuple(inputs), attrs

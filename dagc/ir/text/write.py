@@ -1,0 +1,267 @@
+"""Graphs as text, in two forms that both read back equal.
+
+The plain form is for people: nothing that the same page says already (`implied`), at most 120 columns. The full form is for
+files that other programs read: every field of every op written out, one op per line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...base.units import show_runs
+from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
+from ..mesh import Mesh
+from ..sharding import Axes, Sharding
+from . import attr_words, implied
+from .implied import AxisNames
+
+COLUMNS = 120
+DEEPER = "    "
+"""What a line that continues the one before begins with, beyond its indentation."""
+
+
+def print_graph(graph: Graph, *, types: bool = False) -> str:
+    """The graph as text in the plain form; `types`: with the types of operands, too."""
+    return _text(graph, Plain(AxisNames(graph.mesh), graph.level, types))
+
+
+def print_full(graph: Graph) -> str:
+    """The graph as text in the full form."""
+    return _text(graph, Full())
+
+
+def lines_around(graph: Graph, segment: Segment, name: str, margin: int = 2) -> tuple[str, ...]:
+    """The op's line, marked, and those next to it."""
+    form = Plain(AxisNames(graph.mesh), graph.level)
+    at = next(i for i, op in enumerate(segment.ops) if op.name == name)
+    shown = enumerate(segment.ops[max(0, at - margin) : at + margin + 1], start=max(0, at - margin))
+    return tuple(f"{'>' if i == at else ' '} {form.op(segment, op)}" for i, op in shown)
+
+
+def _text(graph: Graph, form: Plain | Full) -> str:
+    lines = [form.head(graph)]
+    if graph.mesh is not None:
+        lines.append(form.mesh(graph.mesh, placed=any(stage.gpus for stage in graph.stages)))
+    lines += [form.stage(stage) for stage in graph.stages]
+    lines += [form.send(edge) for edge in graph.sends]
+    for segment in graph.segments:
+        lines += ["", form.segment(segment)]
+        lines.append(f"  sizes [{', '.join(f'{d}={_number(v)}' for d, v in segment.sizes.items())}]")
+        lines += [f"  {form.weight(weight)}" for weight in segment.weights]
+        lines += [f"  {form.op(segment, op)}" for op in segment.ops]
+        lines += [f"  return %{segment.output}", "}"]
+    return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Lines for people."""
+
+    names: AxisNames
+    level: str
+    types: bool = False
+
+    def head(self, graph: Graph) -> str:
+        counts = (("microbatches", graph.microbatches), ("lanes", graph.lanes))
+        more = "".join(f", {name}={count}" for name, count in counts if count != 1)
+        return f"graph {graph.phase} ({graph.kind}, {graph.level}{more})"
+
+    def mesh(self, mesh: Mesh, placed: bool) -> str:
+        """Every axis with its degree, and its atoms unless it is one; what follows from these is left out, and the GPUs
+        where stages have them."""
+        axes = []
+        for name, atoms in mesh.axes.items():
+            degree = mesh.degrees.get(name, 1)
+            alone: Axes = () if degree == 1 else (name,)
+            axes.append(f"{name}={degree}" + ("" if atoms == alone else f":{_joined(atoms)}"))
+        text = f"mesh [{', '.join(axes)}]"
+        if mesh.atoms != tuple((n, mesh.degrees.get(n, 1)) for n, a in mesh.axes.items() if a == (n,)):
+            text += f" atoms [{', '.join(f'{name}={size}' for name, size in mesh.atoms)}]"
+        if mesh.stages != 1:
+            text += f" stages={mesh.stages}"
+        others = {name: degree for name, degree in mesh.degrees.items() if name not in mesh.axes}
+        if others != {"pp": mesh.stages}:
+            text += f" degrees [{', '.join(f'{name}={degree}' for name, degree in others.items())}]"
+        text += f" zigzag [{self.names.show(mesh.zigzag)}]" if mesh.zigzag else ""
+        if mesh.gpus is None:
+            return text
+        text += "" if mesh.gpus.per_node == implied.PER_NODE else f" per_node={mesh.gpus.per_node}"
+        return text + ("" if placed else f" gpus {show_runs(mesh.gpus.ids)}")
+
+    def stage(self, stage: Stage) -> str:
+        layers = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in stage.layers)
+        return f"stage {stage.index} {{ {layers} }}" + (f" gpus {show_runs(stage.gpus)}" if stage.gpus else "")
+
+    def send(self, edge: StageEdge) -> str:
+        return f"send {edge.source} -> {edge.target} %{edge.value} : {self.type(edge.dims, edge.sharding, edge.dtype)}"
+
+    def segment(self, segment: Segment) -> str:
+        count = "" if segment.repeat == 1 else f" x {segment.repeat}"
+        taken = self.type(segment.input_dims, segment.entry, segment.input_dtype)
+        return f"segment {segment.name}{count} (%{segment.input}: {taken}) {{"
+
+    def weight(self, weight: Weight) -> str:
+        parts = [f"weight {weight.name} {self.type(weight.dims, weight.sharding, weight.dtype, weight.scope)}"]
+        parts += [weight.scope] if weight.scope != "dense" else []
+        parts += [f"tied {weight.tied}"] if weight.tied else []
+        return " ".join(parts)
+
+    def op(self, segment: Segment, op: Op) -> str:
+        given = ", ".join((*(_value(n) for n in op.inputs), *attr_words.plain(op.attrs, self.names, op.scope)))
+        parts = [f"%{op.name} = {op.kind}({given})"]
+        if op.axes:
+            parts.append(f"over {self.names.show(op.axes, op.scope)}")
+        parts.append(":")
+        if self.types and all(_known(segment, name) for name in op.inputs):
+            operands = ", ".join(self.type_of(segment, name) for name in op.inputs)
+            parts.append(f"({operands}) ->")
+        shown, loops = self.loops(segment, op)
+        parts.append(f"{shown} {op.dtype}")
+        parts += [op.scope] if op.scope != implied.scope(op.dims) else []
+        parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name) else []
+        return " ".join(parts) + loops
+
+    def loops(self, segment: Segment, op: Op) -> tuple[str, str]:
+        """The layout of the result, and the loops that it does not imply."""
+        if op.sharding is None and self.level not in implied.SHARDED:
+            split = tuple(op.loop(d) for d in op.dims)
+            said = tuple((d, a) for d, a in zip(op.dims, split, strict=True) if a)
+            shown = self.dims(op.dims, split, op.scope)
+        else:
+            operands = [(segment.dims_of(n), segment.sharding_of(n)) for n in op.inputs if _known(segment, n)]
+            said = implied.loops(op, operands)
+            shown = self.layout(op.dims, op.sharding, op.scope)
+        other = implied.differing(op, said)
+        if other is None:
+            return shown, f" all loops {{{self.pairs(op.loops, op.scope)}}}"
+        return shown, f" loops {{{self.pairs(other, op.scope)}}}" if other else ""
+
+    def pairs(self, loops: tuple[tuple[str, Axes], ...], scope: str) -> str:
+        return ", ".join(f"{d}/{self.names.show(a, scope)}" for d, a in loops)
+
+    def type_of(self, segment: Segment, name: str) -> str:
+        scope = segment.scope_of(name)
+        return self.type(segment.dims_of(name), segment.sharding_of(name), segment.dtype_of(name), scope)
+
+    def type(self, dims: tuple[str, ...], layout: Sharding | None, dtype: str, scope: str = "dense") -> str:
+        return f"{self.layout(dims, layout, scope)} {dtype}"
+
+    def layout(self, dims: tuple[str, ...], layout: Sharding | None, scope: str = "dense") -> str:
+        """A mark says when there is a layout before the level has them (`=`), or none where it has (`?`)."""
+        sharded = self.level in implied.SHARDED
+        if layout is None:
+            return ("?" if sharded else "") + self.dims(dims, ((),) * len(dims), scope)
+        text = ("" if sharded else "=") + self.dims(dims, layout.dims, scope)
+        if layout.partial:
+            text += f" partial({layout.reduce} {self.names.show(layout.partial, scope)})"
+        return text
+
+    def dims(self, dims: tuple[str, ...], split: tuple[Axes, ...], scope: str) -> str:
+        pairs = zip(dims, split, strict=True)
+        return "[" + ", ".join(d + (f"/{self.names.show(a, scope)}" if a else "") for d, a in pairs) + "]"
+
+    def wrapped(self, line: str) -> list[str]:
+        """The line in pieces of at most 120 columns; a deeper indentation continues a line."""
+        out: list[str] = []
+        start = (len(line) - len(line.lstrip())) * " " + DEEPER
+        while len(line) > COLUMNS:
+            cut = _cut(line, len(start))
+            if cut < 0:
+                break
+            out.append(line[:cut])
+            line = start + line[cut + 1 :]
+        return [*out, line]
+
+
+def _cut(line: str, start: int) -> int:
+    """The space at which to cut a line: before its type, else outside of brackets, else the last one; -1: there is none."""
+    spaces, depth = list[tuple[int, int]](), 0
+    for at, char in enumerate(line[: COLUMNS + 1]):
+        depth += (char in "([{") - (char in ")]}")
+        if char == " " and at >= start and line[at - 1] not in ":=":
+            spaces.append((at, depth))
+    if not spaces:
+        return line.find(" ", COLUMNS)
+    outside = [at for at, depth in spaces if depth == 0 and at > COLUMNS // 3]
+    before_type = next((at for at in outside if line.startswith(" : ", at)), None)
+    return before_type or (outside or [at for at, _ in spaces])[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Lines for files: everything, always; a layout begins with `=`."""
+
+    def head(self, graph: Graph) -> str:
+        counts = f"microbatches={graph.microbatches} lanes={graph.lanes}"
+        return f"graph {graph.phase} {graph.kind} {graph.level} {counts}"
+
+    def mesh(self, mesh: Mesh, placed: bool) -> str:
+        atoms = ", ".join(f"{name}={size}" for name, size in mesh.atoms)
+        axes = ", ".join(f"{name}={mesh.degrees.get(name, 1)}:{_joined(atoms)}" for name, atoms in mesh.axes.items())
+        extra = ", ".join(f"{n}={d}" for n, d in mesh.degrees.items() if n not in mesh.axes)
+        dealt = f" zigzag [{_joined(mesh.zigzag)}]" if mesh.zigzag else ""
+        ids = per_node = ""
+        if mesh.gpus is not None:
+            ids = "" if placed else f" gpus {show_runs(mesh.gpus.ids, separator=',')}"
+            per_node = "" if mesh.gpus.per_node == implied.PER_NODE else f" per_node {mesh.gpus.per_node}"
+        return f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]{dealt}{ids}{per_node}"
+
+    def stage(self, stage: Stage) -> str:
+        layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
+        gpus = f" gpus {show_runs(stage.gpus, separator=',')}" if stage.gpus else ""
+        return f"stage {stage.index} {{ {layers} }}{gpus}"
+
+    def send(self, edge: StageEdge) -> str:
+        return f"send {edge.source} -> {edge.target} %{edge.value} : {_layout(edge.dims, edge.sharding)} {edge.dtype}"
+
+    def segment(self, segment: Segment) -> str:
+        entry = _layout(segment.input_dims, segment.entry)
+        return f"segment {segment.name} x {segment.repeat} (%{segment.input}: {entry} {segment.input_dtype}) {{"
+
+    def weight(self, weight: Weight) -> str:
+        tied = f" tied {weight.tied}" if weight.tied else ""
+        mark = "" if weight.sharding is None else "="
+        layout = mark + _layout(weight.dims, weight.sharding)
+        return f"weight {weight.name} {layout} {weight.dtype} {weight.scope}{tied}"
+
+    def op(self, segment: Segment, op: Op) -> str:
+        parts = [f"%{op.name} = {op.kind}({', '.join(_value(n) for n in op.inputs)})"]
+        if op.axes:
+            parts.append(f"over {_joined(op.axes)}")
+        mark = "" if op.sharding is None else "="
+        parts.append(f": {mark}{_layout(op.dims, op.sharding)} {op.dtype} {op.scope}")
+        if op.block:
+            parts.append(f"in {op.block}")
+        if op.loops:
+            parts.append("loops {" + ", ".join(f"{d}/{_joined(a)}" for d, a in op.loops) + "}")
+        attrs = attr_words.full(op.attrs)
+        if attrs:
+            parts.append(f"attrs {{{', '.join(attrs)}}}")
+        return " ".join(parts)
+
+    def wrapped(self, line: str) -> list[str]:
+        return [line]
+
+
+def _known(segment: Segment, name: str) -> bool:
+    return name in segment.weight if name.startswith("@") else name == segment.input or name in segment.by_name
+
+
+def _layout(dims: tuple[str, ...], layout: Sharding | None) -> str:
+    split = layout.dims if layout is not None else ((),) * len(dims)
+    text = "[" + ", ".join(d + (f"/{_joined(a)}" if a else "") for d, a in zip(dims, split, strict=True)) + "]"
+    if layout is not None and layout.partial:
+        text += f" partial({layout.reduce} {_joined(layout.partial)})"
+    return text
+
+
+def _value(name: str) -> str:
+    return name if name.startswith("@") else f"%{name}"
+
+
+def _joined(axes: Axes) -> str:
+    return "+".join(axes) or "-"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

@@ -1,0 +1,190 @@
+"""The text of the IR: every graph reads back equal in every form, the plain one is short, and what is no IR is refused."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+
+import pytest
+import random_plans
+from conftest import ROOT, compiled, examples, spec_text
+from hypothesis import HealthCheck, given, settings
+
+from dagc.api import Plan
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
+from dagc.ir.graph import Graph
+from dagc.ir.text.read import parse_graph
+from dagc.ir.text.scan import TextError
+from dagc.ir.text.write import COLUMNS, lines_around, print_full, print_graph
+from dagc.passes import GRAPH_PASSES
+from dagc.pipeline.driver import load, lower
+from dagc.spec.unit import Unit
+
+MODELS = sorted(path.stem for path in (ROOT / "grammar" / "library" / "models").glob("*.moe"))
+
+STRATEGIES = {
+    "flat prefill": ("prefill", "gpus = 0..15, dp = 2, ep = 2, sp = 2, tp = 2, sp_method = ring"),
+    "folded prefill": (
+        "prefill",
+        "gpus = 0..15, sequence_parallel = true\nattention { dp = 2, sp = 2, tp = 4 }\nexperts { ep = 8, tp = 2 }",
+    ),
+    "context split in decode": ("decode", "gpus = 0..7, sp = 2, tp = 2, ep = 2, overlap = two_batch"),
+    "tensor parallel decode": ("decode", "gpus = 0..7, tp = 8"),
+}
+
+
+def reads_back(graph: Graph) -> None:
+    plain, typed = print_graph(graph), print_graph(graph, types=True)
+    for text in (plain, typed, print_full(graph)):
+        assert parse_graph(text) == graph
+    assert print_graph(parse_graph(typed)) == plain
+    assert print_full(parse_graph(print_full(graph))) == print_full(graph)
+    assert max(map(len, (plain + typed).splitlines())) <= COLUMNS
+
+
+def test_every_level_reads_back_equal(example: Plan) -> None:
+    for unit in example.units.values():
+        names = []
+        for name, graph in lower(Unit(unit.spec, unit.phase)):
+            names.append(name)
+            reads_back(graph)
+        assert names == [p.name for p in GRAPH_PASSES]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_preset_reads_back_equal(model: str, strategy: str) -> None:
+    kind, phase = STRATEGIES[strategy]
+    text = (
+        f'moe 1\nhardware from "h100-sxm" {{ gpus = 32 }}\nmodel from "{model}" {{ }}\n'
+        f"workload {{ sequences = 64, prompt = 1024 tok, output = 64 tok }}\nphase {kind} {{ {phase} }}"
+    )
+    try:
+        spec = load(Source("x", text), Collector())
+        for _, graph in lower(Unit(spec, spec.phases[0])):
+            reads_back(graph)
+    except SpecError as error:  # a dense model
+        assert all("needs routed experts" in d.message for d in error.diagnostics if d.code != "W06")
+
+
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(random_plans.plans())
+def test_every_random_plan_reads_back_equal(plan: tuple[str, str]) -> None:
+    try:
+        spec = load(Source("x", plan[1]), Collector())
+        for _, graph in lower(Unit(spec, spec.phases[0])):
+            reads_back(graph)
+    except SpecError:
+        return
+
+
+def placed(phase: str = "gpus = 0..15, ep = 4, sp = 2, tp = 2") -> Graph:
+    spec = load(Source("x", spec_text(phase=phase)), Collector())
+    *_, (_, graph) = lower(Unit(spec, spec.phases[0]))
+    return graph
+
+
+def test_atoms_that_stand_together_are_their_axis() -> None:
+    """8 tensor ranks over 4 key/value heads: the axis is cut, and named by its parts only where they are apart."""
+    text = print_graph(placed("gpus = 0..7, tp = 8"))
+    assert "tp=8:tp.2+tp.1+tp.0] atoms [tp.2=2, tp.1=2, tp.0=2]" in text
+    assert "contract(%gqa.h, @gqa.Wk) : [batch, seq, kv_heads/tp.2+tp.1, head_dim]" in text
+    assert "weight @embed.We [vocab/tp, hidden]" in text
+    assert "tp.2+tp.1+tp.0" not in text.split("\n", 2)[2]
+
+
+def test_what_differs_from_the_layout_is_said() -> None:
+    """A name, a scope and loops of which the rest of the line says something else."""
+    graph = placed()
+    segment = graph.segment("sparse")
+    op = segment.by_name["gqa.y"]
+    for other, said in (
+        (replace(op, block=""), " in -\n"),
+        (replace(op, block="else"), " in else\n"),
+        (replace(op, scope="experts"), " experts\n"),
+        (replace(op, loops=op.loops[1:]), " loops {kv_heads/-}\n"),
+        (replace(op, loops=op.loops[::-1]), " all loops {batch/ep, seq/sp, kv_heads/tp}\n"),
+        (replace(op, loops=()), " loops {kv_heads/-, seq/-, batch/-}\n"),
+        (replace(op, sharding=None), " : ?[batch, seq, hidden]"),
+    ):
+        ops = tuple(other if o is op else o for o in segment.ops)
+        changed = replace(graph, segments=tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments))
+        text = print_graph(changed)
+        assert said in re.sub(r"\n {4,}", " ", text)
+        assert parse_graph(text) == changed
+    early = replace(graph, level="annotated")
+    assert "] partial(sum tp)" in print_graph(early) and parse_graph(print_graph(early)) == early
+
+
+def test_comments_and_continued_lines() -> None:
+    graph = placed()
+    text = "# a comment\n\n" + print_graph(graph).replace(" : [", "\n      : [").replace("  return", "  # so\n  return")
+    assert parse_graph(text) == graph
+
+
+def test_types_of_operands_are_checked() -> None:
+    text = print_graph(placed(), types=True)
+    line = next(at for at, line in enumerate(text.splitlines(), start=1) if "contract(%gqa.h, @gqa.Wq)" in line)
+    for old, new, said in (
+        (
+            "([batch/ep, seq/sp, hidden] fp32, ",
+            "([batch/ep, seq/sp, hidden] bf16, ",
+            r"operand 1 \(gqa.h\) has another",
+        ),
+        ("([batch/ep, seq/sp, hidden] fp32, ", "([batch/ep, seq, hidden] fp32, ", r"operand 1 \(gqa.h\) has another"),
+        ("([batch/ep, seq/sp, hidden] fp32, ", "(", "1 types of 2 operands"),
+        ("(%gqa.h, ", "(%gqa.hh, ", r"operand 1 \(gqa.hh\) is not defined"),
+    ):
+        at = text.index("%gqa.q = contract")
+        with pytest.raises(TextError, match=f"^line {line}: {said}"):
+            parse_graph(text[:at] + text[at:].replace(old, new, 1))
+
+
+@pytest.mark.parametrize("form", [print_graph, print_full], ids=["plain", "full"])
+def test_damaged_text_is_refused_by_line(form: object) -> None:
+    """Characters lost, doubled or changed anywhere: another graph, or an error that names a line."""
+    assert callable(form)
+    text = form(placed("gpus = 0..15, pp = 2, sp = 2, tp = 4, sp_layout = zigzag"))
+    draw = random.Random(7)
+    refused = 0
+    for _ in range(examples(400)):
+        at = draw.randrange(len(text))
+        cut = text[at : at + draw.choice((0, 1, 1, 5))]
+        put = draw.choice(("", cut * 2, draw.choice('%@{}[]()=,:/+-#? \n9z"')))
+        broken = text[:at] + put + text[at + len(cut) :]
+        try:
+            parse_graph(broken)
+        except TextError as error:
+            refused += 1
+            assert str(error).startswith("line "), broken[max(0, at - 40) : at + 40]
+            assert 1 <= int(str(error).split(":")[0].removeprefix("line ")) <= broken.count("\n") + 1
+    assert refused > examples(100)
+
+
+def test_text_is_read_in_linear_time() -> None:
+    """A line of many brackets, spaces or open lists costs what its length costs."""
+    head = "graph p (prefill, placed)\nsegment a (%x: [batch] fp32) {\n"
+    for line in (
+        "%y = add(" + "%x, " * 100_000,
+        "%y = add(%x) : " + "[" * 100_000,
+        "%y" + " " * 100_000,
+        "=" * 100_000,
+    ):
+        with pytest.raises(TextError, match=r"^line 3: expected"):
+            parse_graph(head + "  " + line)
+
+
+def test_lines_around_an_op() -> None:
+    graph = placed()
+    lines = lines_around(graph, graph.segment("sparse"), "gqa.y", margin=1)
+    assert [line[0] for line in lines] == [" ", ">", " "]
+    assert lines[1] == "> %gqa.y = contract(%gqa.o, @gqa.Wo) : [batch/ep, seq/sp, hidden] partial(sum tp) fp32"
+
+
+def test_the_plain_form_is_short() -> None:
+    """Over the examples after the last pass, against every field of every op written out."""
+    graphs = [r.graph for name in ("plan_a", "deepseek_v3_h800") for r in compiled(name).phases.values()]
+    plain, full = (sum(len(form(g)) for g in graphs) for form in (print_graph, print_full))
+    assert plain < 0.8 * full
