@@ -16,7 +16,7 @@ import numpy as np
 
 from dagc.cost.expert_load import ExpertLoad
 from dagc.cost.network import collective_time
-from dagc.cost.records import Array, Costs, OpCost, Transfer
+from dagc.cost.records import NO_TRANSFER, Array, Costs, OpCost, Transfer
 from dagc.ir.collectives import COLLECTIVES, SEND, wire_bytes
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.groups import group_shape
@@ -60,8 +60,8 @@ def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                     launch_s = cost.launch_s + machine.launch_s
                     cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
-    stream, tokens = _stage_edges(graph, machine)
-    return Costs(costs, stream, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
+    edges, tokens = _stage_edges(graph, machine)
+    return Costs(costs, edges, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
 
 
 def _measured(
@@ -173,24 +173,28 @@ def _link_bound(time_s: float, moving_s: float, nodes: int) -> str:
     return "cluster" if nodes > 1 else "node"
 
 
-def _stage_edges(graph: Graph, machine: Hardware) -> tuple[Transfer, Transfer]:
-    """Send of the local residual shard to the next stage, and of the sampled tokens back to the first."""
+def _stage_edges(graph: Graph, machine: Hardware) -> tuple[tuple[Transfer, ...], Transfer]:
+    """Sends of the graph, each of its value's local shard; and of the sampled tokens back to the first stage. All take as
+    long as between the two GPUs that are farthest apart."""
     mesh = graph.the_mesh
-    nothing = Transfer(0.0, 0.0, 0.0, "node")
     if mesh.stages == 1:
-        return nothing, nothing
-    segment = graph.segments[1]
-    assert segment.entry is not None
-    payload = local_bytes(segment, segment.input, segment.entry.dims, mesh)
+        return (), NO_TRANSFER
     ids = mesh.ids.reshape(mesh.stages, -1)
     pairs = np.stack([ids[:-1].ravel(), ids[1:].ravel()], axis=1)
     group = group_shape(pairs, mesh.the_gpus.per_node)
-    tokens_B = segment.sizes["batch"] / mesh.size(segment.entry.dims[0]) * 8
 
-    def edge(size: float) -> Transfer:
+    def transfer(size: float) -> Transfer:
         found = collective_time(SEND.name, size, group, machine.node, machine.cluster)
         floor = collective_time(SEND.name, size, group, machine.node, machine.cluster, floor=True)
         bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
         return Transfer(size, float(found.time_s), float(floor.time_s), bound)
 
-    return edge(payload), edge(tokens_B)
+    takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
+    sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
+    last = takers[-1]
+    tokens_B = last.sizes["batch"] / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
+    return tuple(transfer(size) for size in sent_B), transfer(tokens_B)
+
+
+TOKEN_B = 8
+"""Bytes of a token's id."""

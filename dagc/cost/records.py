@@ -44,15 +44,18 @@ class Transfer:
     bound: str
 
 
+NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node")
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`ops`: (segment, op) -> cost. `load`: rows of each expert rank over the mean of all, the largest as it is expected
+    """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each expert rank over the mean of all, the largest as it is expected
     of the busiest rank of a step. `plain`: that largest without the spare copies of experts. `dropped`: share of the
     choices over an expert's capacity. `load_error`: relative standard error of the busiest rank (0: exact).
     `host_s`: what the host takes before the GPUs begin a pass."""
 
     ops: Mapping[tuple[str, str], OpCost]
-    transfer: Transfer
+    edges: tuple[Transfer, ...]
     token_return: Transfer
     load: NDArray[np.float64]
     distinct_experts: float
@@ -60,6 +63,11 @@ class Costs:
     dropped: float = 0.0
     host_s: float = 0.0
     load_error: float = 0.0
+
+    @property
+    def transfer(self) -> Transfer:
+        """The slowest of the sends between stages, for all of which one figure stands."""
+        return max(self.edges, key=lambda edge: edge.time_s, default=NO_TRANSFER)
 
     @property
     def imbalance(self) -> float:

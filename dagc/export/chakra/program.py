@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from ...cost.schedule.layer import lane_program
 from ...ir.graph import COLLECTIVES, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
-from ...passes.schedule import lane_program
 from ...plan.result import PhaseResult
 from . import messages as schema
 from .ranks import Hole

@@ -1,0 +1,212 @@
+"""scheduler: start and finish of every op, from data edges and two streams per rank, folded.
+
+Alike layers repeat as soon as the state at their entry repeats; stages and micro-batches chain by the recurrence of
+`pipelines.py`, micro-batches that repeat are left out exactly (`microbatches.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import fsum
+
+import numpy as np
+
+from ...ir.graph import Graph
+from ..records import Array, Costs
+from .layer import Layers, Rank, State, entry_key, shifted
+from .microbatches import Column, Columns, walk
+from .path import Departures, Path, Paths, Trace, send_path
+from .pipelines import PIPELINES, Cell, Pipeline
+from .records import PathStep, Run, Schedule
+
+HOST = ("", "host")
+"""Names the host's time in a path."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a micro-batch waited for in each stage."""
+
+    traces: tuple[Trace, ...]
+    departures: tuple[Departures, ...]
+
+
+@dataclass
+class Scheduler:
+    """Of one graph with its costs. `floor`: at datasheet peaks, without the host."""
+
+    graph: Graph
+    costs: Costs
+    floor: bool = False
+    layers: Layers = field(init=False)
+    paths: Paths = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.layers = Layers(self.graph, self.costs, self.floor)
+        self.paths = Paths(self.layers)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return PIPELINES[self.graph.kind]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """What a micro-batch passes, in order."""
+        return self.pipeline.cells(len(self.graph.stages))
+
+    def run(self) -> Schedule:
+        stages = range(len(self.graph.stages))
+        zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
+        host = zero if self.floor else zero + self.costs.host_s
+        idle = State((zero,) * self.graph.lanes, zero, zero)
+        columns = walk(lambda before: self.column(before, host), self.graph.microbatches)
+        latency = max(c.ready_s for c in columns.columns)
+        alone = [self.cell(i, idle) for i in stages]
+        stage_s = tuple(max(float(a.max()) for a in out.ready) for _, _, out in alone)
+        period, path = self.step([trace for _, trace, _ in alone], stage_s)
+        if path is None:
+            period, path = latency, self.pipeline_path(columns)
+        else:
+            period += float(host.max())
+        if host.any():
+            path.step(HOST, float(host.max()))
+        return Schedule(
+            columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), float(host.max())
+        )
+
+    def step(self, alone: list[Trace], stage_s: tuple[float, ...]) -> tuple[float, Path | None]:
+        """Seconds and path of a step in steady state, where the pipeline has one. `alone`: each stage with nothing before it."""
+        if self.pipeline.step is None:
+            return 0.0, None
+        sends_s = [self.send_s(cell.stage) for cell in self.cells if cell.gives is not None]
+        found = self.pipeline.step(stage_s, sends_s, self.return_s(), self.graph.microbatches)
+        path = Path()
+        for stage, times in found.visits.items():
+            path.add(self.paths.through(alone[stage])[0], times)
+        if found.around and sends_s:
+            path.step(("", "send"), fsum(sends_s), len(sends_s))
+            path.step(("", "token_return"), self.return_s())
+        return found.time_s, path
+
+    def column(self, before: Column[Cells] | None, host: Array) -> Column[Cells]:
+        """The micro-batch after another one, through all stages."""
+        p, lanes = len(self.graph.stages), self.graph.lanes
+        states = list(before.states) if before is not None else [np.zeros_like(host)] * (2 * p)
+        # The host is done with all of a pass before the GPUs begin.
+        arrived: dict[int | None, tuple[Array, ...]] = {None: (host,) * lanes}
+        cells, sends, traces, departures = [], [], [], []
+        done = 0.0
+        for stage, takes, gives in self.cells:
+            runs, trace, out = self.cell(stage, State(arrived[takes], *states[2 * stage : 2 * stage + 2]))
+            if gives is not None:
+                out, arrived[stage], sent, left = self.send(stage, out)
+                sends.append(sent)
+                departures.append(left)
+            cells.append(tuple(runs))
+            traces.append(trace)
+            states[2 * stage : 2 * stage + 2] = out.compute, out.comm
+            done = max(done, max(float(a.max()) for a in out.ready))
+        return Column(tuple(cells), tuple(sends), tuple(states), done, Cells(tuple(traces), tuple(departures)))
+
+    def send_s(self, stage: int) -> float:
+        """Of one lane's result, from a stage to the next."""
+        edge = self.costs.edges[stage]
+        return edge.floor_s if self.floor else edge.time_s
+
+    def return_s(self) -> float:
+        return self.costs.token_return.floor_s if self.floor else self.costs.token_return.time_s
+
+    def cell(self, stage: int, state: State) -> tuple[list[Run], Trace, State]:
+        """Run a stage's layers from a state: its runs, its evaluations with repeat counts, the exit state."""
+        runs: list[Run] = []
+        trace: Trace = []
+        for name, count in self.graph.stages[stage].layers:
+            left = count
+            while left:
+                base = max(float(a.max()) for a in state.ready)
+                found = self.layers.evaluate(self.graph.segment(name), shifted(state, -base))
+                after = shifted(found.exit, base)
+                period = max(float(a.max()) for a in after.ready) - base
+                repeat = left if entry_key(shifted(found.exit, -period)) == entry_key(found.entry) else 1
+                runs.append(Run(name, repeat, base, period, found.starts, found.finishes))
+                trace.append((found, repeat))
+                state = shifted(after, period * (repeat - 1))
+                left -= repeat
+        return runs, trace, state
+
+    def send(self, stage: int, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float], Departures]:
+        """The communication stream sends each lane's result to the next stage."""
+        comm, send_s = out.comm, self.send_s(stage)
+        arrivals, departures = [], []
+        begin = 0.0
+        for ready in out.ready:
+            start = np.maximum(ready, comm)
+            departures.append((ready, comm))
+            comm = start + send_s
+            begin = float(start.max())
+            arrivals.append(comm)
+        return State(out.ready, out.compute, comm), tuple(arrivals), (begin, float(comm.max())), tuple(departures)
+
+    # -- critical path ---------------------------------------------------------------------------
+
+    def pipeline_path(self, columns: Columns[Cells]) -> Path:
+        """Backwards from the last cell: a cell began when its input arrived or when its streams were free."""
+        total: Path = Path()
+        cell_of = {cell.stage: cell for cell in self.cells}
+        i, j = self.cells[-1].stage, columns.count - 1
+        target: tuple[str, int] = ("ready", 0)
+        rank: Rank | None = None
+        seen: dict[tuple[object, ...], tuple[int, Path]] = {}
+        while True:
+            piece = columns.piece(j)
+            first, period = piece.first, piece.period
+            if period and rank is not None:
+                # Micro-batches that repeat a period: once the way back repeats too, it is taken as often as it fits.
+                key = (first, i, (j - first) % period, target, rank)
+                if key in seen:
+                    later, then = seen[key]
+                    times = (j - first) // (later - j) - 1
+                    if times > 0:
+                        total.add(total.since(then), times)
+                        j -= times * (later - j)
+                    seen.clear()
+                else:
+                    seen[key] = j, total.copy()
+            found, target, rank = self.paths.through(columns.own(j).traces[i], target, rank)
+            total.add(found)
+            takes = cell_of[i].takes
+            if target[0] == "ready" and takes is not None:
+                i = takes
+                sends, target = send_path(columns.own(j).departures[i], target[1], rank)
+                total.step(("", "send"), sends * self.send_s(i), sends)
+            elif target[0] == "comm" and cell_of[i].gives is not None and j > 0:
+                j -= 1  # the stream was busy with the previous micro-batch's sends
+                sends, target = send_path(columns.own(j).departures[i], self.graph.lanes - 1, rank)
+                total.step(("", "send"), sends * self.send_s(i), sends)
+            elif target[0] != "ready" and j > 0:
+                j -= 1
+            else:
+                return total
+
+    def steps(self, path: Path) -> tuple[PathStep, ...]:
+        """The path as a chain in program order, all executions of an op added up; launches apart from the kernels they precede."""
+        order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
+        steps = []
+        launches, launching_s = 0, 0.0
+        for key, (count, time_s) in sorted(path.visits.items(), key=lambda kv: order.get(kv[0], len(order))):
+            segment, name = key
+            if segment:
+                op, cost = self.graph.segment(segment).by_name[name], self.costs.ops[key]
+                launch_s = 0.0 if self.floor else min(time_s, count * cost.launch_s)
+                if launch_s:
+                    launches, launching_s = launches + count, launching_s + launch_s
+                steps.append(PathStep(segment, name, op.kind, time_s - launch_s, count, cost.bound))
+            elif key == HOST:
+                steps.insert(0, PathStep("", "host", "host", time_s, count, "host"))
+            else:
+                edge = self.costs.transfer if name == "send" else self.costs.token_return
+                steps.append(PathStep("", name, "send", time_s, count, edge.bound))
+        if launches:
+            steps.append(PathStep("", "launch", "launch", launching_s, launches, "launch"))
+        return tuple(steps)
