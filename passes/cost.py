@@ -24,7 +24,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.ops import OPS, local_bytes, local_flops, rank_share, traffic
 from dagc.ir.routed_dims import Rows, routers, rows_of
-from dagc.spec.spec import Hardware
+from dagc.spec.hardware import Hardware
 from dagc.spec.unit import Unit
 
 if TYPE_CHECKING:

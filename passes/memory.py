@@ -16,7 +16,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import OPS, local_bytes, local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes
-from dagc.spec.spec import EngineMemory
+from dagc.spec.phase import EngineMemory
 from dagc.spec.unit import Unit
 
 ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"

@@ -14,7 +14,7 @@ from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import GpuMap, Mesh, MeshError, axis_coordinates, head_cuts, refine
 from dagc.spec.factors import factorisations
-from dagc.spec.spec import Strategy
+from dagc.spec.strategy import Strategy
 from dagc.spec.unit import Unit
 
 ABOUT = "factor the GPUs of a stage into mesh axes and give every rank its GPU id"

@@ -16,7 +16,8 @@ from dagc.execute.prove import prove
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.plan.result import PhaseResult
-from dagc.spec.spec import Batching, Strategy
+from dagc.spec.batching import Batching
+from dagc.spec.strategy import Strategy
 
 FLAT = "gpus = 0..7, ep = 4, tp = 2"
 FOLDED = "gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }"

@@ -16,7 +16,7 @@ from dagc.cost.busiest import busiest_rank, most_of_one_token
 from dagc.cost.expert_load import rank_work
 from dagc.cost.routing import expert_probabilities, place_experts
 from dagc.plan.result import PhaseResult
-from dagc.spec.spec import Routing
+from dagc.spec.workload import Routing
 
 UNIFORM, SKEWED = Routing(), Routing("zipf", 0.8)
 

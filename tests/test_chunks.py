@@ -22,7 +22,7 @@ from dagc.importers.placed import read_plan
 from dagc.pipeline import analyse
 from dagc.pipeline.driver import sensitivities
 from dagc.plan.result import PhaseResult
-from dagc.spec.spec import Hardware, Link
+from dagc.spec.hardware import Hardware, Link
 from dagc.spec.unit import Unit
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import everyone, slices

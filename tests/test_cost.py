@@ -15,7 +15,8 @@ from dagc.cost.network import collective_time
 from dagc.cost.routing import expert_probabilities, place_experts
 from dagc.ir.groups import GroupShape, group_shape
 from dagc.ir.ops.attributes import RingTurnAttrs
-from dagc.spec.spec import Link, Routing
+from dagc.spec.hardware import Link
+from dagc.spec.workload import Routing
 from dagc.view.facts.unroll import Edge, Node, counts, unroll
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)

@@ -14,7 +14,7 @@ from dagc.cost.footprint import Memory, StageMemory
 from dagc.export.engines.launch import export
 from dagc.lang.printer import print_spec
 from dagc.passes.memory import capacity
-from dagc.spec.spec import EngineMemory
+from dagc.spec.phase import EngineMemory
 
 MIB, GIB = 2**20, 2**30
 MODEL = """layers = 4, hidden = 512, vocab = 32000, dtype = bf16

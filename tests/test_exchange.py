@@ -20,7 +20,7 @@ from dagc.ir.graph import Op, Segment
 from dagc.ir.groups import GroupShape
 from dagc.pipeline.driver import load as load_spec
 from dagc.pipeline.driver import lower
-from dagc.spec.spec import Hardware, Link
+from dagc.spec.hardware import Hardware, Link
 from dagc.spec.unit import Unit
 
 NVLINK = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72")

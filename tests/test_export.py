@@ -261,7 +261,8 @@ def test_nothing_of_a_plan_is_dropped_unsaid() -> None:
     """A new field of a plan has to be answered for by somebody; what they do is tested above and below."""
     from dataclasses import fields
 
-    from dagc.spec.spec import Phase, Strategy
+    from dagc.spec.phase import Phase
+    from dagc.spec.strategy import Strategy
 
     for record, answered in ((Strategy, STRATEGY), (Phase, PHASE)):
         names = [name for group in answered.values() for name in group]

@@ -47,7 +47,7 @@ dagc.passes -> dagc.spec.unit
 dagc.passes.dp -> dagc.spec.unit
 dagc.passes.ep -> dagc.spec.unit
 dagc.passes.mesh -> dagc.spec.factors
-dagc.passes.mesh -> dagc.spec.spec
+dagc.passes.mesh -> dagc.spec.strategy
 dagc.passes.mesh -> dagc.spec.unit
 dagc.passes.place -> dagc.spec.unit
 dagc.passes.pp -> dagc.spec.unit

@@ -19,7 +19,7 @@ from dagc.cli import main
 from dagc.importers.huggingface import HARNESS, Imported, import_config
 from dagc.lang.huggingface.precision import precision
 from dagc.pipeline.driver import load
-from dagc.spec.spec import Model
+from dagc.spec.model import Model
 
 CONFIGS = ROOT / "tests" / "data" / "hf_configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.json") if p.stem != "PARAMS")

@@ -17,7 +17,7 @@ from dagc.export.chakra.messages import COLLECTIVE_TYPE
 from dagc.ir.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from dagc.ir.groups import GroupShape, group_shape
 from dagc.measure.collectives import TIMED
-from dagc.spec.spec import Link
+from dagc.spec.hardware import Link
 from dagc.view.draw.dot import COLORS
 
 NODE, CLUSTER = Link(450e9, 2e-6), Link(50e9, 6e-6)

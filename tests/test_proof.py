@@ -19,7 +19,7 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import ScaleAttrs
-from dagc.spec.spec import Routing
+from dagc.spec.workload import Routing
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
 MLA = "attention { kind = mla, heads = 4, q_latent = 12, kv_latent = 8, nope_dim = 4, rope_dim = 4, v_dim = 4 }"

@@ -17,7 +17,7 @@ from dagc.cost.routing import (
     pack_replicas,
     place_experts,
 )
-from dagc.spec.spec import Routing
+from dagc.spec.workload import Routing
 
 
 def cut_zipf(s: float, experts: int = 256, top_k: int = 8) -> Floats:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..execute.torch.trial import Outcome
     from ..execute.twin import Twin
     from ..plan.plan import CompiledPlan
-    from ..spec.spec import Phase, Spec
+    from ..spec.phase import Phase
+    from ..spec.spec import Spec
 
 NEGLIGIBLE_S = 1e-7
 """Of an estimate: ops that have no kernel of their own."""

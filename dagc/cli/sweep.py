@@ -21,7 +21,7 @@ from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
 from ..optimize.points import CLUSTERS, ClusterError, Row, Task, points, sweep
 from ..spec.metrics import meant_metric, metric, shown
-from ..spec.spec import AttrValue
+from ..spec.model import AttrValue
 from .common import settings, tell
 
 ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")

@@ -12,7 +12,8 @@ from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
-    from ..spec.spec import Phase, Spec
+    from ..spec.phase import Phase
+    from ..spec.spec import Spec
 
 
 def run(args: Namespace) -> int:

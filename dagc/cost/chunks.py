@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import stem
-from ..spec.spec import Phase
+from ..spec.phase import Phase
 
 MOST = 32
 """Passes priced one by one. Of more, runs of passes are priced as the middle one of each run: times are linear in the

@@ -22,7 +22,7 @@ from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import rows_of
-from ..spec.spec import Hardware, Link
+from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
 from .measured import Measured, scaled
 from .network import collective_time

@@ -19,8 +19,9 @@ from ..ir.graph import Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows, routed
 from ..ir.sharding import Axes
-from ..spec.spec import Batching, Routing
+from ..spec.batching import Batching
 from ..spec.unit import Unit
+from ..spec.workload import Routing
 from .busiest import busiest_rank
 from .records import Array
 from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts

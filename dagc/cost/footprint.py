@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..spec.spec import EngineMemory
+from ..spec.phase import EngineMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import state_bytes
-from ..spec.spec import Phase
+from ..spec.phase import Phase
 
 
 @dataclass(frozen=True, slots=True)

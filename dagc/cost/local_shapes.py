@@ -16,7 +16,8 @@ from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.ops import EXPERTS, OPS, block_pairs, query_key_pairs
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
-from ..spec.spec import Model, Phase
+from ..spec.model import Model
+from ..spec.phase import Phase
 from .expert_load import routed_tokens
 
 

@@ -14,7 +14,9 @@ from dataclasses import replace
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows
-from ..spec.spec import Hardware, Model, Phase
+from ..spec.hardware import Hardware
+from ..spec.model import Model
+from ..spec.phase import Phase
 from . import attention, products
 from .expert_load import ExpertLoad
 from .measured import Match, Measured

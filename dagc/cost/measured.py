@@ -20,7 +20,9 @@ from ..ir.mesh import Mesh
 from ..ir.ops.ops import OPS, local_flops
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows
-from ..spec.spec import Hardware, Model, Phase
+from ..spec.hardware import Hardware
+from ..spec.model import Model
+from ..spec.phase import Phase
 from .expert_load import ExpertLoad
 from .local_shapes import LocalShapes
 

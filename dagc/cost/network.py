@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.groups import GroupShape
-from ..spec.spec import Link
+from ..spec.hardware import Link
 
 Size = TypeVar("Size", float, NDArray[np.float64])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.spec import Routing
+from ..spec.workload import Routing
 
 Floats = NDArray[np.float64]
 SHUFFLE_SEED = 20

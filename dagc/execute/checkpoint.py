@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..base.files import Unreadable, open_regular
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.routed_dims import dim_like
-from ..spec.spec import Model
+from ..spec.model import Model
 from ..spec.tensor_place import Place
 from .values import Floats
 

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from ..ir.graph import Segment, Weight
-from ..spec.spec import Routing
+from ..spec.workload import Routing
 from .values import Floats, Ints
 
 History = Mapping[tuple[int, str], Floats]

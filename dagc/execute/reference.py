@@ -8,7 +8,9 @@ from pathlib import Path
 from ..base.diagnostics import Collector
 from ..lang.whole_sequence import every_position
 from ..pipeline.driver import compile_spec
-from ..spec.spec import Phase, Spec, Strategy
+from ..spec.phase import Phase
+from ..spec.spec import Spec
+from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from .checkpoint import Checkpoint, read_arrays
 from .failure import ExecutionError

@@ -15,7 +15,7 @@ from ..cost.routing import expert_probabilities, place_experts
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.sharding import Sharding
-from ..spec.spec import Routing
+from ..spec.workload import Routing
 from .failure import CannotRun
 from .values import Ints
 

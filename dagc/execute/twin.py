@@ -17,8 +17,8 @@ from ..ir.ops.ops import rotated
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
-from ..spec.spec import Routing
 from ..spec.unit import Unit
+from ..spec.workload import Routing
 
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: in turn, so that few dims have equal sizes."""

@@ -17,7 +17,7 @@ from ..lang import library
 from ..lang.elaborate import Elaborator
 from ..lang.printer import model_parts
 from ..pipeline.driver import count_parameters, load
-from ..spec.spec import Model
+from ..spec.model import Model
 from ..spec.unit import Unit
 
 HARNESS = """

@@ -11,8 +11,11 @@ from ..base.plain_data import DataError
 from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
-from ..spec.spec import EngineMemory, Fold, Hardware, Link, Phase, Strategy, Workload
+from ..spec.hardware import Hardware, Link
+from ..spec.phase import EngineMemory, Phase
+from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
+from ..spec.workload import Workload
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROMPT = WORKLOAD["prompt"]

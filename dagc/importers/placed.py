@@ -27,8 +27,12 @@ from ..ir.verify.violation import VerifyError
 from ..plan.graph_file import FIELDS, GRAPH_SCHEMA, SKIP
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
-from ..spec.spec import Hardware, Model, Phase, Spec, Workload
+from ..spec.hardware import Hardware
+from ..spec.model import Model
+from ..spec.phase import Phase
+from ..spec.spec import Spec
 from ..spec.unit import Unit
+from ..spec.workload import Workload
 from ..view.facts.ranks import expand_ranks
 from ..view.facts.unroll import Edge, Node, unroll
 from .limits import check_ranges, check_together

@@ -21,9 +21,13 @@ from ..base.source import Source, Span
 from ..base.suggest import preset_help, products
 from ..base.syntax import ast
 from ..base.units import Quantity, meant_unit, show
+from ..spec.hardware import Hardware
 from ..spec.metrics import metric
-from ..spec.spec import AttrValue, Hardware, Model, Requirement, Spec, Workload
+from ..spec.model import AttrValue, Model
+from ..spec.requirement import Requirement
+from ..spec.spec import Spec
 from ..spec.tensor_place import Place, PlaceError
+from ..spec.workload import Workload
 from . import library
 from .block_checks import check_block
 from .hardware import read_hardware

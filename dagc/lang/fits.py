@@ -6,7 +6,10 @@ from math import gcd, prod
 
 from ..base.diagnostics import Collector, Label
 from ..base.source import Span
-from ..spec.spec import Fold, Model, Phase, Workload
+from ..spec.model import Model
+from ..spec.phase import Phase
+from ..spec.strategy import Fold
+from ..spec.workload import Workload
 from .block_checks import dims_of
 from .reader import Body
 

@@ -9,7 +9,7 @@ from ..base.files import Unreadable
 from ..base.schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
 from ..base.source import Span
 from ..base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
-from ..spec.spec import Hardware, Link
+from ..spec.hardware import Hardware, Link
 from .doubts import doubt_hardware
 from .reader import Body, Names, Reader
 from .values.evaluate import Value

@@ -8,7 +8,7 @@ from ..base.diagnostics import Collector
 from ..base.schema import MODEL
 from ..base.source import Source, Span
 from ..base.units import Quantity
-from ..spec.spec import AttrValue, Model
+from ..spec.model import AttrValue, Model
 from .model import PARTS, blocks_of, derived_stack
 from .reader import Body, default_of
 

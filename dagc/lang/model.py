@@ -11,7 +11,7 @@ from ..base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype
 from ..base.syntax import ast
 from ..base.units import Quantity
 from ..ir.graph import runs
-from ..spec.spec import AttrValue, Layer, Model
+from ..spec.model import AttrValue, Layer, Model
 from . import library
 from .block_checks import mentioned
 from .reader import Body, Names, Reader

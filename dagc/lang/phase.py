@@ -13,7 +13,11 @@ from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import SCALAR, Quantity
 from ..spec.engines import ENGINES, engine_memory
-from ..spec.spec import AttrValue, EngineMemory, Fold, Hardware, Model, Phase, Strategy, Workload
+from ..spec.hardware import Hardware
+from ..spec.model import AttrValue, Model
+from ..spec.phase import EngineMemory, Phase
+from ..spec.strategy import Fold, Strategy
+from ..spec.workload import Workload
 from .fits import Shape
 from .reader import Body, Names, Reader
 from .values.evaluate import Value, kind_of, number

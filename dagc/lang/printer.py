@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from ..base.syntax import ast
 from ..base.units import Quantity, show_runs
-from ..spec.spec import EngineMemory, Hardware, Link, Model, Phase, Spec, Strategy, Workload
+from ..spec.hardware import Hardware, Link
+from ..spec.model import Model
+from ..spec.phase import EngineMemory, Phase
+from ..spec.spec import Spec
+from ..spec.strategy import Strategy
+from ..spec.workload import Workload
 from .lean import builtin, stack_follows, told
 
 

@@ -17,7 +17,7 @@ from ..base.suggest import products
 from ..base.synonyms import SYNONYMS
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
-from ..spec.spec import AttrValue
+from ..spec.model import AttrValue
 from .huggingface.config import Config
 from .values import builtins as functions
 from .values.evaluate import Env, Value, evaluate, kind_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..base.syntax import ast
-from ..spec.spec import Model
+from ..spec.model import Model
 
 
 def every_position(model: Model) -> Model:

@@ -10,7 +10,7 @@ from ..base.schema import LARGE, WORKLOAD
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import Quantity
-from ..spec.spec import Routing, Workload
+from ..spec.workload import Routing, Workload
 from .reader import Body, Names, Reader
 from .values.evaluate import Value, evaluate
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..calib.constants import Device
 from ..calib.fitting import file
 from ..calib.fitting.fit import at_bounds, fit_folder
-from ..spec.spec import Hardware
+from ..spec.hardware import Hardware
 
 LICENCE = "own measurements"
 DTYPES = ("bf16", "fp8", "nvfp4")

@@ -6,7 +6,7 @@ from ..cost import chunks
 from ..ir.graph import Graph
 from ..passes import cost, schedule
 from ..plan.result import Chunk
-from ..spec.spec import Hardware
+from ..spec.hardware import Hardware
 from ..spec.unit import Unit
 
 

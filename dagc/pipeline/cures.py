@@ -15,7 +15,9 @@ from ..ir.verify.violation import VerifyError
 from ..plan.pools import Pool, listed
 from ..plan.result import PhaseResult
 from ..spec.engines import engine_memory
-from ..spec.spec import EngineMemory, Fold, Phase, Spec
+from ..spec.phase import EngineMemory, Phase
+from ..spec.spec import Spec
+from ..spec.strategy import Fold
 from ..spec.unit import Unit
 
 TRIES = 60

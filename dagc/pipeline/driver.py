@@ -21,7 +21,9 @@ from ..ir.routed_dims import rows_with
 from ..ir.verify.verify import verify
 from ..plan.plan import CompiledPlan
 from ..plan.result import CollectiveTotal, PhaseResult, Sensitivity, joined_path, passes_s
-from ..spec.spec import Hardware, Phase, Spec
+from ..spec.hardware import Hardware
+from ..spec.phase import Phase
+from ..spec.spec import Spec
 from ..spec.unit import Unit
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import Any
 from ..base.plain_data import to_data
 from ..ir.graph import Graph
 from ..ir.text.write import print_full
-from ..spec.spec import Model, Phase, Strategy
+from ..spec.model import Model
+from ..spec.phase import Phase
+from ..spec.strategy import Strategy
 from .plan import CompiledPlan
 
 GRAPH_SCHEMA = 2

@@ -8,7 +8,7 @@ from math import isfinite
 
 from ..base.units import BYTES, TOKENS, show
 from ..cost.footprint import StageMemory
-from ..spec.spec import EngineMemory
+from ..spec.phase import EngineMemory
 from .plan import CompiledPlan, cached_tokens
 from .pools import heading, listed, text
 from .result import PhaseResult

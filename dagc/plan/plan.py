@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic
-from ..spec.spec import Phase, Spec
+from ..spec.phase import Phase
+from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .pools import Pool, kv_tokens
 from .result import PhaseResult

@@ -30,7 +30,9 @@ from ..ir.ops.states import state_of
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
 from ..spec.metrics import meant_metric, metric, percent
-from ..spec.spec import AttrValue, Requirement, Spec
+from ..spec.model import AttrValue
+from ..spec.requirement import Requirement
+from ..spec.spec import Spec
 from .pools import Pool, heading, kv_tokens, listed, text
 from .result import PhaseResult
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .spec import EngineMemory, Hardware, Strategy
+from .hardware import Hardware
+from .phase import EngineMemory
+from .strategy import Strategy
 
 MIB, GIB = 2**20, 2**30
 GRAPHS_B = 1.3 * GIB

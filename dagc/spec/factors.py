@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from .spec import Fold, Strategy
+from .strategy import Fold, Strategy
 
 
 def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from ..base.diagnostics import Collector
 from ..base.source import Span
-from .spec import Phase, Spec
+from .phase import Phase
+from .spec import Spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops.ops import loop_dims
-from dagc.spec.spec import Phase, Strategy
+from dagc.spec.phase import Phase
+from dagc.spec.strategy import Strategy
 
 TENSOR = ("heads", "kv_heads", "key_heads", "group", "value_group", "ffn", "shared_ffn", "vocab")
 ROUTED = ("dispatch", "combine")

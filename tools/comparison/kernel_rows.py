@@ -25,7 +25,7 @@ from dagc.calib import (
 from dagc.calib.load import Calibration
 from dagc.cost.measured import scaled
 from dagc.pipeline.driver import load as load_spec
-from dagc.spec.spec import Hardware
+from dagc.spec.hardware import Hardware
 
 from .case import Inexpressible
 from .names import Catalog

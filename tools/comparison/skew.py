@@ -12,7 +12,7 @@ import numpy as np
 
 from dagc.calib.fitting.draws import busiest_rank
 from dagc.cost.expert_load import rank_work
-from dagc.spec.spec import Routing
+from dagc.spec.workload import Routing
 
 GRID = tuple(round(0.05 * i, 2) for i in range(31))
 SEEDS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ...spec.spec import Hardware
+from ...spec.hardware import Hardware
 from .ranks import Network, Ranks
 
 GIB = 2.0**30

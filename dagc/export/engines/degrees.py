@@ -12,7 +12,9 @@ import numpy as np
 from ...ir.mesh import axis_coordinates
 from ...plan.result import PhaseResult
 from ...spec.factors import factorisations
-from ...spec.spec import Phase, Spec, Strategy
+from ...spec.phase import Phase
+from ...spec.spec import Spec
+from ...spec.strategy import Strategy
 from ...spec.unit import Unit
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ...base.dtypes import dtype as dtype_record
 from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
 from ...ir.ops.ops import OPS
-from ...spec.spec import Layer
+from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .names import Draft, Ref

@@ -21,7 +21,7 @@ from ...base.units import (
     dim_words,
     meant_unit,
 )
-from ...spec.spec import AttrValue
+from ...spec.model import AttrValue
 
 Value = AttrValue | tuple["Value", ...]
 Env = Callable[[ast.Name | ast.Call], Value | None]

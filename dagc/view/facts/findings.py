@@ -10,7 +10,7 @@ from ...cost.schedule.records import PathStep
 from ...ir.ops.ops import attention_imbalance
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivity
-from ...spec.spec import Phase
+from ...spec.phase import Phase
 
 WORDS = {
     "compute": "arithmetic",

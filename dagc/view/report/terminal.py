@@ -11,7 +11,7 @@ from ...ir.ops.ops import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
-from ...spec.spec import Routing
+from ...spec.workload import Routing
 
 WIDTH = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,0 +1,46 @@
+"""How a phase's sequences fill its micro-batches, lanes and ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How a phase's sequences fill its ranks: `lanes` of each of `microbatches` have room for `each` sequences on each of
+    the `ranks` that split the batch. Parts are filled one after the other, so only the last may have empty places."""
+
+    sequences: int
+    each: int
+    ranks: int
+    lanes: int
+    microbatches: int
+
+    @staticmethod
+    def of(sequences: int, strategy: Strategy) -> Batching:
+        """As few parts as the busiest rank's share needs: no micro-batch, and no second lane, without a sequence."""
+        attention = strategy.attention
+        ranks = dict(attention.degrees).get("dp", 1) if attention is not None else strategy.dp * strategy.ep
+        ranks *= strategy.replicas
+        lanes = 2 if strategy.overlap == "two_batch" else 1
+        each = -(-sequences // (strategy.microbatches * lanes * ranks))
+        parts = -(-sequences // (each * ranks))
+        lanes = min(lanes, parts)
+        return Batching(sequences, each, ranks, lanes, -(-parts // lanes))
+
+    @property
+    def part(self) -> int:
+        """Places of a lane of a micro-batch, over all ranks."""
+        return self.each * self.ranks
+
+    @property
+    def places(self) -> int:
+        """Sequences for which there is room; those beyond the phase's own are priced like them and hold nothing."""
+        return self.part * self.lanes * self.microbatches
+
+    def share(self, groups: int) -> float:
+        """Of the places of the busiest of so many equal groups of ranks, those that hold a sequence."""
+        in_group = self.part // groups
+        return min(in_group, -(-self.sequences // groups)) / in_group

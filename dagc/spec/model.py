@@ -1,0 +1,83 @@
+"""A model: its attributes, its stack of layers and the blocks that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ..base.source import Span
+from ..base.syntax.ast import BlockDef
+from ..base.units import Quantity
+
+AttrValue = Quantity | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A run of `repeat` alike layers, each a sequence of block names. Runs of one name are of one kind."""
+
+    name: str
+    repeat: int
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`attributes` are flat dotted names (`hidden`, `attention.heads`, `experts.top_k`), counts as Quantity.
+
+    `blocks` maps (block name, phase kind or None) to its definition, for every block the stack uses.
+    `weight_dtypes` maps a block name, or `experts` for routed experts, to the dtype of its weights; absent:
+    `weight_dtype`.
+    `checkpoint` maps a block and its weight to where a checkpoint file has it (see `dagc.spec.tensor_place`).
+    `params_stated` is the `params =` fact of the spec, a number to check and never to use.
+    """
+
+    name: str
+    dtype: str
+    weight_dtype: str
+    kv_dtype: str
+    attention_dtype: str
+    weight_dtypes: Mapping[str, str]
+    attributes: Mapping[str, AttrValue]
+    stack: tuple[Layer, ...]
+    blocks: Mapping[tuple[str, str | None], BlockDef] = field(repr=False)
+    params_stated: float | None = None
+    checkpoint: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, repr=False)
+    spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """An integer attribute by dotted name; KeyError when absent and no default."""
+        value = self.attributes.get(name)
+        if isinstance(value, Quantity):
+            return int(value.value)
+        if default is None:
+            raise KeyError(name)
+        return default
+
+    @property
+    def precision(self) -> str:
+        """Dtypes in words: `bf16`, or `fp8_block weights (bf16: embed, lm_head), bf16 activations`."""
+        parts: dict[str, list[str]] = {}
+        for part, dtype in self.weight_dtypes.items():
+            if dtype != self.weight_dtype:
+                parts.setdefault(dtype, []).append(part)
+        if not parts and self.weight_dtype == self.dtype == self.kv_dtype:
+            return self.dtype
+        apart = "; ".join(f"{dtype}: {', '.join(names)}" for dtype, names in parts.items())
+        cache = f", {self.kv_dtype} KV cache" if self.kv_dtype != self.dtype else ""
+        return f"{self.weight_dtype} weights{f' ({apart})' if apart else ''}, {self.dtype} activations{cache}"
+
+    @property
+    def kinds(self) -> dict[str, Layer]:
+        """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
+        found: dict[str, Layer] = {}
+        for layer in self.stack:
+            known = found.get(layer.name)
+            found[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
+        return found
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers: every stack entry but the first and the last (embedding and head)."""
+        return sum(layer.repeat for layer in self.stack[1:-1])

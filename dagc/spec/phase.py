@@ -1,0 +1,85 @@
+"""A phase of inference: which GPUs, which tokens, which strategy, and what its engine keeps of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..base.source import Span
+from .batching import Batching
+from .strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """What an engine fills of a GPU, and what it keeps there beside weights and cache. `engine`: whose defaults these are,
+    None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
+    (static), or of what all else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
+    which it keeps room, and `sequences` of those whose scores over the vocabulary it profiles. `padding_B`: what kernels
+    add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's), and where `copies`,
+    by quantised weights of products of each head, which are held in 16 bits besides."""
+
+    engine: str | None = None
+    fraction: float = 1.0
+    of: str = "all"  # all | static | free
+    tokens: int = 0
+    sequences: int = 0
+    graphs_B: float = 0.0
+    communication_B: float = 0.0
+    padding_B: float | None = None
+    tiles: tuple[tuple[str, int, int], ...] = ()
+    copies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
+    sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
+    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`, the last of which may be
+    shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
+    `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
+    they lie behind a layer's window or chunk."""
+
+    name: str
+    kind: str
+    gpus: tuple[int, ...]
+    context: int
+    tokens: int
+    sequences: int
+    strategy: Strategy
+    acceptance: float = 0.0
+    passes: int = 1
+    last: int = 0
+    dispatch_dtype: str | None = None
+    quantise: str = "fused"  # fused | separate
+    engine: str = "trtllm"
+    host_s: float = 0.0
+    cuda_graph: bool = True
+    window_cache: str = "freed"  # freed | whole
+    kv_block: int = 16
+    memory: EngineMemory = EngineMemory()
+    constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
+    span: Span | None = field(default=None, compare=False, repr=False)
+    spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of a sequence that all passes together take in."""
+        return (self.passes - 1) * self.tokens + (self.last or self.tokens)
+
+    @property
+    def batching(self) -> Batching:
+        """How its sequences fill its ranks."""
+        return Batching.of(self.sequences, self.strategy)
+
+    @property
+    def draft(self) -> int:
+        """Drafted tokens that a decode step checks beside the one it computes anyway."""
+        return self.tokens - 1 if self.kind == "decode" else 0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted."""
+        if self.kind != "decode":
+            return float(self.tokens)
+        return sum(self.acceptance**i for i in range(self.tokens))

@@ -1,0 +1,18 @@
+"""What a plan must hold, judged when all phases are compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..base.source import Span
+from ..base.syntax.ast import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One `require`: judged by the last pass. `constants` holds the `let`s and params that it may name."""
+
+    label: str
+    text: str = field(compare=False)
+    test: Comparison
+    span: Span | None = field(default=None, compare=False, repr=False)

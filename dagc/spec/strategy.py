@@ -1,0 +1,40 @@
+"""How a phase is parallelised, as written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..base.syntax.ast import Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Degrees of one side of a folded strategy, outermost first: (("dp", 8), ("sp", 1), ("tp", 4))."""
+
+    degrees: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them."""
+
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    sp: int = 1
+    tp: int = 1
+    replicas: int = 1
+    attention: Fold | None = None
+    experts: Fold | None = None
+    order: tuple[str, ...] = ("pp", "dp", "ep", "sp", "tp")
+    place: Expr | None = None
+    microbatches: int = 1
+    layers_per_stage: tuple[int, ...] | None = None
+    sequence_parallel: bool = False
+    sp_method: str = "allgather"  # allgather | ring | ulysses
+    sp_layout: str = "contiguous"  # contiguous | zigzag
+    redundant: int = 0
+    dispatch: str = "all_to_all"  # all_to_all | allgather
+    overlap: str = "none"  # none | two_batch
+    shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
+    passes: tuple[str, ...] = ()  # of installed plugins
