@@ -216,9 +216,9 @@ def check(memory: Memory, unit: Unit, help: tuple[str, ...] = ()) -> None:
             "W06",
             f"memory of phase `{unit.phase.name}` is nearly full: {show(worst.peak_B, BYTES)} of {show(memory.capacity_B, BYTES)}",
             unit.phase.span,
-            because=(*sums, f"what {engine.engine} keeps beside weights and cache is known to a few GB"),
+            because=(*sums, f"what {engine.engine} keeps in addition to weights and cache is known only to a few GB"),
             help=(
-                "`memory { graphs, communication, padding, tokens, sequences }` of the phase takes figures of its logs",
+                "`memory { graphs, communication, padding, tokens, sequences }` of the phase takes figures from its logs",
             ),
         )
         return
@@ -236,5 +236,5 @@ def _share(memory: Memory, engine: EngineMemory) -> tuple[str, ...]:
     """Why it is not the whole GPU."""
     if memory.capacity_B >= memory.total_B:
         return ()
-    what = {"all": "all it holds", "static": "weights and cache", "free": "cache, of what is left"}[engine.of]
+    what = {"all": "everything it stores", "static": "weights and cache", "free": "cache, of what is left"}[engine.of]
     return (f"memory_fraction = {engine.fraction:.1%} of {show(memory.total_B, BYTES)} for {what}",)

@@ -179,4 +179,4 @@ def _evaluate(expr: ast.Expr, names: Mapping[str, NDArray[np.int64]], unit: Unit
                 return np.asarray(np.nan_to_num(left / right, nan=-1.0, posinf=-1.0, neginf=-1.0))
         result: NDArray[np.float64] = {"+": np.add, "-": np.subtract, "*": np.multiply}[expr.op](left, right)
         return result
-    unit.stop("E08", "a `place` expression holds numbers, axes and + - * / only", at="place")
+    unit.stop("E08", "a `place` expression consists of numbers, axes and + - * /", at="place")

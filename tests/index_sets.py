@@ -191,7 +191,7 @@ class World:
                 payload = len(after[0][0])
             else:
                 after, payload = self.move(move.kind, state, move.axes, move.target_dim), len(state[0][0])
-            assert after is not None, f"{move} means nothing here"
+            assert after is not None, f"{move} is not allowed here"
             assert after == self.state(move.result), f"{move} leads elsewhere"
             state, total = after, total + wire(move.kind, payload * ELEMENT_B, prod(self.sizes[a] for a in move.axes))
         return state, total

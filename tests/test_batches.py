@@ -106,5 +106,5 @@ def test_uneven_plans_are_proved_and_read_back(sequences: int, phase: str, kind:
     assert again.time_s == made.phases[kind].time_s and again.memory == made.phases[kind].memory
     data["plan"]["phase"]["sequences"] += 100
     file.write_bytes(dumps(data))
-    with pytest.raises(dagc.SpecError, match="no placed graph"):
+    with pytest.raises(dagc.SpecError, match="not a placed graph"):
         read_plan(file)

@@ -41,7 +41,7 @@ def checked(folder: Path, case: str, text: str | None = None, **fields: object) 
         ("mixtral", "hidden_size", NAN, "`hidden_size` of `config.json` is NaN"),
         ("mixtral", "sliding_window", float("inf"), "`sliding_window` of `config.json` is Infinity"),
         ("mixtral", "head_dim", {}, "`head_dim` of `config.json` is {}"),
-        ("mixtral", "head_dim", 1, "`rope` turns pairs"),
+        ("mixtral", "head_dim", 1, "`rope` rotates pairs"),
         ("mixtral", "dtype", "auto", "`dtype` cannot be `auto`"),
         ("mixtral", "rope_scaling", {"type": "longrope"}, "a `rope_scaling` and a `rope_parameters` that differ"),
         ("mixtral", "rope_parameters", {"rope_type": "dynamic"}, "`scaling` cannot be `dynamic`"),
@@ -71,7 +71,7 @@ def test_a_wrong_field(
     ("text", "message"),
     [
         ("[" * 100_000, "nested too deeply"),
-        ('{"model_type": "llama", "model_type": "mixtral"}', "`model_type` stands there twice"),
+        ('{"model_type": "llama", "model_type": "mixtral"}', "`model_type` occurs there twice"),
         ('{"a": 1' + "0" * 5000 + "}", "is not JSON"),
         (" " * 5_000_000, "longer than"),
     ],
@@ -140,10 +140,10 @@ PLAIN = {
     [
         ("window", "max(1 GB, 2 s)", "`max` of a size (B) and a time (s)"),
         ("window", "log(2 GB)", "`log` needs a plain number here"),
-        ("window", "at([1, 2], 0.5)", "item 0.5 is asked for"),
+        ("window", "at([1, 2], 0.5)", "there is no item 0.5"),
         ("window", "has(3, 1)", "`has` needs a list here"),
         ("window", "either(config.x, 3)", "unknown name `config.x`"),
-        ("more", "stack = [embed, each(9, each(9, sparse)), lm_head]", "an `each` inside another"),
+        ("more", "stack = [embed, each(9, each(9, sparse)), lm_head]", "one `each` is inside another"),
         ("more", "stack = [embed, each(1e9, sparse), lm_head]", "whole number of at most"),
         ("more", "rope { theta = 1 }", "`theta` must be more than 1"),
         ("attend", "attend([], [], v)", "0 queries and 0 keys"),
@@ -154,7 +154,7 @@ PLAIN = {
         ("attend", "attend(q, k, v, causal = 3)", "`causal` is true or false"),
         ("attend", "attend(q, k, v, sinks = 3)", "`sinks` is a tensor"),
         ("attend", "attend(q, k, v, sinks = S[batch])", "whose size is the phase's"),
-        ("attend", "attend(rope(q, fraction = 0.3), k, v)", "`rope` turns pairs"),
+        ("attend", "attend(rope(q, fraction = 0.3), k, v)", "`rope` rotates pairs"),
         ("attend", "attend(clamp(q, low = 1, high = 0), k, v)", "`clamp` between 1 and 0"),
         ("attend", "attend(q, k, v) / 1e-320", "division by zero"),
         ("attend", "attend(q * 1e308 * 1e308, k, v)", "not a finite number"),
@@ -168,7 +168,7 @@ PLAIN = {
         ("route", "route(s, top_k = 1.5)", "`top_k` is a whole number"),
         ("route", "route(s, top_k = 2, score = foo)", "`score` cannot be `foo`"),
         ("route", "route(s, top_k = 2, groups = 3)", "4 experts do not divide into 3 groups"),
-        ("route", "route(s, top_k = 2, groups = 4)", "top_k 2 of the 1 experts in 1 of 4 groups"),
+        ("route", "route(s, top_k = 2, groups = 4)", "top_k 2 exceeds the 1 experts in 1 of 4 groups"),
         ("route", "route(s, top_k = 2, bias = B[hidden])", "one number for each of [expert]"),
         ("dispatch", "dispatch(h, s)", "`dispatch` needs the result of `route`"),
         ("dispatch", "dispatch(h, r) + b[slot]", "whose size is the phase's"),
@@ -203,7 +203,7 @@ def test_free_attributes_of_rope_are_not_its_options() -> None:
 def test_a_wrong_place(text: str) -> None:
     with pytest.raises(PlaceError):
         Place.parse(text)
-    with pytest.raises(SpecError, match="is no place in a checkpoint file"):
+    with pytest.raises(SpecError, match="is not a place in a checkpoint file"):
         compile_text(MODEL.format(**PLAIN) + f'checkpoint mine {{ Wq = "{text}" }}\n')
 
 
@@ -215,7 +215,11 @@ ARRAYS = {
         {"lm_head.weight": np.zeros(2, complex)},
         "`lm_head.weight` is not an array of real numbers",
     ),
-    "objects": ("weights.npz", {"lm_head.weight": np.array([{}, []], dtype=object)}, "no .npz file of plain arrays"),
+    "objects": (
+        "weights.npz",
+        {"lm_head.weight": np.array([{}, []], dtype=object)},
+        "not an .npz file of plain arrays",
+    ),
     "ids that are no whole numbers": ("reference.npz", {"input_ids": np.zeros((2, 13))}, "are whole numbers"),
     "ids below the vocabulary": ("reference.npz", {"input_ids": np.full((2, 13), -1)}, "go from -1 to -1"),
     "ids beyond the vocabulary": ("reference.npz", {"input_ids": np.full((2, 13), 48)}, "go from 48 to 48"),
@@ -276,7 +280,7 @@ def test_wrong_array_files(name: str, damage: str, folder: Path, capsys: pytest.
     [
         ("model.layers.{layer}.self_attn.q_proj.weight (kv_heads group foo) hidden", "is described with dimensions"),
         ("model.layers.{layer}.self_attn.q_proj.weight (kv_heads group head_dim)[foo+kv_heads*group*head_dim] hidden",
-         "with `foo`, which is no dimension"),
+         "with `foo`, which is not a dimension"),
         ("model.layers.{layer}.{expert}.weight (kv_heads group head_dim) hidden", "counts experts"),
     ],
 )  # fmt: skip

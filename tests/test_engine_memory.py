@@ -131,7 +131,7 @@ def test_a_plan_that_may_not_start_is_said_to_be_nearly_full() -> None:
     )
     (found,) = [d for d in dagc.compile_text(text % "").diagnostics if d.code == "W06"]
     assert found.message.startswith("memory of phase `decode` is nearly full")
-    assert "memory_fraction = 92.0% of 84.93 GB for all it holds" in found.because
+    assert "memory_fraction = 92.0% of 84.93 GB for everything it stores" in found.because
     (worse,) = [d for d in dagc.compile_text(text % ", memory_fraction = 88%").diagnostics if d.code == "E04"]
     assert "memory_fraction = 88.0%" in worse.because[1]
 
@@ -179,7 +179,7 @@ def test_a_stated_share_is_a_flag_of_its_engine(engine: str, words: str) -> None
     assert words.split()[0] not in files(f"engine = {engine}"), "its own default is not written"
     other = "sglang" if engine != "sglang" else "vllm"
     text = files(f"engine = {other}, memory_fraction = 80%")
-    assert words not in text and "memory_fraction = 0.8 counts otherwise" in text
+    assert words not in text and "memory_fraction = 0.8 counts differently" in text
 
 
 @pytest.mark.parametrize(("card_GiB", "tokens"), [(24, 2048), (48, 4096), (80, 8192), (141, 8192), (180, 16384)])

@@ -301,7 +301,7 @@ def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:
 def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
     spec = str(ROOT / "examples" / "deepseek_v3_h800.moe")
     assert main(["export", spec, "--to", "vllm", "--model=--trust-remote-code"]) == 2
-    assert "is no name or path of a checkpoint" in capsys.readouterr().err
+    assert "is not a name or path of a checkpoint" in capsys.readouterr().err
 
 
 def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
@@ -309,7 +309,7 @@ def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
     text = spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8")
     with pytest.raises(SpecError, match="control character"):
         dagc.compile_text(text.replace("model small", 'model "a\u202eb"'))
-    with pytest.raises(SpecError, match="is no name or path of a checkpoint"):
+    with pytest.raises(SpecError, match="is not a name or path of a checkpoint"):
         export(dagc.compile_text(text), "vllm", "a\u202eb", "p")
     assert export(dagc.compile_text(text), "vllm", "org/model", "p")
 

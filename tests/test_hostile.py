@@ -332,7 +332,7 @@ def test_constants_may_stand_for_each_other_in_any_number(count: int) -> None:
     lets = [f"let v{i} = v{i + 1} + 0" for i in range(count)]
     text = spec_text().replace("moe 1\n", "\n".join(["moe 1", *lets, f"let v{count} = 7"]) + "\n", 1)
     assert dagc.compile_text(text).spec.constants["v0"].value == 7.0
-    with pytest.raises(SpecError, match="defined by itself"):
+    with pytest.raises(SpecError, match="defined in terms of itself"):
         dagc.compile_text(text.replace(f"let v{count} = 7", f"let v{count} = v0"))
 
 

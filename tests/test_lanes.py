@@ -364,7 +364,7 @@ def test_dot_has_the_same_boxes_and_edges() -> None:
         (["--select", "op:all_to_al"], "did you mean `all_to_all`?"),
         (["--select", "stage:1", "--select", "layer:0"], "selects nothing in prefill"),
         (["--select", "critical:1"], "is not understood"),
-        (["--select", "gpu:0\n\x1b[31m"], "is no number"),
+        (["--select", "gpu:0\n\x1b[31m"], "is not a number"),
         (["--select", "layer:16"], "prefill has no layer 16"),
         (["--select", "layer:-1"], "prefill has no layer -1"),
         (["--select", "op:3..5"], "prefill has no `3..5`"),

@@ -86,7 +86,7 @@ def test_without_a_topic_the_topics_are_listed(capsys: Capture) -> None:
         (["chek", "x.moe"], "did you mean `dagc check`?"),
         (["lst"], "did you mean `dagc list`?"),
         (["frobnicate"], "commands: compile, report"),
-        (["--set", "a=1", "check", "x.moe"], "options stand behind the command"),
+        (["--set", "a=1", "check", "x.moe"], "options follow the command"),
         (["compile", "x.moe", "--foce"], "did you mean `--force`?"),
         (["sweep", "x.moe", "--ovr", "a=1"], "did you mean `--over`?"),
         (["check", "x.moe", "--json"], "did you mean `--format json`?"),

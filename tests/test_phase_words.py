@@ -69,7 +69,7 @@ def test_a_cache_that_stays_is_not(phase: str) -> None:
         ("gpus = 0..2, tp = 3", "prefill", "tp = 2 or 4 divides it"),
         ("gpus = 0..1, tp = 2, prefix = 300 tok, chunk = 7 tok", "prefill", "prefix = 255 tok at most"),
         ("gpus = 0..3, sp = 4, chunk = 64 tok", "prefill", "leave out `chunk`"),
-        ("gpus = 0..6, pp = 2\nattention { tp = 2 }", "prefill", "6 or 8 GPUs do"),
+        ("gpus = 0..6, pp = 2\nattention { tp = 2 }", "prefill", "6 or 8 GPUs can"),
     ],
 )
 def test_what_must_divide_names_the_nearest_that_does(phase: str, kind: str, near: str) -> None:

@@ -174,10 +174,10 @@ def entry(name: str, value: str, group: str, monkeypatch: pytest.MonkeyPatch) ->
     [
         ("nowhere.at:all", "cannot be loaded: ModuleNotFoundError"),
         ("json:loads", "failed on `prefill`: TypeError"),
-        ("test_plugins:not_bytes", "does not give a mapping from file suffixes to bytes"),
-        ("test_plugins:outside", "does not give a mapping from file suffixes to bytes"),
-        ("test_plugins:breaks_the_line", "does not give a mapping from file suffixes to bytes"),
-        ("test_plugins:nothing", "does not give a mapping from file suffixes to bytes"),
+        ("test_plugins:not_bytes", "does not return a mapping from file suffixes to bytes"),
+        ("test_plugins:outside", "does not return a mapping from file suffixes to bytes"),
+        ("test_plugins:breaks_the_line", "does not return a mapping from file suffixes to bytes"),
+        ("test_plugins:nothing", "does not return a mapping from file suffixes to bytes"),
         ("test_plugins:leaves", "failed on `prefill`: SystemExit"),
     ],
 )

@@ -389,4 +389,4 @@ def test_a_checkpoint_that_is_all_of_eight_bits() -> None:
     notes: list[str] = []
     found = precision({"torch_dtype": "float8_e4m3fn"}, notes)
     assert (found["activations"], found["cache"], found["embed"], found["experts"]) == ("bf16", "bf16", "bf16", "fp8")
-    assert notes == ["`dtype` is float8_e4m3fn: weights in fp8, bf16 for all else is assumed"]
+    assert notes == ["`dtype` is float8_e4m3fn: fp8 weights, and bf16 for everything else, are assumed"]

@@ -123,11 +123,11 @@ TRAIN = "phase train { gpus = 0..7, pp = 2, ep = 4, schedule = one_f_one_b, reco
 LATER = {
     "several pools": ('hardware other from "h200-sxm" { gpus = 8 }\nlink pool to other { bandwidth = 50 GB/s, latency = 6 us }', "several pools"),
     "a pool of a phase": ("phase decode { hardware = pool, gpus = 8..15, tp = 8 }", "several pools"),
-    "serve": ("serve chat { prefill = prefill, arrivals = poisson(12 req/s), slots = 4 }\nrequire chat.ttft.p99 <= 2 s", "simulations of serving"),
-    "train": (TRAIN, "plans of training"),
-    "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "plans of training"),
-    "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "plans of training"),
-    "mixed": ("phase step { kind = mixed, gpus = 8..15, decode = 64, prompt_tokens = 2048 tok, tp = 8 }", "steps that hold prefill and decode"),
+    "serve": ("serve chat { prefill = prefill, arrivals = poisson(12 req/s), slots = 4 }\nrequire chat.ttft.p99 <= 2 s", "serving simulations"),
+    "train": (TRAIN, "training plans"),
+    "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "training plans"),
+    "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "training plans"),
+    "mixed": ("phase step { kind = mixed, gpus = 8..15, decode = 64, prompt_tokens = 2048 tok, tp = 8 }", "steps that combine prefill and decode"),
     "tp = any": ("phase decode { gpus = 8..15, tp = any }", "free strategies"),
     "any in a fold": ("phase decode { gpus = 8..15\nattention { tp = any }\nexperts { ep = 8 } }", "free strategies"),
     "strategy = any": ("phase a { kind = decode, gpus = 8..15, strategy = any }\nphase b { kind = decode, gpus = 8..15, strategy = any }", "free strategies"),
@@ -367,7 +367,7 @@ def test_a_phase_that_is_nowhere_is_told_once() -> None:
     (found,) = errors_of(spec_text(extra="require other.ttft <= 1 s\nrequire other.tp <= 8"))
     assert "names `other`" in found.message
     (found,) = errors_of(spec_text(extra="require ttft <= 1 s"))
-    assert found.help == ("a metric stands behind its phase: `prefill.ttft`",)
+    assert found.help == ("a metric follows its phase: `prefill.ttft`",)
 
 
 def test_a_preset_without_from_or_quotes() -> None:
@@ -377,12 +377,12 @@ def test_a_preset_without_from_or_quotes() -> None:
         'write `model from "mixtral-8x7b"`',
     )
     found = errors_of(text.replace('hardware "h200"', "hardware from h200-sxm"))
-    assert found[0].help == ('a preset stands in quotes: from "h200-sxm"',)
+    assert found[0].help == ('a preset is written in quotes: from "h200-sxm"',)
 
 
 def test_a_metric_of_the_other_kind_of_phase() -> None:
     (found,) = [d for d in errors_of(spec_text(extra="require prefill.tpot <= 1 s")) if d.code == "E02"]
-    assert "no metric of this phase: decode: " in found.help[0]
+    assert "not a metric of this phase: decode: " in found.help[0]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_a_metric_of_the_other_kind_of_phase() -> None:
     [
         ("prefill.ttft <= 60", "write the unit: `60 ms`"),
         ("prefill.memory.peak <= 60", "write the unit: `60 GB`"),
-        ("prefill.memory.peak <= 90%", "a percentage is one of something: `90% * hardware.memory`"),
+        ("prefill.memory.peak <= 90%", "a percentage is of something: `90% * hardware.memory`"),
     ],
 )
 def test_a_bound_without_its_unit(test: str, help: str) -> None:

@@ -250,9 +250,9 @@ def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.Cap
     ("extra", "message"),
     [
         (["--over", "batch"], "is not of the form"),
-        (["--over", "batch=16", "--on", "spark://x:1"], "no cluster that is known"),
-        (["--over", "batch=16", "--on", "dask://x"], "no cluster that is known"),
-        (["--over", "batch=16", "--on", "dask://x:1/../"], "no cluster that is known"),
+        (["--over", "batch=16", "--on", "spark://x:1"], "not a known kind of cluster"),
+        (["--over", "batch=16", "--on", "dask://x"], "not a known kind of cluster"),
+        (["--over", "batch=16", "--on", "dask://x:1/../"], "not a known kind of cluster"),
         (["--over", "batch=16", "--over", "batch=32"], "`--over batch` is given twice"),
         (["--over", "batch=16", "--metric", "decode.tpott"], "did you mean `decode.tpot`?"),
         (["--over", "batch=" + ",".join("1" * 1001), "--over", "x=" + ",".join("1" * 1001)], "more than 1,000,000"),

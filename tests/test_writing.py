@@ -61,7 +61,7 @@ def test_a_link_is_followed_and_a_pipe_refused(tmp_path: Path) -> None:
     write_all({tmp_path / "link": b"new"})
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(dagc.SpecError, match="is no regular file"):
+    with pytest.raises(dagc.SpecError, match="is not a regular file"):
         write_all({tmp_path / "a": b"", tmp_path / "pipe": b""})
     assert not (tmp_path / "a").exists() and (tmp_path / "pipe").is_fifo()
 

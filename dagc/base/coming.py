@@ -25,14 +25,12 @@ POOLS = Coming(
     "a spec has one kind of GPU: write a spec for each pool, or give all phases one `hardware` section",
 )
 SERVING = Coming(
-    "simulations of serving are", "phases are priced as single passes: `PHASE.ttft`, `PHASE.tpot`, `PHASE.throughput`"
+    "serving simulations are", "phases are priced as single passes: `PHASE.ttft`, `PHASE.tpot`, `PHASE.throughput`"
 )
 TRAINING = Coming(
-    "plans of training are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
+    "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
-MIXED = Coming(
-    "steps that hold prefill and decode together are", "write a prefill phase, with `chunk`, and a decode phase"
-)
+MIXED = Coming("steps that combine prefill and decode are", "write a prefill phase, with `chunk`, and a decode phase")
 FREE = Coming("free strategies are", "give a number, or a param with a domain: `dagc sweep` compiles every combination")
 ALTERNATIVES = Coming(
     "alternatives of a phase are",
@@ -42,7 +40,7 @@ COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one
 LEVELS = Coming(
     "links of more than two levels are", "`link node` joins `per_node` GPUs, `link cluster` all others"
 )  # fmt: skip
-RECORDED = Coming("recorded expert loads are", 'routing = histogram("FILE") takes a share for each expert')
+RECORDED = Coming("recorded expert loads are", 'routing = histogram("FILE") takes one share per expert')
 
 SECTIONS = {
     "serve": SERVING, "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,

@@ -119,9 +119,7 @@ class Collector:
         if diagnostic in self._seen or (len(self._seen) > MAX_DIAGNOSTICS and diagnostic.code in self._codes):
             return
         if len(self._seen) == MAX_DIAGNOSTICS:
-            about = Diagnostic(
-                "W06", f"more than {MAX_DIAGNOSTICS} diagnostics: of further ones, one of each code is told"
-            )
+            about = Diagnostic("W06", f"more than {MAX_DIAGNOSTICS} diagnostics: of the rest, one per code is shown")
             self.items.append(about)
         self._seen.add(diagnostic)
         self._codes.add(diagnostic.code)

@@ -58,7 +58,7 @@ def open_regular(path: Path | str, *, named: bool = False) -> BinaryIO:
         mode = os.fstat(handle).st_mode
         pipe = stat.S_ISFIFO(mode) and named and text.startswith(_DESCRIPTORS)
         if not stat.S_ISREG(mode) and not pipe:
-            raise Unreadable(f"it is {_kind(mode)}, no regular file")
+            raise Unreadable(f"it is {_kind(mode)}, not a regular file")
         os.set_blocking(handle, True)
         return open(handle, "rb")
     except OSError as error:
@@ -126,7 +126,7 @@ class Reach:
             raise Unreadable(_reason(error)) from None
         if not any(path.is_relative_to(root) for root in self.roots):
             raise Unreadable(
-                f"it lies outside the project `{self.roots[0]}`",
+                f"it is outside the project `{self.roots[0]}`",
                 "`--allow-import DIR` lets specs read files of a folder",
             )
         return path

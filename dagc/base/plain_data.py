@@ -69,7 +69,9 @@ def check_object(
     for name in data:
         if name not in known:
             near = did_you_mean(name, known)
-            raise DataError(f"{inside}{name}", "is no field of it" + (f"; did you mean `{near}`?" if near else ""))
+            raise DataError(
+                f"{inside}{name}", "is not one of its fields" + (f"; did you mean `{near}`?" if near else "")
+            )
     for name in known if required is None else required:
         if name not in data:
             raise DataError(f"{inside}{name}", "is missing")
@@ -112,7 +114,7 @@ def _plain(kind: Any, data: Any, path: str) -> Any:
     if kind is type(None) and data is None:
         return None
     if isinstance(data, str) and CONTROL.search(data):
-        raise DataError(path, "holds control characters")
+        raise DataError(path, "contains control characters")
     if isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
         return data
     raise DataError(path, f"is not {'a number' if kind is float else 'a ' + kind.__name__}")

@@ -72,7 +72,7 @@ def _load_file(path: str, changed_ns: int) -> Calibration:
 @lru_cache(maxsize=16)
 def _load_gpu(gpu: str) -> Calibration:
     if gpu not in available():
-        raise CalibrationError(f"no calibration for {gpu}; there are: {', '.join(available())}")
+        raise CalibrationError(f"no calibration for {gpu}; available: {', '.join(available())}")
     text = (folder() / f"{gpu}.json").read_text(encoding="utf-8")
     return parse(text, f"{gpu}.json")
 

@@ -65,7 +65,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
 
         help_ = error.help
         if argv and argv[0].startswith("-") and "has no command" in str(error):
-            help_ = ("options stand behind the command: dagc COMMAND SPEC --set k=v",)
+            help_ = ("options follow the command: dagc COMMAND SPEC --set k=v",)
         tell([Diagnostic("E14", str(error), help=help_)])
         return 2
     except SystemExit as stop:  # --help and --version
@@ -275,7 +275,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
     export.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
-    export.add_argument("--force", action="store_true", help="write into a directory that holds something already")
+    export.add_argument("--force", action="store_true", help="write into a directory that is not empty")
 
     measure = _command(commands, "measure", "time the kernels of a plan on this machine (needs PyTorch)")
     _spec(measure)

@@ -52,7 +52,7 @@ def _side(args: Namespace, spec: str, own: list[str]) -> CompiledPlan | Recorded
     if spec.endswith(".json"):
         found = read(spec, args.allow_import)
         if found is not None and (own or args.set):
-            raise SpecError([Diagnostic("E14", "a plan that was written has no params: `--set` needs its spec")])
+            raise SpecError([Diagnostic("E14", "a recorded plan has no params: `--set` needs its spec")])
         if found is not None:
             return found
     return compiled(spec, Namespace(**vars(args) | {"set": [*args.set, *own]}))

@@ -131,7 +131,7 @@ def _fit(args: Namespace, plan: CompiledPlan, device: TorchDevice, gpu: str, fol
         raise _stop(str(error)) from None
     print("fitted:", *fitted.lines, sep="\n")
     if not fitted.text:
-        raise _stop("no kernel has rows enough to fit", "a larger --grid measures more")
+        raise _stop("no kernel has enough rows to fit", "a larger --grid measures more")
     path = folder / f"{gpu}.json"
     write_all({path: fitted.text.encode()})
     print(f'wrote {path}; in a spec: hardware {{ calibration = "{path}" }}')

@@ -49,6 +49,6 @@ def _format(target: Path | None) -> str:
     if target.suffix.lower() not in known:
         endings = ", ".join(known)
         raise SpecError(
-            [Diagnostic("E14", f"`{target}`: a report ends in {endings}", help=("or say it: --format html",))]
+            [Diagnostic("E14", f"`{target}`: a report ends in {endings}", help=("or choose a format: --format html",))]
         )
     return known[target.suffix.lower()]

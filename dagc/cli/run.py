@@ -120,7 +120,7 @@ def _from_environment(name: str) -> int:
     """A number that torchrun, or whoever started the processes, sets."""
     text = os.environ[name]
     if not text.isdecimal() or not int(text):
-        raise SpecError([Diagnostic("E16", f"{name} is {text!r}, no number of processes")])
+        raise SpecError([Diagnostic("E16", f"{name} is {text!r}, not a number of processes")])
     return int(text)
 
 

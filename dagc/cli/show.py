@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
         kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else OWN
         if kind not in formats:
             ends = ", ".join(f".{f}" for f in formats)
-            raise SpecError([Diagnostic("E14", f"`{target}`: a picture of the {view} ends in {ends}")])
+            raise SpecError([Diagnostic("E14", f"`{target}`: the name of a picture of the {view} ends in {ends}")])
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
         if target is None:
             if kind == OWN and len(files) > 1:
                 help = ("-o FILE.svg, or one --phase",)
-                raise SpecError([Diagnostic("E14", "there is a picture a phase", help=help)])
+                raise SpecError([Diagnostic("E14", "there is one picture per phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
             return 0 if plan.fits else 1
         write_all(files)

@@ -125,7 +125,7 @@ def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
     kind, _, address = args.on.partition("://")
     if kind not in CLUSTERS or not ADDRESS.fullmatch(address):
         help = ", ".join(f"--on {name}://HOST:PORT" for name in CLUSTERS)
-        raise SpecError([Diagnostic("E14", f"`--on {args.on}` is no cluster that is known", help=(help,))])
+        raise SpecError([Diagnostic("E14", f"`--on {args.on}` is not a known kind of cluster", help=(help,))])
     package, swept = CLUSTERS[kind]
     if find_spec(package) is None:
         raise SpecError([Diagnostic("E16", f"`--on {kind}://` needs `{package}`", help=(how_to_install(kind),))])

@@ -74,7 +74,7 @@ def verdict(proof: Proof) -> str:
     if proof.work_wrong:
         lines.append(f"  counted FLOPs are not the compiler's: {', '.join(proof.work_wrong)}")
     if proof.memory_wrong:
-        lines.append(f"  held bytes are not the compiler's: {', '.join(proof.memory_wrong)}")
+        lines.append(f"  stored bytes are not the compiler's: {', '.join(proof.memory_wrong)}")
     if proof.bytes_wrong:
         lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
     lines += [f"    {line}" for line in proof.lines]

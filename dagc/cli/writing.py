@@ -83,13 +83,15 @@ def _place(path: Path) -> Path:
     try:
         real = Reach.of(path).find(os.path.abspath(path))
     except Unreadable as error:
-        help_ = (f"a link leads to `{os.path.realpath(path)}`: `-o` may name that place itself",) if error.help else ()
+        help_ = (
+            (f"a link leads to `{os.path.realpath(path)}`: name that place with `-o` instead",) if error.help else ()
+        )
         raise SpecError([Diagnostic("E05", f"cannot write `{path}`: {error}", help=help_)]) from None
     path = real if os.path.islink(path) else path
     if os.path.islink(path):
         raise SpecError([Diagnostic("E05", f"cannot write `{path}`: it is a link to itself")])
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise SpecError([Diagnostic("E05", f"`{path}` is no regular file")])
+        raise SpecError([Diagnostic("E05", f"`{path}` is not a regular file")])
     return path
 
 

@@ -60,7 +60,7 @@ def read_arrays(path: Path) -> Arrays:
         EOFError,
         ValueError,
     ) as error:
-        raise ValueError(f"cannot read `{path}`: it is no .npz file of plain arrays ({error})") from None
+        raise ValueError(f"cannot read `{path}`: it is not an .npz file of plain arrays ({error})") from None
 
 
 MOST_SPREAD = 200
@@ -154,7 +154,7 @@ class Checkpoint:
             )
         unknown = next((d for d in place.names if d not in sizes), None)
         if unknown is not None:
-            raise CheckpointError(f"`{name}` is described with `{unknown}`, which is no dimension of this layer")
+            raise CheckpointError(f"`{name}` is described with `{unknown}`, which is not a dimension of this layer")
         wanted = place.shape(sizes)
         if tensor.shape != wanted:
             raise CheckpointError(f"tensor `{name}` of {self.path} has shape {list(tensor.shape)}, not {list(wanted)}")

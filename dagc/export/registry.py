@@ -124,7 +124,7 @@ class Plugin(Exporter):
             raise broken(self.point, f"failed on `{of[0]}`: {type(error).__name__}: {error}") from error
         for suffix, data in found.items():
             if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
-                raise broken(self.point, "does not give a mapping from file suffixes to bytes")
+                raise broken(self.point, "does not return a mapping from file suffixes to bytes")
         return found
 
 

@@ -63,7 +63,7 @@ def check_ranges(record: Any, path: str) -> None:
             check_number(ranges[f.name], value, f"{path}.{f.name}")
     if isinstance(record, EngineMemory):
         if record.of not in ("all", "static", "free"):
-            raise DataError(f"{path}.of", f"{record.of!r} is none of all, static, free")
+            raise DataError(f"{path}.of", f"{record.of!r} is not one of all, static, free")
         if record.padding_B is not None:
             check_number(BESIDE["padding"], record.padding_B, f"{path}.padding_B")
         if any(min(tile[1:]) < 1 for tile in record.tiles):
@@ -87,13 +87,13 @@ def check_together(unit: Unit, graph: Graph) -> None:
     """The plan is that of the graph. Raises DataError with the path of what differs."""
     phase, strategy, model, hardware = unit.phase, unit.phase.strategy, unit.spec.model, unit.spec.hardware
     if not NAME.fullmatch(phase.name):
-        raise DataError("plan.phase.name", f"{phase.name!r} is no name")
+        raise DataError("plan.phase.name", f"{phase.name!r} is not a name")
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
         if find(getattr(model, name)) is None:
-            raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is none of {', '.join(DTYPES)}")
+            raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
     words = PHASE["window_cache"].words
     if phase.window_cache not in words:
-        raise DataError("plan.phase.window_cache", f"{phase.window_cache!r} is none of {', '.join(words)}")
+        raise DataError("plan.phase.window_cache", f"{phase.window_cache!r} is not one of {', '.join(words)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
     batching = phase.batching
@@ -122,7 +122,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
     cut = strategy.layers_per_stage
     inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
     if cut is not None and cut != inner:
-        raise DataError("plan.phase.strategy.layers_per_stage", f"is not {list(inner)}, as the IR has it")
+        raise DataError("plan.phase.strategy.layers_per_stage", f"is not {list(inner)}, as in the IR")
     wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
     if wanted != [segment.name for segment, _ in graph.layers]:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")

@@ -57,7 +57,7 @@ def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> CompiledPl
 
 
 def _refused(path: Path, reason: str) -> SpecError:
-    return SpecError([Diagnostic("E15", f"`{path}` is no placed graph that can be compiled", because=(reason,))])
+    return SpecError([Diagnostic("E15", f"`{path}` is not a placed graph that can be compiled", because=(reason,))])
 
 
 def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
@@ -93,20 +93,20 @@ def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]
         if not isinstance(name, str):
             raise DataError(f"nodes[{i}].id", "is not a string")
         if name in ids:
-            raise DataError(f"nodes[{i}].id", f"{name!r} stands there twice")
+            raise DataError(f"nodes[{i}].id", f"{name!r} occurs there twice")
         ids[name] = i
     edges = []
     for i, edge in enumerate(data["edges"]):
         found = check_object(edge, Edge.__slots__, f"edges[{i}]")
         for end in ("src", "dst"):
             if not isinstance(found[end], str) or found[end] not in ids:
-                raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is no node")
+                raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is not a node")
         if found["kind"] not in KINDS:
-            raise DataError(f"edges[{i}].kind", f"is none of {', '.join(KINDS)}")
+            raise DataError(f"edges[{i}].kind", f"is not one of {', '.join(KINDS)}")
         edges.append((found["src"], found["dst"], found["kind"]))
     twice = next((e for e, n in Counter(edges).items() if n > 1), None)
     if twice is not None:
-        raise DataError("edges", f"{twice[0]} -> {twice[1]} ({twice[2]}) stands there twice")
+        raise DataError("edges", f"{twice[0]} -> {twice[1]} ({twice[2]}) occurs there twice")
     return list(ids), edges
 
 
@@ -149,7 +149,7 @@ def graph_of(lines: list[Any]) -> Graph:
             raise DataError("ir", f"is at level {graph.level!r}, not placed")
         ids = placement_ids(graph)
         if len(np.unique(ids)) != ids.size or ids.min() < 0:
-            raise DataError("ir", "a GPU id stands in two places")
+            raise DataError("ir", "a GPU id occurs twice")
         verify(graph)
         return graph
     except (TextError, VerifyError) as error:
@@ -157,7 +157,7 @@ def graph_of(lines: list[Any]) -> Graph:
     except (KeyError, IndexError, ValueError, AssertionError, AttributeError, TypeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("ir", f"does not hold together: {type(error).__name__} {error}") from None
+        raise DataError("ir", f"is inconsistent: {type(error).__name__} {error}") from None
 
 
 def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -186,7 +186,7 @@ def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
     check_ranges(phase, "plan.phase")
     if (phase.name, phase.kind) != (graph.phase, graph.kind):
-        raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is of {graph.phase} ({graph.kind})")
+        raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is that of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
     return Unit(spec, phase, Collector())
 
@@ -240,7 +240,7 @@ def same_graph(result: PhaseResult, given: list[dict[str, Any]], edges: list[tup
             value = given[i][field]
             if field in RESULTS:
                 if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-                    raise DataError(f"nodes[{i}].{field}", f"is {value!r}, no time")
+                    raise DataError(f"nodes[{i}].{field}", f"is {value!r}, not a time")
             elif not _same(value, getattr(want_nodes[name], field)):
                 raise DataError(f"nodes[{i}].{field}", f"is {value!r}, which does not follow from ir and plan")
     for name in sorted(want_nodes.keys() - set(nodes)):

@@ -55,7 +55,7 @@ def read(path: str, allow_import: Sequence[str | Path] = ()) -> Recorded | None:
     try:
         return recorded(data)
     except DataError as error:
-        message = f"`{path}` is no plan that `dagc compile --json` wrote"
+        message = f"`{path}` is not a plan that `dagc compile --json` wrote"
         raise SpecError([Diagnostic("E05", message, because=(str(error),))]) from None
 
 
@@ -101,7 +101,7 @@ def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:
     held = [data] if data["schema"] > 1 else [_object(p, "memory", f"phases.{name}") for name, p in phases.items()]
     for one in held:
         if not isinstance(one.get("fits"), bool):
-            raise DataError("fits", "is no verdict")
+            raise DataError("fits", "is not a verdict")
     return all(one["fits"] for one in held)
 
 
@@ -124,7 +124,7 @@ def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]
 def _degrees(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
     for axis, degree in _object(phase, "axes", path).items():
         if not isinstance(degree, int) or isinstance(degree, bool) or degree < 1:
-            raise DataError(f"{path}.axes.{axis}", f"is {degree!r}, no degree")
+            raise DataError(f"{path}.axes.{axis}", f"is {degree!r}, not a degree")
         yield axis, degree
 
 
@@ -145,7 +145,7 @@ def _list(data: Mapping[str, Any], name: str, path: str) -> list[Any]:
 def _number(data: Mapping[str, Any], name: str, path: str) -> float:
     value = data.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise DataError(_join(path, name), "is missing" if value is None else "is no number")
+        raise DataError(_join(path, name), "is missing" if value is None else "is not a number")
     return float(value)
 
 

@@ -74,12 +74,17 @@ def check_block(block: ast.BlockDef, out: Collector) -> None:
         out.add("E13", f"block `{block.name}` has no `return`", block.span)
     if len(block.body) > MAX_STATEMENTS:
         message = f"block `{block.name}` has more than {MAX_STATEMENTS} statements"
-        out.add("E13", message, block.span, help=("a layer may hold several blocks",))
+        out.add("E13", message, block.span, help=("a layer may have several blocks",))
         return
     for statement in block.body:
         nodes = list(walk_expression(statement.value))
         if len(nodes) > MAX_TERMS:
-            out.add("E13", f"an expression of more than {MAX_TERMS} terms", statement.span, help=("name parts of it",))
+            out.add(
+                "E13",
+                f"an expression has more than {MAX_TERMS} terms",
+                statement.span,
+                help=("give parts of it names",),
+            )
         for node in nodes:
             if isinstance(node, ast.Number):
                 number(node, out)

@@ -123,7 +123,7 @@ class Elaborator:
             help_.insert(0, f"a constant is written `let {s.name} = {s.value.span.text}`")
         if self.out.incomplete:
             return  # a brace is missing, most likely
-        self.out.add("E12", "this statement belongs into a section", s.span, help=help_)
+        self.out.add("E12", "this statement belongs in a section", s.span, help=help_)
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
         if key in table:
@@ -167,7 +167,7 @@ class Elaborator:
             return
         self.seen.add(path)
         if len(chain) >= MAX_CHAIN:
-            self.out.add("E05", f"imports stand more than {MAX_CHAIN} deep", s.span)
+            self.out.add("E05", f"imports are nested more than {MAX_CHAIN} deep", s.span)
             self.out.unread = True
             return
         name = os.path.normpath(Path(s.span.source.name).parent / s.path)  # as seen from where dagc runs
@@ -177,7 +177,7 @@ class Elaborator:
             return
         self.characters += len(source.text)
         if self.characters > MAX_IMPORTED:
-            self.out.add("E05", f"imports hold more than {MAX_IMPORTED:,} characters", s.span)
+            self.out.add("E05", f"imports have more than {MAX_IMPORTED:,} characters", s.span)
             self.out.unread = True
             return
         self.gather(parse(source, self.out), path.parent, (*chain, path))
@@ -252,7 +252,9 @@ class Elaborator:
                 circle = around[around.index(before) :]
                 shown = [*circle, before] if len(circle) < 10 else [*circle[:4], "...", *circle[-4:], before]
                 first = self.lets[before]
-                self.out.add("E11", f"`{before}` is defined by itself", first.span, because=(" -> ".join(shown),))
+                self.out.add(
+                    "E11", f"`{before}` is defined in terms of itself", first.span, because=(" -> ".join(shown),)
+                )
                 self.failed.add(before)
             else:
                 chain[before] = None
@@ -272,7 +274,7 @@ class Elaborator:
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
             else:
-                self.out.add("E08", "a constant is made of numbers, names and + - * /", node.span)
+                self.out.add("E08", "a constant consists of numbers, names and + - * /", node.span)
             return None
 
         if s.name in given:
@@ -376,7 +378,9 @@ class Elaborator:
                 phases.append(phase)
                 ids += len(phase.gpus)
             if ids > MAX_ITEMS:
-                self.out.add("E09", f"the phases name more than {MAX_ITEMS:,} GPUs together", section.kind_span)
+                self.out.add(
+                    "E09", f"together, together, the phases name more than {MAX_ITEMS:,} GPUs", section.kind_span
+                )
                 return None
         requirements = self.requirements({s.name for s, _ in found["phase"] if s.name})
         if hardware is None or model is None or workload is None:
@@ -509,8 +513,8 @@ class Elaborator:
         unknown = precision.get("unknown") if isinstance(precision, Mapping) else None
         if unknown is None or _asks(section, "weight_dtype"):
             return
-        message = f"`{path}` holds weights in a precision that has no dtype here: {unknown}"
-        help_ = f'say what they are held in: model from "{path}" {{ weight_dtype = ..., weights {{ experts = ... }} }}'
+        message = f"`{path}` has weights in a precision that no dtype describes: {unknown}"
+        help_ = f'say how they are stored: model from "{path}" {{ weight_dtype = ..., weights {{ experts = ... }} }}'
         self.out.add("E05", message, span, help=(help_, f"dtypes: {', '.join(NAMED)}, {FORMS}"))
 
     def architecture(self, section: ast.Section, path: str, base: Path | None, span: Span) -> list[ast.Section]:
@@ -561,7 +565,9 @@ class Elaborator:
                 value = evaluate(assign.value, self.names().env(), self.out)
                 places = value if isinstance(value, tuple) else (value,)
                 if not all(isinstance(p, str) for p in places):
-                    self.out.add("E08", f"`{name}` is one or more texts: tensor name and dimensions", assign.value.span)
+                    self.out.add(
+                        "E08", f"`{name}` is one or more strings: tensor name and dimensions", assign.value.span
+                    )
                     continue
                 for place in places:
                     self._check_place(str(place), assign.value.span)
@@ -572,7 +578,7 @@ class Elaborator:
         try:
             Place.parse(text)
         except PlaceError as error:
-            self.out.add("E08", f'"{text}" is no place in a checkpoint file: {error}', span)
+            self.out.add("E08", f'"{text}" is not a place in a checkpoint file: {error}', span)
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.merged(section, base)
@@ -603,10 +609,10 @@ class Elaborator:
                         hint = f"if this is a unit, did you mean {unit}?"
                     owner = next(iter(sorted(phases)), "PHASE")
                     if metric(f"{owner}.{name.text}") is not None:
-                        hint = f"a metric stands behind its phase: `{owner}.{name.text}`"
+                        hint = f"a metric follows its phase: `{owner}.{name.text}`"
                     self.out.add(
                         "E02",
-                        f"the requirement names `{name.parts[0]}`, which is nothing in this spec",
+                        f"the requirement names `{name.parts[0]}`, which this spec does not define",
                         name.span,
                         help=(hint,),
                     )

@@ -75,9 +75,9 @@ class Shape:
         if gpus % (s.pp * s.replicas):
             self.out.add(
                 "E03",
-                f"{gpus} GPUs do not divide over pp {s.pp} x replicas {s.replicas}",
+                f"{gpus} GPUs cannot be divided by pp {s.pp} x replicas {s.replicas}",
                 self.at("pp", "gpus"),
-                help=(f"{_nearest(gpus, s.pp * s.replicas)} GPUs do",),
+                help=(f"{_nearest(gpus, s.pp * s.replicas)} GPUs can",),
             )
             return False
         stage = gpus // (s.pp * s.replicas)
@@ -163,7 +163,7 @@ class Shape:
             low = layers // s.pp
             uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
             self.out.add(
-                "E03", f"{layers} layers do not divide over pp {s.pp} stages", self.at("pp"),
+                "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.at("pp"),
                 also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
                 help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
             )  # fmt: skip
@@ -262,8 +262,8 @@ class Shape:
         if tokens < self.phase.context and sp > 1:
             what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
             self.out.add(
-                "E03", f"{what} and sp > 1 do not go together", self.at(without),
-                because=("the ranks of sp would hold the tokens before in another order than the new ones",),
+                "E03", f"{what} and sp > 1 cannot be combined", self.at(without),
+                because=("the ranks of sp would have the earlier tokens in another order than the new ones",),
                 help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
         if self.phase.context != self.workload.prompt:
@@ -291,11 +291,11 @@ class Shape:
         tokens, context = self.phase.new_tokens, self.phase.context
         if self.phase.kind == "prefill" and tokens < 1:
             prompt = self.workload.prompt
-            message = f"a prefix of {prompt - tokens} tokens leaves nothing new of a prompt of {prompt}"
+            message = f"a prefix of {prompt - tokens} tokens leaves no new tokens of a prompt of {prompt}"
             help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()
             self.out.add("E03", message, self.at("prefix"), help=help_)
             return
-        message = f"{tokens} new tokens of a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
+        message = f"{tokens} new tokens exceed a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
         self.out.add("E03", message, self.at("draft" if self.phase.draft else "context", "context"))
 
     def _shard(self) -> None:

@@ -90,7 +90,7 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
         read = Reader("compute", inner, schema, names).read()
         out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
         if not out:
-            names.out.add("E10", "`compute` names no dtype", inner.span)
+            names.out.add("E10", "`compute` does not name a dtype", inner.span)
             return {}
         halves = [out[d] for d in ("bf16", "fp16") if d in out]
         out.setdefault("default", max(halves) if halves else max(out.values()))

@@ -130,7 +130,7 @@ def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> Non
         attributes.setdefault("experts.shared_hidden", attributes["experts.hidden"])
         top_k, number = count("experts.top_k") or 1, count("experts.count") or 1
         if top_k > number:
-            out.add("E03", f"top_k {top_k} of {number} experts", body.span_of("experts"))
+            out.add("E03", f"top_k {top_k} exceeds the {number} experts", body.span_of("experts"))
 
 
 MAX_TURNS, MAX_KINDS = 1000, 64
@@ -166,8 +166,17 @@ def _stack(
         return None
     turns, kinds = sum(1 for _ in groupby(s.name for s in stack)), len({s.name for s in stack})
     if turns > MAX_TURNS or kinds > MAX_KINDS:
-        what = f"changes its kind of layer {turns - 1} times" if turns > MAX_TURNS else f"has {kinds} kinds of layers"
-        out.add("E13", f"the stack {what}", assign.value.span, help=(f"at most {MAX_TURNS} times, among {MAX_KINDS}",))
+        what = (
+            f"changes from one layer to another {turns - 1} times"
+            if turns > MAX_TURNS
+            else f"has {kinds} different layers"
+        )
+        out.add(
+            "E13",
+            f"the stack {what}",
+            assign.value.span,
+            help=(f"at most {MAX_TURNS} changes and {MAX_KINDS} different layers",),
+        )
         return None
     if number is not None and number.value != total:
         out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
@@ -188,7 +197,7 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
         repeat, node = quantity(item.left, names.env(), names.out), item.right
     if isinstance(node, ast.Name) and repeat is not None and repeat.value >= 1 and repeat.value == int(repeat.value):
         return [(node.text, int(repeat.value))]
-    names.out.add("E08", "a stack holds layers: `embed`, `16 * sparse`", item.span)
+    names.out.add("E08", "a stack consists of layers: `embed`, `16 * sparse`", item.span)
     return None
 
 
@@ -265,7 +274,7 @@ def _used_blocks(
             elif (name, None) not in bodies:
                 out.add(
                     "E13",
-                    f"block `{name}` has a body for {next(iter(bodies))[1]} only",
+                    f"block `{name}` has a body only for {next(iter(bodies))[1]}",
                     next(iter(bodies.values())).span,
                 )
             used.update(bodies)

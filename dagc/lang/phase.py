@@ -227,7 +227,7 @@ def _order(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] |
         return AXES if "order" not in body.assigns else None
     items = tuple(str(v) for v in value) if isinstance(value, tuple) else (str(value),)
     if sorted(items) != sorted(AXES):
-        out.add("E03", f"`order` names each of {', '.join(AXES)} once", body.span_of("order"))
+        out.add("E03", f"`order` must name each of {', '.join(AXES)} once", body.span_of("order"))
         return None
     return items
 
@@ -259,7 +259,7 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
         node = stack.pop()
         seen += 1
         if seen > MAX_PLACE:
-            out.add("E09", f"a `place` expression of more than {MAX_PLACE} terms", expr.span)
+            out.add("E09", f"a `place` expression has more than {MAX_PLACE} terms", expr.span)
             return
         if isinstance(node, ast.Name):
             constant = names.constants.get(node.text)
@@ -270,7 +270,7 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             elif node.text not in names.unknown:
                 near = out.near(node.text, known)
                 help_ = (f"did you mean `{near}`?",) if near and near != node.text else ()
-                out.add("E02", f"`place` names `{node.text}`, which is no axis", node.span, help=help_)
+                out.add("E02", f"`place` names `{node.text}`, which is not an axis", node.span, help=help_)
         elif isinstance(node, ast.Number):
             value = number(node, out)
             if value is not None and (value.dim != SCALAR or abs(value.value) > 1e9):
@@ -280,7 +280,7 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
         elif isinstance(node, ast.Binary):
             stack += [node.right, node.left]
         else:
-            out.add("E08", "a `place` expression holds numbers, axes and + - * / only", node.span)
+            out.add("E08", "a `place` expression consists of numbers, axes and + - * /", node.span)
 
 
 def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
@@ -294,6 +294,6 @@ def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
     for dim, assign in inner.assigns.items():
         axis = assign.value.text if isinstance(assign.value, ast.Name) else ""
         if axis != "tp":
-            names.out.add("E08", f"`{dim}` can be sharded over `tp` only", assign.value.span)
+            names.out.add("E08", f"`{dim}` can only be sharded over `tp`", assign.value.span)
         rules.append((dim, axis))
     return tuple(rules)

@@ -328,11 +328,7 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
 
 def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, Quantity):
-        one = (
-            ("one value is written; a param with a domain is walked by `dagc sweep`",)
-            if isinstance(value, tuple)
-            else ()
-        )
+        one = ("write one value; `dagc sweep` goes through the domain of a param",) if isinstance(value, tuple) else ()
         out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span, help=one)
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR

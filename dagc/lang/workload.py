@@ -70,7 +70,7 @@ def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tup
             names.out.add("E05", f"cannot read the histogram `{given}`: {error}", span, help=error.help)
             return None
         except ValueError:  # whose message would quote the file
-            names.out.add("E05", f"the histogram `{given}` holds something that is no number", span)
+            names.out.add("E05", f"the histogram `{given}` contains something that is not a number", span)
             return None
     numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
     if (
@@ -80,6 +80,6 @@ def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tup
         or not all(0 <= n <= LARGE for n in numbers)
         or max(numbers) <= 0
     ):
-        names.out.add("E08", "a histogram is a list of numbers from 0, not all of them 0", span)
+        names.out.add("E08", "a histogram is a list of numbers of at least 0, not all of them 0", span)
         return None
     return numbers

@@ -42,7 +42,7 @@ def calibrate(folder: Path, gpu: str, hardware: Hardware, processors: int, how: 
             continue
         error = part.found["error"]
         lines.append(
-            f"{head}median error {error['median']:.1%}, 90th percentile {error['p90']:.1%} on {error['rows']} rows set aside"
+            f"{head}median error {error['median']:.1%}, 90th percentile {error['p90']:.1%} on {error['rows']} held-out rows"
         )
         if stuck := at_bounds(part.family, device, part.variant, part.found["constants"]):
             lines.append(

@@ -45,7 +45,7 @@ def merged(path: Path, fresh: list[Row]) -> bytes:
         except Unreadable as error:
             raise ValueError(f"cannot read {path}: {error}") from None
         if list(reader.fieldnames or ()) != names:
-            raise ValueError(f"{path} has other columns than its measurements: write them into another folder")
+            raise ValueError(f"{path} has other columns than these measurements: write them into another folder")
         kept = list(reader)
     known = {_shape(row) for row in fresh}
     out = io.StringIO()

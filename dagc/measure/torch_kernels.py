@@ -47,7 +47,7 @@ def _gemm_fp8(device: TorchDevice, job: Gemm) -> Call:
     if product is None or fp8 is None:
         raise Untimed("this PyTorch has no fp8 product")
     if job.n % 16 or job.k % 16:
-        raise Untimed("fp8 products need n and k in sixteens")
+        raise Untimed("fp8 products need n and k to be multiples of 16")
     x, w = _random(device, "bf16", job.m, job.k), _random(device, "fp8", job.n, job.k).t()
     one = torch.ones((), device=device.kind, dtype=torch.float32)
     return lambda: product(x.to(fp8), w, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)

@@ -132,7 +132,7 @@ class Cures:
             f"none of the {tried} other layouts and batches that were" if tried > 1 else "the one other layout that was"
         )
         missing = "" if tried > 1 else "not "
-        return (f"{many} tried would {missing}do: it takes more GPUs, larger ones, or a smaller model or dtype",)
+        return (f"{many} tried would {missing}fit: use more GPUs, larger ones, or a smaller model or dtype",)
 
     def words(self, attempt: Attempt) -> str:
         """`microbatches = 4 fits: 71 GB on the fullest GPU`"""

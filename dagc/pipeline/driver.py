@@ -217,14 +217,14 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
     if moved:
         unit.out.add(
             "W06",
-            f"every step of `{unit.phase.name}` moves what lies along the context, a KV cache, over the network",
+            f"every step of `{unit.phase.name}` moves data along the context, such as the KV cache, over the network",
             next(
                 (unit.phase.spans[a] for a in ("shard", "sp", "attention", "tp") if a in unit.phase.spans),
                 unit.phase.span,
             ),
             because=tuple(f"{key}, {show(size, BYTES)} per GPU" for key, size in moved.items()),
             help=(
-                "a cache that stays where it is costs a step nothing: split batch or heads (dp, tp), not the context or a width that attention needs whole",
+                "a cache that is not moved costs nothing per step: split batch or heads (dp, tp), not the context or a width that attention needs whole",
             ),
         )
 

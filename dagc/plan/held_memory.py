@@ -49,7 +49,9 @@ def limit_text(result: PhaseResult, memory: EngineMemory) -> str:
     found = result.memory
     if found.capacity_B >= found.total_B:
         return show(found.capacity_B, BYTES)
-    what = {"all": "", "static": " with weights and cache", "free": " with cache, of what all else leaves"}[memory.of]
+    what = {"all": "", "static": " with weights and cache", "free": " with cache, of what everything else leaves"}[
+        memory.of
+    ]
     who = memory.engine or "the engine"
     return f"{show(found.capacity_B, BYTES)} ({who} fills {memory.fraction:.1%} of {show(found.total_B, BYTES)}{what})"
 

@@ -121,7 +121,7 @@ def warn_of_percent(requirement: Requirement, left: float, right: float, out: Co
         if _fraction(side) and not _in_percent(other) and MOST_SHARE < bound <= 100:
             out.add(
                 "W06",
-                f"a fraction is held against {bound:g}: 1 is all of it, so this holds {'always' if requirement_holds(test, left, right) else 'never'}",
+                f"a fraction is compared with {bound:g}: 1 is all of it, so this {'always' if requirement_holds(test, left, right) else 'never'} holds",
                 other.span,
                 f"did you mean {bound:g}%?",
                 also=(Label(side.span, "a fraction"),),
@@ -160,7 +160,7 @@ def warn_of_phases_left_out(
                 "W06",
                 f"memory of {whose} is judged without {listed([f'`{n}`' for n in missing])}{where}",
                 requirement.span,
-                help=("compile all phases to judge what their GPUs hold together",),
+                help=("compile all phases to judge everything on their GPUs",),
             )
 
 

@@ -76,24 +76,24 @@ def _phase() -> Iterable[Metric]:
     yield row("memory.buffers", BYTES, "lower", "communication buffers")
     yield row("memory.reserve", BYTES, "lower", "what the runtime keeps")
     yield row("memory.engine", BYTES, "lower", "CUDA graphs, communication buffers and padding of weights")
-    yield row("memory.capacity", BYTES, "", "what a GPU may hold, by the engine's share of it")
+    yield row("memory.capacity", BYTES, "", "what a GPU may store, by the engine's share of it")
     yield row("memory.own", BYTES, "lower", "the sum of these for the phase alone")
-    yield row("memory.peak", BYTES, "lower", "all that its fullest GPU holds, other phases' part included")
-    yield row("memory.fraction", SCALAR, "lower", "that over what a GPU may hold", True)
-    yield row("memory.kv_tokens", TOKENS, "higher", "tokens of KV cache that the memory holds")
-    yield row("memory.kv_tokens_free", TOKENS, "higher", "those beside the batch of the phase")
-    yield row("kv_transfer", TIME, "lower", "prefill beside a decode on other GPUs: sending the cache of a sequence")
+    yield row("memory.peak", BYTES, "lower", "everything on its fullest GPU, including other phases' part")
+    yield row("memory.fraction", SCALAR, "lower", "the peak over the capacity", True)
+    yield row("memory.kv_tokens", TOKENS, "higher", "tokens of KV cache that fit in the memory")
+    yield row("memory.kv_tokens_free", TOKENS, "higher", "those that fit in addition to the batch of the phase")
+    yield row("kv_transfer", TIME, "lower", "prefill with a decode on other GPUs: sending the cache of a sequence")
     yield row("kv_bytes", BYTES, "lower", "the size of that cache")
     yield row("gpus", SCALAR, "", "GPUs of the phase")
     yield row("idle_gpus", SCALAR, "lower", "GPUs of the pool that the phase leaves out")
     yield row("stages", SCALAR, "", "pipeline stages")
     yield row("sequences", SCALAR, "", "sequences in its batch")
     yield row("microbatches", SCALAR, "", "micro-batches of a pass")
-    yield row("layers_per_stage", SCALAR, "", "layers of a stage, the mean")
+    yield row("layers_per_stage", SCALAR, "", "mean number of layers of a stage")
     for axis in ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica"):
         yield row(axis, SCALAR, "", f"degree of {axis}")
     for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
-        yield row(f"collectives.{kind}", SCALAR, "", f"calls of {kind} by a device in one pass")
+        yield row(f"collectives.{kind}", SCALAR, "", f"calls of {kind} per device and pass")
 
 
 def _machine() -> Iterable[Metric]:
@@ -102,8 +102,8 @@ def _machine() -> Iterable[Metric]:
     yield Metric(HARDWARE, "compute", FLOP_RATE, "", "peak of a GPU in the model's dtype")
     yield Metric(HARDWARE, "mfu", SCALAR, "", "share of the compute peak that kernels reach", True)
     yield Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU")
-    yield Metric(HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU holds, all phases together")
-    yield Metric(HARDWARE, "memory.fraction", SCALAR, "lower", "that over the memory of a GPU", True)
+    yield Metric(HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU stores, all phases together")
+    yield Metric(HARDWARE, "memory.fraction", SCALAR, "lower", "the peak over the memory of a GPU", True)
     yield Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU")
     yield Metric(HARDWARE, "mbu", SCALAR, "", "share of the memory bandwidth that kernels reach", True)
     yield Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel")
@@ -112,7 +112,7 @@ def _machine() -> Iterable[Metric]:
 
 def _rest() -> Iterable[Metric]:
     yield Metric(MODEL, "params_total", SCALAR, "", "parameters, counted from the blocks")
-    yield Metric(MODEL, "params_active", SCALAR, "", "those that a token uses")
+    yield Metric(MODEL, "params_active", SCALAR, "", "parameters that a token uses")
     yield Metric(MODEL, "params", SCALAR, "", "parameters as stated")
     yield Metric(MODEL, "layers", SCALAR, "", "layers between embedding and head")
     yield Metric(WORKLOAD, "sequences", SCALAR, "", "sequences in the batch")
@@ -150,6 +150,6 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     common = [n for n in some if n.partition(".")[2] in ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")]
     found = metric(word)
     if found is not None and any(n.startswith(f"{owner}.") for n in names):  # of another kind of phase
-        return f"`{found.name}` is no metric of this phase: {found.about}", "`dagc list metrics` shows all"
+        return f"`{found.name}` is not a metric of this phase: {found.about}", "`dagc list metrics` shows all"
     hint = f"did you mean `{near}`?" if near else f"metrics: {', '.join((common or some)[:6])}, ..."
     return hint, "`dagc list metrics` shows all"

@@ -104,7 +104,7 @@ class Place:
         place = cls(name, tuple(axes), float(plus))
         twice = [d for d in place.dims if place.dims.count(d) > 1]
         if twice or not axes:
-            raise PlaceError(f"`{twice[0]}` stands there twice" if twice else "the tensor's dimensions are missing")
+            raise PlaceError(f"`{twice[0]}` occurs there twice" if twice else "the tensor's dimensions are missing")
         return place
 
     @property
@@ -149,11 +149,11 @@ def _parts(tokens: list[str]) -> tuple[Part, ...]:
         if token.startswith("[") and parts and not parts[-1].of:
             parts[-1] = _part(parts[-1].dims, token[1:-1])
         elif token[0] in "[()" or token == "0":
-            raise PlaceError(f"`{token}` does not stand behind a dimension")
+            raise PlaceError(f"`{token}` does not follow a dimension")
         else:
             parts.append(Part((token,)))
     if not parts:
-        raise PlaceError("`()` holds no dimension")
+        raise PlaceError("`()` has no dimension")
     return tuple(parts)
 
 
@@ -162,13 +162,13 @@ def _part(dims: tuple[str, ...], of: str) -> Part:
     fraction = re.fullmatch(r"(\d{1,6})[/%](\d{1,6})", of)
     pieces = re.fullmatch(rf"({_SUM})(?:@(\d{{1,6}}))?", of)
     if fraction and int(fraction[1]) >= int(fraction[2]):
-        raise PlaceError(f"`[{of}]`: there is no part {fraction[1]} of {fraction[2]}, they count from 0")
+        raise PlaceError(f"`[{of}]`: there is no part {fraction[1]} of {fraction[2]}; parts count from 0")
     if pieces:
         texts = pieces[1].replace(" ", "").split("+")
         if int(pieces[2] or 0) >= len(texts) or (pieces[2] is None and "*".join(dims) not in texts):
             raise PlaceError(f"`[{of}]` has no such part")
     if not fraction and not pieces:
-        raise PlaceError(f"`[{of}]` is no slice")
+        raise PlaceError(f"`[{of}]` is not a slice")
     return Part(dims, of)
 
 

@@ -102,7 +102,7 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
             help_ = _range_help(text, column) or _char_help(char)
             if char == ":" and text[column:].lstrip().startswith("{"):
                 help_ = ("a section has no `:`: write `NAME { ... }`",)
-            out.add("E01", f"{shown} means nothing here", Span(source, at, at + 1), help=help_)
+            out.add("E01", f"{shown} is not allowed here", Span(source, at, at + 1), help=help_)
         return
     if (unit := _second_unit(error, at, source)) is not None:
         out.add("E01", f"a number has one unit: `{unit[0].text}` has two", unit[0], help=(unit[1],))
@@ -137,7 +137,7 @@ _NUMBER_AND_SUFFIX = re.compile(r"([0-9][0-9_.]*)[ \t]*([kKMGTP]i?)[ \t]+$")
 
 
 def _second_unit(error: Any, at: int, source: Source) -> tuple[Span, str] | None:
-    """`4k tok`: a suffix and a unit do not go together. The two, and how to write it."""
+    """`4k tok`: a suffix and a unit cannot be combined. The two, and how to write it."""
     if error.token.type != "NAME":
         return None
     line_start = source.text.rfind("\n", 0, at) + 1
@@ -190,7 +190,7 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
         return (f"did you mean `{near}`?",)
     if token.type == "NAME" and re.search(r"\bfrom\s+$", source.line(line)[: column - 1]):
         name = re.match(r"[\w.\-/]+", source.line(line)[column - 1 :])
-        return (f'a preset stands in quotes: from "{name[0] if name else token.value}"',)
+        return (f'a preset is written in quotes: from "{name[0] if name else token.value}"',)
     before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
     if token.value == "=" and before and before[1] in WORDS:
         return _reserved(before[1])
@@ -215,11 +215,11 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     ):
         return (f"a section has braces: `{head} {{ ... }}`",)
     if token.type == "STRING" and "FROM" in error.expected and "LBRACE" in error.expected:
-        return (f"a preset stands behind `from`: `from {token.value}`",)
+        return (f"a preset follows `from`: `from {token.value}`",)
     if token.type in ("SLASH", "MINUS", "STAR") and not source.line(line)[: column - 1].strip():
         return ("comments begin with `#`",)
     if token.type == "NAME" and re.search(r"\bimport\s+$", source.line(line)[: column - 1]):
-        return ('a file stands in quotes: import "FILE.moe"',)
+        return ('a file is written in quotes: import "FILE.moe"',)
     if token.type == "QUANTITY" and "EQUAL" in error.expected:
         return ("write `name = value`",)
     begun = re.match(r"\s*([A-Za-z_]+)", source.line(source.position(at)[0]))
@@ -245,7 +245,7 @@ def _list_without_brackets(error: Any, at: int, source: Source) -> str:
     line, column = source.position(at)
     text = source.line(line)
     if re.match(r'"[^"]*"\s*[=:]', text[column - 1 :]):
-        return f"names stand without quotes: `{error.token.value[1:-1]} = ...`"
+        return f"names are written without quotes: `{error.token.value[1:-1]} = ...`"
     whole = re.match(r"(?:.*[,{])?\s*([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
     if whole is None:
         return ""
@@ -283,8 +283,8 @@ def _char_help(char: str) -> tuple[str, ...]:
         "\u00a0": ("this is a no-break space: write a plain one",),
         "\u3000": ("this is a wide space: write a plain one",),
         "\ufeff": ("this is a byte order mark inside the text: remove it",),
-        "|": ("one value is written; a param with a domain is walked by `dagc sweep`",),
-        "&": ("each requirement is a `require` of its own",),
+        "|": ("write one value; `dagc sweep` goes through the domain of a param",),
+        "&": ("write a separate `require` for each requirement",),
         "^": ("powers are written as products, or `1e9`",),
         "'": ('strings are written in double quotes: "..."',),
         ";": ("statements end with a newline or a comma",),

@@ -35,7 +35,7 @@ def read_source(path: str, allowed: Sequence[str | Path] = ()) -> Source:
     name = "<stdin>" if path == "-" else path
     if path.endswith(".json"):
         help = ("`dagc import CONFIG.json` reads a config; compile, show, report, diff and export read a .graph.json",)
-        raise SpecError([Diagnostic("E05", f"`{path}` is no spec", help=help)])
+        raise SpecError([Diagnostic("E05", f"`{path}` is not a spec", help=help)])
     try:
         data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1) if path == "-" else read_named(path, MAX_TEXT_BYTES, allowed)
     except TooLong as error:
@@ -71,7 +71,7 @@ def _not_text(data: bytes, at: int, name: str) -> Diagnostic:
     start = len(data[:at].decode().replace("\r\n", "\n"))
     source = Source(name, data.decode("utf-8", "replace").replace("\r\n", "\n"))
     line, column = source.position(start)
-    message = f"this is not UTF-8 text: line {line}, column {column} holds the byte {data[at]:02x}"
+    message = f"this is not UTF-8 text: line {line}, column {column} has the byte {data[at]:02x}"
     help_ = "a spec is a text file: save it as UTF-8 (editors name the old encodings Latin-1 or Windows-1252)"
     return Diagnostic("E01", message, Span(source, start, start + 1), help=(help_,))
 
@@ -120,11 +120,11 @@ def _readable(source: Source, out: Collector) -> bool:
     text = source.text
     if "\0" in text:
         at = text.index("\0")
-        out.add("E01", "this is not a text file: it holds a zero byte", Span(source, at, at + 1))
+        out.add("E01", "this is not a text file: it contains a zero byte", Span(source, at, at + 1))
         return False
     control = CONTROL.search(text)
     if control is not None:
-        what = f"a control character (U+{ord(control[0]):04X}) stands here"
+        what = f"a control character (U+{ord(control[0]):04X}) is not allowed here"
         out.add("E01", what, Span(source, control.start(), control.end()), help=("a spec is plain text",))
         return False
     if len(text) > MAX_CHARACTERS:
@@ -182,7 +182,7 @@ def _check_version(file: ast.File, source: Source, out: Collector, blanked: set[
             "the first statement must be `moe 1`",
             span,
             "found this",
-            help=("add the line `moe 1` on top",),
+            help=("add the line `moe 1` at the top",),
         )
     for version in versions[1:]:
         out.add("E01", "`moe` is given twice", version.span)
@@ -345,15 +345,15 @@ class _Recovery:
         also = []
         if next_ is not None and self._line(next_) > self._line(at):
             word = re.compile(r"\w+").match(self.source.text, next_)
-            also = [Label(Span(self.source, next_, word.end() if word else next_ + 1), "before this, most likely")]
+            also = [Label(Span(self.source, next_, word.end() if word else next_ + 1), "probably before this")]
         self.out.add("E01", f"`{self.text[at]}` is never closed", Span(self.source, at, at + 1), also=also)
 
     def _closes_nothing(self, at: int) -> None:
         if self.surplus:
             self.surplus -= 1
         else:
-            message = f"`{self.text[at]}` closes nothing"
-            also = [Label(head, "its `{` is missing, most likely")] if (head := self._without_brace(at)) else []
+            message = f"`{self.text[at]}` has no opening bracket"
+            also = [Label(head, "its `{` is probably missing")] if (head := self._without_brace(at)) else []
             self.out.add("E01", message, Span(self.source, at, at + 1), "no bracket is open here", also=also)
         self.blanked.add(self._line(at))
         self.text = f"{self.text[:at]} {self.text[at + 1 :]}"

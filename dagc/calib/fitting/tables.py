@@ -31,7 +31,9 @@ def read(path: Path) -> list[Row]:
         rows: list[Row] = list(csv.DictReader(file))
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise TableError(f"{path.name}, line {number}: not as many values as the header has names")
+            raise TableError(
+                f"{path.name}, line {number}: the number of values differs from the number of names in the header"
+            )
     return rows
 
 

@@ -126,5 +126,5 @@ def check_name(directory: Path) -> None:
     """The simulator takes a path of communicator groups with `empty` in it for none at all."""
     if "empty" in str(directory):
         message = f"ASTRA-sim would ignore the communicator groups in `{directory}`"
-        because = ("it takes a path with `empty` in it for no path",)
+        because = ("it treats a path that contains `empty` as no path",)
         raise SpecError([Diagnostic("E05", message, because=because, help=("choose another name with -o",))])

@@ -93,7 +93,7 @@ def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dic
     checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
     if checkpoint.startswith("-") or not checkpoint.isprintable():
         help = ("--model gives its name or path",)
-        raise SpecError([Diagnostic("E05", f"`{checkpoint}` is no name or path of a checkpoint", help=help)])
+        raise SpecError([Diagnostic("E05", f"`{checkpoint}` is not a name or path of a checkpoint", help=help)])
     out: dict[str, bytes] = {}
     errors = []
     for server in servers:
@@ -129,7 +129,7 @@ def merged(layouts: list[Layout]) -> list[Layout]:
         if other.gpus != one.gpus or not _alike(other, one):
             message = f"`{other.name}` and `{one.name}` share GPUs, and one server has one strategy"
             because = tuple(f"{x.name}: {_degrees(x)}{_said(x, y)}" for x, y in ((other, one), (one, other)))
-            help = ("lay both phases out alike, or give each its own GPUs; --phase exports one of them",)
+            help = ("lay both phases out in the same way, or give each its own GPUs; --phase exports one of them",)
             raise SpecError([Diagnostic("E05", message, one.phases[0].span, because=because, help=help)])
         out[shared] = replace(other, phases=(*other.phases, *one.phases))
     return out
@@ -160,7 +160,7 @@ def common_rules(draft: Draft) -> None:
     width, tp = one.spec.model.count("mlp.hidden", 0), one.degree["tp"]
     draft.refuse(width % tp > 0, f"the mlp width {width} does not divide by tp {tp}, which every engine wants")
     counts = {len(node) for node in one.nodes}
-    draft.refuse(len(counts) > 1, f"nodes hold unequally many of its GPUs: {sorted(counts)}")
+    draft.refuse(len(counts) > 1, f"nodes have unequal numbers of its GPUs: {sorted(counts)}")
     draft.refuse(
         one.degree["sp"] > 1,
         f"sp = {one.degree['sp']} ({strategy.sp_method}, {strategy.sp_layout}): its own context parallelism moves other data than the plan's",
@@ -225,7 +225,7 @@ def memory_share(draft: Draft) -> float | None:
     share = min(memory.fraction for memory in said)
     if any(memory.of != counts for memory in said):
         draft.notes.append(
-            f"memory_fraction = {share:g} counts otherwise than its own share: `engine = {draft.engine}` fits"
+            f"memory_fraction = {share:g} counts differently from its own share: `engine = {draft.engine}` fits"
         )
         return None
     return share

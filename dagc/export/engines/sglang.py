@@ -12,7 +12,7 @@ def write(draft: Draft) -> Mapping[str, str]:
     d = one.degree
     draft.refuse(
         one.moe and d["edp"] > 1,
-        f"experts are held {d['edp']} times (edp): ep x tp must be all {d['dp'] * d['tp']} ranks",
+        f"there are {d['edp']} copies of the experts (edp): ep x tp must be all {d['dp'] * d['tp']} ranks",
     )
     if not draft.refused:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))

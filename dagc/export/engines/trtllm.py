@@ -20,7 +20,9 @@ def write(draft: Draft) -> Mapping[str, str]:
         f"attention dp {d['dp']} x tp {d['tp']}: attention is data parallel over all ranks of a stage, or tensor parallel",
     )
     if one.moe:
-        draft.refuse(d["edp"] > 1, f"experts are held {d['edp']} times (edp): ep x tp must be all {ranks} ranks")
+        draft.refuse(
+            d["edp"] > 1, f"there are {d['edp']} copies of the experts (edp): ep x tp must be all {ranks} ranks"
+        )
     if not draft.refused:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "etp", "ep"))
     draft.refuse(strategy.sequence_parallel, "sequence_parallel has no setting")

@@ -79,9 +79,7 @@ def exchange(draft: Draft) -> None:
         only_decode = one.kinds == {"decode"}
         draft.flag("exchange", "deepep_low_latency" if only_decode else "deepep_high_throughput")
         if not only_decode and "decode" in one.kinds and one.graphs:
-            draft.notes.append(
-                "vLLM captures no CUDA graphs with this exchange; the times of decode steps count on them"
-            )
+            draft.notes.append("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
 
 
 def command(draft: Draft) -> list[str]:

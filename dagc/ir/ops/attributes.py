@@ -115,9 +115,9 @@ class AttendAttrs(Attrs):
 
     causal: bool = _flag("a token attends only to itself and earlier tokens", True)
     width: float | None = _number("under the root, instead of the queries' width", None)
-    scale: float = _number("factor of the scores beside 1 / sqrt(width)", 1.0)
+    scale: float = _number("factor of the scores in addition to 1 / sqrt(width)", 1.0)
     window: int = _count("tokens that a sliding window sees (0: all)", 0, low=0)
-    chunk: int = _count("tokens of a chunk, which sees itself only (0: all)", 0, low=0)
+    chunk: int = _count("tokens of a chunk, which sees only itself (0: all)", 0, low=0)
     pairs: int = _count("pairs of queries and keys, whose scores add", 1, made=True)
     chosen: int = _count("tokens that `select` chose for each query (0: no choice)", 0, low=0, high=1e9, made=True)
     ring: Axes = _axes("axes around which keys and values travel")  # noqa: RUF009
@@ -128,11 +128,11 @@ class AttendAttrs(Attrs):
 
 @dataclass(frozen=True, slots=True)
 class RouteAttrs(Attrs):
-    top_k: int = _count("experts a token goes to", high=1e6)
+    top_k: int = _count("experts per token", high=1e6)
     score: str = _word("router score", "softmax", "softmax", "sigmoid", "sparsemixer")
     normalize: bool = _flag("the chosen weights sum to one", True)
     groups: int = _count("expert groups of group-limited routing", 1, high=1e6)
-    groups_limit: int = _count("groups a token may use", 1, high=1e6)
+    groups_limit: int = _count("groups that a token may use", 1, high=1e6)
     group_score: str = _word("strength of a group: its best expert or its two best", "best_two", "best", "best_two")
     scale: float = _number("factor of the chosen weights", 1.0)
     jitter: float = _number(

@@ -39,7 +39,7 @@ def attend(call: Call) -> Ref:
     sinks = call.tensor("sinks")
     if sinks is not None:
         if not set(sinks.dims) <= set(dims[:-1]):
-            call.fail(f"sinks [{', '.join(sinks.dims)}] are one number a head of [{', '.join(dims)}]")
+            call.fail(f"sinks [{', '.join(sinks.dims)}] have one number per head of [{', '.join(dims)}]")
         inputs = (*inputs, sinks)
     selected = call.tensor("selected")
     if selected is not None:
@@ -61,7 +61,7 @@ def _same_rows(call: Call, queries: list[Ref], cached: list[Ref]) -> None:
         if own is not None:
             what = "keys and values" if "context" in ref.dims else "queries"
             call.fail(
-                f"{what} {listed(ref.dims)} have dimension `{own}`, which the queries {listed(queries[0].dims)} have not",
+                f"{what} {listed(ref.dims)} have dimension `{own}`, which the queries {listed(queries[0].dims)} do not have",
                 (GROUPED,)
                 if stem(own) == "kv_heads"
                 else (f"attention would sum over `{own}`: give the queries this dimension too",),
@@ -84,7 +84,7 @@ def cached(call: Call, ref: Ref, stem: str) -> Ref:
     if "seq" not in ref.dims:
         return ref
     if "context" in ref.dims:
-        call.fail(f"{listed(ref.dims)} has a row for each token of the context already: it cannot be cached")
+        call.fail(f"{listed(ref.dims)} already has a row for each token of the context: it cannot be cached")
     dims = tuple("context" if d == "seq" else d for d in ref.dims)
     return call.block.emit("cache", (ref.name,), dims, stem)
 
@@ -120,5 +120,5 @@ def delta(call: Call) -> Ref:
     fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
     fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
     if not fits or any(not set(g.dims) <= heads for g in gates):
-        call.fail("`delta` takes queries and keys of one width, values, and two numbers for each head of these")
+        call.fail("`delta` takes queries and keys of one width, values, and two numbers for each head of the values")
     return call.emit("delta", tuple(args), v.dims)

@@ -46,9 +46,9 @@ class Block(Scope):
         if name in PHASE_DIMS:
             self.refuse(f"`{name}` is a size of the phase, not of a block")
         if name in MADE_DIMS:
-            self.refuse(f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: name this one otherwise")
+            self.refuse(f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: choose another name")
         if name in self.lets:
-            self.fail(statement, f"`{name}` was given a size before in this block", code="E11")
+            self.fail(statement, f"`{name}` was already given a size in this block", code="E11")
         if name in self.rename:
             self.refuse(f"dimension `{name}` was used before it was given its size", ("write the `let` first",))
         self.lets[name] = self.number(statement.value)
@@ -65,7 +65,7 @@ class Block(Scope):
             if result.dims[:1] != ("batch",) or (whole is not None and whole.kind == "select"):
                 self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
         elif result.dims != RESIDUAL:
-            self.refuse(f"a layer hands on [batch, seq, hidden], not {listed(result.dims)}")
+            self.refuse(f"a layer returns [batch, seq, hidden], not {listed(result.dims)}")
         return result
 
     def assign(self, statement: ast.TensorAssign) -> None:

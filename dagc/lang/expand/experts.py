@@ -24,7 +24,7 @@ def route(call: Call) -> Ref:
         call.fail("`route` needs `top_k = ...`")
     experts = int(call.sizes[over])
     if not 1 <= top_k <= experts:
-        call.fail(f"top_k {top_k:g} of {experts} experts")
+        call.fail(f"top_k {top_k:g} exceeds the {experts} experts")
     _check_groups(call, options, experts, top_k)
     slot, choice = call.make("slot", "choice")
     call.sizes[choice] = top_k
@@ -38,9 +38,9 @@ def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> N
     if experts % groups:
         call.fail(f"{experts} experts do not divide into {groups} groups")
     if limit > groups:
-        call.fail(f"groups_limit {limit} of {groups} groups")
+        call.fail(f"groups_limit {limit} exceeds the {groups} groups")
     if groups > 1 and top_k > experts // groups * limit:
-        call.fail(f"top_k {top_k:g} of the {experts // groups * limit} experts in {limit} of {groups} groups")
+        call.fail(f"top_k {top_k:g} exceeds the {experts // groups * limit} experts in {limit} of {groups} groups")
 
 
 def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:

@@ -42,7 +42,7 @@ def norm(call: Call) -> Ref:
     """A norm over the last dimension, with a gain of that width unless `gain = false`."""
     x, options, block = call.operand(), call.options(), call.block
     if not x.dims or x.dims[-1] in PHASE_DIMS:
-        call.fail(f"`{call.name}` goes over the last dimension of {listed(x.dims)}, which is no width")
+        call.fail(f"`{call.name}` goes over the last dimension of {listed(x.dims)}, which is not a width")
     options.setdefault("eps", block.lookup_number("norm_eps") or 0.0)
     inputs: tuple[Ref, ...] = (x,)
     if options.pop("gain", True):
@@ -61,7 +61,7 @@ def rope(call: Call) -> Ref:
     width = call.sizes[x.dims[-1]]
     turned = rotated(width, float(options.get("fraction", 1.0)))
     if turned < 2 or turned % 2:
-        call.fail(f"`rope` turns pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
+        call.fail(f"`rope` rotates pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
     return call.emit("rope", (x,), x.dims, **options)
 
 
@@ -84,7 +84,7 @@ def lookup(call: Call) -> Ref:
     """lookup(tokens, table): a row of the table for every token."""
     tokens, table = call.operands(2)
     if tokens.name != "tokens" or len(table.dims) != 2 or not table.name.startswith("@"):
-        call.fail("`lookup` takes the token ids that the first block is given, and a weight [rows, width]")
+        call.fail("`lookup` takes the token ids given to the first block, and a weight [rows, width]")
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
 
@@ -92,7 +92,7 @@ def last(call: Call) -> Ref:
     """The last token of every sequence."""
     x = call.operand()
     if "seq" not in x.dims:
-        call.fail(f"`last` takes the last token of `seq`, which {listed(x.dims)} has not")
+        call.fail(f"`last` takes the last token of `seq`, which {listed(x.dims)} does not have")
     return call.emit("last", (x,), tuple(d for d in x.dims if d != "seq"))
 
 
@@ -100,7 +100,7 @@ def argmax(call: Call) -> Ref:
     """Where the last dimension is largest."""
     x = call.operand()
     if len(x.dims) < 2 or x.dims[-1] in PHASE_DIMS:
-        call.fail(f"`argmax` goes over the last dimension of {listed(x.dims)}, which is no width")
+        call.fail(f"`argmax` goes over the last dimension of {listed(x.dims)}, which is not a width")
     return call.emit("argmax", (x,), x.dims[:-1])
 
 

@@ -89,7 +89,7 @@ class Scope:
         out = self.draft.unit.out
         out.add(code, message, span, help=help)
         out.check()
-        raise AssertionError(f"{code} is no error")
+        raise AssertionError(f"{code} is not an error")
 
     # -- numbers ---------------------------------------------------------------------------------
 
@@ -158,7 +158,9 @@ class Scope:
         if name in MADE_DIMS:
             if name not in self.made:
                 self.stop(
-                    "E02", f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: there is none before it", span
+                    "E02",
+                    f"`{name}` is a dimension that `{MADE_DIMS[name]}` makes: it does not exist before that",
+                    span,
                 )
             return self.dim_of(name, expr) or self.made[name][-1]
         size = self.lookup_number(name)

@@ -46,7 +46,7 @@ def _once(scope: Scope, op: Op) -> None:
         own = f"{stem(twice)}_2"
         scope.refuse(
             f"a result {listed(op.dims)} has dimension `{twice}` twice",
-            (f"give one of them a name of its own, with `let {own} = ...` where it is a size of the block",),
+            (f"give one of them another name, with `let {own} = ...` where it is a size of the block",),
         )
 
 
@@ -59,7 +59,7 @@ def _whole_numbers(scope: Scope, op: Op) -> None:
         what, takers = TAKEN_BY[kind]
         if op.kind not in takers or (op.kind == "lookup" and i):
             only = " and ".join(f"`{t}`" for t in takers)
-            scope.refuse(f"{what} is no tensor to compute with", (f"only {only} takes it",) if takers else ())
+            scope.refuse(f"{what} is not a tensor to compute with", (f"only {only} takes it",) if takers else ())
 
 
 def _sequences(scope: Scope, op: Op) -> None:
@@ -113,12 +113,14 @@ def _own_weights(scope: Scope, op: Op, rows: Rows) -> None:
         if any(rows_of(user.dims) is None for user in users):
             _two_uses(scope, name)
         if scope.draft.unit.phase.strategy.redundant and any(rows_of(user.dims) != rows for user in users):
-            scope.refuse(f"weight `{scope.stem(name)}` serves two routers, whose spare experts may lie apart")
+            scope.refuse(
+                f"weight `{scope.stem(name)}` serves two routers, whose spare experts may be on different ranks"
+            )
         scope.own(weight)
 
 
 def _two_uses(scope: Scope, name: str) -> None:
     scope.refuse(
-        f"weight `{scope.stem(name)}` is one of the experts' own and one of the whole layer's",
-        ("give the two a name each",),
+        f"weight `{scope.stem(name)}` belongs both to the experts and to the whole layer",
+        ("give the two different names",),
     )

@@ -83,7 +83,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
-        raise ValueError(f"`{twice}` stands there twice")
+        raise ValueError(f"`{twice}` occurs there twice")
     return found
 
 
@@ -122,7 +122,7 @@ def read_config(
     if isinstance(inner, dict):
         data = {**data, **inner}
     if not isinstance(data.get("model_type"), str):
-        out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc looks the architecture up by it",))
+        out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc uses it to look up the architecture",))
         return None
     if data["model_type"] not in known:
         _unknown_architecture(data["model_type"], shown, known, span, out)

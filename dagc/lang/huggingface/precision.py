@@ -66,7 +66,7 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     plain = "bf16" if given is None else PLAIN.get(str(given), str(given))
     eight = plain.startswith("float8_")
     if eight:  # no dtype of activations
-        notes.append(f"`dtype` is {plain}: weights in fp8, bf16 for all else is assumed")
+        notes.append(f"`dtype` is {plain}: fp8 weights, and bf16 for everything else, are assumed")
         plain = "bf16"
     found: dict[str, object] = {"activations": plain, "cache": plain, **dict.fromkeys(PARTS, plain)}
     if eight:

@@ -31,7 +31,7 @@ def call(names: Names, node: ast.Call, words: bool) -> Value | None:
     if known is None:
         near = names.out.near(node.func.text, FUNCTIONS)
         hint = f"did you mean `{near}`?" if near else f"functions: {', '.join(FUNCTIONS)}"
-        names.out.add("E02", f"`{node.func.text}(...)` means nothing here", node.span, help=(hint,))
+        names.out.add("E02", f"`{node.func.text}(...)` is not defined here", node.span, help=(hint,))
         return None
     function, fewest, most = known
     if node.kwargs or not fewest <= len(node.args) <= most:
@@ -142,7 +142,7 @@ def _at(names: Names, node: ast.Call, words: bool) -> Value:
     items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
     assert isinstance(items, tuple)
     if not 0 <= index < len(items) or index != int(index):
-        names.out.add("E09", f"the list has {len(items)} items, item {index:g} is asked for", node.span)
+        names.out.add("E09", f"the list has {len(items)} items; there is no item {index:g}", node.span)
         raise _Wrong
     return items[int(index)]
 
@@ -180,7 +180,7 @@ def _min(names: Names, node: ast.Call, words: bool) -> Value:
 def _each(names: Names, node: ast.Call, words: bool) -> Value:
     """A list: the second argument for `index` = 0, 1, ..."""
     if "index" in names.extra:
-        names.out.add("E12", "an `each` inside another", node.span, help=("`index` counts one of them",))
+        names.out.add("E12", "one `each` is inside another", node.span, help=("`index` can count only one of them",))
         raise _Wrong
     count = _number(names, node, 0)
     if not 0 <= count <= MAX_EACH or count != int(count):

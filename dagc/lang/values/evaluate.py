@@ -158,7 +158,7 @@ def _list(expr: ast.ListExpr, env: Env, out: Collector) -> tuple[Value, ...] | N
         else:
             values.append(value)
         if len(values) > MAX_ITEMS:
-            out.add("E09", f"a list of more than {MAX_ITEMS:,} items", expr.span)
+            out.add("E09", f"a list has more than {MAX_ITEMS:,} items", expr.span)
             return None
     return tuple(values)
 
@@ -168,7 +168,7 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
     if low is None or high is None:
         return None
     if low.dim != SCALAR or high.dim != SCALAR or low.value != int(low.value) or high.value != int(high.value):
-        out.add("E08", "a range runs over whole numbers", expr.span)
+        out.add("E08", "a range consists of whole numbers", expr.span)
         return None
     if high.value < low.value or high.value - low.value >= MAX_ITEMS:
         shown = f"{low.value:.6g}..{high.value:.6g}"
@@ -204,7 +204,7 @@ def _bound_help(left: Quantity, right: Quantity, bound: ast.Expr) -> tuple[str, 
         return ()
     if bound.unit == "%":
         whole = "hardware.memory" if left.dim == BYTES else "..."
-        return (f"a percentage is one of something: `{bound.span.text} * {whole}`",)
+        return (f"a percentage is of something: `{bound.span.text} * {whole}`",)
     return (f"write the unit: `{bound.span.text} {_USUAL[left.dim]}`",) if left.dim in _USUAL and not bound.unit else ()
 
 
