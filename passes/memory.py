@@ -1,21 +1,12 @@
-"""memory: what one GPU of each stage must hold, and whether it fits."""
+"""memory: what one GPU of each stage must hold (`dagc/cost/memory.py`), and whether it fits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from math import ceil, prod
-
-from dagc.base.dtypes import dtype
 from dagc.base.units import BYTES, show
-from dagc.cost.footprint import Memory, StageMemory
-from dagc.cost.kv_cache import CachePolicy, cache_bytes, cache_policy, passing_bytes
+from dagc.cost.footprint import Memory
+from dagc.cost.memory import stage_memory
 from dagc.cost.records import Costs
-from dagc.ir.graph import Graph, Op, Segment, Weight
-from dagc.ir.mesh import Mesh
-from dagc.ir.ops.ops import OPS, local_bytes, local_count
-from dagc.ir.routed_dims import stem
-from dagc.ir.sharding import Axes
+from dagc.ir.graph import Graph
 from dagc.spec.phase import EngineMemory
 from dagc.spec.unit import Unit
 
@@ -23,169 +14,8 @@ ABOUT = "add up weights, KV cache, live activations and buffers on each stage's 
 
 
 def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
-    """Bytes per GPU by stage. Does not judge: `check` does. Activations are at least those of the largest batch of tokens that
-    the engine profiles: it keeps that much free of cache."""
-    mesh = graph.the_mesh
-    hardware = unit.spec.hardware
-    policy = cache_policy(unit.phase)
-    stages = []
-    engine = unit.phase.memory
-    live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy) for s in graph.segments}
-    profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
-    head = graph.segments[-1]
-    profiled_B[head.name] = max(live_B[head.name], SCORE_B * engine.sequences * _vocabulary(head))
-    for stage in graph.stages:
-        weights = kv = live = buffers = padding = 0.0
-        tables = graph.segments[0].weight if stage.index == 0 else {}
-        for name, count in stage.layers:
-            segment = graph.segment(name)
-            weights += count * weight_bytes(segment, mesh, tables)
-            padding += count * padding_bytes(segment, mesh, engine)
-            kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
-            live = max(live, profiled_B[name])
-            buffers = max(buffers, staging_bytes(segment, costs))
-        if mesh.stages > 1:
-            buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
-        padding = padding if engine.padding_B is None else engine.padding_B
-        beside = engine.graphs_B + engine.communication_B + padding
-        need = StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside)
-        stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
-    return Memory(tuple(stages), hardware.memory_B, live_B, engine)
-
-
-def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:
-    """What a stage may hold in all, where the engine fills a share of the GPU with all it holds, with weights and cache
-    alone (what else there is comes on top, within the GPU), or what all else leaves of it with the cache."""
-    outside = {
-        "all": 0.0,
-        "static": need.peak_B - need.weights_B - need.kv_cache_B,
-        "free": (1.0 - engine.fraction) * (need.peak_B - need.kv_cache_B),
-    }[engine.of]
-    return min(total_B, engine.fraction * total_B + outside)
-
-
-SCORE_B = 2 + 4 + 4
-"""Bytes of one score of the head while the next token is sampled: as computed, in fp32, and as a probability (vLLM:
-v1/sample/sampler.py)."""
-
-
-def _vocabulary(head: Segment) -> float:
-    """Scores of one token, gathered on every rank."""
-    found = (op.inputs[0] for op in head.ops if op.kind == "argmax")
-    return max((head.size(head.dims_of(name)[-1]) for name in found), default=0.0)
-
-
-def profile_ratio(segment: Segment, graph: Graph, tokens: int) -> float:
-    """How many times the tokens of a micro-batch that a rank holds the profiled batch is, at least once."""
-    mesh = graph.the_mesh
-    split = segment.entry.dims[0] if segment.entry is not None else ()
-    own = graph.lanes * segment.size("batch") / mesh.size(split) * segment.size("seq")
-    return max(1.0, tokens / own)
-
-
-def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
-    """What kernels add to the weights of a layer on one rank: tiles of experts that they fill, and 16-bit copies of quantised
-    weights that each head multiplies with its own part (absorbed projections of latent attention)."""
-    tiles = {name: (hidden, inner) for name, hidden, inner in engine.tiles}
-    total = sum(copied_bytes(segment, op, mesh) for op in segment.ops) if engine.copies else 0.0
-    for weight in segment.weights:
-        if weight.dtype not in tiles or weight.scope != "experts":
-            continue
-        assert weight.sharding is not None
-        filled = 1.0
-        for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
-            if stem(dim) != "expert":
-                local = segment.size(dim, weight.scope) / mesh.size(axes)
-                tile = tiles[weight.dtype][stem(dim) != "hidden"]
-                filled *= ceil(local / tile) * tile
-        exact = prod(
-            segment.size(d, weight.scope) / mesh.size(a)
-            for d, a in zip(weight.dims, weight.sharding.dims, strict=True)
-            if stem(d) != "expert"
-        )
-        count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
-        whole = count / exact * filled * dtype(weight.dtype).bytes
-        total += max(0.0, whole - weight_size(segment, weight, mesh))
-    return total
-
-
-def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Bytes of the copy that a product side by side, over dimensions that both factors and the result have, works on."""
-    if op.kind != "contract" or op.scope == "experts" or len(op.inputs) != 2 or not op.inputs[1].startswith("@"):
-        return 0.0
-    weight = segment.weight[op.inputs[1]]
-    both = set(segment.dims_of(op.inputs[0])) & set(weight.dims) & set(op.dims)
-    if not both or not dtype(weight.dtype).quantised or weight.sharding is None:
-        return 0.0
-    count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
-    return count * dtype(op.dtype).bytes
-
-
-def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:
-    """Weights of one layer on one rank, each by its own sharding. `tables`: weights of the first layer, where it is on
-    the same stage: a tied head that lies alike is held once."""
-    total = 0.0
-    for weight in segment.weights:
-        if weight.tied in tables and _lies(weight) == _lies(tables[weight.tied]):
-            continue
-        total += weight_size(segment, weight, mesh)
-    return total
-
-
-def weight_size(segment: Segment, weight: Weight, mesh: Mesh) -> float:
-    """Bytes of one weight on one rank."""
-    assert weight.sharding is not None
-    held = dtype(weight.dtype)
-    count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
-    if held.padded and weight.scope == "experts":
-        # A width that is cut inside a block of scales is filled up to whole blocks.
-        for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
-            local = segment.size(dim, weight.scope) / mesh.size(axes)
-            if axes and stem(dim) != "expert":
-                count *= ceil(local / held.block[0]) * held.block[0] / local
-    return count * held.bytes
-
-
-def _lies(weight: Weight) -> dict[str, Axes]:
-    """The axes that split each dim, whatever the order of dims."""
-    assert weight.sharding is not None
-    return dict(zip(weight.dims, weight.sharding.dims, strict=True))
-
-
-def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: CachePolicy) -> float:
-    """Largest sum of live tensors in program order. Of a cache, only what it does not keep is an activation; fused
-    results replace inputs."""
-    mesh = graph.the_mesh
-    last: dict[str, int] = {segment.output: len(segment.ops)}
-    for i, op in enumerate(segment.ops):
-        for name in op.inputs:
-            last[name] = max(last.get(name, 0), i)
-    size: dict[str, float] = {}
-    if segment.entry is not None:
-        size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
-    live = peak = size.get(segment.input, 0.0)
-    for i, op in enumerate(segment.ops):
-        assert op.sharding is not None
-        if op.kind == "cache":
-            own = passing_bytes(segment, op, mesh, policy, graph)
-        else:
-            own = local_bytes(segment, op.name, op.sharding.dims, mesh)
-        own *= imbalance if op.scope == "experts" else 1.0
-        dying = [n for n in dict.fromkeys(op.inputs) if n in size and last[n] == i]
-        freed = sum(size.pop(n) for n in dying)
-        in_place = min(freed, own) if not op.is_collective and OPS[op.kind].fused else 0.0
-        peak = max(peak, live + own - in_place)
-        live += own - freed
-        size[op.name] = own
-        if last.get(op.name, -1) < 0:
-            live -= size.pop(op.name)
-    return peak
-
-
-def staging_bytes(segment: Segment, costs: Costs) -> float:
-    """One staging buffer, as large as the largest collective's local input."""
-    sizes = [costs.ops[segment.name, op.name].payload_B for op in segment.ops if op.is_collective]
-    return max(sizes, default=0.0)
+    """Bytes per GPU by stage. Does not judge: `check` does."""
+    return stage_memory(graph, costs, unit)
 
 
 NEARLY_FULL = 0.97

@@ -242,7 +242,7 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
 def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
     """Layers moved from the fullest stages to the others."""
     from ..cost.kv_cache import cache_bytes, cache_policy
-    from ..passes.memory import weight_bytes
+    from ..cost.memory import weight_bytes
 
     graph, stages = result.graph, phase.strategy.pp
     if stages < 2 or not stages <= spec.model.layers <= LONGEST:

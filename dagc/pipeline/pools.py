@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
 from ..cost.footprint import StageMemory
+from ..cost.memory import capacity, weight_size
 from ..ir.graph import Segment, Weight
 from ..ir.mesh import Mesh
-from ..passes.memory import capacity, weight_size
 from ..plan.pools import SAME, Pool, listed, text
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit

@@ -1,0 +1,111 @@
+"""price: what one execution of every op takes, per rank by broadcasting.
+
+Measured kernel times where the hardware names a calibration that knows the kernel (`match.py`). Else the roofline:
+max(FLOPs / (peak mfu), bytes / (bandwidth mbu)) + launch. Collectives: `transfers.py`. Expert ops: work follows the load of
+the rank, weight bytes the distinct experts its tokens hit. The floor takes datasheet peaks and no overhead at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ir.graph import Graph, Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.ops import OPS, local_flops, rank_share, traffic
+from ..ir.routed_dims import Rows, routers, rows_of
+from ..spec.hardware import Hardware
+from ..spec.unit import Unit
+from .expert_load import ExpertLoad
+from .records import Array, Costs, OpCost
+from .transfers import collective_cost, stage_edges
+
+if TYPE_CHECKING:
+    from .exchange import Exchanges
+    from .measured import Measured
+
+
+def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
+    """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""
+    machine = hardware or unit.spec.hardware
+    costs: dict[tuple[str, str], OpCost] = {}
+    load = np.ones(1)
+    distinct, plain, dropped, error = 0.0, 1.0, 0.0, 0.0
+    for segment in graph.segments:
+        loads = {rows: ExpertLoad.of(segment, rows, graph.the_mesh, unit) for rows in routers(segment)}
+        if loads:
+            experts = max(loads.values(), key=lambda found: found.most)
+            load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
+            plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
+        measured = _measured(segment, graph.the_mesh, unit, machine, loads)
+        exchanges = _exchanges(segment, unit, machine)
+        for op in segment.ops:
+            rows = rows_of(op.dims)
+            busy = loads[rows] if rows is not None else None
+            if op.is_collective:
+                cost = collective_cost(segment, op, graph.the_mesh, machine, busy, exchanges)
+            else:
+                cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
+                launched = op.name in measured or not OPS[op.kind].fused
+                if not unit.phase.cuda_graph and launched and cost.time_s.any():
+                    launch_s = cost.launch_s + machine.launch_s
+                    cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
+            costs[segment.name, op.name] = cost
+    edges, tokens = stage_edges(graph, machine)
+    return Costs(costs, edges, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
+
+
+def _measured(
+    segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, loads: Mapping[Rows, ExpertLoad]
+) -> dict[str, Measured]:
+    """Times of measured kernels, when the hardware names a calibration."""
+    if machine.calibration is None:
+        return {}
+    from .match import measured_times
+
+    return measured_times(segment, mesh, unit.spec.model, unit.phase, machine, loads)
+
+
+def _exchanges(segment: Segment, unit: Unit, machine: Hardware) -> Exchanges | None:
+    """Measured collectives, when the hardware names a calibration."""
+    if machine.calibration is None:
+        return None
+    from ..calib import load
+    from .exchange import Exchanges
+
+    return Exchanges(segment, unit, machine, load(machine.calibration))
+
+
+def _compute(
+    segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None, measured: Measured | None
+) -> OpCost:
+    flops = local_flops(segment, op, mesh)
+    moved = traffic(segment, op, mesh)
+    work = reads = np.ones((1,) * len(mesh.atoms))
+    share = rank_share(segment, op, mesh)
+    if experts is not None and op.scope == "experts":
+        work, reads = experts.work, experts.reads
+    moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
+    peak = (
+        machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
+    )
+    launch = 0.0 if OPS[op.kind].fused else machine.launch_s
+    own_flops = flops * work * share
+    compute_s, memory_s = own_flops / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
+    time: Array = np.maximum(compute_s, memory_s) + launch
+    floor: Array = np.maximum(own_flops / peak, moved_B / machine.hbm_Bps)
+    bound = "compute" if compute_s.max() > memory_s.max() else "memory"
+    if measured is None:
+        return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)
+    return OpCost(
+        measured.time_s, np.minimum(floor, measured.time_s), bound, flops, float(moved_B.max()),
+        family=measured.family, error=measured.error, outside=measured.outside,
+    )  # fmt: skip
+
+
+def _math_dtype(segment: Segment, op: Op) -> str:
+    """A matmul runs at the precision of its weight; attention at that of its activations."""
+    return next((segment.weight[n].dtype for n in op.inputs if n.startswith("@")), op.dtype)
