@@ -81,6 +81,9 @@ def test_a_new_record_is_offered_and_written(
     capsys.readouterr()
     assert main(["compile", str(spec), "--emit", "mineral"]) == 2
     assert "did you mean `minerals`?" in capsys.readouterr().err
+    assert main(["compile", "--help"]) == 0 and "minerals" in capsys.readouterr().out
+    assert main(["report", "--help"]) == 0 and "own" in capsys.readouterr().out
+    assert main(["list", "exporters"]) == 0 and "mine.txt" in capsys.readouterr().out
 
 
 def test_names_of_the_commands() -> None:

@@ -36,7 +36,7 @@ ANALYSES = ("dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
 """Passes that look at a graph and rewrite nothing."""
 TORCH = ("dagc.execute.torch.", "dagc.measure.")
 """Where torch may be imported."""
-COMPUTED = ("dagc", "dagc.cli", "dagc.export.engines.launch", "dagc.export.registry")
+COMPUTED = ("dagc", "dagc.cli.parser", "dagc.export.engines.launch", "dagc.export.registry")
 """Modules that import by a computed name: public names, commands, engines, exporters. All of them name their own package's modules."""
 
 OPEN = """

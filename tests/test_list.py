@@ -14,10 +14,12 @@ import dagc
 from dagc.base.codes import TABLE as CODES
 from dagc.base.units import UNITS
 from dagc.cli import main
+from dagc.cli.commands import COMMANDS, MODULES
 from dagc.cli.names import LISTS
 from dagc.lang import library
 from dagc.plan.require import all_metrics
 from dagc.spec.metrics import PHASE, TABLE, metric
+from dagc.view.draw.figures.standalone import SHEETS
 
 Capture = pytest.CaptureFixture[str]
 
@@ -125,3 +127,31 @@ def test_who_reads_the_output_does_not_change_the_verdict(to: str, tmp_path: Pat
 def test_names_of_phases_find_their_metric() -> None:
     assert metric("anything.memory.peak") == metric(f"{PHASE}.memory.peak") != metric("hardware.memory.peak")
     assert metric("anything.nothing") is None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+    """Its arguments come from its own module, which imports what it runs with only when it runs."""
+    heavy = ("numpy", "lark", "orjson", "networkx", "dagc.plan", "dagc.pipeline", "dagc.passes")
+    code = (
+        f"import sys; from dagc.cli import main; code = main([{command!r}, '--help']); "
+        f"print(*(m for m in {heavy} if m in sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0 and done.stderr.strip() == ""
+    assert done.stdout.startswith(f"usage: dagc {command}")
+
+
+def test_help_asks_no_command_for_its_arguments() -> None:
+    code = (
+        "import sys; from dagc.cli import main; main(['--help']); "
+        "print(*(m for m in sys.modules if m.startswith('dagc')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert all(f"    {name} " in done.stdout for name in COMMANDS)
+    assert not {f"dagc.cli.{MODULES.get(name, name)}" for name in COMMANDS} & set(done.stderr.split())
+
+
+def test_views_of_the_command_line_are_those_that_are_drawn(capsys: Capture) -> None:
+    assert main(["show", "x.moe", "--view", "none"]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"it may be {', '.join(SHEETS)}")

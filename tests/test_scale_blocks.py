@@ -11,7 +11,8 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Diagnostic
 from dagc.cost.scale_blocks import Side
-from dagc.export.engines.launch import ENGINES, export
+from dagc.export.engines import ENGINES
+from dagc.export.engines.launch import export
 from dagc.ir.graph import Weight
 
 MODEL = """layers = 4, hidden = 512, vocab = 500, dtype = bf16, weight_dtype = {dtype}, dense_first = 1

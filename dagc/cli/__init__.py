@@ -15,15 +15,13 @@ from typing import Any
 INTERNAL = 3
 INTERRUPTED = 130
 TERMINATED = 143
-MODULES = {"list": "names"}
-"""Commands whose module has another name: one called `list` would hide Python's own here."""
 UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 """What writing to standard output fails with: a full disk, a closed pipe of the shell."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
-    from .arguments import parse_arguments
+    from .parser import parse_arguments
     from .terminal import harmless_streams
 
     gc.set_threshold(100_000)  # graphs and arrays live to the end: looking for cycles more often finds none
@@ -41,9 +39,7 @@ def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
         if isinstance(args, int):
             sys.stdout.flush()
             return args
-        from importlib import import_module
-
-        code: int = import_module(f".{MODULES.get(args.command, args.command)}", __name__).run(args)
+        code: int = args.run(args)
         with suppress(BrokenPipeError):
             sys.stdout.flush()
             return code

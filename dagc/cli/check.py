@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.render import render
+from .arguments import common_arguments
 from .common import color, settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
+    common_arguments(parser)
+    parser.add_argument(
+        "--format", choices=("text", "concise", "json", "github", "sarif"), default="text", help="default: text"
+    )
 
 
 def run(args: Namespace) -> int:

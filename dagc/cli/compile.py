@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from ..api import Plan
 from ..base.diagnostics import Diagnostic, SpecError
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
+from .arguments import spec_arguments
 from .common import buys, chosen, color, compiled, put, stem, tell
 from .writing import Files, Folders, refuse_existing, write_all
+
+if TYPE_CHECKING:
+    from ..api import Plan
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser, "spec file, - for standard input, or a .graph.json that --emit json wrote")
+    parser.add_argument(
+        "--emit",
+        default="",
+        metavar="KINDS",
+        help=f"comma list of {', '.join(names(EMIT))}",
+    )
+    parser.add_argument(
+        "--view",
+        default="overview,layer",
+        metavar="VIEWS",
+        help="comma list of pictures to draw: overview, layer, lanes (default: overview,layer)",
+    )
+    parser.add_argument(
+        "--ranks",
+        choices=("folded", "all"),
+        default="folded",
+        help="json, nodelink, graphml: one node for all ranks, or one per rank; perfetto: one rank per class and stage, or every rank",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
+    parser.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    parser.add_argument("--format", choices=("text", "md"), default="text", help="how to print the report")
 
 
 def run(args: Namespace) -> int:

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..plan.plan import CompiledPlan
+from .arguments import common_arguments, percent
 from .common import compiled, put, tell
 
 if TYPE_CHECKING:
+    from ..plan.plan import CompiledPlan
     from ..plan.recorded import Recorded
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="spec file, - for standard input, or what `dagc compile --json` printed")
+    parser.add_argument("b", nargs="?", metavar="B", help="the other side (default: A again)")
+    parser.add_argument(
+        "--set-a", action="append", default=[], metavar="K=V", help="value of a param in A (repeatable)"
+    )
+    parser.add_argument(
+        "--set-b", action="append", default=[], metavar="K=V", help="value of a param in B (repeatable)"
+    )
+    common_arguments(parser)
+    parser.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
+    parser.add_argument(
+        "--fail-on-regression",
+        type=percent,
+        nargs="?",
+        const=0.0,
+        metavar="PERCENT",
+        help="exit 1 if time, throughput or memory got worse by more than this, or a requirement no longer holds",
+    )
 
 
 def run(args: Namespace) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from ..base.codes import TITLES
 from ..base.diagnostics import Diagnostic
 from .common import tell
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("code", nargs="?", metavar="CODE", help="E01, W06, ... (default: list all)")
 
 
 def run(args: Namespace) -> int:

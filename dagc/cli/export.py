@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..base.diagnostics import SpecError
+from ..export.engines import ENGINES
+from .arguments import any_of, spec_arguments
 from .common import compiled, stem, tell
 from .writing import refuse_existing, write_all
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=ENGINES,
+        metavar="ENGINE",
+        help=any_of(ENGINES),
+    )
+    parser.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
+    parser.add_argument("--force", action="store_true", help="write into a directory that is not empty")
 
 
 def run(args: Namespace) -> int:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..base.diagnostics import Collector, SpecError
+from .arguments import allow_import_arguments
 from .common import tell
 from .writing import write_all
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "specs", nargs="+", metavar="SPEC", help="spec files; - formats standard input to standard output"
+    )
+    allow_import_arguments(parser)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
 
 
 def run(args: Namespace) -> int:

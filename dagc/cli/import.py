@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..base.diagnostics import SpecError
+from .arguments import allow_import_arguments
 from .common import tell
 from .writing import write_all
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG.json", help="config.json of a model")
+    parser.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+    allow_import_arguments(parser)
 
 
 def run(args: Namespace) -> int:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from .arguments import spec_arguments
 from .common import settings, tell
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument(
+        "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
+    )
+    parser.add_argument("--types", action="store_true", help="with the types of operands")
 
 
 def run(args: Namespace) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.distribution import how_to_install
-from ..plan.plan import CompiledPlan
+from .arguments import at_least, spec_arguments
 from .common import compiled, tell
 from .writing import write_all
 
@@ -19,9 +19,26 @@ if TYPE_CHECKING:
     from ..measure.jobs import Job
     from ..measure.timer import Result
     from ..measure.torch_device import TorchDevice
+    from ..plan.plan import CompiledPlan
 
 FITTED_GRID = 2
 """Steps of the grid under --fit: three shapes or so are too few for the constants of a kernel."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--grid",
+        type=at_least(0),
+        metavar="N",
+        help="also sizes times 2^-N ... 2^N around each (default: 0; with --fit 2)",
+    )
+    parser.add_argument("--samples", type=at_least(1), default=20, metavar="N", help="samples per kernel (default: 20)")
+    parser.add_argument("--name", metavar="GPU", help="name of the device in the tables (default: the driver's)")
+    parser.add_argument("--collectives", action="store_true", help="time the collectives instead, under torchrun")
+    parser.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
+    parser.add_argument("-o", "--output", default=".", metavar="DIR", help="where tables go (default: here)")
 
 
 def run(args: Namespace) -> int:

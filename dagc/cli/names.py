@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..base.harmless import in_json
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
+from .arguments import any_of
 
 Record = Mapping[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="?",
+        metavar="WHAT",
+        choices=tuple(LISTS),
+        help=any_of(tuple(LISTS)),
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
 
 
 def run(args: Namespace) -> int:
@@ -110,9 +123,28 @@ def codes() -> list[Record]:
     ]
 
 
+def exporters() -> list[Record]:
+    """dagc's own and those of installed packages; one with files per phase and of the plan has a row for each."""
+    from ..export import registry
+
+    records = (*registry.EXPORTERS, *(registry.plugin(name) for name in registry.installed()))
+    return [
+        {
+            "name": e.name, "per": e.takes, "commands": ", ".join(_offers(e.offered)), "files": ", ".join(e.suffixes),
+            "needs": ", ".join(e.needs), "about": e.about,
+        }
+        for e in records
+    ]  # fmt: skip
+
+
+def _offers(commands: Sequence[str]) -> list[str]:
+    """How a command is asked for a file of an exporter."""
+    return ["compile --emit" if c == "emit" else c for c in commands]
+
+
 def engines() -> list[Record]:
     from ..base.schema import PHASE
-    from ..export.engines.launch import ENGINES
+    from ..export.engines import ENGINES
 
     kernels = PHASE["engine"].words
     uses = (
@@ -150,6 +182,11 @@ LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
         ("code", "severity", "exit", "title", "about"),
     ),
     "engines": ("serving engines and what dagc does for them", engines, ("name", "about")),
+    "exporters": (
+        "kinds of files that `compile --emit`, `show` and `report` write",
+        exporters,
+        ("name", "per", "commands", "files", "needs", "about"),
+    ),
     "architectures": ("models of a Hugging Face config.json", architectures, ("name", "about")),
     "units": ("units of numbers", units, ("unit", "about", "factor")),
 }

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..export import registry
-from ..export.registry import PLAN, REPORT, exporter
+from ..export.registry import PLAN, REPORT, exporter, names
+from .arguments import spec_arguments
 from .common import buys, compiled, put, stem, tell
 from .writing import write_all
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help=".html, .md or .txt (default: ./NAME.html)")
+    parser.add_argument("--format", choices=names(REPORT), help="default: what FILE ends in")
+    parser.add_argument(
+        "--force", action="store_true", help="accepted as in other commands: a report that exists is always replaced"
+    )
 
 
 def run(args: Namespace) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.distribution import how_to_install
+from .arguments import at_least, spec_arguments
 from .common import put, settings, tell
 
 if TYPE_CHECKING:
@@ -25,6 +26,36 @@ NEGLIGIBLE_S = 1e-7
 
 class DoesNotFit(SpecError):
     """The plan needs more memory than its GPUs have: it is not run."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser, "spec file")
+    parser.add_argument("--engine", choices=("torch",), default="torch", help="what executes the graph")
+    parser.add_argument("--full-dims", action="store_true", help="the model's own dims, not those of its small twin")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: GPUs if there are enough; gloo on cpu, NCCL on cuda",
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp64", "fp32", "bf16", "fp16"), help="default: fp64; the model's at full dims"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=at_least(1),
+        default=3,
+        metavar="N",
+        help="timed passes, of which the median counts (default: 3)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=at_least(1, float),
+        default=600.0,
+        metavar="S",
+        help="longest wait for another process, seconds (default: 600)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
 def run(args: Namespace) -> int:

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.choice import DEFAULT, Choice
+from .arguments import at_least, spec_arguments
 from .common import compiled, tell
 from .writing import write_all
 
 OWN = "svg"
 """Every view is drawn as this; the others are made of DOT text, which not every view has."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument(
+        "--view",
+        choices=("overview", "layer", "lanes", "timeline", "memory", "path"),
+        help="default: overview, or lanes where a part of the graph is chosen; the last three are SVG only",
+    )
+    parser.add_argument(
+        "--select",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="lanes: critical, gpu:0..7, layer:3, layer:NAME, stage:0, microbatch:0, op:NAME; several must all hold",
+    )
+    parser.add_argument(
+        "--hops", type=at_least(0), default=0, metavar="N", help="lanes: also what is up to N data edges away"
+    )
+    parser.add_argument(
+        "--unfold",
+        default="",
+        metavar="FOLDS",
+        help="lanes: comma list of ops, microbatches, layers, ranks, stages, blocks that are not folded, or all",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=".svg, .dot, .png or .pdf; the last two need Graphviz (default: DOT or SVG on standard output)",
+    )
 
 
 def run(args: Namespace) -> int:

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.distribution import how_to_install
@@ -21,14 +22,36 @@ from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
 from ..optimize.points import CLUSTERS, ClusterError, Row, Task, points, sweep
 from ..spec.metrics import meant_metric, metric, shown
-from ..spec.model import AttrValue
+from .arguments import at_least, spec_arguments
 from .common import settings, tell
+
+if TYPE_CHECKING:
+    from ..spec.model import AttrValue
 
 ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 MOST = 1_000_000
 """Points of one sweep."""
 SHOWN = ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")
 """Metrics of each phase in the table, unless --metric names others."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument(
+        "--over",
+        action="append",
+        default=[],
+        metavar="K=V,V",
+        help="values of a param (repeatable; default: the domain of every param)",
+    )
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="M", help="metric to show, as in a require (repeatable)"
+    )
+    parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU)")
+    parser.add_argument(
+        "--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT"
+    )
+    parser.add_argument("--format", choices=("text", "csv", "json"), default="text", help="default: text")
 
 
 def run(args: Namespace) -> int:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from .arguments import spec_arguments
 from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
     from ..spec.phase import Phase
     from ..spec.spec import Spec
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    spec_arguments(parser)
+    parser.add_argument("--weights", metavar="FILE", help="an .npz checkpoint: run the model itself at its full dims")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="an .npz with input_ids and the logits another program gave"
+    )
 
 
 def run(args: Namespace) -> int:

@@ -15,7 +15,6 @@ from ...base.units import TIME, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
 from .degrees import Layout, layout
 
-ENGINES = ("vllm", "sglang", "trtllm", "megatron")
 SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
 """Fields of a strategy that all phases of one server share."""
 GATHERED = "dispatch = allgather: every rank has the tokens, computes its own experts, and they add up"

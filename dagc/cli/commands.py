@@ -1,0 +1,25 @@
+"""The commands. Each has a module of its name here, which is imported when the command is called."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "compile": "report a plan; write artefacts with --emit or -o",
+    "report": "the report as one HTML page, or in Markdown",
+    "diff": "compare two plans, or one plan under two settings",
+    "sweep": "compile a spec under every combination of some params",
+    "check": "verdict only; writes nothing",
+    "show": "draw a picture",
+    "ir": "print the textual IR",
+    "verify": "prove the lowering: run the plan's small twin on NumPy, rank by rank",
+    "run": "run the placed graph on real devices, measured beside the estimate",
+    "export": "write the launch command or config of a serving engine",
+    "measure": "time the kernels of a plan on this machine (needs PyTorch)",
+    "import": "print a Hugging Face config.json as a .moe model file",
+    "list": "list the names that specs and command lines may use",
+    "explain": "explain a diagnostic code",
+    "fmt": "format specs in place",
+}
+"""Name -> what `dagc --help` says of it."""
+
+MODULES = {"list": "names"}
+"""Commands whose module has another name: one called `list` would hide Python's own in this package."""

@@ -1,0 +1,143 @@
+"""The parser of the command line. A command's own arguments are asked for when it is called, or a mistake needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from .commands import COMMANDS, MODULES
+
+EXITS = """`dagc COMMAND --help` lists the options of a command.
+
+exit codes: 0 passed; 1 compiled, but a requirement fails or it does not fit; 2 the
+spec or the command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse exits by itself; here a wrong command line is a diagnostic and code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", f"`{self.prog} --help` lists what it takes")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A word of a list: the one that is meant, or all."""
+        if action.choices is None or value in action.choices:
+            return
+        from ..base.suggest import did_you_mean
+
+        known = [str(c) for c in action.choices]
+        near = did_you_mean(str(value), known)
+        if isinstance(action, argparse._SubParsersAction):
+            hint = f"did you mean `{self.prog} {near}`?" if near else f"commands: {', '.join(known)}"
+            raise UsageError(f"{self.prog} has no command `{value}`", hint)
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        raise UsageError(
+            f"{self.prog}: {name} cannot be `{value}`",
+            f"did you mean `{near}`?" if near else f"it may be {', '.join(known)}",
+        )
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse hides that a message could not be written."""
+        print(message, end="", file=file or sys.stderr, flush=True)
+
+
+class CommandParser(Parser):
+    """Of one command, whose module fills it: `add_arguments(parser)` and `run(args) -> exit code`."""
+
+    command = ""
+
+    def fill(self) -> None:
+        if not self.command:
+            return
+        module = import_module(f".{MODULES.get(self.command, self.command)}", __package__)
+        self.command = ""
+        module.add_arguments(self)
+        self.set_defaults(run=module.run)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.fill()
+        return super().parse_known_args(args, namespace)
+
+
+class UsageError(Exception):
+    """The command line is wrong: why, and what would help."""
+
+    def __init__(self, message: str, *help: str) -> None:
+        super().__init__(message)
+        self.help = help
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
+    """The parsed arguments, or an exit code when there is nothing more to do."""
+    parser = build_parser()
+    try:
+        args, extra = parser.parse_known_args(argv)
+        if extra:
+            raise _unknown(parser, args.command, extra[0])
+    except UsageError as error:
+        from ..base.diagnostics import Diagnostic
+        from .common import tell
+
+        help_ = error.help
+        if argv and argv[0].startswith("-") and "has no command" in str(error):
+            help_ = ("options follow the command: dagc COMMAND SPEC --set k=v",)
+        tell([Diagnostic("E14", str(error), help=help_)])
+        return 2
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    if args.version:
+        from ..base.distribution import described, foreign
+        from ..base.version import VERSION
+
+        print(described(VERSION))
+        if stranger := foreign():
+            print(f"dagc: {stranger}", file=sys.stderr)
+        return 0
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return args
+
+
+def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) -> UsageError:
+    """An option that the command does not have, or an argument too many."""
+    from ..base.suggest import did_you_mean
+
+    (action,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    commands: dict[str, CommandParser] = dict(action.choices)
+    for one in commands.values():
+        one.fill()
+    own: argparse.ArgumentParser = commands.get(command or "", parser)
+    every_option = f"`{own.prog} --help` lists what it takes"
+    if not word.startswith("-"):
+        return UsageError(f"{own.prog}: there is nothing to do with `{word}`", every_option)
+    name = word.partition("=")[0]
+    options = own._option_string_actions
+    near = did_you_mean(name.lstrip("-"), [o.lstrip("-") for o in options if o.startswith("--")])
+    formats = options["--format"].choices if "--format" in options else None
+    if formats is not None and name.lstrip("-") in formats:
+        hint = f"did you mean `--format {name.lstrip('-')}`?"
+    elif owners := [c for c, p in commands.items() if name in p._option_string_actions]:
+        hint = f"`{name}` is an option of {', '.join(f'dagc {c}' for c in owners)}"
+    else:
+        hint = f"did you mean `--{near}`?" if near else every_option
+    return UsageError(f"{own.prog} has no option `{name}`", hint)
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="dagc",
+        description="Compile MoE deployment plans (.moe) to placed, costed, drawn execution graphs.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="store_true", help="print the version, the distribution and where it is installed"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
+    for name, about in COMMANDS.items():
+        commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.").command = name
+    return parser
