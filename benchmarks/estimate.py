@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dagc.base.diagnostics import Collector
-from dagc.base.syntax.parse import read_source
+from dagc.base.syntax.read import read_source
 from dagc.passes import cost, memory, schedule
 from dagc.pipeline.driver import compile_spec, load, lower
 from dagc.spec.unit import Unit

@@ -25,7 +25,7 @@ def compile(
 ) -> Plan:
     """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
     in `allow_import`. Raises SpecError when the spec is wrong."""
-    from .base.syntax.parse import folder_of, read_source
+    from .base.syntax.read import folder_of, read_source
     from .pipeline.driver import compile_source
 
     source = read_source(str(spec_file), allow_import)

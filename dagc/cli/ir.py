@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.syntax.parse import folder_of, read_source
+    from ..base.syntax.read import folder_of, read_source
     from ..passes import GRAPH_PASSES
     from ..pipeline.driver import ir_text, load
 

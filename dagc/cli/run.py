@@ -93,7 +93,7 @@ def run(args: Namespace) -> int:
 
 
 def load_spec(args: Namespace) -> Spec:
-    from ..base.syntax.parse import folder_of, read_source
+    from ..base.syntax.read import folder_of, read_source
     from ..pipeline.driver import load
 
     source = read_source(args.spec, args.allow_import)

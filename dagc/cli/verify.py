@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.syntax.parse import folder_of, read_source
+    from ..base.syntax.read import folder_of, read_source
     from ..pipeline.driver import load
 
     code = 0

@@ -184,7 +184,7 @@ class Elaborator:
 
     def _source(self, path: Path, given: str, name: str, span: Span) -> Source | None:
         """The text of a file that the spec names, to be called `name`."""
-        from ..base.syntax.parse import decoded
+        from ..base.syntax.read import decoded
 
         try:
             return decoded(name, read_bytes(path, MAX_TEXT_BYTES))
