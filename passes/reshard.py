@@ -8,7 +8,7 @@ from dagc.cost.network import collective_time
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import NoRoute, Price, Shape, cheapest
-from dagc.ir.ops.attributes import Attrs, CollectiveAttrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
+from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.ops import OPS, input_layout, local_count, loop_dims, result_layout
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding, show
@@ -189,8 +189,8 @@ class Resharder:
                 continue
             key = (f"{name} ring", self.layout[name])
             if key not in self.made:
-                move = Move("permute", op.ring, self.layout[name])
-                self.made[key] = self.emit(name, move, RingTurnAttrs(self.mesh.size(op.ring) - 1))
+                turn = RingTurnAttrs(self.mesh.size(op.ring) - 1)
+                self.made[key] = self.emit(name, "ring_turn", turn, op.ring, self.layout[name])
             out.append(self.made[key])
         return out
 
@@ -203,7 +203,7 @@ class Resharder:
         if key not in self.made:
             current = self.merge_softmax(name) if have.reduce == "softmax" else name
             for move in cheapest(self.layout[current], want, self.shape(current), self.mesh, self.price):
-                current = self.emit(current, move)
+                current = self.move(current, move)
             self.made[key] = current
         return self.made[key]
 
@@ -211,11 +211,11 @@ class Resharder:
         """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs."""
         have = self.layout[name]
         whole = have.resolved()
+        rows = replace(whole, dims=whole.dims[:-1])
         merged = ""
-        for part in ("row_max", "row_sum", "output"):
-            read = (merged,) if merged else ()
-            merged = self.emit(name, Move("all_reduce", have.partial, whole), SoftmaxMergeAttrs(part))
-            self.ops[-1] = replace(self.ops[-1], inputs=(*self.ops[-1].inputs, *read))
+        for part, result in (("row_max", rows), ("row_sum", rows), ("output", whole)):
+            reads = (merged,) if merged else ()
+            merged = self.emit(name, "softmax_merge", SoftmaxMergeAttrs(part), have.partial, result, reads)
         return merged
 
     def shape(self, name: str) -> Shape:
@@ -226,35 +226,34 @@ class Resharder:
     def dtype(self, name: str) -> str:
         return self.segment.dtype_of(self.origin.get(name, name))
 
-    def emit(self, name: str, move: Move, attrs: CollectiveAttrs | None = None) -> str:
-        """The op of a move; `attrs` where it is more than one between layouts."""
-        statistic = isinstance(attrs, SoftmaxMergeAttrs) and attrs.is_statistic
-        dims, result = self.dims[name], move.result
-        if statistic:
-            dims, result = dims[:-1], replace(result, dims=result.dims[:-1])
-        stem = f"{self.origin.get(name, name)}.{move.kind}"
+    def move(self, name: str, move: Move) -> str:
+        """The op of a move between two layouts."""
+        source, target = (self.dims[name][i] if i >= 0 else "" for i in (move.source_dim, move.target_dim))
+        if move.kind == "slice":  # no rank waits for another
+            return self.emit(name, move.kind, SliceAttrs(target, self.mesh.sort(move.axes)), (), move.result)
+        largest = move.kind == "all_reduce" and self.layout[name].reduce == "max"
+        return self.emit(
+            name, move.kind, MoveAttrs(source, target, "max" if largest else "sum"), move.axes, move.result
+        )
+
+    def emit(
+        self, name: str, kind: str, attrs: Attrs, axes: Axes, result: Sharding, reads: tuple[str, ...] = ()
+    ) -> str:
+        """An op on `name` among the ranks of `axes`, which also reads `reads`. A result without the last dimension is a
+        statistic of each row, in fp32."""
+        dims = self.dims[name][: len(result.dims)]
+        stem = f"{self.origin.get(name, name)}.{attrs.runtime_kind or kind}"
         self.counts[stem] = self.counts.get(stem, 0) + 1
         new = stem if self.counts[stem] == 1 else f"{stem}{self.counts[stem]}"
         made = self.segment.by_name.get(self.origin.get(name, name))
         block = "" if made is None else made.block
-        dtype = "fp32" if statistic else self.dtype(name)
-        group = self.mesh.sort(move.axes)
-        said = attrs or self.attrs(name, move, group)
-        if not isinstance(said, CollectiveAttrs):  # no rank waits for another
-            group = ()
-        op = Op(new, move.kind, (name,), dims, dtype, block, self.scope(name), said, (), group, result)
+        dtype = self.dtype(name) if dims == self.dims[name] else "fp32"
+        group = self.mesh.sort(axes)
+        op = Op(new, kind, (name, *reads), dims, dtype, block, self.scope(name), attrs, (), group, result)
         self.ops.append(op)
         self.put(new, dims, result)
         self.origin[new] = self.origin.get(name, name)
         return new
-
-    def attrs(self, name: str, move: Move, group: Axes) -> Attrs:
-        """Of a move between two layouts."""
-        source, target = (self.dims[name][i] if i >= 0 else "" for i in (move.source_dim, move.target_dim))
-        if move.kind == "slice":
-            return SliceAttrs(target, group)
-        largest = move.kind == "all_reduce" and self.layout[name].reduce == "max"
-        return MoveAttrs(source, target, "max" if largest else "sum")
 
 
 def describe(segment: Segment, op: Op) -> str:

@@ -45,8 +45,8 @@ def flagship(phase: str) -> dict[str, tuple[int, float]]:
         if op.is_collective:
             cost = result.costs.ops[segment.name, op.name]
             steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
-            count, wire = totals.get(op.kind, (0, 0.0))
-            totals[op.kind] = (count + segment.repeat * steps, wire + segment.repeat * cost.wire_B)
+            count, wire = totals.get(op.runtime_kind, (0, 0.0))
+            totals[op.runtime_kind] = (count + segment.repeat * steps, wire + segment.repeat * cost.wire_B)
     count, wire = totals.get("permute", (0, 0.0))
     edges = len(result.graph.stages) - 1
     totals["permute"] = (count + edges, wire + edges * result.costs.transfer.payload_B)

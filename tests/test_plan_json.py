@@ -79,7 +79,9 @@ def test_collectives_are_of_one_device_of_its_own_stage() -> None:
             for layer, count in stage.layers:
                 for op in graph.segment(layer).ops:
                     if op.is_collective:
-                        want[op.kind] += count * passes * (op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1)
+                        want[op.runtime_kind] += (
+                            count * passes * (op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1)
+                        )
             want["send"] = passes * (stage.index == 0)
             want["recv"] = passes * (stage.index == 1)
             got: Counter[str] = Counter()

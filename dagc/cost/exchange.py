@@ -118,17 +118,17 @@ class Exchanges:
         machine = self.machine
         between = Link(machine.node.bandwidth_Bps, machine.cluster.latency_s)
         shapes = [GroupShape(ranks, size, ranks // size) for size in range(1, ranks) if ranks % size == 0]
-        return min(collective_time(op.kind, payload_B, shape, machine.node, between).time_s for shape in shapes)
+        return min(collective_time(op.runtime_kind, payload_B, shape, machine.node, between).time_s for shape in shapes)
 
     def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
-        size_B = payload_B * COLLECTIVES[op.kind].buffer(ranks)
-        for kernel in KERNELS[op.kind]:
+        size_B = payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)
+        for kernel in KERNELS[op.runtime_kind]:
             variant = kernel.variant or self.unit.phase.engine
             entry = self.calibration.of(kernel.family).get(variant) if variant else None
             if entry is not None:
                 outside = tuple(entry.outside(num_gpus=ranks, bytes=size_B))
                 time_s = kernel.family.time_s(self._constants(entry), ranks, size_B)
-                found = Measured(time_s, kernel.name or f"{variant} {op.kind}", entry.error.median, outside)
+                found = Measured(time_s, kernel.name or f"{variant} {op.runtime_kind}", entry.error.median, outside)
                 yield Option(found, entry.shapes["num_gpus"][1])
 
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:

@@ -36,7 +36,7 @@ def collective_cost(
     exchanges: Exchanges | None,
 ) -> OpCost:
     source = op.inputs[0]
-    layout = op.sharding if COLLECTIVES[op.kind].sends_result else segment.sharding_of(source)
+    layout = op.sharding if COLLECTIVES[op.runtime_kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
     if isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic:  # one number per row
@@ -45,11 +45,11 @@ def collective_cost(
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0
-    found = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster)
-    floor = collective_time(op.kind, payload, group, machine.node, machine.cluster, floor=True)
+    found = collective_time(op.runtime_kind, payload * worst, group, machine.node, machine.cluster)
+    floor = collective_time(op.runtime_kind, payload, group, machine.node, machine.cluster, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
-    wire = wire_bytes(op.kind, payload, group.ranks) * steps
-    moving = collective_time(op.kind, payload * worst, group, machine.node, machine.cluster, floor=True)
+    wire = wire_bytes(op.runtime_kind, payload, group.ranks) * steps
+    moving = collective_time(op.runtime_kind, payload * worst, group, machine.node, machine.cluster, floor=True)
     bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
     time_s = float(found.time_s)
     measured = exchanges.measured(op, payload * worst, group, time_s) if exchanges is not None else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.graph import Op, Segment
-from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.sharding import Sharding
 from .failure import Wrong
 from .shards import Shards
@@ -17,7 +16,7 @@ WHOLE_NUMBERS = ("int32", "int64")
 def check(shards: Shards, segment: Segment, op: Op, values: list[object]) -> None:
     """Raises Wrong where a rank's value is not what the op declares in its layout (none: whole)."""
     layout = op.sharding or Sharding(((),) * len(op.dims))
-    if isinstance(op.attrs, RingTurnAttrs):  # a turn of the ring: all of its blocks have passed a rank
+    if op.kind == "ring_turn":  # a turn of the ring: all of its blocks have passed a rank
         layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims))
     if any(isinstance(value, Ragged) for value in values):
         _routed(shards, segment, op, layout, values)

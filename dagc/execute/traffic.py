@@ -9,7 +9,7 @@ import numpy as np
 
 from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
-from ..ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
+from ..ir.ops.attributes import SoftmaxMergeAttrs
 from .record import Moved, Record
 from .routed import RoutedRows
 from .shards import Shards
@@ -29,9 +29,9 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
     moved = Moved(isinstance(inputs[0], Ragged))
     for rank, before, after in zip(shards.ranks, inputs, results, strict=True):
         held, made = _elements(op, before), _elements(op, after)
-        if isinstance(op.attrs, RingTurnAttrs):
+        if op.kind == "ring_turn":
             wire = made - held  # every block but its own has passed
-        elif op.kind == "all_reduce":
+        elif op.runtime_kind == "all_reduce":
             wire = 2.0 * held * (group - 1) / group
         elif op.kind == "reduce_scatter":
             wire = made * (group - 1)
@@ -42,7 +42,7 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
         else:
             whole = shards.whole(segment, op.dims, op.scope)
             wire = made - _overlap(shards.parts(whole, have.dims, rank), shards.parts(whole, got.dims, rank))
-        moved.payload.append(made if op.kind == "permute" and not isinstance(op.attrs, RingTurnAttrs) else held)
+        moved.payload.append(made if op.kind == "permute" else held)
         moved.wire.append(wire)
     if moved.routed and op.kind != "permute":  # of a permute the busiest rank's is stated
         moved.crossing = crossing(shards, segment, op)

@@ -82,6 +82,12 @@ class Op:
         return isinstance(self.attrs, CollectiveAttrs)
 
     @property
+    def runtime_kind(self) -> str:
+        """The kind under which runtimes, files and figures know the op: a turn of a ring is sent as permutes, a merge of
+        softmax pieces as all-reduces."""
+        return self.attrs.runtime_kind or self.kind
+
+    @property
     def is_token_exchange(self) -> bool:
         """A collective that takes tokens to their experts or back."""
         return is_token_exchange(self.kind, self.scope)

@@ -65,15 +65,15 @@ def _exchanges(segment: Segment, result: PhaseResult) -> Iterator[PlanKernel]:
             continue
         job, reason = None, ""
         ranks = cost.group.ranks
-        if not KERNELS[op.kind]:
-            reason = f"no table of {op.kind}"
+        if not KERNELS[op.runtime_kind]:
+            reason = f"no table of {op.runtime_kind}"
         elif cost.group.nodes > 1:
             reason = f"spans {cost.group.nodes} nodes: tables are of one node"
         else:
-            job = Exchange(op.kind, ranks, whole(cost.payload_B * COLLECTIVES[op.kind].buffer(ranks)))
+            job = Exchange(op.runtime_kind, ranks, whole(cost.payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)))
         steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
         yield PlanKernel(
-            result.name, segment.name, segment.repeat, (op.name,), op.kind, job, reason,
+            result.name, segment.name, segment.repeat, (op.name,), op.runtime_kind, job, reason,
             float(cost.time_s.max()) / steps, cost.family or cost.algorithm,
         )  # fmt: skip
 

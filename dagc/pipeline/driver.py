@@ -211,7 +211,7 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
     for segment in graph.segments if graph.kind == "decode" else ():
         for op in segment.ops:
             if op.is_collective and "context" in op.dims:
-                key = f"{segment.name}/{_origin(segment, op).name}: {op.kind} over {'+'.join(graph.the_mesh.label(op.axes, op.scope))}"
+                key = f"{segment.name}/{_origin(segment, op).name}: {op.runtime_kind} over {'+'.join(graph.the_mesh.label(op.axes, op.scope))}"
                 calls = segment.repeat * graph.microbatches * graph.lanes
                 moved[key] = moved.get(key, 0.0) + costs.ops[segment.name, op.name].wire_B * calls
     if moved:
@@ -231,7 +231,7 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
 
 def _origin(segment: Segment, op: Op) -> Op:
     """The op whose value a chain of moves carries."""
-    while (op.is_collective or op.kind == "slice") and op.inputs[0] in segment.by_name:
+    while (op.is_collective or op.runtime_kind == "slice") and op.inputs[0] in segment.by_name:
         op = segment.by_name[op.inputs[0]]
     return op
 
@@ -286,13 +286,13 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
 
     for segment in (s for s in graph.segments if layers[s.name]):
         for op in segment.ops:
-            if op.kind not in COLLECTIVES:
+            if op.runtime_kind not in COLLECTIVES:
                 continue
             cost = costs.ops[segment.name, op.name]
             calls = layers[segment.name] * passes
             steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
             add(
-                op.kind,
+                op.runtime_kind,
                 mesh.label(op.axes, op.scope),
                 mesh.size(op.axes),
                 calls * steps,

@@ -189,7 +189,7 @@ def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutan
 
         def changed(op: Op, i: int = i, how: str = how) -> Op | None:
             value = attr(op, name)
-            if op.kind != kind or value is None or value in (0, np.inf, -np.inf):
+            if op.kind != kind or value is None or (not isinstance(value, bool) and value in (0, np.inf, -np.inf)):
                 return None
             new = next((v for h, v in other_values(wanted, value) if h == how), None)
             return None if new is None else with_attr(op, name, new)

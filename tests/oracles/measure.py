@@ -38,7 +38,7 @@ def read(result: PhaseResult, unit: Unit, parts: tuple[str, ...]) -> list[Collec
             payload = cost.payload_B * (len(group) if op.kind == "all_gather" else 1)
             calls = segment.repeat * passes
             steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
-            found.append(Collective(op.kind, tuple(sorted(group)), payload, calls * steps, cost.wire_B * calls))
+            found.append(Collective(op.runtime_kind, tuple(sorted(group)), payload, calls * steps, cost.wire_B * calls))
     edges = (len(result.graph.stages) - 1) * passes
     if edges:
         size = result.costs.transfer.payload_B

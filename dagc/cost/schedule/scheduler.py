@@ -201,7 +201,7 @@ class Scheduler:
                 launch_s = 0.0 if self.floor else min(time_s, count * cost.launch_s)
                 if launch_s:
                     launches, launching_s = launches + count, launching_s + launch_s
-                steps.append(PathStep(segment, name, op.kind, time_s - launch_s, count, cost.bound))
+                steps.append(PathStep(segment, name, op.runtime_kind, time_s - launch_s, count, cost.bound))
             elif key == HOST:
                 steps.insert(0, PathStep("", "host", "host", time_s, count, "host"))
             else:

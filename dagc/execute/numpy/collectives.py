@@ -100,10 +100,6 @@ def _moved(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
     return [take(rank, group.got).astype(arrays[0].dtype) for rank in group.ranks]
 
 
-def _permuted(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
-    return (_ring if isinstance(group.op.attrs, RingTurnAttrs) else _moved)(group, arrays)
-
-
 def _ring(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
     """What has passed a rank after a turn: every block, when there are as many steps as other ranks."""
     op, steps = group.op, group.op.of(RingTurnAttrs).steps
@@ -121,7 +117,8 @@ COLLECTIVES: Mapping[str, Exchange] = {
     "all_gather": _moved,
     "reduce_scatter": _moved,
     "all_to_all": _moved,
-    "permute": _permuted,
+    "permute": _moved,
+    "ring_turn": _ring,
 }
 
 

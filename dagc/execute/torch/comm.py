@@ -43,8 +43,6 @@ def _all_to_all(exchange: Exchange, value: Tensor) -> Tensor:
 
 
 def _permute(exchange: Exchange, value: Tensor) -> Tensor:
-    if isinstance(exchange.op.attrs, RingTurnAttrs):
-        return _ring(exchange, value)
     comm, place = exchange.comm, exchange.comm.ranks.at[1:]
     route = comm.peers(exchange.segment, exchange.op)
     return comm.swap(value, [comm.ranks.world(t) for t in route.targets[place]], route.source.get(place))
@@ -71,6 +69,7 @@ COLLECTIVES: Mapping[str, Callable[[Exchange, Tensor], Tensor]] = {
     "reduce_scatter": _reduce_scatter,
     "all_to_all": _all_to_all,
     "permute": _permute,
+    "ring_turn": _ring,
 }
 
 

@@ -216,7 +216,7 @@ class Expansion:
             elif not name.startswith("@"):
                 data += self.done[name, lane]
         waits = tuple(dict.fromkeys(data))
-        if op.kind == "permute":
+        if op.runtime_kind == "permute":
             self.permute(op, lane, waits)
         elif op.is_collective:
             self.done[op.name, lane] = self.comm = self.add(self.collective(op, lane, waits))
@@ -233,7 +233,7 @@ class Expansion:
         # No FLOPs at all would be 0/0 to the simulator's roofline; no bytes make it skip the node.
         attributes = schema.attribute("num_ops", "int64", max(1, round(cost.flops)))
         attributes += schema.attribute("tensor_size", "uint64", ceil(cost.bytes - 1e-6))
-        attributes += schema.attribute("op_kind", "string", op.kind)
+        attributes += schema.attribute("op_kind", "string", op.runtime_kind)
         control = tuple(r for r in self.compute if r not in data)
         return TraceNode(
             self.name(op), schema.COMP, "compute", data, control, (self.segment.name, op.name), lane, attributes
@@ -247,9 +247,9 @@ class Expansion:
         mesh = result.graph.the_mesh
         hole: Hole = ("group", *mesh.sort(op.axes))
         size = comm_size(result, self.segment, op)
-        attributes = schema.attribute("comm_type", "int64", schema.COLLECTIVE_TYPE[op.kind])
+        attributes = schema.attribute("comm_type", "int64", schema.COLLECTIVE_TYPE[op.runtime_kind])
         attributes += schema.attribute("comm_size", "int64", size)
-        attributes += schema.attribute("op_kind", "string", op.kind)
+        attributes += schema.attribute("op_kind", "string", op.runtime_kind)
         waits = tuple(dict.fromkeys((*data, *self.comm)))
         known = hole if hole in self.program.holes else None
         return TraceNode(
@@ -260,7 +260,7 @@ class Expansion:
         """Messages to and from the peers; a turn of a ring is so many in a row, each passing on what came."""
         cost = self.program.result.costs.ops[self.segment.name, op.name]
         size = schema.attribute("comm_size", "int64", message_size(cost.payload_B))
-        size += schema.attribute("op_kind", "string", op.kind)
+        size += schema.attribute("op_kind", "string", op.runtime_kind)
         steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
         key = (self.segment.name, op.name)
         holes = self.program.holes
@@ -294,5 +294,5 @@ def comm_size(result: PhaseResult, segment: Segment, op: Op) -> int:
     are no sizes for each peer. What is cut into a part a rank divides by their number: nothing is lost, none is empty."""
     cost = result.costs.ops[segment.name, op.name]
     size = message_size(cost.payload_B * (result.costs.imbalance if op.is_token_exchange else 1.0))
-    parts = result.graph.the_mesh.size(op.axes) if COLLECTIVES[op.kind].scatters else 1
+    parts = result.graph.the_mesh.size(op.axes) if COLLECTIVES[op.runtime_kind].scatters else 1
     return -(-size // parts) * parts

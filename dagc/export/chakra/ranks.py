@@ -69,7 +69,7 @@ class Ranks:
         known: dict[tuple[int, ...], int] = {}
         for segment, op in ((s, op) for s in graph.segments for op in s.ops if op.axes):
             axes = mesh.sort(op.axes)
-            if op.kind == "permute":
+            if op.runtime_kind == "permute":
                 self.permutes[segment.name, op.name] = peers(segment, op, mesh)
             elif axes not in self.group_of and mesh.size(axes) < self.network.ranks:
                 self.group_of[axes] = self._grouped(axes, known)

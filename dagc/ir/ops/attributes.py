@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from math import inf, isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 from ...base.schema import LARGE, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
@@ -54,7 +54,11 @@ def _rope(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Attrs:
-    """What an op says beside its operands. Without fields, as here, it is the record of most kinds."""
+    """What an op says beside its operands. Without fields, as here, it is the record of most kinds.
+
+    `runtime_kind`: the collective that runtimes know the op as, where it is not its own kind."""
+
+    runtime_kind: ClassVar[str] = ""
 
 
 NONE = Attrs()
@@ -184,11 +188,13 @@ class MoveAttrs(CollectiveAttrs):
 
 @dataclass(frozen=True, slots=True)
 class RingTurnAttrs(CollectiveAttrs):
+    runtime_kind: ClassVar[str] = "permute"
     steps: int = _count("messages that each rank passes on, one after another", made=True)
 
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxMergeAttrs(CollectiveAttrs):
+    runtime_kind: ClassVar[str] = "all_reduce"
     part: str = _word(
         "what of a softmax over pieces of the context is merged", REQUIRED, "row_max", "row_sum", "output", made=True
     )
@@ -201,11 +207,11 @@ class SoftmaxMergeAttrs(CollectiveAttrs):
 
 # -- records as tables ---------------------------------------------------------------------------
 
-RECORDS: Mapping[str, tuple[type[Attrs], ...]] = {
-    "scale": (ScaleAttrs,), "shift": (ShiftAttrs,), "clamp": (ClampAttrs,), "rms_norm": (NormAttrs,), "layer_norm": (NormAttrs,),
-    "rope": (RopeAttrs,), "temper": (TemperAttrs,), "attend": (AttendAttrs,), "route": (RouteAttrs,), "dispatch": (DispatchAttrs,),
-    "combine": (CombineAttrs,), "slice": (SliceAttrs,), "all_reduce": (MoveAttrs, SoftmaxMergeAttrs), "all_gather": (MoveAttrs,),
-    "reduce_scatter": (MoveAttrs,), "all_to_all": (MoveAttrs,), "permute": (MoveAttrs, RingTurnAttrs),
+RECORDS: Mapping[str, type[Attrs]] = {
+    "scale": ScaleAttrs, "shift": ShiftAttrs, "clamp": ClampAttrs, "rms_norm": NormAttrs, "layer_norm": NormAttrs,
+    "rope": RopeAttrs, "temper": TemperAttrs, "attend": AttendAttrs, "route": RouteAttrs, "dispatch": DispatchAttrs,
+    "combine": CombineAttrs, "slice": SliceAttrs, "all_reduce": MoveAttrs, "all_gather": MoveAttrs, "reduce_scatter": MoveAttrs,
+    "all_to_all": MoveAttrs, "permute": MoveAttrs, "ring_turn": RingTurnAttrs, "softmax_merge": SoftmaxMergeAttrs,
 }  # fmt: skip
 """The records of the kinds that have attributes."""
 
@@ -248,18 +254,14 @@ def record(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
     pairs = dict(given)
     if not pairs and kind not in RECORDS:
         return NONE
-    choices = RECORDS.get(kind, (Attrs,))
-    names = {name for choice in choices for name in schema(choice)}
+    made = RECORDS.get(kind, Attrs)
+    known = schema(made)
     for name in pairs:
-        if name not in names:
-            raise AttributeFault(
-                f"{kind} has no attribute {name}" + (f" (it has {', '.join(sorted(names))})" if names else "")
-            )
-    made = next((c for c in choices if pairs.keys() <= schema(c).keys() and _required(c) <= pairs.keys()), choices[0])
+        if name not in known:
+            raise AttributeFault(f"{kind} has no attribute {name}" + (f" (it has {', '.join(known)})" if known else ""))
     missing = sorted(_required(made) - pairs.keys())
     if missing:
         raise AttributeFault(f"{kind} needs attribute {missing[0]}")
-    known = schema(made)
     for name, value in pairs.items():
         if not _fits(known[name], value):
             raise AttributeFault(f"attribute {name} = {value} is not {_wanted(known[name])}")
@@ -274,9 +276,9 @@ def _required(record: type[Attrs]) -> set[str]:
 
 def fault(kind: str, attrs: Attrs) -> str:
     """What is wrong with an op's attributes, or nothing."""
-    choices = RECORDS.get(kind, (Attrs,))
-    if type(attrs) not in choices:
-        return f"attributes of {kind} are {' or '.join(c.__name__ for c in choices)}, not {type(attrs).__name__}"
+    wanted = RECORDS.get(kind, Attrs)
+    if type(attrs) is not wanted:
+        return f"attributes of {kind} are {wanted.__name__}, not {type(attrs).__name__}"
     for f in _fields(type(attrs)):
         value = getattr(attrs, f.name)
         if value != f.default:

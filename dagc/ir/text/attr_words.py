@@ -16,7 +16,7 @@ OLDER = {**{short: name for name, short in SHORT.items()}, "of": "part"}
 """Attributes by the names that they have in the plain form, or have had in older files."""
 
 AXES = frozenset(
-    name for choices in RECORDS.values() for c in choices for name, a in schema(c).items() if a.kind == "axes"
+    name for made in RECORDS.values() for name, attribute in schema(made).items() if attribute.kind == "axes"
 )
 """Attributes whose value is axes."""
 
@@ -61,19 +61,21 @@ def pair(at: Cursor) -> tuple[str, str]:
     return name, at.until(",)}")
 
 
-def read(kind: str, pairs: Iterable[tuple[str, str]], names: AxisNames) -> Attrs:
-    """The record of what a line states; of older files, too. Raises TextError."""
+def read(kind: str, pairs: Iterable[tuple[str, str]], names: AxisNames) -> tuple[str, Attrs]:
+    """The kind and the record of what a line states; of older files, too, whose ring turns are permutes with steps and whose
+    softmax merges are all-reduces. Raises TextError."""
     found: dict[str, Value] = {}
     for name, text in pairs:
         name = OLDER.get(name, name)
         if name in found:
             raise TextError(f"attribute {name} is given twice")
         found[name] = _axes(text, names) if name in AXES else _value(text)
-    if "part" in found or found.get("reduce") == "softmax":  # it reduces as its part is reduced
-        found.setdefault("part", "output")
-        found.pop("reduce", None)
+    if kind == "permute" and "steps" in found:
+        kind = "ring_turn"
+    elif kind == "all_reduce" and ("part" in found or found.get("reduce") == "softmax"):
+        kind, found = "softmax_merge", {"part": found.get("part", "output")}
     try:
-        return record(kind, found.items())
+        return kind, record(kind, found.items())
     except AttributeFault as error:
         raise TextError(str(error)) from None
 

@@ -247,7 +247,7 @@ class Body:
         if of.dtype not in DTYPE_BYTES:
             raise TextError(f"unknown dtype {of.dtype}")
         layout = self.reader.layout(of)
-        given = attr_words.read(kind, attrs, self.reader.names)
+        kind, given = attr_words.read(kind, attrs, self.reader.names)
         op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout)
         if order is None:
             order = other if self.reader.full else implied.corrected(self.said(op, of), other)

@@ -23,7 +23,7 @@ def verify_slice(segment: Segment, op: Op) -> None:
 def verify_collective(segment: Segment, op: Op, mesh: Mesh) -> None:
     have, got = _ends(segment, op)
     require(mesh.size(op.axes) > 1, segment, op, "a collective over a group of one")
-    if have.reduce == "softmax" or isinstance(op.attrs, SoftmaxMergeAttrs):
+    if have.reduce == "softmax" or op.kind == "softmax_merge":
         _softmax(segment, op, have, got)
     elif op.kind == "all_reduce":
         _pending(segment, op, have)
@@ -48,7 +48,7 @@ def verify_collective(segment: Segment, op: Op, mesh: Mesh) -> None:
         moved = _minor(segment, op, got, to)
         want = have.with_dim(source, have.dims[source][: -len(moved)]).with_dim(to, (*have.dims[to], *moved))
         require(got == want, segment, op, f"does not move {moved} alone")
-    elif isinstance(op.attrs, RingTurnAttrs):
+    elif op.kind == "ring_turn":
         _ring(segment, op, have, got, mesh)
     else:
         _permute(segment, op, have, got, mesh)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES, INDICES
-from ..graph import COLLECTIVES, SCOPES, Op, Segment
+from ..graph import SCOPES, Op, Segment
 from ..ops.attributes import AttendAttrs, ExchangeAttrs, SoftmaxMergeAttrs, fault
 from ..ops.ops import OPS, attend_extras, attend_operands
 from ..routed_dims import routed, rows_of, stem
@@ -14,7 +14,7 @@ NORMS = {"rms_norm": 1, "layer_norm": 2}
 
 
 def verify_op(segment: Segment, op: Op) -> None:
-    require(op.kind in OPS or op.kind in COLLECTIVES, segment, op, f"unknown op kind {op.kind}")
+    require(op.kind in OPS or op.is_collective, segment, op, f"unknown op kind {op.kind}")
     require(op.dtype in DTYPE_BYTES, segment, op, f"unknown dtype {op.dtype}")
     require(op.scope in SCOPES, segment, op, f"unknown scope {op.scope}")
     wrong = fault(op.kind, op.attrs)

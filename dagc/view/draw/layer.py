@@ -66,7 +66,7 @@ def draw(plan: CompiledPlan, phase: str) -> str:
     """DOT of a phase's layers, one column a kind of layer."""
     kept = drawings(plan.phases[phase])
     body = [line for d in kept for line in _layer(d)]
-    kinds = [k for k in COLORS if any(op.kind == k for d in kept for op in d.segment.ops)]
+    kinds = [k for k in COLORS if any(op.runtime_kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
     title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
@@ -186,7 +186,17 @@ def _blocks(result: PhaseResult, segment: Segment) -> dict[str, list[tuple[objec
     for op in segment.ops:
         c = result.costs.ops[segment.name, op.name]
         dims = _dims(segment, op.name, result.graph.the_mesh)
-        shown = (op.name, op.kind, op.inputs, op.axes, dims, float(c.time_s.max()), c.flops, c.bytes, c.payload_B)
+        shown = (
+            op.name,
+            op.runtime_kind,
+            op.inputs,
+            op.axes,
+            dims,
+            float(c.time_s.max()),
+            c.flops,
+            c.bytes,
+            c.payload_B,
+        )
         blocks.setdefault(op.block, []).append(shown)
     return blocks
 
@@ -227,7 +237,7 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
         return _block_text(d, box, ops)
     title = _short(first.name)
     head = f"{title}: {first.kind}" if first.kind != title else title
-    tail = list(dict.fromkeys(op.kind for op in ops[1:]))
+    tail = list(dict.fromkeys(op.runtime_kind for op in ops[1:]))
     more = [f"+ {', '.join(tail)}"] if tail else []
     lines = [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)]
     return Text(head, lines, f"{first.name}: bound by {cost.bound}")
@@ -238,7 +248,7 @@ def _block_text(d: Drawing, block: str, ops: list[Op]) -> Text:
     counts: dict[str, int] = {}
     for op in ops:
         if op.is_collective:
-            text = f"{op.kind}({'+'.join(d.mesh.label(op.axes, op.scope))})"
+            text = f"{op.runtime_kind}({'+'.join(d.mesh.label(op.axes, op.scope))})"
             counts[text] = counts.get(text, 0) + 1
     head = f"{block}: as in {d.twins[block]}" if block in d.twins else block
     inside = [f"{len(ops)} ops", *(f"{n} {text}" for text, n in counts.items())]

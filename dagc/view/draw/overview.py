@@ -171,7 +171,7 @@ def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int
     counts: dict[tuple[str, str], int] = {}
     for op in result.graph.segment(layer).ops:
         if op.is_collective:
-            key = (op.kind, "+".join(mesh.label(op.axes, op.scope)))
+            key = (op.runtime_kind, "+".join(mesh.label(op.axes, op.scope)))
             counts[key] = counts.get(key, 0) + 1
     return counts
 
@@ -214,7 +214,7 @@ def _cell(color: str, width: int) -> str:
 
 
 def _legend(result: PhaseResult) -> Html:
-    drawn = {op.kind for s in result.graph.segments for op in s.ops if op.is_collective}
+    drawn = {op.runtime_kind for s in result.graph.segments for op in s.ops if op.is_collective}
     kinds = [k for k in COLORS if k in drawn or (k == "send" and len(result.graph.stages) > 1)]
     rows = _swatches("memory:", list(PARTS))
     if kinds:

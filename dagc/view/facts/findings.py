@@ -76,7 +76,7 @@ def _what(result: PhaseResult, step: PathStep) -> str:
         return f"to the next stage, {times}"
     op = result.graph.segment(step.segment).by_name[step.op]
     if not op.is_collective:
-        return f"{op.kind}, {times}"
+        return f"{op.runtime_kind}, {times}"
     mesh = result.graph.the_mesh
     cost = result.costs.ops[step.segment, step.op]
     nodes = f" on {cost.group.nodes} nodes" if cost.group is not None and cost.group.nodes > 1 else ""

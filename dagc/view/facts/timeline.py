@@ -181,5 +181,5 @@ def _steps(
         for lane in range(result.graph.lanes):
             start, end = at(run.starts[op.name, lane], index), at(run.finishes[op.name, lane], index)
             if end > start:
-                found.append((start, end, op.name, op.kind, op.stream, lane))
+                found.append((start, end, op.name, op.runtime_kind, op.stream, lane))
     return sorted(found)

@@ -216,7 +216,7 @@ def _op_node(
     node = Node(
         f"{prefix}/{op.name}",
         op.name,
-        op.kind,
+        op.runtime_kind,
         graph.phase,
         prefix.split(".", 2)[2],
         stage,

@@ -52,7 +52,7 @@ def _op(result: PhaseResult, segment: Segment, op: Op, critical_s: float) -> Row
         "layer": segment.name,
         "layers": segment.repeat,
         "op": op.name,
-        "kind": op.kind,
+        "kind": op.runtime_kind,
         "block": op.block,
         "stream": op.stream,
         "group": "+".join(mesh.label(op.axes, op.scope)) if op.axes else "",

@@ -50,7 +50,7 @@ def keys(result: PhaseResult) -> Keys:
     """Parts of the memory that are held, and collectives that are drawn."""
     held = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
     parts = [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, held, strict=True)) if size > 0]
-    kinds = {op.kind for s in result.graph.segments for op in s.ops}
+    kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
     return [*parts, *((f"k-{k}", k) for k in COLORS if k in kinds)]
 

@@ -39,7 +39,7 @@ def whole(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean."""
-    drawn = {op.kind for s in result.graph.segments[1:-1] for op in s.ops}
+    drawn = {op.runtime_kind for s in result.graph.segments[1:-1] for op in s.ops}
     return [("box", "compute"), *((f"k-{k}", k) for k in COLORS if k in drawn), ("path", "on the critical path")]
 
 

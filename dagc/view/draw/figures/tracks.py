@@ -50,7 +50,7 @@ def draw(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean."""
-    kinds = {op.kind for s in result.graph.segments for op in s.ops if op.is_collective}
+    kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops if op.is_collective}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
     comm = [(f"k-{k}", k) for k in COLORS if k in kinds]
     return [("busy", "compute"), *comm, ("path", "the critical path is in this stage")]

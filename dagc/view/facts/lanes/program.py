@@ -33,7 +33,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        return self.op.kind if self.op is not None else "send"
+        return self.op.runtime_kind if self.op is not None else "send"
 
     @property
     def block(self) -> str:
