@@ -65,7 +65,8 @@ class Sharing:
 
     def __init__(self, results: Sequence[PhaseResult]) -> None:
         self.results = results
-        self.gpus: Ids = np.unique(np.concatenate([np.asarray(r.gpus, dtype=np.int64) for r in results]))
+        # np.unique would import numpy.ma, a twentieth of a whole compilation.
+        self.gpus: Ids = np.asarray(sorted({gpu for r in results for gpu in r.gpus}), dtype=np.int64)
         self.stage: Ids = np.full((len(results), len(self.gpus)), -1)
         self.rank: Ids = np.full_like(self.stage, -1)
         for i, result in enumerate(results):
@@ -79,8 +80,10 @@ class Sharing:
 
     def alike(self) -> list[Pool]:
         """A pool for each combination of phases and their stages on a GPU."""
-        signatures, which = np.unique(self.stage.T, axis=0, return_inverse=True)
-        return [self.pool(stages, np.flatnonzero(which.ravel() == k)) for k, stages in enumerate(signatures)]
+        of_gpu = list(map(tuple, self.stage.T.tolist()))
+        kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
+        which = np.asarray([kinds[stages] for stages in of_gpu])
+        return [self.pool(np.asarray(stages), np.flatnonzero(which == k)) for stages, k in kinds.items()]
 
     def pool(self, stages: Ids, at: Ids) -> Pool:
         """What the GPUs `self.gpus[at]` hold: stage `stages[i]` of phase i."""
