@@ -86,9 +86,9 @@ WRONG = {
     "a count that is no whole number": ("top_k=2", "top_k=2.5", "top_k = 2.5 is not a whole number"),
     "a factor of an op that takes none": ("top_k=2", "factor=2.0, top_k=2", "route has no attribute factor"),
     "an infinite number": ("top_k=2", "top_k=2, scale=inf", "scale = inf is not a number"),
-    "a dtype of a result": ("] fp32\n  %gqa", "] int46\n  %gqa", "unknown dtype int46"),
-    "a dtype of a weight": ("] fp32\n  weight", "] fp33\n  weight", "unknown dtype fp33"),
-    "a scope": ("] fp32 experts", "] fp32 expert", "unknown scope expert"),
+    "a dtype of a result": ("]\n  %gqa.k", "] int46\n  %gqa.k", "unknown dtype int46"),
+    "a dtype of a weight": ("]\n  @moe", "] fp33\n  @moe", "unknown dtype fp33"),
+    "a scope": ("] experts", "] fp32 expert", "unknown scope expert"),
 }
 
 
@@ -276,7 +276,7 @@ def test_kinds_of_layers_may_alternate() -> None:
         ("attend(%gqa.o_q, %gqa.o_k_2, %gqa.o_v", "attend(%gqa.o_q, %gqa.o_k_2, %gqa.o_v, pairs=2"),
         ("attend(%gqa.o_q, %gqa.o_k_2, %gqa.o_v", "attend(%gqa.o_q, %gqa.o_k_2, %gqa.o_v, chunk=-1"),
         ("choice] int64", "choice] bf16"),
-        ("@gqa.Wq [hidden, kv_heads/tp, group, head_dim] bf16", "@gqa.Wq [hidden, kv_heads/tp, group, head_dim] int64"),
+        ("@gqa.Wq : [hidden, kv_heads/tp, group, head_dim]", "@gqa.Wq : [hidden, kv_heads/tp, group, head_dim] int64"),
         ("batch=8,", "batch=0,"),
         ("context=72,", "context=-72,"),
     ],

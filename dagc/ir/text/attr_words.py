@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..ops.attributes import RECORDS, AttributeFault, Attrs, Value, record, schema, stated
+from ..ops.attributes import RECORDS, AttributeFault, Attrs, ExchangeAttrs, Value, record, schema, stated
 from .implied import AxisNames
 from .scan import Cursor, TextError
 
@@ -26,6 +26,7 @@ _NOT_WORDS = ("true", "false", "inf", "nan")
 
 def plain(attrs: Attrs, names: AxisNames, scope: str) -> list[str]:
     """Axes by their names, words without quotes, integral numbers without a fraction."""
+    scope = "experts" if isinstance(attrs, ExchangeAttrs) else scope
     return [f"{SHORT.get(name, name)}={_plain(value, names, scope)}" for name, value in stated(attrs)]
 
 

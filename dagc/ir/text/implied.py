@@ -80,6 +80,11 @@ def loops(op: Op, operands: Iterable[Operand]) -> Loops:
     return corrected((), found.items())
 
 
+def scope_of_dim(dim: str, scope: str) -> str:
+    """In whose words the axes of a loop are named."""
+    return "experts" if stem(dim) in ("expert", "slot") else scope
+
+
 def corrected(said: Loops, other: Iterable[tuple[str, Axes]]) -> Loops:
     """The loops that are `said`, but where `other` ones are named; in the order of passes."""
     found = {**dict(said), **dict(other)}

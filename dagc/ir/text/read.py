@@ -1,12 +1,13 @@
 """Text back to graphs: both forms that `write` prints.
 
-    graph PHASE (KIND, LEVEL, microbatches=N, lanes=N)
-    mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES]
+    graph PHASE (KIND, LEVEL, DTYPE, microbatches=N, lanes=N)
+    mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES] per_node=N gpus 0..7, 9
     stage I { SEGMENT x COUNT, ... } gpus 0..7, 9
     send I -> J %x : TYPE
+    sizes [dim=SIZE, ...]
     segment NAME x COUNT (%x: TYPE) {
       sizes [dim=SIZE, ...]
-      weight @w TYPE SCOPE tied @other
+      @w : TYPE SCOPE tied @other
       %y = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE SCOPE in BLOCK loops {dim/AXES, ...}
       return %y
     }
@@ -65,6 +66,8 @@ class Reader:
     number: int = 0
     begun: bool = False
     full: bool = False
+    dtype: str = ""
+    common: dict[str, float] = field(default_factory=dict)
     graph: Graph = field(default_factory=lambda: Graph("", "", "", ()))
     names: AxisNames = field(default_factory=lambda: AxisNames(None))
 
@@ -80,6 +83,8 @@ class Reader:
             mesh = (full_mesh if self.full else plain_mesh)(at)
             self.names = AxisNames(None if self.full else mesh)
             self.graph = replace(graph, mesh=mesh)
+        elif at.takes("sizes"):
+            self.common = dict(at.list("[", lambda: size(at), "]"))
         elif at.takes("stage"):
             self.graph = replace(graph, stages=(*graph.stages, stage(at)))
         elif at.takes("send"):
@@ -108,6 +113,9 @@ class Reader:
         if not self.full:
             at.mark(",")
         level = at.name()
+        if not self.full:
+            at.mark(",")
+            self.dtype = a_dtype(at)
         while at.rest() and not at.takes(")"):
             if not self.full:
                 at.mark(",")
@@ -141,7 +149,7 @@ class Reader:
         at.mark("{")
         at.end()
         entry = of.layout if of.mark == "=" or (self.sharded and of.mark != "?") else None
-        body = Body(self, {taken: (of.dims, entry, of.dtype)})
+        body = Body(self, {taken: (of.dims, entry, of.dtype)}, dict(self.common))
         for number, line in self.lines:
             self.number = number
             if line == "}":
@@ -166,7 +174,8 @@ class Reader:
             reduce, partial = at.name(), self.axes(at)
             at.mark(")")
         layout = Sharding(tuple(axes for _, axes in pairs), partial, reduce)
-        return Type(tuple(dim for dim, _ in pairs), layout, at.name(), mark)
+        of_dtype = self.dtype if not self.full and at.ends_type() else at.name()
+        return Type(tuple(dim for dim, _ in pairs), layout, of_dtype, mark)
 
     def layout(self, of: Type) -> Sharding | None:
         """The layout that a type states at this level."""
@@ -191,8 +200,8 @@ class Body:
 
     def statement(self, at: Cursor) -> None:
         if at.takes("sizes"):
-            self.sizes = dict(at.list("[", lambda: size(at), "]"))
-        elif at.takes("weight"):
+            self.sizes |= dict(at.list("[", lambda: size(at), "]"))
+        elif at.takes("weight") or at.rest().startswith("@"):
             self.weights.append(self.weight(at))
         elif at.takes("return"):
             self.output = at.value()
@@ -202,6 +211,7 @@ class Body:
 
     def weight(self, at: Cursor) -> Weight:
         name = at.value()
+        at.takes(":")
         of = self.reader.type(at)
         if of.dtype not in DTYPE_BYTES:
             raise TextError(f"unknown dtype {of.dtype}")
@@ -381,6 +391,13 @@ def size(at: Cursor) -> tuple[str, float]:
     name = at.until("=,]")
     at.mark("=")
     return name, float(at.until(",]"))
+
+
+def a_dtype(at: Cursor) -> str:
+    word = at.name()
+    if word not in DTYPE_BYTES:
+        raise TextError(f"unknown dtype {word}")
+    return word
 
 
 def a_scope(at: Cursor) -> str:

@@ -13,6 +13,7 @@ CONTINUES = "    "
 
 _NAME = re.compile(r"[^\s,:=/+%@#?\"()\[\]{}]+")
 _NUMBER = re.compile(r"\d+")
+_AFTER_TYPE = re.compile(r"(dense|experts|tied|in|all|loops)\b")
 _SPACE = re.compile(r" *")
 
 
@@ -108,6 +109,11 @@ class Cursor:
                 self.mark(",")
             found.append(item())
         return found
+
+    def ends_type(self) -> bool:
+        """Whether no dtype comes next: the line or the list ends, or another part of the line begins."""
+        rest = self.rest()
+        return not rest or rest[0] in ",)" or _AFTER_TYPE.match(rest) is not None
 
     def rest(self) -> str:
         self.skip()

@@ -6,7 +6,9 @@ files that other programs read: every field of every op written out, one op per 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ...base.units import show_runs
 from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
@@ -22,7 +24,7 @@ DEEPER = "    "
 
 def print_graph(graph: Graph, *, types: bool = False) -> str:
     """The graph as text in the plain form; `types`: with the types of operands, too."""
-    return _text(graph, Plain(AxisNames(graph.mesh), graph.level, types))
+    return _text(graph, Plain.of(graph, types))
 
 
 def print_full(graph: Graph) -> str:
@@ -32,7 +34,7 @@ def print_full(graph: Graph) -> str:
 
 def lines_around(graph: Graph, segment: Segment, name: str, margin: int = 2) -> tuple[str, ...]:
     """The op's line, marked, and those next to it."""
-    form = Plain(AxisNames(graph.mesh), graph.level)
+    form = Plain.of(graph)
     at = next(i for i, op in enumerate(segment.ops) if op.name == name)
     shown = enumerate(segment.ops[max(0, at - margin) : at + margin + 1], start=max(0, at - margin))
     return tuple(f"{'>' if i == at else ' '} {form.op(segment, op)}" for i, op in shown)
@@ -44,9 +46,11 @@ def _text(graph: Graph, form: Plain | Full) -> str:
         lines.append(form.mesh(graph.mesh, placed=any(stage.gpus for stage in graph.stages)))
     lines += [form.stage(stage) for stage in graph.stages]
     lines += [form.send(edge) for edge in graph.sends]
+    lines += form.sizes(form.common)
     for segment in graph.segments:
         lines += ["", form.segment(segment)]
-        lines.append(f"  sizes [{', '.join(f'{d}={_number(v)}' for d, v in segment.sizes.items())}]")
+        own = {d: size for d, size in segment.sizes.items() if d not in form.common}
+        lines += [f"  {line}" for line in form.sizes(own)]
         lines += [f"  {form.weight(weight)}" for weight in segment.weights]
         lines += [f"  {form.op(segment, op)}" for op in segment.ops]
         lines += [f"  return %{segment.output}", "}"]
@@ -55,16 +59,25 @@ def _text(graph: Graph, form: Plain | Full) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Lines for people."""
+    """Lines for people. `dtype` and the `common` sizes are those of the whole graph, said once."""
 
     names: AxisNames
     level: str
+    dtype: str
+    common: Mapping[str, float]
     types: bool = False
+
+    @classmethod
+    def of(cls, graph: Graph, types: bool = False) -> Plain:
+        return cls(AxisNames(graph.mesh), graph.level, _usual_dtype(graph), _common_sizes(graph), types)
 
     def head(self, graph: Graph) -> str:
         counts = (("microbatches", graph.microbatches), ("lanes", graph.lanes))
         more = "".join(f", {name}={count}" for name, count in counts if count != 1)
-        return f"graph {graph.phase} ({graph.kind}, {graph.level}{more})"
+        return f"graph {graph.phase} ({graph.kind}, {graph.level}, {self.dtype}{more})"
+
+    def sizes(self, sizes: Mapping[str, float]) -> list[str]:
+        return [_sizes(sizes)] if sizes else []
 
     def mesh(self, mesh: Mesh, placed: bool) -> str:
         """Every axis with its degree, and its atoms unless it is one; what follows from these is left out, and the GPUs
@@ -101,7 +114,7 @@ class Plain:
         return f"segment {segment.name}{count} (%{segment.input}: {taken}) {{"
 
     def weight(self, weight: Weight) -> str:
-        parts = [f"weight {weight.name} {self.type(weight.dims, weight.sharding, weight.dtype, weight.scope)}"]
+        parts = [f"{weight.name} : {self.type(weight.dims, weight.sharding, weight.dtype, weight.scope)}"]
         parts += [weight.scope] if weight.scope != "dense" else []
         parts += [f"tied {weight.tied}"] if weight.tied else []
         return " ".join(parts)
@@ -116,7 +129,7 @@ class Plain:
             operands = ", ".join(self.type_of(segment, name) for name in op.inputs)
             parts.append(f"({operands}) ->")
         shown, loops = self.loops(segment, op)
-        parts.append(f"{shown} {op.dtype}")
+        parts.append(shown + self.of_dtype(op.dtype))
         parts += [op.scope] if op.scope != implied.scope(op.dims) else []
         parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name) else []
         return " ".join(parts) + loops
@@ -137,14 +150,17 @@ class Plain:
         return shown, f" loops {{{self.pairs(other, op.scope)}}}" if other else ""
 
     def pairs(self, loops: tuple[tuple[str, Axes], ...], scope: str) -> str:
-        return ", ".join(f"{d}/{self.names.show(a, scope)}" for d, a in loops)
+        return ", ".join(f"{d}/{self.names.show(a, implied.scope_of_dim(d, scope))}" for d, a in loops)
 
     def type_of(self, segment: Segment, name: str) -> str:
         scope = segment.scope_of(name)
         return self.type(segment.dims_of(name), segment.sharding_of(name), segment.dtype_of(name), scope)
 
     def type(self, dims: tuple[str, ...], layout: Sharding | None, dtype: str, scope: str = "dense") -> str:
-        return f"{self.layout(dims, layout, scope)} {dtype}"
+        return self.layout(dims, layout, scope) + self.of_dtype(dtype)
+
+    def of_dtype(self, dtype: str) -> str:
+        return "" if dtype == self.dtype else f" {dtype}"
 
     def layout(self, dims: tuple[str, ...], layout: Sharding | None, scope: str = "dense") -> str:
         """A mark says when there is a layout before the level has them (`=`), or none where it has (`?`)."""
@@ -190,6 +206,11 @@ def _cut(line: str, start: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Full:
     """Lines for files: everything, always; a layout begins with `=`."""
+
+    common: Mapping[str, float] = field(default_factory=dict)
+
+    def sizes(self, sizes: Mapping[str, float]) -> list[str]:
+        return [_sizes(sizes)] if sizes is not self.common else []
 
     def head(self, graph: Graph) -> str:
         counts = f"microbatches={graph.microbatches} lanes={graph.lanes}"
@@ -241,6 +262,24 @@ class Full:
 
     def wrapped(self, line: str) -> list[str]:
         return [line]
+
+
+def _usual_dtype(graph: Graph) -> str:
+    """The dtype of most results."""
+    counts = Counter(op.dtype for segment in graph.segments for op in segment.ops)
+    return counts.most_common(1)[0][0] if counts else "bf16"
+
+
+def _common_sizes(graph: Graph) -> dict[str, float]:
+    """The sizes that all segments have, where there are several."""
+    if len(graph.segments) < 2:
+        return {}
+    first, *others = (segment.sizes for segment in graph.segments)
+    return {dim: size for dim, size in first.items() if all(other.get(dim) == size for other in others)}
+
+
+def _sizes(sizes: Mapping[str, float]) -> str:
+    return f"sizes [{', '.join(f'{dim}={_number(size)}' for dim, size in sizes.items())}]"
 
 
 def _known(segment: Segment, name: str) -> bool:
