@@ -17,7 +17,6 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.huggingface.module_lists import Patterns
 from dagc.lang.huggingface.precision import precision
-from dagc.view.report.terminal import report
 
 MIB = 2**20
 DRIVER = {
@@ -77,7 +76,7 @@ def test_a_preset_without_its_calibration() -> None:
     ],
 )
 def test_the_head_of_a_report_names_the_dtypes_of_weights(model: str, words: str) -> None:
-    head = report(one_gpu(f'model from "{model}" {{ }}')).split("hardware ")[0]
+    head = one_gpu(f'model from "{model}" {{ }}').report().split("hardware ")[0]
     assert words.split() == [w for w in head.split() if w in words.split()][-len(words.split()) :]
 
 

@@ -163,7 +163,7 @@ def test_the_first_difference_is_named() -> None:
 def test_absorbed_latent_attention_is_the_plain_form() -> None:
     """The stock decode body against the stock plain body used in decode: the same weights, cache and tokens."""
     stock = (ROOT / "grammar" / "library" / "blocks.moe").read_text()
-    plain = stock[stock.index("block mla(x) {") : stock.index("# The same with the up-projections")]
+    plain = stock[stock.index("block mla(x) {") : stock.index("# The same, with the up-projections")]
     text = small("gpus = [0]", "decode", MLA)
     runs = []
     for extra in ("", plain.replace("block mla(x)", "block mla(x) in decode")):
