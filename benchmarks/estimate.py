@@ -13,8 +13,10 @@ from pathlib import Path
 
 from dagc.base.diagnostics import Collector
 from dagc.base.syntax.read import read_source
+from dagc.lang.load import load
 from dagc.passes import cost, memory, schedule
-from dagc.pipeline.driver import compile_spec, load, lower
+from dagc.pipeline.compile import compile_spec
+from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit
 
 ROOT = Path(__file__).resolve().parent.parent

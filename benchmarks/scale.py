@@ -18,8 +18,9 @@ import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.cost.schedule.records import Schedule
+from dagc.lang.load import load
 from dagc.passes import cost, schedule
-from dagc.pipeline.driver import compile_spec, load
+from dagc.pipeline.compile import compile_spec
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 

@@ -26,7 +26,7 @@ def compile(
     """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
     in `allow_import`. Raises SpecError when the spec is wrong."""
     from .base.syntax.read import folder_of, read_source
-    from .pipeline.driver import compile_source
+    from .pipeline.compile import compile_source
 
     source = read_source(str(spec_file), allow_import)
     base = folder_of(str(spec_file))
@@ -43,7 +43,7 @@ def compile_text(
 ) -> Plan:
     """Compile spec text, as if it stood in the current folder."""
     from .base.source import Source
-    from .pipeline.driver import compile_source
+    from .pipeline.compile import compile_source
 
     return Plan.of(compile_source(Source(name, text), settings=settings, phases=phases, allow_import=allow_import))
 
@@ -74,7 +74,7 @@ class Plan(CompiledPlan):
 
     def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
         """What faster hardware would buy in a phase (costs it again under each change)."""
-        from .pipeline.driver import sensitivities
+        from .pipeline.sensitivities import sensitivities
 
         return sensitivities(self.units[phase], self.phases[phase])
 

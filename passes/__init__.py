@@ -1,33 +1,27 @@
-"""The passes, one file each: graph passes rewrite a graph, analyses only look at one."""
+"""Passes, one to a file, in the order in which they run: graph passes rewrite, analyses look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from dagc.ir.graph_pass import GraphPass
 
-from dagc.ir.graph import Graph
-from dagc.lang.expand import expand
-from dagc.spec.unit import Unit
+from .dp import DataParallel
+from .ep import ExpertParallel
+from .mesh import MakeMesh
+from .norms import SplitNorms
+from .place import Place
+from .pp import PipelineParallel
+from .reshard import Reshard
+from .sp import SequenceParallel
+from .tp import TensorParallel
 
-from . import dp, ep, mesh, place, pp, reshard, sp, tp
-
-
-class GraphPass(NamedTuple):
-    """`run(graph, unit) -> graph`; the verifier runs after each."""
-
-    name: str
-    about: str
-    run: Callable[[Graph, Unit], Graph]
-
-
-GRAPH_PASSES: tuple[GraphPass, ...] = (
-    GraphPass("expand", expand.ABOUT, expand.run),
-    GraphPass("mesh", mesh.ABOUT, mesh.run),
-    GraphPass("tp", tp.ABOUT, tp.run),
-    GraphPass("sp", sp.ABOUT, sp.run),
-    GraphPass("ep", ep.ABOUT, ep.run),
-    GraphPass("dp", dp.ABOUT, dp.run),
-    GraphPass("pp", pp.ABOUT, pp.run),
-    GraphPass("reshard", reshard.ABOUT, reshard.run),
-    GraphPass("place", place.ABOUT, place.run),
+GRAPH_PASSES: tuple[type[GraphPass], ...] = (
+    MakeMesh,
+    TensorParallel,
+    SequenceParallel,
+    ExpertParallel,
+    DataParallel,
+    PipelineParallel,
+    SplitNorms,
+    Reshard,
+    Place,
 )

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
-from dagc.spec.unit import Unit
-
-ABOUT = "annotate the batch with the data-parallel axes"
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    mesh = graph.the_mesh
-    batch = mesh.batch_axes
-    gathered = mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
+@dataclass(frozen=True, slots=True)
+class DataParallel(GraphPass):
+    """The batch over the data-parallel axes. `dispatch`: how tokens reach experts, as for `ep`."""
 
-    def annotate(segment: Segment, op: Op) -> Op:
-        if "batch" in loop_dims(segment, op):
-            seen = batch if op.kind not in ("dispatch", "combine") else tuple(a for a in batch if a not in gathered)
-            op = op.annotate("batch", seen)
-        rows = routed(segment, op)
-        if rows is not None:
-            at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
-            taken = {*op.loop(rows.expert), *op.loop(rows.slot)} if at_home else set(loop_axes(op))
-            op = op.annotate(rows.slot, (*(a for a in batch if a not in taken), *op.loop(rows.slot)))
-        return op
+    name: ClassVar[str] = "dp"
+    dispatch: Dispatch = "all_to_all"
 
-    return graph.map_ops(annotate, "annotated")
+    def run(self, graph: Graph) -> Graph:
+        mesh = graph.the_mesh
+        batch = mesh.batch_axes
+        gathered = mesh.of("ep") if self.dispatch == "allgather" else ()
+
+        def annotate(segment: Segment, op: Op) -> Op:
+            if "batch" in loop_dims(segment, op):
+                seen = batch if op.kind not in ("dispatch", "combine") else tuple(a for a in batch if a not in gathered)
+                op = op.annotate("batch", seen)
+            rows = routed(segment, op)
+            if rows is not None:
+                at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
+                taken = {*op.loop(rows.expert), *op.loop(rows.slot)} if at_home else set(loop_axes(op))
+                op = op.annotate(rows.slot, (*(a for a in batch if a not in taken), *op.loop(rows.slot)))
+            return op
+
+        return graph.map_ops(annotate, "annotated")

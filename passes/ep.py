@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from dagc.ir.axes import Dispatch
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from dagc.ir.graph_pass import GraphPass
 from dagc.ir.mesh import Mesh
+from dagc.ir.moves import PLAIN_PRICES, Price, Prices
 from dagc.ir.ops.attributes import ExchangeAttrs
 from dagc.ir.ops.ops import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
-from dagc.spec.unit import Unit
-
-from .reshard import pricing
-
-ABOUT = "annotate routed experts with the expert axis and dispatch/combine with their exchange group"
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    mesh = graph.the_mesh
-    experts = stored_order(mesh)
-    batch = mesh.batch_axes
-    gathered = gathered_axes(mesh, unit)
-    cut = {
-        (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, unit, graph.kind)
-        for s in graph.segments
-        for rows in routers(s)
-    }
+@dataclass(frozen=True, slots=True)
+class ExpertParallel(GraphPass):
+    """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: or every rank
+    sees all tokens, and its result is partial. `prices`: by them tokens that repeat are cut before they are exchanged."""
 
-    def annotate(segment: Segment, op: Op) -> Op:
-        rows = routed(segment, op)
-        if rows is None:
+    name: ClassVar[str] = "ep"
+    dispatch: Dispatch = "all_to_all"
+    prices: Prices = PLAIN_PRICES
+
+    def run(self, graph: Graph) -> Graph:
+        mesh = graph.the_mesh
+        experts = stored_order(mesh)
+        price = self.prices.of(mesh)
+        batch = mesh.batch_axes
+        gathered = mesh.of("ep") if self.dispatch == "allgather" else ()  # these see all tokens
+        cut = {
+            (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, price, graph.kind)
+            for s in graph.segments
+            for rows in routers(s)
+        }
+
+        def annotate(segment: Segment, op: Op) -> Op:
+            rows = routed(segment, op)
+            if rows is None:
+                return op
+            tokens = cut[segment.name, rows.slot]
+            home = tuple(a for a in (*_token_axes(segment, rows, batch), *tokens) if a not in gathered)
+            exchange = tuple(a for a in mesh.of("ep") if a in home)
+            op = op.annotate(rows.expert, experts)
+            op = op.annotate(rows.slot, tuple(a for a in op.loop(rows.slot) if a not in experts))
+            if isinstance(op.attrs, ExchangeAttrs):
+                seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
+                op = op.annotate("seq", seq) if seq != op.loop("seq") else op
+                op = replace(op, attrs=replace(op.of(ExchangeAttrs), exchange=exchange))
             return op
-        tokens = cut[segment.name, rows.slot]
-        home = tuple(a for a in (*_token_axes(segment, rows, batch), *tokens) if a not in gathered)
-        exchange = tuple(a for a in mesh.of("ep") if a in home)
-        op = op.annotate(rows.expert, experts)
-        op = op.annotate(rows.slot, tuple(a for a in op.loop(rows.slot) if a not in experts))
-        if isinstance(op.attrs, ExchangeAttrs):
-            seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
-            op = op.annotate("seq", seq) if seq != op.loop("seq") else op
-            op = replace(op, attrs=replace(op.of(ExchangeAttrs), exchange=exchange))
-        return op
 
-    return graph.map_ops(annotate, "annotated")
+        return graph.map_ops(annotate, "annotated")
 
 
 def stored_order(mesh: Mesh) -> Axes:
@@ -60,18 +69,13 @@ def stored_order(mesh: Mesh) -> Axes:
     return tuple(sorted(mesh.of("ep"), key=lambda axis: (kind(axis), mesh.stride(axis))))
 
 
-def gathered_axes(mesh: Mesh, unit: Unit) -> Axes:
-    """Expert axes over which every rank sees all tokens and owes a sum, instead of exchanging them."""
-    return mesh.of("ep") if unit.phase.strategy.dispatch == "allgather" else ()
-
-
 def _token_axes(segment: Segment, rows: Rows, batch: Axes) -> Axes:
     """Axes over which different ranks own different tokens when they reach dispatch."""
     seq = next((op.loop("seq") for op in segment.ops if op.kind == "dispatch" and rows.slot in op.dims), ())
     return (*batch, *seq)
 
 
-def sliced(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit, kind: str) -> Axes:
+def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) -> Axes:
     """Expert axes over which tokens repeat and are better cut before dispatch.
 
     Uncut, each rank selects for its own experts, exchanges with the others of its token, and owes a sum over the
@@ -84,7 +88,6 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit, kind: str) -> A
         return ()
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
         return ()
-    price = pricing(unit, mesh)
     inside = tuple(a for a in mesh.of("ep") if a in home)
     widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]

@@ -1,21 +1,33 @@
-"""Norms over a split width: each rank sums its part of a row, and the sums are reduced instead of the rows gathered."""
+"""norms: over a split width each rank sums its part of a row, and the sums are reduced instead of the rows gathered."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from dagc.ir.graph import Op, Segment
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE
 
 SUMS = {"rms_norm": ("row_square_sum",), "layer_norm": ("row_square_sum", "row_sum")}
 """What a norm must know of a whole row, in the order of its extra inputs."""
 
 
+@dataclass(frozen=True, slots=True)
+class SplitNorms(GraphPass):
+    """The row sums of every norm whose width is split, as ops of their own."""
+
+    name: ClassVar[str] = "norms"
+
+    def run(self, graph: Graph) -> Graph:
+        return replace(graph, segments=tuple(split_norms(s) for s in graph.segments), _index={})
+
+
 def split_norms(segment: Segment) -> Segment:
     """The segment with the row sums of every norm whose width is split as ops of their own: pending sums like any."""
     ops: list[Op] = []
     for op in segment.ops:
-        if op.kind in SUMS and op.loop(op.dims[-1]):
+        if op.kind in SUMS and op.loop(op.dims[-1]) and not is_split(op):
             sums = [row_sum(op, kind) for kind in SUMS[op.kind]]
             ops += sums
             op = replace(op, inputs=(*op.inputs, *(s.name for s in sums)))
@@ -27,3 +39,7 @@ def row_sum(norm: Op, kind: str) -> Op:
     """One number a row, in fp32 as kernels keep their accumulators."""
     name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
     return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=NONE)
+
+
+def is_split(norm: Op) -> bool:
+    return f"{norm.name}.{SUMS[norm.kind][0]}" in norm.inputs

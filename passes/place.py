@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from dagc.ir.graph import Graph
-from dagc.spec.unit import Unit
-
-ABOUT = "place every stage on its GPU ids"
+from dagc.ir.graph_pass import GraphPass
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    ids = graph.the_mesh.ids
-    stages = tuple(replace(s, gpus=tuple(ids[s.index].ravel().tolist())) for s in graph.stages)
-    return replace(graph, stages=stages, level="placed", _index={})
+@dataclass(frozen=True, slots=True)
+class Place(GraphPass):
+    """GPU ids of the mesh on every stage."""
+
+    name: ClassVar[str] = "place"
+    levels: ClassVar[tuple[str, ...]] = ("sharded",)
+
+    def run(self, graph: Graph) -> Graph:
+        ids = graph.the_mesh.ids
+        stages = tuple(replace(s, gpus=tuple(ids[s.index].ravel().tolist())) for s in graph.stages)
+        return replace(graph, stages=stages, level="placed", _index={})

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from dagc.ir.graph import Graph, Stage, runs
-from dagc.spec.unit import Unit
-
-ABOUT = "split the stack of layers over pipeline stages"
+from dagc.ir.graph_pass import GraphPass, PassError
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    strategy = unit.phase.strategy
-    (whole,) = graph.stages
-    body = [name for name, count in whole.layers for _ in range(count)][1:-1]
-    sizes = strategy.layers_per_stage or (len(body) // strategy.pp,) * strategy.pp
-    if sum(sizes) != len(body) or len(sizes) != strategy.pp:
-        unit.stop("E03", f"{len(body)} layers do not divide over {strategy.pp} stages", at="pp")
-    stages = []
-    start = 0
-    for index, size in enumerate(sizes):
-        names = body[start : start + size]
-        if index == 0:
-            names = [graph.segments[0].name, *names]
-        if index == strategy.pp - 1:
-            names = [*names, graph.segments[-1].name]
-        stages.append(Stage(index, runs(names)))
-        start += size
-    return replace(graph, stages=tuple(stages), level="annotated", _index={})
+@dataclass(frozen=True, slots=True)
+class PipelineParallel(GraphPass):
+    """The stack of layers cut into the stages of the mesh. `layers`: how many transformer layers each has; none: equally many."""
+
+    name: ClassVar[str] = "pp"
+    layers: tuple[int, ...] = ()
+
+    def run(self, graph: Graph) -> Graph:
+        stages = graph.the_mesh.stages
+        if len(graph.stages) != 1:
+            raise PassError(f"the layers lie on {len(graph.stages)} stages already", at="pp")
+        (whole,) = graph.stages
+        body = [name for name, count in whole.layers for _ in range(count)][1:-1]
+        sizes = self.layers or (len(body) // stages,) * stages
+        if sum(sizes) != len(body) or len(sizes) != stages:
+            raise PassError(f"{len(body)} layers do not divide over {stages} stages", at="pp")
+        cut = []
+        start = 0
+        for index, size in enumerate(sizes):
+            names = body[start : start + size]
+            if index == 0:
+                names = [graph.segments[0].name, *names]
+            if index == stages - 1:
+                names = [*names, graph.segments[-1].name]
+            cut.append(Stage(index, runs(names)))
+            start += size
+        return replace(graph, stages=tuple(cut), level="annotated", _index={})

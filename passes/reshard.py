@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-from dagc.cost.network import collective_time
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
+from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import NoRoute, Price, Shape, cheapest
+from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, Shape, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
-from dagc.ir.ops.ops import OPS, input_layout, local_count, loop_dims, result_layout
+from dagc.ir.ops.ops import OPS, input_layout, local_count, result_layout
 from dagc.ir.routed_dims import stem
-from dagc.ir.sharding import Axes, Move, Sharding, show
-from dagc.spec.unit import Unit
-
-from .norms import split_norms
-
-ABOUT = "insert the cheapest chain of collectives wherever producer and consumer disagree on a layout"
+from dagc.ir.sharding import Axes, Move, Sharding
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    mesh = graph.the_mesh
-    price = pricing(unit, mesh)
-    segments = []
-    for i, segment in enumerate(graph.segments):
-        work = Resharder(split_norms(segment), mesh, price, residual(graph, unit), last=i == len(graph.segments) - 1)
-        try:
-            segments.append(work.run())
-        except NoRoute as error:
-            span = unit.spans.get((segment.name, work.visited), unit.phase.span)
-            unit.out.add(
-                "E03", f"the strategy splits layer `{segment.name}` in a way that cannot be computed", span,
-                because=(str(error),),
-                help=("give the dimensions other names, or take them out of `shard`",) if unit.phase.strategy.shard else (),
-            )  # fmt: skip
-            unit.out.check()
-    done = replace(graph, segments=tuple(segments), level="sharded", _index={})
-    return replace(done, sends=stage_edges(done), _index={})
+@dataclass(frozen=True, slots=True)
+class Reshard(GraphPass):
+    """Every collective, the cheapest chain by `prices`. `sequence_parallel`: the residual stream is split over `tp` too."""
+
+    name: ClassVar[str] = "reshard"
+    sequence_parallel: bool = False
+    prices: Prices = PLAIN_PRICES
+
+    def run(self, graph: Graph) -> Graph:
+        mesh = graph.the_mesh
+        price = self.prices.of(mesh)
+        residual = self.residual(graph)
+        segments = []
+        for segment in graph.segments:
+            work = Resharder(segment, mesh, price, residual, last=segment is graph.segments[-1])
+            try:
+                segments.append(work.run())
+            except NoRoute as error:
+                raise NoLayout(
+                    f"the strategy splits layer `{segment.name}` in a way that cannot be computed",
+                    where=(segment.name, work.visited),
+                    because=(str(error),),
+                ) from None
+        done = replace(graph, segments=tuple(segments), level="sharded", _index={})
+        return replace(done, sends=stage_edges(done), _index={})
+
+    def residual(self, graph: Graph) -> tuple[Axes, Axes, Axes]:
+        """Layout of the residual stream [batch, seq, hidden] between layers."""
+        mesh = graph.the_mesh
+        if graph.kind == "decode":
+            return (mesh.batch_axes, (), ())
+        tensor = mesh.of("tp") if self.sequence_parallel else ()
+        return (mesh.batch_axes, (*mesh.of("sp"), *tensor), ())
+
+
+class NoLayout(PassError):
+    """Loops are split in a way that no layout of the operands serves."""
 
 
 def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
@@ -51,30 +66,6 @@ def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
             )
         )
     return tuple(edges)
-
-
-def residual(graph: Graph, unit: Unit) -> tuple[Axes, Axes, Axes]:
-    """Layout of the residual stream [batch, seq, hidden] between layers."""
-    mesh = graph.the_mesh
-    if graph.kind == "decode":
-        return (mesh.batch_axes, (), ())
-    tensor = mesh.of("tp") if unit.phase.strategy.sequence_parallel else ()
-    return (mesh.batch_axes, (*mesh.of("sp"), *tensor), ())
-
-
-def pricing(unit: Unit, mesh: Mesh) -> Price:
-    """Seconds of a collective on this hardware, memoised: the searches ask the same few questions again."""
-    hardware = unit.spec.hardware
-    memo: dict[tuple[str, float, Axes], float] = {}
-
-    def price(kind: str, payload_B: float, axes: Axes) -> float:
-        key = (kind, payload_B, axes)
-        if key not in memo:
-            group = mesh.group(axes)
-            memo[key] = float(collective_time(kind, payload_B, group, hardware.node, hardware.cluster).time_s)
-        return memo[key]
-
-    return price
 
 
 @dataclass(slots=True)
@@ -254,9 +245,3 @@ class Resharder:
         self.put(new, dims, result)
         self.origin[new] = self.origin.get(name, name)
         return new
-
-
-def describe(segment: Segment, op: Op) -> str:
-    """An op with its layout, for messages."""
-    layout = op.sharding or Sharding(tuple(op.loop(d) for d in op.dims))
-    return f"%{op.name} = {op.kind} : {show(op.dims, layout)} loops {loop_dims(segment, op)}"

@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from dagc.ir.axes import HEADS
+from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.ops.states import SEQUENTIAL
 from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
-from dagc.spec.unit import Unit
-
-ABOUT = "annotate the sequence and context dimensions with the sequence axis"
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    mesh = graph.the_mesh
-    strategy = unit.phase.strategy
-    seq = mesh.of("sp")
-    tensor = mesh.of("tp") if strategy.sequence_parallel and graph.kind == "prefill" else ()
-    inner = mesh.of("etp") if "etp" in mesh.axes else mesh.of("tp")
+@dataclass(frozen=True, slots=True)
+class SequenceParallel(GraphPass):
+    """The sequence over its axis. `method`: how attention sees the whole context. `sequence_parallel`: the residual stream
+    is split over `tp` too."""
 
-    def annotate(segment: Segment, op: Op) -> Op:
-        dims = loop_dims(segment, op)
-        if op.kind == "attend":
-            done = _attend(segment, op, graph.kind, strategy.sp_method, seq, mesh.size)
-            if graph.kind == "prefill" and strategy.sp_method == "ulysses" and set(seq) & set(done.loop("seq")):
-                heads = (
-                    ", ".join(f"{d} {segment.size(d):g}" for d in op.dims[:-1] if d not in ("batch", "seq")) or "none"
-                )
-                unit.warn(
-                    segment.name, op.name, "ulysses has no heads to exchange here: keys and values are gathered instead",
-                    because=(f"dimensions of heads: {heads}; heads, kv_heads or group must divide over tp x sp",),
-                )  # fmt: skip
-            return done
-        if op.kind in SEQUENTIAL:
-            return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
-        if op.kind == "cache":
-            return op.annotate("context", seq)
-        rows = routed(segment, op)
-        if rows is not None and op.kind not in ("dispatch", "combine"):
-            # A decode step has one token a sequence, the same on every sequence rank.
-            return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
-        if graph.kind == "prefill" and "seq" in dims:
-            residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
-            op = op.annotate("seq", (*seq, *tensor) if residual else seq)
-        if rows is not None:
-            op = op.annotate(rows.slot, (*seq, *tensor) if graph.kind == "prefill" else ())
-        if graph.kind == "decode" and "context" in dims and op.kind != "select":
-            op = op.annotate("context", seq)
-        return op
+    name: ClassVar[str] = "sp"
+    method: Method = "allgather"
+    sequence_parallel: bool = False
 
-    return graph.map_ops(annotate, "annotated")
+    def run(self, graph: Graph) -> Graph:
+        mesh = graph.the_mesh
+        seq = mesh.of("sp")
+        tensor = mesh.of("tp") if self.sequence_parallel and graph.kind == "prefill" else ()
+        inner = mesh.of("etp") if "etp" in mesh.axes else mesh.of("tp")
+
+        def annotate(segment: Segment, op: Op) -> Op:
+            dims = loop_dims(segment, op)
+            if op.kind == "attend":
+                return _attend(segment, op, graph.kind, self.method, seq, mesh.size)
+            if op.kind in SEQUENTIAL:
+                return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
+            if op.kind == "cache":
+                return op.annotate("context", seq)
+            rows = routed(segment, op)
+            if rows is not None and op.kind not in ("dispatch", "combine"):
+                # A decode step has one token a sequence, the same on every sequence rank.
+                return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
+            if graph.kind == "prefill" and "seq" in dims:
+                residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
+                op = op.annotate("seq", (*seq, *tensor) if residual else seq)
+            if rows is not None:
+                op = op.annotate(rows.slot, (*seq, *tensor) if graph.kind == "prefill" else ())
+            if graph.kind == "decode" and "context" in dims and op.kind != "select":
+                op = op.annotate("context", seq)
+            return op
+
+        return graph.map_ops(annotate, "annotated")
+
+    def doubts(self, graph: Graph) -> Iterator[Doubt]:
+        """Attention of which ulysses finds no heads to exchange."""
+        if self.method != "ulysses" or graph.kind != "prefill":
+            return
+        seq = set(graph.the_mesh.of("sp"))
+        for segment in graph.segments:
+            for op in segment.ops:
+                if op.kind == "attend" and seq & set(op.loop("seq")):
+                    found = [f"{d} {segment.size(d):g}" for d in op.dims[:-1] if d not in ("batch", "seq")]
+                    heads = ", ".join(found) or "none"
+                    yield Doubt(
+                        segment.name, op.name,
+                        "ulysses has no heads to exchange here: keys and values are gathered instead",
+                        (f"dimensions of heads: {heads}; heads, kv_heads or group must divide over tp x sp",),
+                    )  # fmt: skip
 
 
 def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: Callable[[Axes], int]) -> Op:

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
-from dagc.spec.unit import Unit
-
-ABOUT = "annotate heads, feed-forward and vocabulary dimensions with the tensor-parallel axis"
 
 NEEDS_WHOLE_WIDTH = ("rope", "attend", "route")
 """Ops that need more of their inputs' last dimension than sums over it: it stays whole on a rank."""
 
 
-def run(graph: Graph, unit: Unit) -> Graph:
-    mesh = graph.the_mesh
-    dense = mesh.of("tp")
-    experts = mesh.of("etp") if "etp" in mesh.axes else dense
-    rules = dict(unit.phase.strategy.shard)
-    extra = tuple(d for d, axis in rules.items() if axis == "tp")
+@dataclass(frozen=True, slots=True)
+class TensorParallel(GraphPass):
+    """Tensor dimensions over the tensor-parallel axis. `rules`: further dimensions that take it, and take it first."""
 
-    def annotate(segment: Segment, op: Op) -> Op:
-        return split(segment, op, mesh, experts if op.scope == "experts" else dense, extra)
+    name: ClassVar[str] = "tp"
+    rules: tuple[str, ...] = ()
 
-    done = graph.map_ops(annotate, "annotated")
-    if mesh.size(dense) > 1:
-        for segment in done.segments:
+    def run(self, graph: Graph) -> Graph:
+        mesh = graph.the_mesh
+        dense = mesh.of("tp")
+        experts = mesh.of("etp") if "etp" in mesh.axes else dense
+
+        def annotate(segment: Segment, op: Op) -> Op:
+            return split(segment, op, mesh, experts if op.scope == "experts" else dense, self.rules)
+
+        return graph.map_ops(annotate, "annotated")
+
+    def doubts(self, graph: Graph) -> Iterator[Doubt]:
+        """Attention that no rank of the axis is spared."""
+        dense = graph.the_mesh.of("tp")
+        ranks = graph.the_mesh.size(dense)
+        for segment in graph.segments if ranks > 1 else ():
             for op in segment.ops:
                 if op.kind in ("attend", "delta") and not set(loop_axes(op)) & set(dense):
-                    _warn_of_repetition(segment, op, mesh.size(dense), unit)
-    return done
+                    yield repetition(segment, op, ranks)
 
 
-def _warn_of_repetition(segment: Segment, op: Op, ranks: int, unit: Unit) -> None:
-    """Attention that no rank of the axis is spared."""
+def repetition(segment: Segment, op: Op, ranks: int) -> Doubt:
+    """Attention that every rank of the axis does over again."""
     heads = [d for d in op.dims[:-1] if d not in ("batch", "seq")]
     unknown = [d for d in heads if not is_tensor_dim(d)]
     sizes = ", ".join(f"{d} {segment.size(d):g}" for d in heads)
@@ -46,9 +56,9 @@ def _warn_of_repetition(segment: Segment, op: Op, ranks: int, unit: Unit) -> Non
         if heads
         else "it has no heads"
     )
-    unit.warn(
-        segment.name, op.name, f"tp does not split this attention: it repeats on {ranks} ranks", because=(why,),
-        help=(f"name it heads or kv_heads, or write `shard {{ {unknown[0]} = tp }}` in the phase",) if unknown else (),
+    return Doubt(
+        segment.name, op.name, f"tp does not split this attention: it repeats on {ranks} ranks", (why,),
+        (f"name it heads or kv_heads, or write `shard {{ {unknown[0]} = tp }}` in the phase",) if unknown else (),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from dagc.export.events import Span, events
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.pipeline import analyse
-from dagc.pipeline.driver import sensitivities
+from dagc.pipeline.sensitivities import sensitivities
 from dagc.plan.result import PhaseResult
 from dagc.spec.hardware import Hardware, Link
 from dagc.spec.unit import Unit

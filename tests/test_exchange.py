@@ -18,8 +18,8 @@ from dagc.cost.exchange import Exchanges
 from dagc.cost.network import collective_time
 from dagc.ir.graph import Op, Segment
 from dagc.ir.groups import GroupShape
-from dagc.pipeline.driver import load as load_spec
-from dagc.pipeline.driver import lower
+from dagc.lang.load import load as load_spec
+from dagc.pipeline.lower import lower
 from dagc.spec.hardware import Hardware, Link
 from dagc.spec.unit import Unit
 

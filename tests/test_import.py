@@ -18,7 +18,7 @@ from dagc.base.syntax.format import format_source
 from dagc.cli import main
 from dagc.importers.huggingface import HARNESS, Imported, import_config
 from dagc.lang.huggingface.precision import precision
-from dagc.pipeline.driver import load
+from dagc.lang.load import load
 from dagc.spec.model import Model
 
 CONFIGS = ROOT / "tests" / "data" / "hf_configs"

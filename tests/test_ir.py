@@ -23,8 +23,9 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import print_full, print_graph
 from dagc.ir.verify.verify import VerifyError, verify
+from dagc.lang.load import load
 from dagc.lang.printer import print_spec
-from dagc.pipeline.driver import load, lower
+from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from conftest import ROOT, spec_text
 from dagc.base import entry_points
 from dagc.cli import main
 from dagc.ir.graph import Graph
+from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.lang import library
 
 SPEC = """moe 1
@@ -89,51 +90,88 @@ def test_the_example_pass_works_installed(site: Path, tmp_path: Path) -> None:
     assert json.loads(again.stdout)["phases"]["prefill"]["ttft_s"] == found[spec]["ttft_s"]
 
 
-def raising(graph: object, unit: object) -> object:
+def raising(one: GraphPass, graph: Graph) -> Graph:
     raise ZeroDivisionError("oh")
 
 
-def breaking(graph: Graph, unit: object) -> Graph:
+def stopping(one: GraphPass, graph: Graph) -> Graph:
+    raise PassError("no way on")
+
+
+def breaking(one: GraphPass, graph: Graph) -> Graph:
     """Splits a loop that does not divide."""
     return graph.map_ops(
         lambda s, op: op.annotate("hidden", ("ep", "tp")) if op.kind == "contract" else op, graph.level
     )
 
 
+def changing(**fields: object) -> Callable[[GraphPass, Graph], Graph]:
+    return lambda one, graph: replace(graph, **fields)  # type: ignore[arg-type]
+
+
+def without_first(one: GraphPass, graph: Graph) -> Graph:
+    return replace(graph, segments=graph.segments[1:])
+
+
+def made(after: str | None, run: object, name: str = "mine", levels: tuple[str, ...] = ()) -> object:
+    """A pass as a plugin would define it."""
+    body = {"name": name, "after": after, "levels": levels, "run": run}
+    return dataclass(frozen=True)(type("Mine", (GraphPass,), body))
+
+
 @pytest.mark.parametrize(
-    ("about", "after", "run", "said"),
+    ("value", "said"),
     [
-        ("x", "tp", raising, "failed on `prefill`: ZeroDivisionError: oh"),
-        ("x", "tp", lambda graph, unit: None, "failed on `prefill`: TypeError: gives NoneType, not a graph"),
-        ("x", "tp", breaking, "breaks the graph of `prefill`: "),
-        ("x", "expand", lambda graph, unit: replace(graph, microbatches=7), "changes `microbatches` of the graph"),
-        ("x", "expand", lambda graph, unit: replace(graph, phase="other"), "changes `phase` of the graph"),
-        ("x", "pp", lambda graph, unit: replace(graph, stages=()), "changes `stages` of the graph"),
-        ("x", "expand", lambda graph, unit: replace(graph, segments=graph.segments[1:]), "changes the layers"),
-        ("x", "place", raising, "and `AFTER`, one of expand, tp, sp"),
-        ("x", None, raising, "needs `run`, `ABOUT`"),
-        (None, "tp", raising, "needs `run`, `ABOUT`"),
-        ("x", "tp", None, "needs `run`, `ABOUT`"),
+        (made("tp", raising), "failed on `prefill`: ZeroDivisionError: oh"),
+        (made("tp", lambda one, graph: None), "failed on `prefill`: TypeError: gives NoneType, not a graph"),
+        (made("tp", breaking), "breaks the graph of `prefill`: "),
+        (made("expand", changing(microbatches=7)), "changes `microbatches` of the graph"),
+        (made("expand", changing(phase="other")), "changes `phase` of the graph"),
+        (made("pp", changing(stages=())), "changes `stages` of the graph"),
+        (made("expand", without_first), "changes the layers"),
+        (made("tp", None), "failed on `prefill`: TypeError: 'NoneType' object is not callable"),
+        (made("place", raising), "and `after`, one of expand, tp, sp"),
+        (made(None, raising), 'needs the constants `name`, "mine", and `after`'),
+        (made("tp", raising, name="yours"), 'needs the constants `name`, "mine", and `after`'),
+        (raising, "is not a frozen dataclass of `dagc.ir.graph_pass.GraphPass`"),
+        (type("Plain", (), {"name": "mine", "after": "tp"}), "is not a frozen dataclass"),
+        (dataclass(type("Soft", (GraphPass,), {"name": "mine", "after": "tp"})), "is not a frozen dataclass"),
     ],
 )
 def test_a_broken_pass_is_named(
-    about: str | None,
-    after: str | None,
-    run: object,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    value: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    err = refused(value, tmp_path, monkeypatch, capsys)
+    assert "error[E17]: plugin `mine`" in err and said in err
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (made("tp", stopping), "no way on"),
+        (
+            made("tp", raising, levels=("sharded",)),
+            "the pass `mine` takes a graph at level sharded, this one is at annotated",
+        ),
+    ],
+)
+def test_a_pass_of_a_plugin_may_refuse_a_phase(
+    value: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = refused(value, tmp_path, monkeypatch, capsys)
+    assert f"error[E03]: {said}" in err and "p.moe:14" in err
+
+
+def refused(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of a phase that asks for a pass."""
     module = ModuleType("broken_pass")
-    module.__dict__.update({"ABOUT": about, "AFTER": after, "run": run})
+    module.__dict__["Mine"] = value
     monkeypatch.setitem(sys.modules, "broken_pass", module)
-    entry("mine", "broken_pass", entry_points.PASSES, monkeypatch)
+    entry("mine", "broken_pass:Mine", entry_points.PASSES, monkeypatch)
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2, passes = [mine]"))
     assert main(["check", str(spec)]) == 2
-    err = capsys.readouterr().err
-    assert "error[E17]: plugin `mine`" in err and said in err
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from dagc.execute.prove import prove
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.ops import loop_axes
-from dagc.pipeline.driver import count_parameters, lower
+from dagc.pipeline.lower import lower
+from dagc.pipeline.parameters import count_parameters
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 from dagc.view.facts.unroll import Edge, unroll

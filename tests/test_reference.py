@@ -15,7 +15,7 @@ from dagc.cli import main
 from dagc.execute.checkpoint import Checkpoint
 from dagc.execute.prove import Proof
 from dagc.execute.reference import Reference, prove_reference
-from dagc.pipeline.driver import load
+from dagc.lang.load import load
 
 CASES = sorted((Path(__file__).parent / "data" / "reference").glob("*/config.json"))
 STRATEGIES = {

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from .arguments import spec_arguments
 from .common import settings, tell
+
+if TYPE_CHECKING:
+    from ..spec.phase import Phase
+    from ..spec.spec import Spec
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,15 +26,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..base.syntax.read import folder_of, read_source
+    from ..lang.load import load
     from ..passes import GRAPH_PASSES
-    from ..pipeline.driver import ir_text, load
 
     try:
         source = read_source(args.spec, args.allow_import)
         out = Collector()
         spec = load(source, out, settings(args), folder_of(args.spec), args.allow_import)
         phases = [p for p in spec.phases if p.name in args.phase or not args.phase]
-        names = ["spec", *(p.name for p in GRAPH_PASSES), *(name for p in phases for name in p.strategy.passes)]
+        names = [
+            "spec",
+            "expand",
+            *(p.name for p in GRAPH_PASSES),
+            *(name for p in phases for name in p.strategy.passes),
+        ]
         if args.after is not None and args.after not in names:
             near = did_you_mean(args.after, names)
             hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
@@ -43,9 +54,29 @@ def run(args: Namespace) -> int:
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
-        sys.stdout.write(ir_text(spec, out, args.after, args.phase or None, types=args.types))
+        sys.stdout.write(ir_text(spec, out, phases, args.after, types=args.types))
         tell(out.items)
     except SpecError as error:
         tell(error.diagnostics)
         return 2
     return 0
+
+
+def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], after: str | None, *, types: bool) -> str:
+    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it. `types`: with
+    those of operands."""
+    from ..ir.text.write import print_graph
+    from ..pipeline.lower import lower
+    from ..spec.unit import Unit
+
+    parts = []
+    asked = {name for phase in spec.phases for name in phase.strategy.passes}
+    for phase in phases:
+        if after in asked and after not in phase.strategy.passes:
+            continue
+        for name, step in lower(Unit(spec, phase, out)):
+            graph = step
+            if name == after:
+                break
+        parts.append(print_graph(graph, types=types))
+    return "\n".join(parts)

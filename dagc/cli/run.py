@@ -94,7 +94,7 @@ def run(args: Namespace) -> int:
 
 def load_spec(args: Namespace) -> Spec:
     from ..base.syntax.read import folder_of, read_source
-    from ..pipeline.driver import load
+    from ..lang.load import load
 
     source = read_source(args.spec, args.allow_import)
     return load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
@@ -169,7 +169,7 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[CompiledPlan, Twi
     """The phase alone, with its small twin unless it is run at the model's own dims."""
     from ..execute.prove import twin_of_phase
     from ..execute.twin import NoTwin
-    from ..pipeline.driver import compile_spec
+    from ..pipeline.compile import compile_spec
 
     whole = replace(spec, requirements=())
     plan = compile_spec(whole, Collector(), [phase.name], cures=True)  # the plan's own errors first

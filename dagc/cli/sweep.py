@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
 def _tasks(args: Namespace) -> list[Task]:
     """The product of what --over names, or of the domains that the spec's params declare."""
     from ..base.syntax.read import folder_of, read_source
-    from ..pipeline.driver import load
+    from ..lang.load import load
 
     source = read_source(args.spec, args.allow_import)
     base = folder_of(args.spec)
@@ -132,7 +132,7 @@ def _text(value: AttrValue) -> str:
 
 def _declared(source: Source, settings: Mapping[str, str], base: Path | None, allowed: Sequence[str]) -> None:
     """Params that the spec does not declare are told once, not at every point."""
-    from ..pipeline.driver import load
+    from ..lang.load import load
 
     try:
         load(source, Collector(), settings, base, allowed)

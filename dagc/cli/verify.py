@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..base.syntax.read import folder_of, read_source
-    from ..pipeline.driver import load
+    from ..lang.load import load
 
     code = 0
     try:
@@ -55,7 +55,7 @@ def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
     from ..execute.checkpoint import Checkpoint, CheckpointError
     from ..execute.prove import prove_small
     from ..execute.reference import Reference, ReferenceMismatch, prove_reference
-    from ..pipeline.driver import compile_spec
+    from ..pipeline.compile import compile_spec
 
     if not args.weights:
         return prove_small(compile_spec(replace(spec, requirements=()), Collector(), [phase.name]), phase.name)

@@ -15,7 +15,7 @@ from ..ir.ops.states import SEQUENTIAL, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
-from ..pipeline.driver import lower
+from ..pipeline.lower import lower
 from ..plan.plan import CompiledPlan
 from ..spec.unit import Unit
 from .checkpoint import CheckpointError

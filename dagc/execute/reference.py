@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..base.diagnostics import Collector
 from ..lang.whole_sequence import every_position
-from ..pipeline.driver import compile_spec
+from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy

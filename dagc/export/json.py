@@ -68,7 +68,7 @@ def plan_object(plan: CompiledPlan) -> dict[str, Any]:
 
 def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     """The figures of one phase."""
-    from ..pipeline.driver import collective_totals
+    from ..plan.totals import collective_totals
 
     graph, mesh = result.graph, result.graph.the_mesh
     nodes, edges = counts(result)

@@ -15,8 +15,9 @@ from ..base.syntax.format import format_source
 from ..base.syntax.parse import parse
 from ..lang import library
 from ..lang.elaborate import Elaborator
+from ..lang.load import load
 from ..lang.printer import model_parts
-from ..pipeline.driver import count_parameters, load
+from ..pipeline.parameters import count_parameters
 from ..spec.model import Model
 from ..spec.unit import Unit
 
@@ -99,7 +100,7 @@ def counted(imported: Imported) -> tuple[float, float]:
 
     out = Collector()
     spec = load(Source(imported.source, imported.text() + HARNESS), out)
-    graphs = [expand.run(None, Unit(spec, phase, out)) for phase in spec.phases]
+    graphs = [expand.run(Unit(spec, phase, out)) for phase in spec.phases]
     out.check()
     return count_parameters(graphs[0])
 

@@ -208,7 +208,7 @@ def _check_calibration(hardware: Hardware, reach: Reach) -> None:
 
 
 def costed(graph: Graph, unit: Unit) -> PhaseResult:
-    from ..pipeline.driver import cost_graph
+    from ..pipeline.analyse import cost_graph
 
     try:
         return cost_graph(graph, unit)
@@ -261,7 +261,7 @@ def _same(found: Any, wanted: Any) -> bool:
 def finished(unit: Unit, result: PhaseResult) -> CompiledPlan:
     from ..passes import memory
     from ..pipeline import pools
-    from ..pipeline.driver import count_parameters
+    from ..pipeline.parameters import count_parameters
 
     memory.check(result.memory, unit)
     unit.out.check()

@@ -23,6 +23,19 @@ class MeshError(ValueError):
     """The two factorisations of a stage have no common refinement."""
 
 
+Side = tuple[tuple[str, int], ...]
+"""One factorisation of the ranks of a stage: (axis, degree), outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """How a phase factors the ranks of a stage: for attention and, where these differ, for experts. `rules`: dimensions that
+    it splits over `tp` beside those that are so by name."""
+
+    sides: tuple[Side, ...]
+    rules: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class GpuMap:
     """`ids`: the GPU of every rank, stage by stage, the ranks of a stage in mesh order. GPU ids count through the nodes of
@@ -135,9 +148,7 @@ class Mesh:
         return (*names, *self.sort(sorted(wanted)))
 
 
-def refine(
-    sides: Sequence[Sequence[tuple[str, int]]], cuts: Mapping[str, Sequence[int]], more: Iterable[int] = ()
-) -> Mesh:
+def refine(sides: Sequence[Side], cuts: Mapping[str, Sequence[int]], more: Iterable[int] = ()) -> Mesh:
     """Common refinement of several factorisations of one set of GPUs (each a list of (axis, degree),
     outermost first). `cuts`: axis of the first side -> extra sizes of its *outer* part to cut at. `more`: further
     strides to cut at.
@@ -172,7 +183,7 @@ def refine(
     return Mesh(atoms, axes, degrees)
 
 
-def _owner(side: Sequence[tuple[str, int]], stride: int) -> str:
+def _owner(side: Side, stride: int) -> str:
     """The axis of a factorisation that holds the mesh dimension starting at `stride`."""
     inner = 1
     for name, size in reversed(side):
@@ -188,7 +199,7 @@ def head_cuts(degree: int, sizes: Sequence[int]) -> list[int]:
     return sorted(p for p in parts if 1 < p < degree)
 
 
-def axis_coordinates(mesh: Mesh, side: Sequence[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:
+def axis_coordinates(mesh: Mesh, side: Side) -> dict[str, NDArray[np.int64]]:
     """Coordinate of every rank along each logical axis; arrays broadcast to (stages, *mesh.shape)."""
     full = (mesh.stages, *mesh.shape)
     out = {"pp": np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}

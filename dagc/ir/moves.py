@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
+from typing import Protocol
 
 from .collectives import COLLECTIVES
 from .mesh import Mesh
@@ -18,6 +19,30 @@ from .sharding import Axes, Move, Sharding
 
 Price = Callable[[str, float, Axes], float]
 """(kind, payload bytes of the local input buffer, group axes) -> seconds."""
+
+
+class Prices(Protocol):
+    """What moves cost on some machine; a pass gets one as an option and asks it for the prices on its mesh."""
+
+    def of(self, mesh: Mesh) -> Price: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPrices:
+    """Of no machine: one microsecond for each step of a ring, and the bytes that a rank sends in it at 100 GB/s."""
+
+    def of(self, mesh: Mesh) -> Price:
+        def price(kind: str, payload_B: float, axes: Axes) -> float:
+            ranks = mesh.size(axes)
+            steps = {"all_reduce": 2 * (ranks - 1), "permute": 1 if ranks > 1 else 0}.get(kind, ranks - 1)
+            part_B = payload_B if kind in ("all_gather", "permute") else payload_B / ranks
+            return steps * (1e-6 + part_B / 100e9)
+
+        return price
+
+
+PLAIN_PRICES = PlainPrices()
+
 
 CALL_S = 1e-9
 """Added to every collective of a chain: of two chains that cost the same, the one with fewer calls wins."""

@@ -56,7 +56,8 @@ def evaluate(task: Task) -> Row:
     """Compile one point."""
     from ..base.diagnostics import Collector, SpecError
     from ..base.source import Source
-    from ..pipeline.driver import compile_spec, load
+    from ..lang.load import load
+    from ..pipeline.compile import compile_spec
     from ..plan.require import all_metrics
 
     settings = dict(task.settings)

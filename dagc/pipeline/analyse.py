@@ -1,13 +1,79 @@
-"""What a lowered graph costs, in every pass of its phase."""
+"""What a lowered graph costs: its ops, its schedule and its memory, in every pass of its phase."""
 
 from __future__ import annotations
 
-from ..cost import chunks
+from collections.abc import Sequence
+
+from ..cost import chunks, scale_blocks
+from ..cost.schedule.records import PathStep
+from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import Graph
-from ..passes import cost, schedule
-from ..plan.result import Chunk
+from ..ir.ops.ops import flops
+from ..passes import cost, memory, schedule
+from ..plan.result import Chunk, PhaseResult, joined_path, passes_s
+from ..plan.totals import collective_totals
 from ..spec.hardware import Hardware
+from ..spec.phase import Phase
 from ..spec.unit import Unit
+from .doubts import warn_of_idle_stages, warn_of_moved_cache
+
+
+def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
+    """Costs, memory and schedule of a placed graph."""
+    scale_blocks.check(graph, unit)
+    unit.out.check()
+    passes = price(graph, unit)
+    last = next(
+        (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
+    )
+    end = last or whole(graph, unit)
+    need = memory.run(graph, end.costs, unit)
+    verify_schedule(graph, end.schedule)
+    warn_of_idle_stages(unit, end.schedule)
+    warn_of_moved_cache(unit, graph, end.costs)
+    tokens = phase_tokens(unit.phase)
+    filled = unit.phase.sequences / unit.phase.batching.places
+    total = filled * sum(
+        size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
+    )
+    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
+    time_s = passes_s(passes)
+    return PhaseResult(
+        graph=graph,
+        costs=end.costs,
+        floor=end.floor,
+        schedule=end.schedule,
+        chunks=passes,
+        memory=need,
+        collectives=collective_totals(graph, end.costs),
+        gpus=graph.the_mesh.the_gpus.ids,
+        flops_per_token=total / tokens,
+        utilization=total / (time_s * peak) if time_s else 0.0,
+        throughput_tok_s=tokens / time_s if time_s else 0.0,
+        per_node=unit.spec.hardware.per_node,
+        bound_by=bound_shares(joined_path(passes)),
+        tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
+    )
+
+
+def graph_flops(graph: Graph) -> float:
+    """FLOPs of one pass of all micro-batches over all ranks, replicated work counted once."""
+    layers = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments)
+    return layers * graph.microbatches * graph.lanes
+
+
+def phase_tokens(phase: Phase) -> float:
+    """Tokens that the phase takes in (prefill) or that a step puts out (decode), over all sequences."""
+    return phase.sequences * (phase.new_tokens if phase.kind == "prefill" else phase.tokens_per_step)
+
+
+def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
+    """Share of the critical path by what bounds it."""
+    total = sum(step.time_s for step in path) or 1.0
+    shares: dict[str, float] = {}
+    for step in path:
+        shares[step.bound] = shares.get(step.bound, 0.0) + step.time_s / total
+    return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
 
 
 def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:

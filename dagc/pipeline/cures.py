@@ -171,13 +171,12 @@ class Cures:
 
     def lowered_anew(self, spec: Spec, others: Mapping[str, PhaseResult]) -> dict[str, PhaseResult]:
         """Phases whose own lowering follows the one that was changed, on the same GPUs: experts are stored in one order."""
-        from ..passes.mesh import neighbours
-        from ..spec.factors import factorisations
+        from ..spec.factors import factorisations, neighbours
 
         out = {}
         for name in others:
             unit = self.units[name]
-            before, after = (neighbours(Unit(s, unit.phase, Collector())) for s in (self.spec, spec))
+            before, after = (neighbours(s, unit.phase) for s in (self.spec, spec))
             if name in self.cured or [*map(factorisations, before)] == [*map(factorisations, after)]:
                 continue
             tried, left = self.tried, self.left
@@ -192,7 +191,7 @@ class Cures:
         from ..lang.fits import Shape
         from ..lang.reader import Body
         from ..passes import cost, memory
-        from .driver import lower
+        from .lower import lowered
 
         out = Collector()
         if phase.span is not None:
@@ -201,11 +200,8 @@ class Cures:
             return None
         self.left, self.tried = self.left - 1, self.tried + 1
         unit = Unit(spec, self.with_engine(phase), out)
-        graph: Graph | None = None
         try:
-            for _, after in lower(unit):
-                graph = after
-            assert graph is not None
+            graph = lowered(unit)
             return graph, memory.run(graph, cost.run(graph, unit), unit)
         except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
             return None  # no layout to recommend

@@ -1,74 +1,92 @@
 """Graph passes of other packages (entry points `dagc.passes`).
 
-A pass is a module with `run(graph, unit) -> graph`, `ABOUT` and `AFTER`, the pass of dagc that it follows; a phase asks for it
-with `passes = [NAME]`.
+An entry point names a frozen dataclass of GraphPass, whose `name` is the entry point's and whose constant `after` is the pass of
+dagc that it follows; a phase asks for it with `passes = [NAME]`, `dagc opt` by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING
 
+from ..base.diagnostics import did_you_mean
 from ..base.entry_points import PASSES, installed, told
+from ..ir.graph import Graph
+from ..ir.graph_pass import GraphPass, PassError
+from ..ir.verify.verify import verify
+from ..ir.verify.violation import VerifyError
+from ..passes import GRAPH_PASSES
 
-if TYPE_CHECKING:
-    from ..ir.graph import Graph
-    from ..passes import GraphPass
-    from ..spec.unit import Unit
+
+class PluginFault(PassError):
+    """A plugin is missing, cannot be loaded, or breaks the graph."""
 
 
-def graph_passes(unit: Unit) -> dict[str, list[GraphPass]]:
-    """The passes that a phase asks for, by the pass of dagc that they follow. Raises SpecError with E17."""
-    from ..base.diagnostics import did_you_mean
-    from ..passes import GRAPH_PASSES, GraphPass
+FOLLOWED = ("expand", *(own.name for own in GRAPH_PASSES if own.name not in ("mesh", "place")))
+"""What a pass of a plugin may follow."""
 
-    known = installed(PASSES)
+
+def asked(names: tuple[str, ...]) -> dict[str, list[GraphPass]]:
+    """Passes by the one that they follow, with their options at their defaults. Raises PluginFault."""
     found: dict[str, list[GraphPass]] = {}
-    for name in unit.phase.strategy.passes:
-        if name not in known:
-            near = did_you_mean(name, known)
-            available = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
-            hint = f"did you mean `{near}`?" if near else available
-            unit.stop("E17", f"no plugin has a pass `{name}`", at="passes", help=(hint,))
+    for name in names:
+        made = plugin_pass(name)
         try:
-            module = known[name].load()
+            found.setdefault(made.after, []).append(made())  # type: ignore[attr-defined]
         except (Exception, SystemExit) as error:
-            unit.stop("E17", told(known[name], f"cannot be loaded: {type(error).__name__}: {error}"), at="passes")
-        after, about = getattr(module, "AFTER", None), getattr(module, "ABOUT", None)
-        own = [p.name for p in GRAPH_PASSES if p.name not in ("mesh", "place")]
-        if after not in own or not isinstance(about, str) or not callable(getattr(module, "run", None)):
-            message = told(known[name], f"needs `run`, `ABOUT`, and `AFTER`, one of {', '.join(own)}")
-            unit.stop("E17", message, at="passes")
-        found.setdefault(after, []).append(GraphPass(name, about, _guarded(known[name], module.run)))
+            reason = f"cannot be made: {type(error).__name__}: {error}"
+            raise PluginFault(told(installed(PASSES)[name], reason), at="passes") from error
     return found
 
 
-def _guarded(point: EntryPoint, run: Callable[[Graph, Unit], Graph]) -> Callable[[Graph, Unit], Graph]:
-    """A pass whose faults are told as the plugin's, what the verifier finds in its graph too."""
+def plugin_pass(name: str) -> type[GraphPass]:
+    """The pass of an entry point. Raises PluginFault."""
+    known = installed(PASSES)
+    if name not in known:
+        near = did_you_mean(name, known)
+        available = f"installed: {', '.join(sorted(known))}" if known else "no installed package has any"
+        hint = f"did you mean `{near}`?" if near else available
+        raise PluginFault(f"no plugin has a pass `{name}`", at="passes", help=(hint,))
+    point = known[name]
+    try:
+        made = point.load()
+    except (Exception, SystemExit) as error:
+        raise PluginFault(told(point, f"cannot be loaded: {type(error).__name__}: {error}"), at="passes") from error
+    frozen = getattr(getattr(made, "__dataclass_params__", None), "frozen", False)
+    if not (isinstance(made, type) and issubclass(made, GraphPass) and frozen):
+        raise PluginFault(told(point, "is not a frozen dataclass of `dagc.ir.graph_pass.GraphPass`"), at="passes")
+    if getattr(made, "name", None) != name or getattr(made, "after", None) not in FOLLOWED:
+        wanted = f'needs the constants `name`, "{name}", and `after`, one of {", ".join(FOLLOWED)}'
+        raise PluginFault(told(point, wanted), at="passes")
+    return made
 
-    def guarded(graph: Graph, unit: Unit) -> Graph:
-        from ..base.diagnostics import SpecError
-        from ..ir.graph import Graph
-        from ..ir.verify.verify import verify
-        from ..ir.verify.violation import VerifyError
 
-        try:
-            made = run(graph, unit)
-            if not isinstance(made, Graph):
-                raise TypeError(f"gives {type(made).__name__}, not a graph")
-            _keeps(graph, made)
-            verify(made)
-        except SpecError:
-            raise
-        except VerifyError as error:
-            unit.stop("E17", told(point, f"breaks the graph of `{unit.phase.name}`: {error}"), at="passes")
-        except (Exception, SystemExit) as error:
-            reason = f"failed on `{unit.phase.name}`: {type(error).__name__}: {error}"
-            unit.stop("E17", told(point, reason), at="passes")
-        return made
+def is_foreign(one: GraphPass) -> bool:
+    return type(one) not in GRAPH_PASSES
 
-    return guarded
+
+def guarded(one: GraphPass, graph: Graph) -> Graph:
+    """Run a pass; the faults of a plugin's are told as the plugin's, what the verifier finds in its graph too."""
+    if not is_foreign(one):
+        return one.run(graph)
+    point = _point(one)
+    try:
+        made: object = one.run(graph)
+        if not isinstance(made, Graph):
+            raise TypeError(f"gives {type(made).__name__}, not a graph")
+        _keeps(graph, made)
+        verify(made)
+    except PassError:
+        raise
+    except VerifyError as error:
+        raise PluginFault(told(point, f"breaks the graph of `{graph.phase}`: {error}"), at="passes") from error
+    except (Exception, SystemExit) as error:
+        reason = f"failed on `{graph.phase}`: {type(error).__name__}: {error}"
+        raise PluginFault(told(point, reason), at="passes") from error
+    return made
+
+
+def _point(one: GraphPass) -> EntryPoint:
+    return installed(PASSES).get(one.name) or EntryPoint(one.name, type(one).__module__, PASSES)
 
 
 KEPT = ("phase", "kind", "level", "microbatches", "lanes", "mesh", "stages")

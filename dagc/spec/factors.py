@@ -4,25 +4,46 @@ from __future__ import annotations
 
 from math import prod
 
+from .phase import Phase
+from .spec import Spec
 from .strategy import Fold, Strategy
 
+Side = tuple[tuple[str, int], ...]
 
-def factorisations(strategy: Strategy) -> list[list[tuple[str, int]]]:
+
+def factorisations(strategy: Strategy) -> tuple[Side, ...]:
     """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
     all and expert replicas outermost of their side."""
     if strategy.attention is None and strategy.experts is None:
         flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
-        return [[("replica", strategy.replicas), *flat]]
+        return ((("replica", strategy.replicas), *flat),)
     attention = in_order(strategy, strategy.attention)
     experts = [("etp" if a == "tp" else a, n) for a, n in in_order(strategy, strategy.experts)]
     total = prod(n for _, n in attention)
     inner = prod(n for _, n in experts)
-    return [
-        [("replica", strategy.replicas), *attention],
-        [("replica", strategy.replicas), ("edp", total // inner), *experts],
-    ]
+    return (
+        (("replica", strategy.replicas), *attention),
+        (("replica", strategy.replicas), ("edp", total // inner), *experts),
+    )
 
 
 def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
     degrees = fold.degrees if fold is not None else ()
     return sorted(degrees, key=lambda axis: strategy.order.index(axis[0]))
+
+
+def neighbours(spec: Spec, own: Phase) -> list[Strategy]:
+    """Strategies of other phases that number the same GPUs as this one: stages outermost, ranks in mesh order."""
+    if not _plain(own.strategy):
+        return []
+    found: dict[tuple[Side, ...], Strategy] = {}
+    for phase in spec.phases:
+        s = phase.strategy
+        alike = (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and _plain(s)
+        if phase.name != own.name and alike and phase.gpus == own.gpus:
+            found.setdefault(factorisations(s), s)
+    return list(found.values())
+
+
+def _plain(strategy: Strategy) -> bool:
+    return strategy.place is None and strategy.order[0] == "pp"

@@ -29,8 +29,8 @@ from dagc.ir.ops.attributes import Value, record, schema, values
 from dagc.ir.ops.ops import ACTIVATIONS, attend_extras
 from dagc.lang.expand import attention, block, call, expand, functions, names
 from dagc.lang.expand import experts as routing
+from dagc.lang.load import load
 from dagc.lang.whole_sequence import every_position
-from dagc.pipeline.driver import load
 from dagc.spec.unit import Unit
 
 from .sources import SourceMutant, source_mutants

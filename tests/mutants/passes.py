@@ -18,7 +18,8 @@ from dagc.ir import mesh as ir_mesh
 from dagc.ir.graph import Graph
 from dagc.ir.ops import ops
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
-from dagc.pipeline.driver import lower
+from dagc.pipeline import gpu_ids
+from dagc.pipeline.lower import lower
 from dagc.spec import factors
 from dagc.spec.unit import Unit
 
@@ -202,16 +203,16 @@ class PassVerdict:
 
 
 def mutants() -> Iterator[SourceMutant]:
-    for module in (tp, sp, ep, dp, pp, mesh, reshard, norms, place, axes, factors):
+    for module in (tp, sp, ep, dp, pp, mesh, reshard, norms, place, axes, factors, gpu_ids):
         yield from source_mutants(
             module, lambda name: not name.rsplit(".", 1)[-1].startswith(("warn", "_warn", "describe"))
         )
     yield from source_mutants(ops, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
     yield from source_mutants(moves)
     yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in FACTORING)
-    yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
-    yield rewritten(place, "run", "ids[s.index].ravel()", "ids[s.index].ravel(order='F')")
-    yield rewritten(place, "run", "ids[s.index]", "ids[-1 - s.index]")
+    yield rewritten(place, "Place.run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
+    yield rewritten(place, "Place.run", "ids[s.index].ravel()", "ids[s.index].ravel(order='F')")
+    yield rewritten(place, "Place.run", "ids[s.index]", "ids[-1 - s.index]")
 
 
 LIMIT_S = 20

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
-from dagc.pipeline.driver import compile_phase, load
+from dagc.lang.load import load
+from dagc.pipeline.compile import compile_phase
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
 

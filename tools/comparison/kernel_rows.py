@@ -24,7 +24,7 @@ from dagc.calib import (
 )
 from dagc.calib.load import Calibration
 from dagc.cost.measured import scaled
-from dagc.pipeline.driver import load as load_spec
+from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware
 
 from .case import Inexpressible

@@ -13,7 +13,7 @@ from typing import Any
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang import library
-from dagc.pipeline.driver import load
+from dagc.lang.load import load
 
 from .case import Inexpressible
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.schema import DTYPES, MODEL, PHASE
 from dagc.base.source import Source
-from dagc.pipeline.driver import load
+from dagc.lang.load import load
 
 from .case import Deployment, Inexpressible, Point
 from .names import Catalog

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Graph
-from ...pipeline.driver import cost_graph
+from ...pipeline.analyse import cost_graph
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ..chosen import are_largest

@@ -41,9 +41,11 @@ def _fits(segment: Segment, op: Op) -> bool:
         merged = isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
         return op.dims == (first[:-1] if merged else first)
     if op.kind in NORMS:
-        split = bool(op.loop(op.dims[-1])) and op.sharding is not None
-        sums = [op.dims[:-1]] * NORMS[op.kind] if split else []
-        return operands in ([op.dims, *sums], [op.dims, op.dims[-1:], *sums])
+        split = bool(op.loop(op.dims[-1]))
+        plain = [op.dims], [op.dims, op.dims[-1:]]
+        if operands in plain:
+            return not split or op.sharding is None  # until the sums are ops of their own
+        return split and operands in [[*one, *[op.dims[:-1]] * NORMS[op.kind]] for one in plain]
     if op.kind in ("multiply", "add"):
         return set(op.dims) == {*first, *second}
     if op.kind == "contract":

@@ -6,7 +6,9 @@ from ..graph import Op, Segment
 
 
 class VerifyError(AssertionError):
-    """An invariant of the IR does not hold."""
+    """An invariant of the IR does not hold. `behind`: the pass that made the graph."""
+
+    behind = ""
 
 
 def require(truth: bool, segment: Segment, op: Op | None, message: str) -> None:

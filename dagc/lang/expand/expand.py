@@ -12,10 +12,9 @@ from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .names import Draft, Ref
 
-ABOUT = "expand blocks into ops on named-dimension tensors, one folded segment a kind of layer"
 
-
-def run(graph: Graph | None, unit: Unit) -> Graph:
+def run(unit: Unit) -> Graph:
+    """The model graph of a phase."""
     phase, spec = unit.phase, unit.spec
     batching = phase.batching
     kinds = spec.model.kinds

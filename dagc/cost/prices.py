@@ -1,0 +1,32 @@
+"""Prices of moves on the links of a machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.mesh import Mesh
+from ..ir.moves import Price
+from ..ir.sharding import Axes
+from ..spec.hardware import Link
+from .network import collective_time
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPrices:
+    """Alpha-beta times over the links of a node and of the cluster."""
+
+    node: Link
+    cluster: Link
+
+    def of(self, mesh: Mesh) -> Price:
+        """Seconds of a collective between the GPUs of the mesh, memoised: the searches ask the same few questions again."""
+        memo: dict[tuple[str, float, Axes], float] = {}
+
+        def price(kind: str, payload_B: float, axes: Axes) -> float:
+            key = (kind, payload_B, axes)
+            if key not in memo:
+                time = collective_time(kind, payload_B, mesh.group(axes), self.node, self.cluster)
+                memo[key] = float(time.time_s)
+            return memo[key]
+
+        return price

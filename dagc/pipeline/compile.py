@@ -1,0 +1,91 @@
+"""A spec compiled: every phase lowered and analysed, then memory and requirements judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.diagnostics import Collector
+from ..base.source import Source
+from ..lang.load import load
+from ..plan.plan import CompiledPlan
+from ..plan.result import PhaseResult
+from ..spec.spec import Spec
+from ..spec.unit import Unit
+from .analyse import cost_graph
+from .doubts import warn_of_extrapolation
+from .lower import lowered
+from .parameters import check_stated, count_parameters
+
+if TYPE_CHECKING:
+    from .cures import Cures
+
+
+def compile_source(
+    source: Source,
+    *,
+    settings: Mapping[str, str] | None = None,
+    phases: Sequence[str] | None = None,
+    base_dir: Path | None = None,
+    out: Collector | None = None,
+    allow_import: Sequence[str | Path] = (),
+) -> CompiledPlan:
+    out = Collector() if out is None else out
+    spec = load(source, out, settings, base_dir, allow_import)
+    return compile_spec(spec, out, phases, cures=True)
+
+
+def compile_spec(
+    spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False
+) -> CompiledPlan:
+    """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
+    plan that does not fit, by compiling it."""
+    from ..base.diagnostics import SpecError, did_you_mean
+    from ..passes import memory
+    from ..plan import require
+    from . import pools
+
+    known = [p.name for p in spec.phases]
+    for name in phases or ():
+        if name not in known:
+            near = did_you_mean(name, known)
+            out.add("E14", f"unknown phase `{name}`", help=(f"did you mean `{near}`?",) if near else ())
+    out.check()
+    results: dict[str, PhaseResult] = {}
+    units: dict[str, Unit] = {}
+    for phase in spec.phases:
+        if phases and phase.name not in phases:
+            continue
+        unit = Unit(spec, phase, Collector(steps=out.steps))  # errors of one phase do not end the next one
+        try:
+            results[phase.name] = compile_phase(unit)
+            units[phase.name] = replace(unit, out=out)
+            warn_of_extrapolation(unit, results[phase.name])
+        except SpecError:
+            pass  # go on: every phase's errors belong in one run
+        for d in unit.out.items:
+            out.take(d)
+        out.steps = unit.out.steps
+    out.check()
+    params = count_parameters(next(iter(results.values())).graph)
+    check_stated(spec, params[0], out)
+    shared = pools.run(results)
+    search: Cures | None = None
+    if cures and not all(pool.fits for pool in shared):
+        from .cures import Cures
+
+        search = Cures(spec, results, units)
+    for name, result in results.items():
+        memory.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
+    pools.check(shared, results, units, out, search.of_pool if search else None)
+    verdicts = require.run(spec, results, params, shared, out)
+    out.check()
+    out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
+    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items))
+
+
+def compile_phase(unit: Unit) -> PhaseResult:
+    """The phase lowered, costed and scheduled."""
+    return cost_graph(lowered(unit), unit)

@@ -1,0 +1,72 @@
+"""Warnings about a plan that compiles, and is probably not what was meant."""
+
+from __future__ import annotations
+
+from ..base.units import BYTES, show
+from ..cost.records import Costs
+from ..cost.schedule.records import Schedule
+from ..ir.graph import Graph, Op, Segment
+from ..plan.result import PhaseResult
+from ..spec.unit import Unit
+
+
+def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
+    """Fewer micro-batches than stages leave most of the pipeline waiting."""
+    stages, parts = unit.phase.strategy.pp, unit.phase.batching.microbatches
+    if plan.bubble <= 0.5 or parts >= stages:
+        return
+    unit.out.add(
+        "W06",
+        f"the stages of `{unit.phase.name}` are idle {plan.bubble:.0%} of the time",
+        unit.phase.spans.get("microbatches", unit.phase.spans.get("pp", unit.phase.span)),
+        because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
+        help=(f"microbatches = {stages} or more keeps them busy",),
+    )
+
+
+def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
+    """A decode step that moves the cache itself pays for the whole context with every token."""
+    moved: dict[str, float] = {}
+    for segment in graph.segments if graph.kind == "decode" else ():
+        for op in segment.ops:
+            if op.is_collective and "context" in op.dims:
+                key = f"{segment.name}/{_origin(segment, op).name}: {op.runtime_kind} over {'+'.join(graph.the_mesh.label(op.axes, op.scope))}"
+                calls = segment.repeat * graph.microbatches * graph.lanes
+                moved[key] = moved.get(key, 0.0) + costs.ops[segment.name, op.name].wire_B * calls
+    if moved:
+        unit.out.add(
+            "W06",
+            f"every step of `{unit.phase.name}` moves data along the context, such as the KV cache, over the network",
+            next(
+                (unit.phase.spans[a] for a in ("shard", "sp", "attention", "tp") if a in unit.phase.spans),
+                unit.phase.span,
+            ),
+            because=tuple(f"{key}, {show(size, BYTES)} per GPU" for key, size in moved.items()),
+            help=(
+                "a cache that is not moved costs nothing per step: split batch or heads (dp, tp), not the context or a width that attention needs whole",
+            ),
+        )
+
+
+def _origin(segment: Segment, op: Op) -> Op:
+    """The op whose value a chain of moves carries."""
+    while (op.is_collective or op.runtime_kind == "slice") and op.inputs[0] in segment.by_name:
+        op = segment.by_name[op.inputs[0]]
+    return op
+
+
+EXTRAPOLATED = 0.1
+"""Share of the critical path from which on extrapolated kernel times are worth a warning."""
+
+
+def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
+    """Kernels that run at sizes nobody measured make the figure less sure than its error says."""
+    found = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
+    total = sum(found.values())
+    if total >= EXTRAPOLATED:
+        unit.out.add(
+            "W06",
+            f"{total:.0%} of the time of `{unit.phase.name}` is extrapolated beyond measured kernel sizes",
+            unit.phase.span,
+            because=tuple(f"{name}: {share:.0%}" for name, share in sorted(found.items(), key=lambda kv: -kv[1])[:4]),
+        )

@@ -1,0 +1,82 @@
+"""What looks on while passes run: the verifier, the doubts of passes, a clock, a printer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..base.source import Span
+from ..ir.graph import Graph
+from ..ir.graph_pass import GraphPass
+from ..ir.verify.verify import verify
+from ..ir.verify.violation import VerifyError
+from ..spec.unit import Unit
+
+
+class Observer:
+    """Called around every pass, in the order in which observers are given. May raise; changes nothing."""
+
+    def before(self, one: GraphPass, graph: Graph) -> None:
+        """A pass is about to run on the graph."""
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        """It has made this graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify(Observer):
+    """Verifies every graph. `spans`: the statement of the source that each (segment, op) comes from."""
+
+    spans: Mapping[tuple[str, str], Span] = field(default_factory=dict)
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        verified(graph, one.name, self.spans)
+
+
+def verified(graph: Graph, name: str, spans: Mapping[tuple[str, str], Span]) -> None:
+    """Raises VerifyError, which says behind which pass the graph is wrong."""
+    try:
+        verify(graph)
+    except VerifyError as error:
+        error.behind = name
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class TellDoubts(Observer):
+    """W06 for what passes doubt, at the statements of the ops in question."""
+
+    unit: Unit
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        for doubt in one.doubts(graph):
+            self.unit.warn(doubt.segment, doubt.op, doubt.message, because=doubt.because, help=doubt.help)
+
+
+@dataclass(slots=True)
+class Clock(Observer):
+    """`seconds`: how long each pass took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started_s: float = 0.0
+
+    def before(self, one: GraphPass, graph: Graph) -> None:
+        self.started_s = time.perf_counter()
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        self.seconds[one.name] = self.seconds.get(one.name, 0.0) + time.perf_counter() - self.started_s
+
+
+@dataclass(frozen=True, slots=True)
+class Print(Observer):
+    """Writes the graph behind the passes of these names; `all` are all."""
+
+    names: frozenset[str]
+    write: Callable[[str], object]
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        if one.name in self.names or "all" in self.names:
+            from ..ir.text.write import print_graph
+
+            self.write(f"# after {one.name}\n{print_graph(graph)}\n")

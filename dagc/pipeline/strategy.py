@@ -1,0 +1,65 @@
+"""The passes that lower a phase, with the options that its strategy says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from ..cost.prices import LinkPrices
+from ..ir.axes import Dispatch, Method
+from ..ir.graph_pass import GraphPass
+from ..ir.mesh import Factors
+from ..passes.dp import DataParallel
+from ..passes.ep import ExpertParallel
+from ..passes.mesh import MakeMesh
+from ..passes.norms import SplitNorms
+from ..passes.place import Place
+from ..passes.pp import PipelineParallel
+from ..passes.reshard import Reshard
+from ..passes.sp import SequenceParallel
+from ..passes.tp import TensorParallel
+from ..spec.factors import factorisations, neighbours
+from ..spec.strategy import Strategy
+from ..spec.unit import Unit
+from .gpu_ids import placed_ids
+
+Added = Mapping[str, Sequence[GraphPass]]
+"""Passes of plugins, by the pass that they follow."""
+
+
+def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
+    """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
+    own = [one for step in _own(unit) for one in (step, *added.get(step.name, ()))]
+    return (*added.get("expand", ()), *own)
+
+
+def _own(unit: Unit) -> tuple[GraphPass, ...]:
+    phase, hardware = unit.phase, unit.spec.hardware
+    s = phase.strategy
+    factors = _factors(s)
+    prices = LinkPrices(hardware.node, hardware.cluster)
+    return (
+        MakeMesh(
+            sides=factors.sides,
+            rules=factors.rules,
+            stages=s.pp,
+            order=s.order,
+            gpus=phase.gpus,
+            place=placed_ids(unit, factors.sides),
+            per_node=hardware.per_node,
+            zigzag=s.sp_layout == "zigzag",
+            beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
+        ),
+        TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == "tp")),
+        SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel),
+        ExpertParallel(cast(Dispatch, s.dispatch), prices),
+        DataParallel(cast(Dispatch, s.dispatch)),
+        PipelineParallel(s.layers_per_stage or ()),
+        SplitNorms(),
+        Reshard(s.sequence_parallel, prices),
+        Place(),
+    )
+
+
+def _factors(strategy: Strategy) -> Factors:
+    return Factors(factorisations(strategy), tuple(d for d, _ in strategy.shard))

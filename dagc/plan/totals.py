@@ -1,0 +1,54 @@
+"""Collectives of a phase added up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from ..cost.records import Costs
+from ..ir.graph import COLLECTIVES, Graph
+from ..ir.ops.attributes import RingTurnAttrs
+from .result import CollectiveTotal
+
+
+def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> tuple[CollectiveTotal, ...]:
+    """Collectives by (kind, group, payload): calls of one device of a stage, or along one pipeline path, in one pass of
+    all micro-batches."""
+    mesh = graph.the_mesh
+    stages = graph.stages if stage is None else (graph.stages[stage],)
+    layers: Counter[str] = Counter()
+    for one in stages:
+        for name, count in one.layers:
+            layers[name] += count
+    passes = graph.microbatches * graph.lanes
+    totals: dict[tuple[str, tuple[str, ...], float], CollectiveTotal] = {}
+
+    def add(kind: str, axes: tuple[str, ...], size: int, count: int, payload: float, wire: float, time: float) -> None:
+        key = (kind, axes, payload)
+        old = totals.get(key, CollectiveTotal(kind, axes, size, 0, payload, 0.0, 0.0))
+        totals[key] = replace(old, count=old.count + count, wire_B=old.wire_B + wire, time_s=old.time_s + time)
+
+    for segment in (s for s in graph.segments if layers[s.name]):
+        for op in segment.ops:
+            if op.runtime_kind not in COLLECTIVES:
+                continue
+            cost = costs.ops[segment.name, op.name]
+            calls = layers[segment.name] * passes
+            steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
+            add(
+                op.runtime_kind,
+                mesh.label(op.axes, op.scope),
+                mesh.size(op.axes),
+                calls * steps,
+                cost.payload_B,
+                cost.wire_B * calls,
+                float(cost.time_s.max()) * calls,
+            )
+    if mesh.stages > 1:
+        edge = costs.transfer
+        sends = sum(one.index < mesh.stages - 1 for one in stages) * passes
+        receives = sum(one.index > 0 for one in stages) * passes
+        for kind, hops, wire in (("send", sends, edge.payload_B * sends), ("recv", receives, 0.0)):
+            if hops:
+                add(kind, ("pp",), 2, hops, edge.payload_B, wire, edge.time_s * hops)
+    return tuple(totals.values())
