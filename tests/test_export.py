@@ -91,7 +91,7 @@ def test_sglang_tp_is_every_rank_of_a_stage() -> None:
         ]
     )
     assert found["--tp-size"] == "8" and found["--ep-size"] == "4" and "--attn-dp-size" not in found
-    assert "held 2 times" in refused("sglang", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4 }")
+    assert "2 copies of the experts" in refused("sglang", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4 }")
     text = refused("sglang", phase="gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 4, tp = 2 }")
     assert "DeepEP spans all 8 ranks" in text
 
@@ -125,7 +125,7 @@ def test_what_no_engine_expresses(engine: str) -> None:
         phase = f"gpus = 0..7, sp = 2, tp = 2, ep = 2, sp_method = {method}"
         assert f"sp = 2 ({method}, contiguous)" in refused(engine, "prefill", phase=phase)
     assert "replicas = 2" in refused(engine, phase="gpus = 0..7, replicas = 2, tp = 4")
-    assert "unequally many" in refused(
+    assert "unequal numbers" in refused(
         engine, phase="gpus = 0..11, dp = 12", workload="sequences = 48, prompt = 64 tok"
     )
     assert "numbers GPUs" in refused(engine, phase="gpus = 0..7, tp = 8\nplace gpu = 7 - tp")

@@ -162,7 +162,7 @@ def changed(folder: Path, base: str, **changes: object) -> str:
         ("mixtral-8x7b", {"num_key_value_heads": 7}, "32 heads do not divide into 7 kv_heads groups"),
         ("mixtral-8x7b", {"hidden_size": 4100}, "a hidden_size that does not divide into the heads, without a head_dim"),
         ("mixtral-8x7b", {"hidden_size": None}, "has no field `hidden_size`"),
-        ("mixtral-8x7b", {"num_experts_per_tok": 9}, "top_k 9 of 8 experts"),
+        ("mixtral-8x7b", {"num_experts_per_tok": 9}, "top_k 9 exceeds the 8 experts"),
         ("mixtral-8x7b", {"num_hidden_layers": 3.5}, "`layers` is a whole number"),
         ("mixtral-8x7b", {"num_hidden_layers": "32"}, "`layers` is a number, not the word `32`"),
         ("mixtral-8x7b", {"quantization_config": {"quant_method": "gptq"}}, "a precision that no dtype describes"),

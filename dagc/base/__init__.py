@@ -1,1 +1,1 @@
-"""What every other package builds on: units, dtypes, source spans, diagnostics and files."""
+"""What every other package builds on: units, dtypes, source spans, diagnostics, files and the parser."""

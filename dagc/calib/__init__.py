@@ -1,4 +1,4 @@
-"""Calibrated kernel times: one module per kernel family, each with `time_s(constants, shape...) -> seconds`."""
+"""Kernel times fitted to measurements: one module per kernel family, with its formula, constants and table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: one module per command, whose arguments are parsed before anything heavy is imported."""
+"""The command line: one module per command."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What things cost: kernels, roofline, network, load of experts, schedules."""
+"""What things cost: kernels, roofline, network, expert load, schedules."""

@@ -1,1 +1,1 @@
-"""Files for other programs, write only: one file for each exporter."""
+"""Files for other programs, write only: one registry of exporters, built-in and from plugins."""

@@ -1,1 +1,1 @@
-"""Files of other programs read in: placed graphs, recorded plans, Hugging Face configs."""
+"""Files of other programs, read only: placed graphs, recorded plans, Hugging Face configs."""

@@ -1,1 +1,1 @@
-"""The intermediate representation: meshes, shardings, ops and graphs."""
+"""The intermediate representation: meshes, layouts, ops and graphs, their text and their verifier."""

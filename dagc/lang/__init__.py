@@ -1,1 +1,1 @@
-"""The language front end: from source text and syntax tree to a typed, checked spec."""
+"""The language: from source text to a checked spec, and from blocks to a model graph."""

@@ -1,1 +1,1 @@
-"""Times of a plan's kernels measured on this machine, and a calibration fitted to them."""
+"""Times of a plan's kernels on this machine, and a calibration fitted to them."""

@@ -1,1 +1,1 @@
-"""Many plans of one spec: settings to try, what each costs, which is best."""
+"""Many plans of one spec: which settings to try, and what each costs."""

@@ -1,1 +1,1 @@
-"""Runs the passes: spec in, results out."""
+"""The pipeline: runs the passes in order with the verifier after each, from spec to compiled plan."""

@@ -1,1 +1,1 @@
-"""The compiled plan as a record: results of each phase, metrics, requirements and verdicts."""
+"""The compiled plan as a record: results of each phase, requirements and verdicts."""

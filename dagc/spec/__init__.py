@@ -1,1 +1,1 @@
-"""The spec level: typed records of hardware, model, workload, strategy and requirements."""
+"""Typed records of what a spec says: hardware, model, workload, strategy, requirements."""

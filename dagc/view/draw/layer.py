@@ -285,7 +285,7 @@ def _dims(segment: Segment, name: str, mesh: Mesh) -> str:
         size = segment.size(dim, scope) / mesh.size(axes)
         over = "/" + "+".join(mesh.label(axes, scope)) if axes else ""
         parts.append(f"{_count(size)} {dim.split('.')[0]}{over}")
-    waiting = f", sum over {'+'.join(mesh.label(layout.partial))} pending" if layout.partial else ""
+    waiting = f", partial sum over {'+'.join(mesh.label(layout.partial))}" if layout.partial else ""
     return ", ".join(parts) + waiting
 
 

@@ -78,7 +78,7 @@ class _Values:
     def only_numbers(self, known: Iterable[int]) -> set[int]:
         for word in self.words:
             if NUMBERS.fullmatch(word) is None:
-                raise refused(f"`--select {self.key}:{self.text}`: `{word}` is no number", f"known: {HELP}")
+                raise refused(f"`--select {self.key}:{self.text}`: `{word}` is not a number", f"known: {HELP}")
         return self.numbers(known)
 
     def names(self, known: Iterable[str], *, numbers: bool = False) -> set[str]:

@@ -1,0 +1,182 @@
+"""The documentation names only what exists, shows the floors as they are, and keeps to plain English."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+from imports import ROOT, modules
+from test_floors import FLOORS
+
+from dagc.cli.parser import build_parser
+
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "dagc" / "base" / "pages").glob("*.md")),
+)
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+FOLDERS = "benchmarks|dagc|docs|examples|grammar|passes|tests|tools"
+PATH = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./*<>-]*[\w/*>])")
+MADE = {"tests/data/hf_configs"}
+"""Paths that are arguments in an example: none today but data folders that a command reads."""
+
+PHRASES = {
+    r"\bstands? (?:for|twice|beside|over|in|on|behind)\b": "represents, occurs twice, is beside",
+    r"\blies? (?:alike|beside|with)\b": "has the same layout, is with",
+    r"\bowes?\b": "is partial",
+    r"\bpending\b": "partial",
+    r"\bwhom\b": "the peers of",
+    r"\brung round\b": "passed around a ring",
+    r"\bforbids? itself\b": "must not",
+    r"\bwhat of it\b": "which part of it",
+    r"\bmend(?:s|ed|ing)?\b": "fix",
+    r"\bas is (?:cheaper|faster|smaller)\b": "whichever is cheaper",
+    r"\b(?:is|are|was) no (?:number|axis|place|field|plan|graph|path|metric|node|time|word|list|name|file)\b": "is not a number",
+    r"\b(?:bytes|calls|constants|experts|file|FLOPs|number|one|picture|row|rows|seconds|sequences|step|tokens|wire bytes)"
+    r" an? (?:axis|call|depth|device|engine|expert|GPU|head|layer|node|phase|rank|request|stage|step|token)\b(?! (?:attends|gets|goes|had|has|holds|is|may|needs|owns|reads|receives|sees|sends|starts|stores|takes|uses|used)\b)": "per GPU",
+}
+"""Turns of phrase that make a native reader stop -> what to write."""
+LATER = ("dagc.ir.", "dagc.execute.")
+"""Packages whose messages are still to be rewritten."""
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, set[str]]:
+    """Command -> its options."""
+    (action,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for parser in action.choices.values():
+        parser.fill()
+    return {name: set(parser._option_string_actions) for name, parser in action.choices.items()}
+
+
+def code_of(page: Path) -> Iterator[str]:
+    """Code of a page: spans in backticks, and the lines of its blocks."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from block.splitlines()
+    plain = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"`([^`\n]+)`", plain)
+    yield from re.findall(r"^    (\S.*)$", plain, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_exist(name: str) -> None:
+    for path in PATH.findall((ROOT / name).read_text(encoding="utf-8")):
+        pattern = re.sub(r"<\w+>|[A-Z]{3,}", "*", path)  # a placeholder: <gpu>.json, NAME.py
+        assert any(ROOT.glob(pattern.rstrip("/"))) or path in MADE, f"{name} names {path}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_exist(name: str) -> None:
+    for code in code_of(ROOT / name):
+        for module in re.findall(r"(?:python3?|torchrun .*) -m ((?:tests|dagc)[\w.]*)", code):
+            assert importlib.util.find_spec(module), f"{name} runs {module}"
+        for dotted in re.findall(r"^(dagc(?:\.[a-z_]+)+)$", code):
+            parent, _, last = dotted.rpartition(".")
+            assert (
+                dotted in modules()
+                or (parent in modules() and last in modules()[parent].read_text("utf-8"))
+                or dotted.startswith(("dagc.exporters", "dagc.passes", "dagc.library", "dagc.compile", "dagc.prove"))
+            ), f"{name} names {dotted}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_and_options_exist(name: str, commands: dict[str, set[str]]) -> None:
+    for code in code_of(ROOT / name):
+        for call in re.findall(r"(?:^|[\s/(])dagc ((?:[a-z]+|--\w+)[^#&|;]*)", code.replace("\\|", "/")):
+            word, *rest = call.split()
+            if word.startswith("-"):
+                continue
+            assert word in commands, f"{name}: dagc {word}"
+            options = {o.split("=")[0].strip("[](),") for o in rest if o.lstrip("[(").startswith("--")}
+            unknown = {o for o in options if o not in commands[word]}
+            assert not unknown, f"{name}: dagc {word} has no {unknown}"
+
+
+def anchor(heading: str) -> str:
+    """As code hosts make them of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"\w+:", target):
+            continue
+        file, _, part = target.partition("#")
+        there = (page.parent / file) if file else page
+        assert there.exists(), f"{name} links to {target}"
+        if part:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in map(anchor, headings), f"{name} links to {target}"
+
+
+def sentence(package: str) -> str:
+    path = ROOT / ("passes" if package == "passes" else f"dagc/{package}")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").replace("\n", " ")
+
+
+def test_the_floors_of_the_design_are_those_of_the_code() -> None:
+    """Floor by floor from the top: each package with its own sentence."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = [
+        (int(floor), package, words)
+        for floor, package, words in re.findall(r"^\| (\d+) \| `([\w/.]+)` \| (.*?) \|$", text, re.MULTILINE)
+    ]
+    shown = [(f, p.removeprefix("dagc/").removesuffix(".py").strip("/"), w) for f, p, w in rows]
+    code = [
+        (floor, package, sentence(package))
+        for floor, row in enumerate(FLOORS)
+        for package in row
+        if package not in ("dagc", "tools", "benchmarks")
+    ]
+    assert sorted(shown) == sorted(code)
+    assert [floor for floor, _, _ in shown] == sorted((floor for floor, _, _ in shown), reverse=True)
+
+
+def spoken(path: Path) -> str:
+    """Strings of a module but docstrings: messages, help texts, words of reports."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docs = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return "\n".join(
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    )
+
+
+@cache
+def texts() -> Mapping[str, str]:
+    """What users read: pages, library files and the strings of modules."""
+    pages = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    library = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "grammar").rglob("*.moe")}
+    spoken_by = {
+        name: spoken(path)
+        for name, path in modules().items()
+        if name.startswith("dagc.") and not name.startswith(LATER)
+    }
+    return pages | library | spoken_by
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_docs_and_messages_are_plain_english(phrase: str) -> None:
+    found = [
+        f"{where}: {text[max(0, m.start() - 40) : m.end() + 20]!r}"
+        for where, text in texts().items()
+        for m in re.finditer(phrase, text, re.IGNORECASE)
+    ]
+    assert not found, f"write: {PHRASES[phrase]}\n" + "\n".join(found)
