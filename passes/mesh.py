@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dagc.base.axes import AXES, REPLICA, STAGES, TENSOR
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
@@ -28,7 +29,7 @@ class MakeMesh(GraphPass):
     sides: tuple[Side, ...] = ((),)
     rules: tuple[str, ...] = ()
     stages: int = 1
-    order: tuple[str, ...] = ("pp", "dp", "ep", "sp", "tp")
+    order: tuple[str, ...] = tuple(AXES)
     gpus: tuple[int, ...] = ()
     place: tuple[int, ...] = ()
     per_node: int = 8
@@ -48,7 +49,7 @@ class MakeMesh(GraphPass):
         mesh = with_cuts(self.sides, wanted_cuts(graph, Factors(self.sides, self.rules)))
         mesh = self.cut_alike(mesh, graph)
         dealt = mesh.of("sp") if self.zigzag and graph.kind == "prefill" else ()
-        mesh = replace(mesh, stages=self.stages, degrees={"pp": self.stages, **mesh.degrees}, zigzag=dealt)
+        mesh = replace(mesh, stages=self.stages, degrees={STAGES: self.stages, **mesh.degrees}, zigzag=dealt)
         return replace(graph, mesh=replace(mesh, gpus=GpuMap(self.ids(mesh), self.per_node)), level="annotated")
 
     def cut_alike(self, mesh: Mesh, graph: Graph) -> Mesh:
@@ -81,8 +82,8 @@ class MakeMesh(GraphPass):
         if self.place:
             return self.place
         coordinates = axis_coordinates(mesh, self.sides[0])
-        sizes = {"pp": self.stages, **dict(self.sides[0])}
-        order = ["replica", *(a for a in self.order if a in sizes)]
+        sizes = {STAGES: self.stages, **dict(self.sides[0])}
+        order = [REPLICA, *(a for a in self.order if a in sizes)]
         order += [a for a in sizes if a not in order]
         index = np.zeros((self.stages, *mesh.shape), dtype=np.int64)
         for axis in order:
@@ -93,7 +94,7 @@ class MakeMesh(GraphPass):
 
 def wanted_cuts(graph: Graph, factors: Factors) -> list[int]:
     """Where dimensions that do not fill the axis would cut it: those of rules, then tensor dimensions in the order of `tp`."""
-    degree = dict(factors.sides[0]).get("tp", 1)
+    degree = dict(factors.sides[0]).get(TENSOR, 1)
     rules = set(factors.rules)
     dims = [(d, int(size)) for s in graph.segments for d, size in s.sizes.items()]
     sizes = {(-1 if d in rules else priority(d), size) for d, size in dims if d in rules or is_tensor_dim(d)}
@@ -107,7 +108,7 @@ def with_cuts(sides: Sequence[Side], wanted: list[int]) -> Mesh:
     cuts: list[int] = []
     for cut in wanted:
         try:
-            mesh = refine(sides, {"tp": [*cuts, cut]})
+            mesh = refine(sides, {TENSOR: [*cuts, cut]})
         except MeshError:
             continue
         cuts.append(cut)

@@ -29,7 +29,7 @@ class SequenceParallel(GraphPass):
         mesh = graph.the_mesh
         seq = mesh.of("sp")
         tensor = mesh.of("tp") if self.sequence_parallel and graph.kind == "prefill" else ()
-        inner = mesh.of("etp") if "etp" in mesh.axes else mesh.of("tp")
+        inner = mesh.of("etp") if mesh.folded else mesh.of("tp")
 
         def annotate(segment: Segment, op: Op) -> Op:
             dims = loop_dims(segment, op)

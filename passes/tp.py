@@ -27,7 +27,7 @@ class TensorParallel(GraphPass):
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
         dense = mesh.of("tp")
-        experts = mesh.of("etp") if "etp" in mesh.axes else dense
+        experts = mesh.of("etp") if mesh.folded else dense
 
         def annotate(segment: Segment, op: Op) -> Op:
             return split(segment, op, mesh, experts if op.scope == "experts" else dense, self.rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
 from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
@@ -145,14 +146,12 @@ WORKLOAD: dict[str, Attribute] = {
     "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
 }
 
-AXES = ("pp", "dp", "ep", "sp", "tp")
 PHASE: dict[str, Attribute] = {
     "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
-    "pp": _count("degree of pp", 1, high=1024),
-    **{a: _count(f"degree of {a}", 1, high=1e6) for a in AXES[1:]},
+    **{name: _count(f"degree of {name}", 1, high=axis.most) for name, axis in AXES.items()},
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
     "microbatches": _count("micro-batches of a pass", 1, high=1e6),
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
@@ -205,8 +204,8 @@ BESIDE: dict[str, Attribute] = {
 }
 """Section `memory` of a phase: what an engine keeps beside weights and cache."""
 
-FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ("dp", "sp", "tp")}
-FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in ("ep", "tp")}
+FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
+FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
 
 HOMES: dict[str, dict[str, Attribute]] = {
     "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .axes import AXES
+
 SYNONYMS: dict[str, str] = {
     # Degrees, as vLLM, SGLang, TensorRT-LLM and Megatron call them.
     **{f"{word}{tail}": axis for word, axis in (
@@ -9,7 +11,7 @@ SYNONYMS: dict[str, str] = {
         ("context_parallel", "sp"), ("sequence_parallel_degree", "sp"), ("tensor_model_parallel", "tp"),
         ("pipeline_model_parallel", "pp"), ("expert_model_parallel", "ep"),
     ) for tail in ("", "_size", "_degree")},
-    **{f"{axis}_size": axis for axis in ("tp", "dp", "ep", "pp", "sp")},
+    **{f"{axis}_size": axis for axis in AXES},
     "cp": "sp", "cp_size": "sp", "num_replicas": "replicas", "num_microbatches": "microbatches", "micro_batches": "microbatches",
     "gpu_memory_utilization": "memory_fraction", "mem_fraction_static": "memory_fraction", "max_num_batched_tokens": "chunk",
     "chunked_prefill_size": "chunk", "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "devices": "gpus", "gpu_ids": "gpus",

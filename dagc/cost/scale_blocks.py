@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from ..base.axes import DATA, EXPERT_REPLICA, EXPERT_SIDE, EXPERT_TENSOR, TENSOR
 from ..base.dtypes import dtype
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
@@ -49,13 +50,12 @@ def check(graph: Graph, unit: Unit) -> None:
             _refuse(unit, label, name, degree, cut, list(sides.values()))
 
 
-WORDS = {"etp": "tp of the experts", "edp": "dp of the experts"}
+WORDS = {EXPERT_TENSOR: f"{TENSOR} of the experts", EXPERT_REPLICA: f"{DATA} of the experts"}
 
 
 def axis(mesh: Mesh, axes: Axes, scope: str) -> tuple[str, int]:
     """The axis of the strategy that splits, in words, and its ranks; of the experts' own first where they are split."""
-    own = ("etp", "ep", "edp")
-    names = sorted(mesh.axes, key=lambda n: ((n in own) != (scope == "experts"), len(mesh.axes[n])))
+    names = sorted(mesh.axes, key=lambda n: ((n in EXPERT_SIDE) != (scope == "experts"), len(mesh.axes[n])))
     for name in names:
         if set(axes) <= set(mesh.axes[name]):
             return WORDS.get(name, name), mesh.size(mesh.axes[name])
@@ -98,7 +98,7 @@ def _refuse(unit: Unit, shown: str, name: str, degree: int, cut: list[Side], sid
     known = f"{shown} = {', '.join(map(str, fits))} keep{'s' if len(fits) == 1 else ''} blocks whole"
     other = ("`ep` gives ranks whole experts instead",) if any(s.weight.scope == "experts" for s in cut) else ()
     spans = unit.phase.spans
-    at = next((spans[a] for a in ("tp", "experts", "attention") if a in spans), unit.phase.span)
+    at = next((spans[a] for a in (TENSOR, "experts", "attention") if a in spans), unit.phase.span)
     unit.out.add(
         "E03",
         f"{shown} {degree} of `{unit.phase.name}` cuts blocks of {cut[0].block} in which {name} weights share a scale",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..base.axes import STAGES
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
 from ..view.facts.timeline import (
@@ -203,7 +204,7 @@ class _Writer:
             transfer = self.result.costs.transfer
             return out | {
                 "bound": transfer.bound,
-                "group": "pp",
+                "group": STAGES,
                 "payload_B": transfer.payload_B,
                 "wire_B": transfer.payload_B,
             }

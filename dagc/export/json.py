@@ -6,6 +6,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
+from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
@@ -72,8 +73,8 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
 
     graph, mesh = result.graph, result.graph.the_mesh
     nodes, edges = counts(result)
-    axes = {a: mesh.degrees.get(a, 1) for a in ("pp", "dp", "ep", "sp", "tp")}
-    axes |= {a: d for a, d in mesh.degrees.items() if a not in axes and (d > 1 or a in ("etp", "edp"))}
+    axes = {a: mesh.degrees.get(a, 1) for a in AXES}
+    axes |= {a: d for a, d in mesh.degrees.items() if a not in axes and (d > 1 or a in EXPERT_SIDE)}
     layers = [(s, s.repeat) for s in graph.segments]
     return {
         "gpus": list(result.gpus),

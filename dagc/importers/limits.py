@@ -6,9 +6,10 @@ import re
 from dataclasses import fields, replace
 from typing import Any
 
+from ..base.axes import AXES, SEQUENCE
 from ..base.dtypes import find
 from ..base.plain_data import DataError
-from ..base.schema import AXES, BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
+from ..base.schema import BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
 from ..spec.hardware import Hardware, Link
@@ -109,7 +110,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
             if graph.the_mesh.degrees.get(axis, 1) != degree:
                 found = graph.the_mesh.degrees.get(axis, 1)
                 raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
-    dealt = graph.the_mesh.of("sp") if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
+    dealt = graph.the_mesh.of(SEQUENCE) if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
     if graph.the_mesh.zigzag != dealt:
         raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")
     if graph.the_mesh.stages != strategy.pp:

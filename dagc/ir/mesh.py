@@ -15,6 +15,7 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
 from .groups import GroupShape, group_shape
 from .sharding import Axes
 
@@ -91,10 +92,14 @@ class Mesh:
         return self.axes.get(name, ())
 
     @property
+    def folded(self) -> bool:
+        """Whether the experts have factors of their own."""
+        return EXPERT_TENSOR in self.axes
+
+    @property
     def batch_axes(self) -> Axes:
         """Axes that split the batch of dense ops. A flat strategy has no other use for `ep` there."""
-        flat = "etp" not in self.axes
-        return self.sort((*self.of("replica"), *self.of("dp"), *(self.of("ep") if flat else ())))
+        return self.sort((*self.of(REPLICA), *self.of(DATA), *(() if self.folded else self.of(EXPERT))))
 
     def sort(self, axes: Sequence[str]) -> Axes:
         """The axes in mesh order, outermost first."""
@@ -133,7 +138,7 @@ class Mesh:
         routed experts their own axes are preferred: one set of atoms may be `dp` there and `ep` here."""
         wanted = set(axes)
         ordered = (
-            sorted(self.axes.items(), key=lambda kv: kv[0] not in ("ep", "etp", "edp"))
+            sorted(self.axes.items(), key=lambda kv: kv[0] not in EXPERT_SIDE)
             if scope == "experts"
             else list(self.axes.items())
         )
@@ -202,7 +207,7 @@ def head_cuts(degree: int, sizes: Sequence[int]) -> list[int]:
 def axis_coordinates(mesh: Mesh, side: Side) -> dict[str, NDArray[np.int64]]:
     """Coordinate of every rank along each logical axis; arrays broadcast to (stages, *mesh.shape)."""
     full = (mesh.stages, *mesh.shape)
-    out = {"pp": np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}
+    out = {STAGES: np.arange(mesh.stages).reshape(-1, *(1 for _ in mesh.shape)) + np.zeros(full, dtype=np.int64)}
     for axis in dict.fromkeys((*(name for name, _ in side), *mesh.axes)):
         value = np.zeros(full, dtype=np.int64)
         for atom in mesh.of(axis):

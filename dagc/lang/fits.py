@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import gcd, prod
 
+from ..base.axes import AXES
 from ..base.diagnostics import Collector, Label
 from ..base.source import Span
 from ..spec.model import Model
@@ -44,14 +45,7 @@ class Shape:
 
     def _flat_product(self) -> bool:
         s, gpus = self.s, len(self.phase.gpus)
-        parts = [
-            ("replicas", s.replicas),
-            ("pp", s.pp),
-            ("dp", s.dp),
-            ("ep", s.ep),
-            ("sp", s.sp),
-            ("tp", s.tp),
-        ]
+        parts = [("replicas", s.replicas), *((axis, getattr(s, axis)) for axis in AXES)]
         total = prod(n for _, n in parts)
         if total == gpus:
             return True

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..base import coming
+from ..base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ..base.diagnostics import Collector, Label
-from ..base.schema import AXES, BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
+from ..base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import SCALAR, Quantity
@@ -155,9 +156,9 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     attention = _fold(body, "attention", FOLD_ATTENTION, counts, names)
     experts = _fold(body, "experts", FOLD_EXPERTS, counts, names)
     if experts is not None and attention is None:
-        attention = Fold(tuple((a, counts[a]) for a in ("dp", "sp", "tp")))
+        attention = Fold(tuple((a, counts[a]) for a in ATTENTION_SIDE))
     if attention is not None and experts is None:
-        experts = Fold((("ep", counts["ep"]), ("tp", counts["tp"])))
+        experts = Fold(tuple((a, counts[a]) for a in IN_EXPERTS))
     order = _order(values["order"], body, out)
     passes = _passes(values["passes"], body, out)
     stages = _whole_list(values["layers_per_stage"])
@@ -224,7 +225,7 @@ def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:
 
 def _order(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] | None:
     if value is None:
-        return AXES if "order" not in body.assigns else None
+        return tuple(AXES) if "order" not in body.assigns else None
     items = tuple(str(v) for v in value) if isinstance(value, tuple) else (str(value),)
     if sorted(items) != sorted(AXES):
         out.add("E03", f"`order` must name each of {', '.join(AXES)} once", body.span_of("order"))
@@ -252,7 +253,7 @@ MAX_PLACE = 100
 
 def _check_place(expr: ast.Expr, names: Names) -> None:
     """`place` holds plain numbers, axes, constants and + - * / only."""
-    known = (*AXES, "replica", "edp", "etp", *names.constants)
+    known = (*AXES, REPLICA, *(a for a in EXPERT_SIDE if a not in AXES), *names.constants)
     out = names.out
     stack, seen = [expr], 0
     while stack:
@@ -293,7 +294,7 @@ def _shard(body: Body, names: Names) -> tuple[tuple[str, str], ...]:
         names.out.add("E10", f"`{dim}` has no value", bare.span, help=(f"write `{dim} = tp`",))
     for dim, assign in inner.assigns.items():
         axis = assign.value.text if isinstance(assign.value, ast.Name) else ""
-        if axis != "tp":
+        if axis != TENSOR:
             names.out.add("E08", f"`{dim}` can only be sharded over `tp`", assign.value.span)
         rules.append((dim, axis))
     return tuple(rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..base.axes import AXES
 from ..base.syntax import ast
 from ..base.units import Quantity, show_runs
 from ..spec.hardware import Hardware, Link
@@ -190,9 +191,7 @@ def _new_tokens(p: Phase) -> Iterator[str]:
 
 
 def _strategy(s: Strategy) -> Iterator[str]:
-    yield ", ".join(
-        f"{a} = {getattr(s, a)}" for a in ("pp", "dp", "ep", "sp", "tp", "replicas", "microbatches", "redundant")
-    )
+    yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", "redundant"))
     layout = f"sp_layout = {s.sp_layout}, " if s.sp_layout != "contiguous" else ""
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
     if s.passes:

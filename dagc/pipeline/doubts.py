@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base.axes import SEQUENCE, STAGES, TENSOR
 from ..base.units import BYTES, show
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
@@ -18,7 +19,7 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
     unit.out.add(
         "W06",
         f"the stages of `{unit.phase.name}` are idle {plan.bubble:.0%} of the time",
-        unit.phase.spans.get("microbatches", unit.phase.spans.get("pp", unit.phase.span)),
+        unit.phase.spans.get("microbatches", unit.phase.spans.get(STAGES, unit.phase.span)),
         because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
         help=(f"microbatches = {stages} or more keeps them busy",),
     )
@@ -38,7 +39,7 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
             "W06",
             f"every step of `{unit.phase.name}` moves data along the context, such as the KV cache, over the network",
             next(
-                (unit.phase.spans[a] for a in ("shard", "sp", "attention", "tp") if a in unit.phase.spans),
+                (unit.phase.spans[a] for a in ("shard", SEQUENCE, "attention", TENSOR) if a in unit.phase.spans),
                 unit.phase.span,
             ),
             because=tuple(f"{key}, {show(size, BYTES)} per GPU" for key, size in moved.items()),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.axes import STAGES
 from ..base.syntax import ast
 from ..base.units import UNITS, Quantity
 from ..ir.mesh import MeshError, Side, axis_coordinates, refine
@@ -25,7 +26,7 @@ def placed_ids(unit: Unit, sides: tuple[Side, ...]) -> tuple[int, ...]:
     except MeshError:
         return ()  # the pass that makes the mesh says why
     coordinates = axis_coordinates(mesh, sides[0])
-    value = np.broadcast_to(evaluated(expr, coordinates, unit), coordinates["pp"].shape)
+    value = np.broadcast_to(evaluated(expr, coordinates, unit), coordinates[STAGES].shape)
     ids = value.astype(np.int64)
     wanted = np.sort(np.asarray(unit.phase.gpus, dtype=np.int64))
     if (ids != value).any() or not np.array_equal(np.sort(ids.ravel()), wanted):

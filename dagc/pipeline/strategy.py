@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from ..base.axes import TENSOR
 from ..cost.prices import LinkPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass
@@ -50,7 +51,7 @@ def _own(unit: Unit) -> tuple[GraphPass, ...]:
             zigzag=s.sp_layout == "zigzag",
             beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
         ),
-        TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == "tp")),
+        TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == TENSOR)),
         SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel),
         ExpertParallel(cast(Dispatch, s.dispatch), prices),
         DataParallel(cast(Dispatch, s.dispatch)),

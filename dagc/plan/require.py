@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 
 from ..base import coming
+from ..base.axes import DEGREES
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.syntax import ast
 from ..base.units import (
@@ -282,7 +283,7 @@ def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dic
     mesh = result.graph.the_mesh
     memory = result.memory.worst
     gpus = float(len(result.gpus))
-    degrees = {a: float(mesh.degrees.get(a, 1)) for a in ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica")}
+    degrees = {a: float(mesh.degrees.get(a, 1)) for a in DEGREES}
     out = {k: Quantity(v) for k, v in degrees.items()}
     out |= {
         "ttft" if result.graph.kind == "prefill" else "tpot": Quantity(result.time_s, TIME),

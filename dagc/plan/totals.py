@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from ..base.axes import STAGES
 from ..cost.records import Costs
 from ..ir.graph import COLLECTIVES, Graph
 from ..ir.ops.attributes import RingTurnAttrs
@@ -50,5 +51,5 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
         receives = sum(one.index > 0 for one in stages) * passes
         for kind, hops, wire in (("send", sends, edge.payload_B * sends), ("recv", receives, 0.0)):
             if hops:
-                add(kind, ("pp",), 2, hops, edge.payload_B, wire, edge.time_s * hops)
+                add(kind, (STAGES,), 2, hops, edge.payload_B, wire, edge.time_s * hops)
     return tuple(totals.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base.axes import DATA
 from .strategy import Strategy
 
 
@@ -22,7 +23,7 @@ class Batching:
     def of(sequences: int, strategy: Strategy) -> Batching:
         """As few parts as the busiest rank's share needs: no micro-batch, and no second lane, without a sequence."""
         attention = strategy.attention
-        ranks = dict(attention.degrees).get("dp", 1) if attention is not None else strategy.dp * strategy.ep
+        ranks = dict(attention.degrees).get(DATA, 1) if attention is not None else strategy.dp * strategy.ep
         ranks *= strategy.replicas
         lanes = 2 if strategy.overlap == "two_batch" else 1
         each = -(-sequences // (strategy.microbatches * lanes * ranks))

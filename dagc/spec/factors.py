@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ..base.axes import AXES, EXPERT_REPLICA, REPLICA, STAGES
 from .phase import Phase
 from .spec import Spec
 from .strategy import Fold, Strategy
@@ -15,15 +16,15 @@ def factorisations(strategy: Strategy) -> tuple[Side, ...]:
     """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
     all and expert replicas outermost of their side."""
     if strategy.attention is None and strategy.experts is None:
-        flat = [(a, getattr(strategy, a)) for a in strategy.order if a != "pp"]
-        return ((("replica", strategy.replicas), *flat),)
+        flat = [(a, getattr(strategy, a)) for a in strategy.order if a != STAGES]
+        return (((REPLICA, strategy.replicas), *flat),)
     attention = in_order(strategy, strategy.attention)
-    experts = [("etp" if a == "tp" else a, n) for a, n in in_order(strategy, strategy.experts)]
+    experts = [(AXES[a].among_experts, n) for a, n in in_order(strategy, strategy.experts)]
     total = prod(n for _, n in attention)
     inner = prod(n for _, n in experts)
     return (
-        (("replica", strategy.replicas), *attention),
-        (("replica", strategy.replicas), ("edp", total // inner), *experts),
+        ((REPLICA, strategy.replicas), *attention),
+        ((REPLICA, strategy.replicas), (EXPERT_REPLICA, total // inner), *experts),
     )
 
 
@@ -46,4 +47,4 @@ def neighbours(spec: Spec, own: Phase) -> list[Strategy]:
 
 
 def _plain(strategy: Strategy) -> bool:
-    return strategy.place is None and strategy.order[0] == "pp"
+    return strategy.place is None and strategy.order[0] == STAGES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..base.axes import DEGREES
 from ..base.suggest import did_you_mean
 from ..base.units import (
     BYTE_RATE,
@@ -90,7 +91,7 @@ def _phase() -> Iterable[Metric]:
     yield row("sequences", SCALAR, "", "sequences in its batch")
     yield row("microbatches", SCALAR, "", "micro-batches of a pass")
     yield row("layers_per_stage", SCALAR, "", "mean number of layers of a stage")
-    for axis in ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica"):
+    for axis in DEGREES:
         yield row(axis, SCALAR, "", f"degree of {axis}")
     for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
         yield row(f"collectives.{kind}", SCALAR, "", f"calls of {kind} per device and pass")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base.axes import AXES
 from ..base.syntax.ast import Expr
 
 
@@ -26,7 +27,7 @@ class Strategy:
     replicas: int = 1
     attention: Fold | None = None
     experts: Fold | None = None
-    order: tuple[str, ...] = ("pp", "dp", "ep", "sp", "tp")
+    order: tuple[str, ...] = tuple(AXES)
     place: Expr | None = None
     microbatches: int = 1
     layers_per_stage: tuple[int, ...] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+from ...base.axes import EXPERT_SIDE
 from ..graph import Loops, Op
 from ..mesh import Mesh
 from ..ops.attributes import SliceAttrs
@@ -17,7 +18,6 @@ SHARDED = ("sharded", "placed")
 PER_NODE = 8
 """GPUs per node, where the mesh does not say it."""
 
-EXPERT_AXES = ("ep", "etp", "edp")
 """Axes by which routed experts are split: preferred in their scope where two axes have the same atoms."""
 
 _PASS_ORDER = {"seq": 1, "context": 1, "expert": 2, "batch": 3, "slot": 4}
@@ -37,7 +37,7 @@ class AxisNames:
     def ordered(self) -> dict[str, list[tuple[str, Axes]]]:
         """By scope: the axes of most atoms first, so that the longest name wins."""
         names = sorted(self.axes.items(), key=lambda axis: -len(axis[1]))
-        experts = sorted(names, key=lambda axis: (-len(axis[1]), axis[0] not in EXPERT_AXES))
+        experts = sorted(names, key=lambda axis: (-len(axis[1]), axis[0] not in EXPERT_SIDE))
         return {"dense": names, "experts": experts}
 
     def show(self, axes: Axes, scope: str = "dense") -> str:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ...base.axes import STAGES
 from ...base.dtypes import DTYPE_BYTES
 from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import GpuMap, Mesh
@@ -322,7 +323,7 @@ def plain_mesh(at: Cursor) -> Mesh:
         else:
             at.mark("gpus")
             ids = gpu_ids(at)
-    mesh = Mesh(atoms, axes, {**({"pp": stages} if others is None else others), **degrees}, stages)
+    mesh = Mesh(atoms, axes, {**({STAGES: stages} if others is None else others), **degrees}, stages)
     return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpu_map(ids, per_node))
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...base.axes import STAGES
 from ...base.units import show_runs
 from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import Mesh
@@ -93,7 +94,7 @@ class Plain:
         if mesh.stages != 1:
             text += f" stages={mesh.stages}"
         others = {name: degree for name, degree in mesh.degrees.items() if name not in mesh.axes}
-        if others != {"pp": mesh.stages}:
+        if others != {STAGES: mesh.stages}:
             text += f" degrees [{', '.join(f'{name}={degree}' for name, degree in others.items())}]"
         text += f" zigzag [{self.names.show(mesh.zigzag)}]" if mesh.zigzag else ""
         if mesh.gpus is None:

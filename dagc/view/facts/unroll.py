@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...base.axes import STAGES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
 from ...ir.graph import DTYPE_BYTES, Op, Segment
@@ -123,7 +124,7 @@ def _cell(
                 0.0,
                 0.0,
                 transfer.payload_B,
-                ("pp",),
+                (STAGES,),
             )
             source = arrivals[stage, microbatch, lane]
             pending.append((node, [Edge(source, name, "transfer", transfer.payload_B)]))
@@ -159,7 +160,7 @@ def _cell(
                 transfer.time_s,
                 0.0,
                 transfer.payload_B,
-                ("pp",),
+                (STAGES,),
             )
             pending.append((node, [Edge(value[lane], name, "data", transfer.payload_B)]))
             arrivals[stage + 1, microbatch, lane] = name

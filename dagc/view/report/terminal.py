@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
+from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from ...ir.ops.ops import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
@@ -149,12 +150,12 @@ def _sureness(result: PhaseResult) -> list[str]:
 
 def axes_text(result: PhaseResult) -> str:
     """`pp 4 x ep 4 x sp 2 x tp 2`, and the experts' own factors when folded."""
-    degrees = result.graph.the_mesh.degrees
-    folded = "etp" in degrees
-    dense = ("pp", "replica", "dp", "sp", "tp") if folded else ("pp", "replica", "dp", "ep", "sp", "tp")
+    mesh = result.graph.the_mesh
+    degrees, inner = mesh.degrees, ATTENTION_SIDE if mesh.folded else (a for a in AXES if a != STAGES)
+    dense = (STAGES, REPLICA, *inner)
     text = " x ".join(f"{a} {degrees[a]}" for a in dense if degrees.get(a, 1) > 1) or "one GPU"
-    if folded:
-        text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in ("edp", "ep", "etp") if degrees.get(a, 1) > 1)
+    if mesh.folded:
+        text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in EXPERT_SIDE if degrees.get(a, 1) > 1)
     return text
 
 
