@@ -92,5 +92,5 @@ def metric(name: str) -> Coming | None:
 
 
 def refuse(what: Coming, span: Span, out: Collector) -> None:
-    """Once a capability: its first place stands for all."""
+    """Once per capability, at its first place."""
     out.add_once("E18", f"{what.what} not there yet", span, help=(what.instead,) if what.instead else ())

@@ -34,7 +34,7 @@ def _clipped(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """`label` stands beside the caret; `because` and `help` are whole lines below the snippet."""
+    """`label` is printed next to the caret; `because` and `help` are whole lines below the snippet."""
 
     code: str
     message: str
@@ -126,12 +126,12 @@ class Collector:
         self.items.append(diagnostic)
 
     def add_once(self, code: str, message: str, span: Span | None, *, help: Iterable[str] = ()) -> None:
-        """Nothing where the same was said of another place."""
+        """Nothing where the same was already reported for another place."""
         if all((d.code, d.message) != (code, message) for d in self.items):
             self.add(code, message, span, help=help)
 
     def near(self, word: str, known: Iterable[str]) -> str | None:
-        """The known word that is meant; none where a suggestion would not be told, or takes a search among thousands."""
+        """The known word that is meant; None where a suggestion would not be shown, or needs a search among thousands."""
         if len(self.items) > MAX_DIAGNOSTICS or len(word) > MAX_SUGGESTED:
             return None
         return did_you_mean(word, islice(known, MAX_KNOWN))
@@ -142,7 +142,7 @@ class Collector:
 
     @property
     def incomplete(self) -> bool:
-        """Some of the text did not parse, or says what is not there yet: what seems to be missing may stand there."""
+        """Some of the text did not parse, or asks for what is not there yet: what seems to be missing may be there."""
         return self.unread or not self._codes.isdisjoint(("E01", "E18"))
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 @dataclass(frozen=True, slots=True)
 class DType:
     """`block`: (elements along the summed dimension, along the result's) that share one scale of `scale_bits` and one zero
-    point of `zero_bits`; (0, 0): one for a row or a whole tensor, not counted. `math`: see `unit`. `widened`: kernels that turn it into 16 bits exist, so that it runs anywhere. `padded`: engines that
+    point of `zero_bits`; (0, 0): one per row or per tensor, not counted. `math`: see `unit`. `widened`: kernels that convert it to 16 bits exist, so that it runs anywhere. `padded`: engines that
     cut a block fill it up; else they refuse to."""
 
     name: str
@@ -25,7 +25,7 @@ class DType:
 
     @property
     def bytes(self) -> float:
-        """Bytes an element, its share of scale and zero point included."""
+        """Bytes per element, its share of scale and zero point included."""
         shared = self.block[0] * self.block[1]
         return (self.bits + ((self.scale_bits + self.zero_bits) / shared if shared else 0.0)) / 8
 
@@ -36,7 +36,7 @@ class DType:
 
     @property
     def kernel(self) -> str:
-        """The dtype as tables of measured kernels name it: blocks of 8 bits cost alike, whatever their size."""
+        """The dtype as tables of measured kernels name it: blocks of 8 bits cost the same, whatever their size."""
         return "fp8_block" if self.unit == "fp8" and self.block[1] > 1 else self.name
 
     @property
@@ -80,7 +80,7 @@ _BLOCK = re.compile(r"(fp8|int8)_b([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 @cache
 def find(name: str) -> DType | None:
-    """The dtype of a name of the language; None: there is none."""
+    """The dtype of a name of the language, or None."""
     if name in NAMED:
         return NAMED[name]
     group = _GROUP.fullmatch(name)
@@ -103,7 +103,7 @@ def dtype(name: str) -> DType:
 
 
 class _Bytes(Mapping[str, float]):
-    """Bytes an element by name, as a table."""
+    """Bytes per element by name, as a table."""
 
     def __getitem__(self, name: str) -> float:
         return dtype(name).bytes
@@ -119,4 +119,4 @@ class _Bytes(Mapping[str, float]):
 
 
 DTYPE_BYTES: Mapping[str, float] = _Bytes()
-"""Bytes an element, its share of scales and zero points included."""
+"""Bytes per element, its share of scales and zero points included."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MARKS = (".git", "pyproject.toml")
-"""What the top folder of a project holds."""
+"""What marks the top folder of a project."""
 MAX_TEXT_BYTES = 4_000_000
 """Of a spec, a config.json, a histogram or a calibration."""
 MAX_GRAPH_BYTES = 512_000_000
@@ -104,7 +104,7 @@ class Reach:
 
     @classmethod
     def of(cls, spec: str | Path | None, allowed: Sequence[str | Path] = ()) -> Reach:
-        """Of a spec file (None or `-`: text without a file, which stands for one in the current folder): its project,
+        """Of a spec file (None or `-`: text without a file, treated as one in the current folder): its project,
         the library, and the folders that the user allows. Raises Unreadable."""
         nowhere = spec is None or str(spec) == "-"
         try:
@@ -118,7 +118,7 @@ class Reach:
         return cls(base, tuple(Path(os.path.realpath(root)) for root in roots))
 
     def find(self, given: str | Path, base: Path | None = None) -> Path:
-        """The real path of a file that is named from `base` (the spec's folder). Raises Unreadable when it lies
+        """The real path of a file that is named from `base` (the spec's folder). Raises Unreadable when it is
         elsewhere, whether or not there is such a file."""
         try:
             path = Path(os.path.realpath((base or self.base) / given))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that steer a terminal, end a line, or turn the writing direction: none stands in a spec, nor is printed."""
+"""Characters that steer a terminal, end a line, or change the writing direction: never allowed in a spec, never printed."""
 
 
 def harmless(text: str) -> str:

@@ -36,7 +36,7 @@ def to_data(value: Any, skip: Skip = frozenset()) -> Any:
 
 
 def from_data(kind: Any, data: Any, path: str, skip: Skip = frozenset(), given: Mapping[str, Any] | None = None) -> Any:
-    """The value of a type. `given`: fields of the outermost record that the data does not hold. Raises DataError."""
+    """The value of a type. `given`: fields of the outermost record that are not in the data. Raises DataError."""
     if isinstance(kind, type) and is_dataclass(kind):
         return _record(kind, data, path, skip, given or {})
     origin, arguments = get_origin(kind), get_args(kind)

@@ -31,7 +31,7 @@ def _dumps(value: object) -> str:
     import json
 
     text = in_json(json.dumps(value, indent=2, ensure_ascii=False))
-    return text.encode("utf-8", "replace").decode("utf-8")  # a file name may hold bytes that are not text
+    return text.encode("utf-8", "replace").decode("utf-8")  # a file name may contain bytes that are not text
 
 
 # -- rustc layout ----------------------------------------------------------------------------------

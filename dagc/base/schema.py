@@ -202,7 +202,7 @@ BESIDE: dict[str, Attribute] = {
     "communication": Attribute("buffers of communication libraries", dim=BYTES, default=None, open_low=False),
     "padding": Attribute("what kernels add to weights to fill their tiles", dim=BYTES, default=None, open_low=False),
 }
-"""Section `memory` of a phase: what an engine keeps beside weights and cache."""
+"""Section `memory` of a phase: what an engine keeps in addition to weights and cache."""
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}

@@ -1,4 +1,4 @@
-"""Which known name was meant: the same name spelt otherwise, then one that begins alike, then one that is spelt alike."""
+"""Which known name was meant: the same name spelt differently, then one with the same beginning, then one with a similar spelling."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ BESIDE = {"prefill": "a request also waits", "decode": "a server also prefills b
 
 @dataclass(frozen=True, slots=True)
 class PhaseError:
-    """|estimate / measurement - 1| over `cases`, of a compiled phase alone beside what a server measured, on calibrated
+    """|estimate / measurement - 1| over `cases`, of a compiled phase alone against what a server measured, on calibrated
     GPUs; `bias`: the median of the signed error, negative where the phase is too fast. Written by `tools/accuracy.py`."""
 
     median: float
@@ -25,6 +25,6 @@ class PhaseError:
 
 @lru_cache(maxsize=1)
 def phase_errors() -> dict[str, PhaseError]:
-    """By kind of phase: `prefill` (beside the time to the first token), `decode` (beside the time per output token)."""
+    """By kind of phase: `prefill` (against the time to first token), `decode` (against the time per output token)."""
     kinds = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8"))["phases"]
     return {kind: PhaseError(**fields) for kind, fields in kinds.items()}

@@ -4,7 +4,7 @@
     low latency (ll): copies = top_k (1 - 1/N), one for every choice on another of N nodes
     throughput (ht):  copies = (N - 1) (1 - (1 - 1/N)^top_k), one for every other node hit; at most limit (1 - 1/N)
 
-De-duplication by node: deepseek-ai/DeepEP, normal kernels; `limit`: nodes a token may reach under group-limited routing.
+De-duplication by node: deepseek-ai/DeepEP, normal kernels; `limit`: nodes that a token may reach under group-limited routing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def time_s(
     deduplicated: bool,
     limit: float = float("inf"),
 ) -> float:
-    """Seconds of one dispatch or combine; `tokens` of one rank, `row_B` bytes a token copy, `link_Bps` a rank."""
+    """Seconds of one dispatch or combine; `tokens` of one rank, `row_B` bytes per copy of a token, `link_Bps` per rank."""
     if deduplicated:
         copies = min((nodes - 1) * (1 - (1 - 1 / nodes) ** top_k), limit * (1 - 1 / nodes))
     else:

@@ -16,7 +16,7 @@ class CalibrationError(ValueError):
 
 
 def folder() -> Traversable:
-    """Where the files lie that dagc comes with: a calibration a GPU, and what belongs to no GPU."""
+    """Where the files are that dagc comes with: one calibration per GPU, and what belongs to no GPU."""
     return resources.files("dagc.grammar.library") / "calibration"
 
 

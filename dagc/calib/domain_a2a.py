@@ -40,7 +40,7 @@ def time_s(
     ranks: ArrayLike,
     element_B: ArrayLike,
 ) -> Floats:
-    """Seconds of one call; `tokens` of one rank; `element_B`: bytes an element, scales included. One rank takes none."""
+    """Seconds of one call; `tokens` of one rank; `element_B`: bytes per element, scales included. One rank takes none."""
     t, k, n = floats(tokens), floats(top_k), floats(ranks)
     hit = (n - 1) * (1 - (1 - 1 / n) ** k)
     moving = t * floats(hidden) * floats(element_B) * hit / c.link_Bps * (n / 8) ** (c.spread - 1) + t * k * c.choice_s

@@ -26,4 +26,4 @@ FAMILIES: dict[str, Family[Any]] = {
         collective, all_to_all, custom_allreduce, moe_a2a, domain_a2a,
     )
 }  # fmt: skip
-"""In the order in which calibration files hold them."""
+"""In the order of the calibration files."""

@@ -58,7 +58,7 @@ class Family(Generic[C]):
 
 
 def dtype_name(text: str) -> str:
-    """Name of a dtype in the variants: fp16 and bf16 run alike."""
+    """Name of a dtype in the variants: fp16 and bf16 take the same time."""
     return SAME_KERNELS.get(text, text)
 
 

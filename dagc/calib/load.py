@@ -1,6 +1,6 @@
 """Read calibration files, strictly: every field known, present and a number.
 
-Every rate is held at or below its datasheet peak, so no time beats the roofline of the same FLOPs and bytes.
+Every rate is bounded by its datasheet peak, so no time beats the roofline of the same FLOPs and bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def available() -> list[str]:
 def load(gpu: str) -> Calibration:
     """Calibration of a GPU, by its name in the hardware library (`h100_sxm`), or from a file whose path ends in .json.
 
-    Raises CalibrationError when there is none, or its file is not well formed.
+    Raises CalibrationError when there is no such file, or it is not well formed.
     """
     return _load_file(gpu, _changed_ns(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
 
@@ -160,7 +160,7 @@ def _number(found: object, where: str) -> float:
 
 
 def _short(found: object) -> str:
-    """What stands there, as far as it fits into a message."""
+    """What was found, as far as it fits into a message."""
     try:
         text = repr(found)
     except ValueError:  # a whole number of thousands of digits

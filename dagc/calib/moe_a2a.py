@@ -34,7 +34,7 @@ class MoeA2aConstants:
 def time_s(
     c: MoeA2aConstants, tokens: ArrayLike, hidden: ArrayLike, top_k: ArrayLike, ranks: ArrayLike, element_B: ArrayLike
 ) -> Floats:
-    """Seconds of one dispatch or combine; `tokens` of one rank; `element_B`: bytes an element, scales included."""
+    """Seconds of one dispatch or combine; `tokens` of one rank; `element_B`: bytes per element, scales included."""
     t, k, n = floats(tokens), floats(top_k), floats(ranks)
     hit = (n - 1) * (1 - (1 - 1 / n) ** k) if c.deduplicated else k * (n - 1) / n
     moving = t * floats(hidden) * floats(element_B) * hit / c.link_Bps + t * k * c.choice_s

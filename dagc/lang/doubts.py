@@ -1,7 +1,7 @@
-"""Figures of hardware that compile and are likely slips: a unit of another size, bits for bytes, nodes that do not fill.
+"""Hardware figures that compile but are probably slips: a unit of another size, bits for bytes, nodes that do not fill.
 
 Ranges are wide, around accelerators of the years 2016 to 2028 (datasheets: from a P100 to announced racks); a figure
-outside them is told and used all the same.
+outside them is reported and still used.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _other_size(span: Span, low: float, high: float) -> tuple[str, ...]:
 
 
 def _nodes(gpus: int, per_node: int, body: Body, out: Collector) -> None:
-    """A node that is not full is likely a slip, unless it is the only one."""
+    """A node that is not full is probably a slip, unless it is the only one."""
     if gpus <= per_node or gpus % per_node == 0:
         return
     fits = [n for n in range(1, gpus + 1) if gpus % n == 0 and n <= 2 * per_node]

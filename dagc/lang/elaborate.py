@@ -39,7 +39,7 @@ from .values.evaluate import MAX_ITEMS, Env, Value, evaluate, holds, names_in, s
 from .workload import read_workload
 
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
-"""It stands in names of files and in requirements."""
+"""It becomes part of file names and of requirements."""
 MAX_PHASES = 256
 MAX_CHAIN = 64
 """Files that import each other in a row."""
@@ -86,7 +86,7 @@ class Elaborator:
     values: dict[str, AttrValue] = field(default_factory=dict)
     domains: dict[str, tuple[AttrValue, ...]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
-    taken: set[str] = field(default_factory=set)  # kinds of sections that a misspelt one is likely to be
+    taken: set[str] = field(default_factory=set)  # kinds of sections that a misspelt one probably is
     seen: set[Path] = field(default_factory=set)
     unnamed: bool = False  # what some phase is called is not known: requirements may mean it
     config: Config | None = None
@@ -122,7 +122,7 @@ class Elaborator:
             self.failed.add(s.name)  # what uses it is not wrong as well
             help_.insert(0, f"a constant is written `let {s.name} = {s.value.span.text}`")
         if self.out.incomplete:
-            return  # a brace is missing, most likely
+            return  # a brace is probably missing
         self.out.add("E12", "this statement belongs in a section", s.span, help=help_)
 
     def _define(self, table: dict, key: object, node: ast.Node, what: str) -> None:  # type: ignore[type-arg]
@@ -144,7 +144,7 @@ class Elaborator:
                 self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
             if near is None and self.out.incomplete:
-                return  # a section of the model or the phase whose brace is missing, most likely
+                return  # probably a section of the model or the phase whose brace is missing
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
             return
         self.sections.append((s, base))
@@ -232,7 +232,7 @@ class Elaborator:
         return given
 
     def _constant(self, name: str, given: Mapping[str, ast.Expr]) -> None:
-        """A constant, and first those that it is made of: a stack, as they may stand for each other in any number."""
+        """A constant, and first those that it is made of: with a stack, since chains of constants may have any length."""
         chain = {name: None}
         while chain:
             at = next(reversed(chain))
@@ -293,7 +293,7 @@ class Elaborator:
             self.values[s.name] = value
 
     def _given(self, name: str, expr: ast.Expr, s: ast.Let | ast.Param, env: Env) -> AttrValue | None:
-        """The value of a `--set`. What is wrong with it has no place in a file; where the param stands does."""
+        """The value of a `--set`. What is wrong with it has no place in a file; the param has."""
         own, self.out = self.out, Collector()
         try:
             value = evaluate(expr, env, self.out)
@@ -338,7 +338,7 @@ class Elaborator:
         self.amount(found, file)
         hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
         if len(found["hardware"]) > 1:
-            hardware = None  # whose GPUs a phase means is not known
+            hardware = None  # it is not known whose GPUs a phase means
         model = None
         if found["model"]:
             model = self.model(*found["model"][0])
@@ -429,7 +429,7 @@ class Elaborator:
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
         body, name = self.merged(section, base)
         if body.partial:
-            return None  # without its preset, all that the section lacks would be reported beside
+            return None  # without its preset, everything that the section lacks would be reported too
         names = self.names(self.config)
         checkpoint = self.checkpoint([s for s, _ in self.sections if s.kind == "checkpoint"])
         return read_model(name, body, names, self.layers, self.blocks, checkpoint)
@@ -465,7 +465,7 @@ class Elaborator:
         return bool(meant)
 
     def preset(self, section: ast.Section, base: Path | None) -> list[ast.Section]:
-        """Sections that `from` names, in the order in which they stand over each other."""
+        """Sections that `from` names, in the order in which they override each other."""
         from ..base.syntax.parse import parse
 
         assert section.preset is not None
@@ -508,7 +508,7 @@ class Elaborator:
         return inner
 
     def _check_precision(self, section: ast.Section, config: Config, path: str, span: Span) -> None:
-        """Weights whose bytes cannot be told are no model, unless the spec says what they are held in."""
+        """Weights of unknown size make no model, unless the spec says how they are stored."""
         precision = config.fields["precision"]
         unknown = precision.get("unknown") if isinstance(precision, Mapping) else None
         if unknown is None or _asks(section, "weight_dtype"):

@@ -15,7 +15,7 @@ from .block_checks import dims_of
 from .reader import Body
 
 IDLE = 0.1
-"""Share of a batch's places that may stand empty before it is said."""
+"""Share of a batch's places that may be empty before it is reported."""
 
 
 class Shape:
@@ -214,7 +214,7 @@ class Shape:
             )  # fmt: skip
 
     def _batch(self) -> None:
-        """Any number of sequences will do; ranks that stand idle for want of them are worth a word."""
+        """Any number of sequences will do; ranks that are idle for lack of them are worth a warning."""
         s, found = self.s, self.phase.batching
         lanes = 2 if s.overlap == "two_batch" else 1
         parts = s.microbatches * lanes * found.ranks
@@ -281,7 +281,7 @@ class Shape:
                 )  # fmt: skip
 
     def _too_few(self, sp: int) -> None:
-        """A prefix as long as the prompt, or more drafted tokens than the last rank of the context holds."""
+        """A prefix as long as the prompt, or more drafted tokens than the last rank of the context has."""
         tokens, context = self.phase.new_tokens, self.phase.context
         if self.phase.kind == "prefill" and tokens < 1:
             prompt = self.workload.prompt

@@ -103,7 +103,7 @@ def _link(body: Body, key: str, names: Names) -> Link | None:
     inner = body.sub(key, names.out)
     if inner is None:
         if names.out.incomplete or body.partial or any(did_you_mean(n, [key]) for n in body.sections if n not in LINKS):
-            return None  # it may stand where nothing could be read, or under another name
+            return None  # it may be where nothing could be read, or under another name
         names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
         return None
     read = Reader(key, inner, LINK, names).read()

@@ -32,7 +32,7 @@ def stock() -> tuple[ast.BlockDef, ...]:
 
 
 def _is_name(text: str) -> bool:
-    """It stands in the name of a file, and is no path."""
+    """It becomes part of a file name, and is not a path."""
     return len(text) <= MAX_NAME and text.isascii() and re.sub(r"[-._]", "", text).isalnum()
 
 

@@ -202,7 +202,7 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
 
 
 def blocks_of(name: str, layers: Mapping[str, ast.LayerDef], attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
-    """Blocks of a layer; `attention.kind` in a layer stands for the block that the attribute names."""
+    """Blocks of a layer; `attention.kind` in a layer means the block that the attribute names."""
     if name in layers:
         return tuple(str(attributes.get(b.text, b.text)) for b in layers[name].blocks)
     if name in ("dense", "sparse"):
@@ -248,7 +248,7 @@ def derived_stack(
 
 
 def _slip(missing: Sequence[str], body: Body, out: Collector) -> bool:
-    """A section of the spec that is likely to mean one that is missing is told, and not that it is missing."""
+    """A section that probably means a missing one is reported, instead of the missing one."""
     for name, sections in body.sections.items():
         near = out.near(name, [m for m in missing if m not in body.sections]) if name not in PARTS else None
         if near is not None:
@@ -306,7 +306,7 @@ def _left_out(part: str, asked: str) -> bool:
 
 
 def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: Body, out: Collector) -> None:
-    """A size that no block of the stack mentions is likely misspelt."""
+    """A size that no block of the stack mentions is probably misspelt."""
     words: set[str] = set()
     for block in used.values():
         words |= mentioned(block)

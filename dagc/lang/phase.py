@@ -34,7 +34,7 @@ def read_phase(
     model: Model | None,
     workload: Workload | None,
 ) -> Phase | None:
-    """The phase, or None when its own attributes are wrong; shape errors are reported beside."""
+    """The phase, or None when its own attributes are wrong; shape errors are reported as well."""
     out = names.out
     name = str(section.name)
     errors = out.errors
@@ -215,7 +215,7 @@ def _fold(
 
 
 def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:
-    """A param or let that a bare axis name stands for."""
+    """The param or let that a bare axis name means."""
     if isinstance(constant, Quantity) and constant.dim == SCALAR and 1 <= constant.value == int(constant.value) <= 1e6:
         return int(constant.value)
     found = f"{constant.value:g}" if isinstance(constant, Quantity) else kind_of(constant)
@@ -252,7 +252,7 @@ MAX_PLACE = 100
 
 
 def _check_place(expr: ast.Expr, names: Names) -> None:
-    """`place` holds plain numbers, axes, constants and + - * / only."""
+    """`place` consists of plain numbers, axes, constants and + - * /."""
     known = (*AXES, REPLICA, *(a for a in EXPERT_SIDE if a not in AXES), *names.constants)
     out = names.out
     stack, seen = [expr], 0

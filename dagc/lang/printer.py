@@ -127,7 +127,7 @@ LONG = 8
 
 
 def _stack(m: Model) -> str:
-    """Runs as `3 * dense`; kinds that take turns as `each(...)`."""
+    """Runs as `3 * dense`; alternating layers as `each(...)`."""
     names = [layer.name for layer in m.stack[1:-1] for _ in range(layer.repeat)]
     turns = _turns(names) if len(m.stack) > LONG else None
     inner = [turns] if turns else [s.name if s.repeat == 1 else f"{s.repeat} * {s.name}" for s in m.stack[1:-1]]

@@ -72,14 +72,14 @@ class Body:
     """Statements of one section, preset and override merged: attributes, sub-sections, directives, bare names."""
 
     span: Span
-    partial: bool = False  # its preset could not be read: what it lacks may stand there
+    partial: bool = False  # its preset could not be read: what it lacks may be there
     assigns: dict[str, ast.Assign] = field(default_factory=dict)
     sections: dict[str, list[ast.Section]] = field(default_factory=dict)
     directives: dict[str, ast.Directive] = field(default_factory=dict)
     bare: dict[str, ast.Bare] = field(default_factory=dict)
 
     def add(self, statements: Sequence[ast.Statement], out: Collector) -> None:
-        """Later bodies override earlier ones; within one body a name stands once."""
+        """Later bodies override earlier ones; within one body a name occurs once."""
         own: dict[str, Span] = {}
         for s in _without_open_lists(statements, out):
             if isinstance(s, ast.Assign):
@@ -99,7 +99,7 @@ class Body:
                 self.sections.setdefault(key, []).append(s)
                 self.assigns.pop(key, None)
             else:
-                if not out.incomplete:  # else a brace is missing, most likely
+                if not out.incomplete:  # else a brace is probably missing
                     out.add("E12", "this statement belongs at the top of the file", s.span)
 
     @staticmethod
@@ -173,7 +173,7 @@ class Reader:
     sections: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
     free: bool = False  # further attributes are allowed: numbers, words or flags
-    taken: set[str] = field(default_factory=set)  # what an unknown name is likely to mean: it is not missing
+    taken: set[str] = field(default_factory=set)  # what an unknown name probably means: it is not missing
 
     @property
     def out(self) -> Collector:
@@ -181,7 +181,7 @@ class Reader:
 
     @property
     def lacking(self) -> bool:
-        """What is missing may stand where nothing could be read."""
+        """What is missing may be where nothing could be read."""
         return self.out.incomplete or self.body.partial
 
     @property
@@ -202,7 +202,7 @@ class Reader:
         return values
 
     def _free(self, name: str, assign: ast.Assign) -> Value | None:
-        """An attribute that is not in the schema; the word `none` says that there is none."""
+        """An attribute that is not in the schema; the word `none` leaves it out."""
         value = evaluate(assign.value, self.names.env(words=True), self.out)
         if isinstance(value, tuple):
             self.out.add("E08", f"`{name}` is one value, not a list", assign.value.span)
@@ -233,7 +233,7 @@ class Reader:
         return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
 
     def _slip(self, name: str) -> ast.Assign | None:
-        """Where any attribute may stand: the one that is likely to mean what is missing."""
+        """Where any attribute is allowed: the one that probably means what is missing."""
         missing = [n for n, a in self.schema.items() if a.default is REQUIRED and n not in self.body.assigns]
         others = (a for n, a in self.body.assigns.items() if self.free and n not in self.schema)
         return next((a for a in others if self.out.near(a.name, missing) == name), None)
@@ -294,7 +294,7 @@ FOLDS = ("attention", "experts")
 
 
 def homes(name: str, section: str) -> list[str]:
-    """Sections that an attribute belongs to, where it stands in another one."""
+    """Sections that an attribute belongs to, where it is in another one."""
     return [owner for owner, schema in HOMES.items() if name in schema and owner != f"the {section.split(' ')[0]}"]
 
 

@@ -38,10 +38,10 @@ class Batching:
 
     @property
     def places(self) -> int:
-        """Sequences for which there is room; those beyond the phase's own are priced like them and hold nothing."""
+        """Sequences for which there is room; those beyond the phase's own are priced like them and are empty."""
         return self.part * self.lanes * self.microbatches
 
     def share(self, groups: int) -> float:
-        """Of the places of the busiest of so many equal groups of ranks, those that hold a sequence."""
+        """Of the places of the busiest of so many equal groups of ranks, those with a sequence."""
         in_group = self.part // groups
         return min(in_group, -(-self.sequences // groups)) / in_group

@@ -1,4 +1,4 @@
-"""What each engine keeps of a GPU beside weights and cache, as long as a spec does not say otherwise."""
+"""What each engine keeps of a GPU in addition to weights and cache, unless a spec says otherwise."""
 
 from __future__ import annotations
 

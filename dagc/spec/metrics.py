@@ -25,7 +25,7 @@ PHASE, HARDWARE, MODEL, WORKLOAD = "PHASE", "hardware", "model", "workload"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`owner`: what stands before the name; `better`: lower, higher, or nothing; `share`: a fraction, shown as percent."""
+    """`owner`: what precedes the name; `better`: lower, higher, or nothing; `share`: a fraction, shown as percent."""
 
     owner: str
     name: str
@@ -122,13 +122,13 @@ def _rest() -> Iterable[Metric]:
 
 
 TABLE: tuple[Metric, ...] = (*_phase(), *_machine(), *_rest())
-"""Beside these, `model.` has every attribute of the model (`model.experts.count`), and constants go by their name."""
+"""In addition, `model.` has every attribute of the model (`model.experts.count`), and constants go by their name."""
 
 _KNOWN = {(m.owner, m.name): m for m in TABLE}
 
 
 def metric(name: str) -> Metric | None:
-    """What is known of a name as it stands in a spec: `decode.memory.peak`."""
+    """What is known of a name as written in a spec: `decode.memory.peak`."""
     owner, _, rest = name.partition(".")
     return _KNOWN.get((owner, rest)) or (
         _KNOWN.get((PHASE, rest)) if owner not in (HARDWARE, MODEL, WORKLOAD) else None

@@ -14,7 +14,7 @@ AttrValue = Quantity | str | bool
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A run of `repeat` alike layers, each a sequence of block names. Runs of one name are of one kind."""
+    """A run of `repeat` equal layers, each a sequence of block names. Runs of the same name have the same layers."""
 
     name: str
     repeat: int

@@ -12,12 +12,12 @@ from .strategy import Strategy
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """What an engine fills of a GPU, and what it keeps there beside weights and cache. `engine`: whose defaults these are,
+    """What an engine fills of a GPU, and what it keeps there in addition to weights and cache. `engine`: whose defaults these are,
     None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
-    (static), or of what all else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
+    (static), or of what everything else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
     which it keeps room, and `sequences` of those whose scores over the vocabulary it profiles. `padding_B`: what kernels
     add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's), and where `copies`,
-    by quantised weights of products of each head, which are held in 16 bits besides."""
+    by quantised weights of products of each head, which are stored in 16 bits as well."""
 
     engine: str | None = None
     fraction: float = 1.0
@@ -38,7 +38,7 @@ class Phase:
     which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`, the last of which may be
     shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
     `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
-    they lie behind a layer's window or chunk."""
+    they are behind a layer's window or chunk."""
 
     name: str
     kind: str
@@ -74,7 +74,7 @@ class Phase:
 
     @property
     def draft(self) -> int:
-        """Drafted tokens that a decode step checks beside the one it computes anyway."""
+        """Drafted tokens that a decode step checks in addition to the one it computes anyway."""
         return self.tokens - 1 if self.kind == "decode" else 0
 
     @property

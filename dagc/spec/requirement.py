@@ -1,4 +1,4 @@
-"""What a plan must hold, judged when all phases are compiled."""
+"""What a plan must satisfy, judged when all phases are compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..base.syntax.ast import Comparison
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One `require`: judged by the last pass. `constants` holds the `let`s and params that it may name."""
+    """One `require`: judged by the last pass. `constants` has the `let`s and params that it may name."""
 
     label: str
     text: str = field(compare=False)

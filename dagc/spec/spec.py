@@ -26,5 +26,5 @@ class Spec:
     params: Mapping[str, tuple[AttrValue, ...]]  # param -> its domain, for search
 
     def phase(self, name: str) -> Phase:
-        """Raises StopIteration where there is none of that name."""
+        """Raises StopIteration where no phase has that name."""
         return next(p for p in self.phases if p.name == name)

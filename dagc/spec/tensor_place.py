@@ -2,7 +2,7 @@
 
 A place is text: the tensor's name and its dimensions, `...q_proj.weight (heads head_dim) hidden`. `(a b)` is a flattened
 pair; `ffn[0/2]` the first of two equal blocks of an axis; `ffn[0%2]` every second entry; `v[n+v]` the part `v` of an
-axis that holds parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at the
+axis that contains parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at the
 end: the file has the weight less one. `{layer}` is the layer's index, `{expert}` stacks one tensor for each expert.
 """
 
@@ -20,7 +20,7 @@ _SUM = rf"{_DIM}(?:[*+]{_DIM})*"
 
 
 class PlaceError(ValueError):
-    """The text is no place."""
+    """The text is not a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Place:
 
 
 def _closing(tokens: list[str]) -> int:
-    """Where the bracket that stands first is closed."""
+    """Where the first bracket is closed."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token == "(") - (token == ")")
@@ -158,7 +158,7 @@ def _parts(tokens: list[str]) -> tuple[Part, ...]:
 
 
 def _part(dims: tuple[str, ...], of: str) -> Part:
-    """Raises PlaceError when the slice is none, or none of these dims."""
+    """Raises PlaceError when the text is not a slice, or not one of these dims."""
     fraction = re.fullmatch(r"(\d{1,6})[/%](\d{1,6})", of)
     pieces = re.fullmatch(rf"({_SUM})(?:@(\d{{1,6}}))?", of)
     if fraction and int(fraction[1]) >= int(fraction[2]):
@@ -173,7 +173,7 @@ def _part(dims: tuple[str, ...], of: str) -> Part:
 
 
 def _check_name(name: str) -> None:
-    """A tensor's name: `{layer}` and `{expert}` stand for their index."""
+    """A tensor's name: `{layer}` and `{expert}` are replaced by their index."""
     try:
         fields = [part[1:] for part in Formatter().parse(name) if part[1] is not None]
     except ValueError as error:

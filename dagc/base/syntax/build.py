@@ -26,7 +26,7 @@ class Builder:
         return ast.File(Span(self.source, 0, len(self.source.text)), statements)
 
     def span(self, node: Any) -> Span:
-        """Of a token or a tree; an empty tree has none and stands at the start."""
+        """Of a token or a tree; an empty tree has none and counts as at the start."""
         meta = node if hasattr(node, "start_pos") and not hasattr(node, "children") else node.meta
         start = getattr(meta, "start_pos", 0) or 0
         end = getattr(meta, "end_pos", start) or start
@@ -118,7 +118,7 @@ class Builder:
     def at_number(self, node: Any, c: list[Any]) -> ast.Number:
         match = re.match(r"([0-9_.]+(?:[eE][+-]?[0-9]+)?)[ \t]*(.*)", str(c[0]))
         assert match is not None
-        # The lexer takes `2e3`; a lone e after digits begins a unit and is told as such later.
+        # The lexer takes `2e3`; a lone e after digits begins a unit and is reported as such later.
         value = float(match[1].replace("_", ""))
         if math.isinf(value):
             self.out.add("E01", f"the number {match[1]} is too large", self.span(node))

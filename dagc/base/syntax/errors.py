@@ -1,4 +1,4 @@
-"""Syntax errors in words: where the parser stumbled, what it found, what may stand there."""
+"""Syntax errors in words: where the parser stopped, what it found, what is allowed there."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _second_unit(error: Any, at: int, source: Source) -> tuple[Span, str] | None
 
 
 def _accepted(error: Any) -> set[str]:
-    """What may really stand here; `expected` also holds what other places with the same state allow."""
+    """What is really allowed here; `expected` also has what other places with the same state allow."""
     return set(error.accepts or error.expected)
 
 

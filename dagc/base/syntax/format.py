@@ -93,7 +93,7 @@ def _fitting(lines: Iterable[list[_Token]]) -> Iterator[list[_Token]]:
 
 
 def _unfolded(tokens: list[_Token], depth: int) -> Iterator[list[_Token]]:
-    """The line itself if it fits or holds no whole section, else head, statements and closing brace apart."""
+    """The line itself if it fits or contains no whole section, else head, statements and closing brace on lines of their own."""
     comment = [t for t in tokens if t.kind == "comment"]
     body = tokens[: len(tokens) - len(comment)]
     braces = _outer_braces(body)
@@ -169,7 +169,7 @@ def _join(tokens: list[_Token]) -> str:
 
 
 def _space(tokens: list[_Token], i: int) -> bool:
-    """Whether a blank stands before token i."""
+    """Whether there is a blank before token i."""
     left, right = tokens[i - 1], tokens[i]
     if right.kind == "comment":
         return True

@@ -1,4 +1,4 @@
-"""Between lexer and parser: what a newline and a comma mean depends on the bracket they stand in."""
+"""Between lexer and parser: what a newline and a comma mean depends on the bracket that they are in."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MAX_STRING = 1000
 
 
 def parse(source: Source, out: Collector) -> ast.File:
-    """The tree of a file. Syntax errors go to `out`; what could be read is returned all the same."""
+    """The tree of a file. Syntax errors go to `out`; what could be read is still returned."""
     known = _clean.get((source.name, source.text))
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""Bytes to source text: files that the command line names, standard input, and what is no text."""
+"""Bytes to source text: files that the command line names, standard input, and what is not text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder_of(spec: str) -> Path | None:
 
 
 def decoded(name: str, data: bytes) -> Source:
-    """The source that bytes are. Raises SpecError with E01 where they are no text."""
+    """The source that bytes are. Raises SpecError with E01 where they are not text."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -48,7 +48,7 @@ def decoded(name: str, data: bytes) -> Source:
 
 
 def _not_text(data: bytes, at: int, name: str) -> Diagnostic:
-    """Bytes that are no UTF-8, with the line and column of the first."""
+    """Bytes that are not UTF-8, with the line and column of the first."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return Diagnostic("E01", f"`{name}` is UTF-16, not UTF-8", help=("save it as UTF-8",))
     start = len(data[:at].decode().replace("\r\n", "\n"))

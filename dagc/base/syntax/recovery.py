@@ -1,4 +1,4 @@
-"""Parsing beyond errors: each is reported, and what holds it is taken out so that the rest can be read."""
+"""Parsing beyond errors: each is reported, and the part that contains it is removed so that the rest can be read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STATEMENT = re.compile(
 _HEAD = re.compile(r"\s*(hardware|model|workload|phase|checkpoint|attention|experts|mlp|rope|link|compute)\b(?!\s*=)")
 """What begins a section."""
 _STAND_IN = "_"
-"""Kind of the section whose opening line did not parse: two characters hold it and its brace."""
+"""Kind of the section whose opening line did not parse: two characters represent it and its brace."""
 
 
 def _indent(line: str) -> int:
@@ -122,7 +122,7 @@ class Recovery:
 
     def _unclosed_at_end(self, open_: list[int]) -> None:
         """One brace that is missing leaves the rest of the file inside: the section of the brace is given up, up to
-        the statement that stands as far left as it does."""
+        the statement that is indented as far as it is."""
         at = open_[-1]
         if self.text[at] != "{":
             self._never_closed(at)
@@ -138,7 +138,7 @@ class Recovery:
             self.text += "}" * sum(self.text[i] == "{" for i in open_) + "\n"
 
     def _next_statement(self, brace: int) -> int | None:
-        """Where the first line begins that stands as far left as that of the brace and begins a statement."""
+        """Where the first line begins that is indented like that of the brace and begins a statement."""
         first = self._line(brace)
         indent = _indent(self.source.line(first))
         for number in range(first + 1, self.source.line_count + 1):
@@ -148,7 +148,7 @@ class Recovery:
         return None
 
     def _ends_further_left(self, brace: int) -> int | None:
-        """A brace inside, closed by one that stands further left than its own line: what closes it is missing."""
+        """A brace inside, closed by one that is further left than its own line: what closes it is missing."""
         open_: list[int] = []
         for match in _BRACKETS.finditer(self.text, brace + 1):
             if match.group() == "{":
@@ -188,7 +188,7 @@ class Recovery:
         return None
 
     def _closed_by_another(self, at: int, open_: Sequence[int]) -> None:
-        """A `)` where a `{` is open: it stands for the `}`, unless that follows."""
+        """A `)` where a `{` is open: it is taken as the `}`, unless that follows."""
         found = self.text[at]
         also = (Label(Span(self.source, open_[-1], open_[-1] + 1), "opened here"),)
         self.out.add("E01", f"unexpected `{found}`", Span(self.source, at, at + 1), "expected `}`", also=also)
@@ -266,7 +266,7 @@ class Recovery:
         self._blank(line, last)
 
     def _brace_below(self, error: Any, at: int) -> set[int]:
-        """The line of a `{` that should have stood at the end of this one."""
+        """The line of a `{` that should have been at the end of this one."""
         token = getattr(error, "token", None)
         if token is None or token.value != "\n" or "LBRACE" not in error.expected:
             return set()
@@ -300,7 +300,7 @@ class Recovery:
 
 
 def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
-    """Without the sections that stand for lines which did not parse."""
+    """Without the sections that replace lines which did not parse."""
     kept = (s for s in statements if not (isinstance(s, ast.Section) and s.kind == _STAND_IN))
     return tuple(replace(s, body=_kept(s.body)) if isinstance(s, ast.Section) else s for s in kept)
 

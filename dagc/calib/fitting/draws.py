@@ -17,7 +17,7 @@ DRAWS = 5
 
 @cache
 def busiest_rank(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> Counts:
-    """Rows of each local expert of the timed rank [draws, experts a rank]."""
+    """Rows of each local expert of the timed rank [draws, experts per rank]."""
     if law == "balanced":
         return np.asarray(_balanced(tokens, experts, top_k).reshape(ranks, -1)[:1])
     alpha = float(law.removeprefix("power_law_"))
@@ -35,7 +35,7 @@ def _balanced(tokens: int, experts: int, top_k: int) -> Counts:
 
 
 def _power_law(rng: np.random.Generator, alpha: float, tokens: int, experts: int, top_k: int) -> Counts:
-    """Counts in proportion to draws of p(x) ~ x^-alpha, rounded to add up; no expert above one row a token."""
+    """Counts in proportion to draws of p(x) ~ x^-alpha, rounded to add up; no expert above one row per token."""
     total = tokens * top_k
     least, most = (1.0, tokens * 0.8) if total > experts else (0.01, 2.0)
     e = 1 - alpha

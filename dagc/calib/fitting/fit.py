@@ -42,7 +42,7 @@ class Fit:
     absent: list[AnyFamily] = field(default_factory=list)
 
     def families(self, gpu: str) -> dict[str, dict[str, Any]]:
-        """Families of a GPU, as its calibration file holds them."""
+        """Families of a GPU, as in its calibration file."""
         out: dict[str, dict[str, Any]] = {name: {} for name in FAMILIES}
         for part in self.parts:
             if part.gpu == gpu and part.found is not None:

@@ -1,4 +1,4 @@
-"""Measured tables (CSV, one row a kernel call, latency_us) of the families: groups of rows, validation split, errors.
+"""Measured tables (CSV, one row per kernel call, latency_us) of the families: groups of rows, validation split, errors.
 
 Columns: see docs/calibration.md.
 """
@@ -38,7 +38,7 @@ def read(path: Path) -> list[Row]:
 
 
 def groups(family: AnyFamily, rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by (gpu, variant). Raises TableError when a column is missing or holds no number."""
+    """Rows by (gpu, variant). Raises TableError when a column is missing or has something that is not a number."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     try:
         for row in rows:

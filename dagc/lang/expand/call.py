@@ -106,7 +106,7 @@ class Call:
         return block.number(expr)
 
     def tensor(self, key: str) -> Ref | None:
-        """A keyword that is a tensor; the word `none` says that there is none."""
+        """A keyword that is a tensor; the word `none` leaves it out."""
         found = dict(self.expr.kwargs).get(key)
         while found is not None and is_if(found):
             found = self.block.branch(found)

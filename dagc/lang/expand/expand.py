@@ -63,7 +63,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
 
 def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
     """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
-    gains, biases, gates of one column or of one number a head, taps, and the projection to a router's scores."""
+    gains, biases, gates of one column or of one number per head, taps, and the projection to a router's scores."""
     users: dict[str, list[Op]] = {}
     for op in draft.ops:
         for name in op.inputs:

@@ -44,7 +44,7 @@ def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> N
 
 
 def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
-    """Physical experts hold `redundant` copies; a slot is the mean number of tokens an expert gets."""
+    """Physical experts include `redundant` copies; a slot is the mean number of tokens that an expert gets."""
     sizes = call.sizes
     physical = sizes[over] + call.block.draft.unit.phase.strategy.redundant
     sizes[f"experts:{over}"] = physical

@@ -24,7 +24,7 @@ ON_ROWS = ("contract", "multiply", "add", "scale", "shift", "clamp", "rsqrt", "r
 
 
 def check(scope: Scope, op: Op) -> None:
-    """Stops the compilation at the statement that made the op, where it is none that can be computed."""
+    """Stops the compilation at the statement that made the op, where the op cannot be computed."""
     _once(scope, op)
     _whole_numbers(scope, op)
     rows = rows_of(op.dims)

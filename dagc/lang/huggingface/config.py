@@ -44,7 +44,7 @@ class Config:
         return value
 
     def _find(self, parts: Sequence[str]) -> tuple[Sequence[str], object]:
-        """What stands there, or on the way there if that is no object, and its place."""
+        """What is there, or on the way there if that is not an object, and its place."""
         node: object = self.fields
         for i, part in enumerate(parts):
             if not isinstance(node, Mapping):
@@ -79,7 +79,7 @@ def _shown(node: object) -> str:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose fields stand there once each."""
+    """An object in which each field occurs once."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
@@ -98,8 +98,8 @@ def _read(path: Path) -> object:
 def read_config(
     path: Path, beside: Mapping[str, Path], shown: str, known: Sequence[str], span: Span, out: Collector
 ) -> Config | None:
-    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) stands over
-    the outer fields. `beside`: names of the second files that may say what weights are held in, and where they are."""
+    """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) takes precedence over
+    the outer fields. `beside`: names of the second files that may say how weights are stored, and where they are."""
     try:
         data = _read(path)
     except Unreadable as error:
@@ -156,14 +156,14 @@ def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Spa
 
 
 BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
-"""Files that say what weights are held in where the config.json does not (NVIDIA ModelOpt, AutoGPTQ, AutoAWQ) -> their
+"""Files that say how weights are stored where the config.json does not (NVIDIA ModelOpt, AutoGPTQ, AutoAWQ) -> their
 method."""
 
 
 def _quantisation_beside(
     beside: Mapping[str, Path], shown: str, span: Span, out: Collector
 ) -> dict[str, object] | None:
-    """What the first of the second files says, empty where there is none; None after reporting that it cannot be read."""
+    """What the first of the second files says, empty where there is no file; None after reporting that it cannot be read."""
     for file, path in beside.items():
         name = str(Path(shown).parent / file)
         try:
@@ -188,7 +188,7 @@ LEFT_OUT = {
     "mtp_num_hidden_layers": "layers that predict further tokens are left out",
     "num_mtp_modules": "layers that predict further tokens are left out",
 }
-"""Parts of a checkpoint beside the language model: field that tells of one -> what is said of it."""
+"""Parts of a checkpoint in addition to the language model: field that shows one -> what is reported about it."""
 
 
 def _left_out(data: Mapping[str, object]) -> list[str]:

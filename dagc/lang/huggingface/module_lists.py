@@ -29,7 +29,7 @@ class Patterns:
 
     @staticmethod
     def of(*lists: object) -> Patterns:
-        """Of lists of entries; what is no list has none. An expression that is none, or may take for ever, means nothing."""
+        """Of lists of entries; anything else has none. An expression that is invalid, or may take for ever, means nothing."""
         entries = [str(e) for found in lists if isinstance(found, list) for e in found[:MOST]]
         words: set[str] = set()
         expressions: list[re.Pattern[str]] = []

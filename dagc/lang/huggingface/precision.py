@@ -1,5 +1,5 @@
-"""In which dtype a checkpoint holds each part of a model: from `dtype` and `quantization_config` of its config.json, or
-the hf_quant_config.json beside it."""
+"""In which dtype a checkpoint stores each part of a model: from `dtype` and `quantization_config` of its config.json, or
+the hf_quant_config.json next to it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Part of a model -> the names that checkpoints give to a module that represents it."""
 
 PREFIXES = ("", "language_model.", "model.language_model.")
-"""What stands before them where a model has other towers beside the language model's."""
+"""What precedes them where a model has towers other than the language model's."""
 
 PLAIN = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 NEVER = ("embed", "head")
-"""Never quantised by the methods below: a table is no linear layer, and the head is left out."""
+"""Never quantised by the methods below: a table is not a linear layer, and the head is left out."""
 
 
 class Unreadable(ValueError):
@@ -57,7 +57,7 @@ class Scheme:
 
 
 def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]:
-    """Dtypes by part, of `activations` and of the KV `cache`. `unknown` says what of a quantisation has no dtype here.
+    """Dtypes by part, of `activations` and of the KV `cache`. `unknown` names the parts of a quantisation that have no dtype here.
     What was assumed, and what is not told apart, goes to `notes`."""
     given = data.get("dtype", data.get("torch_dtype"))
     if given is None:
@@ -305,7 +305,7 @@ def _of_weights(weights: Mapping[str, object], method: str) -> str:
 
 
 def _cache_words(section: Mapping[str, object]) -> str | None:
-    """What is said of the KV cache, in short."""
+    """What the config says about the KV cache, in short."""
     said = section.get("kv_cache_quant_algo") or section.get("kv_cache_scheme")
     inner = section.get("quantization")
     if said is None and isinstance(inner, Mapping):
