@@ -59,9 +59,10 @@ def _distinct(name: str, atoms: Axes, mesh: Mesh) -> bool:
     return name not in mesh.sizes or atoms == (name,)
 
 
-def block(op_name: str) -> str:
-    """The block that an op's name begins with."""
-    return op_name.partition(".")[0] if "." in op_name else ""
+def block(op_name: str, segment_input: str) -> str:
+    """The block that an op's name begins with; a move of what the segment takes is of none."""
+    begin, dot, _ = op_name.partition(".")
+    return begin if dot and begin != segment_input else ""
 
 
 def scope(dims: tuple[str, ...]) -> str:

@@ -150,7 +150,7 @@ class Reader:
         at.mark("{")
         at.end()
         entry = of.layout if of.mark == "=" or (self.sharded and of.mark != "?") else None
-        body = Body(self, {taken: (of.dims, entry, of.dtype)}, dict(self.common))
+        body = Body(self, taken, {taken: (of.dims, entry, of.dtype)}, dict(self.common))
         for number, line in self.lines:
             self.number = number
             if line == "}":
@@ -190,9 +190,10 @@ Known = tuple[tuple[str, ...], Sharding | None, str]
 
 @dataclass(slots=True)
 class Body:
-    """A segment as far as it is read. `known`: its values and weights."""
+    """A segment as far as it is read. `taken`: its input; `known`: its values and weights."""
 
     reader: Reader
+    taken: str
     known: dict[str, Known]
     sizes: dict[str, float] = field(default_factory=dict)
     weights: list[Weight] = field(default_factory=list)
@@ -240,7 +241,7 @@ class Body:
             at.mark("->")
         of = self.reader.type(at)
         scope = implied.scope(of.dims)
-        block = "" if self.reader.full else implied.block(name)
+        block = "" if self.reader.full else implied.block(name, self.taken)
         order: Loops | None = None
         other: Loops = ()
         while at.rest():

@@ -132,7 +132,7 @@ class Plain:
         shown, loops = self.loops(segment, op)
         parts.append(shown + self.of_dtype(op.dtype))
         parts += [op.scope] if op.scope != implied.scope(op.dims) else []
-        parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name) else []
+        parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name, segment.input) else []
         return " ".join(parts) + loops
 
     def loops(self, segment: Segment, op: Op) -> tuple[str, str]:
