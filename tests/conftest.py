@@ -68,3 +68,7 @@ def compiled(name: str) -> Plan:
 @pytest.fixture(params=[p.stem for p in EXAMPLES])
 def example(request: pytest.FixtureRequest) -> Plan:
     return compiled(request.param)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what goldens expect anew")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import random
 import re
 import sys
@@ -33,9 +32,11 @@ def errors_of(text: str, **settings: str) -> tuple[Diagnostic, ...]:
 
 
 @pytest.mark.parametrize("code", sorted(TITLES))
-def test_golden(code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden(
+    code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
     """golden/CODE.moe, or the command line in golden/CODE.args, gives exactly golden/CODE.txt and the exit code of the
-    table. DAGC_UPDATE_GOLDEN=1 writes the texts anew."""
+    table. `pytest --update-golden` writes the texts anew."""
     monkeypatch.chdir(GOLDEN)
     monkeypatch.setattr("dagc.cli.measure.find_spec", lambda name: None)  # a machine without PyTorch
     command = GOLDEN / f"{code}.args"
@@ -46,7 +47,7 @@ def test_golden(code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         text = re.sub(r"[\d.]+ (?=[kMG]?B\b|[mun]?s\b)", "N ", text)
     assert f"[{code}]" in text
     target = GOLDEN / f"{code}.txt"
-    if os.environ.get("DAGC_UPDATE_GOLDEN"):
+    if pytestconfig.getoption("--update-golden"):
         target.write_text(text)
     assert text == target.read_text()
 

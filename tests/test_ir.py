@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +37,13 @@ def test_the_spec_reads_back_equal(example: Plan) -> None:
 
 
 @pytest.mark.parametrize("after", ["expand", "tp", "reshard", "place"])
-def test_golden_ir(after: str) -> None:
-    """One layer of grouped-query attention and experts. DAGC_UPDATE_GOLDEN=1 writes the texts anew."""
+def test_golden_ir(after: str, pytestconfig: pytest.Config) -> None:
+    """One layer of grouped-query attention and experts. `pytest --update-golden` writes the texts anew."""
     text = spec_text(phase="gpus = 0..15, pp = 2, ep = 2, sp = 2, tp = 2")
     spec = load(Source("x", text), Collector())
     found = next(print_graph(g) for name, g in lower(Unit(spec, spec.phases[0])) if name == after)
     target = GOLDEN / f"{after}.ir"
-    if os.environ.get("DAGC_UPDATE_GOLDEN"):
+    if pytestconfig.getoption("--update-golden"):
         target.write_text(found)
     assert found == target.read_text()
 

@@ -75,15 +75,16 @@ def loops(op: Op, operands: Iterable[Operand]) -> Loops:
     if op.sharding is None or op.is_collective or isinstance(op.attrs, SliceAttrs):
         return ()
     found: dict[str, Axes] = {}
+    appends = "context" in op.dims and "seq" not in op.dims  # the tokens of `seq` are the last ones of `context`
     for dims, layout in ((op.dims, op.sharding), *operands):
         for dim, axes in zip(dims, layout.dims if layout is not None else (), strict=False):
-            found.setdefault(dim, axes)
+            found.setdefault(dim, () if dim == "seq" and appends else axes)
     return corrected((), found.items())
 
 
 def scope_of_dim(dim: str, scope: str) -> str:
-    """In whose words the axes of a loop are named."""
-    return "experts" if stem(dim) in ("expert", "slot") else scope
+    """In whose words the axes of a dimension are named: rows of experts in theirs, tokens at home in those of dense ops."""
+    return {"expert": "experts", "slot": "experts", "batch": "dense", "seq": "dense"}.get(stem(dim), scope)
 
 
 def corrected(said: Loops, other: Iterable[tuple[str, Axes]]) -> Loops:

@@ -151,7 +151,10 @@ class Plain:
         return shown, f" loops {{{self.pairs(other, op.scope)}}}" if other else ""
 
     def pairs(self, loops: tuple[tuple[str, Axes], ...], scope: str) -> str:
-        return ", ".join(f"{d}/{self.names.show(a, implied.scope_of_dim(d, scope))}" for d, a in loops)
+        return ", ".join(f"{d}/{self.axes(d, a, scope)}" for d, a in loops)
+
+    def axes(self, dim: str, axes: Axes, scope: str) -> str:
+        return self.names.show(axes, implied.scope_of_dim(dim, scope))
 
     def type_of(self, segment: Segment, name: str) -> str:
         scope = segment.scope_of(name)
@@ -175,7 +178,7 @@ class Plain:
 
     def dims(self, dims: tuple[str, ...], split: tuple[Axes, ...], scope: str) -> str:
         pairs = zip(dims, split, strict=True)
-        return "[" + ", ".join(d + (f"/{self.names.show(a, scope)}" if a else "") for d, a in pairs) + "]"
+        return "[" + ", ".join(f"{d}/{self.axes(d, a, scope)}" if a else d for d, a in pairs) + "]"
 
     def wrapped(self, line: str) -> list[str]:
         """The line in pieces of at most 120 columns; a deeper indentation continues a line."""
@@ -266,8 +269,12 @@ class Full:
 
 
 def _usual_dtype(graph: Graph) -> str:
-    """The dtype of most results."""
-    counts = Counter(op.dtype for segment in graph.segments for op in segment.ops)
+    """The dtype of most values and weights."""
+    counts = Counter(
+        dtype
+        for segment in graph.segments
+        for dtype in (segment.input_dtype, *(w.dtype for w in segment.weights), *(op.dtype for op in segment.ops))
+    )
     return counts.most_common(1)[0][0] if counts else "bf16"
 
 
