@@ -41,7 +41,7 @@ def compile_text(
     phases: Sequence[str] | None = None,
     allow_import: Sequence[str | Path] = (),
 ) -> Plan:
-    """Compile spec text, as if it stood in the current folder."""
+    """Compile spec text, as if it were in the current folder."""
     from .base.source import Source
     from .pipeline.compile import compile_source
 

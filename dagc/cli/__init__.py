@@ -68,7 +68,7 @@ def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
 
 
 class Terminated(BaseException):
-    """The process was told to end: what it has begun is undone on the way out."""
+    """The process was asked to end: unfinished work is undone on the way out."""
 
 
 def _on_termination() -> Any:

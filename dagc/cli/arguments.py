@@ -23,7 +23,7 @@ def at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str],
             raise argparse.ArgumentTypeError(f"{text} is not from {least} to {MOST:.0e}")
         return value
 
-    parse.__name__ = kind.__name__  # what argparse calls the type of a text that is no number
+    parse.__name__ = kind.__name__  # argparse's name for the type of a text that is not a number
     return parse
 
 

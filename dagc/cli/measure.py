@@ -1,4 +1,4 @@
-"""`dagc measure`: time the kernels of a plan on this machine, beside their estimates."""
+"""`dagc measure`: time the kernels of a plan on this machine and compare them with their estimates."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _stop(message: str, *help: str) -> SpecError:
 
 
 def _check(args: Namespace) -> None:
-    """What is wrong with the command line or missing here is told before anything is compiled or timed."""
+    """Faults of the command line and missing packages are reported before anything is compiled or timed."""
     if find_spec("torch") is None:
         raise _stop("`dagc measure` needs PyTorch", how_to_install("torch"))
     if args.fit and find_spec("scipy") is None:

@@ -52,7 +52,7 @@ def formats() -> dict[str, str]:
 
 
 def _format(target: Path | None) -> str:
-    """By the name of the file; a page where there is none."""
+    """By the name of the file; a page where there is no name."""
     if target is None:
         return "html"
     known = formats()

@@ -106,7 +106,7 @@ def start(args: Namespace, spec: Spec, phase: Phase) -> int:
 
     if args.device == "cuda":
         device_of(args.device, len(phase.gpus))
-    plan_to_run(spec, phase, args.full_dims)  # what is wrong is said once, not by every process
+    plan_to_run(spec, phase, args.full_dims)  # an error is reported once, not by every process
     own = ["run", args.spec, "--phase", phase.name, "--engine", args.engine, "--device", args.device]
     own += ["--repeat", str(args.repeat), "--timeout", str(args.timeout)]
     own += [f"--set={pair}" for pair in args.set]
@@ -184,7 +184,7 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[CompiledPlan, Twi
 
 
 def table(outcome: Outcome) -> str:
-    """Measured against estimated, an op class a line."""
+    """Measured against estimated, one line per class of op."""
     checked = "logits not compared"
     if outcome.error is not None:
         word = "equal to" if outcome.error <= outcome.allowed else "differ from"

@@ -1,4 +1,4 @@
-"""`dagc show`: one picture a phase."""
+"""`dagc show`: one picture per phase."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run(args: Namespace) -> int:
 
 
 def _path(target: Path | None, phase: str, phases: int) -> Path:
-    """A file a phase, named after it when there are several."""
+    """One file per phase, named after it when there are several."""
     if target is None:
         return Path(phase)
     return target if phases == 1 else target.with_name(f"{target.stem}.{phase}{target.suffix}")

@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
         rows: list[Row] = []
         for row in _rows(tasks, args):
             if row.metrics and not any(r.metrics for r in rows):
-                _chosen(args.metric, [row])  # a misspelt name is told before all points are done
+                _chosen(args.metric, [row])  # a misspelt name is reported before all points are done
             rows.append(row)
             if sys.stderr.isatty():
                 print(f"\r{len(rows)} of {len(tasks)}", end="", file=sys.stderr, flush=True)
@@ -131,7 +131,7 @@ def _text(value: AttrValue) -> str:
 
 
 def _declared(source: Source, settings: Mapping[str, str], base: Path | None, allowed: Sequence[str]) -> None:
-    """Params that the spec does not declare are told once, not at every point."""
+    """Params that the spec does not declare are reported once, not at every point."""
     from ..lang.load import load
 
     try:

@@ -1,4 +1,4 @@
-"""What commands print: whatever a name or a file holds, it steers neither a terminal nor the CI that reads the log."""
+"""What commands print: whatever a name or a file contains, it controls neither a terminal nor the CI that reads the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and directories written all or none: each is made beside its place first, then renamed."""
+"""Files and directories written all or none: each is made next to its place first, then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Folders = Mapping[Path, Callable[[Path], None]]
 
 
 def write_all(files: Files, folders: Folders | None = None, *, force: bool = False) -> None:
-    """A file in pieces is streamed; a folder is filled by its function, and replaces one that holds something only by
+    """A file in pieces is streamed; a folder is filled by its function, and replaces one that is not empty only by
     `force`. Raises SpecError with E05 when any of them cannot be written: then none is."""
     files = {_place(path): data for path, data in files.items()}
     made: list[tuple[Path, Path]] = []
@@ -96,7 +96,7 @@ def _place(path: Path) -> Path:
 
 
 def _renamed(temporary: Path, target: Path) -> None:
-    """In the place of what was there, which goes only when the new one stands."""
+    """In the place of what was there, which is removed only when the new one is in place."""
     if not temporary.is_dir() or not target.exists():
         if target.is_file() and target.stat().st_nlink > 1:
             shutil.copyfile(temporary, target)  # its other names stay names of it

@@ -163,7 +163,7 @@ class _Writer:
             yield Count(link, ends["comm"], 0.0)
 
     def slices(self, member: Member) -> list[Slice]:
-        """Of one rank; neighbours that are alike share them."""
+        """Of one rank; equal neighbours share them."""
         key = (member.stage, member.group)
         if self.held is None or self.held[0] != key:
             self.held = key, list(slices(self.result, member))
@@ -234,7 +234,7 @@ class _Writer:
             if not piece.segment:
                 continue
             begin = nanoseconds(piece.start_s)
-            if begin > end:  # the pipeline stands idle
+            if begin > end:  # the pipeline is idle
                 yield Count(track, max(end, moment), base)
                 value, moment = base, end
             end = max(end, nanoseconds(piece.end_s))
@@ -251,7 +251,7 @@ def _whole(result: PhaseResult, index: Index) -> Index:
 
 
 def _link(track: Track, start: int, end: int, before: int, wire_B: float) -> Iterable[Count]:
-    """Bytes a second that a rank puts on the wire during a collective."""
+    """Bytes per second that a rank puts on the wire during a collective."""
     if start > before:
         yield Count(track, before, 0.0)
     yield Count(track, start, wire_B / (end - start) * 1e9 if end > start else 0.0)

@@ -40,7 +40,7 @@ def plan_file(plan: CompiledPlan) -> dict[str, bytes]:
 
 
 def plan_object(plan: CompiledPlan) -> dict[str, Any]:
-    """One object, SI units; its schema is `plan.schema.json` beside this file."""
+    """One object, SI units; its schema is `plan.schema.json` next to this file."""
     return {
         "schema": SCHEMA,
         "fits": plan.fits,

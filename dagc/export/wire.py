@@ -28,5 +28,5 @@ def message(field: int, body: bytes) -> bytes:
 
 
 def string(field: int, text: str) -> bytes:
-    """Lone surrogates, which UTF-8 cannot hold, become question marks."""
+    """Lone surrogates, which UTF-8 cannot encode, become question marks."""
     return message(field, text.encode("utf-8", "replace"))

@@ -31,7 +31,7 @@ workload { sequences = 1, prompt = 2 tok, output = 2 tok }
 phase prefill { gpus = [0] }
 phase decode { gpus = [0] }
 """
-"""What a model needs beside it to be expanded. No figure that is used depends on it."""
+"""What a model needs in addition to be expanded. No figure that is used depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Imported:
 
 
 def _reach(path: str, allowed: Sequence[str | Path]) -> Reach:
-    """The config's project. A cache of downloads holds `snapshots/REVISION/config.json`, which links to `blobs` beside."""
+    """The config's project. A cache of downloads has `snapshots/REVISION/config.json`, which links to `blobs` next to it."""
     outer = Path(os.path.abspath(path)).parent
     if outer.parent.name == "snapshots":
         allowed = (*allowed, outer.parent.parent / "blobs")
@@ -67,7 +67,7 @@ def _reach(path: str, allowed: Sequence[str | Path]) -> Reach:
 
 
 def import_config(path: str, allowed: Sequence[str | Path] = ()) -> Imported:
-    """The model of a config.json. Raises SpecError with every reason why there is none."""
+    """The model of a config.json. Raises SpecError with every reason why it has no model."""
     out = Collector()
     name = model_name(Path(path))
     quoted = path.replace('"', "'").replace("\n", " ")

@@ -43,7 +43,7 @@ def is_recorded(data: Any) -> bool:
 
 
 def read(path: str, allow_import: Sequence[str | Path] = ()) -> Recorded | None:
-    """The plan object of a file; None where it holds something else. Raises SpecError with the path of what is wrong."""
+    """The plan object of a file; None where it is something else. Raises SpecError with the path of what is wrong."""
     import orjson
 
     try:

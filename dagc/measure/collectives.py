@@ -82,7 +82,7 @@ class Ranks:
                     call()
                 for index in range(effort.samples):
                     samples[index] = self._sample_s(call, group)
-            except RuntimeError:  # the backend lacks this collective: on all ranks alike
+            except RuntimeError:  # the backend lacks this collective, on every rank
                 reason += 1
         self.dist.all_reduce(reason)
         if float(reason):
@@ -109,7 +109,7 @@ class Ranks:
         return float(start.elapsed_time(stop)) * 1e-3 / CALLS
 
     def _call(self, job: Exchange, group: Any) -> Callable[[], object]:
-        """Buffers of 2-byte elements, at least one a rank."""
+        """Buffers of 2-byte elements, at least one per rank."""
         torch, dist = self.device.torch, self.dist
         part = max(1, job.size_B // 2 // job.ranks)
         dtype = torch.bfloat16 if self.device.kind == "cuda" else torch.float16

@@ -1,4 +1,4 @@
-"""Results as CSV tables, with the columns that `dagc.calib.fitting.tables` reads, beside rows measured before."""
+"""Results as CSV tables, with the columns that `dagc.calib.fitting.tables` reads, together with rows measured before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be timed: one record a kind of kernel, with whole sizes, its row in a table and its neighbours in size.
+"""What can be timed: one record per kind of kernel, with whole sizes, its row in a table and its neighbours in size.
 
 The columns are those of docs/calibration.md.
 """

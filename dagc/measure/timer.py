@@ -1,4 +1,4 @@
-"""Times jobs one by one; a job that cannot run is told, and the others go on."""
+"""Times jobs one by one; a job that cannot run is reported, and the others go on."""
 
 from __future__ import annotations
 

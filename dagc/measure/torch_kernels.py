@@ -41,7 +41,7 @@ def _gemm(device: TorchDevice, job: Gemm) -> Call:
 
 
 def _gemm_fp8(device: TorchDevice, job: Gemm) -> Call:
-    """bf16 activations are cast first, as the estimate has it; one scale a tensor."""
+    """bf16 activations are cast first, as in the estimate; one scale per tensor."""
     torch = device.torch
     product, fp8 = getattr(torch, "_scaled_mm", None), getattr(torch, TORCH_DTYPE["fp8"], None)
     if product is None or fp8 is None:

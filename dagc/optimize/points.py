@@ -25,7 +25,7 @@ Settings = Mapping[str, str]
 @dataclass(frozen=True, slots=True)
 class Row:
     """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
-    units; `failed`: requirements that do not hold, and what was found; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
+    units; `failed`: requirements that do not hold, and the values; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
 
     settings: dict[str, str]
     passed: bool = False
@@ -69,7 +69,7 @@ def evaluate(task: Task) -> Row:
         return Row(
             settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
         )
-    except Exception as error:  # one point's fault is no other's
+    except Exception as error:  # the fault of one point does not affect the others
         return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
     metrics = {
         name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items()
@@ -103,7 +103,7 @@ def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[T
 
 @contextmanager
 def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end when they are told to, and with whoever waits for them."""
+    """A pool whose processes end on request, and with the process that waits for them."""
     pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""What a placed graph's file holds beside nodes and edges: all that is needed to compile it again.
+"""What a placed graph's file contains besides nodes and edges: all that is needed to compile it again.
 
 Written by `dagc.export.json`, read by `dagc.importers.placed`.
 """
@@ -28,11 +28,11 @@ SKIP = frozenset(
         (Phase, "gpus"),
     }
 )
-"""Fields that the placed graph holds the result of."""
+"""Fields whose result is in the placed graph."""
 
 
 def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
-    """What costs depend on, beside the graph."""
+    """What costs depend on, besides the graph."""
     spec = plan.spec
     own = spec.phase(phase)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}

@@ -57,7 +57,7 @@ def limit_text(result: PhaseResult, memory: EngineMemory) -> str:
 
 
 def room_text(plan: CompiledPlan, phase: str) -> str:
-    """`room for 1.2M tok of KV cache beside the rest, 40k tok of it used`; empty where nothing is cached."""
+    """`room for 1.2M tok of KV cache beside all else, 40k tok of it used`; empty where nothing is cached."""
     room = min(plan.kv_tokens(phase))
     if not isfinite(room):
         return ""

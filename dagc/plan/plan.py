@@ -64,7 +64,7 @@ class CompiledPlan:
 
     @property
     def overflow(self) -> tuple[str, ...]:
-        """What does not fit, by how much, and what would mend it: lines that every output begins with. Empty if it fits."""
+        """What does not fit, by how much, and what would fix it: lines that every output begins with. Empty if it fits."""
         found = [d for d in self.diagnostics if d.code == "E04"]
         return tuple(line for d in found for line in (f"DOES NOT FIT: {_short(d.message)}", *d.because, *d.help))
 

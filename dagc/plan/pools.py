@@ -15,7 +15,7 @@ from .result import PhaseResult
 class Pool:
     """GPUs that serve the same phases, and what `fullest` of them holds. `copies_B`: weights that it holds because not all
     phases lay them out the same way, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs
-    most of them. `room_B`: (phase, stage) -> what all else leaves for cache on the fullest GPU that serves the stage."""
+    most of them. `room_B`: (phase, stage) -> what everything else leaves for cache on the fullest GPU that serves the stage."""
 
     phases: tuple[str, ...]
     gpus: tuple[int, ...]
@@ -47,9 +47,9 @@ class Pool:
 
 
 def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[float, ...]:
-    """By stage: tokens of cache for which the whole phase has room beside all else that a GPU of the stage holds, other
+    """By stage: tokens of cache for which the whole phase has room in addition to everything else that a GPU of the stage holds, other
     phases' part included. `tokens`: those that its sequences cache, all together; more of them would be of such sequences.
-    Infinite where a stage caches nothing, 0 where all else leaves no room."""
+    Infinite where a stage caches nothing, 0 where everything else leaves no room."""
     out = []
     for need in result.memory.stages:
         key = (result.name, need.stage)

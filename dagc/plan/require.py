@@ -112,7 +112,7 @@ def _in_percent(expr: ast.Expr) -> bool:
 
 
 MOST_SHARE = 1.5
-"""From where on a bound of a fraction is likely a number of percent."""
+"""From where on a bound of a fraction is probably a percentage."""
 
 
 def warn_of_percent(requirement: Requirement, left: float, right: float, out: Collector) -> None:

@@ -15,7 +15,7 @@ from ..ir.sharding import Axes
 @dataclass(frozen=True, slots=True)
 class CollectiveTotal:
     """One kind over one group, all its calls on one device a stage in one pass of all micro-batches.
-    `payload_B`: local input buffer of one call. `wire_B`: bytes a device sends in all calls."""
+    `payload_B`: local input buffer of one call. `wire_B`: bytes that a device sends in all calls."""
 
     kind: str
     axes: Axes
@@ -123,7 +123,7 @@ class PhaseResult:
 
     @property
     def extrapolated(self) -> dict[str, float]:
-        """`kernel (size)` -> share of the critical path whose sizes lie beyond what was measured."""
+        """`kernel (size)` -> share of the critical path whose sizes are beyond the measured range."""
         total = sum(step.time_s for step in self.path) or 1.0
         found: dict[str, float] = {}
         for chunk in self.chunks:
@@ -141,7 +141,7 @@ def passes_s(chunks: Iterable[Chunk]) -> float:
 
 
 def joined_path(chunks: Sequence[Chunk]) -> tuple[PathStep, ...]:
-    """Paths of several passes as one, alike ops added up, in the order of the first that has them."""
+    """Paths of several passes as one, the same ops added up, in the order of the first that has them."""
     if len(chunks) == 1 and chunks[0].count == 1:
         return chunks[0].schedule.path
     found: dict[tuple[str, str], PathStep] = {}

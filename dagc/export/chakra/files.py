@@ -1,4 +1,4 @@
-"""Write the traces of a phase: a directory with one file a rank, never more than one rank in memory."""
+"""Write the traces of a phase: a directory with one file per rank, never more than one rank in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RankClass:
 
 
 def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
-    """Alike ranks: of one stage, of equal times, and with values of their own that take equally many bytes."""
+    """Equal ranks: of one stage, of equal times, and with values of their own that take equally many bytes."""
     mesh = result.graph.the_mesh
     long = {
         axis
@@ -53,7 +53,7 @@ def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
 
 
 def image(result: PhaseResult, alike: RankClass, templates: Templates | None = None) -> Image:
-    """The file of some alike ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
+    """The file of some equal ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
     at = alike.members[0][1]
     templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}

@@ -1,5 +1,5 @@
 """Trace files as bytes. The nodes of a layer are encoded once; layers in a row whose numbers take equally many bytes are
-copies of them with the numbers written over, and so are ranks that are alike."""
+copies of them with the numbers written over, and so are equal ranks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYER, MICROBATCH, TAG, DURATION = range(4)
 
 @dataclass(frozen=True)
 class Columns:
-    """What the numbers of a pattern are, in the order in which they stand: `kind`, -1 for ids, and which one. Of each node:
+    """What the numbers of a pattern are, in their order: `kind`, -1 for ids, and which one. Of each node:
     how many numbers, and the bytes between them."""
 
     kind: Ints
@@ -81,14 +81,14 @@ def columns(pattern: Pattern, stage: int) -> Columns:
 
 @dataclass
 class Image:
-    """A rank's file, and where in it the values stand that are the rank's own."""
+    """A rank's file, and where in it the rank's own values are."""
 
     data: NDArray[np.uint8]
     holes: Mapping[Hole, tuple[Ints, int]]
     nodes: int
 
     def write_over(self, values: Mapping[Hole, int]) -> memoryview:
-        """The file of an alike rank: the same bytes with its own values (which take as many bytes)."""
+        """The file of an equal rank: the same bytes with its own values (which take as many bytes)."""
         for key, (positions, size) in self.holes.items():
             self.data[positions[:, None] + np.arange(size)] = np.frombuffer(encoded(key, values[key]), dtype=np.uint8)
         return self.data.data
@@ -247,7 +247,7 @@ class Encoder:
         return 0.0 if node.timed is None else self.times[node.timed] * node.share * 1e6
 
     def block(self, known: Columns, values: Ints, size: Ints) -> None:
-        """Alike layers: the bytes of one, repeated, with the numbers of each written over."""
+        """Equal layers: the bytes of one, repeated, with the numbers of each written over."""
         template = self.templates.layer(known, size)
         length = len(template.data)
         block = np.tile(np.frombuffer(template.data, dtype=np.uint8), (len(values), 1))

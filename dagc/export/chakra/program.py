@@ -156,7 +156,7 @@ class Program:
     # -- edges between stages --------------------------------------------------------------------
 
     def received(self, given: Context) -> Pattern:
-        """Receives hold no stream: they may be posted before anything else is done."""
+        """Receives occupy no stream: they may be posted before anything else is done."""
         size = schema.attribute("comm_size", "int64", message_size(self.result.costs.transfer.payload_B))
         nodes = tuple(
             TraceNode("recv", schema.RECV, "", (), (), None, lane, size, ("previous",), lane)
@@ -257,7 +257,7 @@ class Expansion:
         )
 
     def permute(self, op: Op, lane: int, data: Refs) -> None:
-        """Messages to and from the peers; a turn of a ring is so many in a row, each passing on what came."""
+        """Messages to and from the peers; the steps of a ring are so many in a row, each passing on what came."""
         cost = self.program.result.costs.ops[self.segment.name, op.name]
         size = schema.attribute("comm_size", "int64", message_size(cost.payload_B))
         size += schema.attribute("op_kind", "string", op.runtime_kind)
@@ -291,7 +291,7 @@ class Expansion:
 
 def comm_size(result: PhaseResult, segment: Segment, op: Op) -> int:
     """Bytes of a collective's local buffer. Routed tokens: as many as the busiest rank has, on every rank, since there
-    are no sizes for each peer. What is cut into a part a rank divides by their number: nothing is lost, none is empty."""
+    are no sizes for each peer. What is cut into one part per rank divides by their number: nothing is lost, no part is empty."""
     cost = result.costs.ops[segment.name, op.name]
     size = message_size(cost.payload_B * (result.costs.imbalance if op.is_token_exchange else 1.0))
     parts = result.graph.the_mesh.size(op.axes) if COLLECTIVES[op.runtime_kind].scatters else 1

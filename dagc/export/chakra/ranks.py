@@ -1,4 +1,4 @@
-"""Ranks of the simulated network, communicator groups, and whom a rank exchanges messages with."""
+"""Ranks of the simulated network, communicator groups, and the peers of a rank."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...plan.result import PhaseResult
 
 Ints = NDArray[np.int64]
 Hole = tuple[str, ...]
-"""What differs between alike ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
+"""What differs between equal ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Network:
 
 
 def network(result: PhaseResult) -> Network:
-    """Nodes in order, and in each node its GPUs in order. Where nodes hold unequally many of the phase's GPUs, each gets
+    """Nodes in order, and in each node its GPUs in order. Where nodes have unequal numbers of the phase's GPUs, each gets
     its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
     ids = np.unique(np.asarray(result.gpus, dtype=np.int64))
     nodes, held = np.unique(ids // result.per_node, return_counts=True)
@@ -76,7 +76,7 @@ class Ranks:
         self.groups = list(known)
 
     def _grouped(self, axes: Axes, known: dict[tuple[int, ...], int]) -> Ints:
-        """Index of each rank's group over some axes; axes that group ranks alike share it."""
+        """Index of each rank's group over some axes; axes that group ranks in the same way share it."""
         mesh = self.result.graph.the_mesh
         position = [1 + mesh.index[a] for a in axes]
         last = range(self.number.ndim - len(position), self.number.ndim)

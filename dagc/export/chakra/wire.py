@@ -49,7 +49,7 @@ def widths(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def patch(
     block: NDArray[np.uint8], positions: NDArray[np.int64], size: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> None:
-    """Write varints of known sizes into every row of a block of alike records: `rows[:, c]` at `positions[c]`."""
+    """Write varints of known sizes into every row of a block of equal records: `rows[:, c]` at `positions[c]`."""
     for byte in range(int(size.max(initial=0))):
         longer = np.flatnonzero(size > byte)
         low = rows[:, longer] >> (7 * byte) & 0x7F

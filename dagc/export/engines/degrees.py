@@ -102,7 +102,7 @@ def layout(result: PhaseResult, unit: Unit) -> Layout:
     sides = factorisations(strategy)
     found = axis_coordinates(mesh, sides[0])
     size = {"pp": strategy.pp, **{a: n for side in sides for a, n in side}}
-    if len(sides) == 1:  # the flat form: the batch lies over ep too, experts over ep and tp
+    if len(sides) == 1:  # the flat form: the batch is split over ep too, experts over ep and tp
         ep, sp = size["ep"], size["sp"]
         found["edp"], size["edp"] = found["dp"] * sp + found["sp"], size["dp"] * sp
         found["dp"], size["dp"] = found["dp"] * ep + found["ep"], size["dp"] * ep
@@ -113,7 +113,7 @@ def layout(result: PhaseResult, unit: Unit) -> Layout:
     axes = ("pp", "dp", "sp", "tp", "edp", "ep", "etp")
     ops = [op for s in result.graph.segments for op in s.ops]
     stages = result.graph.stages
-    ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are no layers
+    ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are not layers
     return Layout(
         unit.spec,
         (unit.phase,),

@@ -39,7 +39,7 @@ class Draft:
     model: str
     split: bool  # another server runs the other phase
     refused: list[str] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)  # what would mend them
+    advice: list[str] = field(default_factory=list)  # what would fix them
     notes: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -180,7 +180,7 @@ def has_others(server: Layout) -> bool:
 
 
 def left_open(draft: Draft) -> None:
-    """What a phase asks of a server that is no flag here: refused where it would compute something else, said where it
+    """What a phase asks of a server that has no flag here: refused where it would compute something else, noted where it
     is about time only."""
     model, work = draft.layout.spec.model, draft.layout.spec.workload
     capacity = model.attributes.get("experts.capacity")

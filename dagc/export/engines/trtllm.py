@@ -69,7 +69,7 @@ def yaml(draft: Draft) -> str:
 
 
 def launch(draft: Draft) -> str:
-    """One process a GPU, started by MPI or Slurm."""
+    """One process per GPU, started by MPI or Slurm."""
     one = draft.layout
     serve = f'trtllm-serve {shlex.quote(draft.model)} --config "${{0%.sh}}.yaml"'
     if len(one.nodes) > 1:

@@ -35,7 +35,7 @@ def html(text: str) -> str:
 
 
 def identifier(*parts: object) -> str:
-    """A stable id made of names. Different names have different ids: what an id cannot hold is spelled out."""
+    """A stable id made of names. Different names have different ids: characters that an id cannot have are spelled out."""
     text = "/".join(str(p) for p in parts)
     body = re.sub(r"[^A-Za-z0-9_./]", lambda m: f"-x{ord(m[0]):x}-", text).replace(".", "-").replace("/", "--")
     return body if body[:1].isalpha() else f"n-{body}"

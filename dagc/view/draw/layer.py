@@ -1,4 +1,4 @@
-"""The `layer` view: each kind of layer once, alike layers and alike ranks folded."""
+"""The `layer` view: each segment once, with equal ranks folded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BOLD = {"color": CRITICAL, "penwidth": "2.2"}
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One kind of layer: `home` says in which box each op stands, `twins` which blocks another layer draws."""
+    """One segment: `home` says in which box each op is, `twins` which blocks another segment draws."""
 
     result: PhaseResult
     segment: Segment
@@ -63,7 +63,7 @@ class Drawing:
 
 
 def draw(plan: CompiledPlan, phase: str) -> str:
-    """DOT of a phase's layers, one column a kind of layer."""
+    """DOT of a phase's layers, one column per segment."""
     kept = drawings(plan.phases[phase])
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.runtime_kind == k for d in kept for op in d.segment.ops)]
@@ -140,7 +140,7 @@ def _layer(d: Drawing) -> list[str]:
 
 
 def fold(segment: Segment) -> dict[str, str]:
-    """Op -> the box it stands in: a fused op stands in that of the compute op it follows."""
+    """Op -> its box: a fused op is in that of the compute op it follows."""
     home: dict[str, str] = {}
     above: dict[str, set[str]] = {}  # the boxes that a box waits for
     for op in segment.ops:

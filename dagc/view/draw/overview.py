@@ -1,4 +1,4 @@
-"""The `overview` view: one card a pipeline stage, with what it holds, needs and takes."""
+"""The `overview` view: one card per pipeline stage, with what it holds, needs and takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = (
     ("engine", "#6b7280"),
 )
 Card = tuple[int, ...]
-"""Stages on one card: neighbours that are alike."""
+"""Stages on one card: equal neighbours."""
 
 
 def draw(plan: CompiledPlan, phase: str) -> str:
@@ -51,7 +51,7 @@ def draw(plan: CompiledPlan, phase: str) -> str:
 
 
 def layers_of(stage: Stage) -> dict[str, int]:
-    """The kinds of layer that a stage holds, and how many of each."""
+    """The segments of a stage, and how many layers of each."""
     found: dict[str, int] = {}
     for name, count in stage.layers:
         found[name] = found.get(name, 0) + count
@@ -65,12 +65,12 @@ def shown_cards(result: PhaseResult) -> list[Card]:
 
 
 def columns(shown: list[Card]) -> int:
-    """Cards side by side: a few stand one below the other, many in rows that are read like a text."""
+    """Cards side by side: a few one below the other, many in rows that are read like a text."""
     return 1 if len(shown) <= 4 else ceil(sqrt(len(shown) / 2))
 
 
 def cards(result: PhaseResult) -> list[Card]:
-    """A card a stage; a long pipeline has one for each run of alike stages."""
+    """One card per stage; a long pipeline has one per run of equal stages."""
     found: list[Card] = []
     for stage in result.graph.stages:
         i = stage.index
@@ -160,7 +160,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
 def _time(result: PhaseResult, index: int) -> str:
     times = result.schedule.stage_s
     text = html(f"{show(times[index], TIME, 3)} per micro-batch")
-    # Red only where one stage holds the others up.
+    # Red only where one stage delays the others.
     slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
     return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
 
@@ -177,7 +177,7 @@ def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int
 
 
 def _collectives(result: PhaseResult, index: int) -> list[str]:
-    """A line a kind of layer: its collectives, folded."""
+    """One line per segment: its collectives, folded."""
     rows = []
     for name in layers_of(result.graph.stages[index]):
         counts = collectives_of(result, name)
@@ -196,7 +196,7 @@ def _parts(memory: StageMemory) -> str:
 
 
 def _bar(memory: StageMemory, capacity_B: float) -> str:
-    """Memory as a row of cells, one a part; what is there at all is seen."""
+    """Memory as a row of cells, one per part; even the smallest is visible."""
     cells = []
     left = BAR_WIDTH
     for (_, color), size in zip(PARTS, sizes(memory), strict=True):

@@ -12,7 +12,7 @@ from .unroll import Edge, Node
 
 
 def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[Node | Edge]:
-    """One node a rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
+    """One node per rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
     members = _group_members(result)
     held: dict[str, tuple[int, ...]] = {}
     for item in items:

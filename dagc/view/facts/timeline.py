@@ -1,4 +1,4 @@
-"""When each rank does what: the slices of one rank, and which ranks behave alike."""
+"""When each rank does what: the slices of one rank, and which ranks behave the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A rank that stands for `alike` ranks of its stage, itself included; `group` numbers the class in the stage."""
+    """A rank that represents `alike` ranks of its stage, itself included; `group` numbers the class in the stage."""
 
     stage: int
     index: Index
@@ -61,7 +61,7 @@ Key = tuple[int, int | None, str, int]
 
 
 def at(array: Array, index: Index) -> float:
-    """An array's value for a rank: length one where ranks are alike."""
+    """An array's value for a rank: length one where ranks are equal."""
     return float(array[tuple(min(i, n - 1) for i, n in zip(index, array.shape, strict=True))])
 
 

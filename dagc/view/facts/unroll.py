@@ -1,4 +1,4 @@
-"""The placed graph, unrolled lazily: one node an op, layer, stage, micro-batch and lane, for all its ranks."""
+"""The placed graph, unrolled lazily: one node per op, layer, stage, micro-batch and lane, for all its ranks."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _cell(
         yield node
         yield from edges
         if node.kind == "recv":
-            continue  # holds no stream: it may be posted before anything else is done
+            continue  # occupies no stream: it may be posted before anything else is done
         if node.stream in last:
             yield Edge(last[node.stream], node.id, "stream", 0.0)
         last[node.stream] = node.id

@@ -35,7 +35,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A result that changed. `better` is None where neither direction is."""
+    """A result that changed. `better` is None where neither direction is better."""
 
     name: str
     before: float
@@ -138,7 +138,7 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Ch
 
 
 def _changed_inputs(a: Spec, b: Spec) -> Iterator[Change]:
-    """A requirement that only one has is told among the verdicts."""
+    """A requirement that only one side has is reported among the verdicts."""
     yield from _changes(inputs(a), inputs(b))
     before, after = ({f'require "{r.label}"': r.text for r in spec.requirements} for spec in (a, b))
     yield from (c for c in _changes(before, after) if c.before is not None and c.after is not None)

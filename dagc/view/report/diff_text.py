@@ -54,7 +54,7 @@ def _sign(change: Change) -> str:
 
 
 def _short(value: str | None) -> str:
-    """One line that a terminal holds."""
+    """One line that fits a terminal."""
     return ABSENT if value is None else shorten(harmless(value), 44, placeholder="...")
 
 

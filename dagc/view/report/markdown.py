@@ -73,7 +73,7 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
 
 
 def summary(plan: CompiledPlan) -> list[str]:
-    """A row a phase."""
+    """One row per phase."""
     rows = [
         (
             r.name,
@@ -136,6 +136,6 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
 
 
 def _folded(head: str, body: list[str]) -> Iterator[str]:
-    """GitHub renders a table inside details when blank lines stand around it."""
+    """GitHub renders a table inside details when there are blank lines around it."""
     if len(body) > 2:
         yield from (f"<details><summary>{head}</summary>", "", *body, "", "</details>", "")

@@ -12,7 +12,7 @@ LEFT = "text-align:left"
 
 
 def fragment(plan: CompiledPlan) -> str:
-    """An HTML fragment without a script; styles stand at the elements, since a notebook keeps no others."""
+    """An HTML fragment without a script; styles are on the elements, since a notebook keeps no others."""
     return tag(
         "div",
         join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),

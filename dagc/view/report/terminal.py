@@ -17,7 +17,7 @@ from ...spec.workload import Routing
 WIDTH = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 COLUMN = re.compile(r" *\w{1,9} {2,}")
-"""The label that a line begins with: what does not fit stands below what is beside it."""
+"""The label that a line begins with: what does not fit on the line goes below it."""
 UNIT = re.compile(r"(\d) (?=[A-Za-z])")
 
 
@@ -51,7 +51,7 @@ def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = Fa
 
 
 def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
-    """What does not fit, before all else."""
+    """What does not fit, first of all."""
     lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
     return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
 
@@ -180,7 +180,7 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """Aligned columns; `align` holds < or > per column."""
+    """Aligned columns; `align` has < or > per column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
     return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
 

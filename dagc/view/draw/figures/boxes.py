@@ -1,4 +1,4 @@
-"""Where the boxes of a small directed graph stand: rows by depth, each under what it comes from; edges avoid boxes."""
+"""Positions of the boxes of a small directed graph: rows by depth, each box under its inputs; edges avoid boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCK_GAP = 26.0
 TRACK = 9.0
 MANY = 3
 ASIDE = 20.0
-"""From the boxes to the first track: frames stand between."""
+"""From the boxes to the first track, with frames between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Layout:
 
 
 def place(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: Mapping[str, str]) -> Layout:
-    """`sizes` in program order, blocks whole; blocks stand one below the other."""
+    """`sizes` in program order, blocks whole; blocks are one below the other."""
     sizes = {name: sizes[name] for name in _sorted(list(sizes), edges)}
     levels = _levels(sizes, edges, blocks)
     rows: dict[int, list[str]] = {}
@@ -73,7 +73,7 @@ def place(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: M
 
 
 def _sorted(names: list[str], edges: Sequence[tuple[str, str]]) -> list[str]:
-    """Program order, except that a box comes after its inputs: one may hold ops from before and after another box."""
+    """Program order, except that a box comes after its inputs: one may contain ops from before and after another box."""
     left = dict.fromkeys(names)
     out: list[str] = []
     while left:
@@ -181,7 +181,7 @@ def _down(source: Place, target: Place, *, late: bool) -> str:
 
 
 def _around(source: Place, target: Place, x: float, others: Sequence[Place]) -> str:
-    """Out on the right to a track, down, and in from the right; through the gaps where a neighbour stands there."""
+    """Out on the right to a track, down, and in from the right; through the gaps where a neighbour is there."""
     r = 6.0
     start = f"M{source.x + source.w / 2:.1f} {source.y + source.h * 0.7:.1f}"
     if any(p.level == source.level and p.x > source.x for p in others):

@@ -1,4 +1,4 @@
-"""The stages of a phase as cards: what each holds, needs and takes, and what goes from one to the next."""
+"""The stages of a phase as cards: what each holds, needs and takes, and what it sends to the next."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _line(line: list[tuple[str, str]], x: float, y: float) -> list[Markup]:
 
 
 def _bar(memory: StageMemory, capacity_B: float, x: float, y: float) -> list[Markup]:
-    """What a GPU holds against its capacity; what is there at all is seen."""
+    """What a GPU holds against its capacity; even the smallest part is visible."""
     room = CARD - 2 * PAD
     out = [rect(x, y, room, BAR, "trough")]
     scale = room / max(capacity_B, memory.peak_B)

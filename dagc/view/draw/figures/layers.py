@@ -75,7 +75,7 @@ def _lines(d: Drawing, name: str, ops: list[Op]) -> tuple[str, list[str], str]:
 
 
 def _size(d: Drawing, said: tuple[str, list[str], str], first: Op) -> Size:
-    """Collectives are as wide as what they say, everything else alike."""
+    """Collectives are as wide as their text, everything else has one width."""
     height = HEAD + LINE * len(said[1]) + 6
     if not _is_collective(d, first):
         return Size(BOX, height)

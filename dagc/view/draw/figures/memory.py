@@ -15,7 +15,7 @@ SMALL = 0.25
 
 
 def draw(result: PhaseResult) -> Figure:
-    """A row a class of GPUs."""
+    """One row per class of GPUs."""
     rows = cards(result)[:MAX_CARDS]
     capacity = result.memory.capacity_B
     peak = max(result.memory.stages[card[0]].peak_B for card in rows)

@@ -25,7 +25,7 @@ LEAST = 640
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A figure with what stands above and below it."""
+    """A figure with what is above and below it."""
 
     heading: list[str]
     figure: Figure

@@ -80,7 +80,7 @@ def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> Markup:
 
 
 def title(what: str) -> Markup:
-    """The tooltip of the element that it stands in."""
+    """The tooltip of the element that contains it."""
     return tag("title", what)
 
 

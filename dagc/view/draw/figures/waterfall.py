@@ -18,7 +18,7 @@ TOP = 24
 
 
 def draw(result: PhaseResult) -> Figure:
-    """A row an op of the path, coloured by what it is bound by."""
+    """One row per op of the path, coloured by what limits it."""
     total = sum(s.time_s for s in result.path) or 1.0
     rows = _rows([s for s in result.path if s.time_s], total)
     height = TOP + ROW * len(rows) + 6

@@ -1,4 +1,4 @@
-"""What of the placed graph a picture shows."""
+"""Which part of the placed graph a picture shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refused(message: str, help: str = "") -> SpecError:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`select` texts that all hold, `hops` data edges around them, `unfold` names of FOLDS or all.
+    """`select` texts that must all match, `hops` data edges around them, `unfold` names of FOLDS or all.
 
     Raises SpecError for a fold or a number of hops that there is not; what is selected is judged with the graph."""
 

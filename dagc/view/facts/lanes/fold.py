@@ -1,4 +1,4 @@
-"""From the selected steps to the rows and columns of the picture: alike things once, until it can be read."""
+"""From the selected steps to the rows and columns of the picture: equal things once, until it is readable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .select import Masks, select
 READABLE = 300
 """Boxes that a picture has at most, unless more are asked for."""
 BESIDE = 8
-"""Stages side by side, from which on alike ones are folded however few boxes they have."""
+"""Stages side by side, from which on equal ones are folded however few boxes they have."""
 MOST = 200_000
 CLASSES = 3
 """Kinds of ranks that are drawn of a stage: the slowest, the fastest and evenly between."""
@@ -27,13 +27,13 @@ SAME_S = 1e-12
 
 
 def key(mask: Mask) -> bytes:
-    """Equal for equal masks of alike parts."""
+    """Equal for equal masks of equal parts."""
     return b"all" if mask.strides == (0, 0) else mask.tobytes()
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A GPU that stands for ranks of its stage, its own among them."""
+    """A GPU that represents ranks of its stage, its own among them."""
 
     rank: int
     gpu: int
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A part that stands for alike `parts`, itself among them; `rows` are steps that share a row each."""
+    """A part that represents equal `parts`, itself among them; each of `rows` has the steps of one row."""
 
     part: Part
     mask: Mask
@@ -149,7 +149,7 @@ def _cells(parts: list[Part]) -> Iterator[tuple[int, Iterator[Part]]]:
 
 
 class Rows:
-    """Which steps share a row, made once for alike parts."""
+    """Which steps share a row, made once for equal parts."""
 
     def __init__(self, program: Program, how: str) -> None:
         self.program, self.how = program, how
@@ -175,7 +175,7 @@ class Rows:
 
 
 def _unpaused(steps: Sequence[Step], rows: list[int]) -> list[tuple[int, ...]]:
-    """Compute that follows compute of the same lane without a pause is one row, also beside communication."""
+    """Compute that follows compute of the same lane without a pause is one row, even during communication."""
     out: list[list[int]] = []
     open_row = -1
     for k in rows:
@@ -194,7 +194,7 @@ def _unpaused(steps: Sequence[Step], rows: list[int]) -> list[tuple[int, ...]]:
 
 
 def _cell(made: Rows, masks: Masks, parts: list[Part], fold: bool) -> tuple[Group, ...]:
-    """The layers of one micro-batch on one stage; with `fold`, alike ones as the one in the longest run."""
+    """The layers of one micro-batch on one stage; with `fold`, equal ones as the one in the longest run."""
     kinds: dict[object, list[Part]] = {}
     for part in parts:
         kinds.setdefault((part.segment, key(masks[part])) if fold else part.place, []).append(part)
@@ -217,7 +217,7 @@ def _once(cells: list[tuple[Group, ...]]) -> list[tuple[Group, ...]]:
 
 
 def _joined(alike: Sequence[tuple[Group, ...]]) -> tuple[Group, ...]:
-    """The first of some alike rows of groups, each group for its fellows too."""
+    """The first of some equal rows of groups, each group for its fellows too."""
     fellows = zip(*alike, strict=True)
     return tuple(replace(groups[0], parts=tuple(p for g in groups for p in g.parts)) for groups in fellows)
 

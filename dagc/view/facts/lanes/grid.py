@@ -1,4 +1,4 @@
-"""Where the boxes stand: a column per GPU, a row per step, stages side by side, time down. No layout engine is asked."""
+"""Positions of the boxes: a column per GPU, a row per step, stages side by side, time downwards. No layout engine is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDE, NARROW, FEW = 84.0, 60.0, 24
 
 @dataclass(slots=True)
 class Box:
-    """`short` is for where `words` do not fit; `kind` is compute or what the exchange is; `inside` the kinds of the exchanges that a folded box holds. `first` and
+    """`short` is for where `words` do not fit; `kind` is compute or what the exchange is; `inside` the kinds of the exchanges in a folded box. `first` and
     `last` number the columns of its band that it covers."""
 
     id: str
@@ -47,7 +47,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Words beside the boxes in the room `w`. `look`: start, what, node, gpu, head, stage or layer."""
+    """Words next to the boxes in the width `w`. `look`: start, what, node, gpu, head, stage or layer."""
 
     x: float
     y: float
@@ -93,7 +93,7 @@ def drawn(result: PhaseResult, choice: Choice = DEFAULT) -> Grid:
 def grid(found: Picture) -> Grid:
     """Every box and label of a picture."""
     out = Grid(found, WIDE if sum(len(b.columns) for b in found.bands) <= FEW else NARROW)
-    # Stages start level with each other, unless several micro-batches show who waits for whom.
+    # Stages start level with each other, unless several micro-batches show which stage waits for which.
     several = any(len({g.part.microbatch for g in b.groups}) > 1 for b in found.bands)
     sent: dict[tuple[int, int], float] = {}
     x = 0.0
@@ -127,7 +127,7 @@ def _heads(out: Grid, number: int, band: Band) -> None:
 
 
 def _rows(out: Grid, number: int, band: Band, sent: dict[tuple[int, int], float]) -> None:
-    """The rows of a stage. `sent`: where the first send of (stage, micro-batch) stands; what it brings stands below."""
+    """The rows of a stage. `sent`: where the first send of (stage, micro-batch) is; what it brings is below."""
     y = TOP
     cell: tuple[int, ...] = ()
     for group in band.groups:
@@ -187,7 +187,7 @@ def _line(out: Grid, number: int, band: Band, group: Group, rows: tuple[int, ...
 
 
 class _Letters:
-    """The groups of a collective in a band; none where a column stands for several ranks."""
+    """The groups of a collective in a band; none where a column represents several ranks."""
 
     def __init__(self, out: Grid, band: Band, op: Op) -> None:
         self.band = band
@@ -208,7 +208,7 @@ class _Letters:
             yield [k for _, k in run]
 
     def said(self, columns: list[int], time: str) -> str:
-        """`A 25 us`, and how much of the group stands in a box of several columns."""
+        """`A 25 us`, and how much of the group is in a box of several columns."""
         if self.groups is None:
             return time
         letter = self.letter[int(self.groups[self.band.columns[columns[0]].rank])]

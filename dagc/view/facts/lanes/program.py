@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An op (None: the send to the next stage) of one lane. Times are seconds from the part's start, one a rank."""
+    """An op (None: the send to the next stage) of one lane. Times are seconds from the part's start, one per rank."""
 
     op: Op | None
     lane: int
@@ -128,7 +128,7 @@ class Program:
         return self.result.graph.segment(part.segment)
 
     def flat(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A value a rank, in rank order."""
+        """One value per rank, in rank order."""
         return np.broadcast_to(array, self.result.graph.the_mesh.shape).ravel()
 
     def steps(self, part: Part) -> tuple[Step, ...]:
@@ -152,7 +152,7 @@ class Program:
         return tuple(sorted(found, key=lambda s: (float(s.start_s.min()), s.lane)))
 
     def row(self, part: Part, name: str, lane: int) -> int:
-        """Where a step stands among those of its part."""
+        """Index of a step among those of its part."""
         return self._named(part)[name, lane]
 
     def _named(self, part: Part) -> dict[tuple[str, int], int]:

@@ -11,7 +11,7 @@ from .grid import BOX_H, START, WHAT, Box, Grid, Line
 from .program import Part
 
 ASIDE = 9.0
-"""How far a wire stands out that goes round the boxes between its ends."""
+"""How far a wire sticks out that goes round the boxes between its ends."""
 
 Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
@@ -116,7 +116,7 @@ class _Maker:
                 known = (source.id, target.id) in seen
                 if source.band == target.band and source.row < target.row and not known:
                     seen.add((source.id, target.id))
-                    # A box of several columns is left, or reached, where the other end stands.
+                    # A box of several columns is left, or reached, where the other end is.
                     start = end if source.first <= end <= source.last else start
                     end = start if target.first <= start <= target.last else end
                     yield Wire(source, target, "critical", self.down(source, target, start, end))
@@ -131,7 +131,7 @@ class _Maker:
             if part not in self.home:
                 continue
             number, group = self.home[part]
-            # Alike layers may run their steps in another order: they are found by name.
+            # Equal layers may run their steps in another order: they are found by name.
             held = self.holder.get((group.part, self.program.row(group.part, visit.op, visit.lane)))
             column = columns[number].get(self.program.rank(visit.index))
             box = held[1].boxes.get(column) if held is not None and column is not None else None

@@ -1,4 +1,4 @@
-"""What stands beside and in the boxes, and what they say when pointed at."""
+"""Words next to and in the boxes, and their tooltips."""
 
 from __future__ import annotations
 

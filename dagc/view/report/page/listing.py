@@ -42,7 +42,7 @@ def anchor(found: Sequence[Source], span: Span | None) -> str:
 
 
 def draw(source: Source, number: int, diagnostics: Iterable[Diagnostic]) -> Markup:
-    """A numbered listing; what does not stand in this file is left out."""
+    """A numbered listing; what is not in this file is left out."""
     mine: dict[int, list[Diagnostic]] = {}
     for d in diagnostics:
         if d.span is not None and d.span.source is source:

@@ -26,7 +26,7 @@ from .tables import Row, table
 
 
 def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
-    """One HTML document. It loads nothing, and its policy forbids it to."""
+    """One HTML document. It loads nothing, and its policy forbids loading."""
     look, script = style() + asset("page.css"), asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
@@ -42,7 +42,7 @@ def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
 
 @cache
 def asset(name: str) -> str:
-    """A template, style sheet or script that ships beside this file."""
+    """A template, style sheet or script that ships next to this file."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
@@ -91,7 +91,7 @@ def _header(plan: CompiledPlan, name: str) -> Markup:
 
 
 def _overflow(plan: CompiledPlan) -> Markup:
-    """What does not fit, before all else."""
+    """What does not fit, first of all."""
     return join(tag("p", line, cls="fail" if line.startswith("DOES NOT FIT") else None) for line in plan.overflow)
 
 

@@ -11,7 +11,7 @@ from ...draw.overview import Card, collectives_of, layers_of, name_of, shown_car
 
 
 def draw(result: PhaseResult) -> Markup:
-    """A list of stages; of many, alike neighbours share a card."""
+    """A list of stages; of many, equal neighbours share a card."""
     shown = shown_cards(result)
     items = [_card(result, shown[0])]
     for before, after in itertools.pairwise(shown):
