@@ -16,7 +16,7 @@ from dagc.base.suggest import did_you_mean, distance, products
 from dagc.base.units import UNITS as KNOWN_UNITS
 from dagc.base.units import meant_unit
 from dagc.lang import library
-from dagc.lang.elaborate import TOP
+from dagc.lang.statements import TOP
 
 HARDWARE_PRESETS = library.names("hardware")
 MODELS = library.names("model")

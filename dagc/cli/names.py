@@ -76,11 +76,12 @@ def _hardware(name: str) -> Record:
     from ..base.syntax import ast
     from ..base.syntax.parse import parse
     from ..lang.elaborate import Elaborator
+    from ..lang.statements import Statements
 
     out = Collector()
     file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
     (section,) = (s for s in file.statements if isinstance(s, ast.Section))
-    found = Elaborator(out, Reach.of(None)).hardware(section, None)
+    found = Elaborator(Statements(out, Reach.of(None))).hardware(section, None)
     if found is None:
         return {"kind": "hardware", "name": name, "about": "cannot be read"}
     peaks = {k: v for k, v in found.compute_flops.items() if k != "default"}

@@ -17,6 +17,7 @@ from ..lang import library
 from ..lang.elaborate import Elaborator
 from ..lang.load import load
 from ..lang.printer import model_parts
+from ..lang.statements import Statements
 from ..pipeline.parameters import count_parameters
 from ..spec.model import Model
 from ..spec.unit import Unit
@@ -77,7 +78,7 @@ def import_config(path: str, allowed: Sequence[str | Path] = ()) -> Imported:
     if section is None or section.preset is None:
         raise SpecError(out.items)
     section = replace(section, preset=ast.String(section.preset.span, path))
-    work = Elaborator(out, _reach(path, allowed))
+    work = Elaborator(Statements(out, _reach(path, allowed)))
     try:
         model = work.model(section, Path.cwd())
         out.check()

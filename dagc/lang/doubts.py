@@ -14,7 +14,7 @@ from ..base.diagnostics import Collector, Label
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, UNITS, Quantity, show
-from .reader import Body
+from .body import Body
 
 PLAUSIBLE: dict[str, tuple[float, float]] = {
     "memory": (4e9, 2e12),

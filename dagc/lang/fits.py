@@ -12,7 +12,7 @@ from ..spec.phase import Phase
 from ..spec.strategy import Fold
 from ..spec.workload import Workload
 from .block_checks import dims_of
-from .reader import Body
+from .body import Body
 
 IDLE = 0.1
 """Share of a batch's places that may be empty before it is reported."""

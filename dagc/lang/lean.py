@@ -9,8 +9,9 @@ from ..base.schema import MODEL
 from ..base.source import Source, Span
 from ..base.units import Quantity
 from ..spec.model import AttrValue, Model
-from .model import PARTS, blocks_of, derived_stack
-from .reader import Body, default_of
+from .body import Body
+from .sections.model import PARTS, blocks_of, derived_stack
+from .typed import default_of
 
 
 def told(model: Model) -> dict[str, AttrValue]:

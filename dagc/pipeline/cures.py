@@ -188,8 +188,8 @@ class Cures:
 
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
         """The phase as the passes lower it, and its memory."""
+        from ..lang.body import Body
         from ..lang.fits import Shape
-        from ..lang.reader import Body
         from ..passes import cost, memory
         from .lower import lowered
 

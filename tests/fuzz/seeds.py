@@ -168,7 +168,7 @@ def words() -> tuple[str, ...]:
     from dagc.base import schema
     from dagc.base.units import UNITS
     from dagc.lang import library
-    from dagc.lang.values import builtins as functions
+    from dagc.lang.values import functions as functions
 
     found: set[str] = (
         set(schema.DTYPES) | set(functions.FUNCTIONS) | set(UNITS) | {f'"{n}"' for n in library.names("model")}

@@ -10,7 +10,7 @@ from ...base.diagnostics import did_you_mean
 from ...base.schema import Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
-from ..reader import typed
+from ..typed import typed
 from .names import Ref, is_if
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
 from ...spec.unit import Unit
 from ..block_checks import walk_expression
-from ..reader import Names
 from ..values.evaluate import evaluate
+from ..values.functions import env
+from ..values.names import Names
 from . import rules
 
 PHASE_DIMS = ("batch", "seq", "context")
@@ -141,7 +142,7 @@ class Scope:
             self.fail(expr, "`if` takes a condition and two values")
         lets = {name: Quantity(value) for name, value in self.lets.items()}
         names = Names({**unit.spec.constants, **unit.spec.model.attributes, **lets}, unit.out)
-        condition = evaluate(expr.args[0], names.env(), unit.out)
+        condition = evaluate(expr.args[0], env(names), unit.out)
         if not isinstance(condition, bool):
             self.fail(expr.args[0], "`if` needs a condition: a flag of the model, or equal, less, not")
         return expr.args[1 if condition else 2]

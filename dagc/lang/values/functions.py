@@ -1,4 +1,4 @@
-"""Functions of constant expressions. They serve the library's architectures, which read a model's config.json, and
+"""What names and functions of constant expressions mean. They serve the library's architectures, which read a model's config.json, and
 any spec: `if(equal(config.hidden_act, silu), ...)`, `each(layers, ...)`.
 
 A condition is a flag: `true`, a flag field, or one of equal, less, has, present.
@@ -9,20 +9,48 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words
-from .evaluate import Value, evaluate, kind_of
-
-if TYPE_CHECKING:
-    from ..reader import Names
+from .evaluate import Env, Value, evaluate, kind_of
+from .names import Names
 
 MAX_EACH = 10_000
 
 
 class _Wrong(Exception):
     """The call is wrong; the diagnostic is already recorded."""
+
+
+def env(names: Names, words: bool = False) -> Env:
+    """Looks up names and calls; bare words are allowed where `words` says so."""
+
+    def lookup(node: ast.Name | ast.Call) -> Value | None:
+        if isinstance(node, ast.Call):
+            return call(names, node, words)
+        if node.parts[0] == "config" and names.config is not None:
+            return names.config.value(node.parts[1:], node.span, names.out)
+        if node.text in names.extra:
+            return names.extra[node.text]
+        if node.text in names.constants:
+            return names.constants[node.text]
+        if node.text in names.unknown:
+            return None
+        if words and len(node.parts) == 1:
+            return node.text
+        if names.out.incomplete:
+            return None
+        names.unknown.add(node.text)  # once is enough
+        near = names.out.near(node.text, [*names.constants, *names.extra, "true", "false"])
+        names.out.add(
+            "E02",
+            f"unknown name `{node.text}`",
+            node.span,
+            help=(f"did you mean `{near}`?",) if near else (),
+        )
+        return None
+
+    return lookup
 
 
 def call(names: Names, node: ast.Call, words: bool) -> Value | None:
@@ -45,7 +73,7 @@ def call(names: Names, node: ast.Call, words: bool) -> Value | None:
 
 
 def _arg(names: Names, node: ast.Call, index: int, words: bool = False) -> Value:
-    value = evaluate(node.args[index], names.env(words), names.out)
+    value = evaluate(node.args[index], env(names, words), names.out)
     if value is None:
         raise _Wrong
     return value

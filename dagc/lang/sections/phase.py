@@ -6,22 +6,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..base import coming
-from ..base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
-from ..base.diagnostics import Collector, Label
-from ..base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
-from ..base.source import Span
-from ..base.syntax import ast
-from ..base.units import SCALAR, Quantity
-from ..spec.engines import ENGINES, engine_memory
-from ..spec.hardware import Hardware
-from ..spec.model import AttrValue, Model
-from ..spec.phase import EngineMemory, Phase
-from ..spec.strategy import Fold, Strategy
-from ..spec.workload import Workload
-from .fits import Shape
-from .reader import Body, Names, Reader
-from .values.evaluate import Value, kind_of, number
+from ...base import coming
+from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
+from ...base.diagnostics import Collector, Label
+from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
+from ...base.source import Span
+from ...base.syntax import ast
+from ...base.units import SCALAR, Quantity
+from ...spec.engines import ENGINES, engine_memory
+from ...spec.hardware import Hardware
+from ...spec.model import AttrValue, Model
+from ...spec.phase import EngineMemory, Phase
+from ...spec.strategy import Fold, Strategy
+from ...spec.workload import Workload
+from ..body import Body
+from ..fits import Shape
+from ..reader import Reader
+from ..values.evaluate import Value, kind_of, number
+from ..values.names import Names
 
 SECTIONS = ("attention", "experts", "shard", "memory")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..base.diagnostics import did_you_mean
-from ..base.files import Unreadable
-from ..base.schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
-from ..base.source import Span
-from ..base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
-from ..spec.hardware import Hardware, Link
-from .doubts import doubt_hardware
-from .reader import Body, Names, Reader
-from .values.evaluate import Value
+from ...base.diagnostics import did_you_mean
+from ...base.files import Unreadable
+from ...base.schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
+from ...base.source import Span
+from ...base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
+from ...spec.hardware import Hardware, Link
+from ..body import Body
+from ..doubts import doubt_hardware
+from ..reader import Reader
+from ..values.evaluate import Value
+from ..values.names import Names
 
 LINKS = ("link node", "link cluster")
 
@@ -55,7 +57,7 @@ def _calibration(given: Value | None, body: Body, names: Names, base: Path | Non
     preset's."""
     if not isinstance(given, str) or given in ("", "none"):
         return None
-    from ..calib import CalibrationError, available, load
+    from ...calib import CalibrationError, available, load
 
     span = body.span_of("calibration")
     if given.endswith(".json"):

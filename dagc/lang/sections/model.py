@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from ..base.diagnostics import Collector
-from ..base.dtypes import find
-from ..base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
-from ..base.syntax import ast
-from ..base.units import Quantity
-from ..ir.graph import runs
-from ..spec.model import AttrValue, Layer, Model
-from . import library
-from .block_checks import mentioned
-from .reader import Body, Names, Reader
-from .values.evaluate import evaluate, quantity
+from ...base.diagnostics import Collector
+from ...base.dtypes import find
+from ...base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
+from ...base.syntax import ast
+from ...base.units import Quantity
+from ...spec.model import AttrValue, Layer, Model
+from .. import library
+from ..block_checks import mentioned
+from ..body import Body
+from ..reader import Reader
+from ..values.evaluate import evaluate, quantity
+from ..values.functions import env
+from ..values.names import Names
 
 Blocks = dict[tuple[str, str | None], ast.BlockDef]
 
@@ -147,7 +149,7 @@ def _stack(
     """The layers in order: as written, else derived from layers, dense_first, attention, experts and mlp."""
     out = names.out
     stated = body.assigns.get("layers")
-    number = None if stated is None else quantity(stated.value, names.env(), out)
+    number = None if stated is None else quantity(stated.value, env(names), out)
     if assign is None:
         return derived_stack(attributes, number, body, out)
     items = assign.value.items if isinstance(assign.value, ast.ListExpr) else (assign.value,)
@@ -186,15 +188,15 @@ def _stack(
 def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     """(layer, how many) of one item of a stack: `embed`, `16 * sparse`, `each(16, if(...))`."""
     if isinstance(item, ast.Call):
-        listed = evaluate(item, names.env(words=True), names.out)
+        listed = evaluate(item, env(names, words=True), names.out)
         if listed is None:
             return None
         if isinstance(listed, tuple) and all(isinstance(name, str) for name in listed):
-            return list(runs(str(name) for name in listed))
+            return [(str(name), len(list(alike))) for name, alike in groupby(listed)]
     repeat: Quantity | None = Quantity(1.0)
     node = item
     if isinstance(item, ast.Binary) and item.op == "*":
-        repeat, node = quantity(item.left, names.env(), names.out), item.right
+        repeat, node = quantity(item.left, env(names), names.out), item.right
     if isinstance(node, ast.Name) and repeat is not None and repeat.value >= 1 and repeat.value == int(repeat.value):
         return [(node.text, int(repeat.value))]
     names.out.add("E08", "a stack consists of layers: `embed`, `16 * sparse`", item.span)

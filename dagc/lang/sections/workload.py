@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..base import coming
-from ..base.files import Unreadable, read_text
-from ..base.schema import LARGE, WORKLOAD
-from ..base.source import Span
-from ..base.syntax import ast
-from ..base.units import Quantity
-from ..spec.workload import Routing, Workload
-from .reader import Body, Names, Reader
-from .values.evaluate import Value, evaluate
+from ...base import coming
+from ...base.files import Unreadable, read_text
+from ...base.schema import LARGE, WORKLOAD
+from ...base.source import Span
+from ...base.syntax import ast
+from ...base.units import Quantity
+from ...spec.workload import Routing, Workload
+from ..body import Body
+from ..reader import Reader
+from ..values.evaluate import Value, evaluate
+from ..values.functions import env
+from ..values.names import Names
 
 
 def read_workload(body: Body, names: Names, base: Path | None, span: Span) -> Workload | None:
@@ -38,7 +41,7 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
         return Routing()
     known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
     if isinstance(value, ast.Call) and known and len(value.args) == 1 and not value.kwargs:
-        given = evaluate(value.args[0], names.env(), names.out)
+        given = evaluate(value.args[0], env(names), names.out)
         if given is None:
             return None
         if value.func.text == "histogram":

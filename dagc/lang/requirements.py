@@ -1,0 +1,43 @@
+"""What a plan must hold: `require` statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..base.units import meant_unit
+from ..spec.metrics import metric
+from ..spec.model import AttrValue
+from ..spec.requirement import Requirement
+from .statements import Statements
+from .values.evaluate import names_in
+
+
+def read_requirements(
+    statements: Statements, values: Mapping[str, AttrValue], phases: set[str], *, unnamed: bool
+) -> tuple[Requirement, ...]:
+    """Every `require`, whose names are looked up as far as they can be before anything is compiled. `phases`: names of
+    the phases; `unnamed`: what some phase is called is not known, and a requirement may mean it."""
+    roots = {"hardware", "model", "workload", *phases, *values, *statements.failed}
+    out = []
+    for i, s in enumerate(statements.requires):
+        for name in names_in(s.test):
+            doubtful = unnamed and (len(name.parts) > 1 and metric(f"PHASE.{'.'.join(name.parts[1:])}") is not None)
+            if name.parts[0] not in roots and not statements.out.incomplete and not doubtful:
+                roots.add(name.parts[0])  # once is enough
+                near = statements.out.near(name.parts[0], roots - {name.parts[0]})
+                hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots - {name.parts[0]}))}"
+                if any(s.kind == "hardware" and s.name == name.parts[0] for s, _ in statements.sections):
+                    hint = f"did you mean `{'.'.join(('hardware', *name.parts[1:]))}`?"
+                if unit := meant_unit(name.text):
+                    hint = f"if this is a unit, did you mean {unit}?"
+                owner = next(iter(sorted(phases)), "PHASE")
+                if metric(f"{owner}.{name.text}") is not None:
+                    hint = f"a metric follows its phase: `{owner}.{name.text}`"
+                statements.out.add(
+                    "E02",
+                    f"the requirement names `{name.parts[0]}`, which this spec does not define",
+                    name.span,
+                    help=(hint,),
+                )
+        out.append(Requirement(s.label or s.text or f"requirement {i + 1}", s.text, s.test, s.span))
+    return tuple(out)
