@@ -1,4 +1,4 @@
-"""Execution traces: dagc's writer beside one that makes a protobuf object a node, and many alike ranks beside their bytes.
+"""Execution traces: dagc's writer against one that makes a protobuf object per node, and many equal ranks against their bytes.
 
 python benchmarks/chakra.py [-n RUNS] [--gpus 4096]   (needs `pip install protobuf`)
 """
@@ -39,7 +39,7 @@ def plain(data: bytes) -> list[Plain]:
 
 
 def write_objects(nodes: list[Plain], path: Path) -> None:
-    """One object a node, each written with its length before it."""
+    """One object per node, each written with its length before it."""
     made = messages()
     with path.open("wb") as file:
         first = made["GlobalMetadata"](version="0.0.4").SerializeToString()
@@ -81,7 +81,7 @@ def one_rank(name: str, result: PhaseResult, runs: int, folder: Path) -> None:
 
 
 def all_ranks(name: str, result: PhaseResult, runs: int, folder: Path) -> None:
-    """Every rank of a phase, beside writing as many files of as many bytes."""
+    """Every rank of a phase, against writing as many files of as many bytes."""
     files = {rank: len(data) for rank, data in traces(result, Ranks(result))}
     content = memoryview(bytes(max(files.values())))
 

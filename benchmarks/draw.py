@@ -1,4 +1,4 @@
-"""Drawing the placed graph: dagc's own coordinates beside the layered layout of Graphviz, for the same boxes and edges.
+"""Drawing the placed graph: dagc's own coordinates against the layered layout of Graphviz, for the same boxes and edges.
 
 python benchmarks/draw.py [-n RUNS] [--limit SECONDS] [--parts N]
 """

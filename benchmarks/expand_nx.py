@@ -21,7 +21,7 @@ from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops.attributes import RingTurnAttrs
 
 Ids = NDArray[np.int64]
-"""Node ids, one a rank of a stage: shape of the mesh."""
+"""Node ids, one per rank of a stage: shape of the mesh."""
 Times = NDArray[np.float64]
 
 
@@ -183,14 +183,14 @@ class Expander:
         return node
 
     def back(self, value: Ids | None) -> Ids:
-        """The token on its way to the first stage: a delay that holds no stream."""
+        """The token on its way to the first stage: a delay that occupies no stream."""
         node = self.new(self.costs.token_return.time_s if self.graph.kind == "decode" else 0.0, self.shape)
         self.link(value, node)
         return node
 
 
 def program(segment: Segment, lanes: int) -> Iterator[tuple[Op, int]]:
-    """Program order of a layer: the lanes take turns at every change of stream."""
+    """Program order of a layer: the lanes alternate at every change of stream."""
     for _, chunk in itertools.groupby(segment.ops, key=lambda op: op.stream):
         ops = list(chunk)
         yield from ((op, lane) for lane in range(lanes) for op in ops)

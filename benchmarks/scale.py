@@ -1,4 +1,4 @@
-"""Scale: a symmetric plan on 8 and on 4096 GPUs, and costing beside networkx on the expanded graph, in one run.
+"""Scale: a symmetric plan on 8 and on 4096 GPUs, and costing against networkx on the expanded graph, in one run.
 
 python benchmarks/scale.py [--nodes 1000000]
 """
@@ -53,7 +53,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def symmetric(runs: int) -> None:
-    """One plan at two sizes, in turn: cost and schedule alone, every pass, and from the text."""
+    """One plan at two sizes, alternating: cost and schedule alone, every pass, and from the text."""
     sizes = (8, 4096)
     specs = {n: load(Source("bench", spec(n)), Collector()) for n in sizes}
     plans = {n: compile_spec(specs[n], Collector()) for n in sizes}

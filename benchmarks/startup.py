@@ -1,4 +1,4 @@
-"""Start-up: whole processes beside a peer in the same run, in turn, as ratios.
+"""Start-up: whole processes against a peer in the same run, alternating, as ratios.
 
 python benchmarks/startup.py [-n RUNS]
 """

@@ -23,7 +23,7 @@ def chromium() -> str | None:
 
 
 class Browser:
-    """One page. `complaints` holds exceptions, console errors and violations of the page's policy."""
+    """One page. `complaints` are exceptions, console errors and violations of the page's policy."""
 
     def __init__(self, write: int, read: int) -> None:
         self.output, self.input = os.fdopen(write, "wb"), os.fdopen(read, "rb")

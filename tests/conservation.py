@@ -1,4 +1,4 @@
-"""What a run on tensors really computed and held: FLOPs by the shapes of its arrays, parameters by their values."""
+"""What a run on tensors really computed and stored: FLOPs by the shapes of its arrays, parameters by their values."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _width(value: Ragged) -> int:
 
 
 def parameters(machine: RankMachine, graph: Graph) -> float:
-    """Elements of the distinct shards of every weight; ranks with the same numbers hold copies."""
+    """Elements of the distinct shards of every weight; ranks with the same numbers have copies."""
     total = 0.0
     for segment, layer in graph.layers:
         for weight in segment.weights:

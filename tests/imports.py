@@ -81,8 +81,8 @@ def called(node: ast.Call) -> str:
 
 
 def resolve(name: str) -> str:
-    """The module that a full name lies in: the longest prefix that is one of the repo's, else its first part."""
-    for folder in ("", "tools.", "benchmarks."):  # scripts import what lies beside them by its bare name
+    """The module that a full name is in: the longest prefix that is one of the repo's, else its first part."""
+    for folder in ("", "tools.", "benchmarks."):  # scripts import what is next to them by its bare name
         parts = (folder + name).split(".")
         while len(parts) > (1 if folder else 0):
             if ".".join(parts) in modules():

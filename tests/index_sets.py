@@ -1,6 +1,6 @@
-"""Moves between layouts by their meaning: which elements of a tensor each rank holds, and whose sums are in them.
+"""Moves between layouts by their meaning: which elements of a tensor each rank has, and whose sums are in them.
 
-Shares nothing with the compiler but the record of a layout, which `World.state` turns into index sets.
+Shares nothing with the compiler but the record of a layout, which `World.state` converts to index sets.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dagc.ir.sharding import Axes, Move, Sharding
 
 Elements = frozenset[tuple[int, ...]]
 Rank = tuple[Elements, frozenset[int]]
-"""Indices that a rank holds, and the ranks of the source whose contributions are summed in them."""
+"""Indices that a rank has, and the ranks of the source whose contributions are summed in them."""
 State = tuple[Rank, ...]
 
 ELEMENT_B = 4.0
 
 
 def wire(kind: str, payload_B: float, ranks: int) -> float:
-    """Bytes a device sends: ring algorithms; a permute passes its block on once."""
+    """Bytes that a device sends: ring algorithms; a permute passes its block on once."""
     share = (ranks - 1) / ranks
     factor = {"all_reduce": 2 * share, "all_gather": ranks - 1, "permute": 1.0, "slice": 0.0}
     return payload_B * factor.get(kind, share)
@@ -31,7 +31,7 @@ def wire(kind: str, payload_B: float, ranks: int) -> float:
 
 @dataclass(frozen=True)
 class World:
-    """Ranks on a mesh and a tensor. `pending`: axes over which the source is an unreduced sum."""
+    """Ranks on a mesh and a tensor. `pending`: axes over which the source is partial."""
 
     mesh: tuple[tuple[str, int], ...]
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class World:
         return all(n % prod(self.sizes[a] for a in axes) == 0 for n, axes in zip(self.shape, dims, strict=True))
 
     def state(self, layout: Sharding) -> State:
-        """A rank holds the block that its coordinates name, major axis first, and the sum over all but `partial`."""
+        """A rank has the block that its coordinates name, major axis first, and the sum over all but `partial`."""
         return tuple((self._block(layout.dims, rank), self._summed(layout.partial, rank)) for rank in self.ranks)
 
     def _block(self, dims: Sequence[Axes], rank: Mapping[str, int]) -> Elements:
@@ -64,7 +64,7 @@ class World:
         return frozenset(product(*ranges))
 
     def _summed(self, partial: Axes, rank: Mapping[str, int]) -> frozenset[int]:
-        """One contribution a coordinate along the pending axes, named by the first rank that has it."""
+        """One contribution per coordinate along the partial axes, named by the first rank that has it."""
         named = [i for i, r in enumerate(self.ranks) if all(r[a] == 0 for a in self.sizes if a not in self.pending)]
         return frozenset(i for i in named if all(self.ranks[i][a] == rank[a] for a in partial))
 
@@ -113,7 +113,9 @@ class World:
         cut = [pieces(s, dim, len(held)) for s in sets]
         if any(c is None for c in cut):
             return None
-        place = [sorted(map(min, sets)).index(min(s)) for s in sets]  # who holds the first block takes the first piece
+        place = [
+            sorted(map(min, sets)).index(min(s)) for s in sets
+        ]  # the rank with the first block takes the first piece
         return _boxes([frozenset().union(*(c[i] for c in cut if c)) for i in place], sums[0])
 
     def permute(self, state: State, target: State, axes: Axes) -> bool:

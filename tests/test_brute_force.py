@@ -24,7 +24,7 @@ def chain_of(world: World, source: Sharding, target: Sharding) -> list[Move]:
 
 @st.composite
 def reshards(draw: st.DrawFn) -> tuple[World, Sharding, Sharding]:
-    """Two layouts of one tensor; what the target leaves pending, the source has pending."""
+    """Two layouts of one tensor; where the target is partial, the source is partial."""
     mesh, shape = draw(st.sampled_from(MESHES)), draw(st.sampled_from(SHAPES))
     names = [name for name, _ in mesh]
 

@@ -23,7 +23,7 @@ UNIFORM, SKEWED = Routing(), Routing("zipf", 0.8)
 
 def choose(rng: np.random.Generator, p: NDArray[np.float64]) -> NDArray[np.int64]:
     """One token's experts with chances `p` (Sampford 1967): the first in proportion to p, the others to p / (1 - p),
-    again until none stands twice. Even chances: any subset."""
+    again until none occurs twice. Even chances: any subset."""
     top_k = round(float(p.sum()))
     if np.ptp(p) < 1e-12:
         return rng.permutation(len(p))[:top_k]

@@ -1,4 +1,4 @@
-"""Chakra traces: every file is read back with Google's protobuf and held against the placed graph."""
+"""Chakra traces: every file is read back with Google's protobuf and compared with the placed graph."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ def placed_id(node: Event, lanes: int) -> str:
 
 
 def same_as_placed(nodes: list[Event], placed: dict[str, Placed], result: PhaseResult) -> None:
-    """One node an op (a permute is messages), with its FLOPs and bytes."""
+    """One node per op (a permute is messages), with its FLOPs and bytes."""
     graph = result.graph
     seen = Counter(placed_id(n, graph.lanes) for n in nodes)
-    absent = set(placed) - set(seen)  # a permute leaves alone the ranks that hold their block already
+    absent = set(placed) - set(seen)  # a permute skips the ranks that already have their block
     assert set(seen) <= set(placed) and all(placed[key].kind == "permute" for key in absent)
     for node in nodes:
         op = placed[placed_id(node, graph.lanes)]

@@ -228,7 +228,7 @@ def test_the_cache_of_a_sequence_travels_between_two_pools() -> None:
                      'require "t" prefill.kv_transfer > 0\nrequire "b" prefill.kv_bytes > 0')  # fmt: skip
     plan = dagc.compile_text(text)
     found = {v.requirement.label: v.value for v in plan.requirements}
-    # Keys and values of 4 layers, 4 heads of 8, fp32, 256 tokens; 2 of the decode ranks hold a sequence.
+    # Keys and values of 4 layers, 4 heads of 8, fp32, 256 tokens; 2 of the decode ranks have a sequence.
     assert found["b"] == 2 * 4 * 4 * 8 * 4 * 256
     assert found["t"] == pytest.approx(found["b"] / (2 * 50e9) + 6e-6)
 

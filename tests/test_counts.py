@@ -98,7 +98,7 @@ def test_memory_that_is_not_held_so_is_named(kind: str, phase: str, what: str) -
     "phase", ["gpus = 0..7, ep = 8", "gpus = 0..7, attention { dp = 4, tp = 2 }, experts { ep = 8 }"]
 )
 def test_rows_on_the_wire_with_even_loads_are_the_plans_on_every_rank(phase: str) -> None:
-    """Mean and largest: tokens are dealt out to experts in turn."""
+    """Mean and largest: tokens are dealt out to experts in order."""
     plan = compiled("prefill", phase)
     costs, graph = plan.phases["prefill"].costs, plan.phases["prefill"].graph
     inputs = random_inputs(plan.units["prefill"], random_weight)

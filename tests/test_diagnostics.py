@@ -43,7 +43,7 @@ def test_golden(
     arguments = command.read_text().split() if command.exists() else ["check", f"{code}.moe"]
     assert main(arguments) == next(c.exit for c in TABLE if c.code == code)
     text = capsys.readouterr().err
-    if code in ("E04", "R07"):  # what the figures are is no matter of the text
+    if code in ("E04", "R07"):  # the figures do not depend on the text
         text = re.sub(r"[\d.]+ (?=[kMG]?B\b|[mun]?s\b)", "N ", text)
     assert f"[{code}]" in text
     target = GOLDEN / f"{code}.txt"

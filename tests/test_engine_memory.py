@@ -1,4 +1,4 @@
-"""What engines fill of a GPU and keep beside weights and cache: counted by hand from each engine's own rule."""
+"""What engines fill of a GPU and keep in addition to weights and cache: counted by hand from each engine's own rule."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_sequence_that_does_not_divide_stays_whole(kind: str) -> None:
 
 
 def test_order_says_which_ranks_share_experts() -> None:
-    """Four experts' ranks of eight: the inner axes of `order` hold different experts, the outer one repeats them."""
+    """Four experts' ranks of eight: the inner axes of `order` have different experts, the outer one repeats them."""
     fold = "gpus = 0..7, sequence_parallel = true, order = [pp, {}, ep]\nattention {{ dp = 2, sp = 2, tp = 2 }}\nexperts {{ ep = 4 }}"
     for order, want in (("dp, sp, tp", {"sp", "tp"}), ("sp, dp, tp", {"dp", "tp"}), ("tp, sp, dp", {"sp", "dp"})):
         result, found = layer(top_k=2, phase=fold.format(order))

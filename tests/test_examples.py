@@ -7,7 +7,7 @@ from conftest import compiled
 
 from dagc.api import Plan
 
-# What holds of the plans' claims, recomputed by hand from their own numbers (True: the requirement passes).
+# Which of the plans' claims hold, recomputed by hand from their own numbers (True: the requirement passes).
 PLAN_A = {
     "1 the model has 10B parameters": False,
     "2 effective compute 240 TFLOP/s": True,
@@ -167,5 +167,5 @@ def test_sensitivities_point_the_right_way() -> None:
     plan = compiled("plan_a")
     found = {s.name: s.change for s in plan.sensitivities("decode")}
     assert all(change <= 1e-9 for change in found.values())
-    assert found["+10% HBM bandwidth"] < -0.05  # the cache is read once a token
+    assert found["+10% HBM bandwidth"] < -0.05  # the cache is read once per token
     assert found["+10% compute"] > -0.01

@@ -1,4 +1,4 @@
-"""Exchanges inside an NVLink domain beside the same over nodes, over sizes and ranks."""
+"""Exchanges inside an NVLink domain against the same between nodes, over sizes and ranks."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_exchanges_of_a_domain_were_measured_over_its_ranks() -> None:
 
 def test_dispatch_of_a_domain_grows_slowly_with_its_ranks() -> None:
     """Each token is copied to the ranks that it hits, at most top_k: published times at 8 and 32 ranks differ by a fifth
-    (DeepSeek-V3, 4096 tokens a rank in nvfp4)."""
+    (DeepSeek-V3, 4096 tokens per rank in nvfp4)."""
     c = load("gb200").of(domain_a2a.FAMILY)["nvlink_one_sided_dispatch"].constants
     times = [float(domain_a2a.time_s(c, 4096, 7168, 8, n, 0.5625)) for n in (8, 16, 32, 64)]
     assert times == sorted(times) and times[2] < 1.6 * times[0]

@@ -1,4 +1,4 @@
-"""`dagc export`: what each engine is told, and which plans each refuses."""
+"""`dagc export`: what each engine gets, and which plans each refuses."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_trtllm_attention_is_all_data_or_all_tensor_parallel() -> None:
     text = refused(
         "trtllm", phase="gpus = 0..7, dispatch = allgather\nattention { tp = 8 }\nexperts { ep = 4, tp = 2 }"
     )
-    assert "numbers GPUs by pp, edp, etp, ep" in text  # its experts lie inside, the plan's outside
+    assert "numbers GPUs by pp, edp, etp, ep" in text  # its experts are inside, the plan's outside
 
 
 def test_megatron_folds_freely() -> None:
@@ -306,7 +306,7 @@ def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
 
 
 def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
-    """Characters that turn the writing direction round, or move the cursor, stand in no script."""
+    """No script contains characters that change the writing direction or move the cursor."""
     text = spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8")
     with pytest.raises(SpecError, match="control character"):
         dagc.compile_text(text.replace("model small", 'model "a\u202eb"'))

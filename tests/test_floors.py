@@ -1,4 +1,4 @@
-"""The floors of the house: who may import whom, read from every import statement of the code."""
+"""The floors of the house: which package may import which, read from every import statement of the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("tools", "benchmarks"),
 )
-"""Bottom up. A package imports packages of lower floors only. `dagc` are the names of `dagc/__init__.py`; `cli` holds
+"""Bottom up. A package imports packages of lower floors only. `dagc` are the names of `dagc/__init__.py`; `cli` has
 `__main__.py` too."""
 FLOOR = {package: floor for floor, row in enumerate(FLOORS) for package in row}
 
@@ -50,7 +50,7 @@ OPEN_CIRCLES = """
 dagc.lang.expand.names
 dagc.lang.expand.rules
 """
-"""Modules that lie in some import circle today. The list may only shrink."""
+"""Modules in some import circle today. The list may only shrink."""
 
 
 def package(module: str) -> str:

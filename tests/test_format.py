@@ -25,7 +25,7 @@ def tree(text: str) -> ast.File:
 
 
 def formatted(text: str) -> str:
-    """The formatted text, held to what every formatting must keep."""
+    """The formatted text, checked for what every formatting must keep."""
     result = format_source(Source("x", text))
     assert tree(result) == tree(text)
     assert format_source(Source("x", result)) == result

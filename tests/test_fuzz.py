@@ -54,7 +54,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("body", FAULTS)
 def test_faults_are_noticed(body: str, tmp_path: Path) -> None:
-    """A command that does one of these is told apart from one that ends well."""
+    """A command that does one of these is distinguished from one that ends well."""
     script = f"""
 import sys
 from pathlib import Path

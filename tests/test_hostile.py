@@ -143,7 +143,7 @@ def test_pipes_devices_folders_and_loops_are_refused(form: str, tmp_path: Path, 
 
 @pytest.mark.parametrize("form", READS)
 def test_files_outside_the_project_are_not_read(form: str, tmp_path: Path, capsys: Capture) -> None:
-    """Neither by a path nor by a link, and none of their words is told; a folder can be allowed."""
+    """Neither by a path nor by a link, and none of their words is shown; a folder can be allowed."""
     suffix = {"preset": ".moe", "config": ".json", "calibration": ".json"}.get(form, "")
     outside = written(tmp_path / "outside", "s3cr3t w0rd\n", f"f{suffix}")
     project = tmp_path / "project"

@@ -246,7 +246,7 @@ def test_any_plan_compiles_or_is_refused(text: str) -> None:
 
 
 def test_kinds_of_layers_may_alternate() -> None:
-    """A layer kind that stands in several places is one segment; order, stages and proof follow the stack."""
+    """A layer that occurs in several places is one segment; order, stages and proof follow the stack."""
     import dagc
     from dagc.execute.prove import prove
 

@@ -1,4 +1,4 @@
-"""The text of the IR: every graph reads back equal in every form, the plain one is short, and what is no IR is refused."""
+"""The text of the IR: every graph reads back equal in every form, the plain one is short, and what is not IR is refused."""
 
 from __future__ import annotations
 

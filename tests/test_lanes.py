@@ -60,7 +60,7 @@ def drawn(name: str, *select: str, hops: int = 0, unfold: tuple[str, ...] = ALL)
 
 
 def covered(found: Picture, laid: Grid) -> set[str]:
-    """Ids of the rank-nodes that the boxes of an unfolded picture stand for."""
+    """Ids of the rank-nodes of the boxes of an unfolded picture."""
     out: set[str] = set()
     for box in laid.boxes:
         columns = found.bands[box.band].columns[box.first : box.last + 1]
@@ -265,7 +265,7 @@ def test_only_what_is_asked_for_is_unfolded() -> None:
     some = picture(result, Choice(unfold=("microbatches",)))
     assert "microbatches" not in dict(some.folds)
     assert {g.part.microbatch for g in some.bands[0].groups} == set(range(8))
-    # Two classes of ranks: causal attention is longer where the later half of the tokens lies.
+    # Two classes of ranks: causal attention is longer where the later half of the tokens is.
     assert [len(c.ranks) for b in plain.bands for c in b.columns] == [8, 8] * 3
     assert [b.stages for b in plain.bands] == [(0,), (1, 2), (3,)]
     ranks = picture(result, Choice(unfold=("ranks",)))
@@ -290,7 +290,7 @@ def test_a_column_stands_for_its_own_class(load: str, columns: int) -> None:
 
 
 def test_alternating_layers_are_folded() -> None:
-    """Alike layers that are not neighbours stand for each other too."""
+    """Equal layers that are not neighbours are folded too."""
     model = """hidden = 64, vocab = 512, dtype = fp32
 attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }
 mlp { hidden = 64 }

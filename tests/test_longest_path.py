@@ -22,7 +22,7 @@ from dagc.plan.result import PhaseResult
 
 
 def load(name: str) -> ModuleType:
-    """A module of the benchmarks, which are no package."""
+    """A module of the benchmarks, which are not a package."""
     path = Path(__file__).resolve().parent.parent / "benchmarks" / f"{name}.py"
     found = importlib.util.spec_from_file_location(name, path)
     assert found is not None and found.loader is not None

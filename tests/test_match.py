@@ -1,4 +1,4 @@
-"""What measured kernels an op runs as: every kind is priced or says why not, and nothing costs nothing by being unknown."""
+"""Which measured kernels an op runs as: every kind is priced or says why not, and nothing costs nothing by being unknown."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_takes_no_time_rides_in_a_kernel_that_its_record_names(mixtral: dag
 def test_an_op_inside_the_experts_that_rides_in_nothing_costs_its_roofline(
     mixtral: dagc.Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kind that nobody listed beside the experts' kernel used to cost nothing."""
+    """A kind that was not listed with the experts' kernel used to cost nothing."""
     segment = next(s for s in mixtral.phases["decode"].graph.segments if any(o.kind == "silu" for o in s.ops))
     gate = next(o for o in segment.ops if o.kind == "silu" and o.scope == "experts")
     before = costs(mixtral).ops[segment.name, gate.name]

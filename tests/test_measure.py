@@ -83,7 +83,7 @@ def test_kernels_of_a_prefill() -> None:
 
 
 def test_kernels_of_a_decode_with_drafts() -> None:
-    """Two drafted tokens: three query tokens a sequence, which read the cache as further heads."""
+    """Two drafted tokens: three query tokens per sequence, which read the cache as further heads."""
     text = spec("gpus = 0..7, dp = 8, draft = 2, acceptance = 0.5", "decode")
     assert jobs(text, "decode attention") == [Decode("bf16", 8, 8 * 3, 4, 8, 256 + 16)]
     assert jobs(text, "gemm")[0] == Gemm("bf16", 8 * 3, 16 * 8, 64)
@@ -104,7 +104,7 @@ def test_layers_and_estimates_are_the_plan_s() -> None:
 
 
 def test_zipf_rows_are_the_busiest_rank_s() -> None:
-    """One expert a rank: the busiest rank has the most popular one, with its share of the 128 choices."""
+    """One expert per rank: the busiest rank has the most popular one, with its share of the 128 choices."""
     (expert,) = [k.job for k in kernels(compiled("mixtral_8xh100"), ["decode"]) if k.kind == "experts"]
     assert isinstance(expert, Experts)
     weights = np.arange(1, 9) ** -0.3
@@ -302,7 +302,7 @@ def grid() -> list[tuple[Job, float]]:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibration file fitted to the grid; it lies beside its tables."""
+    """A calibration file fitted to the grid; it is next to its tables."""
     pytest.importorskip("scipy", reason="SciPy is not installed: pip install -e '.[fit]'")
     folder = tmp_path_factory.mktemp("tables")
     made = [Result(job, Timing(time_s, 0.0, 20, "cuda_graph")) for job, time_s in grid()]

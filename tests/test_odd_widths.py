@@ -20,7 +20,7 @@ import dagc
     ],
 )
 def test_what_tp_does_not_divide_is_left_whole(tp: int, heads: int, kv_heads: int, width: int, vocab: int) -> None:
-    """A dense model: a width and a vocabulary that do not divide are said, split less, and computed right."""
+    """A dense model: a width and a vocabulary that do not divide are reported, split less, and computed right."""
     model = (
         f"layers = 2, hidden = {4 * heads}, vocab = {vocab}, dtype = fp32\n"
         f"attention {{ kind = gqa, heads = {heads}, kv_heads = {kv_heads}, head_dim = 4 }}\nmlp {{ hidden = {width} }}"

@@ -39,7 +39,7 @@ def test_the_plan_without_a_mistake() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "code", "at", "help"),
     [
-        # An attribute that may be anything, but stands for one that is missing.
+        # An attribute that may be anything, but probably means one that is missing.
         ("top_k = 2", "topk = 2", "E02", "topk", "did you mean `top_k`?"),
         ("count = 16", "num_experts = 16", "E02", "num_experts", "did you mean `count`?"),
         ("heads = 16, ", "num_heads = 16, ", "E02", "num_heads", "did you mean `heads`?"),

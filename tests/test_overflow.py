@@ -1,4 +1,4 @@
-"""A plan that does not fit: compiled, drawn and written with the verdict first, and mended only by what was seen to fit."""
+"""A plan that does not fit: compiled, drawn and written with the verdict first, and helped only by changes that were seen to fit."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_cures_of_phases_fit_beside_each_other_or_say_what_was_left_out() -> Non
 
 
 def test_phases_that_differ_in_order_alone_are_laid_out_alike() -> None:
-    """The phase that stays as it is was lowered beside the other one's order: a cure lowers it anew."""
+    """The phase that stays unchanged was lowered with the other one's order: a cure lowers it again."""
     text = overflowing("degrees", "gpus = 0..7\ndp = 2, ep = 4, order = [pp, ep, dp, sp, tp]")
     text = text.replace("phase decode", "phase prefill { gpus = 0..7, dp = 2, ep = 4 }\nphase decode")
     text = text.replace("memory = 3 MB", "memory = 3.1 MB")

@@ -1,4 +1,4 @@
-"""The object of `dagc compile --json`: both schemas hold, and either is read back by `dagc diff`."""
+"""The object of `dagc compile --json`: both schemas are valid, and `dagc diff` reads either."""
 
 from __future__ import annotations
 

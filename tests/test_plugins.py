@@ -163,7 +163,7 @@ def test_a_pass_of_a_plugin_may_refuse_a_phase(
 
 
 def refused(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is said of a phase that asks for a pass."""
+    """The diagnostics of a phase that asks for a pass."""
     module = ModuleType("broken_pass")
     module.__dict__["Mine"] = value
     monkeypatch.setitem(sys.modules, "broken_pass", module)

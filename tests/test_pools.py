@@ -174,7 +174,7 @@ def test_a_phase_that_is_left_out_is_named() -> None:
 @given(st.sampled_from(["prefill", "decode"]), st.sampled_from(["ep = 4, tp = 2", "pp = 2, dp = 2, tp = 2", "dp = 8"]))
 @settings(max_examples=6, deadline=None)
 def test_room_for_tokens_is_what_still_fits(kind: str, strategy: str) -> None:
-    """Of sequences like the phase's: as many as the room says fit beside the rest, a step more do not."""
+    """Of sequences like the phase's: as many as the room says fit in addition to the rest, a step more do not."""
     workload = "sequences = {}, prompt = 250 tok, output = 6 tok"
 
     def compiled(sequences: int) -> Plan:

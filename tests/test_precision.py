@@ -1,4 +1,4 @@
-"""What a model's weights are held in, what a GPU's memory is, and what a report says of both."""
+"""How a model's weights are stored, what a GPU's memory is, and what a report says of both."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def one_gpu(
     found = re.search('from "([^"]*)/config.json"', model)
     if found is None:
         return dagc.compile_text(text)
-    spec = Path(found[1]) / "plan.moe"  # a spec reads what lies in its own folder
+    spec = Path(found[1]) / "plan.moe"  # a spec reads what is in its own folder
     spec.write_text(text)
     return dagc.compile(spec)
 
@@ -200,7 +200,7 @@ CONFIGS = Path(__file__).parent / "data" / "hf_configs"
 
 
 def config_file(folder: Path, base: str, beside: object = None, **changes: object) -> str:
-    """A published config with other fields, and a second file beside it."""
+    """A published config with other fields, and a second file next to it."""
     data = json.loads((CONFIGS / f"{base}.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(data))
     if beside is not None:

@@ -132,7 +132,7 @@ def test_a_difference_that_does_not_reach_the_logits_is_a_difference(monkeypatch
 
 
 def test_copies_of_a_block_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gather takes a block from one of the ranks that hold it: the others may not hold something else."""
+    """A gather takes a block from one of the ranks that have it: the others must not have something else."""
     graph, _, _ = placed("tp")
     segment = graph.segments[1]
     op = next(op for op in segment.ops if op.kind == "all_reduce")

@@ -1,4 +1,4 @@
-"""Any legal plan of any model: it computes the same, computes and holds nothing it should not, and runs in some order.
+"""Any legal plan of any model: it computes the same, computes and stores nothing it should not, and runs in some order.
 
 DAGC_EXAMPLES=20 tries twenty times as many plans, and other ones at every run.
 """
@@ -34,7 +34,7 @@ PROPERTY = settings(
 
 
 def compiled(text: str) -> Plan:
-    """The plan; one that is refused is no example."""
+    """The plan; one that is refused is not an example."""
     try:
         return dagc.compile_text(text)
     except SpecError:
@@ -77,7 +77,7 @@ def check_work(graph: Graph, model: dict[tuple[str, str], float], ranks: dict[tu
 @settings(PROPERTY, max_examples=examples(40))
 @given(plans())
 def test_the_placed_graph_is_sound(case: tuple[str, str]) -> None:
-    """Acyclic with one node an op and cell; no collective over a group of one."""
+    """Acyclic with one node per op and cell; no collective over a group of one."""
     kind, text = case
     result = compiled(text).phases[kind]
     check_order(result)

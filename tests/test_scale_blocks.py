@@ -41,7 +41,7 @@ TP8 = "gpus = 0..7, tp = 8"
 
 @given(blocks=st.integers(1, 12), block=st.sampled_from([16, 32, 128]), degree=st.integers(1, 16))
 def test_whole_parts_are_those_in_which_no_block_has_two_owners(blocks: int, block: int, degree: int) -> None:
-    """Entry by entry: who holds each entry of a block."""
+    """Entry by entry: which ranks have each entry of a block."""
     entries = blocks * block
     side = Side(Weight("@w", (), "fp8_block"), ("ffn",), entries, block, degree)
     if entries % degree:
@@ -111,7 +111,7 @@ def test_parts_that_are_left_in_16_bits_may_be_cut_anywhere() -> None:
 
 
 def test_what_is_one_number_a_head_is_in_no_block() -> None:
-    """Qwen3-Next in FP8 runs on four ranks: its rates and decays are left in 16 bits, 32 columns hold no block of 128."""
+    """Qwen3-Next in FP8 runs on four ranks: its rates and decays are left in 16 bits, 32 columns do not contain a block of 128."""
     text = """moe 1
 hardware from "h200-sxm" {{ gpus = 8 }}
 model from "qwen3-next-80b-a3b" {{ weight_dtype = fp8_block }}

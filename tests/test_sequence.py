@@ -1,4 +1,4 @@
-"""Which tokens a rank of a split sequence holds, what that makes of causal attention, and that zigzag is really run."""
+"""Which tokens a rank of a split sequence has, what that means for causal attention, and that zigzag is really run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def attention(queries: int, before: int, loop: tuple[str, ...], **attrs: int) ->
 def test_pairs_of_every_rank_are_those_of_the_mask(
     ranks: int, inner: int, each: int, before: int, window: int, chunk: int, zigzag: bool, split: bool
 ) -> None:
-    """The mask of the positions that a rank holds, counted; also where another axis cuts the pieces further."""
+    """The mask of the positions of a rank, counted; also where another axis cuts the pieces further."""
     where = mesh(ranks, inner, zigzag)
     loop = tuple(a for a, _ in where.atoms if split or a == "sp")
     size = 2 * ranks * inner * each
@@ -81,7 +81,7 @@ def test_the_last_of_n_ranks_has_2n_minus_1_over_n_of_the_mean(ranks: int) -> No
 def test_a_window_lies_with_the_last_ranks_of_a_split_context(
     ranks: int, each: int, queries: int, window: int, chunk: int
 ) -> None:
-    """Decode: the pairs of the mask whose keys each rank holds; without a window all ranks are taken to be alike."""
+    """Decode: the pairs of the mask whose keys each rank has; without a window all ranks are taken to be equal."""
     where, context = mesh(ranks, 1, False), ranks * each
     queries = min(queries, context)
     segment, op = attention(queries, context - queries, (), window=window, chunk=chunk)
@@ -128,7 +128,7 @@ def test_attention_is_timed_on_the_slowest_rank(method: str, hardware: str) -> N
     """In order, four ranks take 7/4 of the mean, which is what each takes in zigzag."""
     whole, plain, even = (prefill(f"gpus = 0..3, {p}, sp_method = {method}", hardware) for p in ("tp = 4", "sp = 4", "sp = 4, sp_layout = zigzag"))  # fmt: skip
     one, first, second = (r.costs.ops["sparse", "gqa.o"].time_s for r in (whole, plain, even))
-    assert first.shape != second.shape and second.size == 1  # zigzag is alike on all ranks: nothing gets longer
+    assert first.shape != second.shape and second.size == 1  # zigzag is the same on all ranks: nothing gets longer
     assert float(first.max() / first.mean()) == pytest.approx(7 / 4, rel=0.02)
     assert float(first.mean()) == pytest.approx(float(second.max()), rel=0.02)
     assert float(one.max()) == pytest.approx(float(second.max()), rel=0.1)

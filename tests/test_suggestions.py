@@ -1,4 +1,4 @@
-"""Which name is meant, what is not there yet, and figures that are likely slips."""
+"""Which name is meant, what is not there yet, and figures that are probably slips."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
 
 
 def ended_once(task: Task) -> Row:
-    """The first process that gets a point of `wide = 2` is told to end."""
+    """The first process that gets a point of `wide = 2` is asked to end."""
     mark = Path(task.base_dir or ".") / "died"
     if dict(task.settings)["wide"] == "2" and not mark.exists():
         mark.touch()

@@ -102,7 +102,7 @@ def test_flows(name: str, phase: str) -> None:
     ends = {e["id"]: e["ts"] for e in events if e["ph"] == "f" and e["name"] == "send"}
     assert starts.keys() == ends.keys() and all(ends[k] >= starts[k] for k in ends)
     graph = plan(name).phases[phase].graph
-    shown = {m.index for m in representatives(plan(name).phases[phase])}  # ranks of each stage, alike in all of them
+    shown = {m.index for m in representatives(plan(name).phases[phase])}  # ranks of each stage, the same in all of them
     assert len(starts) == (len(graph.stages) - 1) * graph.microbatches * graph.lanes * len(shown)
     path = [e for e in events if e["name"] == "critical path"]
     assert sorted(e["ph"] for e in path if e["ph"] != "t") == ["f", "s"]
@@ -194,7 +194,7 @@ def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_critical_path_is_in_a_trace_of_skewed_ranks() -> None:
-    """Every rank is of a class of its own: those of the path are drawn beside the slowest, the middle and the fastest."""
+    """Every rank is of a class of its own: those of the path are drawn with the slowest, the middle and the fastest."""
     phase = "gpus = 0..31, pp = 2\nattention { dp = 8, tp = 2 }\nexperts { ep = 16 }"
     model = "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 16, top_k = 2, hidden = 32 }"
     work = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1.0)"

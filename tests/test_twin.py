@@ -112,7 +112,7 @@ def test_a_twin_of_another_lowering_is_never_equal(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("at", [0, 1])
 def test_library_models_are_proved(strategy: str, at: int) -> None:
-    """Two of them under each strategy, the kind of phase in turn; `python -m tests.proofs` takes them all."""
+    """Two of them under each strategy, the kind of phase alternating; `python -m tests.proofs` takes them all."""
     number = list(STRATEGIES).index(strategy)
     model = MODELS[(number * 4 + at * 17) % len(MODELS)]
     verdict = judge(model, strategy, ("prefill", "decode")[(number + at) % 2])

@@ -1,4 +1,4 @@
-"""What the KV cache holds behind windows and chunks: counted block by block, and the way a whole plan adds it up."""
+"""What the KV cache keeps behind windows and chunks: counted block by block, and the way a whole plan adds it up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def seen(query: int, window: int | None, chunk: int | None) -> set[int]:
 
 
 def held(context: int, queries: int, window: int | None, chunk: int | None, block: int) -> int:
-    """Grow a sequence token by token, each step holding every block that one of its queries sees."""
+    """Grow a sequence token by token, each step keeping every block that one of its queries sees."""
     most = 0
     for end in range(1, context + 1):
         keys = set().union(*(seen(q, window, chunk) for q in range(max(0, end - queries), end)))
@@ -113,7 +113,7 @@ def test_every_stage_counts_its_own_layers() -> None:
 
 
 def test_one_reader_that_sees_all_keeps_all() -> None:
-    """A cache that a windowed and a whole attention read is held whole."""
+    """A cache that both a windowed and a full attention read is kept whole."""
     both = (MIXED % "window = 32").replace(
         "o[batch",
         "kc = cache(k)\n  vc = cache(v)\n  w[batch, seq, kv_heads, group, head_dim] = attend(q, kc, vc, causal = true)\n"

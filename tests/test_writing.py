@@ -1,4 +1,4 @@
-"""Written all or none: whatever stands in the way, ends the process or fills the disk."""
+"""Written all or none: whatever is in the way, ends the process or fills the disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Fit kernel-cost constants to measured tables: python tools/fit.py --data DIR --out grammar/library/calibration
 
 Holds out a quarter of every (gpu, family, variant) before fitting, fits the rest in log space with a robust loss,
-writes one file a GPU and prints the error on the held-out rows. Needs scipy. docs/calibration.md says how to add a GPU.
+writes one file per GPU and prints the error on the held-out rows. Needs scipy. docs/calibration.md says how to add a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEVICES = Path(__file__).with_name("devices.json")
 
 
 def tell(part: Part) -> None:
-    """One line a variant."""
+    """One line per variant."""
     head = f"{part.gpu:10} {part.family.name:18} {part.variant:26}"
     if part.found is None:
         print(f"{head} too few rows: {len(part.rows)}")

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "sliding_window": 4, "head_dim": 16, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1500.0, "factor": 8.0, "beta_fast": 4.0, "beta_slow": 0.5, "truncate": False, "original_max_position_embeddings": 32}},
     ),
     "phimoe_jitter": ("phimoe", GQA | {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 8, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.4, "sliding_window": None}),
-    # What the library has no architecture of: beside these stands a `model.moe`.
+    # Models without an architecture in the library: these have a `model.moe` with them.
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),
     "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),

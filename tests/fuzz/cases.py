@@ -45,7 +45,7 @@ class Case:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """The files, and what no program should wait for beside them."""
+        """The files, and what no program should wait for in addition."""
         folder.mkdir(parents=True)
         for name, data in self.files.items():
             (folder / name).write_bytes(data)

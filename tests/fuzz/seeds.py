@@ -164,7 +164,7 @@ def _undated(data: bytes) -> bytes:
 
 @cache
 def words() -> tuple[str, ...]:
-    """What stands in the language: attributes, functions, dtypes, presets, units."""
+    """The words of the language: attributes, functions, dtypes, presets, units."""
     from dagc.base import schema
     from dagc.base.units import UNITS
     from dagc.lang import library

@@ -62,7 +62,7 @@ def expand(options: argparse.Namespace) -> int:
 
 
 def told(verdicts: Iterable[tuple[str, str]]) -> int:
-    """Every mutant with who noticed it; then how many by whom. 1 when one survives that is not listed."""
+    """Every mutant with what noticed it; then counts. 1 when one survives that is not listed."""
     from .survivors import reason
 
     by, new = Counter[str](), 0

@@ -76,7 +76,7 @@ class Case:
 
 
 def model_text(folder: Path) -> str:
-    """The model section: of the config, or of the blocks that stand beside it where the library has no such architecture."""
+    """The model section: of the config, or of the blocks next to it where the library has no such architecture."""
     own = folder / "model.moe"
     return own.read_text().replace("moe 1\n", "") if own.exists() else 'model tiny from "config.json"'
 
@@ -105,7 +105,7 @@ def true_graph(name: str, kind: str) -> Graph:
 # -- faults of the model graph -----------------------------------------------------------------------
 
 Change = Callable[[Op], Op | None]
-"""The op with a fault, or None where it has none of the kind; `forwarded` stands for an op that is left out."""
+"""The op with a fault, or None where it has none of the kind; `forwarded` replaces an op that is left out."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def source_mutants_of_expand() -> Iterator[SourceMutant]:
 
 @cache
 def refusals() -> tuple[str, ...]:
-    """What is said of every odd block, by the rules as they are now."""
+    """The diagnostics of every odd block, by the rules as they are now."""
     return tuple(_refusal(body) for body in ODD.values())
 
 
@@ -355,7 +355,7 @@ def _odd_unit(body: str) -> Unit:
 
 @dataclass(frozen=True)
 class ExpandVerdict:
-    """`caught`: the reference model that sees the mutant, or the odd block of which something else is said.
+    """`caught`: the reference model that sees the mutant, or the odd block with other diagnostics.
     `unseen`: models whose graph is another one and whose logits are the same."""
 
     mutant: SourceMutant

@@ -87,7 +87,7 @@ def change_group(graph: Graph) -> Iterator[Mutant]:
 
 
 def change_attribute(graph: Graph) -> Iterator[Mutant]:
-    """What an op says beside its inputs: steps of a ring, operator of a reduction, group of an exchange."""
+    """What an op says besides its inputs: steps of a ring, operator of a reduction, group of an exchange."""
     for segment, op in ops_of(graph):
         said = dict(stated(op.attrs))
         if op.kind == "all_reduce" and isinstance(op.attrs, MoveAttrs):
@@ -120,7 +120,7 @@ def _other_values(name: str, value: Any, graph: Graph) -> list[Value]:
 
 
 def change_pending(graph: Graph) -> Iterator[Mutant]:
-    """One pending sum more or less than the value has; or a reduction of another kind."""
+    """One partial axis more or less than the value has; or a reduction of another kind."""
     for segment, op in ops_of(graph):
         layout = op.sharding
         assert layout is not None

@@ -83,7 +83,7 @@ OWN: dict[str, tuple[str, str, str, str, str]] = {
     "chosen tokens": ("prefill", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }", EXPERTS, SPARSE),
     "chosen tokens, decode": ("decode", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }", EXPERTS, SPARSE),
 }  # fmt: skip
-"""Plans of blocks that the library's stock has not."""
+"""Plans of blocks that the library does not have."""
 
 HEADS = "attention { kind = own_heads, heads = 4, kv_heads = 4, head_dim = 4 }"
 OWN_HEADS = """
@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 FACTORING = ("refine", "_owner", "head_cuts", "axis_coordinates", "batch_axes")
 """Functions of `ir.mesh` that factor the GPUs of a stage."""
 LAYOUTS = ("input_layout", "result_layout", "_slots_at_home", "loop_dims", "loop_axes")
-"""Functions of `ir.ops` that say where values lie."""
+"""Functions of `ir.ops` that say where values are."""
 
 
 @cache
@@ -184,14 +184,14 @@ def true_words(name: str) -> list[str]:
 
 
 def words(unit: Unit) -> list[str]:
-    """What was said of a phase."""
+    """The diagnostics of a phase."""
     return [f"{d.message} {d.because} {d.help}" for d in unit.out.items]
 
 
 @dataclass(frozen=True)
 class PassVerdict:
-    """`killed`: by whom and in which plan, empty when nothing was noticed. `lowered`: plans that were lowered otherwise
-    and are right all the same."""
+    """`killed`: by what and in which plan, empty when nothing was noticed. `lowered`: plans that were lowered otherwise
+    and are still right."""
 
     mutant: SourceMutant
     killed: str

@@ -62,7 +62,7 @@ phase {kind} {{
 
 @cache
 def placed(name: str) -> tuple[Graph, Unit, Costs]:
-    """The placed graph of a plan, and what the proof asks of it beside. A pipeline has layers to spread."""
+    """The placed graph of a plan, and what else the proof asks of it. A pipeline has layers to spread."""
     kind, phase, attention, experts = PLANS[name]
     piped = "pp" in phase
     text = SPEC.format(

@@ -28,7 +28,7 @@ TALK = ("fail", "refuse", "stop", "warn", "require")
 
 @dataclass(frozen=True)
 class SourceMutant:
-    """`name`: function, what became what, and which of several alike."""
+    """`name`: function, what became what, and which of several equal ones."""
 
     name: str
     function: FunctionType

@@ -1,5 +1,5 @@
 """What a strategy says of the work, read from the phase alone: over how many ranks each loop of an op must be split, and which
-GPUs make a group. Written without the passes, to hold what they do against it."""
+GPUs make a group. Written without the passes, to compare what they do with it."""
 
 from __future__ import annotations
 

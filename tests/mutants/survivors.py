@@ -1,4 +1,4 @@
-"""Mutants that nothing notices, each with the reason: `survivors.txt` has a line `# reason` before the mutants that it is said of; a line that
+"""Mutants that nothing notices, each with the reason: `survivors.txt` has a line `# reason` before the mutants that it explains; a line that
 ends in `*` is a function whose whole effect is a price, so that no mutant of it need be noticed."""
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Group = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """`executions` alike calls on one device. `group`: the devices of device 0's group, () for a stage edge.
+    """`executions` equal calls on one device. `group`: the devices of device 0's group, () for a stage edge.
 
     `payload_B`: what all-gather returns, and what every other kind takes in. `wire_B`: sent by one device, all calls.
     """

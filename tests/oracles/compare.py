@@ -1,4 +1,4 @@
-"""The verdict on one case: dagc's collectives beside the reference's, and in words where they differ."""
+"""The verdict on one case: dagc's collectives against the reference's, and in words where they differ."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def sp_method(about: str) -> str:
 
 
 def coordinate(case: Case, name: str, axes: Axes) -> list[str]:
-    """The term of `place gpu` that gives a degree the device ids of the mesh axes it stands for."""
+    """The term of `place gpu` that gives a degree the device ids of its mesh axes."""
     if not axes:
         return []
     steps = [stride(case.mesh, a) for a in axes]

@@ -13,7 +13,7 @@ from .layout import NotExpressible
 from .spec import program_of
 
 POSITION = {"embed": 0, "body": 1, "head": 2}
-"""Where the parts of a case stand in the stack of its spec."""
+"""Where the parts of a case are in the stack of its spec."""
 
 
 def measure(case: Case) -> list[Collective]:

@@ -113,7 +113,7 @@ def axes_in(row: Row) -> Axes:
 
 
 def segment_of(row: Row, sketch: Sketch) -> Segment:
-    """Operands stand as ops without inputs, so that the pass may move any of them."""
+    """Operands are ops without inputs, so that the pass may move any of them."""
     names = [chr(ord("a") + i) for i in range(len(sketch.operands))]
     sizes: dict[str, float] = {"k": 8.0}
     for dims, (shape, _, _) in zip(sketch.operands, row.inputs, strict=True):

@@ -117,7 +117,7 @@ def calls(collectives: Iterable[Collective], mesh: Mapping[str, int]) -> str:
 
 
 def over(group: Group, mesh: Mapping[str, int]) -> str:
-    """The mesh axes that a group of devices spans, or the devices when it is no product of whole axes."""
+    """The mesh axes that a group of devices spans, or the devices when it is not a product of whole axes."""
     if not group:
         return ""
     for some in range(1, len(mesh) + 1):

@@ -64,7 +64,7 @@ def axes_of(sharding: Iterable[str | list[str] | None]) -> tuple[Axes, ...]:
 
 
 def tensors_of(record: Mapping[str, Any], mesh: Axes) -> dict[str, Tensor]:
-    """Inputs by name. Alike layers have alike layouts, so the prefix of a layer is dropped."""
+    """Inputs by name. Equal layers have equal layouts, so the prefix of a layer is dropped."""
     tensors: dict[str, Tensor] = {}
     for entry in record["inputs"]:
         name, dims = re.sub(r"^L\d+\.", "", entry["name"]), tuple(entry["dims"])
@@ -91,7 +91,7 @@ def placed(dims: tuple[str, ...], placement: str, mesh: Axes) -> Tensor:
 
 def collectives_of(record: Mapping[str, Any], mesh: Mapping[str, int]) -> Iterable[Collective]:
     """What is compared: of XLA's three readings the normalised one, and the transfers of a pipeline as a placed graph
-    has them, once a micro-batch and edge."""
+    has them, once per micro-batch and edge."""
     logical = record.get("logical_send_recv")
     result = record["result"].get("normalised", record["result"])
     for c in result["collectives"]:

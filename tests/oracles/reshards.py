@@ -117,7 +117,7 @@ def torch_row(r: Mapping[str, Any]) -> Row:
 
 
 def placements(r: Mapping[str, Any], which: str) -> tuple[list[Any], list[str]]:
-    """DTensor placements, one a mesh axis (R, S0, S1, P), as axes of each dimension and the axes of a pending sum."""
+    """DTensor placements, one per mesh axis (R, S0, S1, P), as axes of each dimension and the axes of a partial sum."""
     dims: list[list[str]] = [[] for _ in r["shape"]]
     partial = []
     for (axis, _), placement in zip(r["mesh"], r[which], strict=True):

@@ -10,7 +10,7 @@ from .layout import SOURCES, Layout, NotExpressible, coordinate, layout_of
 HARDWARE = """hardware one_node {{
   gpus = {devices}, per_node = {devices}
   compute = 400 TFLOP/s, memory = 1000 TB, hbm = 1.8 TB/s
-  # Alike links without latency: the cheapest chain of collectives is the one of the fewest bytes.
+  # Equal links without latency: the cheapest chain of collectives is the one of the fewest bytes.
   link node {{ bandwidth = 1 MB/s, latency = 0 us }}
   link cluster {{ bandwidth = 1 MB/s, latency = 0 us }}
 }}"""

@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the compiled plan says of a point. `classes`: seconds a step by class of op, summed over layers."""
+    """What the compiled plan says of a point. `classes`: seconds per step by class of op, summed over layers."""
 
     time_s: float
     floor_s: float

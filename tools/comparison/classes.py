@@ -49,7 +49,7 @@ def _layer_classes(segment: Segment) -> list[str]:
             attended |= op.kind == "attend"
         else:
             found.append(_feed_forward_class(segment, op, sparse))
-            # A dense feed-forward's last GEMM stands for the experts; shared experts come first and do not count.
+            # A dense feed-forward's last GEMM counts as the experts; shared experts come first and do not count.
             experts_done |= op.kind == "contract" and (op.scope == "experts" if sparse else "hidden" in op.dims)
     return found
 
@@ -75,7 +75,7 @@ def _feed_forward_class(segment: Segment, op: Op, sparse: bool) -> str:
 
 
 def reference_class(name: str) -> tuple[str, ...]:
-    """Our classes that another tool's op stands for, by the last words of its name (phase prefix dropped)."""
+    """Our classes that correspond to another tool's op, by the last words of its name (phase prefix dropped)."""
     plain = name.split("_", 1)[1]
     table = {
         "embedding": (EMBEDDING,),

@@ -25,7 +25,7 @@ def counts(outcome: Outcome) -> bool:
 
 
 def of(done: Sequence[Outcome], repeats: Sequence[noise.Group]) -> dict[str, Any]:
-    """What the file holds."""
+    """The content of the file."""
     sure = [o for o in done if counts(o)]
     groups: dict[str, dict[str, list[float]]] = {"phases": {}, "servings": {}, "repeats": noise.ratios(repeats)}
     for kind, metric in KINDS.items():

@@ -1,4 +1,4 @@
-"""Estimates of points: models are elaborated once a process, points compiled in a pool, each once."""
+"""Estimates of points: models are elaborated once per process, points compiled in a pool, each once."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _load(text: str) -> Spec:
 
 @lru_cache(maxsize=512)
 def _elaborated(deployment: Deployment, kind: str, tokens: int, configs: Path | None) -> Spec:
-    """The spec with as few sequences a rank as there are lanes: points that differ in the batch share it."""
+    """The spec with as few sequences per rank as there are lanes: points that differ in the batch share it."""
     fewest = deployment.layout.dp * (2 if deployment.two_batch else 1)
     return _load(text_of(Point(deployment, kind, fewest, tokens), configs))
 
 
 def text_of(point: Point, configs: Path | None) -> str:
-    """The spec that a point stands for."""
+    """The spec of a point."""
     sparse = routed_experts(catalog_of(configs).model(point.deployment.model), configs) is not None
     return spec_text(point, catalog_of(configs), sparse)
 
@@ -122,7 +122,7 @@ class Estimates:
     _wanted: dict[Point, None] = field(default_factory=dict)
 
     def ask(self, point: Point) -> Estimate:
-        """The estimate. Raises Pending when it is not there yet, Inexpressible when there can be none."""
+        """The estimate. Raises Pending when it is not there yet, Inexpressible when it cannot exist."""
         found = self.known.get(point)
         if found is None:
             self._wanted[point] = None

@@ -75,13 +75,13 @@ class Catalog:
         return aliases.get(best, best)
 
     def model_source(self, model: str) -> str:
-        """What stands behind `model from`."""
+        """What follows `model from`."""
         if model in library.names("model"):
             return model
         return str(self._files[model].resolve())
 
     def config(self, model: str) -> Mapping[str, Any]:
-        """The published config; empty when there is none."""
+        """The published config, or nothing."""
         file = self._files.get(model)
         found: Mapping[str, Any] = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         return found
@@ -103,7 +103,7 @@ class Catalog:
 
     def weight_dtypes(self, model: str, gemm: str, experts: str) -> tuple[str, str]:
         """(dense, routed experts). A published checkpoint decides between formats that the labels do not tell apart:
-        fp8 with block scales, and mxfp4 experts beside bf16."""
+        fp8 with block scales, and mxfp4 experts with the rest in bf16."""
         quantization = self.config(model).get("quantization_config") or {}
         dense, routed = self.dtype(gemm), self.dtype(experts or gemm)
         if quantization.get("weight_block_size"):

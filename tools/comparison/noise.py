@@ -1,4 +1,4 @@
-"""The noise floor: how far repeats of one configuration lie apart."""
+"""The noise floor: how far repeats of one configuration are apart."""
 
 from __future__ import annotations
 

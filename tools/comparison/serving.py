@@ -18,8 +18,8 @@ FITTED = ("host_ms", "request_ms")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`mixed`: prompt tokens join decode steps; else a prefill runs as a step of its own. `step_tokens`: prompt tokens
-    a rank takes in one step. `memory_share`: of a GPU, that the engine fills. `most_sequences`: a rank runs at once.
+    """`mixed`: prompt tokens join decode steps; else a prefill runs as a separate step. `step_tokens`: prompt tokens
+    that a rank takes in one step. `memory_share`: of a GPU, that the engine fills. `most_sequences`: that a rank runs at once.
     `host_s`: overhead of every step, `request_s` of every request (front end, tokens, scheduling). `waves`: requests that a benchmark sends, over those in flight."""
 
     mixed: bool
@@ -32,7 +32,7 @@ class Engine:
 
     @staticmethod
     def of(name: str, constants: Mapping[str, Any], tried_ms: Mapping[str, float] | None = None) -> Engine:
-        """`tried_ms` stands over the fitted constants: `host_ms`, `request_ms`."""
+        """`tried_ms` takes precedence over the fitted constants: `host_ms`, `request_ms`."""
         entry = constants["engines"][name]
         fitted = {key: constants[key][name] for key in FITTED} | dict(tried_ms or {})
         return Engine(
@@ -44,7 +44,7 @@ class Engine:
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """`bound`: the figure at datasheet peaks, of one decode step or prefill: no run of the same plan takes less time, or
-    has a higher rate. `limited`: memory holds fewer sequences than are in flight. `phase_s`: of that step or prefill as
+    has a higher rate. `limited`: memory has room for fewer sequences than are in flight. `phase_s`: of that step or prefill as
     it is compiled, and nothing else; None where the figure is of no one phase. `prefill_s`: what a request's prefill
     keeps the GPUs busy for at the least; 0 where it is not asked."""
 
@@ -82,12 +82,12 @@ class Steps:
         return self.estimates.ask(Point(deployment, "decode", per_rank * deployment.layout.dp, context))
 
     def chunks_host_s(self, tokens: int) -> float:
-        """Host overhead of a prefill: once a chunk."""
+        """Host overhead of a prefill: once per chunk."""
         return math.ceil(tokens / self.engine.step_tokens) * self.engine.host_s
 
 
 def _held(ask: Steps, deployment: Deployment, wanted: int | None, context: int, first: Estimate) -> int:
-    """Sequences a rank runs at once, of those wanted (None: no end of them). Weights, a prefill's work and the reserve
+    """Sequences that a rank runs at once, of those wanted (None: without limit). Weights, a prefill's work and the reserve
     come before the cache; the work of a decode step is less than a prefill's."""
     step = ask.decode(deployment, wanted or 1, context)
     free_B = step.capacity_B * ask.engine.memory_share - step.weights_B - first.work_B - step.reserve_B
@@ -130,7 +130,7 @@ def _aggregated(serving: Serving, ask: Steps) -> Predicted:
     busy = min(0.95, prefills * first_s / tpot_s)
     all_s = (batch - 1) / together * first_s
     queue_s = min(busy * first_s / (2 * (1 - busy)), all_s / 2) + all_s / 2 / engine.waves
-    beyond_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)  # more in flight than memory holds
+    beyond_s = (wanted - batch) / batch * (serving.osl * tpot_s + alone_s)  # more in flight than memory has room for
     ttft_s = engine.request_s + alone_s + step_s / 2 * (batch > 1) + queue_s + beyond_s
     return Predicted(ttft_s, one.floor_s, batch < wanted, one.time_s, one.floor_s / plan.layout.dp)
 
@@ -172,7 +172,7 @@ def _static(serving: Serving, ask: Steps) -> Predicted:
 
 
 def _input_rate(serving: Serving, ask: Steps) -> Predicted:
-    """Prefill alone, each GPU given `tokens_per_gpu` prompt tokens a step."""
+    """Prefill alone, with `tokens_per_gpu` prompt tokens per GPU and step."""
     plan = serving.prefill
     per_rank = max(1, serving.tokens_per_gpu * plan.layout.tp // serving.isl)
     first = ask.prefill(plan, per_rank, serving.isl)

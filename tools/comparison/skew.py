@@ -1,6 +1,6 @@
 """The expert loads of a reference's benchmark, as a `routing` of the language.
 
-A reference states a sampling law of tokens an expert; the language has zipf(s). What the busiest rank takes over the
+A reference states a sampling law of tokens per expert; the language has zipf(s). What the busiest rank takes over the
 mean is matched: it decides the time of an expert layer on several ranks.
 """
 
@@ -16,7 +16,7 @@ from dagc.spec.workload import Routing
 
 GRID = tuple(round(0.05 * i, 2) for i in range(31))
 SEEDS = 8
-"""Token counts beside the asked one, so that one lucky draw does not decide."""
+"""Token counts near the given one, so that one lucky draw does not decide."""
 
 
 @cache
@@ -24,7 +24,7 @@ def routing(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> str:
     """zipf(s) with the law's mean busiest rank; uniform on one rank, where the language places no skew of time."""
     if law == "balanced" or ranks == 1 or tokens * top_k <= experts:
         return "uniform"
-    # Skew grows slowly with the tokens: nearby counts stand for one another, and points share an estimate's model.
+    # Skew grows slowly with the tokens: nearby counts replace one another, and points share an estimate's model.
     base = 2 ** round(float(np.log2(tokens)))
     loads = [
         float(busiest_rank(law, max(1, base + i), experts, top_k, ranks).sum(axis=-1).mean()) / (base + i)

@@ -20,7 +20,7 @@ Classes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class StaticPoint:
-    """`ops_s`: the reference's seconds, by the classes of ours that they stand for."""
+    """`ops_s`: the reference's seconds, by the corresponding classes of ours."""
 
     where: str
     point: Point
@@ -31,7 +31,7 @@ class StaticPoint:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A reference point beside its estimate."""
+    """A reference point and its estimate."""
 
     reference: StaticPoint
     ours: Estimate
@@ -42,7 +42,7 @@ class Compared:
 
 
 def read(file: Path, catalog: Catalog) -> tuple[list[StaticPoint], list[Inexpressible]]:
-    """Points of the file, and what its configurations have that no deployment can say (one entry a point)."""
+    """Points of the file, and what its configurations have that no deployment can say (one entry per point)."""
     root = json.loads(file.read_text(encoding="utf-8"))
     points, refused = [], []
     steps = int(root["decode_osl"]) - 1
@@ -138,7 +138,7 @@ class ClassError:
 
 
 LEAST_SHARE = 0.002
-"""A class below this share of its point's time is no ground for a ratio."""
+"""A class below this share of its point's time is too small for a ratio."""
 
 
 def class_errors(compared: Sequence[Compared]) -> list[ClassError]:

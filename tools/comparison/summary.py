@@ -120,7 +120,7 @@ SAMPLE_DATA = Path(__file__).parents[2] / "tests" / "data" / "accuracy"
 
 
 def sample_table() -> str:
-    """Errors over the cases that the tests hold."""
+    """Errors over the cases in the tests."""
     return in_short(gather(Options(SAMPLE_DATA, SAMPLE_DATA / "configs", workers=1)), ("tune", "check"))
 
 
@@ -147,7 +147,7 @@ def phase_table(done: Sequence[Outcome]) -> str:
 
 
 def kernel_table(cases: Sequence[KernelCase]) -> str:
-    """A row a family and GPU."""
+    """One row per family and GPU."""
     groups: dict[str, list[float]] = {}
     for c in cases:
         groups.setdefault(f"{c.family}, {c.gpu}{'' if c.own else ' (scaled)'}", []).append(c.ratio)
