@@ -149,7 +149,7 @@ class Expander:
         wait = self.join(op, node)
         self.link(streams.last[op.stream], wait)
         blocks: list[Ids] = []  # a ring attends to the local block while the others come round
-        for name in (n for n in op.inputs if not n.startswith("@")):
+        for name in segment.sources(op):
             if name == segment.input:
                 self.link(entry, wait)
             elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):

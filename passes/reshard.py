@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Weight
+from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, Shape, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
+from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.ops import OPS, input_layout, local_count, result_layout
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding
@@ -70,7 +71,8 @@ def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
 
 @dataclass(slots=True)
 class Resharder:
-    """Rewrites one segment in program order; one reshard per (value, target)."""
+    """Rewrites one segment in program order; one reshard per (value, target). `partners`: of an op's first result the further
+    ones, which move with it."""
 
     segment: Segment
     mesh: Mesh
@@ -84,6 +86,8 @@ class Resharder:
     weights: dict[str, Weight] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    partners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     visited: str = ""
 
     def run(self) -> Segment:
@@ -130,9 +134,20 @@ class Resharder:
         own = result_layout(self.segment, op)
         pending = self.mesh.sort((*carried, *own.partial))
         layout = Sharding(own.dims, pending, own.reduce if own.partial else "sum")
-        self.ops.append(replace(op, inputs=tuple(inputs), sharding=layout))
-        self.put(op.name, op.dims, layout)
-        self.origin[op.name] = op.name
+        self.add(replace(op, inputs=tuple(inputs), sharding=layout, more=further_results(op, layout)), op.name)
+
+    def add(self, op: Op, origin: str) -> None:
+        """An op whose results have their layouts. `origin`: the op whose value they are in another one."""
+        self.ops.append(op)
+        for value in op.results:
+            assert value.sharding is not None
+            self.put(value.name, value.dims, value.sharding)
+            self.dtypes[value.name] = value.dtype
+            self.origin[value.name] = origin
+        self.partners[op.name] = tuple(value.name for value in op.more)
+
+    def value(self, name: str) -> Value:
+        return Value(name, self.dims[name], self.dtype(name), self.layout[name])
 
     def carried(self, op: Op) -> Axes:
         """Axes whose pending sum may pass through this op unreduced."""
@@ -181,7 +196,7 @@ class Resharder:
             key = (f"{name} ring", self.layout[name])
             if key not in self.made:
                 turn = RingTurnAttrs(self.mesh.size(op.ring) - 1)
-                self.made[key] = self.emit(name, "ring_turn", turn, op.ring, self.layout[name])
+                self.made[key] = self.emit((name,), "ring_turn", turn, op.ring, self.layout[name])
             out.append(self.made[key])
         return out
 
@@ -199,15 +214,14 @@ class Resharder:
         return self.made[key]
 
     def merge_softmax(self, name: str) -> str:
-        """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs."""
-        have = self.layout[name]
-        whole = have.resolved()
+        """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs. The sums of a rank
+        count as much as its maxima make them; its outputs as much as its share of the sums."""
+        axes, whole = self.layout[name].partial, self.layout[name].resolved()
         rows = replace(whole, dims=whole.dims[:-1])
-        merged = ""
-        for part, result in (("row_max", rows), ("row_sum", rows), ("output", whole)):
-            reads = (merged,) if merged else ()
-            merged = self.emit(name, "softmax_merge", SoftmaxMergeAttrs(part), have.partial, result, reads)
-        return merged
+        maxima, sums = self.partners[name]
+        peak = self.emit((maxima,), "all_reduce", MoveAttrs(reduce="max"), axes, rows)
+        total = self.emit((sums, maxima, peak), "softmax_merge", SoftmaxMergeAttrs(), axes, rows)
+        return self.emit((name, *self.partners[total]), "softmax_merge", SoftmaxMergeAttrs(), axes, whole)
 
     def shape(self, name: str) -> Shape:
         dims, scope = self.dims[name], self.scope(name)
@@ -215,33 +229,29 @@ class Resharder:
         return Shape(sizes, DTYPE_BYTES[self.dtype(name)], tuple(stem(d) == "slot" for d in dims))
 
     def dtype(self, name: str) -> str:
-        return self.segment.dtype_of(self.origin.get(name, name))
+        return self.dtypes.get(name) or self.segment.dtype_of(name)
 
     def move(self, name: str, move: Move) -> str:
         """The op of a move between two layouts."""
         source, target = (self.dims[name][i] if i >= 0 else "" for i in (move.source_dim, move.target_dim))
+        operands = (name, *self.partners.get(name, ()))
         if move.kind == "slice":  # no rank waits for another
-            return self.emit(name, move.kind, SliceAttrs(target, self.mesh.sort(move.axes)), (), move.result)
+            return self.emit(operands, move.kind, SliceAttrs(target, self.mesh.sort(move.axes)), (), move.result)
         largest = move.kind == "all_reduce" and self.layout[name].reduce == "max"
-        return self.emit(
-            name, move.kind, MoveAttrs(source, target, "max" if largest else "sum"), move.axes, move.result
-        )
+        attrs = MoveAttrs(source, target, "max" if largest else "sum")
+        return self.emit(operands, move.kind, attrs, move.axes, move.result)
 
-    def emit(
-        self, name: str, kind: str, attrs: Attrs, axes: Axes, result: Sharding, reads: tuple[str, ...] = ()
-    ) -> str:
-        """An op on `name` among the ranks of `axes`, which also reads `reads`. A result without the last dimension is a
-        statistic of each row, in fp32."""
-        dims = self.dims[name][: len(result.dims)]
-        stem = f"{self.origin.get(name, name)}.{attrs.runtime_kind or kind}"
+    def emit(self, operands: tuple[str, ...], kind: str, attrs: Attrs, axes: Axes, result: Sharding) -> str:
+        """An op among the ranks of `axes`, whose first result is the first operand in another layout."""
+        name = operands[0]
+        origin = self.origin.get(name, name)
+        stem = f"{origin}.{attrs.runtime_kind or kind}"
         self.counts[stem] = self.counts.get(stem, 0) + 1
         new = stem if self.counts[stem] == 1 else f"{stem}{self.counts[stem]}"
-        made = self.segment.by_name.get(self.origin.get(name, name))
+        made = self.segment.by_name.get(origin)
         block = "" if made is None else made.block
-        dtype = self.dtype(name) if dims == self.dims[name] else "fp32"
         group = self.mesh.sort(axes)
-        op = Op(new, kind, (name, *reads), dims, dtype, block, self.scope(name), attrs, (), group, result)
-        self.ops.append(op)
-        self.put(new, dims, result)
-        self.origin[new] = self.origin.get(name, name)
+        typed = self.dims[name], self.dtype(name), block, self.scope(name)
+        op = Op(new, kind, operands, *typed, attrs, (), group, result)
+        self.add(replace(op, more=moved_results(op, result, list(map(self.value, operands)))), origin)
         return new

@@ -8,7 +8,7 @@ import numpy as np
 
 from dagc.execute.inputs import Inputs
 from dagc.execute.machine import RankMachine
-from dagc.execute.values import Ragged, Softmax
+from dagc.execute.values import Ragged
 from dagc.ir.graph import Graph, Op, Segment
 
 Counts = dict[tuple[str, str], float]
@@ -48,9 +48,8 @@ def _work(segment: Segment, op: Op, value: object, inputs: list[object]) -> floa
         assert isinstance(source, Ragged)
         depth = _width(source) if op.kind == "contract" else 1
         return float(value.data.size) * depth
-    array = value.output if isinstance(value, Softmax) else value
-    assert isinstance(array, np.ndarray)
-    sizes = dict(zip(op.dims, array.shape, strict=True))
+    assert isinstance(value, np.ndarray)
+    sizes = dict(zip(op.dims, value.shape, strict=True))
     if op.kind in ("contract", "attend"):
         for name, source in zip(op.inputs, inputs, strict=True):
             if isinstance(source, np.ndarray):

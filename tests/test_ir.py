@@ -292,3 +292,46 @@ def test_text_of_what_cannot_be(old: str, new: str) -> None:
     assert old in text
     with pytest.raises((VerifyError, TextError)):
         verify(parse_graph(text.replace(old, new, 1)))
+
+
+OLDER_MERGE = """graph decode decode sharded microbatches=1 lanes=1
+mesh stages=1 atoms [sp=2] axes [sp=2:sp] degrees [pp=1]
+stage 0 { layer x 1 }
+segment layer x 1 (%x: =[batch, seq, heads, dim] fp32) {
+  sizes [batch=2, seq=1, context=4, heads=2, dim=4]
+  %k = cache(%x) : =[batch, context/sp, heads, dim] fp32 dense in a loops {context/sp}
+  %o = attend(%x, %k, %k) : =[batch, seq, heads, dim] partial(softmax sp) fp32 dense in a loops {context/sp}
+  %m = all_reduce(%o) over sp : =[batch, seq, heads] fp32 dense in a attrs {of="row_max", reduce="max"}
+  %s = all_reduce(%o, %m) over sp : =[batch, seq, heads] fp32 dense in a attrs {of="row_sum", reduce="sum"}
+  %y = all_reduce(%o, %s) over sp : =[batch, seq, heads, dim] fp32 dense in a attrs {reduce="softmax"}
+  return %y
+}
+"""
+
+
+def test_older_text_of_a_merge_is_read_with_all_results() -> None:
+    """Files say one result per op where they are older than further results."""
+    graph = parse_graph(OLDER_MERGE)
+    verify(graph)
+    ops = graph.segments[0].by_name
+    assert [v.name for v in ops["o"].results] == ["o", "o.max", "o.sum"]
+    assert (ops["m"].inputs, ops["s"].inputs, ops["y"].inputs) == (
+        ("o.max",),
+        ("o.sum", "o.max", "m"),
+        ("o", "s.share"),
+    )
+    assert parse_graph(print_graph(graph)) == graph
+
+
+@pytest.mark.parametrize("of", ["attend", "softmax_merge", "argmax"])
+def test_a_result_that_an_op_does_not_have_is_a_fault(of: str) -> None:
+    text = spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2")
+    graph = dagc.compile_text(text).phases["decode"].graph
+    verify(graph)
+    segment, op = next((s, o) for s in graph.segments for o in s.ops if o.kind == of and o.more)
+    last = op.more[-1]
+    for more in (op.more[:-1], (*op.more, replace(last, name="other")), (*op.more[:-1], replace(last, dtype="bf16"))):
+        ops = tuple(replace(o, more=more) if o is op else o for o in segment.ops)
+        segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
+        with pytest.raises(VerifyError):
+            verify(replace(graph, segments=segments, _index={}))

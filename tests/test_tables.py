@@ -17,8 +17,6 @@ needs_torch = pytest.mark.skipif(
 )
 COLLECTIVES = {kind for kind, record in RECORDS.items() if issubclass(record, CollectiveAttrs)}
 COMPUTED = set(OPS) - COLLECTIVES
-EXCHANGED = COLLECTIVES - {"softmax_merge"}
-"""Moves of arrays. What a merge takes are pieces of a softmax, which both backends know by their type."""
 
 
 def test_numpy_has_a_rule_for_every_kind() -> None:
@@ -26,7 +24,7 @@ def test_numpy_has_a_rule_for_every_kind() -> None:
 
 
 def test_numpy_has_an_exchange_for_every_collective() -> None:
-    assert set(collectives.COLLECTIVES) == EXCHANGED
+    assert set(collectives.COLLECTIVES) == COLLECTIVES
 
 
 def test_every_kind_is_counted_or_says_that_it_computes_nothing() -> None:
@@ -45,7 +43,7 @@ def test_torch_has_a_rule_for_every_kind() -> None:
 def test_torch_has_an_exchange_for_every_collective() -> None:
     from dagc.execute.torch import comm
 
-    assert set(comm.COLLECTIVES) == EXCHANGED
+    assert set(comm.COLLECTIVES) == COLLECTIVES
 
 
 @needs_torch

@@ -155,7 +155,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     mesh = graph.the_mesh
     last: dict[str, int] = {segment.output: len(segment.ops)}
     for i, op in enumerate(segment.ops):
-        for name in op.inputs:
+        for name in segment.sources(op):
             last[name] = max(last.get(name, 0), i)
     size: dict[str, float] = {}
     if segment.entry is not None:
@@ -168,7 +168,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         else:
             own = local_bytes(segment, op.name, op.sharding.dims, mesh)
         own *= imbalance if op.scope == "experts" else 1.0
-        dying = [n for n in dict.fromkeys(op.inputs) if n in size and last[n] == i]
+        dying = [n for n in segment.sources(op) if n in size and last[n] == i]
         freed = sum(size.pop(n) for n in dying)
         in_place = min(freed, own) if not op.is_collective and OPS[op.kind].fused else 0.0
         peak = max(peak, live + own - in_place)

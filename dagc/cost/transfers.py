@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir.collectives import COLLECTIVES, SEND, wire_bytes
-from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment
 from ..ir.groups import group_shape
 from ..ir.mesh import Mesh
-from ..ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
+from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.ops import local_bytes
 from ..spec.hardware import Hardware
 from .expert_load import ExpertLoad
@@ -39,9 +39,6 @@ def collective_cost(
     layout = op.sharding if COLLECTIVES[op.runtime_kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
-    if isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic:  # one number per row
-        width = segment.size(segment.dims_of(source)[-1]) / mesh.size(layout.dims[-1])
-        payload = payload / width / DTYPE_BYTES[segment.dtype_of(source)] * DTYPE_BYTES[op.dtype]
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ir.graph import Graph
 from .values import Floats, Ints
+
+
+def chooses_tokens(graph: Graph) -> bool:
+    """Whether the graph returns the tokens that its logits choose."""
+    last = graph.segments[-1]
+    output = last.by_name[last.output]
+    while output.is_collective or output.kind == "slice":
+        output = last.by_name[output.inputs[0]]
+    return output.kind == "argmax"
 
 
 def are_largest(logits: Floats, tokens: Ints, allowed: float) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..ir.graph import Op, Segment
 from ..ir.routed_dims import rows_of
-from .failure import CannotRun
+from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards
 from .values import Array, Ragged
 
@@ -58,7 +59,9 @@ class Call:
 
 
 Rule = Callable[[Call, Sequence[Any]], Any]
-"""(call, the rank's operands) -> the rank's result."""
+"""(call, the rank's operands) -> the rank's result; a tuple where the op has several."""
+Results = list[list[object]]
+"""Of each result of an op the value on every rank of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +123,16 @@ class Host(Protocol):
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         """A rank's part of a weight."""
 
-    def collective(self, place: Place, operands: list[list[object]]) -> list[object]:
+    def collective(self, place: Place, operands: Results) -> Results:
         """What the ranks have after a collective. `operands`: of each operand the ranks' values."""
 
     def lend(self, place: Place, rank: Coordinates) -> object:
         """`Call.host`."""
 
     def done(self, call: Call, x: Sequence[Any], value: object) -> None:
-        """Told of every result of a rule."""
+        """Told of the first result of every rule."""
 
-    def around(self, place: Place, step: Callable[[], list[object]]) -> list[object]:
+    def around(self, place: Place, step: Callable[[], Results]) -> Results:
         """Runs an op's step: times it, watches it, says where it failed."""
 
 
@@ -138,20 +141,26 @@ def run_layer(host: Host, segment: Segment, layer: int, entry: list[object]) -> 
     env: dict[str, list[object]] = {segment.input: entry}
     for op in segment.ops:
         place = Place(segment, layer, op)
-        env[op.name] = host.around(place, lambda place=place: run_op(host, place, env))  # type: ignore[misc]
+        results = host.around(place, partial(run_op, host, place, env))
+        env |= zip((value.name for value in op.results), results, strict=True)
     return env[segment.output]
 
 
-def run_op(host: Host, place: Place, env: Mapping[str, list[object]]) -> list[object]:
+def run_op(host: Host, place: Place, env: Mapping[str, list[object]]) -> Results:
     """One op on every rank of this process."""
     segment, layer, op = place
     if op.is_collective:
         return host.collective(place, [env[name] for name in op.inputs])
     dims = tuple(map(segment.dims_of, op.inputs))
-    values: list[object] = []
+    results: Results = [[] for _ in op.results]
     for i, rank in enumerate(host.here):
         x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
         call = Call(host.shards, segment, layer, op, rank, dims, op.dims, host.lend(place, rank))
-        values.append(host.backend.compute(call, x))
-        host.done(call, x, values[-1])
-    return values
+        made = host.backend.compute(call, x)
+        values = made if isinstance(made, tuple) else (made,)
+        if len(values) != len(results):
+            raise Wrong(f"{op.name}: it has {len(values)} results, {len(results)} are declared")
+        host.done(call, x, values[0])
+        for result, value in zip(results, values, strict=True):
+            result.append(value)
+    return results

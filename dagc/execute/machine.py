@@ -17,7 +17,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.states import state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
-from .dispatcher import Backend, Call, Place, run_layer
+from .dispatcher import Backend, Call, Place, Results, run_layer
 from .failure import ExecutionError, Wrong
 from .inputs import Inputs
 from .numpy.collectives import collective
@@ -25,13 +25,13 @@ from .numpy.rules import BACKEND, Notes
 from .record import Record
 from .shards import Coordinates, Shards
 from .traffic import count
-from .values import Best, Floats, Ints, Routed
+from .values import Floats, Ints, Routed
 from .work import executed
 
 ROUNDING = 1e-9
 """Largest difference of numbers that should be the same, relative to the largest of them."""
 Watch = Callable[[Segment, int, Op, list[object]], None]
-"""(segment, layer, op, the ranks' results)."""
+"""(segment, layer, op, the ranks' first results)."""
 
 
 @dataclass
@@ -105,8 +105,7 @@ class RankMachine:
         axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, Ints | Floats] = {}
         for rank, value in zip(self.here, values, strict=True):
-            chosen = {Best: "index", Routed: "experts"}.get(type(value))
-            result = getattr(value, chosen) if chosen else value
+            result = value.experts if isinstance(value, Routed) else value
             assert isinstance(result, np.ndarray)
             if not alike(pieces.setdefault(self.shards.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")
@@ -121,11 +120,11 @@ class RankMachine:
     def lend(self, place: Place, rank: Coordinates) -> Notes:
         return Notes()
 
-    def collective(self, place: Place, operands: list[list[object]]) -> list[object]:
-        values = collective(self.shards, place.segment, place.op, operands)
-        moved = count(self.shards, place.segment, place.op, operands[0], values)
+    def collective(self, place: Place, operands: Results) -> Results:
+        results = collective(self.shards, place.segment, place.op, operands)
+        moved = count(self.shards, place.segment, place.op, operands[0], results[0])
         self.record.traffic.setdefault((place.segment.name, place.op.name), []).append(moved)
-        return values
+        return results
 
     def done(self, call: Call, x: Sequence[Any], value: object) -> None:
         flops = executed(call.segment, call.op, x, value, call.host.pairs)
@@ -134,25 +133,25 @@ class RankMachine:
         if call.host.state is not None:
             self._states.append(call.host.state)
 
-    def around(self, place: Place, step: Callable[[], list[object]]) -> list[object]:
+    def around(self, place: Place, step: Callable[[], Results]) -> Results:
         segment, layer, op = place
         where = f"{segment.name}[{layer}]/{op.name}"
         self._work, self._states = [], []
         try:
-            values = step()
-            check(self.shards, segment, op, values)
+            results = step()
+            check(self.shards, segment, op, results)
         except CheckpointError:
             raise
         except Wrong as error:
             raise ExecutionError(where, str(error)) from error
         except Exception as error:  # whatever it is, it says nothing about the lowering
             raise ExecutionError(where, str(error) or type(error).__name__, wrong=False) from error
-        if not all(map(finite, values)):
+        if not finite(op, results):
             raise ExecutionError(where, "the result is not finite")
         if self._work:
             self.record.work.setdefault((segment.name, op.name), []).append(self._work)
-        self.remember(place, values)
-        return values
+        self.remember(place, results[0])
+        return results
 
     def remember(self, place: Place, values: list[object]) -> None:
         """Caches and states that the pass leaves; and whoever watches sees every result."""

@@ -32,6 +32,8 @@ from .work import wrong_work
 
 TOLERANCE = 1e-9
 """Largest allowed error of logits and KV cache, relative to their scale."""
+CHOICES = ("argmax", "route")
+"""Ops whose results are choices: a near tie may fall either way, which `tied` judges and the logits decide."""
 DIVERGED = 1e-7
 """Error of any other tensor from which on it counts as the place where two runs part."""
 
@@ -259,7 +261,7 @@ class Recording:
         self.machine.watch = self.remember
 
     def remember(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
-        if isinstance(values[0], np.ndarray):
+        if isinstance(values[0], np.ndarray) and op.kind not in CHOICES:
             self.values[layer, op.name, self.machine.shards.offset] = values[0]
 
     @property
@@ -317,7 +319,8 @@ class Comparison:
     def compare(self, segment: Segment, layer: int, op: Op, values: list[object]) -> None:
         key = (layer, op.name, self.shards.offset)
         whole = self.reference.values.get(key)
-        if whole is None or not isinstance(values[0], np.ndarray):
+        merges = op.sharding is not None and op.sharding.reduce != "sum"
+        if whole is None or merges or not isinstance(values[0], np.ndarray):
             return  # no tensor of the model, or a value that others are made of: routed rows, part of a softmax
         worst = self.difference(whole, op, values)
         what = "cache" if op.kind == "cache" else "logits" if op.name == self.logits else ""

@@ -9,16 +9,15 @@ import numpy as np
 
 from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
-from ..ir.ops.attributes import SoftmaxMergeAttrs
 from .record import Moved, Record
 from .routed import RoutedRows
 from .shards import Shards
 from .twin import scale
-from .values import Best, Ragged, Routed, Softmax
+from .values import Ragged, Routed
 
 
 def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
-    """What each rank's buffers and blocks say of one call.
+    """What each rank's buffers and blocks say of one call, by the first of what it moves.
 
     An all-gather, all-to-all or permute moves the elements of a rank's result that it did not hold; a reduce-scatter
     one block of the result from every other member; an all-reduce is a reduce-scatter and an all-gather.
@@ -28,7 +27,7 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
     group = shards.mesh.size(op.axes)
     moved = Moved(isinstance(inputs[0], Ragged))
     for rank, before, after in zip(shards.ranks, inputs, results, strict=True):
-        held, made = _elements(op, before), _elements(op, after)
+        held, made = _elements(before), _elements(after)
         if op.kind == "ring_turn":
             wire = made - held  # every block but its own has passed
         elif op.runtime_kind == "all_reduce":
@@ -76,11 +75,7 @@ def crossing(shards: Shards, segment: Segment, op: Op) -> float:
     return wire / payload
 
 
-def _elements(op: Op, value: object) -> float:
-    if isinstance(value, Softmax):
-        return float(value.sums.size if _is_statistic(op) else value.output.size)
-    if isinstance(value, Best):
-        return float(value.index.size)
+def _elements(value: object) -> float:
     if isinstance(value, Routed):
         return float(value.experts.size)
     if isinstance(value, Ragged):
@@ -119,21 +114,11 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
             wrong.append(f"{segment}/{name}")
             continue
         here, op = shards.graph.segment(segment), shards.graph.segment(segment).by_name[name]
-        each_B = DTYPE_BYTES[_wire_dtype(here, name)] * scale(costed.segment(segment), here, op.dims, op.scope)
+        each_B = DTYPE_BYTES[here.dtype_of(op.inputs[0])] * scale(costed.segment(segment), here, op.dims, op.scope)
         cost = costs.ops[segment, name]
         if not all(_right(moved, cost, each_B, shards.inputs.balanced) for moved in calls):
             wrong.append(f"{segment}/{name}")
     return wrong
-
-
-def _is_statistic(op: Op) -> bool:
-    return isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
-
-
-def _wire_dtype(segment: Segment, name: str) -> str:
-    """Row statistics of a split softmax travel in their own precision, all else in that of the value moved."""
-    op = segment.by_name[name]
-    return op.dtype if _is_statistic(op) else segment.dtype_of(op.inputs[0])
 
 
 def _right(moved: Moved, cost: OpCost, each_B: float, balanced: bool) -> bool:

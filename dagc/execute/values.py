@@ -34,20 +34,3 @@ class Ragged:
 
     def with_data(self, data: Array) -> Ragged:
         return replace(self, data=data)
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums."""
-
-    output: Array
-    maxima: Array
-    sums: Array
-
-
-@dataclass(frozen=True)
-class Best:
-    """Largest value and its index."""
-
-    value: Array
-    index: Array

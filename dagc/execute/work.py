@@ -12,7 +12,7 @@ from ..ir.graph import Op, Segment
 from ..ir.ops.ops import ACTIVATIONS, attend_operands, flops, local_flops, rank_share
 from .record import Record
 from .shards import Shards
-from .values import Best, Floats, Ragged, Routed, Softmax
+from .values import Floats, Ragged, Routed
 
 CLOSE = 1e-9
 
@@ -72,13 +72,12 @@ def _combine(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs:
 
 
 def _array(value: Any) -> Floats:
-    value = value.output if isinstance(value, Softmax) else value
     assert isinstance(value, np.ndarray)
     return value
 
 
 def _elements(value: Any) -> float:
-    if isinstance(value, (Best, Routed)):
+    if isinstance(value, Routed):
         return 0.0  # choices cost nothing
     return float((value.data if isinstance(value, Ragged) else _array(value)).size)
 

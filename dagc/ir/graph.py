@@ -36,10 +36,21 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
-    """One op; its result carries its name. Weights are inputs whose name starts with `@`.
+class Value:
+    """A result of an op."""
 
-    `loops` is what the strategy passes annotate: dimension -> mesh axes over which the op's iteration space
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    sharding: Sharding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op; its first result carries its name. Weights are inputs whose name starts with `@`.
+
+    `more` are the results beside the first: the other half of a pair, statistics of each row. They are small: prices and
+    memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which the op's iteration space
     is split. `axes` is the group of a collective. `sharding` is the result's layout, set by reshard.
     """
 
@@ -54,6 +65,11 @@ class Op:
     loops: Loops = ()
     axes: Axes = ()
     sharding: Sharding | None = None
+    more: tuple[Value, ...] = ()
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        return (Value(self.name, self.dims, self.dtype, self.sharding), *self.more)
 
     def of(self, record: type[A]) -> A:
         """The attributes as the record that the op's kind has."""
@@ -121,7 +137,32 @@ class Segment:
 
     @cached_property
     def by_name(self) -> dict[str, Op]:
-        return {op.name: op for op in self.ops}
+        """The op that a value is a result of."""
+        found = {op.name: op for op in self.ops}
+        for op in self.ops:
+            for value in op.more:
+                found[value.name] = op
+        return found
+
+    @cached_property
+    def _sources(self) -> dict[str, tuple[str, ...]]:
+        return {
+            op.name: tuple(
+                dict.fromkeys(
+                    self.by_name[n].name if n in self.by_name else n for n in op.inputs if not n.startswith("@")
+                )
+            )
+            for op in self.ops
+        }
+
+    def sources(self, op: Op) -> tuple[str, ...]:
+        """What an op waits for, each once: other ops by name, and the segment's input."""
+        return self._sources[op.name]
+
+    def result(self, name: str) -> Op | Value:
+        """A value of the segment by its name."""
+        op = self.by_name[name]
+        return op if op.name == name else next(value for value in op.more if value.name == name)
 
     @cached_property
     def weight(self) -> dict[str, Weight]:
@@ -149,17 +190,17 @@ class Segment:
         """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""
         if name.startswith("@"):
             return self.weight[name].dims
-        return self.input_dims if name == self.input else self.by_name[name].dims
+        return self.input_dims if name == self.input else self.result(name).dims
 
     def dtype_of(self, name: str) -> str:
         if name.startswith("@"):
             return self.weight[name].dtype
-        return self.input_dtype if name == self.input else self.by_name[name].dtype
+        return self.input_dtype if name == self.input else self.result(name).dtype
 
     def sharding_of(self, name: str) -> Sharding | None:
         if name.startswith("@"):
             return self.weight[name].sharding
-        return self.entry if name == self.input else self.by_name[name].sharding
+        return self.entry if name == self.input else self.result(name).sharding
 
     def scope_of(self, name: str) -> str:
         if name.startswith("@"):

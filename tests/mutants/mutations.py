@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from dagc.ir.graph import Graph, Op, Segment, Stage
-from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, SoftmaxMergeAttrs, Value, stated
+from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, Value, stated
 from dagc.ir.sharding import Axes, Sharding
 
 SWAPPABLE = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
@@ -92,12 +92,10 @@ def change_attribute(graph: Graph) -> Iterator[Mutant]:
         said = dict(stated(op.attrs))
         if op.kind == "all_reduce" and isinstance(op.attrs, MoveAttrs):
             said["reduce"] = op.attrs.reduce
-        if isinstance(op.attrs, SoftmaxMergeAttrs):
-            said["part"] = op.attrs.part
         if isinstance(op.attrs, ExchangeAttrs):
             said["exchange"] = op.attrs.exchange
         for name, value in said.items():
-            if name in ("steps", "reduce", "part", "exchange", "ring", "axes", "source_dim", "target_dim"):
+            if name in ("steps", "reduce", "exchange", "ring", "axes", "source_dim", "target_dim"):
                 for new in _other_values(name, value, graph):
                     attrs = replace(op.attrs, **{name: new})
                     what = f"{name} = {new}"
@@ -109,8 +107,6 @@ def _other_values(name: str, value: Any, graph: Graph) -> list[Value]:
         return [value + 1, max(0, value - 1)]
     if name == "reduce":
         return [v for v in ("sum", "max") if v != value]
-    if name == "part":
-        return [v for v in ("row_max", "row_sum", "output") if v != value]
     if name in ("source_dim", "target_dim"):
         return ["hidden", "batch", ""]
     return [v for v in ((), *((a,) for a, _ in graph.the_mesh.atoms)) if v != value]

@@ -85,9 +85,7 @@ class Layers:
         for op, lane in self._program(segment):
             at = free[op.stream]
             end = None
-            for name in op.inputs:
-                if name.startswith("@"):
-                    continue
+            for name in segment.sources(op):
                 if name == segment.input:
                     at = np.maximum(at, entry.ready[lane])
                 elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):
@@ -123,9 +121,8 @@ class Layers:
 
 def ring_inputs(segment: Segment, op: Op, lane: int) -> list[Node]:
     """The ring turns that bring keys and values to a ring attention."""
-    return [
-        (n, lane) for n in op.inputs if n in segment.by_name and isinstance(segment.by_name[n].attrs, RingTurnAttrs)
-    ]
+    sources = (segment.by_name[n] for n in segment.sources(op) if n in segment.by_name)
+    return [(source.name, lane) for source in sources if isinstance(source.attrs, RingTurnAttrs)]
 
 
 def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:

@@ -99,13 +99,13 @@ class Paths:
             moment = at_rank(ev.arrivals[node], rank)
             options: list[tuple[float, Node, Node | None, bool]] = []
             ring = ring_inputs(segment, op, node[1]) if op.ring else []
-            for name in op.inputs:
+            for name in segment.sources(op):
                 before = (name, node[1])
                 if name == segment.input:
                     options.append((at_rank(ev.entry.ready[node[1]], rank), ("ready", node[1]), None, True))
                 elif before in ring:  # attention begins with the ring, on its own block
                     options.append((at_rank(ev.starts[before], rank), ("", 0), before, False))
-                elif not name.startswith("@"):
+                else:
                     options.append((at_rank(ev.finishes[before], rank), ("", 0), before, True))
             previous = ev.before[node]
             if previous is None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxMergeAttrs
+from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ...ir.sharding import Sharding
 from ..failure import CannotRun, Wrong
 from ..shards import Coordinates, Shards
-from ..values import Best, Floats, Ragged, Routed, Softmax
+from ..values import Floats, Ragged, Routed
 from .row_moves import AGREE, REDUCTIONS, move_rows
 
 Take = Callable[[Coordinates, Sharding], Floats]
@@ -32,75 +33,97 @@ class Group:
     got: Sharding
 
 
-Exchange = Callable[[Group, Sequence[Floats]], list[Floats]]
-"""(group, what each member has) -> what each member gets."""
+Members = Sequence[Any]
+"""A value on every member of a group."""
+Exchange = Callable[[Group, Sequence[Members]], Sequence[Members]]
+"""(group, of each operand what the members have) -> of each result what they get."""
 
 
-def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Sequence[object]]) -> list[object]:
-    """Results of a collective on every rank. `operands`: of each operand the value on every rank."""
+def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Members]) -> list[list[object]]:
+    """Of each result of a collective the value on every rank. `operands`: of each operand the value on every rank."""
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
+    exchange = COLLECTIVES.get(op.kind)
+    if exchange is None:
+        raise CannotRun(f"no exchange for `{op.kind}`")
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, rank in enumerate(shards.ranks):
         key = tuple(v for a, v in rank.items() if a not in op.axes)
         groups.setdefault(key, []).append(i)
-    out: list[object] = [None] * len(shards.ranks)
+    out: list[list[object]] = [[None] * len(shards.ranks) for _ in op.results]
     for members in groups.values():
         group = Group(shards, segment, op, [shards.ranks[i] for i in members], have, got)
-        for i, value in zip(members, _exchanged(group, [[v[i] for i in members] for v in operands]), strict=True):
-            out[i] = value
+        _may_move(op, have)
+        results = exchange(group, [[values[i] for i in members] for values in operands])
+        if len(results) != len(out):
+            raise Wrong(f"{op.name}: it has {len(results)} results, {len(out)} are declared")
+        for result, values in zip(out, results, strict=True):
+            for i, value in zip(members, values, strict=True):
+                result[i] = value
     return out
-
-
-def _exchanged(group: Group, operands: list[list[object]]) -> Sequence[object]:
-    values, op = operands[0], group.op
-    if isinstance(values[0], Softmax):
-        return _softmax(op, values, operands[1:])
-    _may_move(op, group.have)
-    if isinstance(values[0], Ragged):
-        rows = [v for v in values if isinstance(v, Ragged)]
-        return move_rows(group.shards, group.segment, op, group.ranks, rows)
-    exchange = COLLECTIVES.get(op.kind)
-    if exchange is None:
-        raise CannotRun(f"no exchange for `{op.kind}`")
-    if isinstance(values[0], Best):
-        best = [v for v in values if isinstance(v, Best)]
-        if op.kind == "all_reduce":
-            if op.of(MoveAttrs).reduce != "max":
-                raise Wrong(f"{op.name}: the largest of several is no {op.of(MoveAttrs).reduce}")
-            return [_best(best)] * len(values)
-        pairs = zip(exchange(group, [b.value for b in best]), exchange(group, [b.index for b in best]), strict=True)
-        return [Best(value, index) for value, index in pairs]
-    if isinstance(values[0], Routed):
-        routed = [v for v in values if isinstance(v, Routed)]
-        both = (exchange(group, [r.experts for r in routed]), exchange(group, [r.weights for r in routed]))
-        return [Routed(experts, weights) for experts, weights in zip(*both, strict=True)]
-    return exchange(group, [v for v in values if isinstance(v, np.ndarray)])
 
 
 def _may_move(op: Op, have: Sharding) -> None:
     """A reduction reduces what is pending over its group; anything else leaves pending sums as they are, which it can
     only do if none of them is over its group."""
     pending = set(have.partial) & set(op.axes)
-    if op.kind in REDUCTIONS and pending != set(op.axes):
+    reduces = op.kind in (*REDUCTIONS, "softmax_merge")
+    if reduces and pending != set(op.axes):
         raise Wrong(f"{op.name}: reduces over {op.axes}, pending is {have.partial}")
-    if op.kind not in REDUCTIONS and pending:
+    if not reduces and pending:
         raise Wrong(f"{op.name}: moves what is still pending over {sorted(pending)}")
 
 
-def _reduced(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
+def _each(move: Callable[[Group, Members], Members]) -> Exchange:
+    """Every operand moves alike; routed rows as their layout of experts says."""
+
+    def exchange(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+        first = operands[0]
+        if isinstance(first[0], Ragged):
+            return [move_rows(group.shards, group.segment, group.op, group.ranks, first)]
+        if isinstance(first[0], Routed):
+            both = move(group, [r.experts for r in first]), move(group, [r.weights for r in first])
+            return [[Routed(experts, weights) for experts, weights in zip(*both, strict=True)]]
+        return [move(group, arrays) for arrays in operands]
+
+    return exchange
+
+
+def _all_reduce(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+    """Sums, maxima, or the largest value of several with its index."""
     reduce = group.op.of(MoveAttrs).reduce
-    if reduce != "sum":
-        raise Wrong(f"{group.op.name}: a pending sum is not reduced by {reduce}")
+    if reduce != group.have.reduce:
+        raise Wrong(f"{group.op.name}: a pending {group.have.reduce} is not reduced by {reduce}")
+    if reduce == "sum":
+        return _each(_added)(group, operands)
+    if len(operands) == 1:
+        return [[np.max(operands[0], axis=0)] * len(group.ranks)]
+    best = _largest(*operands)
+    return [[value] * len(group.ranks) for value in best[: len(group.op.results)]]
+
+
+def _reduce_scatter(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+    if group.have.reduce != "sum":
+        raise Wrong(f"{group.op.name}: a pending {group.have.reduce} is not reduced by sum")
+    return _each(_moved)(group, operands)
+
+
+def _added(group: Group, arrays: Members) -> Members:
     return [np.asarray(np.sum(arrays, axis=0))] * len(arrays)
 
 
-def _moved(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
+def _largest(indices: Members, values: Members) -> tuple[Any, Any]:
+    """(index, value); of equal ones the first."""
+    winner = np.argmax(values, axis=0)
+    return np.choose(winner, indices), np.choose(winner, values)
+
+
+def _moved(group: Group, arrays: Members) -> Members:
     take = _reassemble(group, arrays)
     return [take(rank, group.got).astype(arrays[0].dtype) for rank in group.ranks]
 
 
-def _ring(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
+def _ring(group: Group, arrays: Members) -> Members:
     """What has passed a rank after a turn: every block, when there are as many steps as other ranks."""
     op, steps = group.op, group.op.of(RingTurnAttrs).steps
     if steps != len(arrays) - 1:
@@ -112,43 +135,28 @@ def _ring(group: Group, arrays: Sequence[Floats]) -> list[Floats]:
     return [turn] * len(arrays)
 
 
+def _softmax_merge(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+    """Of (row sums, row maxima, maxima over all pieces) the sum over all pieces, and of each rank its share; of (outputs,
+    shares) the output."""
+    if len(operands) == 2:
+        return [_added(group, [out * share[..., None] for out, share in zip(*operands, strict=True)])]
+    factors = [np.exp(maxima - peak) for _, maxima, peak in zip(*operands, strict=True)]
+    total = _added(group, [sums * factor for sums, factor in zip(operands[0], factors, strict=True)])
+    return [total, [factor / total[0] for factor in factors]]
+
+
 COLLECTIVES: Mapping[str, Exchange] = {
-    "all_reduce": _reduced,
-    "all_gather": _moved,
-    "reduce_scatter": _moved,
-    "all_to_all": _moved,
-    "permute": _moved,
-    "ring_turn": _ring,
+    "all_reduce": _all_reduce,
+    "all_gather": _each(_moved),
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _each(_moved),
+    "permute": _each(_moved),
+    "ring_turn": _each(_ring),
+    "softmax_merge": _softmax_merge,
 }
 
 
-def _softmax(op: Op, values: list[object], stats: list[list[object]]) -> list[object]:
-    """Row maxima, then row sums, then outputs of pieces of the context. `stats`: the statistics that the members have."""
-    if not isinstance(op.attrs, SoftmaxMergeAttrs):
-        raise Wrong(f"{op.name}: pieces of a softmax are merged by all_reduce only")
-    parts = [v for v in values if isinstance(v, Softmax)]
-    if op.attrs.part == "row_max":
-        return [np.max([p.maxima for p in parts], axis=0)] * len(parts)
-    if op.attrs.part == "row_sum":
-        peaks = stats[0]
-        sums = [p.sums * np.exp(p.maxima - peak) for p, peak in zip(parts, peaks, strict=True)]
-        return [(peak, np.sum(sums, axis=0)) for peak in peaks]
-    outputs = []
-    for part, pair in zip(parts, stats[0], strict=True):
-        if not isinstance(pair, tuple):
-            raise Wrong(f"{op.name}: merges without the row sums")
-        peak, total = pair
-        outputs.append(part.output * (np.exp(part.maxima - peak) / total)[..., None])
-    return [np.sum(outputs, axis=0)] * len(parts)
-
-
-def _best(parts: list[Best]) -> Best:
-    winner = np.argmax([p.value for p in parts], axis=0)
-    index = np.choose(winner, [p.index for p in parts])
-    return Best(np.choose(winner, [p.value for p in parts]), index)
-
-
-def _reassemble(group: Group, arrays: Sequence[Floats]) -> Take:
+def _reassemble(group: Group, arrays: Members) -> Take:
     """Blocks taken from those that members hold, added up by a reduction. Copies of a block must agree. Fails when no
     member holds a needed element, or (permute: one message a rank) when several have to send."""
     op, shards = group.op, group.shards

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values import Floats, Ints, Ragged, Routed, Softmax
+from ..values import Floats, Ints, Ragged, Routed
 
 
 def letters(*dims: tuple[str, ...]) -> dict[str, str]:
@@ -88,8 +88,8 @@ def attend(
     seen_dims: tuple[str, ...],
     factor: float,
     sinks: Floats | None,
-) -> Softmax:
-    """Scores of all pairs add up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at.
+) -> tuple[Floats, Floats, Floats]:
+    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at.
     `sinks`, shaped like the rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
@@ -100,7 +100,7 @@ def attend(
     safe = np.where(np.isfinite(maxima), maxima, 0.0)
     weights = np.exp(scores - safe[..., None])
     sums = weights.sum(axis=-1) + (0.0 if sinks is None else np.exp(sinks - safe))
-    return Softmax(contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums)
+    return contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums
 
 
 def visible(queries: Ints, context: Ints, causal: bool, window: float, chunk: float) -> NDArray[np.bool_]:
@@ -144,10 +144,6 @@ def delta(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, state: F
         state = state + key[..., None] * error[..., None, :]
         out[:, t] = np.einsum("...k,...kv->...v", np.broadcast_to(q[:, t], key.shape), state) / math.sqrt(key.shape[-1])
     return out, state
-
-
-def normalised(part: Softmax) -> Floats:
-    return np.asarray(part.output / part.sums[..., None])
 
 
 def dispatch(

@@ -23,8 +23,8 @@ from ...ir.ops.attributes import (
 )
 from ...ir.ops.ops import attend_extras
 from ..dispatcher import Backend, Call, Rule
-from ..failure import CannotRun, Wrong
-from ..values import Best, Floats, Ragged, Routed, Softmax
+from ..failure import Wrong
+from ..values import Floats, Ragged, Routed
 from . import ops as k
 from .rotary import Rotary
 from .router import Router
@@ -130,7 +130,8 @@ def _cache(call: Call, x: Operands) -> Floats:
     return mine
 
 
-def _attend(call: Call, x: Operands) -> Softmax | Floats:
+def _attend(call: Call, x: Operands) -> Floats | tuple[Floats, Floats, Floats]:
+    """Of a piece of the context the output as it is, and the statistics of its rows."""
     op, attrs, named = call.op, call.op.of(AttendAttrs), list(zip(x, call.dims, strict=True))
     pairs, split = attrs.pairs, op.loop("context")
     context, reach = call.positions("context"), (attrs.window or np.inf, attrs.chunk or np.inf)
@@ -147,8 +148,8 @@ def _attend(call: Call, x: Operands) -> Softmax | Floats:
         seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)  # type: ignore[assignment]
         call.host.pairs = float(seen.sum())
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    result = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)
-    return result if split else k.normalised(result)
+    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)
+    return (output, maxima, sums) if split else np.asarray(output / sums[..., None])
 
 
 def _select(call: Call, x: Operands) -> Any:
@@ -212,15 +213,18 @@ def _last(call: Call, x: Operands) -> Floats:
     return value if positions.max() == call.segment.sizes["context"] - 1 else np.zeros_like(value)
 
 
-def _argmax(call: Call, x: Operands) -> Best:
-    return Best(x[0].max(axis=-1), x[0].argmax(axis=-1) + call.part(call.dims[0][-1]).start)
+def _argmax(call: Call, x: Operands) -> Any:
+    """Of a piece of the vocabulary the largest value, too."""
+    split = call.op.loop(call.dims[0][-1])
+    index = x[0].argmax(axis=-1) + call.part(call.dims[0][-1]).start
+    return (index, x[0].max(axis=-1)) if split else index
 
 
 def _slice(call: Call, x: Operands) -> Any:
     """A rank keeps its part of what it holds."""
-    (value,), op, shards = x, call.op, call.shards
-    if isinstance(value, Ragged):
-        return move_rows(shards, call.segment, op, [call.rank], [value])[0]
+    op, shards = call.op, call.shards
+    if isinstance(x[0], Ragged):
+        return move_rows(shards, call.segment, op, [call.rank], [x[0]])[0]
     have, got = call.segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
     whole = shards.whole(call.segment, op.dims, op.scope)
@@ -228,15 +232,9 @@ def _slice(call: Call, x: Operands) -> Any:
     parts = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)
     if any(p.start < 0 for p in parts):
         raise Wrong(f"{op.name}: keeps what the rank does not hold")
-    if isinstance(value, Routed):
-        return Routed(value.experts[parts], value.weights[parts])
-    if isinstance(value, Best):
-        return Best(value.value[parts], value.index[parts])
-    if isinstance(value, Softmax):
-        return Softmax(value.output[parts], value.maxima[parts[:-1]], value.sums[parts[:-1]])
-    if not isinstance(value, np.ndarray):
-        raise CannotRun(f"a slice of {type(value).__name__}")
-    return value[parts]
+    if isinstance(x[0], Routed):
+        return Routed(x[0].experts[parts], x[0].weights[parts])
+    return tuple(value[parts] for value in x)
 
 
 NUMPY: dict[str, Rule] = {

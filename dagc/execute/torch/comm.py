@@ -9,16 +9,12 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.attributes import RingTurnAttrs, SoftmaxMergeAttrs
+from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ..failure import CannotRun
-from ..values import Best, Ragged, Routed, Softmax
+from ..values import Ragged, Routed
 from .exchange import Communicator, Exchange
 from .ops import Tensor
 from .row_moves import move_rows
-
-
-def _all_reduce(exchange: Exchange, value: Tensor) -> Tensor:
-    return exchange.reduced(value)
 
 
 def _all_gather(exchange: Exchange, value: Tensor) -> Tensor:
@@ -63,51 +59,56 @@ def _ring(exchange: Exchange, value: Tensor) -> Tensor:
     return torch.cat([blocks[i] for i in range(size)], dim=op.dims.index("context"))
 
 
-COLLECTIVES: Mapping[str, Callable[[Exchange, Tensor], Tensor]] = {
+def _all_reduce(exchange: Exchange, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Sums, maxima, or the largest value of several with its index; of equal ones the first."""
+    largest = exchange.op.of(MoveAttrs).reduce == "max"
+    if len(operands) == 1:
+        return (exchange.reduced(operands[0], dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM),)
+    indices, values = (torch.stack(exchange.all_of(operand)) for operand in operands)
+    top = values.amax(dim=0)
+    last = torch.iinfo(indices.dtype).max
+    return torch.where(values == top, indices, last).amin(dim=0), top
+
+
+def _softmax_merge(exchange: Exchange, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """As in `numpy.collectives`."""
+    if len(operands) == 2:
+        return (exchange.reduced(operands[0] * operands[1][..., None]),)
+    sums, maxima, peak = operands
+    factor = torch.exp(maxima - peak)
+    total = exchange.reduced(sums * factor)
+    return total, factor / total
+
+
+def _each(move: Callable[[Exchange, Tensor], Tensor]) -> Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]:
+    """Every operand moves alike."""
+
+    def exchanged(exchange: Exchange, operands: Sequence[Any]) -> tuple[Any, ...]:
+        first = operands[0]
+        if isinstance(first, Routed):
+            return (Routed(move(exchange, first.experts), move(exchange, first.weights)),)
+        return tuple(move(exchange, operand) for operand in operands)
+
+    return exchanged
+
+
+COLLECTIVES: Mapping[str, Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]] = {
     "all_reduce": _all_reduce,
-    "all_gather": _all_gather,
-    "reduce_scatter": _reduce_scatter,
-    "all_to_all": _all_to_all,
-    "permute": _permute,
-    "ring_turn": _ring,
+    "all_gather": _each(_all_gather),
+    "reduce_scatter": _each(_reduce_scatter),
+    "all_to_all": _each(_all_to_all),
+    "permute": _each(_permute),
+    "ring_turn": _each(_ring),
+    "softmax_merge": _softmax_merge,
 }
 
 
-def collective(comm: Communicator, segment: Segment, op: Op, value: Any, stats: Sequence[Any]) -> Any:
-    """What this rank has after a collective. `stats`: what it has of the op's further inputs."""
+def collective(comm: Communicator, segment: Segment, op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """What this rank has of each result of a collective."""
     exchange = comm.exchange(segment, op)
-    if isinstance(value, Softmax):
-        return _softmax(exchange, value, stats)
-    if isinstance(value, Ragged):
-        return move_rows(exchange, value)
+    if isinstance(operands[0], Ragged):
+        return (move_rows(exchange, operands[0]),)
     move = COLLECTIVES.get(op.kind)
     if move is None:
         raise CannotRun(f"no exchange for `{op.kind}`")
-    if isinstance(value, Best):
-        if op.kind == "all_reduce":
-            return _best(exchange, value)
-        return Best(move(exchange, value.value), move(exchange, value.index))
-    if isinstance(value, Routed):
-        return Routed(move(exchange, value.experts), move(exchange, value.weights))
-    return move(exchange, value)
-
-
-# -- pieces of a softmax, and the largest of several -----------------------------------------------
-
-
-def _softmax(exchange: Exchange, part: Softmax, stats: Sequence[Any]) -> Any:
-    merged = exchange.op.of(SoftmaxMergeAttrs).part
-    if merged == "row_max":
-        return exchange.reduced(part.maxima, dist.ReduceOp.MAX)
-    if merged == "row_sum":
-        peak = stats[0]
-        return peak, exchange.reduced(part.sums * torch.exp(part.maxima - peak))
-    peak, total = stats[0]
-    return exchange.reduced(part.output * (torch.exp(part.maxima - peak) / total)[..., None])
-
-
-def _best(exchange: Exchange, value: Best) -> Best:
-    values, indices = torch.stack(exchange.all_of(value.value)), torch.stack(exchange.all_of(value.index))
-    top = values.amax(dim=0)
-    last = torch.iinfo(indices.dtype).max
-    return Best(top, torch.where(values == top, indices, last).amin(dim=0))
+    return move(exchange, operands)[: len(op.results)]

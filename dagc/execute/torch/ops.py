@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..numpy.ops import letters
-from ..values import Ragged, Routed, Softmax
+from ..values import Ragged, Routed
 
 Tensor = Any
 Dims = tuple[str, ...]
@@ -63,8 +63,8 @@ Named = tuple[Tensor, Dims]
 
 def attend(
     queries: list[Named], keys: list[Named], value: Named, out: Dims, seen: Named, factor: float, sinks: Tensor | None
-) -> Softmax:
-    """Scores of all pairs add up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     scores = sum(contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs)
@@ -77,7 +77,7 @@ def attend(
     sums = weights.sum(dim=-1)
     if sinks is not None:
         sums = sums + torch.exp(sinks - safe)
-    return Softmax(contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums)
+    return contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums
 
 
 def select(queries: Tensor, keys: Tensor, weights: Tensor, seen: Tensor, top_k: int) -> Tensor:
@@ -106,10 +106,6 @@ def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: T
         read = torch.einsum("...k,...kv->...v", q[:, t].expand(key.shape), state) / key_width
         out[:, t] = read.to(out.dtype)
     return out
-
-
-def normalised(part: Softmax) -> Tensor:
-    return part.output / part.sums[..., None]
 
 
 def dispatch(

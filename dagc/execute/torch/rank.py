@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Segment
-from ..dispatcher import Backend, Call, Place, run_layer
+from ..chosen import chooses_tokens
+from ..dispatcher import Backend, Call, Place, Results, run_layer
 from ..shards import Coordinates, Shards
-from ..values import Best
 from .comm import collective
 from .exchange import Communicator
 from .groups import Ranks
@@ -87,8 +87,8 @@ class Rank:
             value = self.received(stage) if stage else self.tokens(size)
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
                 (value,) = run_layer(self, segment, layer, [value])
-            if stage == len(graph.stages) - 1 and isinstance(value, Best):
-                self.chosen[self.shards.offset] = value.index.cpu().numpy()
+            if stage == len(graph.stages) - 1 and chooses_tokens(graph):
+                self.chosen[self.shards.offset] = value.cpu().numpy()
             if stage < len(graph.stages) - 1:
                 with self.timed(("", "send")):
                     target = int(self.ranks.number[(stage + 1, *self.ranks.at[1:])])
@@ -127,14 +127,13 @@ class Rank:
     def lend(self, place: Place, rank: Coordinates) -> Resident:
         return self.resident
 
-    def collective(self, place: Place, operands: list[list[object]]) -> list[object]:
-        value, *stats = (operand for (operand,) in operands)
-        return [collective(self.comm, place.segment, place.op, value, stats)]
+    def collective(self, place: Place, operands: Results) -> Results:
+        return [[value] for value in collective(self.comm, place.segment, place.op, [x for (x,) in operands])]
 
     def done(self, call: Call, x: Sequence[Any], value: object) -> None:
         """Nothing is counted here: the proof counts."""
 
-    def around(self, place: Place, step: Callable[[], list[object]]) -> list[object]:
+    def around(self, place: Place, step: Callable[[], Results]) -> Results:
         """Timed without what is made once."""
         segment, layer, op = place
         for name in op.inputs:
@@ -142,8 +141,8 @@ class Rank:
                 self.resident.weight(segment, layer, name)
         self.resident.prepare(segment, layer, op)
         with self.timed((segment.name, op.name)):
-            values = step()
+            results = step()
         if op.name == self.watch:
-            value: Any = values[0]
+            value: Any = results[0][0]
             self.watched[self.shards.offset] = value.double().cpu().numpy()
-        return values
+        return results

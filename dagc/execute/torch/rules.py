@@ -28,7 +28,7 @@ from ..dispatcher import Backend, Call, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..values import Best, Ragged, Routed, Softmax
+from ..values import Ragged, Routed
 from . import ops as k
 from .ops import Tensor
 from .resident import Resident
@@ -135,7 +135,8 @@ def _cache(call: Call, x: Operands) -> Tensor:
     return mine
 
 
-def _attend(call: Call, x: Operands) -> Softmax | Tensor:
+def _attend(call: Call, x: Operands) -> Any:
+    """Of a piece of the context the output as it is, and the statistics of its rows."""
     op, attrs, resident = call.op, call.op.of(AttendAttrs), _resident(call)
     named, pairs, split = list(zip(x, call.dims, strict=True)), attrs.pairs, op.loop("context")
 
@@ -154,8 +155,8 @@ def _attend(call: Call, x: Operands) -> Softmax | Tensor:
     if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
         sinks = k.aligned(*by_name[sink], call.out[:-1])
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    result = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks)
-    return result if split else k.normalised(result)
+    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks)
+    return (output, maxima, sums) if split else output / sums[..., None]
 
 
 def _select(call: Call, x: Operands) -> Tensor:
@@ -221,9 +222,11 @@ def _last(call: Call, x: Operands) -> Tensor:
     return last if positions.max() == call.segment.sizes["context"] - 1 else torch.zeros_like(last)
 
 
-def _argmax(call: Call, x: Operands) -> Best:
-    largest = x[0].max(dim=-1)
-    return Best(largest.values, largest.indices + call.part(call.dims[0][-1]).start)
+def _argmax(call: Call, x: Operands) -> Any:
+    """Of a piece of the vocabulary the largest value, too."""
+    largest, split = x[0].max(dim=-1), call.op.loop(call.dims[0][-1])
+    index = largest.indices + call.part(call.dims[0][-1]).start
+    return (index, largest.values) if split else index
 
 
 def _slice(call: Call, x: Operands) -> Any:
@@ -233,12 +236,12 @@ def _slice(call: Call, x: Operands) -> Any:
         return kept_rows(call.shards, call.segment, op, call.rank, value)
     have, got = call.segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
-    whole = value.experts if isinstance(value, Routed) else value.index if isinstance(value, Best) else value
+    whole = value.experts if isinstance(value, Routed) else value
     layouts = zip(whole.shape, have.dims, got.dims, strict=True)
     parts = tuple(call.shards.part(n, after[len(before) :], call.rank) for n, before, after in layouts)
-    if isinstance(value, Best):
-        return Best(value.value[parts], value.index[parts])
-    return Routed(whole[parts], value.weights[parts]) if isinstance(value, Routed) else whole[parts]
+    if isinstance(value, Routed):
+        return Routed(whole[parts], value.weights[parts])
+    return tuple(operand[parts] for operand in x)
 
 
 def _resident(call: Call) -> Resident:

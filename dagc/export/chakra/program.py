@@ -207,13 +207,13 @@ class Expansion:
     def op(self, op: Op, lane: int) -> None:
         data: list[int] = []
         blocks: list[int] = []
-        for name in op.inputs:
+        for name in self.segment.sources(op):
             if name == self.segment.input:
                 data += self.given.values[lane]
             elif op.ring and isinstance(self.segment.by_name[name].attrs, RingTurnAttrs):
                 data += self.begun[name, lane]  # attention begins on its own block
                 blocks += self.done[name, lane]
-            elif not name.startswith("@"):
+            else:
                 data += self.done[name, lane]
         waits = tuple(dict.fromkeys(data))
         if op.runtime_kind == "permute":

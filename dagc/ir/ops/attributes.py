@@ -194,15 +194,9 @@ class RingTurnAttrs(CollectiveAttrs):
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxMergeAttrs(CollectiveAttrs):
-    runtime_kind: ClassVar[str] = "all_reduce"
-    part: str = _word(
-        "what of a softmax over pieces of the context is merged", REQUIRED, "row_max", "row_sum", "output", made=True
-    )
+    """Of (row sums, row maxima, maxima over all pieces), or of (outputs, shares of the row sums)."""
 
-    @property
-    def is_statistic(self) -> bool:
-        """One number per row."""
-        return self.part != "output"
+    runtime_kind: ClassVar[str] = "all_reduce"
 
 
 # -- records as tables ---------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def read(kind: str, pairs: Iterable[tuple[str, str]], names: AxisNames) -> tuple
     if kind == "permute" and "steps" in found:
         kind = "ring_turn"
     elif kind == "all_reduce" and ("part" in found or found.get("reduce") == "softmax"):
-        kind, found = "softmax_merge", {"part": found.get("part", "output")}
+        kind, found = (kind, {"reduce": "max"}) if found.get("part") == "row_max" else ("softmax_merge", {})
     try:
         return kind, record(kind, found.items())
     except AttributeFault as error:

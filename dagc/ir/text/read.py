@@ -8,7 +8,7 @@
     segment NAME x COUNT (%x: TYPE) {
       sizes [dim=SIZE, ...]
       @w : TYPE SCOPE tied @other
-      %y = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE SCOPE in BLOCK loops {dim/AXES, ...}
+      %y, ... = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE, ... SCOPE in BLOCK loops {dim/AXES, ...}
       return %y
     }
 
@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from ...base.axes import STAGES
 from ...base.dtypes import DTYPE_BYTES
-from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Weight
+from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight
 from ..mesh import GpuMap, Mesh
 from ..sharding import Axes, Sharding
-from . import attr_words, implied
+from . import attr_words, implied, older
 from .implied import AxisNames
 from .scan import Cursor, TextError, lines_of
 
@@ -198,6 +198,7 @@ class Body:
     sizes: dict[str, float] = field(default_factory=dict)
     weights: list[Weight] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
+    made: dict[str, Op] = field(default_factory=dict)
     output: str = ""
 
     def statement(self, at: Cursor) -> None:
@@ -228,8 +229,10 @@ class Body:
         return made
 
     def op(self, at: Cursor) -> Op:
-        at.mark("%")
-        name = at.name()
+        name = at.value()
+        others: list[str] = []
+        while at.takes(","):
+            others.append(at.value())
         at.mark("=")
         kind = at.name()
         inputs, attrs = operands(at)
@@ -240,6 +243,10 @@ class Body:
             self.check(inputs, at.list("(", lambda: self.reader.type(at), ")"))
             at.mark("->")
         of = self.reader.type(at)
+        more = []
+        for further in others:
+            at.mark(",")
+            more.append(self.value(further, self.reader.type(at)))
         scope = implied.scope(of.dims)
         block = "" if self.reader.full else implied.block(name, self.taken)
         order: Loops | None = None
@@ -260,12 +267,19 @@ class Body:
             raise TextError(f"unknown dtype {of.dtype}")
         layout = self.reader.layout(of)
         kind, given = attr_words.read(kind, attrs, self.reader.names)
-        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout)
+        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more))
         if order is None:
             order = other if self.reader.full else implied.corrected(self.said(op, of), other)
-        op = replace(op, loops=order)
-        self.known[name] = (op.dims, op.sharding, op.dtype)
+        op = older.completed(replace(op, loops=order), self.made)
+        self.made[op.name] = op
+        for value in op.results:
+            self.known[value.name] = (value.dims, value.sharding, value.dtype)
         return op
+
+    def value(self, name: str, of: Type) -> Value:
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        return Value(name, of.dims, of.dtype, self.reader.layout(of))
 
     def loops(self, at: Cursor) -> Loops:
         def loop() -> tuple[str, Axes]:

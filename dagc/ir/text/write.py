@@ -122,7 +122,7 @@ class Plain:
 
     def op(self, segment: Segment, op: Op) -> str:
         given = ", ".join((*(_value(n) for n in op.inputs), *attr_words.plain(op.attrs, self.names, op.scope)))
-        parts = [f"%{op.name} = {op.kind}({given})"]
+        parts = [f"{_names(op)} = {op.kind}({given})"]
         if op.axes:
             parts.append(f"over {self.names.show(op.axes, op.scope)}")
         parts.append(":")
@@ -130,7 +130,8 @@ class Plain:
             operands = ", ".join(self.type_of(segment, name) for name in op.inputs)
             parts.append(f"({operands}) ->")
         shown, loops = self.loops(segment, op)
-        parts.append(shown + self.of_dtype(op.dtype))
+        more = (self.type(v.dims, v.sharding, v.dtype, op.scope) for v in op.more)
+        parts.append(", ".join((shown + self.of_dtype(op.dtype), *more)))
         parts += [op.scope] if op.scope != implied.scope(op.dims) else []
         parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name, segment.input) else []
         return " ".join(parts) + loops
@@ -250,11 +251,11 @@ class Full:
         return f"weight {weight.name} {layout} {weight.dtype} {weight.scope}{tied}"
 
     def op(self, segment: Segment, op: Op) -> str:
-        parts = [f"%{op.name} = {op.kind}({', '.join(_value(n) for n in op.inputs)})"]
+        parts = [f"{_names(op)} = {op.kind}({', '.join(_value(n) for n in op.inputs)})"]
         if op.axes:
             parts.append(f"over {_joined(op.axes)}")
-        mark = "" if op.sharding is None else "="
-        parts.append(f": {mark}{_layout(op.dims, op.sharding)} {op.dtype} {op.scope}")
+        types = (("" if v.sharding is None else "=") + f"{_layout(v.dims, v.sharding)} {v.dtype}" for v in op.results)
+        parts.append(f": {', '.join(types)} {op.scope}")
         if op.block:
             parts.append(f"in {op.block}")
         if op.loops:
@@ -300,6 +301,10 @@ def _layout(dims: tuple[str, ...], layout: Sharding | None) -> str:
     if layout is not None and layout.partial:
         text += f" partial({layout.reduce} {_joined(layout.partial)})"
     return text
+
+
+def _names(op: Op) -> str:
+    return ", ".join(f"%{value.name}" for value in op.results)
 
 
 def _value(name: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..graph import Op, Segment
 from ..mesh import Mesh
-from ..ops.attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
+from ..ops.attributes import MoveAttrs, RingTurnAttrs, SliceAttrs
+from ..ops.further import moved_results
 from ..sharding import Axes, Sharding
 from .violation import require
 
@@ -81,15 +82,38 @@ def _pending(segment: Segment, op: Op, have: Sharding) -> None:
 def _softmax(segment: Segment, op: Op, have: Sharding, got: Sharding) -> None:
     """Pieces of the context are merged by three all-reduces: row maxima, row sums that read them, then the output."""
     merges = have.reduce == "softmax" and set(op.axes) == set(have.partial)
-    require(merges and isinstance(op.attrs, SoftmaxMergeAttrs), segment, op, "does not merge a softmax")
-    merge, whole = op.of(SoftmaxMergeAttrs), have.resolved()
-    rows = Sharding(whole.dims[:-1]) if merge.is_statistic else whole
-    require(got == rows, segment, op, "leaves another layout than the merged one")
-    needs = {"row_max": "", "row_sum": "row_max", "output": "row_sum"}[merge.part]
-    stats = [segment.by_name.get(name) for name in op.inputs[1:]]
-    found = [(s.inputs[0], s.attrs.part) if s and isinstance(s.attrs, SoftmaxMergeAttrs) else None for s in stats]
-    wanted = [(op.inputs[0], needs)] if needs else []
-    require(found == wanted, segment, op, f"does not read the {needs} of what it merges")
+    require(merges and op.kind == "softmax_merge", segment, op, "does not merge a softmax")
+    require(got == have.resolved(), segment, op, "leaves another layout than the merged one")
+    source, reads = segment.by_name.get(op.inputs[0]), op.inputs[1:]
+    require(source is not None and len(source.more) == 2, segment, op, "merges what has no statistics")
+    assert source is not None
+    if op.inputs[0] == source.name:
+        total = segment.by_name.get(reads[0]) if len(reads) == 1 else None
+        right = total is not None and total.kind == "softmax_merge" and [v.name for v in total.more] == [*reads]
+        require(right and _of(segment, total) is source, segment, op, "does not read the shares of what it merges")
+    else:
+        maxima, sums = (value.name for value in source.more)
+        peak = segment.by_name.get(reads[-1]) if op.inputs[:2] == (sums, maxima) and len(reads) == 2 else None
+        right = peak is not None and peak.kind == "all_reduce" and (peak.inputs, peak.axes) == ((maxima,), op.axes)
+        require(right, segment, op, "does not read the maxima of what it merges")
+
+
+def _of(segment: Segment, merge: Op | None) -> Op | None:
+    """The op whose row sums a merge adds up."""
+    return segment.by_name.get(merge.inputs[0]) if merge is not None else None
+
+
+def verify_moved_results(segment: Segment, op: Op) -> None:
+    """A move takes a value with all that belongs to it, and has a result for each."""
+    _, got = _ends(segment, op)
+    operands = [segment.result(name) for name in op.inputs if name in segment.by_name]
+    if op.kind != "softmax_merge":
+        source = segment.by_name.get(op.inputs[0])
+        single = source is None or op.inputs[0] != source.name or source.kind == "softmax_merge"
+        belongs = () if single or source is None else tuple(value.name for value in source.more)
+        require(op.inputs[1:] == belongs, segment, op, f"moves {op.inputs[1:]} along, not {belongs}")
+    wanted = moved_results(op, got, operands) if operands else ()
+    require(op.more == wanted, segment, op, "has other results than its operands make")
 
 
 def _ring(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:

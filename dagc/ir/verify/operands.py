@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import SCOPES, Op, Segment
-from ..ops.attributes import AttendAttrs, ExchangeAttrs, SoftmaxMergeAttrs, fault
+from ..ops.attributes import AttendAttrs, ExchangeAttrs, fault
 from ..ops.ops import OPS, attend_extras, attend_operands
 from ..routed_dims import routed, rows_of, stem
 from .violation import require
@@ -38,8 +38,7 @@ def _fits(segment: Segment, op: Op) -> bool:
     operands = [segment.dims_of(name) for name in op.inputs]
     first, second = operands[0], operands[1] if len(operands) > 1 else ()
     if op.is_collective:
-        merged = isinstance(op.attrs, SoftmaxMergeAttrs) and op.attrs.is_statistic
-        return op.dims == (first[:-1] if merged else first)
+        return op.dims == first
     if op.kind in NORMS:
         split = bool(op.loop(op.dims[-1]))
         plain = [op.dims], [op.dims, op.dims[-1:]]

@@ -8,11 +8,12 @@ from math import isclose
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
+from ..ops.further import further_results
 from ..ops.ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
 from ..routed_dims import stem
 from ..sharding import Sharding
-from .moved import verify_collective, verify_ring_inputs, verify_slice
+from .moved import verify_collective, verify_moved_results, verify_ring_inputs, verify_slice
 from .operands import verify_op
 from .violation import VerifyError, require
 
@@ -73,10 +74,11 @@ def _acyclic(segment: Segment) -> None:
     """Program order is a topological order: every input is the segment's input, a weight or an earlier result."""
     seen = {segment.input, *(w.name for w in segment.weights)}
     for op in segment.ops:
-        require(op.name not in seen, segment, op, "the name is defined twice")
+        for value in op.results:
+            require(value.name not in seen, segment, op, f"the name {value.name} is defined twice")
         for name in op.inputs:
             require(name in seen, segment, op, f"uses %{name} before it is defined")
-        seen.add(op.name)
+        seen |= {value.name for value in op.results}
     require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
 
 
@@ -106,9 +108,11 @@ def _layouts(segment: Segment, mesh: Mesh) -> None:
         require(len(set(used)) == len(used), segment, op, "an axis is used twice in one layout")
         if op.is_collective:
             verify_collective(segment, op, mesh)
+            verify_moved_results(segment, op)
             continue
         if op.kind == "slice":
             verify_slice(segment, op)
+            verify_moved_results(segment, op)
             continue
         verify_ring_inputs(segment, op)
         carried: tuple[str, ...] = ()
@@ -133,6 +137,7 @@ def _layouts(segment: Segment, mesh: Mesh) -> None:
         require(op.sharding.dims == own.dims, segment, op, f"lies {op.sharding.dims}, should {own.dims}")
         require(op.sharding.partial == want, segment, op, f"pending {op.sharding.partial}, should {want}")
         require(op.sharding.reduce == own.reduce, segment, op, f"pending as {op.sharding.reduce}, not {own.reduce}")
+        require(op.more == further_results(op, op.sharding), segment, op, "has other results than its layout makes")
     final = segment.sharding_of(segment.output)
     require(final is not None and not final.partial, segment, None, "returns an unreduced sum")
 

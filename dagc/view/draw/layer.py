@@ -144,8 +144,8 @@ def fold(segment: Segment) -> dict[str, str]:
     home: dict[str, str] = {}
     above: dict[str, set[str]] = {}  # the boxes that a box waits for
     for op in segment.ops:
-        inputs = [n for n in op.inputs if n in home]
-        first = next((n for n in op.inputs if not n.startswith("@")), "")
+        inputs = [n for n in segment.sources(op) if n in home]
+        first = next(iter(segment.sources(op)), "")
         fused = not op.is_collective and OPS[op.kind].fused and op.kind != "add"
         box = op.name
         if fused and first in home and not segment.by_name[first].is_collective:
@@ -298,8 +298,8 @@ def links(d: Drawing) -> dict[tuple[str, str], bool]:
     """Data edges between boxes; true where an op of the critical path began when this input came."""
     pairs: dict[tuple[str, str], bool] = {}
     for op in d.segment.ops:
-        for name in op.inputs:
-            if not name.startswith("@") and d.box(name) != d.box(op.name):
+        for name in d.segment.sources(op):
+            if d.box(name) != d.box(op.name):
                 pair = (d.box(name), d.box(op.name))
                 pairs[pair] = pairs.get(pair, False) or _bold(d, name, op)
     return pairs

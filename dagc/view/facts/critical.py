@@ -176,10 +176,10 @@ class _Walk:
         segment = self.segment(node)
         op = segment.by_name[name]
         found: list[Node] = []
-        for source in op.inputs:
+        for source in segment.sources(op):
             if source == segment.input:
                 found += self.entry(stage, microbatch, place, lane)
-            elif not source.startswith("@"):
+            else:
                 found.append(Node(stage, microbatch, place, source, lane))
         order = self.orders[segment.name][op.stream]
         k = order.index((name, lane))
@@ -223,8 +223,9 @@ class _Walk:
         op = segment.by_name[node.op]
         if not op.ring:
             return []
-        found = [n for n in op.inputs if n in segment.by_name and isinstance(segment.by_name[n].attrs, RingTurnAttrs)]
-        return [Node(node.stage, node.microbatch, node.place, n, node.lane) for n in found]
+        sources = (segment.by_name[n] for n in segment.sources(op) if n in segment.by_name)
+        turns = [source.name for source in sources if isinstance(source.attrs, RingTurnAttrs)]
+        return [Node(node.stage, node.microbatch, node.place, n, node.lane) for n in turns]
 
 
 def _program(segment: Segment, lanes: int) -> dict[str, list[tuple[str, int]]]:

@@ -57,9 +57,11 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         receives = int(stage.index > 0)
         for segment, count in per_cell:
             nodes += count * len(segment.ops)
-            edges += count * sum(len(_inputs(op)) for op in segment.ops)
+            edges += count * sum(len(segment.sources(op)) for op in segment.ops)
         if not receives:
-            edges -= sum(1 for op in per_cell[0][0].ops for n in _inputs(op) if n == per_cell[0][0].input)
+            edges -= sum(
+                1 for op in per_cell[0][0].ops for n in per_cell[0][0].sources(op) if n == per_cell[0][0].input
+            )
         nodes += sends + receives
         edges += sends * 2  # the value into the send, and the transfer
         cell = [op.stream for segment, count in per_cell for op in segment.ops * count]
@@ -69,10 +71,6 @@ def counts(result: PhaseResult) -> tuple[int, int]:
     passes = graph.microbatches * graph.lanes
     host = int(result.schedule.host_s > 0)
     return nodes * passes + host, edges * passes + streams + host
-
-
-def _inputs(op: Op) -> tuple[str, ...]:
-    return tuple(n for n in dict.fromkeys(op.inputs) if not n.startswith("@"))
 
 
 def unroll(result: PhaseResult) -> Iterator[Node | Edge]:
@@ -231,7 +229,7 @@ def _op_node(
         mesh.label(op.axes, op.scope) if op.axes else (),
     )
     edges = []
-    for name in _inputs(op):
+    for name in segment.sources(op):
         source = value.get(lane) if name == segment.input else f"{prefix}/{name}"
         if source is None:
             continue  # the tokens come from the host

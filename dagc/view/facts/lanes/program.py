@@ -183,7 +183,7 @@ class Program:
             self._needs[key] = tuple(
                 Need(k, rows[name, s.lane], False)
                 for k, s in enumerate(self.steps(part))
-                for name in dict.fromkeys(s.op.inputs if s.op is not None else ())
+                for name in (self.segment(part).sources(s.op) if s.op is not None else ())
                 if (name, s.lane) in rows
             )
         return self._needs[key]

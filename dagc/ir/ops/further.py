@@ -1,0 +1,40 @@
+"""Results of an op beside its first: what a reduction of the first needs, and only the rank that made it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..graph import Op, Value
+from ..sharding import Sharding
+
+STATISTIC = "fp32"
+"""Dtype of statistics of rows, and of the largest of several values."""
+
+
+def further_results(op: Op, layout: Sharding) -> tuple[Value, ...]:
+    """Of a compute op whose first result has this layout. Attention over a piece of the context has the maximum and the sum
+    of each row of scores; the largest over a piece of a dimension has its value beside its index."""
+    if layout.reduce == "softmax":
+        rows = Sharding(layout.dims[:-1], layout.partial, "max")
+        return (
+            Value(f"{op.name}.max", op.dims[:-1], STATISTIC, rows),
+            Value(f"{op.name}.sum", op.dims[:-1], STATISTIC, replace(rows, reduce="softmax")),
+        )
+    return (Value(f"{op.name}.value", op.dims, STATISTIC, layout),) if layout.reduce == "max" else ()
+
+
+def moved_results(op: Op, layout: Sharding, operands: Sequence[Value | Op]) -> tuple[Value, ...]:
+    """Of a collective or slice whose first result has this layout. A move has a result for each operand, but for the value
+    beside an index once nothing is partial; the merge of row sums leaves every rank its share of each row."""
+    have = operands[0].sharding
+    if op.kind == "softmax_merge":
+        rows = operands[0]
+        return (Value(f"{op.name}.share", rows.dims, STATISTIC, have),) if len(operands) > 2 else ()
+    if have is not None and have.reduce == "max" and not layout.partial:
+        return ()
+    return tuple(Value(f"{op.name}.{_last(v.name)}", v.dims, v.dtype, layout) for v in operands[1:])
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
