@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
@@ -84,7 +85,7 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) ->
     home = _token_axes(segment, rows, mesh.batch_axes)
     repeated = tuple(a for a in mesh.of("ep") if a not in home)
     combine = next((op for op in segment.ops if op.kind == "combine" and routed(segment, op) == rows), None)
-    if not repeated or combine is None or kind != "prefill" or _joined(segment, combine, repeated):
+    if not repeated or combine is None or not PHASE_KINDS[kind].takes_prompts or _joined(segment, combine, repeated):
         return ()
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
         return ()

@@ -48,7 +48,7 @@ class MakeMesh(GraphPass):
             ) from None
         mesh = with_cuts(self.sides, wanted_cuts(graph, Factors(self.sides, self.rules)))
         mesh = self.cut_alike(mesh, graph)
-        dealt = mesh.of("sp") if self.zigzag and graph.kind == "prefill" else ()
+        dealt = mesh.of("sp") if self.zigzag and graph.takes_prompts else ()
         mesh = replace(mesh, stages=self.stages, degrees={STAGES: self.stages, **mesh.degrees}, zigzag=dealt)
         return replace(graph, mesh=replace(mesh, gpus=GpuMap(self.ids(mesh), self.per_node)), level="annotated")
 

@@ -30,9 +30,9 @@ class PipelineParallel(GraphPass):
         for index, size in enumerate(sizes):
             names = body[start : start + size]
             if index == 0:
-                names = [graph.segments[0].name, *names]
+                names = [graph.embedding.name, *names]
             if index == stages - 1:
-                names = [*names, graph.segments[-1].name]
+                names = [*names, graph.head.name]
             cut.append(Stage(index, runs(names)))
             start += size
         return replace(graph, stages=tuple(cut), level="annotated", _index={})

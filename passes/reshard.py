@@ -30,7 +30,7 @@ class Reshard(GraphPass):
         residual = self.residual(graph)
         segments = []
         for segment in graph.segments:
-            work = Resharder(segment, mesh, price, residual, last=segment is graph.segments[-1])
+            work = Resharder(segment, mesh, price, residual, last=segment is graph.head)
             try:
                 segments.append(work.run())
             except NoRoute as error:
@@ -45,7 +45,7 @@ class Reshard(GraphPass):
     def residual(self, graph: Graph) -> tuple[Axes, Axes, Axes]:
         """Layout of the residual stream [batch, seq, hidden] between layers."""
         mesh = graph.the_mesh
-        if graph.kind == "decode":
+        if graph.generates:
             return (mesh.batch_axes, (), ())
         tensor = mesh.of("tp") if self.sequence_parallel else ()
         return (mesh.batch_axes, (*mesh.of("sp"), *tensor), ())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
@@ -28,7 +29,7 @@ class SequenceParallel(GraphPass):
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
         seq = mesh.of("sp")
-        tensor = mesh.of("tp") if self.sequence_parallel and graph.kind == "prefill" else ()
+        tensor = mesh.of("tp") if self.sequence_parallel and graph.takes_prompts else ()
         inner = mesh.of("etp") if mesh.folded else mesh.of("tp")
 
         def annotate(segment: Segment, op: Op) -> Op:
@@ -36,19 +37,19 @@ class SequenceParallel(GraphPass):
             if op.kind == "attend":
                 return _attend(segment, op, graph.kind, self.method, seq, mesh.size)
             if op.kind in SEQUENTIAL:
-                return _over_heads(segment, op, seq, mesh.size) if graph.kind == "prefill" else op
+                return _over_heads(segment, op, seq, mesh.size) if graph.takes_prompts else op
             if op.kind == "cache":
                 return op.annotate("context", seq)
             rows = routed(segment, op)
             if rows is not None and op.kind not in ("dispatch", "combine"):
                 # A decode step has one token a sequence, the same on every sequence rank.
-                return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.kind == "prefill" else ())
-            if graph.kind == "prefill" and "seq" in dims:
+                return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.takes_prompts else ())
+            if graph.takes_prompts and "seq" in dims:
                 residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
                 op = op.annotate("seq", (*seq, *tensor) if residual else seq)
             if rows is not None:
-                op = op.annotate(rows.slot, (*seq, *tensor) if graph.kind == "prefill" else ())
-            if graph.kind == "decode" and "context" in dims and op.kind != "select":
+                op = op.annotate(rows.slot, (*seq, *tensor) if graph.takes_prompts else ())
+            if graph.generates and "context" in dims and op.kind != "select":
                 op = op.annotate("context", seq)
             return op
 
@@ -56,7 +57,7 @@ class SequenceParallel(GraphPass):
 
     def doubts(self, graph: Graph) -> Iterator[Doubt]:
         """Attention of which ulysses finds no heads to exchange."""
-        if self.method != "ulysses" or graph.kind != "prefill":
+        if self.method != "ulysses" or not graph.takes_prompts:
             return
         seq = set(graph.the_mesh.of("sp"))
         for segment in graph.segments:
@@ -73,7 +74,7 @@ class SequenceParallel(GraphPass):
 
 def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: Callable[[Axes], int]) -> Op:
     """Prefill: whole context, K/V gathered, rung round, or heads exchanged. Decode: context stays split."""
-    if kind == "decode":
+    if PHASE_KINDS[kind].generates:
         return op.annotate("context", seq)
     if method == "ulysses" and seq:
         exchanged = _over_heads(segment, op, seq, size)

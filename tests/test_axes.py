@@ -8,9 +8,13 @@ from dataclasses import fields
 from conftest import ROOT
 
 from dagc.base.axes import AXES, DEGREES, EXPERT_SIDE
+from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.base.schema import PHASE
+from dagc.calib.accuracy import BESIDE
+from dagc.cost.schedule.pipelines import PIPELINES
 from dagc.passes import GRAPH_PASSES
 from dagc.spec.strategy import Strategy
+from dagc.view.report.terminal import ALONE
 
 NAMING = {
     "dagc/base/axes.py": "the table",
@@ -54,3 +58,7 @@ def test_order_and_degrees_follow_the_table() -> None:
     assert tuple(AXES) == Strategy().order == ("pp", "dp", "ep", "sp", "tp")
     assert DEGREES == ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica")
     assert EXPERT_SIDE == ("edp", "ep", "etp")
+
+
+def test_every_kind_of_phase_is_in_the_tables_that_ask_by_kind() -> None:
+    assert set(PIPELINES) == set(BESIDE) == set(ALONE) == set(PHASE_KINDS)

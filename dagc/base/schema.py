@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
+from .phase_kinds import PHASE_KINDS
 from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
@@ -147,7 +148,7 @@ WORKLOAD: dict[str, Attribute] = {
 }
 
 PHASE: dict[str, Attribute] = {
-    "kind": _word("prefill or decode (default: the phase's name)", None, "prefill", "decode"),
+    "kind": _word("prefill or decode (default: the phase's name)", None, *PHASE_KINDS),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..base.phase_kinds import DECODE, PREFILL
 from .constants import folder
 
-BESIDE = {"prefill": "a request also waits", "decode": "a server also prefills between steps"}
+BESIDE = {PREFILL.name: "a request also waits", DECODE.name: "a server also prefills between steps"}
 """What a server does that one pass does not."""
 
 

@@ -59,7 +59,7 @@ def _math_dtype(found: Match, kv: str) -> str:
 
 def _grouped(found: Match, op: Op, query: str, key: str) -> Measured | None:
     shape = found.shapes.attention(op, query, key)
-    by_kind = _grouped_prefill if found.phase.kind == "prefill" else _grouped_decode
+    by_kind = _grouped_prefill if found.phase.takes_prompts else _grouped_decode
     return by_kind(found, op, shape, KV_VARIANT.get(shape.kv_dtype, ""))
 
 
@@ -103,7 +103,7 @@ def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...
     width += segment.size(segment.dims_of(value)[-1])
     kv = KV_VARIANT.get(found.shapes.kv_dtype(keys[0]), "")
     absorbed = not set(segment.dims_of(keys[0])) & set(lead)
-    by_kind = _latent_decode if absorbed and found.phase.kind == "decode" else _latent_prefill
+    by_kind = _latent_decode if absorbed and found.phase.generates else _latent_prefill
     return by_kind(found, op, batch, heads, width, kv)
 
 

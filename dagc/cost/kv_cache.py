@@ -7,6 +7,7 @@ from math import gcd
 
 import numpy as np
 
+from ..base.phase_kinds import PHASE_KINDS
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.states import state_bytes
@@ -60,7 +61,7 @@ def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) ->
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
     if window is None and chunk is None:
         return context
-    queries = int(segment.size("seq")) if kind == "decode" else 1
+    queries = int(segment.size("seq")) if PHASE_KINDS[kind].generates else 1
     return kept_tokens(int(context), queries, window, chunk, policy.block)
 
 
@@ -92,7 +93,7 @@ def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) ->
 
 def passing_bytes(segment: Segment, op: Op, mesh: Mesh, policy: CachePolicy, graph: Graph) -> float:
     """Keys or values of this pass that queries of the pass see and the cache does not keep: live until attention ran."""
-    if graph.kind == "decode" or not policy.frees:
+    if graph.generates or not policy.frees:
         return 0.0
     assert op.sharding is not None
     window, chunk = segment.reach.get(op.name, (None, None))

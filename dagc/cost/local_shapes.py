@@ -146,7 +146,7 @@ class LocalShapes:
     def lengths(self, op: Op) -> tuple[float, float, float]:
         """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
         seq, context = self.size(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
-        if self.phase.kind == "decode":
+        if self.phase.generates:
             return seq, context, 0.0
         whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
         return seq, context, self.segment.size("context") - whole + (whole - seq) / 2

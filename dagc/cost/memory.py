@@ -29,11 +29,11 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     engine = unit.phase.memory
     live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy) for s in graph.segments}
     profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
-    head = graph.segments[-1]
+    head = graph.head
     profiled_B[head.name] = max(live_B[head.name], SCORE_B * engine.sequences * _vocabulary(head))
     for stage in graph.stages:
         weights = kv = live = buffers = padding = 0.0
-        tables = graph.segments[0].weight if stage.index == 0 else {}
+        tables = graph.embedding.weight if stage.index == 0 else {}
         for name, count in stage.layers:
             segment = graph.segment(name)
             weights += count * weight_bytes(segment, mesh, tables)

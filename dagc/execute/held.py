@@ -58,7 +58,7 @@ def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
 
 def _shared(shards: Shards, segment: Segment, weight: Weight, rank: dict[str, int]) -> bool:
     """Whether a tied weight is on this rank the part of the table that the rank holds anyway."""
-    table = shards.graph.segments[0].weight.get(weight.tied)
+    table = shards.graph.embedding.weight.get(weight.tied)
     if table is None or table.sharding is None or weight.sharding is None:
         return False
     mine, held = (

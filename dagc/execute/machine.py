@@ -78,7 +78,7 @@ class RankMachine:
 
     def entry(self, tokens: Ints) -> list[object]:
         """Token ids, as the first segment takes them."""
-        whole, first = self.shards.dealt(tokens, ("batch", "seq")), self.graph.segments[0]
+        whole, first = self.shards.dealt(tokens, ("batch", "seq")), self.graph.embedding
         if first.input != "tokens" or first.entry is None:
             return [whole] * len(self.here)
         return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here]
@@ -99,7 +99,7 @@ class RankMachine:
 
     def gathered(self, values: list[object]) -> Ints | Floats:
         """The last value lies split over the batch only: put its pieces together, the batch first."""
-        segment = self.graph.segments[-1]
+        segment = self.graph.head
         layout, dims = segment.sharding_of(segment.output), segment.dims_of(segment.output)
         axis = dims.index("batch")
         axes = layout.dims[axis] if layout is not None else ()

@@ -243,7 +243,7 @@ def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
 
 def logits_of(graph: Graph) -> str:
     """The op whose value the last token is chosen by: what argmax or route reads, or the result itself."""
-    last = graph.segments[-1]
+    last = graph.head
     output = last.by_name[last.output]
     while output.kind in ("argmax", "route", "slice") or output.is_collective:
         output = last.by_name[output.inputs[0]]
@@ -277,7 +277,7 @@ class Recording:
 
     def tied(self, part: int, result: Ints | Floats) -> bool:
         """Whether a result of a part of the batch, sequences first, are tokens that the logits here let be chosen too."""
-        last = self.machine.graph.segments[-1]
+        last = self.machine.graph.head
         if last.by_name[last.output].kind != "argmax" or result.dtype.kind not in "iu":
             return False
         layer, op = self.logits
@@ -354,9 +354,7 @@ class Comparison:
         for segment, layer in self.reference.machine.graph.layers:
             states = [state for state in (state_of(segment, op) for op in segment.ops) if state is not None]
             for op in (*segment.ops, *states):
-                if op.kind == "cache" or (
-                    segment is self.reference.machine.graph.segments[-1] and op.name == self.logits
-                ):
+                if op.kind == "cache" or (segment is self.reference.machine.graph.head and op.name == self.logits):
                     keys = [key for key in self.reference.values if key[:2] == (layer, op.name)]
                     if not keys or not self.compared.issuperset(keys):
                         return f"{segment.name}[{layer}]/{op.name}: nothing was compared"

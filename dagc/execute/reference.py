@@ -65,7 +65,7 @@ class Reference:
 
     def taken(self, spec: Spec, phase: Phase) -> tuple[Ints, Floats]:
         """The phase's token ids and the logits that they must give."""
-        last = phase.context if phase.kind == "decode" else spec.workload.prompt
+        last = phase.context if phase.generates else spec.workload.prompt
         if phase.sequences > self.input_ids.shape[0] or last > self.input_ids.shape[1]:
             have = " x ".join(map(str, self.input_ids.shape))
             raise ReferenceMismatch(f"phase `{phase.name}` has {phase.sequences} x {last} tokens, the reference {have}")
@@ -73,10 +73,10 @@ class Reference:
             raise ReferenceMismatch(
                 f"phase `{phase.name}` has {phase.sequences} sequences in {phase.batching.places} places: choose a batch that fills them"
             )
-        first = last - 1 if phase.kind == "decode" else 0
+        first = last - 1 if phase.generates else 0
         ids = self.input_ids[: phase.sequences]
         logits = self.logits[: phase.sequences, first:last]
-        if phase.kind == "decode" and self.decode_logits is not None and last == self.input_ids.shape[1]:
+        if phase.generates and self.decode_logits is not None and last == self.input_ids.shape[1]:
             logits = self.decode_logits[: phase.sequences]
         return ids[:, :last], logits
 
@@ -95,7 +95,7 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     reference.check(spec.model.count("vocab"))
     ids, logits = reference.taken(spec, phase)
     routing = spec.workload.routing
-    if phase.kind == "prefill":
+    if phase.takes_prompts:
         return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits)
     try:
         history = cache_after(unit, checkpoint, ids[:, :-1])

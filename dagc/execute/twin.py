@@ -57,7 +57,7 @@ class Shrinker:
             for dim, size, axes in layouts(segment):
                 self.splits.setdefault((dim, size), set()).add(mesh.size(axes))
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
-        sizes = self.plan.segments[-1].sizes
+        sizes = self.plan.head.sizes
         self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS}
         if mesh.zigzag:
             for dim in SEQUENCE_DIMS:
@@ -77,7 +77,7 @@ class Shrinker:
             found = self.fit("seq", seq, 6, self.parts(*both))
             self.known |= dict.fromkeys(both, found)
             return
-        new = self.fit("seq", seq, 4 if self.plan.kind == "prefill" else 2, self.parts(("seq", seq)))
+        new = self.fit("seq", seq, 4 if self.plan.takes_prompts else 2, self.parts(("seq", seq)))
         self.known["seq", seq] = new
         parts = self.parts(("context", context))
         held = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens
@@ -286,7 +286,7 @@ class Twin:
 
     def unit(self, unit: Unit) -> Unit:
         """What the passes that price a graph ask, of the twin."""
-        sizes = self.placed.segments[0].sizes
+        sizes = self.placed.embedding.sizes
         spare = max((self.spare(s) for s in self.placed.segments), default=0)
         strategy = replace(unit.phase.strategy, redundant=spare, microbatches=self.placed.microbatches)
         phase = replace(
@@ -309,7 +309,7 @@ class Twin:
 
     @property
     def sequences(self) -> int:
-        return int(self.placed.segments[0].sizes["batch"]) * self.placed.microbatches * self.placed.lanes
+        return int(self.placed.embedding.sizes["batch"]) * self.placed.microbatches * self.placed.lanes
 
 
 def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:

@@ -79,7 +79,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     return {
         "gpus": list(result.gpus),
         "axes": axes,
-        "ttft_s" if graph.kind == "prefill" else "tpot_s": result.time_s,
+        f"{graph.phase_kind.metric}_s": result.time_s,
         "makespan_s": result.schedule.latency_s,
         "passes": result.passes,
         "floor_s": result.floor_s,

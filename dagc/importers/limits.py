@@ -110,7 +110,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
             if graph.the_mesh.degrees.get(axis, 1) != degree:
                 found = graph.the_mesh.degrees.get(axis, 1)
                 raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
-    dealt = graph.the_mesh.of(SEQUENCE) if strategy.sp_layout == "zigzag" and graph.kind == "prefill" else ()
+    dealt = graph.the_mesh.of(SEQUENCE) if strategy.sp_layout == "zigzag" and graph.takes_prompts else ()
     if graph.the_mesh.zigzag != dealt:
         raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")
     if graph.the_mesh.stages != strategy.pp:
@@ -131,7 +131,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
         if segment.sizes.get("batch") != batching.part:
             has = f"{segment.name} has batch {segment.sizes.get('batch')}"
             raise DataError("ir", f"{has}, {phase.sequences} sequences make {batching.part} a part")
-        context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
+        context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context
         if segment.sizes.get("context") != context:
             raise DataError(
                 "plan.phase.context", f"is {context}, and {segment.name} has context {segment.sizes.get('context')}"
@@ -146,4 +146,4 @@ def check_together(unit: Unit, graph: Graph) -> None:
 
 def _ends(graph: Graph) -> tuple[str, str]:
     """The embedding and the head."""
-    return graph.segments[0].name, graph.segments[-1].name
+    return graph.embedding.name, graph.head.name

@@ -10,6 +10,7 @@ from math import prod
 from typing import TypeVar
 
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
+from ..base.phase_kinds import PHASE_KINDS, PhaseKind
 from .collectives import COLLECTIVES as COLLECTIVES
 from .collectives import SEND, is_token_exchange
 from .mesh import Mesh
@@ -247,7 +248,7 @@ class Graph:
     """
 
     phase: str
-    kind: str  # prefill | decode
+    kind: str  # of base.phase_kinds
     level: str
     segments: tuple[Segment, ...]
     microbatches: int = 1
@@ -256,6 +257,33 @@ class Graph:
     stages: tuple[Stage, ...] = ()
     sends: tuple[StageEdge, ...] = ()
     _index: dict[str, Segment] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def phase_kind(self) -> PhaseKind:
+        return PHASE_KINDS[self.kind]
+
+    @property
+    def takes_prompts(self) -> bool:
+        return self.phase_kind.takes_prompts
+
+    @property
+    def generates(self) -> bool:
+        return self.phase_kind.generates
+
+    @property
+    def embedding(self) -> Segment:
+        """The first layer of the model."""
+        return self.segments[0]
+
+    @property
+    def body(self) -> tuple[Segment, ...]:
+        """The layers between embedding and head."""
+        return self.segments[1:-1]
+
+    @property
+    def head(self) -> Segment:
+        """The last layer of the model."""
+        return self.segments[-1]
 
     @property
     def layers(self) -> Iterator[tuple[Segment, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..base.diagnostics import Collector, did_you_mean
+from ..base.phase_kinds import PHASE_KINDS
 from ..base.syntax import ast
 from .values.evaluate import number
 
@@ -12,7 +13,7 @@ MAX_TERMS = 200
 MAX_STATEMENTS = 500
 """Operators of one expression in a block; expansion recurses over them."""
 
-KINDS = ("prefill", "decode")
+KINDS = tuple(PHASE_KINDS)
 
 
 def walk(block: ast.BlockDef) -> Iterator[ast.Node]:

@@ -16,6 +16,7 @@ from ..base.coming import ALTERNATIVES
 from ..base.diagnostics import Collector, Label
 from ..base.dtypes import find
 from ..base.files import Reach
+from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
 from ..base.syntax import ast
 from ..spec.hardware import Hardware
@@ -40,7 +41,7 @@ from .values.names import Names
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
 """It becomes part of file names and of requirements."""
 MAX_PHASES = 256
-KINDS = ("prefill", "decode")
+KINDS = tuple(PHASE_KINDS)
 
 Sections = Sequence[tuple[ast.Section, Path | None]]
 """Sections of one kind, each with the folder that its files are looked up in."""

@@ -140,7 +140,7 @@ class Shape:
     def need_tokens(self, tokens: int, by: str, degree: int, *attrs: str) -> None:
         """A number of tokens must divide by `degree`: the nearest that do."""
         if tokens % degree:
-            what = "prompt tokens" if self.phase.kind == "prefill" else "context tokens"
+            what = "prompt tokens" if self.phase.takes_prompts else "context tokens"
             message = f"{tokens} {what} do not divide by {by} {degree}"
             self.out.add("E03", message, self.at(*attrs), help=(f"{_nearest(tokens, degree)} tokens do",))
 
@@ -248,9 +248,9 @@ class Shape:
     def _sequence(self) -> None:
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
         tokens = self.phase.tokens
-        if not 1 <= tokens <= self.phase.context // (sp if self.phase.kind == "decode" else 1):
+        if not 1 <= tokens <= self.phase.context // (sp if self.phase.generates else 1):
             self._too_few(sp)
-        if self.phase.kind == "decode":
+        if self.phase.generates:
             self.need_tokens(self.phase.context, "sp", sp, "sp", "context")
             return
         if tokens < self.phase.context and sp > 1:
@@ -283,7 +283,7 @@ class Shape:
     def _too_few(self, sp: int) -> None:
         """A prefix as long as the prompt, or more drafted tokens than the last rank of the context has."""
         tokens, context = self.phase.new_tokens, self.phase.context
-        if self.phase.kind == "prefill" and tokens < 1:
+        if self.phase.takes_prompts and tokens < 1:
             prompt = self.workload.prompt
             message = f"a prefix of {prompt - tokens} tokens leaves no new tokens of a prompt of {prompt}"
             help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()

@@ -164,7 +164,7 @@ class _Extract:
         reason = "" if shape.kv_dtype in PLAIN else f"PyTorch has no attention over a cache in {shape.kv_dtype} to time"
         math = self.unit.spec.model.attention_dtype
         batch, kv_heads, width = whole(shape.batch), whole(shape.kv_heads), whole(shape.width)
-        if self.unit.phase.kind == "decode":
+        if self.unit.phase.generates:
             heads = whole(shape.heads * shape.seq)
             context = whole(shape.context * shape.seen)
             return self._kernel(

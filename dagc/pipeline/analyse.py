@@ -52,7 +52,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         throughput_tok_s=tokens / time_s if time_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(joined_path(passes)),
-        tokens_per_step=unit.phase.tokens_per_step if graph.kind == "decode" else 1.0,
+        tokens_per_step=unit.phase.tokens_per_step if graph.generates else 1.0,
     )
 
 
@@ -64,7 +64,7 @@ def graph_flops(graph: Graph) -> float:
 
 def phase_tokens(phase: Phase) -> float:
     """Tokens that the phase takes in (prefill) or that a step puts out (decode), over all sequences."""
-    return phase.sequences * (phase.new_tokens if phase.kind == "prefill" else phase.tokens_per_step)
+    return phase.sequences * (phase.new_tokens if phase.takes_prompts else phase.tokens_per_step)
 
 
 def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:

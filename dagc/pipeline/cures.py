@@ -225,7 +225,7 @@ def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
 def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
     """The least intrusive first."""
     yield from balanced_stages(spec, result, phase)
-    if phase.kind == "prefill" and not phase.strategy.sequence_parallel:
+    if phase.takes_prompts and not phase.strategy.sequence_parallel:
         strategy = replace(phase.strategy, sequence_parallel=True)
         yield Change(replace(phase, strategy=strategy), "sequence_parallel")
     yield from more_microbatches(phase)
@@ -297,7 +297,7 @@ def shorter_chunks(phase: Phase) -> Iterator[Change]:
     new = phase.new_tokens
     for factor in (2, 4, 8):
         chunk = -(-phase.tokens // factor)
-        if phase.kind == "prefill" and chunk > 1:
+        if phase.takes_prompts and chunk > 1:
             changed = replace(phase, tokens=chunk, passes=-(-new // chunk), last=new % chunk)
             yield Change(changed, "chunk")
 

@@ -28,7 +28,7 @@ def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
 def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
     """A decode step that moves the cache itself pays for the whole context with every token."""
     moved: dict[str, float] = {}
-    for segment in graph.segments if graph.kind == "decode" else ():
+    for segment in graph.segments if graph.generates else ():
         for op in segment.ops:
             if op.is_collective and "context" in op.dims:
                 key = f"{segment.name}/{_origin(segment, op).name}: {op.runtime_kind} over {'+'.join(graph.the_mesh.label(op.axes, op.scope))}"

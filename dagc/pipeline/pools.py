@@ -152,7 +152,7 @@ class Sharing:
             shared = {w.tied for s in graph.segments for w in s.weights if w.tied}
             mesh, found = graph.the_mesh, graph.segment(segment)
             coordinates = np.indices(mesh.shape).reshape(len(mesh.shape), prod(mesh.shape))
-            first = segment == graph.segments[0].name
+            first = segment == graph.embedding.name
             out: dict[tuple[bool, str], Ids] = {}
             for weight in found.weights:
                 name = weight.tied or weight.name

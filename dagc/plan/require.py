@@ -11,6 +11,7 @@ import numpy as np
 from ..base import coming
 from ..base.axes import DEGREES
 from ..base.diagnostics import Collector, Label, did_you_mean
+from ..base.phase_kinds import PREFILL
 from ..base.syntax import ast
 from ..base.units import (
     BYTE_RATE,
@@ -241,10 +242,8 @@ def all_metrics(
     }
     for name, result in phases.items():
         out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec, pools).items()}
-        after = next(
-            (r for r in phases.values() if r.graph.kind == "decode" and not set(r.gpus) & set(result.gpus)), None
-        )
-        if result.graph.kind == "prefill" and after is not None:
+        after = next((r for r in phases.values() if r.graph.generates and not set(r.gpus) & set(result.gpus)), None)
+        if result.graph.takes_prompts and after is not None:
             size_B, time_s = kv_transfer(result, after, spec)
             out |= {f"{name}.kv_transfer": Quantity(time_s, TIME), f"{name}.kv_bytes": Quantity(size_B, BYTES)}
     return out
@@ -262,7 +261,7 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
             if op.kind == "cache":
                 each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
                 if "context" in op.dims:
-                    each_B *= sequence_tokens(segment, op, "prefill", policy) / segment.size("context")
+                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context")
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
     return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s
@@ -286,7 +285,7 @@ def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dic
     degrees = {a: float(mesh.degrees.get(a, 1)) for a in DEGREES}
     out = {k: Quantity(v) for k, v in degrees.items()}
     out |= {
-        "ttft" if result.graph.kind == "prefill" else "tpot": Quantity(result.time_s, TIME),
+        result.graph.phase_kind.metric: Quantity(result.time_s, TIME),
         "makespan": Quantity(result.schedule.latency_s, TIME),
         "floor": Quantity(result.floor_s, TIME),
         "step": Quantity(result.schedule.period_s, TIME),

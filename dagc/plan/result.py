@@ -78,7 +78,7 @@ class PhaseResult:
     @property
     def batch_ways(self) -> int:
         """Parts of the batch that different GPUs hold: data-parallel ranks, in the words of serving engines."""
-        entry = self.graph.segments[1].entry
+        entry = self.graph.body[0].entry
         return self.graph.the_mesh.size(entry.dims[0]) if entry is not None else 1
 
     @property
@@ -94,7 +94,7 @@ class PhaseResult:
     @property
     def time_of(self) -> str:
         """Of what the time is, in words; empty for a decode step, whose name says it."""
-        if self.graph.kind != "prefill":
+        if not self.graph.takes_prompts:
             return ""
         taken = "one pass" if self.passes == 1 else f"{self.passes} passes"
         return f"the last sequence of the whole batch, {taken} of all prompts: not a request's TTFT"

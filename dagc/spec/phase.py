@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..base.phase_kinds import PHASE_KINDS, PhaseKind
 from ..base.source import Span
 from .batching import Batching
 from .strategy import Strategy
@@ -68,6 +69,18 @@ class Phase:
         return (self.passes - 1) * self.tokens + (self.last or self.tokens)
 
     @property
+    def phase_kind(self) -> PhaseKind:
+        return PHASE_KINDS[self.kind]
+
+    @property
+    def takes_prompts(self) -> bool:
+        return self.phase_kind.takes_prompts
+
+    @property
+    def generates(self) -> bool:
+        return self.phase_kind.generates
+
+    @property
     def batching(self) -> Batching:
         """How its sequences fill its ranks."""
         return Batching.of(self.sequences, self.strategy)
@@ -75,11 +88,11 @@ class Phase:
     @property
     def draft(self) -> int:
         """Drafted tokens that a decode step checks in addition to the one it computes anyway."""
-        return self.tokens - 1 if self.kind == "decode" else 0
+        return self.tokens - 1 if self.generates else 0
 
     @property
     def tokens_per_step(self) -> float:
         """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted."""
-        if self.kind != "decode":
+        if not self.generates:
             return float(self.tokens)
         return sum(self.acceptance**i for i in range(self.tokens))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import fsum
 from typing import NamedTuple
 
+from ...base.phase_kinds import DECODE, PREFILL
+
 
 class Cell(NamedTuple):
     """One micro-batch on one stage. `takes`: the stage whose result of this micro-batch it begins with, none where the host
@@ -52,5 +54,5 @@ def token_loop(stage_s: Sequence[float], sends_s: Sequence[float], return_s: flo
     return Step(microbatches * slowest, {list(stage_s).index(slowest): microbatches}, False)
 
 
-PIPELINES: Mapping[str, Pipeline] = {"prefill": Pipeline(forward), "decode": Pipeline(forward, token_loop)}
+PIPELINES: Mapping[str, Pipeline] = {PREFILL.name: Pipeline(forward), DECODE.name: Pipeline(forward, token_loop)}
 """By kind of phase."""

@@ -100,7 +100,7 @@ class Rank:
         return time.perf_counter() - start
 
     def tokens(self, size: int) -> Any:
-        first = self.shards.graph.segments[0]
+        first = self.shards.graph.embedding
         whole = self.shards.inputs.tokens[self.shards.offset : self.shards.offset + size]
         whole = self.shards.dealt(whole, first.input_dims)
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim

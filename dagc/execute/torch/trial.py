@@ -221,14 +221,14 @@ def compared(
     graph = result.graph
     placed = Shards(graph, model.inputs, graph.the_mesh)
     check = Comparison(placed, seen)
-    op = graph.segments[-1].by_name[name]
+    op = graph.head.by_name[name]
     last = len(graph.stages) - 1
     held = {places[rank][1:]: values for rank, values in enumerate(shown) if places[rank][0] == last}
     order = [held[at] for at in np.ndindex(graph.the_mesh.shape)]
     whole = seen.whole(layer, name)
     size = whole.shape[0] // (graph.microbatches * graph.lanes)
     worst, same = 0.0, True
-    end = graph.segments[-1].sharding_of(graph.segments[-1].output)
+    end = graph.head.sharding_of(graph.head.output)
     for offset in order[0].logits:
         part = whole[offset : offset + size]
         values: list[object] = [found.logits[offset] for found in order]

@@ -195,7 +195,7 @@ def left_open(draft: Draft) -> None:
             phase.draft > 0,
             f"draft = {phase.draft}: speculative decoding needs a draft model, which the plan does not name",
         )
-        prefix = work.prompt - phase.new_tokens if phase.kind == "prefill" else 0
+        prefix = work.prompt - phase.new_tokens if phase.takes_prompts else 0
         said = {
             f"chunk = {phase.tokens} tok: the engine cuts prompts by its own token budget": phase.passes > 1,
             f"prefix = {prefix} tok: whether a prefix is cached follows from the requests": prefix > 0,

@@ -57,7 +57,7 @@ def settings(draft: Draft, ranks: int) -> None:
         draft.set("no_graphs", None)
     if one.sequences("decode"):
         draft.set("sequences", ceil(one.sequences("decode") / d["dp"]))
-    prefill = next((p for p in one.phases if p.kind == "prefill"), None)
+    prefill = next((p for p in one.phases if p.takes_prompts), None)
     if prefill is not None:
         draft.set("tokens", ceil(prefill.sequences / d["dp"] / one.strategy.microbatches) * prefill.tokens)
     draft.set("context", one.context)

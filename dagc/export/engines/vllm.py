@@ -60,7 +60,7 @@ def flags(draft: Draft, whole: bool) -> None:
         draft.flag("no_graphs")
     if one.sequences("decode"):
         draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
-    prefill = next((p for p in one.phases if p.kind == "prefill"), None)
+    prefill = next((p for p in one.phases if p.takes_prompts), None)
     if prefill is not None:
         draft.flag("tokens", ceil(prefill.sequences / d["dp"] / strategy.microbatches) * prefill.tokens)
     if draft.split:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from ...base.axes import STAGES
 from ...base.dtypes import DTYPE_BYTES
+from ...base.phase_kinds import PHASE_KINDS
 from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight
 from ..mesh import GpuMap, Mesh
 from ..sharding import Axes, Sharding
@@ -111,6 +112,8 @@ class Reader:
         self.full = not at.takes("(")
         counts = {"microbatches": 1, "lanes": 1}
         kind = at.name()
+        if kind not in PHASE_KINDS:
+            raise TextError(f"unknown kind of phase {kind}")
         if not self.full:
             at.mark(",")
         level = at.name()

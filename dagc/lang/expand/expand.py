@@ -32,7 +32,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     """One kind of layer with `batch` sequences as a segment."""
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
-    context = max(phase.tokens, phase.context) if phase.kind == "prefill" else phase.context
+    context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context
     sizes = {"batch": batch, "seq": float(phase.tokens), "context": float(context)}
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))

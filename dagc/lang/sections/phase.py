@@ -9,6 +9,7 @@ from dataclasses import replace
 from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
+from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
@@ -43,14 +44,14 @@ def read_phase(
     if section.preset is not None:
         out.add("E12", "a phase has no presets", section.preset.span)
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
-    kind = values["kind"] or (name if name in ("prefill", "decode") else None)
+    kind = values["kind"] or (name if name in PHASE_KINDS else None)
     later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
     asked = coming.WORDS.get(name) or (coming.TRAINING if "train" in name.lower() else None)
     if kind is None and "kind" not in body.assigns and asked is not None:
         coming.refuse(asked, section.kind_span, out)
         return None
     if kind is None and "kind" not in body.assigns and not out.incomplete:
-        near = out.near(name, ("prefill", "decode"))
+        near = out.near(name, tuple(PHASE_KINDS))
         help_ = (f"did you mean `phase {near}`?",) if near else (coming.TRAINING.instead,)
         out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span, help=help_)
     gpus = _gpus(values.get("gpus"), body, hardware, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
 from ...cost.schedule.records import PathStep
 from ...ir.ops.ops import attention_imbalance
@@ -28,7 +29,7 @@ HELPS = 0.0005
 
 def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
     """What binds a phase and why."""
-    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    name = result.graph.phase_kind.metric
     ratio = result.time_s / result.floor_s if result.floor_s else 1.0
     whose = f" ({result.time_of})" if result.time_of else ""
     parts = [f"{name} {show(result.time_s, TIME)}{whose} is {ratio:.2f} times its floor at datasheet peaks."]
@@ -117,8 +118,8 @@ def origins(result: PhaseResult) -> list[Origin]:
 
 
 ALONE = {
-    "prefill": "A prefill alone, beside the time to the first token,",
-    "decode": "A step alone, beside the time per output token,",
+    PREFILL.name: "A prefill alone, beside the time to the first token,",
+    DECODE.name: "A step alone, beside the time per output token,",
 }
 
 

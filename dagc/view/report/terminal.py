@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES
+from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
 from ...ir.ops.ops import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
@@ -86,7 +87,7 @@ def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
 
 
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
-    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    name = result.graph.phase_kind.metric
     gpus = len(result.gpus)
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
     lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
@@ -119,7 +120,7 @@ def _attention(result: PhaseResult) -> list[str]:
     uneven = attention_imbalance(result.graph)
     if uneven < 1.02:
         return []
-    way = "; sp_layout = zigzag evens it" if result.graph.kind == "prefill" and not result.graph.the_mesh.zigzag else ""
+    way = "; sp_layout = zigzag evens it" if result.graph.takes_prompts and not result.graph.the_mesh.zigzag else ""
     return [f"attention of the slowest rank {uneven:.2f} times the mean{way}"]
 
 
@@ -130,7 +131,7 @@ def _spare(result: PhaseResult) -> str:
     return gain + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
 
 
-ALONE = {"prefill": "a prefill alone, beside TTFT", "decode": "a step alone, beside TPOT"}
+ALONE = {PREFILL.name: "a prefill alone, beside TTFT", DECODE.name: "a step alone, beside TPOT"}
 
 
 def _sureness(result: PhaseResult) -> list[str]:

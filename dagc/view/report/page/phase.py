@@ -60,7 +60,7 @@ def _fills(result: PhaseResult) -> bool:
 
 
 def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
-    name = "ttft" if result.graph.kind == "prefill" else "tpot"
+    name = result.graph.phase_kind.metric
     gpus = len(result.gpus)
     facts = [
         (
