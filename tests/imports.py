@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -52,7 +53,7 @@ def imports_of(importer: str, path: Path) -> Iterator[Import]:
     package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         for target in targets(node, package):
-            yield Import(str(path.relative_to(ROOT)), getattr(node, "lineno", 0), importer, resolve(target))
+            yield Import(os.path.relpath(path, ROOT), getattr(node, "lineno", 0), importer, resolve(target))
 
 
 def targets(node: ast.AST, package: str) -> Iterable[str]:
@@ -69,7 +70,10 @@ def targets(node: ast.AST, package: str) -> Iterable[str]:
         name = node.args[0]
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             return [name.value if not name.value.startswith(".") else package + name.value]
-        return ["a computed name"]
+        own = (
+            isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant) and name.values[0].value == "."
+        )
+        return [] if own else ["a computed name"]  # one of its own package: the table that names it is the fact
     return []
 
 

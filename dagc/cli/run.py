@@ -102,7 +102,7 @@ def load_spec(args: Namespace) -> Spec:
 
 def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     """A local process for each GPU id of a phase."""
-    from ..execute.torch.launch import spawn
+    from ..execute.torch.launch import device_of, spawn
 
     if args.device == "cuda":
         device_of(args.device, len(phase.gpus))
@@ -118,8 +118,7 @@ def start(args: Namespace, spec: Spec, phase: Phase) -> int:
 
 def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     """This process's part of the job."""
-    import torch
-
+    from ..execute.torch.launch import device_of
     from ..execute.torch.trial import DTYPES, Options
     from ..execute.torch.trial import run as measure
 
@@ -134,7 +133,6 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     plan, twin = plan_to_run(spec, phase, args.full_dims)
     kinds = ("fp64",) if not args.full_dims else (plan.spec.model.dtype, "bf16")
     dtype = args.dtype or next(kind for kind in kinds if kind in DTYPES)
-    torch.manual_seed(0)
     outcome = measure(plan, phase.name, Options(device, dtype, args.repeat, not args.full_dims, args.timeout), twin)
     if outcome is None:
         return 0
@@ -153,16 +151,6 @@ def _from_environment(name: str) -> int:
     if not text.isdecimal() or not int(text):
         raise SpecError([Diagnostic("E16", f"{name} is {text!r}, not a number of processes")])
     return int(text)
-
-
-def device_of(asked: str, local: int) -> str:
-    """cpu or cuda for so many processes on this machine."""
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "cuda" and found < local:
-        raise SpecError([Diagnostic("E16", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
-    return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 
 def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[CompiledPlan, Twin | None]:

@@ -290,7 +290,7 @@ class Shape:
             self.out.add("E03", message, self.at("prefix"), help=help_)
             return
         message = f"{tokens} new tokens exceed a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
-        self.out.add("E03", message, self.at("draft" if self.phase.draft else "context", "context"))
+        self.out.add("E03", message, self.at("draft" if self.phase.speculative else "context", "context"))
 
     def _shard(self) -> None:
         """A rule on a dimension that no block has would do nothing."""

@@ -184,8 +184,8 @@ def _beside(m: EngineMemory) -> Iterator[str]:
 
 
 def _new_tokens(p: Phase) -> Iterator[str]:
-    if p.draft:
-        yield f"draft = {p.draft}, acceptance = {number(p.acceptance)}"
+    if p.speculative:
+        yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}"
     elif p.takes_prompts and p.tokens < p.context:
         yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 

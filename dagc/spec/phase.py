@@ -86,7 +86,7 @@ class Phase:
         return Batching.of(self.sequences, self.strategy)
 
     @property
-    def draft(self) -> int:
+    def speculative(self) -> int:
         """Drafted tokens that a decode step checks in addition to the one it computes anyway."""
         return self.tokens - 1 if self.generates else 0
 

@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from ...base.diagnostics import Diagnostic, SpecError
+
 
 class LaunchError(Exception):
     """A process failed. `rank`, and what it said last."""
@@ -19,6 +21,16 @@ class LaunchError(Exception):
 def launched() -> bool:
     """Whether this process is one of a job already."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def device_of(asked: str, local: int) -> str:
+    """cpu or cuda for so many processes on this machine. Raises SpecError with E16."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cuda" and found < local:
+        raise SpecError([Diagnostic("E16", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
+    return asked if asked != "auto" else "cuda" if found >= local else "cpu"
 
 
 def spawn(arguments: Sequence[str], processes: int) -> int:

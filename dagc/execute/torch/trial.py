@@ -102,6 +102,7 @@ def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = No
     job = Job(result, model_graph(unit), random_inputs(unit, random_weight))
     if twin is not None:
         job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin))
+    torch.manual_seed(0)
     cuda = options.device == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -31,7 +31,7 @@ def facts(engine: str) -> dict[str, Any]:
 
 
 @dataclass
-class Draft:
+class ServerDraft:
     """What an engine makes of one server. `refused`: rules that the plan breaks; `notes`: what the flags leave open."""
 
     engine: str
@@ -81,7 +81,7 @@ class Shell(str):
 
 NODE, HEAD = Shell('"$NODE"'), Shell('"$HEAD"')
 
-Write = Callable[[Draft], Mapping[str, str]]
+Write = Callable[[ServerDraft], Mapping[str, str]]
 """Fills a draft, and writes its files: suffix -> text."""
 
 
@@ -96,7 +96,7 @@ def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dic
     out: dict[str, bytes] = {}
     errors = []
     for server in servers:
-        draft = Draft(engine, server, checkpoint, has_others(server), verdict=plan.overflow)
+        draft = ServerDraft(engine, server, checkpoint, has_others(server), verdict=plan.overflow)
         common_rules(draft)
         left_open(draft)
         if model is None:
@@ -151,7 +151,7 @@ def _degrees(one: Layout) -> str:
     return f"{found or 'one rank'} on {len(one.gpus)} GPUs"
 
 
-def common_rules(draft: Draft) -> None:
+def common_rules(draft: ServerDraft) -> None:
     one, strategy = draft.layout, draft.layout.strategy
     draft.refuse(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
     draft.refuse(bool(strategy.shard), "`shard` rules of the plan have no flag")
@@ -179,7 +179,7 @@ def has_others(server: Layout) -> bool:
     )
 
 
-def left_open(draft: Draft) -> None:
+def left_open(draft: ServerDraft) -> None:
     """What a phase asks of a server that has no flag here: refused where it would compute something else, noted where it
     is about time only."""
     model, work = draft.layout.spec.model, draft.layout.spec.workload
@@ -192,8 +192,8 @@ def left_open(draft: Draft) -> None:
             draft.notes.append(f"`{other.name}`, on the same GPUs, runs in this layout too, not in its own")
     for phase in draft.layout.phases:
         draft.refuse(
-            phase.draft > 0,
-            f"draft = {phase.draft}: speculative decoding needs a draft model, which the plan does not name",
+            phase.speculative > 0,
+            f"draft = {phase.speculative}: speculative decoding needs a draft model, which the plan does not name",
         )
         prefix = work.prompt - phase.new_tokens if phase.takes_prompts else 0
         said = {
@@ -215,7 +215,7 @@ def left_open(draft: Draft) -> None:
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
 
 
-def memory_share(draft: Draft) -> float | None:
+def memory_share(draft: ServerDraft) -> float | None:
     """The share of a GPU that the plan says the engine fills; None: it says none, or one that counts other things."""
     said = [phase.memory for phase in draft.layout.phases if "memory_fraction" in phase.spans]
     if not said:
@@ -230,7 +230,7 @@ def memory_share(draft: Draft) -> float | None:
     return share
 
 
-def comments(draft: Draft) -> list[str]:
+def comments(draft: ServerDraft) -> list[str]:
     found = facts(draft.engine)
     lines = [
         *draft.verdict,
@@ -242,7 +242,7 @@ def comments(draft: Draft) -> list[str]:
     return [f"# {line}" for line in lines]
 
 
-def script(draft: Draft, command: list[str]) -> str:
+def script(draft: ServerDraft, command: list[str]) -> str:
     """The command, run on each node with the node's number."""
     one = draft.layout
     lines = ["#!/usr/bin/env bash", *comments(draft)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import Draft, Shell, script
+from .launch import ServerDraft, Shell, script
 
 
-def write(draft: Draft) -> Mapping[str, str]:
+def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d, model = one.degree, one.spec.model
     if not draft.refused:

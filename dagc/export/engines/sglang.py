@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import DTYPES, GATHERED, NODE, Draft, Shell, memory_share, script
+from .launch import DTYPES, GATHERED, NODE, ServerDraft, Shell, memory_share, script
 
 
-def write(draft: Draft) -> Mapping[str, str]:
+def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d = one.degree
     draft.refuse(
@@ -26,7 +26,7 @@ def write(draft: Draft) -> Mapping[str, str]:
     return {"sh": script(draft, command)}
 
 
-def flags(draft: Draft) -> None:
+def flags(draft: ServerDraft) -> None:
     one, strategy = draft.layout, draft.layout.strategy
     d, model = one.degree, one.spec.model
     ranks = d["dp"] * d["sp"] * d["tp"]
@@ -58,7 +58,7 @@ def flags(draft: Draft) -> None:
         draft.flag("phase", one.phases[0].kind)
 
 
-def attention_dp(draft: Draft) -> None:
+def attention_dp(draft: ServerDraft) -> None:
     """Dense weights follow attention in the plan; here they would be cut over all ranks unless told otherwise."""
     d = draft.layout.degree
     draft.flag("attention_dp", d["dp"])
@@ -71,7 +71,7 @@ def attention_dp(draft: Draft) -> None:
             draft.flag("dense_tp_size", 1)
 
 
-def exchange(draft: Draft, ranks: int) -> None:
+def exchange(draft: ServerDraft, ranks: int) -> None:
     one = draft.layout
     if not one.exchanges:
         draft.flag("exchange", "none")

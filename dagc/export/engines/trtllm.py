@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, GATHERED, Draft, comments, devices, memory_share
+from .launch import DTYPES, GATHERED, ServerDraft, comments, devices, memory_share
 
 
-def write(draft: Draft) -> Mapping[str, str]:
+def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d = one.degree
     ranks = d["dp"] * d["tp"]
@@ -36,7 +36,7 @@ def write(draft: Draft) -> Mapping[str, str]:
     return {"yaml": yaml(draft), "sh": launch(draft)}
 
 
-def settings(draft: Draft, ranks: int) -> None:
+def settings(draft: ServerDraft, ranks: int) -> None:
     one, model = draft.layout, draft.layout.spec.model
     d = one.degree
     draft.set("tp", ranks)
@@ -63,12 +63,12 @@ def settings(draft: Draft, ranks: int) -> None:
     draft.set("context", one.context)
 
 
-def yaml(draft: Draft) -> str:
+def yaml(draft: ServerDraft) -> str:
     """JSON values are YAML."""
     return "\n".join([*comments(draft), *(f"{k}: {json.dumps(v)}" for k, v in draft.config.items())]) + "\n"
 
 
-def launch(draft: Draft) -> str:
+def launch(draft: ServerDraft) -> str:
     """One process per GPU, started by MPI or Slurm."""
     one = draft.layout
     serve = f'trtllm-serve {shlex.quote(draft.model)} --config "${{0%.sh}}.yaml"'

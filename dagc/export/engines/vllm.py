@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, GATHERED, HEAD, NODE, Draft, Shell, memory_share, script
+from .launch import DTYPES, GATHERED, HEAD, NODE, ServerDraft, Shell, memory_share, script
 
 
-def write(draft: Draft) -> Mapping[str, str]:
+def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d = one.degree
     ranks = d["dp"] * d["tp"]
@@ -30,7 +30,7 @@ def write(draft: Draft) -> Mapping[str, str]:
     return {"sh": script(draft, command(draft))}
 
 
-def flags(draft: Draft, whole: bool) -> None:
+def flags(draft: ServerDraft, whole: bool) -> None:
     one, strategy = draft.layout, draft.layout.strategy
     d, model = one.degree, one.spec.model
     for key in ("pp", "tp", "dp"):
@@ -67,7 +67,7 @@ def flags(draft: Draft, whole: bool) -> None:
         draft.flag("transfer", json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}))
 
 
-def exchange(draft: Draft) -> None:
+def exchange(draft: ServerDraft) -> None:
     """How tokens come to their experts. Without dp the ranks all have them: each computes its own experts, and they add up."""
     one = draft.layout
     if one.degree["dp"] == 1:
@@ -82,7 +82,7 @@ def exchange(draft: Draft) -> None:
             draft.notes.append("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
 
 
-def command(draft: Draft) -> list[str]:
+def command(draft: ServerDraft) -> list[str]:
     """The server, on each of its nodes; all but the first run without a front end."""
     one = draft.layout
     d, nodes = one.degree, draft.layout.nodes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...base.syntax import ast
 from ...ir.routed_dims import stem
+from .builder import Ref
 from .call import Call
-from .names import Ref
 from .rules import listed
 
 GROUPED = (
@@ -43,7 +43,7 @@ def attend(call: Call) -> Ref:
         inputs = (*inputs, sinks)
     selected = call.tensor("selected")
     if selected is not None:
-        made = block.draft.op(selected.name)
+        made = block.builder.op(selected.name)
         if made is None or made.kind != "select":
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)

@@ -9,8 +9,9 @@ from ...base.diagnostics import did_you_mean
 from ...base.syntax import ast
 from ..whole_sequence import whole_sequence
 from .attention import GROUPED
+from .builder import Ref
 from .functions import call
-from .names import MADE_DIMS, PHASE_DIMS, Ref, Scope, is_if
+from .names import MADE_DIMS, PHASE_DIMS, Scope, is_if
 from .rules import listed
 
 RESIDUAL = ("batch", "seq", "hidden")
@@ -18,17 +19,17 @@ RESIDUAL = ("batch", "seq", "hidden")
 
 @dataclass(slots=True)
 class Block(Scope):
-    """Expands one block of a layer into ops of its draft. `last_of_layer`: None where another block follows it, else
+    """Expands one block of a layer into ops of its builder. `last_of_layer`: None where another block follows it, else
     whether its layer is the model's last."""
 
     last_of_layer: bool | None = None
 
     def expand(self, argument: Ref) -> Ref:
         """The ops of the block applied to a value; its result."""
-        unit = self.draft.unit
+        unit = self.builder.unit
         blocks = unit.spec.model.blocks
         definition = blocks.get((self.block, unit.phase.kind)) or blocks[(self.block, None)]
-        if unit.phase.draft and self.block in unit.spec.model.stack[-1].blocks:
+        if unit.phase.speculative and self.block in unit.spec.model.stack[-1].blocks:
             definition = whole_sequence(definition)  # every drafted token is checked
         self.env[definition.params[0]] = argument
         for statement in definition.body:
@@ -61,7 +62,7 @@ class Block(Scope):
         if self.last_of_layer is None:
             return result
         if self.last_of_layer:
-            whole = self.draft.op(result.name)
+            whole = self.builder.op(result.name)
             if result.dims[:1] != ("batch",) or (whole is not None and whole.kind == "select"):
                 self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
         elif result.dims != RESIDUAL:

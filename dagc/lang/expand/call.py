@@ -11,7 +11,8 @@ from ...base.schema import Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ..typed import typed
-from .names import Ref, is_if
+from .builder import Ref
+from .names import is_if
 
 if TYPE_CHECKING:
     from .block import Block
@@ -34,7 +35,7 @@ class Call:
 
     @property
     def sizes(self) -> dict[str, float]:
-        return self.block.draft.sizes
+        return self.block.builder.sizes
 
     def fail(self, message: str, help: Iterable[str] = ()) -> NoReturn:
         self.block.fail(self.expr, message, help)
@@ -76,7 +77,7 @@ class Call:
 
     def options(self) -> Options:
         """Keywords that are numbers, flags or words, each of its kind and within its range."""
-        out = self.block.draft.unit.out
+        out = self.block.builder.unit.out
         found: Options = {}
         for key, node in self.expr.kwargs:
             if self.keywords[key].kind == "tensor":
@@ -96,7 +97,7 @@ class Call:
         if isinstance(expr, (ast.Bool, ast.String)):
             return expr.value
         if isinstance(expr, ast.Name):
-            found = block.draft.unit.spec.model.attributes.get(expr.text)
+            found = block.builder.unit.spec.model.attributes.get(expr.text)
             if isinstance(found, (str, bool)):
                 return found
             number = block.lookup_number(expr.text)

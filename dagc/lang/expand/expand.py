@@ -10,7 +10,7 @@ from ...ir.ops.ops import OPS
 from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
-from .names import Draft, Ref
+from .builder import BlockBuilder, Ref
 
 
 def run(unit: Unit) -> Graph:
@@ -37,40 +37,40 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
-    draft = Draft(unit, layer.name, sizes=sizes, entry=entry)
+    builder = BlockBuilder(unit, layer.name, sizes=sizes, entry=entry)
     current = entry
     used: dict[str, int] = {}
     head = layer.name == model.stack[-1].name
     for i, name in enumerate(layer.blocks):
         used[name] = used.get(name, 0) + 1
-        block = Block(draft, name, name if used[name] == 1 else f"{name}{used[name]}")
+        block = Block(builder, name, name if used[name] == 1 else f"{name}{used[name]}")
         block.last_of_layer = head if i == len(layer.blocks) - 1 else None
         current = block.expand(current)
-    for dim in (*entry.dims, *(d for op in draft.ops for d in op.dims)):
-        draft.sizes.setdefault(dim, 1.0)
+    for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
+        builder.sizes.setdefault(dim, 1.0)
     return Segment(
         layer.name,
         layer.repeat,
         entry.name,
         entry.dims,
         "int32" if first else model.dtype,
-        tuple(draft.ops),
+        tuple(builder.ops),
         current.name,
-        unquantised(draft, model.dtype),
-        draft.sizes,
+        unquantised(builder, model.dtype),
+        builder.sizes,
     )
 
 
-def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
+def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:
     """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
     gains, biases, gates of one column or of one number per head, taps, and the projection to a router's scores."""
     users: dict[str, list[Op]] = {}
-    for op in draft.ops:
+    for op in builder.ops:
         for name in op.inputs:
             users.setdefault(name, []).append(op)
 
-    scores = {name for op in draft.ops if op.kind == "route" for name in op.inputs}
-    for op in reversed(draft.ops):
+    scores = {name for op in builder.ops if op.kind == "route" for name in op.inputs}
+    for op in reversed(builder.ops):
         if OPS[op.kind].fused and op.name in scores:
             scores.update(op.inputs)
 
@@ -79,18 +79,18 @@ def unquantised(draft: Draft, dtype: str) -> tuple[Weight, ...]:
         if any(op.kind == "lookup" for op in used):
             return True
         made = [op for op in used if op.kind == "contract" and op.name not in scores]
-        return len(weight.dims) > 1 and not all(_a_number_a_head(weight, op, draft) for op in made)
+        return len(weight.dims) > 1 and not all(_a_number_a_head(weight, op, builder) for op in made)
 
     return tuple(
         w if not dtype_record(w.dtype).quantised or taken(w) else replace(w, dtype=dtype)
-        for w in draft.weights.values()
+        for w in builder.weights.values()
     )
 
 
-def _a_number_a_head(weight: Weight, op: Op, draft: Draft) -> bool:
+def _a_number_a_head(weight: Weight, op: Op, builder: BlockBuilder) -> bool:
     """Decays, rates and gates of heads: too few columns for a kernel of quantised weights, so checkpoints leave them (Qwen3-Next:
     in_proj_ba, DeepSeek-V3.2: indexer.weights_proj)."""
-    others = {d for name in op.inputs if name != weight.name for d in draft.dims_of(name)}
+    others = {d for name in op.inputs if name != weight.name for d in builder.dims_of(name)}
     result = [d for d in weight.dims if d in op.dims and d not in others]
     return bool(result) and all(d.endswith("heads") or d in ("group", "value_group") for d in result)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...ir.routed_dims import Rows, rows_of, slot_dim, stem
+from .builder import Ref
 from .call import Call, Options
-from .names import Ref
 
 
 def route(call: Call) -> Ref:
@@ -46,7 +46,7 @@ def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> N
 def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
     """Physical experts include `redundant` copies; a slot is the mean number of tokens that an expert gets."""
     sizes = call.sizes
-    physical = sizes[over] + call.block.draft.unit.phase.strategy.redundant
+    physical = sizes[over] + call.block.builder.unit.phase.strategy.redundant
     sizes[f"experts:{over}"] = physical
     sizes[slot] = sizes["batch"] * sizes["seq"] * top_k / physical
 
@@ -73,11 +73,11 @@ def combine(call: Call) -> Ref:
 
 def _routed_rows(call: Call, ref: Ref) -> Rows:
     """The rows that a router's choice makes."""
-    draft = call.block.draft
-    chosen = draft.op(ref.name)
+    builder = call.block.builder
+    chosen = builder.op(ref.name)
     if chosen is None or chosen.kind != "route":
         call.fail(f"`{call.name}` needs the result of `route`")
-    over = draft.dims_of(chosen.inputs[0])[-1]
+    over = builder.dims_of(chosen.inputs[0])[-1]
     if stem(over) != "expert":
         call.fail(f"`{call.name}` needs a route over [batch, seq, expert]; this one goes over `{over}`")
     return Rows(over, slot_dim(ref.dims[-1]))

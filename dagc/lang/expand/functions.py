@@ -23,9 +23,10 @@ from ...ir.ops.attributes import (
 )
 from ...ir.ops.ops import ACTIVATIONS, rotated
 from .attention import attend, cache, conv, delta, select
+from .builder import Ref
 from .call import Call
 from .experts import combine, dispatch, route
-from .names import PHASE_DIMS, Ref
+from .names import PHASE_DIMS
 from .rules import listed
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def norm(call: Call) -> Ref:
 def rope(call: Call) -> Ref:
     """The model's `rope` section, and the call's keywords over it."""
     x = call.operand()
-    attributes = call.block.draft.unit.spec.model.attributes
+    attributes = call.block.builder.unit.spec.model.attributes
     section = {k: attributes[f"rope.{k}"] for k in ROPE if f"rope.{k}" in attributes}
     options = {k: v.value if isinstance(v, Quantity) else v for k, v in section.items()} | call.options()
     call.need_dims(x, "seq")

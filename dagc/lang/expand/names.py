@@ -15,48 +15,17 @@ from ...ir.graph import Op, Weight
 from ...ir.ops.attributes import record
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
-from ...spec.unit import Unit
 from ..block_checks import walk_expression
 from ..values.evaluate import evaluate
 from ..values.functions import env
 from ..values.names import Names
 from . import rules
+from .builder import BlockBuilder, Ref
 
 PHASE_DIMS = ("batch", "seq", "context")
 """Dimensions whose size is the phase's."""
 MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
 """Dimensions that a function makes, each call one of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A value in scope: its name in the segment, or a literal number."""
-
-    name: str
-    dims: tuple[str, ...] = ()
-    literal: float | None = None
-
-
-@dataclass(slots=True)
-class Draft:
-    """A segment that its blocks are adding to. `entry`: what it is given."""
-
-    unit: Unit
-    segment: str
-    ops: list[Op] = field(default_factory=list)
-    weights: dict[str, Weight] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
-    entry: Ref = field(default_factory=lambda: Ref("x"))
-
-    def op(self, name: str) -> Op | None:
-        return next((op for op in self.ops if op.name == name), None)
-
-    def dims_of(self, name: str) -> tuple[str, ...]:
-        """Of a weight, a result, or what the layer is given."""
-        if name.startswith("@"):
-            return self.weights[name].dims
-        op = self.op(name)
-        return self.entry.dims if op is None else op.dims
 
 
 def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
@@ -67,7 +36,7 @@ def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
 class Scope:
     """The names of one block in one layer; `scope` is what its results are called after."""
 
-    draft: Draft
+    builder: BlockBuilder
     block: str
     scope: str
     env: dict[str, Ref] = field(default_factory=dict)
@@ -87,7 +56,7 @@ class Scope:
         self.fail(self.at, message, help)
 
     def stop(self, code: str, message: str, span: Span, help: Iterable[str] = ()) -> NoReturn:
-        out = self.draft.unit.out
+        out = self.builder.unit.out
         out.add(code, message, span, help=help)
         out.check()
         raise AssertionError(f"{code} is not an error")
@@ -120,7 +89,7 @@ class Scope:
 
     def attributes(self) -> dict[str, float]:
         """The model's numbers."""
-        return {k: v.value for k, v in self.draft.unit.spec.model.attributes.items() if isinstance(v, Quantity)}
+        return {k: v.value for k, v in self.builder.unit.spec.model.attributes.items() if isinstance(v, Quantity)}
 
     def lookup_number(self, name: str) -> float | None:
         """Block let, phase size, model attribute, then the one section attribute of that name."""
@@ -132,12 +101,12 @@ class Scope:
         last = [v for k, v in attributes.items() if "." in k and k.split(".", 1)[1] == name]
         if len(last) == 1:
             return last[0]
-        constant = self.draft.unit.spec.constants.get(name)
+        constant = self.builder.unit.spec.constants.get(name)
         return constant.value if isinstance(constant, Quantity) else None
 
     def branch(self, expr: ast.Call) -> ast.Expr:
         """The side of an `if(condition, a, b)` that is taken: the other one is not looked at."""
-        unit = self.draft.unit
+        unit = self.builder.unit
         if len(expr.args) != 3:
             self.fail(expr, "`if` takes a condition and two values")
         lets = {name: Quantity(value) for name, value in self.lets.items()}
@@ -174,7 +143,7 @@ class Scope:
             self.stop("E02", f"unknown dimension `{name}`", span, (hint,))
         if size < 1 or size != int(size):
             self.stop("E03", f"dimension `{name}` has size {size:g}, not a whole number >= 1", span)
-        sizes = self.draft.sizes
+        sizes = self.builder.sizes
         unique = name if sizes.get(name, size) == size else f"{name}.{self.scope}"
         sizes[unique] = size
         self.rename[name] = unique
@@ -194,7 +163,7 @@ class Scope:
     def make(self, *names: str) -> tuple[str, ...]:
         """Dimensions of one call's own, whatever other calls of the layer have made."""
         tails = chain(("", f".{self.scope}"), (f".{self.scope}_{n}" for n in count(2)))
-        tail = next(t for t in tails if not any(name + t in self.draft.sizes for name in names))
+        tail = next(t for t in tails if not any(name + t in self.builder.sizes for name in names))
         for name in names:
             self.made.setdefault(name, []).append(name + tail)
         return tuple(name + tail for name in names)
@@ -213,21 +182,21 @@ class Scope:
         of_phase = next((d for d in dims if stem_of(d) in (*PHASE_DIMS, *MADE_DIMS)), None)
         if of_phase is not None:
             self.fail(node, f"weight `{stem}` has dimension `{of_phase}`, whose size is the phase's, not the model's")
-        known = self.draft.weights.get(name)
+        known = self.builder.weights.get(name)
         if known is not None and known.dims != dims:
             self.fail(node, f"weight `{stem}` was used with dimensions [{', '.join(known.dims)}]")
         if known is None:
-            self.draft.weights[name] = Weight(name, dims, self.weight_dtype("dense"))
+            self.builder.weights[name] = Weight(name, dims, self.weight_dtype("dense"))
         return Ref(name, dims)
 
     def weight_dtype(self, scope: str) -> str:
-        model = self.draft.unit.spec.model
+        model = self.builder.unit.spec.model
         dtype = model.weight_dtypes.get(self.block, model.weight_dtype)
         return model.weight_dtypes.get("experts", dtype) if scope == "experts" else dtype
 
     def own(self, weight: Weight) -> None:
         """A weight is the experts' own."""
-        self.draft.weights[weight.name] = replace(weight, scope="experts", dtype=self.weight_dtype("experts"))
+        self.builder.weights[weight.name] = replace(weight, scope="experts", dtype=self.weight_dtype("experts"))
 
     def stem(self, weight: str) -> str:
         """The name of a weight as the block writes it."""
@@ -237,13 +206,13 @@ class Scope:
         self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool
     ) -> Ref:
         """One more op of the segment; its result."""
-        model = self.draft.unit.spec.model
+        model = self.builder.unit.spec.model
         dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
         op = Op(name, kind, inputs, dims, dtype, self.block, scope, record(kind, attrs.items()))
         rules.check(self, op)
-        self.draft.ops.append(op)
+        self.builder.ops.append(op)
         if self.at is not None:
-            self.draft.unit.spans[self.draft.segment, name] = self.at.span
+            self.builder.unit.spans[self.builder.segment, name] = self.at.span
         return Ref(name, dims)

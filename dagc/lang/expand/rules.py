@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
 
-from ...ir.graph import Op
+from ...ir.graph import Op, Weight
 from ...ir.ops.ops import ACTIVATIONS
 from ...ir.routed_dims import Rows, rows_of, stem
-
-if TYPE_CHECKING:
-    from .names import Scope
+from .builder import BlockBuilder
 
 TAKEN_BY = {
     "route": ("the choice of a router", ("dispatch", "combine")),
@@ -23,7 +22,19 @@ ON_ROWS = ("contract", "multiply", "add", "scale", "shift", "clamp", "rsqrt", "r
 """Ops on the rows of experts."""
 
 
-def check(scope: Scope, op: Op) -> None:
+class Statement(Protocol):
+    """What a rule needs of the scope of the statement that made an op."""
+
+    builder: BlockBuilder
+
+    def refuse(self, message: str, help: Iterable[str] = ()) -> NoReturn: ...
+
+    def stem(self, name: str) -> str: ...
+
+    def own(self, weight: Weight) -> None: ...
+
+
+def check(scope: Statement, op: Op) -> None:
     """Stops the compilation at the statement that made the op, where the op cannot be computed."""
     _once(scope, op)
     _whole_numbers(scope, op)
@@ -40,7 +51,7 @@ def listed(dims: tuple[str, ...]) -> str:
     return f"[{', '.join(dims)}]"
 
 
-def _once(scope: Scope, op: Op) -> None:
+def _once(scope: Statement, op: Op) -> None:
     twice = next((d for i, d in enumerate(op.dims) if d in op.dims[:i]), None)
     if twice is not None:
         own = f"{stem(twice)}_2"
@@ -50,11 +61,11 @@ def _once(scope: Scope, op: Op) -> None:
         )
 
 
-def _whole_numbers(scope: Scope, op: Op) -> None:
+def _whole_numbers(scope: Statement, op: Op) -> None:
     for i, name in enumerate(op.inputs):
-        made = scope.draft.op(name)
+        made = scope.builder.op(name)
         kind = made.kind if made is not None else name
-        if kind not in TAKEN_BY or (made is None and name != scope.draft.entry.name):
+        if kind not in TAKEN_BY or (made is None and name != scope.builder.entry.name):
             continue
         what, takers = TAKEN_BY[kind]
         if op.kind not in takers or (op.kind == "lookup" and i):
@@ -62,21 +73,21 @@ def _whole_numbers(scope: Scope, op: Op) -> None:
             scope.refuse(f"{what} is not a tensor to compute with", (f"only {only} takes it",) if takers else ())
 
 
-def _sequences(scope: Scope, op: Op) -> None:
+def _sequences(scope: Statement, op: Op) -> None:
     """Sequences do not meet: a batch is cut into micro-batches and over ranks."""
-    had = any("batch" in scope.draft.dims_of(name) for name in op.inputs)
+    had = any("batch" in scope.builder.dims_of(name) for name in op.inputs)
     if had and "batch" not in op.dims:
         scope.refuse(f"a result {listed(op.dims)} mixes the sequences of a batch", ("keep dimension `batch`",))
 
 
-def _rows(scope: Scope, op: Op, rows: Rows) -> None:
+def _rows(scope: Statement, op: Op, rows: Rows) -> None:
     """Rows of experts meet weights and rows of the same router."""
     if op.dims[:2] != rows:
         scope.refuse(f"rows of experts are written [{rows.expert}, {rows.slot}, ...], not {listed(op.dims)}")
     if op.kind not in ON_ROWS:
         scope.refuse(f"`{op.kind}` does not work on rows of experts")
     for name in op.inputs:
-        dims = scope.draft.dims_of(name)
+        dims = scope.builder.dims_of(name)
         if name.startswith("@"):
             if rows.expert in dims[1:]:
                 scope.refuse(f"a weight of the experts is written [{rows.expert}, ...], not {listed(dims)}")
@@ -90,36 +101,36 @@ def _rows(scope: Scope, op: Op, rows: Rows) -> None:
     _own_weights(scope, op, rows)
 
 
-def _no_rows(scope: Scope, op: Op) -> None:
+def _no_rows(scope: Statement, op: Op) -> None:
     for name in op.inputs:
-        dims = scope.draft.dims_of(name)
+        dims = scope.builder.dims_of(name)
         if rows_of(dims) is not None:
             scope.refuse(
                 f"rows of experts {listed(dims)} become {listed(op.dims)}",
                 ("`combine` brings them back to their tokens",),
             )
-        weight = scope.draft.weights.get(name)
+        weight = scope.builder.weights.get(name)
         if weight is not None and weight.scope == "experts":
             _two_uses(scope, name)
 
 
-def _own_weights(scope: Scope, op: Op, rows: Rows) -> None:
+def _own_weights(scope: Statement, op: Op, rows: Rows) -> None:
     """The weights with an expert dimension that rows meet are the experts' own: split and placed as they are."""
     for name in op.inputs:
-        weight = scope.draft.weights.get(name)
+        weight = scope.builder.weights.get(name)
         if weight is None or rows.expert not in weight.dims:
             continue
-        users = [o for o in scope.draft.ops if name in o.inputs]
+        users = [o for o in scope.builder.ops if name in o.inputs]
         if any(rows_of(user.dims) is None for user in users):
             _two_uses(scope, name)
-        if scope.draft.unit.phase.strategy.redundant and any(rows_of(user.dims) != rows for user in users):
+        if scope.builder.unit.phase.strategy.redundant and any(rows_of(user.dims) != rows for user in users):
             scope.refuse(
                 f"weight `{scope.stem(name)}` serves two routers, whose spare experts may be on different ranks"
             )
         scope.own(weight)
 
 
-def _two_uses(scope: Scope, name: str) -> None:
+def _two_uses(scope: Statement, name: str) -> None:
     scope.refuse(
         f"weight `{scope.stem(name)}` belongs both to the experts and to the whole layer",
         ("give the two different names",),

@@ -176,10 +176,10 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
             yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", _passes(phase)
-            if phase.draft:
+            if phase.speculative:
                 yield (
                     f"{phase.name}: drafts",
-                    f"{phase.draft} tok checked with each step, {phase.acceptance:.0%} accepted",
+                    f"{phase.speculative} tok checked with each step, {phase.acceptance:.0%} accepted",
                 )
     yield (
         "decode",
