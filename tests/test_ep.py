@@ -25,23 +25,6 @@ def layer(
     return result, {op.kind: op.axes for op in ops}
 
 
-def test_tokens_are_cut_where_that_sends_less() -> None:
-    """8 expert ranks, 2 choices a token: gathering the result costs half of reducing it."""
-    _, found = layer(top_k=2)
-    assert found == {"all_to_all": ("dp", "tp"), "all_gather": ("tp",)}
-
-
-def test_tokens_of_many_choices_are_selected_where_they_are() -> None:
-    """8 choices a token: what the wider exchange adds outweighs the reduction that it saves."""
-    _, found = layer(top_k=8)
-    assert found == {"all_to_all": ("dp",), "all_reduce": ("tp",)}
-
-
-def test_a_sum_that_shared_experts_owe_too_is_reduced_once() -> None:
-    _, found = layer(top_k=2, shared=1)
-    assert found == {"all_to_all": ("dp",), "all_reduce": ("tp",)}
-
-
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
 def test_a_sequence_that_does_not_divide_stays_whole(kind: str) -> None:
     """A decode step has one token a sequence."""

@@ -34,11 +34,8 @@ def test_only_one_number_a_row_is_sent(norm: str, sums: int) -> None:
     result = dagc.compile_text(spec(norm, "gpus = 0..1, tp = 2")).phases["prefill"]
     segment = result.graph.segment("dense")
     after_attention = [op for op in segment.ops if op.is_collective and op.block == "wide"]
-    assert [op.kind for op in after_attention] == ["all_reduce"] * (sums + 1)
     costs = [result.costs.ops[segment.name, op.name] for op in after_attention[:-1]]
     assert [c.payload_B for c in costs] == [8 * 8 * 4.0] * sums
-    normed = next(op for op in segment.ops if op.kind == norm and op.block == "wide")
-    assert normed.sharding is not None and normed.sharding.dims[-1] == ("tp",)
 
 
 @pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
@@ -60,8 +57,3 @@ def test_a_norm_of_parts_is_the_norm(norm: str, phase: str) -> None:
 def test_a_norm_without_a_gain_has_only_its_sums_beside_it() -> None:
     proof = prove(dagc.compile_text(spec("layer_norm", "gpus = 0..1, tp = 2", ", gain = false")), "prefill")
     assert proof.holds, proof
-
-
-def test_a_norm_of_a_whole_width_needs_no_sums() -> None:
-    segment = dagc.compile_text(spec("rms_norm", "gpus = [0]")).phases["prefill"].graph.segment("dense")
-    assert not any(op.kind.startswith("row_") for op in segment.ops)

@@ -166,13 +166,6 @@ def test_symmetric_plans_stay_collapsed() -> None:
 ZIGZAG = "gpus = 0..3, sp = 2, tp = 2, sp_layout = zigzag"
 
 
-def test_the_layout_is_in_the_graph_and_reads_back() -> None:
-    graph = compile_text(spec_text(phase=ZIGZAG)).phases["prefill"].graph
-    text = print_graph(graph)
-    assert " zigzag [sp]" in text and graph.the_mesh.zigzag == ("sp",)
-    assert parse_graph(text) == graph
-
-
 WINDOW = """layers = 2, hidden = 64, vocab = 512, dtype = fp32
 attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8, window = 7 }
 experts { count = 8, top_k = 2, hidden = 32 }"""

@@ -9,8 +9,6 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.ir.graph import Graph
-from dagc.ir.text.read import parse_graph
-from dagc.ir.text.write import print_graph
 
 TABLE = 512 * 256
 MODEL = (
@@ -42,8 +40,3 @@ def test_it_is_held_once_by_a_stage_that_has_both(phase: str, shared: int) -> No
 def test_a_head_of_another_dtype_cannot_be_tied() -> None:
     with pytest.raises(SpecError, match="no weight with the dimensions and dtype"):
         plan("true", more="weights { lm_head = fp8 }")
-
-
-def test_the_text_says_so_and_reads_back() -> None:
-    found = graph(plan("true"))
-    assert " tied @embed.We" in print_graph(found) and parse_graph(print_graph(found)) == found
