@@ -195,7 +195,8 @@ class Plain:
 
 
 def _cut(line: str, start: int) -> int:
-    """The space at which to cut a line: before its type, else outside of brackets, else the last one; -1: there is none."""
+    """The space at which to cut a line: before its types, else between items outside of brackets, else outside of brackets, else
+    the last one; -1: there is none."""
     spaces, depth = list[tuple[int, int]](), 0
     for at, char in enumerate(line[: COLUMNS + 1]):
         depth += (char in "([{") - (char in ")]}")
@@ -205,7 +206,8 @@ def _cut(line: str, start: int) -> int:
         return line.find(" ", COLUMNS)
     outside = [at for at, depth in spaces if depth == 0 and at > COLUMNS // 3]
     before_type = next((at for at in outside if line.startswith(" : ", at)), None)
-    return before_type or (outside or [at for at, _ in spaces])[-1]
+    behind_comma = [at for at in outside if line[at - 1] == ","]
+    return before_type or (behind_comma or outside or [at for at, _ in spaces])[-1]
 
 
 @dataclass(frozen=True, slots=True)
