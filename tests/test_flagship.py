@@ -9,7 +9,7 @@ import pytest
 from conftest import spec_text
 
 import dagc
-from dagc.ir.collectives import wire_bytes
+from dagc.base.collectives import wire_bytes
 from dagc.ir.ops.attributes import RingTurnAttrs
 
 DATA = json.loads((Path(__file__).parent / "data" / "flagship.json").read_text())

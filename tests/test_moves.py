@@ -7,7 +7,7 @@ from math import prod
 import pytest
 from oracles.reshards import Row, chain_wire_B, moves, stored_rows
 
-from dagc.ir.collectives import wire_bytes
+from dagc.base.collectives import wire_bytes
 from dagc.ir.mesh import refine
 from dagc.ir.moves import Shape, cheapest
 from dagc.ir.sharding import Sharding

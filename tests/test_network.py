@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dagc.base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from dagc.cost.exchange import KERNELS
 from dagc.cost.network import ALGORITHMS, collective_time
 from dagc.export.chakra.messages import COLLECTIVE_TYPE
-from dagc.ir.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from dagc.ir.groups import GroupShape, group_shape
 from dagc.measure.collectives import TIMED
 from dagc.spec.hardware import Link

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base.collectives import COLLECTIVES
 from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.constants import Entry
 from ..calib.family import Family
 from ..calib.load import Calibration
-from ..ir.collectives import COLLECTIVES
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.ops.sequence import Array

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.collectives import COLLECTIVES, SEND, wire_bytes
+from ..base.collectives import COLLECTIVES, SEND, wire_bytes
 from ..ir.graph import Graph, Op, Segment
 from ..ir.groups import group_shape
 from ..ir.mesh import Mesh

@@ -9,10 +9,10 @@ from itertools import groupby
 from math import prod
 from typing import TypeVar
 
+from ..base.collectives import COLLECTIVES as COLLECTIVES
+from ..base.collectives import SEND, is_token_exchange
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
-from .collectives import COLLECTIVES as COLLECTIVES
-from .collectives import SEND, is_token_exchange
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding

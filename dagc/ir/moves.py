@@ -13,7 +13,7 @@ from itertools import combinations
 from math import prod
 from typing import Protocol
 
-from .collectives import COLLECTIVES
+from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from .mesh import Mesh
 from .sharding import Axes, Move, Sharding
 
@@ -34,9 +34,7 @@ class PlainPrices:
     def of(self, mesh: Mesh) -> Price:
         def price(kind: str, payload_B: float, axes: Axes) -> float:
             ranks = mesh.size(axes)
-            steps = {"all_reduce": 2 * (ranks - 1), "permute": 1 if ranks > 1 else 0}.get(kind, ranks - 1)
-            part_B = payload_B if kind in ("all_gather", "permute") else payload_B / ranks
-            return steps * (1e-6 + part_B / 100e9)
+            return TRANSFERS[kind].steps(ranks) * 1e-6 + wire_bytes(kind, payload_B, ranks) / 100e9
 
         return price
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base import coming
 from ..base.axes import DEGREES
+from ..base.collectives import TRANSFERS
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.phase_kinds import PREFILL
 from ..base.syntax import ast
@@ -315,7 +316,7 @@ def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dic
     if isfinite(room):
         out["memory.kv_tokens"] = Quantity(room, TOKENS)
         out["memory.kv_tokens_free"] = Quantity(max(0.0, room - phase.sequences * phase.context), TOKENS)
-    for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
+    for kind in TRANSFERS:
         count = sum(c.count for c in result.collectives if c.kind == kind)
         out[f"collectives.{kind}"] = Quantity(float(count))
     return out

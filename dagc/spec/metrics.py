@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..base.axes import DEGREES
+from ..base.collectives import TRANSFERS
 from ..base.suggest import did_you_mean
 from ..base.units import (
     BYTE_RATE,
@@ -93,7 +94,7 @@ def _phase() -> Iterable[Metric]:
     yield row("layers_per_stage", SCALAR, "", "mean number of layers of a stage")
     for axis in DEGREES:
         yield row(axis, SCALAR, "", f"degree of {axis}")
-    for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "send"):
+    for kind in TRANSFERS:
         yield row(f"collectives.{kind}", SCALAR, "", f"calls of {kind} per device and pass")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from dagc.ir.collectives import wire_bytes
+from dagc.base.collectives import wire_bytes
 
 Axes = tuple[str, ...]
 Group = tuple[int, ...]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dagc.ir.collectives import wire_bytes
+from dagc.base.collectives import wire_bytes
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.moves import NoRoute, Shape, cheapest
 from dagc.ir.sharding import Axes, Move, Sharding

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ...base.collectives import REDUCTIONS
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ...ir.sharding import Sharding
 from ..failure import CannotRun, Wrong
 from ..shards import Coordinates, Shards
 from ..values import Floats, Ragged, Routed
-from .row_moves import AGREE, REDUCTIONS, move_rows
+from .row_moves import AGREE, move_rows
 
 Take = Callable[[Coordinates, Sharding], Floats]
 """(rank, layout) -> the block that this layout gives the rank."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ...base.collectives import REDUCTIONS
 from ...ir.graph import Op, Segment
 from ..failure import Wrong
 from ..shards import Coordinates, Shards
 from ..values import Floats, Ints, Ragged
 
-REDUCTIONS = ("all_reduce", "reduce_scatter")
 AGREE = 1e-9
 """Largest difference between copies of one block, relative to its largest value."""
 

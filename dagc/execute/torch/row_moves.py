@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from ...base.collectives import REDUCTIONS
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, SliceAttrs
 from ...ir.sharding import Sharding
@@ -16,8 +17,6 @@ from .exchange import Exchange
 from .groups import Group
 from .launch import LaunchError
 from .ops import Tensor, ordered
-
-REDUCTIONS = ("all_reduce", "reduce_scatter")
 
 
 def move_rows(exchange: Exchange, value: Ragged) -> Ragged:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Collective:
     """`payload` is the local input buffer of one call; or, where a rank sends blocks of the result's layout
-    (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, `buffer(n)` bytes
+    (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, in `steps(n)` steps of a ring; `buffer(n)` bytes
     of its largest buffer, which is what nccl-tests calls the size. `reduces`: it resolves partial values. `scatters`: every
     rank gets another part of what a rank has, so that the payload is cut into n parts. `uneven`: between experts and the
     owners of tokens, ranks have unequal payloads, and all wait for the busiest."""
 
     name: str
     wire: Callable[[int], float]
+    steps: Callable[[int], int]
     buffer: Callable[[int], float] = lambda ranks: 1.0
     sends_result: bool = False
     reduces: bool = False
@@ -34,22 +35,33 @@ def _once(ranks: int) -> float:
     return 1.0
 
 
+def _one_step(ranks: int) -> int:
+    return 1 if ranks > 1 else 0
+
+
+def _around(ranks: int) -> int:
+    return ranks - 1
+
+
 COLLECTIVES: dict[str, Collective] = {
     one.name: one
     for one in (
         # Bus-bandwidth factors: nccl-tests, PERFORMANCE.md.
-        Collective("all_reduce", lambda ranks: 2 * _share(ranks), reduces=True, scatters=True),
-        Collective("all_gather", lambda ranks: ranks - 1.0, buffer=float),
-        Collective("reduce_scatter", _share, reduces=True, scatters=True),
-        Collective("all_to_all", _share, scatters=True, uneven=True),
-        Collective("permute", _once, sends_result=True),
+        Collective(
+            "all_reduce", lambda ranks: 2 * _share(ranks), lambda ranks: 2 * (ranks - 1), reduces=True, scatters=True
+        ),
+        Collective("all_gather", lambda ranks: ranks - 1.0, _around, buffer=float),
+        Collective("reduce_scatter", _share, _around, reduces=True, scatters=True),
+        Collective("all_to_all", _share, _around, scatters=True, uneven=True),
+        Collective("permute", _once, _one_step, sends_result=True),
     )
 }
 """Those between ranks of one stage, which are ops of the graph."""
 
-SEND = Collective("send", _once)
+SEND = Collective("send", _once, _one_step)
 """From a stage to the next."""
 TRANSFERS = COLLECTIVES | {SEND.name: SEND}
+REDUCTIONS = tuple(one.name for one in COLLECTIVES.values() if one.reduces)
 
 
 def wire_bytes(kind: str, payload_B: float, ranks: int) -> float:
