@@ -8,7 +8,9 @@ from typing import ClassVar
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
-from dagc.ir.ops.ops import loop_axes, loop_dims
+from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.ops import OPS
+from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
 
 
@@ -25,12 +27,12 @@ class DataParallel(GraphPass):
         gathered = mesh.of("ep") if self.dispatch == "allgather" else ()
 
         def annotate(segment: Segment, op: Op) -> Op:
+            at_home = OPS[op.kind].tokens is Tokens.AT_HOME
             if "batch" in loop_dims(segment, op):
-                seen = batch if op.kind not in ("dispatch", "combine") else tuple(a for a in batch if a not in gathered)
+                seen = tuple(a for a in batch if a not in gathered) if at_home else batch
                 op = op.annotate("batch", seen)
             rows = routed(segment, op)
             if rows is not None:
-                at_home = op.kind in ("dispatch", "combine")  # these see tokens where their owners hold them
                 taken = {*op.loop(rows.expert), *op.loop(rows.slot)} if at_home else set(loop_axes(op))
                 op = op.annotate(rows.slot, (*(a for a in batch if a not in taken), *op.loop(rows.slot)))
             return op

@@ -11,7 +11,7 @@ from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Price, Prices
-from dagc.ir.ops.attributes import ExchangeAttrs
+from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
 from dagc.ir.ops.ops import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
@@ -72,7 +72,9 @@ def stored_order(mesh: Mesh) -> Axes:
 
 def _token_axes(segment: Segment, rows: Rows, batch: Axes) -> Axes:
     """Axes over which different ranks own different tokens when they reach dispatch."""
-    seq = next((op.loop("seq") for op in segment.ops if op.kind == "dispatch" and rows.slot in op.dims), ())
+    seq = next(
+        (op.loop("seq") for op in segment.ops if isinstance(op.attrs, DispatchAttrs) and rows.slot in op.dims), ()
+    )
     return (*batch, *seq)
 
 
@@ -84,7 +86,9 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) ->
     """
     home = _token_axes(segment, rows, mesh.batch_axes)
     repeated = tuple(a for a in mesh.of("ep") if a not in home)
-    combine = next((op for op in segment.ops if op.kind == "combine" and routed(segment, op) == rows), None)
+    combine = next(
+        (op for op in segment.ops if isinstance(op.attrs, CombineAttrs) and routed(segment, op) == rows), None
+    )
     if not repeated or combine is None or not PHASE_KINDS[kind].takes_prompts or _joined(segment, combine, repeated):
         return ()
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):

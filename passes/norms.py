@@ -8,9 +8,7 @@ from typing import ClassVar
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE
-
-SUMS = {"rms_norm": ("row_square_sum",), "layer_norm": ("row_square_sum", "row_sum")}
-"""What a norm must know of a whole row, in the order of its extra inputs."""
+from dagc.ir.ops.ops import OPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +25,9 @@ def split_norms(segment: Segment) -> Segment:
     """The segment with the row sums of every norm whose width is split as ops of their own: pending sums like any."""
     ops: list[Op] = []
     for op in segment.ops:
-        if op.kind in SUMS and op.loop(op.dims[-1]) and not is_split(op):
-            sums = [row_sum(op, kind) for kind in SUMS[op.kind]]
+        kinds = OPS[op.kind].row_sums
+        if kinds and op.loop(op.dims[-1]) and not is_split(op):
+            sums = [row_sum(op, kind) for kind in kinds]
             ops += sums
             op = replace(op, inputs=(*op.inputs, *(s.name for s in sums)))
         ops.append(op)
@@ -42,4 +41,4 @@ def row_sum(norm: Op, kind: str) -> Op:
 
 
 def is_split(norm: Op) -> bool:
-    return f"{norm.name}.{SUMS[norm.kind][0]}" in norm.inputs
+    return f"{norm.name}.{OPS[norm.kind].row_sums[0]}" in norm.inputs

@@ -11,7 +11,8 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, Shape, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.further import further_results, moved_results
-from dagc.ir.ops.ops import OPS, input_layout, local_count, result_layout
+from dagc.ir.ops.ops import OPS, input_layout, result_layout
+from dagc.ir.ops.sizes import local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding
 
@@ -158,9 +159,9 @@ class Resharder:
         if any(i not in definition.linear for i in held):
             return ()
         first = next(iter(held.values())).partial
-        if op.kind == "add" and (len(held) < len(op.inputs) or any(s.partial != first for s in held.values())):
+        if definition.jointly and (len(held) < len(op.inputs) or any(s.partial != first for s in held.values())):
             return ()  # a sum that only one side still owes cannot be added to a whole value, nor to a weight
-        if op.kind in ("contract", "multiply") and len(held) > 1:
+        if not definition.jointly and len(held) > 1:
             return ()
         own = result_layout(self.segment, op)
         if set(first) & (own.used | {a for _, axes in op.loops for a in axes}):

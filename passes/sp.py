@@ -11,8 +11,9 @@ from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.ops.attributes import AttendAttrs
-from dagc.ir.ops.ops import loop_axes, loop_dims
-from dagc.ir.ops.states import SEQUENTIAL
+from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.ops import OPS
+from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
 
@@ -34,22 +35,23 @@ class SequenceParallel(GraphPass):
 
         def annotate(segment: Segment, op: Op) -> Op:
             dims = loop_dims(segment, op)
-            if op.kind == "attend":
+            tokens = OPS[op.kind].tokens
+            if tokens is Tokens.ATTEND:
                 return _attend(segment, op, graph.kind, self.method, seq, mesh.size)
-            if op.kind in SEQUENTIAL:
+            if tokens is Tokens.IN_ORDER:
                 return _over_heads(segment, op, seq, mesh.size) if graph.takes_prompts else op
-            if op.kind == "cache":
+            if tokens is Tokens.CACHE:
                 return op.annotate("context", seq)
             rows = routed(segment, op)
-            if rows is not None and op.kind not in ("dispatch", "combine"):
+            if rows is not None and tokens is not Tokens.AT_HOME:
                 # A decode step has one token a sequence, the same on every sequence rank.
                 return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.takes_prompts else ())
             if graph.takes_prompts and "seq" in dims:
-                residual = op.kind in ("dispatch", "combine") or not set(loop_axes(op)) & set(mesh.of("tp"))
+                residual = tokens is Tokens.AT_HOME or not set(loop_axes(op)) & set(mesh.of("tp"))
                 op = op.annotate("seq", (*seq, *tensor) if residual else seq)
             if rows is not None:
                 op = op.annotate(rows.slot, (*seq, *tensor) if graph.takes_prompts else ())
-            if graph.generates and "context" in dims and op.kind != "select":
+            if graph.generates and "context" in dims and tokens is not Tokens.CHOOSE:
                 op = op.annotate("context", seq)
             return op
 
@@ -62,7 +64,7 @@ class SequenceParallel(GraphPass):
         seq = set(graph.the_mesh.of("sp"))
         for segment in graph.segments:
             for op in segment.ops:
-                if op.kind == "attend" and seq & set(op.loop("seq")):
+                if OPS[op.kind].tokens is Tokens.ATTEND and seq & set(op.loop("seq")):
                     found = [f"{d} {segment.size(d):g}" for d in op.dims[:-1] if d not in ("batch", "seq")]
                     heads = ", ".join(found) or "none"
                     yield Doubt(

@@ -10,11 +10,9 @@ from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops.ops import loop_axes, loop_dims
+from dagc.ir.ops.ops import OPS, whole_dims
+from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
-
-NEEDS_WHOLE_WIDTH = ("rope", "attend", "route")
-"""Ops that need more of their inputs' last dimension than sums over it: it stays whole on a rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class TensorParallel(GraphPass):
         ranks = graph.the_mesh.size(dense)
         for segment in graph.segments if ranks > 1 else ():
             for op in segment.ops:
-                if op.kind in ("attend", "delta") and not set(loop_axes(op)) & set(dense):
+                if OPS[op.kind].over_heads and not set(loop_axes(op)) & set(dense):
                     yield repetition(segment, op, ranks)
 
 
@@ -74,16 +72,3 @@ def split(segment: Segment, op: Op, mesh: Mesh, axes: Axes, extra: tuple[str, ..
             op = op.annotate(dim, left[:taken])
             left = left[taken:]
     return op
-
-
-def whole_dims(segment: Segment, op: Op) -> set[str]:
-    """Dimensions that no axis may split."""
-    if op.kind in ("dispatch", "combine"):
-        return {op.dims[-1]}
-    if op.kind in NEEDS_WHOLE_WIDTH:
-        return {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
-    if op.kind == "delta":
-        return {segment.dims_of(name)[-1] for name in op.inputs[:3]}
-    if op.kind == "conv":
-        return {segment.dims_of(op.inputs[1])[-1]}
-    return set(loop_dims(segment, op)) - {"batch", "seq"} if op.kind == "select" else set()

@@ -110,7 +110,7 @@ def test_the_verifier_knows_attributes_and_dtypes() -> None:
     segment = graph.segments[1]
     op = next(op for op in segment.ops if op.kind == "attend")
     for wrong, message in (
-        (replace(op, attrs=MoveAttrs()), "attributes of attend are AttendAttrs, not MoveAttrs"),
+        (replace(op, attrs=MoveAttrs()), "attributes: found MoveAttrs, wanted AttendAttrs"),
         (replace(op, attrs=AttendAttrs(scale=-1.0)), "scale = -1.0 is not a number above 0"),
         (replace(op, attrs=AttendAttrs(window=2.5)), "window = 2.5 is not a whole number"),  # type: ignore[arg-type]
         (replace(op, dtype="int46"), "unknown dtype int46"),

@@ -21,7 +21,7 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.prove import prove
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops.ops import loop_axes
+from dagc.ir.ops.sizes import loop_axes
 from dagc.pipeline.lower import lower
 from dagc.pipeline.parameters import count_parameters
 from dagc.plan.result import PhaseResult

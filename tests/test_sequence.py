@@ -20,8 +20,9 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.ops.attention import block_pairs, context_shares, query_key_pairs, seen_share
 from dagc.ir.ops.attributes import AttendAttrs
-from dagc.ir.ops.ops import block_pairs, context_shares, query_key_pairs, rank_share, seen_share
+from dagc.ir.ops.ops import rank_share
 from dagc.ir.ops.sequence import order, runs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph

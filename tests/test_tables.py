@@ -9,13 +9,12 @@ import pytest
 from dagc.execute import work
 from dagc.execute.numpy import collectives
 from dagc.execute.numpy import rules as numpy_rules
-from dagc.ir.ops.attributes import RECORDS, CollectiveAttrs
 from dagc.ir.ops.ops import OPS
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
 )
-COLLECTIVES = {kind for kind, record in RECORDS.items() if issubclass(record, CollectiveAttrs)}
+COLLECTIVES = {name for name, kind in OPS.items() if kind.is_collective}
 COMPUTED = set(OPS) - COLLECTIVES
 
 

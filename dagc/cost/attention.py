@@ -14,8 +14,9 @@ import numpy as np
 from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
 from ..ir.graph import Op
+from ..ir.ops.attention import attend_operands, context_shares
 from ..ir.ops.attributes import AttendAttrs
-from ..ir.ops.ops import ATTENTION, attend_operands, context_shares
+from ..ir.ops.kind import Fuse
 from ..ir.ops.sequence import Array, over_blocks, query_runs
 from .local_shapes import AttentionShape
 from .measured import Match, Measured
@@ -47,7 +48,7 @@ def _absorb(found: Match, name: str) -> None:
     """Ops between the projections and attention that its kernel does itself, collectives among them left out."""
     while name in found.segment.by_name:
         op = found.segment.by_name[name]
-        if not op.is_collective and not found.ride(op, ATTENTION):
+        if not op.is_collective and not found.ride(op, Fuse.ATTENTION):
             return
         name = op.inputs[0]
 

@@ -17,6 +17,7 @@ from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.ops import OPS
 from ..ir.routed_dims import Rows, routed
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
@@ -89,7 +90,7 @@ class ExpertLoad:
         own = [
             op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
         ]
-        grouped = next((op for op in own if op.kind == "contract"), own[0])
+        grouped = next((op for op in own if OPS[op.kind].product), own[0])
         count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
         axes = grouped.loop(rows.expert)
         tokens, filled = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)

@@ -10,7 +10,8 @@ import numpy as np
 from ..base.phase_kinds import PHASE_KINDS
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.states import state_bytes
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, state_bytes
 from ..spec.phase import Phase
 
 
@@ -85,7 +86,7 @@ def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) ->
     """KV cache and states of one layer on one rank, for the sequences of one lane of one micro-batch."""
     total = 0.0
     for op in segment.ops:
-        if op.kind == "cache":
+        if OPS[op.kind].tokens is Tokens.CACHE:
             total += token_bytes(segment, op, mesh) * held_tokens(segment, op, mesh, kind, policy)
         total += state_bytes(segment, op, mesh)
     return total

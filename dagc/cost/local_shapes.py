@@ -12,8 +12,10 @@ from math import prod
 
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attention import block_pairs, query_key_pairs
 from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
-from ..ir.ops.ops import EXPERTS, OPS, block_pairs, query_key_pairs
+from ..ir.ops.kind import Fuse
+from ..ir.ops.ops import OPS
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
 from ..spec.model import Model
@@ -119,7 +121,7 @@ class LocalShapes:
         products = tuple(op for op in self.of_kind("contract") if op.scope == "experts" and self._on(rows, op))
         if not products:
             return None
-        riding = (op for op in self.segment.ops if not op.is_collective and EXPERTS in OPS[op.kind].rides_in)
+        riding = (op for op in self.segment.ops if Fuse.EXPERTS in OPS[op.kind].rides_in)
         ops = tuple(op for op in riding if self._on(rows, op))
         first, dispatch = products[0], next(op for op in self.of_kind("dispatch") if self._on(rows, op))
         summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)

@@ -17,6 +17,7 @@ from ..calib.constants import Entry
 from ..calib.load import Calibration
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.kind import Fuse
 from ..ir.ops.ops import OPS, local_flops
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows
@@ -93,7 +94,7 @@ class Match:
     def constants(self, entry: Entry[C]) -> C:
         return scaled(entry.constants, self.calibration, self.machine)
 
-    def ride(self, op: Op, kernel: str) -> bool:
+    def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""
         if kernel not in OPS[op.kind].rides_in:
             return False

@@ -9,7 +9,9 @@ from math import ceil, prod
 from ..base.dtypes import dtype
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import OPS, local_bytes, local_count
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS
+from ..ir.ops.sizes import local_bytes, local_count
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
 from ..spec.phase import EngineMemory
@@ -68,7 +70,7 @@ v1/sample/sampler.py)."""
 
 def _vocabulary(head: Segment) -> float:
     """Scores of one token, gathered on every rank."""
-    found = (op.inputs[0] for op in head.ops if op.kind == "argmax")
+    found = (op.inputs[0] for op in head.ops if OPS[op.kind].reduce == "max")
     return max((head.size(head.dims_of(name)[-1]) for name in found), default=0.0)
 
 
@@ -108,7 +110,7 @@ def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
 
 def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     """Bytes of the copy that a product side by side, over dimensions that both factors and the result have, works on."""
-    if op.kind != "contract" or op.scope == "experts" or len(op.inputs) != 2 or not op.inputs[1].startswith("@"):
+    if not OPS[op.kind].product or op.scope == "experts" or len(op.inputs) != 2 or not op.inputs[1].startswith("@"):
         return 0.0
     weight = segment.weight[op.inputs[1]]
     both = set(segment.dims_of(op.inputs[0])) & set(weight.dims) & set(op.dims)
@@ -163,14 +165,14 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     live = peak = size.get(segment.input, 0.0)
     for i, op in enumerate(segment.ops):
         assert op.sharding is not None
-        if op.kind == "cache":
+        if OPS[op.kind].tokens is Tokens.CACHE:
             own = passing_bytes(segment, op, mesh, policy, graph)
         else:
             own = local_bytes(segment, op.name, op.sharding.dims, mesh)
         own *= imbalance if op.scope == "experts" else 1.0
         dying = [n for n in segment.sources(op) if n in size and last[n] == i]
         freed = sum(size.pop(n) for n in dying)
-        in_place = min(freed, own) if not op.is_collective and OPS[op.kind].fused else 0.0
+        in_place = min(freed, own) if OPS[op.kind].fused else 0.0
         peak = max(peak, live + own - in_place)
         live += own - freed
         size[op.name] = own

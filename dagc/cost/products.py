@@ -12,7 +12,7 @@ import numpy as np
 from ..base import dtypes
 from ..calib import gemm, moe
 from ..calib.constants import Entry
-from ..ir.ops.ops import EXPERTS
+from ..ir.ops.kind import Fuse
 from .local_shapes import ExpertShape, GemmShape
 from .measured import Match, Measured
 
@@ -61,7 +61,7 @@ def _experts(found: Match, shape: ExpertShape) -> None:
     time = time * (len(shape.products) / 3)
     found.share(shape.products, Measured(load.over_mesh(time), moe.FAMILY.name, entry.error.median, ()))
     for op in shape.ops:
-        found.ride(op, EXPERTS)
+        found.ride(op, Fuse.EXPERTS)
 
 
 def _moe_entry(found: Match, dtype: str) -> Entry[moe.MoeConstants] | None:

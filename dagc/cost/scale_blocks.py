@@ -10,6 +10,7 @@ from ..base.axes import DATA, EXPERT_REPLICA, EXPERT_SIDE, EXPERT_TENSOR, TENSOR
 from ..base.dtypes import dtype
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
+from ..ir.ops.ops import OPS
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 
@@ -65,7 +66,7 @@ def axis(mesh: Mesh, axes: Axes, scope: str) -> tuple[str, int]:
 def split_sides(segment: Segment, mesh: Mesh) -> Iterator[tuple[Axes, Side]]:
     """The sides of quantised matrices that are split over ranks, and by which axes."""
     for op in segment.ops:
-        if op.kind != "contract":
+        if not OPS[op.kind].product:
             continue
         for name in op.inputs:
             if name.startswith("@"):

@@ -14,7 +14,7 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.groups import group_shape
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
-from ..ir.ops.ops import local_bytes
+from ..ir.ops.sizes import local_bytes
 from ..spec.hardware import Hardware
 from .expert_load import ExpertLoad
 from .network import collective_time

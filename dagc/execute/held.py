@@ -11,7 +11,7 @@ from ..base.dtypes import dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
-from ..ir.ops.states import state_of
+from ..ir.ops.ops import state_of
 from ..ir.routed_dims import stem
 from .record import Record
 from .shards import Shards

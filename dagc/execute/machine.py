@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.states import state_of
+from ..ir.ops.ops import state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, Call, Place, Results, run_layer

@@ -11,7 +11,8 @@ from ..cost.kv_cache import cache_policy
 from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.states import SEQUENTIAL, state_of
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
@@ -104,7 +105,9 @@ def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:
         twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.spec.workload.routing)
         verify(twin.placed)
         verify(twin.model)
-    except (VerifyError, LookupError, ArithmeticError, ValueError) as error:
+    except VerifyError as error:
+        raise NoTwin(error.line) from None
+    except (LookupError, ArithmeticError, ValueError) as error:
         raise NoTwin(str(error)) from None
     return twin
 
@@ -297,7 +300,7 @@ class Recording:
             (layer, (state_of(segment, op) or op).name)
             for segment, layer in self.machine.graph.layers
             for op in segment.ops
-            if op.kind in ("cache", *SEQUENTIAL)
+            if OPS[op.kind].tokens in (Tokens.CACHE, Tokens.IN_ORDER)
         ]
         return {key: self.whole(*key) for key in kept}
 

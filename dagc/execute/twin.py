@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from math import lcm
 
 from ..ir.graph import Graph, Op, Segment, Stage, runs
+from ..ir.ops.attention import rotated
 from ..ir.ops.attributes import AttendAttrs, Attrs, RopeAttrs, RouteAttrs, TemperAttrs
-from ..ir.ops.ops import rotated
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes

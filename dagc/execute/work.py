@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..ir.graph import Op, Segment
-from ..ir.ops.ops import ACTIVATIONS, attend_operands, flops, local_flops, rank_share
+from ..ir.ops.attention import attend_operands
+from ..ir.ops.elementwise import ACTIVATIONS
+from ..ir.ops.ops import flops, local_flops, rank_share
 from .record import Record
 from .shards import Shards
 from .values import Floats, Ragged, Routed

@@ -152,8 +152,10 @@ def graph_of(lines: list[Any]) -> Graph:
             raise DataError("ir", "a GPU id occurs twice")
         verify(graph)
         return graph
-    except (TextError, VerifyError) as error:
+    except TextError as error:
         raise DataError("ir", str(error)) from None
+    except VerifyError as error:
+        raise DataError("ir", error.line) from None
     except (KeyError, IndexError, ValueError, AssertionError, AttributeError, TypeError) as error:
         if isinstance(error, DataError):
             raise

@@ -10,8 +10,10 @@ from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
 from ..ir.graph import COLLECTIVES, Op, Segment
+from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
-from ..ir.ops.ops import attend_operands, local_count, result_layout
+from ..ir.ops.ops import result_layout
+from ..ir.ops.sizes import local_count
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit

@@ -39,8 +39,19 @@ def verified(graph: Graph, name: str, spans: Mapping[tuple[str, str], Span]) -> 
     try:
         verify(graph)
     except VerifyError as error:
-        error.behind = name
+        error.behind, error.statement = name, _statement(spans, error.segment, error.op)
         raise
+
+
+def _statement(spans: Mapping[tuple[str, str], Span], segment: str, op: str) -> tuple[str, ...]:
+    """The statement of a block that an op comes from; what a pass made is named after the op that it serves."""
+    while (segment, op) not in spans:
+        op, dot, _ = op.rpartition(".")
+        if not dot:
+            return ()
+    span = spans[segment, op]
+    line, column = span.source.position(span.start)
+    return (f"--> {span.source.name}:{line}:{column}", f"{line} | {span.source.line(line).strip()}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def guarded(one: GraphPass, graph: Graph) -> Graph:
     except PassError:
         raise
     except VerifyError as error:
-        raise PluginFault(told(point, f"breaks the graph of `{graph.phase}`: {error}"), at="passes") from error
+        raise PluginFault(told(point, f"breaks the graph of `{graph.phase}`: {error.line}"), at="passes") from error
     except (Exception, SystemExit) as error:
         reason = f"failed on `{graph.phase}`: {type(error).__name__}: {error}"
         raise PluginFault(told(point, reason), at="passes") from error

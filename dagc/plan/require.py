@@ -29,7 +29,8 @@ from ..base.units import (
 from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES
 from ..ir.mesh import axis_coordinates
-from ..ir.ops.states import state_of
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, state_of
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
 from ..spec.metrics import meant_metric, metric, percent
@@ -259,7 +260,7 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
     policy = cache_policy(spec.phase(prefill.name))
     for segment in prefill.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
-            if op.kind == "cache":
+            if OPS[op.kind].tokens is Tokens.CACHE:
                 each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
                 if "context" in op.dims:
                     each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context")

@@ -25,8 +25,10 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
 from dagc.ir.graph import Graph, Op
-from dagc.ir.ops.attributes import Value, record, schema, values
-from dagc.ir.ops.ops import ACTIVATIONS, attend_extras
+from dagc.ir.ops.attention import attend_extras
+from dagc.ir.ops.attributes import Value, schema, values
+from dagc.ir.ops.elementwise import ACTIVATIONS
+from dagc.ir.ops.ops import OPS
 from dagc.lang.expand import attention, block, call, expand, functions, names
 from dagc.lang.expand import experts as routing
 from dagc.lang.load import load
@@ -170,7 +172,7 @@ def other_values(wanted: Attribute, value: Any) -> Iterator[tuple[str, Value]]:
 
 LANGUAGE: Mapping[str, Mapping[str, Attribute]] = {
     **{name: f.keywords for name, f in functions.FUNCTIONS.items() if f.keywords and name != "select"},
-    **{kind: schema(type(record(kind, {name: 1.0}.items()))) for kind, name in (("scale", "factor"), ("shift", "by"))},
+    **{kind: schema(OPS[kind].attrs) for kind in ("scale", "shift")},
 }
 """Attributes that blocks of the language may write, by the op that carries them."""
 

@@ -9,7 +9,7 @@ from math import gcd, prod
 import numpy as np
 
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.ops.ops import loop_dims
+from dagc.ir.ops.sizes import loop_dims
 from dagc.spec.phase import Phase
 from dagc.spec.strategy import Strategy
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from dagc.ir.graph import DTYPE_BYTES, Op, Segment
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.ops.ops import local_count, loop_dims
+from dagc.ir.ops.ops import whole_dims
+from dagc.ir.ops.sizes import local_count, loop_dims
 from dagc.ir.sharding import Axes, Sharding
 from dagc.passes.norms import split_norms
 from dagc.passes.reshard import Resharder
-from dagc.passes.tp import NEEDS_WHOLE_WIDTH
 
 from . import reshards
 from .case import Collective, collective, group_of_zero
@@ -134,7 +134,7 @@ def splits(segment: Segment, sketch: Sketch, mesh: Mesh) -> Iterator[tuple[Op, .
     axes = tuple(name for name, _ in mesh.atoms)
     options = []
     for op in ops:
-        whole = {segment.dims_of(n)[-1] for n in op.inputs} if op.kind in NEEDS_WHOLE_WIDTH else set()
+        whole = whole_dims(segment, op) if op.kind in ("rope", "attend", "route") else set()
         dims = [None, *(d for d in loop_dims(segment, op) if d not in whole)]
         options.append([annotated(op, dict(zip(axes, c, strict=True))) for c in product(dims, repeat=len(axes))])
     for choice in product(*options):
@@ -151,7 +151,8 @@ def annotated(op: Op, split: Mapping[str, str | None]) -> Op:
 
 def run(row: Row, sketch: Sketch, segment: Segment, mesh: Mesh, ops: tuple[Op, ...]) -> list[Collective]:
     """Collectives that the pass inserts for one annotation."""
-    segment = split_norms(replace(segment, ops=(*segment.ops[: len(sketch.operands)], *ops)))
+    ops = split_norms(replace(segment, ops=ops)).ops
+    segment = replace(segment, ops=(*segment.ops[: len(sketch.operands)], *ops))
     work = Resharder(segment, mesh, pricing(mesh), ((), (), ()), last=True)
     for op, (_, _, layout) in zip(segment.ops, row.inputs, strict=False):
         work.put(op.name, op.dims, Sharding(layout))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.ops.ops import rotated
+from ...ir.ops.attention import rotated
 from ..values import Floats, Ints
 
 

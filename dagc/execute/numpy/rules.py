@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.ops.attention import attend_extras
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
@@ -21,7 +22,6 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     values,
 )
-from ...ir.ops.ops import attend_extras
 from ..dispatcher import Backend, Call, Rule
 from ..failure import Wrong
 from ..values import Floats, Ragged, Routed

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.states import SEQUENTIAL
+from ...ir.ops.ops import OPS
 from ..shards import Coordinates, Shards
 
 
@@ -50,7 +50,7 @@ class Resident:
         """What a decode step finds in the cache is no part of its time."""
         if op.kind == "cache" and segment.sizes["seq"] != segment.sizes["context"]:
             self.cache(segment, layer, op)
-        elif op.kind in SEQUENTIAL:
+        elif OPS[op.kind].state is not None:
             self.state(segment, layer, op)
 
     def state(self, segment: Segment, layer: int, op: Op) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...ir.ops.attention import attend_extras
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
@@ -22,7 +23,6 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     values,
 )
-from ...ir.ops.ops import attend_extras
 from ...ir.ops.sequence import order
 from ..dispatcher import Backend, Call, Rule
 from ..numpy.ops import visible

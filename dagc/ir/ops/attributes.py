@@ -201,15 +201,6 @@ class SoftmaxMergeAttrs(CollectiveAttrs):
 
 # -- records as tables ---------------------------------------------------------------------------
 
-RECORDS: Mapping[str, type[Attrs]] = {
-    "scale": ScaleAttrs, "shift": ShiftAttrs, "clamp": ClampAttrs, "rms_norm": NormAttrs, "layer_norm": NormAttrs,
-    "rope": RopeAttrs, "temper": TemperAttrs, "attend": AttendAttrs, "route": RouteAttrs, "dispatch": DispatchAttrs,
-    "combine": CombineAttrs, "slice": SliceAttrs, "all_reduce": MoveAttrs, "all_gather": MoveAttrs, "reduce_scatter": MoveAttrs,
-    "all_to_all": MoveAttrs, "permute": MoveAttrs, "ring_turn": RingTurnAttrs, "softmax_merge": SoftmaxMergeAttrs,
-}  # fmt: skip
-"""The records of the kinds that have attributes."""
-
-
 _FIELDS: dict[type[Attrs], tuple[Field[Any], ...]] = {}
 
 
@@ -243,12 +234,11 @@ class AttributeFault(ValueError):
     """An attribute that a kind of op does not have, or a value that it does not take."""
 
 
-def record(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
+def read_record(kind: str, made: type[Attrs], given: Iterable[tuple[str, Value]]) -> Attrs:
     """The record of an op of this kind. Whole numbers become integers. Raises AttributeFault."""
     pairs = dict(given)
-    if not pairs and kind not in RECORDS:
+    if not pairs and made is Attrs:
         return NONE
-    made = RECORDS.get(kind, Attrs)
     known = schema(made)
     for name in pairs:
         if name not in known:
@@ -268,18 +258,14 @@ def _required(record: type[Attrs]) -> set[str]:
     return {f.name for f in _fields(record) if f.default is MISSING}
 
 
-def fault(kind: str, attrs: Attrs) -> str:
-    """What is wrong with an op's attributes, or nothing."""
-    wanted = RECORDS.get(kind, Attrs)
-    if type(attrs) is not wanted:
-        return f"attributes of {kind} are {wanted.__name__}, not {type(attrs).__name__}"
+def check_values(attrs: Attrs) -> None:
+    """Raises AttributeFault where a field holds what its kind of value or its range does not allow."""
     for f in _fields(type(attrs)):
         value = getattr(attrs, f.name)
         if value != f.default:
             attribute: Attribute = f.metadata["attribute"]
             if not _fits(attribute, value) or (attribute.kind == "count" and not isinstance(value, int)):
-                return f"attribute {f.name} = {value} is not {_wanted(attribute)}"
-    return ""
+                raise AttributeFault(f"attribute {f.name} = {value} is not {_wanted(attribute)}")
 
 
 def _fits(wanted: Attribute, value: Value) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..ops.attributes import RECORDS, AttributeFault, Attrs, ExchangeAttrs, Value, record, schema, stated
+from ..ops.attributes import AttributeFault, Attrs, ExchangeAttrs, Value, schema, stated
+from ..ops.ops import OPS, record
 from .implied import AxisNames
 from .scan import Cursor, TextError
 
@@ -16,7 +17,7 @@ OLDER = {**{short: name for name, short in SHORT.items()}, "of": "part"}
 """Attributes by the names that they have in the plain form, or have had in older files."""
 
 AXES = frozenset(
-    name for made in RECORDS.values() for name, attribute in schema(made).items() if attribute.kind == "axes"
+    name for kind in OPS.values() for name, attribute in schema(kind.attrs).items() if attribute.kind == "axes"
 )
 """Attributes whose value is axes."""
 

@@ -33,9 +33,9 @@ def print_full(graph: Graph) -> str:
     return _text(graph, Full())
 
 
-def lines_around(graph: Graph, segment: Segment, name: str, margin: int = 2) -> tuple[str, ...]:
-    """The op's line, marked, and those next to it."""
-    form = Plain.of(graph)
+def lines_around(graph: Graph, segment: Segment, name: str, margin: int = 2, *, types: bool = False) -> tuple[str, ...]:
+    """The op's line, marked, and those next to it; `types`: with the types of operands, too."""
+    form = Plain.of(graph, types)
     at = next(i for i, op in enumerate(segment.ops) if op.name == name)
     shown = enumerate(segment.ops[max(0, at - margin) : at + margin + 1], start=max(0, at - margin))
     return tuple(f"{'>' if i == at else ' '} {form.op(segment, op)}" for i, op in shown)

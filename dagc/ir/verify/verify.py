@@ -8,18 +8,22 @@ from math import isclose
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
+from ..ops.attributes import AttributeFault, RingTurnAttrs
 from ..ops.further import further_results
-from ..ops.ops import OPS, flops, input_layout, local_flops, loop_axes, loop_dims, result_layout
+from ..ops.kind import Misfit, Tokens
+from ..ops.moves import check_moved_results, named, shown
+from ..ops.ops import OPS, flops, input_layout, local_flops, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
+from ..ops.sizes import loop_axes, loop_dims
 from ..routed_dims import stem
-from ..sharding import Sharding
-from .moved import verify_collective, verify_moved_results, verify_ring_inputs, verify_slice
+from ..sharding import Axes, Sharding
 from .operands import verify_op
-from .violation import VerifyError, require
+from .violation import VerifyError, require, violation
 
 
 def verify(graph: Graph) -> None:
     """Check a graph at whatever level it is."""
+    sharded = graph.level in ("sharded", "placed")
     if graph.mesh is not None:
         _gpus(graph.mesh)
     for segment in graph.segments:
@@ -28,14 +32,19 @@ def verify(graph: Graph) -> None:
             _dealt(segment, graph.mesh)
         _acyclic(segment)
         for op in segment.ops:
-            verify_op(segment, op)
-        if graph.level == "annotated":
-            for op in segment.ops:
-                _annotation(segment, op, graph.the_mesh)
-        if graph.level in ("sharded", "placed"):
-            _layouts(segment, graph.the_mesh)
+            try:
+                verify_op(segment, op)
+                if graph.level == "annotated":
+                    _annotation(segment, op, graph.the_mesh)
+                if sharded:
+                    _layout(segment, op, graph.the_mesh)
+            except (Misfit, AttributeFault) as fault:
+                raise violation(graph, segment, op, fault) from None
+        if sharded:
+            final = segment.sharding_of(segment.output)
+            require(final is not None and not final.partial, segment, None, "returns a partial value")
             _conserved(segment, graph.the_mesh)
-    if graph.level in ("sharded", "placed"):
+    if sharded:
         _layers_meet(graph)
     if graph.stages:
         _stages(graph)
@@ -84,69 +93,85 @@ def _acyclic(segment: Segment) -> None:
 
 def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
     """No axis splits two loops, and every split divides (slots are ragged)."""
-    if op.kind in ("dispatch", "combine"):
+    if OPS[op.kind].tokens is Tokens.AT_HOME:
         return  # these see their tokens in two layouts at once, and may use an axis in each
     axes = loop_axes(op)
-    require(len(set(axes)) == len(axes), segment, op, f"an axis splits two loops: {op.loops}")
+    if len(set(axes)) != len(axes):
+        raise Misfit("loops", op.loops, "each axis in one of them")
     for dim, split in op.loops:
-        if stem(dim) != "slot":
-            size = segment.size(dim, op.scope)
-            require(
-                size % mesh.size(split) == 0,
-                segment,
-                op,
-                f"{dim} = {size:g} does not divide by {mesh.size(split)}",
-            )
+        size = segment.size(dim, op.scope)
+        if stem(dim) != "slot" and size % mesh.size(split):
+            raise Misfit(f"dimension {dim}", f"size {size:g}", f"one that divides by {mesh.size(split)}")
 
 
-def _layouts(segment: Segment, mesh: Mesh) -> None:
-    """Every input lies as its op needs it; every result lies as the op leaves it; no partial is forgotten."""
-    for op in segment.ops:
-        require(op.sharding is not None, segment, op, "has no layout")
-        assert op.sharding is not None
-        used = [a for axes in op.sharding.dims for a in axes] + list(op.sharding.partial)
-        require(len(set(used)) == len(used), segment, op, "an axis is used twice in one layout")
-        if op.is_collective:
-            verify_collective(segment, op, mesh)
-            verify_moved_results(segment, op)
-            continue
-        if op.kind == "slice":
-            verify_slice(segment, op)
-            verify_moved_results(segment, op)
-            continue
-        verify_ring_inputs(segment, op)
-        carried: tuple[str, ...] = ()
-        unreduced = 0
-        for i, name in enumerate(op.inputs):
-            have = segment.sharding_of(name)
-            assert have is not None
-            need = input_layout(segment, op, name)
-            require(have.dims == need, segment, op, f"input %{name} lies {have.dims}, needed {need}")
-            if have.partial:
-                require(i in OPS[op.kind].linear, segment, op, f"input %{name} is an unreduced sum")
-                require(have.reduce == "sum", segment, op, f"input %{name} is pending as {have.reduce}")
-                carried = have.partial
-                unreduced += 1
-        if op.kind == "add":
-            sums = {(segment.sharding_of(n) or Sharding(())).partial for n in op.inputs}
-            require(len(sums) == 1, segment, op, "adds a reduced and an unreduced value")
-        if op.kind in ("contract", "multiply"):
-            require(unreduced < 2, segment, op, "multiplies two unreduced sums")
-        own = result_layout(segment, op)
-        want = mesh.sort((*carried, *own.partial))
-        require(op.sharding.dims == own.dims, segment, op, f"lies {op.sharding.dims}, should {own.dims}")
-        require(op.sharding.partial == want, segment, op, f"pending {op.sharding.partial}, should {want}")
-        require(op.sharding.reduce == own.reduce, segment, op, f"pending as {op.sharding.reduce}, not {own.reduce}")
-        require(op.more == further_results(op, op.sharding), segment, op, "has other results than its layout makes")
-    final = segment.sharding_of(segment.output)
-    require(final is not None and not final.partial, segment, None, "returns an unreduced sum")
+def _layout(segment: Segment, op: Op, mesh: Mesh) -> None:
+    """Every input lies as the op needs it; the result lies as the op leaves it; no partial value is forgotten."""
+    if op.sharding is None:
+        raise Misfit("layout", "none", "one")
+    used = [a for axes in op.sharding.dims for a in axes] + list(op.sharding.partial)
+    if len(set(used)) != len(used):
+        raise Misfit("layout", shown(op.sharding), "each axis once")
+    if len(op.sharding.dims) != len(op.dims):
+        raise Misfit("layout", shown(op.sharding), f"one of {len(op.dims)} dims")
+    if OPS[op.kind].move is None:
+        _computed(segment, op, mesh)
+    else:
+        _moved(segment, op, mesh)
+
+
+def _moved(segment: Segment, op: Op, mesh: Mesh) -> None:
+    """A collective or slice does exactly the move it says, over more than one rank."""
+    kind, have = OPS[op.kind], segment.sharding_of(op.inputs[0])
+    assert have is not None and op.sharding is not None and kind.move is not None
+    if kind.is_collective and mesh.size(op.axes) < 2:
+        raise Misfit("group", f"{mesh.size(op.axes)} rank", "more than one")
+    if have.reduce == "softmax" and op.kind != "softmax_merge":
+        raise Misfit("operand", shown(have), "one that is not to be merged as a softmax")
+    kind.move(segment, op, have, op.sharding, mesh)
+    check_moved_results(segment, op, op.sharding)
+
+
+def _computed(segment: Segment, op: Op, mesh: Mesh) -> None:
+    kind, layout = OPS[op.kind], op.sharding
+    assert layout is not None
+    carried: list[Axes] = []
+    for i, name in enumerate(op.inputs):
+        have = segment.sharding_of(name)
+        assert have is not None
+        need = input_layout(segment, op, name)
+        if have.dims != need:
+            raise Misfit(f"layout of operand {i + 1} %{name}", shown(have), shown(Sharding(need)))
+        if have.partial and (i not in kind.linear or have.reduce != "sum"):
+            raise Misfit(f"operand {i + 1} %{name}", f"a partial value {shown(have)}", "a reduced one")
+        if have.partial:
+            carried.append(have.partial)
+        _travels(segment, op, name)
+    if kind.jointly and carried and (len(carried) < len(op.inputs) or len(set(carried)) > 1):
+        raise Misfit("operands", "a partial value and another", "all partial over the same axes, or none")
+    if not kind.jointly and len(carried) > 1:
+        raise Misfit("operands", f"{len(carried)} partial values", "one at most")
+    own = result_layout(segment, op)
+    partial = mesh.sort((*(carried[0] if carried else ()), *own.partial))
+    wanted = Sharding(own.dims, partial, own.reduce)
+    if layout != wanted:
+        raise Misfit("layout of the result", shown(layout), shown(wanted))
+    if op.more != further_results(op, layout):
+        raise Misfit("further results", named(op.more), named(further_results(op, layout)))
+
+
+def _travels(segment: Segment, op: Op, name: str) -> None:
+    """Attention round a ring reads keys and values that travel."""
+    if op.ring and not name.startswith("@") and "context" in segment.dims_of(name):
+        source = segment.by_name.get(name)
+        if source is None or not isinstance(source.attrs, RingTurnAttrs):
+            raise Misfit(f"operand %{name}", "a value that does not travel the ring", "the result of a ring_turn")
 
 
 def _conserved(segment: Segment, mesh: Mesh) -> None:
     """FLOPs over all ranks = FLOPs of the op x the ranks that repeat it; parameters likewise."""
     ranks = mesh.size(tuple(mesh.sizes))
     for op in segment.ops:
-        if op.kind not in OPS:
+        if OPS[op.kind].is_collective:
             continue
         repeated = ranks / mesh.size(tuple(set(loop_axes(op))))
         total = local_flops(segment, op, mesh) * ranks

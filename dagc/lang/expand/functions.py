@@ -10,6 +10,7 @@ from ...base.diagnostics import did_you_mean
 from ...base.schema import ROPE, Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
+from ...ir.ops.attention import rotated
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
@@ -21,7 +22,7 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     keywords,
 )
-from ...ir.ops.ops import ACTIVATIONS, rotated
+from ...ir.ops.elementwise import ACTIVATIONS
 from .attention import attend, cache, conv, delta, select
 from .builder import Ref
 from .call import Call

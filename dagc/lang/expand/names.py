@@ -12,7 +12,7 @@ from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.graph import Op, Weight
-from ...ir.ops.attributes import record
+from ...ir.ops.ops import OPS, record
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
 from ..block_checks import walk_expression
@@ -207,7 +207,8 @@ class Scope:
     ) -> Ref:
         """One more op of the segment; its result."""
         model = self.builder.unit.spec.model
-        dtype = {"route": "int64", "argmax": "int64", "select": "int32", "cache": model.kv_dtype}.get(kind, model.dtype)
+        expanded = OPS[kind].dtype.expanded
+        dtype = model.kv_dtype if expanded == "cache" else expanded or model.dtype
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
         op = Op(name, kind, inputs, dims, dtype, self.block, scope, record(kind, attrs.items()))

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 from ...ir.graph import Op, Weight
-from ...ir.ops.ops import ACTIVATIONS
+from ...ir.ops.attributes import CombineAttrs, DispatchAttrs
+from ...ir.ops.ops import OPS
 from ...ir.routed_dims import Rows, rows_of, stem
 from .builder import BlockBuilder
 
@@ -17,9 +18,6 @@ TAKEN_BY = {
     "tokens": ("token ids", ("lookup",)),
 }
 """Whole numbers: what they are, and the functions that take them."""
-
-ON_ROWS = ("contract", "multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm", *ACTIVATIONS)
-"""Ops on the rows of experts."""
 
 
 class Statement(Protocol):
@@ -39,11 +37,11 @@ def check(scope: Statement, op: Op) -> None:
     _once(scope, op)
     _whole_numbers(scope, op)
     rows = rows_of(op.dims)
-    if rows is not None and op.kind != "dispatch":
+    if rows is not None and not isinstance(op.attrs, DispatchAttrs):
         _rows(scope, op, rows)
     elif rows is None:
         _sequences(scope, op)
-        if op.kind != "combine":
+        if not isinstance(op.attrs, CombineAttrs):
             _no_rows(scope, op)
 
 
@@ -84,7 +82,7 @@ def _rows(scope: Statement, op: Op, rows: Rows) -> None:
     """Rows of experts meet weights and rows of the same router."""
     if op.dims[:2] != rows:
         scope.refuse(f"rows of experts are written [{rows.expert}, {rows.slot}, ...], not {listed(op.dims)}")
-    if op.kind not in ON_ROWS:
+    if not OPS[op.kind].on_rows:
         scope.refuse(f"`{op.kind}` does not work on rows of experts")
     for name in op.inputs:
         dims = scope.builder.dims_of(name)

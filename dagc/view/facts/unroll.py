@@ -9,7 +9,7 @@ from ...base.axes import STAGES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
 from ...ir.graph import DTYPE_BYTES, Op, Segment
-from ...ir.ops.ops import local_count
+from ...ir.ops.sizes import local_count
 from ...plan.result import PhaseResult
 
 

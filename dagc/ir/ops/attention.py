@@ -1,0 +1,250 @@
+"""Attention: its cache, rotary embedding and temperature, the choice of tokens, and how many pairs of queries and keys count."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ..graph import Op, Segment
+from ..mesh import Mesh
+from ..routed_dims import stem
+from ..sharding import Axes, Sharding
+from .attributes import AttendAttrs, RopeAttrs, TemperAttrs
+from .elementwise import as_operand, per_element
+from .experts import value_widths
+from .kind import IN_ATTENTION, IN_BOTH, DtypeRule, Misfit, OpKind, Tokens, listed, operands, role, same_dims
+from .sequence import Array, over_blocks, query_runs
+from .sizes import by_loops, local_bytes, loop_dims
+
+
+def query_key_pairs(segment: Segment, op: Op) -> float:
+    """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
+    a window, chunk or choice of w tokens lets a query see at most w of those before it."""
+    queries, context = segment.size("seq"), segment.size("context")
+    return _pairs_between(segment, op, context - queries, context)
+
+
+def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
+    """Pairs of the queries at the positions from `first` to before `end`."""
+    context = segment.size("context")
+    window, chunk = _reach(op, context)
+    window = min(window, _chosen(op) or context)
+    if not _causal(op):
+        return (end - first) * min(window, chunk)
+    return _pairs_before(end, window, chunk) - _pairs_before(first, window, chunk)
+
+
+def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
+    """Query-key pairs of each block of queries over the op's `seq` loop, [blocks]."""
+    held = query_runs(segment, op, mesh)
+    return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in held])
+
+
+def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
+    """Share of the query-key pairs whose keys each rank of a split context holds, [blocks]: what a window or chunk leaves
+    lies with the last of them."""
+    queries, context, blocks = segment.size("seq"), segment.size("context"), mesh.size(op.loop("context"))
+    window, chunk = _reach(op, context)
+    if not _causal(op) or min(window, chunk) >= context or blocks == 1:
+        return np.full(blocks, 1.0 / blocks)
+    at = np.arange(context - queries, context)
+    first = np.maximum(np.maximum(at - window + 1, at // chunk * chunk), 0.0)
+    edges = np.arange(blocks + 1)[:, None] * (context / blocks)
+    seen = np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], first)
+    pairs: Array = np.maximum(seen, 0.0).sum(axis=1)
+    return np.asarray(pairs / pairs.sum())
+
+
+def _pairs_before(tokens: float, window: float, chunk: float) -> float:
+    """Causal pairs of the first tokens of a sequence: whole chunks, then the begun one."""
+    whole, rest = divmod(tokens, chunk)
+    full, begun = min(chunk, window), min(rest, window)
+    pairs = whole * (full * (full + 1) / 2 + (chunk - full) * full)
+    return pairs + begun * (begun + 1) / 2 + (rest - begun) * begun
+
+
+def _reach(op: Op, context: float) -> tuple[float, float]:
+    """Window and chunk, in tokens."""
+    if not isinstance(op.attrs, AttendAttrs):
+        return context, context
+    return min(context, op.attrs.window or context), min(context, op.attrs.chunk or context)
+
+
+def _causal(op: Op) -> bool:
+    return not isinstance(op.attrs, AttendAttrs) or op.attrs.causal
+
+
+def _chosen(op: Op) -> int:
+    return op.attrs.chosen if isinstance(op.attrs, AttendAttrs) else 0
+
+
+def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Part of a rank's context that its queries see, on the rank that sees most."""
+    if not _causal(op):
+        return 1.0  # what comes later is seen without bound
+    context = segment.size("context")
+    window, chunk = _reach(op, context)
+    held = context / mesh.size(op.loop("context"))
+    most = 0.0
+    for block in query_runs(segment, op, mesh):
+        seen = end = 0.0
+        for first, last in sorted(block):
+            begin = max(end, 0.0, first - window + 1, first // chunk * chunk)
+            seen, end = seen + last - begin, last
+        most = max(most, seen)
+    return min(held, most) / held
+
+
+def chosen_share(segment: Segment, op: Op) -> float:
+    """Part of the context that is selected by any query, where no two select the same."""
+    context = segment.size("context")
+    return min(1.0, segment.size("seq") * (_chosen(op) or context) / context)
+
+
+def _attend_flops(segment: Segment, op: Op) -> float:
+    """2 FLOPs a multiply-add: scores over every query width, then values: 2 B H (d_qk + d_v) pairs."""
+    qs, _, _ = attend_operands(op)
+    heads = [d for d in op.dims if d not in ("batch", "seq")][:-1]
+    width = segment.size(op.dims[-1])
+    for q in qs:
+        width += segment.size(segment.dims_of(q)[-1])
+    lead = prod(segment.size(d) for d in heads) * segment.size("batch")
+    return 2.0 * lead * width * query_key_pairs(segment, op)
+
+
+def _select_flops(segment: Segment, op: Op) -> float:
+    """Every head's score of every pair, its rectification and its share in the sum."""
+    heads, width = segment.dims_of(op.inputs[0])[-2:]
+    pairs = query_key_pairs(segment, Op("", "", (), (), ""))
+    return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
+
+
+def rotated(width: float, fraction: float) -> int:
+    """Numbers of a head that `rope` turns."""
+    return int(width * fraction + 1e-6)
+
+
+def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """(queries, keys, values) of an attend: as many queries as keys, their scores add."""
+    pairs = op.of(AttendAttrs).pairs
+    return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
+
+
+def attend_extras(op: Op) -> tuple[str | None, str | None]:
+    """(sinks, selected tokens) of an attend, where it has them."""
+    attrs = op.of(AttendAttrs)
+    rest = list(op.inputs[2 * attrs.pairs + 1 :])
+    selected = rest.pop() if attrs.chosen else None
+    return (rest[0] if rest else None), selected
+
+
+def _attends(segment: Segment, op: Op) -> None:
+    """Queries have the rows of the result, each key the width of its query, the value the width of the result, sinks one
+    number per row of the result."""
+    pairs = op.of(AttendAttrs).pairs
+    fixed = 2 * pairs + 1 + bool(op.of(AttendAttrs).chosen)
+    if not fixed <= len(op.inputs) <= fixed + 1:
+        wanted = f"{pairs} queries, {pairs} keys, values" + (", chosen tokens" if op.of(AttendAttrs).chosen else "")
+        raise Misfit("operands", len(op.inputs), f"{wanted}, and sinks where there are some")
+    queries, keys, value = attend_operands(op)
+    sinks, selected = attend_extras(op)
+    rows = set(op.dims[:-1])
+    for query, key in zip(queries, keys, strict=True):
+        dims = segment.dims_of(query)
+        if not set(dims[:-1]) <= rows:
+            raise Misfit(role(op, query, "queries"), listed(dims), f"rows of {listed(op.dims[:-1])}")
+        same_dims(f"width of {role(op, key, 'keys')}", segment.dims_of(key)[-1:], dims[-1:])
+    same_dims(f"width of {role(op, value, 'values')}", segment.dims_of(value)[-1:], op.dims[-1:])
+    if sinks is not None and not set(segment.dims_of(sinks)) <= rows:
+        raise Misfit(role(op, sinks, "sinks"), listed(segment.dims_of(sinks)), f"dims of {listed(op.dims[:-1])}")
+    if selected is not None and stem(segment.dims_of(selected)[-1]) != "chosen":
+        raise Misfit(role(op, selected, "chosen tokens"), listed(segment.dims_of(selected)), "[..., chosen]")
+
+
+def _chosen_tokens(op: Op) -> tuple[str, ...]:
+    selected = attend_extras(op)[1]
+    return () if selected is None else (selected,)
+
+
+def _around_the_ring(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    """Keys and values that travel are split over the ring; all else follows the loops."""
+    dims = segment.dims_of(name)
+    return tuple(op.ring if d == "context" and op.ring else op.loop(d) for d in dims)
+
+
+def _seen_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+    """Of keys and values the tokens that the rank's queries see, wherever on the ring they come from."""
+    dims = segment.dims_of(name)
+    size = local_bytes(segment, name, by_loops(op, dims), mesh)
+    return size * min(seen_share(segment, op, mesh), chosen_share(segment, op)) if "context" in dims else size
+
+
+def _attend_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
+    """A rank's queries see as many keys as their positions let them; of a split context the last rank has the window."""
+    if op.loop("context"):
+        shares = context_shares(segment, op, mesh)
+        return over_blocks(shares * len(shares), op.loop("context"), mesh)
+    return _query_share(segment, op, mesh)
+
+
+def _query_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
+    if not op.loop("seq"):
+        return None
+    pairs = block_pairs(segment, op, mesh)
+    return over_blocks(pairs / (pairs.mean() or 1.0), op.loop("seq"), mesh)
+
+
+def _cached(segment: Segment, op: Op) -> None:
+    (value,) = operands(segment, op, "new tokens")
+    same_dims("result", op.dims, tuple("context" if d == "seq" else d for d in value))
+
+
+def _new_tokens(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    """A decode step appends its one token on whichever rank holds the tail of the context."""
+    seq = op.loop("context") if segment.size("seq") == segment.size("context") else ()
+    return tuple(seq if d == "seq" else op.loop(d) for d in segment.dims_of(name))
+
+
+def _cache_leaves(segment: Segment, op: Op) -> Sharding:
+    return Sharding(by_loops(op, op.dims))
+
+
+def _selects(segment: Segment, op: Op) -> None:
+    queries, keys, weights = operands(segment, op, "queries", "keys", "weights of heads")
+    if "context" not in keys:
+        raise Misfit("operand 2 (keys)", listed(keys), "[batch, context, width]")
+    same_dims("width of operand 2 (keys)", keys[-1:], queries[-1:])
+    if (op.dims[:-1], stem(op.dims[-1])) != (weights[:-1], "chosen"):
+        raise Misfit("result", listed(op.dims), listed((*weights[:-1], "chosen")))
+
+
+def _all_but_tokens(segment: Segment, op: Op) -> set[str]:
+    return set(loop_dims(segment, op)) - {"batch", "seq"}
+
+
+KINDS = (
+    OpKind(
+        name="rope", about="rotary embedding", attrs=RopeAttrs, dims=as_operand, flops=per_element(6.0), linear=(0,), fused=True,
+        whole=value_widths, rides_in=IN_ATTENTION,
+    ),
+    OpKind(
+        name="temper", about="a factor that grows with the token's position", attrs=TemperAttrs, dims=as_operand,
+        flops=per_element(1.0), linear=(0,), fused=True, rides_in=IN_BOTH,
+    ),
+    OpKind(
+        name="cache", about="keys or values of this pass with those of all passes before", dims=_cached, dtype=DtypeRule("cache"),
+        idle="it only keeps", needs=_new_tokens, makes=_cache_leaves, tokens=Tokens.CACHE, appends=True, fused=True,
+        rides_in=IN_ATTENTION,
+    ),
+    OpKind(
+        name="attend", about="attention of queries to a context", attrs=AttendAttrs, dims=_attends,
+        dtype=DtypeRule(indices=_chosen_tokens), flops=_attend_flops, uses_tensor_cores=True, needs=_around_the_ring, reduce="softmax",
+        whole=value_widths, tokens=Tokens.ATTEND, over_heads=True, share=_attend_share, reads=_seen_bytes,
+    ),
+    OpKind(
+        name="select", about="the tokens of the largest scores, summed over heads", dims=_selects,
+        dtype=DtypeRule("int32", lambda segment, op: "int32"), flops=_select_flops, uses_tensor_cores=True, whole=_all_but_tokens,
+        tokens=Tokens.CHOOSE, share=_query_share,
+    ),
+)  # fmt: skip

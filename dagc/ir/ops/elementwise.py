@@ -1,0 +1,74 @@
+"""Ops that treat every number for itself, or two that stand at the same place."""
+
+from __future__ import annotations
+
+from ..graph import Op, Segment
+from .attributes import ClampAttrs, ScaleAttrs, ShiftAttrs
+from .kind import IN_EXPERTS, Count, Misfit, OpKind, listed, operands, same_dims
+
+
+def as_operand(segment: Segment, op: Op) -> None:
+    """The result has the dims of the one operand."""
+    (value,) = operands(segment, op, "value")
+    same_dims("result", op.dims, value)
+
+
+def _joined(segment: Segment, op: Op) -> None:
+    """The result has every dim of both operands, and no other."""
+    first, second = operands(segment, op, "first", "second")
+    if set(op.dims) != {*first, *second}:
+        raise Misfit("result", listed(op.dims), f"the dims of {listed(first)} and {listed(second)}")
+
+
+def per_element(count: float) -> Count:
+    def flops(segment: Segment, op: Op) -> float:
+        return count * segment.count(op.dims, op.scope)
+
+    return flops
+
+
+ACTIVATIONS = {
+    "silu": 4.0,
+    "gelu": 8.0,
+    "gelu_tanh": 8.0,
+    "relu": 1.0,
+    "sigmoid": 3.0,
+    "tanh": 3.0,
+    "softplus": 3.0,
+    "exp": 1.0,
+}
+"""Element-wise functions of the language, with their FLOPs per element: small integers, kept for conservation checks."""
+
+KINDS = (
+    OpKind(
+        name="multiply", about="product of two tensors, element by element", dims=_joined, flops=per_element(1.0), linear=(0, 1),
+        fused=True, rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="add", about="sum of two tensors, element by element", dims=_joined, flops=per_element(1.0), linear=(0, 1), jointly=True,
+        fused=True, rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="scale", about="times a number", attrs=ScaleAttrs, dims=as_operand, flops=per_element(1.0), linear=(0,), fused=True,
+        rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="shift", about="plus a number", attrs=ShiftAttrs, dims=as_operand, flops=per_element(1.0), fused=True,
+        rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="clamp", about="bounded below and above", attrs=ClampAttrs, dims=as_operand, flops=per_element(2.0), fused=True,
+        rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="rsqrt", about="one over the square root", dims=as_operand, flops=per_element(2.0), fused=True, rides_in=IN_EXPERTS,
+        on_rows=True,
+    ),
+    *(
+        OpKind(
+            name=name, about=f"activation {name}", dims=as_operand, flops=per_element(count), fused=True, rides_in=IN_EXPERTS,
+            on_rows=True,
+        )
+        for name, count in ACTIVATIONS.items()
+    ),
+)  # fmt: skip

@@ -1,0 +1,110 @@
+"""Routed experts: who goes where, there, and back."""
+
+from __future__ import annotations
+
+from ..graph import Op, Segment
+from ..routed_dims import dim_like, routed, rows_of, stem
+from ..sharding import Axes, Sharding
+from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, RouteAttrs
+from .elementwise import per_element
+from .kind import IN_EXPERTS, DtypeRule, Misfit, OpKind, Tokens, listed, operands, same_dims
+from .sizes import by_loops
+
+
+def _routed(segment: Segment, op: Op) -> None:
+    bias = ["bias"] if len(op.inputs) > 1 else []
+    scores, *rest = operands(segment, op, "scores", *bias)
+    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
+        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    for dims in rest:
+        same_dims("operand 2 (bias)", dims, scores[-1:])
+
+
+def value_widths(segment: Segment, op: Op) -> set[str]:
+    """More is needed of the operands' last dimension than sums over it: it stays whole on a rank."""
+    return {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
+
+
+def _choice(op: Op) -> tuple[str, ...]:
+    return op.inputs[1:2]
+
+
+def _dispatched(segment: Segment, op: Op) -> None:
+    value, choice = operands(segment, op, "tokens", "choice")
+    rows = rows_of(op.dims)
+    if rows is None:
+        raise Misfit("result", listed(op.dims), "[expert, slot, width]")
+    same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
+    same_dims("result", op.dims, (rows.expert, rows.slot, value[-1]))
+    _exchanged(segment, op)
+
+
+def _combined(segment: Segment, op: Op) -> None:
+    value, choice = operands(segment, op, "rows", "choice")
+    rows = rows_of(value)
+    if rows is None:
+        raise Misfit("operand 1 (rows)", listed(value), "[expert, slot, width]")
+    same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
+    same_dims("operand 1 (rows)", value, (rows.expert, rows.slot, op.dims[-1]))
+    _exchanged(segment, op)
+
+
+def _exchanged(segment: Segment, op: Op) -> None:
+    """Tokens are exchanged over axes that split experts."""
+    rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
+    splits = op.loop(rows.expert) if rows is not None else ()
+    if not set(exchange) <= set(splits):
+        raise Misfit("exchange", exchange, f"axes that split experts, {splits}")
+
+
+def _width(segment: Segment, op: Op) -> set[str]:
+    return {op.dims[-1]}
+
+
+def _at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
+    """Layout of routed rows on the ranks that own the tokens: before dispatch's exchange, after combine's.
+
+    The exchange axes stand minor in `slot`, so that one all_to_all moves them to `expert` and back.
+    """
+    home = op.of(ExchangeAttrs).exchange
+    stay = tuple(a for a in op.loop(dim_like(dims, "expert") or "") if a not in home)
+    split = {"expert": stay, "slot": (*op.loop(dim_like(dims, "slot") or ""), *home)}
+    return tuple(split.get(stem(d), op.loop(d)) for d in dims)
+
+
+def _tokens_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    dims = segment.dims_of(name)
+    return tuple(op.loop(d) if d in ("batch", "seq", op.dims[-1]) else () for d in dims)
+
+
+def _rows_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    return _at_home(op, segment.dims_of(name)) if name == op.inputs[0] else _tokens_needed(segment, op, name)
+
+
+def _dispatch_leaves(segment: Segment, op: Op) -> Sharding:
+    return Sharding(_at_home(op, op.dims))
+
+
+def _combine_leaves(segment: Segment, op: Op) -> Sharding:
+    """Partial over the axes whose ranks each had but some of a token's experts, and did not send for the others."""
+    rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
+    experts = op.loop(rows.expert) if rows is not None else ()
+    return Sharding(by_loops(op, op.dims), tuple(a for a in experts if a not in exchange))
+
+
+KINDS = (
+    OpKind(
+        name="route", about="the experts of every token, by its scores", attrs=RouteAttrs, dims=_routed,
+        dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="next to its matrix product it is nothing", whole=value_widths,
+    ),
+    OpKind(
+        name="dispatch", about="a row of an expert for every choice of a token", attrs=DispatchAttrs, dims=_dispatched,
+        dtype=DtypeRule(indices=_choice), idle="it only moves", linear=(0,), needs=_tokens_needed, makes=_dispatch_leaves, whole=_width,
+        tokens=Tokens.AT_HOME, rides_in=IN_EXPERTS, on_rows=True,
+    ),
+    OpKind(
+        name="combine", about="the rows of a token back from its experts, weighted and summed", attrs=CombineAttrs, dims=_combined,
+        dtype=DtypeRule(indices=_choice), flops=per_element(2.0), linear=(0,), needs=_rows_needed, makes=_combine_leaves, whole=_width,
+        tokens=Tokens.AT_HOME, rides_in=IN_EXPERTS,
+    ),
+)  # fmt: skip

@@ -1,0 +1,39 @@
+"""The iteration space of an op, and how much of a tensor one rank holds in a layout."""
+
+from __future__ import annotations
+
+from ..graph import DTYPE_BYTES, Op, Segment
+from ..mesh import Mesh
+from ..sharding import Axes
+
+
+def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
+    """The iteration space: result dims first, then the dims that only inputs have."""
+    dims = list(op.dims)
+    for name in op.inputs:
+        dims.extend(d for d in segment.dims_of(name) if d not in dims)
+    return tuple(dims)
+
+
+def loop_axes(op: Op) -> Axes:
+    """Every axis that splits the iteration space."""
+    return tuple(a for _, axes in op.loops for a in axes)
+
+
+def by_loops(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
+    """The layout that the op's loops give a tensor of these dims."""
+    return tuple(op.loop(d) for d in dims)
+
+
+def local_count(segment: Segment, dims: tuple[str, ...], layout: tuple[Axes, ...], mesh: Mesh, scope: str) -> float:
+    """Elements that one rank holds."""
+    total = 1.0
+    for dim, axes in zip(dims, layout, strict=True):
+        total *= segment.size(dim, scope) / mesh.size(axes)
+    return total
+
+
+def local_bytes(segment: Segment, name: str, layout: tuple[Axes, ...], mesh: Mesh) -> float:
+    """Bytes that one rank holds of a value or weight, in the given layout."""
+    count = local_count(segment, segment.dims_of(name), layout, mesh, segment.scope_of(name))
+    return count * DTYPE_BYTES[segment.dtype_of(name)]
