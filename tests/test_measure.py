@@ -202,6 +202,13 @@ def results(made: list[Job], time_s: float = 1e-4) -> list[Result]:
     return [Result(job, Timing(time_s, 0.01, 20, "perf_counter")) for job in made]
 
 
+def test_every_family_is_timed_or_says_why_not() -> None:
+    tables_written = {job.table for job in ALL}
+    assert {f.name for f in FAMILIES.values() if not f.untimed} == {
+        f.name for f in FAMILIES.values() if f.file in tables_written
+    }
+
+
 def test_tables_have_the_columns_that_the_fit_reads() -> None:
     rows = csv_tables.rows(results(ALL), "mine", "My GPU", {"torch": "2.9", "cuda": ""})
     assert set(rows) == {job.table for job in ALL}

@@ -73,4 +73,5 @@ FAMILY = Family(
     bounds=_bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "kv_len", "num_heads"),
+    untimed="PyTorch has no kernel of latent attention to time",
 )

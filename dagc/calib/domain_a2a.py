@@ -81,4 +81,5 @@ FAMILY = Family(
     ranges=("num_tokens", "ep_size"),
     bounds=_bounds,
     arguments=_arguments,
+    untimed="its kernels are those of a library of its own",
 )

@@ -43,6 +43,7 @@ class Family(Generic[C]):
 
     `variant` names the constants that a row belongs to, None leaves it out; `shapes` are the columns whose range a
     calibration states, `ranges` those of them that it must state; `bounds` gives the fitted constants, `facts` the known.
+    `untimed`: why `dagc measure` does not time it; empty where a job of `measure/jobs.py` writes its table.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Family(Generic[C]):
     arguments: Arguments
     facts: Callable[[Device, str], dict[str, float]] = no_facts
     ranges: tuple[str, ...] = ()
+    untimed: str = ""
 
 
 def dtype_name(text: str) -> str:

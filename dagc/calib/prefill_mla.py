@@ -54,4 +54,5 @@ FAMILY = Family(
     bounds=bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "seq_len", "num_heads"),
+    untimed="PyTorch has no kernel of latent attention to time",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..calib import prefill_mla
 from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
@@ -157,7 +158,7 @@ class _Extract:
                         (op,), "attention", None, "PyTorch has no attention over selected tokens to time"
                     )
                 elif len(queries) > 1:
-                    yield self._kernel((op,), "attention", None, "PyTorch has no kernel of latent attention to time")
+                    yield self._kernel((op,), "attention", None, prefill_mla.FAMILY.untimed)
                 else:
                     yield self._grouped(op, queries[0], keys[0])
 
