@@ -17,7 +17,7 @@ from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
 from dagc.cli.names import LISTS
 from dagc.lang import library
-from dagc.plan.require import all_metrics
+from dagc.plan.subject import all_metrics
 from dagc.spec.metrics import PHASE, TABLE, metric
 from dagc.view.draw.figures.standalone import SHEETS
 
@@ -56,7 +56,7 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
     seen: set[tuple[str, str]] = set()
     for path in EXAMPLES:
         plan = dagc.compile(path)
-        for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items():
+        for name, value in all_metrics(plan.subject()).items():
             owner, _, rest = name.partition(".")
             if not rest or (owner == "model" and rest in plan.spec.model.attributes):
                 continue
@@ -132,7 +132,7 @@ def test_names_of_phases_find_their_metric() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     """Its arguments come from its own module, which imports what it runs with only when it runs."""
-    heavy = ("numpy", "lark", "orjson", "networkx", "dagc.plan", "dagc.pipeline", "dagc.passes")
+    heavy = ("numpy", "lark", "orjson", "networkx", "dagc.plan.plan", "dagc.pipeline", "dagc.passes")
     code = (
         f"import sys; from dagc.cli import main; code = main([{command!r}, '--help']); "
         f"print(*(m for m in {heavy} if m in sys.modules), file=sys.stderr); sys.exit(code)"

@@ -11,7 +11,7 @@ from test_page import EVIL, evil_plan, read
 from dagc.api import Plan
 from dagc.cli import main
 from dagc.view.report.markdown import escaped
-from dagc.view.report.rows import TABLES
+from dagc.view.report.rows import MAKERS
 
 
 def test_tables_are_whole(example: Plan) -> None:
@@ -59,7 +59,7 @@ def test_notebook(example: Plan) -> None:
         assert not tags & {"script", "img"}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", MAKERS)
 def test_rows(example: Plan, table: str) -> None:
     rows = example.rows(table)
     assert len({tuple(row) for row in rows}) <= 1

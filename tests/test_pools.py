@@ -14,8 +14,8 @@ from dagc.api import Plan
 from dagc.execute.prove import prove
 from dagc.ir.graph import DTYPE_BYTES
 from dagc.plan.plan import cached_tokens
-from dagc.plan.require import all_metrics
 from dagc.plan.result import PhaseResult
+from dagc.plan.subject import all_metrics
 
 Piece = tuple[int, str, str, tuple[tuple[str, int, int], ...]]
 """Layer (-1: one tensor for several), weight, dtype, and (dim, first, last + 1) in the order of names."""
@@ -194,7 +194,7 @@ def test_room_for_tokens_is_what_still_fits(kind: str, strategy: str) -> None:
         assert tokens * per_token_B <= free_B < (tokens + 1) * per_token_B
     whole = compiled(128).phases[kind].memory
     assert whole.worst.kv_cache_B == pytest.approx(2 * result.memory.worst.kv_cache_B)
-    metrics = all_metrics(plan.spec, plan.phases, plan.params, plan.pools)
+    metrics = all_metrics(plan.subject())
     assert metrics[f"{kind}.memory.kv_tokens"].value == min(room)
     assert metrics[f"{kind}.memory.kv_tokens_free"].value == min(room) - 64 * context
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 MOST = 1_000_000
 """Points of one sweep."""
-SHOWN = ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")
-"""Metrics of each phase in the table, unless --metric names others."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -157,7 +155,7 @@ def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
 
 def _chosen(names: Sequence[str], rows: Sequence[Row]) -> Sequence[str]:
     """The metrics that are asked for, each of them known where any point compiled."""
-    known = {name for row in rows for name in row.metrics}
+    known = dict.fromkeys(name for row in rows for name in row.metrics)
     for name in names:
         if known and name not in known:
             raise SpecError([Diagnostic("E14", f"no metric `{name}`", help=meant_metric(name, known))])
@@ -176,10 +174,9 @@ def _failed(row: Row) -> str:
 
 
 def _usual(rows: Sequence[Row]) -> list[str]:
-    known = [name for row in rows for name in row.metrics]
-    return [
-        name for name in dict.fromkeys(known) if name.partition(".")[2] in SHOWN and not name.startswith("hardware.")
-    ]
+    """The columns that every sweep has, unless --metric names others."""
+    known = dict.fromkeys(name for row in rows for name in row.metrics)
+    return [name for name in known if (m := metric(name)) is not None and m.usual]
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], kind: str) -> None:

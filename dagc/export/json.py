@@ -10,13 +10,13 @@ from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
-from ..cost.footprint import StageMemory
 from ..plan.graph_file import GRAPH_SCHEMA, ir_section, plan_section
-from ..plan.held_memory import PARTS
+from ..plan.held_memory import parts
 from ..plan.plan import CompiledPlan, cached_tokens
-from ..plan.pools import Pool
+from ..plan.pools import Pool, sizes
 from ..plan.recorded import SCHEMA
 from ..plan.result import PhaseResult
+from ..plan.subject import keyed
 from ..view.facts.ranks import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
@@ -79,15 +79,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     return {
         "gpus": list(result.gpus),
         "axes": axes,
-        f"{graph.phase_kind.metric}_s": result.time_s,
-        "makespan_s": result.schedule.latency_s,
-        "passes": result.passes,
-        "floor_s": result.floor_s,
-        "time_error": _time_error(result),
-        "throughput_tok_s": result.throughput_tok_s,
-        "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
-        "imbalance": result.costs.imbalance,
-        "imbalance_error": result.costs.load_error,
+        **_figures(plan, result),
         "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
@@ -105,6 +97,16 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     }
 
 
+def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
+    """The metrics that stand in a phase itself; those of `memory` stand in there."""
+    beside = {
+        "makespan_s": ("passes", result.passes),
+        "floor_s": ("time_error", _time_error(result)),
+        "imbalance": ("imbalance_error", result.costs.load_error),
+    }
+    return keyed(plan.subject(result.name), lambda metric: metric.json, beside)
+
+
 def _time_error(result: PhaseResult) -> dict[str, float] | None:
     """How sure the phase's time is; None without a calibration. `median`, `p90` and `bias`: relative errors of phases
     alone against measured servings (bias signed); `kernels`: of the kernels that make up `measured_share` of the critical path."""
@@ -120,7 +122,7 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
 def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     memory, rooms = result.memory, plan.kv_tokens(result.name)
     return {
-        **_parts(memory.worst),
+        **parts(memory.worst),
         "capacity_B": memory.capacity_B,
         "fraction": memory.fraction,
         "fits": memory.fits,
@@ -132,17 +134,13 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             {
                 "stage": s.stage,
                 "gpus": sorted(stage.gpus),
-                **_parts(s),
+                **parts(s),
                 "capacity_B": s.capacity_B,
                 "kv_tokens": _tokens(room),
             }
             for stage, s, room in zip(result.graph.stages, memory.stages, rooms, strict=True)
         ],
     }
-
-
-def _parts(stage: StageMemory) -> dict[str, float]:
-    return {field: getattr(stage, field) for _, field in PARTS} | {"peak_B": stage.peak_B}
 
 
 def _tokens(room: float) -> int | None:
@@ -155,13 +153,7 @@ def _pool(pool: Pool) -> dict[str, Any]:
         "phases": list(pool.phases),
         "gpus": list(pool.gpus),
         "fullest_gpu": pool.fullest,
-        "weights_B": pool.weights_B,
-        "copies_B": pool.copies_B,
-        "kv_cache_B": pool.kv_cache_B,
-        "work_B": pool.work_B,
-        "reserve_B": pool.reserve_B,
-        "peak_B": pool.peak_B,
-        "capacity_B": pool.capacity_B,
+        **sizes(pool),
         "fraction": pool.fraction,
         "fits": pool.fits,
     }

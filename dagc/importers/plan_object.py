@@ -9,32 +9,12 @@ from typing import Any
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
 from ..base.plain_data import DataError
-from ..base.units import BYTES, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim
+from ..base.units import SCALAR
 from ..plan.recorded import SCHEMA, Metric, Recorded
+from ..spec.metrics import of_phase
 
 READS = (1, SCHEMA)
 """Versions of the plan object that this dagc reads."""
-FIGURES: tuple[tuple[str, str, Dim], ...] = (
-    ("ttft_s", "ttft", TIME),
-    ("tpot_s", "tpot", TIME),
-    ("makespan_s", "makespan", TIME),
-    ("floor_s", "floor", TIME),
-    ("throughput_tok_s", "throughput", TOKEN_RATE),
-    ("throughput_per_gpu_tok_s", "throughput_per_gpu", TOKEN_RATE),
-    ("imbalance", "imbalance", SCALAR),
-)
-MEMORY: tuple[tuple[str, str, Dim], ...] = (
-    ("weights_B", "memory.weights", BYTES),
-    ("kv_cache_B", "memory.kv_cache", BYTES),
-    ("activations_B", "memory.activations", BYTES),
-    ("buffers_B", "memory.buffers", BYTES),
-    ("reserve_B", "memory.reserve", BYTES),
-    ("engine_B", "memory.engine", BYTES),
-    ("peak_B", "memory.own", BYTES),
-    ("shared_peak_B", "memory.peak", BYTES),
-    ("kv_tokens", "memory.kv_tokens", TOKENS),
-)
-"""Field of the object, metric of a requirement, dimension. What an older schema does not have is left out."""
 
 
 def is_recorded(data: Any) -> bool:
@@ -106,11 +86,13 @@ def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:
 
 
 def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]]:
+    """What an older schema does not have is left out."""
     memory = _object(phase, "memory", path)
-    for held, figures, place in ((phase, FIGURES, path), (memory, MEMORY, f"{path}.memory")):
-        for name, metric, dim in figures:
-            if held.get(name) is not None:
-                yield metric, (_number(held, name, place), dim)
+    for metric in of_phase():
+        place, _, name = metric.json.rpartition(".")
+        held = memory if place else phase
+        if held.get(name) is not None:
+            yield metric.name, (_number(held, name, f"{path}.{place}" if place else path), metric.dim)
     counts: dict[str, float] = {}
     for i, one in enumerate(_list(phase, "collectives", path)):
         if not isinstance(one, dict) or not isinstance(one.get("kind"), str):

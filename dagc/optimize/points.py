@@ -58,7 +58,7 @@ def evaluate(task: Task) -> Row:
     from ..base.source import Source
     from ..lang.load import load
     from ..pipeline.compile import compile_spec
-    from ..plan.require import all_metrics
+    from ..plan.subject import all_metrics
 
     settings = dict(task.settings)
     base = Path(task.base_dir) if task.base_dir is not None else None
@@ -71,9 +71,7 @@ def evaluate(task: Task) -> Row:
         )
     except Exception as error:  # the fault of one point does not affect the others
         return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
-    metrics = {
-        name: value.value for name, value in all_metrics(plan.spec, plan.phases, plan.params, plan.pools).items()
-    }
+    metrics = {name: value.value for name, value in all_metrics(plan.subject()).items()}
     failed = [
         f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
         for v in plan.requirements

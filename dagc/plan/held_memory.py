@@ -22,6 +22,13 @@ PARTS = (
     ("engine", "engine_B"),
 )
 """What a GPU holds, in the order in which every report names it, and the field of a stage's memory."""
+
+
+def parts(stage: StageMemory) -> dict[str, float]:
+    """Bytes by field, and their sum."""
+    return {field: getattr(stage, field) for _, field in PARTS} | {"peak_B": stage.peak_B}
+
+
 HEAD = ("stage", *(name for name, _ in PARTS), "in all", "room for cache")
 BRIEF = ("stage", "weights", "KV cache", "other", "in all", "room for cache")
 

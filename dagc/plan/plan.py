@@ -12,6 +12,7 @@ from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .pools import Pool, kv_tokens
 from .result import PhaseResult
+from .subject import Subject
 
 if TYPE_CHECKING:
     from .require import Verdict
@@ -37,6 +38,10 @@ class CompiledPlan:
     params: tuple[float, float]
     pools: tuple[Pool, ...]
     diagnostics: tuple[Diagnostic, ...]
+
+    def subject(self, phase: str = "") -> Subject:
+        """What metrics are of."""
+        return Subject(self.spec, self.phases, self.params, self.pools, phase)
 
     @property
     def fits(self) -> bool:

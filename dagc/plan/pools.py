@@ -46,6 +46,14 @@ class Pool:
         return len(self.phases) > 1
 
 
+SIZES = ("weights_B", "copies_B", "kv_cache_B", "work_B", "reserve_B", "peak_B", "capacity_B")
+
+
+def sizes(pool: Pool) -> dict[str, float]:
+    """What the fullest GPU holds and may hold, by field."""
+    return {name: getattr(pool, name) for name in SIZES}
+
+
 def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[float, ...]:
     """By stage: tokens of cache for which the whole phase has room in addition to everything else that a GPU of the stage holds, other
     phases' part included. `tokens`: those that its sequences cache, all together; more of them would be of such sequences.

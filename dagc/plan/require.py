@@ -4,43 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 
 from ..base import coming
-from ..base.axes import DEGREES
-from ..base.collectives import TRANSFERS
 from ..base.diagnostics import Collector, Label, did_you_mean
-from ..base.phase_kinds import PREFILL
 from ..base.syntax import ast
 from ..base.units import (
-    BYTE_RATE,
     BYTES,
-    FLOP_RATE,
     SCALAR,
-    TIME,
-    TOKEN_RATE,
-    TOKENS,
     Dim,
     Quantity,
     show,
 )
-from ..cost.kv_cache import cache_policy, sequence_tokens
-from ..ir.graph import DTYPE_BYTES
 from ..ir.mesh import axis_coordinates
-from ..ir.ops.kind import Tokens
-from ..ir.ops.ops import OPS, state_of
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
 from ..spec.metrics import meant_metric, metric, percent
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
-from .pools import Pool, heading, kv_tokens, listed, text
+from .pools import Pool, heading, listed, text
 from .result import PhaseResult
-
-ABOUT = "judge every requirement"
+from .subject import Subject, all_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +53,7 @@ def run(
     out: Collector,
 ) -> tuple[Verdict, ...]:
     """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out."""
-    metrics = all_metrics(spec, phases, params, pools)
+    metrics = all_metrics(Subject(spec, phases, params, pools))
     skipped = {p.name for p in spec.phases} - set(phases)
     verdicts = []
     for requirement in spec.requirements:
@@ -136,14 +122,10 @@ def requirement_holds(test: ast.Comparison, left: float, right: float) -> bool:
     return holds(test.op, left, Quantity(right), None)
 
 
-POOLED = ("memory.peak", "memory.fraction", "memory.kv_tokens")
-"""Metrics of a phase that count all that its GPUs hold, for whatever phase."""
-
-
 def _asks_of(requirement: Requirement, phases: Collection[str]) -> list[str]:
     """Those of the phases whose GPUs' memory a requirement names."""
     names = (".".join(name.parts) for name in names_in(requirement.test))
-    asked = {n.partition(".")[0] for n in names if n.partition(".")[2].removesuffix("_free") in POOLED}
+    asked = {n.partition(".")[0] for n in names if (m := metric(n)) is not None and m.pooled}
     return [phase for phase in phases if phase in asked or "hardware" in asked]
 
 
@@ -213,111 +195,3 @@ def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Col
         out.add("E09", "no rank has these coordinates", node.span)
         return None
     return Quantity(float(ids[chosen][0]))
-
-
-def all_metrics(
-    spec: Spec, phases: Mapping[str, PhaseResult], params: tuple[float, float], pools: Sequence[Pool]
-) -> dict[str, Quantity]:
-    """Every name that a requirement may use, with its value and dimension."""
-    h, w = spec.hardware, spec.workload
-    out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
-    out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
-    out |= {"model.params_total": Quantity(params[0]), "model.params_active": Quantity(params[1])}
-    if spec.model.params_stated is not None:
-        out["model.params"] = Quantity(spec.model.params_stated)
-    out["model.layers"] = Quantity(float(spec.model.layers))
-    out |= {
-        "hardware.gpus": Quantity(float(h.gpus)),
-        "hardware.per_node": Quantity(float(h.per_node)),
-        "hardware.compute": Quantity(h.peak_flops(spec.model.dtype), FLOP_RATE),
-        "hardware.mfu": Quantity(h.mfu),
-        "hardware.memory": Quantity(h.memory_B, BYTES),
-        "hardware.memory.peak": Quantity(max(pool.peak_B for pool in pools), BYTES),
-        "hardware.memory.fraction": Quantity(max(pool.fraction for pool in pools)),
-        "hardware.hbm": Quantity(h.hbm_Bps, BYTE_RATE),
-        "hardware.mbu": Quantity(h.mbu),
-        "hardware.launch": Quantity(h.launch_s, TIME),
-        "hardware.reserve": Quantity(h.reserve_B, BYTES),
-        "workload.sequences": Quantity(float(w.sequences)),
-        "workload.prompt": Quantity(float(w.prompt), TOKENS),
-        "workload.output": Quantity(float(w.output), TOKENS),
-    }
-    for name, result in phases.items():
-        out |= {f"{name}.{k}": v for k, v in phase_metrics(result, spec, pools).items()}
-        after = next((r for r in phases.values() if r.graph.generates and not set(r.gpus) & set(result.gpus)), None)
-        if result.graph.takes_prompts and after is not None:
-            size_B, time_s = kv_transfer(result, after, spec)
-            out |= {f"{name}.kv_transfer": Quantity(time_s, TIME), f"{name}.kv_bytes": Quantity(size_B, BYTES)}
-    return out
-
-
-def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
-    """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
-
-    Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
-    """
-    size_B, hardware = 0.0, spec.hardware
-    policy = cache_policy(spec.phase(prefill.name))
-    for segment in prefill.graph.segments:
-        for op in (state_of(segment, op) or op for op in segment.ops):
-            if OPS[op.kind].tokens is Tokens.CACHE:
-                each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
-                if "context" in op.dims:
-                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context")
-                size_B += each_B * segment.repeat
-    links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
-    return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s
-
-
-def _ranks_of_a_sequence(result: PhaseResult) -> int:
-    """GPUs that hold the cache of one sequence."""
-    return max(1, len(result.gpus) // result.batch_ways)
-
-
-def phase_metrics(result: PhaseResult, spec: Spec, pools: Sequence[Pool]) -> dict[str, Quantity]:
-    """Metrics of one phase; throughput counts all its GPUs unless the name says otherwise. `memory.peak`,
-    `memory.fraction` and `memory.kv_tokens` count all that its GPUs hold, other phases' part included; the parts of
-    memory and `memory.own` are the phase's."""
-    phase = spec.phase(result.name)
-    held = [pool for pool in pools if pool.shared and result.name in pool.phases]
-    room = min(kv_tokens(result, pools, phase.sequences * phase.context))
-    mesh = result.graph.the_mesh
-    memory = result.memory.worst
-    gpus = float(len(result.gpus))
-    degrees = {a: float(mesh.degrees.get(a, 1)) for a in DEGREES}
-    out = {k: Quantity(v) for k, v in degrees.items()}
-    out |= {
-        result.graph.phase_kind.metric: Quantity(result.time_s, TIME),
-        "makespan": Quantity(result.schedule.latency_s, TIME),
-        "floor": Quantity(result.floor_s, TIME),
-        "step": Quantity(result.schedule.period_s, TIME),
-        "throughput": Quantity(result.throughput_tok_s, TOKEN_RATE),
-        "throughput_per_gpu": Quantity(result.throughput_tok_s / gpus, TOKEN_RATE),
-        "throughput_per_node": Quantity(result.throughput_tok_s / max(1.0, gpus / result.per_node), TOKEN_RATE),
-        "imbalance": Quantity(result.costs.imbalance),
-        "gpus": Quantity(gpus),
-        "stages": Quantity(float(mesh.stages)),
-        "sequences": Quantity(float(phase.sequences)),
-        "microbatches": Quantity(float(result.graph.microbatches)),
-        "layers_per_stage": Quantity(spec.model.layers / mesh.stages),
-        "flops_per_token": Quantity(result.flops_per_token, (0, 0, 1, -1)),
-        "utilization": Quantity(result.utilization),
-        "idle_gpus": Quantity(float(spec.hardware.gpus) - gpus),
-        "memory.weights": Quantity(memory.weights_B, BYTES),
-        "memory.kv_cache": Quantity(memory.kv_cache_B, BYTES),
-        "memory.activations": Quantity(memory.activations_B, BYTES),
-        "memory.buffers": Quantity(memory.buffers_B, BYTES),
-        "memory.reserve": Quantity(memory.reserve_B, BYTES),
-        "memory.engine": Quantity(memory.engine_B, BYTES),
-        "memory.capacity": Quantity(memory.capacity_B, BYTES),
-        "memory.own": Quantity(memory.peak_B, BYTES),
-        "memory.peak": Quantity(max([memory.peak_B, *(pool.peak_B for pool in held)]), BYTES),
-        "memory.fraction": Quantity(max([result.memory.fraction, *(pool.fraction for pool in held)])),
-    }
-    if isfinite(room):
-        out["memory.kv_tokens"] = Quantity(room, TOKENS)
-        out["memory.kv_tokens_free"] = Quantity(max(0.0, room - phase.sequences * phase.context), TOKENS)
-    for kind in TRANSFERS:
-        count = sum(c.count for c in result.collectives if c.kind == kind)
-        out[f"collectives.{kind}"] = Quantity(float(count))
-    return out

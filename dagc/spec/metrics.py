@@ -1,39 +1,51 @@
-"""Every metric that a requirement, a sweep or a report may name: what it is in, which way is better, and what it says."""
+"""The table of metrics: what a requirement, a sweep, a comparison, a report, JSON and the documentation say of a plan.
+
+A metric is one record here, with how it follows from the plan; every output reads this table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
 from ..base.suggest import did_you_mean
-from ..base.units import (
-    BYTE_RATE,
-    BYTES,
-    FLOP_RATE,
-    SCALAR,
-    TIME,
-    TOKEN_RATE,
-    TOKENS,
-    Dim,
-    dim_name,
-    show,
-)
+from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, dim_name, show
 
 PHASE, HARDWARE, MODEL, WORKLOAD = "PHASE", "hardware", "model", "workload"
+FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1)
+
+How = Callable[[Any], float | None]
+"""Reads a `dagc.plan.subject.Subject`, which lies above: the language must know the names, and knows no plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`owner`: what precedes the name; `better`: lower, higher, or nothing; `share`: a fraction, shown as percent."""
+    """`owner`: what precedes the name; `better`: lower, higher, or nothing; `how`: its value in SI units, None where the
+    phase has none; `share`: a fraction, shown as percent.
+
+    Where it appears beyond what can be named: `json`: its path in a phase of `dagc compile --json`; `row`: its column in
+    `plan.rows("phases")`; `reported`: reports show it, in the format `brief` if there is one; `usual`: a column of every sweep;
+    `gated`: `--fail-on-regression` heeds it; `compared`: `dagc diff` shows it (None: if one direction is better); `pooled`: it
+    counts all that the GPUs hold, for whatever phase."""
 
     owner: str
     name: str
     dim: Dim
     better: str
     about: str
+    how: How
     share: bool = False
+    json: str = ""
+    row: str = ""
+    reported: bool = False
+    brief: str = ""
+    usual: bool = False
+    gated: bool = False
+    compared: bool | None = None
+    pooled: bool = False
 
     @property
     def full(self) -> str:
@@ -43,8 +55,16 @@ class Metric:
     def unit(self) -> str:
         return "%" if self.share else "" if self.dim == SCALAR else dim_name(self.dim)
 
+    @property
+    def is_result(self) -> bool:
+        return bool(self.better) if self.compared is None else self.compared
+
     def shown(self, value: float) -> str:
         return percent(value) if self.share else show(value, self.dim)
+
+    def briefly(self, value: float) -> str:
+        """As reports show it."""
+        return format(value, self.brief) if self.brief else self.shown(value)
 
 
 def percent(value: float) -> str:
@@ -52,88 +72,180 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g}%"
 
 
-def _phase() -> Iterable[Metric]:
-    def row(name: str, dim: Dim, better: str, about: str, share: bool = False) -> Metric:
-        return Metric(PHASE, name, dim, better, about, share)
+def _phase(name: str, dim: Dim, better: str, how: How, about: str, **where: object) -> Metric:
+    return Metric(PHASE, name, dim, better, about, how, **where)  # type: ignore[arg-type]
 
-    yield row(
-        "ttft",
-        TIME,
-        "lower",
+
+def _degree(axis: str) -> Metric:
+    return _phase(axis, SCALAR, "", lambda s: float(s.mesh.degrees.get(axis, 1)), f"degree of {axis}")
+
+
+def _calls(kind: str) -> Metric:
+    about = f"calls of {kind} per device and pass"
+    return _phase(f"collectives.{kind}", SCALAR, "", lambda s: s.calls(kind), about, compared=True)
+
+
+_PHASES: tuple[Metric, ...] = (
+    _phase(
+        "ttft", TIME, "lower", lambda s: s.time_s("ttft"),
         "prefill: until the last sequence of the whole batch has its first token (not a request's TTFT)",
-    )
-    yield row("tpot", TIME, "lower", "decode: between two tokens of a sequence")
-    yield row("makespan", TIME, "lower", "first kernel to last of one pass of all micro-batches (of a whole chunk)")
-    yield row("step", TIME, "lower", "one pass in the steady state")
-    yield row("floor", TIME, "", "the time at datasheet peaks without overheads")
-    yield row("throughput", TOKEN_RATE, "higher", "tokens per second of all GPUs of the phase")
-    yield row("throughput_per_gpu", TOKEN_RATE, "higher", "the same per GPU")
-    yield row("throughput_per_node", TOKEN_RATE, "higher", "the same per node")
-    yield row("utilization", SCALAR, "higher", "FLOPs of the model over those of the GPUs at their peak", True)
-    yield row("imbalance", SCALAR, "lower", "tokens of the busiest expert rank over the mean")
-    yield row("flops_per_token", (0, 0, 1, -1), "lower", "FLOPs that a token takes")
-    yield row("memory.weights", BYTES, "lower", "weights on the fullest GPU")
-    yield row("memory.kv_cache", BYTES, "lower", "KV cache on the fullest GPU")
-    yield row("memory.activations", BYTES, "lower", "live activations at their peak")
-    yield row("memory.buffers", BYTES, "lower", "communication buffers")
-    yield row("memory.reserve", BYTES, "lower", "what the runtime keeps")
-    yield row("memory.engine", BYTES, "lower", "CUDA graphs, communication buffers and padding of weights")
-    yield row("memory.capacity", BYTES, "", "what a GPU may store, by the engine's share of it")
-    yield row("memory.own", BYTES, "lower", "the sum of these for the phase alone")
-    yield row("memory.peak", BYTES, "lower", "everything on its fullest GPU, including other phases' part")
-    yield row("memory.fraction", SCALAR, "lower", "the peak over the capacity", True)
-    yield row("memory.kv_tokens", TOKENS, "higher", "tokens of KV cache that fit in the memory")
-    yield row("memory.kv_tokens_free", TOKENS, "higher", "those that fit in addition to the batch of the phase")
-    yield row("kv_transfer", TIME, "lower", "prefill with a decode on other GPUs: sending the cache of a sequence")
-    yield row("kv_bytes", BYTES, "lower", "the size of that cache")
-    yield row("gpus", SCALAR, "", "GPUs of the phase")
-    yield row("idle_gpus", SCALAR, "lower", "GPUs of the pool that the phase leaves out")
-    yield row("stages", SCALAR, "", "pipeline stages")
-    yield row("sequences", SCALAR, "", "sequences in its batch")
-    yield row("microbatches", SCALAR, "", "micro-batches of a pass")
-    yield row("layers_per_stage", SCALAR, "", "mean number of layers of a stage")
-    for axis in DEGREES:
-        yield row(axis, SCALAR, "", f"degree of {axis}")
-    for kind in TRANSFERS:
-        yield row(f"collectives.{kind}", SCALAR, "", f"calls of {kind} per device and pass")
+        json="ttft_s", row="time_s", reported=True, usual=True, gated=True,
+    ),
+    _phase(
+        "tpot", TIME, "lower", lambda s: s.time_s("tpot"),
+        "decode: between two tokens of a sequence", json="tpot_s", row="time_s", reported=True, usual=True, gated=True,
+    ),
+    _phase(
+        "makespan", TIME, "lower", lambda s: s.result.schedule.latency_s,
+        "first kernel to last of one pass of all micro-batches (of a whole chunk)", json="makespan_s", row="makespan_s",
+    ),
+    _phase("step", TIME, "lower", lambda s: s.result.schedule.period_s, "one pass in the steady state"),
+    _phase(
+        "floor", TIME, "", lambda s: s.result.floor_s, "the time at datasheet peaks without overheads", json="floor_s",
+        row="floor_s", reported=True, compared=True,
+    ),
+    _phase(
+        "throughput", TOKEN_RATE, "higher", lambda s: s.result.throughput_tok_s, "tokens per second of all GPUs of the phase",
+        json="throughput_tok_s", row="throughput_tok_s", reported=True, gated=True,
+    ),
+    _phase(
+        "throughput_per_gpu", TOKEN_RATE, "higher", lambda s: s.result.throughput_tok_s / s.gpus, "the same per GPU",
+        json="throughput_per_gpu_tok_s", row="throughput_per_gpu_tok_s", reported=True, usual=True, gated=True,
+    ),
+    _phase(
+        "throughput_per_node", TOKEN_RATE, "higher",
+        lambda s: s.result.throughput_tok_s / max(1.0, s.gpus / s.result.per_node), "the same per node",
+    ),
+    _phase(
+        "utilization", SCALAR, "higher", lambda s: s.result.utilization,
+        "FLOPs of the model over those of the GPUs at their peak", share=True, row="utilization", reported=True, brief=".1%",
+    ),
+    _phase(
+        "imbalance", SCALAR, "lower", lambda s: s.result.costs.imbalance, "tokens of the busiest expert rank over the mean",
+        json="imbalance", row="imbalance", reported=True, brief=".2f",
+    ),
+    _phase(
+        "flops_per_token", FLOPS_PER_TOKEN, "lower", lambda s: s.result.flops_per_token, "FLOPs that a token takes",
+        reported=True,
+    ),
+    _phase(
+        "memory.weights", BYTES, "lower", lambda s: s.memory.weights_B, "weights on the fullest GPU", json="memory.weights_B"
+    ),
+    _phase(
+        "memory.kv_cache", BYTES, "lower", lambda s: s.memory.kv_cache_B, "KV cache on the fullest GPU",
+        json="memory.kv_cache_B",
+    ),
+    _phase(
+        "memory.activations", BYTES, "lower", lambda s: s.memory.activations_B, "live activations at their peak",
+        json="memory.activations_B",
+    ),
+    _phase(
+        "memory.buffers", BYTES, "lower", lambda s: s.memory.buffers_B, "communication buffers", json="memory.buffers_B"
+    ),
+    _phase(
+        "memory.reserve", BYTES, "lower", lambda s: s.memory.reserve_B, "what the runtime keeps", json="memory.reserve_B"
+    ),
+    _phase(
+        "memory.engine", BYTES, "lower", lambda s: s.memory.engine_B,
+        "CUDA graphs, communication buffers and padding of weights", json="memory.engine_B",
+    ),
+    _phase(
+        "memory.capacity", BYTES, "", lambda s: s.memory.capacity_B, "what a GPU may store, by the engine's share of it"
+    ),
+    _phase(
+        "memory.own", BYTES, "lower", lambda s: s.memory.peak_B, "the sum of these for the phase alone", json="memory.peak_B"
+    ),
+    _phase(
+        "memory.peak", BYTES, "lower", lambda s: max([s.memory.peak_B, *(pool.peak_B for pool in s.shared)]),
+        "everything on its fullest GPU, including other phases' part", json="memory.shared_peak_B", gated=True, pooled=True,
+    ),
+    _phase(
+        "memory.fraction", SCALAR, "lower",
+        lambda s: max([s.result.memory.fraction, *(pool.fraction for pool in s.shared)]), "the peak over the capacity",
+        share=True, usual=True, pooled=True,
+    ),
+    _phase(
+        "memory.kv_tokens", TOKENS, "higher", lambda s: s.room, "tokens of KV cache that fit in the memory",
+        json="memory.kv_tokens", pooled=True,
+    ),
+    _phase(
+        "memory.kv_tokens_free", TOKENS, "higher", lambda s: None if s.room is None else max(0.0, s.room - s.cached_tokens),
+        "those that fit in addition to the batch of the phase", pooled=True,
+    ),
+    _phase(
+        "kv_transfer", TIME, "lower", lambda s: None if s.transfer is None else s.transfer[1],
+        "prefill with a decode on other GPUs: sending the cache of a sequence", compared=False,
+    ),
+    _phase(
+        "kv_bytes", BYTES, "lower", lambda s: None if s.transfer is None else s.transfer[0], "the size of that cache",
+        compared=False,
+    ),
+    _phase("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
+    _phase(
+        "idle_gpus", SCALAR, "lower", lambda s: float(s.spec.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out"
+    ),
+    _phase("stages", SCALAR, "", lambda s: float(s.mesh.stages), "pipeline stages"),
+    _phase("sequences", SCALAR, "", lambda s: float(s.phase.sequences), "sequences in its batch"),
+    _phase("microbatches", SCALAR, "", lambda s: float(s.result.graph.microbatches), "micro-batches of a pass"),
+    _phase(
+        "layers_per_stage", SCALAR, "", lambda s: s.spec.model.layers / s.mesh.stages, "mean number of layers of a stage"
+    ),
+    *(_degree(axis) for axis in DEGREES),
+    *(_calls(kind) for kind in TRANSFERS),
+)  # fmt: skip
 
+_HARDWARE: tuple[Metric, ...] = (
+    Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool", lambda s: float(s.spec.hardware.gpus)),
+    Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node", lambda s: float(s.spec.hardware.per_node)),
+    Metric(
+        HARDWARE, "compute", FLOP_RATE, "", "peak of a GPU in the model's dtype",
+        lambda s: s.spec.hardware.peak_flops(s.spec.model.dtype),
+    ),
+    Metric(
+        HARDWARE, "mfu", SCALAR, "", "share of the compute peak that kernels reach", lambda s: s.spec.hardware.mfu, share=True
+    ),
+    Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU", lambda s: s.spec.hardware.memory_B),
+    Metric(
+        HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU stores, all phases together",
+        lambda s: max(pool.peak_B for pool in s.pools), pooled=True,
+    ),
+    Metric(
+        HARDWARE, "memory.fraction", SCALAR, "lower", "the peak over the memory of a GPU",
+        lambda s: max(pool.fraction for pool in s.pools), share=True, pooled=True,
+    ),
+    Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU", lambda s: s.spec.hardware.hbm_Bps),
+    Metric(
+        HARDWARE, "mbu", SCALAR, "", "share of the memory bandwidth that kernels reach", lambda s: s.spec.hardware.mbu,
+        share=True,
+    ),
+    Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel", lambda s: s.spec.hardware.launch_s),
+    Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps", lambda s: s.spec.hardware.reserve_B),
+)  # fmt: skip
 
-def _machine() -> Iterable[Metric]:
-    yield Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool")
-    yield Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node")
-    yield Metric(HARDWARE, "compute", FLOP_RATE, "", "peak of a GPU in the model's dtype")
-    yield Metric(HARDWARE, "mfu", SCALAR, "", "share of the compute peak that kernels reach", True)
-    yield Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU")
-    yield Metric(HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU stores, all phases together")
-    yield Metric(HARDWARE, "memory.fraction", SCALAR, "lower", "the peak over the memory of a GPU", True)
-    yield Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU")
-    yield Metric(HARDWARE, "mbu", SCALAR, "", "share of the memory bandwidth that kernels reach", True)
-    yield Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel")
-    yield Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps")
+_REST: tuple[Metric, ...] = (
+    Metric(MODEL, "params_total", SCALAR, "", "parameters, counted from the blocks", lambda s: s.params[0]),
+    Metric(MODEL, "params_active", SCALAR, "", "parameters that a token uses", lambda s: s.params[1]),
+    Metric(MODEL, "params", SCALAR, "", "parameters as stated", lambda s: s.spec.model.params_stated),
+    Metric(MODEL, "layers", SCALAR, "", "layers between embedding and head", lambda s: float(s.spec.model.layers)),
+    Metric(WORKLOAD, "sequences", SCALAR, "", "sequences in the batch", lambda s: float(s.spec.workload.sequences)),
+    Metric(WORKLOAD, "prompt", TOKENS, "", "prompt tokens per sequence", lambda s: float(s.spec.workload.prompt)),
+    Metric(WORKLOAD, "output", TOKENS, "", "generated tokens per sequence", lambda s: float(s.spec.workload.output)),
+)
 
-
-def _rest() -> Iterable[Metric]:
-    yield Metric(MODEL, "params_total", SCALAR, "", "parameters, counted from the blocks")
-    yield Metric(MODEL, "params_active", SCALAR, "", "parameters that a token uses")
-    yield Metric(MODEL, "params", SCALAR, "", "parameters as stated")
-    yield Metric(MODEL, "layers", SCALAR, "", "layers between embedding and head")
-    yield Metric(WORKLOAD, "sequences", SCALAR, "", "sequences in the batch")
-    yield Metric(WORKLOAD, "prompt", TOKENS, "", "prompt tokens per sequence")
-    yield Metric(WORKLOAD, "output", TOKENS, "", "generated tokens per sequence")
-
-
-TABLE: tuple[Metric, ...] = (*_phase(), *_machine(), *_rest())
+TABLE: tuple[Metric, ...] = (*_PHASES, *_HARDWARE, *_REST)
 """In addition, `model.` has every attribute of the model (`model.experts.count`), and constants go by their name."""
 
-_KNOWN = {(m.owner, m.name): m for m in TABLE}
+
+def of_phase() -> tuple[Metric, ...]:
+    """Those of a phase."""
+    return tuple(m for m in TABLE if m.owner == PHASE)
 
 
 def metric(name: str) -> Metric | None:
     """What is known of a name as written in a spec: `decode.memory.peak`."""
     owner, _, rest = name.partition(".")
-    return _KNOWN.get((owner, rest)) or (
-        _KNOWN.get((PHASE, rest)) if owner not in (HARDWARE, MODEL, WORKLOAD) else None
-    )
+    owner = owner if owner in (HARDWARE, MODEL, WORKLOAD) else PHASE
+    return next((m for m in TABLE if m.name == rest and m.owner == owner), None)
 
 
 def shown(name: str, value: float) -> str:
@@ -149,7 +261,7 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     near = did_you_mean(word, names) or (tails[0] if tails else None)
     owner = word.partition(".")[0]
     some = [n for n in names if n.startswith(f"{owner}.")] or [n for n in names if metric(n)]
-    common = [n for n in some if n.partition(".")[2] in ("ttft", "tpot", "throughput_per_gpu", "memory.fraction")]
+    common = [n for n in some if (m := metric(f"{PHASE}.{n.partition('.')[2]}")) is not None and m.usual]
     found = metric(word)
     if found is not None and any(n.startswith(f"{owner}.") for n in names):  # of another kind of phase
         return f"`{found.name}` is not a metric of this phase: {found.about}", "`dagc list metrics` shows all"

@@ -12,12 +12,11 @@ from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quanti
 from ...plan.plan import CompiledPlan
 from ...plan.recorded import SCHEMA, Recorded
 from ...plan.result import PhaseResult
+from ...plan.subject import phase_metrics
 from ...spec.metrics import metric, percent
 from ...spec.spec import Spec
 from .terminal import axes_text
 
-JUDGED = ("ttft", "tpot", "throughput", "throughput_per_gpu", "memory.peak")
-"""What can be a regression; the other figures follow from these or explain them."""
 FITS = "every GPU holds what it must"
 """The verdict on memory, among those of requirements."""
 SAME = 1e-9
@@ -79,9 +78,15 @@ class Diff:
         found = [
             figure.name
             for figure in self.results
-            if figure.better is False and figure.name.split(".", 1)[1] in JUDGED and _beyond(figure, percent)
+            if figure.better is False and _gated(figure.name) and _beyond(figure, percent)
         ]
         return found + [t.label for t in self.requirements if t.before and t.after is False]
+
+
+def _gated(name: str) -> bool:
+    """Can it be a regression? The other figures follow from these or explain them."""
+    found = metric(f"phase.{name.split('.', 1)[1]}")
+    return found is not None and found.gated
 
 
 def _beyond(figure: Figure, percent: float) -> bool:
@@ -107,9 +112,7 @@ def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
     """What a diff compares of a plan, whether it was compiled or read."""
     if isinstance(plan, Recorded):
         return plan
-    from ...plan.require import phase_metrics
-
-    metrics = {n: phase_metrics(r, plan.spec, plan.pools) for n, r in plan.phases.items()}
+    metrics = {name: phase_metrics(plan.subject(name)) for name in plan.phases}
     return Recorded(
         SCHEMA,
         plan.params,
@@ -288,7 +291,7 @@ def _pools(a: Recorded, b: Recorded) -> Iterator[Figure]:
 
 def _is_result(name: str) -> bool:
     found = metric(f"phase.{name}")
-    return found is not None and bool(found.better or name == "floor" or name.startswith("collectives."))
+    return found is not None and found.is_result
 
 
 def _differ(before: float, after: float) -> bool:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ...base.render import harmless
-from ...base.units import BYTES, SCALAR, TIME, TOKEN_RATE, show
-from ...plan.held_memory import HEAD, beside, room_text, shared_lines, stage_rows
+from ...base.units import BYTES, SCALAR, TIME, show
+from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ..facts.findings import HELPS, binding, error_range
+from . import headline
 from .terminal import axes_text
 
 MARKS = re.compile(r"[\\`*_{}\[\]()#+\-!|~^=:]")
@@ -74,18 +75,8 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
 
 def summary(plan: CompiledPlan) -> list[str]:
     """One row per phase."""
-    rows = [
-        (
-            r.name,
-            str(len(r.gpus)),
-            show(r.time_s, TIME),
-            show(r.floor_s, TIME),
-            show(r.throughput_tok_s, TOKEN_RATE),
-            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
-        )
-        for r in plan.phases.values()
-    ]
-    return table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows, "<>>>>>")
+    head, rows = headline.summary(plan)
+    return table(head, rows, "<" + ">" * (len(head) - 1))
 
 
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) -> Iterator[str]:

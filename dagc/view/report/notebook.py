@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ...base.units import BYTES, TIME, TOKEN_RATE, show
-from ...plan.held_memory import beside
+from collections.abc import Sequence
+
 from ...plan.plan import CompiledPlan
 from ..draw.figures.markup import Markup, join, tag
 from ..facts.findings import binding
+from . import headline
 
 LEFT = "text-align:left"
 
@@ -24,24 +25,13 @@ def fragment(plan: CompiledPlan) -> str:
     )
 
 
-def _table(head: list[str], rows: list[list[object]]) -> Markup:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
     top = tag("tr", join(tag("th", h, style=LEFT) for h in head))
     return tag("table", top, join(tag("tr", join(tag("td", c, style=LEFT) for c in row)) for row in rows))
 
 
 def _phases(plan: CompiledPlan) -> Markup:
-    rows: list[list[object]] = [
-        [
-            r.name,
-            len(r.gpus),
-            show(r.time_s, TIME),
-            show(r.floor_s, TIME),
-            show(r.throughput_tok_s, TOKEN_RATE),
-            f"{show(r.memory.worst.peak_B, BYTES)} ({r.memory.fraction:.1%}){beside(plan, r.name)}",
-        ]
-        for r in plan.phases.values()
-    ]
-    return _table(["phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU"], rows)
+    return _table(*headline.summary(plan))
 
 
 def _requirements(plan: CompiledPlan) -> Markup:

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...ir.graph import Op, Segment
+from ...plan.held_memory import parts
 from ...plan.plan import CompiledPlan
+from ...plan.pools import sizes
 from ...plan.result import PhaseResult
+from ...plan.subject import keyed
 
-TABLES = ("ops", "phases", "collectives", "memory", "pools", "critical_path", "requirements")
 Row = dict[str, Any]
 
 
 def rows(plan: CompiledPlan, table: str = "ops") -> list[Row]:
     """All rows of a table have the same keys. ValueError when there is no such table."""
-    makers = {
-        "ops": _ops,
-        "phases": _phase,
-        "collectives": _collectives,
-        "memory": _memory,
-        "critical_path": _path,
-    }
-    if table == "pools":
-        return list(_pools(plan))
-    if table == "requirements":
-        return list(_requirements(plan))
-    if table not in makers:
-        raise ValueError(f"no table {table!r}: {', '.join(TABLES)}")
-    if table == "memory":
-        rooms = {name: plan.kv_tokens(name) for name in plan.phases}
-        return [
-            {"phase": name, **row, "kv_tokens": room}
-            for name, result in plan.phases.items()
-            for row, room in zip(_memory(result), rooms[name], strict=True)
-        ]
-    return [{"phase": name, **row} for name, result in plan.phases.items() for row in makers[table](result)]
+    if table not in MAKERS:
+        raise ValueError(f"no table {table!r}: {', '.join(MAKERS)}")
+    return list(MAKERS[table](plan))
+
+
+def _each(make: Callable[[PhaseResult], Iterator[Row]]) -> Callable[[CompiledPlan], Iterator[Row]]:
+    """The rows of every phase, which its name begins."""
+    return lambda plan: ({"phase": name, **row} for name, result in plan.phases.items() for row in make(result))
 
 
 def _ops(result: PhaseResult) -> Iterator[Row]:
@@ -71,21 +60,18 @@ def _op(result: PhaseResult, segment: Segment, op: Op, critical_s: float) -> Row
     }
 
 
-def _phase(result: PhaseResult) -> Iterator[Row]:
-    yield {
+def _phases(plan: CompiledPlan) -> Iterator[Row]:
+    return ({"phase": name, **_phase(plan, result)} for name, result in plan.phases.items())
+
+
+def _phase(plan: CompiledPlan, result: PhaseResult) -> Row:
+    beside = {"makespan_s": ("passes", result.passes), "utilization": ("bubble", result.schedule.bubble)}
+    return {
         "kind": result.graph.kind,
         "gpus": len(result.gpus),
         "stages": len(result.graph.stages),
         "microbatches": result.graph.microbatches,
-        "time_s": result.time_s,
-        "makespan_s": result.schedule.latency_s,
-        "passes": result.passes,
-        "floor_s": result.floor_s,
-        "throughput_tok_s": result.throughput_tok_s,
-        "throughput_per_gpu_tok_s": result.throughput_tok_s / len(result.gpus),
-        "utilization": result.utilization,
-        "bubble": result.schedule.bubble,
-        "imbalance": result.costs.imbalance,
+        **keyed(plan.subject(result.name), lambda metric: metric.row, beside),
         "peak_B": result.memory.worst.peak_B,
         "capacity_B": result.memory.capacity_B,
     }
@@ -104,36 +90,18 @@ def _collectives(result: PhaseResult) -> Iterator[Row]:
         }
 
 
-def _memory(result: PhaseResult) -> Iterator[Row]:
-    for s in result.memory.stages:
-        yield {
-            "stage": s.stage,
-            "weights_B": s.weights_B,
-            "kv_cache_B": s.kv_cache_B,
-            "activations_B": s.activations_B,
-            "buffers_B": s.buffers_B,
-            "reserve_B": s.reserve_B,
-            "engine_B": s.engine_B,
-            "peak_B": s.peak_B,
-            "capacity_B": s.capacity_B,
-        }
+def _memory(plan: CompiledPlan) -> Iterator[Row]:
+    """Every stage; `kv_tokens`: what it has room for."""
+    for name, result in plan.phases.items():
+        for s, room in zip(result.memory.stages, plan.kv_tokens(name), strict=True):
+            yield {"phase": name, "stage": s.stage, **parts(s), "capacity_B": s.capacity_B, "kv_tokens": room}
 
 
 def _pools(plan: CompiledPlan) -> Iterator[Row]:
     """Sets of GPUs that the same phases use, with what the fullest of each holds."""
     for pool in plan.pools:
-        yield {
-            "phases": "+".join(pool.phases),
-            "gpus": len(pool.gpus),
-            "fullest_gpu": pool.fullest,
-            "weights_B": pool.weights_B,
-            "copies_B": pool.copies_B,
-            "kv_cache_B": pool.kv_cache_B,
-            "work_B": pool.work_B,
-            "reserve_B": pool.reserve_B,
-            "peak_B": pool.peak_B,
-            "capacity_B": pool.capacity_B,
-        }
+        head = {"phases": "+".join(pool.phases), "gpus": len(pool.gpus), "fullest_gpu": pool.fullest}
+        yield head | sizes(pool)
 
 
 def _path(result: PhaseResult) -> Iterator[Row]:
@@ -159,3 +127,15 @@ def _requirements(plan: CompiledPlan) -> Iterator[Row]:
             "bound": v.bound,
             "passed": v.passed,
         }
+
+
+MAKERS: dict[str, Callable[[CompiledPlan], Iterator[Row]]] = {
+    "ops": _each(_ops),
+    "phases": _phases,
+    "collectives": _each(_collectives),
+    "memory": _memory,
+    "pools": _pools,
+    "critical_path": _each(_path),
+    "requirements": _requirements,
+}
+"""Table -> its rows."""

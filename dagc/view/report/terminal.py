@@ -8,12 +8,13 @@ from textwrap import shorten, wrap
 
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES
 from ...base.phase_kinds import DECODE, PREFILL
-from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, show
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...ir.ops.ops import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.workload import Routing
+from .headline import headline, others
 
 WIDTH = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -87,20 +88,21 @@ def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
 
 
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
+    figures, gpus = headline(plan, result.name), len(result.gpus)
     name = result.graph.phase_kind.metric
-    gpus = len(result.gpus)
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
     lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
-    rate = show(result.throughput_tok_s, TOKEN_RATE)
     lines.append(
-        f"  {name} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)})   "
-        f"{rate} ({show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU)"
+        f"  {name} {figures[name]} (floor {figures['floor']})   "
+        f"{figures['throughput']} ({figures['throughput_per_gpu']} per GPU)"
     )
     lines += [f"    ttft of {result.time_of}"] if result.time_of else []
     lines.append(
-        f"  utilization {result.utilization:.1%}   pipeline bubble {result.schedule.bubble:.1%}   "
-        f"expert imbalance {result.costs.imbalance:.2f}{_chance(result)}{_spare(result)}   {show(result.flops_per_token, (0, 0, 1, -1))}"
+        f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}   expert imbalance "
+        f"{figures['imbalance']}{_chance(result)}{_spare(result)}   {figures['flops_per_token']}"
     )
+    if more := others(figures):
+        lines.append(f"  {'   '.join(f'{name} {text}' for name, text in more.items())}")
     lines += [f"  {line}" for line in (*_attention(result), *_sureness(result))]
     lines += _memory(plan, result)
     lines += _collectives(result)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ....base.units import BYTES, TIME, TOKEN_RATE, show
+from ....base.units import BYTES, TIME, show
 from ....plan.held_memory import HEAD, beside, limit_text, room_text, stage_rows
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult, Sensitivity
+from ....spec.metrics import of_phase
 from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
 from ...facts.findings import binding, spared
 from ...facts.size import too_many
+from ..headline import headline, others
 from ..terminal import axes_text, collectives_heading
 from . import stages
 from .tables import Row, table
@@ -60,31 +62,33 @@ def _fills(result: PhaseResult) -> bool:
 
 
 def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
+    figures = headline(plan, result.name)
     name = result.graph.phase_kind.metric
-    gpus = len(result.gpus)
+    about = {metric.name: metric.about for metric in of_phase()}
     facts = [
         (
             name,
-            show(result.time_s, TIME),
-            "; ".join(filter(None, (f"floor {show(result.floor_s, TIME)}", result.time_of))),
+            figures[name],
+            "; ".join(filter(None, (f"floor {figures['floor']}", result.time_of))),
         ),
         (
             "throughput",
-            show(result.throughput_tok_s, TOKEN_RATE),
-            f"{show(result.throughput_tok_s / gpus, TOKEN_RATE)} per GPU",
+            figures["throughput"],
+            f"{figures['throughput_per_gpu']} per GPU",
         ),
         (
             "memory, fullest GPU",
             show(result.memory.worst.peak_B, BYTES),
             f"{result.memory.fraction:.1%} of {limit_text(result, plan.spec.phase(result.name).memory)}{beside(plan, result.name)}",
         ),
-        ("utilization", f"{result.utilization:.1%}", show(result.flops_per_token, (0, 0, 1, -1))),
+        ("utilization", figures["utilization"], figures["flops_per_token"]),
         (
             "pipeline idle",
             f"{result.schedule.bubble:.1%}",
             f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
         ),
-        ("expert imbalance", f"{result.costs.imbalance:.2f}", f"busiest rank over the mean{spared(result)}"),
+        ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}"),
+        *((key, value, about[key]) for key, value in others(figures).items()),
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
     return tag("dl", join(cards), cls="cards")

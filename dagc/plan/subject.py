@@ -1,0 +1,147 @@
+"""What metrics are of: a plan and one of its phases, with what several of them need worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
+from typing import Any
+
+from ..base.phase_kinds import PREFILL
+from ..base.units import Quantity
+from ..cost.footprint import StageMemory
+from ..cost.kv_cache import cache_policy, sequence_tokens
+from ..ir.graph import DTYPE_BYTES
+from ..ir.mesh import Mesh
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, state_of
+from ..spec.metrics import PHASE, TABLE, Metric, of_phase
+from ..spec.phase import Phase
+from ..spec.spec import Spec
+from .pools import Pool, kv_tokens
+from .result import PhaseResult
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`name`: the phase that is asked about; metrics of the plan itself need none. `params`: (total, active per token)."""
+
+    spec: Spec
+    phases: Mapping[str, PhaseResult]
+    params: tuple[float, float]
+    pools: Sequence[Pool]
+    name: str = ""
+
+    def of(self, name: str) -> Subject:
+        """The same plan, one of its phases."""
+        return replace(self, name=name)
+
+    @property
+    def result(self) -> PhaseResult:
+        return self.phases[self.name]
+
+    def time_s(self, name: str) -> float | None:
+        """The phase's time, if that is what phases of its kind call it."""
+        return self.result.time_s if self.result.graph.phase_kind.metric == name else None
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.result.graph.the_mesh
+
+    @property
+    def gpus(self) -> float:
+        return float(len(self.result.gpus))
+
+    @cached_property
+    def phase(self) -> Phase:
+        return self.spec.phase(self.name)
+
+    @cached_property
+    def memory(self) -> StageMemory:
+        """Of the fullest stage."""
+        return self.result.memory.worst
+
+    @cached_property
+    def shared(self) -> list[Pool]:
+        """GPUs that the phase shares with another."""
+        return [pool for pool in self.pools if pool.shared and self.name in pool.phases]
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of all its sequences when its cache is fullest."""
+        return self.phase.sequences * self.phase.context
+
+    @cached_property
+    def room(self) -> float | None:
+        """Tokens of cache that the fullest stage has room for; None: nothing is cached."""
+        room = min(kv_tokens(self.result, self.pools, self.cached_tokens))
+        return room if isfinite(room) else None
+
+    def calls(self, kind: str) -> float:
+        """Calls of a collective by one device per stage in one pass."""
+        return float(sum(c.count for c in self.result.collectives if c.kind == kind))
+
+    @cached_property
+    def transfer(self) -> tuple[float, float] | None:
+        """(bytes, seconds) to send the cache of one sequence to the first decode on other GPUs; None where there is none."""
+        if not self.result.graph.takes_prompts:
+            return None
+        mine = set(self.result.gpus)
+        after = next((r for r in self.phases.values() if r.graph.generates and not set(r.gpus) & mine), None)
+        return None if after is None else kv_transfer(self.result, after, self.spec)
+
+
+def phase_metrics(subject: Subject) -> dict[str, Quantity]:
+    """Metrics of one phase by their name alone, in the order of the table."""
+    found = ((m, m.how(subject)) for m in of_phase())
+    return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
+
+
+def keyed(subject: Subject, key: Callable[[Metric], str], beside: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Values by what an output calls them (nothing: it has them not, or elsewhere), and behind some of them a name and value
+    that say more."""
+    out: dict[str, Any] = {}
+    for m in of_phase():
+        name = key(m)
+        if name and "." not in name and (value := m.how(subject)) is not None:
+            out[name] = value
+            if name in beside:
+                more, what = beside[name]
+                out[more] = what
+    return out
+
+
+def all_metrics(subject: Subject) -> dict[str, Quantity]:
+    """Every name that a requirement on the plan may use, with its value and dimension."""
+    spec = subject.spec
+    out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
+    out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
+    found = ((m, m.how(subject)) for m in TABLE if m.owner != PHASE)
+    out |= {m.full: Quantity(value, m.dim) for m, value in found if value is not None}
+    for name in subject.phases:
+        out |= {f"{name}.{k}": v for k, v in phase_metrics(subject.of(name)).items()}
+    return out
+
+
+def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
+    """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
+
+    Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
+    """
+    size_B, hardware = 0.0, spec.hardware
+    policy = cache_policy(spec.phase(prefill.name))
+    for segment in prefill.graph.segments:
+        for op in (state_of(segment, op) or op for op in segment.ops):
+            if OPS[op.kind].tokens is Tokens.CACHE:
+                each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
+                if "context" in op.dims:
+                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context")
+                size_B += each_B * segment.repeat
+    links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
+    return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s
+
+
+def _ranks_of_a_sequence(result: PhaseResult) -> int:
+    """GPUs that hold the cache of one sequence."""
+    return max(1, len(result.gpus) // result.batch_ways)

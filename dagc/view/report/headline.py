@@ -1,0 +1,42 @@
+"""The figures of a phase that every report shows, in words, from the table of metrics."""
+
+from __future__ import annotations
+
+from ...base.units import BYTES, show
+from ...plan.held_memory import beside
+from ...plan.plan import CompiledPlan
+from ...spec.metrics import of_phase
+
+PLACED = ("ttft", "tpot", "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance", "flops_per_token")
+"""Those that have a place of their own in reports; what the table has beyond them is shown by its name."""
+
+
+def headline(plan: CompiledPlan, phase: str) -> dict[str, str]:
+    """Name -> value in words of each metric that reports show, in the order of the table."""
+    subject = plan.subject(phase)
+    found = ((m, m.how(subject)) for m in of_phase() if m.reported)
+    return {m.name: m.briefly(value) for m, value in found if value is not None}
+
+
+def others(figures: dict[str, str]) -> dict[str, str]:
+    """Those without a place of their own."""
+    return {name: text for name, text in figures.items() if name not in PLACED}
+
+
+HEAD = ("phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU")
+
+
+def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
+    """The table that has a row per phase: its head and rows."""
+    rows: list[list[str]] = []
+    more: dict[str, None] = {}
+    found = {name: headline(plan, name) for name in plan.phases}
+    for figures in found.values():
+        more |= dict.fromkeys(others(figures))
+    for name, figures in found.items():
+        result = plan.phases[name]
+        memory, time = result.memory, figures[result.graph.phase_kind.metric]
+        fullest = f"{show(memory.worst.peak_B, BYTES)} ({memory.fraction:.1%}){beside(plan, name)}"
+        named = [time, figures["floor"], figures["throughput"], fullest]
+        rows.append([name, str(len(result.gpus)), *named, *(figures.get(other, "") for other in more)])
+    return [*HEAD, *more], rows
