@@ -21,7 +21,7 @@ from chakra_schema import attributes, messages, read  # noqa: E402
 from scale import spec  # noqa: E402
 
 import dagc  # noqa: E402
-from dagc.export.chakra.files import classes, image, traces  # noqa: E402
+from dagc.export.chakra.folder import classes, image, traces  # noqa: E402
 from dagc.export.chakra.ranks import Ranks  # noqa: E402
 from dagc.export.chakra.wire import varint  # noqa: E402
 from dagc.plan.result import PhaseResult  # noqa: E402

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dagc.base.diagnostics import Collector
-from dagc.base.syntax.read import read_source
+from dagc.base.syntax.input import read_source
 from dagc.lang.load import load
 from dagc.passes import cost, memory, schedule
 from dagc.pipeline.compile import compile_spec

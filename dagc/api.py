@@ -25,7 +25,7 @@ def compile(
 ) -> Plan:
     """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
     in `allow_import`. Raises SpecError when the spec is wrong."""
-    from .base.syntax.read import folder_of, read_source
+    from .base.syntax.input import folder_of, read_source
     from .pipeline.compile import compile_source
 
     source = read_source(str(spec_file), allow_import)
@@ -131,7 +131,7 @@ class Plan(CompiledPlan):
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path or requirements."""
-        from .view.report.rows import rows
+        from .view.report.plan_rows import rows
 
         return rows(self, table)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import errors, noise, servings
+from comparison import noise, servings, stated_errors
 from comparison import summary as report
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
+from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
 from comparison.estimate import Estimates, text_of
-from comparison.names import Catalog
-from comparison.rows import Serving, read_csv, read_records
+from comparison.published import Serving, read_csv, read_records
 from comparison.serving import Engine, predict
 from comparison.statistics import Errors
 
@@ -149,19 +149,19 @@ def test_a_phase_alone_is_the_compiled_phase() -> None:
     done, _ = servings.outcomes(run_of(0.02, 0.5, 9), known(points), Catalog().constants)
     assert [o.phase_ratio for o in done] == [pytest.approx(0.5), pytest.approx(0.2)]
     assert all(o.ratio > ratio for o, ratio in zip(done, (0.5, 0.2), strict=True))
-    found = errors.of([*done, *(replace(o, half="check") for o in done)], [[(1.0, 2.0), (1.1, 2.0)]])
+    found = stated_errors.of([*done, *(replace(o, half="check") for o in done)], [[(1.0, 2.0), (1.1, 2.0)]])
     assert found["phases"]["decode"] == {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}
     assert found["phases"]["prefill"]["bias"] == -0.8
 
 
 def test_reports_and_the_readme_state_what_the_tool_wrote() -> None:
-    stated = json.loads(errors.FILE.read_text(encoding="utf-8"))
+    stated = json.loads(stated_errors.FILE.read_text(encoding="utf-8"))
     for kind, found in phase_errors().items():
         assert {"median": found.median, "p90": found.p90, "bias": found.bias, "cases": found.cases} == stated["phases"][
             kind
         ]
-    readme = errors.README.read_text(encoding="utf-8")
-    assert readme.split(errors.BEGIN)[1].split(errors.END)[0].strip() == errors.sentences(stated)
+    readme = stated_errors.README.read_text(encoding="utf-8")
+    assert readme.split(stated_errors.BEGIN)[1].split(stated_errors.END)[0].strip() == stated_errors.sentences(stated)
     page = medians(PAGE.read_text(encoding="utf-8"))
     for kind, row in (("prefill", "prefill, TTFT"), ("decode", "decode step, TPOT")):
         n, median = page[f"all without doubt: {row}"]

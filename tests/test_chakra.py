@@ -26,7 +26,7 @@ import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.chakra import configs
-from dagc.export.chakra.files import classes, traces
+from dagc.export.chakra.folder import classes, traces
 from dagc.export.chakra.ranks import Ranks
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
@@ -34,7 +34,7 @@ from dagc.ir.ops.attributes import MoveAttrs
 from dagc.ir.peers import peers
 from dagc.ir.sharding import Sharding
 from dagc.plan.result import PhaseResult
-from dagc.view.facts.ranks import expand_ranks
+from dagc.view.facts.every_rank import expand_ranks
 from dagc.view.facts.unroll import Node as Placed
 from dagc.view.facts.unroll import unroll
 

@@ -15,7 +15,7 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.cost import chunks
-from dagc.export.chakra.files import write
+from dagc.export.chakra.folder import write
 from dagc.export.events import Span, events
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan

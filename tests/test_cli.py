@@ -21,7 +21,7 @@ from dagc.cli import main
 from dagc.export.json import dumps, graph_object
 from dagc.ir.graph import COLLECTIVES
 from dagc.view.draw import dot
-from dagc.view.draw.layer import fold
+from dagc.view.draw.layer_digraph import fold
 from dagc.view.draw.views import VIEWS, RendererMissing, render
 from dagc.view.draw.views import dot as dot_of
 
@@ -277,7 +277,7 @@ def test_the_terminal_report_is_eighty_columns_wide(example: Plan) -> None:
 
 
 def test_a_large_drawing_is_folded_to_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagc.view.draw.layer.MAX_NODES", 20)
+    monkeypatch.setattr("dagc.view.draw.layer_digraph.MAX_NODES", 20)
     text = dot_of(compiled("plan_a"), "prefill", "layer")
     assert text.count('shape="') == 4  # the input, two blocks, the legend
     assert "ops folded to one box per block" in text

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,29 @@ ANALYSES = ("dagc.passes.cost", "dagc.passes.memory", "dagc.passes.schedule")
 """Passes that look at a graph and rewrite nothing."""
 TORCH = ("dagc.execute.torch.", "dagc.measure.")
 """Where torch may be imported."""
+TWICE: dict[str, str] = {
+    "__init__": "Python's name of a package",
+    **dict.fromkeys(
+        ("collectives", "moves", "ops", "router", "row_moves", "rules"),
+        "one kind of op or move: its record, and what NumPy, torch and the clock make of it",
+    ),
+    **dict.fromkeys(("compile", "diff", "explain", "prove"), "a command, and what it calls"),
+    **dict.fromkeys(
+        ("checkpoint", "hardware", "model", "phase", "workload"),
+        "a section: its reader, its record, its part of the page, the file that it describes",
+    ),
+    **dict.fromkeys(
+        ("attention", "axes", "experts", "groups", "memory", "mesh", "norms", "pools", "strategy"),
+        "one subject: its record, what makes it, what it costs, how it is drawn",
+    ),
+    **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),
+    "doubts": "what is probably not meant: of a spec, of its plan",
+    "functions": "functions of the language: in expressions, in blocks",
+    "load": "reads what the package is about from its files",
+    "records": "what is found: costs of ops, a schedule",
+}
+"""File names that occur in several places, and the one meaning that they have in all of them."""
+
 EVALUATOR = tuple(f"dagc.lang.expand.{name}" for name in ("attention", "block", "call", "experts", "functions"))
 """The one circle that stays: blocks are evaluated recursively, a function of the language evaluates its operands."""
 
@@ -168,6 +192,12 @@ def test_every_folder_of_code_is_a_package_on_a_floor() -> None:
 @pytest.mark.parametrize("name,sentence", list(packages()))
 def test_a_package_says_in_one_sentence_what_it_knows(name: str, sentence: str) -> None:
     assert re.fullmatch(r"[A-Z](?:(?!\. )[^\n])+\.", sentence), f"{name}: {sentence!r}"
+
+
+def test_no_file_name_has_two_meanings() -> None:
+    names = Counter(path.stem for path in modules().values())
+    twice = {name for name, count in names.items() if count > 1}
+    assert twice == set(TWICE), f"new: {sorted(twice - set(TWICE))}; gone: {sorted(set(TWICE) - twice)}"
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -14,7 +14,7 @@ from dagc.ir.text.write import COLUMNS, print_graph
 from dagc.ir.verify.verify import verify
 from dagc.passes import GRAPH_PASSES
 from dagc.pipeline.observers import Verify
-from dagc.pipeline.run import run
+from dagc.pipeline.run_passes import run
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.ir"))

@@ -18,7 +18,7 @@ from dagc.base.files import Reach, Unreadable, read_bytes, read_named
 from dagc.base.harmless import CONTROL
 from dagc.base.source import Source
 from dagc.cli import main
-from dagc.cli.terminal import Harmless
+from dagc.cli.printing import Harmless
 
 Capture = pytest.CaptureFixture[str]
 STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -15,7 +15,7 @@ from dagc.base.codes import TABLE as CODES
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
-from dagc.cli.names import LISTS
+from dagc.cli.list_ import LISTS
 from dagc.lang import library
 from dagc.plan.subject import all_metrics
 from dagc.spec.metrics import PHASE, TABLE, metric

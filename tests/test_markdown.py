@@ -11,7 +11,7 @@ from test_page import EVIL, evil_plan, read
 from dagc.api import Plan
 from dagc.cli import main
 from dagc.view.report.markdown import escaped
-from dagc.view.report.rows import MAKERS
+from dagc.view.report.plan_rows import MAKERS
 
 
 def test_tables_are_whole(example: Plan) -> None:

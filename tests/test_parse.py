@@ -15,8 +15,8 @@ from dagc.base.diagnostics import Collector, Diagnostic, SpecError
 from dagc.base.source import Source
 from dagc.base.syntax import ast
 from dagc.base.syntax import lalr_tables as tables
+from dagc.base.syntax.input import read_source
 from dagc.base.syntax.parse import MAX_CHARACTERS, MAX_NESTING, parse
-from dagc.base.syntax.read import read_source
 from dagc.base.syntax.recovery import MAX_ERRORS
 
 SPECS = [*EXAMPLES, *sorted((ROOT / "grammar" / "library").rglob("*.moe"))]

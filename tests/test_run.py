@@ -18,7 +18,7 @@ from state_specs import LINEAR, SPARSE, state_spec
 
 import dagc
 from dagc.cli import main
-from dagc.execute.torch.launch import LaunchError, launched, spawn
+from dagc.execute.torch.processes import LaunchError, launched, spawn
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"

@@ -17,7 +17,7 @@ from proofs.plans import spec as library_spec
 import dagc
 from dagc.api import Plan
 from dagc.cli import main
-from dagc.cli.verify import verdict
+from dagc.cli.prove import verdict
 from dagc.execute import prove as proving
 from dagc.execute.dispatcher import Call
 from dagc.execute.machine import RankMachine

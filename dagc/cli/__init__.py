@@ -22,7 +22,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
     from .parser import parse_arguments
-    from .terminal import harmless_streams
+    from .printing import harmless_streams
 
     gc.set_threshold(100_000)  # graphs and arrays live to the end: looking for cycles more often finds none
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -21,5 +21,5 @@ COMMANDS = {
 }
 """Name -> what `dagc --help` says of it."""
 
-MODULES = {"list": "names"}
-"""Commands whose module has another name: one called `list` would hide Python's own in this package."""
+MODULES = {"list": "list_", "verify": "prove"}
+"""Commands whose module has another name: `list` is one of Python's own, and `ir.verify` is something else than the proof."""

@@ -23,8 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..base.syntax.format import format_source
+    from ..base.syntax.input import read_source
     from ..base.syntax.parse import parse
-    from ..base.syntax.read import read_source
 
     code = 0
     for spec in args.specs:

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.syntax.read import folder_of, read_source
+    from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
     from ..passes import GRAPH_PASSES
 

@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..execute.torch.launch import LaunchError, launched
+    from ..execute.torch.processes import LaunchError, launched
 
     try:
         if args.spec == "-":
@@ -93,7 +93,7 @@ def run(args: Namespace) -> int:
 
 
 def load_spec(args: Namespace) -> Spec:
-    from ..base.syntax.read import folder_of, read_source
+    from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
 
     source = read_source(args.spec, args.allow_import)
@@ -102,7 +102,7 @@ def load_spec(args: Namespace) -> Spec:
 
 def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     """A local process for each GPU id of a phase."""
-    from ..execute.torch.launch import device_of, spawn
+    from ..execute.torch.processes import device_of, spawn
 
     if args.device == "cuda":
         device_of(args.device, len(phase.gpus))
@@ -118,7 +118,7 @@ def start(args: Namespace, spec: Spec, phase: Phase) -> int:
 
 def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     """This process's part of the job."""
-    from ..execute.torch.launch import device_of
+    from ..execute.torch.processes import device_of
     from ..execute.torch.trial import DTYPES, Options
     from ..execute.torch.trial import run as measure
 

@@ -82,7 +82,7 @@ def run(args: Namespace) -> int:
 
 def _tasks(args: Namespace) -> list[Task]:
     """The product of what --over names, or of the domains that the spec's params declare."""
-    from ..base.syntax.read import folder_of, read_source
+    from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
 
     source = read_source(args.spec, args.allow_import)

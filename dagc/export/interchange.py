@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plan.graph_file import GRAPH_SCHEMA
 from ..plan.plan import CompiledPlan
-from ..view.facts.ranks import expand_ranks
+from ..view.facts.every_rank import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Node, unroll
 from .json import dumps

@@ -17,7 +17,7 @@ from ..plan.pools import Pool, sizes
 from ..plan.recorded import SCHEMA
 from ..plan.result import PhaseResult
 from ..plan.subject import keyed
-from ..view.facts.ranks import expand_ranks
+from ..view.facts.every_rank import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
 

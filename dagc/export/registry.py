@@ -72,7 +72,7 @@ EXPORTERS: tuple[Exporter, ...] = (
         ("networkx", "orjson"),
     ),
     Exporter(
-        "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.files:folder",
+        "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.folder:folder",
         ("target",), ("orjson",), folder=True,
     ),
     Exporter("html", "the report as one page", ("html",), PLAN, "reports:html", ("buys",), offered=(EMIT, REPORT), also=("htm",)),

@@ -33,7 +33,7 @@ from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from ..spec.workload import Workload
-from ..view.facts.ranks import expand_ranks
+from ..view.facts.every_rank import expand_ranks
 from ..view.facts.unroll import Edge, Node, unroll
 from .limits import check_ranges, check_together
 

@@ -25,8 +25,8 @@ from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .body import Body
-from .constants import Constants
 from .huggingface.config import Config
+from .params import Constants
 from .presets import Presets
 from .requirements import read_requirements
 from .sections.checkpoint import read_checkpoint

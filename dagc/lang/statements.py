@@ -132,7 +132,7 @@ class Statements:
 
     def source(self, path: Path, given: str, name: str, span: Span) -> Source | None:
         """The text of a file that the spec names, to be called `name`."""
-        from ..base.syntax.read import decoded
+        from ..base.syntax.input import decoded
 
         try:
             return decoded(name, read_bytes(path, MAX_TEXT_BYTES))

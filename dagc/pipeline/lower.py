@@ -9,7 +9,7 @@ from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass, PassError
 from ..spec.unit import Unit
 from .observers import Observer, TellDoubts, Verify, verified
-from .run import run
+from .run_passes import run
 
 
 def lower(unit: Unit, observers: Sequence[Observer] = ()) -> Iterator[tuple[str, Graph]]:

@@ -29,7 +29,7 @@ from dagc.ir.ops.attention import attend_extras
 from dagc.ir.ops.attributes import Value, schema, values
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.ops import OPS
-from dagc.lang.expand import attention, block, builder, call, expand, functions, names
+from dagc.lang.expand import attention, block, builder, call, expand, functions, scope
 from dagc.lang.expand import experts as routing
 from dagc.lang.load import load
 from dagc.lang.whole_sequence import every_position
@@ -309,7 +309,7 @@ def catches_source(mutant: SourceMutant, name: str, kind: str) -> bool | None:
 
 
 def source_mutants_of_expand() -> Iterator[SourceMutant]:
-    for module in (expand, attention, block, call, functions, builder, names, routing):
+    for module in (expand, attention, block, call, functions, builder, scope, routing):
         yield from source_mutants(module)
 
 

@@ -20,8 +20,8 @@ from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
 
 from .case import Deployment, Estimate, Failure, Inexpressible, Point
+from .catalog import Catalog
 from .classes import class_seconds
-from .names import Catalog
 from .spec_text import spec_text
 
 Found = Estimate | Failure

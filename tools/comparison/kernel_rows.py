@@ -28,7 +28,7 @@ from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware
 
 from .case import Inexpressible
-from .names import Catalog
+from .catalog import Catalog
 
 SECONDS = {"us": 1e-6, "ms": 1e-3}
 

@@ -10,7 +10,7 @@ from typing import Any
 from .case import Deployment, Estimate, Inexpressible, Point
 from .classes import ATTENTION
 from .estimate import Estimates
-from .rows import Serving
+from .published import Serving
 
 FITTED = ("host_ms", "request_ms")
 """The free constants of an engine, fitted on one half of the servings."""

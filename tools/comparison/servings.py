@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from .case import Inexpressible, half, series
+from .catalog import CONSTANTS
 from .estimate import Estimates
-from .names import CONSTANTS
-from .rows import Refused, Serving
+from .published import Refused, Serving
 from .serving import FITTED, Engine, Predicted, predict
 
 BELOW_FLOOR = "faster than the plan at datasheet peaks: the row cannot be what its labels say"

@@ -11,7 +11,7 @@ from dagc.base.source import Source
 from dagc.lang.load import load
 
 from .case import Deployment, Inexpressible, Point
-from .names import Catalog
+from .catalog import Catalog
 
 _PROBE = """moe 1
 hardware from "h100-sxm" {{ }}

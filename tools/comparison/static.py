@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .case import Deployment, Estimate, Inexpressible, Layout, Point
+from .catalog import Catalog
 from .classes import reference_class
 from .estimate import Estimates, routed_experts
-from .names import Catalog
 from .skew import routing
 
 GIB = 2**30

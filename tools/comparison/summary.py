@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import errors, noise, page, prose, rows, static
+from . import accuracy_page, noise, prose, published, stated_errors, static
 from . import kernel_rows as kernels
+from .catalog import Catalog
 from .estimate import Estimates, catalog_of
 from .kernel_rows import KernelCase
-from .names import Catalog
-from .rows import Refused, Serving
+from .published import Refused, Serving
 from .serving import FITTED
 from .servings import Outcome, fit, outcomes, ratios, store
 from .static import Compared
@@ -77,8 +77,8 @@ def _static(data: Path, catalog: Catalog, estimates: Estimates, found: Found) ->
 
 
 def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: Found) -> None:
-    reads = [(file, rows.read_csv) for file in _files(options.data, SERVINGS)]
-    reads += [(file, rows.read_records) for file in _files(options.data, "measured_*.json")]
+    reads = [(file, published.read_csv) for file in _files(options.data, SERVINGS)]
+    reads += [(file, published.read_records) for file in _files(options.data, "measured_*.json")]
     for file, read in reads:
         servings, refused = read(file, catalog)
         found.servings += servings
@@ -99,17 +99,17 @@ def run(options: Options) -> str:
     if options.list is not None:
         _write_list(options.list, found)
     if options.write:
-        stated = errors.of(found.outcomes, repeats_of(options))
-        errors.write(stated)
+        stated = stated_errors.of(found.outcomes, repeats_of(options))
+        stated_errors.write(stated)
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.compared:
-        parts += ["## Static estimates", prose.STATIC, page.static_section(found.compared)]
+        parts += ["## Static estimates", prose.STATIC, accuracy_page.static_section(found.compared)]
     if found.kernels and not options.only:
         parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
-    parts += ["## What cannot be expressed", prose.REFUSED, page.refused_table(found.refused)]
+    parts += ["## What cannot be expressed", prose.REFUSED, accuracy_page.refused_table(found.refused)]
     if not options.only:
         parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
     return "\n\n".join(parts) + "\n"
@@ -140,7 +140,7 @@ def phase_table(done: Sequence[Outcome]) -> str:
     for o in alone:
         assert o.phase_ratio is not None
         kind = "prefill, TTFT" if o.serving.metric == "ttft" else "decode step, TPOT"
-        if errors.counts(o):
+        if stated_errors.counts(o):
             groups[f"all without doubt: {kind}"].append(o.phase_ratio)
         groups[f"{_name(o)}: {kind}"].append(o.phase_ratio)
     return error_table("source, phase, figure", groups)

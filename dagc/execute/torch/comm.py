@@ -12,7 +12,7 @@ from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ..failure import CannotRun
 from ..values import Ragged, Routed
-from .exchange import Communicator, Exchange
+from .communicator import Communicator, Exchange
 from .ops import Tensor
 from .row_moves import move_rows
 

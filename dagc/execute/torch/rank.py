@@ -22,7 +22,7 @@ from ..chosen import chooses_tokens
 from ..dispatcher import Backend, Call, Place, Results, run_layer
 from ..shards import Coordinates, Shards
 from .comm import collective
-from .exchange import Communicator
+from .communicator import Communicator
 from .groups import Ranks
 from .resident import Resident
 from .rules import BACKEND

@@ -13,10 +13,10 @@ from ...ir.sharding import Sharding
 from ..routed import RoutedRows
 from ..shards import Coordinates, Shards
 from ..values import Ragged
-from .exchange import Exchange
+from .communicator import Exchange
 from .groups import Group
-from .launch import LaunchError
 from .ops import Tensor, ordered
+from .processes import LaunchError
 
 
 def move_rows(exchange: Exchange, value: Ragged) -> Ragged:

@@ -30,9 +30,9 @@ from ..prove import (
 )
 from ..shards import Shards
 from ..twin import Twin
-from .exchange import Communicator
+from .communicator import Communicator
 from .groups import Ranks, make_groups
-from .launch import LaunchError
+from .processes import LaunchError
 from .rank import Key, Rank
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -6,7 +6,7 @@ from ...base.syntax import ast
 from ...ir.routed_dims import stem
 from .builder import Ref
 from .call import Call
-from .rules import listed
+from .statement_rules import listed
 
 GROUPED = (
     "grouped queries are written q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]: "

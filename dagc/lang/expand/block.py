@@ -11,8 +11,8 @@ from ..whole_sequence import whole_sequence
 from .attention import GROUPED
 from .builder import Ref
 from .functions import call
-from .names import MADE_DIMS, PHASE_DIMS, Scope, is_if
-from .rules import listed
+from .scope import MADE_DIMS, PHASE_DIMS, Scope, is_if
+from .statement_rules import listed
 
 RESIDUAL = ("batch", "seq", "hidden")
 

@@ -12,7 +12,7 @@ from ...base.syntax import ast
 from ...base.units import Quantity
 from ..typed import typed
 from .builder import Ref
-from .names import is_if
+from .scope import is_if
 
 if TYPE_CHECKING:
     from .block import Block

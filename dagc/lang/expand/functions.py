@@ -27,8 +27,8 @@ from .attention import attend, cache, conv, delta, select
 from .builder import Ref
 from .call import Call
 from .experts import combine, dispatch, route
-from .names import PHASE_DIMS
-from .rules import listed
+from .scope import PHASE_DIMS
+from .statement_rules import listed
 
 if TYPE_CHECKING:
     from .block import Block

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from ...plan.plan import CompiledPlan
 from ..facts.lanes.choice import DEFAULT, Choice
 from . import lane_digraph as digraph
-from . import layer, overview
+from . import layer_digraph, overview
 
 VIEWS: dict[str, Callable[[CompiledPlan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),
-    "layer": lambda plan, phase, choice: layer.draw(plan, phase),
+    "layer": lambda plan, phase, choice: layer_digraph.draw(plan, phase),
     "lanes": digraph.draw,
 }
 """Views that have DOT text. `lanes` alone heeds the choice."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..layer import Drawing, describe, drawings, links
+from ..layer_digraph import Drawing, describe, drawings, links
 from .boxes import Layout, Place, Size, place
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words

@@ -11,7 +11,7 @@ from ...facts.lanes.choice import DEFAULT, Choice, refused
 from ...facts.lanes.grid import drawn
 from ...facts.lanes.words import heading
 from ...facts.size import check_size
-from ..layer import subtitle
+from ..layer_digraph import subtitle
 from ..overview import facts
 from . import cards, lanes, layers, memory, tracks, waterfall
 from .markup import Markup, fit, tag, width, wrapped

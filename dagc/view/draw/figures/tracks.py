@@ -7,7 +7,7 @@ from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
 from ...facts.timeline import Member, Slice, classes, representatives, slices
 from ..dot import COLORS, identifier
-from ..layer import heaviest
+from ..layer_digraph import heaviest
 from .markup import Markup, fit, tag, width
 from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ....plan.result import PhaseResult
 from ..timeline import labels
 from .choice import DEFAULT, FOLDS, Choice, refused
-from .program import Mask, Part, Program, Step
 from .select import Masks, select
+from .steps import Mask, Part, Program, Step
 
 READABLE = 300
 """Boxes that a picture has at most, unless more are asked for."""

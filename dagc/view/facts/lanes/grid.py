@@ -15,7 +15,7 @@ from ..size import check_size
 from . import words
 from .choice import DEFAULT, Choice
 from .fold import Band, Group, Picture, picture
-from .program import Mask
+from .steps import Mask
 
 ROW, BOX_H, HEAD, TOP = 25.0, 19.0, 24.0, 46.0
 GAP, BAND_GAP = 10.0, 50.0

@@ -11,7 +11,7 @@ from ....base.diagnostics import did_you_mean
 from ....plan.result import PhaseResult
 from ..critical import critical
 from .choice import Choice, refused
-from .program import Mask, Part, Program, Step
+from .steps import Mask, Part, Program, Step
 
 Masks = dict[Part, Mask]
 NUMBERS = re.compile(r"(-?\d{1,12})(?:\.\.(-?\d{1,12}))?")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..critical import critical
 from .fold import Group
 from .grid import BOX_H, START, WHAT, Box, Grid, Line
-from .program import Part
+from .steps import Part
 
 ASIDE = 9.0
 """How far a wire sticks out that goes round the boxes between its ends."""

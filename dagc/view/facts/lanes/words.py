@@ -9,7 +9,7 @@ from ....base.units import BYTES, FLOPS, TIME, show, show_runs
 from ....ir.ops.ops import OPS
 from .choice import FOLDS
 from .fold import Column, Group, Picture
-from .program import Part, Program, Step
+from .steps import Part, Program, Step
 
 MAX_NAMES = 6
 MAX_HINT = 12

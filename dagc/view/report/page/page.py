@@ -21,8 +21,8 @@ from ...draw.figures.svg import style
 from ...facts.findings import assumptions, error_range, origins
 from ..terminal import routing_text
 from . import listing
+from .html_tables import Row, table
 from .phase import phase
-from .tables import Row, table
 
 
 def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:

@@ -18,7 +18,7 @@ from ...facts.size import too_many
 from ..headline import headline, others
 from ..terminal import axes_text, collectives_heading
 from . import stages
-from .tables import Row, table
+from .html_tables import Row, table
 
 
 def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:

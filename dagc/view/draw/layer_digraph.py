@@ -15,20 +15,7 @@ from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.ops import OPS
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
-from .dot import (
-    COLORS,
-    COMPUTE,
-    CRITICAL,
-    INK,
-    SOFT,
-    Html,
-    cluster,
-    digraph,
-    edge,
-    html,
-    legend,
-    node,
-)
+from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node
 
 MAX_NODES = 300
 SAME_S = 1e-12

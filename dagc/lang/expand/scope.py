@@ -19,7 +19,7 @@ from ..block_checks import walk_expression
 from ..values.evaluate import evaluate
 from ..values.functions import env
 from ..values.names import Names
-from . import rules
+from . import statement_rules
 from .builder import BlockBuilder, Ref
 
 PHASE_DIMS = ("batch", "seq", "context")
@@ -212,7 +212,7 @@ class Scope:
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
         op = Op(name, kind, inputs, dims, dtype, self.block, scope, record(kind, attrs.items()))
-        rules.check(self, op)
+        statement_rules.check(self, op)
         self.builder.ops.append(op)
         if self.at is not None:
             self.builder.unit.spans[self.builder.segment, name] = self.at.span

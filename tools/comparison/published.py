@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .case import Deployment, Inexpressible, Layout
-from .names import Catalog
+from .catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
