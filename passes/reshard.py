@@ -8,7 +8,7 @@ from typing import ClassVar
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, Shape, cheapest
+from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, TensorSizes, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.ops import OPS, input_layout, result_layout
@@ -224,10 +224,10 @@ class Resharder:
         total = self.emit((sums, maxima, peak), "softmax_merge", SoftmaxMergeAttrs(), axes, rows)
         return self.emit((name, *self.partners[total]), "softmax_merge", SoftmaxMergeAttrs(), axes, whole)
 
-    def shape(self, name: str) -> Shape:
+    def shape(self, name: str) -> TensorSizes:
         dims, scope = self.dims[name], self.scope(name)
         sizes = tuple(self.segment.size(d, scope) for d in dims)
-        return Shape(sizes, DTYPE_BYTES[self.dtype(name)], tuple(stem(d) == "slot" for d in dims))
+        return TensorSizes(sizes, DTYPE_BYTES[self.dtype(name)], tuple(stem(d) == "slot" for d in dims))
 
     def dtype(self, name: str) -> str:
         return self.dtypes.get(name) or self.segment.dtype_of(name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from index_sets import ELEMENT_B, World, wire
 
 from dagc.ir.mesh import refine
-from dagc.ir.moves import Shape, cheapest
+from dagc.ir.moves import TensorSizes, cheapest
 from dagc.ir.sharding import Axes, Move, Sharding
 
 MESHES = ((("a", 2), ("b", 2)), (("a", 2), ("b", 4)), (("a", 3), ("b", 2)), (("a", 2), ("b", 2), ("c", 2)))
@@ -18,7 +18,7 @@ SHAPES = ((8, 8), (12, 4), (6, 6), (2, 12), (8,), (2, 4, 4))
 
 def chain_of(world: World, source: Sharding, target: Sharding) -> list[Move]:
     mesh = refine([list(world.mesh)], {})
-    shape = Shape(tuple(map(float, world.shape)), ELEMENT_B, (False,) * len(world.shape))
+    shape = TensorSizes(tuple(map(float, world.shape)), ELEMENT_B, (False,) * len(world.shape))
     return cheapest(source, target, shape, mesh, lambda kind, size, axes: wire(kind, size, mesh.size(axes)))
 
 

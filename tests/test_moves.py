@@ -9,7 +9,7 @@ from oracles.reshards import Row, chain_wire_B, moves, stored_rows
 
 from dagc.base.collectives import wire_bytes
 from dagc.ir.mesh import refine
-from dagc.ir.moves import Shape, cheapest
+from dagc.ir.moves import TensorSizes, cheapest
 from dagc.ir.sharding import Sharding
 
 
@@ -27,7 +27,7 @@ def test_no_chain_moves_more_bytes_than_xla(row: Row) -> None:
 
 def test_a_pending_sum_into_a_shard_is_one_reduce_scatter() -> None:
     mesh = refine([[("t", 4)]], {})
-    shape = Shape((64.0, 64.0), 4.0, (False, False))
+    shape = TensorSizes((64.0, 64.0), 4.0, (False, False))
     chain = cheapest(
         Sharding(((), ()), ("t",)), Sharding((("t",), ())), shape, mesh, lambda k, b, a: wire_bytes(k, b, mesh.size(a))
     )
@@ -37,7 +37,7 @@ def test_a_pending_sum_into_a_shard_is_one_reduce_scatter() -> None:
 def test_the_order_of_axes_matters() -> None:
     """[a, b] on one dim is another layout than [b, a]: it takes a permute, not nothing."""
     mesh = refine([[("a", 2), ("b", 4)]], {})
-    shape = Shape((64.0,), 4.0, (False,))
+    shape = TensorSizes((64.0,), 4.0, (False,))
     chain = cheapest(
         Sharding((("a", "b"),)), Sharding((("b", "a"),)), shape, mesh, lambda k, b, a: wire_bytes(k, b, mesh.size(a))
     )
@@ -46,7 +46,7 @@ def test_the_order_of_axes_matters() -> None:
 
 def test_a_dim_that_does_not_divide_is_not_split() -> None:
     mesh = refine([[("t", 4)]], {})
-    shape = Shape((6.0, 64.0), 4.0, (False, False))
+    shape = TensorSizes((6.0, 64.0), 4.0, (False, False))
     chain = cheapest(
         Sharding(((), ()), ("t",)), Sharding(((), ())), shape, mesh, lambda k, b, a: wire_bytes(k, b, mesh.size(a))
     )

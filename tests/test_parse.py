@@ -100,7 +100,7 @@ def test_precedence_and_association() -> None:
 def test_names_calls_lists_and_tensors() -> None:
     assert value("prefill.memory.peak") == ast.Name(value("a").span, ("prefill", "memory", "peak"))
     call = value("attend(rope(q), k, causal = true)")
-    assert isinstance(call, ast.Call) and call.func.text == "attend" and len(call.args) == 2
+    assert isinstance(call, ast.CallExpr) and call.func.text == "attend" and len(call.args) == 2
     assert [(k, type(v)) for k, v in call.kwargs] == [("causal", ast.Bool)]
     assert value("Wq[hidden, kv_heads]") == ast.Indexed(call.span, "Wq", ("hidden", "kv_heads"))
     assert value("[]") == ast.ListExpr(call.span, ())
@@ -148,7 +148,7 @@ def test_requirements() -> None:
     assert first.text == "p.memory.peak <= 90% * hardware.memory"
     assert isinstance(second, ast.Require) and second.label is None and second.test.op == "~"
     assert isinstance(second.test.tolerance, ast.Number)
-    assert isinstance(third, ast.Require) and isinstance(third.test.left, ast.Call)
+    assert isinstance(third, ast.Require) and isinstance(third.test.left, ast.CallExpr)
 
 
 def test_blocks_and_layers() -> None:

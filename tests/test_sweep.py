@@ -18,7 +18,7 @@ from conftest import ROOT, spec_text
 import dagc
 import dagc.optimize.points
 from dagc.cli import main
-from dagc.optimize.points import TRIES, Row, Task, evaluate, points, sweep
+from dagc.optimize.points import TRIES, SweepRow, Task, evaluate, points, sweep
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
@@ -31,7 +31,7 @@ def tasks(folder: Path | None = None) -> list[Task]:
     return [Task(TEXT, "s.moe", None if folder is None else str(folder), tuple(p.items())) for p in combinations]
 
 
-def dies_once(task: Task) -> Row:
+def dies_once(task: Task) -> SweepRow:
     """The first process that gets a point of `wide = 2` dies with it."""
     mark = Path(task.base_dir or ".") / "died"
     if dict(task.settings)["wide"] == "2" and not mark.exists():
@@ -40,7 +40,7 @@ def dies_once(task: Task) -> Row:
     return evaluate(task)
 
 
-def dies(task: Task) -> Row:
+def dies(task: Task) -> SweepRow:
     if dict(task.settings) == {"wide": "2", "unused": "3"}:
         os._exit(1)
     return evaluate(task)
@@ -130,7 +130,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
     assert [r.settings for r in lost if r.errors == given_up] == [{"wide": "2", "unused": "3"}]
 
 
-def ended_once(task: Task) -> Row:
+def ended_once(task: Task) -> SweepRow:
     """The first process that gets a point of `wide = 2` is asked to end."""
     mark = Path(task.base_dir or ".") / "died"
     if dict(task.settings)["wide"] == "2" and not mark.exists():
@@ -150,7 +150,7 @@ def test_a_worker_that_is_told_to_end_is_a_lost_one(tmp_path: Path) -> None:
     assert (tmp_path / "died").exists()
 
 
-def sleeps(task: Task) -> Row:
+def sleeps(task: Task) -> SweepRow:
     time.sleep(600)
     return evaluate(task)
 

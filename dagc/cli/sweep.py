@@ -20,7 +20,7 @@ from ..base.distribution import how_to_install
 from ..base.harmless import in_json
 from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
-from ..optimize.points import CLUSTERS, ClusterError, Row, Task, points, sweep
+from ..optimize.points import CLUSTERS, ClusterError, SweepRow, Task, points, sweep
 from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
 from .common import settings, tell
@@ -55,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     try:
         tasks = _tasks(args)
-        rows: list[Row] = []
+        rows: list[SweepRow] = []
         for row in _rows(tasks, args):
             if row.metrics and not any(r.metrics for r in rows):
                 _chosen(args.metric, [row])  # a misspelt name is reported before all points are done
@@ -140,7 +140,7 @@ def _declared(source: Source, settings: Mapping[str, str], base: Path | None, al
             raise SpecError([replace(d, message=d.message.replace("--set", "--over")) for d in undeclared]) from None
 
 
-def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
+def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[SweepRow]:
     if not args.on:
         return sweep(tasks, workers=args.workers)
     kind, _, address = args.on.partition("://")
@@ -153,7 +153,7 @@ def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[Row]:
     return swept(tasks, address)
 
 
-def _chosen(names: Sequence[str], rows: Sequence[Row]) -> Sequence[str]:
+def _chosen(names: Sequence[str], rows: Sequence[SweepRow]) -> Sequence[str]:
     """The metrics that are asked for, each of them known where any point compiled."""
     known = dict.fromkeys(name for row in rows for name in row.metrics)
     for name in names:
@@ -168,18 +168,18 @@ def _unit(name: str) -> str:
     return "" if found is None or found.share else found.unit
 
 
-def _failed(row: Row) -> str:
+def _failed(row: SweepRow) -> str:
     """What a point fails for."""
     return "; ".join([*(() if row.fits else ("does not fit",)), *(f"fail: {text}" for text in row.failed)]) or "fail"
 
 
-def _usual(rows: Sequence[Row]) -> list[str]:
+def _usual(rows: Sequence[SweepRow]) -> list[str]:
     """The columns that every sweep has, unless --metric names others."""
     known = dict.fromkeys(name for row in rows for name in row.metrics)
     return [name for name in known if (m := metric(name)) is not None and m.usual]
 
 
-def _table(rows: Sequence[Row], names: Sequence[str], kind: str) -> None:
+def _table(rows: Sequence[SweepRow], names: Sequence[str], kind: str) -> None:
     params = list(dict.fromkeys(name for row in rows for name in row.settings))
     head = [*params, *(f"{n} [{_unit(n)}]" if kind == "csv" and _unit(n) else n for n in names), "verdict"]
     lines = []

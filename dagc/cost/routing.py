@@ -14,7 +14,7 @@ SHUFFLE_SEED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ExpertPlacement:
     """`slots` [ranks, slots a rank]: the expert in each slot. `load` [ranks]: expected choices of one token that
     land on each rank (they add up to top_k)."""
 
@@ -22,7 +22,7 @@ class Placement:
     load: Floats
 
 
-ExpertPlacement = Placement  # the passes know it by this name
+ExpertPlacement = ExpertPlacement  # the passes know it by this name
 
 
 def expert_probabilities(
@@ -83,7 +83,7 @@ def cap(weights: Floats, total: float) -> Floats:
         full |= over
 
 
-def place_experts(p: Floats, ranks: int, redundant: int) -> Placement:
+def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
     """Experts on ranks, equally many slots each. Without spare slots: in order. With: every spare slot goes to the
     expert with the largest load a replica; replicas then go, heaviest first, to the lightest rank that has room
     and does not hold the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
@@ -96,12 +96,12 @@ def place_experts(p: Floats, ranks: int, redundant: int) -> Placement:
     per_rank = (experts + redundant) // ranks
     if redundant == 0:
         slots = np.arange(experts).reshape(ranks, per_rank)
-        return Placement(slots, p[slots].sum(axis=1))
+        return ExpertPlacement(slots, p[slots].sum(axis=1))
     copies = replica_counts(p, redundant, ranks)
     if np.ptp(p) < 1e-15 and np.ptp(copies) == 0:
         slots = np.arange(experts + redundant).reshape(ranks, per_rank) % experts
         if all(len(set(row)) == per_rank for row in slots.tolist()):
-            return Placement(slots, (p / copies)[slots].sum(axis=1))
+            return ExpertPlacement(slots, (p / copies)[slots].sum(axis=1))
     return pack_replicas(p / copies, copies, ranks, per_rank)
 
 
@@ -114,7 +114,7 @@ def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:
     return copies
 
 
-def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_rank: int) -> Placement:
+def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_rank: int) -> ExpertPlacement:
     """Replicas of `weight` [experts] each, heaviest first, each to the lightest rank with a free slot and without
     the expert (deepseek-ai/EPLB, balanced packing); ties go to the rank with fewer experts, then the first.
 
@@ -138,7 +138,7 @@ def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_ran
             holders[rank] = True
             load[rank] += weight[expert]
     slots.sort(axis=1)
-    return Placement(slots, weight[slots].sum(axis=1))
+    return ExpertPlacement(slots, weight[slots].sum(axis=1))
 
 
 def _make_room(

@@ -49,7 +49,7 @@ RANK_S = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TensorSizes:
     """Global sizes of a tensor. `ragged` dims (slots) split into unequal parts, so divisibility is not asked."""
 
     sizes: tuple[float, ...]
@@ -68,7 +68,7 @@ class NoRoute(ValueError):
     """No chain of moves leads from one layout to the other."""
 
 
-def cheapest(source: Sharding, target: Sharding, shape: Shape, mesh: Mesh, price: Price) -> list[Move]:
+def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price) -> list[Move]:
     """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves."""
     if source == target:
         return []
@@ -101,7 +101,7 @@ def _tie_s(move: Move, mesh: Mesh) -> float:
     return CALL_S + RANK_S * mesh.size(move.axes)
 
 
-def _moves(state: Sharding, target: Sharding, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     pending = tuple(a for a in state.partial if a not in target.partial)
     yield from _reductions(state, pending, shape, mesh)
     for dim, axes in enumerate(state.dims):
@@ -144,7 +144,7 @@ def _wanted_first(have: Axes, want: Axes) -> Axes:
     return (*(a for a in want if a in have), *(a for a in have if a not in want))
 
 
-def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+def _reductions(state: Sharding, pending: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     for count in range(1, len(pending) + 1):
         for axes in combinations(pending, count):
             reduced = state.resolved(axes)
@@ -157,7 +157,7 @@ def _reductions(state: Sharding, pending: Axes, shape: Shape, mesh: Mesh) -> Ite
                     yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
 
 
-def _slices(state: Sharding, dim: int, shape: Shape, mesh: Mesh) -> Iterator[Move]:
+def _slices(state: Sharding, dim: int, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     """A rank keeps its part of what it holds whole, over any idle axis: also on another dim than the target's, or
     over an axis that the target does not split by, since moving a part costs less than moving the whole."""
     for axis in (a for a, _ in mesh.atoms if a not in state.used):

@@ -28,7 +28,7 @@ def walk_expression(expr: ast.Expr) -> Iterator[ast.Expr]:
     while stack:
         node = stack.pop()
         yield node
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.CallExpr):
             stack += [*node.args, *(v for _, v in node.kwargs)]
         elif isinstance(node, ast.Binary):
             stack += [node.right, node.left]

@@ -18,7 +18,7 @@ IDLE = 0.1
 """Share of a batch's places that may be empty before it is reported."""
 
 
-class Shape:
+class StrategyFit:
     """The shape checks of one phase: products against GPUs, and everything that must divide."""
 
     def __init__(self, phase: Phase, body: Body, model: Model, workload: Workload, out: Collector) -> None:

@@ -87,7 +87,7 @@ class Constants:
     def _evaluate(
         self, s: ast.Let | ast.Param, made_of: ast.Expr, domain: ast.Expr | None, given: Mapping[str, ast.Expr]
     ) -> None:
-        def env(node: ast.Name | ast.Call) -> AttrValue | None:
+        def env(node: ast.Name | ast.CallExpr) -> AttrValue | None:
             if isinstance(node, ast.Name) and node.text in self.lets:
                 return self.values.get(node.text)
             if isinstance(node, ast.Name):

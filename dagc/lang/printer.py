@@ -248,7 +248,7 @@ def expression(e: ast.Expr, outer: int = 0) -> str:
         return f"-{expression(e.operand, 3)}"
     if isinstance(e, ast.Indexed):
         return f"{e.name}[{', '.join(e.dims)}]"
-    if isinstance(e, ast.Call):
+    if isinstance(e, ast.CallExpr):
         args = [expression(a) for a in e.args] + [f"{k} = {expression(v)}" for k, v in e.kwargs]
         return f"{e.func.text}({', '.join(args)})"
     strength = _STRENGTH[e.op]

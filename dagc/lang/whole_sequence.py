@@ -20,7 +20,7 @@ def whole_sequence(block: ast.BlockDef) -> ast.BlockDef:
     """The block without `last`; what it computed for one token of a sequence has dimension `seq` now."""
 
     def without_last(node: ast.Expr) -> ast.Expr:
-        if isinstance(node, ast.Call) and node.func.text == "last":
+        if isinstance(node, ast.CallExpr) and node.func.text == "last":
             return node.args[0]
         return _rebuilt(node, without_last)
 
@@ -36,7 +36,7 @@ def whole_sequence(block: ast.BlockDef) -> ast.BlockDef:
 
 def _rebuilt(node: ast.Expr, change: Callable[[ast.Expr], ast.Expr]) -> ast.Expr:
     """The node with its operands changed."""
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.CallExpr):
         kwargs = tuple((key, change(value)) for key, value in node.kwargs)
         return replace(node, args=tuple(map(change, node.args)), kwargs=kwargs)
     if isinstance(node, ast.Binary):

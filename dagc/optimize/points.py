@@ -23,7 +23,7 @@ Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SweepRow:
     """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
     units; `failed`: requirements that do not hold, and the values; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
 
@@ -52,7 +52,7 @@ def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [dict(zip(domains, values, strict=True)) for values in product(*domains.values())]
 
 
-def evaluate(task: Task) -> Row:
+def evaluate(task: Task) -> SweepRow:
     """Compile one point."""
     from ..base.diagnostics import Collector, SpecError
     from ..base.source import Source
@@ -66,24 +66,26 @@ def evaluate(task: Task) -> Row:
         spec = load(Source(task.name, task.text), Collector(), settings, base, task.allow_import)
         plan = compile_spec(spec, Collector(), task.phases or None)
     except SpecError as error:
-        return Row(
+        return SweepRow(
             settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
         )
     except Exception as error:  # the fault of one point does not affect the others
-        return Row(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
+        return SweepRow(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
     metrics = {name: value.value for name, value in all_metrics(plan.subject()).items()}
     failed = [
         f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
         for v in plan.requirements
         if not v.passed
     ]
-    return Row(settings, plan.passed, metrics, tuple(failed), fits=plan.fits)
+    return SweepRow(settings, plan.passed, metrics, tuple(failed), fits=plan.fits)
 
 
-def sweep(tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+def sweep(
+    tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], SweepRow] = evaluate
+) -> Iterator[SweepRow]:
     """Rows in the order of the tasks, each as soon as it and those before it are done, on processes of this machine."""
     workers = min(len(tasks), workers or os.cpu_count() or 1)
-    done: dict[int, Row] = {}
+    done: dict[int, SweepRow] = {}
     shown = 0
     while len(done) < len(tasks):
         with _processes(workers) as pool:
@@ -114,10 +116,10 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _together(
-    pool: Executor, tasks: Sequence[Task], done: Mapping[int, Row], run: Callable[[Task], Row]
-) -> Iterator[tuple[int, Row]]:
+    pool: Executor, tasks: Sequence[Task], done: Mapping[int, SweepRow], run: Callable[[Task], SweepRow]
+) -> Iterator[tuple[int, SweepRow]]:
     """Every task that is not done yet, until the pool breaks."""
-    waiting: dict[int, Future[Row]] = {}
+    waiting: dict[int, Future[SweepRow]] = {}
     given: set[int] = set()
     try:
         waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
@@ -131,7 +133,7 @@ def _together(
                 yield index, future.result()
 
 
-def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
+def _alone(task: Task, run: Callable[[Task], SweepRow]) -> SweepRow:
     for _ in range(TRIES):
         with _processes(1) as pool:
             try:
@@ -141,8 +143,8 @@ def _alone(task: Task, run: Callable[[Task], Row]) -> Row:
     return _lost(task)
 
 
-def _lost(task: Task) -> Row:
-    return Row(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
+def _lost(task: Task) -> SweepRow:
+    return SweepRow(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
 
 
 class ClusterError(Exception):
@@ -153,7 +155,7 @@ CONNECT_S = 30.0
 """How long a cluster may take to answer, and then to have a worker."""
 
 
-def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], SweepRow] = evaluate) -> Iterator[SweepRow]:
     """The same on a Dask cluster (`HOST:PORT` of its scheduler), which gives the points of a lost worker to another one.
     Raises ClusterError."""
     import asyncio
@@ -180,7 +182,7 @@ def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] =
                 raise ClusterError(f"the scheduler at {address} went away: {type(error).__name__}") from None
 
 
-def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = evaluate) -> Iterator[Row]:
+def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], SweepRow] = evaluate) -> Iterator[SweepRow]:
     """The same on a Ray cluster (`HOST:PORT` of its client server), which does the points of a lost worker again.
     Raises ClusterError."""
     import ray
@@ -201,7 +203,7 @@ def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], Row] = 
                 raise ClusterError(f"the cluster at {address} went away: {error}") from None
 
 
-CLUSTERS: dict[str, tuple[str, Callable[[Sequence[Task], str], Iterator[Row]]]] = {
+CLUSTERS: dict[str, tuple[str, Callable[[Sequence[Task], str], Iterator[SweepRow]]]] = {
     "dask": ("distributed", sweep_dask),
     "ray": ("ray", sweep_ray),
 }

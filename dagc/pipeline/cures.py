@@ -189,13 +189,13 @@ class Cures:
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
         """The phase as the passes lower it, and its memory."""
         from ..lang.body import Body
-        from ..lang.fits import Shape
+        from ..lang.fits import StrategyFit
         from ..passes import cost, memory
         from .lower import lowered
 
         out = Collector()
         if phase.span is not None:
-            Shape(phase, Body(phase.span), spec.model, spec.workload, out).check()
+            StrategyFit(phase, Body(phase.span), spec.model, spec.workload, out).check()
         if out.failed:
             return None
         self.left, self.tried = self.left - 1, self.tried + 1

@@ -151,13 +151,13 @@ def warn_of_phases_left_out(
 
 
 def _lookup(
-    node: ast.Name | ast.Call,
+    node: ast.Name | ast.CallExpr,
     metrics: Mapping[str, Quantity],
     spec: Spec,
     phases: Mapping[str, PhaseResult],
     out: Collector,
 ) -> AttrValue | None:
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.CallExpr):
         return _gpu(node, spec, phases, out)
     if node.text in metrics:
         return metrics[node.text]
@@ -168,7 +168,7 @@ def _lookup(
     return None
 
 
-def _gpu(node: ast.Call, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector) -> Quantity | None:
+def _gpu(node: ast.CallExpr, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector) -> Quantity | None:
     """`decode.gpu(dp = 7, ep = 0)`: the GPU id of the first rank with these coordinates."""
     name, _, method = node.func.text.rpartition(".")
     if method != "gpu" or name not in phases:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dagc.base.collectives import wire_bytes
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.moves import NoRoute, Shape, cheapest
+from dagc.ir.moves import NoRoute, TensorSizes, cheapest
 from dagc.ir.sharding import Axes, Move, Sharding
 
 from .records import DATA, KINDS, axes_of
@@ -41,8 +41,8 @@ class Row:
         return refine([[(name, size) for name, size in self.mesh]], {})
 
     @property
-    def tensor(self) -> Shape:
-        return Shape(tuple(map(float, self.shape)), 4.0, (False,) * len(self.shape))
+    def tensor(self) -> TensorSizes:
+        return TensorSizes(tuple(map(float, self.shape)), 4.0, (False,) * len(self.shape))
 
 
 def layout_text(dims: list[Any], partial: list[str]) -> str:

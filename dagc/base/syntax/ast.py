@@ -75,7 +75,7 @@ class Binary(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Node):
+class CallExpr(Node):
     """`attend(rope(q), k, v, causal = true)`; also `prefill.gpu(dp = 7)` in a requirement."""
 
     func: Name
@@ -91,7 +91,7 @@ class Indexed(Node):
     dims: tuple[str, ...]
 
 
-Expr = Number | String | Bool | Name | ListExpr | Range | Unary | Binary | Call | Indexed
+Expr = Number | String | Bool | Name | ListExpr | Range | Unary | Binary | CallExpr | Indexed
 
 
 @dataclass(frozen=True, slots=True)

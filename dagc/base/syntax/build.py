@@ -140,11 +140,11 @@ class Builder:
     def at_indexed(self, node: Any, c: list[Any]) -> ast.Indexed:
         return ast.Indexed(self.span(node), self.word(c[0]), self.dims(c[1]) or ())
 
-    def at_call(self, node: Any, c: list[Any]) -> ast.Call:
+    def at_call(self, node: Any, c: list[Any]) -> ast.CallExpr:
         args = [a for a in c[1:] if a is not None]
         positional = tuple(self.expr(a) for a in args if a.data != "keyword")
         keywords = tuple((self.word(a.children[0]), self.expr(a.children[1])) for a in args if a.data == "keyword")
-        return ast.Call(self.span(node), self.dotted(c[0]), positional, keywords)
+        return ast.CallExpr(self.span(node), self.dotted(c[0]), positional, keywords)
 
     def at_list(self, node: Any, c: list[Any]) -> ast.ListExpr:
         return ast.ListExpr(self.span(node), tuple(self.expr(i) for i in c if i is not None))

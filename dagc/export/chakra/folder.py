@@ -17,7 +17,7 @@ from ..json import dumps
 from . import configs
 from . import messages as schema
 from .image import Encoder, Image, Templates, encoded
-from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, Row, TraceNode
+from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, TraceLayer, TraceNode
 from .ranks import Hole, Ranks
 
 Position = tuple[int, ...]
@@ -70,7 +70,7 @@ def idle(result: PhaseResult) -> memoryview:
     work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
     none = Context(((),), (), ())
     pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), None, 0, work),), none)
-    return Encoder(Templates(Program(result, 0, {})), {}).encode([Row(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
+    return Encoder(Templates(Program(result, 0, {})), {}).encode([TraceLayer(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
 
 
 def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import messages as schema
-from .program import Pattern, Program, Row, TraceNode
+from .program import Pattern, Program, TraceLayer, TraceNode
 from .ranks import Hole
 from .wire import LENGTH, VARINT, patch, tag, text, varint, widths
 
@@ -189,7 +189,7 @@ class Encoder:
     nodes: int = 0
     clock: dict[str, float] = field(default_factory=lambda: {"compute": 0.0, "comm": 0.0, "": 0.0})
 
-    def encode(self, rows: Iterable[Row]) -> Image:
+    def encode(self, rows: Iterable[TraceLayer]) -> Image:
         self.append(schema.metadata())
         for _, run in groupby(rows, key=lambda row: id(row.pattern)):
             self.run(list(run))
@@ -202,7 +202,7 @@ class Encoder:
         self.pieces.append(data)
         self.size += len(data)
 
-    def run(self, rows: list[Row]) -> None:
+    def run(self, rows: list[TraceLayer]) -> None:
         """Layers of one pattern: as many at a time as have numbers of equal widths."""
         known = self.templates.of(rows[0].pattern)
         values = self.values(rows, known)
@@ -214,7 +214,7 @@ class Encoder:
             start = stop
         self.nodes += len(rows) * len(known.nodes)
 
-    def values(self, rows: list[Row], known: Columns) -> Ints:
+    def values(self, rows: list[TraceLayer], known: Columns) -> Ints:
         out = np.empty((len(rows), len(known.kind)), dtype=np.int64)
         base = np.asarray([row.base for row in rows])[:, None]
         own = (known.kind == -1) & (known.index >= 0)

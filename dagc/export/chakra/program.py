@@ -72,7 +72,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TraceLayer:
     """One layer of a micro-batch: the id of its first node, and the ids of what it is given."""
 
     pattern: Pattern
@@ -107,7 +107,7 @@ class Program:
     holes: Mapping[Hole, int]
     patterns: dict[tuple[object, ...], Pattern] = field(default_factory=dict)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TraceLayer]:
         graph = self.result.graph
         lanes, stages = graph.lanes, len(graph.stages)
         base = FIRST_ID
@@ -115,7 +115,7 @@ class Program:
         comm: Refs = ()
         tag = stages * graph.microbatches * lanes  # above those of the edges between stages
         if self.stage == 0 and self.result.schedule.host_s:
-            yield Row(self.host(lanes), base, (), -1, 0, tag)
+            yield TraceLayer(self.host(lanes), base, (), -1, 0, tag)
             compute, base = (base,), base + 1
         for microbatch in range(graph.microbatches):
             state = Context(((),) * lanes, compute, comm)
@@ -129,7 +129,7 @@ class Program:
             for segment, layer in plan:
                 pattern = self.pattern(segment, state, layer < 0)
                 edge = (microbatch * stages + (self.stage - 1 if layer < 0 else self.stage)) * lanes
-                row = Row(pattern, base, state.flat, layer, microbatch, edge if segment is None else tag)
+                row = TraceLayer(pattern, base, state.flat, layer, microbatch, edge if segment is None else tag)
                 yield row
                 base += len(pattern.nodes)
                 tag += pattern.tags

@@ -19,7 +19,7 @@ from ...spec.unit import Unit
 
 
 @dataclass(frozen=True)
-class Layout:
+class EngineDegrees:
     """Degrees of attention (dp, sp, tp) and experts (edp, ep, etp) of a stage. `at`: axis -> coordinate of each GPU, GPU
     ids ascending. `exchanges`: routed tokens travel between ranks."""
 
@@ -97,7 +97,7 @@ def _named(at: Mapping[str, int]) -> str:
     return ", ".join(f"{a} {i}" for a, i in at.items())
 
 
-def layout(result: PhaseResult, unit: Unit) -> Layout:
+def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
     mesh, strategy = result.graph.the_mesh, unit.phase.strategy
     sides = factorisations(strategy)
     found = axis_coordinates(mesh, sides[0])
@@ -114,7 +114,7 @@ def layout(result: PhaseResult, unit: Unit) -> Layout:
     ops = [op for s in result.graph.segments for op in s.ops]
     stages = result.graph.stages
     ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are not layers
-    return Layout(
+    return EngineDegrees(
         unit.spec,
         (unit.phase,),
         tuple(int(i) for i in ids[order]),

@@ -13,7 +13,7 @@ from typing import Any
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.units import TIME, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
-from .degrees import Layout, layout
+from .degrees import EngineDegrees, layout
 
 SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
 """Fields of a strategy that all phases of one server share."""
@@ -35,7 +35,7 @@ class ServerDraft:
     """What an engine makes of one server. `refused`: rules that the plan breaks; `notes`: what the flags leave open."""
 
     engine: str
-    layout: Layout
+    layout: EngineDegrees
     model: str
     split: bool  # another server runs the other phase
     refused: list[str] = field(default_factory=list)
@@ -116,9 +116,9 @@ def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dic
     return out
 
 
-def merged(layouts: list[Layout]) -> list[Layout]:
+def merged(layouts: list[EngineDegrees]) -> list[EngineDegrees]:
     """Phases on the same GPUs are one server, which has one strategy."""
-    out: list[Layout] = []
+    out: list[EngineDegrees] = []
     for one in layouts:
         shared = next((k for k, other in enumerate(out) if set(other.gpus) & set(one.gpus)), None)
         if shared is None:
@@ -134,19 +134,19 @@ def merged(layouts: list[Layout]) -> list[Layout]:
     return out
 
 
-def _alike(a: Layout, b: Layout) -> bool:
+def _alike(a: EngineDegrees, b: EngineDegrees) -> bool:
     same = all((a.at[axis] == b.at[axis]).all() for axis in a.at) and a.degree == b.degree and a.layers == b.layers
     return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in SERVER_WIDE)
 
 
-def _said(one: Layout, other: Layout) -> str:
+def _said(one: EngineDegrees, other: EngineDegrees) -> str:
     """What its strategy says otherwise, besides degrees."""
     ours, theirs = one.strategy, other.strategy
     found = [f"{f} {getattr(ours, f)}" for f in SERVER_WIDE if getattr(ours, f) != getattr(theirs, f)]
     return "".join(f", {words}" for words in found)
 
 
-def _degrees(one: Layout) -> str:
+def _degrees(one: EngineDegrees) -> str:
     found = ", ".join(f"{a} {n}" for a, n in one.degree.items() if n > 1)
     return f"{found or 'one rank'} on {len(one.gpus)} GPUs"
 
@@ -171,7 +171,7 @@ def common_rules(draft: ServerDraft) -> None:
     draft.notes.append("weights and their dtypes are those of the checkpoint")
 
 
-def has_others(server: Layout) -> bool:
+def has_others(server: EngineDegrees) -> bool:
     """Another server runs other phases of the spec, also where only one of them is exported."""
     return any(
         p.name not in {own.name for own in server.phases} and not set(p.gpus) & set(server.gpus)
@@ -255,7 +255,7 @@ def script(draft: ServerDraft, command: list[str]) -> str:
     return "\n".join([*lines, _broken(command)]) + "\n"
 
 
-def devices(one: Layout) -> list[str]:
+def devices(one: EngineDegrees) -> list[str]:
     """Which GPUs of its node a server may see, where it does not get them all."""
     local = [",".join(str(g % one.per_node) for g in gpus) for gpus in one.nodes]
     if all(len(gpus) == one.per_node for gpus in one.nodes):

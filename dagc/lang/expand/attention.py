@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...base.syntax import ast
 from ...ir.routed_dims import stem
 from .builder import Ref
-from .call import Call
+from .call import BlockCall
 from .statement_rules import listed
 
 GROUPED = (
@@ -14,7 +14,7 @@ GROUPED = (
 )
 
 
-def attend(call: Call) -> Ref:
+def attend(call: BlockCall) -> Ref:
     """attend(q, k, v) or attend([q1, q2], [k1, k2], v); keys and values with `seq` go through the cache."""
     block, stem = call.block, call.stem
     if len(call.expr.args) != 3:
@@ -51,7 +51,7 @@ def attend(call: Call) -> Ref:
     return call.emit("attend", inputs, dims, **options)
 
 
-def _same_rows(call: Call, queries: list[Ref], cached: list[Ref]) -> None:
+def _same_rows(call: BlockCall, queries: list[Ref], cached: list[Ref]) -> None:
     """Keys and values may lack a dimension of the queries (heads that share them); one of their own would be summed."""
     if any("batch" not in ref.dims[:-1] for ref in (*queries, *cached)):
         call.fail("`attend` needs tensors [batch, ...]: sequences do not see each other")
@@ -72,14 +72,14 @@ def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
     return expr.items if isinstance(expr, ast.ListExpr) else (expr,)
 
 
-def cache(call: Call) -> Ref:
+def cache(call: BlockCall) -> Ref:
     x = call.operand()
     if "seq" not in x.dims:
         call.fail("`cache` needs a tensor with dimension `seq`")
     return cached(call, x, call.stem)
 
 
-def cached(call: Call, ref: Ref, stem: str) -> Ref:
+def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
     """A tensor of this pass's tokens, with those of all passes before."""
     if "seq" not in ref.dims:
         return ref
@@ -89,7 +89,7 @@ def cached(call: Call, ref: Ref, stem: str) -> Ref:
     return call.block.emit("cache", (ref.name,), dims, stem)
 
 
-def select(call: Call) -> Ref:
+def select(call: BlockCall) -> Ref:
     """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
     q, k, w = call.operands(3)
     key = cached(call, k, f"{call.stem}_k")
@@ -105,7 +105,7 @@ def select(call: Call) -> Ref:
     return call.emit("select", (q, key, w), (*w.dims[:-1], chosen))
 
 
-def conv(call: Call) -> Ref:
+def conv(call: BlockCall) -> Ref:
     """conv(x, W[.., taps]): each channel over the last tokens."""
     x, taps = call.operands(2)
     if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
@@ -113,7 +113,7 @@ def conv(call: Call) -> Ref:
     return call.emit("conv", (x, taps), x.dims)
 
 
-def delta(call: Call) -> Ref:
+def delta(call: BlockCall) -> Ref:
     """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
     q, k, v, *gates = args = call.operands(5)
     heads = set(v.dims[:-1])

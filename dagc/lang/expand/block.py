@@ -90,7 +90,7 @@ class Block(Scope):
             return self.indexed(expr)
         if is_if(expr):
             return self.value(self.branch(expr), want, stem)
-        if isinstance(expr, ast.Call):
+        if isinstance(expr, ast.CallExpr):
             return call(self, expr, stem)
         if isinstance(expr, ast.Binary) and expr.op == "*":
             return self.product(expr, want, stem)

@@ -21,11 +21,11 @@ Options = dict[str, str | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BlockCall:
     """`keywords` are those that the function takes; `stem` names the result."""
 
     block: Block
-    expr: ast.Call
+    expr: ast.CallExpr
     keywords: Mapping[str, Attribute]
     stem: str
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...ir.routed_dims import Rows, rows_of, slot_dim, stem
 from .builder import Ref
-from .call import Call, Options
+from .call import BlockCall, Options
 
 
-def route(call: Call) -> Ref:
+def route(call: BlockCall) -> Ref:
     """route(scores, top_k = n): the chosen experts of every token."""
     scores, options = call.operand(), call.options()
     if len(scores.dims) != 3 or scores.dims[:2] != ("batch", "seq"):
@@ -32,7 +32,7 @@ def route(call: Call) -> Ref:
     return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
 
 
-def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> None:
+def _check_groups(call: BlockCall, options: Options, experts: int, top_k: float) -> None:
     """Group-limited routing: equal groups, and enough experts in those that a token may use."""
     groups, limit = (int(options.get(key, 1)) for key in ("groups", "groups_limit"))
     if experts % groups:
@@ -43,7 +43,7 @@ def _check_groups(call: Call, options: Options, experts: int, top_k: float) -> N
         call.fail(f"top_k {top_k:g} exceeds the {experts // groups * limit} experts in {limit} of {groups} groups")
 
 
-def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
+def _size_slots(call: BlockCall, over: str, slot: str, top_k: float) -> None:
     """Physical experts include `redundant` copies; a slot is the mean number of tokens that an expert gets."""
     sizes = call.sizes
     physical = sizes[over] + call.block.builder.unit.phase.strategy.redundant
@@ -51,7 +51,7 @@ def _size_slots(call: Call, over: str, slot: str, top_k: float) -> None:
     sizes[slot] = sizes["batch"] * sizes["seq"] * top_k / physical
 
 
-def dispatch(call: Call) -> Ref:
+def dispatch(call: BlockCall) -> Ref:
     """dispatch(x, choice): a slot of an expert for every choice of a token."""
     x, choice = call.operands(2)
     rows = _routed_rows(call, choice)
@@ -60,7 +60,7 @@ def dispatch(call: Call) -> Ref:
     return call.emit("dispatch", (x, choice), (rows.expert, rows.slot, x.dims[-1]), **call.options())
 
 
-def combine(call: Call) -> Ref:
+def combine(call: BlockCall) -> Ref:
     """combine(y, choice): the tokens back from their experts, weighted and summed."""
     y, choice = call.operands(2)
     rows = _routed_rows(call, choice)
@@ -71,7 +71,7 @@ def combine(call: Call) -> Ref:
     return call.emit("combine", (y, choice), ("batch", "seq", y.dims[-1]), **call.options())
 
 
-def _routed_rows(call: Call, ref: Ref) -> Rows:
+def _routed_rows(call: BlockCall, ref: Ref) -> Rows:
     """The rows that a router's choice makes."""
     builder = call.block.builder
     chosen = builder.op(ref.name)

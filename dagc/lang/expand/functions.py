@@ -25,7 +25,7 @@ from ...ir.ops.attributes import (
 from ...ir.ops.elementwise import ACTIVATIONS
 from .attention import attend, cache, conv, delta, select
 from .builder import Ref
-from .call import Call
+from .call import BlockCall
 from .experts import combine, dispatch, route
 from .scope import PHASE_DIMS
 from .statement_rules import listed
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from .block import Block
 
 
-def each(call: Call) -> Ref:
+def each(call: BlockCall) -> Ref:
     """A function of one number at a time."""
     x = call.operand()
     return call.emit(call.name, (x,), x.dims, **call.options())
 
 
-def norm(call: Call) -> Ref:
+def norm(call: BlockCall) -> Ref:
     """A norm over the last dimension, with a gain of that width unless `gain = false`."""
     x, options, block = call.operand(), call.options(), call.block
     if not x.dims or x.dims[-1] in PHASE_DIMS:
@@ -53,7 +53,7 @@ def norm(call: Call) -> Ref:
     return call.emit(call.name, inputs, x.dims, **options)
 
 
-def rope(call: Call) -> Ref:
+def rope(call: BlockCall) -> Ref:
     """The model's `rope` section, and the call's keywords over it."""
     x = call.operand()
     attributes = call.block.builder.unit.spec.model.attributes
@@ -67,14 +67,14 @@ def rope(call: Call) -> Ref:
     return call.emit("rope", (x,), x.dims, **options)
 
 
-def temper(call: Call) -> Ref:
+def temper(call: BlockCall) -> Ref:
     """A factor that grows with the token's position."""
     x = call.operand()
     call.need_dims(x, "seq")
     return call.emit("temper", (x,), x.dims, **call.options())
 
 
-def clamp(call: Call) -> Ref:
+def clamp(call: BlockCall) -> Ref:
     x, options = call.operand(), call.options()
     low, high = (float(options.get(key, default)) for key, default in (("low", -inf), ("high", inf)))
     if low > high:
@@ -82,7 +82,7 @@ def clamp(call: Call) -> Ref:
     return call.emit("clamp", (x,), x.dims, **options)
 
 
-def lookup(call: Call) -> Ref:
+def lookup(call: BlockCall) -> Ref:
     """lookup(tokens, table): a row of the table for every token."""
     tokens, table = call.operands(2)
     if tokens.name != "tokens" or len(table.dims) != 2 or not table.name.startswith("@"):
@@ -90,7 +90,7 @@ def lookup(call: Call) -> Ref:
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
 
-def last(call: Call) -> Ref:
+def last(call: BlockCall) -> Ref:
     """The last token of every sequence."""
     x = call.operand()
     if "seq" not in x.dims:
@@ -98,7 +98,7 @@ def last(call: Call) -> Ref:
     return call.emit("last", (x,), tuple(d for d in x.dims if d != "seq"))
 
 
-def argmax(call: Call) -> Ref:
+def argmax(call: BlockCall) -> Ref:
     """Where the last dimension is largest."""
     x = call.operand()
     if len(x.dims) < 2 or x.dims[-1] in PHASE_DIMS:
@@ -110,7 +110,7 @@ class Function(NamedTuple):
     """The keywords that a function takes, and what makes its ops."""
 
     keywords: Mapping[str, Attribute]
-    build: Callable[[Call], Ref]
+    build: Callable[[BlockCall], Ref]
 
 
 _GAIN = Attribute("has a gain of the last dimension's width", "flag")
@@ -140,13 +140,13 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
-def call(block: Block, expr: ast.Call, stem: str) -> Ref:
+def call(block: Block, expr: ast.CallExpr, stem: str) -> Ref:
     """The ops of a call, and its result."""
     name = expr.func.text
     function = FUNCTIONS.get(name)
     if function is None:
         near = did_you_mean(name, FUNCTIONS)
         block.fail(expr, f"unknown function `{name}`", (f"did you mean `{near}`?",) if near else (), "E02")
-    made = Call(block, expr, function.keywords, stem)
+    made = BlockCall(block, expr, function.keywords, stem)
     made.check_keywords()
     return function.build(made)

@@ -28,8 +28,8 @@ MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
 """Dimensions that a function makes, each call one of its own."""
 
 
-def is_if(expr: ast.Expr) -> TypeGuard[ast.Call]:
-    return isinstance(expr, ast.Call) and expr.func.text == "if"
+def is_if(expr: ast.Expr) -> TypeGuard[ast.CallExpr]:
+    return isinstance(expr, ast.CallExpr) and expr.func.text == "if"
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class Scope:
         constant = self.builder.unit.spec.constants.get(name)
         return constant.value if isinstance(constant, Quantity) else None
 
-    def branch(self, expr: ast.Call) -> ast.Expr:
+    def branch(self, expr: ast.CallExpr) -> ast.Expr:
         """The side of an `if(condition, a, b)` that is taken: the other one is not looked at."""
         unit = self.builder.unit
         if len(expr.args) != 3:

@@ -187,7 +187,7 @@ def _stack(
 
 def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     """(layer, how many) of one item of a stack: `embed`, `16 * sparse`, `each(16, if(...))`."""
-    if isinstance(item, ast.Call):
+    if isinstance(item, ast.CallExpr):
         listed = evaluate(item, env(names, words=True), names.out)
         if listed is None:
             return None

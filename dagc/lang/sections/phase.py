@@ -21,7 +21,7 @@ from ...spec.phase import EngineMemory, Phase
 from ...spec.strategy import Fold, Strategy
 from ...spec.workload import Workload
 from ..body import Body
-from ..fits import Shape
+from ..fits import StrategyFit
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
@@ -90,7 +90,7 @@ def read_phase(
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if out.errors == errors:
-        Shape(phase, body, model, workload, out).check()
+        StrategyFit(phase, body, model, workload, out).check()
     return phase
 
 

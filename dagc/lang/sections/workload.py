@@ -34,13 +34,13 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
     if assign is None:
         return Routing()
     value = assign.value
-    if isinstance(value, ast.Call) and value.func.text in coming.CALLS:
+    if isinstance(value, ast.CallExpr) and value.func.text in coming.CALLS:
         coming.refuse(coming.CALLS[value.func.text], value.span, names.out)
         return None
     if isinstance(value, ast.Name) and value.text == "uniform":
         return Routing()
-    known = isinstance(value, ast.Call) and value.func.text in ("zipf", "power_law", "histogram")
-    if isinstance(value, ast.Call) and known and len(value.args) == 1 and not value.kwargs:
+    known = isinstance(value, ast.CallExpr) and value.func.text in ("zipf", "power_law", "histogram")
+    if isinstance(value, ast.CallExpr) and known and len(value.args) == 1 and not value.kwargs:
         given = evaluate(value.args[0], env(names), names.out)
         if given is None:
             return None
@@ -50,7 +50,7 @@ def _routing(body: Body, names: Names, base: Path | None) -> Routing | None:
         if isinstance(given, Quantity) and 0 <= given.value <= 10:
             return Routing(value.func.text, given.value)
     forms = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, or `histogram([...])`, `histogram("file")`'
-    word = value.func.text if isinstance(value, ast.Call) else value.text if isinstance(value, ast.Name) else ""
+    word = value.func.text if isinstance(value, ast.CallExpr) else value.text if isinstance(value, ast.Name) else ""
     near = names.out.near(word, ROUTINGS) if word else None
     help_ = (f"did you mean `{ROUTINGS[near]}`?",) if near is not None else ()
     names.out.add("E08", f"`routing` is {forms}", value.span, help=help_)

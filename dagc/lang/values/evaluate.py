@@ -24,7 +24,7 @@ from ...base.units import (
 from ...spec.model import AttrValue
 
 Value = AttrValue | tuple["Value", ...]
-Env = Callable[[ast.Name | ast.Call], Value | None]
+Env = Callable[[ast.Name | ast.CallExpr], Value | None]
 """Resolves a name or call. It reports an unknown name itself and returns None."""
 
 DEFAULT_TOLERANCE = 0.05
@@ -40,7 +40,7 @@ def evaluate(expr: ast.Expr, env: Env, out: Collector) -> Value | None:
         return number(expr, out)
     if isinstance(expr, (ast.String, ast.Bool)):
         return expr.value
-    if isinstance(expr, (ast.Name, ast.Call)):
+    if isinstance(expr, (ast.Name, ast.CallExpr)):
         return env(expr)
     if isinstance(expr, ast.ListExpr):
         return _list(expr, env, out)
@@ -247,6 +247,6 @@ def names_in(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
             stack += item.items[::-1]
         elif isinstance(item, ast.Range):
             stack += [item.high, item.low]
-        elif isinstance(item, ast.Call):
+        elif isinstance(item, ast.CallExpr):
             stack.append(item.func)
     return found

@@ -25,8 +25,8 @@ class _Wrong(Exception):
 def env(names: Names, words: bool = False) -> Env:
     """Looks up names and calls; bare words are allowed where `words` says so."""
 
-    def lookup(node: ast.Name | ast.Call) -> Value | None:
-        if isinstance(node, ast.Call):
+    def lookup(node: ast.Name | ast.CallExpr) -> Value | None:
+        if isinstance(node, ast.CallExpr):
             return call(names, node, words)
         if node.parts[0] == "config" and names.config is not None:
             return names.config.value(node.parts[1:], node.span, names.out)
@@ -53,7 +53,7 @@ def env(names: Names, words: bool = False) -> Env:
     return lookup
 
 
-def call(names: Names, node: ast.Call, words: bool) -> Value | None:
+def call(names: Names, node: ast.CallExpr, words: bool) -> Value | None:
     """Value of a function call; None after reporting what is wrong."""
     known = FUNCTIONS.get(node.func.text)
     if known is None:
@@ -72,14 +72,14 @@ def call(names: Names, node: ast.Call, words: bool) -> Value | None:
         return None
 
 
-def _arg(names: Names, node: ast.Call, index: int, words: bool = False) -> Value:
+def _arg(names: Names, node: ast.CallExpr, index: int, words: bool = False) -> Value:
     value = evaluate(node.args[index], env(names, words), names.out)
     if value is None:
         raise _Wrong
     return value
 
 
-def _typed(names: Names, node: ast.Call, index: int, kind: type) -> Value:
+def _typed(names: Names, node: ast.CallExpr, index: int, kind: type) -> Value:
     value = _arg(names, node, index)
     if not isinstance(value, kind):
         wanted = {bool: "a condition", Quantity: "a number", tuple: "a list"}[kind]
@@ -89,7 +89,7 @@ def _typed(names: Names, node: ast.Call, index: int, kind: type) -> Value:
     return value
 
 
-def _number(names: Names, node: ast.Call, index: int) -> float:
+def _number(names: Names, node: ast.CallExpr, index: int) -> float:
     """A plain number."""
     value = _typed(names, node, index, Quantity)
     assert isinstance(value, Quantity)
@@ -100,7 +100,7 @@ def _number(names: Names, node: ast.Call, index: int) -> float:
     return value.value
 
 
-def _alike(names: Names, node: ast.Call) -> list[Quantity]:
+def _alike(names: Names, node: ast.CallExpr) -> list[Quantity]:
     """All arguments: numbers of one unit."""
     found = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
     other = next((v for v in found if v.dim != found[0].dim), None)
@@ -118,7 +118,7 @@ def _absent(names: Names, node: ast.Expr) -> bool:
     return not names.config.has(node.parts[1:])
 
 
-def _either(names: Names, node: ast.Call, words: bool) -> Value:
+def _either(names: Names, node: ast.CallExpr, words: bool) -> Value:
     """The first argument that the config file has; the last one need not be a field."""
     for index, arg in enumerate(node.args[:-1]):
         if not _absent(names, arg):
@@ -126,7 +126,7 @@ def _either(names: Names, node: ast.Call, words: bool) -> Value:
     return _arg(names, node, len(node.args) - 1, words)  # reports a field that is absent too
 
 
-def _assume(names: Names, node: ast.Call, words: bool) -> Value:
+def _assume(names: Names, node: ast.CallExpr, words: bool) -> Value:
     """A field, or what is assumed in its place, and noted."""
     field = node.args[0]
     if names.config is None or not isinstance(field, ast.Name) or not _absent(names, field):
@@ -139,34 +139,34 @@ def _assume(names: Names, node: ast.Call, words: bool) -> Value:
     return value
 
 
-def _if(names: Names, node: ast.Call, words: bool) -> Value:
+def _if(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return _arg(names, node, 1 if _typed(names, node, 0, bool) else 2, words)
 
 
-def _equal(names: Names, node: ast.Call, words: bool) -> Value:
+def _equal(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return _arg(names, node, 0, True) == _arg(names, node, 1, True)
 
 
-def _less(names: Names, node: ast.Call, words: bool) -> Value:
+def _less(names: Names, node: ast.CallExpr, words: bool) -> Value:
     left, right = _alike(names, node)
     return left.value < right.value
 
 
-def _not(names: Names, node: ast.Call, words: bool) -> Value:
+def _not(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return not _typed(names, node, 0, bool)
 
 
-def _present(names: Names, node: ast.Call, words: bool) -> Value:
+def _present(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return not _absent(names, node.args[0])
 
 
-def _has(names: Names, node: ast.Call, words: bool) -> Value:
+def _has(names: Names, node: ast.CallExpr, words: bool) -> Value:
     items = _typed(names, node, 0, tuple)
     assert isinstance(items, tuple)
     return _arg(names, node, 1, True) in items
 
 
-def _at(names: Names, node: ast.Call, words: bool) -> Value:
+def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
     items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
     assert isinstance(items, tuple)
     if not 0 <= index < len(items) or index != int(index):
@@ -175,13 +175,13 @@ def _at(names: Names, node: ast.Call, words: bool) -> Value:
     return items[int(index)]
 
 
-def _length(names: Names, node: ast.Call, words: bool) -> Value:
+def _length(names: Names, node: ast.CallExpr, words: bool) -> Value:
     items = _typed(names, node, 0, tuple)
     assert isinstance(items, tuple)
     return Quantity(float(len(items)))
 
 
-def _mod(names: Names, node: ast.Call, words: bool) -> Value:
+def _mod(names: Names, node: ast.CallExpr, words: bool) -> Value:
     divisor = _number(names, node, 1)
     if divisor <= 0:
         names.out.add("E09", "`mod` by a number that is not positive", node.span)
@@ -189,7 +189,7 @@ def _mod(names: Names, node: ast.Call, words: bool) -> Value:
     return Quantity(_number(names, node, 0) % divisor)
 
 
-def _log(names: Names, node: ast.Call, words: bool) -> Value:
+def _log(names: Names, node: ast.CallExpr, words: bool) -> Value:
     value = _number(names, node, 0)
     if value <= 0:
         names.out.add("E09", "`log` of a number that is not positive", node.span)
@@ -197,15 +197,15 @@ def _log(names: Names, node: ast.Call, words: bool) -> Value:
     return Quantity(math.log(value))
 
 
-def _max(names: Names, node: ast.Call, words: bool) -> Value:
+def _max(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return max(_alike(names, node), key=lambda q: q.value)
 
 
-def _min(names: Names, node: ast.Call, words: bool) -> Value:
+def _min(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return min(_alike(names, node), key=lambda q: q.value)
 
 
-def _each(names: Names, node: ast.Call, words: bool) -> Value:
+def _each(names: Names, node: ast.CallExpr, words: bool) -> Value:
     """A list: the second argument for `index` = 0, 1, ..."""
     if "index" in names.extra:
         names.out.add("E12", "one `each` is inside another", node.span, help=("`index` can count only one of them",))
@@ -221,7 +221,7 @@ def _each(names: Names, node: ast.Call, words: bool) -> Value:
     return tuple(items)
 
 
-Function = Callable[["Names", ast.Call, bool], Value]
+Function = Callable[["Names", ast.CallExpr, bool], Value]
 FUNCTIONS: dict[str, tuple[Function, int, int]] = {
     "either": (_either, 2, 99),
     "assume": (_assume, 2, 2),

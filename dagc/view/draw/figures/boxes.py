@@ -36,21 +36,21 @@ class Place:
 
 
 @dataclass(slots=True)
-class Layout:
+class Boxes:
     places: dict[str, Place] = field(default_factory=dict)
     paths: dict[tuple[str, str], str] = field(default_factory=dict)
     width: float = 0.0
     height: float = 0.0
 
 
-def place(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: Mapping[str, str]) -> Layout:
+def place(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: Mapping[str, str]) -> Boxes:
     """`sizes` in program order, blocks whole; blocks are one below the other."""
     sizes = {name: sizes[name] for name in _sorted(list(sizes), edges)}
     levels = _levels(sizes, edges, blocks)
     rows: dict[int, list[str]] = {}
     for name in sizes:
         rows.setdefault(levels[name], []).append(name)
-    out = Layout()
+    out = Boxes()
     y = 0.0
     previous = ""
     parents: dict[str, list[str]] = {name: [a for a, b in edges if b == name] for name in sizes}
@@ -102,7 +102,7 @@ def _columns(
     row: list[str],
     sizes: Mapping[str, Size],
     parents: Mapping[str, list[str]],
-    out: Layout,
+    out: Boxes,
     levels: Mapping[str, int],
 ) -> list[float]:
     """Under the middle of the inputs of the row just above (of all inputs where many meet), pushed apart."""
@@ -140,7 +140,7 @@ def _end(group: list[int], row: list[str], sizes: Mapping[str, Size], wanted: li
     return _begin(group, row, sizes, wanted) + _span(group, row, sizes)
 
 
-def _route(out: Layout, edges: Sequence[tuple[str, str]]) -> None:
+def _route(out: Boxes, edges: Sequence[tuple[str, str]]) -> None:
     """Straight down where nothing is in the way, else round on the right: the nearest free track, short edges first."""
     taken: list[tuple[float, int, int]] = []  # x, first and last level
     for a, b in sorted(edges, key=lambda e: out.places[e[1]].level - out.places[e[0]].level):

@@ -8,7 +8,7 @@ from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..layer_digraph import Drawing, describe, drawings, links
-from .boxes import Layout, Place, Size, place
+from .boxes import Boxes, Place, Size, place
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -110,7 +110,7 @@ def _arrow(key: str, path: str, critical: bool) -> Markup:
     return tag("path", d=path, cls="edge critical" if critical else "edge", marker_end=f"url(#{key}-{name})")
 
 
-def _frames(laid: Layout, blocks: dict[str, str]) -> Iterator[Markup]:
+def _frames(laid: Boxes, blocks: dict[str, str]) -> Iterator[Markup]:
     """A frame round each block."""
     inside: dict[str, list[Place]] = {}
     for name, block in blocks.items():
