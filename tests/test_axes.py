@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from conftest import ROOT
 
-from dagc.base.axes import AXES, DEGREES, EXPERT_SIDE
+from dagc.base.axes import AXES, DEGREES, EXPERT_REPLICA, EXPERT_SIDE, REPLICA, STAGES
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.base.schema import PHASE
 from dagc.calib.accuracy import BESIDE
@@ -55,9 +55,9 @@ def test_every_axis_has_a_degree_a_pass_and_a_line_of_docs() -> None:
 
 
 def test_order_and_degrees_follow_the_table() -> None:
-    assert tuple(AXES) == Strategy().order == ("pp", "dp", "ep", "sp", "tp")
-    assert DEGREES == ("pp", "dp", "ep", "sp", "tp", "etp", "edp", "replica")
-    assert EXPERT_SIDE == ("edp", "ep", "etp")
+    assert Strategy().order == tuple(AXES) and AXES[STAGES] is next(iter(AXES.values()))
+    assert set(DEGREES) == {*AXES, *EXPERT_SIDE, REPLICA} and len(DEGREES) == len(set(DEGREES))
+    assert EXPERT_SIDE[0] == EXPERT_REPLICA
 
 
 def test_every_kind_of_phase_is_in_the_tables_that_ask_by_kind() -> None:

@@ -195,7 +195,7 @@ def test_every_family_is_listed_and_its_table_documented() -> None:
 
 
 def test_unknown_gpu_names_those_there_are() -> None:
-    with pytest.raises(CalibrationError, match=r"no calibration for h20; there are: .*h100_sxm"):
+    with pytest.raises(CalibrationError, match=r"no calibration for h20; available: .*h100_sxm"):
         load("h20")
 
 
