@@ -356,7 +356,7 @@ def test_dot_has_the_same_boxes_and_edges() -> None:
     ("options", "said"),
     [
         (["--select", "gpu:99"], "prefill has no gpu 99"),
-        (["--select", "gpu:0..x"], "`0..x` is no number"),
+        (["--select", "gpu:0..x"], "`0..x` is not a number"),
         (["--select", "gpu:"], "is not understood"),
         (["--select", "critica"], "did you mean `critical`?"),
         (["--select", "layer:sparce"], "did you mean `sparse`?"),

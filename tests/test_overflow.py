@@ -85,7 +85,7 @@ def test_every_cure_that_is_named_fits(name: str) -> None:
 def test_where_nothing_fits_that_is_said() -> None:
     text = spec_text(gpus=8).replace("memory = 64 GB", "memory = 1 kB")
     (error,) = (d for d in dagc.compile_text(text).diagnostics if d.code == "E04")
-    assert len(error.help) == 1 and "would do: it takes more GPUs" in error.help[0]
+    assert len(error.help) == 1 and "would fit: use more GPUs" in error.help[0]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_job_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"RANK": "0", "WORLD_SIZE": "x"}, "WORLD_SIZE is 'x', no number of processes"),
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "WORLD_SIZE is 'x', not a number of processes"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "do not find each other"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, "do not find each other"),
     ],
