@@ -14,7 +14,7 @@ SHORTEST = {
     "chakra": (["-n", "1", "--gpus", "8"], "symmetric, 8 GPUs"),
     "draw": (["-n", "1", "--parts", "2"], "one layer"),
     "estimate": (["-n", "1", "examples/mixtral_8xh100.moe"], "mixtral_8xh100, decode"),
-    "ir_text": (["examples/mixtral_8xh100.moe"], "plain / full: 0."),
+    "ir_text": (["examples/mixtral_8xh100.moe"], "mixtral_8xh100"),
     "scale": (["-n", "1", "--nodes", "2000"], "equal"),
     "startup": (["-n", "1"], "dagc check"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.plain_data import to_data
 from ..ir.graph import Graph
-from ..ir.text.write import print_full
+from ..ir.text.write import print_graph
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.strategy import Strategy
@@ -40,4 +40,4 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
 
 
 def ir_section(graph: Graph) -> list[str]:
-    return print_full(graph).splitlines()
+    return print_graph(graph).splitlines()

@@ -11,10 +11,10 @@ from .implied import AxisNames
 from .scan import Cursor, TextError
 
 SHORT = {"source_dim": "from", "target_dim": "to"}
-"""How the plain form writes the dimensions of a move: `from=slot, to=expert`."""
+"""How the text calls the dimensions of a move: `from=slot, to=expert`."""
 
 OLDER = {**{short: name for name, short in SHORT.items()}, "of": "part"}
-"""Attributes by the names that they have in the plain form, or have had in older files."""
+"""Attributes by the names that they have in the text, or have had in older files."""
 
 AXES = frozenset(
     name for kind in OPS.values() for name, attribute in schema(kind.attrs).items() if attribute.kind == "axes"
@@ -25,35 +25,26 @@ _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _NOT_WORDS = ("true", "false", "inf", "nan")
 
 
-def plain(attrs: Attrs, names: AxisNames, scope: str) -> list[str]:
+def shown(attrs: Attrs, names: AxisNames, scope: str) -> list[str]:
     """Axes by their names, words without quotes, integral numbers without a fraction."""
     scope = "experts" if isinstance(attrs, ExchangeAttrs) else scope
-    return [f"{SHORT.get(name, name)}={_plain(value, names, scope)}" for name, value in stated(attrs)]
+    return [f"{SHORT.get(name, name)}={_shown(value, names, scope)}" for name, value in stated(attrs)]
 
 
-def _plain(value: Value, names: AxisNames, scope: str) -> str:
+def _shown(value: Value, names: AxisNames, scope: str) -> str:
     if isinstance(value, tuple):
         return names.show(value, scope)
     if isinstance(value, str) and _WORD.fullmatch(value) and value not in _NOT_WORDS:
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return _full(value)
-
-
-def full(attrs: Attrs) -> list[str]:
-    return [f"{name}={_full(value)}" for name, value in stated(attrs)]
-
-
-def _full(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    value = "+".join(value) if isinstance(value, tuple) else value
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def pair(at: Cursor) -> tuple[str, str]:
-    """`name=value` of either form, the value as it is written."""
+    """`name=value`, the value as it is written; a text in quotes keeps the first one."""
     name = at.name()
     at.mark("=")
     if at.takes('"'):

@@ -1,4 +1,4 @@
-"""Text back to graphs: both forms that `write` prints.
+"""Text back to graphs.
 
     graph PHASE (KIND, LEVEL, DTYPE, microbatches=N, lanes=N)
     mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES] per_node=N gpus 0..7, 9
@@ -14,6 +14,8 @@
 
 TYPE is `[dim/AXES, ...] partial(sum AXES) DTYPE`, AXES are names joined by `+`. Most of it may be left out (see `implied`). A
 line indented by four columns or more continues the one before; `#` begins a comment line.
+
+Files written before have every field of every op written out, one op per line (`older`).
 """
 
 from __future__ import annotations
@@ -22,18 +24,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ...base.axes import STAGES
 from ...base.dtypes import DTYPE_BYTES
 from ...base.phase_kinds import PHASE_KINDS
 from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight
-from ..mesh import GpuMap, Mesh
+from ..mesh import GpuMap
 from ..sharding import Axes, Sharding
 from . import attr_words, implied, older
 from .implied import AxisNames
+from .mesh_line import MOST, a_mesh, gpu_ids, older_mesh
 from .scan import Cursor, TextError, lines_of
-
-MOST = 10**6
-"""GPU ids, and layers of a stage, that are read."""
 
 
 class Type(NamedTuple):
@@ -46,7 +45,7 @@ class Type(NamedTuple):
 
 
 def parse_graph(text: str) -> Graph:
-    """Read what `print_graph` or `print_full` printed. Raises TextError."""
+    """Read what `print_graph` printed, today or for older files. Raises TextError."""
     lines = lines_of(text)
     reader = Reader(lines)
     for number, line in lines:
@@ -67,7 +66,7 @@ class Reader:
     lines: Iterator[tuple[int, str]]
     number: int = 0
     begun: bool = False
-    full: bool = False
+    older: bool = False
     dtype: str = ""
     common: dict[str, float] = field(default_factory=dict)
     graph: Graph = field(default_factory=lambda: Graph("", "", "", ()))
@@ -82,8 +81,8 @@ class Reader:
         if at.takes("graph"):
             self.head(at)
         elif at.takes("mesh"):
-            mesh = (full_mesh if self.full else plain_mesh)(at)
-            self.names = AxisNames(None if self.full else mesh)
+            mesh = (older_mesh if self.older else a_mesh)(at)
+            self.names = AxisNames(None if self.older else mesh)
             self.graph = replace(graph, mesh=mesh)
         elif at.takes("sizes"):
             self.common = dict(at.list("[", lambda: size(at), "]"))
@@ -109,19 +108,19 @@ class Reader:
 
     def head(self, at: Cursor) -> None:
         phase = at.name()
-        self.full = not at.takes("(")
+        self.older = not at.takes("(")
         counts = {"microbatches": 1, "lanes": 1}
         kind = at.name()
         if kind not in PHASE_KINDS:
             raise TextError(f"unknown kind of phase {kind}")
-        if not self.full:
+        if not self.older:
             at.mark(",")
         level = at.name()
-        if not self.full:
+        if not self.older:
             at.mark(",")
             self.dtype = a_dtype(at)
         while at.rest() and not at.takes(")"):
-            if not self.full:
+            if not self.older:
                 at.mark(",")
             name = at.name()
             if name not in counts:
@@ -160,7 +159,7 @@ class Reader:
                 sharded = any(op.sharding is not None for op in body.ops)
                 return Segment(
                     name, repeat, taken, of.dims, of.dtype, tuple(body.ops), body.output, tuple(body.weights),
-                    body.sizes, entry if sharded or not self.full else None,
+                    body.sizes, entry if sharded or not self.older else None,
                 )  # fmt: skip
             body.statement(Cursor(line))
         raise TextError("the segment does not end")
@@ -178,12 +177,12 @@ class Reader:
             reduce, partial = at.name(), self.axes(at)
             at.mark(")")
         layout = Sharding(tuple(axes for _, axes in pairs), partial, reduce)
-        of_dtype = self.dtype if not self.full and at.ends_type() else at.name()
+        of_dtype = self.dtype if not self.older and at.ends_type() else at.name()
         return Type(tuple(dim for dim, _ in pairs), layout, of_dtype, mark)
 
     def layout(self, of: Type) -> Sharding | None:
         """The layout that a type states at this level."""
-        placed = of.mark == "=" if self.full or not self.sharded else of.mark != "?"
+        placed = of.mark == "=" if self.older or not self.sharded else of.mark != "?"
         return of.layout if placed else None
 
 
@@ -251,7 +250,7 @@ class Body:
             at.mark(",")
             more.append(self.value(further, self.reader.type(at)))
         scope = implied.scope(of.dims)
-        block = "" if self.reader.full else implied.block(name, self.taken)
+        block = "" if self.reader.older else implied.block(name, self.taken)
         order: Loops | None = None
         other: Loops = ()
         while at.rest():
@@ -272,8 +271,9 @@ class Body:
         kind, given = attr_words.read(kind, attrs, self.reader.names)
         op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more))
         if order is None:
-            order = other if self.reader.full else implied.corrected(self.said(op, of), other)
-        op = older.completed(replace(op, loops=order), self.made)
+            order = other if self.reader.older else implied.corrected(self.said(op, of), other)
+        op = replace(op, loops=order)
+        op = older.completed(op, self.made) if self.reader.older else op
         self.made[op.name] = op
         for value in op.results:
             self.known[value.name] = (value.dims, value.sharding, value.dtype)
@@ -309,87 +309,6 @@ class Body:
                 raise TextError(f"operand {i} ({name}) has another type where it is defined")
 
 
-def plain_mesh(at: Cursor) -> Mesh:
-    degrees: dict[str, int] = {}
-    axes: dict[str, Axes] = {}
-
-    def axis() -> None:
-        name, degree = pair(at)
-        degrees[name] = degree
-        axes[name] = at.axes() if at.takes(":") else () if degree == 1 else (name,)
-
-    at.list("[", axis, "]")
-    atoms = tuple((name, degrees[name]) for name, held in axes.items() if held == (name,))
-    stages = 1
-    others: dict[str, int] | None = None
-    zigzag: list[Axes] = []
-    per_node: int | None = None
-    ids: tuple[int, ...] = ()
-    while at.rest():
-        if at.takes("atoms"):
-            atoms = tuple(at.list("[", lambda: pair(at), "]"))
-        elif at.takes("stages"):
-            at.mark("=")
-            stages = at.count()
-        elif at.takes("degrees"):
-            others = dict(at.list("[", lambda: pair(at), "]"))
-        elif at.takes("zigzag"):
-            zigzag = at.list("[", at.axes, "]")
-        elif at.takes("per_node"):
-            at.mark("=")
-            per_node = at.count()
-        else:
-            at.mark("gpus")
-            ids = gpu_ids(at)
-    mesh = Mesh(atoms, axes, {**({STAGES: stages} if others is None else others), **degrees}, stages)
-    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpu_map(ids, per_node))
-
-
-def full_mesh(at: Cursor) -> Mesh:
-    at.mark("stages")
-    at.mark("=")
-    stages = at.count()
-    at.mark("atoms")
-    atoms = tuple(at.list("[", lambda: pair(at), "]"))
-    axes: dict[str, Axes] = {}
-    own: dict[str, int] = {}
-
-    def axis() -> None:
-        name, own[name] = pair(at)
-        at.mark(":")
-        axes[name] = at.axes()
-
-    at.mark("axes")
-    at.list("[", axis, "]")
-    at.mark("degrees")
-    degrees = dict(at.list("[", lambda: pair(at), "]"))
-    zigzag = at.list("[", at.axes, "]") if at.takes("zigzag") else []
-    ids = gpu_ids(at) if at.takes("gpus") else ()
-    per_node = at.count() if at.takes("per_node") else None
-    at.end()
-    return Mesh(atoms, axes, {**degrees, **own}, stages, zigzag[0] if zigzag else (), gpu_map(ids, per_node))
-
-
-def gpu_map(ids: tuple[int, ...], per_node: int | None) -> GpuMap | None:
-    if per_node == 0:
-        raise TextError("nodes of no GPUs")
-    return None if not ids and per_node is None else GpuMap(ids, implied.PER_NODE if per_node is None else per_node)
-
-
-def gpu_ids(at: Cursor) -> tuple[int, ...]:
-    """`0..7, 9`"""
-    found: list[int] = []
-    while not found or at.takes(","):
-        low = at.count()
-        high = at.count() if at.takes("..") else low
-        if high >= MOST or low > high:
-            raise TextError(f"GPU {high} is beyond {MOST:,}" if high >= MOST else f"no GPUs from {low} to {high}")
-        found.extend(range(low, high + 1))
-        if len(found) > MOST:
-            raise TextError(f"more than {MOST:,} GPUs")
-    return tuple(found)
-
-
 def stage(at: Cursor) -> Stage:
     index = at.count()
     layers = at.list("{", lambda: (at.name(), at.count() if at.takes("x") else 1), "}")
@@ -398,12 +317,6 @@ def stage(at: Cursor) -> Stage:
     if sum(count for _, count in layers) > MOST:
         raise TextError(f"a stage of more than {MOST:,} layers")
     return Stage(index, tuple(layers), gpus)
-
-
-def pair(at: Cursor) -> tuple[str, int]:
-    name = at.name()
-    at.mark("=")
-    return name, at.count()
 
 
 def size(at: Cursor) -> tuple[str, float]:

@@ -1,14 +1,10 @@
-"""Graphs as text, in two forms that both read back equal.
-
-The plain form is for people: nothing that the same page says already (`implied`), at most 120 columns. The full form is for
-files that other programs read: every field of every op written out, one op per line.
-"""
+"""Graphs as text that reads back equal: nothing that the same page says already (`implied`), at most 120 columns."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...base.axes import STAGES
 from ...base.units import show_runs
@@ -24,24 +20,19 @@ DEEPER = "    "
 
 
 def print_graph(graph: Graph, *, types: bool = False) -> str:
-    """The graph as text in the plain form; `types`: with the types of operands, too."""
-    return _text(graph, Plain.of(graph, types))
-
-
-def print_full(graph: Graph) -> str:
-    """The graph as text in the full form."""
-    return _text(graph, Full())
+    """The graph as text; `types`: with the types of operands, too."""
+    return _text(graph, Form.of(graph, types))
 
 
 def lines_around(graph: Graph, segment: Segment, name: str, margin: int = 2, *, types: bool = False) -> tuple[str, ...]:
     """The op's line, marked, and those next to it; `types`: with the types of operands, too."""
-    form = Plain.of(graph, types)
+    form = Form.of(graph, types)
     at = next(i for i, op in enumerate(segment.ops) if op.name == name)
     shown = enumerate(segment.ops[max(0, at - margin) : at + margin + 1], start=max(0, at - margin))
     return tuple(f"{'>' if i == at else ' '} {form.op(segment, op)}" for i, op in shown)
 
 
-def _text(graph: Graph, form: Plain | Full) -> str:
+def _text(graph: Graph, form: Form) -> str:
     lines = [form.head(graph)]
     if graph.mesh is not None:
         lines.append(form.mesh(graph.mesh, placed=any(stage.gpus for stage in graph.stages)))
@@ -59,7 +50,7 @@ def _text(graph: Graph, form: Plain | Full) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class Form:
     """Lines for people. `dtype` and the `common` sizes are those of the whole graph, said once."""
 
     names: AxisNames
@@ -69,7 +60,7 @@ class Plain:
     types: bool = False
 
     @classmethod
-    def of(cls, graph: Graph, types: bool = False) -> Plain:
+    def of(cls, graph: Graph, types: bool = False) -> Form:
         return cls(AxisNames(graph.mesh), graph.level, _usual_dtype(graph), _common_sizes(graph), types)
 
     def head(self, graph: Graph) -> str:
@@ -121,7 +112,7 @@ class Plain:
         return " ".join(parts)
 
     def op(self, segment: Segment, op: Op) -> str:
-        given = ", ".join((*(_value(n) for n in op.inputs), *attr_words.plain(op.attrs, self.names, op.scope)))
+        given = ", ".join((*(_value(n) for n in op.inputs), *attr_words.shown(op.attrs, self.names, op.scope)))
         parts = [f"{_names(op)} = {op.kind}({given})"]
         if op.axes:
             parts.append(f"over {self.names.show(op.axes, op.scope)}")
@@ -210,67 +201,6 @@ def _cut(line: str, start: int) -> int:
     return before_type or (behind_comma or outside or [at for at, _ in spaces])[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
-    """Lines for files: everything, always; a layout begins with `=`."""
-
-    common: Mapping[str, float] = field(default_factory=dict)
-
-    def sizes(self, sizes: Mapping[str, float]) -> list[str]:
-        return [_sizes(sizes)] if sizes is not self.common else []
-
-    def head(self, graph: Graph) -> str:
-        counts = f"microbatches={graph.microbatches} lanes={graph.lanes}"
-        return f"graph {graph.phase} {graph.kind} {graph.level} {counts}"
-
-    def mesh(self, mesh: Mesh, placed: bool) -> str:
-        atoms = ", ".join(f"{name}={size}" for name, size in mesh.atoms)
-        axes = ", ".join(f"{name}={mesh.degrees.get(name, 1)}:{_joined(atoms)}" for name, atoms in mesh.axes.items())
-        extra = ", ".join(f"{n}={d}" for n, d in mesh.degrees.items() if n not in mesh.axes)
-        dealt = f" zigzag [{_joined(mesh.zigzag)}]" if mesh.zigzag else ""
-        ids = per_node = ""
-        if mesh.gpus is not None:
-            ids = "" if placed else f" gpus {show_runs(mesh.gpus.ids, separator=',')}"
-            per_node = "" if mesh.gpus.per_node == implied.PER_NODE else f" per_node {mesh.gpus.per_node}"
-        return f"mesh stages={mesh.stages} atoms [{atoms}] axes [{axes}] degrees [{extra}]{dealt}{ids}{per_node}"
-
-    def stage(self, stage: Stage) -> str:
-        layers = ", ".join(f"{name} x {count}" for name, count in stage.layers)
-        gpus = f" gpus {show_runs(stage.gpus, separator=',')}" if stage.gpus else ""
-        return f"stage {stage.index} {{ {layers} }}{gpus}"
-
-    def send(self, edge: StageEdge) -> str:
-        return f"send {edge.source} -> {edge.target} %{edge.value} : {_layout(edge.dims, edge.sharding)} {edge.dtype}"
-
-    def segment(self, segment: Segment) -> str:
-        entry = _layout(segment.input_dims, segment.entry)
-        return f"segment {segment.name} x {segment.repeat} (%{segment.input}: {entry} {segment.input_dtype}) {{"
-
-    def weight(self, weight: Weight) -> str:
-        tied = f" tied {weight.tied}" if weight.tied else ""
-        mark = "" if weight.sharding is None else "="
-        layout = mark + _layout(weight.dims, weight.sharding)
-        return f"weight {weight.name} {layout} {weight.dtype} {weight.scope}{tied}"
-
-    def op(self, segment: Segment, op: Op) -> str:
-        parts = [f"{_names(op)} = {op.kind}({', '.join(_value(n) for n in op.inputs)})"]
-        if op.axes:
-            parts.append(f"over {_joined(op.axes)}")
-        types = (("" if v.sharding is None else "=") + f"{_layout(v.dims, v.sharding)} {v.dtype}" for v in op.results)
-        parts.append(f": {', '.join(types)} {op.scope}")
-        if op.block:
-            parts.append(f"in {op.block}")
-        if op.loops:
-            parts.append("loops {" + ", ".join(f"{d}/{_joined(a)}" for d, a in op.loops) + "}")
-        attrs = attr_words.full(op.attrs)
-        if attrs:
-            parts.append(f"attrs {{{', '.join(attrs)}}}")
-        return " ".join(parts)
-
-    def wrapped(self, line: str) -> list[str]:
-        return [line]
-
-
 def _usual_dtype(graph: Graph) -> str:
     """The dtype of most values and weights."""
     counts = Counter(
@@ -295,14 +225,6 @@ def _sizes(sizes: Mapping[str, float]) -> str:
 
 def _known(segment: Segment, name: str) -> bool:
     return name in segment.weight if name.startswith("@") else name == segment.input or name in segment.by_name
-
-
-def _layout(dims: tuple[str, ...], layout: Sharding | None) -> str:
-    split = layout.dims if layout is not None else ((),) * len(dims)
-    text = "[" + ", ".join(d + (f"/{_joined(a)}" if a else "") for d, a in zip(dims, split, strict=True)) + "]"
-    if layout is not None and layout.partial:
-        text += f" partial({layout.reduce} {_joined(layout.partial)})"
-    return text
 
 
 def _names(op: Op) -> str:

@@ -1,0 +1,102 @@
+"""The line of the mesh, and GPU ids, as they are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...base.axes import STAGES
+from ..mesh import GpuMap, Mesh
+from ..sharding import Axes
+from . import implied
+from .implied import AxisNames
+from .scan import Cursor, TextError
+
+MOST = 10**6
+"""GPU ids, and layers of a stage, that are read."""
+
+
+def a_mesh(at: Cursor) -> Mesh:
+    degrees: dict[str, int] = {}
+    axes: dict[str, Axes] = {}
+
+    def axis() -> None:
+        name, degree = pair(at)
+        degrees[name] = degree
+        axes[name] = at.axes() if at.takes(":") else () if degree == 1 else (name,)
+
+    at.list("[", axis, "]")
+    atoms = tuple((name, degrees[name]) for name, held in axes.items() if held == (name,))
+    stages = 1
+    others: dict[str, int] | None = None
+    zigzag: list[Axes] = []
+    per_node: int | None = None
+    ids: tuple[int, ...] = ()
+    while at.rest():
+        if at.takes("atoms"):
+            atoms = tuple(at.list("[", lambda: pair(at), "]"))
+        elif at.takes("stages"):
+            at.mark("=")
+            stages = at.count()
+        elif at.takes("degrees"):
+            others = dict(at.list("[", lambda: pair(at), "]"))
+        elif at.takes("zigzag"):
+            zigzag = at.list("[", at.axes, "]")
+        elif at.takes("per_node"):
+            at.mark("=")
+            per_node = at.count()
+        else:
+            at.mark("gpus")
+            ids = gpu_ids(at)
+    mesh = Mesh(atoms, axes, {**({STAGES: stages} if others is None else others), **degrees}, stages)
+    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpu_map(ids, per_node))
+
+
+def older_mesh(at: Cursor) -> Mesh:
+    at.mark("stages")
+    at.mark("=")
+    stages = at.count()
+    at.mark("atoms")
+    atoms = tuple(at.list("[", lambda: pair(at), "]"))
+    axes: dict[str, Axes] = {}
+    own: dict[str, int] = {}
+
+    def axis() -> None:
+        name, own[name] = pair(at)
+        at.mark(":")
+        axes[name] = at.axes()
+
+    at.mark("axes")
+    at.list("[", axis, "]")
+    at.mark("degrees")
+    degrees = dict(at.list("[", lambda: pair(at), "]"))
+    zigzag = at.list("[", at.axes, "]") if at.takes("zigzag") else []
+    ids = gpu_ids(at) if at.takes("gpus") else ()
+    per_node = at.count() if at.takes("per_node") else None
+    at.end()
+    return Mesh(atoms, axes, {**degrees, **own}, stages, zigzag[0] if zigzag else (), gpu_map(ids, per_node))
+
+
+def gpu_map(ids: tuple[int, ...], per_node: int | None) -> GpuMap | None:
+    if per_node == 0:
+        raise TextError("nodes of no GPUs")
+    return None if not ids and per_node is None else GpuMap(ids, implied.PER_NODE if per_node is None else per_node)
+
+
+def gpu_ids(at: Cursor) -> tuple[int, ...]:
+    """`0..7, 9`"""
+    found: list[int] = []
+    while not found or at.takes(","):
+        low = at.count()
+        high = at.count() if at.takes("..") else low
+        if high >= MOST or low > high:
+            raise TextError(f"GPU {high} is beyond {MOST:,}" if high >= MOST else f"no GPUs from {low} to {high}")
+        found.extend(range(low, high + 1))
+        if len(found) > MOST:
+            raise TextError(f"more than {MOST:,} GPUs")
+    return tuple(found)
+
+
+def pair(at: Cursor) -> tuple[str, int]:
+    name = at.name()
+    at.mark("=")
+    return name, at.count()
