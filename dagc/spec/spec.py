@@ -17,6 +17,8 @@ from .workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Spec:
+    """Everything that a `.moe` file says."""
+
     hardware: Hardware
     model: Model
     workload: Workload

@@ -12,6 +12,8 @@ from ..source import Span
 
 @dataclass(frozen=True, slots=True)
 class Node:
+    """What was written at a place of the text."""
+
     span: Span = field(compare=False, repr=False)
 
 
@@ -29,11 +31,15 @@ class Number(Node):
 
 @dataclass(frozen=True, slots=True)
 class String(Node):
+    """`"h200-sxm"`, without its quotes."""
+
     value: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bool(Node):
+    """`true` or `false`."""
+
     value: bool
 
 
@@ -50,6 +56,8 @@ class Name(Node):
 
 @dataclass(frozen=True, slots=True)
 class ListExpr(Node):
+    """`[1, 2, 0..7]`."""
+
     items: tuple[Expr, ...]
 
 
@@ -63,12 +71,16 @@ class Range(Node):
 
 @dataclass(frozen=True, slots=True)
 class Unary(Node):
+    """`-x`."""
+
     op: str  # "-"
     operand: Expr
 
 
 @dataclass(frozen=True, slots=True)
 class Binary(Node):
+    """`left op right`."""
+
     op: str  # + - * /
     left: Expr
     right: Expr
@@ -109,16 +121,22 @@ class Comparison(Node):
 
 @dataclass(frozen=True, slots=True)
 class Version(Node):
+    """`moe 1`."""
+
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Import(Node):
+    """`import "FILE"`."""
+
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Let(Node):
+    """`let name = value`."""
+
     name: str
     value: Expr
 
@@ -188,6 +206,8 @@ class TensorAssign(Node):
 
 @dataclass(frozen=True, slots=True)
 class Return(Node):
+    """`return value`, at the end of a block."""
+
     value: Expr
 
 
@@ -214,4 +234,6 @@ Statement = Version | Import | Let | Param | Assign | Bare | Directive | Section
 
 @dataclass(frozen=True, slots=True)
 class File(Node):
+    """The statements of a file."""
+
     statements: tuple[Statement, ...]
