@@ -18,7 +18,9 @@ class SplitNorms(GraphPass):
     name: ClassVar[str] = "norms"
 
     def run(self, graph: Graph) -> Graph:
-        return replace(graph, segments=tuple(split_norms(s) for s in graph.segments), _index={})
+        segments = tuple(split_norms(s) for s in graph.segments)
+        same = all(a is b for a, b in zip(segments, graph.segments, strict=True))
+        return graph if same else replace(graph, segments=segments, _index={})
 
 
 def split_norms(segment: Segment) -> Segment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..ir.mesh import Mesh
 from ..ir.moves import Price
@@ -11,8 +11,7 @@ from ..spec.hardware import Link
 from .network import collective_time
 
 
-@dataclass(frozen=True, slots=True)
-class LinkPrices:
+class LinkPrices(NamedTuple):
     """Alpha-beta times over the links of a node and of the cluster."""
 
     node: Link

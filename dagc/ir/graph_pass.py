@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .graph import Graph
 
@@ -25,8 +24,7 @@ class PassError(ValueError):
         self.at, self.where, self.because, self.help = at, where, because, help
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(NamedTuple):
     """What a graph does that is probably not meant, and the op that does it."""
 
     segment: str

@@ -27,7 +27,6 @@ class Prices(Protocol):
     def of(self, mesh: Mesh) -> Price: ...
 
 
-@dataclass(frozen=True, slots=True)
 class PlainPrices:
     """Of no machine: one microsecond for each step of a ring, and the bytes that a rank sends in it at 100 GB/s."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
 
 from ..base.source import Span
 from ..ir.graph import Graph
@@ -24,14 +23,19 @@ class Observer:
         """It has made this graph."""
 
 
-@dataclass(frozen=True, slots=True)
 class Verify(Observer):
     """Verifies every graph. `spans`: the statement of the source that each (segment, op) comes from."""
 
-    spans: Mapping[tuple[str, str], Span] = field(default_factory=dict)
+    def __init__(self, spans: Mapping[tuple[str, str], Span] | None = None) -> None:
+        self.spans = spans or {}
+        self.seen: Graph | None = None
+
+    def before(self, one: GraphPass, graph: Graph) -> None:
+        self.seen = graph
 
     def after(self, one: GraphPass, graph: Graph) -> None:
-        verified(graph, one.name, self.spans)
+        if graph is not self.seen:  # else the pass had nothing to change
+            verified(graph, one.name, self.spans)
 
 
 def verified(graph: Graph, name: str, spans: Mapping[tuple[str, str], Span]) -> None:
@@ -54,23 +58,23 @@ def _statement(spans: Mapping[tuple[str, str], Span], segment: str, op: str) -> 
     return (f"--> {span.source.name}:{line}:{column}", f"{line} | {span.source.line(line).strip()}")
 
 
-@dataclass(frozen=True, slots=True)
 class TellDoubts(Observer):
     """W06 for what passes doubt, at the statements of the ops in question."""
 
-    unit: Unit
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
 
     def after(self, one: GraphPass, graph: Graph) -> None:
         for doubt in one.doubts(graph):
             self.unit.warn(doubt.segment, doubt.op, doubt.message, because=doubt.because, help=doubt.help)
 
 
-@dataclass(slots=True)
 class Clock(Observer):
-    """`seconds`: how long each pass took."""
+    """How long each pass took, in seconds."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    started_s: float = 0.0
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.started_s = 0.0
 
     def before(self, one: GraphPass, graph: Graph) -> None:
         self.started_s = time.perf_counter()
@@ -79,12 +83,11 @@ class Clock(Observer):
         self.seconds[one.name] = self.seconds.get(one.name, 0.0) + time.perf_counter() - self.started_s
 
 
-@dataclass(frozen=True, slots=True)
 class Print(Observer):
     """Writes the graph behind the passes of these names; `all` are all."""
 
-    names: frozenset[str]
-    write: Callable[[str], object]
+    def __init__(self, names: Collection[str], write: Callable[[str], object]) -> None:
+        self.names, self.write = frozenset(names), write
 
     def after(self, one: GraphPass, graph: Graph) -> None:
         if one.name in self.names or "all" in self.names:

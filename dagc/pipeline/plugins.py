@@ -60,14 +60,8 @@ def plugin_pass(name: str) -> type[GraphPass]:
     return made
 
 
-def is_foreign(one: GraphPass) -> bool:
-    return type(one) not in GRAPH_PASSES
-
-
 def guarded(one: GraphPass, graph: Graph) -> Graph:
-    """Run a pass; the faults of a plugin's are told as the plugin's, what the verifier finds in its graph too."""
-    if not is_foreign(one):
-        return one.run(graph)
+    """Run a plugin's pass: its faults are reported as the plugin's, what the verifier finds in its graph too."""
     point = _point(one)
     try:
         made: object = one.run(graph)
