@@ -83,8 +83,7 @@ class MakeMesh(GraphPass):
             return self.place
         coordinates = axis_coordinates(mesh, self.sides[0])
         sizes = {STAGES: self.stages, **dict(self.sides[0])}
-        order = [REPLICA, *(a for a in self.order if a in sizes)]
-        order += [a for a in sizes if a not in order]
+        order = [axis for axis in dict.fromkeys((REPLICA, *self.order, *sizes)) if axis in sizes]
         index = np.zeros((self.stages, *mesh.shape), dtype=np.int64)
         for axis in order:
             index = index * sizes[axis] + coordinates[axis]

@@ -19,7 +19,7 @@ class PipelineParallel(GraphPass):
     def run(self, graph: Graph) -> Graph:
         stages = graph.the_mesh.stages
         if len(graph.stages) != 1:
-            raise PassError(f"the layers lie on {len(graph.stages)} stages already", at="pp")
+            raise PassError(f"the layers are on {len(graph.stages)} stages already", at="pp")
         (whole,) = graph.stages
         body = [name for name, count in whole.layers for _ in range(count)][1:-1]
         sizes = self.layers or (len(body) // stages,) * stages

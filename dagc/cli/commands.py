@@ -10,6 +10,7 @@ COMMANDS = {
     "check": "verdict only; writes nothing",
     "show": "draw a picture",
     "ir": "print the textual IR",
+    "opt": "run passes on the textual IR",
     "verify": "prove the lowering: run the plan's small twin on NumPy, rank by rank",
     "run": "run the placed graph on real devices, measured beside the estimate",
     "export": "write the launch command or config of a serving engine",

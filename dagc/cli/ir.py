@@ -21,6 +21,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--after", metavar="PASS", help="stop after this pass (default: the last; `spec`: before the first)"
     )
+    parser.add_argument(
+        "--pipeline",
+        action="store_true",
+        help="print the passes instead, as `dagc opt --passes` takes them; with --after: those that follow",
+    )
     parser.add_argument("--types", action="store_true", help="with the types of operands")
 
 
@@ -54,7 +59,8 @@ def run(args: Namespace) -> int:
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
-        sys.stdout.write(ir_text(spec, out, phases, args.after, types=args.types))
+        write = pipeline_text if args.pipeline else ir_text
+        sys.stdout.write(write(spec, out, phases, args))
         tell(out.items)
     except SpecError as error:
         tell(error.diagnostics)
@@ -62,9 +68,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], after: str | None, *, types: bool) -> str:
-    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it. `types`: with
-    those of operands."""
+def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], args: Namespace) -> str:
+    """Textual IR of the phases after a pass (default: the last); after a plugin's, of those that ask for it."""
     from ..ir.text.write import print_graph
     from ..pipeline.lower import lower
     from ..spec.unit import Unit
@@ -72,11 +77,26 @@ def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], after: str | No
     parts = []
     asked = {name for phase in spec.phases for name in phase.strategy.passes}
     for phase in phases:
-        if after in asked and after not in phase.strategy.passes:
+        if args.after in asked and args.after not in phase.strategy.passes:
             continue
         for name, step in lower(Unit(spec, phase, out)):
             graph = step
-            if name == after:
+            if name == args.after:
                 break
-        parts.append(print_graph(graph, types=types))
+        parts.append(print_graph(graph, types=args.types))
     return "\n".join(parts)
+
+
+def pipeline_text(spec: Spec, out: Collector, phases: Sequence[Phase], args: Namespace) -> str:
+    """The passes of each phase behind the model graph, or behind a pass; of several phases with their names."""
+    from ..pipeline.lower import passes_of
+    from ..pipeline.text import show
+    from ..spec.unit import Unit
+
+    lines = []
+    for phase in phases:
+        passes = passes_of(Unit(spec, phase, out))
+        names = [one.name for one in passes]
+        start = names.index(args.after) + 1 if args.after in names else 0
+        lines.append((f"{phase.name}: " if len(phases) > 1 else "") + show(passes[start:]))
+    return "".join(f"{line}\n" for line in lines)

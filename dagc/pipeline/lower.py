@@ -28,6 +28,16 @@ def lower(unit: Unit, observers: Sequence[Observer] = ()) -> Iterator[tuple[str,
         stop(unit, error)
 
 
+def passes_of(unit: Unit) -> tuple[GraphPass, ...]:
+    """The graph passes of a phase, with their options. Raises SpecError."""
+    from .strategy import lowering
+
+    try:
+        return lowering(unit, plugin_passes(unit.phase.strategy.passes))
+    except PassError as error:
+        stop(unit, error)
+
+
 def lowered(unit: Unit) -> Graph:
     """The graph behind the last pass."""
     *_, (_, graph) = lower(unit)

@@ -112,7 +112,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _show_side(side: Side) -> str:
-    return "*".join(f"{_axis(name)}{_degree(str(size))}" for name, size in side) or NONE
+    return "*".join(f"{_axis(name)}{_degree(str(size))}" for name, size in side) or "1"
 
 
 def _axis(name: str) -> str:
@@ -121,7 +121,7 @@ def _axis(name: str) -> str:
 
 def _side(text: str) -> Side:
     found: list[tuple[str, int]] = []
-    for part in text.split("*") if text != NONE else ():
+    for part in text.split("*") if text != "1" else ():
         match = re.fullmatch(r"([a-z]+)([0-9]+)", part)
         if match is None:
             raise OptionError(f"{part!r} is not an axis with its degree, as in dp4*tp2")
@@ -142,9 +142,7 @@ def _sides(text: str) -> tuple[Side, ...]:
 
 
 def _show_factors(several: tuple[Factors, ...]) -> str:
-    found = [
-        _show_sides(one.sides) + (f"/{':'.join(map(_word, one.rules))}" if one.rules else "") for one in several
-    ]
+    found = [_show_sides(one.sides) + (f"/{':'.join(map(_word, one.rules))}" if one.rules else "") for one in several]
     return "+".join(found) or NONE
 
 
@@ -171,7 +169,9 @@ def _prices(text: str) -> Prices:
         return PLAIN_PRICES
     links = [part.split("/") for part in text.split("|")]
     if [len(link) for link in links] != [2, 2]:
-        raise OptionError(f"{text[:60]!r} is neither `plain` nor B/s and seconds of both links, as in 450e9/2e-6|50e9/6e-6")
+        raise OptionError(
+            f"{text[:60]!r} is neither `plain` nor B/s and seconds of both links, as in 450e9/2e-6|50e9/6e-6"
+        )
     read = [Link(_number(bandwidth), _number(latency)) for bandwidth, latency in links]
     if any(link.bandwidth_Bps <= 0 or link.latency_s < 0 for link in read):
         raise OptionError("a bandwidth is above 0, a latency not below")

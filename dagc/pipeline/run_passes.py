@@ -10,13 +10,17 @@ from ..passes import GRAPH_PASSES
 from .observers import Observer
 
 
+class LevelError(PassError):
+    """A pass is asked to take a graph at a level that it does not take."""
+
+
 def run(passes: Sequence[GraphPass], graph: Graph, observers: Sequence[Observer] = ()) -> Iterator[tuple[str, Graph]]:
     """Each pass in turn, yielding its name and the graph after it. Raises PassError where a pass cannot go on, or does not
     take graphs of this level."""
     for one in passes:
         if one.levels and graph.level not in one.levels:
             levels = " or ".join(one.levels)
-            raise PassError(f"the pass `{one.name}` takes a graph at level {levels}, this one is at {graph.level}")
+            raise LevelError(f"the pass `{one.name}` takes a graph at level {levels}, this one is at {graph.level}")
         for observer in observers:
             observer.before(one, graph)
         graph = one.run(graph) if type(one) in GRAPH_PASSES else _foreign(one, graph)

@@ -41,7 +41,7 @@ def show_one(one: GraphPass) -> str:
 
 def parse(text: str) -> tuple[GraphPass, ...]:
     """The passes of a text. Raises PipelineError."""
-    found = []
+    found: list[GraphPass] = []
     for name, options in _items(text):
         if len(found) == MOST_PASSES:
             raise PipelineError(f"more than {MOST_PASSES} passes")
