@@ -60,8 +60,8 @@ def stored_order(mesh: Mesh) -> Axes:
     """The axes that split experts, by what each does for tokens: a rank of `tp` sees the tokens of its group unless they
     are cut, one of `sp` those of a decode step, one of the batch its own only. Of one kind, neighbours come first.
 
-    So whatever a phase exchanges stands minor and one move brings it in, and how experts lie follows from the mesh
-    alone: phases of one strategy store them alike, whatever their prices, and so do others whose tensor ranks are
+    So whatever a phase exchanges is minor and one move brings it in, and the layout of experts follows from the mesh
+    alone: phases of one strategy store them in the same layout, whatever their prices, and so do others whose tensor ranks are
     neighbours."""
 
     def kind(axis: str) -> int:
@@ -81,7 +81,7 @@ def _token_axes(segment: Segment, rows: Rows, batch: Axes) -> Axes:
 def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) -> Axes:
     """Expert axes over which tokens repeat and are better cut before dispatch.
 
-    Uncut, each rank selects for its own experts, exchanges with the others of its token, and owes a sum over the
+    Uncut, each rank selects for its own experts, exchanges with the others of its token, and leaves a partial sum over the
     axes. Cut, which is free, the exchange takes these axes in, and the result is gathered instead of reduced.
     """
     home = _token_axes(segment, rows, mesh.batch_axes)
@@ -94,7 +94,7 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) ->
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
         return ()
     inside = tuple(a for a in mesh.of("ep") if a in home)
-    widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is owed either way
+    widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is partial either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]
     routed_B = tokens_B * segment.sizes[rows.choice] / mesh.size(repeated)
     piece_B = tokens_B / mesh.size(repeated)

@@ -24,7 +24,7 @@ NEARLY_FULL = 0.97
 
 def check(memory: Memory, unit: Unit, help: tuple[str, ...] = ()) -> None:
     """E04 with the sum shown when the fullest stage does not fit, W06 when what an engine keeps leaves next to nothing.
-    `help`: what was found to mend it."""
+    `help`: what was found to fix it."""
     worst, engine = memory.worst, unit.phase.memory
     nearly = engine.engine is not None and memory.fraction > NEARLY_FULL
     if memory.fits and not nearly:

@@ -22,7 +22,7 @@ MOST_RANKS = 10**6
 class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.
-    `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how other phases factor the same GPUs."""
+    `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
     levels: ClassVar[tuple[str, ...]] = ("model",)
@@ -53,7 +53,7 @@ class MakeMesh(GraphPass):
         return replace(graph, mesh=replace(mesh, gpus=GpuMap(self.ids(mesh), self.per_node)), level="annotated")
 
     def cut_alike(self, mesh: Mesh, graph: Graph) -> Mesh:
-        """The mesh with the axis of experts cut where phases cut it that sit on the same GPUs: what is cut alike can be
+        """The mesh with the axis of experts cut where phases on the same GPUs cut it: what is cut in the same way can be
         stored in one order."""
         experts = {name: (mesh.stride(name), mesh.stride(name) * mesh.sizes[name]) for name in mesh.of("ep")}
         edges = {mesh.stride(name) for name in mesh.sizes}

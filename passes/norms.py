@@ -24,7 +24,7 @@ class SplitNorms(GraphPass):
 
 
 def split_norms(segment: Segment) -> Segment:
-    """The segment with the row sums of every norm whose width is split as ops of their own: pending sums like any."""
+    """The segment with the row sums of every norm whose width is split as separate ops: partial sums like any other."""
     ops: list[Op] = []
     for op in segment.ops:
         kinds = OPS[op.kind].row_sums
@@ -37,7 +37,7 @@ def split_norms(segment: Segment) -> Segment:
 
 
 def row_sum(norm: Op, kind: str) -> Op:
-    """One number a row, in fp32 as kernels keep their accumulators."""
+    """One number per row, in fp32 as kernels keep their accumulators."""
     name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
     return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=NONE)
 

@@ -118,7 +118,7 @@ class Resharder:
         self.dims[name] = dims
 
     def visit(self, op: Op) -> None:
-        """Bring every input to the layout the op needs, passing pending sums through where that is cheaper."""
+        """Bring every input to the layout the op needs, passing partial sums through where that is cheaper."""
         self.visited = op.name
         carried = self.carried(op)
         inputs = []
@@ -151,7 +151,7 @@ class Resharder:
         return Value(name, self.dims[name], self.dtype(name), self.layout[name])
 
     def carried(self, op: Op) -> Axes:
-        """Axes whose pending sum may pass through this op unreduced."""
+        """Axes whose partial sum may pass through this op unreduced."""
         definition = OPS[op.kind]
         held = {i: self.layout[n] for i, n in enumerate(op.inputs) if not n.startswith("@") and self.layout[n].partial}
         if not held or any(s.reduce != "sum" for s in held.values()):
@@ -160,7 +160,7 @@ class Resharder:
             return ()
         first = next(iter(held.values())).partial
         if definition.jointly and (len(held) < len(op.inputs) or any(s.partial != first for s in held.values())):
-            return ()  # a sum that only one side still owes cannot be added to a whole value, nor to a weight
+            return ()  # a partial sum on one side only cannot be added to a whole value, nor to a weight
         if not definition.jointly and len(held) > 1:
             return ()
         own = result_layout(self.segment, op)
@@ -186,7 +186,7 @@ class Resharder:
         self.weights[name] = replace(self.segment.weight[name], sharding=Sharding(need))
 
     def ring(self, op: Op, inputs: list[str]) -> list[str]:
-        """Ring attention: keys and values travel round the ring, one permute standing for all its steps."""
+        """Ring attention: keys and values travel round the ring, one op for all its steps."""
         if not op.ring:
             return inputs
         out = []

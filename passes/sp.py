@@ -75,7 +75,7 @@ class SequenceParallel(GraphPass):
 
 
 def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: Callable[[Axes], int]) -> Op:
-    """Prefill: whole context, K/V gathered, rung round, or heads exchanged. Decode: context stays split."""
+    """Prefill: whole context: K and V all-gathered, passed around a ring, or heads exchanged. Decode: context stays split."""
     if PHASE_KINDS[kind].generates:
         return op.annotate("context", seq)
     if method == "ulysses" and seq:

@@ -137,7 +137,7 @@ def _latent_prefill(found: Match, op: Op, batch: float, heads: float, width: flo
 def _prefill(
     found: Match, op: Op, of_run: Callable[[float, float], float], launch_s: float, scale: float = 1.0
 ) -> Array:
-    """Prefill attention of each rank: the runs of tokens that it holds, each behind those before it, in one kernel.
+    """Prefill attention of each rank: the runs of tokens that it has, each behind those before it, in one kernel.
     `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
     blocks = query_runs(found.segment, op, found.mesh)
     if not op.of(AttendAttrs).causal:

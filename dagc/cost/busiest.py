@@ -125,7 +125,7 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
 
 def _rows_by_expert(p: Floats, slots: Counts, tokens: int) -> tuple[Floats, Floats]:
     """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
-    their first three moments (Cornish and Fisher, 1938), and none with the chance that there is none."""
+    their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)

@@ -19,7 +19,7 @@ context but for a few kinks (a window that fills, memory that takes over from ma
 
 @dataclass(frozen=True, slots=True)
 class PassSize:
-    """`count` passes of `tokens` new tokens a sequence that end at `context`."""
+    """`count` passes of `tokens` new tokens per sequence that end at `context`."""
 
     count: int
     tokens: float
@@ -50,7 +50,7 @@ def _runs(number: int) -> Iterator[tuple[int, float]]:
 
 
 def resized(graph: Graph, tokens: float, context: float) -> Graph:
-    """The graph with so many new tokens a sequence, up to so long a context."""
+    """The graph with so many new tokens per sequence, up to so long a context."""
 
     def change(segment: Segment) -> Segment:
         sizes = {**segment.sizes, "seq": float(tokens), "context": float(context)}

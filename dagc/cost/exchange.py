@@ -1,6 +1,6 @@
 """exchange: measured times of collectives and of tokens on their way to experts and back.
 
-Two rules hold beyond what was measured. An exchange over nodes is never faster than the same one inside a node, whose
+Two rules apply beyond the measured range. An exchange between nodes is never faster than the same one inside a node, whose
 launches and protocols it has too. And beyond the ranks that a kernel was measured on, a domain is never slower than the
 same ranks as nodes joined by the domain's own links: it can run what they run.
 """
@@ -98,7 +98,7 @@ class Exchanges:
         known = [option for option in options if ranks <= option.most_ranks]
         if not options:
             return None
-        # The same kernels stand in the tables of several engines; the fastest has least of an engine in it.
+        # The same kernels are in the tables of several engines; the fastest has the least engine overhead.
         best = min(known or options, key=lambda option: float(option.found.time_s)).found
         if known:
             return best
@@ -152,7 +152,7 @@ class Exchanges:
     def _token_kernel(
         self, parts: list[tuple[str, Entry[Any]]], time_s: Callable[..., Array], sent: Tokens, ranks: int
     ) -> Option:
-        """One kernel, or several in turn of which the first moves the rows and the others counts alone."""
+        """One kernel, or several one after the other of which the first moves the rows and the others counts alone."""
         key, entry = parts[0]
         total = time_s(self._constants(entry), sent.tokens, sent.hidden, sent.top_k, ranks, sent.element_B)
         for _, other in parts[1:]:

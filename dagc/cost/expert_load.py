@@ -50,8 +50,8 @@ class RankWork:
 
 @dataclass(frozen=True)
 class ExpertLoad:
-    """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are alike. `filled`: share of the
-    batch's places that hold a sequence."""
+    """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are equal. `filled`: share of the
+    batch's places that have a sequence."""
 
     ranks: RankWork
     axes: tuple[str, ...]
@@ -74,7 +74,7 @@ class ExpertLoad:
         return float(self.ranks.relative.max())
 
     def over_mesh(self, values: Floats) -> Array:
-        """A value for each expert rank, laid over the mesh; of length 1 where all are alike."""
+        """A value for each expert rank, laid over the mesh; of length 1 where all are equal."""
         if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
             return np.asarray(values.ravel()[:1].reshape([1] * len(self.mesh.atoms)))
         return self.in_mesh_order(values).reshape([n if name in self.axes else 1 for name, n in self.mesh.atoms])

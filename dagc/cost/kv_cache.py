@@ -1,4 +1,4 @@
-"""How many tokens of a sequence the KV cache of a layer holds: all of its context, or those that a query can still see."""
+"""How many tokens of a sequence the KV cache of a layer keeps: all of its context, or those that a query can still see."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def cache_policy(phase: Phase) -> CachePolicy:
 
 
 def kept_tokens(context: int, queries: int, window: int | None, chunk: int | None, block: int) -> int:
-    """Most tokens that whole blocks hold for one sequence at any step up to `context`, where the last `queries` tokens are
+    """Most tokens in whole blocks for one sequence at any step up to `context`, where the last `queries` tokens are
     the step's own: a query sees `window` tokens, itself included, and nothing before its own `chunk`. At most `context`.
 
-    A window seldom begins where a block does, so it takes one block more than its width. vLLM counts alike
+    A window seldom begins where a block does, so it takes one block more than its width. vLLM counts the same
     (vllm/v1/kv_cache_interface.py, SlidingWindowSpec and ChunkedLocalAttentionSpec).
     """
     if chunk is None:
@@ -56,7 +56,7 @@ def kept_tokens(context: int, queries: int, window: int | None, chunk: int | Non
 
 
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
-    """Tokens of one sequence that a cache holds at most, on all ranks together. Of a prefill, what later tokens see:
+    """Most tokens of one sequence in a cache, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
     context = segment.size("context")
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
@@ -67,7 +67,7 @@ def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) ->
 
 
 def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePolicy) -> float:
-    """Those that one rank holds. Where the context is split, the last rank has the window."""
+    """Those on one rank. Where the context is split, the last rank has the window."""
     assert op.sharding is not None
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
     return min(segment.size("context") / mesh.size(split), sequence_tokens(segment, op, kind, policy))

@@ -53,7 +53,7 @@ class ExpertShape:
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """Grouped attention. `seq` new tokens a sequence, of a `context` with `before` cached ones; `seen`: share of the
+    """Grouped attention. `seq` new tokens per sequence, of a `context` with `before` cached ones; `seen`: share of the
     query-key pairs that a window or chunk leaves; `kv_dtype`: of the cache, in the model's own name."""
 
     op: Op
@@ -150,7 +150,7 @@ class LocalShapes:
         seq, context = self.size(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
         if self.phase.generates:
             return seq, context, 0.0
-        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries lie anywhere in it
+        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries are anywhere in it
         return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
 
     def seen(self, op: Op) -> float:

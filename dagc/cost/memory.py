@@ -53,8 +53,8 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
 
 
 def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:
-    """What a stage may hold in all, where the engine fills a share of the GPU with all it holds, with weights and cache
-    alone (what else there is comes on top, within the GPU), or what all else leaves of it with the cache."""
+    """What a stage may hold in all, where the engine fills a share of the GPU with everything it stores, with weights and cache
+    alone (what else there is comes on top, within the GPU), or what everything else leaves of it with the cache."""
     outside = {
         "all": 0.0,
         "static": need.peak_B - need.weights_B - need.kv_cache_B,
@@ -75,7 +75,7 @@ def _vocabulary(head: Segment) -> float:
 
 
 def profile_ratio(segment: Segment, graph: Graph, tokens: int) -> float:
-    """How many times the tokens of a micro-batch that a rank holds the profiled batch is, at least once."""
+    """How many times the tokens of a micro-batch on a rank the profiled batch is, at least once."""
     mesh = graph.the_mesh
     split = segment.entry.dims[0] if segment.entry is not None else ()
     own = graph.lanes * segment.size("batch") / mesh.size(split) * segment.size("seq")
@@ -122,7 +122,7 @@ def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
 
 def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:
     """Weights of one layer on one rank, each by its own sharding. `tables`: weights of the first layer, where it is on
-    the same stage: a tied head that lies alike is held once."""
+    the same stage: a tied head in the same layout is stored once."""
     total = 0.0
     for weight in segment.weights:
         if weight.tied in tables and _lies(weight) == _lies(tables[weight.tied]):

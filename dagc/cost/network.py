@@ -25,7 +25,7 @@ Size = TypeVar("Size", float, NDArray[np.float64])
 @dataclass(frozen=True, slots=True)
 class CollectiveTime(Generic[Size]):
     """Seconds of one call, the algorithm taken, and the bytes that one device puts on the node's links and on the
-    cluster's: the mean device where nodes hold equally many ranks. All have the shape of the payload."""
+    cluster's: the mean device where nodes have equally many ranks. All have the shape of the payload."""
 
     time_s: Size
     algorithm: str
@@ -68,7 +68,7 @@ class _Line(NamedTuple):
         return _Line(self.latency_s, self.s_per_B * share, self.node * share, self.cluster * share)
 
     def then(self, other: _Line) -> _Line:
-        """Both in turn."""
+        """One after the other."""
         return _Line(
             self.latency_s + other.latency_s,
             self.s_per_B + other.s_per_B,
@@ -97,7 +97,7 @@ def _flat(shape: GroupShape, node: Link, cluster: Link) -> Link:
 
 
 def _spread(wire: float, hops: int, between: int) -> tuple[float, float]:
-    """Bytes a device sends over `hops` alike hops of which `between` cross nodes: (node, cluster) of the mean device."""
+    """Bytes that a device sends over `hops` equal hops of which `between` cross nodes: (node, cluster) of the mean device."""
     crossing = wire * between / hops
     return wire - crossing, crossing
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..ir.groups import GroupShape
 
 Array = NDArray[np.float64]
-"""Per rank by broadcasting: one dimension a mesh atom, of length 1 where ranks are alike."""
+"""Per rank by broadcasting: one dimension per mesh atom, of length 1 where ranks are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Costs:
 
     @property
     def transfer(self) -> Transfer:
-        """The slowest of the sends between stages, for all of which one figure stands."""
+        """The slowest of the sends between stages: one figure represents all of them."""
         return max(self.edges, key=lambda edge: edge.time_s, default=NO_TRANSFER)
 
     @property

@@ -32,7 +32,7 @@ def expert_probabilities(
 
     p [experts]. zipf(s): weights rank^-s, capped; shuffled with a fixed seed, since popularity has nothing to do
     with numbering. (The capped power law is a model of skew, not a measurement.) power_law(a): see `power_law`; it
-    depends on the `tokens` that are routed together and on the `ranks` that experts lie on.
+    depends on the `tokens` that are routed together and on the `ranks` that have the experts.
     """
     if routing.kind == "power_law":
         return power_law(routing.s, experts, top_k, max(1, round(tokens)), ranks)
@@ -86,7 +86,7 @@ def cap(weights: Floats, total: float) -> Floats:
 def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
     """Experts on ranks, equally many slots each. Without spare slots: in order. With: every spare slot goes to the
     expert with the largest load a replica; replicas then go, heaviest first, to the lightest rank that has room
-    and does not hold the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
+    and does not have the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
 
     Raises ValueError when the slots do not divide over the ranks, or a doubled expert cannot be avoided.
     """
@@ -106,7 +106,7 @@ def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
 
 
 def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:
-    """Copies of each expert; never more than there are ranks to hold them apart."""
+    """Copies of each expert; never more than there are ranks for them."""
     copies = np.ones(len(p), dtype=np.int64)
     for _ in range(redundant):
         each = np.where(copies < ranks, p / copies, -1.0)
@@ -144,7 +144,7 @@ def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_ran
 def _make_room(
     slots: NDArray[np.int64], used: NDArray[np.int64], load: Floats, weight: Floats, holders: NDArray[np.bool_]
 ) -> int:
-    """Every rank with room holds the expert already: move another expert there from a full rank that does not.
+    """Every rank with room already has the expert: move another expert there from a full rank that does not.
 
     Always possible: the giver has more distinct experts than the rank with room, so one of them is new there.
     """

@@ -1,4 +1,4 @@
-"""scale_blocks: a rank holds whole blocks of quantised weights, or no engine loads them."""
+"""scale_blocks: a rank has whole blocks of quantised weights, or no engine loads them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Side:
     parts: int
 
     def whole(self, degree: int) -> bool:
-        """Over so many ranks, does each part hold whole blocks?"""
+        """Over so many ranks, does each part have whole blocks?"""
         parts = min(degree, self.parts)
         return parts == 1 or (self.entries % parts == 0 and self.entries // parts % self.block == 0)
 
 
 def check(graph: Graph, unit: Unit) -> None:
     """E03 for each axis of the mesh that cuts a block of scales: engines refuse such weights when they load them (vLLM:
-    validate_fp8_block_shape; group sizes of GPTQ, AWQ and NVFP4 alike). Blocks of MXFP4 are filled up instead, and so is
+    validate_fp8_block_shape; group sizes of GPTQ, AWQ and NVFP4 too). Blocks of MXFP4 are filled up instead, and so is
     the vocabulary of the head."""
     mesh = graph.the_mesh
     split: dict[tuple[str, str, int], dict[tuple[object, ...], Side]] = {}

@@ -1,4 +1,4 @@
-"""Weights from a checkpoint file: its tensors, and the weights of a model that they hold."""
+"""Weights from a checkpoint file: its tensors, and the weights of a model in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class CheckpointError(ValueError):
-    """The file does not hold the model's weights; the message names the tensor."""
+    """The file lacks weights of the model; the message names the tensor."""
 
 
 def read_place(place: Place, tensor: NDArray[Any], sizes: Mapping[str, int], dims: tuple[str, ...]) -> Floats:
@@ -69,7 +69,7 @@ MOST_SMALL_BYTES = 64_000_000
 
 
 def _array(parts: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """A member's array. Its header is held against the member's size before anything is made of it."""
+    """A member's array. Its header is compared with the member's size before anything is made of it."""
     name = member.filename.removesuffix(".npy")
     with parts.open(member) as file:
         version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""What an op declares of its results, held against the values that ran: type, shape on every rank, kind of numbers."""
+"""What an op declares of its results, compared with the values that ran: type, shape on every rank, kind of numbers."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ Results = list[list[object]]
 class Backend:
     """How one library of arrays computes. `rules`: of every op that is not a collective; `by_row`: kinds whose rule holds
     for the rows of an expert as it does for tokens; `of_rows`: kinds whose rule takes `Ragged` itself. `rows_of_each`
-    (data, rows of each expert held) cuts rows into those of each expert, `joined` is its inverse."""
+    (data, rows of each local expert) cuts rows into those of each expert, `joined` is its inverse."""
 
     rules: Mapping[str, Rule]
     by_row: frozenset[str]
@@ -111,7 +111,7 @@ class Backend:
 
 
 class Host(Protocol):
-    """A run: the ranks that are in this process, and what they do beside computing."""
+    """A run: the ranks that are in this process, and what they do besides computing."""
 
     shards: Shards
     backend: Backend

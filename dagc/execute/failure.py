@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Wrong(ValueError):
-    """What ran contradicts the graph: a value that is not what its op declares, or data that no member of a group holds."""
+    """What ran contradicts the graph: a value that is not what its op declares, or data that no member of a group has."""
 
 
 class CannotRun(Exception):

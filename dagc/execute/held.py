@@ -1,4 +1,4 @@
-"""Bytes of weights and of the KV cache that every rank holds, by the arrays that it used, against the memory pass."""
+"""Bytes of weights and of the KV cache on every rank, by the arrays that it used, against the memory pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSE = 1e-9
 
 
 def wrong_memory(shards: Shards, record: Record, costed: Graph, memory: Memory, policy: CachePolicy) -> list[str]:
-    """Stages whose fullest rank does not hold what `memory` says of weights or cache. `costed`: the graph that `memory` is
+    """Stages whose fullest rank does not store what `memory` states for weights or cache. `costed`: the graph that `memory` is
     of; where its sizes are not those that ran, the arrays of a rank are taken as large as they make them."""
     wrong = []
     parts = costed.microbatches * costed.lanes
@@ -38,7 +38,7 @@ def wrong_memory(shards: Shards, record: Record, costed: Graph, memory: Memory, 
 
 
 def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
-    """Of one layer. `first`: its stage holds the first layer too, whose table a tied head shares where it lies alike."""
+    """Of one layer. `first`: its stage has the first layer too, whose table a tied head shares where both have the same layout."""
     segment = shards.graph.segment(plan.name)
     layer = next(at for s, at in shards.graph.layers if s.name == plan.name)
     total = np.zeros(len(shards.ranks))
@@ -57,7 +57,7 @@ def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
 
 
 def _shared(shards: Shards, segment: Segment, weight: Weight, rank: dict[str, int]) -> bool:
-    """Whether a tied weight is on this rank the part of the table that the rank holds anyway."""
+    """Whether a tied weight is on this rank the part of the table that the rank has anyway."""
     table = shards.graph.embedding.weight.get(weight.tied)
     if table is None or table.sharding is None or weight.sharding is None:
         return False

@@ -36,7 +36,7 @@ def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
 @dataclass(frozen=True)
 class Inputs:
     """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
-    without `history`). `balanced`: tokens go to experts in turn instead of by their scores."""
+    without `history`). `balanced`: tokens go to experts in order instead of by their scores."""
 
     tokens: Ints
     routing: Routing

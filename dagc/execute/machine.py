@@ -1,4 +1,4 @@
-"""Run a graph in NumPy on a set of ranks, each holding its shards; collectives move data between them.
+"""Run a graph in NumPy on a set of ranks, each with its shards; collectives move data between them.
 
 The model graph is the same thing on one rank with nothing split, so both runs share every line of it.
 """
@@ -37,7 +37,7 @@ Watch = Callable[[Segment, int, Op, list[object]], None]
 @dataclass
 class RankMachine:
     """Ranks of one stage (every stage has the same mesh), all in this process. `watch` sees every result; `record`: what
-    was moved, computed and held."""
+    was moved, computed and stored."""
 
     graph: Graph
     inputs: Inputs
@@ -98,7 +98,7 @@ class RankMachine:
             sent.append(value.size)
 
     def gathered(self, values: list[object]) -> Ints | Floats:
-        """The last value lies split over the batch only: put its pieces together, the batch first."""
+        """The last value is split over the batch only: put its pieces together, the batch first."""
         segment = self.graph.head
         layout, dims = segment.sharding_of(segment.output), segment.dims_of(segment.output)
         axis = dims.index("batch")

@@ -78,7 +78,7 @@ class Proof:
 
 def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
-    small models: everything is float64 and every rank is held at once. `given`: see `prove_graph`."""
+    small models: everything is float64 and every rank is in memory at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
     return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
@@ -156,7 +156,7 @@ class Stated:
 def compared(
     reference: RankMachine, machine: RankMachine, unit: Unit, stated: Stated, expected: Floats | None
 ) -> Proof:
-    """Both runs, number by number, and what ranks did, moved and held against what is stated."""
+    """Both runs, number by number, and what ranks did, moved and stored against what is stated."""
     placed = machine.graph
     seen = Recording(reference)
     check = Comparison(machine.shards, seen)
@@ -227,7 +227,7 @@ def distance(found: Floats, expected: Floats) -> float:
 
 
 def largest(values: Floats) -> float:
-    """The largest magnitude; of what is no number an infinite one, since a NaN compares with nothing."""
+    """The largest magnitude; of what is not a number an infinite one, since a NaN compares with nothing."""
     found = float(np.abs(values).max(initial=0.0))
     return found if np.isfinite(found) else np.inf
 
@@ -307,7 +307,7 @@ class Recording:
 
 @dataclass
 class Comparison:
-    """Every shard of a run against its part of the whole tensor, a pending sum after adding it up. `error`: of logits and
+    """Every shard of a run against its part of the whole tensor, a partial sum after adding it up. `error`: of logits and
     cache, the largest; `compared`: the (layer, op, first sequence) seen; `first`: where the runs part."""
 
     shards: Shards

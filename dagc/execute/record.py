@@ -1,4 +1,4 @@
-"""What a run on all ranks counted beside its numbers, to be held against what the passes say."""
+"""What a run on all ranks counted besides its numbers, to be compared with what the passes state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OpKey = tuple[str, str]
 class Moved:
     """Of one collective, a number per rank and call: elements in the local buffer, and elements put on the wire.
     `routed`: rows of routed tokens, whose number differs from rank to rank; of those `crossing`, the part of the payload
-    that crosses the wire where every row is as likely."""
+    that crosses the wire where every row is equally likely."""
 
     routed: bool = False
     crossing: float | None = None

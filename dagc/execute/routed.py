@@ -1,4 +1,4 @@
-"""Routed rows: which experts a rank holds, and which rows belong to it."""
+"""Routed rows: which experts a rank has, and which rows belong to it."""
 
 from __future__ import annotations
 

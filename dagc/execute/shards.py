@@ -1,4 +1,4 @@
-"""Rank arithmetic: which part of every value, weight and cache a rank of a mesh holds. Nothing here computes a value; the
+"""Rank arithmetic: which part of every value, weight and cache a rank of a mesh has. Nothing here computes a value; the
 runs in NumPy and in torch, the twin's checks and the counting of bytes all ask here."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Shards:
     # -- blocks of a tensor ------------------------------------------------------------------------
 
     def block(self, axes: Axes, rank: Coordinates) -> int:
-        """Which block of a split dimension a rank holds: mixed radix, major axis first."""
+        """Which block of a split dimension a rank has: mixed radix, major axis first."""
         index = 0
         for axis in axes:
             index = index * self.mesh.sizes[axis] + rank[axis]
@@ -61,7 +61,7 @@ class Shards:
         return whole[self.parts(whole.shape, layout, rank)]
 
     def dealt(self, whole: NDArray[Any], dims: tuple[str, ...], *, back: bool = False) -> NDArray[Any]:
-        """A tensor of the model with its tokens in the order in which this mesh holds them, or `back` in their own."""
+        """A tensor of the model with its tokens in the order of this mesh, or `back` in their own."""
         if self.mesh.zigzag:
             for axis, dim in enumerate(dims):
                 if dim in SEQUENCE_DIMS:
@@ -82,7 +82,7 @@ class Shards:
         return self.offset + self.part(batch, op.loop("batch"), rank).start, self.part(seq, op.loop("seq"), rank).start
 
     def positions(self, segment: Segment, axes: Axes, rank: Coordinates, dim: str) -> Ints:
-        """Positions in the sequence of a rank's tokens. New tokens stand at the end of the context."""
+        """Positions in the sequence of a rank's tokens. New tokens are at the end of the context."""
         size = int(segment.sizes[dim])
         before = int(segment.sizes["context"]) - size if dim == "seq" else 0
         return order(size, self.mesh)[self.part(size, axes, rank)] + before

@@ -19,7 +19,7 @@ from .values import Ragged, Routed
 def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
     """What each rank's buffers and blocks say of one call, by the first of what it moves.
 
-    An all-gather, all-to-all or permute moves the elements of a rank's result that it did not hold; a reduce-scatter
+    An all-gather, all-to-all or permute moves the elements of a rank's result that it did not have; a reduce-scatter
     one block of the result from every other member; an all-reduce is a reduce-scatter and an all-gather.
     """
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
@@ -84,12 +84,12 @@ def _elements(value: object) -> float:
 
 
 def _overlap(before: tuple[slice, ...], after: tuple[slice, ...]) -> float:
-    """Elements of the rank's result that it held before."""
+    """Elements of the rank's result that it had before."""
     return float(prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)))
 
 
 def kept(rows: RoutedRows, before: Ragged, after: Ragged, boxes: tuple[tuple[slice, ...], ...], offset: int) -> float:
-    """Elements of the rows that a rank holds after a move and held before it. `boxes`: its part of a row before, after."""
+    """Elements of the rows that a rank has both before and after a move. `boxes`: its part of a row before, after."""
     had, has = (rows.code(value.physical, value.keys, offset) for value in (before, after))
     return float(np.isin(has, had).sum()) * _overlap(*boxes)
 

@@ -21,7 +21,7 @@ from ..spec.unit import Unit
 from ..spec.workload import Routing
 
 WIDTHS = (8, 6, 10)
-"""What widths become that no axis splits: in turn, so that few dims have equal sizes."""
+"""What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
 HEADS, WORDS, CHOICES = 2, 32, 4
 """What numbers of heads, vocabularies and choices of experts become, where axes allow."""
 PHASE_DIMS = ("batch", "seq", "context")
@@ -84,7 +84,7 @@ class Shrinker:
         self.known["context", context] = self.fit("context", context, max(new + 5, held), parts)
 
     def _sequences(self) -> None:
-        """More than one a rank where the plan has them, and more tokens than experts where it has those."""
+        """More than one per rank where the plan has them, and more tokens than experts where it has those."""
         batch, seq = self.phase["batch"], self.phase["seq"]
         parts = self.parts(("batch", batch))
         most = max(parts, default=1)

@@ -1,4 +1,4 @@
-"""Values that one rank holds beside plain arrays. Each is defined once: its arrays are NumPy's or torch's."""
+"""Values of one rank other than plain arrays. Each is defined once: its arrays are NumPy's or torch's."""
 
 from __future__ import annotations
 

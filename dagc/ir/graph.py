@@ -1,4 +1,4 @@
-"""Graphs of ops on named-dimension tensors, folded: a segment is one layer standing for `repeat` alike ones."""
+"""Graphs of ops on named-dimension tensors, folded: a segment is one layer that represents `repeat` equal ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Value:
 class Op:
     """One op; its first result carries its name. Weights are inputs whose name starts with `@`.
 
-    `more` are the results beside the first: the other half of a pair, statistics of each row. They are small: prices and
+    `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices and
     memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which the op's iteration space
     is split. `axes` is the group of a collective. `sharding` is the result's layout, set by reshard.
     """
@@ -90,7 +90,7 @@ class Op:
         return ()
 
     def annotate(self, dim: str, axes: Axes) -> Op:
-        """The op with `dim` split over `axes` (replacing what was said of that dim)."""
+        """The op with `dim` split over `axes` (replacing the split of that dim)."""
         kept = tuple((d, a) for d, a in self.loops if d != dim)
         return replace(self, loops=(*kept, (dim, axes)) if axes else kept)
 
@@ -100,7 +100,7 @@ class Op:
 
     @property
     def runtime_kind(self) -> str:
-        """The kind under which runtimes, files and figures know the op: a turn of a ring is sent as permutes, a merge of
+        """The kind under which runtimes, files and figures know the op: a ring turn is sent as permutes, a merge of
         softmax pieces as all-reduces."""
         return self.attrs.runtime_kind or self.kind
 
@@ -222,7 +222,7 @@ class Stage:
 
 
 def runs(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """Runs of alike layers: [a, a, b] -> ((a, 2), (b, 1))."""
+    """Runs of equal layers: [a, a, b] -> ((a, 2), (b, 1))."""
     return tuple((name, len(list(group))) for name, group in groupby(names))
 
 
@@ -242,7 +242,7 @@ class StageEdge:
 class Graph:
     """One phase. `level` is model, annotated, sharded or placed. `lanes` is 2 under two-batch overlap.
 
-    A kind of layer is one segment, wherever it stands; `stages` hold the order of the layers.
+    Equal layers are one segment, wherever they are; `stages` has the order of the layers.
 
     `sizes["batch"]` of a segment counts the sequences of one lane of one micro-batch.
     """

@@ -41,7 +41,7 @@ class GraphPass:
     levels: ClassVar[tuple[str, ...]] = ("annotated",)
 
     def run(self, graph: Graph) -> Graph:
-        """The graph after the pass. Raises PassError where there is none."""
+        """The graph after the pass. Raises PassError where the pass cannot go on."""
         raise NotImplementedError
 
     def doubts(self, graph: Graph) -> Iterable[Doubt]:

@@ -31,7 +31,7 @@ Side = tuple[tuple[str, int], ...]
 @dataclass(frozen=True, slots=True)
 class Factors:
     """How a phase factors the ranks of a stage: for attention and, where these differ, for experts. `rules`: dimensions that
-    it splits over `tp` beside those that are so by name."""
+    it splits over `tp` in addition to those that are split by name."""
 
     sides: tuple[Side, ...]
     rules: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Mesh:
         return prod(self.sizes[a] for a in axes)
 
     def part(self, size: int, axes: Axes, at: Mapping[str, int]) -> slice:
-        """What the rank at these coordinates holds of a dimension split over `axes`, major first. An axis that does not
+        """The block that the rank at these coordinates has of a dimension split over `axes`, major first. An axis that does not
         divide gives its first ranks one more, so that the parts over a minor axis make up those over the major ones."""
         start, stop = 0, size
         for axis in axes:
@@ -189,7 +189,7 @@ def refine(sides: Sequence[Side], cuts: Mapping[str, Sequence[int]], more: Itera
 
 
 def _owner(side: Side, stride: int) -> str:
-    """The axis of a factorisation that holds the mesh dimension starting at `stride`."""
+    """The axis of a factorisation that contains the mesh dimension starting at `stride`."""
     inner = 1
     for name, size in reversed(side):
         if inner <= stride < inner * size:

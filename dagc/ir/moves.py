@@ -1,6 +1,6 @@
 """The cheapest chain of single moves between two shardings: Dijkstra over the sharding state.
 
-A state is (ordered axes per dim, pending axes). A move is a slice (free), an all-gather, a reduce-scatter, an
+A state is (ordered axes per dim, partial axes). A move is a slice (free), an all-gather, a reduce-scatter, an
 all-to-all, an all-reduce or a permute, over one axis or a product of axes, each priced as itself.
 """
 
@@ -125,7 +125,7 @@ def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) ->
 
 
 def _orders(held: Axes, moved: Axes, want: Axes) -> Iterator[Axes]:
-    """Orders in which exchanged axes may come to lie: as they lay, or as the target has them. Whatever the order, each
+    """Orders that exchanged axes may get: unchanged, or as in the target. Whatever the order, each
     rank sends one part to every other."""
     yield moved
     wanted = want[len(held) : len(held) + len(moved)]
@@ -157,7 +157,7 @@ def _reductions(state: Sharding, pending: Axes, shape: TensorSizes, mesh: Mesh) 
 
 
 def _slices(state: Sharding, dim: int, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    """A rank keeps its part of what it holds whole, over any idle axis: also on another dim than the target's, or
+    """A rank keeps its part of what it has whole, over any idle axis: also on another dim than the target's, or
     over an axis that the target does not split by, since moving a part costs less than moving the whole."""
     for axis in (a for a, _ in mesh.atoms if a not in state.used):
         joined = (*state.dims[dim], axis)
@@ -174,7 +174,7 @@ def _common(have: Axes, want: Axes) -> int:
 
 
 def _contained(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
-    """Every target block lies inside one block that is held now: each rank sends one block and receives its own.
-    (As many ranks hold a block as need a part of it, so one round of messages does.)"""
+    """Every target block is inside one block that some rank has now: each rank sends one block and receives its own.
+    (As many ranks have a block as need a part of it, so one round of messages is enough.)"""
     inside = all(mesh.size(t) % mesh.size(s) == 0 for s, t in zip(state.dims, target.dims, strict=True))
     return inside and state.partial == target.partial

@@ -1,4 +1,4 @@
-"""Whom a rank exchanges messages with in a permute, by mesh position."""
+"""The peers of a rank in a permute, by mesh position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Position = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Where a rank's block goes, and where it gets its own from; a rank that holds it already gets nothing."""
+    """Where a rank's block goes, and where it gets its own from; a rank that already has it gets nothing."""
 
     targets: dict[Position, list[Position]]
     source: dict[Position, Position]
@@ -29,7 +29,7 @@ def peers(segment: Segment, op: Op, mesh: Mesh) -> Peers:
 
 
 def _ring(op: Op, layout: Sharding, mesh: Mesh) -> Peers:
-    """Blocks of the context go round: each rank sends to the one that holds the next block."""
+    """Blocks of the context go round: each rank sends to the one with the next block."""
     split = next(axes for axes in layout.dims if set(op.axes) <= set(axes))
     axes = tuple(a for a in split if a in op.axes)
     size = mesh.size(axes)
@@ -42,7 +42,7 @@ def _ring(op: Op, layout: Sharding, mesh: Mesh) -> Peers:
 
 
 def _moved(op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> Peers:
-    """Each rank gets its block of the result from a rank of its group that holds it."""
+    """Each rank gets its block of the result from a rank of its group that has it."""
     held: dict[tuple[Position, Position], list[Position]] = {}
     for at in np.ndindex(mesh.shape):
         held.setdefault((_outside(at, op.axes, mesh), _blocks(at, have, mesh)), []).append(at)

@@ -9,10 +9,10 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How one tensor lies on the mesh.
+    """The layout of one tensor on the mesh.
 
     `dims`: per tensor dimension the ordered mesh axes that split it, major first. `partial`: axes over
-    which the value is a pending reduction; `reduce` names it: sum, max, or softmax (the merge of
+    which the value is partial; `reduce` names the reduction it needs: sum, max, or softmax (the merge of
     attention computed over pieces of the context).
     """
 
@@ -22,14 +22,14 @@ class Sharding:
 
     @property
     def used(self) -> frozenset[str]:
-        """Every axis that splits a dimension or carries a pending reduction."""
+        """Every axis that splits a dimension or is partial."""
         return frozenset(a for axes in self.dims for a in axes) | frozenset(self.partial)
 
     def with_dim(self, index: int, axes: Axes) -> Sharding:
         return replace(self, dims=(*self.dims[:index], axes, *self.dims[index + 1 :]))
 
     def resolved(self, axes: Axes | None = None) -> Sharding:
-        """The same layout with the pending reduction over `axes` (all when None) done."""
+        """The same layout after the reduction over `axes` (all when None)."""
         left = () if axes is None else tuple(a for a in self.partial if a not in axes)
         return replace(self, partial=left, reduce=self.reduce if left else "sum")
 
@@ -48,7 +48,7 @@ def show(names: tuple[str, ...], sharding: Sharding) -> str:
 class Move:
     """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply.
 
-    A permute sends each rank its block of the result from a rank that holds it: its message is the result's size."""
+    A permute sends each rank its block of the result from a rank that has it: its message is the result's size."""
 
     kind: str  # slice | all_gather | reduce_scatter | all_to_all | all_reduce | permute
     axes: Axes

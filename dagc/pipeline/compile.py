@@ -40,7 +40,7 @@ def compile_source(
 def compile_spec(
     spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False
 ) -> CompiledPlan:
-    """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would mend a
+    """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
     plan that does not fit, by compiling it."""
     from ..base.diagnostics import SpecError, did_you_mean
     from ..passes import memory

@@ -1,4 +1,4 @@
-"""What would mend a plan that does not fit: changes of a phase that are compiled, and named only when they fit."""
+"""What would make a plan fit that does not: changes of a phase that are compiled, and named only when they fit."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class Cures:
     left: int = TRIES
     tried: int = field(default=0)
     cured: dict[str, PhaseResult] = field(default_factory=dict)
-    """Phases that did not fit, with the first of their cures: those of later phases fit beside it, if any do."""
+    """Phases that did not fit, with the first of their cures: those of later phases fit together with it, if any do."""
 
     def of_phase(self, name: str) -> tuple[str, ...]:
         """Help for a phase that does not fit: changes with which it, and all that shares its GPUs, does. Where none does,
         two together: on top of those that came closest."""
         before = self.tried
         found = self.cures_of(name)
-        if not found and self.cured.keys() - {name}:  # beside those of other phases nothing does: by itself then
+        if not found and self.cured.keys() - {name}:  # together with those of other phases nothing does: by itself then
             self.cured, self.left = {}, max(self.left, TRIES // 2)
             found = self.cures_of(name)
         if found:
@@ -87,7 +87,7 @@ class Cures:
         return found
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
-        """Help for phases that do not fit together: lay them out alike, or take less at once."""
+        """Help for phases that do not fit together: lay them out in the same way, or take less at once."""
         found: list[Change] = []
         if pool.copies_B:
             pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
@@ -367,7 +367,7 @@ def differences(old: Phase, new: Phase) -> Iterator[str]:
 
 
 def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
-    """The most that the cache has room for beside the rest, then less: some of the rest follows the batch too."""
+    """The most that the cache has room for with the rest, then less: some of the rest follows the batch too."""
     worst, capacity_B = result.memory.worst, result.memory.capacity_B
     fixed = worst.weights_B + worst.reserve_B + worst.engine_B
     moving = worst.peak_B - fixed

@@ -1,7 +1,7 @@
 """pools: what GPUs hold that several phases share, GPU by GPU.
 
-Phases take turns on a GPU. A weight that they lay alike there is held once, else once a layout. Of cache and of work space
-the larger is held: a cache that one phase fills the next one reads, and what a pass needs is free again for the next.
+Phases take turns on a GPU. A weight that they lay out in the same way there is stored once, otherwise once per layout. Of cache and of work space
+the larger counts: a cache that one phase fills the next one reads, and what a pass needs is free again for the next.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
 
 
 def _merged(parts: Sequence[Pool]) -> Pool:
-    """GPUs of the same phases at other stages of them: the fullest of all stands for them."""
+    """GPUs of the same phases at other stages of them: the fullest represents them all."""
     fullest = max(parts, key=lambda pool: pool.fraction)
     room = {key: min(p.room_B[key] for p in parts if key in p.room_B) for part in parts for key in part.room_B}
     return Pool(
@@ -145,7 +145,7 @@ class Sharing:
         return total + sum(self.distinct(blocks) for blocks in tables.values())
 
     def held(self, phase: int, segment: str) -> dict[tuple[bool, str], Ids]:
-        """(whether the model has it once for several layers, name) of a weight -> the block of it that each rank holds."""
+        """(whether the model has it once for several layers, name) of a weight -> the block of it on each rank."""
         key = (phase, segment)
         if key not in self.blocks:
             graph = self.results[phase].graph
@@ -162,7 +162,7 @@ class Sharing:
         return self.blocks[key]
 
     def block(self, segment: Segment, weight: Weight, mesh: Mesh, coordinates: Ids) -> Ids:
-        """A number for the block of a weight on each rank, alike in all phases."""
+        """A number for the block of a weight on each rank, the same in all phases."""
         assert weight.sharding is not None
         dims = sorted(zip(weight.dims, weight.sharding.dims, strict=True))
         cut = tuple((d, segment.size(d, weight.scope), mesh.size(axes)) for d, axes in dims)
@@ -186,7 +186,7 @@ class Sharing:
 
 
 def _layers(result: PhaseResult, stage: int) -> list[tuple[int, int, str]]:
-    """Runs of alike layers that a stage holds: (first layer, the one after the last, kind)."""
+    """Runs of equal layers of a stage: (first layer, the one after the last, kind)."""
     at = sum(count for before in result.graph.stages[:stage] for _, count in before.layers)
     out = []
     for name, count in result.graph.stages[stage].layers:

@@ -23,7 +23,7 @@ class PathStep:
 
 @dataclass(frozen=True)
 class Run:
-    """`count` consecutive alike layers of a stage executing one micro-batch from `start_s` on, each taking
+    """`count` consecutive equal layers of a stage executing one micro-batch from `start_s` on, each taking
     `period_s`; `starts`/`finishes` of the ops (keyed (op, lane)) are relative to the layer's own start."""
 
     segment: str

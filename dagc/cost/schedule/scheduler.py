@@ -1,6 +1,6 @@
 """scheduler: start and finish of every op, from data edges and two streams per rank, folded.
 
-Alike layers repeat as soon as the state at their entry repeats; stages and micro-batches chain by the recurrence of
+Equal layers repeat as soon as the state at their entry repeats; stages and micro-batches chain by the recurrence of
 `pipelines.py`, micro-batches that repeat are left out exactly (`microbatches.py`).
 """
 

@@ -1,4 +1,4 @@
-"""Collectives between ranks: each member of a group sees what the others hold, and nothing else. One line per kind in
+"""Collectives between ranks: each member of a group sees the others' data, and nothing else. One line per kind in
 `COLLECTIVES`."""
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Memb
 
 
 def _may_move(op: Op, have: Sharding) -> None:
-    """A reduction reduces what is pending over its group; anything else leaves pending sums as they are, which it can
+    """A reduction reduces what is partial over its group; anything else leaves partial sums unchanged, which it can
     only do if none of them is over its group."""
     pending = set(have.partial) & set(op.axes)
     reduces = op.kind in (*REDUCTIONS, "softmax_merge")
@@ -76,7 +76,7 @@ def _may_move(op: Op, have: Sharding) -> None:
 
 
 def _each(move: Callable[[Group, Members], Members]) -> Exchange:
-    """Every operand moves alike; routed rows as their layout of experts says."""
+    """Every operand moves in the same way; routed rows as their layout of experts says."""
 
     def exchange(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
         first = operands[0]
@@ -125,7 +125,7 @@ def _moved(group: Group, arrays: Members) -> Members:
 
 
 def _ring(group: Group, arrays: Members) -> Members:
-    """What has passed a rank after a turn: every block, when there are as many steps as other ranks."""
+    """What has passed a rank after a ring turn: every block, when there are as many steps as other ranks."""
     op, steps = group.op, group.op.of(RingTurnAttrs).steps
     if steps != len(arrays) - 1:
         raise Wrong(f"{op.name}: {steps} steps are no turn of a ring of {len(arrays)}")
@@ -158,8 +158,8 @@ COLLECTIVES: Mapping[str, Exchange] = {
 
 
 def _reassemble(group: Group, arrays: Members) -> Take:
-    """Blocks taken from those that members hold, added up by a reduction. Copies of a block must agree. Fails when no
-    member holds a needed element, or (permute: one message a rank) when several have to send."""
+    """Blocks taken from those of the members, added up by a reduction. Copies of a block must agree. Fails when no
+    member has a needed element, or (permute: one message per rank) when several have to send."""
     op, shards = group.op, group.shards
     whole = shards.whole(group.segment, op.dims, op.scope)
     total, source = np.zeros(whole), np.full(whole, -1)

@@ -172,7 +172,7 @@ def dispatch(
 
 
 def rows_of_each(ragged: Ragged) -> list[Floats]:
-    """The rows of each expert held."""
+    """The rows of each local expert."""
     return np.split(ragged.data, np.searchsorted(ragged.physical, ragged.held[1:]))
 
 

@@ -29,7 +29,7 @@ class Rotary:
     magnitude: float = 1.0
 
     def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
-        """Pairs of the first `fraction` of the last dim, turned by their position along `axis`."""
+        """Pairs of the first `fraction` of the last dim, rotated by their position along `axis`."""
         width = rotated(x.shape[-1], self.fraction)
         angle = positions[:, None] * self.frequencies(width)
         shape = [1] * x.ndim
@@ -67,5 +67,5 @@ class Rotary:
         return np.asarray(plain)
 
     def _dimension(self, width: int, turns: float) -> float:
-        """The pair that makes so many turns over the original context."""
+        """The pair that makes so many rotations over the original context."""
         return width * math.log(self.original / (turns * 2.0 * math.pi)) / (2.0 * math.log(self.theta))

@@ -32,7 +32,7 @@ def move_rows(
     total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
     for rank, at, value in zip(ranks, code, values, strict=True):
         place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, rank))
-        if op.kind == "permute":  # of ranks that hold the same rows any one sends
+        if op.kind == "permute":  # of ranks with the same rows any one sends
             _agree(op, value.data, total[place], seen[place])
             total[place], seen[place] = value.data, 1
             continue

@@ -35,7 +35,7 @@ Operands = Sequence[Any]
 
 @dataclass
 class Notes:
-    """What a rule says beside its result. `pairs`: of queries and keys that its mask let through, all sequences; `state`:
+    """What a rule says besides its result. `pairs`: of queries and keys that its mask let through, all sequences; `state`:
     what it remembers after the pass."""
 
     pairs: float = 0.0
@@ -155,7 +155,7 @@ def _attend(call: Call, x: Operands) -> Floats | tuple[Floats, Floats, Floats]:
 def _select(call: Call, x: Operands) -> Any:
     queries, keys, weights = x
     context = call.positions("context")
-    turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+    turn = np.argsort(context)  # ties go to the first in the sequence, wherever it is
     seen = k.visible(call.positions("seq"), context[turn], True, np.inf, np.inf)
     call.host.pairs = float(seen.sum() * queries.shape[0])
     return context[turn][k.select(queries, keys[:, turn], weights, seen, int(call.segment.sizes[call.out[-1]]))]
@@ -207,7 +207,7 @@ def _combine(call: Call, x: Operands) -> Floats:
 
 
 def _last(call: Call, x: Operands) -> Floats:
-    """The value at the last position; nothing where another rank holds it."""
+    """The value at the last position; nothing where another rank has it."""
     positions = call.positions("seq")
     value = np.take(x[0], int(positions.argmax()), call.dims[0].index("seq"))
     return value if positions.max() == call.segment.sizes["context"] - 1 else np.zeros_like(value)
@@ -221,7 +221,7 @@ def _argmax(call: Call, x: Operands) -> Any:
 
 
 def _slice(call: Call, x: Operands) -> Any:
-    """A rank keeps its part of what it holds."""
+    """A rank keeps its part of what it has."""
     op, shards = call.op, call.shards
     if isinstance(x[0], Ragged):
         return move_rows(shards, call.segment, op, [call.rank], [x[0]])[0]

@@ -45,7 +45,7 @@ def _permute(exchange: Exchange, value: Tensor) -> Tensor:
 
 
 def _ring(exchange: Exchange, value: Tensor) -> Tensor:
-    """A turn of the ring: every block comes past, one step at a time."""
+    """A ring turn: every block comes past, one step at a time."""
     comm, op, place = exchange.comm, exchange.op, exchange.comm.ranks.at[1:]
     route = comm.peers(exchange.segment, op)
     split = next(axes for axes in exchange.got.dims if set(op.axes) <= set(axes))
@@ -81,7 +81,7 @@ def _softmax_merge(exchange: Exchange, operands: Sequence[Tensor]) -> tuple[Tens
 
 
 def _each(move: Callable[[Exchange, Tensor], Tensor]) -> Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]:
-    """Every operand moves alike."""
+    """Every operand moves in the same way."""
 
     def exchanged(exchange: Exchange, operands: Sequence[Any]) -> tuple[Any, ...]:
         first = operands[0]

@@ -1,4 +1,4 @@
-"""One rank among the others: its process groups, whom it exchanges messages with, and the calls that collectives are made of."""
+"""One rank among the others: its process groups, its peers, and the calls that collectives are made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch definitions of the ops: those of `dagc.execute.numpy.ops`, on the tensors of one rank. Routed tokens lie flat, sorted by
+"""Torch definitions of the ops: those of `dagc.execute.numpy.ops`, on the tensors of one rank. Routed tokens are flat, sorted by
 physical expert and token."""
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: T
 def dispatch(
     h: Tensor, routed: Routed, origin: tuple[int, int], replicas: Mapping[int, list[int]], held: range, weighted: bool
 ) -> Ragged:
-    """Rows of tokens [batch, seq, width] for the physical experts held; a token takes the replica its position names."""
+    """Rows of tokens [batch, seq, width] for the local physical experts; a token takes the replica its position names."""
     batch, seq, choices = routed.experts.shape
     device = h.device
     most = max(len(copies) for copies in replicas.values())
@@ -155,6 +155,6 @@ def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: b
 
 
 def rows_of_each(ragged: Ragged) -> list[Tensor]:
-    """The rows of each expert held."""
+    """The rows of each local expert."""
     counts = torch.bincount(ragged.physical - ragged.held.start, minlength=len(ragged.held))
     return list(torch.split(ragged.data, [int(n) for n in counts.tolist()]))

@@ -1,4 +1,4 @@
-"""Local processes for a run that torchrun did not start: one a rank, found by the variables that torchrun would set."""
+"""Local processes for a run that torchrun did not start: one per rank, found by the variables that torchrun would set."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Resident:
         return self.once(("weight", layer, name), make)
 
     def prepare(self, segment: Segment, layer: int, op: Op) -> None:
-        """What a decode step finds in the cache is no part of its time."""
+        """What a decode step finds in the cache is not part of its time."""
         if op.kind == "cache" and segment.sizes["seq"] != segment.sizes["context"]:
             self.cache(segment, layer, op)
         elif OPS[op.kind].state is not None:

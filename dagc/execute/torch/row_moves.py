@@ -20,7 +20,7 @@ from .processes import LaunchError
 
 
 def move_rows(exchange: Exchange, value: Ragged) -> Ragged:
-    """Rows to the members that hold them next, or parts of rows between members that hold the same ones."""
+    """Rows to the members that have them next, or parts of rows between members with the same ones."""
     op, shards, group = exchange.op, exchange.shards, exchange.group
     inner = shards.rows(exchange.segment, op.inputs[0]).inner(op.dims)
     if {op.of(MoveAttrs).source_dim, op.of(MoveAttrs).target_dim} & set(inner):
@@ -40,7 +40,7 @@ def move_rows(exchange: Exchange, value: Ragged) -> Ragged:
 
 
 def kept_rows(shards: Shards, segment: Segment, op: Op, rank: Coordinates, value: Ragged) -> Ragged:
-    """A slice: the rank's own rows of what it holds, or its part of each."""
+    """A slice: the rank's own rows of what it has, or its part of each."""
     rows, have = shards.rows(segment, op.inputs[0]), segment.sharding_of(op.inputs[0])
     assert have is not None and op.sharding is not None
     if op.of(SliceAttrs).target_dim in rows.inner(op.dims):
@@ -53,7 +53,7 @@ def kept_rows(shards: Shards, segment: Segment, op: Op, rank: Coordinates, value
 
 
 def _refuse_other_widths(exchange: Exchange) -> None:
-    """A row travels as its sender holds it."""
+    """A row travels in its sender's layout."""
     op, shards = exchange.op, exchange.shards
     rows = shards.rows(exchange.segment, op.inputs[0])
     if any(rows.box(op.dims, exchange.have, r) != rows.box(op.dims, exchange.got, r) for r in shards.ranks):
@@ -61,7 +61,7 @@ def _refuse_other_widths(exchange: Exchange) -> None:
 
 
 def _widths(exchange: Exchange, data: Tensor, inner: tuple[str, ...]) -> Tensor:
-    """Members that hold the same rows gather their parts of each, or scatter sums of it."""
+    """Members with the same rows gather their parts of each, or scatter sums of it."""
     op = exchange.op
     if op.kind == "all_gather":
         dim = exchange.source_dim
@@ -93,7 +93,7 @@ def _sent_to(exchange: Exchange, value: Ragged, member: Coordinates) -> tuple[Te
 
 def _lent(exchange: Exchange, value: Ragged, member: Coordinates) -> Tensor:
     """Of the rows of this rank those that `member` has already, or has from an earlier one of the group: members of a
-    permute may hold common rows, and of those the first sends."""
+    permute may have common rows, and of those the first sends."""
     holders = [*exchange.group.members[: exchange.group.index], member]
     shards, segment, op = exchange.shards, exchange.segment, exchange.op
     return torch.stack([_belong(shards, segment, op, exchange.have, value, h) for h in holders]).any(dim=0)

@@ -164,7 +164,7 @@ def _select(call: Call, x: Operands) -> Tensor:
 
     def make() -> tuple[Tensor, ...]:
         context = call.positions("context")
-        turn = np.argsort(context)  # ties go to the first in the sequence, wherever it lies
+        turn = np.argsort(context)  # ties go to the first in the sequence, wherever it is
         parts = turn, context[turn], visible(call.positions("seq"), context[turn], True, math.inf, math.inf)
         return tuple(map(resident.exact, parts))
 
@@ -192,7 +192,7 @@ def _in_turn(call: Call, value: Tensor) -> Tensor:
 
 
 def _dealt(call: Call, value: Tensor) -> Tensor:
-    """Tokens that are first to last, in the order in which the mesh holds them."""
+    """Tokens that are first to last, in the order of the mesh."""
     return _reordered(call, value, order(int(call.segment.sizes["seq"]), call.shards.mesh))
 
 
@@ -230,7 +230,7 @@ def _argmax(call: Call, x: Operands) -> Any:
 
 
 def _slice(call: Call, x: Operands) -> Any:
-    """A rank keeps its part of what it holds."""
+    """A rank keeps its part of what it has."""
     value, op = x[0], call.op
     if isinstance(value, Ragged):
         return kept_rows(call.shards, call.segment, op, call.rank, value)

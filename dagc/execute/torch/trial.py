@@ -180,7 +180,7 @@ Times = dict[str, tuple[int, float, float]]
 
 
 def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Times:
-    """What this rank measured, beside the estimate of the same calls."""
+    """What this rank measured, with the estimate of the same calls."""
     graph, stage = result.graph, ranks.at[0]
     parts = graph.microbatches * graph.lanes
     layers: dict[str, int] = {}

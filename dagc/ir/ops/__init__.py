@@ -1,1 +1,1 @@
-"""The op set: what a kind of op is, computes, holds and moves."""
+"""The op set: what a kind of op is, computes, stores and moves."""

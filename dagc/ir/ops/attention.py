@@ -19,7 +19,7 @@ from .sizes import by_loops, local_bytes, loop_dims
 
 
 def query_key_pairs(segment: Segment, op: Op) -> float:
-    """Pairs a sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
+    """Pairs per sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
     a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
     return _pairs_between(segment, op, context - queries, context)
@@ -42,8 +42,8 @@ def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
 
 
 def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
-    """Share of the query-key pairs whose keys each rank of a split context holds, [blocks]: what a window or chunk leaves
-    lies with the last of them."""
+    """Share of the query-key pairs whose keys each rank of a split context has, [blocks]: what a window or chunk leaves
+    is on the last of them."""
     queries, context, blocks = segment.size("seq"), segment.size("context"), mesh.size(op.loop("context"))
     window, chunk = _reach(op, context)
     if not _causal(op) or min(window, chunk) >= context or blocks == 1:
@@ -121,7 +121,7 @@ def _select_flops(segment: Segment, op: Op) -> float:
 
 
 def rotated(width: float, fraction: float) -> int:
-    """Numbers of a head that `rope` turns."""
+    """Numbers of a head that `rope` rotates."""
     return int(width * fraction + 1e-6)
 
 
@@ -168,7 +168,7 @@ def _chosen_tokens(op: Op) -> tuple[str, ...]:
 
 
 def _around_the_ring(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
-    """Keys and values that travel are split over the ring; all else follows the loops."""
+    """Keys and values that travel are split over the ring; everything else follows the loops."""
     dims = segment.dims_of(name)
     return tuple(op.ring if d == "context" and op.ring else op.loop(d) for d in dims)
 
@@ -201,7 +201,7 @@ def _cached(segment: Segment, op: Op) -> None:
 
 
 def _new_tokens(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
-    """A decode step appends its one token on whichever rank holds the tail of the context."""
+    """A decode step appends its one token on whichever rank has the tail of the context."""
     seq = op.loop("context") if segment.size("seq") == segment.size("context") else ()
     return tuple(seq if d == "seq" else op.loop(d) for d in segment.dims_of(name))
 

@@ -54,7 +54,7 @@ def _rope(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Attrs:
-    """What an op says beside its operands. Without fields, as here, it is the record of most kinds.
+    """What an op says besides its operands. Without fields, as here, it is the record of most kinds.
 
     `runtime_kind`: the collective that runtimes know the op as, where it is not its own kind."""
 
@@ -259,7 +259,7 @@ def _required(record: type[Attrs]) -> set[str]:
 
 
 def check_values(attrs: Attrs) -> None:
-    """Raises AttributeFault where a field holds what its kind of value or its range does not allow."""
+    """Raises AttributeFault where its kind of value or its range does not allow a field's value."""
     for f in _fields(type(attrs)):
         value = getattr(attrs, f.name)
         if value != f.default:

@@ -1,4 +1,4 @@
-"""Products of two tensors summed over the dims that the result has not."""
+"""Products of two tensors summed over the dims that the result does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops that treat every number for itself, or two that stand at the same place."""
+"""Ops that treat every number for itself, or two at the same place."""
 
 from __future__ import annotations
 

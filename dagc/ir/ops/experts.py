@@ -64,7 +64,7 @@ def _width(segment: Segment, op: Op) -> set[str]:
 def _at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
     """Layout of routed rows on the ranks that own the tokens: before dispatch's exchange, after combine's.
 
-    The exchange axes stand minor in `slot`, so that one all_to_all moves them to `expert` and back.
+    The exchange axes are minor in `slot`, so that one all_to_all moves them to `expert` and back.
     """
     home = op.of(ExchangeAttrs).exchange
     stay = tuple(a for a in op.loop(dim_like(dims, "expert") or "") if a not in home)

@@ -1,4 +1,4 @@
-"""Results of an op beside its first: what a reduction of the first needs, and only the rank that made it has."""
+"""Results of an op after its first: what a reduction of the first needs, and only the rank that made it has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATISTIC = "fp32"
 
 def further_results(op: Op, layout: Sharding) -> tuple[Value, ...]:
     """Of a compute op whose first result has this layout. Attention over a piece of the context has the maximum and the sum
-    of each row of scores; the largest over a piece of a dimension has its value beside its index."""
+    of each row of scores; the largest over a piece of a dimension has its value next to its index."""
     if layout.reduce == "softmax":
         rows = Sharding(layout.dims[:-1], layout.partial, "max")
         return (
@@ -26,7 +26,7 @@ def further_results(op: Op, layout: Sharding) -> tuple[Value, ...]:
 
 def moved_results(op: Op, layout: Sharding, operands: Sequence[Value | Op]) -> tuple[Value, ...]:
     """Of a collective or slice whose first result has this layout. A move has a result for each operand, but for the value
-    beside an index once nothing is partial; the merge of row sums leaves every rank its share of each row."""
+    next to an index once nothing is partial; the merge of row sums leaves every rank its share of each row."""
     have = operands[0].sharding
     if op.kind == "softmax_merge":
         rows = operands[0]

@@ -60,7 +60,7 @@ ResultRule = Callable[[Segment, Op], Sharding]
 WholeRule = Callable[[Segment, Op], set[str]]
 """Dimensions that tensor parallelism must not split."""
 StateRule = Callable[[Segment, Op], tuple[Dims, str]]
-"""Dims and dtype of what an op remembers of the tokens that it has seen, beside the KV cache."""
+"""Dims and dtype of what an op remembers of the tokens that it has seen, in addition to the KV cache."""
 ReadRule = Callable[[Segment, Op, str, Mesh], float]
 """Bytes that one rank reads of an operand."""
 ShareRule = Callable[[Segment, Op, Mesh], Array | None]
@@ -81,7 +81,7 @@ class Tokens(Enum):
 
 
 class Fuse(Enum):
-    """Fused kernels of engines that do an op too where it stands beside theirs, so that their measured times include it."""
+    """Fused kernels of engines that do an op too where it is next to theirs, so that their measured times include it."""
 
     ATTENTION = "attention with what stands between it and its projections"
     EXPERTS = "the feed-forward network of routed experts"
@@ -98,8 +98,8 @@ def _of_operand(segment: Segment, op: Op) -> str:
 @dataclass(frozen=True, slots=True)
 class DtypeRule:
     """The dtype of a result: that of the model's activations, or `expanded`, which is a dtype, or "cache" for that of the KV
-    cache. The verifier takes any dtype of numbers, or the one that `exact` says. `indices`: the operands that hold whole
-    numbers; the others hold numbers, except where the op only moves them (`moves`)."""
+    cache. The verifier takes any dtype of numbers, or the one that `exact` says. `indices`: the operands that have whole
+    numbers; the others have numbers, except where the op only moves them (`moves`)."""
 
     expanded: str = ""
     exact: Callable[[Segment, Op], str] | None = None
@@ -152,7 +152,7 @@ class OpKind:
     - `linear`: positions of operands whose partial sum may pass through. `jointly`: all operands together, or none.
     - `whole`: dimensions that must not be split. `row_sums`: kinds of the sums of a row that it reads where that row is split.
     - `tokens`: how it treats a split sequence. `over_heads`: tensor parallelism should split it, by heads.
-    - `state`: what it remembers beside the KV cache. `share`: where ranks differ in FLOPs.
+    - `state`: what it remembers in addition to the KV cache. `share`: where ranks differ in FLOPs.
     - `reads`: bytes of an operand where not all of it is read. `reads_rows`: of a weight only as many rows as the result has.
       `appends`: only what is new is written. `local`: no memory traffic. `fused`: no kernel of its own.
     - `rides_in`: fused kernels that do it too. `on_rows`: it works on rows of routed experts. `product`: a product whose

@@ -1,4 +1,4 @@
-"""Ops that change how a value lies on the mesh and no number of it: slices, collectives, a turn of a ring, a softmax merge."""
+"""Ops that change the layout of a value and no number of it: slices, collectives, a ring turn, a softmax merge."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _only(op: Op, *used: str) -> None:
 
 
 def _minor(op: Op, layout: Sharding, dim: int) -> Axes:
-    """The group's axes as the minor ones of a dim, in the order in which they lie there."""
+    """The group's axes as the minor ones of a dim, in their order there."""
     axes = layout.dims[dim][-len(op.axes) :]
     if sorted(axes) != sorted(op.axes):
         raise Misfit(f"minor axes of dim {op.dims[dim]}", axes, f"the group's, {op.axes}")
@@ -55,7 +55,7 @@ def _partial(op: Op, have: Sharding) -> None:
 
 
 def _slice(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
-    """A rank keeps its part of what it holds whole: one dim gains the axes that the slice names."""
+    """A rank keeps its part of what it has whole: one dim gains the axes that the slice names."""
     axes, to = op.of(SliceAttrs).axes, _dim(op, "target_dim")
     gained = got.dims[to][len(have.dims[to]) :]
     if sorted(gained) != sorted(axes):
@@ -101,7 +101,7 @@ def _all_to_all(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: M
 
 
 def _permute(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
-    """Every block of the result lies within one block that a member of the group holds."""
+    """Every block of the result is within one block that a member of the group has."""
     _only(op)
     if len(have.dims) != len(got.dims):
         raise Misfit("layout of the result", shown(got), f"one of {len(have.dims)} dims")
@@ -116,7 +116,7 @@ def _permute(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh
 
 
 def _ring_turn(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
-    """One op is a turn of the ring of every attention that reads it; the value lies as before, having passed every rank."""
+    """One op is a turn of the ring of every attention that reads it; the layout is as before, and the value has passed every rank."""
     rings = {frozenset(user.ring) for user in segment.users(op.name)}
     if rings != {frozenset(op.axes)}:
         raise Misfit("group", op.axes, f"the ring of its attention, {[sorted(ring) for ring in rings]}")

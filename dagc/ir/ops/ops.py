@@ -40,7 +40,7 @@ def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
 
 def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh: attention over a split sequence is as
-    uneven as the positions that ranks hold. Other ops are even (experts apart: their load is `cost`'s)."""
+    uneven as the positions of the ranks. Other ops are even (experts apart: their load is `cost`'s)."""
     share = OPS[op.kind].share
     uneven = share(segment, op, mesh) if share is not None else None
     return np.ones((1,) * len(mesh.atoms)) if uneven is None else uneven
@@ -59,7 +59,7 @@ def input_layout(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
 
 
 def result_layout(segment: Segment, op: Op) -> Sharding:
-    """Layout of the result as the op leaves it, with the reductions that its split loops leave pending."""
+    """Layout of the result as the op leaves it, with the partial axes that its split loops leave."""
     kind = OPS[op.kind]
     if kind.makes is not None:
         return kind.makes(segment, op)
@@ -73,7 +73,7 @@ def whole_dims(segment: Segment, op: Op) -> set[str]:
 
 
 def state_of(segment: Segment, op: Op) -> Op | None:
-    """What an op remembers of the tokens that it has seen, beside the KV cache, as a cache: dims, dtype and layout. Its size
+    """What an op remembers of the tokens that it has seen, in addition to the KV cache, as a cache: dims, dtype and layout. Its size
     does not grow with the context."""
     state = OPS[op.kind].state
     if state is None:
@@ -83,7 +83,7 @@ def state_of(segment: Segment, op: Op) -> Op | None:
 
 
 def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Bytes that one rank holds of an op's state."""
+    """Bytes of an op's state on one rank."""
     state = state_of(segment, op)
     if state is None or state.sharding is None:
         return 0.0

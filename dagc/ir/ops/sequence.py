@@ -1,6 +1,6 @@
-"""Which tokens of a sequence a rank holds, and what that makes of causal attention.
+"""Which tokens of a sequence a rank has, and what that means for causal attention.
 
-A layout says into how many blocks the axes cut a dimension; here is which positions the blocks hold. In order (contiguous)
+A layout says into how many blocks the axes cut a dimension; here is which positions the blocks have. In order (contiguous)
 the last rank's queries see the most: (2 n - 1) / n times the mean over n ranks. Dealt out in zigzag the sequence is cut
 into 2 n pieces, of which rank r takes r and 2 n - 1 - r: all ranks see equally many. The mesh names the axes that deal
 (`Mesh.zigzag`); every tensor of such a phase has its tokens in that order, whether it is split or not.
@@ -24,7 +24,7 @@ Run = tuple[float, float]
 
 
 def pieces(size: float, mesh: Mesh) -> list[Run]:
-    """The runs of positions that a sequence of `size` tokens consists of, in the order in which they are held."""
+    """The runs of positions that a sequence of `size` tokens consists of, in the order in which they are stored."""
     ranks = mesh.size(mesh.zigzag)
     if ranks == 1:
         return [(0.0, float(size))]
@@ -43,7 +43,7 @@ def order(size: int, mesh: Mesh) -> NDArray[np.int64]:
 
 
 def runs(size: float, axes: Axes, mesh: Mesh) -> list[list[Run]]:
-    """Positions that each block over `axes` holds (major axis first), as runs in order that do not touch."""
+    """Positions of each block over `axes` (major axis first), as runs in order that do not touch."""
     blocks = mesh.size(axes)
     found: list[list[Run]] = [[] for _ in range(blocks)]
     start = 0.0
@@ -69,7 +69,7 @@ def _joined(held: list[Run]) -> list[Run]:
 
 
 def over_blocks(values: NDArray[np.float64], axes: Axes, mesh: Mesh) -> Array:
-    """A value for each block over `axes`, laid over the mesh; of length one where all are alike."""
+    """A value for each block over `axes`, laid over the mesh; of length one where all are equal."""
     alike = [1] * len(mesh.atoms)
     if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         return values.ravel()[:1].reshape(alike)

@@ -1,4 +1,4 @@
-"""The iteration space of an op, and how much of a tensor one rank holds in a layout."""
+"""The iteration space of an op, and how much of a tensor one rank has in a layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def by_loops(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
 
 
 def local_count(segment: Segment, dims: tuple[str, ...], layout: tuple[Axes, ...], mesh: Mesh, scope: str) -> float:
-    """Elements that one rank holds."""
+    """Elements on one rank."""
     total = 1.0
     for dim, axes in zip(dims, layout, strict=True):
         total *= segment.size(dim, scope) / mesh.size(axes)
@@ -34,6 +34,6 @@ def local_count(segment: Segment, dims: tuple[str, ...], layout: tuple[Axes, ...
 
 
 def local_bytes(segment: Segment, name: str, layout: tuple[Axes, ...], mesh: Mesh) -> float:
-    """Bytes that one rank holds of a value or weight, in the given layout."""
+    """Bytes of a value or weight on one rank, in the given layout."""
     count = local_count(segment, segment.dims_of(name), layout, mesh, segment.scope_of(name))
     return count * DTYPE_BYTES[segment.dtype_of(name)]

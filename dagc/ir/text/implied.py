@@ -28,7 +28,7 @@ Operand = tuple[tuple[str, ...], Sharding | None]
 
 
 class AxisNames:
-    """Atoms as people name them: `tp` where all atoms of `tp` stand together, atoms where they are apart."""
+    """Atoms as people name them: `tp` where all atoms of `tp` are together, atoms where they are apart."""
 
     def __init__(self, mesh: Mesh | None) -> None:
         self.axes = {} if mesh is None else {n: a for n, a in mesh.axes.items() if a and _distinct(n, a, mesh)}

@@ -36,7 +36,7 @@ from .scan import Cursor, TextError, lines_of
 
 
 class Type(NamedTuple):
-    """Of a value: `layout` is what the brackets say, `mark` what stands before them."""
+    """Of a value: `layout` is what the brackets say, `mark` what precedes them."""
 
     dims: tuple[str, ...]
     layout: Sharding

@@ -105,7 +105,7 @@ def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
 
 
 def _layout(segment: Segment, op: Op, mesh: Mesh) -> None:
-    """Every input lies as the op needs it; the result lies as the op leaves it; no partial value is forgotten."""
+    """Every input has the layout that the op needs, the result the layout that the op leaves; no partial value is forgotten."""
     if op.sharding is None:
         raise Misfit("layout", "none", "one")
     used = [a for axes in op.sharding.dims for a in axes] + list(op.sharding.partial)
@@ -191,14 +191,14 @@ def _conserved(segment: Segment, mesh: Mesh) -> None:
 
 
 def _layers_meet(graph: Graph) -> None:
-    """Every layer takes the value that the one before it returns, as it lies."""
+    """Every layer takes the value that the one before it returns, in the same layout."""
     for (before, _), (after, _) in itertools.pairwise(graph.layers):
         meet = before.sharding_of(before.output) == after.entry and before.dims_of(before.output) == after.input_dims
         require(meet, after, None, f"takes another value than {before.name} returns")
 
 
 def _stages(graph: Graph) -> None:
-    """The stages hold every layer once, in order; placed, every GPU has one rank."""
+    """The stages have every layer once, in order; placed, every GPU has one rank."""
     held = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
     for segment in graph.segments:
         if held.count(segment.name) != segment.repeat:
