@@ -23,7 +23,7 @@ from scale import spec  # noqa: E402
 import dagc  # noqa: E402
 from dagc.export.chakra.folder import classes, image, traces  # noqa: E402
 from dagc.export.chakra.ranks import Ranks  # noqa: E402
-from dagc.export.chakra.wire import varint  # noqa: E402
+from dagc.export.protobuf import varint  # noqa: E402
 from dagc.plan.result import PhaseResult  # noqa: E402
 
 Plain = tuple[int, str, int, list[int], list[int], int, list[tuple[str, str, Any]]]

@@ -8,8 +8,6 @@ from dagc.ir.graph import Graph
 from dagc.spec.hardware import Hardware
 from dagc.spec.unit import Unit
 
-ABOUT = "estimate every op over its ranks, with a floor beside each estimate"
-
 
 def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""

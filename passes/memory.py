@@ -10,8 +10,6 @@ from dagc.ir.graph import Graph
 from dagc.spec.phase import EngineMemory
 from dagc.spec.unit import Unit
 
-ABOUT = "add up weights, KV cache, live activations and buffers on each stage's GPUs"
-
 
 def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     """Bytes per GPU by stage. Does not judge: `check` does."""

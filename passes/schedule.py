@@ -8,8 +8,6 @@ from dagc.cost.schedule.scheduler import Scheduler
 from dagc.ir.graph import Graph
 from dagc.spec.unit import Unit
 
-ABOUT = "schedule two streams per rank over stages and micro-batches; find the critical path"
-
 
 def run(graph: Graph, costs: Costs, unit: Unit, *, floor: bool = False) -> Schedule:
     return Scheduler(graph, costs, floor).run()

@@ -15,7 +15,7 @@ from dagc.api import Plan
 from dagc.cli import main
 from dagc.export import chrome, perfetto
 from dagc.export.events import Span, events
-from dagc.export.trace_fields import double, fixed, message, number, string
+from dagc.export.protobuf import double, fixed, message, number, string
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import representatives
 

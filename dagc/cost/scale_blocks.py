@@ -14,8 +14,6 @@ from ..ir.ops.ops import OPS
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 
-ABOUT = "refuse a split that cuts the blocks in which quantised weights share their scales"
-
 
 @dataclass(frozen=True, slots=True)
 class Side:

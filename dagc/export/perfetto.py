@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..plan.plan import CompiledPlan
 from ..view.facts.size import MOST_STREAMED, check_size
 from .events import PATH_FLOW, Count, Event, Process, Span, Track, Value, events
-from .trace_fields import double, fixed, message, number, string
+from .protobuf import double, fixed, message, number, string
 
 PACKET = 1  # Trace.packet
 TIMESTAMP, TRACK_EVENT, SEQUENCE, INTERNED, FLAGS, DESCRIPTOR = 8, 11, 10, 12, 13, 60  # TracePacket

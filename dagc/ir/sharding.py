@@ -34,16 +34,6 @@ class Sharding:
         return replace(self, partial=left, reduce=self.reduce if left else "sum")
 
 
-def show(names: tuple[str, ...], sharding: Sharding) -> str:
-    """`[batch/dp.ep, seq/sp, hidden] partial(tp)`"""
-    inside = ", ".join(n + "".join(f"/{a}" for a in axes) for n, axes in zip(names, sharding.dims, strict=True))
-    text = f"[{inside}]"
-    if sharding.partial:
-        kind = "" if sharding.reduce == "sum" else f"{sharding.reduce}: "
-        text += f" partial({kind}{', '.join(sharding.partial)})"
-    return text
-
-
 @dataclass(frozen=True, slots=True)
 class Move:
     """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply.

@@ -19,8 +19,6 @@ from pathlib import Path
 TRIES = 3
 """How often a point may take a worker of its own with it."""
 
-Settings = Mapping[str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:

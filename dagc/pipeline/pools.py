@@ -24,8 +24,6 @@ from ..plan.pools import SAME, Pool, listed, text
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit
 
-ABOUT = "add up what phases hold together on the GPUs that they share"
-
 Ids = NDArray[np.int64]
 BLOCKS = 1 << 32
 """More blocks than any weight is cut into."""

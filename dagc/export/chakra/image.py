@@ -10,10 +10,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protobuf import LENGTH, VARINT, patch, tag, text, varint, widths
 from . import messages as schema
 from .program import Pattern, Program, TraceLayer, TraceNode
 from .ranks import Hole
-from .wire import LENGTH, VARINT, patch, tag, text, varint, widths
 
 Ints = NDArray[np.int64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .wire import LENGTH, VARINT, tag, text, varint
+from ..protobuf import LENGTH, VARINT, tag, text, varint
 
 VERSION = "0.0.4"
 """Of the schema. Always written: an empty first message would read as the end of the file."""

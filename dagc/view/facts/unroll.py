@@ -89,7 +89,43 @@ def unroll(result: PhaseResult) -> Iterator[Node | Edge]:
 def _host(result: PhaseResult) -> Node:
     """The host's part of a pass, which the GPUs of the first stage wait for."""
     gpus, time_s = result.graph.stages[0].gpus, result.schedule.host_s
-    return Node("host", "host", "host", result.graph.phase, "", 0, 0, gpus, "compute", 0.0, time_s, 0.0, 0.0, ())
+    return Node(
+        id="host",
+        op="host",
+        kind="host",
+        phase=result.graph.phase,
+        layer="",
+        stage=0,
+        microbatch=0,
+        gpus=gpus,
+        stream="compute",
+        start_s=0.0,
+        time_s=time_s,
+        flops=0.0,
+        bytes=0.0,
+        group=(),
+    )
+
+
+def _edge_node(result: PhaseResult, kind: str, stage: int, microbatch: int, lane: int, start_s: float) -> Node:
+    """One end of a transfer between stages. A receive takes no time: it is posted ahead."""
+    graph, transfer = result.graph, result.costs.transfer
+    return Node(
+        id=f"s{stage}.m{microbatch}{_lane(graph.lanes, lane)}/{kind}",
+        op=kind,
+        kind=kind,
+        phase=graph.phase,
+        layer="",
+        stage=stage,
+        microbatch=microbatch,
+        gpus=graph.stages[stage].gpus,
+        stream="comm",
+        start_s=start_s,
+        time_s=transfer.time_s if kind == "send" else 0.0,
+        flops=0.0,
+        bytes=transfer.payload_B,
+        group=(STAGES,),
+    )
 
 
 def _cell(
@@ -100,33 +136,16 @@ def _cell(
     last: dict[str, str],
 ) -> Iterator[Node | Edge]:
     graph, transfer = result.graph, result.costs.transfer
-    gpus = graph.stages[stage].gpus
     value: dict[int, str] = {}
     pending: list[tuple[Node, list[Edge]]] = []
     tag = f"s{stage}.m{microbatch}"
     for lane in range(graph.lanes):
         if stage > 0:
-            name = f"{tag}{_lane(graph.lanes, lane)}/recv"
             begin = result.schedule.sends[stage - 1, microbatch][1]
-            node = Node(
-                name,
-                "recv",
-                "recv",
-                graph.phase,
-                "",
-                stage,
-                microbatch,
-                gpus,
-                "comm",
-                begin,
-                0.0,
-                0.0,
-                transfer.payload_B,
-                (STAGES,),
-            )
+            node = _edge_node(result, "recv", stage, microbatch, lane, begin)
             source = arrivals[stage, microbatch, lane]
-            pending.append((node, [Edge(source, name, "transfer", transfer.payload_B)]))
-            value[lane] = name
+            pending.append((node, [Edge(source, node.id, "transfer", transfer.payload_B)]))
+            value[lane] = node.id
     index = 0
     for run in result.schedule.cells[stage][microbatch]:
         segment = graph.segment(run.segment)
@@ -141,27 +160,12 @@ def _cell(
             index += 1
     if stage < len(graph.stages) - 1:
         for lane in range(graph.lanes):
-            name = f"{tag}{_lane(graph.lanes, lane)}/send"
             begin, end = result.schedule.sends[stage, microbatch]
             start = end - transfer.time_s * (graph.lanes - lane)
-            node = Node(
-                name,
-                "send",
-                "send",
-                graph.phase,
-                "",
-                stage,
-                microbatch,
-                gpus,
-                "comm",
-                max(begin, start) if graph.lanes == 1 else start,
-                transfer.time_s,
-                0.0,
-                transfer.payload_B,
-                (STAGES,),
-            )
-            pending.append((node, [Edge(value[lane], name, "data", transfer.payload_B)]))
-            arrivals[stage + 1, microbatch, lane] = name
+            start = max(begin, start) if graph.lanes == 1 else start
+            node = _edge_node(result, "send", stage, microbatch, lane, start)
+            pending.append((node, [Edge(value[lane], node.id, "data", transfer.payload_B)]))
+            arrivals[stage + 1, microbatch, lane] = node.id
     pending.sort(key=lambda item: item[0].start_s)
     out: set[str] = set()
     for node, edges in _topological(pending, out):
@@ -213,20 +217,20 @@ def _op_node(
     cost = result.costs.ops[segment.name, op.name]
     start = run.start_s + repeat * run.period_s + _low(run.starts[op.name, lane])
     node = Node(
-        f"{prefix}/{op.name}",
-        op.name,
-        op.runtime_kind,
-        graph.phase,
-        prefix.split(".", 2)[2],
-        stage,
-        microbatch,
-        graph.stages[stage].gpus,
-        op.stream,
-        start,
-        float(cost.time_s.max()),
-        cost.flops,
-        cost.payload_B if op.is_collective else cost.bytes,
-        mesh.label(op.axes, op.scope) if op.axes else (),
+        id=f"{prefix}/{op.name}",
+        op=op.name,
+        kind=op.runtime_kind,
+        phase=graph.phase,
+        layer=prefix.split(".", 2)[2],
+        stage=stage,
+        microbatch=microbatch,
+        gpus=graph.stages[stage].gpus,
+        stream=op.stream,
+        start_s=start,
+        time_s=float(cost.time_s.max()),
+        flops=cost.flops,
+        bytes=cost.payload_B if op.is_collective else cost.bytes,
+        group=mesh.label(op.axes, op.scope) if op.axes else (),
     )
     edges = []
     for name in segment.sources(op):

@@ -1,15 +1,14 @@
-"""The protobuf wire format, as little of it as execution traces need."""
+"""The protobuf wire format, as little of it as traces need: fields with the numbers that a schema gives them."""
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-VARINT, LENGTH = 0, 2
-
-
+VARINT, FIXED64, LENGTH = 0, 1, 2
 _ONE = [bytes([value]) for value in range(0x80)]
 
 
@@ -31,9 +30,31 @@ def tag(number: int, kind: int) -> bytes:
 
 
 def text(number: int, value: str | bytes) -> bytes:
-    """A string, bytes or message field."""
-    data = value.encode() if isinstance(value, str) else value
-    return tag(number, LENGTH) + varint(len(data)) + data
+    """A string that UTF-8 can encode, or bytes."""
+    return message(number, value.encode() if isinstance(value, str) else value)
+
+
+def number(field: int, value: int) -> bytes:
+    """A uint, int or enum field. Not for negative numbers."""
+    return tag(field, VARINT) + varint(value)
+
+
+def double(field: int, value: float) -> bytes:
+    return tag(field, FIXED64) + struct.pack("<d", value)
+
+
+def fixed(field: int, value: int) -> bytes:
+    return tag(field, FIXED64) + struct.pack("<Q", value)
+
+
+def message(field: int, body: bytes) -> bytes:
+    """A nested message, or bytes."""
+    return tag(field, LENGTH) + varint(len(body)) + body
+
+
+def string(field: int, text: str) -> bytes:
+    """Lone surrogates, which UTF-8 cannot encode, become question marks."""
+    return message(field, text.encode("utf-8", "replace"))
 
 
 def widths(values: NDArray[np.int64]) -> NDArray[np.int64]:
