@@ -39,7 +39,7 @@ from dagc.passes.sp import SequenceParallel
 from dagc.passes.tp import TensorParallel
 from dagc.pipeline.lower import lower, lowered, passes_of
 from dagc.pipeline.observers import Clock, Print, Verify
-from dagc.pipeline.run import run
+from dagc.pipeline.run_passes import run
 from dagc.pipeline.text import PipelineError, parse, show
 from dagc.spec.hardware import Link
 from dagc.spec.unit import Unit

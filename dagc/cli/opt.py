@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.syntax.read import read_source
+    from ..base.syntax.input import read_source
     from ..ir.text.write import print_graph
     from ..pipeline.observers import Clock, Print, Verify
 
@@ -99,7 +99,7 @@ def optimised(
     from ..ir.verify.verify import verify
     from ..ir.verify.violation import VerifyError
     from ..pipeline.plugins import PluginFault
-    from ..pipeline.run import LevelError, run
+    from ..pipeline.run_passes import LevelError, run
 
     at = ""
     try:
