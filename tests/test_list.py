@@ -11,12 +11,15 @@ import pytest
 from conftest import EXAMPLES, ROOT, spec_text
 
 import dagc
+from dagc.base.axes import AXES
 from dagc.base.codes import TABLE as CODES
+from dagc.base.collectives import TRANSFERS
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
 from dagc.cli.list_ import LISTS
 from dagc.lang import library
+from dagc.passes import GRAPH_PASSES
 from dagc.plan.subject import all_metrics
 from dagc.spec.metrics import PHASE, TABLE, metric
 from dagc.view.draw.figures.standalone import SHEETS
@@ -38,6 +41,10 @@ def test_names_are_those_that_are_read(capsys: Capture) -> None:
     assert [r["code"] for r in listed("codes", capsys)] == [c.code for c in CODES]
     assert [r["name"] for r in listed("architectures", capsys)] == library.architectures()
     assert [r["unit"] for r in listed("units", capsys)] == list(UNITS)
+    assert [r["name"] for r in listed("passes", capsys)][: len(GRAPH_PASSES)] == [p.name for p in GRAPH_PASSES]
+    assert all(r["about"] for r in listed("passes", capsys))
+    assert [r["name"] for r in listed("axes", capsys)] == list(AXES)
+    assert [r["name"] for r in listed("collectives", capsys)] == list(TRANSFERS)
     assert {r["name"] for r in listed("engines", capsys)} >= {"vllm", "sglang", "trtllm", "megatron"}
 
 
@@ -155,3 +162,15 @@ def test_help_asks_no_command_for_its_arguments() -> None:
 def test_views_of_the_command_line_are_those_that_are_drawn(capsys: Capture) -> None:
     assert main(["show", "x.moe", "--view", "none"]) == 2
     assert capsys.readouterr().err.strip().endswith(f"it may be {', '.join(SHEETS)}")
+
+
+def test_engines_are_one_list() -> None:
+    """An engine is its module and its file; those with a memory budget are the words that a phase takes."""
+    from dagc.base.schema import PHASE as ATTRIBUTES
+    from dagc.export import engines
+    from dagc.spec.engines import ENGINES
+
+    folder = Path(engines.__file__).parent
+    assert {p.stem for p in folder.glob("*.json")} == set(engines.ENGINES)
+    assert all((folder / f"{name}.py").is_file() for name in engines.ENGINES)
+    assert set(ATTRIBUTES["engine"].words) == set(ENGINES)

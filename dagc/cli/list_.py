@@ -143,6 +143,48 @@ def _offers(commands: Sequence[str]) -> list[str]:
     return ["compile --emit" if c == "emit" else c for c in commands]
 
 
+def passes() -> list[Record]:
+    """Graph passes in the order in which they run, then those of installed packages. Fields of a pass are its options."""
+    from dataclasses import fields
+
+    from ..base.entry_points import PASSES, installed
+    from ..passes import GRAPH_PASSES
+
+    own = [
+        {
+            "name": one.name,
+            "options": ", ".join(f.name for f in fields(one)),  # type: ignore[arg-type]
+            "about": f"{(one.__doc__ or '').partition('. ')[0].rstrip('.')}",
+        }
+        for one in GRAPH_PASSES
+    ]
+    return [*own, *({"name": name, "options": "", "about": "of an installed package"} for name in installed(PASSES))]
+
+
+RANKS = 8
+"""For which `dagc list collectives` prints its figures."""
+
+
+def collectives() -> list[Record]:
+    from ..base.collectives import TRANSFERS
+
+    return [
+        {
+            "name": one.name,
+            f"wire_of_{RANKS}": round(one.wire(RANKS), 4),
+            f"steps_of_{RANKS}": one.steps(RANKS),
+            "about": "a sum over ranks" if one.reduces else "moves values",
+        }
+        for one in TRANSFERS.values()
+    ]
+
+
+def axes() -> list[Record]:
+    from ..base.axes import AXES
+
+    return [{"name": axis.name, "experts": axis.among_experts, "about": axis.about} for axis in AXES.values()]
+
+
 def engines() -> list[Record]:
     from ..base.schema import PHASE
     from ..export.engines import ENGINES
@@ -187,6 +229,13 @@ LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
         "kinds of files that `compile --emit`, `show` and `report` write",
         exporters,
         ("name", "per", "commands", "files", "needs", "about"),
+    ),
+    "passes": ("graph passes, in the order in which they run", passes, ("name", "options", "about")),
+    "axes": ("axes of a strategy, and their names among experts", axes, ("name", "experts", "about")),
+    "collectives": (
+        f"collectives: bytes on the wire per byte of payload, and steps, among {RANKS} ranks",
+        collectives,
+        ("name", f"wire_of_{RANKS}", f"steps_of_{RANKS}", "about"),
     ),
     "architectures": ("models of a Hugging Face config.json", architectures, ("name", "about")),
     "units": ("units of numbers", units, ("unit", "about", "factor")),
