@@ -213,3 +213,9 @@ def test_older_text_is_read(kind: str) -> None:
     older = (DATA / f"older_{kind}.ir").read_text()
     assert parse_graph(older) == graph
     assert len(print_graph(graph)) < 0.7 * len(older)
+
+
+def test_the_documentation_shows_what_is_printed() -> None:
+    shown = re.findall(r"```\n(graph .*?)```", (ROOT / "docs" / "ir.md").read_text(), flags=re.S)
+    assert len(shown) == 1 and print_graph(parse_graph(shown[0])) == shown[0]
+    assert shown[0] in (ROOT / "tests" / "golden" / "tp" / "column_row.ir").read_text()
