@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from dagc.cli import main
 from dagc.ir.graph import Graph
-from dagc.ir.graph_pass import GraphPass
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import COLUMNS, print_graph
 from dagc.ir.verify.verify import verify
 from dagc.passes import GRAPH_PASSES
 from dagc.pipeline.observers import Verify
 from dagc.pipeline.run_passes import run
+from dagc.pipeline.text import parse, show
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.ir"))
 IDEA, PASSES, INPUT, AFTER = "# ", "# passes: ", "\n# input\n", "\n# after\n"
 
 MOST_OPS, MOST_RANKS = 8, 4
-
-
-def passes(text: str) -> list[GraphPass]:
-    """`sp{method=ring},reshard`: passes with their options; a list is joined by `+`."""
-    known = {one.name: one for one in GRAPH_PASSES}
-    return [
-        known[found[1]](**dict(option(part) for part in re.findall(r"\w+=[^;]+", found[2] or "")))
-        for found in re.finditer(r"(\w+)(?:\{(.*?)\})?(?:,|$)", text)
-    ]
-
-
-def option(text: str) -> tuple[str, object]:
-    name, _, value = text.partition("=")
-    if name == "sides":
-        return name, tuple(tuple((a, int(n)) for a, n in re.findall(r"(\w+)=(\d+)", side)) for side in value.split("|"))
-    if name in ("rules", "order"):
-        return name, tuple(value.split("+"))
-    if name in ("place", "gpus", "layers"):
-        return name, tuple(int(part) for part in value.split("+"))
-    return name, {"true": True, "false": False}.get(value, int(value) if value.isdigit() else value)
 
 
 class Golden:
@@ -60,7 +40,7 @@ class Golden:
     def after(self) -> Graph:
         graph = self.before
         verify(graph)
-        for _, made in run(passes(self.passes), graph, [Verify()]):
+        for _, made in run(parse(self.passes), graph, [Verify()]):
             graph = made
         return graph
 
@@ -71,7 +51,8 @@ def test_golden(name: str, pytestconfig: pytest.Config) -> None:
     found = print_graph(golden.after())
     if pytestconfig.getoption("--update-golden"):
         given = print_graph(golden.before)
-        golden.path.write_text(f"{golden.idea}\n{PASSES}{golden.passes}\n{INPUT}{given}{AFTER}{found}")
+        passes = show(parse(golden.passes))
+        golden.path.write_text(f"{golden.idea}\n{PASSES}{passes}\n{INPUT}{given}{AFTER}{found}")
     else:
         assert found == golden.expected
 
@@ -82,7 +63,7 @@ def test_goldens_are_small(name: str) -> None:
     golden = Golden(name)
     assert golden.idea.startswith(IDEA) and golden.idea.endswith(".") and "\n" not in golden.idea
     assert max(map(len, golden.text.splitlines())) <= COLUMNS
-    assert golden.given == print_graph(golden.before)
+    assert golden.passes == show(parse(golden.passes)) and golden.given == print_graph(golden.before)
     after = parse_graph(golden.expected)
     assert after.the_mesh.size(tuple(after.the_mesh.sizes)) * after.the_mesh.stages <= MOST_RANKS
     for graph in (golden.before, after):
@@ -93,4 +74,14 @@ def test_every_pass_has_a_golden() -> None:
     folders = {name.partition("/")[0] for name in GOLDENS}
     assert folders == {one.name for one in GRAPH_PASSES}
     for name in GOLDENS:
-        assert name.partition("/")[0] in re.findall(r"(?:^|,)(\w+)", re.sub(r"\{.*?\}", "", Golden(name).passes))
+        assert name.partition("/")[0] in {one.name for one in parse(Golden(name).passes)}
+
+
+def test_the_command_does_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A golden as it is, comments and all, is no file of one graph; its parts are."""
+    for name in ("tp/column_row", "mesh/place"):
+        golden = Golden(name)
+        file = tmp_path / "graph.ir"
+        file.write_text(f"{golden.idea}\n{golden.given}")
+        assert main(["opt", str(file), "--passes", golden.passes, "--verify-each"]) == 0
+        assert capsys.readouterr().out == golden.expected
