@@ -31,11 +31,11 @@ def wire(kind: str, payload_B: float, ranks: int) -> float:
 
 @dataclass(frozen=True)
 class World:
-    """Ranks on a mesh and a tensor. `pending`: axes over which the source is partial."""
+    """Ranks on a mesh and a tensor. `partial`: axes over which the source is partial."""
 
     mesh: tuple[tuple[str, int], ...]
     shape: tuple[int, ...]
-    pending: Axes
+    partial: Axes
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
@@ -65,7 +65,7 @@ class World:
 
     def _summed(self, partial: Axes, rank: Mapping[str, int]) -> frozenset[int]:
         """One contribution per coordinate along the partial axes, named by the first rank that has it."""
-        named = [i for i, r in enumerate(self.ranks) if all(r[a] == 0 for a in self.sizes if a not in self.pending)]
+        named = [i for i, r in enumerate(self.ranks) if all(r[a] == 0 for a in self.sizes if a not in self.partial)]
         return frozenset(i for i in named if all(self.ranks[i][a] == rank[a] for a in partial))
 
     def groups(self, axes: Axes) -> list[list[int]]:

@@ -25,7 +25,7 @@ def found(a: str, b: str) -> Diff:
 def test_a_plan_and_itself() -> None:
     same = compare(compiled("plan_a"), compiled("plan_a"))
     assert same.empty and same.regressions(0) == []
-    assert text(same, "a", "b") == "a and b are alike\n"
+    assert text(same, "a", "b") == "a and b are the same\n"
 
 
 def test_inputs_structure_results() -> None:

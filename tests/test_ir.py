@@ -61,7 +61,7 @@ def test_the_text_says_where_ranks_are() -> None:
     with pytest.raises(TextError, match="per_node, but no GPU ids"):
         parse_graph(print_graph(graphs["reshard"]).replace(" gpus 8..9, 12..13, 10..11, 14..15", ""))
     wrong = replace(graphs["tp"].the_mesh, gpus=GpuMap((8, 12, 9, 13, 10, 14, 11, 11), 4))
-    with pytest.raises(VerifyError, match="a GPU holds two ranks"):
+    with pytest.raises(VerifyError, match="a GPU has two ranks"):
         verify(replace(graphs["tp"], mesh=wrong))
     moved = replace(graphs["place"].the_mesh, gpus=GpuMap(tuple(range(8)), 4))
     with pytest.raises(VerifyError, match="other GPUs than the mesh"):

@@ -25,7 +25,7 @@ def test_no_chain_moves_more_bytes_than_xla(row: Row) -> None:
         assert wire >= row.lower_bound_B
 
 
-def test_a_pending_sum_into_a_shard_is_one_reduce_scatter() -> None:
+def test_a_partial_sum_into_a_shard_is_one_reduce_scatter() -> None:
     mesh = refine([[("t", 4)]], {})
     shape = TensorSizes((64.0, 64.0), 4.0, (False, False))
     chain = cheapest(

@@ -101,7 +101,7 @@ def test_diff_reads_both_schemas(spec: Path, tmp_path: Path, capsys: Capture) ->
     new = tmp_path / "new.json"
     new.write_text(capsys.readouterr().out)
     assert main(["diff", str(new), str(spec)]) == 0
-    assert "are alike" in capsys.readouterr().out
+    assert "are the same" in capsys.readouterr().out
     assert main(["diff", str(new), str(OLD), "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["structure"] == [] and found["requirements"] == []

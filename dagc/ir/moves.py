@@ -101,8 +101,8 @@ def _tie_s(move: Move, mesh: Mesh) -> float:
 
 
 def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    pending = tuple(a for a in state.partial if a not in target.partial)
-    yield from _reductions(state, pending, shape, mesh)
+    partial = tuple(a for a in state.partial if a not in target.partial)
+    yield from _reductions(state, partial, shape, mesh)
     for dim, axes in enumerate(state.dims):
         yield from _slices(state, dim, shape, mesh)
         keep = _common(axes, target.dims[dim])
@@ -115,7 +115,7 @@ def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) ->
                     rest = state.with_dim(dim, stay)
                     for order in _orders(held, moved, target.dims[other]):
                         yield Move("all_to_all", moved, rest.with_dim(other, (*held, *order)), dim, other)
-    if pending:
+    if partial:
         return
     if state.dims != target.dims and _contained(state, target, mesh):
         yield _permute(state, target.dims, mesh)
@@ -143,9 +143,9 @@ def _wanted_first(have: Axes, want: Axes) -> Axes:
     return (*(a for a in want if a in have), *(a for a in have if a not in want))
 
 
-def _reductions(state: Sharding, pending: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    for count in range(1, len(pending) + 1):
-        for axes in combinations(pending, count):
+def _reductions(state: Sharding, partial: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
+    for count in range(1, len(partial) + 1):
+        for axes in combinations(partial, count):
             reduced = state.resolved(axes)
             yield Move("all_reduce", axes, reduced)
             if state.reduce != "sum":

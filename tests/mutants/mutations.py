@@ -115,21 +115,21 @@ def _other_values(name: str, value: Any, graph: Graph) -> list[Value]:
 # -- layouts -----------------------------------------------------------------------------------------
 
 
-def change_pending(graph: Graph) -> Iterator[Mutant]:
+def change_partial(graph: Graph) -> Iterator[Mutant]:
     """One partial axis more or less than the value has; or a reduction of another kind."""
     for segment, op in ops_of(graph):
         layout = op.sharding
         assert layout is not None
         for axis in layout.partial:
             less = replace(layout, partial=tuple(a for a in layout.partial if a != axis))
-            yield with_op("drop a pending sum", graph, segment, op, replace(op, sharding=less), axis)
+            yield with_op("drop a partial sum", graph, segment, op, replace(op, sharding=less), axis)
         for axis, _ in graph.the_mesh.atoms:
             if axis not in layout.used:
                 more = replace(layout, partial=(*layout.partial, axis))
-                yield with_op("add a pending sum", graph, segment, op, replace(op, sharding=more), axis)
+                yield with_op("add a partial sum", graph, segment, op, replace(op, sharding=more), axis)
         if layout.partial:
             other = replace(layout, reduce="max" if layout.reduce == "sum" else "sum")
-            yield with_op("another pending reduction", graph, segment, op, replace(op, sharding=other), other.reduce)
+            yield with_op("another reduction", graph, segment, op, replace(op, sharding=other), other.reduce)
 
 
 def change_layout(graph: Graph) -> Iterator[Mutant]:
@@ -297,7 +297,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     swap_kind,
     change_group,
     change_attribute,
-    change_pending,
+    change_partial,
     change_layout,
     change_weight_layout,
     change_entry_layout,

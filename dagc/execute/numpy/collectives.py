@@ -67,12 +67,12 @@ def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Memb
 def _may_move(op: Op, have: Sharding) -> None:
     """A reduction reduces what is partial over its group; anything else leaves partial sums unchanged, which it can
     only do if none of them is over its group."""
-    pending = set(have.partial) & set(op.axes)
+    partial = set(have.partial) & set(op.axes)
     reduces = op.kind in (*REDUCTIONS, "softmax_merge")
-    if reduces and pending != set(op.axes):
-        raise Wrong(f"{op.name}: reduces over {op.axes}, pending is {have.partial}")
-    if not reduces and pending:
-        raise Wrong(f"{op.name}: moves what is still pending over {sorted(pending)}")
+    if reduces and partial != set(op.axes):
+        raise Wrong(f"{op.name}: reduces over {op.axes}, partial is {have.partial}")
+    if not reduces and partial:
+        raise Wrong(f"{op.name}: moves what is still partial over {sorted(partial)}")
 
 
 def _each(move: Callable[[Group, Members], Members]) -> Exchange:
@@ -94,7 +94,7 @@ def _all_reduce(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
     """Sums, maxima, or the largest value of several with its index."""
     reduce = group.op.of(MoveAttrs).reduce
     if reduce != group.have.reduce:
-        raise Wrong(f"{group.op.name}: a pending {group.have.reduce} is not reduced by {reduce}")
+        raise Wrong(f"{group.op.name}: a partial {group.have.reduce} is not reduced by {reduce}")
     if reduce == "sum":
         return _each(_added)(group, operands)
     if len(operands) == 1:
@@ -105,7 +105,7 @@ def _all_reduce(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
 
 def _reduce_scatter(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
     if group.have.reduce != "sum":
-        raise Wrong(f"{group.op.name}: a pending {group.have.reduce} is not reduced by sum")
+        raise Wrong(f"{group.op.name}: a partial {group.have.reduce} is not reduced by sum")
     return _each(_moved)(group, operands)
 
 
@@ -128,7 +128,7 @@ def _ring(group: Group, arrays: Members) -> Members:
     """What has passed a rank after a ring turn: every block, when there are as many steps as other ranks."""
     op, steps = group.op, group.op.of(RingTurnAttrs).steps
     if steps != len(arrays) - 1:
-        raise Wrong(f"{op.name}: {steps} steps are no turn of a ring of {len(arrays)}")
+        raise Wrong(f"{op.name}: {steps} steps do not pass all blocks around a ring of {len(arrays)}")
     axis = op.dims.index("context")
     size = int(group.segment.size("context"))
     first = [group.shards.part(size, group.have.dims[axis], rank).start for rank in group.ranks]
@@ -175,9 +175,9 @@ def _reassemble(group: Group, arrays: Members) -> Take:
     def take(rank: Coordinates, got: Sharding) -> Floats:
         where = shards.parts(whole, got.dims, rank)
         if (source[where] < 0).any():
-            raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
+            raise Wrong(f"{op.name}: a rank needs what no member of its group has")
         if op.kind == "permute" and source[where].size and np.ptp(source[where]):
-            raise Wrong(f"{op.name}: a rank needs what no single member of its group holds")
+            raise Wrong(f"{op.name}: a rank needs what no single member of its group has")
         return total[where].copy()
 
     return take
@@ -187,5 +187,5 @@ def _agreed(op: Op, copies: list[Floats]) -> Floats:
     first = copies[0]
     allowed = AGREE * float(np.abs(first).max(initial=0.0))
     if any(float(np.abs(first - other).max(initial=0.0)) > allowed for other in copies[1:]):
-        raise Wrong(f"{op.name}: members of a group hold different values of one block")
+        raise Wrong(f"{op.name}: members of a group have different values of one block")
     return first

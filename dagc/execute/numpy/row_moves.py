@@ -47,7 +47,7 @@ def move_rows(
         mine = (owner >= experts.start) & (owner < experts.stop) & rows.mine(op.dims, got, rank, labels, offset)
         where: Any = (mine, *box)
         if (seen[where] != wanted).any():
-            raise Wrong(f"{op.name}: a rank needs what no member of its group holds")
+            raise Wrong(f"{op.name}: a rank needs what no member of its group has")
         out.append(Ragged(owner[mine], labels[mine], total[where], experts))
     return out
 
@@ -56,4 +56,4 @@ def _agree(op: Op, block: Floats, other: Floats, seen: Ints) -> None:
     """Copies of a row are one and the same."""
     apart = float(np.abs(np.where(seen > 0, block - other, 0.0)).max(initial=0.0))
     if apart > AGREE * float(np.abs(block).max(initial=0.0)):
-        raise Wrong(f"{op.name}: members of a group hold different values of one row")
+        raise Wrong(f"{op.name}: members of a group have different values of one row")

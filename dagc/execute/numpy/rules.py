@@ -231,7 +231,7 @@ def _slice(call: Call, x: Operands) -> Any:
     edges = zip(shards.parts(whole, have.dims, call.rank), shards.parts(whole, got.dims, call.rank), strict=True)
     parts = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)
     if any(p.start < 0 for p in parts):
-        raise Wrong(f"{op.name}: keeps what the rank does not hold")
+        raise Wrong(f"{op.name}: keeps what the rank does not have")
     if isinstance(x[0], Routed):
         return Routed(x[0].experts[parts], x[0].weights[parts])
     return tuple(value[parts] for value in x)

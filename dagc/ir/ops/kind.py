@@ -83,7 +83,7 @@ class Tokens(Enum):
 class Fuse(Enum):
     """Fused kernels of engines that do an op too where it is next to theirs, so that their measured times include it."""
 
-    ATTENTION = "attention with what stands between it and its projections"
+    ATTENTION = "attention with what is between it and its projections"
     EXPERTS = "the feed-forward network of routed experts"
 
 

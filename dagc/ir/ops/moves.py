@@ -176,7 +176,7 @@ def _moved(segment: Segment, op: Op) -> None:
 
 KINDS = (
     OpKind(
-        name="slice", about="a rank keeps its part of what it holds whole", attrs=SliceAttrs, dims=_moved, dtype=AS_OPERAND,
+        name="slice", about="a rank keeps its part of what it has whole", attrs=SliceAttrs, dims=_moved, dtype=AS_OPERAND,
         idle=NO_WORK, linear=(0,), fused=True, local=True, rides_in=IN_EXPERTS, move=_slice,
     ),
     OpKind(
@@ -196,7 +196,7 @@ KINDS = (
         dtype=AS_OPERAND, idle=NO_WORK, local=True, move=_all_to_all,
     ),
     OpKind(
-        name="permute", about="each rank gets its block from one that holds it", attrs=MoveAttrs, dims=_moved, dtype=AS_OPERAND,
+        name="permute", about="each rank gets its block from one that has it", attrs=MoveAttrs, dims=_moved, dtype=AS_OPERAND,
         idle=NO_WORK, local=True, move=_permute,
     ),
     OpKind(

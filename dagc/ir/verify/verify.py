@@ -56,13 +56,13 @@ def _gpus(mesh: Mesh) -> None:
     if mesh.gpus is not None and len(ids) != mesh.stages * mesh.size(tuple(mesh.sizes)):
         raise VerifyError(f"the mesh has {len(ids)} GPU ids for {mesh.stages} stages of {mesh.shape} ranks")
     if len(set(ids)) != len(ids):
-        raise VerifyError("a GPU holds two ranks")
+        raise VerifyError("a GPU has two ranks")
 
 
 def _dealt(segment: Segment, mesh: Mesh) -> None:
     """Zigzag deals every sequence out in equal pieces, two for each rank of its axes."""
     for axis in mesh.zigzag:
-        require(axis in mesh.sizes, segment, None, f"zigzag over {axis}, which is no axis of the mesh")
+        require(axis in mesh.sizes, segment, None, f"zigzag over {axis}, which is not an axis of the mesh")
     pieces = 2 * mesh.size(mesh.zigzag)
     for dim in SEQUENCE_DIMS:
         size = segment.sizes.get(dim, 0)

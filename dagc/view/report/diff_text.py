@@ -34,7 +34,7 @@ def _was(passed: bool | None) -> str:
 def text(diff: Diff, a: str, b: str) -> str:
     """For a terminal."""
     if diff.empty:
-        return f"{a} and {b} are alike\n"
+        return f"{a} and {b} are the same\n"
     lines = [f"{a} -> {b}"]
     for head, changes in (("inputs", diff.inputs), ("structure", diff.structure)):
         rows = [(_sign(c), harmless(c.name), _short(c.before), "->", _short(c.after)) for c in changes]
