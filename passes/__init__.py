@@ -1,4 +1,4 @@
-"""Passes, one to a file, in the order in which they run: graph passes rewrite, analyses look."""
+"""The passes, one file each, in the order in which they run: graph passes rewrite a graph, analyses only look at one."""
 
 from __future__ import annotations
 

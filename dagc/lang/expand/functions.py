@@ -114,7 +114,7 @@ class Function(NamedTuple):
 
 
 _GAIN = Attribute("has a gain of the last dimension's width", "flag")
-_SINKS = Attribute("a score for nothing, one number per head", "tensor")
+_SINKS = Attribute("a score that no token gets, one number per head", "tensor")
 _SELECTED = Attribute("the only tokens that are seen, from `select`", "tensor")
 _BIAS = Attribute("shifts the choice and not the weights, one number per expert", "tensor")
 _TOP_K = Attribute("tokens that are selected", "count", low=1, high=1e9, open_low=False)
