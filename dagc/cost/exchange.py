@@ -73,8 +73,8 @@ class Option(NamedTuple):
 class Exchanges:
     """Times of the collectives of one segment."""
 
-    def __init__(self, segment: Segment, unit: Unit, machine: Hardware, calibration: Calibration) -> None:
-        self.segment, self.unit, self.machine, self.calibration = segment, unit, machine, calibration
+    def __init__(self, segment: Segment, unit: Unit, hardware: Hardware, calibration: Calibration) -> None:
+        self.segment, self.unit, self.hardware, self.calibration = segment, unit, hardware, calibration
 
     def measured(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
         """One call, or None where no measured kernel decides; `payload_B`: the local input buffer, `estimate_s`: by the
@@ -84,7 +84,7 @@ class Exchanges:
         sent = self._tokens(op, payload_B) if op.is_token_exchange else None
         if group.nodes == 1:
             return self._inside(op, payload_B, group.ranks, sent)
-        over = self._over_nodes(sent, group.nodes, self.machine.cluster.bandwidth_Bps) if sent else None
+        over = self._over_nodes(sent, group.nodes, self.hardware.cluster.bandwidth_Bps) if sent else None
         known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
         inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
         if inside is not None and float(inside.time_s) > (float(over.time_s) if over else estimate_s):
@@ -103,7 +103,7 @@ class Exchanges:
         if known:
             return best
         if sent:
-            joined_s = float(self._over_nodes(sent, ranks, self.machine.node.bandwidth_Bps).time_s)
+            joined_s = float(self._over_nodes(sent, ranks, self.hardware.node.bandwidth_Bps).time_s)
         else:
             joined_s = self._as_nodes_s(op, payload_B, ranks)
         return replace(best, time_s=np.minimum(best.time_s, joined_s))
@@ -115,10 +115,12 @@ class Exchanges:
 
     def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
         """The ranks of one domain as nodes of any equal size, joined by the domain's links."""
-        machine = self.machine
-        between = Link(machine.node.bandwidth_Bps, machine.cluster.latency_s)
+        hardware = self.hardware
+        between = Link(hardware.node.bandwidth_Bps, hardware.cluster.latency_s)
         shapes = [GroupShape(ranks, size, ranks // size) for size in range(1, ranks) if ranks % size == 0]
-        return min(collective_time(op.runtime_kind, payload_B, shape, machine.node, between).time_s for shape in shapes)
+        return min(
+            collective_time(op.runtime_kind, payload_B, shape, hardware.node, between).time_s for shape in shapes
+        )
 
     def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
         size_B = payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)
@@ -161,7 +163,7 @@ class Exchanges:
         return Option(Measured(total, key, entry.error.median, outside), entry.shapes["ep_size"][1])
 
     def _constants(self, entry: Entry[Any]) -> Any:
-        return scaled(entry.constants, self.calibration, self.machine)
+        return scaled(entry.constants, self.calibration, self.hardware)
 
     # -- over nodes ------------------------------------------------------------------------------
 

@@ -37,11 +37,11 @@ ROOFLINE: Mapping[str, str] = {
 
 
 def measured_times(
-    segment: Segment, mesh: Mesh, model: Model, phase: Phase, machine: Hardware, loads: Mapping[Rows, ExpertLoad]
+    segment: Segment, mesh: Mesh, model: Model, phase: Phase, hardware: Hardware, loads: Mapping[Rows, ExpertLoad]
 ) -> dict[str, Measured]:
     """Op -> measured time over its ranks, for every op that a measured kernel does. `loads`: the work of the expert ranks of
-    each router of the segment. `machine` names a calibration."""
-    found = Match(segment, mesh, model, phase, machine, loads)
+    each router of the segment. `hardware` names a calibration."""
+    found = Match(segment, mesh, model, phase, hardware, loads)
     for match in KERNELS.values():
         match(found)
     alike = (1,) * len(mesh.atoms)

@@ -50,13 +50,13 @@ RIDING = Measured(np.zeros(1), "fused", 0.0)
 """Of an op that the kernel of another one does too: that one's time includes it."""
 
 
-def scaled(constants: C, calibration: Calibration, machine: Hardware) -> C:
+def scaled(constants: C, calibration: Calibration, hardware: Hardware) -> C:
     """Constants of a kernel, its rates scaled to the hardware section's."""
     device = calibration.device
     scale = {
-        "compute": machine.peak_flops("bf16") / device.flops["bf16"],
-        "hbm": machine.hbm_Bps / device.hbm_Bps,
-        "link": machine.node.bandwidth_Bps / device.link_Bps,
+        "compute": hardware.peak_flops("bf16") / device.flops["bf16"],
+        "hbm": hardware.hbm_Bps / device.hbm_Bps,
+        "link": hardware.node.bandwidth_Bps / device.link_Bps,
     }
     c: Any = constants
     changed = {
@@ -80,19 +80,19 @@ class Match:
     mesh: Mesh
     model: Model
     phase: Phase
-    machine: Hardware
+    hardware: Hardware
     loads: Mapping[Rows, ExpertLoad]
     times: dict[str, Measured] = field(default_factory=dict)
     calibration: Calibration = field(init=False)
     shapes: LocalShapes = field(init=False)
 
     def __post_init__(self) -> None:
-        assert self.machine.calibration is not None
-        self.calibration = load(self.machine.calibration)
+        assert self.hardware.calibration is not None
+        self.calibration = load(self.hardware.calibration)
         self.shapes = LocalShapes(self.segment, self.mesh, self.model, self.phase)
 
     def constants(self, entry: Entry[C]) -> C:
-        return scaled(entry.constants, self.calibration, self.machine)
+        return scaled(entry.constants, self.calibration, self.hardware)
 
     def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""

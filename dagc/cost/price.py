@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""
-    machine = hardware or unit.spec.hardware
+    hardware = hardware or unit.spec.hardware
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
     distinct, plain, dropped, error = 0.0, 1.0, 0.0, 0.0
@@ -40,47 +40,47 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
-        measured = _measured(segment, graph.the_mesh, unit, machine, loads)
-        exchanges = _exchanges(segment, unit, machine)
+        measured = _measured(segment, graph.the_mesh, unit, hardware, loads)
+        exchanges = _exchanges(segment, unit, hardware)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             if op.is_collective:
-                cost = collective_cost(segment, op, graph.the_mesh, machine, busy, exchanges)
+                cost = collective_cost(segment, op, graph.the_mesh, hardware, busy, exchanges)
             else:
-                cost = _compute(segment, op, graph.the_mesh, machine, busy, measured.get(op.name))
+                cost = _compute(segment, op, graph.the_mesh, hardware, busy, measured.get(op.name))
                 launched = op.name in measured or not OPS[op.kind].fused
                 if not unit.phase.cuda_graph and launched and cost.time_s.any():
-                    launch_s = cost.launch_s + machine.launch_s
-                    cost = replace(cost, time_s=cost.time_s + machine.launch_s, launch_s=launch_s)
+                    launch_s = cost.launch_s + hardware.launch_s
+                    cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
-    edges, tokens = stage_edges(graph, machine)
+    edges, tokens = stage_edges(graph, hardware)
     return Costs(costs, edges, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
 
 
 def _measured(
-    segment: Segment, mesh: Mesh, unit: Unit, machine: Hardware, loads: Mapping[Rows, ExpertLoad]
+    segment: Segment, mesh: Mesh, unit: Unit, hardware: Hardware, loads: Mapping[Rows, ExpertLoad]
 ) -> dict[str, Measured]:
     """Times of measured kernels, when the hardware names a calibration."""
-    if machine.calibration is None:
+    if hardware.calibration is None:
         return {}
     from .match import measured_times
 
-    return measured_times(segment, mesh, unit.spec.model, unit.phase, machine, loads)
+    return measured_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads)
 
 
-def _exchanges(segment: Segment, unit: Unit, machine: Hardware) -> Exchanges | None:
+def _exchanges(segment: Segment, unit: Unit, hardware: Hardware) -> Exchanges | None:
     """Measured collectives, when the hardware names a calibration."""
-    if machine.calibration is None:
+    if hardware.calibration is None:
         return None
     from ..calib import load
     from .exchange import Exchanges
 
-    return Exchanges(segment, unit, machine, load(machine.calibration))
+    return Exchanges(segment, unit, hardware, load(hardware.calibration))
 
 
 def _compute(
-    segment: Segment, op: Op, mesh: Mesh, machine: Hardware, experts: ExpertLoad | None, measured: Measured | None
+    segment: Segment, op: Op, mesh: Mesh, hardware: Hardware, experts: ExpertLoad | None, measured: Measured | None
 ) -> OpCost:
     flops = local_flops(segment, op, mesh)
     moved = traffic(segment, op, mesh)
@@ -90,13 +90,13 @@ def _compute(
         work, reads = experts.work, experts.reads
     moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
     peak = (
-        machine.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else machine.peak_flops("fp32")
+        hardware.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else hardware.peak_flops("fp32")
     )
-    launch = 0.0 if OPS[op.kind].fused else machine.launch_s
+    launch = 0.0 if OPS[op.kind].fused else hardware.launch_s
     own_flops = flops * work * share
-    compute_s, memory_s = own_flops / (peak * machine.mfu), moved_B / (machine.hbm_Bps * machine.mbu)
+    compute_s, memory_s = own_flops / (peak * hardware.mfu), moved_B / (hardware.hbm_Bps * hardware.mbu)
     time: Array = np.maximum(compute_s, memory_s) + launch
-    floor: Array = np.maximum(own_flops / peak, moved_B / machine.hbm_Bps)
+    floor: Array = np.maximum(own_flops / peak, moved_B / hardware.hbm_Bps)
     bound = "compute" if compute_s.max() > memory_s.max() else "memory"
     if measured is None:
         return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)

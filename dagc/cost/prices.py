@@ -1,4 +1,4 @@
-"""Prices of moves on the links of a machine."""
+"""Prices of moves on the links of the hardware."""
 
 from __future__ import annotations
 

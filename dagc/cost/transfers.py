@@ -31,7 +31,7 @@ def collective_cost(
     segment: Segment,
     op: Op,
     mesh: Mesh,
-    machine: Hardware,
+    hardware: Hardware,
     experts: ExpertLoad | None,
     exchanges: Exchanges | None,
 ) -> OpCost:
@@ -42,11 +42,11 @@ def collective_cost(
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0
-    found = collective_time(op.runtime_kind, payload * worst, group, machine.node, machine.cluster)
-    floor = collective_time(op.runtime_kind, payload, group, machine.node, machine.cluster, floor=True)
+    found = collective_time(op.runtime_kind, payload * worst, group, hardware.node, hardware.cluster)
+    floor = collective_time(op.runtime_kind, payload, group, hardware.node, hardware.cluster, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
     wire = wire_bytes(op.runtime_kind, payload, group.ranks) * steps
-    moving = collective_time(op.runtime_kind, payload * worst, group, machine.node, machine.cluster, floor=True)
+    moving = collective_time(op.runtime_kind, payload * worst, group, hardware.node, hardware.cluster, floor=True)
     bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
     time_s = float(found.time_s)
     measured = exchanges.measured(op, payload * worst, group, time_s) if exchanges is not None else None
@@ -76,7 +76,7 @@ def _link_bound(time_s: float, moving_s: float, nodes: int) -> str:
     return "cluster" if nodes > 1 else "node"
 
 
-def stage_edges(graph: Graph, machine: Hardware) -> tuple[tuple[Transfer, ...], Transfer]:
+def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...], Transfer]:
     """Sends of the graph, each of its value's local shard; and of the sampled tokens back to the first stage. All take as
     long as between the two GPUs that are farthest apart."""
     mesh = graph.the_mesh
@@ -87,8 +87,8 @@ def stage_edges(graph: Graph, machine: Hardware) -> tuple[tuple[Transfer, ...], 
     group = group_shape(pairs, mesh.the_gpus.per_node)
 
     def transfer(size: float) -> Transfer:
-        found = collective_time(SEND.name, size, group, machine.node, machine.cluster)
-        floor = collective_time(SEND.name, size, group, machine.node, machine.cluster, floor=True)
+        found = collective_time(SEND.name, size, group, hardware.node, hardware.cluster)
+        floor = collective_time(SEND.name, size, group, hardware.node, hardware.cluster, floor=True)
         bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
         return Transfer(size, float(found.time_s), float(floor.time_s), bound)
 
