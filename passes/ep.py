@@ -50,7 +50,7 @@ class ExpertParallel(GraphPass):
             if isinstance(op.attrs, ExchangeAttrs):
                 seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
                 op = op.annotate("seq", seq) if seq != op.loop("seq") else op
-                op = replace(op, attrs=replace(op.of(ExchangeAttrs), exchange=exchange))
+                op = replace(op, attrs=op.of(ExchangeAttrs).but(exchange=exchange))
             return op
 
         return graph.map_ops(annotate, "annotated")

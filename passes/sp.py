@@ -84,7 +84,7 @@ def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: C
             return exchanged
     op = op.annotate("seq", seq)
     if method == "ring" and seq:
-        op = replace(op, attrs=replace(op.of(AttendAttrs), ring=seq))
+        op = replace(op, attrs=op.of(AttendAttrs).but(ring=seq))
     return op
 
 

@@ -170,4 +170,4 @@ class LocalShapes:
 
 def _unbounded(op: Op) -> Op:
     """An attention without its window or chunk."""
-    return replace(op, attrs=replace(op.of(AttendAttrs), window=0, chunk=0))
+    return replace(op, attrs=op.of(AttendAttrs).but(window=0, chunk=0))

@@ -230,14 +230,14 @@ class Shrinker:
         """The op's attributes, those that are sizes as small as the twin's."""
         attrs = op.attrs
         if isinstance(attrs, TemperAttrs):
-            return replace(attrs, floor=self.reaches.get(attrs.floor, attrs.floor))
+            return attrs.but(floor=self.reaches.get(attrs.floor, attrs.floor))
         if isinstance(attrs, AttendAttrs):
             window, chunk = (int(self.reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
             chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1])) if attrs.chosen else 0
-            return replace(attrs, window=window, chunk=chunk, chosen=chosen)
+            return attrs.but(window=window, chunk=chunk, chosen=chosen)
         if isinstance(attrs, RouteAttrs):
             top_k = int(self.made(segment, op.dims[-1]))
-            return replace(attrs, top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
+            return attrs.but(top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
         return attrs
 
     def groups_limit(self, segment: Segment, op: Op, limit: int) -> int:
@@ -379,10 +379,10 @@ def otherwise(plan: Graph, twin: Graph) -> str:
 def _unsized(attrs: Attrs) -> Attrs:
     """Attributes without those that are sizes: of these only whether there are any."""
     if isinstance(attrs, TemperAttrs):
-        return replace(attrs, floor=1.0)
+        return attrs.but(floor=1.0)
     if isinstance(attrs, AttendAttrs):
-        return replace(attrs, window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
-    return replace(attrs, top_k=1, groups_limit=1) if isinstance(attrs, RouteAttrs) else attrs
+        return attrs.but(window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
+    return attrs.but(top_k=1, groups_limit=1) if isinstance(attrs, RouteAttrs) else attrs
 
 
 def scale(plan: Segment, twin: Segment, dims: tuple[str, ...], scope: str) -> float:

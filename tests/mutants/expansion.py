@@ -7,7 +7,7 @@ the source of `expand` and of `dagc/lang/expand`. Either is judged by the logits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,8 @@ def attr(op: Op, name: str) -> Any:
 
 def with_attr(op: Op, name: str, value: Value) -> Op:
     """None: as an op has it that does not say it."""
-    default = next(f.default for f in fields(op.attrs) if f.name == name)
-    return replace(op, attrs=replace(op.attrs, **{name: default if value is None else value}))
+    default = next(f.default for f in op.attrs.fields if f.name == name)
+    return replace(op, attrs=op.attrs.but(**{name: default if value is None else value}))
 
 
 def other_values(wanted: Attribute, value: Any) -> Iterator[tuple[str, Value]]:

@@ -97,7 +97,7 @@ def change_attribute(graph: Graph) -> Iterator[Mutant]:
         for name, value in said.items():
             if name in ("steps", "reduce", "exchange", "ring", "axes", "source_dim", "target_dim"):
                 for new in _other_values(name, value, graph):
-                    attrs = replace(op.attrs, **{name: new})
+                    attrs = op.attrs.but(**{name: new})
                     what = f"{name} = {new}"
                     yield with_op("change an attribute", graph, segment, op, replace(op, attrs=attrs), what)
 
