@@ -152,10 +152,10 @@ class Collector:
 
 def in_order(items: Iterable[Diagnostic]) -> list[Diagnostic]:
     """As a reader of the files meets them: by file and place; what has no place comes last."""
-    found = list(items)
-    files = {d.span.source.name: i for i, d in reversed(list(enumerate(found))) if d.span is not None}
+    ordered = list(items)
+    files = {d.span.source.name: i for i, d in reversed(list(enumerate(ordered))) if d.span is not None}
 
     def place(d: Diagnostic) -> tuple[int, int]:
-        return (len(found), 0) if d.span is None else (files[d.span.source.name], d.span.start)
+        return (len(ordered), 0) if d.span is None else (files[d.span.source.name], d.span.start)
 
-    return sorted(found, key=place)
+    return sorted(ordered, key=place)

@@ -29,9 +29,9 @@ def foreign() -> str | None:
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
-        found = metadata("dagc")
+        other = metadata("dagc")
     except PackageNotFoundError:
         return None
-    if found["Summary"] == SUMMARY:
+    if other["Summary"] == SUMMARY:
         return None  # left behind by an older checkout of this project
-    return f"distribution `dagc` {found['Version']} is installed here too; it is not this project: pip uninstall dagc"
+    return f"distribution `dagc` {other['Version']} is installed here too; it is not this project: pip uninstall dagc"

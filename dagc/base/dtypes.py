@@ -96,10 +96,10 @@ def find(name: str) -> DType | None:
 
 def dtype(name: str) -> DType:
     """The dtype of a name, indices included. Raises KeyError."""
-    found = find(name) or INDICES.get(name)
-    if found is None:
+    dtype = find(name) or INDICES.get(name)
+    if dtype is None:
         raise KeyError(name)
-    return found
+    return dtype
 
 
 class _Bytes(Mapping[str, float]):

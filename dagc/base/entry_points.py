@@ -18,10 +18,10 @@ EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 def installed(group: str) -> dict[str, EntryPoint]:
     """Entry points of a group by name; of several with one name, the first that Python finds."""
-    found: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        found.setdefault(point.name, point)
-    return found
+        points.setdefault(point.name, point)
+    return points
 
 
 def loaded(point: EntryPoint) -> Any:
@@ -44,11 +44,11 @@ def told(point: EntryPoint, reason: str) -> str:
 
 def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
     """Name and folder of each installed library, and what is wrong with those that cannot be loaded."""
-    found: list[tuple[str, Traversable]] = []
+    folders: list[tuple[str, Traversable]] = []
     faults: list[str] = []
     for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
         try:
-            found.append((point.name, resources.files(point.load())))
+            folders.append((point.name, resources.files(point.load())))
         except (Exception, SystemExit) as error:
             faults.append(told(point, f"cannot be loaded: {type(error).__name__}: {error}"))
-    return found, faults
+    return folders, faults

@@ -112,9 +112,9 @@ class Reach:
             base = outer if nowhere else Path(os.path.realpath(str(spec))).parent
         except (OSError, ValueError) as error:
             raise Unreadable(_reason(error)) from None
-        found = (p for p in (outer, *outer.parents) if any(os.path.exists(p / mark) for mark in MARKS))
+        marked = (p for p in (outer, *outer.parents) if any(os.path.exists(p / mark) for mark in MARKS))
         library = str(resources.files("dagc.grammar.library"))
-        roots = (next(found, outer), library, *allowed)
+        roots = (next(marked, outer), library, *allowed)
         return cls(base, tuple(Path(os.path.realpath(root)) for root in roots))
 
     def find(self, given: str | Path, base: Path | None = None) -> Path:

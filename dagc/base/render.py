@@ -103,11 +103,11 @@ def _concise(d: Diagnostic) -> str:
 
 def _also(d: Diagnostic) -> list[str]:
     """The other places in words: `first here (plan.moe:3:14)`."""
-    found = []
+    rows = []
     for label in d.also:
         name, line, column, _, _ = _place(label.span)
-        found.append(f"{label.text} ({name}:{line}:{column})")
-    return found
+        rows.append(f"{label.text} ({name}:{line}:{column})")
+    return rows
 
 
 def as_records(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:

@@ -99,9 +99,11 @@ def meant_unit(unit: str) -> str:
         return f"`{prefix}B/s`"
     if tail in ("FLOPs", "flops"):
         return f"`{prefix}FLOP/s` (a rate) or `{prefix}FLOP` (work)"
-    found = _SPELT.get(unit) or (f"{prefix}FLOP/s" if tail == "FLOPS" else None)
-    found = found or did_you_mean(unit, UNITS if len(unit) > 2 else [u for u in UNITS if u.lower() == unit.lower()])
-    return f"`{found}`" if found else ""
+    spelling = _SPELT.get(unit) or (f"{prefix}FLOP/s" if tail == "FLOPS" else None)
+    spelling = spelling or did_you_mean(
+        unit, UNITS if len(unit) > 2 else [u for u in UNITS if u.lower() == unit.lower()]
+    )
+    return f"`{spelling}`" if spelling else ""
 
 
 class DimensionError(ValueError):
@@ -176,13 +178,13 @@ def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
 
 def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
     """Consecutive ids as (first, last), in the order given: 0 1 2 8 -> (0, 2), (8, 8)."""
-    found: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     for i in ids:
-        if found and i == found[-1][1] + 1:
-            found[-1] = (found[-1][0], i)
+        if runs and i == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], i)
         else:
-            found.append((i, i))
-    return found
+            runs.append((i, i))
+    return runs
 
 
 def show_runs(ids: Iterable[int], *, separator: str = ", ", most: int | None = None) -> str:

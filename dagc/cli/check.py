@@ -22,25 +22,25 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from ..api import compile
 
-    found: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     code = 0
     for spec in args.specs:
         try:
             plan = compile(spec, settings=settings(args), phases=args.phase or None, allow_import=args.allow_import)
         except SpecError as error:
-            found += error.diagnostics
+            diagnostics += error.diagnostics
             code = 2
             if args.format == "text":
                 print(f"{spec}: not a valid plan")
             continue
-        found += plan.diagnostics
+        diagnostics += plan.diagnostics
         if not plan.passed:
             code = max(code, 1)
         if args.format == "text":
-            held = sum(v.passed for v in plan.requirements)
+            passed = sum(v.passed for v in plan.requirements)
             first = "" if plan.fits else "DOES NOT FIT; "
-            print(f"{spec}: {first}{held} of {len(plan.requirements)} requirements hold")
-    text = render(found, args.format, args.format == "text" and color(sys.stderr))
+            print(f"{spec}: {first}{passed} of {len(plan.requirements)} requirements hold")
+    text = render(diagnostics, args.format, args.format == "text" and color(sys.stderr))
     if args.format == "text":
         if text:
             print(text, file=sys.stderr)

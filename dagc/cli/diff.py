@@ -54,14 +54,14 @@ def run(args: Namespace) -> int:
     if before is None or after is None:
         return 2
     names = (_name(args.a, args.set_a), _name(args.b or args.a, args.set_b))
-    found = compare(before, after)
+    comparison = compare(before, after)
     if args.format == "json":
         from ..export.json import dumps
 
-        put(dumps(diff_text.plain(found, *names), indent=True))
+        put(dumps(diff_text.plain(comparison, *names), indent=True))
     else:
-        sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(found, *names))
-    worse = [] if args.fail_on_regression is None else found.regressions(args.fail_on_regression)
+        sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(comparison, *names))
+    worse = [] if args.fail_on_regression is None else comparison.regressions(args.fail_on_regression)
     if worse:
         print(f"regression: {', '.join(worse)}", file=sys.stderr)
     return 1 if worse else 0

@@ -32,11 +32,11 @@ def run(args: Namespace) -> int:
             print(f"{name:<14}{about}")
         return 0
     _, records, columns = LISTS[args.what]
-    found = records()
+    listed = records()
     if args.json or args.format == "json":
-        print(in_json(json.dumps(found, indent=1, ensure_ascii=False)))
+        print(in_json(json.dumps(listed, indent=1, ensure_ascii=False)))
         return 0
-    rows = [[_cell(record, name) for name in columns] for record in found]
+    rows = [[_cell(record, name) for name in columns] for record in listed]
     print("\n".join(markdown(columns, rows) if args.format == "md" else text(rows)))
     return 0
 
@@ -81,20 +81,20 @@ def _hardware(name: str) -> Record:
     out = Collector()
     file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
     (section,) = (s for s in file.statements if isinstance(s, ast.Section))
-    found = Elaborator(Statements(out, Reach.of(None))).hardware(section, None)
-    if found is None:
+    hardware = Elaborator(Statements(out, Reach.of(None))).hardware(section, None)
+    if hardware is None:
         return {"kind": "hardware", "name": name, "about": "cannot be read"}
-    peaks = {k: v for k, v in found.compute_flops.items() if k != "default"}
-    about = [f"{found.per_node} GPUs per node", show(found.memory_B, BYTES), show(found.hbm_Bps, BYTE_RATE)]
+    peaks = {k: v for k, v in hardware.compute_flops.items() if k != "default"}
+    about = [f"{hardware.per_node} GPUs per node", show(hardware.memory_B, BYTES), show(hardware.hbm_Bps, BYTE_RATE)]
     about += [f"{dtype} {show(value, FLOP_RATE)}" for dtype, value in peaks.items() if dtype != "fp16"]
     about += [
-        f"node {show(found.node.bandwidth_Bps, BYTE_RATE)}",
-        f"cluster {show(found.cluster.bandwidth_Bps, BYTE_RATE)}",
+        f"node {show(hardware.node.bandwidth_Bps, BYTE_RATE)}",
+        f"cluster {show(hardware.cluster.bandwidth_Bps, BYTE_RATE)}",
     ]
     return {
-        "kind": "hardware", "name": name, "about": ", ".join(about), "per_node": found.per_node, "memory_B": found.memory_B,
-        "hbm_Bps": found.hbm_Bps, "compute_flops": peaks, "node_Bps": found.node.bandwidth_Bps,
-        "cluster_Bps": found.cluster.bandwidth_Bps, "calibration": found.calibration,
+        "kind": "hardware", "name": name, "about": ", ".join(about), "per_node": hardware.per_node, "memory_B": hardware.memory_B,
+        "hbm_Bps": hardware.hbm_Bps, "compute_flops": peaks, "node_Bps": hardware.node.bandwidth_Bps,
+        "cluster_Bps": hardware.cluster.bandwidth_Bps, "calibration": hardware.calibration,
     }  # fmt: skip
 
 

@@ -146,11 +146,11 @@ class _Writer:
         memory = Track(base + 2, pid, 4 * gpu + 2, f"GPU {gpu} memory", "B")
         link = Track(base + 3, pid, 4 * gpu + 3, f"GPU {gpu} link", "B/s")
         yield from (*tracks.values(), memory, link)
-        found = self.slices(member)
-        yield from self.memory(memory, member, found)
+        spans = self.slices(member)
+        yield from self.memory(memory, member, spans)
         ends = {"compute": 0, "comm": 0}
         first: set[tuple[int, int]] = set()
-        for piece in found:
+        for piece in spans:
             start = max(nanoseconds(piece.start_s), ends[piece.stream])
             end = max(nanoseconds(piece.end_s), start)
             opens = piece.kind != "send" and (piece.microbatch, piece.lane) not in first

@@ -119,13 +119,13 @@ class Plugin(Exporter):
         assert self.point is not None
         made = loaded(self.point)
         try:
-            found = dict(made(plan, *of))
+            content = dict(made(plan, *of))
         except (Exception, SystemExit) as error:
             raise broken(self.point, f"failed on `{of[0]}`: {type(error).__name__}: {error}") from error
-        for suffix, data in found.items():
+        for suffix, data in content.items():
             if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):
                 raise broken(self.point, "does not return a mapping from file suffixes to bytes")
-        return found
+        return content
 
 
 def installed() -> list[str]:

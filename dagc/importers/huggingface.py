@@ -88,10 +88,10 @@ def import_config(path: str, allowed: Sequence[str | Path] = ()) -> Imported:
         return replace(imported, params=counted(imported))
     except SpecError as error:
         # Where in the library a value was asked for says little: the message names the file and the field.
-        found = [_outside(d, asked) for d in error.diagnostics]
+        diagnostics = [_outside(d, asked) for d in error.diagnostics]
         assumed = work.config.assumed if work.config is not None else []
         raise SpecError(
-            [*found, *(Diagnostic("W06", note) for note in assumed if note.endswith("is assumed"))]
+            [*diagnostics, *(Diagnostic("W06", note) for note in assumed if note.endswith("is assumed"))]
         ) from None
 
 

@@ -108,8 +108,8 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for side in factorisations(strategy):
         for axis, degree in side:
             if graph.the_mesh.degrees.get(axis, 1) != degree:
-                found = graph.the_mesh.degrees.get(axis, 1)
-                raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {found}")
+                of_mesh = graph.the_mesh.degrees.get(axis, 1)
+                raise DataError("plan.phase.strategy", f"has {axis} {degree}, and the mesh of the IR {of_mesh}")
     dealt = graph.the_mesh.of(SEQUENCE) if strategy.sp_layout == "zigzag" and graph.takes_prompts else ()
     if graph.the_mesh.zigzag != dealt:
         raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")

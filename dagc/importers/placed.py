@@ -97,13 +97,13 @@ def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]
         ids[name] = i
     edges = []
     for i, edge in enumerate(data["edges"]):
-        found = check_object(edge, Edge.__slots__, f"edges[{i}]")
+        fields = check_object(edge, Edge.__slots__, f"edges[{i}]")
         for end in ("src", "dst"):
-            if not isinstance(found[end], str) or found[end] not in ids:
-                raise DataError(f"edges[{i}].{end}", f"{found[end]!r} is not a node")
-        if found["kind"] not in KINDS:
+            if not isinstance(fields[end], str) or fields[end] not in ids:
+                raise DataError(f"edges[{i}].{end}", f"{fields[end]!r} is not a node")
+        if fields["kind"] not in KINDS:
             raise DataError(f"edges[{i}].kind", f"is not one of {', '.join(KINDS)}")
-        edges.append((found["src"], found["dst"], found["kind"]))
+        edges.append((fields["src"], fields["dst"], fields["kind"]))
     twice = next((e for e, n in Counter(edges).items() if n > 1), None)
     if twice is not None:
         raise DataError("edges", f"{twice[0]} -> {twice[1]} ({twice[2]}) occurs there twice")

@@ -77,24 +77,24 @@ _LITERAL = re.compile(r"([0-9][0-9_.]*)[ \t]*([A-Za-z%/]*)")
 
 def _bits(span: Span) -> tuple[str, ...]:
     """`400 GB/s` where the link has 400 Gbit/s."""
-    found = _LITERAL.fullmatch(span.text)
-    if found is None or not found[2].endswith("B/s"):
+    literal = _LITERAL.fullmatch(span.text)
+    if literal is None or not literal[2].endswith("B/s"):
         return ()
-    return (f"did you mean `{found[1]} {found[2].removesuffix('B/s')}bit/s`? Links are sold in bits per second",)
+    return (f"did you mean `{literal[1]} {literal[2].removesuffix('B/s')}bit/s`? Links are sold in bits per second",)
 
 
 def _other_size(span: Span, low: float, high: float) -> tuple[str, ...]:
     """The same number in a unit of another size that makes it plausible."""
-    found = _LITERAL.fullmatch(span.text)
-    if found is None:
+    literal = _LITERAL.fullmatch(span.text)
+    if literal is None:
         return ()
-    number = float(found[1].replace("_", ""))
-    if not found[2]:
-        return (f"did you mean `{found[1]}%`?",) if low <= number / 100 <= high else ()
-    factor, dim = UNITS[found[2]]
-    if found[2] == "%":
+    number = float(literal[1].replace("_", ""))
+    if not literal[2]:
+        return (f"did you mean `{literal[1]}%`?",) if low <= number / 100 <= high else ()
+    factor, dim = UNITS[literal[2]]
+    if literal[2] == "%":
         return (f"did you mean `{number:g}`, which is {number:.0%}?",) if low <= number <= high else ()
-    kind = "bit" in found[2], "i" in found[2].replace("bit", "")
+    kind = "bit" in literal[2], "i" in literal[2].replace("bit", "")
     alike = [
         unit
         for unit, (other, its) in UNITS.items()
@@ -105,7 +105,7 @@ def _other_size(span: Span, low: float, high: float) -> tuple[str, ...]:
         key=lambda u: abs(UNITS[u][0] / factor - 1e3 if UNITS[u][0] > factor else factor / UNITS[u][0] - 1e3),
         default="",
     )
-    return (f"did you mean `{found[1]} {best}`?",) if best else ()
+    return (f"did you mean `{literal[1]} {best}`?",) if best else ()
 
 
 def _nodes(gpus: int, per_node: int, body: Body, out: Collector) -> None:

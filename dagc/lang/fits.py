@@ -215,12 +215,12 @@ class StrategyFit:
 
     def _batch(self) -> None:
         """Any number of sequences will do; ranks that are idle for lack of them are worth a warning."""
-        s, found = self.s, self.phase.batching
+        s, batching = self.s, self.phase.batching
         lanes = 2 if s.overlap == "two_batch" else 1
-        parts = s.microbatches * lanes * found.ranks
-        empty = max(found.places, found.ranks) - found.sequences
-        few = found.microbatches * found.lanes < s.microbatches * lanes
-        if empty <= IDLE * found.places and not few:
+        parts = s.microbatches * lanes * batching.ranks
+        empty = max(batching.places, batching.ranks) - batching.sequences
+        few = batching.microbatches * batching.lanes < s.microbatches * lanes
+        if empty <= IDLE * batching.places and not few:
             return
         terms = [
             ("microbatches", s.microbatches),
@@ -230,17 +230,17 @@ class StrategyFit:
         terms += [] if self.folded else [("ep", s.ep)]
         terms += [("lanes", lanes)]
         shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
-        because = [f"{shown} = {parts} parts; the fullest has {_sequences(found.each)}"]
+        because = [f"{shown} = {parts} parts; the fullest has {_sequences(batching.each)}"]
         if few:
             because.append(
-                f"they fill {found.microbatches} of {s.microbatches} micro-batches"
+                f"they fill {batching.microbatches} of {s.microbatches} micro-batches"
                 if s.microbatches > 1
                 else "they fill one lane of the two"
             )
-        near = _nearest(found.sequences, parts)
+        near = _nearest(batching.sequences, parts)
         self.out.add(
-            "W06", f"{_sequences(found.sequences)} leave{'s' if found.sequences == 1 else ''} {empty} of {found.places} places of `{self.phase.name}` empty"
-            if empty else f"{_sequences(found.sequences)} are too few for every part of `{self.phase.name}`",
+            "W06", f"{_sequences(batching.sequences)} leave{'s' if batching.sequences == 1 else ''} {empty} of {batching.places} places of `{self.phase.name}` empty"
+            if empty else f"{_sequences(batching.sequences)} are too few for every part of `{self.phase.name}`",
             self.at("sequences", "microbatches", "dp", "attention", "ep"), because=because,
             help=(f"every rank is priced like the busiest; {near} sequences fill all of them",),
         )  # fmt: skip

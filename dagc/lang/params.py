@@ -25,14 +25,14 @@ class Constants:
 
     def read(self, settings: Mapping[str, str]) -> None:
         """Values of all constants; `settings`: texts of `--set`."""
-        given = self._settings(settings)
+        set_values = self._settings(settings)
         for name in self.lets:
-            self._constant(name, given)
+            self._constant(name, set_values)
 
     def _settings(self, settings: Mapping[str, str]) -> dict[str, ast.Expr]:
         from ..base.syntax.parse import parse_expression
 
-        given: dict[str, ast.Expr] = {}
+        set_values: dict[str, ast.Expr] = {}
         params = [n for n, s in self.lets.items() if isinstance(s, ast.Param)]
         for name, text in settings.items():
             if name not in params:
@@ -53,8 +53,8 @@ class Constants:
                 self.out.add("E14", f"`--set {name}={text}` is not one value", because=because)
                 self.failed.add(name)
             else:
-                given[name] = expr
-        return given
+                set_values[name] = expr
+        return set_values
 
     def _constant(self, name: str, given: Mapping[str, ast.Expr]) -> None:
         """A constant, and first those that it is made of: with a stack, since chains of constants may have any length."""

@@ -130,11 +130,11 @@ class Presets:
         config = read_config(place, beside, path, library.architectures(), span, self.out)
         if config is None:
             return []
-        found = library.architecture(str(config.fields["model_type"]))
-        assert found is not None
+        architecture = library.architecture(str(config.fields["model_type"]))
+        assert architecture is not None
         self.config = config
         self._check_precision(section, config, path, span)
-        inner = self.statements.adopt(parse(found, self.out), library.architecture_folder())
+        inner = self.statements.adopt(parse(architecture, self.out), library.architecture_folder())
         for rule in inner.requires:
             self._refuse(rule, path, span)
         return [s for s, _ in inner.sections if s.kind == "model"]

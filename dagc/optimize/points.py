@@ -118,16 +118,16 @@ def _together(
 ) -> Iterator[tuple[int, SweepRow]]:
     """Every task that is not done yet, until the pool breaks."""
     waiting: dict[int, Future[SweepRow]] = {}
-    given: set[int] = set()
+    submitted: set[int] = set()
     try:
         waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
         for index, future in waiting.items():
             row = future.result()
-            given.add(index)
+            submitted.add(index)
             yield index, row
     except BrokenProcessPool:
         for index, future in waiting.items():
-            if index not in given and future.done() and future.exception() is None:
+            if index not in submitted and future.done() and future.exception() is None:
                 yield index, future.result()
 
 

@@ -91,5 +91,5 @@ def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware 
     if size.tokens != unit.phase.tokens:
         own = chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
     costs = cost.run(own, unit, hardware)
-    plan = schedule.run(own, costs, unit)
-    return Chunk(size.count, size.tokens, size.context, costs, plan, schedule.run(own, costs, unit, floor=True))
+    estimate = schedule.run(own, costs, unit)
+    return Chunk(size.count, size.tokens, size.context, costs, estimate, schedule.run(own, costs, unit, floor=True))

@@ -11,14 +11,14 @@ from ..plan.result import PhaseResult
 from ..spec.unit import Unit
 
 
-def warn_of_idle_stages(unit: Unit, plan: Schedule) -> None:
+def warn_of_idle_stages(unit: Unit, schedule: Schedule) -> None:
     """Fewer micro-batches than stages leave most of the pipeline waiting."""
     stages, parts = unit.phase.strategy.pp, unit.phase.batching.microbatches
-    if plan.bubble <= 0.5 or parts >= stages:
+    if schedule.bubble <= 0.5 or parts >= stages:
         return
     unit.out.add(
         "W06",
-        f"the stages of `{unit.phase.name}` are idle {plan.bubble:.0%} of the time",
+        f"the stages of `{unit.phase.name}` are idle {schedule.bubble:.0%} of the time",
         unit.phase.spans.get("microbatches", unit.phase.spans.get(STAGES, unit.phase.span)),
         because=(f"{parts} micro-batch{'es' if parts > 1 else ''} in flight over {stages} stages",),
         help=(f"microbatches = {stages} or more keeps them busy",),

@@ -70,8 +70,8 @@ class CompiledPlan:
     @property
     def overflow(self) -> tuple[str, ...]:
         """What does not fit, by how much, and what would fix it: lines that every output begins with. Empty if it fits."""
-        found = [d for d in self.diagnostics if d.code == "E04"]
-        return tuple(line for d in found for line in (f"DOES NOT FIT: {_short(d.message)}", *d.because, *d.help))
+        errors = [d for d in self.diagnostics if d.code == "E04"]
+        return tuple(line for d in errors for line in (f"DOES NOT FIT: {_short(d.message)}", *d.because, *d.help))
 
     @property
     def titles(self) -> tuple[str, ...]:

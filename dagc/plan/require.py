@@ -88,8 +88,8 @@ def is_share(test: ast.Comparison) -> bool:
 
 def _fraction(expr: ast.Expr) -> bool:
     if isinstance(expr, ast.Name):
-        found = metric(expr.text)
-        return found is not None and found.share
+        known = metric(expr.text)
+        return known is not None and known.share
     if isinstance(expr, ast.Binary) and expr.op == "/":
         sizes = [metric(side.text) for side in (expr.left, expr.right) if isinstance(side, ast.Name)]
         return len(sizes) == 2 and all(m is not None and m.dim == BYTES for m in sizes)

@@ -96,8 +96,8 @@ class PhaseResult:
         """Of what the time is, in words; empty for a decode step, whose name says it."""
         if not self.graph.takes_prompts:
             return ""
-        taken = "one pass" if self.passes == 1 else f"{self.passes} passes"
-        return f"the last sequence of the whole batch, {taken} of all prompts: not a request's TTFT"
+        passes = "one pass" if self.passes == 1 else f"{self.passes} passes"
+        return f"the last sequence of the whole batch, {passes} of all prompts: not a request's TTFT"
 
     @property
     def floor_s(self) -> float:
@@ -144,14 +144,14 @@ def joined_path(chunks: Sequence[Chunk]) -> tuple[PathStep, ...]:
     """Paths of several passes as one, the same ops added up, in the order of the first that has them."""
     if len(chunks) == 1 and chunks[0].count == 1:
         return chunks[0].schedule.path
-    found: dict[tuple[str, str], PathStep] = {}
+    steps: dict[tuple[str, str], PathStep] = {}
     for chunk in chunks:
         for step in chunk.schedule.path:
             time_s, count = chunk.count * step.time_s, round(chunk.count * step.count)
-            before = found.get((step.segment, step.op))
+            before = steps.get((step.segment, step.op))
             if before is not None:
                 bound = step.bound if time_s > before.time_s else before.bound
                 step = replace(before, bound=bound)
                 time_s, count = time_s + before.time_s, count + before.count
-            found[step.segment, step.op] = replace(step, time_s=time_s, count=count)
-    return tuple(found.values())
+            steps[step.segment, step.op] = replace(step, time_s=time_s, count=count)
+    return tuple(steps.values())

@@ -52,13 +52,13 @@ def engine_memory(name: str | None, hardware: Hardware | None, strategy: Strateg
     """The defaults of an engine on some hardware; `stage`: GPUs of one stage. Without an engine nothing is set aside."""
     if name is None or hardware is None:
         return EngineMemory()
-    found = ENGINES[name]
+    engine = ENGINES[name]
     group = max(size for size in GROUP_B if size <= max(1, stage * strategy.pp))
-    tokens, sequences = by_card(found.tokens, hardware), by_card(found.sequences, hardware)
+    tokens, sequences = by_card(engine.tokens, hardware), by_card(engine.sequences, hardware)
     made = EngineMemory(
-        name, 1.0, found.of, tokens, sequences, GRAPHS_B, GROUP_B[group], None, found.tiles, found.copies
+        name, 1.0, engine.of, tokens, sequences, GRAPHS_B, GROUP_B[group], None, engine.tiles, engine.copies
     )
-    fraction = found.fraction
+    fraction = engine.fraction
     if fraction is None:
         fraction = _sglang(hardware, made.tokens, stage * strategy.pp)
     return replace(made, fraction=fraction)

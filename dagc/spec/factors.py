@@ -37,13 +37,13 @@ def neighbours(spec: Spec, own: Phase) -> list[Strategy]:
     """Strategies of other phases that number the same GPUs as this one: stages outermost, ranks in mesh order."""
     if not _plain(own.strategy):
         return []
-    found: dict[tuple[Side, ...], Strategy] = {}
+    strategies: dict[tuple[Side, ...], Strategy] = {}
     for phase in spec.phases:
         s = phase.strategy
         alike = (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and _plain(s)
         if phase.name != own.name and alike and phase.gpus == own.gpus:
-            found.setdefault(factorisations(s), s)
-    return list(found.values())
+            strategies.setdefault(factorisations(s), s)
+    return list(strategies.values())
 
 
 def _plain(strategy: Strategy) -> bool:

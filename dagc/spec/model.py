@@ -71,11 +71,11 @@ class Model:
     @property
     def kinds(self) -> dict[str, Layer]:
         """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
-        found: dict[str, Layer] = {}
+        by_name: dict[str, Layer] = {}
         for layer in self.stack:
-            known = found.get(layer.name)
-            found[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
-        return found
+            known = by_name.get(layer.name)
+            by_name[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
+        return by_name
 
     @property
     def layers(self) -> int:

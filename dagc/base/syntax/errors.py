@@ -111,11 +111,11 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
         out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
         return
     ended = token.type == "$END"
-    found = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
+    token_text = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
     wanted = _expected(error)
     span = Span(source, at, min(len(source.text), at + max(1, 0 if ended else len(token.value))))
     label = f"expected {wanted}" if wanted else ""
-    out.add("E01", f"unexpected {found}", span, label, help=_hint(error, at, source))
+    out.add("E01", f"unexpected {token_text}", span, label, help=_hint(error, at, source))
 
 
 _STARTS = {"NAME", "LET", "PARAM", "REQUIRE", "IMPORT", "BLOCK", "LAYER", "RETURN"}
@@ -258,10 +258,10 @@ def _list_without_brackets(error: Any, at: int, source: Source) -> str:
 
 def _range_help(text: str, column: int) -> tuple[str, ...]:
     """`0:7` and `0-7` with a dash of another kind."""
-    found = re.match(
+    dash = re.match(
         r"(\d+)\s*[:\u2013\u2014\u2026]\s*(\d+)", text[len(text[: column - 1].rstrip("0123456789 ")) :].lstrip()
     )
-    return (f"a range is written `{found[1]}..{found[2]}`",) if found else ()
+    return (f"a range is written `{dash[1]}..{dash[2]}`",) if dash else ()
 
 
 def _char_help(char: str) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def _unfolded(tokens: list[_Token], depth: int) -> Iterator[list[_Token]]:
 def _outer_braces(body: list[_Token]) -> tuple[int, int] | None:
     """Where the first section that begins and ends on this line, with something in it, has its braces."""
     open_: list[int] = []
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for i, t in enumerate(body):
         if t.kind != "op":
             continue
@@ -121,8 +121,8 @@ def _outer_braces(body: list[_Token]) -> tuple[int, int] | None:
         elif t.text == "}" and open_:
             first = open_.pop()
             if i > first + 1:
-                found.append((first, i))
-    return min(found) if found else None
+                spans.append((first, i))
+    return min(spans) if spans else None
 
 
 def _statements(body: list[_Token]) -> Iterator[list[_Token]]:
@@ -151,12 +151,12 @@ def _balance(tokens: list[_Token]) -> int:
 
 
 def _leading_closers(tokens: list[_Token]) -> list[_Token]:
-    found = []
+    blanks = []
     for t in tokens:
         if t.kind != "op" or t.text not in "})]":
             break
-        found.append(t)
-    return found
+        blanks.append(t)
+    return blanks
 
 
 def _join(tokens: list[_Token]) -> str:

@@ -189,9 +189,9 @@ class Recovery:
 
     def _closed_by_another(self, at: int, open_: Sequence[int]) -> None:
         """A `)` where a `{` is open: it is taken as the `}`, unless that follows."""
-        found = self.text[at]
+        closing = self.text[at]
         also = (Label(Span(self.source, open_[-1], open_[-1] + 1), "opened here"),)
-        self.out.add("E01", f"unexpected `{found}`", Span(self.source, at, at + 1), "expected `}`", also=also)
+        self.out.add("E01", f"unexpected `{closing}`", Span(self.source, at, at + 1), "expected `}`", also=also)
         self.blanked.add(self._line(at))
         missing = _open_brackets(self.text, len(self.text)) != []
         self.text = f"{self.text[:at]}{'}' if missing else ' '}{self.text[at + 1 :]}"

@@ -85,9 +85,9 @@ def fit_folder(
 
 def fit_part(family: AnyFamily, device: Device, gpu: str, variant: str, rows: list[Row]) -> Part:
     """One variant, with its error on the rows set aside."""
-    held = tables.validation_rows(f"{gpu} {family.name} {variant}", rows)
-    seen = [row for row, out in zip(rows, held, strict=True) if not out]
-    unseen = [row for row, out in zip(rows, held, strict=True) if out]
+    held_out = tables.validation_rows(f"{gpu} {family.name} {variant}", rows)
+    seen = [row for row, out in zip(rows, held_out, strict=True) if not out]
+    unseen = [row for row, out in zip(rows, held_out, strict=True) if out]
     if len(seen) < FEWEST_ROWS:
         return Part(gpu, family, variant, rows, unseen, None)
     constants = fit(family, device, variant, seen)
@@ -119,8 +119,10 @@ def fit(family: AnyFamily, device: Device, variant: str, rows: list[Row]) -> dic
     for start in range(STARTS):
         first = guess + (rng.normal(0, 0.5, len(guess)) if start else 0.0)
         first = np.clip(first, least + 1e-6, greatest - 1e-6)
-        found = least_squares(residual, first, bounds=(least, greatest), loss="soft_l1", f_scale=OUTLIER, max_nfev=400)
-        best = found if best is None or found.cost < best.cost else best
+        solution = least_squares(
+            residual, first, bounds=(least, greatest), loss="soft_l1", f_scale=OUTLIER, max_nfev=400
+        )
+        best = solution if best is None or solution.cost < best.cost else best
     fitted = constants(best.x)
     return {name: float(f"{fitted[name]:.6g}") for name in family.constants.__dataclass_fields__}
 

@@ -39,29 +39,29 @@ def read(path: Path) -> list[Row]:
 
 def groups(family: AnyFamily, rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by (gpu, variant). Raises TableError when a column is missing or has something that is not a number."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    tables: dict[tuple[str, str], list[Row]] = defaultdict(list)
     try:
         for row in rows:
             if (variant := family.variant(row)) is not None:
-                found[row["gpu"], variant].append(row)
-        for part in found.values():
+                tables[row["gpu"], variant].append(row)
+        for part in tables.values():
             for name in (*family.shapes, "latency_us"):
                 column(part, name)
     except KeyError as error:
         raise TableError(f"{family.file}: no column {error.args[0]}") from None
     except ValueError as error:
         raise TableError(f"{family.file}: {error}") from None
-    return dict(found)
+    return dict(tables)
 
 
 def validation_rows(name: str, rows: list[Row], every: int = 4) -> NDArray[np.bool_]:
     """One row in `every`, at random among neighbours in latency; the seed is the name of the table's part."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     order = np.argsort(column(rows, "latency_us"), kind="stable")
-    held = np.zeros(len(rows), dtype=bool)
+    held_out = np.zeros(len(rows), dtype=bool)
     for start in range(0, len(order) - 1, every):
-        held[rng.choice(order[start : start + every])] = True
-    return held
+        held_out[rng.choice(order[start : start + every])] = True
+    return held_out
 
 
 def relative_error(family: AnyFamily, constants: Any, rows: list[Row]) -> Floats:

@@ -43,13 +43,13 @@ def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
         for axis, size in enumerate(np.broadcast_shapes(cost.time_s.shape, (1,) * len(mesh.shape)))
         if size > 1
     }
-    found: dict[tuple[int, Position, Widths], list[tuple[int, Position, dict[Hole, int]]]] = {}
+    groups: dict[tuple[int, Position, Widths], list[tuple[int, Position, dict[Hole, int]]]] = {}
     for at in np.ndindex(ranks.number.shape):
         holes = ranks.holes(at)
         widths = tuple((key, len(encoded(key, value))) for key, value in holes.items())
         alike = (at[0], tuple(at[1 + axis] for axis in sorted(long)), widths)
-        found.setdefault(alike, []).append((int(ranks.number[at]), at, holes))
-    return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in found.items())
+        groups.setdefault(alike, []).append((int(ranks.number[at]), at, holes))
+    return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in groups.items())
 
 
 def image(result: PhaseResult, alike: RankClass, templates: Templates | None = None) -> Image:

@@ -139,11 +139,11 @@ class Program:
     def pattern(self, segment: Segment | None, state: Context, entry: bool) -> Pattern:
         key = (segment.name if segment else entry, state.shape)
         if key not in self.patterns:
-            given = state.numbered()
+            numbered = state.numbered()
             if segment is None:
-                self.patterns[key] = self.received(given) if entry else self.sent(given)
+                self.patterns[key] = self.received(numbered) if entry else self.sent(numbered)
             else:
-                self.patterns[key] = Expansion(self, segment, given).run()
+                self.patterns[key] = Expansion(self, segment, numbered).run()
         return self.patterns[key]
 
     def host(self, lanes: int) -> Pattern:

@@ -34,9 +34,9 @@ def network(result: PhaseResult) -> Network:
     """Nodes in order, and in each node its GPUs in order. Where nodes have unequal numbers of the phase's GPUs, each gets
     its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
     ids = np.unique(np.asarray(result.gpus, dtype=np.int64))
-    nodes, held = np.unique(ids // result.per_node, return_counts=True)
-    if len(set(held.tolist())) == 1:
-        gpus, per_node = ids, int(held[0])
+    nodes, counts = np.unique(ids // result.per_node, return_counts=True)
+    if len(set(counts.tolist())) == 1:
+        gpus, per_node = ids, int(counts[0])
     else:
         per_node = result.per_node
         gpus = (nodes[:, None] * per_node + np.arange(per_node)).ravel()

@@ -47,10 +47,10 @@ class EngineDegrees:
     @property
     def nodes(self) -> list[list[int]]:
         """GPU ids of each node."""
-        found: dict[int, list[int]] = {}
+        ranks: dict[int, list[int]] = {}
         for gpu in self.gpus:
-            found.setdefault(gpu // self.per_node, []).append(gpu)
-        return list(found.values())
+            ranks.setdefault(gpu // self.per_node, []).append(gpu)
+        return list(ranks.values())
 
     @property
     def kinds(self) -> set[str]:
@@ -100,13 +100,13 @@ def _named(at: Mapping[str, int]) -> str:
 def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
     mesh, strategy = result.graph.the_mesh, unit.phase.strategy
     sides = factorisations(strategy)
-    found = axis_coordinates(mesh, sides[0])
+    coordinates = axis_coordinates(mesh, sides[0])
     size = {"pp": strategy.pp, **{a: n for side in sides for a, n in side}}
     if len(sides) == 1:  # the flat form: the batch is split over ep too, experts over ep and tp
         ep, sp = size["ep"], size["sp"]
-        found["edp"], size["edp"] = found["dp"] * sp + found["sp"], size["dp"] * sp
-        found["dp"], size["dp"] = found["dp"] * ep + found["ep"], size["dp"] * ep
-        found["etp"], size["etp"] = found["tp"], size["tp"]
+        coordinates["edp"], size["edp"] = coordinates["dp"] * sp + coordinates["sp"], size["dp"] * sp
+        coordinates["dp"], size["dp"] = coordinates["dp"] * ep + coordinates["ep"], size["dp"] * ep
+        coordinates["etp"], size["etp"] = coordinates["tp"], size["tp"]
     ids = np.asarray(result.gpus)
     order = np.argsort(ids)
     zero = np.zeros(len(ids), dtype=np.int64)
@@ -120,7 +120,7 @@ def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
         tuple(int(i) for i in ids[order]),
         result.per_node,
         {a: size.get(a, 1) for a in axes},
-        {a: found[a].ravel()[order] if a in found else zero for a in axes},
+        {a: coordinates[a].ravel()[order] if a in coordinates else zero for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
         any(op.is_token_exchange for op in ops),
     )

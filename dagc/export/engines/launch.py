@@ -142,13 +142,13 @@ def _alike(a: EngineDegrees, b: EngineDegrees) -> bool:
 def _said(one: EngineDegrees, other: EngineDegrees) -> str:
     """What its strategy says otherwise, besides degrees."""
     ours, theirs = one.strategy, other.strategy
-    found = [f"{f} {getattr(ours, f)}" for f in SERVER_WIDE if getattr(ours, f) != getattr(theirs, f)]
-    return "".join(f", {words}" for words in found)
+    differences = [f"{f} {getattr(ours, f)}" for f in SERVER_WIDE if getattr(ours, f) != getattr(theirs, f)]
+    return "".join(f", {words}" for words in differences)
 
 
 def _degrees(one: EngineDegrees) -> str:
-    found = ", ".join(f"{a} {n}" for a, n in one.degree.items() if n > 1)
-    return f"{found or 'one rank'} on {len(one.gpus)} GPUs"
+    degrees = ", ".join(f"{a} {n}" for a, n in one.degree.items() if n > 1)
+    return f"{degrees or 'one rank'} on {len(one.gpus)} GPUs"
 
 
 def common_rules(draft: ServerDraft) -> None:
@@ -231,12 +231,12 @@ def memory_share(draft: ServerDraft) -> float | None:
 
 
 def comments(draft: ServerDraft) -> list[str]:
-    found = facts(draft.engine)
+    known = facts(draft.engine)
     lines = [
         *draft.verdict,
         f"{draft.layout.name}: {_degrees(draft.layout)}",
-        f"flags checked against {found['engine']} {found['version']}",
-        f"tp there: {found['tp']}",
+        f"flags checked against {known['engine']} {known['version']}",
+        f"tp there: {known['tp']}",
         *(f"not fixed by flags: {note}" for note in draft.notes),
     ]
     return [f"# {line}" for line in lines]

@@ -78,7 +78,7 @@ class BlockCall:
     def options(self) -> Options:
         """Keywords that are numbers, flags or words, each of its kind and within its range."""
         out = self.block.builder.unit.out
-        found: Options = {}
+        options: Options = {}
         for key, node in self.expr.kwargs:
             if self.keywords[key].kind == "tensor":
                 continue
@@ -86,8 +86,8 @@ class BlockCall:
             plain = Quantity(value) if isinstance(value, float) else value
             if typed(key, self.keywords[key], plain, node.span, out) is None:
                 out.check()
-            found[key] = value
-        return found
+            options[key] = value
+        return options
 
     def option(self, expr: ast.Expr) -> str | float | bool:
         """A keyword: number, flag, or a bare word such as `softmax`."""

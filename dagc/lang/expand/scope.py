@@ -80,9 +80,9 @@ class Scope:
         if is_if(expr):
             return self.number(self.branch(expr))
         if isinstance(expr, ast.Name):
-            found = self.lookup_number(expr.text)
-            if found is not None:
-                return found
+            number = self.lookup_number(expr.text)
+            if number is not None:
+                return number
             near = did_you_mean(expr.text, [*self.lets, *self.attributes()])
             self.fail(expr, f"unknown size `{expr.text}`", (f"did you mean `{near}`?",) if near else (), "E02")
         self.fail(expr, "a number was expected here")

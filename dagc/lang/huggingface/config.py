@@ -80,11 +80,11 @@ def _shown(node: object) -> str:
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object in which each field occurs once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name in fields if sum(name == other for other, _ in pairs) > 1)
         raise ValueError(f"`{twice}` occurs there twice")
-    return found
+    return fields
 
 
 def _read(path: Path) -> object:
@@ -139,12 +139,12 @@ def read_config(
     notes = _left_out(data)
     data["quantization_config"] = data.get("quantization_config") or data.get("compression_config")  # an older name
     if not data["quantization_config"]:
-        found = _quantisation_beside(beside, shown, span, out)
-        if found is None:
+        quantisation = _quantisation_beside(beside, shown, span, out)
+        if quantisation is None:
             return None
-        data["quantization_config"] = found or None
-        if found:
-            notes.append(f"the precision of weights is from {found['file']}")
+        data["quantization_config"] = quantisation or None
+        if quantisation:
+            notes.append(f"the precision of weights is from {quantisation['file']}")
     return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
 
 

@@ -59,36 +59,36 @@ class Scheme:
 def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]:
     """Dtypes by part, of `activations` and of the KV `cache`. `unknown` names the parts of a quantisation that have no dtype here.
     What was assumed, and what is not told apart, goes to `notes`."""
-    given = data.get("dtype", data.get("torch_dtype"))
-    if given is None:
+    stated = data.get("dtype", data.get("torch_dtype"))
+    if stated is None:
         notes.append("`dtype` is absent: bf16 is assumed")
     # A dtype that is not known is refused where the model reads it.
-    plain = "bf16" if given is None else PLAIN.get(str(given), str(given))
+    plain = "bf16" if stated is None else PLAIN.get(str(stated), str(stated))
     eight = plain.startswith("float8_")
     if eight:  # no dtype of activations
         notes.append(f"`dtype` is {plain}: fp8 weights, and bf16 for everything else, are assumed")
         plain = "bf16"
-    found: dict[str, object] = {"activations": plain, "cache": plain, **dict.fromkeys(PARTS, plain)}
+    dtypes: dict[str, object] = {"activations": plain, "cache": plain, **dict.fromkeys(PARTS, plain)}
     if eight:
-        found |= {part: "fp8" for part in PARTS if part not in NEVER}
+        dtypes |= {part: "fp8" for part in PARTS if part not in NEVER}
     section = data.get("quantization_config")
     if not section:
-        return found
+        return dtypes
     try:
         if not isinstance(section, Mapping):
             raise Unreadable("`quantization_config` is not an object")
         scheme = scheme_of(section)
     except Unreadable as error:
-        return found | {"unknown": str(error)}
+        return dtypes | {"unknown": str(error)}
     for part in PARTS:
         if part in scheme.only and part not in NEVER:
-            found[part] = _of_part(part, scheme, data, notes) or plain
+            dtypes[part] = _of_part(part, scheme, data, notes) or plain
     if scheme.cache is not None:
-        found["cache"] = scheme.cache
+        dtypes["cache"] = scheme.cache
         notes.append(f"the KV cache is in {scheme.cache}, as the config says")
     elif (asked := _cache_words(section)) is not None:
         notes.append(f"the KV cache in {asked} has no dtype here: {plain} is assumed")
-    return found
+    return dtypes
 
 
 def _of_part(part: str, scheme: Scheme, data: Mapping[str, object], notes: list[str]) -> str | None:

@@ -289,7 +289,7 @@ def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, 
     them."""
     schema = {name: dtype_of(f"weights of block {name}") for name, _ in blocks}
     schema["experts"] = dtype_of("weights of routed experts")
-    found: dict[str, str] = {}
+    dtypes: dict[str, str] = {}
     for sections, own in ((body.sections.get("preset weights"), False), (body.sections.get("weights"), True)):
         if not sections:
             continue
@@ -297,8 +297,8 @@ def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, 
         for section in sections:
             inner.add(section.body, names.out)
         read = {k: str(v) for k, v in Reader("weights", inner, schema, names).read().items() if v is not None}
-        found |= {k: v for k, v in read.items() if own or asked is None or (k in tables and _left_out(v, asked))}
-    return found
+        dtypes |= {k: v for k, v in read.items() if own or asked is None or (k in tables and _left_out(v, asked))}
+    return dtypes
 
 
 def _left_out(part: str, asked: str) -> bool:

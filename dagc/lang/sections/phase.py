@@ -221,8 +221,8 @@ def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:
     """The param or let that a bare axis name means."""
     if isinstance(constant, Quantity) and constant.dim == SCALAR and 1 <= constant.value == int(constant.value) <= 1e6:
         return int(constant.value)
-    found = f"{constant.value:g}" if isinstance(constant, Quantity) else kind_of(constant)
-    out.add("E08", f"`{axis}` must be a whole number of at least 1", span, f"the constant `{axis}` is {found}")
+    value = f"{constant.value:g}" if isinstance(constant, Quantity) else kind_of(constant)
+    out.add("E08", f"`{axis}` must be a whole number of at least 1", span, f"the constant `{axis}` is {value}")
     return 1
 
 

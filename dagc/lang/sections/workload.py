@@ -63,22 +63,22 @@ ROUTINGS = {
 """Word -> an example."""
 
 
-def _histogram(given: Value, names: Names, base: Path | None, span: Span) -> tuple[float, ...] | None:
+def _histogram(shares: Value, names: Names, base: Path | None, span: Span) -> tuple[float, ...] | None:
     """Shares of the experts: a list, or a text file of numbers."""
-    if isinstance(given, str):
+    if isinstance(shares, str):
         try:
-            text = read_text(names.find(given, base))
-            given = tuple(Quantity(float(word)) for word in text.split())
+            text = read_text(names.find(shares, base))
+            shares = tuple(Quantity(float(word)) for word in text.split())
         except Unreadable as error:
-            names.out.add("E05", f"cannot read the histogram `{given}`: {error}", span, help=error.help)
+            names.out.add("E05", f"cannot read the histogram `{shares}`: {error}", span, help=error.help)
             return None
         except ValueError:  # whose message would quote the file
-            names.out.add("E05", f"the histogram `{given}` contains something that is not a number", span)
+            names.out.add("E05", f"the histogram `{shares}` contains something that is not a number", span)
             return None
-    numbers = tuple(v.value for v in given if isinstance(v, Quantity)) if isinstance(given, tuple) else ()
+    numbers = tuple(v.value for v in shares if isinstance(v, Quantity)) if isinstance(shares, tuple) else ()
     if (
-        not isinstance(given, tuple)
-        or len(numbers) != len(given)
+        not isinstance(shares, tuple)
+        or len(numbers) != len(shares)
         or not numbers
         or not all(0 <= n <= LARGE for n in numbers)
         or max(numbers) <= 0

@@ -231,12 +231,12 @@ def holds(op: str, left: float, bound: Quantity, tolerance: Quantity | None) -> 
 
 def names_in(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
     """Every dotted name in an expression."""
-    found: list[ast.Name] = []
+    names: list[ast.Name] = []
     stack: list[ast.Expr | ast.Comparison | None] = [node]
     while stack:
         item = stack.pop()
         if isinstance(item, ast.Name):
-            found.append(item)
+            names.append(item)
         elif isinstance(item, ast.Comparison):
             stack += [item.tolerance, item.right, item.left]
         elif isinstance(item, ast.Binary):
@@ -249,4 +249,4 @@ def names_in(node: ast.Expr | ast.Comparison | None) -> list[ast.Name]:
             stack += [item.high, item.low]
         elif isinstance(item, ast.CallExpr):
             stack.append(item.func)
-    return found
+    return names

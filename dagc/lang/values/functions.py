@@ -102,13 +102,13 @@ def _number(names: Names, node: ast.CallExpr, index: int) -> float:
 
 def _alike(names: Names, node: ast.CallExpr) -> list[Quantity]:
     """All arguments: numbers of one unit."""
-    found = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
-    other = next((v for v in found if v.dim != found[0].dim), None)
+    quantities = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
+    other = next((v for v in quantities if v.dim != quantities[0].dim), None)
     if other is not None:
-        message = f"`{node.func.text}` of {dim_words(found[0].dim)} and {dim_words(other.dim)}"
+        message = f"`{node.func.text}` of {dim_words(quantities[0].dim)} and {dim_words(other.dim)}"
         names.out.add("E08", message, node.span)
         raise _Wrong
-    return found
+    return quantities
 
 
 def _absent(names: Names, node: ast.Expr) -> bool:
