@@ -34,7 +34,7 @@ SPEC_COMMANDS = (
     (("diff", "spec.moe", "part.moe"), 2),
     (("sweep", "spec.moe", "--workers", "1", "--over", "n=4,8"), 1),
 )
-KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "archive": 5}
+KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "archive": 5, "ir": 8}
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ def case(number: int, seed: int) -> Case:
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
     chosen = random.choice([s for s in seeds() if s.kind == kind])
     return {"spec": _spec, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram,
-            "archive": _archive}[kind](number, chosen, random)  # fmt: skip
+            "archive": _archive, "ir": _ir}[kind](number, chosen, random)  # fmt: skip
 
 
 def _text(data: bytes) -> str:
@@ -122,3 +122,20 @@ def _archive(number: int, chosen: Seed, random: Random) -> Case:
     data = mutate.archive(chosen.data, random)
     command = ("verify", "spec.moe", "--weights", "w.npz", *random.choice(((), ("--reference", "w.npz"))))
     return Case(number, "archive", command, {"w.npz": data, "spec.moe": PLAIN.encode()})
+
+
+def _ir(number: int, chosen: Seed, random: Random) -> Case:
+    """The graph before or behind the passes of a golden, and these passes or others, damaged at times."""
+    head, _, rest = _text(chosen.data).partition("\n# input\n")
+    given, _, after = rest.partition("\n# after\n")
+    other = _text(random.choice([s for s in seeds() if s.kind == "ir"]).data)
+    text = random.choice((given, given, after))
+    data = text.encode()
+    if random.random() < 0.9:
+        changed = mutate.spec(text, other, random).encode("utf-8", "replace")
+        data = mutate.bytewise(text.encode(), random) if random.random() < 0.25 else changed
+    passes = random.choice((head, head, other.partition("\n# input\n")[0])).partition("# passes: ")[2]
+    if random.random() < 0.2:
+        passes = mutate.spec(passes, "", random)
+    options = random.choice(((), ("--verify-each",), ("--print-after", "all"), ("--types",)))
+    return Case(number, "ir", ("opt", "g.ir", f"--passes={passes}", *options), {"g.ir": data})

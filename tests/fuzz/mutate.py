@@ -60,10 +60,10 @@ def spec(text: str, other: str, random: Random) -> str:
             text = lines(text, other, random)
             continue
         tokens = TOKEN.findall(text)
-        if not tokens:
-            return text
         seen = [k for k, t in enumerate(tokens) if not t.isspace() and not t.startswith("#")]
-        at = random.choice(seen or [0])
+        if not seen:
+            return text
+        at = random.choice(seen)
         token = tokens[at]
         how = random.random()
         if how < 0.75:

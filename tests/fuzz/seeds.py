@@ -97,7 +97,7 @@ PLAIN = SMALL.split("require")[0]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """`kind`: spec, config, calibration, graph, histogram or archive; `data` is what is mutated."""
+    """`kind`: spec, config, calibration, graph, ir, histogram or archive; `data` is what is mutated."""
 
     kind: str
     name: str
@@ -124,6 +124,8 @@ def seeds() -> tuple[Seed, ...]:
     for path in sorted((ROOT / "grammar" / "library" / "calibration").glob("*.json")):
         found.append(Seed("calibration", path.stem, path.read_bytes()))
     found += [Seed("graph", name, data) for name, data in graphs().items()]
+    for path in sorted((ROOT / "tests" / "golden").glob("*/*.ir")):
+        found.append(Seed("ir", f"{path.parent.name}/{path.stem}", path.read_bytes()))
     found.append(Seed("histogram", "h", b"1 2 3 4\n0.5 1e-3 7 8\n"))
     found += [Seed("archive", name, data) for name, data in archives().items()]
     return tuple(s for s in found if len(s.data) <= MOST or s.kind in ("graph", "calibration"))
