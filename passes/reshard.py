@@ -212,6 +212,8 @@ class Resharder:
             for move in cheapest(self.layout[current], want, self.shape(current), self.mesh, self.price):
                 current = self.move(current, move)
             self.made[key] = current
+            for partner, moved in zip(self.partners.get(name, ()), self.partners.get(current, ()), strict=False):
+                self.made[partner, want] = moved
         return self.made[key]
 
     def merge_softmax(self, name: str) -> str:

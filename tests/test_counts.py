@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,17 +120,16 @@ def test_rows_on_the_wire_with_loads_by_score_are_as_many_as_leave_their_rank() 
     machine = ran(compiled("prefill", "gpus = 0..7, ep = 8"), "prefill")
     segment = machine.graph.segment("sparse")
     first = next(op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts")
-    routed: list[object] = []
+    routed: list[list[Any]] = []
 
-    def watch(at: Segment, layer: int, op: object, values: list[object]) -> None:
+    def watch(at: Segment, layer: int, op: object, values: list[Any]) -> None:
         if op.kind == "route":  # type: ignore[attr-defined]
             routed.append(values)
 
     machine.watch, machine.record.traffic = watch, {}
     machine.run()
     per_rank = int(segment.sizes["expert"]) // 8
-    for values, moved in zip(routed, machine.record.traffic["sparse", first.name], strict=True):
-        experts = [v.experts for v in values]  # type: ignore[attr-defined]
+    for experts, moved in zip(routed, machine.record.traffic["sparse", first.name], strict=True):
         coming = [sum(int((e // per_rank == i).sum()) for j, e in enumerate(experts) if j != i) for i in range(8)]
         assert np.array_equal(np.asarray(moved.wire), np.array(coming) * segment.sizes["hidden"])
         assert len(set(coming)) > 1

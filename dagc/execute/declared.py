@@ -9,7 +9,7 @@ from ..ir.sharding import Sharding
 from .dispatcher import Results
 from .failure import Wrong
 from .shards import Shards
-from .values import Ragged, Routed
+from .values import Ragged
 
 WHOLE_NUMBERS = ("int32", "int64")
 
@@ -26,20 +26,12 @@ def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
         whole = shards.whole(segment, result.dims, op.scope)
         for rank, value in zip(shards.ranks, values, strict=True):
             shape = tuple(p.stop - p.start for p in shards.parts(whole, layout.dims, rank))
-            for array, dtype in _arrays(result, value):
-                if array.shape != shape:
-                    raise Wrong(f"{result.name}: a rank has {list(array.shape)}, its layout says {list(shape)}")
-                if (array.dtype.kind in "iu") != (dtype in WHOLE_NUMBERS):
-                    raise Wrong(f"{result.name}: a rank has {array.dtype}, it is declared {dtype}")
-
-
-def _arrays(result: Value, value: object) -> list[tuple[np.ndarray, str]]:
-    """The arrays of a value, each with the dtype that it should have."""
-    if isinstance(value, Routed):
-        return [(value.experts, result.dtype), (value.weights, "fp32")]
-    if not isinstance(value, np.ndarray):
-        raise Wrong(f"{result.name}: a rank has {type(value).__name__}")
-    return [(value, result.dtype)]
+            if not isinstance(value, np.ndarray):
+                raise Wrong(f"{result.name}: a rank has {type(value).__name__}")
+            if value.shape != shape:
+                raise Wrong(f"{result.name}: a rank has {list(value.shape)}, its layout says {list(shape)}")
+            if (value.dtype.kind in "iu") != (result.dtype in WHOLE_NUMBERS):
+                raise Wrong(f"{result.name}: a rank has {value.dtype}, it is declared {result.dtype}")
 
 
 def _routed(shards: Shards, segment: Segment, op: Op, layout: Sharding, values: list[object]) -> None:
@@ -68,7 +60,7 @@ def _may_be_unseen(result: Value) -> bool:
 
 
 def _numbers(value: object, unseen: bool) -> bool:
-    data = value.data if isinstance(value, Ragged) else value.weights if isinstance(value, Routed) else value
+    data = value.data if isinstance(value, Ragged) else value
     if not isinstance(data, np.ndarray) or np.isfinite(data).all():
         return True
     return unseen and bool((np.isfinite(data) | np.isneginf(data)).all())

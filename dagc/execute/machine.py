@@ -25,7 +25,7 @@ from .numpy.rules import BACKEND, Notes
 from .record import Record
 from .shards import Coordinates, Shards
 from .traffic import count
-from .values import Floats, Ints, Routed
+from .values import Floats, Ints
 from .work import executed
 
 ROUNDING = 1e-9
@@ -104,8 +104,7 @@ class RankMachine:
         axis = dims.index("batch")
         axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, Ints | Floats] = {}
-        for rank, value in zip(self.here, values, strict=True):
-            result = value.experts if isinstance(value, Routed) else value
+        for rank, result in zip(self.here, values, strict=True):
             assert isinstance(result, np.ndarray)
             if not alike(pieces.setdefault(self.shards.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")

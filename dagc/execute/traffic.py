@@ -13,7 +13,7 @@ from .record import Moved, Record
 from .routed import RoutedRows
 from .shards import Shards
 from .twin import scale
-from .values import Ragged, Routed
+from .values import Ragged
 
 
 def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
@@ -76,8 +76,6 @@ def crossing(shards: Shards, segment: Segment, op: Op) -> float:
 
 
 def _elements(value: object) -> float:
-    if isinstance(value, Routed):
-        return float(value.experts.size)
     if isinstance(value, Ragged):
         return float(value.data.size)
     return float(value.size) if isinstance(value, np.ndarray) else 0.0

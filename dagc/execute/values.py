@@ -15,14 +15,6 @@ Array = Any
 
 
 @dataclass(frozen=True)
-class Routed:
-    """Choices of tokens [.., choice]: expert and weight."""
-
-    experts: Array
-    weights: Array
-
-
-@dataclass(frozen=True)
 class Ragged:
     """Routed rows, sorted by physical expert and key: physical expert [n], key [n, 3] (sequence, token, choice), data
     [n, ..]. `held`: the physical experts that rows may be of."""

@@ -14,7 +14,7 @@ from ..ir.ops.elementwise import ACTIVATIONS
 from ..ir.ops.ops import flops, local_flops, rank_share
 from .record import Record
 from .shards import Shards
-from .values import Floats, Ragged, Routed
+from .values import Floats, Ragged
 
 CLOSE = 1e-9
 
@@ -79,8 +79,6 @@ def _array(value: Any) -> Floats:
 
 
 def _elements(value: Any) -> float:
-    if isinstance(value, Routed):
-        return 0.0  # choices cost nothing
     return float((value.data if isinstance(value, Ragged) else _array(value)).size)
 
 

@@ -160,6 +160,10 @@ class Segment:
         """What an op waits for, each once: other ops by name, and the segment's input."""
         return self._sources[op.name]
 
+    def is_further(self, name: str) -> bool:
+        """Whether a value is a result beside its op's first."""
+        return name in self.by_name and self.by_name[name].name != name
+
     def result(self, name: str) -> Op | Value:
         """A value of the segment by its name."""
         op = self.by_name[name]

@@ -15,7 +15,7 @@ from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ...ir.sharding import Sharding
 from ..failure import CannotRun, Wrong
 from ..shards import Coordinates, Shards
-from ..values import Floats, Ragged, Routed
+from ..values import Floats, Ragged
 from .row_moves import AGREE, move_rows
 
 Take = Callable[[Coordinates, Sharding], Floats]
@@ -82,9 +82,6 @@ def _each(move: Callable[[Group, Members], Members]) -> Exchange:
         first = operands[0]
         if isinstance(first[0], Ragged):
             return [move_rows(group.shards, group.segment, group.op, group.ranks, first)]
-        if isinstance(first[0], Routed):
-            both = move(group, [r.experts for r in first]), move(group, [r.weights for r in first])
-            return [[Routed(experts, weights) for experts, weights in zip(*both, strict=True)]]
         return [move(group, arrays) for arrays in operands]
 
     return exchange

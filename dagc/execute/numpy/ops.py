@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values import Floats, Ints, Ragged, Routed
+from ..values import Floats, Ints, Ragged
 
 
 def letters(*dims: tuple[str, ...]) -> dict[str, str]:
@@ -148,26 +148,26 @@ def delta(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, state: F
 
 def dispatch(
     h: Floats,
-    routed: Routed,
+    chosen: Ints,
+    weights: Floats | None,
     origin: tuple[int, int],
     replicas: Mapping[int, list[int]],
     held: range,
-    weighted: bool,
 ) -> Ragged:
-    """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times their weights if `weighted`.
+    """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times the `weights` if given.
     A token takes the replica that its position names. `origin`: global batch and seq index of the first token."""
     count = np.array([len(replicas[e]) for e in range(len(replicas))])
     table = np.zeros((len(replicas), count.max()), dtype=np.int64)
     for expert, copies in replicas.items():
         table[expert, : len(copies)] = copies
     first = np.array([*origin, 0])
-    keys = np.indices(routed.experts.shape).reshape(3, -1).T + first
-    chosen = routed.experts.ravel()
-    physical = table[chosen, (keys[:, 0] * 31 + keys[:, 1]) % count[chosen]]
+    keys = np.indices(chosen.shape).reshape(3, -1).T + first
+    experts = chosen.ravel()
+    physical = table[experts, (keys[:, 0] * 31 + keys[:, 1]) % count[experts]]
     order = np.argsort(physical, kind="stable")
     order = order[(physical[order] >= held.start) & (physical[order] < held.stop)]
     b, s, k = (keys[order] - first).T
-    data = h[b, s] * routed.weights[b, s, k][:, None] if weighted else h[b, s]
+    data = h[b, s] if weights is None else h[b, s] * weights[b, s, k][:, None]
     return Ragged(physical[order], keys[order], data, held)
 
 
@@ -176,10 +176,10 @@ def rows_of_each(ragged: Ragged) -> list[Floats]:
     return np.split(ragged.data, np.searchsorted(ragged.physical, ragged.held[1:]))
 
 
-def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: bool) -> Floats:
-    """Sum of what came back, weighted or plain, on the tokens that a rank owns."""
+def combine(ragged: Ragged, tokens: tuple[int, ...], weights: Floats | None, origin: tuple[int, int]) -> Floats:
+    """Sum of what came back, times the `weights` if given, on the tokens [batch, seq] that a rank owns."""
     b, s, k = (ragged.keys - np.array([*origin, 0])).T
-    data = ragged.data * routed.weights[b, s, k][:, None] if weighted else ragged.data
-    out = np.zeros((*routed.experts.shape[:2], data.shape[-1]))
+    data = ragged.data if weights is None else ragged.data * weights[b, s, k][:, None]
+    out = np.zeros((*tokens, data.shape[-1]))
     np.add.at(out, (b, s), data)
     return out

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..values import Floats, Ints, Routed
+from ..values import Floats, Ints
 from .ops import sigmoid
+
+Choice = tuple[Ints, Floats]
+"""Expert and weight of every choice of a token, [.., choice] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +27,14 @@ class Router:
     scale: float = 1.0
     jitter: float = 0.0
 
-    def __call__(self, scores: Floats, bias: Floats | None) -> Routed:
+    def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":
             return self.sparsemixer(scores)
         p = self.probabilities(scores)
         chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
         return self.weighed(p, chosen)
 
-    def forced(self, scores: Floats, chosen: Ints) -> Routed:
+    def forced(self, scores: Floats, chosen: Ints) -> Choice:
         """The weights that choices made elsewhere have."""
         return self.weighed(self.probabilities(scores), chosen)
 
@@ -41,11 +44,11 @@ class Router:
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
-    def weighed(self, p: Floats, chosen: Ints) -> Routed:
+    def weighed(self, p: Floats, chosen: Ints) -> Choice:
         weights = np.take_along_axis(p, chosen, axis=-1)
         if self.normalize:
             weights = weights / weights.sum(axis=-1, keepdims=True)
-        return Routed(chosen, weights * self.scale)
+        return (chosen, weights * self.scale)
 
     def allowed(self, p: Floats) -> Floats:
         """The scores that choices are made by: -inf in groups that are not among the best."""
@@ -58,7 +61,7 @@ class Router:
         np.put_along_axis(mask, worst, True, axis=-1)
         return np.where(np.repeat(mask, split.shape[-1], axis=-1), -np.inf, p)
 
-    def sparsemixer(self, scores: Floats) -> Routed:
+    def sparsemixer(self, scores: Floats) -> Choice:
         """One choice after another; its weight is its share among the scores that come near it (arXiv 2409.12136)."""
         left = scores.copy()
         chosen, weights = [], []
@@ -70,4 +73,4 @@ class Router:
             weights.append(np.take_along_axis(share / share.sum(axis=-1, keepdims=True), index, axis=-1))
             chosen.append(index)
             np.put_along_axis(left, index, -np.inf, axis=-1)
-        return Routed(np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))
+        return (np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))

@@ -24,10 +24,10 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, Call, Rule
 from ..failure import Wrong
-from ..values import Floats, Ragged, Routed
+from ..values import Floats, Ragged
 from . import ops as k
 from .rotary import Rotary
-from .router import Router
+from .router import Choice, Router
 from .row_moves import move_rows
 
 Operands = Sequence[Any]
@@ -178,7 +178,7 @@ def _delta(call: Call, x: Operands) -> Floats:
     return call.shards.dealt(out, call.out)
 
 
-def _route(call: Call, x: Operands) -> Routed:
+def _route(call: Call, x: Operands) -> Choice:
     router, scores = Router(**values(call.op.of(RouteAttrs))), x[0]
     if call.shards.inputs.balanced:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
@@ -194,16 +194,17 @@ def _dispatch(call: Call, x: Operands) -> Ragged:
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    return k.dispatch(x[0], x[1], call.origin, rows.copies, reached, attrs.weighted)
+    return k.dispatch(x[0], x[1], x[2] if attrs.weighted else None, call.origin, rows.copies, reached)
 
 
 def _combine(call: Call, x: Operands) -> Floats:
-    ragged, routed = x
+    ragged, chosen, weights = x
     for column, dim, first in zip(ragged.keys.T, ("batch", "seq"), (call.shards.offset, 0), strict=False):
         part = call.part(dim)
         if ((column < part.start + first) | (column >= part.stop + first)).any():
             raise Wrong("a row came back to a rank that does not own its token")
-    return k.combine(ragged, routed, call.origin, call.op.of(CombineAttrs).weighted)
+    weights = weights if call.op.of(CombineAttrs).weighted else None
+    return k.combine(ragged, chosen.shape[:2], weights, call.origin)
 
 
 def _last(call: Call, x: Operands) -> Floats:
@@ -232,8 +233,6 @@ def _slice(call: Call, x: Operands) -> Any:
     parts = tuple(slice(new.start - old.start, new.stop - old.start) for old, new in edges)
     if any(p.start < 0 for p in parts):
         raise Wrong(f"{op.name}: keeps what the rank does not have")
-    if isinstance(x[0], Routed):
-        return Routed(x[0].experts[parts], x[0].weights[parts])
     return tuple(value[parts] for value in x)
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ..failure import CannotRun
-from ..values import Ragged, Routed
+from ..values import Ragged
 from .communicator import Communicator, Exchange
 from .ops import Tensor
 from .row_moves import move_rows
@@ -84,9 +84,6 @@ def _each(move: Callable[[Exchange, Tensor], Tensor]) -> Callable[[Exchange, Seq
     """Every operand moves in the same way."""
 
     def exchanged(exchange: Exchange, operands: Sequence[Any]) -> tuple[Any, ...]:
-        first = operands[0]
-        if isinstance(first, Routed):
-            return (Routed(move(exchange, first.experts), move(exchange, first.weights)),)
         return tuple(move(exchange, operand) for operand in operands)
 
     return exchanged

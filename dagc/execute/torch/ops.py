@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..numpy.ops import letters
-from ..values import Ragged, Routed
+from ..values import Ragged
 
 Tensor = Any
 Dims = tuple[str, ...]
@@ -109,10 +109,15 @@ def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: T
 
 
 def dispatch(
-    h: Tensor, routed: Routed, origin: tuple[int, int], replicas: Mapping[int, list[int]], held: range, weighted: bool
+    h: Tensor,
+    experts: Tensor,
+    weights: Tensor | None,
+    origin: tuple[int, int],
+    replicas: Mapping[int, list[int]],
+    held: range,
 ) -> Ragged:
     """Rows of tokens [batch, seq, width] for the local physical experts; a token takes the replica its position names."""
-    batch, seq, choices = routed.experts.shape
+    batch, seq, choices = experts.shape
     device = h.device
     most = max(len(copies) for copies in replicas.values())
     table = torch.tensor([(replicas[e] * most)[:most] for e in range(len(replicas))], device=device)
@@ -120,11 +125,11 @@ def dispatch(
     b = torch.arange(batch, device=device)[:, None, None].expand(batch, seq, choices) + origin[0]
     s = torch.arange(seq, device=device)[None, :, None].expand(batch, seq, choices) + origin[1]
     c = torch.arange(choices, device=device).expand(batch, seq, choices)
-    physical = table[routed.experts, (b * 31 + s) % copies[routed.experts]]
+    physical = table[experts, (b * 31 + s) % copies[experts]]
     chosen = (physical >= held.start) & (physical < held.stop)
     data = h[:, :, None, :].expand(batch, seq, choices, h.shape[-1])[chosen]
-    if weighted:
-        data = data * routed.weights[chosen][:, None]
+    if weights is not None:
+        data = data * weights[chosen][:, None]
     keys = torch.stack([b[chosen], s[chosen], c[chosen]], dim=1)
     return ordered(physical[chosen], keys, data, held)
 
@@ -145,11 +150,11 @@ def ordered(physical: Tensor, keys: Tensor, data: Tensor, held: range, *, added:
     return Ragged(physical[order], keys[order], data[order], held)
 
 
-def combine(ragged: Ragged, routed: Routed, origin: tuple[int, int], weighted: bool) -> Tensor:
-    """Sum of what came back, weighted or plain, on the tokens that a rank owns."""
-    batch, seq, _ = routed.experts.shape
+def combine(ragged: Ragged, tokens: tuple[int, ...], weights: Tensor | None, origin: tuple[int, int]) -> Tensor:
+    """Sum of what came back, times the `weights` if given, on the tokens [batch, seq] that a rank owns."""
+    batch, seq = tokens
     b, s, c = ragged.keys[:, 0] - origin[0], ragged.keys[:, 1] - origin[1], ragged.keys[:, 2]
-    data = ragged.data * routed.weights[b, s, c][:, None] if weighted else ragged.data
+    data = ragged.data if weights is None else ragged.data * weights[b, s, c][:, None]
     out = torch.zeros((batch * seq, data.shape[-1]), dtype=data.dtype, device=data.device)
     return out.index_add_(0, b * seq + s, data).reshape(batch, seq, -1)
 

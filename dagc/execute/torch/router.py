@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from ..numpy.router import Router as RouterRule
-from ..values import Routed
 from .ops import Tensor
 
 
@@ -18,7 +17,7 @@ class Router:
 
     rule: RouterRule
 
-    def __call__(self, scores: Tensor, bias: Tensor | None) -> Routed:
+    def __call__(self, scores: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.rule.score == "sparsemixer":
             return self.sparsemixer(scores)
         p = torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)
@@ -27,7 +26,7 @@ class Router:
         weights = torch.gather(p, -1, chosen)
         if self.rule.normalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        return Routed(chosen, weights * self.rule.scale)
+        return (chosen, weights * self.rule.scale)
 
     def allowed(self, p: Tensor) -> Tensor:
         rule = self.rule
@@ -39,7 +38,7 @@ class Router:
         out = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, worst, True)
         return torch.where(out.repeat_interleave(split.shape[-1], dim=-1), -math.inf, p)
 
-    def sparsemixer(self, scores: Tensor) -> Routed:
+    def sparsemixer(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         left = scores.clone()
         chosen, weights = [], []
         for _ in range(self.rule.top_k):
@@ -50,4 +49,4 @@ class Router:
             weights.append(torch.gather(share / share.sum(dim=-1, keepdim=True), -1, index))
             chosen.append(index)
             left.scatter_(-1, index, -math.inf)
-        return Routed(torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1))
+        return (torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1))

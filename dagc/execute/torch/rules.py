@@ -28,7 +28,7 @@ from ..dispatcher import Backend, Call, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..values import Ragged, Routed
+from ..values import Ragged
 from . import ops as k
 from .ops import Tensor
 from .resident import Resident
@@ -200,7 +200,7 @@ def _reordered(call: Call, value: Tensor, tokens: Any) -> Tensor:
     return value[:, _resident(call).exact(tokens)] if call.shards.mesh.zigzag else value
 
 
-def _route(call: Call, x: Operands) -> Routed:
+def _route(call: Call, x: Operands) -> tuple[Tensor, Tensor]:
     return Router(RouterRule(**values(call.op.of(RouteAttrs))))(x[0], x[1] if len(x) > 1 else None)
 
 
@@ -209,11 +209,12 @@ def _dispatch(call: Call, x: Operands) -> Ragged:
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    return k.dispatch(x[0], x[1], call.origin, rows.copies, reached, attrs.weighted)
+    return k.dispatch(x[0], x[1], x[2] if attrs.weighted else None, call.origin, rows.copies, reached)
 
 
 def _combine(call: Call, x: Operands) -> Tensor:
-    return k.combine(x[0], x[1], call.origin, call.op.of(CombineAttrs).weighted)
+    weights = x[2] if call.op.of(CombineAttrs).weighted else None
+    return k.combine(x[0], x[1].shape[:2], weights, call.origin)
 
 
 def _last(call: Call, x: Operands) -> Tensor:
@@ -236,11 +237,8 @@ def _slice(call: Call, x: Operands) -> Any:
         return kept_rows(call.shards, call.segment, op, call.rank, value)
     have, got = call.segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
-    whole = value.experts if isinstance(value, Routed) else value
-    layouts = zip(whole.shape, have.dims, got.dims, strict=True)
+    layouts = zip(value.shape, have.dims, got.dims, strict=True)
     parts = tuple(call.shards.part(n, after[len(before) :], call.rank) for n, before, after in layouts)
-    if isinstance(value, Routed):
-        return Routed(whole[parts], value.weights[parts])
     return tuple(operand[parts] for operand in x)
 
 

@@ -30,21 +30,23 @@ def _choice(op: Op) -> tuple[str, ...]:
 
 
 def _dispatched(segment: Segment, op: Op) -> None:
-    value, choice = operands(segment, op, "tokens", "choice")
+    value, choice, weights = operands(segment, op, "tokens", "choice", "weights")
     rows = rows_of(op.dims)
     if rows is None:
         raise Misfit("result", listed(op.dims), "[expert, slot, width]")
     same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
+    same_dims("operand 3 (weights)", weights, choice)
     same_dims("result", op.dims, (rows.expert, rows.slot, value[-1]))
     _exchanged(segment, op)
 
 
 def _combined(segment: Segment, op: Op) -> None:
-    value, choice = operands(segment, op, "rows", "choice")
+    value, choice, weights = operands(segment, op, "rows", "choice", "weights")
     rows = rows_of(value)
     if rows is None:
         raise Misfit("operand 1 (rows)", listed(value), "[expert, slot, width]")
     same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
+    same_dims("operand 3 (weights)", weights, choice)
     same_dims("operand 1 (rows)", value, (rows.expert, rows.slot, op.dims[-1]))
     _exchanged(segment, op)
 

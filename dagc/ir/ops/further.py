@@ -1,4 +1,4 @@
-"""Results of an op after its first: what a reduction of the first needs, and only the rank that made it has."""
+"""Results of an op after its first: the other half of a pair, and what a reduction of the first needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from dataclasses import replace
 
 from ..graph import Op, Value
 from ..sharding import Sharding
+from .attributes import RouteAttrs
 
 STATISTIC = "fp32"
-"""Dtype of statistics of rows, and of the largest of several values."""
+"""Dtype of statistics of rows, of the largest of several values, and of weights of choices."""
 
 
-def further_results(op: Op, layout: Sharding) -> tuple[Value, ...]:
-    """Of a compute op whose first result has this layout. Attention over a piece of the context has the maximum and the sum
-    of each row of scores; the largest over a piece of a dimension has its value next to its index."""
+def further_results(op: Op, layout: Sharding | None) -> tuple[Value, ...]:
+    """Of a compute op whose first result has this layout. A router has a weight for each choice; attention over a piece of
+    the context the maximum and the sum of each row of scores; the largest over a piece of a dimension its value next to its
+    index."""
+    if isinstance(op.attrs, RouteAttrs):
+        return (Value(f"{op.name}.weights", op.dims, STATISTIC, layout),)
+    if layout is None:
+        return ()
     if layout.reduce == "softmax":
         rows = Sharding(layout.dims[:-1], layout.partial, "max")
         return (

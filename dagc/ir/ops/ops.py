@@ -100,13 +100,15 @@ class Traffic:
 
 
 def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
-    """Every distinct operand read once and the result written once. A cache append touches the new tokens only, an
+    """Every distinct operand read once and the first result written once; further results, which are small, are not counted. A cache append touches the new tokens only, an
     attention the tokens of its context that its queries see, wherever on the ring they come from."""
     kind = OPS[op.kind]
     if kind.local:
         return Traffic(0.0, 0.0, 0.0)
     acts = weights = experts_B = 0.0
     for name in dict.fromkeys(op.inputs):
+        if segment.is_further(name):
+            continue
         if kind.reads is not None:
             size = kind.reads(segment, op, name, mesh)
         else:

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..graph import Op, Value
+from ..ops.attributes import ExchangeAttrs
 from ..ops.further import further_results, moved_results
 
 
 def completed(op: Op, made: Mapping[str, Op]) -> Op:
     """The op with its operands and results as they are today; a line of today as it is. `made`: the ops before it by name."""
     layout = op.sharding
-    if layout is None or op.more:
+    if isinstance(op.attrs, ExchangeAttrs) and len(op.inputs) == 2 and op.inputs[1] in made:
+        return replace(op, inputs=(*op.inputs, *(value.name for value in made[op.inputs[1]].more)))
+    if op.more:
         return op
     if not op.is_collective and op.kind != "slice":
         return replace(op, more=further_results(op, layout))
+    if layout is None:
+        return op
     source = made.get(op.inputs[0])
     if source is None or not source.more:
         return op

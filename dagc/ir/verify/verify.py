@@ -38,6 +38,8 @@ def verify(graph: Graph) -> None:
                     _annotation(segment, op, graph.the_mesh)
                 if sharded:
                     _layout(segment, op, graph.the_mesh)
+                elif op.more != further_results(op, op.sharding):
+                    raise Misfit("further results", named(op.more), named(further_results(op, op.sharding)))
             except (Misfit, AttributeFault) as fault:
                 raise violation(graph, segment, op, fault) from None
         if sharded:

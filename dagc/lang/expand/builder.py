@@ -29,11 +29,14 @@ class BlockBuilder:
     entry: Ref = field(default_factory=lambda: Ref("x"))
 
     def op(self, name: str) -> Op | None:
-        return next((op for op in self.ops if op.name == name), None)
+        """The op of a result."""
+        return next((op for op in self.ops if op.name == name or any(v.name == name for v in op.more)), None)
 
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Of a weight, a result, or what the layer is given."""
         if name.startswith("@"):
             return self.weights[name].dims
         op = self.op(name)
-        return self.entry.dims if op is None else op.dims
+        if op is None:
+            return self.entry.dims
+        return next((value.dims for value in op.more if value.name == name), op.dims)

@@ -57,7 +57,9 @@ def dispatch(call: BlockCall) -> Ref:
     rows = _routed_rows(call, choice)
     if len(x.dims) != 3 or x.dims[:2] != ("batch", "seq"):
         call.fail(f"`dispatch` needs a tensor [batch, seq, width], not [{', '.join(x.dims)}]")
-    return call.emit("dispatch", (x, choice), (rows.expert, rows.slot, x.dims[-1]), **call.options())
+    return call.emit(
+        "dispatch", (x, choice, _weights(call, choice)), (rows.expert, rows.slot, x.dims[-1]), **call.options()
+    )
 
 
 def combine(call: BlockCall) -> Ref:
@@ -68,7 +70,14 @@ def combine(call: BlockCall) -> Ref:
         call.fail("`combine` needs the rows and the choice of one router")
     if len(y.dims) != 3 or y.dims[:2] != (rows.expert, rows.slot):
         call.fail(f"`combine` needs a tensor [expert, slot, width], not [{', '.join(y.dims)}]")
-    return call.emit("combine", (y, choice), ("batch", "seq", y.dims[-1]), **call.options())
+    return call.emit("combine", (y, choice, _weights(call, choice)), ("batch", "seq", y.dims[-1]), **call.options())
+
+
+def _weights(call: BlockCall, choice: Ref) -> Ref:
+    """The router's weights of its choice."""
+    router = call.block.builder.op(choice.name)
+    assert router is not None
+    return Ref(router.more[0].name, choice.dims)
 
 
 def _routed_rows(call: BlockCall, ref: Ref) -> Rows:
