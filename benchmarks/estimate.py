@@ -13,8 +13,10 @@ from pathlib import Path
 
 from dagc.base.diagnostics import Collector
 from dagc.base.syntax.input import read_source
+from dagc.cost.memory import stage_memory
+from dagc.cost.price import price
+from dagc.cost.schedule.scheduler import Scheduler
 from dagc.lang.load import load
-from dagc.passes import cost, memory, schedule
 from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit
@@ -52,8 +54,8 @@ def main() -> None:
             graph = list(lower(unit))[-1][1]
 
             def estimate(graph=graph, unit=unit) -> object:  # type: ignore[no-untyped-def]
-                costs = cost.run(graph, unit)
-                return memory.run(graph, costs, unit), schedule.run(graph, costs, unit)
+                costs = price(graph, unit)
+                return stage_memory(graph, costs, unit), Scheduler(graph, costs, False).run()
 
             lower_ms = median_ms(lambda s=spec, p=phase: list(lower(Unit(s, p))), args.runs)  # type: ignore[misc]
             name = f"{path.stem}, {phase.name}"

@@ -17,9 +17,10 @@ from expand_nx import expand
 import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
+from dagc.cost.price import price
 from dagc.cost.schedule.records import Schedule
+from dagc.cost.schedule.scheduler import Scheduler
 from dagc.lang.load import load
-from dagc.passes import cost, schedule
 from dagc.pipeline.compile import compile_spec
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
@@ -80,7 +81,7 @@ def symmetric(runs: int) -> None:
 
 
 def costed(result: PhaseResult, unit: Unit) -> Schedule:
-    return schedule.run(result.graph, cost.run(result.graph, unit), unit)
+    return Scheduler(result.graph, price(result.graph, unit), False).run()
 
 
 def against_networkx(name: str, result: PhaseResult, unit: Unit) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dagc.cost.price import price
-from dagc.cost.records import Costs
-from dagc.ir.graph import Graph
-from dagc.spec.hardware import Hardware
-from dagc.spec.unit import Unit
+from dagc.plan.analysis import Analysis, Findings
 
 
-def run(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
-    """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""
-    return price(graph, unit, hardware)
+class PriceOps(Analysis):
+    """Costs of every op of every segment."""
+
+    name: ClassVar[str] = "cost"
+
+    def run(self, found: Findings) -> Findings:
+        return found._replace(costs=price(found.graph, found.unit, found.hardware))

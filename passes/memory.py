@@ -1,68 +1,17 @@
-"""memory: what one GPU of each stage must hold (`dagc/cost/memory.py`), and whether it fits."""
+"""memory: what one GPU of each stage must hold (`dagc/cost/memory.py`)."""
 
 from __future__ import annotations
 
-from dagc.base.units import BYTES, show
-from dagc.cost.footprint import Memory
+from typing import ClassVar
+
 from dagc.cost.memory import stage_memory
-from dagc.cost.records import Costs
-from dagc.ir.graph import Graph
-from dagc.spec.phase import EngineMemory
-from dagc.spec.unit import Unit
+from dagc.plan.analysis import Analysis, Findings
 
 
-def run(graph: Graph, costs: Costs, unit: Unit) -> Memory:
-    """Bytes per GPU by stage. Does not judge: `check` does."""
-    return stage_memory(graph, costs, unit)
+class AddUpMemory(Analysis):
+    """Bytes per GPU by stage. Does not judge whether they fit. Needs costs."""
 
+    name: ClassVar[str] = "memory"
 
-NEARLY_FULL = 0.97
-"""Share of what an engine may fill from which on a plan may fail to start."""
-
-
-def check(memory: Memory, unit: Unit, help: tuple[str, ...] = ()) -> None:
-    """E04 with the sum shown when the fullest stage does not fit, W06 when what an engine keeps leaves next to nothing.
-    `help`: what was found to fix it."""
-    worst, engine = memory.worst, unit.phase.memory
-    nearly = engine.engine is not None and memory.fraction > NEARLY_FULL
-    if memory.fits and not nearly:
-        return
-    parts = (
-        ("weights", worst.weights_B),
-        ("KV cache", worst.kv_cache_B),
-        ("activations", worst.activations_B),
-        ("buffers", worst.buffers_B),
-        ("reserve", worst.reserve_B),
-        *((("engine", worst.engine_B),) if worst.engine_B else ()),
-    )
-    sums = (
-        " + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",
-        *_share(memory, engine),
-    )
-    if memory.fits:
-        unit.out.add(
-            "W06",
-            f"memory of phase `{unit.phase.name}` is nearly full: {show(worst.peak_B, BYTES)} of {show(memory.capacity_B, BYTES)}",
-            unit.phase.span,
-            because=(*sums, f"what {engine.engine} keeps in addition to weights and cache is known only to a few GB"),
-            help=(
-                "`memory { graphs, communication, padding, tokens, sequences }` of the phase takes figures from its logs",
-            ),
-        )
-        return
-    unit.out.add(
-        "E04",
-        f"phase `{unit.phase.name}` does not fit: a GPU of stage {worst.stage} needs {show(worst.peak_B, BYTES)} of "
-        f"{show(memory.capacity_B, BYTES)}, {show(worst.peak_B - memory.capacity_B, BYTES)} too much",
-        unit.phase.span,
-        because=sums,
-        help=help,
-    )
-
-
-def _share(memory: Memory, engine: EngineMemory) -> tuple[str, ...]:
-    """Why it is not the whole GPU."""
-    if memory.capacity_B >= memory.total_B:
-        return ()
-    what = {"all": "everything it stores", "static": "weights and cache", "free": "cache, of what is left"}[engine.of]
-    return (f"memory_fraction = {engine.fraction:.1%} of {show(memory.total_B, BYTES)} for {what}",)
+    def run(self, found: Findings) -> Findings:
+        return found._replace(memory=stage_memory(found.graph, found.the_costs, found.unit))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dagc.cost.records import Costs
-from dagc.cost.schedule.records import Schedule
+from typing import ClassVar
+
 from dagc.cost.schedule.scheduler import Scheduler
-from dagc.ir.graph import Graph
-from dagc.spec.unit import Unit
+from dagc.plan.analysis import Analysis, Findings
 
 
-def run(graph: Graph, costs: Costs, unit: Unit, *, floor: bool = False) -> Schedule:
-    return Scheduler(graph, costs, floor).run()
+class ScheduleOps(Analysis):
+    """The schedule, and that at datasheet peaks. Needs costs."""
+
+    name: ClassVar[str] = "schedule"
+
+    def run(self, found: Findings) -> Findings:
+        schedule, floor = (Scheduler(found.graph, found.the_costs, floor).run() for floor in (False, True))
+        return found._replace(schedule=schedule, floor=floor)

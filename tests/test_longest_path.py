@@ -17,7 +17,7 @@ from conftest import compiled, spec_text
 import dagc
 from dagc.api import Plan
 from dagc.cost.records import Costs
-from dagc.passes import schedule
+from dagc.cost.schedule.scheduler import Scheduler
 from dagc.plan.result import PhaseResult
 
 
@@ -81,9 +81,9 @@ def uneven(result: PhaseResult, seed: int) -> Costs:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", PLANS)
 def test_where_every_rank_takes_its_own_time(name: str, seed: int) -> None:
-    result, unit = plan(name).phases["prefill"], plan(name).units["prefill"]
+    result = plan(name).phases["prefill"]
     costs = uneven(result, seed)
-    found = schedule.run(result.graph, costs, unit)
+    found = Scheduler(result.graph, costs, False).run()
     longest = nx_view.longest_path_s(nx_view.expand(result.graph, costs))
     assert found.latency_s == pytest.approx(longest, rel=1e-9)
     assert sum(step.time_s for step in found.path) == pytest.approx(longest, rel=1e-9)

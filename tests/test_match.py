@@ -9,16 +9,16 @@ from conftest import ROOT
 
 import dagc
 from dagc.cost.match import KERNELS, ROOFLINE
+from dagc.cost.price import price
 from dagc.cost.records import Costs
 from dagc.ir.ops.kind import Fuse
 from dagc.ir.ops.ops import OPS
-from dagc.passes import cost
 
 EXAMPLE = ROOT / "examples" / "mixtral_8xh100.moe"
 
 
 def costs(example: dagc.Plan) -> Costs:
-    return cost.run(example.phases["decode"].graph, example.units["decode"])
+    return price(example.phases["decode"].graph, example.units["decode"])
 
 
 @pytest.fixture(scope="module")

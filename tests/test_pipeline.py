@@ -30,6 +30,7 @@ from dagc.lang.load import load
 from dagc.passes import GRAPH_PASSES
 from dagc.passes.dp import DataParallel
 from dagc.passes.ep import ExpertParallel
+from dagc.passes.memory import AddUpMemory
 from dagc.passes.mesh import MakeMesh
 from dagc.passes.norms import SplitNorms
 from dagc.passes.place import Place
@@ -37,10 +38,13 @@ from dagc.passes.pp import PipelineParallel
 from dagc.passes.reshard import Reshard
 from dagc.passes.sp import SequenceParallel
 from dagc.passes.tp import TensorParallel
+from dagc.pipeline.analyse import ANALYSES
 from dagc.pipeline.lower import lower, lowered, passes_of
 from dagc.pipeline.observers import Clock, Print, Verify
 from dagc.pipeline.run_passes import run
-from dagc.pipeline.text import PipelineError, parse, show
+from dagc.pipeline.text import ANALYSES as NAMED
+from dagc.pipeline.text import PipelineError, Step, parse, show
+from dagc.plan.analysis import Analysis, Findings
 from dagc.spec.hardware import Link
 from dagc.spec.unit import Unit
 
@@ -80,6 +84,7 @@ PASSES = st.one_of(
     st.just(SplitNorms()),
     st.builds(Reshard, st.booleans(), PRICES),
     st.just(Place()),
+    st.sampled_from(ANALYSES),
 )
 
 
@@ -88,11 +93,25 @@ def test_every_pass_and_option_is_drawn() -> None:
     drawn = {MakeMesh: 9, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 2, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
+    assert [one.name for one in ANALYSES] == list(NAMED) and parse(",".join(NAMED)) == ANALYSES
+
+
+def test_analyses_follow_in_the_list(example: Plan) -> None:
+    """Run from their text behind the graph passes, they find what the plan has."""
+    for name, result in example.phases.items():
+        found = Findings(result.graph, example.units[name])
+        for analysis in parse("cost,schedule,memory"):
+            assert isinstance(analysis, Analysis)
+            found = analysis.run(found)
+        assert found.memory == result.memory and found.schedule is not None and found.floor is not None
+        assert found.schedule.period_s == result.schedule.period_s and found.floor.period_s == result.floor.period_s
+    with pytest.raises(AssertionError, match="the analysis `cost` has not run"):
+        AddUpMemory().run(Findings(result.graph, example.units[name]))
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PASSES, min_size=1, max_size=4))
-def test_a_pipeline_reads_back_equal(passes: list[GraphPass]) -> None:
+def test_a_pipeline_reads_back_equal(passes: list[Step]) -> None:
     text = show(passes)
     assert parse(text) == tuple(passes)
     assert show(parse(text)) == text
@@ -115,7 +134,8 @@ def test_options_at_their_defaults_are_left_out() -> None:
         ("reshad", "unknown pass `reshad`", "did you mean `reshard`?"),
         ("xyzzy", "unknown pass `xyzzy`", "passes: mesh, tp"),
         ("expand", "`expand` makes a graph from a spec", "dagc ir SPEC --after expand"),
-        ("schedule", "`schedule` prices a phase of a spec", "dagc compile SPEC"),
+        ("schedle", "unknown pass `schedle`", "did you mean `schedule`?"),
+        ("cost{hardware=x}", "`cost` has no option `hardware`", "`cost` has no options"),
         ("sp{methd=ring}", "`sp` has no option `methd`", "did you mean `method`?"),
         ("place{method=ring}", "`place` has no option `method`", "`place` has no options"),
         ("sp{method}", "option 'method' of `sp` has no value", "sp{OPTION=VALUE}"),
@@ -158,9 +178,8 @@ def units(text: str) -> Iterator[Unit]:
 
 def from_text(unit: Unit) -> None:
     """Each pass, read from its text, on the graph read from the text behind the pass before it."""
-    texts = show(passes_of(unit))
-    passes = parse(texts)
-    assert passes == passes_of(unit)
+    passes = [one for one in parse(show(passes_of(unit))) if isinstance(one, GraphPass)]
+    assert passes == list(passes_of(unit))
     steps = list(lower(unit))
     for one, ((_, before), (name, after)) in zip(passes, pairwise(steps), strict=True):
         ((ran, found),) = run([one], parse_graph(print_graph(before)), [Verify()])
@@ -245,7 +264,7 @@ def test_a_pass_that_cannot_go_on(passes: str, said: str) -> None:
     (unit,) = units(spec_text())
     graph = next(graph for _, graph in lower(unit))
     with pytest.raises(PassError) as caught:
-        list(run(parse(passes), graph))
+        list(run([one for one in parse(passes) if isinstance(one, GraphPass)], graph))
     assert said in str(caught.value)
 
 

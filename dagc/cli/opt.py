@@ -64,12 +64,18 @@ def run(args: Namespace) -> int:
 
 def chosen_passes(text: str) -> tuple[GraphPass, ...]:
     """The passes of `--passes`; none where it is left out. Raises SpecError with E14."""
+    from ..ir.graph_pass import GraphPass
     from ..pipeline.text import PipelineError, parse
 
     try:
-        return parse(text) if text.strip() else ()
+        passes = parse(text) if text.strip() else ()
     except PipelineError as error:
         raise _wrong(f"--passes: {error}", error.help) from None
+    found = [one for one in passes if isinstance(one, GraphPass)]
+    for one in passes:
+        if one not in found:
+            raise _wrong(f"`{one.name}` prices a phase of a spec, not a graph alone", ("`dagc compile SPEC` runs it",))
+    return tuple(found)
 
 
 def _wrong(message: str, help: tuple[str, ...]) -> SpecError:

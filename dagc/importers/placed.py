@@ -261,11 +261,10 @@ def _same(found: Any, wanted: Any) -> bool:
 
 
 def finished(unit: Unit, result: PhaseResult) -> CompiledPlan:
-    from ..passes import memory
-    from ..pipeline import pools
+    from ..pipeline import overflow, pools
     from ..pipeline.parameters import count_parameters
 
-    memory.check(result.memory, unit)
+    overflow.check(result.memory, unit)
     unit.out.check()
     name = unit.phase.name
     found = pools.run({name: result})

@@ -9,13 +9,21 @@ from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import Graph
 from ..ir.ops.ops import flops
-from ..passes import cost, memory, schedule
+from ..passes.cost import PriceOps
+from ..passes.memory import AddUpMemory
+from ..passes.schedule import ScheduleOps
+from ..plan.analysis import Analysis, Findings
 from ..plan.result import Chunk, PhaseResult, joined_path, passes_s
 from ..plan.totals import collective_totals
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
 from .doubts import warn_of_idle_stages, warn_of_moved_cache
+
+EACH_PASS: tuple[Analysis, ...] = (PriceOps(), ScheduleOps())
+"""What is found about every pass that a prompt takes."""
+ANALYSES: tuple[Analysis, ...] = (*EACH_PASS, AddUpMemory())
+"""In the order in which they follow the graph passes; memory is added up for a whole pass alone."""
 
 
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
@@ -27,7 +35,8 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
     )
     end = last or whole(graph, unit)
-    need = memory.run(graph, end.costs, unit)
+    need = AddUpMemory().run(Findings(graph, unit, costs=end.costs)).memory
+    assert need is not None
     verify_schedule(graph, end.schedule)
     warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
@@ -90,6 +99,8 @@ def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware 
     own = graph if size.context == unit.phase.context else chunks.resized(graph, size.tokens, size.context)
     if size.tokens != unit.phase.tokens:
         own = chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
-    costs = cost.run(own, unit, hardware)
-    estimate = schedule.run(own, costs, unit)
-    return Chunk(size.count, size.tokens, size.context, costs, estimate, schedule.run(own, costs, unit, floor=True))
+    found = Findings(own, unit, hardware)
+    for analysis in EACH_PASS:
+        found = analysis.run(found)
+    assert found.schedule is not None and found.floor is not None
+    return Chunk(size.count, size.tokens, size.context, found.the_costs, found.schedule, found.floor)

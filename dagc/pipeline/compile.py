@@ -43,9 +43,8 @@ def compile_spec(
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
     plan that does not fit, by compiling it."""
     from ..base.diagnostics import SpecError, did_you_mean
-    from ..passes import memory
     from ..plan import require
-    from . import pools
+    from . import overflow, pools
 
     known = [p.name for p in spec.phases]
     for name in phases or ():
@@ -78,7 +77,7 @@ def compile_spec(
 
         search = Cures(spec, results, units)
     for name, result in results.items():
-        memory.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
+        overflow.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)
     verdicts = require.run(spec, results, params, shared, out)
     out.check()

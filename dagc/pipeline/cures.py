@@ -188,9 +188,10 @@ class Cures:
 
     def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
         """The phase as the passes lower it, and its memory."""
+        from ..cost.memory import stage_memory
+        from ..cost.price import price
         from ..lang.body import Body
         from ..lang.fits import StrategyFit
-        from ..passes import cost, memory
         from .lower import lowered
 
         out = Collector()
@@ -202,7 +203,7 @@ class Cures:
         unit = Unit(spec, self.with_engine(phase), out)
         try:
             graph = lowered(unit)
-            return graph, memory.run(graph, cost.run(graph, unit), unit)
+            return graph, stage_memory(graph, price(graph, unit), unit)
         except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
             return None  # no layout to recommend
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from ..base.diagnostics import did_you_mean
 from ..ir.graph_pass import GraphPass, PassError
 from ..passes import GRAPH_PASSES
+from ..plan.analysis import Analysis
 from .option_text import OptionError, codec
 
 ITEM = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:\{([^{}]*)\})?\s*")
 MOST_PASSES = 1000
+
+
+Step = GraphPass | Analysis
+"""What stands in a pipeline: graph passes, then analyses."""
 
 
 class PipelineError(ValueError):
@@ -24,12 +29,12 @@ class PipelineError(ValueError):
         self.help = help
 
 
-def show(passes: Sequence[GraphPass]) -> str:
+def show(passes: Sequence[Step]) -> str:
     """The passes with those of their options that are not at their defaults. Raises OptionError where a value has no text."""
     return ",".join(map(show_one, passes))
 
 
-def show_one(one: GraphPass) -> str:
+def show_one(one: Step) -> str:
     hints = get_type_hints(type(one))
     options = [
         f"{f.name}={codec(hints[f.name]).show(getattr(one, f.name))}"
@@ -39,9 +44,9 @@ def show_one(one: GraphPass) -> str:
     return one.name + (f"{{{','.join(options)}}}" if options else "")
 
 
-def parse(text: str) -> tuple[GraphPass, ...]:
+def parse(text: str) -> tuple[Step, ...]:
     """The passes of a text. Raises PipelineError."""
-    found: list[GraphPass] = []
+    found: list[Step] = []
     for name, options in _items(text):
         if len(found) == MOST_PASSES:
             raise PipelineError(f"more than {MOST_PASSES} passes")
@@ -66,20 +71,22 @@ def _items(text: str) -> Iterator[tuple[str, str]]:
 EXAMPLE = "passes are names, with options in braces: tp,sp{method=ring},reshard"
 
 
-def pass_type(name: str) -> type[GraphPass]:
+def pass_type(name: str) -> type[Step]:
     """Of dagc, else of an installed plugin. Raises PipelineError."""
     for own in GRAPH_PASSES:
         if own.name == name:
             return own
     if name in ANALYSES:
-        raise PipelineError(f"`{name}` prices a phase of a spec, not a graph alone", ("`dagc compile SPEC` runs it",))
+        from . import analyse
+
+        return next(type(one) for one in analyse.ANALYSES if one.name == name)
     if name == "expand":
         hint = "`dagc ir SPEC --after expand` prints the graph that it makes"
         raise PipelineError("`expand` makes a graph from a spec, and takes none", (hint,))
     from ..base.entry_points import PASSES, installed
     from .plugins import plugin_pass
 
-    known = [*(own.name for own in GRAPH_PASSES), *installed(PASSES)]
+    known = [*(own.name for own in GRAPH_PASSES), *ANALYSES, *installed(PASSES)]
     if name in known:
         try:
             return plugin_pass(name)
@@ -91,9 +98,10 @@ def pass_type(name: str) -> type[GraphPass]:
 
 
 ANALYSES = ("cost", "schedule", "memory")
+"""Names of analyses, whose module is imported when a text has one."""
 
 
-def _made(name: str, text: str) -> GraphPass:
+def _made(name: str, text: str) -> Step:
     made = pass_type(name)
     hints = get_type_hints(made)
     known = [f.name for f in _options(made)]
@@ -118,8 +126,8 @@ def _made(name: str, text: str) -> GraphPass:
     return made(**values)
 
 
-def _options(made: type[GraphPass]) -> tuple[Field[Any], ...]:
-    return fields(made)  # type: ignore[arg-type]
+def _options(made: type[Step]) -> tuple[Field[Any], ...]:
+    return fields(made) if is_dataclass(made) else ()
 
 
 def _default(field: Field[Any]) -> Any:

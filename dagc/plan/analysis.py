@@ -1,0 +1,46 @@
+"""What an analysis is: a value that adds what it finds about a graph to what is found already, and changes no graph."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+from ..cost.footprint import Memory
+from ..cost.records import Costs
+from ..cost.schedule.records import Schedule
+from ..ir.graph import Graph
+from ..spec.hardware import Hardware
+from ..spec.unit import Unit
+
+
+class Findings(NamedTuple):
+    """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's. `floor`: the schedule at datasheet
+    peaks. None: the analysis has not run."""
+
+    graph: Graph
+    unit: Unit
+    hardware: Hardware | None = None
+    costs: Costs | None = None
+    schedule: Schedule | None = None
+    floor: Schedule | None = None
+    memory: Memory | None = None
+
+    @property
+    def the_costs(self) -> Costs:
+        assert self.costs is not None, "the analysis `cost` has not run"
+        return self.costs
+
+
+class Analysis:
+    """A class of it is an analysis. `name` is what pipelines call it. It has no options, so all of one class are equal."""
+
+    name: ClassVar[str]
+
+    def run(self, found: Findings) -> Findings:
+        """What was found, with what the analysis adds."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
