@@ -31,10 +31,10 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
+from dagc.calib.calibration_file import parse
 from dagc.calib.families import FAMILIES
 from dagc.calib.family import MATH, Row
 from dagc.calib.fitting import tables
-from dagc.calib.load import parse
 from dagc.calib.shape import overlap_s
 
 HELD_OUT = ROOT / "tests" / "data" / "calibration"

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
-from .constants import CalibrationError as CalibrationError
-from .load import available as available
-from .load import load as load
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .calibration_file import Calibration as Calibration
+    from .calibration_file import available as available
+    from .calibration_file import load as load
+    from .constants import CalibrationError as CalibrationError
+    from .constants import Device as Device
+    from .constants import Entry as Entry
+
+
+def __getattr__(name: str) -> Any:
+    """The reader loads on first use, and with it every family: a plan without a calibration needs none."""
+    if name in ("CalibrationError", "Device", "Entry"):
+        from . import constants
+
+        return getattr(constants, name)
+    if name in ("Calibration", "available", "load"):
+        from . import calibration_file
+
+        return getattr(calibration_file, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

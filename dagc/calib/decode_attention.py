@@ -22,6 +22,8 @@ TILE = 128
 
 @dataclass(frozen=True, slots=True)
 class DecodeAttentionConstants:
+    """Rates, times in seconds and shares, as the formula above names them."""
+
     kv_B: float
     launch_s: float
     hbm_Bps: float

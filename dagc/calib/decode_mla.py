@@ -24,6 +24,8 @@ TILE = 64
 
 @dataclass(frozen=True, slots=True)
 class DecodeMlaConstants:
+    """Rates, times in seconds and shares, as the formula above names them."""
+
     kv_B: float
     launch_s: float
     math_flops: float

@@ -24,6 +24,8 @@ from .shape import Floats, floats, overlap_s
 
 @dataclass(frozen=True, slots=True)
 class DomainA2aConstants:
+    """Rates, times in seconds and shares, as the formula above names them."""
+
     launch_s: float
     step_s: float
     link_Bps: float

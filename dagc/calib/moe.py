@@ -29,6 +29,8 @@ COLUMNS = 128
 
 @dataclass(frozen=True, slots=True)
 class MoeConstants:
+    """Rates, times in seconds and shares, as the formula above names them."""
+
     weight_B: float
     launch_s: float
     math_flops: float

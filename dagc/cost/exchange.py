@@ -15,9 +15,9 @@ import numpy as np
 
 from ..base.collectives import COLLECTIVES
 from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
+from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry
 from ..calib.family import Family
-from ..calib.load import Calibration
 from ..ir.graph import DTYPE_BYTES, Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.ops.sequence import Array

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..calib import load
+from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry
-from ..calib.load import Calibration
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Fuse

@@ -22,7 +22,7 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
-from dagc.calib.load import Calibration
+from dagc.calib.calibration_file import Calibration
 from dagc.cost.measured import scaled
 from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware

@@ -1,4 +1,4 @@
-"""A calibration file as text: what `dagc.calib.load` reads."""
+"""A calibration file as text: what `dagc.calib.calibration_file` reads."""
 
 from __future__ import annotations
 
