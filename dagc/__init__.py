@@ -29,7 +29,7 @@ _HOME = {
 }
 _here = Path(__file__).resolve().parent
 if not (_here / "passes").is_dir() and (_here.parent / "passes").is_dir():
-    __path__.append(str(_here.parent))  # a bare checkout: `passes` and `grammar` stand beside the package
+    __path__.append(str(_here.parent))  # a bare checkout: `passes` and `grammar` are next to the package
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ NAMING = {
     "dagc/pipeline/cures.py": "which degree to raise first, and which to lower for it",
     "passes/": "what each does to a graph",
 }
-"""Who may name an axis literally, and why."""
+"""Which files may name an axis literally, and why."""
 
 
 def test_only_who_has_a_reason_names_an_axis_literally() -> None:

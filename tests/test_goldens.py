@@ -78,7 +78,7 @@ def test_every_pass_has_a_golden() -> None:
 
 
 def test_the_command_does_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A golden as it is, comments and all, is no file of one graph; its parts are."""
+    """A golden as it is, comments and all, is not a file of one graph; its parts are."""
     for name in ("tp/column_row", "mesh/place"):
         golden = Golden(name)
         file = tmp_path / "graph.ir"

@@ -76,7 +76,7 @@ def test_a_name_that_is_almost_one_is_told(spec: Path, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_json_and_rows_are_the_metrics(path: Path) -> None:
-    """What a record says of `json` and `row` is where its value stands, also in objects that are made elsewhere."""
+    """`json` and `row` of a record say where its value is, also in objects that are made elsewhere."""
     plan = dagc.compile(path)
     found: dict[str, Any] = plan.to_json()
     rows = {row["phase"]: row for row in plan.rows("phases")}

@@ -229,7 +229,7 @@ def test_the_program_around_a_fault_is_shown() -> None:
 
 
 def test_one_record_makes_an_op(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its line in the language it is split, moved, priced and verified; what a backend misses is said by its table."""
+    """With its line in the language it is split, moved, priced and verified; what a backend misses is reported by its table."""
     kinds = dict(OPS)
     monkeypatch.setitem(kinds, "square", replace(OPS["silu"], name="square", about="each number times itself"))
     monkeypatch.setitem(OPS, "square", kinds["square"])  # type: ignore[arg-type]

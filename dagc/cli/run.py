@@ -1,4 +1,4 @@
-"""`dagc run`: the placed graph on real devices, measured beside the estimate."""
+"""`dagc run`: the placed graph on real devices, measured times beside the estimates."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def kept(rows: RoutedRows, before: Ragged, after: Ragged, boxes: tuple[tuple[sli
 def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -> list[str]:
     """Collectives and sends whose counted bytes are not those of the cost pass, at any call; and those that it counts
     and that never ran. On every rank the payload, and on the busiest one the bytes on the wire, are equal; of routed
-    rows the mean payload is, the part of it that crosses the wire where every row is as likely, and with balanced choices
+    rows the mean payload is, the part of it that crosses the wire where every row is equally likely, and with balanced choices
     the mean wire. `costed`: the graph that was costed; where its
     sizes are not those that ran, what was counted is taken as often as it has elements."""
     wrong = []

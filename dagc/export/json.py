@@ -98,7 +98,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
 
 
 def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
-    """The metrics that stand in a phase itself; those of `memory` stand in there."""
+    """The metrics in a phase itself; those of `memory` are inside it."""
     beside = {
         "makespan_s": ("passes", result.passes),
         "floor_s": ("time_error", _time_error(result)),

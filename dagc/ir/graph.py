@@ -161,7 +161,7 @@ class Segment:
         return self._sources[op.name]
 
     def is_further(self, name: str) -> bool:
-        """Whether a value is a result beside its op's first."""
+        """Whether a value is a result of its op after the first."""
         return name in self.by_name and self.by_name[name].name != name
 
     def result(self, name: str) -> Op | Value:
@@ -176,7 +176,7 @@ class Segment:
     @cached_property
     def reach(self) -> Mapping[str, tuple[int | None, int | None]]:
         """(window, chunk) behind which no attention reads a value, also through projections and collectives of it; None:
-        there is none, or the attentions that read it differ in it."""
+        there is no ring, or the attentions that read it differ in it."""
         found: dict[str, tuple[int | None, int | None]] = {}
         for op in reversed(self.ops):
             own: tuple[int | None, int | None] = (None, None)  # a choice of tokens, or a sum over them

@@ -18,7 +18,7 @@ MOST_PASSES = 1000
 
 
 Step = GraphPass | Analysis
-"""What stands in a pipeline: graph passes, then analyses."""
+"""The content of a pipeline: graph passes, then analyses."""
 
 
 class PipelineError(ValueError):

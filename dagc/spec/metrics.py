@@ -18,7 +18,7 @@ PHASE, HARDWARE, MODEL, WORKLOAD = "PHASE", "hardware", "model", "workload"
 FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1)
 
 How = Callable[[Any], float | None]
-"""Reads a `dagc.plan.subject.Subject`, which lies above: the language must know the names, and knows no plan."""
+"""Reads a `dagc.plan.subject.Subject`, which is above: the language must know the names, and knows no plan."""
 
 
 @dataclass(frozen=True, slots=True)

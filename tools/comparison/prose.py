@@ -17,7 +17,7 @@ mean load of the busiest rank. Its steps add up ops without overlap. Where the e
 has few tokens, its busiest rank is an artefact of its sampler, which gives one rank every expert of one token."""
 
 CLASSES = """`share`: of the step, in the reference. `adds to the step`: mean of (ours - theirs) over the step's time; the classes add up
-to the step's error. Latent attention is one class there, with its projections; shared experts that run beside the routed ones
+to the step's error. Latent attention is one class there, with its projections; shared experts that run alongside the routed ones
 are one class in decode; here they run one after the other. `(ours alone)`: ops that the reference leaves out, such as the
 dense feed-forwards among sparse layers."""
 

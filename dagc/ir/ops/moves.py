@@ -116,7 +116,7 @@ def _permute(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh
 
 
 def _ring_turn(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
-    """One op is a turn of the ring of every attention that reads it; the layout is as before, and the value has passed every rank."""
+    """One op is a ring turn for every attention that reads it; the layout is as before, and the value has passed every rank."""
     rings = {frozenset(user.ring) for user in segment.users(op.name)}
     if rings != {frozenset(op.axes)}:
         raise Misfit("group", op.axes, f"the ring of its attention, {[sorted(ring) for ring in rings]}")
