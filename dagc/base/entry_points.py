@@ -6,14 +6,24 @@ Entry points are read only when a name is not dagc's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
-from importlib.metadata import EntryPoint, entry_points
-from importlib.resources.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .diagnostics import Diagnostic, SpecError
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from importlib.resources.abc import Traversable
+
 EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
+
+
+def entry_points(group: str) -> Iterable[EntryPoint]:
+    """Of all installed packages. Imported here, as `importlib.metadata` loads email and socket too."""
+    from importlib import metadata
+
+    return metadata.entry_points(group=group)
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
