@@ -56,7 +56,6 @@ TWICE: dict[str, str] = {
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),
     "doubts": "what is probably not meant: of a spec, of its plan",
     "functions": "functions of the language: in expressions, in blocks",
-    "load": "reads what the package is about from its files",
     "records": "what is found: costs of ops, a schedule",
 }
 """File names that occur in several places, and the one meaning that they have in all of them."""
