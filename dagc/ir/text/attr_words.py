@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..ops.attributes import AttributeFault, Attrs, ExchangeAttrs, Value, schema, stated
 from ..ops.ops import OPS, record
@@ -13,8 +13,7 @@ from .scan import Cursor, TextError
 SHORT = {"source_dim": "from", "target_dim": "to"}
 """How the text calls the dimensions of a move: `from=slot, to=expert`."""
 
-OLDER = {**{short: name for name, short in SHORT.items()}, "of": "part"}
-"""Attributes by the names that they have in the text, or have had in older files."""
+LONG = {short: name for name, short in SHORT.items()}
 
 AXES = frozenset(
     name for kind in OPS.values() for name, attribute in schema(kind.attrs).items() if attribute.kind == "axes"
@@ -54,21 +53,21 @@ def pair(at: Cursor) -> tuple[str, str]:
     return name, at.until(",)}")
 
 
-def read(kind: str, pairs: Iterable[tuple[str, str]], names: AxisNames) -> tuple[str, Attrs]:
-    """The kind and the record of what a line states; of older files, too, whose ring turns are permutes with steps and whose
-    softmax merges are all-reduces. Raises TextError."""
+def values(pairs: Iterable[tuple[str, str]], names: AxisNames) -> dict[str, Value]:
+    """Fields of the kind's record by their names. Raises TextError."""
     found: dict[str, Value] = {}
     for name, text in pairs:
-        name = OLDER.get(name, name)
+        name = LONG.get(name, name)
         if name in found:
             raise TextError(f"attribute {name} is given twice")
         found[name] = _axes(text, names) if name in AXES else _value(text)
-    if kind == "permute" and "steps" in found:
-        kind = "ring_turn"
-    elif kind == "all_reduce" and ("part" in found or found.get("reduce") == "softmax"):
-        kind, found = (kind, {"reduce": "max"}) if found.get("part") == "row_max" else ("softmax_merge", {})
+    return found
+
+
+def attributes(kind: str, found: Mapping[str, Value]) -> Attrs:
+    """The record of the kind. Raises TextError."""
     try:
-        return kind, record(kind, found.items())
+        return record(kind, found.items())
     except AttributeFault as error:
         raise TextError(str(error)) from None
 

@@ -268,7 +268,10 @@ class Body:
         if of.dtype not in DTYPE_BYTES:
             raise TextError(f"unknown dtype {of.dtype}")
         layout = self.reader.layout(of)
-        kind, given = attr_words.read(kind, attrs, self.reader.names)
+        values = attr_words.values(attrs, self.reader.names)
+        if self.reader.older:
+            kind, values = older.renamed(kind, values)
+        given = attr_words.attributes(kind, values)
         op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more))
         if order is None:
             order = other if self.reader.older else implied.corrected(self.said(op, of), other)
