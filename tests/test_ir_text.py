@@ -128,7 +128,7 @@ def test_what_a_whole_graph_shares_is_said_once() -> None:
     text = print_graph(graph)
     assert text.startswith("graph prefill (prefill, placed, fp32)\n")
     assert "\nsizes [batch=64, seq=256, context=256, hidden=64]\n" in text and " fp32" not in text.split("\n", 1)[1]
-    assert "choice] int64\n" in text
+    assert "choice] int64" in text
     one = replace(graph, segments=graph.segments[1:2])
     assert "\n  sizes [batch=64, seq=256," in print_graph(one) and parse_graph(print_graph(one)) == one
 
@@ -207,12 +207,12 @@ OLDER = {
 
 @pytest.mark.parametrize("kind", OLDER)
 def test_older_text_is_read(kind: str) -> None:
-    """As files have it that were written before: every field of every op, today's graph; today's text is a third shorter."""
+    """As files have it that were written before: every field of every op, today's graph. Its text is shorter, though it says more results."""
     spec = load(Source("x", spec_text(kind=kind, phase=OLDER[kind])), Collector())
     *_, (_, graph) = lower(Unit(spec, spec.phases[0]))
     older = (DATA / f"older_{kind}.ir").read_text()
     assert parse_graph(older) == graph
-    assert len(print_graph(graph)) < 0.7 * len(older)
+    assert len(print_graph(graph)) < 0.75 * len(older)
 
 
 def test_older_words_are_older_only() -> None:
