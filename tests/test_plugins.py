@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 from conftest import ROOT, spec_text
 
+from dagc.api import Plan, compile_text
 from dagc.base import entry_points
 from dagc.cli import main
 from dagc.ir.graph import Graph
@@ -252,6 +253,21 @@ def nothing(plan: object, phase: str) -> dict[str, bytes]:
 
 def overwrites(plan: object, phase: str) -> dict[str, bytes]:
     return {"graph.json": b"{}"}
+
+
+def in_its_own_words(plan: Plan, phase: str) -> dict[str, bytes]:
+    return {"md": plan.markdown().encode(), "csv": str(len(plan.rows("ops"))).encode()}
+
+
+def test_an_exporter_is_given_the_public_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the record below it: a plugin may ask for whatever `dagc.Plan` documents."""
+    entry("mine", "test_plugins:in_its_own_words", entry_points.EXPORTERS, monkeypatch)
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text())
+    assert main(["compile", str(spec), "--emit", "mine", "-o", str(tmp_path / "out")]) == 0
+    plan = compile_text(spec_text())
+    assert (tmp_path / "out" / "p.prefill.md").read_text() == plan.markdown()
+    assert int((tmp_path / "out" / "p.prefill.csv").read_text()) == len(plan.rows("ops"))
 
 
 def test_an_exporter_does_not_write_over_another_file(
