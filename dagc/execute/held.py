@@ -11,7 +11,8 @@ from ..base.dtypes import dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
-from ..ir.ops.ops import state_of
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, state_of
 from ..ir.routed_dims import stem
 from .record import Record
 from .shards import Shards
@@ -86,7 +87,7 @@ def cache_bytes(shards: Shards, record: Record, plan: Segment, kind: str, policy
     total = np.zeros(len(shards.ranks))
     for op in plan.ops:
         state = state_of(plan, op)
-        if op.kind == "cache":
+        if OPS[op.kind].tokens is Tokens.CACHE:
             most = sequence_tokens(plan, op, kind, policy)
             for i, shape in enumerate(record.caches[segment.name, op.name]):
                 own = {d: n * plan.size(d) / segment.size(d) for d, n in zip(op.dims, shape, strict=True)}

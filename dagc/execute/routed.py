@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..cost.routing import expert_probabilities, place_experts
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import DispatchAttrs
 from ..ir.sharding import Sharding
 from ..spec.workload import Routing
 from .failure import CannotRun
@@ -29,7 +30,7 @@ def dispatch_of(segment: Segment, name: str) -> Op:
         op = segment.by_name.get(line.pop())
         if op is None or op.scope != "experts":
             continue
-        if op.kind == "dispatch":
+        if isinstance(op.attrs, DispatchAttrs):
             return op
         line += reversed([n for n in op.inputs if not n.startswith("@")])
     raise CannotRun(f"`{name}` comes from no dispatch")

@@ -13,7 +13,8 @@ from math import lcm
 
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.ops.attention import rotated
-from ..ir.ops.attributes import AttendAttrs, Attrs, RopeAttrs, RouteAttrs, TemperAttrs
+from ..ir.ops.attributes import AttendAttrs, Attrs, DispatchAttrs, RopeAttrs, RouteAttrs, TemperAttrs
+from ..ir.ops.ops import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
@@ -108,9 +109,9 @@ class Shrinker:
         """Every route with a dispatch of its rows."""
         for segment in self.plan.segments:
             for op in segment.ops:
-                if op.kind == "dispatch":
+                if isinstance(op.attrs, DispatchAttrs):
                     route = segment.by_name[op.inputs[1]]
-                    while route.kind != "route":
+                    while not isinstance(route.attrs, RouteAttrs):
                         route = segment.by_name[route.inputs[0]]
                     yield segment, route, op
 
@@ -177,20 +178,20 @@ class Shrinker:
         return float(self.known[key])
 
     def is_routed(self, segment: Segment, dim: str) -> bool:
-        return any(op.kind == "dispatch" and op.dims[0] == dim for op in segment.ops)
+        return any(isinstance(op.attrs, DispatchAttrs) and op.dims[0] == dim for op in segment.ops)
 
     def base(self, segment: Segment, dim: str) -> tuple[int, Callable[[int], bool]]:
         """What a dim becomes if nothing splits it, and what else its size must be."""
         fractions = []
         base = WIDTHS[len(self.known) % len(WIDTHS)]
         for op in segment.ops:
-            if op.kind in ("attend", "delta") and dim in op.dims[:-1]:
+            if OPS[op.kind].over_heads and dim in op.dims[:-1]:
                 base = HEADS
-            if (op.kind == "argmax" and dim == segment.dims_of(op.inputs[0])[-1]) or (
-                op.kind == "lookup" and dim == segment.dims_of(op.inputs[1])[0]
+            if (OPS[op.kind].reduce == "max" and dim == segment.dims_of(op.inputs[0])[-1]) or (
+                OPS[op.kind].reads_rows and dim == segment.dims_of(op.inputs[1])[0]
             ):
                 base = WORDS
-            if op.kind == "rope" and op.dims[-1] == dim:
+            if isinstance(op.attrs, RopeAttrs) and op.dims[-1] == dim:
                 fractions.append(op.of(RopeAttrs).fraction)
 
         def turns(number: int) -> bool:
@@ -327,7 +328,10 @@ def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
     reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro, _index={})
     words = [
-        small[s.name].size(s.dims_of(op.inputs[1])[0]) for s in placed.segments for op in s.ops if op.kind == "lookup"
+        small[s.name].size(s.dims_of(op.inputs[1])[0])
+        for s in placed.segments
+        for op in s.ops
+        if OPS[op.kind].reads_rows
     ]
     counts = [r.count for r in shrinker.routers.values()]
     return Twin(twin, reference, few_loads(routing, counts), int(min(words, default=1)))

@@ -13,7 +13,8 @@ from ..cost.records import Costs
 from ..ir.graph import COLLECTIVES, Op, Segment
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
-from ..ir.ops.ops import result_layout
+from ..ir.ops.kind import Tokens
+from ..ir.ops.ops import OPS, result_layout
 from ..ir.ops.sizes import local_count
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
@@ -151,7 +152,7 @@ class _Extract:
 
     def _attention(self) -> Iterator[PlanKernel]:
         for op in self.segment.ops:
-            if op.kind == "attend":
+            if OPS[op.kind].tokens is Tokens.ATTEND:
                 queries, keys, _ = attend_operands(op)
                 if op.of(AttendAttrs).chosen:
                     yield self._kernel(

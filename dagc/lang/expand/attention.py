@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ...base.syntax import ast
+from ...ir.ops.kind import Tokens
+from ...ir.ops.ops import OPS
 from ...ir.routed_dims import stem
 from .builder import Ref
 from .call import BlockCall
@@ -44,7 +46,7 @@ def attend(call: BlockCall) -> Ref:
     selected = call.tensor("selected")
     if selected is not None:
         made = block.builder.op(selected.name)
-        if made is None or made.kind != "select":
+        if made is None or OPS[made.kind].tokens is not Tokens.CHOOSE:
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)
         options["chosen"] = call.sizes[selected.dims[-1]]

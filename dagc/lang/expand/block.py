@@ -7,6 +7,8 @@ from math import isfinite
 
 from ...base.diagnostics import did_you_mean
 from ...base.syntax import ast
+from ...ir.ops.kind import Tokens
+from ...ir.ops.ops import OPS
 from ..whole_sequence import whole_sequence
 from .attention import GROUPED
 from .builder import Ref
@@ -63,7 +65,7 @@ class Block(Scope):
             return result
         if self.last_of_layer:
             whole = self.builder.op(result.name)
-            if result.dims[:1] != ("batch",) or (whole is not None and whole.kind == "select"):
+            if result.dims[:1] != ("batch",) or (whole is not None and OPS[whole.kind].tokens is Tokens.CHOOSE):
                 self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
         elif result.dims != RESIDUAL:
             self.refuse(f"a layer returns [batch, seq, hidden], not {listed(result.dims)}")

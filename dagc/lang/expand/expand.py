@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ...base.dtypes import dtype as dtype_record
 from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
+from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.ops import OPS
 from ...spec.model import Layer
 from ...spec.unit import Unit
@@ -69,16 +70,16 @@ def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:
         for name in op.inputs:
             users.setdefault(name, []).append(op)
 
-    scores = {name for op in builder.ops if op.kind == "route" for name in op.inputs}
+    scores = {name for op in builder.ops if isinstance(op.attrs, RouteAttrs) for name in op.inputs}
     for op in reversed(builder.ops):
         if OPS[op.kind].fused and op.name in scores:
             scores.update(op.inputs)
 
     def taken(weight: Weight) -> bool:
         used = users.get(weight.name, ())
-        if any(op.kind == "lookup" for op in used):
+        if any(OPS[op.kind].reads_rows for op in used):
             return True
-        made = [op for op in used if op.kind == "contract" and op.name not in scores]
+        made = [op for op in used if OPS[op.kind].product and op.name not in scores]
         return len(weight.dims) > 1 and not all(_a_number_a_head(weight, op, builder) for op in made)
 
     return tuple(
@@ -97,7 +98,7 @@ def _a_number_a_head(weight: Weight, op: Op, builder: BlockBuilder) -> bool:
 
 def tie(first: Segment, head: Segment, unit: Unit) -> Segment:
     """The head with its projection marked as the embedding's table: one tensor of the same dims and dtype."""
-    tables = [first.weight[op.inputs[1]] for op in first.ops if op.kind == "lookup"]
+    tables = [first.weight[op.inputs[1]] for op in first.ops if OPS[op.kind].reads_rows]
     for table in tables:
         for weight in head.weights:
             if set(weight.dims) == set(table.dims) and weight.dtype == table.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...ir.ops.attributes import RouteAttrs
 from ...ir.routed_dims import Rows, rows_of, slot_dim, stem
 from .builder import Ref
 from .call import BlockCall, Options
@@ -84,7 +85,7 @@ def _routed_rows(call: BlockCall, ref: Ref) -> Rows:
     """The rows that a router's choice makes."""
     builder = call.block.builder
     chosen = builder.op(ref.name)
-    if chosen is None or chosen.kind != "route":
+    if chosen is None or not isinstance(chosen.attrs, RouteAttrs):
         call.fail(f"`{call.name}` needs the result of `route`")
     over = builder.dims_of(chosen.inputs[0])[-1]
     if stem(over) != "expert":

@@ -133,7 +133,7 @@ def fold(segment: Segment) -> dict[str, str]:
     for op in segment.ops:
         inputs = [n for n in segment.sources(op) if n in home]
         first = next(iter(segment.sources(op)), "")
-        fused = not op.is_collective and OPS[op.kind].fused and op.kind != "add"
+        fused = not op.is_collective and OPS[op.kind].fused and not OPS[op.kind].jointly
         box = op.name
         if fused and first in home and not segment.by_name[first].is_collective:
             # Not where another input waits for that box itself: the two boxes would wait for each other.
