@@ -7,8 +7,7 @@ from typing import Any
 
 from .codes import TABLE
 from .diagnostics import Diagnostic
-from .harmless import harmless as harmless
-from .harmless import in_json
+from .harmless import harmless, in_json
 from .source import Span
 
 SHOWN_COLUMNS = 120

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import shorten
 from typing import Any
 
-from ...base.render import harmless
+from ...base.harmless import harmless
 from .diff import Change, Diff, Figure
 from .markdown import escaped
 from .markdown import table as markdown_table

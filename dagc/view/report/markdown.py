@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ...base.render import harmless
+from ...base.harmless import harmless
 from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from itertools import accumulate
 
-from ....base.render import harmless
+from ....base.harmless import harmless
 
 VOID = {"br", "meta", "col"}
 WIDE = 0x2E80
