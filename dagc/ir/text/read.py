@@ -7,7 +7,7 @@
     sizes [dim=SIZE, ...]
     segment NAME x COUNT (%x: TYPE) {
       sizes [dim=SIZE, ...]
-      @w : TYPE SCOPE tied @other
+      @w, ... : TYPE SCOPE tied @other
       %y, ... = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE, ... SCOPE in BLOCK loops {dim/AXES, ...}
       return %y
     }
@@ -207,15 +207,18 @@ class Body:
         if at.takes("sizes"):
             self.sizes |= dict(at.list("[", lambda: size(at), "]"))
         elif at.takes("weight") or at.rest().startswith("@"):
-            self.weights.append(self.weight(at))
+            self.weights += self.alike(at)
         elif at.takes("return"):
             self.output = at.value()
         else:
             self.ops.append(self.op(at))
         at.end()
 
-    def weight(self, at: Cursor) -> Weight:
-        name = at.value()
+    def alike(self, at: Cursor) -> list[Weight]:
+        """The weights of a line."""
+        names = [at.value()]
+        while at.takes(","):
+            names.append(at.value())
         at.takes(":")
         of = self.reader.type(at)
         if of.dtype not in DTYPE_BYTES:
@@ -226,9 +229,9 @@ class Body:
                 tied = at.value()
             else:
                 scope = a_scope(at)
-        made = Weight(name, of.dims, of.dtype, scope, self.reader.layout(of), tied)
-        self.known[name] = (made.dims, made.sharding, made.dtype)
-        return made
+        layout = self.reader.layout(of)
+        self.known |= dict.fromkeys(names, (of.dims, layout, of.dtype))
+        return [Weight(name, of.dims, of.dtype, scope, layout, tied) for name in names]
 
     def op(self, at: Cursor) -> Op:
         name = at.value()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from ...base.axes import STAGES
 from ...base.units import show_runs
@@ -43,7 +44,8 @@ def _text(graph: Graph, form: Form) -> str:
         lines += ["", form.segment(segment)]
         own = {d: size for d, size in segment.sizes.items() if d not in form.common}
         lines += [f"  {line}" for line in form.sizes(own)]
-        lines += [f"  {form.weight(weight)}" for weight in segment.weights]
+        alike = groupby(segment.weights, lambda weight: replace(weight, name=""))
+        lines += [f"  {form.weights(tuple(group))}" for _, group in alike]
         lines += [f"  {form.op(segment, op)}" for op in segment.ops]
         lines += [f"  return %{segment.output}", "}"]
     return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
@@ -105,8 +107,12 @@ class Form:
         taken = self.type(segment.input_dims, segment.entry, segment.input_dtype)
         return f"segment {segment.name}{count} (%{segment.input}: {taken}) {{"
 
-    def weight(self, weight: Weight) -> str:
-        parts = [f"{weight.name} : {self.type(weight.dims, weight.sharding, weight.dtype, weight.scope)}"]
+    def weights(self, alike: Sequence[Weight]) -> str:
+        """Neighbours that differ in their names alone are on one line."""
+        weight = alike[0]
+        parts = [
+            f"{', '.join(w.name for w in alike)} : {self.type(weight.dims, weight.sharding, weight.dtype, weight.scope)}"
+        ]
         parts += [weight.scope] if weight.scope != "dense" else []
         parts += [f"tied {weight.tied}"] if weight.tied else []
         return " ".join(parts)
