@@ -71,11 +71,11 @@ def chosen_passes(text: str) -> tuple[GraphPass, ...]:
         passes = parse(text) if text.strip() else ()
     except PipelineError as error:
         raise _wrong(f"--passes: {error}", error.help) from None
-    found = [one for one in passes if isinstance(one, GraphPass)]
+    graph_passes = [one for one in passes if isinstance(one, GraphPass)]
     for one in passes:
-        if one not in found:
+        if one not in graph_passes:
             raise _wrong(f"`{one.name}` prices a phase of a spec, not a graph alone", ("`dagc compile SPEC` runs it",))
-    return tuple(found)
+    return tuple(graph_passes)
 
 
 def _wrong(message: str, help: tuple[str, ...]) -> SpecError:

@@ -23,6 +23,6 @@ def are_largest(logits: Floats, tokens: Ints, allowed: float) -> bool:
         return False
     if tokens.min() < 0 or tokens.max() >= logits.shape[-1]:
         return False
-    taken = np.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    behind = logits.max(axis=-1) - taken
+    chosen_logits = np.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    behind = logits.max(axis=-1) - chosen_logits
     return bool((behind <= allowed * np.abs(logits).max()).all())

@@ -175,7 +175,7 @@ def compared(
     moved = tuple(compare_bytes(*ran, stated.costs, stated.graph)) if stated.costs is not None else ()
     work = tuple(wrong_work(*ran))
     policy = cache_policy(unit.phase)
-    held = tuple(wrong_memory(*ran, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
+    wrong = tuple(wrong_memory(*ran, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
     places = [place for place in (first, *moved, *work) if place]
     return Proof(
         placed.phase,
@@ -189,7 +189,7 @@ def compared(
         None if expected is None else distance(seen.whole(*seen.logits), expected),
         lines=around(placed, places[0]) if places else (),
         work_wrong=work,
-        memory_wrong=held,
+        memory_wrong=wrong,
     )
 
 
@@ -228,8 +228,8 @@ def distance(found: Floats, expected: Floats) -> float:
 
 def largest(values: Floats) -> float:
     """The largest magnitude; of what is not a number an infinite one, since a NaN compares with nothing."""
-    found = float(np.abs(values).max(initial=0.0))
-    return found if np.isfinite(found) else np.inf
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest if np.isfinite(largest) else np.inf
 
 
 def model_graph(unit: Unit) -> Graph:

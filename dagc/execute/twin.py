@@ -81,8 +81,8 @@ class Shrinker:
         new = self.fit("seq", seq, 4 if self.plan.takes_prompts else 2, self.parts(("seq", seq)))
         self.known["seq", seq] = new
         parts = self.parts(("context", context))
-        held = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens
-        self.known["context", context] = self.fit("context", context, max(new + 5, held), parts)
+        local_tokens = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens
+        self.known["context", context] = self.fit("context", context, max(new + 5, local_tokens), parts)
 
     def _sequences(self) -> None:
         """More than one per rank where the plan has them, and more tokens than experts where it has those."""
@@ -139,8 +139,8 @@ class Shrinker:
     def parts(self, *keys: tuple[str, int]) -> set[int]:
         """Into how many parts any of these dims is split, where it divides; a sequence dealt out in zigzag into two a rank."""
         dealt = 2 * self.plan.the_mesh.size(self.plan.the_mesh.zigzag) if self.plan.the_mesh.zigzag else 1
-        found = {p for key in keys for p in self.splits.get(key, ()) if p > 1 and key[1] % p == 0}
-        return found | ({dealt} if dealt > 1 and any(dim in SEQUENCE_DIMS for dim, _ in keys) else set())
+        parts = {p for key in keys for p in self.splits.get(key, ()) if p > 1 and key[1] % p == 0}
+        return parts | ({dealt} if dealt > 1 and any(dim in SEQUENCE_DIMS for dim, _ in keys) else set())
 
     def fit(
         self, dim: str, size: int, base: int, parts: Iterable[int], also: Callable[[int], bool] = lambda n: True
@@ -305,8 +305,8 @@ class Twin:
     @staticmethod
     def spare(segment: Segment) -> int:
         """Spare copies of experts."""
-        found = [int(n - segment.sizes[k[8:]]) for k, n in segment.sizes.items() if k.startswith("experts:expert")]
-        return max(found, default=0)
+        spares = [int(n - segment.sizes[k[8:]]) for k, n in segment.sizes.items() if k.startswith("experts:expert")]
+        return max(spares, default=0)
 
     @property
     def sequences(self) -> int:

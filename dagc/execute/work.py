@@ -106,10 +106,10 @@ def wrong_work(shards: Shards, record: Record) -> list[str]:
         stated = local_flops(segment, op, mesh)
         each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.shape).ravel()
         for call in calls:
-            found = np.asarray(call)
+            flops = np.asarray(call)
             if op.scope == "experts" or op.kind == "combine" or op.loop("context"):
-                found, each = found.mean(), np.asarray(stated)
-            if not np.allclose(found, each, rtol=CLOSE, atol=CLOSE * max(stated, 1.0)):
+                flops, each = flops.mean(), np.asarray(stated)
+            if not np.allclose(flops, each, rtol=CLOSE, atol=CLOSE * max(stated, 1.0)):
                 wrong.append(f"{name}/{op_name}")
                 break
     return wrong

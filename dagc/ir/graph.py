@@ -139,11 +139,11 @@ class Segment:
     @cached_property
     def by_name(self) -> dict[str, Op]:
         """The op that a value is a result of."""
-        found = {op.name: op for op in self.ops}
+        ops = {op.name: op for op in self.ops}
         for op in self.ops:
             for value in op.more:
-                found[value.name] = op
-        return found
+                ops[value.name] = op
+        return ops
 
     @cached_property
     def _sources(self) -> dict[str, tuple[str, ...]]:
@@ -177,19 +177,19 @@ class Segment:
     def reach(self) -> Mapping[str, tuple[int | None, int | None]]:
         """(window, chunk) behind which no attention reads a value, also through projections and collectives of it; None:
         there is no ring, or the attentions that read it differ in it."""
-        found: dict[str, tuple[int | None, int | None]] = {}
+        rings: dict[str, tuple[int | None, int | None]] = {}
         for op in reversed(self.ops):
             own: tuple[int | None, int | None] = (None, None)  # a choice of tokens, or a sum over them
             if isinstance(op.attrs, AttendAttrs):
                 if not op.attrs.chosen:
                     own = op.attrs.window or None, op.attrs.chunk or None
             elif "context" in op.dims:
-                own = found.get(op.name, (None, None))
+                own = rings.get(op.name, (None, None))
             for name in op.inputs:
-                other = found.get(name, own)
+                other = rings.get(name, own)
                 window = None if own[0] is None or other[0] is None else max(own[0], other[0])
-                found[name] = (window, own[1] if own[1] == other[1] else None)
-        return found
+                rings[name] = (window, own[1] if own[1] == other[1] else None)
+        return rings
 
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""

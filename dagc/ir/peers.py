@@ -33,26 +33,26 @@ def _ring(op: Op, layout: Sharding, mesh: Mesh) -> Peers:
     split = next(axes for axes in layout.dims if set(op.axes) <= set(axes))
     axes = tuple(a for a in split if a in op.axes)
     size = mesh.size(axes)
-    found = Peers({}, {})
+    peers = Peers({}, {})
     for at in np.ndindex(mesh.shape):
         target = _with(at, axes, (_block(at, axes, mesh) + 1) % size, mesh)
-        found.targets[at] = [target]
-        found.source[target] = at
-    return found
+        peers.targets[at] = [target]
+        peers.source[target] = at
+    return peers
 
 
 def _moved(op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> Peers:
     """Each rank gets its block of the result from a rank of its group that has it."""
-    held: dict[tuple[Position, Position], list[Position]] = {}
+    owners: dict[tuple[Position, Position], list[Position]] = {}
     for at in np.ndindex(mesh.shape):
-        held.setdefault((_outside(at, op.axes, mesh), _blocks(at, have, mesh)), []).append(at)
-    found = Peers({at: [] for at in np.ndindex(mesh.shape)}, {})
+        owners.setdefault((_outside(at, op.axes, mesh), _blocks(at, have, mesh)), []).append(at)
+    peers = Peers({at: [] for at in np.ndindex(mesh.shape)}, {})
     for at in np.ndindex(mesh.shape):
-        holders = held[_outside(at, op.axes, mesh), _blocks(at, got, mesh)]
+        holders = owners[_outside(at, op.axes, mesh), _blocks(at, got, mesh)]
         if at not in holders:
-            found.targets[holders[0]].append(at)
-            found.source[at] = holders[0]
-    return found
+            peers.targets[holders[0]].append(at)
+            peers.source[at] = holders[0]
+    return peers
 
 
 def _block(at: Position, axes: Axes, mesh: Mesh) -> int:

@@ -45,9 +45,9 @@ class Rows(NamedTuple):
 def routed(segment: Segment, op: Op) -> Rows | None:
     """Of the rows that an op makes or takes; None where it has none."""
     for dims in (op.dims, *map(segment.dims_of, op.inputs)):
-        found = rows_of(dims)
-        if found is not None:
-            return found
+        rows = rows_of(dims)
+        if rows is not None:
+            return rows
     return None
 
 
@@ -58,11 +58,11 @@ def rows_of(dims: tuple[str, ...]) -> Rows | None:
 
 def routers(segment: Segment) -> list[Rows]:
     """Of every router whose rows a layer computes with, in order."""
-    found = [routed(segment, op) for op in segment.ops if op.scope == "experts"]
-    return list(dict.fromkeys(r for r in found if r is not None))
+    rows = [routed(segment, op) for op in segment.ops if op.scope == "experts"]
+    return list(dict.fromkeys(r for r in rows if r is not None))
 
 
 def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:
     """The routers whose rows meet a weight of experts."""
-    found = (routed(segment, op) for op in segment.users(weight.name))
-    return iter(dict.fromkeys(r for r in found if r is not None))
+    rows = (routed(segment, op) for op in segment.users(weight.name))
+    return iter(dict.fromkeys(r for r in rows if r is not None))

@@ -99,8 +99,8 @@ def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware 
     own = graph if size.context == unit.phase.context else chunks.resized(graph, size.tokens, size.context)
     if size.tokens != unit.phase.tokens:
         own = chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
-    found = Findings(own, unit, hardware)
+    findings = Findings(own, unit, hardware)
     for analysis in EACH_PASS:
-        found = analysis.run(found)
-    assert found.schedule is not None and found.floor is not None
-    return Chunk(size.count, size.tokens, size.context, found.the_costs, found.schedule, found.floor)
+        findings = analysis.run(findings)
+    assert findings.schedule is not None and findings.floor is not None
+    return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.floor)

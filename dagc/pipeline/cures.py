@@ -81,24 +81,24 @@ class Cures:
     def cures_of(self, name: str) -> list[Attempt]:
         """Single changes that fit, else two together."""
         first = self.attempts(changes(self.spec, self.results[name], self.units[name].phase))
-        found = [attempt for attempt in first if attempt.fits]
-        for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not found else ():
-            found += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
-        return found
+        fitting = [attempt for attempt in first if attempt.fits]
+        for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not fitting else ():
+            fitting += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
+        return fitting
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
         """Help for phases that do not fit together: lay them out in the same way, or take less at once."""
-        found: list[Change] = []
+        changes: list[Change] = []
         if pool.copies_B:
             pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
-            found += [self.alike(other, (one,)) for one, other in islice(pairs, 12)]
+            changes += [self.alike(other, (one,)) for one, other in islice(pairs, 12)]
             if len(pool.phases) > 2:
-                found += [self.alike(one, [n for n in pool.phases if n != one]) for one in pool.phases[:4]]
+                changes += [self.alike(one, [n for n in pool.phases if n != one]) for one in pool.phases[:4]]
         for name in pool.phases:
             phase = self.units[name].phase
-            found += [*more_microbatches(phase), *shorter_chunks(phase), *fewer_sequences(self.results[name], phase)]
+            changes += [*more_microbatches(phase), *shorter_chunks(phase), *fewer_sequences(self.results[name], phase)]
         before = self.tried
-        return self.help([attempt for attempt in self.attempts(found) if attempt.fits], self.tried - before)
+        return self.help([attempt for attempt in self.attempts(changes) if attempt.fits], self.tried - before)
 
     def alike(self, model: str, names: Sequence[str]) -> Change:
         """Phases in the layout of another one, each with its own batches."""

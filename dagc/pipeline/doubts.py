@@ -62,12 +62,14 @@ EXTRAPOLATED = 0.1
 
 def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
     """Kernels that run at sizes nobody measured make the figure less sure than its error says."""
-    found = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
-    total = sum(found.values())
+    extrapolated = {name: share for name, share in result.extrapolated.items() if share >= EXTRAPOLATED / 10}
+    total = sum(extrapolated.values())
     if total >= EXTRAPOLATED:
         unit.out.add(
             "W06",
             f"{total:.0%} of the time of `{unit.phase.name}` is extrapolated beyond measured kernel sizes",
             unit.phase.span,
-            because=tuple(f"{name}: {share:.0%}" for name, share in sorted(found.items(), key=lambda kv: -kv[1])[:4]),
+            because=tuple(
+                f"{name}: {share:.0%}" for name, share in sorted(extrapolated.items(), key=lambda kv: -kv[1])[:4]
+            ),
         )

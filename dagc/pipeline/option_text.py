@@ -93,14 +93,14 @@ def _show_ids(ids: tuple[int, ...]) -> str:
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    found: list[int] = []
+    ids: list[int] = []
     for part in text.split("+") if text != NONE else ():
         low, dots, high = part.partition("..")
         first, last = _whole(low), _whole(high) if dots else _whole(low)
-        if last < first or last - first >= MOST or len(found) + last - first >= MOST:
+        if last < first or last - first >= MOST or len(ids) + last - first >= MOST:
             raise OptionError(f"{part!r} is not a run of at most {MOST:,} whole numbers")
-        found.extend(range(first, last + 1))
-    return tuple(found)
+        ids.extend(range(first, last + 1))
+    return tuple(ids)
 
 
 def _show_words(words: tuple[str, ...]) -> str:
@@ -120,15 +120,15 @@ def _axis(name: str) -> str:
 
 
 def _side(text: str) -> Side:
-    found: list[tuple[str, int]] = []
+    degrees: list[tuple[str, int]] = []
     for part in text.split("*") if text != "1" else ():
         match = re.fullmatch(r"([a-z]+)([0-9]+)", part)
         if match is None:
             raise OptionError(f"{part!r} is not an axis with its degree, as in dp4*tp2")
-        if match[1] in dict(found):
+        if match[1] in dict(degrees):
             raise OptionError(f"{match[1]} is given twice in {text!r}")
-        found.append((_axis(match[1]), _degree(match[2])))
-    return tuple(found)
+        degrees.append((_axis(match[1]), _degree(match[2])))
+    return tuple(degrees)
 
 
 def _show_sides(sides: tuple[Side, ...]) -> str:
@@ -142,8 +142,8 @@ def _sides(text: str) -> tuple[Side, ...]:
 
 
 def _show_factors(several: tuple[Factors, ...]) -> str:
-    found = [_show_sides(one.sides) + (f"/{':'.join(map(_word, one.rules))}" if one.rules else "") for one in several]
-    return "+".join(found) or NONE
+    factors = [_show_sides(one.sides) + (f"/{':'.join(map(_word, one.rules))}" if one.rules else "") for one in several]
+    return "+".join(factors) or NONE
 
 
 def _factors(text: str) -> tuple[Factors, ...]:

@@ -27,15 +27,15 @@ FOLLOWED = ("expand", *(own.name for own in GRAPH_PASSES if own.name not in ("me
 
 def asked(names: tuple[str, ...]) -> dict[str, list[GraphPass]]:
     """Passes by the one that they follow, with their options at their defaults. Raises PluginFault."""
-    found: dict[str, list[GraphPass]] = {}
+    passes: dict[str, list[GraphPass]] = {}
     for name in names:
         made = plugin_pass(name)
         try:
-            found.setdefault(made.after, []).append(made())  # type: ignore[attr-defined]
+            passes.setdefault(made.after, []).append(made())  # type: ignore[attr-defined]
         except (Exception, SystemExit) as error:
             reason = f"cannot be made: {type(error).__name__}: {error}"
             raise PluginFault(told(installed(PASSES)[name], reason), at="passes") from error
-    return found
+    return passes
 
 
 def plugin_pass(name: str) -> type[GraphPass]:

@@ -34,10 +34,10 @@ def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
     if not phases:
         return ()
     sharing = Sharing(list(phases.values()))
-    found: dict[tuple[str, ...], list[Pool]] = {}
+    by_phases: dict[tuple[str, ...], list[Pool]] = {}
     for pool in sharing.alike():
-        found.setdefault(pool.phases, []).append(pool)
-    return tuple(sorted((_merged(parts) for parts in found.values()), key=lambda pool: pool.gpus[0]))
+        by_phases.setdefault(pool.phases, []).append(pool)
+    return tuple(sorted((_merged(parts) for parts in by_phases.values()), key=lambda pool: pool.gpus[0]))
 
 
 def _merged(parts: Sequence[Pool]) -> Pool:
@@ -113,14 +113,14 @@ class Sharing:
     @cached_property
     def layout(self) -> list[int]:
         """Of every phase, the first that lays all weights as it does."""
-        found: dict[object, int] = {}
+        numbers: dict[object, int] = {}
         out = []
         for i, result in enumerate(self.results):
             graph = result.graph
             weights = tuple(tuple((w.name, w.dtype, w.dims, w.sharding) for w in s.weights) for s in graph.segments)
             sizes = tuple(tuple(s.size(d, w.scope) for w in s.weights for d in w.dims) for s in graph.segments)
             key = (result.gpus, graph.the_mesh.atoms, tuple(s.layers for s in graph.stages), weights, sizes)
-            out.append(found.setdefault(key, i))
+            out.append(numbers.setdefault(key, i))
         return out
 
     def weights(self, layouts: Sequence[int], stages: Ids, at: Ids) -> NDArray[np.float64]:

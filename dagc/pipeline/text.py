@@ -46,12 +46,12 @@ def show_one(one: Step) -> str:
 
 def parse(text: str) -> tuple[Step, ...]:
     """The passes of a text. Raises PipelineError."""
-    found: list[Step] = []
+    steps: list[Step] = []
     for name, options in _items(text):
-        if len(found) == MOST_PASSES:
+        if len(steps) == MOST_PASSES:
             raise PipelineError(f"more than {MOST_PASSES} passes")
-        found.append(_made(name, options))
-    return tuple(found)
+        steps.append(_made(name, options))
+    return tuple(steps)
 
 
 def _items(text: str) -> Iterator[tuple[str, str]]:

@@ -54,7 +54,7 @@ def make_groups(ranks: Ranks) -> dict[Axes, Group]:
     """Every process makes every group, its own and the others', in one order."""
     mesh = ranks.graph.the_mesh
     wanted = sorted({mesh.sort(op.axes) for s in ranks.graph.segments for op in s.ops if op.axes})
-    found: dict[Axes, Group] = {}
+    groups: dict[Axes, Group] = {}
     for axes in wanted:
         position = [1 + mesh.index[a] for a in axes]
         last = range(ranks.number.ndim - len(position), ranks.number.ndim)
@@ -62,5 +62,5 @@ def make_groups(ranks: Ranks) -> dict[Axes, Group]:
             handle = dist.new_group(sorted(row))
             if ranks.rank in row:
                 places = [tuple(int(i) for i in np.argwhere(ranks.number == r)[0][1:]) for r in sorted(row)]
-                found[axes] = Group(handle, [ranks.named(p) for p in places], sorted(row).index(ranks.rank))
-    return found
+                groups[axes] = Group(handle, [ranks.named(p) for p in places], sorted(row).index(ranks.rank))
+    return groups

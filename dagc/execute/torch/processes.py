@@ -27,10 +27,10 @@ def device_of(asked: str, local: int) -> str:
     """cpu or cuda for so many processes on this machine. Raises SpecError with E16."""
     import torch
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "cuda" and found < local:
-        raise SpecError([Diagnostic("E16", f"`--device cuda`: {local} processes on this machine, {found} GPUs")])
-    return asked if asked != "auto" else "cuda" if found >= local else "cpu"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cuda" and gpus < local:
+        raise SpecError([Diagnostic("E16", f"`--device cuda`: {local} processes on this machine, {gpus} GPUs")])
+    return asked if asked != "auto" else "cuda" if gpus >= local else "cpu"
 
 
 def spawn(arguments: Sequence[str], processes: int) -> int:

@@ -37,8 +37,8 @@ def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
 
 def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """Query-key pairs of each block of queries over the op's `seq` loop, [blocks]."""
-    held = query_runs(segment, op, mesh)
-    return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in held])
+    runs = query_runs(segment, op, mesh)
+    return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in runs])
 
 
 def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
@@ -85,7 +85,7 @@ def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
         return 1.0  # what comes later is seen without bound
     context = segment.size("context")
     window, chunk = _reach(op, context)
-    held = context / mesh.size(op.loop("context"))
+    local_context = context / mesh.size(op.loop("context"))
     most = 0.0
     for block in query_runs(segment, op, mesh):
         seen = end = 0.0
@@ -93,7 +93,7 @@ def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
             begin = max(end, 0.0, first - window + 1, first // chunk * chunk)
             seen, end = seen + last - begin, last
         most = max(most, seen)
-    return min(held, most) / held
+    return min(local_context, most) / local_context
 
 
 def chosen_share(segment: Segment, op: Op) -> float:

@@ -17,11 +17,11 @@ def _normed(sums: int) -> DimsRule:
         gain = ["gain"] if len(op.inputs) > 1 and op.inputs[1].startswith("@") else []
         apart = op.sharding is not None or len(op.inputs) > 1 + len(gain)
         read = sums if apart and op.loop(op.dims[-1]) else 0
-        found = operands(segment, op, "value", *gain, *["sums of each row"] * read)
-        same_dims("result", op.dims, found[0])
+        operand_dims = operands(segment, op, "value", *gain, *["sums of each row"] * read)
+        same_dims("result", op.dims, operand_dims[0])
         if gain:
-            same_dims("operand 2 (gain)", found[1], op.dims[-1:])
-        for i, dims in enumerate(found[1 + len(gain) :], start=2 + len(gain)):
+            same_dims("operand 2 (gain)", operand_dims[1], op.dims[-1:])
+        for i, dims in enumerate(operand_dims[1 + len(gain) :], start=2 + len(gain)):
             same_dims(f"operand {i} (sums of each row)", dims, op.dims[:-1])
 
     return rule

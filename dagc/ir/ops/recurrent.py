@@ -24,15 +24,15 @@ def _last_inputs(segment: Segment, op: Op) -> tuple[Dims, str]:
 
 
 def _delta(segment: Segment, op: Op) -> None:
-    found = operands(segment, op, "queries", "keys", "values", "decay", "rate")
-    queries, keys, values = found[:3]
+    operand_dims = operands(segment, op, "queries", "keys", "values", "decay", "rate")
+    queries, keys, values = operand_dims[:3]
     same_dims("result", op.dims, values)
     same_dims("width of operand 2 (keys)", keys[-1:], queries[-1:])
     heads = set(op.dims[:-1])
     for name, dims in zip(("queries", "keys"), (queries, keys), strict=True):
         if not set(dims[:-1]) <= heads:
             raise Misfit(name, listed(dims), f"rows of {listed(op.dims[:-1])}")
-    for name, dims in zip(("decay", "rate"), found[3:], strict=True):
+    for name, dims in zip(("decay", "rate"), operand_dims[3:], strict=True):
         if not set(dims) <= heads:
             raise Misfit(name, listed(dims), f"dims of {listed(op.dims[:-1])}")
 

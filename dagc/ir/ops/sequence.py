@@ -45,17 +45,17 @@ def order(size: int, mesh: Mesh) -> NDArray[np.int64]:
 def runs(size: float, axes: Axes, mesh: Mesh) -> list[list[Run]]:
     """Positions of each block over `axes` (major axis first), as runs in order that do not touch."""
     blocks = mesh.size(axes)
-    found: list[list[Run]] = [[] for _ in range(blocks)]
+    runs_of_block: list[list[Run]] = [[] for _ in range(blocks)]
     start = 0.0
     for first, end in pieces(size, mesh):
         length = end - first
-        for block, held in enumerate(found):
+        for block, held in enumerate(runs_of_block):
             low = max(start, block * size / blocks)
             high = min(start + length, (block + 1) * size / blocks)
             if high - low > 1e-9 * size:
                 held.append((first + low - start, first + high - start))
         start += length
-    return [_joined(held) for held in found]
+    return [_joined(held) for held in runs_of_block]
 
 
 def _joined(held: list[Run]) -> list[Run]:

@@ -55,13 +55,13 @@ def pair(at: Cursor) -> tuple[str, str]:
 
 def values(pairs: Iterable[tuple[str, str]], names: AxisNames) -> dict[str, Value]:
     """Fields of the kind's record by their names. Raises TextError."""
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for name, text in pairs:
         name = LONG.get(name, name)
-        if name in found:
+        if name in values:
             raise TextError(f"attribute {name} is given twice")
-        found[name] = _axes(text, names) if name in AXES else _value(text)
-    return found
+        values[name] = _axes(text, names) if name in AXES else _value(text)
+    return values
 
 
 def attributes(kind: str, found: Mapping[str, Value]) -> Attrs:

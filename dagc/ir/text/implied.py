@@ -74,12 +74,12 @@ def loops(op: Op, operands: Iterable[Operand]) -> Loops:
     """What the layouts of the operands and of the result say of an op's loops; before there are layouts, nothing does."""
     if op.sharding is None or op.is_collective or isinstance(op.attrs, SliceAttrs):
         return ()
-    found: dict[str, Axes] = {}
+    loops: dict[str, Axes] = {}
     appends = "context" in op.dims and "seq" not in op.dims  # the tokens of `seq` are the last ones of `context`
     for dims, layout in ((op.dims, op.sharding), *operands):
         for dim, axes in zip(dims, layout.dims if layout is not None else (), strict=False):
-            found.setdefault(dim, () if dim == "seq" and appends else axes)
-    return corrected((), found.items())
+            loops.setdefault(dim, () if dim == "seq" and appends else axes)
+    return corrected((), loops.items())
 
 
 def scope_of_dim(dim: str, scope: str) -> str:

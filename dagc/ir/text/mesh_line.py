@@ -84,16 +84,16 @@ def gpu_map(ids: tuple[int, ...], per_node: int | None) -> GpuMap | None:
 
 def gpu_ids(at: Cursor) -> tuple[int, ...]:
     """`0..7, 9`"""
-    found: list[int] = []
-    while not found or at.takes(","):
+    ids: list[int] = []
+    while not ids or at.takes(","):
         low = at.count()
         high = at.count() if at.takes("..") else low
         if high >= MOST or low > high:
             raise TextError(f"GPU {high} is beyond {MOST:,}" if high >= MOST else f"no GPUs from {low} to {high}")
-        found.extend(range(low, high + 1))
-        if len(found) > MOST:
+        ids.extend(range(low, high + 1))
+        if len(ids) > MOST:
             raise TextError(f"more than {MOST:,} GPUs")
-    return tuple(found)
+    return tuple(ids)
 
 
 def pair(at: Cursor) -> tuple[str, int]:

@@ -47,8 +47,8 @@ class Cursor:
         self.text, self.at = text, 0
 
     def skip(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        blank = _SPACE.match(self.text, self.at)
+        self.at = blank.end() if blank else self.at
 
     def takes(self, mark: str) -> bool:
         """Whether the mark comes next; it is then behind the cursor. A word must end where the mark ends."""
@@ -67,11 +67,11 @@ class Cursor:
 
     def _match(self, pattern: re.Pattern[str], wanted: str) -> str:
         self.skip()
-        found = pattern.match(self.text, self.at)
-        if found is None:
+        match = pattern.match(self.text, self.at)
+        if match is None:
             raise self.wrong(wanted)
-        self.at = found.end()
-        return found[0]
+        self.at = match.end()
+        return match[0]
 
     def name(self) -> str:
         return self._match(_NAME, "a name")
@@ -89,8 +89,8 @@ class Cursor:
 
     def until(self, ends: str) -> str:
         """The text before the next of these characters."""
-        found = re.compile(f"[^{re.escape(ends)}]*").match(self.text, self.at)
-        start, self.at = self.at, found.end() if found else self.at
+        match = re.compile(f"[^{re.escape(ends)}]*").match(self.text, self.at)
+        start, self.at = self.at, match.end() if match else self.at
         return self.text[start : self.at].strip()
 
     def axes(self) -> tuple[str, ...]:
@@ -103,12 +103,12 @@ class Cursor:
     def list(self, opens: str, item: Callable[[], T], closes: str) -> list[T]:
         """Items between two marks, separated by commas."""
         self.mark(opens)
-        found: list[T] = []
+        items: list[T] = []
         while not self.takes(closes):
-            if found:
+            if items:
                 self.mark(",")
-            found.append(item())
-        return found
+            items.append(item())
+        return items
 
     def ends_type(self) -> bool:
         """Whether no dtype comes next: the line or the list ends, or another part of the line begins."""

@@ -104,8 +104,8 @@ class Form:
 
     def segment(self, segment: Segment) -> str:
         count = "" if segment.repeat == 1 else f" x {segment.repeat}"
-        taken = self.type(segment.input_dims, segment.entry, segment.input_dtype)
-        return f"segment {segment.name}{count} (%{segment.input}: {taken}) {{"
+        entry = self.type(segment.input_dims, segment.entry, segment.input_dtype)
+        return f"segment {segment.name}{count} (%{segment.input}: {entry}) {{"
 
     def weights(self, alike: Sequence[Weight]) -> str:
         """Neighbours that differ in their names alone are on one line."""

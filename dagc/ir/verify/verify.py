@@ -201,10 +201,10 @@ def _layers_meet(graph: Graph) -> None:
 
 def _stages(graph: Graph) -> None:
     """The stages have every layer once, in order; placed, every GPU has one rank."""
-    held = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
+    names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
     for segment in graph.segments:
-        if held.count(segment.name) != segment.repeat:
-            raise VerifyError(f"{segment.name}: {held.count(segment.name)} of {segment.repeat} layers are in a stage")
+        if names.count(segment.name) != segment.repeat:
+            raise VerifyError(f"{segment.name}: {names.count(segment.name)} of {segment.repeat} layers are in a stage")
     if graph.level in ("sharded", "placed"):
         _sends(graph)
     if graph.level == "placed":

@@ -28,10 +28,10 @@ def draw(plan: CompiledPlan, phase: str, choice: Choice = DEFAULT) -> str:
     title = [f"{plan.spec.model.name}, {first}", *(part for line in rest for part in wrapped(line, room, SIZE, 4))]
     title = [*(part for line in plan.titles_of(phase) for part in wrapped(line, room, SIZE, 4)), *title]
     labels = [Label(0, LINE * (k - len(title)), room, words, "title") for k, words in enumerate(title)]
-    found = wires(laid)
+    joined = wires(laid)
     body = [_label(k, label, laid) for k, label in enumerate([*labels, *laid.labels])]
     body += [_box(box, laid) for box in laid.boxes]
-    body += [edge(w.source.id, w.target.id, pos=_curve(w, laid), **LOOKS[w.kind]) for w in found]
+    body += [edge(w.source.id, w.target.id, pos=_curve(w, laid), **LOOKS[w.kind]) for w in joined]
     kinds = {kind for box in laid.boxes for kind in (box.kind, *box.inside)}
     key = legend([k for k in COLORS if k in kinds], across=True)
     below = _at(100.0 + 60 * len(kinds), laid.height + 24, laid)

@@ -157,14 +157,14 @@ def heaviest(result: PhaseResult) -> list[Segment]:
 def _twins(result: PhaseResult, segment: Segment) -> dict[str, str]:
     """Block -> the layer that draws it: a block that a heavier layer has just so is drawn there only."""
     mine = _blocks(result, segment)
-    found: dict[str, str] = {}
+    boxes: dict[str, str] = {}
     order = heaviest(result)
     for other in order[: order.index(segment)]:
         theirs = _blocks(result, other)
         for block, ops in mine.items():
             if len(ops) > 1 and theirs.get(block) == ops:
-                found.setdefault(block, other.name)
-    return found
+                boxes.setdefault(block, other.name)
+    return boxes
 
 
 def _blocks(result: PhaseResult, segment: Segment) -> dict[str, list[tuple[object, ...]]]:

@@ -52,16 +52,16 @@ def draw(plan: CompiledPlan, phase: str) -> str:
 
 def layers_of(stage: Stage) -> dict[str, int]:
     """The segments of a stage, and how many layers of each."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name, count in stage.layers:
-        found[name] = found.get(name, 0) + count
-    return found
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def shown_cards(result: PhaseResult) -> list[Card]:
     """As many as there is room for: the first and the last."""
-    found = cards(result)
-    return found if len(found) <= MAX_CARDS else [*found[: MAX_CARDS - 1], found[-1]]
+    stage_cards = cards(result)
+    return stage_cards if len(stage_cards) <= MAX_CARDS else [*stage_cards[: MAX_CARDS - 1], stage_cards[-1]]
 
 
 def columns(shown: list[Card]) -> int:
@@ -71,14 +71,14 @@ def columns(shown: list[Card]) -> int:
 
 def cards(result: PhaseResult) -> list[Card]:
     """One card per stage; a long pipeline has one per run of equal stages."""
-    found: list[Card] = []
+    run_cards: list[Card] = []
     for stage in result.graph.stages:
         i = stage.index
-        if found and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, found[-1][0], i):
-            found[-1] = (*found[-1], i)
+        if run_cards and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, run_cards[-1][0], i):
+            run_cards[-1] = (*run_cards[-1], i)
         else:
-            found.append((i,))
-    return found
+            run_cards.append((i,))
+    return run_cards
 
 
 def _alike(result: PhaseResult, a: int, b: int) -> bool:

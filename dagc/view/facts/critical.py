@@ -175,19 +175,19 @@ class _Walk:
             return self.before_send(stage, microbatch, lane)
         segment = self.segment(node)
         op = segment.by_name[name]
-        found: list[Node] = []
+        nodes: list[Node] = []
         for source in segment.sources(op):
             if source == segment.input:
-                found += self.entry(stage, microbatch, place, lane)
+                nodes += self.entry(stage, microbatch, place, lane)
             else:
-                found.append(Node(stage, microbatch, place, source, lane))
+                nodes.append(Node(stage, microbatch, place, source, lane))
         order = self.orders[segment.name][op.stream]
         k = order.index((name, lane))
         if k:
-            found.append(Node(stage, microbatch, place, *order[k - 1]))
+            nodes.append(Node(stage, microbatch, place, *order[k - 1]))
         else:
-            found += self.stream_before(stage, microbatch, place, op.stream)
-        return found
+            nodes += self.stream_before(stage, microbatch, place, op.stream)
+        return nodes
 
     def before_send(self, stage: int, microbatch: int, lane: int) -> list[Node]:
         place = len(self.cells[stage, microbatch])

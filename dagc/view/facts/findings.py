@@ -105,16 +105,16 @@ class Origin:
 
 def origins(result: PhaseResult) -> list[Origin]:
     """Of the critical path's time, the largest first."""
-    found: dict[str, Origin] = {}
+    origins: dict[str, Origin] = {}
     for step in result.path:
         cost = result.costs.ops.get((step.segment, step.op))
         family = cost.family if cost is not None else ""
-        origin = found.setdefault(family, Origin(family))
+        origin = origins.setdefault(family, Origin(family))
         origin.time_s += step.time_s
         if cost is not None and family:
             origin.error_s += step.time_s * cost.error
             origin.outside |= set(cost.outside)
-    return sorted(found.values(), key=lambda o: -o.time_s)
+    return sorted(origins.values(), key=lambda o: -o.time_s)
 
 
 ALONE = {

@@ -234,8 +234,8 @@ def _path(result: PhaseResult) -> list[str]:
 
 
 def _sensitivities(buys: Sequence[Sensitivity]) -> list[str]:
-    found = [s for s in buys if abs(s.change) >= 0.0005]
-    text = "; ".join(f"{s.name} {s.change:+.1%}" for s in found) or "nothing of it moves the time by 0.1%"
+    worthwhile = [s for s in buys if abs(s.change) >= 0.0005]
+    text = "; ".join(f"{s.name} {s.change:+.1%}" for s in worthwhile) or "nothing of it moves the time by 0.1%"
     return wrap(f"  what would help: {text}", WIDTH, subsequent_indent="    ")
 
 

@@ -113,7 +113,7 @@ def _columns(
         xs = [out.places[p].x for p in near]
         wanted.append(sum(xs) / len(xs) if xs else 0.0)
     order = sorted(range(len(row)), key=lambda k: (wanted[k], k))
-    found = [0.0] * len(row)
+    positions = [0.0] * len(row)
     groups: list[list[int]] = []  # neighbours that touch, laid out around the middle of what they want
     for k in order:
         groups.append([k])
@@ -123,9 +123,9 @@ def _columns(
     for group in groups:
         x = _begin(group, row, sizes, wanted)
         for k in group:
-            found[k] = x + sizes[row[k]].w / 2
+            positions[k] = x + sizes[row[k]].w / 2
             x += sizes[row[k]].w + GAP_X
-    return found
+    return positions
 
 
 def _span(group: list[int], row: list[str], sizes: Mapping[str, Size]) -> float:
@@ -142,7 +142,7 @@ def _end(group: list[int], row: list[str], sizes: Mapping[str, Size], wanted: li
 
 def _route(out: Boxes, edges: Sequence[tuple[str, str]]) -> None:
     """Straight down where nothing is in the way, else round on the right: the nearest free track, short edges first."""
-    taken: list[tuple[float, int, int]] = []  # x, first and last level
+    tracks: list[tuple[float, int, int]] = []  # x, first and last level
     for a, b in sorted(edges, key=lambda e: out.places[e[1]].level - out.places[e[0]].level):
         source, target = out.places[a], out.places[b]
         first, last = source.level, target.level
@@ -154,9 +154,9 @@ def _route(out: Boxes, edges: Sequence[tuple[str, str]]) -> None:
         else:
             beside = [p.x + p.w / 2 for p in out.places.values() if first <= p.level <= last]
             x = max(beside) + ASIDE
-            while any(abs(x - other) < TRACK and low < last and first < high for other, low, high in taken):
+            while any(abs(x - other) < TRACK and low < last and first < high for other, low, high in tracks):
                 x += TRACK
-            taken.append((x, first, last))
+            tracks.append((x, first, last))
             out.width = max(out.width, x)
             out.paths[a, b] = _around(source, target, x, list(out.places.values()))
 

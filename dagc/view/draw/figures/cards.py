@@ -48,8 +48,8 @@ def draw(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """Parts of the memory that are held, and collectives that are drawn."""
-    held = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
-    parts = [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, held, strict=True)) if size > 0]
+    largest = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
+    parts = [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
     kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
     return [*parts, *((f"k-{k}", k) for k in COLORS if k in kinds)]
@@ -76,8 +76,8 @@ def _chips(result: PhaseResult, card: Card) -> list[list[tuple[str, str]]]:
 
 
 def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]]) -> float:
-    held = len(_held(result.memory.stages[card[0]]))
-    return PAD * 2 + LINE * (4 + len(chips)) + BAR + 6 + 13 * held
+    parts = len(_held(result.memory.stages[card[0]]))
+    return PAD * 2 + LINE * (4 + len(chips)) + BAR + 6 + 13 * parts
 
 
 def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: Place) -> Markup:
@@ -116,8 +116,8 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
 
 def _held(memory: StageMemory) -> list[str]:
     """What the bar holds, in one or two lines."""
-    held = ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
-    return wrapped(held, CARD - 2 * PAD, 10.5, 2)
+    contents = ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
+    return wrapped(contents, CARD - 2 * PAD, 10.5, 2)
 
 
 def _line(line: list[tuple[str, str]], x: float, y: float) -> list[Markup]:

@@ -22,13 +22,13 @@ LOOK = {
 
 def draw(grid: Grid) -> Figure:
     """Boxes with their tooltips and ids over the wires between them."""
-    found = wires(grid)
+    joined = wires(grid)
     name = grid.picture.program.result.name
     body = [
         join(_plate(label) for label in grid.labels if label.look in ("node", "gpu")),
-        tag("path", d="".join(_path(w) for w in found if w.kind == "data"), cls="edge thin"),
-        *(_send(w) for w in found if w.kind == "send"),
-        tag("path", d="".join(_path(w) for w in found if w.kind == "critical"), cls="edge critical"),
+        tag("path", d="".join(_path(w) for w in joined if w.kind == "data"), cls="edge thin"),
+        *(_send(w) for w in joined if w.kind == "send"),
+        tag("path", d="".join(_path(w) for w in joined if w.kind == "critical"), cls="edge critical"),
         *map(_label, grid.labels),
         *map(_box, grid.boxes),
     ]

@@ -52,8 +52,8 @@ def draw(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean; of no part that no GPU holds."""
-    held = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
-    return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, held, strict=True)) if size > 0]
+    largest = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
+    return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
 
 
 def _bar(key: str, y: float, name: str, parts: tuple[float, ...], scale: float, share: str) -> list[Markup]:

@@ -66,7 +66,7 @@ def _axis(end: float, height: float) -> list[Markup]:
 
 def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, shown: int, kinds: int) -> list[Markup]:
     """Cells of the micro-batches, what keeps the compute stream busy, and above it the communication."""
-    found = list(slices(result, member))
+    pieces = list(slices(result, member))
     alike = f"1 of {member.alike} identical" if member.alike > 1 else "one GPU"
     if kinds > shown:
         alike = f"{('slowest', 'middle', 'fastest')[place]} of {kinds} kinds"
@@ -75,14 +75,14 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4),
     ]
     batches: dict[int, list[Slice]] = {}
-    host = [s for s in found if s.kind == "host"]
-    found = [s for s in found if s.kind != "host"]
+    host = [s for s in pieces if s.kind == "host"]
+    pieces = [s for s in pieces if s.kind != "host"]
     for s in host:
         w = (s.end_s - s.start_s) / end * BAR
         out.append(rect(LABEL, y, w, 34, "cell", title(f"the host, before the pass: {show(s.end_s, TIME)}")))
         if w >= 30:
             out.append(words(LABEL + 3, y + 10, "host", "tiny"))
-    for s in found:
+    for s in pieces:
         batches.setdefault(s.microbatch, []).append(s)
     for number, mine in list(batches.items())[:MAX_CELLS]:
         work = [s for s in mine if s.kind != "send"] or mine
@@ -97,9 +97,9 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         out.append(rect(x, y, w, 34, f"cell c{number % 2}", title(hint), id=key))
         if w >= 14:
             out.append(words(x + 3, y + 10, str(number), "tiny"))
-    out.append(_busy([s for s in found if s.stream == "compute"], y + 12, COMPUTE_H - 2, end, "busy"))
+    out.append(_busy([s for s in pieces if s.stream == "compute"], y + 12, COMPUTE_H - 2, end, "busy"))
     for kind in COLORS:
-        mine = [s for s in found if s.kind == kind]
+        mine = [s for s in pieces if s.kind == kind]
         if mine:
             out.append(_busy(mine, y + 24, COMM_H, end, f"k-{kind}"))
     return out
@@ -138,15 +138,17 @@ def one_layer(result: PhaseResult) -> Figure | None:
     member = next(m for m in representatives(result) if m.stage == stage)
     numbers = [s.layer for s in slices(result, member) if s.segment == segment.name and s.microbatch == 0]
     number = numbers[-1] if numbers else None
-    found = [s for s in slices(result, member) if s.layer == number and s.microbatch == 0 and s.segment == segment.name]
-    if not found:
+    pieces = [
+        s for s in slices(result, member) if s.layer == number and s.microbatch == 0 and s.segment == segment.name
+    ]
+    if not pieces:
         return None
-    zero, stop = min(s.start_s for s in found), max(s.end_s for s in found)
+    zero, stop = min(s.start_s for s in pieces), max(s.end_s for s in pieces)
     span = stop - zero
     on_path = {s.op for s in result.path if s.segment == segment.name}
     body = _axis(span, TOP + 74)
     body += [words(0, TOP + 18, "compute"), words(0, TOP + 54, "communication")]
-    for s in found:
+    for s in pieces:
         y = TOP if s.stream == "compute" else TOP + 38
         x, w = LABEL + (s.start_s - zero) / span * BAR, max(0.6, (s.end_s - s.start_s) / span * BAR)
         kind = "busy" if s.stream == "compute" else f"k-{s.kind}"

@@ -234,12 +234,12 @@ def _columns(program: Program, stage: int, masks: list[Mask], fold: bool, merged
     distinct = {key(m): m for m in masks if not m.all()}
     table: NDArray[np.intp] = np.vstack([classes[None, :], *(m.astype(np.intp) for m in distinct.values())])[:, ranks]
     _, kinds = np.unique(table, axis=1, return_inverse=True)
-    found = [_column(gpus, ranks[kinds.ravel() == kind]) for kind in range(int(kinds.max()) + 1)]
-    if len(found) > CLASSES and not distinct:
-        merged.add(len(found))
-        found.sort(key=lambda c: (-busy[c.rank], c.rank))
-        found = [replace(c, ranks=tuple(r for each in near for r in each.ranks)) for c, near in _thirds(found)]
-    return tuple(sorted(found, key=lambda c: c.gpu))
+    columns = [_column(gpus, ranks[kinds.ravel() == kind]) for kind in range(int(kinds.max()) + 1)]
+    if len(columns) > CLASSES and not distinct:
+        merged.add(len(columns))
+        columns.sort(key=lambda c: (-busy[c.rank], c.rank))
+        columns = [replace(c, ranks=tuple(r for each in near for r in each.ranks)) for c, near in _thirds(columns)]
+    return tuple(sorted(columns, key=lambda c: c.gpu))
 
 
 def _thirds(classes: list[Column]) -> Iterator[tuple[Column, list[Column]]]:

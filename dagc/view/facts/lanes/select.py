@@ -64,7 +64,7 @@ class _Values:
     def numbers(self, known: Iterable[int]) -> set[int]:
         """The known numbers that are asked for; other words are left."""
         known = set(known)
-        found: set[int] = set()
+        numbers: set[int] = set()
         for word in self.words:
             match = NUMBERS.fullmatch(word)
             if match is not None:
@@ -72,8 +72,8 @@ class _Values:
                 inside = {n for n in known if low <= n <= high}
                 if not inside:
                     raise refused(f"`--select {self.key}:{self.text}`: {self.result.name} has no {self.key} {word}")
-                found |= inside
-        return found
+                numbers |= inside
+        return numbers
 
     def only_numbers(self, known: Iterable[int]) -> set[int]:
         for word in self.words:
@@ -140,12 +140,12 @@ CHOOSERS: Mapping[str, Callable[[Program, _Values, Masks], Masks]] = {
 
 def _critical(program: Program) -> Masks:
     """The executions of the critical path, each on the rank that it waited for."""
-    found: Masks = {}
+    masks: Masks = {}
     for visit in (v for v in critical(program.result) if not v.is_host):
         part = program.at[visit.stage, visit.microbatch, visit.layer]
-        mask = found.setdefault(part, np.zeros((len(program.steps(part)), program.ranks), bool))
+        mask = masks.setdefault(part, np.zeros((len(program.steps(part)), program.ranks), bool))
         mask[program.row(part, visit.op, visit.lane), program.rank(visit.index)] = True
-    return found
+    return masks
 
 
 def _grown(program: Program, found: Masks) -> Masks:

@@ -76,14 +76,14 @@ def hint(program: Program, group: Group, steps: Sequence[Step]) -> str:
     title = group_title(program, group)
     if steps[0].op is None:
         return f"{title + '; ' if title else ''}{exchange(program, part, steps[0])}, bound by {costs.transfer.bound}"
-    found = [costs.ops[part.segment, s.name] for s in steps]
+    op_costs = [costs.ops[part.segment, s.name] for s in steps]
     if len(steps) == 1 and steps[0].is_exchange:
-        said = f"{exchange(program, part, steps[0])}, {found[0].algorithm}"
+        said = f"{exchange(program, part, steps[0])}, {op_costs[0].algorithm}"
     else:
         more = f", {len(steps) - MAX_HINT} more" if len(steps) > MAX_HINT else ""
-        work = f"{show(sum(c.flops for c in found), FLOPS, 3)}, {show(sum(c.bytes for c in found), BYTES, 3)}"
+        work = f"{show(sum(c.flops for c in op_costs), FLOPS, 3)}, {show(sum(c.bytes for c in op_costs), BYTES, 3)}"
         said = f"{', '.join(s.name for s in steps[:MAX_HINT])}{more}: {work}"
-    return f"{title}; {said}, bound by {' and '.join(dict.fromkeys(c.bound for c in found))}"
+    return f"{title}; {said}, bound by {' and '.join(dict.fromkeys(c.bound for c in op_costs))}"
 
 
 def gpus(columns: Sequence[Column]) -> str:

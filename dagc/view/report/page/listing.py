@@ -27,11 +27,11 @@ def sources(plan: CompiledPlan) -> list[Source]:
     spans: list[Span | None] = [p.span for p in spec.phases]
     spans += [r.span for r in spec.requirements] + [d.span for d in plan.diagnostics]
     spans += [spec.hardware.span, spec.model.span, spec.workload.span]
-    found: list[Source] = []
+    listed: list[Source] = []
     for span in spans:
-        if span is not None and span.source not in found and not span.source.name.startswith("library/"):
-            found.append(span.source)
-    return found
+        if span is not None and span.source not in listed and not span.source.name.startswith("library/"):
+            listed.append(span.source)
+    return listed
 
 
 def anchor(found: Sequence[Source], span: Span | None) -> str:

@@ -32,9 +32,9 @@ def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
         f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    found = listing.sources(plan)
-    name = plan_name(plan, found)
-    body = join([_header(plan, name), tag("main", join(_sections(plan, found, sensitivities))), _footer()])
+    sources = listing.sources(plan)
+    name = plan_name(plan, sources)
+    body = join([_header(plan, name), tag("main", join(_sections(plan, sources, sensitivities))), _footer()])
     return Template(asset("page.html")).substitute(
         title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
     )

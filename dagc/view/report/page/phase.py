@@ -96,9 +96,9 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
 
 def _layers(result: PhaseResult) -> Iterator[Markup]:
     """The first kind open, the others folded."""
-    found = list(layers.draw(result))
-    heaviest = max(range(len(found)), key=lambda k: found[k][1], default=0)
-    for k, (name, repeat, drawing) in enumerate(found):
+    figures = list(layers.draw(result))
+    heaviest = max(range(len(figures)), key=lambda k: figures[k][1], default=0)
+    for k, (name, repeat, drawing) in enumerate(figures):
         head = tag("summary", f"{name} × {repeat}")
         yield tag("details", head, drawing.framed(), open=k == heaviest, cls="layer-kind")
 
