@@ -19,6 +19,7 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cost.prices import LinkPrices
+from dagc.ir import moves
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Factors
@@ -376,3 +377,15 @@ STEPS = [
     for name, graph in lower(next(units(spec_text(phase="gpus = 0..7, pp = 2, ep = 2, tp = 2"))))
     if name in ("expand", "mesh", "pp", "reshard", "place")
 ]
+
+
+def test_a_search_among_many_axes_ends(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, graph = files
+    graph.write_text(out_of(["ir", str(spec), "--after", "norms"], capsys)[0])
+    assert main(["opt", str(graph), "--passes", "reshard"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(moves, "MOST_MOVES", 3)
+    told = out_of(["opt", str(graph), "--passes", "reshard"], capsys, code=2)[1]
+    assert "error[E03]: the pass `reshard` stops" in told and "the axes are too many to search for a chain" in told

@@ -41,6 +41,8 @@ class PlainPrices:
 PLAIN_PRICES = PlainPrices()
 
 
+MOST_MOVES = 1_000_000
+"""Moves that one search looks at: graphs that were written by hand may have any number of axes."""
 CALL_S = 1e-9
 """Added to every collective of a chain: of two chains that cost the same, the one with fewer calls wins."""
 RANK_S = 1e-12
@@ -86,6 +88,8 @@ def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh,
             if move.result in done:
                 continue
             order += 1
+            if order > MOST_MOVES:
+                raise NoRoute(f"{source} -> {target}: the axes are too many to search for a chain")
             sent = shape.local_bytes(move.result, mesh) if _sends_result(move.kind) else payload
             step = 0.0 if move.kind == "slice" else _tie_s(move, mesh) + price(move.kind, sent, move.axes)
             heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
