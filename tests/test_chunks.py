@@ -16,7 +16,7 @@ from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.cost import chunks
 from dagc.export.chakra.folder import write
-from dagc.export.events import Span, events
+from dagc.export.events import EventSpan, events
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.pipeline import analyse
@@ -224,7 +224,7 @@ def test_the_host_is_in_every_output(options: str, tmp_path: Path) -> None:
         mine = [s for s in slices(result, member) if s.kind == "host"]
         assert [s.end_s for s in mine] == ([3e-3] if member.stage == 0 else [])
         assert all(s.start_s >= 3e-3 - 1e-12 for s in slices(result, member) if s.kind != "host")
-    spans = [e for e in events(result) if isinstance(e, Span) and e.name == "host"]
+    spans = [e for e in events(result) if isinstance(e, EventSpan) and e.name == "host"]
     assert spans and all(e.end_ns == 3_000_000 for e in spans)
     write(plan, "prefill", tmp_path, "p")
     assert b"host" in (tmp_path / "rank.0.et").read_bytes()

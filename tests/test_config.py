@@ -13,7 +13,7 @@ import pytest
 from dagc.api import compile_text
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
-from dagc.spec.tensor_place import Place, PlaceError
+from dagc.spec.tensor_place import PlaceError, TensorPlace
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 SPEC = """moe 1
@@ -202,7 +202,7 @@ def test_free_attributes_of_rope_are_not_its_options() -> None:
 )  # fmt: skip
 def test_a_wrong_place(text: str) -> None:
     with pytest.raises(PlaceError):
-        Place.parse(text)
+        TensorPlace.parse(text)
     with pytest.raises(SpecError, match="is not a place in a checkpoint file"):
         compile_text(MODEL.format(**PLAIN) + f'checkpoint mine {{ Wq = "{text}" }}\n')
 

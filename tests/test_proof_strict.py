@@ -13,7 +13,7 @@ from mutants.plans import placed
 
 from dagc.cost.records import Costs
 from dagc.execute.chosen import are_largest
-from dagc.execute.dispatcher import Call
+from dagc.execute.dispatcher import OpCall
 from dagc.execute.inputs import random_weight
 from dagc.execute.machine import RankMachine
 from dagc.execute.numpy import collectives
@@ -121,7 +121,7 @@ def test_a_difference_that_does_not_reach_the_logits_is_a_difference(monkeypatch
     """The first token of the last layer's feed-forward touches neither logits nor cache."""
     plain = NUMPY["combine"]
 
-    def off(call: Call, x: Sequence[Any]) -> Any:
+    def off(call: OpCall, x: Sequence[Any]) -> Any:
         value = plain(call, x)
         if call.shards.graph.level == "placed" and not any(call.rank.values()):
             value[0, 0] += 1.0

@@ -14,7 +14,7 @@ import dagc
 from dagc.api import Plan
 from dagc.cli import main
 from dagc.export import chrome, perfetto
-from dagc.export.events import Span, events
+from dagc.export.events import EventSpan, events
 from dagc.export.protobuf import double, fixed, message, number, string
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import representatives
@@ -199,7 +199,7 @@ def test_the_critical_path_is_in_a_trace_of_skewed_ranks() -> None:
     model = "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 16, top_k = 2, hidden = 32 }"
     work = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1.0)"
     result = dagc.compile_text(spec_text(phase=phase, model=model, workload=work)).phases["prefill"]
-    spans = [e for e in events(result) if isinstance(e, Span)]
+    spans = [e for e in events(result) if isinstance(e, EventSpan)]
     on_path = sum(s.end_ns - s.start_ns for s in spans if s.path)
     assert on_path > 0.5e9 * result.schedule.latency_s
     assert {s.path for s in spans} == {"", "start", "step", "end"}

@@ -19,7 +19,7 @@ from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.prove import verdict
 from dagc.execute import prove as proving
-from dagc.execute.dispatcher import Call
+from dagc.execute.dispatcher import OpCall
 from dagc.execute.machine import RankMachine
 from dagc.execute.numpy.ops import visible
 from dagc.execute.numpy.rules import NUMPY
@@ -244,7 +244,7 @@ def test_what_cannot_be_run_is_neither_equal_nor_different(
     else:
         plain = NUMPY["route"]
 
-        def once(call: Call, x: Sequence[Any]) -> object:
+        def once(call: OpCall, x: Sequence[Any]) -> object:
             if call.shards.ranks != [{}]:
                 raise IndexError("out of something")
             return plain(call, x)
@@ -279,7 +279,7 @@ def test_a_difference_is_shown_with_the_ir_around_it(
 ) -> None:
     plain = NUMPY["combine"]
 
-    def off(call: Call, x: Sequence[Any]) -> Any:
+    def off(call: OpCall, x: Sequence[Any]) -> Any:
         value = plain(call, x)
         return value * 1.5 if call.shards.graph.level == "placed" else value
 
@@ -308,7 +308,7 @@ def test_a_value_of_another_shape_or_type_than_declared_differs(monkeypatch: pyt
     plain = NUMPY["rms_norm"]
     for change, word in ((lambda a: a[:1], "its layout says"), (lambda a: a.astype(np.int64), "is declared")):
 
-        def off(call: Call, x: Sequence[Any], change: Callable[[Any], Any] = change) -> Any:
+        def off(call: OpCall, x: Sequence[Any], change: Callable[[Any], Any] = change) -> Any:
             value = plain(call, x)
             return change(value) if call.shards.graph.level == "placed" else value
 

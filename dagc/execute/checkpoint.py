@@ -18,7 +18,7 @@ from ..base.files import Unreadable, open_regular
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.routed_dims import dim_like
 from ..spec.model import Model
-from ..spec.tensor_place import Place
+from ..spec.tensor_place import TensorPlace
 from .values import Floats
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
     """The file lacks weights of the model; the message names the tensor."""
 
 
-def read_place(place: Place, tensor: NDArray[Any], sizes: Mapping[str, int], dims: tuple[str, ...]) -> Floats:
+def read_place(place: TensorPlace, tensor: NDArray[Any], sizes: Mapping[str, int], dims: tuple[str, ...]) -> Floats:
     """The weight, its dimensions in the order asked for."""
     tensor = tensor[tuple(whole.slice(sizes) for whole, _ in place.axes)]
     parts = [p for _, inner in place.axes for p in inner]
@@ -133,7 +133,7 @@ class Checkpoint:
         tried = " or ".join(f"`{p.name.format(layer=layer, expert=0)}`" for p in places)
         raise CheckpointError(f"{self.path} has no tensor {tried}, which weight `{weight.name[1:]}` needs")
 
-    def _places(self, segment: Segment, weight: Weight) -> list[Place]:
+    def _places(self, segment: Segment, weight: Weight) -> list[TensorPlace]:
         scope, _, name = weight.name[1:].partition(".")
         block = next((op.block for op in segment.ops if weight.name in op.inputs), scope)
         texts = self.model.checkpoint.get(block, {}).get(name)
@@ -141,9 +141,11 @@ class Checkpoint:
             raise CheckpointError(
                 f'nothing says where weight `{weight.name[1:]}` is: `checkpoint {block} {{ {name} = "..." }}`'
             )
-        return [Place.parse(text) for text in texts]
+        return [TensorPlace.parse(text) for text in texts]
 
-    def _read(self, place: Place, name: str, sizes: Mapping[str, int], dims: tuple[str, ...], weight: Weight) -> Floats:
+    def _read(
+        self, place: TensorPlace, name: str, sizes: Mapping[str, int], dims: tuple[str, ...], weight: Weight
+    ) -> Floats:
         tensor = self.tensors.get(name)
         if tensor is None:
             raise CheckpointError(f"{self.path} has no tensor `{name}`, which weight `{weight.name[1:]}` needs")

@@ -18,7 +18,7 @@ ROW = "row."
 """Rows of one expert: no dimension of a block has such a name."""
 
 
-class Place(NamedTuple):
+class RunPlace(NamedTuple):
     """Where a run is."""
 
     segment: Segment
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OpCall:
     """One op on one rank. `dims`, `out`: dimensions of the operands and of the result as the rule gets them (of routed
     rows those of a single expert); `host`: what the backend lends its rules."""
 
@@ -58,7 +58,7 @@ class Call:
         return self.segment.sizes["seq"] == self.segment.sizes["context"]
 
 
-Rule = Callable[[Call, Sequence[Any]], Any]
+Rule = Callable[[OpCall, Sequence[Any]], Any]
 """(call, the rank's operands) -> the rank's result; a tuple where the op has several."""
 Results = list[list[object]]
 """Of each result of an op the value on every rank of this process."""
@@ -76,7 +76,7 @@ class Backend:
     rows_of_each: Callable[[Ragged], list[Array]]
     joined: Callable[[list[Array]], Array]
 
-    def compute(self, call: Call, x: Sequence[Any]) -> Any:
+    def compute(self, call: OpCall, x: Sequence[Any]) -> Any:
         kind = call.op.kind
         rule = self.rules.get(kind)
         if rule is None:
@@ -87,7 +87,7 @@ class Backend:
             raise CannotRun(f"no kernel for `{kind}` of routed rows")
         return self.each_row(rule, call, x)
 
-    def each_row(self, rule: Rule, call: Call, x: Sequence[Any]) -> Ragged:
+    def each_row(self, rule: Rule, call: OpCall, x: Sequence[Any]) -> Ragged:
         """All rows at once, or expert by expert where weights of experts take part. Of two operands either may be the
         rows, or both; what is neither rows nor a weight of experts is the same for all."""
         routed = rows_of(call.op.dims) or ()
@@ -123,16 +123,16 @@ class Host(Protocol):
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         """A rank's part of a weight."""
 
-    def collective(self, place: Place, operands: Results) -> Results:
+    def collective(self, place: RunPlace, operands: Results) -> Results:
         """What the ranks have after a collective. `operands`: of each operand the ranks' values."""
 
-    def lend(self, place: Place, rank: Coordinates) -> object:
+    def lend(self, place: RunPlace, rank: Coordinates) -> object:
         """`Call.host`."""
 
-    def done(self, call: Call, x: Sequence[Any], value: object) -> None:
+    def done(self, call: OpCall, x: Sequence[Any], value: object) -> None:
         """Told of the first result of every rule."""
 
-    def around(self, place: Place, step: Callable[[], Results]) -> Results:
+    def around(self, place: RunPlace, step: Callable[[], Results]) -> Results:
         """Runs an op's step: times it, watches it, says where it failed."""
 
 
@@ -140,13 +140,13 @@ def run_layer(host: Host, segment: Segment, layer: int, entry: list[object]) -> 
     """Every op of a layer on every rank of this process; the layer's result."""
     env: dict[str, list[object]] = {segment.input: entry}
     for op in segment.ops:
-        place = Place(segment, layer, op)
+        place = RunPlace(segment, layer, op)
         results = host.around(place, partial(run_op, host, place, env))
         env |= zip((value.name for value in op.results), results, strict=True)
     return env[segment.output]
 
 
-def run_op(host: Host, place: Place, env: Mapping[str, list[object]]) -> Results:
+def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Results:
     """One op on every rank of this process."""
     segment, layer, op = place
     if op.is_collective:
@@ -155,7 +155,7 @@ def run_op(host: Host, place: Place, env: Mapping[str, list[object]]) -> Results
     results: Results = [[] for _ in op.results]
     for i, rank in enumerate(host.here):
         x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
-        call = Call(host.shards, segment, layer, op, rank, dims, op.dims, host.lend(place, rank))
+        call = OpCall(host.shards, segment, layer, op, rank, dims, op.dims, host.lend(place, rank))
         made = host.backend.compute(call, x)
         values = made if isinstance(made, tuple) else (made,)
         if len(values) != len(results):

@@ -17,7 +17,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.ops import state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
-from .dispatcher import Backend, Call, Place, Results, run_layer
+from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer
 from .failure import ExecutionError, Wrong
 from .inputs import Inputs
 from .numpy.collectives import collective
@@ -116,23 +116,23 @@ class RankMachine:
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         return self.shards.weight(segment, layer, name, rank)
 
-    def lend(self, place: Place, rank: Coordinates) -> Notes:
+    def lend(self, place: RunPlace, rank: Coordinates) -> Notes:
         return Notes()
 
-    def collective(self, place: Place, operands: Results) -> Results:
+    def collective(self, place: RunPlace, operands: Results) -> Results:
         results = collective(self.shards, place.segment, place.op, operands)
         moved = count(self.shards, place.segment, place.op, operands[0], results[0])
         self.record.traffic.setdefault((place.segment.name, place.op.name), []).append(moved)
         return results
 
-    def done(self, call: Call, x: Sequence[Any], value: object) -> None:
+    def done(self, call: OpCall, x: Sequence[Any], value: object) -> None:
         flops = executed(call.segment, call.op, x, value, call.host.pairs)
         if flops is not None:
             self._work.append(flops)
         if call.host.state is not None:
             self._states.append(call.host.state)
 
-    def around(self, place: Place, step: Callable[[], Results]) -> Results:
+    def around(self, place: RunPlace, step: Callable[[], Results]) -> Results:
         segment, layer, op = place
         where = f"{segment.name}[{layer}]/{op.name}"
         self._work, self._states = [], []
@@ -152,7 +152,7 @@ class RankMachine:
         self.remember(place, results[0])
         return results
 
-    def remember(self, place: Place, values: list[object]) -> None:
+    def remember(self, place: RunPlace, values: list[object]) -> None:
         """Caches and states that the pass leaves; and whoever watches sees every result."""
         segment, layer, op = place
         state = state_of(segment, op)

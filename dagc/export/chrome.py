@@ -7,7 +7,7 @@ from typing import Any
 
 from ..plan.plan import CompiledPlan
 from ..view.facts.size import MOST_STREAMED, check_size
-from .events import Count, Event, Process, Span, Track, events
+from .events import Count, Event, EventSpan, Process, Track, events
 from .json import dumps
 
 CHUNK = 2000
@@ -40,7 +40,7 @@ def _records(event: Event) -> Iterator[dict[str, Any]]:
         place = {"ph": "M", "pid": event.pid, "tid": event.uuid}
         yield place | {"name": "thread_name", "args": {"name": event.name}}
         yield place | {"name": "thread_sort_index", "args": {"sort_index": event.order}}
-    elif isinstance(event, Span):
+    elif isinstance(event, EventSpan):
         yield from _span(event)
     elif isinstance(event, Count):
         track = event.track
@@ -53,7 +53,7 @@ def _records(event: Event) -> Iterator[dict[str, Any]]:
         }
 
 
-def _span(event: Span) -> Iterator[dict[str, Any]]:
+def _span(event: EventSpan) -> Iterator[dict[str, Any]]:
     place = {"pid": event.track.pid, "tid": event.track.uuid, "ts": event.start_ns / 1e3}
     length = (event.end_ns - event.start_ns) / 1e3
     yield place | {"ph": "X", "name": event.name, "cat": event.category, "dur": length, "args": dict(event.args)}

@@ -49,7 +49,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class EventSpan:
     """A slice on a track, in whole nanoseconds. Flows join a send and what first waits for it, and the critical path."""
 
     track: Track
@@ -72,7 +72,7 @@ class Count:
     value: float
 
 
-Event = Process | Track | Span | Count
+Event = Process | Track | EventSpan | Count
 
 
 def nanoseconds(seconds: float) -> int:
@@ -169,7 +169,7 @@ class _Writer:
             self.held = key, list(slices(self.result, member))
         return self.held[1]
 
-    def span(self, track: Track, member: Member, piece: Slice, start: int, end: int, opens: bool) -> Span:
+    def span(self, track: Track, member: Member, piece: Slice, start: int, end: int, opens: bool) -> EventSpan:
         sends = self.flow(member.stage, piece, member.index) if piece.kind == "send" else 0
         receives: tuple[int, ...] = ()
         if opens and member.stage and (self.all or (member.stage - 1, member.index) in self.shown):
@@ -178,7 +178,7 @@ class _Writer:
             sends = 0
         word = self.on_path.get((member.stage, member.index), {}).get(piece.key, "")
         args = self.args(piece, member) | ({"critical": True} if word else {})
-        return Span(track, piece.op, piece.kind, start, end, args, sends, receives, word)
+        return EventSpan(track, piece.op, piece.kind, start, end, args, sends, receives, word)
 
     def flow(self, stage: int, piece: Slice, index: Index) -> int:
         """An id for the message that a rank of a stage sends for a lane of a micro-batch."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..plan.plan import CompiledPlan
 from ..view.facts.size import MOST_STREAMED, check_size
-from .events import PATH_FLOW, Count, Event, Process, Span, Track, Value, events
+from .events import PATH_FLOW, Count, Event, EventSpan, Process, Track, Value, events
 from .protobuf import double, fixed, message, number, string
 
 PACKET = 1  # Trace.packet
@@ -57,7 +57,7 @@ class _Writer:
             body = number(UUID, event.uuid) + string(NAME, event.name) + number(PARENT, PROCESS_UUID + event.pid)
             body += number(ORDER, event.order) + (message(COUNTER, _unit(event.unit)) if event.unit else b"")
             yield self.packet(message(DESCRIPTOR, body))
-        elif isinstance(event, Span):
+        elif isinstance(event, EventSpan):
             yield self.packet(number(TIMESTAMP, event.start_ns) + message(TRACK_EVENT, self.begin(event)))
             end = number(TYPE, END) + number(TRACK, event.track.uuid)
             yield self.packet(number(TIMESTAMP, event.end_ns) + message(TRACK_EVENT, end))
@@ -71,7 +71,7 @@ class _Writer:
         carried = message(INTERNED, news) if news else b""
         return message(PACKET, body + number(SEQUENCE, 1) + number(FLAGS, flags) + carried)
 
-    def begin(self, event: Span) -> bytes:
+    def begin(self, event: EventSpan) -> bytes:
         body = number(TYPE, BEGIN) + number(TRACK, event.track.uuid)
         body += number(NAME_IID, self.iid(self.names, EVENT_NAMES, event.name)) + string(CATEGORY, event.category)
         body += self.annotations(event.args)

@@ -31,7 +31,7 @@ LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlanChange:
     """`rank`: of changes of one rank one that fits is enough. `others`: further phases that change with it. `words`: as it
     would be written in the phase's body, where the phases do not tell."""
 
@@ -46,7 +46,7 @@ class Attempt:
     """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs.
     `without`: phases there that do not fit themselves and were left out."""
 
-    change: Change
+    change: PlanChange
     result: PhaseResult
     peak_B: float
     fraction: float
@@ -88,7 +88,7 @@ class Cures:
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
         """Help for phases that do not fit together: lay them out in the same way, or take less at once."""
-        changes: list[Change] = []
+        changes: list[PlanChange] = []
         if pool.copies_B:
             pairs = ((a, b) for a in pool.phases for b in pool.phases if a != b)
             changes += [self.alike(other, (one,)) for one, other in islice(pairs, 12)]
@@ -100,7 +100,7 @@ class Cures:
         before = self.tried
         return self.help([attempt for attempt in self.attempts(changes) if attempt.fits], self.tried - before)
 
-    def alike(self, model: str, names: Sequence[str]) -> Change:
+    def alike(self, model: str, names: Sequence[str]) -> PlanChange:
         """Phases in the layout of another one, each with its own batches."""
         theirs = self.units[model].phase
         changed = []
@@ -109,9 +109,9 @@ class Cures:
             own = mine.strategy
             strategy = replace(theirs.strategy, microbatches=own.microbatches, overlap=own.overlap)
             changed.append(replace(mine, gpus=theirs.gpus, strategy=strategy))
-        return Change(changed[0], "alike", tuple(changed[1:]), f"the GPUs, degrees and order of `{model}`")
+        return PlanChange(changed[0], "alike", tuple(changed[1:]), f"the GPUs, degrees and order of `{model}`")
 
-    def attempts(self, found: Iterable[Change], enough: int = NAMED) -> list[Attempt]:
+    def attempts(self, found: Iterable[PlanChange], enough: int = NAMED) -> list[Attempt]:
         """Changes as they were compiled, until enough of them fit; of each rank one that does."""
         out: list[Attempt] = []
         ranks: set[str] = set()
@@ -144,7 +144,7 @@ class Cures:
         beside = f", {listed([f'`{name}`' for name in attempt.without])} left out" if attempt.without else ""
         return f"{place}{told} {verb}: {show(attempt.peak_B, BYTES)} on the fullest GPU{beside}"
 
-    def attempt(self, change: Change) -> Attempt | None:
+    def attempt(self, change: PlanChange) -> Attempt | None:
         """None where the change is not legal."""
         from . import pools
 
@@ -223,12 +223,12 @@ def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
     return engine_memory(phase.memory.engine, spec.hardware, s, len(phase.gpus) // s.replicas // s.pp)
 
 
-def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:
     """The least intrusive first."""
     yield from balanced_stages(spec, result, phase)
     if phase.takes_prompts and not phase.strategy.sequence_parallel:
         strategy = replace(phase.strategy, sequence_parallel=True)
-        yield Change(replace(phase, strategy=strategy), "sequence_parallel")
+        yield PlanChange(replace(phase, strategy=strategy), "sequence_parallel")
     yield from more_microbatches(phase)
     yield from shorter_chunks(phase)
     yield from other_degrees(phase)
@@ -236,7 +236,7 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
     yield from more_gpus(spec, phase)
 
 
-def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[Change]:
+def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:
     """Layers moved from the fullest stages to the others."""
     from ..cost.kv_cache import cache_bytes, cache_policy
     from ..cost.memory import weight_bytes
@@ -256,7 +256,7 @@ def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[C
     if cut == tuple(sum(n for name, n in s.layers if name in names[1:-1]) for s in graph.stages):
         return
     strategy = replace(phase.strategy, layers_per_stage=cut)
-    yield Change(replace(phase, strategy=strategy), "stages")
+    yield PlanChange(replace(phase, strategy=strategy), "stages")
 
 
 def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
@@ -284,26 +284,26 @@ def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
     return best
 
 
-def more_microbatches(phase: Phase) -> Iterator[Change]:
+def more_microbatches(phase: Phase) -> Iterator[PlanChange]:
     """Smaller ones: what is live at once follows the tokens of one."""
     for factor in (2, 4, 8, 16):
         count = phase.strategy.microbatches * factor
         if phase.sequences % count == 0:
             strategy = replace(phase.strategy, microbatches=count)
-            yield Change(replace(phase, strategy=strategy), "microbatches")
+            yield PlanChange(replace(phase, strategy=strategy), "microbatches")
 
 
-def shorter_chunks(phase: Phase) -> Iterator[Change]:
+def shorter_chunks(phase: Phase) -> Iterator[PlanChange]:
     """A prompt in more passes: activations follow the tokens of one."""
     new = phase.new_tokens
     for factor in (2, 4, 8):
         chunk = -(-phase.tokens // factor)
         if phase.takes_prompts and chunk > 1:
             changed = replace(phase, tokens=chunk, passes=-(-new // chunk), last=new % chunk)
-            yield Change(changed, "chunk")
+            yield PlanChange(changed, "chunk")
 
 
-def other_degrees(phase: Phase) -> Iterator[Change]:
+def other_degrees(phase: Phase) -> Iterator[PlanChange]:
     """One axis raised at the cost of another, on the same GPUs."""
     for factor in (2, 4, 8):
         yield from (_folded if phase.strategy.attention is not None else _flat)(phase, factor)
@@ -312,17 +312,17 @@ def other_degrees(phase: Phase) -> Iterator[Change]:
 UP = ("ep", "tp", "pp", "dp", "sp")
 
 
-def _flat(phase: Phase, factor: int) -> Iterator[Change]:
+def _flat(phase: Phase, factor: int) -> Iterator[PlanChange]:
     s = phase.strategy
     for up in UP:
         for down in ("dp", "sp", "ep", "tp", "pp"):
             if up != down and getattr(s, down) % factor == 0:
                 degrees = {up: getattr(s, up) * factor, down: getattr(s, down) // factor}
                 strategy = replace(s, **degrees, layers_per_stage=None if "pp" in degrees else s.layers_per_stage)
-                yield Change(replace(phase, strategy=strategy), f"{up} up")
+                yield PlanChange(replace(phase, strategy=strategy), f"{up} up")
 
 
-def _folded(phase: Phase, factor: int) -> Iterator[Change]:
+def _folded(phase: Phase, factor: int) -> Iterator[PlanChange]:
     s = phase.strategy
     assert s.attention is not None and s.experts is not None
     dense, routed = dict(s.attention.degrees), dict(s.experts.degrees)
@@ -337,9 +337,9 @@ def _folded(phase: Phase, factor: int) -> Iterator[Change]:
             yield _folding(phase, "attention", Fold(tuple(degrees.items())), f"attention {up}")
 
 
-def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> Change:
+def _folding(phase: Phase, side: str, fold: Fold, rank: str) -> PlanChange:
     strategy = replace(phase.strategy, attention=fold) if side == "attention" else replace(phase.strategy, experts=fold)
-    return Change(replace(phase, strategy=strategy), rank)
+    return PlanChange(replace(phase, strategy=strategy), rank)
 
 
 def differences(old: Phase, new: Phase) -> Iterator[str]:
@@ -367,7 +367,7 @@ def differences(old: Phase, new: Phase) -> Iterator[str]:
         yield f"sequences = {new.sequences}"
 
 
-def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
+def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:
     """The most that the cache has room for with the rest, then less: some of the rest follows the batch too."""
     worst, capacity_B = result.memory.worst, result.memory.capacity_B
     fixed = worst.weights_B + worst.reserve_B + worst.engine_B
@@ -379,7 +379,7 @@ def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[Change]:
     for count in (most, most - step, most * 3 // 4 // step * step, most // 2 // step * step, step):
         if 0 < count < phase.sequences and count not in seen:
             seen.add(count)
-            yield Change(replace(phase, sequences=count), "sequences")
+            yield PlanChange(replace(phase, sequences=count), "sequences")
 
 
 def batch_parts(phase: Phase) -> int:
@@ -389,7 +389,7 @@ def batch_parts(phase: Phase) -> int:
     return s.microbatches * s.replicas * ranks * (2 if s.overlap == "two_batch" else 1)
 
 
-def more_gpus(spec: Spec, phase: Phase) -> Iterator[Change]:
+def more_gpus(spec: Spec, phase: Phase) -> Iterator[PlanChange]:
     """Twice as many or more, where the hardware has that many that no phase uses."""
     used = {g for other in spec.phases for g in other.gpus}
     spare = list(islice((g for g in range(spec.hardware.gpus) if g not in used), len(phase.gpus) * 7))
@@ -401,4 +401,4 @@ def more_gpus(spec: Spec, phase: Phase) -> Iterator[Change]:
         gpus = tuple(sorted((*phase.gpus, *spare[:need])))
         for up in ("tp", "ep", "pp") if s.attention is None else ("pp",):
             strategy = replace(s, **{up: getattr(s, up) * factor}, layers_per_stage=None)
-            yield Change(replace(phase, gpus=gpus, strategy=strategy), "gpus")
+            yield PlanChange(replace(phase, gpus=gpus, strategy=strategy), "gpus")

@@ -24,7 +24,7 @@ class PlaceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TensorPart:
     """Dims of an axis, or of a piece of it. `of`: the slice spec between brackets."""
 
     dims: tuple[str, ...]
@@ -71,15 +71,15 @@ def _size(dim: str, sizes: Mapping[str, int]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorPlace:
     """A tensor's name and, axis by axis, the parts it is made of (outer part: the whole axis)."""
 
     name: str
-    axes: tuple[tuple[Part, tuple[Part, ...]], ...]
+    axes: tuple[tuple[TensorPart, tuple[TensorPart, ...]], ...]
     plus: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> TensorPlace:
         """Raises PlaceError."""
         name, _, rest = text.strip().partition(" ")
         _check_name(name)
@@ -88,19 +88,19 @@ class Place:
         if stray:
             raise PlaceError(f"`{stray[0]}` is neither a dimension nor a part of one")
         tokens = _TOKEN.findall(rest)
-        axes: list[tuple[Part, tuple[Part, ...]]] = []
+        axes: list[tuple[TensorPart, tuple[TensorPart, ...]]] = []
         while tokens:
             if tokens[0] == "(":
                 end = _closing(tokens)
                 inner, tokens = _parts(tokens[1:end]), tokens[end + 1 :]
-                whole = Part(tuple(d for p in inner for d in p.dims))
+                whole = TensorPart(tuple(d for p in inner for d in p.dims))
                 if tokens and tokens[0].startswith("["):
                     whole = _part(whole.dims, tokens.pop(0)[1:-1])
                 axes.append((whole, inner))
             else:
                 count = 2 if len(tokens) > 1 and tokens[1].startswith("[") else 1
                 inner, tokens = _parts(tokens[:count]), tokens[count:]
-                axes.append((Part(inner[0].dims), inner))
+                axes.append((TensorPart(inner[0].dims), inner))
         place = cls(name, tuple(axes), float(plus))
         twice = [d for d in place.dims if place.dims.count(d) > 1]
         if twice or not axes:
@@ -134,9 +134,9 @@ def _closing(tokens: list[str]) -> int:
     raise PlaceError("`(` without `)`")
 
 
-def _parts(tokens: list[str]) -> tuple[Part, ...]:
+def _parts(tokens: list[str]) -> tuple[TensorPart, ...]:
     """Of one axis: dimensions, flattened ones in brackets of their own, each with its slice."""
-    parts: list[Part] = []
+    parts: list[TensorPart] = []
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
@@ -144,20 +144,20 @@ def _parts(tokens: list[str]) -> tuple[Part, ...]:
             inner, rest = rest[: rest.index(")")], rest[rest.index(")") + 1 :]
             if not rest or not rest[0].startswith("["):
                 raise PlaceError("`(` inside another without a slice")
-            parts.append(Part(tuple(d for p in _parts(inner) for d in p.dims)))
+            parts.append(TensorPart(tuple(d for p in _parts(inner) for d in p.dims)))
             continue
         if token.startswith("[") and parts and not parts[-1].of:
             parts[-1] = _part(parts[-1].dims, token[1:-1])
         elif token[0] in "[()" or token == "0":
             raise PlaceError(f"`{token}` does not follow a dimension")
         else:
-            parts.append(Part((token,)))
+            parts.append(TensorPart((token,)))
     if not parts:
         raise PlaceError("`()` has no dimension")
     return tuple(parts)
 
 
-def _part(dims: tuple[str, ...], of: str) -> Part:
+def _part(dims: tuple[str, ...], of: str) -> TensorPart:
     """Raises PlaceError when the text is not a slice, or not one of these dims."""
     fraction = re.fullmatch(r"(\d{1,6})[/%](\d{1,6})", of)
     pieces = re.fullmatch(rf"({_SUM})(?:@(\d{{1,6}}))?", of)
@@ -169,7 +169,7 @@ def _part(dims: tuple[str, ...], of: str) -> Part:
             raise PlaceError(f"`[{of}]` has no such part")
     if not fraction and not pieces:
         raise PlaceError(f"`[{of}]` is not a slice")
-    return Part(dims, of)
+    return TensorPart(dims, of)
 
 
 def _check_name(name: str) -> None:

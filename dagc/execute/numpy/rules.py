@@ -22,7 +22,7 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     values,
 )
-from ..dispatcher import Backend, Call, Rule
+from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
 from ..values import Floats, Ragged
 from . import ops as k
@@ -45,12 +45,12 @@ class Notes:
 # -- ops that do not ask which token a row is of ----------------------------------------------------
 
 
-def _contract(call: Call, x: Operands) -> Floats:
+def _contract(call: OpCall, x: Operands) -> Floats:
     return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
 
 
 def _aligned(join: Callable[[Floats, Floats], Any]) -> Rule:
-    def rule(call: Call, x: Operands) -> Floats:
+    def rule(call: OpCall, x: Operands) -> Floats:
         a, b = (k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True))
         return np.asarray(join(a, b))
 
@@ -64,7 +64,7 @@ def _each(function: Callable[[Floats], Floats]) -> Rule:
 def _norm(function: Callable[..., Floats], sums: Sequence[Callable[[Floats], Floats]]) -> Rule:
     """By the row sums that a split width was given, else by those of the row itself."""
 
-    def rule(call: Call, x: Operands) -> Floats:
+    def rule(call: OpCall, x: Operands) -> Floats:
         weights = [name.startswith("@") for name in call.op.inputs]
         given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
         width = int(call.segment.size(call.op.dims[-1]))
@@ -102,23 +102,23 @@ BY_ROW: Mapping[str, Rule] = {
 # -- ops that do ------------------------------------------------------------------------------------
 
 
-def _lookup(call: Call, x: Operands) -> Floats:
+def _lookup(call: OpCall, x: Operands) -> Floats:
     ids, table = x
     first = call.part(call.dims[1][0]).start
     inside = (ids >= first) & (ids < first + len(table))
     return np.where(inside[..., None], table[np.where(inside, ids - first, 0)], 0.0)
 
 
-def _rope(call: Call, x: Operands) -> Floats:
+def _rope(call: OpCall, x: Operands) -> Floats:
     return Rotary(**values(call.op.attrs)).rotate(x[0], call.positions("seq"), call.out.index("seq"))
 
 
-def _temper(call: Call, x: Operands) -> Floats:
+def _temper(call: OpCall, x: Operands) -> Floats:
     attrs = call.op.of(TemperAttrs)
     return k.temper(x[0], call.positions("seq"), call.out.index("seq"), attrs.floor, attrs.scale)
 
 
-def _cache(call: Call, x: Operands) -> Floats:
+def _cache(call: OpCall, x: Operands) -> Floats:
     """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
     if call.whole_prompt:
         return np.asarray(x[0])
@@ -130,7 +130,7 @@ def _cache(call: Call, x: Operands) -> Floats:
     return mine
 
 
-def _attend(call: Call, x: Operands) -> Floats | tuple[Floats, Floats, Floats]:
+def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]:
     """Of a piece of the context the output as it is, and the statistics of its rows."""
     op, attrs, named = call.op, call.op.of(AttendAttrs), list(zip(x, call.dims, strict=True))
     pairs, split = attrs.pairs, op.loop("context")
@@ -152,7 +152,7 @@ def _attend(call: Call, x: Operands) -> Floats | tuple[Floats, Floats, Floats]:
     return (output, maxima, sums) if split else np.asarray(output / sums[..., None])
 
 
-def _select(call: Call, x: Operands) -> Any:
+def _select(call: OpCall, x: Operands) -> Any:
     queries, keys, weights = x
     context = call.positions("context")
     turn = np.argsort(context)  # ties go to the first in the sequence, wherever it is
@@ -161,14 +161,14 @@ def _select(call: Call, x: Operands) -> Any:
     return context[turn][k.select(queries, keys[:, turn], weights, seen, int(call.segment.sizes[call.out[-1]]))]
 
 
-def _conv(call: Call, x: Operands) -> Floats:
+def _conv(call: OpCall, x: Operands) -> Floats:
     taps = k.aligned(x[1], call.dims[1], (*call.out[2:], call.dims[1][-1]))
     line = call.shards.dealt(x[0], call.dims[0], back=True)
     out, call.host.state = k.conv(line, taps, call.shards.state(call.segment, call.layer, call.op, call.rank))
     return call.shards.dealt(out, call.out)
 
 
-def _delta(call: Call, x: Operands) -> Floats:
+def _delta(call: OpCall, x: Operands) -> Floats:
     rows = call.out[:-1]
     wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
     in_turn = (call.shards.dealt(v, d, back=True) for v, d in zip(x, call.dims, strict=True))
@@ -178,7 +178,7 @@ def _delta(call: Call, x: Operands) -> Floats:
     return call.shards.dealt(out, call.out)
 
 
-def _route(call: Call, x: Operands) -> Choice:
+def _route(call: OpCall, x: Operands) -> Choice:
     router, scores = Router(**values(call.op.of(RouteAttrs))), x[0]
     if call.shards.inputs.balanced:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
@@ -187,7 +187,7 @@ def _route(call: Call, x: Operands) -> Choice:
     return router(scores, x[1] if len(x) > 1 else None)
 
 
-def _dispatch(call: Call, x: Operands) -> Ragged:
+def _dispatch(call: OpCall, x: Operands) -> Ragged:
     """Tokens for every physical expert that this rank may reach: all but those that a rank with the same tokens selects
     for itself."""
     rows = call.shards.rows(call.segment, call.op.name)
@@ -197,7 +197,7 @@ def _dispatch(call: Call, x: Operands) -> Ragged:
     return k.dispatch(x[0], x[1], x[2] if attrs.weighted else None, call.origin, rows.copies, reached)
 
 
-def _combine(call: Call, x: Operands) -> Floats:
+def _combine(call: OpCall, x: Operands) -> Floats:
     ragged, chosen, weights = x
     for column, dim, first in zip(ragged.keys.T, ("batch", "seq"), (call.shards.offset, 0), strict=False):
         part = call.part(dim)
@@ -207,21 +207,21 @@ def _combine(call: Call, x: Operands) -> Floats:
     return k.combine(ragged, chosen.shape[:2], weights, call.origin)
 
 
-def _last(call: Call, x: Operands) -> Floats:
+def _last(call: OpCall, x: Operands) -> Floats:
     """The value at the last position; nothing where another rank has it."""
     positions = call.positions("seq")
     value = np.take(x[0], int(positions.argmax()), call.dims[0].index("seq"))
     return value if positions.max() == call.segment.sizes["context"] - 1 else np.zeros_like(value)
 
 
-def _argmax(call: Call, x: Operands) -> Any:
+def _argmax(call: OpCall, x: Operands) -> Any:
     """Of a piece of the vocabulary the largest value, too."""
     split = call.op.loop(call.dims[0][-1])
     index = x[0].argmax(axis=-1) + call.part(call.dims[0][-1]).start
     return (index, x[0].max(axis=-1)) if split else index
 
 
-def _slice(call: Call, x: Operands) -> Any:
+def _slice(call: OpCall, x: Operands) -> Any:
     """A rank keeps its part of what it has."""
     op, shards = call.op, call.shards
     if isinstance(x[0], Ragged):

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from ...ir.graph import Segment
 from ..chosen import chooses_tokens
-from ..dispatcher import Backend, Call, Place, Results, run_layer
+from ..dispatcher import Backend, OpCall, Results, RunPlace, run_layer
 from ..shards import Coordinates, Shards
 from .comm import collective
 from .communicator import Communicator
@@ -124,16 +124,16 @@ class Rank:
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         return self.resident.weight(segment, layer, name)
 
-    def lend(self, place: Place, rank: Coordinates) -> Resident:
+    def lend(self, place: RunPlace, rank: Coordinates) -> Resident:
         return self.resident
 
-    def collective(self, place: Place, operands: Results) -> Results:
+    def collective(self, place: RunPlace, operands: Results) -> Results:
         return [[value] for value in collective(self.comm, place.segment, place.op, [x for (x,) in operands])]
 
-    def done(self, call: Call, x: Sequence[Any], value: object) -> None:
+    def done(self, call: OpCall, x: Sequence[Any], value: object) -> None:
         """Nothing is counted here: the proof counts."""
 
-    def around(self, place: Place, step: Callable[[], Results]) -> Results:
+    def around(self, place: RunPlace, step: Callable[[], Results]) -> Results:
         """Timed without what is made once."""
         segment, layer, op = place
         for name in op.inputs:

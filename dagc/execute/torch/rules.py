@@ -24,7 +24,7 @@ from ...ir.ops.attributes import (
     values,
 )
 from ...ir.ops.sequence import order
-from ..dispatcher import Backend, Call, Rule
+from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
@@ -41,7 +41,7 @@ Operands = Sequence[Any]
 # -- ops that do not ask which token a row is of ----------------------------------------------------
 
 
-def _contract(call: Call, x: Operands) -> Tensor:
+def _contract(call: OpCall, x: Operands) -> Tensor:
     return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
 
 
@@ -56,7 +56,7 @@ def _each(function: Callable[[Tensor], Tensor]) -> Rule:
 def _norm(function: Callable[..., Tensor], sums: Sequence[Callable[[Tensor], Tensor]]) -> Rule:
     """By the row sums that a split width was given, else by those of the row itself."""
 
-    def rule(call: Call, x: Operands) -> Tensor:
+    def rule(call: OpCall, x: Operands) -> Tensor:
         weights = [name.startswith("@") for name in call.op.inputs]
         given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
         width = int(call.segment.size(call.op.dims[-1]))
@@ -94,14 +94,14 @@ BY_ROW: Mapping[str, Rule] = {
 # -- ops that do ------------------------------------------------------------------------------------
 
 
-def _lookup(call: Call, x: Operands) -> Tensor:
+def _lookup(call: OpCall, x: Operands) -> Tensor:
     ids, table = x
     first = call.part(call.dims[1][0]).start
     inside = (ids >= first) & (ids < first + len(table))
     return table[torch.where(inside, ids - first, 0)] * inside[..., None]
 
 
-def _rope(call: Call, x: Operands) -> Tensor:
+def _rope(call: OpCall, x: Operands) -> Tensor:
     rotary, resident = Rotary(**values(call.op.attrs)), _resident(call)
     width = int(x[0].shape[-1] * rotary.fraction) // 2 * 2
 
@@ -115,7 +115,7 @@ def _rope(call: Call, x: Operands) -> Tensor:
     return k.turned(x[0], cos, sin, width, rotary.interleaved)
 
 
-def _temper(call: Call, x: Operands) -> Tensor:
+def _temper(call: OpCall, x: Operands) -> Tensor:
     positions = call.positions("seq")
     shape = [1] * x[0].ndim
     shape[call.out.index("seq")] = len(positions)
@@ -124,7 +124,7 @@ def _temper(call: Call, x: Operands) -> Tensor:
     return x[0] * _resident(call).real((steps * attrs.scale + 1.0).reshape(shape))
 
 
-def _cache(call: Call, x: Operands) -> Tensor:
+def _cache(call: OpCall, x: Operands) -> Tensor:
     """A whole prompt: what was computed. Else what was there, with the new tokens at its end."""
     if call.whole_prompt:
         return x[0]
@@ -135,7 +135,7 @@ def _cache(call: Call, x: Operands) -> Tensor:
     return mine
 
 
-def _attend(call: Call, x: Operands) -> Any:
+def _attend(call: OpCall, x: Operands) -> Any:
     """Of a piece of the context the output as it is, and the statistics of its rows."""
     op, attrs, resident = call.op, call.op.of(AttendAttrs), _resident(call)
     named, pairs, split = list(zip(x, call.dims, strict=True)), attrs.pairs, op.loop("context")
@@ -159,7 +159,7 @@ def _attend(call: Call, x: Operands) -> Any:
     return (output, maxima, sums) if split else output / sums[..., None]
 
 
-def _select(call: Call, x: Operands) -> Tensor:
+def _select(call: OpCall, x: Operands) -> Tensor:
     resident = _resident(call)
 
     def make() -> tuple[Tensor, ...]:
@@ -172,13 +172,13 @@ def _select(call: Call, x: Operands) -> Tensor:
     return context[k.select(x[0], x[1][:, turn], x[2], seen, int(call.segment.sizes[call.out[-1]]))]
 
 
-def _conv(call: Call, x: Operands) -> Tensor:
+def _conv(call: OpCall, x: Operands) -> Tensor:
     taps = k.aligned(x[1], call.dims[1], (*call.out[2:], call.dims[1][-1]))
     state = _resident(call).state(call.segment, call.layer, call.op)
     return _dealt(call, k.conv(_in_turn(call, x[0]), taps, state))
 
 
-def _delta(call: Call, x: Operands) -> Tensor:
+def _delta(call: OpCall, x: Operands) -> Tensor:
     rows = call.out[:-1]
     wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
     named = zip(x, call.dims, wanted, strict=True)
@@ -186,25 +186,25 @@ def _delta(call: Call, x: Operands) -> Tensor:
     return _dealt(call, k.delta(q, key, v, decay, rate, _resident(call).state(call.segment, call.layer, call.op)))
 
 
-def _in_turn(call: Call, value: Tensor) -> Tensor:
+def _in_turn(call: OpCall, value: Tensor) -> Tensor:
     """The tokens [batch, seq, ..] of a whole sequence, first to last."""
     return _reordered(call, value, np.argsort(order(int(call.segment.sizes["seq"]), call.shards.mesh)))
 
 
-def _dealt(call: Call, value: Tensor) -> Tensor:
+def _dealt(call: OpCall, value: Tensor) -> Tensor:
     """Tokens that are first to last, in the order of the mesh."""
     return _reordered(call, value, order(int(call.segment.sizes["seq"]), call.shards.mesh))
 
 
-def _reordered(call: Call, value: Tensor, tokens: Any) -> Tensor:
+def _reordered(call: OpCall, value: Tensor, tokens: Any) -> Tensor:
     return value[:, _resident(call).exact(tokens)] if call.shards.mesh.zigzag else value
 
 
-def _route(call: Call, x: Operands) -> tuple[Tensor, Tensor]:
+def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
     return Router(RouterRule(**values(call.op.of(RouteAttrs))))(x[0], x[1] if len(x) > 1 else None)
 
 
-def _dispatch(call: Call, x: Operands) -> Ragged:
+def _dispatch(call: OpCall, x: Operands) -> Ragged:
     rows = call.shards.rows(call.segment, call.op.name)
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
@@ -212,25 +212,25 @@ def _dispatch(call: Call, x: Operands) -> Ragged:
     return k.dispatch(x[0], x[1], x[2] if attrs.weighted else None, call.origin, rows.copies, reached)
 
 
-def _combine(call: Call, x: Operands) -> Tensor:
+def _combine(call: OpCall, x: Operands) -> Tensor:
     weights = x[2] if call.op.of(CombineAttrs).weighted else None
     return k.combine(x[0], x[1].shape[:2], weights, call.origin)
 
 
-def _last(call: Call, x: Operands) -> Tensor:
+def _last(call: OpCall, x: Operands) -> Tensor:
     positions = call.positions("seq")
     last = x[0].select(call.dims[0].index("seq"), int(positions.argmax()))
     return last if positions.max() == call.segment.sizes["context"] - 1 else torch.zeros_like(last)
 
 
-def _argmax(call: Call, x: Operands) -> Any:
+def _argmax(call: OpCall, x: Operands) -> Any:
     """Of a piece of the vocabulary the largest value, too."""
     largest, split = x[0].max(dim=-1), call.op.loop(call.dims[0][-1])
     index = largest.indices + call.part(call.dims[0][-1]).start
     return (index, largest.values) if split else index
 
 
-def _slice(call: Call, x: Operands) -> Any:
+def _slice(call: OpCall, x: Operands) -> Any:
     """A rank keeps its part of what it has."""
     value, op = x[0], call.op
     if isinstance(value, Ragged):
@@ -242,7 +242,7 @@ def _slice(call: Call, x: Operands) -> Any:
     return tuple(operand[parts] for operand in x)
 
 
-def _resident(call: Call) -> Resident:
+def _resident(call: OpCall) -> Resident:
     """What stays on the device of the call's rank."""
     resident: Resident = call.host
     return resident

@@ -36,7 +36,7 @@ NEVER = ("embed", "head")
 """Never quantised by the methods below: a table is not a linear layer, and the head is left out."""
 
 
-class Unreadable(ValueError):
+class UnknownPrecision(ValueError):
     """A quantisation that has no dtype here."""
 
 
@@ -76,9 +76,9 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
         return dtypes
     try:
         if not isinstance(section, Mapping):
-            raise Unreadable("`quantization_config` is not an object")
+            raise UnknownPrecision("`quantization_config` is not an object")
         scheme = scheme_of(section)
-    except Unreadable as error:
+    except UnknownPrecision as error:
         return dtypes | {"unknown": str(error)}
     for part in PARTS:
         if part in scheme.only and part not in NEVER:
@@ -147,7 +147,7 @@ def scheme_of(section: Mapping[str, object]) -> Scheme:
         "quark": _quark,
     }
     if method not in simple:
-        raise Unreadable(method)
+        raise UnknownPrecision(method)
     return Scheme(((Patterns.everything(), simple[method](section)),), kept, cache)
 
 
@@ -164,22 +164,22 @@ def _float(bits: object, block: object = None, group: object = None) -> str:
             return "fp8_block"
         if block is not None:
             if not (isinstance(block, list) and len(block) == 2 and all(_positive(n) for n in block)):
-                raise Unreadable(f"fp8 in blocks of {block}")
+                raise UnknownPrecision(f"fp8 in blocks of {block}")
             return f"fp8_b{block[1]}x{block[0]}"
         return f"fp8_b{group}x1" if _positive(group) else "fp8"
     if bits == 4 and group in (16, 32):
         return "nvfp4" if group == 16 else "mxfp4"
-    raise Unreadable(f"float of {bits} bits" + (f" in groups of {group}" if group is not None else ""))
+    raise UnknownPrecision(f"float of {bits} bits" + (f" in groups of {group}" if group is not None else ""))
 
 
 def _int(bits: object, group: object, zero: bool) -> str:
     """A whole number of 4 or 8 bits; a group of -1 or none is a row."""
     if not isinstance(bits, int) or bits not in (4, 8):
-        raise Unreadable(f"int of {bits} bits")
+        raise UnknownPrecision(f"int of {bits} bits")
     if group in (None, -1, 0):
         return f"int{bits}"
     if not _positive(group):
-        raise Unreadable(f"int{bits} in groups of {group}")
+        raise UnknownPrecision(f"int{bits} in groups of {group}")
     return f"int{bits}_g{group}{'_zp' if zero else ''}"
 
 
@@ -195,7 +195,7 @@ def _awq(section: Mapping[str, object]) -> str:
 def _gptq(section: Mapping[str, object], method: str) -> str:
     data_type = section.get("data_type", "int")
     if data_type != "int":
-        raise Unreadable(f"{method} of {data_type}")
+        raise UnknownPrecision(f"{method} of {data_type}")
     return _int(section.get("bits"), section.get("group_size"), section.get("sym", True) is False)
 
 
@@ -203,12 +203,12 @@ def _skipped(section: Mapping[str, object], method: str) -> list[str]:
     """Modules that `dynamic` rules take out (`-:` and an expression). Others change bits of some modules."""
     rules = section.get("dynamic") or section.get("extra_config") or {}
     if not isinstance(rules, Mapping):
-        raise Unreadable(f"{method} with rules by module")
+        raise UnknownPrecision(f"{method} with rules by module")
     skipped = []
     for rule, change in rules.items():
         plain = isinstance(change, Mapping) and change.get("bits") == 16
         if not str(rule).startswith("-:") and not plain:
-            raise Unreadable(f"{method} of several widths (`{str(rule)[:60]}`)")
+            raise UnknownPrecision(f"{method} of several widths (`{str(rule)[:60]}`)")
         skipped.append(str(rule) if plain else f"re:{str(rule)[2:]}")
     return skipped
 
@@ -220,10 +220,10 @@ def _quark(section: Mapping[str, object]) -> str:
     inner = section.get("global_quant_config")
     weight = inner.get("weight") if isinstance(inner, Mapping) else None
     if not isinstance(weight, Mapping) or section.get("layer_quant_config"):
-        raise Unreadable("quark with rules by layer")
+        raise UnknownPrecision("quark with rules by layer")
     kind = str(weight.get("dtype"))
     if kind not in QUARK:
-        raise Unreadable(f"quark of {kind}")
+        raise UnknownPrecision(f"quark of {kind}")
     return _float(QUARK[kind], None, weight.get("group_size"))
 
 
@@ -251,7 +251,7 @@ def _modelopt(section: Mapping[str, object]) -> tuple[tuple[Patterns, str], ...]
     if algorithm == "MIXED_PRECISION":
         layers = section.get("quantized_layers")
         if not isinstance(layers, Mapping):
-            raise Unreadable("modelopt of mixed precision without `quantized_layers`")
+            raise UnknownPrecision("modelopt of mixed precision without `quantized_layers`")
         by_dtype: dict[str, list[str]] = {}
         for name, rule in layers.items():
             by_dtype.setdefault(_algorithm(rule if isinstance(rule, Mapping) else {}), []).append(str(name))
@@ -268,7 +268,7 @@ def _algorithm(rule: Mapping[str, object]) -> str:
     if name in ("W4A16_AWQ", "W4A8_AWQ"):
         return _int(4, rule.get("group_size", 128), bool(rule.get("has_zero_point")))
     if name not in MODELOPT:
-        raise Unreadable(f"modelopt of {name}")
+        raise UnknownPrecision(f"modelopt of {name}")
     return MODELOPT[name]
 
 
@@ -276,12 +276,12 @@ def _groups(section: Mapping[str, object], method: str) -> tuple[tuple[Patterns,
     """Groups of modules, each with a format of its own; a class of modules (`Linear`) comes after names."""
     groups = section.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
-        raise Unreadable(method)
+        raise UnknownPrecision(method)
     named, classes = [], []
     for group in groups.values():
         weights = group.get("weights") if isinstance(group, Mapping) else None
         if not isinstance(weights, Mapping):
-            raise Unreadable(f"{method} (no weights)")
+            raise UnknownPrecision(f"{method} (no weights)")
         targets = group.get("targets", ["Linear"])
         listed = [str(t) for t in targets] if isinstance(targets, list) else []
         entry = _of_weights(weights, method)
@@ -299,9 +299,9 @@ def _of_weights(weights: Mapping[str, object], method: str) -> str:
             return _float(bits, weights.get("block_structure"), group)
         if kind == "int":
             return _int(bits, group, weights.get("symmetric", True) is False)
-    except Unreadable as error:
-        raise Unreadable(f"{method} ({error})") from None
-    raise Unreadable(f"{method} ({kind} of {bits} bits)")
+    except UnknownPrecision as error:
+        raise UnknownPrecision(f"{method} ({error})") from None
+    raise UnknownPrecision(f"{method} ({kind} of {bits} bits)")
 
 
 def _cache_words(section: Mapping[str, object]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...base.diagnostics import Collector
 from ...base.source import Span
 from ...base.syntax import ast
-from ...spec.tensor_place import Place, PlaceError
+from ...spec.tensor_place import PlaceError, TensorPlace
 from ..body import Body
 from ..values.evaluate import evaluate
 from ..values.functions import env
@@ -34,6 +34,6 @@ def read_checkpoint(sections: Sequence[ast.Section], names: Names) -> dict[str, 
 
 def _check_place(text: str, span: Span, out: Collector) -> None:
     try:
-        Place.parse(text)
+        TensorPlace.parse(text)
     except PlaceError as error:
         out.add("E08", f'"{text}" is not a place in a checkpoint file: {error}', span)

@@ -18,7 +18,7 @@ from .timeline import Index, Layer, at, layers
 SAME_S = 1e-12
 
 
-class Node(NamedTuple):
+class PathNode(NamedTuple):
     """An execution of a stage: `place` counts the layers of the cell, and is -1 for a send."""
 
     stage: int
@@ -89,19 +89,19 @@ class _Walk:
 
     # -- times of a node -------------------------------------------------------------------------
 
-    def segment(self, node: Node) -> Segment:
+    def segment(self, node: PathNode) -> Segment:
         return self.result.graph.segment(self.layer(node).run.segment)
 
-    def layer(self, node: Node) -> Layer:
+    def layer(self, node: PathNode) -> Layer:
         return self.cells[node.stage, node.microbatch][node.place]
 
-    def starts(self, node: Node) -> Array:
+    def starts(self, node: PathNode) -> Array:
         if node.place < 0:
             return self.sends[node.stage, node.microbatch, node.lane]
         layer = self.layer(node)
         return layer.start_s + layer.run.starts[node.op, node.lane]
 
-    def finishes(self, node: Node) -> Array:
+    def finishes(self, node: PathNode) -> Array:
         if node.place < 0:
             return self.sends[node.stage, node.microbatch, node.lane] + self.result.costs.transfer.time_s
         layer = self.layer(node)
@@ -134,12 +134,14 @@ class _Walk:
                 return
             node, index, counted = found
 
-    def end(self) -> tuple[Node, Index]:
+    def end(self) -> tuple[PathNode, Index]:
         """What finishes last: the output of the last layer of some cell of the last stage."""
         graph = self.result.graph
         stage = len(graph.stages) - 1
         ends = [
-            Node(stage, m, len(self.cells[stage, m]) - 1, graph.segment(graph.stages[stage].layers[-1][0]).output, lane)
+            PathNode(
+                stage, m, len(self.cells[stage, m]) - 1, graph.segment(graph.stages[stage].layers[-1][0]).output, lane
+            )
             for m in range(graph.microbatches)
             for lane in range(graph.lanes)
         ]
@@ -147,7 +149,7 @@ class _Walk:
         times = self.finishes(node)
         return node, tuple(int(i) for i in np.unravel_index(int(np.argmax(times)), times.shape))
 
-    def before(self, node: Node, index: Index) -> tuple[Node, Index, bool] | None:
+    def before(self, node: PathNode, index: Index) -> tuple[PathNode, Index, bool] | None:
         """What a node waited for, on the rank of its group that came last; None at the very beginning."""
         options = self.options(node)
         if not options:
@@ -160,7 +162,7 @@ class _Walk:
         chosen = options[best[1]]
         return chosen, best[2], chosen not in self.ring(node)
 
-    def members(self, node: Node, index: Index, times: list[Array]) -> Iterator[Index]:
+    def members(self, node: PathNode, index: Index, times: list[Array]) -> Iterator[Index]:
         """The ranks of a collective's group that can differ."""
         axes = () if node.place < 0 else self.segment(node).by_name[node.op].axes
         mesh = self.result.graph.the_mesh
@@ -168,54 +170,54 @@ class _Walk:
         choices = [range(mesh.shape[k]) if k in long else (i,) for k, i in enumerate(index)]
         return itertools.product(*choices)
 
-    def options(self, node: Node) -> list[Node]:
+    def options(self, node: PathNode) -> list[PathNode]:
         """Inputs, and what the stream did before."""
         stage, microbatch, place, name, lane = node
         if place < 0:
             return self.before_send(stage, microbatch, lane)
         segment = self.segment(node)
         op = segment.by_name[name]
-        nodes: list[Node] = []
+        nodes: list[PathNode] = []
         for source in segment.sources(op):
             if source == segment.input:
                 nodes += self.entry(stage, microbatch, place, lane)
             else:
-                nodes.append(Node(stage, microbatch, place, source, lane))
+                nodes.append(PathNode(stage, microbatch, place, source, lane))
         order = self.orders[segment.name][op.stream]
         k = order.index((name, lane))
         if k:
-            nodes.append(Node(stage, microbatch, place, *order[k - 1]))
+            nodes.append(PathNode(stage, microbatch, place, *order[k - 1]))
         else:
             nodes += self.stream_before(stage, microbatch, place, op.stream)
         return nodes
 
-    def before_send(self, stage: int, microbatch: int, lane: int) -> list[Node]:
+    def before_send(self, stage: int, microbatch: int, lane: int) -> list[PathNode]:
         place = len(self.cells[stage, microbatch])
         found = self.entry(stage, microbatch, place, lane)
         if lane:
-            return [*found, Node(stage, microbatch, -1, "send", lane - 1)]
+            return [*found, PathNode(stage, microbatch, -1, "send", lane - 1)]
         return found + self.stream_before(stage, microbatch, place, "comm")
 
-    def entry(self, stage: int, microbatch: int, place: int, lane: int) -> list[Node]:
+    def entry(self, stage: int, microbatch: int, place: int, lane: int) -> list[PathNode]:
         """Where a layer's input comes from: the layer before, or the stage before, or the host."""
         if place:
             segment = self.result.graph.segment(self.cells[stage, microbatch][place - 1].run.segment)
-            return [Node(stage, microbatch, place - 1, segment.output, lane)]
-        return [Node(stage - 1, microbatch, -1, "send", lane)] if stage else []
+            return [PathNode(stage, microbatch, place - 1, segment.output, lane)]
+        return [PathNode(stage - 1, microbatch, -1, "send", lane)] if stage else []
 
-    def stream_before(self, stage: int, microbatch: int, place: int, stream: str) -> list[Node]:
+    def stream_before(self, stage: int, microbatch: int, place: int, stream: str) -> list[PathNode]:
         """The last thing that a stream did before a layer."""
         for earlier in range(place - 1, -1, -1):
             order = self.orders[self.cells[stage, microbatch][earlier].run.segment][stream]
             if order:
-                return [Node(stage, microbatch, earlier, *order[-1])]
+                return [PathNode(stage, microbatch, earlier, *order[-1])]
         if not microbatch:
             return []
         if stream == "comm" and stage < len(self.result.graph.stages) - 1:
-            return [Node(stage, microbatch - 1, -1, "send", self.result.graph.lanes - 1)]
+            return [PathNode(stage, microbatch - 1, -1, "send", self.result.graph.lanes - 1)]
         return self.stream_before(stage, microbatch - 1, len(self.cells[stage, microbatch - 1]), stream)
 
-    def ring(self, node: Node) -> list[Node]:
+    def ring(self, node: PathNode) -> list[PathNode]:
         """The permutes that bring keys and values round to a ring attention: it starts along with them."""
         if node.place < 0:
             return []
@@ -225,7 +227,7 @@ class _Walk:
             return []
         sources = (segment.by_name[n] for n in segment.sources(op) if n in segment.by_name)
         turns = [source.name for source in sources if isinstance(source.attrs, RingTurnAttrs)]
-        return [Node(node.stage, node.microbatch, node.place, n, node.lane) for n in turns]
+        return [PathNode(node.stage, node.microbatch, node.place, n, node.lane) for n in turns]
 
 
 def _program(segment: Segment, lanes: int) -> dict[str, list[tuple[str, int]]]:

@@ -21,7 +21,7 @@ class Size:
 
 
 @dataclass(slots=True)
-class Place:
+class BoxPlace:
     """`x` is the middle of a box, `y` its top."""
 
     x: float
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(slots=True)
 class Boxes:
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, BoxPlace] = field(default_factory=dict)
     paths: dict[tuple[str, str], str] = field(default_factory=dict)
     width: float = 0.0
     height: float = 0.0
@@ -61,7 +61,7 @@ def place(sizes: Mapping[str, Size], edges: Sequence[tuple[str, str]], blocks: M
         previous = block
         for name, x in zip(row, _columns(row, sizes, parents, out, levels), strict=True):
             size = sizes[name]
-            out.places[name] = Place(x, y, size.w, size.h, level)
+            out.places[name] = BoxPlace(x, y, size.w, size.h, level)
         y += max(sizes[n].h for n in row) + GAP_Y
     left = min(p.x - p.w / 2 for p in out.places.values())
     for p in out.places.values():
@@ -161,11 +161,11 @@ def _route(out: Boxes, edges: Sequence[tuple[str, str]]) -> None:
             out.paths[a, b] = _around(source, target, x, list(out.places.values()))
 
 
-def _free(x: float, between: list[Place]) -> bool:
+def _free(x: float, between: list[BoxPlace]) -> bool:
     return all(abs(p.x - x) > p.w / 2 + 4 for p in between)
 
 
-def _down(source: Place, target: Place, *, late: bool) -> str:
+def _down(source: BoxPlace, target: BoxPlace, *, late: bool) -> str:
     """A curve in the gap below the source, or above the target, and a straight line for the rest."""
     x1, y1, x2, y2 = source.x, source.bottom, target.x, target.y
     if abs(x1 - x2) < 0.5:
@@ -180,7 +180,7 @@ def _down(source: Place, target: Place, *, late: bool) -> str:
     )
 
 
-def _around(source: Place, target: Place, x: float, others: Sequence[Place]) -> str:
+def _around(source: BoxPlace, target: BoxPlace, x: float, others: Sequence[BoxPlace]) -> str:
     """Out on the right to a track, down, and in from the right; through the gaps where a neighbour is there."""
     r = 6.0
     start = f"M{source.x + source.w / 2:.1f} {source.y + source.h * 0.7:.1f}"

@@ -18,7 +18,7 @@ DOWN, ACROSS = 44.0, 96.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CardPlace:
     """The upper left corner of a card, and how high it is."""
 
     x: float
@@ -31,12 +31,12 @@ def draw(result: PhaseResult) -> Figure:
     shown = shown_cards(result)
     across = columns(shown)
     lines = [_chips(result, card) for card in shown]
-    places: list[Place] = []
+    places: list[CardPlace] = []
     y = 0.0
     for start in range(0, len(shown), across):
         row = slice(start, start + across)
         height = max(_height(result, c, chips) for c, chips in zip(shown[row], lines[row], strict=True))
-        places += [Place(k * (CARD + ACROSS), y, height) for k in range(len(shown[row]))]
+        places += [CardPlace(k * (CARD + ACROSS), y, height) for k in range(len(shown[row]))]
         y += height + DOWN
     body = [_card(result, card, chips, place) for card, chips, place in zip(shown, lines, places, strict=True)]
     for (a, source), (b, target) in itertools.pairwise(zip(shown, places, strict=True)):
@@ -80,7 +80,7 @@ def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]])
     return PAD * 2 + LINE * (4 + len(chips)) + BAR + 6 + 13 * parts
 
 
-def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: Place) -> Markup:
+def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: CardPlace) -> Markup:
     x, y = place.x, place.y
     stage, memory = result.graph.stages[card[0]], result.memory.stages[card[0]]
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
@@ -145,7 +145,7 @@ def _bar(memory: StageMemory, capacity_B: float, x: float, y: float) -> list[Mar
     return out
 
 
-def _send(result: PhaseResult, key: str, missing: int, source: Place, target: Place) -> Markup:
+def _send(result: PhaseResult, key: str, missing: int, source: CardPlace, target: CardPlace) -> Markup:
     """An arrow to the next card: down, to the right, or down to the beginning of the next row."""
     transfer = result.costs.transfer
     said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]

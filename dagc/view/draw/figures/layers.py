@@ -8,7 +8,7 @@ from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..layer_digraph import Drawing, describe, drawings, links
-from .boxes import Boxes, Place, Size, place
+from .boxes import Boxes, BoxPlace, Size, place
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -112,7 +112,7 @@ def _arrow(key: str, path: str, critical: bool) -> Markup:
 
 def _frames(laid: Boxes, blocks: dict[str, str]) -> Iterator[Markup]:
     """A frame round each block."""
-    inside: dict[str, list[Place]] = {}
+    inside: dict[str, list[BoxPlace]] = {}
     for name, block in blocks.items():
         inside.setdefault(block, []).append(laid.places[name])
     for block, places in inside.items():
@@ -122,7 +122,7 @@ def _frames(laid: Boxes, blocks: dict[str, str]) -> Iterator[Markup]:
         yield words(left - 4, top - 5, fit(block, right - left), "soft")
 
 
-def _node(d: Drawing, key: str, p: Place, ops: list[Op], head: str, lines: list[str], hint: str) -> Markup:
+def _node(d: Drawing, key: str, p: BoxPlace, ops: list[Op], head: str, lines: list[str], hint: str) -> Markup:
     first = ops[0]
     collective = _is_collective(d, first)
     critical = any(op.name in d.critical for op in ops)
