@@ -16,7 +16,9 @@ from dagc.execute.prove import prove_graph
 from dagc.ir import axes, moves
 from dagc.ir import mesh as ir_mesh
 from dagc.ir.graph import Graph
-from dagc.ir.ops import ops
+from dagc.ir.ops import attention as op_attention
+from dagc.ir.ops import experts as op_experts
+from dagc.ir.ops import ops, sizes
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
 from dagc.pipeline import gpu_ids
 from dagc.pipeline.lower import lower
@@ -131,7 +133,10 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 
 FACTORING = ("refine", "_owner", "head_cuts", "axis_coordinates", "batch_axes")
 """Functions of `ir.mesh` that factor the GPUs of a stage."""
-LAYOUTS = ("input_layout", "result_layout", "_slots_at_home", "loop_dims", "loop_axes")
+LAYOUTS = (
+    "input_layout", "result_layout", "loop_dims", "loop_axes", "by_loops", "_at_home", "_tokens_needed", "_rows_needed",
+    "_dispatch_leaves", "_combine_leaves", "_new_tokens", "_cache_leaves", "_around_the_ring",
+)  # fmt: skip
 """Functions of `ir.ops` that say where values are."""
 
 
@@ -207,7 +212,8 @@ def mutants() -> Iterator[SourceMutant]:
         yield from source_mutants(
             module, lambda name: not name.rsplit(".", 1)[-1].startswith(("warn", "_warn", "describe"))
         )
-    yield from source_mutants(ops, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
+    for module in (ops, sizes, op_experts, op_attention):
+        yield from source_mutants(module, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
     yield from source_mutants(moves)
     yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in FACTORING)
     yield rewritten(place, "Place.run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
