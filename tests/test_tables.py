@@ -45,9 +45,14 @@ def test_torch_has_an_exchange_for_every_collective() -> None:
     assert set(comm.COLLECTIVES) == COLLECTIVES
 
 
+def test_rules_hold_for_rows_of_experts_where_the_record_says_so() -> None:
+    """But for dispatch, which makes them."""
+    assert {kind for kind, record in OPS.items() if record.on_rows} - {"dispatch"} == set(numpy_rules.BY_ROW)
+
+
 @needs_torch
 def test_both_backends_do_the_same_with_routed_rows() -> None:
     from dagc.execute.torch import rules
 
-    assert rules.BACKEND.by_row == numpy_rules.BACKEND.by_row
+    assert set(rules.BY_ROW) == set(numpy_rules.BY_ROW)
     assert rules.BACKEND.of_rows == numpy_rules.BACKEND.of_rows

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..ir.graph import Op, Segment
+from ..ir.ops.ops import OPS
 from ..ir.routed_dims import rows_of
 from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards
@@ -66,12 +67,11 @@ Results = list[list[object]]
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """How one library of arrays computes. `rules`: of every op that is not a collective; `by_row`: kinds whose rule holds
-    for the rows of an expert as it does for tokens; `of_rows`: kinds whose rule takes `Ragged` itself. `rows_of_each`
-    (data, rows of each local expert) cuts rows into those of each expert, `joined` is its inverse."""
+    """How one library of arrays computes. `rules`: of every op that is not a collective; those of kinds that work on
+    routed rows (`OpKind.on_rows`) hold for the rows of an expert as they do for tokens. `of_rows`: kinds whose rule takes
+    `Ragged` itself. `rows_of_each` cuts rows into those of each local expert, `joined` is its inverse."""
 
     rules: Mapping[str, Rule]
-    by_row: frozenset[str]
     of_rows: frozenset[str]
     rows_of_each: Callable[[Ragged], list[Array]]
     joined: Callable[[list[Array]], Array]
@@ -83,7 +83,7 @@ class Backend:
             raise CannotRun(f"no kernel for `{kind}`")
         if kind in self.of_rows or not any(isinstance(value, Ragged) for value in x):
             return rule(call, x)
-        if kind not in self.by_row:
+        if not OPS[kind].on_rows:
             raise CannotRun(f"no kernel for `{kind}` of routed rows")
         return self.each_row(rule, call, x)
 

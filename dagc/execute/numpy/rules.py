@@ -96,7 +96,7 @@ BY_ROW: Mapping[str, Rule] = {
     "softplus": _each(lambda x: np.logaddexp(0.0, x)),
     "exp": _each(np.exp),
 }
-"""The same for tokens and for the rows of an expert."""
+"""Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 
 
 # -- ops that do ------------------------------------------------------------------------------------
@@ -254,4 +254,4 @@ NUMPY: dict[str, Rule] = {
     "slice": _slice,
 }
 
-BACKEND = Backend(NUMPY, frozenset(BY_ROW), frozenset({"combine", "slice"}), k.rows_of_each, np.concatenate)
+BACKEND = Backend(NUMPY, frozenset({"combine", "slice"}), k.rows_of_each, np.concatenate)

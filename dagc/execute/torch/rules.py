@@ -88,7 +88,7 @@ BY_ROW: Mapping[str, Rule] = {
     "softplus": _each(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
     "exp": _each(torch.exp),
 }
-"""The same for tokens and for the rows of an expert."""
+"""Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 
 
 # -- ops that do ------------------------------------------------------------------------------------
@@ -266,4 +266,4 @@ TORCH: dict[str, Rule] = {
     "slice": _slice,
 }
 
-BACKEND = Backend(TORCH, frozenset(BY_ROW), frozenset({"combine", "slice"}), k.rows_of_each, torch.cat)
+BACKEND = Backend(TORCH, frozenset({"combine", "slice"}), k.rows_of_each, torch.cat)

@@ -90,10 +90,10 @@ def class_of(result: PhaseResult, key: Key) -> str:
     segment, name = key
     if not segment:
         return name
-    kind = result.graph.segment(segment).by_name[name].kind
-    if result.graph.segment(segment).by_name[name].is_collective:
-        return kind
-    return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")
+    op = result.graph.segment(segment).by_name[name]
+    if op.is_collective:
+        return op.runtime_kind
+    return CLASSES.get(op.kind, "norm, lookup" if op.kind in MEMORY else "element-wise")
 
 
 def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:

@@ -44,9 +44,10 @@ KINDS = (
     ),
     OpKind(
         name="row_sum", about="sum of each row", dims=per_row, dtype=ROW_SUMS, flops=multiply_adds, rides_in=IN_EXPERTS,
+        on_rows=True,
     ),
     OpKind(
         name="row_square_sum", about="sum of the squares of each row", dims=per_row, dtype=ROW_SUMS, flops=multiply_adds,
-        rides_in=IN_EXPERTS,
+        rides_in=IN_EXPERTS, on_rows=True,
     ),
 )  # fmt: skip
