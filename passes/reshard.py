@@ -133,8 +133,8 @@ class Resharder:
             inputs.append(self.reach(name, want))
         inputs = self.ring(op, inputs)
         own = result_layout(self.segment, op)
-        pending = self.mesh.sort((*carried, *own.partial))
-        layout = Sharding(own.dims, pending, own.reduce if own.partial else "sum")
+        partial = self.mesh.sort((*carried, *own.partial))
+        layout = Sharding(own.dims, partial, own.reduce if own.partial else "sum")
         self.add(replace(op, inputs=tuple(inputs), sharding=layout, more=further_results(op, layout)), op.name)
 
     def add(self, op: Op, origin: str) -> None:

@@ -1,4 +1,4 @@
-"""Experts on ranks that repeat their tokens: cut the tokens before the exchange, or select and sum, as is cheaper."""
+"""Experts on ranks that repeat their tokens: cut the tokens before the exchange, or select and sum, whichever is cheaper."""
 
 from __future__ import annotations
 

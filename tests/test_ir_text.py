@@ -216,7 +216,7 @@ def test_older_text_is_read(kind: str) -> None:
 
 
 def test_older_words_are_older_only() -> None:
-    """Today a turn of a ring is not a permute with steps; older text without operands is no graph, but no fault either."""
+    """Today a turn of a ring is not a permute with steps; older text without operands is not a graph, but not a fault either."""
     text = print_graph(placed("gpus = 0..3, sp = 4, sp_method = ring"))
     with pytest.raises(TextError, match="permute has no attribute steps"):
         parse_graph(text.replace("ring_turn(", "permute("))

@@ -77,9 +77,9 @@ def test_every_cure_that_is_named_fits(name: str) -> None:
     for words in error.help:
         assert " fits: " in words
         cure, _, size = words.partition(" fits: ")
-        mended = dagc.compile_text(overflowing(name, written(OVERFLOWS[name][0], cure)))
-        assert mended.fits, words
-        assert size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+        cured = dagc.compile_text(overflowing(name, written(OVERFLOWS[name][0], cure)))
+        assert cured.fits, words
+        assert size == f"{show(max(p.peak_B for p in cured.pools), BYTES)} on the fullest GPU"
 
 
 def test_where_nothing_fits_that_is_said() -> None:
@@ -199,8 +199,8 @@ def test_cures_on_more_ranks_count_what_an_engine_keeps_there(engine: str) -> No
     assert cures
     for cure, size in cures:
         body = written(own.replace("gpus = 0..0", "gpus = [0]"), cure)
-        mended = dagc.compile_text(text.replace("gpus = 0..3\ntp = 4", body))
-        assert mended.fits and size == f"{show(max(p.peak_B for p in mended.pools), BYTES)} on the fullest GPU"
+        cured = dagc.compile_text(text.replace("gpus = 0..3\ntp = 4", body))
+        assert cured.fits and size == f"{show(max(p.peak_B for p in cured.pools), BYTES)} on the fullest GPU"
 
 
 def test_cures_of_phases_fit_beside_each_other_or_say_what_was_left_out() -> None:
@@ -210,13 +210,13 @@ def test_cures_of_phases_fit_beside_each_other_or_say_what_was_left_out() -> Non
     assert all(words.endswith(", `decode` left out") for words in first.help)
     for words in second.help:
         cures = [re.fullmatch(r"`(\w+)` with (.*) fits: .*", w) for w in (first.help[0], words)]
-        mended = text
+        cured = text
         for cure in cures:
             assert cure is not None
             old = {"prefill": "gpus = 0..3, dp = 4", "decode": "gpus = 0..3\ndp = 4"}[cure[1]]
-            assert old in mended
-            mended = mended.replace(old, written(old, cure[2]))
-        assert "left out" in words or dagc.compile_text(mended).fits
+            assert old in cured
+            cured = cured.replace(old, written(old, cure[2]))
+        assert "left out" in words or dagc.compile_text(cured).fits
 
 
 def test_phases_that_differ_in_order_alone_are_laid_out_alike() -> None:

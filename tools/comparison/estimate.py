@@ -30,7 +30,7 @@ BATCH = 8
 """Points handed to a worker at once."""
 
 
-class Pending(Exception):
+class NotYet(Exception):
     """A prediction needs a point that has no estimate yet."""
 
 
@@ -122,11 +122,11 @@ class Estimates:
     _wanted: dict[Point, None] = field(default_factory=dict)
 
     def ask(self, point: Point) -> Estimate:
-        """The estimate. Raises Pending when it is not there yet, Inexpressible when it cannot exist."""
+        """The estimate. Raises NotYet when it is not there yet, Inexpressible when it cannot exist."""
         found = self.known.get(point)
         if found is None:
             self._wanted[point] = None
-            raise Pending
+            raise NotYet
         if isinstance(found, Failure):
             raise Inexpressible(found.reason)
         return found
@@ -141,7 +141,7 @@ class Estimates:
                     continue
                 try:
                     results[i] = job()
-                except Pending:
+                except NotYet:
                     continue
                 except Inexpressible as error:
                     results[i] = error

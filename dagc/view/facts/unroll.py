@@ -137,14 +137,14 @@ def _cell(
 ) -> Iterator[Node | Edge]:
     graph, transfer = result.graph, result.costs.transfer
     value: dict[int, str] = {}
-    pending: list[tuple[Node, list[Edge]]] = []
+    waiting_nodes: list[tuple[Node, list[Edge]]] = []
     tag = f"s{stage}.m{microbatch}"
     for lane in range(graph.lanes):
         if stage > 0:
             begin = result.schedule.sends[stage - 1, microbatch][1]
             node = _edge_node(result, "recv", stage, microbatch, lane, begin)
             source = arrivals[stage, microbatch, lane]
-            pending.append((node, [Edge(source, node.id, "transfer", transfer.payload_B)]))
+            waiting_nodes.append((node, [Edge(source, node.id, "transfer", transfer.payload_B)]))
             value[lane] = node.id
     index = 0
     for run in result.schedule.cells[stage][microbatch]:
@@ -152,7 +152,7 @@ def _cell(
         for repeat in range(run.count):
             for lane in range(graph.lanes):
                 prefix = f"{tag}{_lane(graph.lanes, lane)}.{run.segment}.{index}"
-                pending += [
+                waiting_nodes += [
                     _op_node(result, segment, op, run, repeat, lane, prefix, stage, microbatch, value)
                     for op in segment.ops
                 ]
@@ -164,11 +164,11 @@ def _cell(
             start = end - transfer.time_s * (graph.lanes - lane)
             start = max(begin, start) if graph.lanes == 1 else start
             node = _edge_node(result, "send", stage, microbatch, lane, start)
-            pending.append((node, [Edge(value[lane], node.id, "data", transfer.payload_B)]))
+            waiting_nodes.append((node, [Edge(value[lane], node.id, "data", transfer.payload_B)]))
             arrivals[stage + 1, microbatch, lane] = node.id
-    pending.sort(key=lambda item: item[0].start_s)
+    waiting_nodes.sort(key=lambda item: item[0].start_s)
     out: set[str] = set()
-    for node, edges in _topological(pending, out):
+    for node, edges in _topological(waiting_nodes, out):
         yield node
         yield from edges
         if node.kind == "recv":
@@ -178,9 +178,9 @@ def _cell(
         last[node.stream] = node.id
 
 
-def _topological(pending: list[tuple[Node, list[Edge]]], done: set[str]) -> Iterator[tuple[Node, list[Edge]]]:
+def _topological(waiting_nodes: list[tuple[Node, list[Edge]]], done: set[str]) -> Iterator[tuple[Node, list[Edge]]]:
     """By start time, but never before an input of the same cell (nodes of no duration tie)."""
-    waiting = {node.id: (node, edges) for node, edges in pending}
+    waiting = {node.id: (node, edges) for node, edges in waiting_nodes}
 
     def emit(key: str) -> Iterator[tuple[Node, list[Edge]]]:
         stack = [key]
@@ -195,7 +195,7 @@ def _topological(pending: list[tuple[Node, list[Edge]]], done: set[str]) -> Iter
                 done.add(top)
                 yield waiting[top]
 
-    for node, _ in pending:
+    for node, _ in waiting_nodes:
         if node.id not in done:
             yield from emit(node.id)
 
