@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from ..base.axes import DEGREES, STAGES
 from ..base.diagnostics import did_you_mean
 from ..base.units import runs
 from ..cost.prices import LinkPrices
@@ -16,7 +17,8 @@ from ..spec.hardware import Link
 MOST = 10**6
 """Entries of a list, and the largest degree, that are read."""
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-AXES = ("replica", "dp", "ep", "sp", "tp", "edp", "etp")
+FACTORS = tuple(name for name in DEGREES if name != STAGES)
+"""Names of the axes of a stage."""
 
 
 class OptionError(ValueError):
@@ -116,7 +118,7 @@ def _show_side(side: Side) -> str:
 
 
 def _axis(name: str) -> str:
-    return _one_of(name, AXES)
+    return _one_of(name, FACTORS)
 
 
 def _side(text: str) -> Side:
