@@ -266,13 +266,13 @@ def test_a_spec_that_is_a_link_out_of_the_project(tmp_path: Path, capsys: Captur
     assert "s3cr3t" in capsys.readouterr().err
 
 
-def test_every_command_that_reads_a_spec_takes_the_flag() -> None:
+def test_every_command_that_reads_a_source_takes_the_flag() -> None:
     from dagc.cli.parser import build_parser
 
     commands = next(a for a in build_parser()._actions if a.dest == "command").choices
     for name, parser in commands.items():  # type: ignore[union-attr]
         parser.fill()
-        reads = any(a.dest in ("spec", "specs", "a", "config") for a in parser._actions)
+        reads = any(a.dest in ("spec", "specs", "a", "config", "file") for a in parser._actions)
         assert reads == any(a.dest == "allow_import" for a in parser._actions), name
 
 
