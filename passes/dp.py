@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.kind import Tokens
-from dagc.ir.ops.ops import OPS
+from dagc.ir.ops.registry import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DataParallel(GraphPass):
     """The batch over the data-parallel axes. `dispatch`: how tokens reach experts, as for `ep`."""
 

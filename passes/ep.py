@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from dagc.base.phase_kinds import PHASE_KINDS
+from dagc.base.record import record
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Price, Prices
 from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
-from dagc.ir.ops.ops import result_layout
+from dagc.ir.ops.registry import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpertParallel(GraphPass):
     """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: or every rank
     sees all tokens, and its result is partial. `prices`: by them tokens that repeat are cut before they are exchanged."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from dagc.base.axes import AXES, REPLICA, STAGES, TENSOR
+from dagc.base.record import record
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
@@ -18,7 +19,7 @@ from dagc.ir.mesh import Factors, GpuMap, Mesh, MeshError, Side, axis_coordinate
 MOST_RANKS = 10**6
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE
-from dagc.ir.ops.ops import OPS
+from dagc.ir.ops.registry import OPS
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SplitNorms(GraphPass):
     """The row sums of every norm whose width is split, as ops of their own."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place(GraphPass):
     """GPU ids of the mesh on every stage."""
 

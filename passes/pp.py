@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.graph import Graph, Stage, runs
 from dagc.ir.graph_pass import GraphPass, PassError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PipelineParallel(GraphPass):
     """The stack of layers cut into the stages of the mesh. `layers`: how many transformer layers each has; none: equally many."""
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, TensorSizes, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.further import further_results, moved_results
-from dagc.ir.ops.ops import OPS, input_layout, result_layout
+from dagc.ir.ops.registry import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reshard(GraphPass):
     """Every collective, the cheapest chain by `prices`. `sequence_parallel`: the residual stream is split over `tp` too."""
 

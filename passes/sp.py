@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from dagc.base.phase_kinds import PHASE_KINDS
+from dagc.base.record import record
 from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.kind import Tokens
-from dagc.ir.ops.ops import OPS
+from dagc.ir.ops.registry import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SequenceParallel(GraphPass):
     """The sequence over its axis. `method`: how attention sees the whole context. `sequence_parallel`: the residual stream
     is split over `tp` too."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
+from dagc.base.record import record
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops.ops import OPS, whole_dims
+from dagc.ir.ops.registry import OPS, whole_dims
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.sharding import Axes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorParallel(GraphPass):
     """Tensor dimensions over the tensor-parallel axis. `rules`: further dimensions that take it, and take it first."""
 

@@ -6,10 +6,11 @@ What an axis does to a graph is its pass, of the same name in `passes/`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from .record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Axis:
     """`about`: what it splits. `attention`: a folded strategy gives it a degree for attention. `among_experts`: its name on the
     side of the experts, where a folded strategy gives it a degree there too. `most`: its largest degree."""

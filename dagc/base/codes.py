@@ -5,10 +5,10 @@ The first letter is the severity: E an error, W a warning, R a requirement that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Code:
     """`exit`: the exit code of `dagc check` when this is the worst finding."""
 

@@ -6,10 +6,11 @@ What a call costs is a table of `dagc/cost/network.py` keyed by kind, what it co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from .record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Collective:
     """`payload` is the local input buffer of one call; or, where a rank sends blocks of the result's layout
     (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, in `steps(n)` steps of a ring; `buffer(n)` bytes

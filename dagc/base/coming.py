@@ -6,13 +6,13 @@ A word leaves this table when the language learns it: what a section's schema ha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .diagnostics import Collector
+from .record import record
 from .source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Coming:
     """`what`: the capability, with its verb; `instead`: what can be done today."""
 

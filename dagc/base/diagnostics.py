@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from .codes import TABLE
+from .record import record
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
 
@@ -17,7 +18,7 @@ FATAL = frozenset(entry.code for entry in TABLE if entry.code.startswith("E") an
 """Errors that leave no plan to speak of."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     """A secondary span with a few words."""
 
@@ -32,7 +33,7 @@ def _clipped(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """`label` is printed next to the caret; `because` and `help` are whole lines below the snippet."""
 

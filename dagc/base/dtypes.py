@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
+from .record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class DType:
     """`block`: (elements along the summed dimension, along the result's) that share one scale of `scale_bits` and one zero
     point of `zero_bits`; (0, 0): one per row or per tensor, not counted. `math`: see `unit`. `widened`: kernels that convert it to 16 bits exist, so that it runs anywhere. `padded`: engines that

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
+
+from .record import record
 
 MARKS = (".git", "pyproject.toml")
 """What marks the top folder of a project."""
@@ -94,7 +95,7 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reach:
     """Files that a spec may name: those below `roots`, real paths. A link counts by where it leads. `base`: the folder
     of the spec."""

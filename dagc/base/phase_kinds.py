@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from .record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PhaseKind:
     """`takes_prompts`: a pass reads stretches of prompts, whose tokens can be split over ranks. `generates`: a pass is a step
     whose sampled tokens begin the next one, over a cache that is there. `metric`: what its time is called."""

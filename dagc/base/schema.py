@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
 from .phase_kinds import PHASE_KINDS
+from .record import record
 from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
@@ -16,7 +15,7 @@ LEAST_RATE = 1.0
 LEAST_SHARE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attribute:
     """`kind`: number, count (a whole number), word, dtype, flag, list, counts (a list of whole numbers), routing,
     tensor.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from .record import record
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
@@ -37,7 +39,7 @@ class Source:
         return len(self._lines)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """Half-open range [start, end) of character offsets in a source."""
 

@@ -6,7 +6,8 @@ A dimension is a tuple of exponents over (second, byte, FLOP, token); everything
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from .record import record
 
 Dim = tuple[int, int, int, int]
 
@@ -110,7 +111,7 @@ class DimensionError(ValueError):
     """Two quantities of different dimension met in `+`, `-` or a comparison."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quantity:
     """A number in SI base units with its dimension."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ..base.phase_kinds import DECODE, PREFILL
+from ..base.record import record
 from .constants import folder
 
 BESIDE = {PREFILL.name: "a request also waits", DECODE.name: "a server also prefills between steps"}
 """What a server does that one pass does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PhaseError:
     """|estimate / measurement - 1| over `cases`, of a compiled phase alone against what a server measured, on calibrated
     GPUs; `bias`: the median of the signed error, negative where the phase is too fast. Written by `tools/accuracy.py`."""

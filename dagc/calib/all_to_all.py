@@ -7,10 +7,9 @@ Bus factor: nccl-tests, doc/PERFORMANCE.md. Fitted on 2, 4 and 8 ranks of one no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import US, Bounds, Family, columns, share
 from .shape import Floats, floats, overlap_s
@@ -19,7 +18,7 @@ CORNER = 6.0
 """Sharpness of the change of protocol."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllToAllConstants:
     """`small_*` and `large_*`: the protocol that wins for small and for large messages."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..base.files import Unreadable, read_text
+from ..base.record import record
 from .constants import CalibrationError, Device, Entry, FitError, folder
 from .families import FAMILIES
 from .family import Family
@@ -21,7 +22,7 @@ from .family import Family
 C = TypeVar("C")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Calibration:
     """Fitted constants of one GPU: for each family, entries by variant (`key` of its module names them).
 

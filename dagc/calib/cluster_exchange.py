@@ -10,13 +10,13 @@ De-duplication by node: deepseek-ai/DeepEP, normal kernels; `limit`: nodes that 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 
+from ..base.record import record
 from .constants import CalibrationError, folder
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClusterExchangeConstants:
     """`error`: median relative error on the rows that the constants were read off."""
 

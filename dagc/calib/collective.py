@@ -9,16 +9,15 @@ ranks, are this project's form. Fitted on 2, 4 and 8 ranks of one node.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import US, Bounds, Family, columns, share
 from .shape import Floats, floats
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CollectiveConstants:
     """`bus_factor`: 2 for all_reduce, else 1."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Generic, TypeVar
+
+from ..base.record import record
 
 C = TypeVar("C")
 
@@ -20,7 +21,7 @@ def folder() -> Traversable:
     return resources.files("dagc.grammar.library") / "calibration"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Device:
     """Datasheet peaks: dense FLOP/s by dtype, memory and one-way link bandwidth, streaming multiprocessors."""
 
@@ -30,7 +31,7 @@ class Device:
     sms: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FitError:
     """|estimate / measurement - 1| over `rows` rows that the fit did not see."""
 
@@ -39,7 +40,7 @@ class FitError:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry(Generic[C]):
     """Constants of one variant, the least and greatest of each shape fitted on, and the error."""
 

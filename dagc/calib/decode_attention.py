@@ -9,10 +9,9 @@ Grouped heads and one query head a KV head run different kernels: variants `gqa`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import ELEMENT_B, LATENCY, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
@@ -20,7 +19,7 @@ from .shape import Floats, floats, overlap_s, tiles
 TILE = 128
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DecodeAttentionConstants:
     """Rates, times in seconds and shares, as the formula above names them."""
 

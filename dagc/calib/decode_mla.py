@@ -8,10 +8,9 @@ Widths (2176 = 2 (576 + 512)): DeepSeek-V3 technical report, arXiv 2412.19437; t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
@@ -22,7 +21,7 @@ TILE = 64
 """Heads, and cached tokens, of a tile."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DecodeMlaConstants:
     """Rates, times in seconds and shares, as the formula above names them."""
 

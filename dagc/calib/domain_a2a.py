@@ -10,19 +10,19 @@ counts of rows and no rows: element_B is 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
 from .moe_a2a import key as key
 from .shape import Floats, floats, overlap_s
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DomainA2aConstants:
     """Rates, times in seconds and shares, as the formula above names them."""
 

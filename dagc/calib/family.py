@@ -7,11 +7,11 @@ bound a constant, and what more than one family needs, is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..base.record import record
 from .constants import Device
 from .shape import Floats
 
@@ -37,7 +37,7 @@ def no_facts(device: Device, variant: str) -> dict[str, float]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Family(Generic[C]):
     """`time_s(constants, *arguments(rows))` are the seconds of each row of the table `file`.
 

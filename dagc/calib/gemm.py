@@ -11,10 +11,9 @@ what a tile costs to set up are this project's form.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import ELEMENT_B, LAUNCH, MATH, SHARPNESS, Bounds, Family, columns, dtype_variant, share
 from .shape import Floats, floats, overlap_s, tiles
@@ -23,7 +22,7 @@ TILE = 128
 """Rows and columns of an output tile that one SM works on."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GemmConstants:
     """`wave_share`: 0 counts plain FLOPs, 1 whole waves of tiles. `tile_s`: set-up of an output tile, over the whole
     GPU. `quantise_Bps` 0: activations are not quantised."""

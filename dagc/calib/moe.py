@@ -10,12 +10,12 @@ costs to set up, and the row and token terms, are this project's form.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..base.record import record
 from .constants import Device
 from .expert_rows import TILE as TILE
 from .expert_rows import ExpertRows as ExpertRows
@@ -27,7 +27,7 @@ COLUMNS = 128
 """Columns of a tile."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MoeConstants:
     """Rates, times in seconds and shares, as the formula above names them."""
 

@@ -9,18 +9,18 @@ a choice is this project's form. Fitted on balanced routing, 4 or 8 ranks of one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
 from .shape import Floats, floats, overlap_s
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MoeA2aConstants:
     """`deduplicated` 1: one copy to each rank hit (ht); 0: one copy a choice (ll)."""
 

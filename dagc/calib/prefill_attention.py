@@ -11,10 +11,9 @@ project's form. Measured without a prefix only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike
 
+from ..base.record import record
 from .constants import Device
 from .family import ELEMENT_B, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
@@ -23,7 +22,7 @@ TILE = 128
 """Query and key tokens of a tile."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrefillAttentionConstants:
     """`kv_B`: bytes of a cached element; `tile_s`: set-up of a query tile, over the whole GPU; `tile_flops`: FLOP/s of
     one query tile on its own."""

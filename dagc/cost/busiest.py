@@ -8,13 +8,14 @@ choices are drawn for every number of ranks, so that more tokens never mean less
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..base.record import record
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -32,7 +33,7 @@ ORDERS = 256
 """Random orders of the experts that the tokens of a step are drawn with."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Busiest:
     """Expected maxima over ranks: rows, row tiles (each expert's rows rounded up to whole ones), experts with any row.
     `dropped`: share of the choices beyond the capacity of an expert. `error`: largest relative standard error."""

@@ -6,8 +6,9 @@ The graph is lowered once, for a whole chunk; a pass runs the same ops at its ow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..base.record import record
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import stem
 from ..spec.phase import Phase
@@ -17,7 +18,7 @@ MOST = 32
 context but for a few kinks (a window that fills, memory that takes over from math)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PassSize:
     """`count` passes of `tokens` new tokens per sequence that end at `context`."""
 

@@ -6,18 +6,18 @@ the busiest one, whichever it is in a step (`dagc/cost/busiest.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import OPS
+from ..ir.ops.registry import OPS
 from ..ir.routed_dims import Rows, routed
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
@@ -30,7 +30,7 @@ from .routing import ExpertPlacement, distinct_experts, expert_probabilities, pl
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RankWork:
     """Work of each expert rank [ranks], in the order that the op splits experts: `relative` rows over the mean,
     `read` the share of its slots whose weights are read, `slot_rows` [ranks, slots] the rows of each slot, `kernel` what
@@ -48,7 +48,7 @@ class RankWork:
     error: float
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class ExpertLoad:
     """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are equal. `filled`: share of the
     batch's places that have a sequence."""

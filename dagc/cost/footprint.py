@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..base.record import record
 from ..spec.phase import EngineMemory
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StageMemory:
     """Bytes on one GPU of a stage (the fullest one). `engine_B`: CUDA graphs, communication buffers and padding of
     weights. `capacity_B`: what the sum may be at most, by the engine's share of the GPU."""
@@ -28,7 +29,7 @@ class StageMemory:
         return held + self.reserve_B + self.engine_B
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Memory:
     """Per stage, and the stage that needs most of what it may. `total_B`: of a GPU. `live_B`: activations of each kind of
     layer at its fullest moment. `engine`: what bounds the sum."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
 
 from ..base.phase_kinds import PHASE_KINDS
+from ..base.record import record
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.ops import OPS, state_bytes
+from ..ir.ops.registry import OPS, state_bytes
 from ..spec.phase import Phase
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CachePolicy:
     """`frees`: the engine frees blocks of `block` tokens that no later query can see; else every layer keeps all."""
 

@@ -7,15 +7,16 @@ kernel. `dagc/cost/match.py` estimates these kernels, `dagc measure` times them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
+from ..base.record import record
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attention import block_pairs, query_key_pairs
 from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.kind import Fuse
-from ..ir.ops.ops import OPS
+from ..ir.ops.registry import OPS
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
 from ..spec.model import Model
@@ -23,7 +24,7 @@ from ..spec.phase import Phase
 from .expert_load import routed_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GemmShape:
     """y[m, n] = x[m, k] @ W[k, n] in one dtype, for all of `ops`."""
 
@@ -34,7 +35,7 @@ class GemmShape:
     k: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpertShape:
     """The FFN of one router's experts as one kernel: its `products` of (hidden, inter), and all `ops` that it does in program
     order. `tokens`: those of the group that the rank's experts choose from. `exchanged`: its rows came from other ranks,
@@ -51,7 +52,7 @@ class ExpertShape:
     exchanged: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttentionShape:
     """Grouped attention. `seq` new tokens per sequence, of a `context` with `before` cached ones; `seen`: share of the
     query-key pairs that a window or chunk leaves; `kv_dtype`: of the cache, in the model's own name."""
@@ -68,7 +69,7 @@ class AttentionShape:
     kv_dtype: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LocalShapes:
     """Sizes on one rank of a segment's kernels."""
 

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..base.record import record
 from ..calib import load
 from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Fuse
-from ..ir.ops.ops import OPS, local_flops
+from ..ir.ops.registry import OPS, local_flops
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows
 from ..spec.hardware import Hardware
@@ -32,7 +33,7 @@ SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "l
 """Constants that follow a hardware section whose rates are not the calibrated GPU's."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measured:
     """Time of an op over its ranks. `family`: table and variant; `error`: median relative error there, on rows that the
     fit did not see; `outside`: sizes beyond what was measured."""

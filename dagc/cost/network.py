@@ -9,20 +9,20 @@ Every algorithm is a line in the payload: a latency, and seconds and bytes on th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil, log2
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 from ..ir.groups import GroupShape
 from ..spec.hardware import Link
 
 Size = TypeVar("Size", float, NDArray[np.float64])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CollectiveTime(Generic[Size]):
     """Seconds of one call, the algorithm taken, and the bytes that one device puts on the node's links and on the
     cluster's: the mean device where nodes have equally many ranks. All have the shape of the payload."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 from ..ir.groups import GroupShape
 
 Array = NDArray[np.float64]
 """Per rank by broadcasting: one dimension per mesh atom, of length 1 where ranks are equal."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpCost:
     """Cost of one execution. Arrays are per rank; `bound` names what the time is made of:
     compute, memory, node, cluster or latency. `launch_s`: the part of the time in which the kernel is only launched."""
@@ -34,7 +34,7 @@ class OpCost:
     launch_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transfer:
     """The send of the residual stream from one stage to the next, per rank."""
 
@@ -47,7 +47,7 @@ class Transfer:
 NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Costs:
     """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each expert rank over the mean of all, the largest as it is expected
     of the busiest rank of a step. `plain`: that largest without the spare copies of experts. `dropped`: share of the

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 from ..spec.workload import Routing
 
 Floats = NDArray[np.float64]
 SHUFFLE_SEED = 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpertPlacement:
     """`slots` [ranks, slots a rank]: the expert in each slot. `load` [ranks]: expected choices of one token that
     land on each rank (they add up to top_k)."""

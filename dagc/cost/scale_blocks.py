@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 from ..base.axes import DATA, EXPERT_REPLICA, EXPERT_SIDE, EXPERT_TENSOR, TENSOR
 from ..base.dtypes import dtype
+from ..base.record import record
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import OPS
+from ..ir.ops.registry import OPS
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Side:
     """One side of a weight's matrix that is split into `parts`: its dims, entries in all, and those of a block of scales.
     Fewer parts than the axis has ranks: ranks share a part (heads of keys that are fewer than ranks)."""

@@ -4,12 +4,13 @@ rows do with that rule, and where operands come from, is the same for both and i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from ..base.record import record
 from ..ir.graph import Op, Segment
-from ..ir.ops.ops import OPS
+from ..ir.ops.registry import OPS
 from ..ir.routed_dims import rows_of
 from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards
@@ -27,7 +28,7 @@ class RunPlace(NamedTuple):
     op: Op
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpCall:
     """One op on one rank. `dims`, `out`: dimensions of the operands and of the result as the rule gets them (of routed
     rows those of a single expert); `host`: what the backend lends its rules."""
@@ -65,7 +66,7 @@ Results = list[list[object]]
 """Of each result of an op the value on every rank of this process."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Backend:
     """How one library of arrays computes. `rules`: of every op that is not a collective; those of kinds that work on
     routed rows (`OpKind.on_rows`) hold for the rows of an expert as they do for tokens. `of_rows`: kinds whose rule takes

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
+from ..base.record import record
 from ..ir.graph import Segment, Weight
 from ..spec.workload import Routing
 from .values import Floats, Ints
@@ -33,7 +33,7 @@ def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
     return random_tensor(f"{segment.name}.{layer}.{weight.name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Inputs:
     """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
     without `history`). `balanced`: tokens go to experts in order instead of by their scores."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.ops import state_of
+from ..ir.ops.registry import state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..base.record import record
 from ..cost.footprint import Memory
 from ..cost.kv_cache import cache_policy
 from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.ops import OPS, state_of
+from ..ir.ops.registry import OPS, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
@@ -39,7 +40,7 @@ DIVERGED = 1e-7
 """Error of any other tensor from which on it counts as the place where two runs part."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Proof:
     """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
     the chosen tokens agree, but for near ties; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
@@ -144,7 +145,7 @@ def prove_graph(
         return not_run(placed.phase, unit, f"the executor breaks off: {str(error) or type(error).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stated:
     """What the passes say of a graph."""
 

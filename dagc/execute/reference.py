@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector
+from ..base.record import record
 from ..lang.whole_sequence import every_position
 from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase
@@ -27,7 +28,7 @@ class ReferenceMismatch(ValueError):
     """The reference does not fit the spec."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """`input_ids` [sequences, tokens] and the `logits` [sequences, tokens, vocab] that another program gave for them.
     `decode_logits` [sequences, 1, vocab]: of the last token, computed with a cache of the others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 from ..cost.routing import expert_probabilities, place_experts
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
@@ -36,7 +36,7 @@ def dispatch_of(segment: Segment, name: str) -> Op:
     raise CannotRun(f"`{name}` comes from no dispatch")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class RoutedRows:
     """The routed rows of one dispatch. `slots`: the expert of every physical expert; `copies`: the physical experts of
     every expert."""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import lcm
 
+from ..base.record import record
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.ops.attention import rotated
 from ..ir.ops.attributes import AttendAttrs, Attrs, DispatchAttrs, RopeAttrs, RouteAttrs, TemperAttrs
-from ..ir.ops.ops import OPS
+from ..ir.ops.registry import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
@@ -33,7 +34,7 @@ class NoTwin(ValueError):
     """No smaller sizes keep what the plan's have; the message names the dimension."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Experts:
     """Of a router: experts, physical ones (with spare copies), choices of a token, and groups that it may use."""
 
@@ -276,7 +277,7 @@ def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
         yield from of(tuple(d for d, _ in op.loops), tuple(a for _, a in op.loops), op.scope)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Twin:
     """`placed` is the plan's own lowered graph on small sizes, `model` its model graph on the same ones."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..base.record import record
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -14,7 +16,7 @@ Array = Any
 """Of NumPy or of torch: every value of a run has arrays of one of the two."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Ragged:
     """Routed rows, sorted by physical expert and key: physical expert [n], key [n, 3] (sequence, token, choice), data
     [n, ..]. `held`: the physical experts that rows may be of."""

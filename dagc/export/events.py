@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..base.axes import STAGES
+from ..base.record import record
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
 from ..view.facts.timeline import (
@@ -29,7 +30,7 @@ PATH_FLOW = 1
 Value = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Process:
     """A node of the cluster."""
 
@@ -37,7 +38,7 @@ class Process:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Track:
     """A stream of a rank, or with a `unit` a counter. `uuid` is unique over a trace; `order` sorts a node's tracks."""
 
@@ -48,7 +49,7 @@ class Track:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventSpan:
     """A slice on a track, in whole nanoseconds. Flows join a send and what first waits for it, and the critical path."""
 
@@ -63,7 +64,7 @@ class EventSpan:
     path: str = ""  # of the critical path: start, step or end
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Count:
     """A counter's value from a moment on."""
 

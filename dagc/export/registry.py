@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..base.record import record
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -25,7 +26,7 @@ PLAN, PHASE, VIEW = "plan", "phase", "view"
 EMIT, SHOW, REPORT = "emit", "show", "report"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exporter:
     """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds (`name`:
     its own; `ranks`, `choice`, `target`, `buys`: gives what faster hardware would buy). `needs`: packages that it imports when it runs. `offered`: commands that
@@ -107,7 +108,7 @@ def chosen(kinds: Iterable[str]) -> list[Exporter]:
 SUFFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plugin(Exporter):
     """An exporter of an installed package: its faults are E17, with its name."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import Reach
+from ..base.record import record
 from ..base.source import Source
 from ..base.syntax import ast
 from ..base.syntax.format import format_source
@@ -35,7 +36,7 @@ phase decode { gpus = [0] }
 """What a model needs in addition to be expanded. No figure that is used depends on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Imported:
     """`notes`: what was assumed, left out or not told apart. `params`: all, and those active per token."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -13,6 +13,7 @@ from ..base.collectives import COLLECTIVES as COLLECTIVES
 from ..base.collectives import SEND, is_token_exchange
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
+from ..base.record import record
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding
@@ -23,7 +24,7 @@ Loops = tuple[tuple[str, Axes], ...]
 SCOPES = ("dense", "experts")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weight:
     """A parameter tensor. `scope` is "experts" for routed experts, else "dense". `tied`: the weight of the first layer
     whose numbers it shares."""
@@ -36,7 +37,7 @@ class Weight:
     tied: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """A result of an op."""
 
@@ -46,7 +47,7 @@ class Value:
     sharding: Sharding | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Op:
     """One op; its first result carries its name. Weights are inputs whose name starts with `@`.
 
@@ -114,7 +115,7 @@ class Op:
         return "comm" if self.is_collective or self.kind in (SEND.name, "recv") else "compute"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Segment:
     """A layer of the stack. `sizes`: dimension -> size; a key `experts:expert` overrides it in that scope."""
 
@@ -216,7 +217,7 @@ class Segment:
         return (op for op in self.ops if name in op.inputs)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stage:
     """Layers of one pipeline stage: (segment name, how many of it), in order."""
 
@@ -230,7 +231,7 @@ def runs(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple((name, len(list(group))) for name, group in groupby(names))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StageEdge:
     """Send and receive of the local shard of a value between equal ranks of two stages, set by reshard."""
 
@@ -242,7 +243,7 @@ class StageEdge:
     sharding: Sharding
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Graph:
     """One phase. `level` is model, annotated, sharded or placed. `lanes` is 2 under two-batch overlap.
 

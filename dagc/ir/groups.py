@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class GroupShape:
     """`ranks` in all; the most ranks on one node; the nodes touched."""
 

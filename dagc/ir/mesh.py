@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import gcd, prod
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
+from ..base.record import record
 from .groups import GroupShape, group_shape
 from .sharding import Axes
 
@@ -28,7 +29,7 @@ Side = tuple[tuple[str, int], ...]
 """One factorisation of the ranks of a stage: (axis, degree), outermost first."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Factors:
     """How a phase factors the ranks of a stage: for attention and, where these differ, for experts. `rules`: dimensions that
     it splits over `tp` in addition to those that are split by name."""
@@ -37,7 +38,7 @@ class Factors:
     rules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GpuMap:
     """`ids`: the GPU of every rank, stage by stage, the ranks of a stage in mesh order. GPU ids count through the nodes of
     `per_node` GPUs each."""
@@ -46,7 +47,7 @@ class GpuMap:
     per_node: int
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Mesh:
     """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
     `degrees`: logical name -> degree, ones included; `zigzag`: the axes over which the tokens of a sequence are dealt out

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import prod
 from typing import Protocol
 
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
+from ..base.record import record
 from .mesh import Mesh
 from .sharding import Axes, Move, Sharding
 
@@ -49,7 +50,7 @@ RANK_S = 1e-12
 """Added for every rank of a collective's group: of as many calls, the one among fewer ranks wins."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorSizes:
     """Global sizes of a tensor. `ragged` dims (slots) split into unequal parts, so divisibility is not asked."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..base.record import record
 from .graph import Op, Segment
 from .mesh import Mesh
 from .ops.attributes import RingTurnAttrs
@@ -14,7 +13,7 @@ from .sharding import Axes, Sharding
 Position = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Peers:
     """Where a rank's block goes, and where it gets its own from; a rank that already has it gets nothing."""
 

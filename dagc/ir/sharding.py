@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from ..base.record import record
 
 Axes = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sharding:
     """The layout of one tensor on the mesh.
 
@@ -34,7 +36,7 @@ class Sharding:
         return replace(self, partial=left, reduce=self.reduce if left else "sum")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Move:
     """One step of a reshard: `kind` over `axes`; source and target dimension indices where they apply.
 

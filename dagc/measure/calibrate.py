@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.record import record
 from ..calib.constants import Device
 from ..calib.fitting import file
 from ..calib.fitting.fit import at_bounds, fit_folder
@@ -16,7 +16,7 @@ DTYPES = ("bf16", "fp8", "nvfp4")
 """Dtypes whose peak bounds a fit."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Calibrated:
     """`text` of the file, empty when nothing could be fitted; `lines` for people."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..base.record import record
 from ..calib import prefill_mla
 from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad
@@ -14,7 +15,7 @@ from ..ir.graph import COLLECTIVES, Op, Segment
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.kind import Tokens
-from ..ir.ops.ops import OPS, result_layout
+from ..ir.ops.registry import OPS, result_layout
 from ..ir.ops.sizes import local_count
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
@@ -26,7 +27,7 @@ PLAIN = ("bf16", "fp16", "fp32")
 GEMM_DTYPES = (*PLAIN, "fp8")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlanKernel:
     """`job` None: not timed, for `reason`. `layers` run it. `family`: the measured kernel behind the estimate, or
     `roofline`, or the algorithm of a collective. `estimate_s` of one call on the slowest rank."""

@@ -6,11 +6,12 @@ The columns are those of docs/calibration.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
+from ..base.record import record
 from ..ir.graph import DTYPE_BYTES
 
 Cell = str | int | float
@@ -21,7 +22,7 @@ def whole(value: float) -> int:
     return max(1, round(value))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gemm:
     """y[m, n] = x[m, k] @ W[k, n]."""
 
@@ -46,7 +47,7 @@ class Gemm:
         return f"{self.dtype} {self.m} x {self.n} x {self.k}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Experts:
     """The FFN of a rank's routed experts, gated: gather, up and gate, SwiGLU, down, weighted sum over `tokens`.
 
@@ -94,7 +95,7 @@ class Experts:
         return f"{self.dtype} {shape}, {self.hidden} x {self.inter}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prefill:
     """Causal grouped attention of `seq` new tokens after `prefix` cached ones."""
 
@@ -126,7 +127,7 @@ class Prefill:
         return f"{self.dtype} {self.batch} x {self.seq}{after} tok, {self.heads}/{self.kv_heads} heads of {self.width}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decode:
     """Grouped attention of one token a sequence over `context` cached ones; drafted tokens count as heads."""
 
@@ -152,7 +153,7 @@ class Decode:
         return f"{self.dtype} {self.batch} x {self.context} tok, {self.heads}/{self.kv_heads} heads of {self.width}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowWise:
     """An element-wise kernel over [rows, width]: `rms_norm` or `add`. No fit reads its table."""
 
@@ -176,7 +177,7 @@ class RowWise:
         return f"{self.dtype} {self.rows} x {self.width}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exchange:
     """A collective of `ranks`; `size_B` as nccl-tests counts it."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from ..base.record import record
 from .jobs import Job
 from .timing import Effort, Timing
 from .torch_device import TorchDevice
@@ -13,7 +13,7 @@ from .torch_kernels import Untimed, build
 SHARE_OF_MEMORY = 0.8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     """`timing` None: not timed, for `reason`."""
 

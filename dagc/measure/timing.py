@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Timing:
     """Seconds of one call. `spread`: distance between the quartiles over the median. `clock`: `cuda_graph`,
     `cuda_events` or `perf_counter`."""
@@ -24,7 +25,7 @@ class Timing:
         return Timing(median, (high - low) / median if median else 0.0, len(samples_s), clock)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Effort:
     """How long to measure one kernel: samples wanted, warm-up calls before them, and seconds after which no further
     sample begins (a slow kernel gets fewer, never none)."""

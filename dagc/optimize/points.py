@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 from pathlib import Path
+
+from ..base.record import record
 
 TRIES = 3
 """How often a point may take a worker of its own with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SweepRow:
     """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
     units; `failed`: requirements that do not hold, and the values; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
@@ -33,7 +35,7 @@ class SweepRow:
     fits: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Task:
     """A point with all that it takes to compile it anywhere: presets come with dagc, files from `base_dir`."""
 

@@ -8,6 +8,7 @@ from itertools import islice
 from math import prod
 
 from ..base.diagnostics import Collector, SpecError
+from ..base.record import record
 from ..base.units import BYTES, show, show_runs
 from ..cost.footprint import Memory
 from ..ir.graph import Graph
@@ -30,7 +31,7 @@ LONGEST = 4096
 """Layers beyond which stages are not balanced."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlanChange:
     """`rank`: of changes of one rank one that fits is enough. `others`: further phases that change with it. `words`: as it
     would be written in the phase's body, where the phases do not tell."""
@@ -41,7 +42,7 @@ class PlanChange:
     words: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """A change as it was compiled: its phase's graph and memory, and the fullest GPU of all that shares its GPUs.
     `without`: phases there that do not fit themselves and were left out."""

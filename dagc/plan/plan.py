@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic
+from ..base.record import record
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
@@ -27,7 +28,7 @@ def _short(message: str) -> str:
     return message.replace(" does not fit:", ":").replace(" do not fit together", "")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class CompiledPlan:
     """`params`: (total, active per token), counted from the blocks."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from ..base.record import record
 from ..base.units import BYTES, show
 from .result import PhaseResult
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pool:
     """GPUs that serve the same phases, and what `fullest` of them holds. `copies_B`: weights that it holds because not all
     phases lay them out the same way, beyond those of the largest phase. `work_B`: activations and buffers of the phase that needs

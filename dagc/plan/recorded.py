@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..base.record import record
 from ..base.units import Dim
 
 SCHEMA = 2
@@ -12,7 +13,7 @@ SCHEMA = 2
 Metric = tuple[float, Dim]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Recorded:
     """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
     bytes on the fullest of these; `verdicts`: requirement -> whether it held."""

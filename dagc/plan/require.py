@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..base import coming
 from ..base.diagnostics import Collector, Label, did_you_mean
+from ..base.record import record
 from ..base.syntax import ast
 from ..base.units import (
     BYTES,
@@ -29,7 +29,7 @@ from .result import PhaseResult
 from .subject import Subject, all_metrics
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """A judged requirement: `value` and `bound` are its left and right side in SI units of `dim`."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ..base.record import record
 from ..cost.footprint import Memory
 from ..cost.records import Costs
 from ..cost.schedule.records import PathStep, Schedule
@@ -12,7 +13,7 @@ from ..ir.graph import Graph
 from ..ir.sharding import Axes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CollectiveTotal:
     """One kind over one group, all its calls on one device a stage in one pass of all micro-batches.
     `payload_B`: local input buffer of one call. `wire_B`: bytes that a device sends in all calls."""
@@ -26,7 +27,7 @@ class CollectiveTotal:
     time_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sensitivity:
     """What a change of hardware would buy: relative change of the phase's time (negative: faster)."""
 
@@ -38,7 +39,7 @@ Sensitivities = Mapping[str, tuple[Sensitivity, ...]]
 """Phase -> what faster hardware would buy there."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Chunk:
     """Passes of a phase that are priced as one: each takes in `tokens` of every sequence, up to `context`. A phase whose
     prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks."""
@@ -51,7 +52,7 @@ class Chunk:
     floor: Schedule
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class PhaseResult:
     """Everything found about one phase. `graph`, `costs`, `floor` and `schedule` are of one pass, the largest: a whole
     chunk at the end of the prompt. Times, path and utilization are of all passes (`chunks`)."""

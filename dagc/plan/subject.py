@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
 
 from ..base.phase_kinds import PREFILL
+from ..base.record import record
 from ..base.units import Quantity
 from ..cost.footprint import StageMemory
 from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.ops import OPS, state_of
+from ..ir.ops.registry import OPS, state_of
 from ..spec.metrics import PHASE, TABLE, Metric, of_phase
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -23,7 +24,7 @@ from .pools import Pool, kv_tokens
 from .result import PhaseResult
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Subject:
     """`name`: the phase that is asked about; metrics of the plan itself need none. `params`: (total, active per token)."""
 

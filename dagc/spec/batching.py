@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..base.axes import DATA
+from ..base.record import record
 from .strategy import Strategy
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batching:
     """How a phase's sequences fill its ranks: `lanes` of each of `microbatches` have room for `each` sequences on each of
     the `ranks` that split the batch. Parts are filled one after the other, so only the last may have empty places."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..base.record import record
 from .hardware import Hardware
 from .phase import EngineMemory
 from .strategy import Strategy
@@ -17,7 +18,7 @@ GROUP_B = {1: 0.0, 2: 342.0 * MIB, 4: 392.0 * MIB}
 systems/*.yaml (`comm_buffer_bytes_by_gpus`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Defaults:
     """`of`: what the fraction is a share of (see EngineMemory). `fraction` None: worked out from the rest. `tokens`: of the
     largest batch that it profiles, `sequences` of those whose next token it samples then, each by the GiB that a card has

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..base import dtypes
+from ..base.record import record
 from ..base.source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Link:
     """Per GPU and direction."""
 
@@ -17,7 +18,7 @@ class Link:
     latency_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hardware:
     """A pool of equal GPUs. `compute_flops` maps dtype -> peak FLOP/s; key "default" serves the rest."""
 

@@ -6,11 +6,11 @@ A metric is one record here, with how it follows from the plan; every output rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
+from ..base.record import record
 from ..base.suggest import did_you_mean
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, dim_name, show
 
@@ -21,7 +21,7 @@ How = Callable[[Any], float | None]
 """Reads a `dagc.plan.subject.Subject`, which is above: the language must know the names, and knows no plan."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Metric:
     """`owner`: what precedes the name; `better`: lower, higher, or nothing; `how`: its value in SI units, None where the
     phase has none; `share`: a fraction, shown as percent.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ..base.record import record
 from ..base.source import Span
 from ..base.syntax.ast import BlockDef
 from ..base.units import Quantity
@@ -12,7 +13,7 @@ from ..base.units import Quantity
 AttrValue = Quantity | str | bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layer:
     """A run of `repeat` equal layers, each a sequence of block names. Runs of the same name have the same layers."""
 
@@ -21,7 +22,7 @@ class Layer:
     blocks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Model:
     """`attributes` are flat dotted names (`hidden`, `attention.heads`, `experts.top_k`), counts as Quantity.
 

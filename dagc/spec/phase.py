@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
+from ..base.record import record
 from ..base.source import Span
 from .batching import Batching
 from .strategy import Strategy
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EngineMemory:
     """What an engine fills of a GPU, and what it keeps there in addition to weights and cache. `engine`: whose defaults these are,
     None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
@@ -32,7 +33,7 @@ class EngineMemory:
     copies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..base.record import record
 from ..base.source import Span
 from ..base.syntax.ast import Comparison
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Requirement:
     """One `require`: judged by the last pass. `constants` has the `let`s and params that it may name."""
 

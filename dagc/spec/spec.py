@@ -6,8 +6,8 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ..base.record import record
 from .hardware import Hardware
 from .model import AttrValue, Model
 from .phase import Phase
@@ -15,7 +15,7 @@ from .requirement import Requirement
 from .workload import Workload
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Spec:
     """Everything that a `.moe` file says."""
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..base.axes import AXES
+from ..base.record import record
 from ..base.syntax.ast import Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fold:
     """Degrees of one side of a folded strategy, outermost first: (("dp", 8), ("sp", 1), ("tp", 4))."""
 
     degrees: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Strategy:
     """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from string import Formatter
+
+from ..base.record import record
 
 _TOKEN = re.compile(r"[()]|\[[^\]]*\]|[A-Za-z_][A-Za-z0-9_.]*|[0-9]+")
 _DIM = r" *[A-Za-z0-9_.]+ *"
@@ -23,7 +24,7 @@ class PlaceError(ValueError):
     """The text is not a place."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorPart:
     """Dims of an axis, or of a piece of it. `of`: the slice spec between brackets."""
 
@@ -70,7 +71,7 @@ def _size(dim: str, sizes: Mapping[str, int]) -> int:
     return int(dim) if dim.isdigit() else sizes[dim]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorPlace:
     """A tensor's name and, axis by axis, the parts it is made of (outer part: the whole axis)."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
 from ..base.diagnostics import Collector
+from ..base.record import record
 from ..base.source import Span
 from .phase import Phase
 from .spec import Spec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unit:
     """`spans`: the statement that each (segment, op) comes from, filled in as blocks are expanded."""
 

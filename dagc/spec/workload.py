@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..base.record import record
 from ..base.source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Routing:
     """How tokens choose experts: kind `uniform`; `zipf` or `power_law` with exponent `s`; or `histogram`, the share of
     the choices that each expert gets."""
@@ -17,7 +18,7 @@ class Routing:
     histogram: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Workload:
     """`sequences` in the whole batch of a phase, each of `prompt` tokens, generating `output` tokens."""
 

@@ -5,12 +5,13 @@ Spans never take part in comparison, so two texts that differ only in layout giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..record import record
 from ..source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """What was written at a place of the text."""
 
@@ -20,7 +21,7 @@ class Node:
 # -- expressions ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Number(Node):
     """`10_240 tok`, `60%`, `1.8 TB/s`. `value` is the bare number, `unit` the unit as written, or None."""
 
@@ -29,21 +30,21 @@ class Number(Node):
     text: str = field(default="", compare=False)  # the number as written, without the unit
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class String(Node):
     """`"h200-sxm"`, without its quotes."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bool(Node):
     """`true` or `false`."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Name(Node):
     """A dotted name: `prefill.memory.peak` has three parts."""
 
@@ -54,14 +55,14 @@ class Name(Node):
         return ".".join(self.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListExpr(Node):
     """`[1, 2, 0..7]`."""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Range(Node):
     """`0..63`, both ends included."""
 
@@ -69,7 +70,7 @@ class Range(Node):
     high: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unary(Node):
     """`-x`."""
 
@@ -77,7 +78,7 @@ class Unary(Node):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binary(Node):
     """`left op right`."""
 
@@ -86,7 +87,7 @@ class Binary(Node):
     right: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallExpr(Node):
     """`attend(rope(q), k, v, causal = true)`; also `prefill.gpu(dp = 7)` in a requirement."""
 
@@ -95,7 +96,7 @@ class CallExpr(Node):
     kwargs: tuple[tuple[str, Expr], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Indexed(Node):
     """`Wq[hidden, kv_heads]`: a tensor with its named dimensions."""
 
@@ -106,7 +107,7 @@ class Indexed(Node):
 Expr = Number | String | Bool | Name | ListExpr | Range | Unary | Binary | CallExpr | Indexed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison(Node):
     """`left op right`; op is one of <= >= < > == ~; `tolerance` only with `~` (`+- 2%`)."""
 
@@ -119,21 +120,21 @@ class Comparison(Node):
 # -- statements ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Version(Node):
     """`moe 1`."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Import(Node):
     """`import "FILE"`."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Let(Node):
     """`let name = value`."""
 
@@ -141,7 +142,7 @@ class Let(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Param(Node):
     """`param replicas = 8 in [1, 2, 4, 8]`; `domain` is a ListExpr or Range, or None."""
 
@@ -150,7 +151,7 @@ class Param(Node):
     domain: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assign(Node):
     """`name = value`. `name_span` covers the name only."""
 
@@ -159,14 +160,14 @@ class Assign(Node):
     name_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bare(Node):
     """A name alone: `attention { dp, tp }`, `layer dense { gqa, mlp }`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Directive(Node):
     """Two names and a value: `place gpu = dp * 16 + ep`."""
 
@@ -175,7 +176,7 @@ class Directive(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Section(Node):
     """`kind [name] [from "preset"] { body }`. `kind_span` covers the first word."""
 
@@ -186,7 +187,7 @@ class Section(Node):
     kind_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Require(Node):
     """`require "label" left op right`. `text` is the comparison as written, whitespace normalised."""
 
@@ -195,7 +196,7 @@ class Require(Node):
     text: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TensorAssign(Node):
     """`q[batch, seq, heads] = ...` inside a block; dims is None when none were written."""
 
@@ -204,14 +205,14 @@ class TensorAssign(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Return(Node):
     """`return value`, at the end of a block."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlockDef(Node):
     """`block mla(x) in decode { ... }`; `phase` is None for the body that serves every other phase kind."""
 
@@ -221,7 +222,7 @@ class BlockDef(Node):
     body: tuple[TensorAssign | Let | Return, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LayerDef(Node):
     """`layer sparse { gqa, moe }`: block names in order."""
 
@@ -232,7 +233,7 @@ class LayerDef(Node):
 Statement = Version | Import | Let | Param | Assign | Bare | Directive | Section | Require | BlockDef | LayerDef
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class File(Node):
     """The statements of a file."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.record import record
 from ..constants import Device
 from ..families import FAMILIES
 from ..family import US, Row, column
@@ -22,7 +23,7 @@ STARTS = 6
 OUTLIER, RIDGE = 0.07, 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """Rows of one (gpu, family, variant). `found`: what a calibration file says of it; None: too few rows."""
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...base.record import record
 from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Array, Costs
@@ -35,7 +36,7 @@ class State(NamedTuple):
         return (*self.ready, self.compute, self.comm)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Evaluation:
     """One layer from one entry state, times relative to the entry's latest ready time."""
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from ...base.record import record
 from ..records import Array
 from .records import Run
 
@@ -31,7 +32,7 @@ RESOLUTION_S = 1e-13
 Cell = tuple[Run, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Column(Generic[T]):
     """One micro-batch through all stages. `cells` and `sends` by stage; `states`: when streams are free after it; `ready_s`:
     when the last stage is done; `own`: whatever else belongs to it."""
@@ -43,7 +44,7 @@ class Column(Generic[T]):
     own: T
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where a micro-batch comes from: the column `index`, and `times` what it has more than the column `before`."""
 
@@ -52,7 +53,7 @@ class Place:
     times: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Piece:
     """Micro-batches from `first` on: columns from `index` on, or (`period` > 0) repetitions of the last columns before it."""
 
@@ -123,7 +124,7 @@ class Columns(Generic[T]):
         return len(self.columns) - self.pieces[-1].index
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Row(Sequence[Cell]):
     """The cells of a stage by micro-batch, made when they are asked for. `evaluated`: those that others follow from."""
 
@@ -149,7 +150,7 @@ class Row(Sequence[Cell]):
         return tuple(c.cells[self.stage] for c in self.columns.columns)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Sends(Mapping[tuple[int, int], tuple[float, float]]):
     """(stage, micro-batch) -> begin and end of its sends."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import fsum
 from typing import NamedTuple
 
 from ...base.phase_kinds import DECODE, PREFILL
+from ...base.record import record
 
 
 class Cell(NamedTuple):
@@ -28,7 +28,7 @@ class Step(NamedTuple):
     around: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pipeline:
     """`cells(stages)`: what a micro-batch passes, in an order in which each cell comes after the one it takes from. Cells of
     a stage run in the order of micro-batches. `step`: a step in steady state by (seconds of each stage alone, of each send,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ...base.record import record
 from ..records import Array
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PathStep:
     """One op of the critical path, all executions of an op added up. Without a segment: `send` and `token_return` between stages,
     `host` and `launch` for the time before a pass and before its kernels."""
@@ -21,7 +21,7 @@ class PathStep:
     bound: str
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Run:
     """`count` consecutive equal layers of a stage executing one micro-batch from `start_s` on, each taking
     `period_s`; `starts`/`finishes` of the ops (keyed (op, lane)) are relative to the layer's own start."""
@@ -34,7 +34,7 @@ class Run:
     finishes: Mapping[tuple[str, int], Array]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Schedule:
     """`cells[stage][microbatch]`: the runs of that cell. `latency_s`: makespan of one pass of all
     micro-batches; `period_s`: a decode step in steady state (equal to latency_s for prefill). Both begin with the `host_s`

@@ -12,6 +12,7 @@ from math import fsum
 
 import numpy as np
 
+from ...base.record import record
 from ...ir.graph import Graph
 from ..records import Array, Costs
 from .layer import Layers, Rank, State, entry_key, shifted
@@ -24,7 +25,7 @@ HOST = ("", "host")
 """Names the host's time in a path."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Cells:
     """What a micro-batch waited for in each stage."""
 

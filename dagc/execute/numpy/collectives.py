@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...base.collectives import REDUCTIONS
+from ...base.record import record
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ...ir.sharding import Sharding
@@ -22,7 +22,7 @@ Take = Callable[[Coordinates, Sharding], Floats]
 """(rank, layout) -> the block that this layout gives the rank."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """One group of a collective. `ranks`: its members; `have`, `got`: layouts before and after."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from ...base.record import record
 from ...ir.ops.attention import rotated
 from ..values import Floats, Ints
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rotary:
     """The attributes of a `rope` section. `original`: the context that frequencies were trained on, in tokens."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ...base.record import record
 from ..values import Floats, Ints
 from .ops import sigmoid
 
@@ -13,7 +12,7 @@ Choice = tuple[Ints, Floats]
 """Expert and weight of every choice of a token, [.., choice] each."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Router:
     """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
     best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best."""

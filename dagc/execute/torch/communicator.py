@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ...base.record import record
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs
 from ...ir.peers import Peers, peers
@@ -53,7 +54,7 @@ class Communicator:
         return out
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exchange:
     """One collective of this rank. `have`, `got`: layouts before and after."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.ops import OPS
+from ...ir.ops.registry import OPS
 from ..shards import Coordinates, Shards
 
 

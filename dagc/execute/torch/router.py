@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
+from ...base.record import record
 from ..numpy.router import Router as RouterRule
 from .ops import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Router:
     """`dagc.execute.numpy.router.Router` on tensors: ties go to the lower index there and here."""
 

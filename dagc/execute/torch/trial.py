@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ...base.record import record
 from ...ir.graph import Graph
 from ...pipeline.analyse import cost_graph
 from ...plan.plan import CompiledPlan
@@ -43,7 +44,7 @@ CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dis
 MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     device: str
     dtype: str
@@ -52,7 +53,7 @@ class Options:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClassTime:
     """Ops of one class: the mean over ranks of what they took in one pass, and of the estimate."""
 
@@ -62,7 +63,7 @@ class ClassTime:
     estimated_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """`error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
     those of its largest logits."""
@@ -118,7 +119,7 @@ def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = No
         dist.destroy_process_group()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Job:
     """What runs, the model that it is of, and what both are given."""
 
@@ -167,7 +168,7 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shown:
     """What a rank has of the logits, and the tokens that it chose, by first sequence."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...base.record import record
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...view.facts.size import MOST_STREAMED, check_size
@@ -25,7 +25,7 @@ Position = tuple[int, ...]
 Widths = tuple[tuple[Hole, int], ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class RankClass:
     """Ranks whose files differ in nothing but which groups and peers they name. `widths`: bytes of each such value."""
 

@@ -10,6 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.record import record
 from ..protobuf import LENGTH, VARINT, patch, tag, text, varint, widths
 from . import messages as schema
 from .program import Pattern, Program, TraceLayer, TraceNode
@@ -21,7 +22,7 @@ LAYER, MICROBATCH, TAG, DURATION = range(4)
 """Numbers of a row that are not ids."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Columns:
     """What the numbers of a pattern are, in their order: `kind`, -1 for ids, and which one. Of each node:
     how many numbers, and the bytes between them."""
@@ -40,7 +41,7 @@ _HOLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """A node with gaps where its numbers go, and where its rank's own value goes."""
 
@@ -49,7 +50,7 @@ class Record:
     hole: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """The nodes of a layer with gaps."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from ...base.record import record
 from ...cost.schedule.layer import lane_program
 from ...ir.graph import COLLECTIVES, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
@@ -21,7 +22,7 @@ Refs = tuple[int, ...]
 """Nodes: 0 and up within the layer, below 0 what the layer is given from outside (-1 the first of it)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TraceNode:
     """`attributes`: encoded, without what changes from row to row. `hole`: the attribute that is a rank's own. `tag`: of a
     message, counted from the first of its row. It takes `share` of the time of the op `timed`."""
@@ -39,7 +40,7 @@ class TraceNode:
     share: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """Nodes to wait for: those that bring each lane's value, and the last ones of each stream."""
 
@@ -62,7 +63,7 @@ class Context:
         return Context(values, tuple(next(at) for _ in self.compute), tuple(next(at) for _ in self.comm))
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Pattern:
     """The nodes of a layer, and what the next one waits for. `tags`: how many its messages take."""
 
@@ -71,7 +72,7 @@ class Pattern:
     tags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TraceLayer:
     """One layer of a micro-batch: the id of its first node, and the ids of what it is given."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.record import record
 from ...ir.peers import Peers, peers
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
@@ -16,7 +17,7 @@ Hole = tuple[str, ...]
 """What differs between equal ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Network:
     """`gpus[rank]`: GPU id of a rank, or -1 of a place that the phase leaves idle. `shape`: ranks of each dimension of
     the network, innermost first: GPUs of a node, nodes."""

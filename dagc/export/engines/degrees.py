@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ...base.record import record
 from ...ir.mesh import axis_coordinates
 from ...plan.result import PhaseResult
 from ...spec.factors import factorisations
@@ -18,7 +18,7 @@ from ...spec.strategy import Strategy
 from ...spec.unit import Unit
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class EngineDegrees:
     """Degrees of attention (dp, sp, tp) and experts (edp, ep, etp) of a stage. `at`: axis -> coordinate of each GPU, GPU
     ids ascending. `exchanges`: routed tokens travel between ranks."""

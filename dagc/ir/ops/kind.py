@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ...base.dtypes import INDICES
+from ...base.record import record
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
@@ -95,7 +96,7 @@ def _of_operand(segment: Segment, op: Op) -> str:
     return segment.dtype_of(op.inputs[0])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DtypeRule:
     """The dtype of a result: that of the model's activations, or `expanded`, which is a dtype, or "cache" for that of the KV
     cache. The verifier takes any dtype of numbers, or the one that `exact` says. `indices`: the operands that have whole

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..ops.attributes import AttributeFault, Attrs, ExchangeAttrs, Value, schema, stated
-from ..ops.ops import OPS, record
+from ..ops.registry import OPS, attrs_of
 from .implied import AxisNames
 from .scan import Cursor, TextError
 
@@ -67,7 +67,7 @@ def values(pairs: Iterable[tuple[str, str]], names: AxisNames) -> dict[str, Valu
 def attributes(kind: str, found: Mapping[str, Value]) -> Attrs:
     """The record of the kind. Raises TextError."""
     try:
-        return record(kind, found.items())
+        return attrs_of(kind, found.items())
     except AttributeFault as error:
         raise TextError(str(error)) from None
 

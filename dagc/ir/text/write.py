@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from ...base.axes import STAGES
+from ...base.record import record
 from ...base.units import show_runs
 from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import Mesh
@@ -51,7 +52,7 @@ def _text(graph: Graph, form: Form) -> str:
     return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Form:
     """Lines for people. `dtype` and the `common` sizes are those of the whole graph, said once."""
 

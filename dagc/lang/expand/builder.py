@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...base.record import record
 from ...ir.graph import Op, Weight
 from ...spec.unit import Unit
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ref:
     """A value in scope: its name in the segment, or a literal number."""
 

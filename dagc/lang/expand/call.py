@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from ...base.diagnostics import did_you_mean
+from ...base.record import record
 from ...base.schema import Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Options = dict[str, str | float | bool]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlockCall:
     """`keywords` are those that the function takes; `stem` names the result."""
 

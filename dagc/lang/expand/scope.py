@@ -13,7 +13,7 @@ from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.graph import Op, Weight
 from ...ir.ops.further import further_results
-from ...ir.ops.ops import OPS, record
+from ...ir.ops.registry import OPS, attrs_of
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
 from ..block_checks import walk_expression
@@ -212,7 +212,7 @@ class Scope:
         dtype = model.kv_dtype if expanded == "cache" else expanded or model.dtype
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
-        op = Op(name, kind, inputs, dims, dtype, self.block, scope, record(kind, attrs.items()))
+        op = Op(name, kind, inputs, dims, dtype, self.block, scope, attrs_of(kind, attrs.items()))
         op = replace(op, more=further_results(op, None))
         statement_rules.check(self, op)
         self.builder.ops.append(op)

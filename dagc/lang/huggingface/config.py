@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ...base.diagnostics import Collector, did_you_mean
 from ...base.files import Unreadable, read_text
+from ...base.record import record
 from ...base.source import Span
 from ...base.suggest import products
 from ...base.units import Quantity
@@ -20,7 +21,7 @@ MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Config:
     """`assumed` collects what a spec took in place of a field that the file does not have."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import translate
+
+from ...base.record import record
 
 MOST, LONGEST = 20_000, 200
 """Entries of a list that are read, and characters of a glob or expression."""
@@ -15,7 +16,7 @@ REPEATS = 6
 """Repeats in one expression; each more makes it slower by the length of a name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Patterns:
     """`words`: whole names or dotted parts of them; `expressions`: matched from a name's start."""
 

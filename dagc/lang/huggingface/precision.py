@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ...base.record import record
 from .module_lists import Patterns
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,7 @@ class UnknownPrecision(ValueError):
     """A quantisation that has no dtype here."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scheme:
     """`groups`: (modules that it is for, dtype), the first that fits counts; `kept`: modules left as they were."""
 

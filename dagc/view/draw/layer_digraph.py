@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ...base.record import record
 from ...base.units import BYTES, FLOPS, TIME, show
 from ...cost.schedule.records import Run
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.attributes import RingTurnAttrs
-from ...ir.ops.ops import OPS
+from ...ir.ops.registry import OPS
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node
@@ -23,7 +23,7 @@ SAME_S = 1e-12
 BOLD = {"color": CRITICAL, "penwidth": "2.2"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drawing:
     """One segment: `home` says in which box each op is, `twins` which blocks another segment draws."""
 
@@ -202,7 +202,7 @@ def _box(d: Drawing, box: str, ops: list[Op]) -> str:
     return node(name, label=label, **rounded, **frame, tooltip=text.hint)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """What a box says, and what it says when pointed at."""
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...base.record import record
 from ...cost.records import Array
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
@@ -28,7 +29,7 @@ class PathNode(NamedTuple):
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Visit:
     """An execution on the critical path, on the rank that it waited for."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.record import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
 from ...ir.graph import Segment
@@ -17,7 +17,7 @@ Index = tuple[int, ...]
 """Mesh coordinates of a rank within its stage."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """A rank that represents `alike` ranks of its stage, itself included; `group` numbers the class in the stage."""
 
@@ -28,7 +28,7 @@ class Member:
     alike: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layer:
     """One layer of a cell (stage, micro-batch): `number` counts transformer layers from 0, the embedding is -1."""
 
@@ -37,7 +37,7 @@ class Layer:
     start_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Slice:
     """One execution on one stream of one rank. A send has no segment and layer None, nor has the host's time."""
 

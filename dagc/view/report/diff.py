@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+from ...base.record import record
 from ...base.schema import HOMES
 from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
@@ -23,7 +24,7 @@ SAME = 1e-9
 """Relative differences below this are none."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """An input or a part of the structure; absent on one side, it came or went."""
 
@@ -32,7 +33,7 @@ class Change:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Figure:
     """A result that changed. `better` is None where neither direction is better."""
 
@@ -53,7 +54,7 @@ class Figure:
         return (self.after - self.before) / abs(self.before) if self.before else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Turn:
     """A requirement whose verdict differs. None: not there."""
 
@@ -62,7 +63,7 @@ class Turn:
     after: bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diff:
     inputs: tuple[Change, ...]
     structure: tuple[Change, ...]

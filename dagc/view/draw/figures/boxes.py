@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ....base.record import record
+
 GAP_X = 18.0
 GAP_Y = 26.0
 BLOCK_GAP = 26.0
@@ -14,7 +16,7 @@ ASIDE = 20.0
 """From the boxes to the first track, with frames between."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Size:
     w: float
     h: float

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
+from ....base.record import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.footprint import StageMemory
 from ....plan.result import PhaseResult
@@ -17,7 +17,7 @@ CARD, PAD, LINE, BAR = 404.0, 12.0, 17.0, 9.0
 DOWN, ACROSS = 44.0, 96.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CardPlace:
     """The upper left corner of a card, and how high it is."""
 

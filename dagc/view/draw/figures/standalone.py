@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ....base.record import record
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
 from ...facts.lanes.choice import DEFAULT, Choice, refused
@@ -23,7 +23,7 @@ HEAD = 19
 LEAST = 640
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sheet:
     """A figure with what is above and below it."""
 

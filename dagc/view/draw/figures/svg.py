@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from math import floor, log10
 
+from ....base.record import record
 from ....base.units import TIME, show
 from .markup import Markup, fit, join, tag
 
@@ -34,7 +34,7 @@ def standalone_style(more: str = "") -> str:
     return re.sub(r"([a-z-]+):\s*([^;{}]*var\([^;{}]*)", plain, css)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Figure:
     """A drawing of `width` by `height` pixels; with `zoom` the page's script lets it pan and zoom."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ....base.diagnostics import Diagnostic, SpecError, did_you_mean
+from ....base.record import record
 
 FOLDS = {
     "ops": "compute without a pause is one box",
@@ -21,7 +20,7 @@ def refused(message: str, help: str = "") -> SpecError:
     return SpecError([Diagnostic("E14", message, help=(help,) if help else ())])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """`select` texts that must all match, `hops` data edges around them, `unfold` names of FOLDS or all.
 

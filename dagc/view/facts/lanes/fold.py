@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isclose
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....base.record import record
 from ....plan.result import PhaseResult
 from ..timeline import labels
 from .choice import DEFAULT, FOLDS, Choice, refused
@@ -31,7 +32,7 @@ def key(mask: Mask) -> bytes:
     return b"all" if mask.strides == (0, 0) else mask.tobytes()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Column:
     """A GPU that represents ranks of its stage, its own among them."""
 
@@ -40,7 +41,7 @@ class Column:
     ranks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """A part that represents equal `parts`, itself among them; each of `rows` has the steps of one row."""
 
@@ -60,7 +61,7 @@ class Group:
         return tuple(dict.fromkeys(p.microbatch for p in self.parts))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Band:
     """Stages that are drawn once, with their columns and what they do."""
 
@@ -69,7 +70,7 @@ class Band:
     groups: tuple[Group, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Picture:
     """`steps`: boxes without any fold; `folds`: (what was folded, boxes that were left); `cut`: boxes left out; `classes` of
     ranks, where only the slowest, the middle and the fastest of a stage are drawn."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ....base.record import record
 from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..size import check_size
@@ -45,7 +46,7 @@ class Box:
     critical: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     """Words next to the boxes in the width `w`. `look`: start, what, node, gpu, head, stage or layer."""
 
@@ -56,7 +57,7 @@ class Label:
     look: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """A row: the steps of a group in it, and the box of each column."""
 

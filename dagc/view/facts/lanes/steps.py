@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ....base.record import record
 from ....cost.schedule.records import Run
 from ....ir.graph import Op, Segment
 from ....plan.result import PhaseResult
@@ -18,7 +19,7 @@ Mask = NDArray[np.bool_]
 """Of a part: shape (steps, ranks of the stage), true where a step is in the picture."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """An op (None: the send to the next stage) of one lane. Times are seconds from the part's start, one per rank."""
 
@@ -44,7 +45,7 @@ class Step:
         return self.op is None or self.op.is_collective
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """One layer of a micro-batch on a stage (`number` counts layers, -1 is the embedding), or its send (None)."""
 
@@ -65,7 +66,7 @@ class Part:
         return "" if self.run is None else self.run.segment
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Need:
     """A step (a row of a part) and one of its inputs: a row of the same part, or of the part before it."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ....base.record import record
 from ..critical import critical
 from .fold import Group
 from .grid import BOX_H, START, WHAT, Box, Grid, Line
@@ -16,7 +16,7 @@ ASIDE = 9.0
 Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wire:
     """`kind`: data, critical or send. `points` of a cubic curve."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from ...base.record import record
 from ..graph import DTYPE_BYTES, Graph, Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
@@ -22,7 +22,7 @@ OPS: Mapping[str, OpKind] = {kind.name: kind for family in _FAMILIES for kind in
 """Every kind of op."""
 
 
-def record(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
+def attrs_of(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
     """The attributes of an op of this kind, whole numbers as integers. A kind that is unknown has none: the verifier names it.
     Raises AttributeFault."""
     return read_record(kind, OPS[kind].attrs if kind in OPS else Attrs, given)
@@ -90,7 +90,7 @@ def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     return local_count(segment, state.dims, state.sharding.dims, mesh, "dense") * DTYPE_BYTES[state.dtype]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Traffic:
     """Bytes one rank moves to and from its memory for one op; expert weights apart, since only hit ones are read."""
 

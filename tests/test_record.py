@@ -1,0 +1,93 @@
+"""`dagc.base.record` makes what `dataclass(frozen=True, slots=True)` makes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from itertools import product
+
+import pytest
+
+from dagc.base.record import record
+
+
+@record
+class Pair:
+    first: int
+    second: tuple[str, ...] = ()
+    memo: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    first: int
+    second: tuple[str, ...] = ()
+    memo: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+
+@record
+class Other:
+    first: int
+    second: tuple[str, ...] = ()
+
+
+@record
+class Nothing:
+    pass
+
+
+@record(slots=False)
+class Cached:
+    number: int
+
+    @cached_property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+@record
+class OwnText:
+    number: int
+
+    def __repr__(self) -> str:
+        return "own"
+
+
+GIVEN = [(1,), (1, ("a",)), (2,), (1, (), {"x": 1})]
+
+
+@pytest.mark.parametrize(("a", "b"), product(GIVEN, GIVEN))
+def test_equal_and_alike_in_hash_where_the_dataclass_is(a: tuple[object, ...], b: tuple[object, ...]) -> None:
+    assert (Pair(*a) == Pair(*b)) == (Plain(*a) == Plain(*b))  # type: ignore[arg-type]
+    assert (hash(Pair(*a)) == hash(Pair(*b))) == (hash(Plain(*a)) == hash(Plain(*b)))  # type: ignore[arg-type]
+    assert repr(Pair(*a)) == repr(Plain(*a)).replace("Plain", "Pair")  # type: ignore[arg-type]
+
+
+def test_records_of_two_classes_differ() -> None:
+    assert Pair(1) != Other(1) and Pair(1) != (1, (), {}) and Nothing() == Nothing() and hash(Nothing()) == hash(())
+
+
+def test_nothing_is_assigned_deleted_or_added() -> None:
+    pair = Pair(1)
+    with pytest.raises(FrozenInstanceError):
+        pair.first = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        del pair.first
+    with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
+        pair.third = 3  # type: ignore[attr-defined]
+    assert not hasattr(pair, "__dict__")
+
+
+def test_it_is_a_dataclass() -> None:
+    assert is_dataclass(Pair) and [f.name for f in fields(Pair)] == ["first", "second", "memo"]
+    assert replace(Pair(1), first=2) == Pair(2) and pickle.loads(pickle.dumps(Pair(3, ("a",)))) == Pair(3, ("a",))
+    assert Pair.__match_args__ == ("first", "second", "memo")  # type: ignore[attr-defined]
+
+
+def test_what_a_class_says_itself_stays() -> None:
+    assert repr(OwnText(1)) == "own" and OwnText(1) == OwnText(1)
+
+
+def test_cached_properties_without_slots() -> None:
+    assert Cached(2).double == 4 and Cached(2) == Cached(2)
