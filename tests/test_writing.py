@@ -123,13 +123,13 @@ def test_the_ranks_of_a_run_end_with_it(tmp_path: Path) -> None:
     script = f"""
 import sys, subprocess
 import dagc.cli, dagc.cli.explain
-from dagc.execute.torch import launch
+from dagc.execute.torch import processes
 def run(args):
     real = subprocess.Popen
     def stand_in(command, **options):
         return real([sys.executable, "-c", "import os,time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); time.sleep(600)"])
-    launch.subprocess.Popen = stand_in
-    return launch.spawn(["--version"], 2)
+    processes.subprocess.Popen = stand_in
+    return processes.spawn(["--version"], 2)
 dagc.cli.explain.run = run
 sys.exit(dagc.cli.main(["explain", "E01"]))
 """
