@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import examples, spec_text
@@ -39,12 +40,12 @@ from dagc.passes.pp import PipelineParallel
 from dagc.passes.reshard import Reshard
 from dagc.passes.sp import SequenceParallel
 from dagc.passes.tp import TensorParallel
+from dagc.pipeline import strategy
 from dagc.pipeline.analyse import ANALYSES
 from dagc.pipeline.lower import lower, lowered, passes_of
 from dagc.pipeline.observers import Clock, Print, Verify
 from dagc.pipeline.run_passes import run
-from dagc.pipeline.text import ANALYSES as NAMED
-from dagc.pipeline.text import PipelineError, Step, parse, show
+from dagc.pipeline.text import ANALYSIS_NAMES, PipelineError, Step, parse, show
 from dagc.plan.analysis import Analysis, Findings
 from dagc.spec.hardware import Link
 from dagc.spec.unit import Unit
@@ -94,7 +95,7 @@ def test_every_pass_and_option_is_drawn() -> None:
     drawn = {MakeMesh: 9, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 2, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
-    assert [one.name for one in ANALYSES] == list(NAMED) and parse(",".join(NAMED)) == ANALYSES
+    assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
 
 
 def test_analyses_follow_in_the_list(example: Plan) -> None:
@@ -214,6 +215,23 @@ def test_graphs_of_every_strategy_are_self_contained(name: str) -> None:
         from_text(unit)
 
 
+@dataclass(frozen=True, slots=True)
+class LeaveAlone(GraphPass):
+    """A pass that no spec says anything of."""
+
+    name: ClassVar[str] = "leave"
+
+    def run(self, graph: Graph) -> Graph:
+        return graph
+
+
+def test_a_pass_runs_where_the_table_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = (*GRAPH_PASSES[:3], LeaveAlone, *GRAPH_PASSES[3:])
+    monkeypatch.setattr(strategy, "GRAPH_PASSES", table)
+    (unit,) = units(spec_text(phase="gpus = 0..3, tp = 4"))
+    assert [type(one) for one in passes_of(unit)] == list(table)
+
+
 def test_phases_on_the_same_gpus_are_options_of_each_other() -> None:
     """The mesh of one phase is cut where the other's is, which its text says."""
     other = "phase decode { gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 } }"
@@ -238,7 +256,7 @@ def test_observers_are_called_around_every_pass() -> None:
 def placed_wrong(one: Place, graph: Graph) -> Graph:
     """Gives all ranks of a stage one GPU."""
     stages = tuple(replace(s, gpus=(s.index,) * 8) for s in graph.stages)
-    return replace(graph, stages=stages, level="placed", _index={})
+    return replace(graph, stages=stages, level="placed")
 
 
 def test_the_verifier_names_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:

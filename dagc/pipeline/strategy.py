@@ -10,11 +10,10 @@ from ..cost.prices import LinkPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass
 from ..ir.mesh import Factors
+from ..passes import GRAPH_PASSES
 from ..passes.dp import DataParallel
 from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh
-from ..passes.norms import SplitNorms
-from ..passes.place import Place
 from ..passes.pp import PipelineParallel
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
@@ -30,11 +29,13 @@ Added = Mapping[str, Sequence[GraphPass]]
 
 def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
     """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
-    own = [one for step in _own(unit) for one in (step, *added.get(step.name, ()))]
-    return (*added.get("expand", ()), *own)
+    set_here = {type(one): one for one in _with_options(unit)}
+    own = (set_here.get(one) or one() for one in GRAPH_PASSES)
+    return (*added.get("expand", ()), *(one for step in own for one in (step, *added.get(step.name, ()))))
 
 
-def _own(unit: Unit) -> tuple[GraphPass, ...]:
+def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
+    """The passes whose options follow from the spec; all others run with their defaults."""
     phase, hardware = unit.phase, unit.spec.hardware
     s = phase.strategy
     factors = _factors(s)
@@ -56,9 +57,7 @@ def _own(unit: Unit) -> tuple[GraphPass, ...]:
         ExpertParallel(cast(Dispatch, s.dispatch), prices),
         DataParallel(cast(Dispatch, s.dispatch)),
         PipelineParallel(s.layers_per_stage or ()),
-        SplitNorms(),
         Reshard(s.sequence_parallel, prices),
-        Place(),
     )
 
 

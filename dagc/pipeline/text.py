@@ -76,7 +76,7 @@ def pass_type(name: str) -> type[Step]:
     for own in GRAPH_PASSES:
         if own.name == name:
             return own
-    if name in ANALYSES:
+    if name in ANALYSIS_NAMES:
         from . import analyse
 
         return next(type(one) for one in analyse.ANALYSES if one.name == name)
@@ -86,7 +86,7 @@ def pass_type(name: str) -> type[Step]:
     from ..base.entry_points import PASSES, installed
     from .plugins import plugin_pass
 
-    known = [*(own.name for own in GRAPH_PASSES), *ANALYSES, *installed(PASSES)]
+    known = [*(own.name for own in GRAPH_PASSES), *ANALYSIS_NAMES, *installed(PASSES)]
     if name in known:
         try:
             return plugin_pass(name)
@@ -97,8 +97,8 @@ def pass_type(name: str) -> type[Step]:
     raise PipelineError(f"unknown pass `{name}`", (hint,))
 
 
-ANALYSES = ("cost", "schedule", "memory")
-"""Names of analyses, whose module is imported when a text has one."""
+ANALYSIS_NAMES = ("cost", "schedule", "memory")
+"""Those of `analyse.ANALYSES`, whose module is imported only when a text has one."""
 
 
 def _made(name: str, text: str) -> Step:
