@@ -21,7 +21,7 @@ class SplitNorms(GraphPass):
     def run(self, graph: Graph) -> Graph:
         segments = tuple(split_norms(s) for s in graph.segments)
         same = all(a is b for a, b in zip(segments, graph.segments, strict=True))
-        return graph if same else replace(graph, segments=segments, _index={})
+        return graph if same else replace(graph, segments=segments)
 
 
 def split_norms(segment: Segment) -> Segment:

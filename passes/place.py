@@ -20,4 +20,4 @@ class Place(GraphPass):
     def run(self, graph: Graph) -> Graph:
         ids = graph.the_mesh.ids
         stages = tuple(replace(s, gpus=tuple(ids[s.index].ravel().tolist())) for s in graph.stages)
-        return replace(graph, stages=stages, level="placed", _index={})
+        return replace(graph, stages=stages, level="placed")

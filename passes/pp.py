@@ -36,4 +36,4 @@ class PipelineParallel(GraphPass):
                 names = [*names, graph.head.name]
             cut.append(Stage(index, runs(names)))
             start += size
-        return replace(graph, stages=tuple(cut), level="annotated", _index={})
+        return replace(graph, stages=tuple(cut), level="annotated")

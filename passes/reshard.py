@@ -41,8 +41,8 @@ class Reshard(GraphPass):
                     where=(segment.name, work.visited),
                     because=(str(error),),
                 ) from None
-        done = replace(graph, segments=tuple(segments), level="sharded", _index={})
-        return replace(done, sends=stage_edges(done), _index={})
+        done = replace(graph, segments=tuple(segments), level="sharded")
+        return replace(done, sends=stage_edges(done))
 
     def residual(self, graph: Graph) -> tuple[Axes, Axes, Axes]:
         """Layout of the residual stream [batch, seq, hidden] between layers."""

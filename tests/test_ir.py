@@ -121,7 +121,7 @@ def test_the_verifier_knows_attributes_and_dtypes() -> None:
 def with_op(graph: Graph, segment: Segment, op: Op) -> Graph:
     ops = tuple(op if o.name == op.name else o for o in segment.ops)
     segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
-    return replace(graph, segments=segments, _index={})
+    return replace(graph, segments=segments)
 
 
 def placed(phase: str = "gpus = 0..15, ep = 4, sp = 2, tp = 2") -> Graph:
@@ -138,7 +138,7 @@ def mutants() -> list[tuple[str, Graph]]:
     def with_ops(name: str, ops: list) -> None:  # type: ignore[type-arg]
         segments = list(graph.segments)
         segments[index] = replace(segment, ops=tuple(ops))
-        out.append((name, replace(graph, segments=tuple(segments), _index={})))
+        out.append((name, replace(graph, segments=tuple(segments))))
 
     for i, op in enumerate(segment.ops):
         if not op.is_collective:
@@ -158,9 +158,9 @@ def mutants() -> list[tuple[str, Graph]]:
     with_ops("use before definition", swapped)
     elsewhere = replace(graph.segment("sparse"), entry=Sharding(((), (), ())))
     moved = tuple(elsewhere if s.name == "sparse" else s for s in graph.segments)
-    out.append(("another entry layout", replace(graph, segments=moved, _index={})))
+    out.append(("another entry layout", replace(graph, segments=moved)))
     two = placed("gpus = 0..15, pp = 2, ep = 4, tp = 2")
-    out.append(("a lost send", replace(two, sends=(), _index={})))
+    out.append(("a lost send", replace(two, sends=())))
     out.append(("a lost layer", replace(graph, stages=(replace(graph.stages[0], layers=graph.stages[0].layers[:-1]),))))
     return out
 
@@ -321,4 +321,4 @@ def test_a_result_that_an_op_does_not_have_is_a_fault(of: str) -> None:
         ops = tuple(replace(o, more=more) if o is op else o for o in segment.ops)
         segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
         with pytest.raises(VerifyError):
-            verify(replace(graph, segments=segments, _index={}))
+            verify(replace(graph, segments=segments))

@@ -67,7 +67,7 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
 def with_op(graph: Graph, segment: Segment, op: Op) -> Graph:
     ops = tuple(op if o.name == op.name else o for o in segment.ops)
     segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
-    return replace(graph, segments=segments, _index={})
+    return replace(graph, segments=segments)
 
 
 def refused(kind: str, change: Op) -> str:

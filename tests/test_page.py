@@ -155,7 +155,7 @@ def evil_plan(text: str) -> Plan:
             replace(s, ops=tuple(replace(op, block=text if op.block == "moe" else op.block) for op in s.ops))
             for s in result.graph.segments
         )
-        phases[name] = replace(result, graph=replace(result.graph, phase=name, segments=segments, _index={}))
+        phases[name] = replace(result, graph=replace(result.graph, phase=name, segments=segments))
     diagnostics = tuple(replace(d, message=text, label=text, because=(text,), help=(text,)) for d in plan.diagnostics)
     return replace(plan, spec=spec, requirements=verdicts, diagnostics=diagnostics, phases=phases)
 

@@ -123,11 +123,11 @@ def broken(graph: Graph) -> list[tuple[str, Graph]]:
         ops[i] = replace(op, kind="scale", axes=(), attrs=ScaleAttrs(1.0))
         segments = list(graph.segments)
         segments[index] = replace(segment, ops=tuple(ops))
-        out.append((f"without {op.name}", replace(graph, segments=tuple(segments), _index={})))
+        out.append((f"without {op.name}", replace(graph, segments=tuple(segments))))
         other = next(a for a, _ in graph.the_mesh.atoms if a not in op.axes)
         ops[i] = replace(op, axes=(other,))
         segments[index] = replace(segment, ops=tuple(ops))
-        out.append((f"{op.name} over {other}", replace(graph, segments=tuple(segments), _index={})))
+        out.append((f"{op.name} over {other}", replace(graph, segments=tuple(segments))))
     return out
 
 

@@ -98,7 +98,7 @@ def test_a_twin_that_was_lowered_otherwise_is_told(what: str) -> None:
         ops[at] = changed[what]
     segments = tuple(replace(s, ops=tuple(ops)) if s is segment else s for s in small.placed.segments)
     assert otherwise(plan, small.placed) == ""
-    assert otherwise(plan, replace(small.placed, segments=segments, _index={})).startswith("sparse")
+    assert otherwise(plan, replace(small.placed, segments=segments)).startswith("sparse")
 
 
 def test_a_twin_of_another_lowering_is_never_equal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def test_a_combine_that_cuts_what_no_one_cut_is_no_legal_graph() -> None:
     cut = replace(op.annotate("hidden", ("tp",)), sharding=op.sharding.with_dim(2, ("tp",)))
     ops = tuple(cut if o is op else o for o in segment.ops)
     segments = tuple(replace(s, ops=ops) if s is segment else s for s in graph.segments)
-    broken = replace(graph, segments=segments, _index={})
+    broken = replace(graph, segments=segments)
     with pytest.raises(VerifyError):
         verify(broken)
 
@@ -449,7 +449,7 @@ experts { count = 16, top_k = 2, hidden = 16 }"""
         return op
 
     segments = tuple(replace(s, ops=tuple(map(cut, s.ops))) if s is sparse else s for s in graph.segments)
-    rows = replace(graph, segments=segments, _index={})
+    rows = replace(graph, segments=segments)
     verify(rows)
     assert prove_graph(rows, plan.units["prefill"]).verdict == "equal"
 

@@ -13,10 +13,11 @@ from .record import record
 @record
 class Collective:
     """`payload` is the local input buffer of one call; or, where a rank sends blocks of the result's layout
-    (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, in `steps(n)` steps of a ring; `buffer(n)` bytes
-    of its largest buffer, which is what nccl-tests calls the size. `reduces`: it resolves partial values. `scatters`: every
-    rank gets another part of what a rank has, so that the payload is cut into n parts. `uneven`: between experts and the
-    owners of tokens, ranks have unequal payloads, and all wait for the busiest."""
+    (`sends_result`), one such block. Per byte of payload, among n ranks: `wire(n)` bytes that a rank sends, in
+    `steps(n)` steps of a ring; `buffer(n)` bytes of its largest buffer, which is what nccl-tests calls the size.
+    `reduces`: it resolves partial values. `scatters`: every rank gets another part of what a rank has, so that the
+    payload is cut into n parts. `uneven`: between experts and the owners of tokens, ranks have unequal payloads, and
+    all wait for the busiest."""
 
     name: str
     wire: Callable[[int], float]

@@ -11,9 +11,10 @@ from .record import record
 
 @record
 class DType:
-    """`block`: (elements along the summed dimension, along the result's) that share one scale of `scale_bits` and one zero
-    point of `zero_bits`; (0, 0): one per row or per tensor, not counted. `math`: see `unit`. `widened`: kernels that convert it to 16 bits exist, so that it runs anywhere. `padded`: engines that
-    cut a block fill it up; else they refuse to."""
+    """`block`: (elements along the summed dimension, along the result's) that share one scale of `scale_bits` and one
+    zero point of `zero_bits`; (0, 0): one per row or per tensor, not counted. `math`: see `unit`. `widened`: kernels
+    that convert it to 16 bits exist, so that it runs anywhere. `padded`: engines that cut a block fill it up; else
+    they refuse to."""
 
     name: str
     bits: int

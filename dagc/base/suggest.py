@@ -1,4 +1,5 @@
-"""Which known name was meant: the same name spelt differently, then one with the same beginning, then one with a similar spelling."""
+"""Which known name was meant: the same name spelt differently, then one with the same beginning, then one with a
+similar spelling."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def resized(graph: Graph, tokens: float, context: float) -> Graph:
                 sizes[name] = min(size, context)
         return replace(segment, sizes=sizes)
 
-    return replace(graph, segments=tuple(change(s) for s in graph.segments), _index={})
+    return replace(graph, segments=tuple(change(s) for s in graph.segments))
 
 
 def divided(graph: Graph, tokens: float) -> float:

@@ -49,10 +49,11 @@ NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node")
 
 @record
 class Costs:
-    """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each expert rank over the mean of all, the largest as it is expected
-    of the busiest rank of a step. `plain`: that largest without the spare copies of experts. `dropped`: share of the
-    choices over an expert's capacity. `load_error`: relative standard error of the busiest rank (0: exact).
-    `host_s`: what the host takes before the GPUs begin a pass."""
+    """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each
+    expert rank over the mean of all, the largest as it is expected of the busiest rank of a step. `plain`: that
+    largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
+    `load_error`: relative standard error of the busiest rank (0: exact). `host_s`: what the host takes before the
+    GPUs begin a pass."""
 
     ops: Mapping[tuple[str, str], OpCost]
     edges: tuple[Transfer, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.graph import Op, Segment, Value
+from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.sharding import Sharding
 from .dispatcher import Results
 from .failure import Wrong
@@ -18,7 +19,7 @@ def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
     """Raises Wrong where a rank's value is not what the op declares of it in its layout (none: whole)."""
     for result, values in zip(op.results, results, strict=True):
         layout = result.sharding or Sharding(((),) * len(result.dims))
-        if op.kind == "ring_turn":  # all blocks have passed a rank
+        if isinstance(op.attrs, RingTurnAttrs):  # all blocks have passed a rank
             layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims))
         if any(isinstance(value, Ragged) for value in values):
             _routed(shards, segment, op, layout, values)

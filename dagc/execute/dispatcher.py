@@ -128,7 +128,7 @@ class Host(Protocol):
         """What the ranks have after a collective. `operands`: of each operand the ranks' values."""
 
     def lend(self, place: RunPlace, rank: Coordinates) -> object:
-        """`Call.host`."""
+        """`OpCall.host`."""
 
     def done(self, call: OpCall, x: Sequence[Any], value: object) -> None:
         """Told of the first result of every rule."""

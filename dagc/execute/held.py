@@ -39,7 +39,8 @@ def wrong_memory(shards: Shards, record: Record, costed: Graph, memory: Memory, 
 
 
 def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
-    """Of one layer. `first`: its stage has the first layer too, whose table a tied head shares where both have the same layout."""
+    """Of one layer. `first`: its stage has the first layer too, whose table a tied head shares where both have the
+    same layout."""
     segment = shards.graph.segment(plan.name)
     layer = next(at for s, at in shards.graph.layers if s.name == plan.name)
     total = np.zeros(len(shards.ranks))

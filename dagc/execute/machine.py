@@ -14,7 +14,8 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.registry import state_of
+from ..ir.ops.kind import Tokens
+from ..ir.ops.registry import OPS, state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer
@@ -156,7 +157,7 @@ class RankMachine:
         """Caches and states that the pass leaves; and whoever watches sees every result."""
         segment, layer, op = place
         state = state_of(segment, op)
-        remembered = [*self._states] if state is not None else values if op.kind == "cache" else []
+        remembered = [*self._states] if state is not None else values if OPS[op.kind].tokens is Tokens.CACHE else []
         if remembered:
             self.record.caches[segment.name, op.name] = [v.shape for v in remembered if isinstance(v, np.ndarray)]
         if self.watch is not None:

@@ -42,12 +42,13 @@ DIVERGED = 1e-7
 
 @record
 class Proof:
-    """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
-    the chosen tokens agree, but for near ties; `first`: where the two runs part, when they do: segment[layer]/op. `bytes_wrong`: the
-    collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how many were counted.
-    `reference_error`: of the model's own logits against another program's. `lines`: of the IR around `first`.
-    `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's; `memory_wrong`: stages whose weights or
-    cache are not."""
+    """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known.
+    `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
+    the chosen tokens agree, but for near ties; `first`: where the two runs part, when they do: segment[layer]/op.
+    `bytes_wrong`: the collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how
+    many were counted. `reference_error`: of the model's own logits against another program's. `lines`: of the IR
+    around `first`. `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's; `memory_wrong`:
+    stages whose weights or cache are not."""
 
     phase: str
     ranks: int
@@ -327,7 +328,7 @@ class Comparison:
         if whole is None or merges or not isinstance(values[0], np.ndarray):
             return  # no tensor of the model, or a value that others are made of: routed rows, part of a softmax
         worst = self.difference(whole, op, values)
-        what = "cache" if op.kind == "cache" else "logits" if op.name == self.logits else ""
+        what = "cache" if OPS[op.kind].tokens is Tokens.CACHE else "logits" if op.name == self.logits else ""
         if what:
             self.error[what] = max(self.error[what], worst)
         if not self.first and not worst <= (TOLERANCE if what else DIVERGED):
@@ -358,7 +359,9 @@ class Comparison:
         for segment, layer in self.reference.machine.graph.layers:
             states = [state for state in (state_of(segment, op) for op in segment.ops) if state is not None]
             for op in (*segment.ops, *states):
-                if op.kind == "cache" or (segment is self.reference.machine.graph.head and op.name == self.logits):
+                if OPS[op.kind].tokens is Tokens.CACHE or (
+                    segment is self.reference.machine.graph.head and op.name == self.logits
+                ):
                     keys = [key for key in self.reference.values if key[:2] == (layer, op.name)]
                     if not keys or not self.compared.issuperset(keys):
                         return f"{segment.name}[{layer}]/{op.name}: nothing was compared"

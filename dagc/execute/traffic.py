@@ -9,6 +9,7 @@ import numpy as np
 
 from ..cost.records import Costs, OpCost
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.ops.attributes import RingTurnAttrs
 from .record import Moved, Record
 from .routed import RoutedRows
 from .shards import Shards
@@ -28,7 +29,7 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
     moved = Moved(isinstance(inputs[0], Ragged))
     for rank, before, after in zip(shards.ranks, inputs, results, strict=True):
         held, made = _elements(before), _elements(after)
-        if op.kind == "ring_turn":
+        if isinstance(op.attrs, RingTurnAttrs):
             wire = made - held  # every block but its own has passed
         elif op.runtime_kind == "all_reduce":
             wire = 2.0 * held * (group - 1) / group

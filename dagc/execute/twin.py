@@ -325,9 +325,9 @@ def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
     order = [name for names in kinds for name in dict.fromkeys(names)]
     small = {s.name: shrunk(shrinker, s, s, order.count(s.name)) for s in placed.segments}
     micro = min(placed.microbatches, 2)
-    twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro, _index={})
+    twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro)
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
-    reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro, _index={})
+    reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro)
     words = [
         small[s.name].size(s.dims_of(op.inputs[1])[0])
         for s in placed.segments

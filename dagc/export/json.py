@@ -109,7 +109,8 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
 
 def _time_error(result: PhaseResult) -> dict[str, float] | None:
     """How sure the phase's time is; None without a calibration. `median`, `p90` and `bias`: relative errors of phases
-    alone against measured servings (bias signed); `kernels`: of the kernels that make up `measured_share` of the critical path."""
+    alone against measured servings (bias signed); `kernels`: of the kernels that make up `measured_share` of the
+    critical path."""
     share, kernels = result.measured
     if not share:
         return None

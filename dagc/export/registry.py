@@ -28,9 +28,10 @@ EMIT, SHOW, REPORT = "emit", "show", "report"
 
 @record
 class Exporter:
-    """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds (`name`:
-    its own; `ranks`, `choice`, `target`, `buys`: gives what faster hardware would buy). `needs`: packages that it imports when it runs. `offered`: commands that
-    have it. `folder`: its content fills a folder. `also`: other endings of a file name that ask for it."""
+    """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds
+    (`name`: its own; `ranks`, `choice`, `target`, `buys`: gives what faster hardware would buy). `needs`: packages
+    that it imports when it runs. `offered`: commands that have it. `folder`: its content fills a folder. `also`:
+    other endings of a file name that ask for it."""
 
     name: str
     about: str

@@ -170,7 +170,7 @@ def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64
 def on_nodes(graph: Graph, per_node: int) -> Graph:
     """The graph on the nodes of the file's hardware."""
     mesh = graph.the_mesh
-    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, per_node)), _index={})
+    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, per_node)))
 
 
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:

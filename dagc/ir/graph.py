@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -51,10 +51,10 @@ class Value:
 class Op:
     """One op; its first result carries its name. Weights are inputs whose name starts with `@`.
 
-    `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices and
-    memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which the op's iteration space
-    is split. `axes` is the group of a collective. `sharding` is the result's layout, set by reshard.
-    """
+    `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices
+    and memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which
+    the op's iteration space is split. `axes` is the group of a collective. `sharding` is the result's layout, set by
+    reshard."""
 
     name: str
     kind: str
@@ -261,7 +261,6 @@ class Graph:
     mesh: Mesh | None = None
     stages: tuple[Stage, ...] = ()
     sends: tuple[StageEdge, ...] = ()
-    _index: dict[str, Segment] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def phase_kind(self) -> PhaseKind:
@@ -296,10 +295,12 @@ class Graph:
         names = (name for stage in self.stages for name, count in stage.layers for _ in range(count))
         return ((self.segment(name), index) for index, name in enumerate(names, start=-1))
 
+    @cached_property
+    def _by_name(self) -> dict[str, Segment]:
+        return {s.name: s for s in self.segments}
+
     def segment(self, name: str) -> Segment:
-        if not self._index:
-            self._index.update({s.name: s for s in self.segments})
-        return self._index[name]
+        return self._by_name[name]
 
     @property
     def the_mesh(self) -> Mesh:
@@ -309,4 +310,4 @@ class Graph:
     def map_ops(self, change: Callable[[Segment, Op], Op], level: str) -> Graph:
         """The graph with every op replaced by `change(segment, op)`."""
         segments = tuple(replace(s, ops=tuple(change(s, op) for op in s.ops)) for s in self.segments)
-        return replace(self, segments=segments, level=level, _index={})
+        return replace(self, segments=segments, level=level)

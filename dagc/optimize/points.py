@@ -24,8 +24,9 @@ TRIES = 3
 
 @record
 class SweepRow:
-    """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI
-    units; `failed`: requirements that do not hold, and the values; `errors`: codes and messages of a point that does not compile; `fits`: no GPU needs more memory than it has."""
+    """One point: what was set, what came of it. `metrics`: every name that a requirement may use, in SI units;
+    `failed`: requirements that do not hold, and the values; `errors`: codes and messages of a point that does not
+    compile; `fits`: no GPU needs more memory than it has."""
 
     settings: dict[str, str]
     passed: bool = False

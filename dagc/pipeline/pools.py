@@ -1,8 +1,8 @@
 """pools: what GPUs hold that several phases share, GPU by GPU.
 
-Phases take turns on a GPU. A weight that they lay out in the same way there is stored once, otherwise once per layout. Of cache and of work space
-the larger counts: a cache that one phase fills the next one reads, and what a pass needs is free again for the next.
-"""
+Phases take turns on a GPU. A weight that they lay out in the same way there is stored once, otherwise once per
+layout. Of cache and of work space the larger counts: a cache that one phase fills the next one reads, and what a pass
+needs is free again for the next."""
 
 from __future__ import annotations
 

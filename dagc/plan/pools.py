@@ -56,9 +56,9 @@ def sizes(pool: Pool) -> dict[str, float]:
 
 
 def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[float, ...]:
-    """By stage: tokens of cache for which the whole phase has room in addition to everything else that a GPU of the stage holds, other
-    phases' part included. `tokens`: those that its sequences cache, all together; more of them would be of such sequences.
-    Infinite where a stage caches nothing, 0 where everything else leaves no room."""
+    """By stage: tokens of cache for which the whole phase has room in addition to everything else that a GPU of the
+    stage holds, other phases' part included. `tokens`: those that its sequences cache, all together; more of them
+    would be of such sequences. Infinite where a stage caches nothing, 0 where everything else leaves no room."""
     out = []
     for need in result.memory.stages:
         key = (result.name, need.stage)

@@ -14,12 +14,13 @@ from .strategy import Strategy
 
 @record
 class EngineMemory:
-    """What an engine fills of a GPU, and what it keeps there in addition to weights and cache. `engine`: whose defaults these are,
-    None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled by weights and cache alone
-    (static), or of what everything else leaves, filled by the cache (free). `tokens`: of the largest batch that it profiles, for
-    which it keeps room, and `sequences` of those whose scores over the vocabulary it profiles. `padding_B`: what kernels
-    add to weights; None: by `tiles`, (dtype, multiple of the residual width, multiple of an expert's), and where `copies`,
-    by quantised weights of products of each head, which are stored in 16 bits as well."""
+    """What an engine fills of a GPU, and what it keeps there in addition to weights and cache. `engine`: whose
+    defaults these are, None: none. `fraction` is a share of all of a GPU's memory (`of` all), of it too, but filled
+    by weights and cache alone (static), or of what everything else leaves, filled by the cache (free). `tokens`: of
+    the largest batch that it profiles, for which it keeps room, and `sequences` of those whose scores over the
+    vocabulary it profiles. `padding_B`: what kernels add to weights; None: by `tiles`, (dtype, multiple of the
+    residual width, multiple of an expert's), and where `copies`, by quantised weights of products of each head, which
+    are stored in 16 bits as well."""
 
     engine: str | None = None
     fraction: float = 1.0

@@ -140,7 +140,7 @@ class GraphMutant:
                 else:
                     ops.append(changed)
             segments.append(replace(segment, ops=tuple(ops), output=alias.get(segment.output, segment.output)))
-        return replace(found, segments=tuple(segments), _index={}) if touched else None
+        return replace(found, segments=tuple(segments)) if touched else None
 
 
 LEFT_OUT = "left out"

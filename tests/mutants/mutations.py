@@ -29,7 +29,7 @@ Mutation = Callable[[Graph], Iterator[Mutant]]
 
 
 def with_segment(graph: Graph, old: Segment, new: Segment) -> Graph:
-    return replace(graph, segments=tuple(new if s is old else s for s in graph.segments), _index={})
+    return replace(graph, segments=tuple(new if s is old else s for s in graph.segments))
 
 
 def with_op(kind: str, graph: Graph, segment: Segment, op: Op, new: Op, what: str = "") -> Mutant:
@@ -229,7 +229,7 @@ def change_sends(graph: Graph) -> Iterator[Mutant]:
     sends = graph.sends
 
     def mutant(kind: str, what: str, changed: tuple[object, ...]) -> Mutant:
-        return Mutant(kind, what, replace(graph, sends=changed, _index={}))  # type: ignore[arg-type]
+        return Mutant(kind, what, replace(graph, sends=changed))  # type: ignore[arg-type]
 
     for i, edge in enumerate(sends):
         before, after = sends[:i], sends[i + 1 :]
@@ -264,7 +264,7 @@ def change_stages(graph: Graph) -> Iterator[Mutant]:
     stages = graph.stages
 
     def mutant(kind: str, what: str, changed: list[Stage]) -> Mutant:
-        return Mutant(kind, what, replace(graph, stages=tuple(changed), _index={}))
+        return Mutant(kind, what, replace(graph, stages=tuple(changed)))
 
     for i, stage in enumerate(stages):
         for k, (name, count) in enumerate(stage.layers):

@@ -157,9 +157,8 @@ def _changes(node: ast.AST) -> Iterator[Change]:
             if isinstance(element, ast.Starred):
                 yield lambda n, i=i: n.elts.pop(i)  # type: ignore[misc,attr-defined]
     if isinstance(node, ast.Call) and _called(node) == "replace":
-        for i, keyword in enumerate(node.keywords):
-            if keyword.arg != "_index":
-                yield lambda n, i=i: n.keywords.pop(i)  # type: ignore[misc,attr-defined]
+        for i, _ in enumerate(node.keywords):
+            yield lambda n, i=i: n.keywords.pop(i)  # type: ignore[misc,attr-defined]
     if isinstance(node, (ast.GeneratorExp, ast.ListComp, ast.SetComp)):
         for i, _ in enumerate(node.generators[0].ifs):
             yield lambda n, i=i: n.generators[0].ifs.pop(i)  # type: ignore[misc,attr-defined]

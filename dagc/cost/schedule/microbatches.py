@@ -1,11 +1,10 @@
 """Micro-batches one after another: as many as differ are evaluated, all others follow in closed form.
 
-A micro-batch maps the times at which the streams of all stages are free to those times after it, by sums and maxima alone: every
-component, and every time in between, is a convex function of the times before. Let x(s) = x + s d be states on a line, and F the map
-of q micro-batches (a period). Where F(x(s)) = x(s + 1) at s = -1, 0 and K, it holds at every s between: a convex function that
-meets a line in three points is on it from the first to the last. So K periods are one step, exactly, and what attains a maximum at 0
-attains it all the way.
-"""
+A micro-batch maps the times at which the streams of all stages are free to those times after it, by sums and maxima
+alone: every component, and every time in between, is a convex function of the times before. Let x(s) = x + s d be
+states on a line, and F the map of q micro-batches (a period). Where F(x(s)) = x(s + 1) at s = -1, 0 and K, it holds
+at every s between: a convex function that meets a line in three points is on it from the first to the last. So K
+periods are one step, exactly, and what attains a maximum at 0 attains it all the way."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ def forward(stages: int) -> tuple[Cell, ...]:
 
 
 def token_loop(stage_s: Sequence[float], sends_s: Sequence[float], return_s: float, microbatches: int) -> Step:
-    """A micro-batch starts its next step when its tokens are back; stages take the micro-batches one after the other. So a step takes as
-    long as the way round, or as the slowest stage with all of them."""
+    """A micro-batch starts its next step when its tokens are back; stages take the micro-batches one after the other.
+    So a step takes as long as the way round, or as the slowest stage with all of them."""
     around = sum(stage_s) + fsum(sends_s) + return_s
     slowest = max(stage_s)
     if around >= microbatches * slowest:

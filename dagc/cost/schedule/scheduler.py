@@ -191,7 +191,8 @@ class Scheduler:
                 return total
 
     def steps(self, path: Path) -> tuple[PathStep, ...]:
-        """The path as a chain in program order, all executions of an op added up; launches apart from the kernels they precede."""
+        """The path as a chain in program order, all executions of an op added up; launches apart from the kernels
+        they precede."""
         order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
         steps = []
         launches, launching_s = 0, 0.0

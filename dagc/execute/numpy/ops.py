@@ -89,8 +89,9 @@ def attend(
     factor: float,
     sinks: Floats | None,
 ) -> tuple[Floats, Floats, Floats]:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at.
-    `sinks`, shaped like the rows of `out`: a score of its own for nothing."""
+    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
+    up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at. `sinks`, shaped like the
+    rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]

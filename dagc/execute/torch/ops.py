@@ -64,7 +64,8 @@ Named = tuple[Tensor, Dims]
 def attend(
     queries: list[Named], keys: list[Named], value: Named, out: Dims, seen: Named, factor: float, sinks: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
+    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
+    up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     scores = sum(contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs)

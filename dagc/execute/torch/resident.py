@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...ir.graph import Op, Segment
+from ...ir.ops.kind import Tokens
 from ...ir.ops.registry import OPS
 from ..shards import Coordinates, Shards
 
@@ -48,7 +49,7 @@ class Resident:
 
     def prepare(self, segment: Segment, layer: int, op: Op) -> None:
         """What a decode step finds in the cache is not part of its time."""
-        if op.kind == "cache" and segment.sizes["seq"] != segment.sizes["context"]:
+        if OPS[op.kind].tokens is Tokens.CACHE and segment.sizes["seq"] != segment.sizes["context"]:
             self.cache(segment, layer, op)
         elif OPS[op.kind].state is not None:
             self.state(segment, layer, op)

@@ -73,8 +73,8 @@ def whole_dims(segment: Segment, op: Op) -> set[str]:
 
 
 def state_of(segment: Segment, op: Op) -> Op | None:
-    """What an op remembers of the tokens that it has seen, in addition to the KV cache, as a cache: dims, dtype and layout. Its size
-    does not grow with the context."""
+    """What an op remembers of the tokens that it has seen, in addition to the KV cache, as a cache: dims, dtype and
+    layout. Its size does not grow with the context."""
     state = OPS[op.kind].state
     if state is None:
         return None
@@ -100,8 +100,9 @@ class Traffic:
 
 
 def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
-    """Every distinct operand read once and the first result written once; further results, which are small, are not counted. A cache append touches the new tokens only, an
-    attention the tokens of its context that its queries see, wherever on the ring they come from."""
+    """Every distinct operand read once and the first result written once; further results, which are small, are not
+    counted. A cache append touches the new tokens only, an attention the tokens of its context that its queries see,
+    wherever on the ring they come from."""
     kind = OPS[op.kind]
     if kind.local:
         return Traffic(0.0, 0.0, 0.0)

@@ -104,7 +104,7 @@ class Reader:
             mesh = replace(mesh, gpus=GpuMap(placed, per_node))
         elif mesh is not None and mesh.gpus is not None and not mesh.gpus.ids:
             raise TextError("per_node, but no GPU ids")
-        return replace(self.graph, mesh=mesh, _index={})
+        return replace(self.graph, mesh=mesh)
 
     def head(self, at: Cursor) -> None:
         phase = at.name()

@@ -179,7 +179,8 @@ class Block(Scope):
                 )
 
     def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
-        """A chain of `+` and `-`. What the block was given comes last, so that the partial sums of the branches are added first."""
+        """A chain of `+` and `-`. What the block was given comes last, so that the partial sums of the branches are
+        added first."""
         nodes = [(sign, self.branch(node) if is_if(node) else node) for sign, node in _terms(expr)]
         alone = sum(not isinstance(node, ast.Number) for _, node in nodes) == 1
         inner = stem if alone else f"{stem}_in"

@@ -57,8 +57,8 @@ class Scheme:
 
 
 def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]:
-    """Dtypes by part, of `activations` and of the KV `cache`. `unknown` names the parts of a quantisation that have no dtype here.
-    What was assumed, and what is not told apart, goes to `notes`."""
+    """Dtypes by part, of `activations` and of the KV `cache`. `unknown` names the parts of a quantisation that have
+    no dtype here. What was assumed, and what is not told apart, goes to `notes`."""
     stated = data.get("dtype", data.get("torch_dtype"))
     if stated is None:
         notes.append("`dtype` is absent: bf16 is assumed")

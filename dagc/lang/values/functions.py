@@ -1,5 +1,5 @@
-"""What names and functions of constant expressions mean. They serve the library's architectures, which read a model's config.json, and
-any spec: `if(equal(config.hidden_act, silu), ...)`, `each(layers, ...)`.
+"""What names and functions of constant expressions mean. They serve the library's architectures, which read a model's
+config.json, and any spec: `if(equal(config.hidden_act, silu), ...)`, `each(layers, ...)`.
 
 A condition is a flag: `true`, a flag field, or one of equal, less, has, present.
 """

@@ -27,8 +27,8 @@ WIDE, NARROW, FEW = 84.0, 60.0, 24
 
 @dataclass(slots=True)
 class Box:
-    """`short` is for where `words` do not fit; `kind` is compute or what the exchange is; `inside` the kinds of the exchanges in a folded box. `first` and
-    `last` number the columns of its band that it covers."""
+    """`short` is for where `words` do not fit; `kind` is compute or what the exchange is; `inside` the kinds of the
+    exchanges in a folded box. `first` and `last` number the columns of its band that it covers."""
 
     id: str
     band: int
