@@ -13,7 +13,7 @@ from dagc.ir.graph_pass import GraphPass
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Price, Prices
 from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
-from dagc.ir.ops.registry import result_layout
+from dagc.ir.ops.op_set import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
 from dagc.ir.sharding import Axes
 

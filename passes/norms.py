@@ -9,7 +9,7 @@ from dagc.base.record import record
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE
-from dagc.ir.ops.registry import OPS
+from dagc.ir.ops.op_set import OPS
 
 
 @record

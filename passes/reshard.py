@@ -12,7 +12,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, TensorSizes, cheapest
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.further import further_results, moved_results
-from dagc.ir.ops.registry import OPS, input_layout, result_layout
+from dagc.ir.ops.op_set import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding

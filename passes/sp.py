@@ -13,7 +13,7 @@ from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.kind import Tokens
-from dagc.ir.ops.registry import OPS
+from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes

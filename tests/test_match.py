@@ -12,7 +12,7 @@ from dagc.cost.match import KERNELS, ROOFLINE
 from dagc.cost.price import price
 from dagc.cost.records import Costs
 from dagc.ir.ops.kind import Fuse
-from dagc.ir.ops.registry import OPS
+from dagc.ir.ops.op_set import OPS
 
 EXAMPLE = ROOT / "examples" / "mixtral_8xh100.moe"
 

@@ -15,7 +15,7 @@ from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops.attributes import Attrs, CollectiveAttrs, MoveAttrs, SliceAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.kind import Misfit, Tokens
-from dagc.ir.ops.registry import OPS, flops
+from dagc.ir.ops.op_set import OPS, flops
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
 from dagc.lang.expand.functions import FUNCTIONS, Function, each

@@ -8,7 +8,7 @@ from conftest import spec_text
 import dagc
 from dagc.api import Plan
 from dagc.execute.prove import prove
-from dagc.ir.ops.registry import flops
+from dagc.ir.ops.op_set import flops
 
 BLOCK = """
 block {name}(x) {{

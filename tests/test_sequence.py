@@ -22,7 +22,7 @@ from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attention import block_pairs, context_shares, query_key_pairs, seen_share
 from dagc.ir.ops.attributes import AttendAttrs
-from dagc.ir.ops.registry import rank_share
+from dagc.ir.ops.op_set import rank_share
 from dagc.ir.ops.sequence import order, runs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph

@@ -12,7 +12,7 @@ from dagc.base.diagnostics import SpecError
 from dagc.execute.numpy import ops as k
 from dagc.execute.prove import prove_small, single
 from dagc.ir.graph import Op, Segment
-from dagc.ir.ops.registry import OPS, state_of, traffic
+from dagc.ir.ops.op_set import OPS, state_of, traffic
 
 
 def plan(block: str, phase: str = "gpus = [0]", kind: str = "prefill", prompt: int = 256) -> Plan:

@@ -9,7 +9,7 @@ import pytest
 from dagc.execute import work
 from dagc.execute.numpy import collectives
 from dagc.execute.numpy import rules as numpy_rules
-from dagc.ir.ops.registry import OPS
+from dagc.ir.ops.op_set import OPS
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"

@@ -14,7 +14,7 @@ from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attention import query_key_pairs, seen_share
 from dagc.ir.ops.attributes import AttendAttrs
-from dagc.ir.ops.registry import traffic
+from dagc.ir.ops.op_set import traffic
 
 SIZE = st.integers(1, 40)
 

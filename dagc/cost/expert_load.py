@@ -17,7 +17,7 @@ from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import Rows, routed
 from ..ir.sharding import Axes
 from ..spec.batching import Batching

@@ -11,7 +11,7 @@ from ..base.record import record
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, state_bytes
+from ..ir.ops.op_set import OPS, state_bytes
 from ..spec.phase import Phase
 
 

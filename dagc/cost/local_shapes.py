@@ -16,7 +16,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.attention import block_pairs, query_key_pairs
 from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.kind import Fuse
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, routed, routers
 from ..spec.model import Model

@@ -19,7 +19,7 @@ from ..calib.constants import Entry
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Fuse
-from ..ir.ops.registry import OPS, local_flops
+from ..ir.ops.op_set import OPS, local_flops
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows
 from ..spec.hardware import Hardware

@@ -10,7 +10,7 @@ from ..base.dtypes import dtype
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.ops.sizes import local_bytes, local_count
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.registry import OPS, local_flops, rank_share, traffic
+from ..ir.ops.op_set import OPS, local_flops, rank_share, traffic
 from ..ir.routed_dims import Rows, routers, rows_of
 from ..spec.hardware import Hardware
 from ..spec.unit import Unit

@@ -10,7 +10,7 @@ from ..base.dtypes import dtype
 from ..base.record import record
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..base.record import record
 from ..ir.graph import Op, Segment
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of
 from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards

@@ -12,7 +12,7 @@ from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, state_of
+from ..ir.ops.op_set import OPS, state_of
 from ..ir.routed_dims import stem
 from .record import Record
 from .shards import Shards

@@ -15,7 +15,7 @@ import numpy as np
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, state_of
+from ..ir.ops.op_set import OPS, state_of
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer

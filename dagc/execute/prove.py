@@ -13,7 +13,7 @@ from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, state_of
+from ..ir.ops.op_set import OPS, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.registry import state_of
+from ..ir.ops.op_set import state_of
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
 from ..ir.sharding import Axes
 from .inputs import Inputs, random_tensor

@@ -15,7 +15,7 @@ from ..base.record import record
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.ops.attention import rotated
 from ..ir.ops.attributes import AttendAttrs, Attrs, DispatchAttrs, RopeAttrs, RouteAttrs, TemperAttrs
-from ..ir.ops.registry import OPS
+from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes

@@ -11,7 +11,7 @@ import numpy as np
 from ..ir.graph import Op, Segment
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.elementwise import ACTIVATIONS
-from ..ir.ops.registry import flops, local_flops, rank_share
+from ..ir.ops.op_set import flops, local_flops, rank_share
 from .record import Record
 from .shards import Shards
 from .values import Floats, Ragged

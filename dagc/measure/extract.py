@@ -15,7 +15,7 @@ from ..ir.graph import COLLECTIVES, Op, Segment
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, result_layout
+from ..ir.ops.op_set import OPS, result_layout
 from ..ir.ops.sizes import local_count
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult

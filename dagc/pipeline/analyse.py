@@ -8,7 +8,7 @@ from ..cost import chunks, scale_blocks
 from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import Graph
-from ..ir.ops.registry import flops
+from ..ir.ops.op_set import flops
 from ..passes.cost import PriceOps
 from ..passes.memory import AddUpMemory
 from ..passes.schedule import ScheduleOps

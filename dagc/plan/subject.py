@@ -16,7 +16,7 @@ from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.graph import DTYPE_BYTES
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.registry import OPS, state_of
+from ..ir.ops.op_set import OPS, state_of
 from ..spec.metrics import PHASE, TABLE, Metric, of_phase
 from ..spec.phase import Phase
 from ..spec.spec import Spec

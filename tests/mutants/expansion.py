@@ -28,7 +28,7 @@ from dagc.ir.graph import Graph, Op
 from dagc.ir.ops.attention import attend_extras
 from dagc.ir.ops.attributes import Value, schema, values
 from dagc.ir.ops.elementwise import ACTIVATIONS
-from dagc.ir.ops.registry import OPS
+from dagc.ir.ops.op_set import OPS
 from dagc.lang.expand import attention, block, builder, call, expand, functions, scope
 from dagc.lang.expand import experts as routing
 from dagc.lang.load import load

@@ -18,7 +18,7 @@ from dagc.ir import mesh as ir_mesh
 from dagc.ir.graph import Graph
 from dagc.ir.ops import attention as op_attention
 from dagc.ir.ops import experts as op_experts
-from dagc.ir.ops import registry, sizes
+from dagc.ir.ops import op_set, sizes
 from dagc.passes import dp, ep, mesh, norms, place, pp, reshard, sp, tp
 from dagc.pipeline import gpu_ids
 from dagc.pipeline.lower import lower
@@ -212,7 +212,7 @@ def mutants() -> Iterator[SourceMutant]:
         yield from source_mutants(
             module, lambda name: not name.rsplit(".", 1)[-1].startswith(("warn", "_warn", "describe"))
         )
-    for module in (registry, sizes, op_experts, op_attention):
+    for module in (op_set, sizes, op_experts, op_attention):
         yield from source_mutants(module, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
     yield from source_mutants(moves)
     yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in FACTORING)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dagc.ir.graph import DTYPE_BYTES, Op, Segment
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.ops.registry import whole_dims
+from dagc.ir.ops.op_set import whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims
 from dagc.ir.sharding import Axes, Sharding
 from dagc.passes.norms import split_norms

@@ -12,7 +12,7 @@ import torch
 
 from ...ir.graph import Op, Segment
 from ...ir.ops.kind import Tokens
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ..shards import Coordinates, Shards
 
 

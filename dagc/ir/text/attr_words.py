@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..ops.attributes import AttributeFault, Attrs, ExchangeAttrs, Value, schema, stated
-from ..ops.registry import OPS, attrs_of
+from ..ops.op_set import OPS, attrs_of
 from .implied import AxisNames
 from .scan import Cursor, TextError
 

@@ -6,7 +6,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ..graph import SCOPES, Op, Segment
 from ..ops.attributes import check_values
 from ..ops.kind import Misfit
-from ..ops.registry import OPS
+from ..ops.op_set import OPS
 
 
 def verify_op(segment: Segment, op: Op) -> None:

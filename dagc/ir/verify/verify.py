@@ -12,7 +12,7 @@ from ..ops.attributes import AttributeFault, RingTurnAttrs, SoftmaxMergeAttrs
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
 from ..ops.moves import check_moved_results, named, shown
-from ..ops.registry import OPS, flops, input_layout, local_flops, result_layout
+from ..ops.op_set import OPS, flops, input_layout, local_flops, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
 from ..ops.sizes import loop_axes, loop_dims
 from ..routed_dims import stem

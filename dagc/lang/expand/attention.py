@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...base.syntax import ast
 from ...ir.ops.kind import Tokens
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
 from .builder import Ref
 from .call import BlockCall

@@ -8,7 +8,7 @@ from math import isfinite
 from ...base.diagnostics import did_you_mean
 from ...base.syntax import ast
 from ...ir.ops.kind import Tokens
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ..whole_sequence import whole_sequence
 from .attention import GROUPED
 from .builder import Ref

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ...base.dtypes import dtype as dtype_record
 from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
 from ...ir.ops.attributes import RouteAttrs
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block

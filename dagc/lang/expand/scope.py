@@ -13,7 +13,7 @@ from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.graph import Op, Weight
 from ...ir.ops.further import further_results
-from ...ir.ops.registry import OPS, attrs_of
+from ...ir.ops.op_set import OPS, attrs_of
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
 from ..block_checks import walk_expression

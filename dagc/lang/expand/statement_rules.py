@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol
 
 from ...ir.graph import Op, Weight
 from ...ir.ops.attributes import CombineAttrs, DispatchAttrs
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import Rows, rows_of, stem
 from .builder import BlockBuilder
 

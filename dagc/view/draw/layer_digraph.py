@@ -12,7 +12,7 @@ from ...cost.schedule.records import Run
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.attributes import RingTurnAttrs
-from ...ir.ops.registry import OPS
+from ...ir.ops.op_set import OPS
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
 from ...cost.schedule.records import PathStep
-from ...ir.ops.registry import attention_imbalance
+from ...ir.ops.op_set import attention_imbalance
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.phase import Phase

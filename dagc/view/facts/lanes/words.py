@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from ....base.units import BYTES, FLOPS, TIME, show, show_runs
-from ....ir.ops.registry import OPS
+from ....ir.ops.op_set import OPS
 from .choice import FOLDS
 from .fold import Column, Group, Picture
 from .steps import Part, Program, Step
