@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dagc.base.record import record
+from dagc.base.frozen import record
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.frozen import record
 from dagc.base.phase_kinds import PHASE_KINDS
-from dagc.base.record import record
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass

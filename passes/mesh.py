@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from dagc.base.axes import AXES, REPLICA, STAGES, TENSOR
-from dagc.base.record import record
+from dagc.base.frozen import record
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError

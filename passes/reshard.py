@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from dagc.base.record import record
+from dagc.base.frozen import record
 from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh

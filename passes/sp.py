@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.frozen import record
 from dagc.base.phase_kinds import PHASE_KINDS
-from dagc.base.record import record
 from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from dagc.base.record import record
+from dagc.base.frozen import record
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import Doubt, GraphPass

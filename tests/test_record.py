@@ -1,4 +1,4 @@
-"""`dagc.base.record` makes what `dataclass(frozen=True, slots=True)` makes."""
+"""`dagc.base.frozen` makes what `dataclass(frozen=True, slots=True)` makes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from dagc.base.record import record
+from dagc.base.frozen import record
 
 
 @record

@@ -5,7 +5,7 @@ The first letter is the severity: E an error, W a warning, R a requirement that 
 
 from __future__ import annotations
 
-from .record import record
+from .frozen import record
 
 
 @record

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from .diagnostics import Collector
-from .record import record
+from .frozen import record
 from .source import Span
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from .codes import TABLE
-from .record import record
+from .frozen import record
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from .record import record
+from .frozen import record
 
 
 @record

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from .record import record
+from .frozen import record
 
 MARKS = (".git", "pyproject.toml")
 """What marks the top folder of a project."""

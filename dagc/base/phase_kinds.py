@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .record import record
+from .frozen import record
 
 
 @record

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
+from .frozen import record
 from .phase_kinds import PHASE_KINDS
-from .record import record
 from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from .record import record
+from .frozen import record
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .record import record
+from .frozen import record
 
 Dim = tuple[int, int, int, int]
 

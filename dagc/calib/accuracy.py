@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
+from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
-from ..base.record import record
 from .constants import folder
 
 BESIDE = {PREFILL.name: "a request also waits", DECODE.name: "a server also prefills between steps"}

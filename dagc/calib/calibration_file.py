@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..base.files import Unreadable, read_text
-from ..base.record import record
+from ..base.frozen import record
 from .constants import CalibrationError, Device, Entry, FitError, folder
 from .families import FAMILIES
 from .family import Family

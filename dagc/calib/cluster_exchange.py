@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import CalibrationError, folder
 
 

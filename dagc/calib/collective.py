@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .family import US, Bounds, Family, columns, share
 from .shape import Floats, floats

@@ -7,7 +7,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Generic, TypeVar
 
-from ..base.record import record
+from ..base.frozen import record
 
 C = TypeVar("C")
 

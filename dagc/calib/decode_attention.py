@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .family import ELEMENT_B, LATENCY, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles

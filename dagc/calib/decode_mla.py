@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .shape import Floats
 

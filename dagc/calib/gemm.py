@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .family import ELEMENT_B, LAUNCH, MATH, SHARPNESS, Bounds, Family, columns, dtype_variant, share
 from .shape import Floats, floats, overlap_s, tiles

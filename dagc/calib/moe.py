@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .expert_rows import TILE as TILE
 from .expert_rows import ExpertRows as ExpertRows

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base.record import record
+from ..base.frozen import record
 from .constants import Device
 from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
 from .shape import Floats, floats, overlap_s

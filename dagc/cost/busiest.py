@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import stem
 from ..spec.phase import Phase

@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Segment

@@ -6,8 +6,8 @@ from math import gcd
 
 import numpy as np
 
+from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS
-from ..base.record import record
 from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens

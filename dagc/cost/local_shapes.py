@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attention import block_pairs, query_key_pairs

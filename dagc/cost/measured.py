@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from ..calib import load
 from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.groups import GroupShape
 
 Array = NDArray[np.float64]

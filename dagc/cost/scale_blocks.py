@@ -7,7 +7,7 @@ from math import prod
 
 from ..base.axes import DATA, EXPERT_REPLICA, EXPERT_SIDE, EXPERT_TENSOR, TENSOR
 from ..base.dtypes import dtype
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS

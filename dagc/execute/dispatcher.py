@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Op, Segment
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Segment, Weight
 from ..spec.workload import Routing
 from .values import Floats, Ints

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.kv_cache import cache_policy
 from ..cost.records import Costs

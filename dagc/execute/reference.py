@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector
-from ..base.record import record
+from ..base.frozen import record
 from ..lang.whole_sequence import every_position
 from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase

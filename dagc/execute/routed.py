@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 from ..cost.routing import expert_probabilities, place_experts
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh

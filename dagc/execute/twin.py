@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import lcm
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.ops.attention import rotated
 from ..ir.ops.attributes import AttendAttrs, Attrs, DispatchAttrs, RopeAttrs, RouteAttrs, TemperAttrs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.record import record
+from ..base.frozen import record
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..base.axes import STAGES
-from ..base.record import record
+from ..base.frozen import record
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
 from ..view.facts.timeline import (

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.record import record
+from ..base.frozen import record
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

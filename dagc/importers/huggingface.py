@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import Reach
-from ..base.record import record
+from ..base.frozen import record
 from ..base.source import Source
 from ..base.syntax import ast
 from ..base.syntax.format import format_source

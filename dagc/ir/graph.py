@@ -12,8 +12,8 @@ from typing import TypeVar
 from ..base.collectives import COLLECTIVES as COLLECTIVES
 from ..base.collectives import SEND, is_token_exchange
 from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
+from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
-from ..base.record import record
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding

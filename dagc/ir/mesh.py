@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
-from ..base.record import record
+from ..base.frozen import record
 from .groups import GroupShape, group_shape
 from .sharding import Axes
 

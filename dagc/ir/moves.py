@@ -14,7 +14,7 @@ from math import prod
 from typing import Protocol
 
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
-from ..base.record import record
+from ..base.frozen import record
 from .mesh import Mesh
 from .sharding import Axes, Move, Sharding
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from .graph import Op, Segment
 from .mesh import Mesh
 from .ops.attributes import RingTurnAttrs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..base.record import record
+from ..base.frozen import record
 from ..calib.constants import Device
 from ..calib.fitting import file
 from ..calib.fitting.fit import at_bounds, fit_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..base.record import record
+from ..base.frozen import record
 from ..calib import prefill_mla
 from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from ..ir.graph import DTYPE_BYTES
 
 Cell = str | int | float

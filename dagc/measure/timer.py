@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..base.record import record
+from ..base.frozen import record
 from .jobs import Job
 from .timing import Effort, Timing
 from .torch_device import TorchDevice

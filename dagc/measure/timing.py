@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 
 
 @record

@@ -16,7 +16,7 @@ from dataclasses import field
 from itertools import product
 from pathlib import Path
 
-from ..base.record import record
+from ..base.frozen import record
 
 TRIES = 3
 """How often a point may take a worker of its own with it."""

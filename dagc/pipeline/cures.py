@@ -8,7 +8,7 @@ from itertools import islice
 from math import prod
 
 from ..base.diagnostics import Collector, SpecError
-from ..base.record import record
+from ..base.frozen import record
 from ..base.units import BYTES, show, show_runs
 from ..cost.footprint import Memory
 from ..ir.graph import Graph

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic
-from ..base.record import record
+from ..base.frozen import record
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit

@@ -7,7 +7,7 @@ from dataclasses import field
 
 import numpy as np
 
-from ..base.record import record
+from ..base.frozen import record
 from ..base.units import BYTES, show
 from .result import PhaseResult
 

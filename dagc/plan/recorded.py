@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
-from ..base.record import record
+from ..base.frozen import record
 from ..base.units import Dim
 
 SCHEMA = 2

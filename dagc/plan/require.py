@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base import coming
 from ..base.diagnostics import Collector, Label, did_you_mean
-from ..base.record import record
+from ..base.frozen import record
 from ..base.syntax import ast
 from ..base.units import (
     BYTES,

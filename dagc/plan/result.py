@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 
-from ..base.record import record
+from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.records import Costs
 from ..cost.schedule.records import PathStep, Schedule

@@ -8,8 +8,8 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from ..base.frozen import record
 from ..base.phase_kinds import PREFILL
-from ..base.record import record
 from ..base.units import Quantity
 from ..cost.footprint import StageMemory
 from ..cost.kv_cache import cache_policy, sequence_tokens

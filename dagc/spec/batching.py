@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base.axes import DATA
-from ..base.record import record
+from ..base.frozen import record
 from .strategy import Strategy
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..base.record import record
+from ..base.frozen import record
 from .hardware import Hardware
 from .phase import EngineMemory
 from .strategy import Strategy

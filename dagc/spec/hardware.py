@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from ..base import dtypes
-from ..base.record import record
+from ..base.frozen import record
 from ..base.source import Span
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
-from ..base.record import record
+from ..base.frozen import record
 from ..base.suggest import did_you_mean
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, dim_name, show
 

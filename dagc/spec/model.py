@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 
-from ..base.record import record
+from ..base.frozen import record
 from ..base.source import Span
 from ..base.syntax.ast import BlockDef
 from ..base.units import Quantity

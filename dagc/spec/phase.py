@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
+from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
-from ..base.record import record
 from ..base.source import Span
 from .batching import Batching
 from .strategy import Strategy

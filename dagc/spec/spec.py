@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..base.record import record
+from ..base.frozen import record
 from .hardware import Hardware
 from .model import AttrValue, Model
 from .phase import Phase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base.axes import AXES
-from ..base.record import record
+from ..base.frozen import record
 from ..base.syntax.ast import Expr
 
 

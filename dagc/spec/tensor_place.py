@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import prod
 from string import Formatter
 
-from ..base.record import record
+from ..base.frozen import record
 
 _TOKEN = re.compile(r"[()]|\[[^\]]*\]|[A-Za-z_][A-Za-z0-9_.]*|[0-9]+")
 _DIM = r" *[A-Za-z0-9_.]+ *"

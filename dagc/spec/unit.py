@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import NoReturn
 
 from ..base.diagnostics import Collector
-from ..base.record import record
+from ..base.frozen import record
 from ..base.source import Span
 from .phase import Phase
 from .spec import Spec

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from ..record import record
+from ..frozen import record
 from ..source import Span
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...base.record import record
+from ...base.frozen import record
 from ..constants import Device
 from ..families import FAMILIES
 from ..family import US, Row, column

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Array, Costs

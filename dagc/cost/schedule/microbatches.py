@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ..records import Array
 from .records import Run
 

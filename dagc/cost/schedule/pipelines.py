@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import fsum
 from typing import NamedTuple
 
+from ...base.frozen import record
 from ...base.phase_kinds import DECODE, PREFILL
-from ...base.record import record
 
 
 class Cell(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...base.record import record
+from ...base.frozen import record
 from ..records import Array
 
 

@@ -12,7 +12,7 @@ from math import fsum
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Graph
 from ..records import Array, Costs
 from .layer import Layers, Rank, State, entry_key, shifted

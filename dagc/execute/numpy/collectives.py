@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...base.collectives import REDUCTIONS
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
 from ...ir.sharding import Sharding

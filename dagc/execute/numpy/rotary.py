@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.ops.attention import rotated
 from ..values import Floats, Ints
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ..values import Floats, Ints
 from .ops import sigmoid
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs
 from ...ir.peers import Peers, peers

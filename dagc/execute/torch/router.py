@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ...base.record import record
+from ...base.frozen import record
 from ..numpy.router import Router as RouterRule
 from .ops import Tensor
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Graph
 from ...pipeline.analyse import cost_graph
 from ...plan.plan import CompiledPlan

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
-from ...base.record import record
+from ...base.frozen import record
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...view.facts.size import MOST_STREAMED, check_size

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from ...base.record import record
+from ...base.frozen import record
 from ..protobuf import LENGTH, VARINT, patch, tag, text, varint, widths
 from . import messages as schema
 from .program import Pattern, Program, TraceLayer, TraceNode

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from ...base.record import record
+from ...base.frozen import record
 from ...cost.schedule.layer import lane_program
 from ...ir.graph import COLLECTIVES, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.peers import Peers, peers
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult

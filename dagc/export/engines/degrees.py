@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.mesh import axis_coordinates
 from ...plan.result import PhaseResult
 from ...spec.factors import factorisations

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ...base.dtypes import INDICES
-from ...base.record import record
+from ...base.frozen import record
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding

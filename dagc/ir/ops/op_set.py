@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ..graph import DTYPE_BYTES, Graph, Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from ...base.axes import STAGES
-from ...base.record import record
+from ...base.frozen import record
 from ...base.units import show_runs
 from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import Mesh

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...base.record import record
+from ...base.frozen import record
 from ...ir.graph import Op, Weight
 from ...spec.unit import Unit
 

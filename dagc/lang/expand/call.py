@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ...base.diagnostics import did_you_mean
-from ...base.record import record
+from ...base.frozen import record
 from ...base.schema import Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...base.diagnostics import Collector, did_you_mean
 from ...base.files import Unreadable, read_text
-from ...base.record import record
+from ...base.frozen import record
 from ...base.source import Span
 from ...base.suggest import products
 from ...base.units import Quantity

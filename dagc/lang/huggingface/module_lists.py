@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
-from ...base.record import record
+from ...base.frozen import record
 
 MOST, LONGEST = 20_000, 200
 """Entries of a list that are read, and characters of a glob or expression."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ...base.record import record
+from ...base.frozen import record
 from .module_lists import Patterns
 
 PARTS: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...base.units import BYTES, FLOPS, TIME, show
 from ...cost.schedule.records import Run
 from ...ir.graph import Op, Segment

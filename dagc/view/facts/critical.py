@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...base.record import record
+from ...base.frozen import record
 from ...cost.records import Array
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ...base.record import record
+from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
 from ...ir.graph import Segment

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ...base.record import record
+from ...base.frozen import record
 from ...base.schema import HOMES
 from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....base.record import record
+from ....base.frozen import record
 
 GAP_X = 18.0
 GAP_Y = 26.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from ....base.record import record
+from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.footprint import StageMemory
 from ....plan.result import PhaseResult

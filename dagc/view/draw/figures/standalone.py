@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ....base.record import record
+from ....base.frozen import record
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
 from ...facts.lanes.choice import DEFAULT, Choice, refused

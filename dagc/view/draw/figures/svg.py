@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from math import floor, log10
 
-from ....base.record import record
+from ....base.frozen import record
 from ....base.units import TIME, show
 from .markup import Markup, fit, join, tag
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....base.diagnostics import Diagnostic, SpecError, did_you_mean
-from ....base.record import record
+from ....base.frozen import record
 
 FOLDS = {
     "ops": "compute without a pause is one box",

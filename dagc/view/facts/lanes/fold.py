@@ -10,7 +10,7 @@ from math import isclose
 import numpy as np
 from numpy.typing import NDArray
 
-from ....base.record import record
+from ....base.frozen import record
 from ....plan.result import PhaseResult
 from ..timeline import labels
 from .choice import DEFAULT, FOLDS, Choice, refused

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ....base.record import record
+from ....base.frozen import record
 from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..size import check_size

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ....base.record import record
+from ....base.frozen import record
 from ....cost.schedule.records import Run
 from ....ir.graph import Op, Segment
 from ....plan.result import PhaseResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ....base.record import record
+from ....base.frozen import record
 from ..critical import critical
 from .fold import Group
 from .grid import BOX_H, START, WHAT, Box, Grid, Line
