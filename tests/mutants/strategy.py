@@ -117,6 +117,8 @@ def wrong_ids(graph: Graph, phase: Phase) -> bool:
         dp, tp = (sum(at[1 + found.index[a]] * inner for a, inner in _weights(graph, axis)) for axis in ("dp", "tp"))
         return not np.array_equal(ids, 7 - (dp * 4 + tp))
     where = {gpu: i for i, gpu in enumerate(phase.gpus)}
+    if not where.keys() >= set(ids.ravel().tolist()):
+        return True
     for axis, degree, stride in radix(phase.strategy):
         axes = [0] if axis == "pp" else [1 + found.index[atom] for atom in found.of(axis)]
         if int(np.prod([ids.shape[a] for a in axes])) != degree:
