@@ -20,6 +20,8 @@ import dagc
 from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.writing import write_all
+from dagc.view.draw import layer_digraph
+from dagc.view.draw.dot import COLORS
 from dagc.view.draw.figures import layers
 from dagc.view.draw.figures.boxes import Size, place
 from dagc.view.draw.figures.markup import fit, tag, width
@@ -251,6 +253,25 @@ def test_boxes_of_every_example_are_apart(example: Plan) -> None:
             assert places
             for (x, y, w, h), (u, v, s, t) in itertools.combinations(places, 2):
                 assert x + w <= u or u + s <= x or y + h <= v or v + t <= y
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "known_as"),
+    [
+        ("prefill", "gpus = 0..3, sp = 2, tp = 2, sp_method = ring", {"permute"}),
+        ("decode", "gpus = 0..3, sp = 2, tp = 2", {"all_reduce"}),
+    ],
+)
+def test_a_ring_and_a_merge_are_drawn_as_what_runtimes_call_them(kind: str, phase: str, known_as: set[str]) -> None:
+    """A turn of a ring is a permute, a merge of softmax pieces an all_reduce: in the label, the colour and the legend."""
+    plan = dagc.compile_text(spec_text(kind=kind, phase=phase, dtype="bf16"))
+    result = plan.phases[kind]
+    own = {op.kind: op.runtime_kind for s in result.graph.segments for op in s.ops if op.kind != op.runtime_kind}
+    assert own and set(own.values()) == known_as
+    for text in (layer_digraph.draw(plan, kind), plan.svg(kind, "layer")):
+        assert not [name for name in own if name in text]
+    boxes = re.findall(r'label=<(?:<b>)?(\w+).*?shape="hexagon".*?fillcolor="([^"]*)"', layer_digraph.draw(plan, kind))
+    assert known_as <= {name for name, _ in boxes} and all(COLORS[name] == fill for name, fill in boxes)
 
 
 def test_ids_are_one_of_a_kind(example: Plan) -> None:

@@ -195,7 +195,7 @@ def _box(d: Drawing, box: str, ops: list[Op]) -> str:
     text = describe(d, box, ops)
     label = _label(text.head, text.lines, critical)
     if ops[0].is_collective and ops[0].name == box:
-        fill = COLORS.get(ops[0].kind, COMPUTE)
+        fill = COLORS.get(ops[0].runtime_kind, COMPUTE)
         hexagon = {"shape": "hexagon", "style": "filled", "fillcolor": fill, "margin": "0.02,0.02"}
         return node(name, label=label, **hexagon, **frame, tooltip=text.hint)
     rounded = {"shape": "box", "style": "filled,rounded", "fillcolor": COMPUTE, "margin": "0.08,0.04"}
@@ -219,11 +219,11 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
         over = "+".join(d.mesh.label(first.axes, first.scope))
         size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.size(first.axes)})"
         hint = f"{first.name}: {cost.algorithm}, bound by {cost.bound}"
-        return Text(first.kind, [size, show(d.seconds([first]), TIME, 3)], hint)
+        return Text(first.runtime_kind, [size, show(d.seconds([first]), TIME, 3)], hint)
     if box == first.block:
         return _block_text(d, box, ops)
     title = _short(first.name)
-    head = f"{title}: {first.kind}" if first.kind != title else title
+    head = f"{title}: {first.runtime_kind}" if first.runtime_kind != title else title
     tail = list(dict.fromkeys(op.runtime_kind for op in ops[1:]))
     more = [f"+ {', '.join(tail)}"] if tail else []
     lines = [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)]

@@ -132,7 +132,7 @@ def _node(d: Drawing, key: str, p: BoxPlace, ops: list[Op], head: str, lines: li
         shape = tag(
             "path",
             d=f"M{left:.1f} {m:.1f}L{left + 14:.1f} {y:.1f}H{right - 14:.1f}L{right:.1f} {m:.1f}L{right - 14:.1f} {b:.1f}H{left + 14:.1f}z",
-            cls=f"k-{first.kind}",
+            cls=f"k-{first.runtime_kind}",
         )
     else:
         shape = rect(left, p.y, p.w, p.h, "box", rx=7)
