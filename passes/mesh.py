@@ -38,6 +38,9 @@ class MakeMesh(GraphPass):
     beside: tuple[Factors, ...] = ()
 
     def run(self, graph: Graph) -> Graph:
+        for name, number in (("stages", self.stages), ("per_node", self.per_node)):
+            if number < 1:
+                raise PassError(f"{name} is {number}: it must be at least 1", at="gpus")
         try:
             refine(self.sides, {})
         except MeshError as error:
@@ -80,6 +83,8 @@ class MakeMesh(GraphPass):
         given = self.place or self.gpus
         if given and len(given) != ranks:
             raise PassError(f"{len(given)} GPUs for {ranks} ranks", at="gpus")
+        if min(given, default=0) < 0:
+            raise PassError(f"no GPU has the id {min(given)}", at="gpus")
         if self.place:
             return self.place
         coordinates = axis_coordinates(mesh, self.sides[0])

@@ -275,6 +275,11 @@ def test_the_verifier_names_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mesh{sides=dp3*tp2|ep2*etp3}", "do not nest"),
         ("mesh{sides=dp2*tp4,gpus=0..3}", "4 GPUs for 8 ranks"),
         ("mesh{sides=dp1000000*tp1000000}", "are more than 1,000,000"),
+        ("mesh{sides=tp2,stages=0}", "stages is 0"),
+        ("mesh{sides=tp2,stages=-1}", "stages is -1"),
+        ("mesh{sides=tp2,per_node=0}", "per_node is 0"),
+        ("mesh{sides=tp2,gpus=-1..0}", "no GPU has the id -1"),
+        ("mesh{sides=tp2,place=1+-3}", "no GPU has the id -3"),
         ("mesh{stages=3},pp", "4 layers do not divide over 3 stages"),
         ("mesh{stages=2},pp,pp", "the layers are on 2 stages already"),
     ],
@@ -351,6 +356,30 @@ def test_what_opt_refuses(
     assert change[0] in text
     graph.write_text(text.replace(*change, 1))
     out, err = out_of(["opt", str(graph), "--passes", passes, "--verify-each"], capsys, code=2)
+    assert said in err and out == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "passes", "said"),
+    [
+        (("", ""), "mesh{sides=tp2,gpus=3+3}", "behind `mesh`: a GPU has two ranks"),
+        (
+            ("", ""),
+            "mesh{sides=tp2,stages=4},reshard,place",
+            "behind `place`: the stages have other GPUs than the mesh",
+        ),
+        (("return %embed.x", "return @embed.We"), "mesh", "as it is written: embed: returns the weight @embed.We"),
+    ],
+)
+def test_opt_prints_no_graph_that_it_would_not_read(
+    change: tuple[str, str], passes: str, said: str, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graph behind the last pass is verified without being asked."""
+    spec, graph = files
+    text = out_of(["ir", str(spec), "--after", "expand"], capsys)[0]
+    assert change[0] in text
+    graph.write_text(text.replace(*change, 1))
+    out, err = out_of(["opt", str(graph), "--passes", passes], capsys, code=2)
     assert said in err and out == ""
 
 

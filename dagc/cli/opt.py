@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.ir", help="what `dagc ir` printed, - for standard input")
     parser.add_argument("--passes", metavar="PASSES", default="", help="as in tp,sp{method=ring},reshard")
-    parser.add_argument("--verify-each", action="store_true", help="verify the graph after each pass")
+    parser.add_argument(
+        "--verify-each", action="store_true", help="verify the graph after each pass, not after the last alone"
+    )
     parser.add_argument(
         "--print-after", metavar="PASS", action="append", default=[], help="print it there too (or all)"
     )
@@ -104,6 +106,7 @@ def optimised(
     from ..ir.text.scan import TextError
     from ..ir.verify.verify import verify
     from ..ir.verify.violation import VerifyError
+    from ..pipeline.observers import verified
     from ..pipeline.plugins import PluginFault
     from ..pipeline.run_passes import LevelError, run
 
@@ -114,6 +117,8 @@ def optimised(
         for one in passes:
             at = one.name
             ((_, graph),) = run((one,), graph, observers)
+        if passes:
+            verified(graph, at, {})
     except TextError as error:
         raise _unreadable(source, first, str(error)) from None
     except VerifyError as error:

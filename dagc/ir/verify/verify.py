@@ -91,6 +91,7 @@ def _acyclic(segment: Segment) -> None:
             require(name in seen, segment, op, f"uses %{name} before it is defined")
         seen |= {value.name for value in op.results}
     require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
+    require(not segment.output.startswith("@"), segment, None, f"returns the weight {segment.output}")
 
 
 def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
