@@ -16,6 +16,9 @@ from imports import ROOT, modules
 from test_floors import FLOORS
 
 from dagc.cli.parser import build_parser
+from dagc.export.registry import EMIT, names
+from dagc.lang.expand.functions import FUNCTIONS
+from dagc.passes import GRAPH_PASSES
 
 PAGES = (
     ROOT / "README.md",
@@ -97,6 +100,19 @@ def test_commands_and_options_exist(name: str, commands: dict[str, set[str]]) ->
             options = {o.split("=")[0].strip("[](),") for o in rest if o.lstrip("[(").startswith("--")}
             unknown = {o for o in options if o not in commands[word]}
             assert not unknown, f"{name}: dagc {word} has no {unknown}"
+
+
+def test_pages_list_what_the_tables_have() -> None:
+    readme, design, language = (
+        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/design.md", "docs/language.md")
+    )
+    passes = [one.name for one in GRAPH_PASSES]
+    assert f"`{','.join(passes)}`" in design
+    assert f"{', '.join(f'`{name}`' for name in passes[:-1])} or `{passes[-1]}`" in readme
+    (emitted,) = re.findall(r"dagc compile SPEC .*?--emit ([\w,]+)", readme)
+    assert set(emitted.split(",")) == set(names(EMIT))
+    rows = re.findall(r"^\| (`.*?) \|", language.partition("| function |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert not set(FUNCTIONS) - set(re.findall(r"\w+", " ".join(rows)))
 
 
 def anchor(heading: str) -> str:
