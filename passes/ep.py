@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import record
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
-from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Price, Prices

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import record
-from dagc.ir.graph import DTYPE_BYTES, Graph, Op, Segment, StageEdge, Value, Weight
+from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, TensorSizes, cheapest

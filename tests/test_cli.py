@@ -17,9 +17,9 @@ from state_specs import LINEAR, state_spec
 
 import dagc
 from dagc.api import Plan
+from dagc.base.collectives import COLLECTIVES
 from dagc.cli import main
 from dagc.export.json import dumps, graph_object
-from dagc.ir.graph import COLLECTIVES
 from dagc.view.draw import dot
 from dagc.view.draw.layer_digraph import fold
 from dagc.view.draw.views import VIEWS, RendererMissing, render

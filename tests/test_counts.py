@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.api import Plan
+from dagc.base.dtypes import DTYPE_BYTES
 from dagc.execute import work as counting
 from dagc.execute.inputs import random_weight
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import prove_small, random_inputs, twin_inputs, twin_of_phase
 from dagc.execute.work import wrong_work
-from dagc.ir.graph import DTYPE_BYTES, Segment
+from dagc.ir.graph import Segment
 from dagc.ir.ops.op_set import local_flops
 
 MODEL = """layers = 4, dense_first = 2, hidden = 64, vocab = 512, dtype = bf16

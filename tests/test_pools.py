@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.api import Plan
+from dagc.base.dtypes import DTYPE_BYTES
 from dagc.execute.prove import prove
-from dagc.ir.graph import DTYPE_BYTES
 from dagc.plan.plan import cached_tokens
 from dagc.plan.result import PhaseResult
 from dagc.plan.subject import all_metrics

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..base.collectives import COLLECTIVES
+from ..base.dtypes import DTYPE_BYTES
 from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry
 from ..calib.family import Family
-from ..ir.graph import DTYPE_BYTES, Op, Segment
+from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import rows_of

@@ -6,9 +6,10 @@ from math import gcd
 
 import numpy as np
 
+from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS
-from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_bytes

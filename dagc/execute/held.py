@@ -7,10 +7,10 @@ from math import ceil, isclose, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.dtypes import dtype
+from ..base.dtypes import DTYPE_BYTES, dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens
-from ..ir.graph import DTYPE_BYTES, Graph, Segment, Weight
+from ..ir.graph import Graph, Segment, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.routed_dims import stem

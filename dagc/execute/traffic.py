@@ -7,8 +7,9 @@ from math import isclose, prod
 
 import numpy as np
 
+from ..base.dtypes import DTYPE_BYTES
 from ..cost.records import Costs, OpCost
-from ..ir.graph import DTYPE_BYTES, Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import RingTurnAttrs
 from .record import Moved, Record
 from .routed import RoutedRows

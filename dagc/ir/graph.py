@@ -9,9 +9,7 @@ from itertools import groupby
 from math import prod
 from typing import TypeVar
 
-from ..base.collectives import COLLECTIVES as COLLECTIVES
-from ..base.collectives import SEND, is_token_exchange
-from ..base.dtypes import DTYPE_BYTES as DTYPE_BYTES
+from ..base.collectives import is_token_exchange
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind
 from .mesh import Mesh
@@ -112,7 +110,7 @@ class Op:
 
     @property
     def stream(self) -> str:
-        return "comm" if self.is_collective or self.kind in (SEND.name, "recv") else "compute"
+        return "comm" if self.is_collective else "compute"
 
 
 @record(slots=False)
@@ -177,20 +175,20 @@ class Segment:
     @cached_property
     def reach(self) -> Mapping[str, tuple[int | None, int | None]]:
         """(window, chunk) behind which no attention reads a value, also through projections and collectives of it; None:
-        there is no ring, or the attentions that read it differ in it."""
-        rings: dict[str, tuple[int | None, int | None]] = {}
+        it reads the whole context, or the attentions that read it differ in it."""
+        found: dict[str, tuple[int | None, int | None]] = {}
         for op in reversed(self.ops):
             own: tuple[int | None, int | None] = (None, None)  # a choice of tokens, or a sum over them
             if isinstance(op.attrs, AttendAttrs):
                 if not op.attrs.chosen:
                     own = op.attrs.window or None, op.attrs.chunk or None
             elif "context" in op.dims:
-                own = rings.get(op.name, (None, None))
+                own = found.get(op.name, (None, None))
             for name in op.inputs:
-                other = rings.get(name, own)
+                other = found.get(name, own)
                 window = None if own[0] is None or other[0] is None else max(own[0], other[0])
-                rings[name] = (window, own[1] if own[1] == other[1] else None)
-        return rings
+                found[name] = (window, own[1] if own[1] == other[1] else None)
+        return found
 
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""

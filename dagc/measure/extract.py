@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..base.collectives import COLLECTIVES
 from ..base.frozen import record
 from ..calib import prefill_mla
 from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
-from ..ir.graph import COLLECTIVES, Op, Segment
+from ..ir.graph import Op, Segment
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.kind import Tokens

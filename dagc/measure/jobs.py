@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
-from ..ir.graph import DTYPE_BYTES
 
 Cell = str | int | float
 

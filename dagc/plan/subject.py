@@ -8,12 +8,12 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
 from ..base.phase_kinds import PREFILL
 from ..base.units import Quantity
 from ..cost.footprint import StageMemory
 from ..cost.kv_cache import cache_policy, sequence_tokens
-from ..ir.graph import DTYPE_BYTES
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of

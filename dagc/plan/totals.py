@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import replace
 
 from ..base.axes import STAGES
+from ..base.collectives import COLLECTIVES
 from ..cost.records import Costs
-from ..ir.graph import COLLECTIVES, Graph
+from ..ir.graph import Graph
 from ..ir.ops.attributes import RingTurnAttrs
 from .result import CollectiveTotal
 

@@ -11,7 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from dagc.ir.graph import DTYPE_BYTES, Op, Segment
+from dagc.base.dtypes import DTYPE_BYTES
+from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.ops.op_set import whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from ...base.collectives import COLLECTIVES
 from ...base.frozen import record
 from ...cost.schedule.layer import lane_program
-from ...ir.graph import COLLECTIVES, Op, Segment
+from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...plan.result import PhaseResult
 from . import messages as schema

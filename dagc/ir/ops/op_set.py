@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
-from ..graph import DTYPE_BYTES, Graph, Op, Segment
+from ..graph import Graph, Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
 from . import attention, contraction, elementwise, experts, moves, norms, recurrent, rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import DTYPE_BYTES, Op, Segment
+from ...base.dtypes import DTYPE_BYTES
+from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...base.axes import STAGES
+from ...base.dtypes import DTYPE_BYTES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import DTYPE_BYTES, Op, Segment
+from ...ir.graph import Op, Segment
 from ...ir.ops.sizes import local_count
 from ...plan.result import PhaseResult
 
