@@ -49,6 +49,12 @@ HEADS = """q[batch, seq, heads, head_dim] = x * Wq[hidden, heads, head_dim]
   y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
   return x + y"""
 
+HEAD = """return x
+}
+block lm_head(x) {
+"""
+"""Ends the block and begins the one of the last layer."""
+
 REFUSED = {
     "a result with a dimension twice": ("y[batch, seq, hidden, hidden] = x * W[hidden]\nreturn x", "E13", "dimension `hidden` twice", "y[batch, seq, hidden, hidden] = x * W[hidden]"),
     "experts of experts": (ROUTED + "g[expert, slot, expert] = t * W[hidden, expert]\nreturn x", "E13", "dimension `expert` twice", "g[expert, slot, expert] = t * W[hidden, expert]"),
@@ -158,6 +164,8 @@ REFUSED = {
     "a dispatch by a weight": (ROUTED + "z = dispatch(h, W[hidden])\nreturn x", "E13", "`dispatch` needs the result of `route`", "dispatch(h, W[hidden])"),
     "an unknown tensor": ("return nothing", "E02", "unknown tensor `nothing`", "nothing"),
     "heads of both kinds": ("q[batch, seq, heads] = x * Wq[hidden, heads]\nk[batch, seq, kv_heads] = x * Wk[hidden, kv_heads]\ny[batch, seq] = q * k\nreturn x", "E13", "`kv_heads` of [batch, seq, kv_heads] is ", "q * k"),
+    "a head whose values have the sequences second": (HEAD + "y[seq, batch, hidden] = x * W[hidden]\nreturn y", "E13", "the last layer returns a value for each sequence", "return y"),
+    "a head that chooses tokens": (HEAD + "q[batch, seq, heads, head_dim] = x * Wq[hidden, heads, head_dim]\nk[batch, seq, head_dim] = x * Wk[hidden, head_dim]\nw[batch, seq, heads] = x * Ww[hidden, heads]\nc = select(q, k, w, top_k = 3)\nreturn c", "E13", "the last layer returns a value for each sequence", "return c"),
 }  # fmt: skip
 
 

@@ -187,6 +187,22 @@ def test_norms_biases_and_routers_are_in_the_dtype_of_activations() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("model", "block", "kept"),
+    [
+        ("qwen3-next-80b-a3b", "gated_delta", "A Ck Cq Cv Wa Wb ba h_gain no_in_gain"),
+        ("qwen3-next-80b-a3b", "moe_shared_gate", "Wr Wsgate h_gain"),
+        ("deepseek-v3.2", "mla_indexed", "Wiw bik h_gain nc_gain nk_in_gain nq_gain"),
+    ],
+)
+def test_what_gives_a_number_a_head_is_in_the_dtype_of_activations(model: str, block: str, kept: str) -> None:
+    """As checkpoints leave them: in_proj_ba of Qwen3-Next, indexer.weights_proj of DeepSeek-V3.2."""
+    plan = one_gpu(f'model from "{model}" {{ weight_dtype = fp8 }}', hardware=BIG)
+    weights = [w for s in plan.phases["decode"].graph.segments for w in s.weights if w.name.startswith(f"@{block}.")]
+    assert {w.name.split(".")[1] for w in weights if w.dtype == "bf16"} == set(kept.split())
+    assert {w.dtype for w in weights} == {"bf16", "fp8"}
+
+
 def test_a_grouped_dtype_reads_back_from_text_and_from_a_placed_graph() -> None:
     plan = one_gpu('model from "olmoe-1b-7b" { weight_dtype = int4_g64_zp }', hardware=BIG)
     graph = plan.phases["decode"].graph

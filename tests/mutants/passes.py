@@ -36,6 +36,7 @@ MORE: dict[str, tuple[str, str, str, str]] = {
     "experts gathered": ("prefill", "gpus = 0..3, ep = 2, tp = 2, dispatch = allgather", GQA, EXPERTS),
     "experts repeated": ("prefill", "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 2 }", GQA, EXPERTS),
     "experts in tp, cut": ("prefill", "gpus = 0..3\nattention { sp = 2, tp = 2 }\nexperts { ep = 4 }", GQA, SHARED),
+    "experts folded over the sequence": ("prefill", "gpus = 0..3\nattention { sp = 4 }\nexperts { ep = 2, tp = 2 }", GQA, EXPERTS),
     "two lanes": ("prefill", "gpus = 0..1, ep = 2, overlap = two_batch", GQA, EXPERTS),
     "tp beyond KV heads": ("decode", "gpus = 0..3, tp = 4", GQA, SHARED),
     "decode, folded": ("decode", "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }", MLA, EXPERTS),
@@ -109,6 +110,14 @@ OWN |= {
 OWN |= {
     "doubtful heads, tp": ("prefill", "gpus = 0..1, tp = 2", HEADS, EXPERTS, OWN_HEADS),
     "doubtful heads, ulysses": ("prefill", "gpus = 0..1, sp = 2, sp_method = ulysses", HEADS, EXPERTS, OWN_HEADS),
+    "heads that no part of tp divides": (
+        "prefill",
+        "gpus = 0..1, tp = 2",
+        HEADS,
+        EXPERTS,
+        OWN_HEADS.replace("mine = 4", "key_heads = 3").replace("mine", "key_heads"),
+    ),
+    "no heads, tp": ("prefill", "gpus = 0..1, tp = 2", HEADS, EXPERTS, OWN_HEADS.replace("mine, ", "")),
 }
 CUT = "experts in tp, cut first"
 MORE[CUT] = (
