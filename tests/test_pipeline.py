@@ -23,7 +23,7 @@ from dagc.cost.prices import LinkPrices
 from dagc.ir import moves
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
-from dagc.ir.mesh import Factors
+from dagc.ir.mesh import Factors, refine
 from dagc.ir.moves import PLAIN_PRICES
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
@@ -265,6 +265,12 @@ def test_the_verifier_names_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VerifyError, match="other GPUs than the mesh") as caught:
         lowered(unit)
     assert caught.value.behind == "place"
+
+
+def test_an_axis_that_the_order_leaves_out_is_innermost() -> None:
+    sides = ((("dp", 2), ("tp", 2)),)
+    assert MakeMesh(sides=sides).ids(refine(sides, {})) == (0, 1, 2, 3)
+    assert MakeMesh(sides=sides, order=("tp",)).ids(refine(sides, {})) == (0, 2, 1, 3)
 
 
 @pytest.mark.parametrize(
