@@ -21,8 +21,8 @@ from dagc.ir.sharding import Axes
 
 @record
 class ExpertParallel(GraphPass):
-    """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: or every rank
-    sees all tokens, and its result is partial. `prices`: by them tokens that repeat are cut before they are exchanged."""
+    """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: tokens
+    are exchanged, or every rank sees all tokens and its result is partial. `prices`: decide whether repeated tokens are cut first."""
 
     name: ClassVar[str] = "ep"
     dispatch: Dispatch = "all_to_all"

@@ -9,7 +9,7 @@ from dagc.plan.analysis import Analysis, Findings
 
 
 class ScheduleOps(Analysis):
-    """The schedule, and that at datasheet peaks. Needs costs."""
+    """The schedule at calibrated times, and the one at datasheet peaks. Needs costs."""
 
     name: ClassVar[str] = "schedule"
 

@@ -240,7 +240,7 @@ def model_graph(unit: Unit) -> Graph:
 
 
 def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
-    """Random token ids of the phase's batch; what is an empty place there has a sequence too."""
+    """Random token ids of the phase's batch. Empty places of the batch get a sequence too."""
     seq = unit.phase.tokens
     ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.batching.places, seq))
     return Inputs(ids, unit.spec.workload.routing, weights)

@@ -10,7 +10,7 @@ OpKey = tuple[str, str]
 
 @dataclass
 class Moved:
-    """Of one collective, a number per rank and call: elements in the local buffer, and elements put on the wire.
+    """Of one collective, per rank and call: elements in the local buffer, and elements put on the wire.
     `routed`: rows of routed tokens, whose number differs from rank to rank; of those `crossing`, the part of the payload
     that crosses the wire where every row is equally likely."""
 

@@ -35,7 +35,7 @@ class Doubt(NamedTuple):
 
 
 class GraphPass:
-    """A frozen dataclass of it is a pass. `name` is what pipelines call it; `levels` are the levels of graphs that it takes."""
+    """The base class of every pass, which is a frozen dataclass. `name` is what pipelines call it; `levels` are the levels of graphs that it takes."""
 
     name: ClassVar[str]
     levels: ClassVar[tuple[str, ...]] = ("annotated",)

@@ -31,8 +31,8 @@ Side = tuple[tuple[str, int], ...]
 
 @record
 class Factors:
-    """How a phase factors the ranks of a stage: for attention and, where these differ, for experts. `rules`: dimensions that
-    it splits over `tp` in addition to those that are split by name."""
+    """How a phase factors the ranks of a stage: for attention and, where these differ, for experts. `rules`: further
+    dimensions that take `tp`, beside those known by name."""
 
     sides: tuple[Side, ...]
     rules: tuple[str, ...] = ()

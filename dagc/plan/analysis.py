@@ -31,7 +31,7 @@ class Findings(NamedTuple):
 
 
 class Analysis:
-    """A class of it is an analysis. `name` is what pipelines call it. It has no options, so all of one class are equal."""
+    """The base class of every analysis. `name` is what pipelines call it. It has no options, so all of one class are equal."""
 
     name: ClassVar[str]
 

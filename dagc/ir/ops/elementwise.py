@@ -1,4 +1,4 @@
-"""Ops that treat every number for itself, or two at the same place."""
+"""Ops on each element by itself, or on two elements at the same position."""
 
 from __future__ import annotations
 

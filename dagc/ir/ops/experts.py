@@ -88,7 +88,7 @@ def _dispatch_leaves(segment: Segment, op: Op) -> Sharding:
 
 
 def _combine_leaves(segment: Segment, op: Op) -> Sharding:
-    """Partial over the axes whose ranks each had but some of a token's experts, and did not send for the others."""
+    """Partial over the axes whose ranks hold only some of a token's experts and did not exchange tokens."""
     rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
     experts = op.loop(rows.expert) if rows is not None else ()
     return Sharding(by_loops(op, op.dims), tuple(a for a in experts if a not in exchange))
@@ -97,7 +97,7 @@ def _combine_leaves(segment: Segment, op: Op) -> Sharding:
 KINDS = (
     OpKind(
         name="route", about="the experts of every token, by its scores", attrs=RouteAttrs, dims=_routed,
-        dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="next to its matrix product it is nothing", whole=value_widths,
+        dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="negligible beside the router's matrix product", whole=value_widths,
     ),
     OpKind(
         name="dispatch", about="a row of an expert for every choice of a token", attrs=DispatchAttrs, dims=_dispatched,
