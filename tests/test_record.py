@@ -57,7 +57,7 @@ class OwnText:
 GIVEN = [(1,), (1, ("a",)), (2,), (1, (), {"x": 1})]
 
 
-@pytest.mark.parametrize(("a", "b"), product(GIVEN, GIVEN))
+@pytest.mark.parametrize(("a", "b"), list(product(GIVEN, GIVEN)))
 def test_equal_and_alike_in_hash_where_the_dataclass_is(a: tuple[object, ...], b: tuple[object, ...]) -> None:
     assert (Pair(*a) == Pair(*b)) == (Plain(*a) == Plain(*b))  # type: ignore[arg-type]
     assert (hash(Pair(*a)) == hash(Pair(*b))) == (hash(Plain(*a)) == hash(Plain(*b)))  # type: ignore[arg-type]
