@@ -15,7 +15,6 @@ from ...ir.ops.attributes import (
     ClampAttrs,
     CombineAttrs,
     DispatchAttrs,
-    NormAttrs,
     RouteAttrs,
     ScaleAttrs,
     ShiftAttrs,
@@ -24,6 +23,7 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
+from ..rule_makers import contracted, each, normed
 from ..values import Floats, Ragged
 from . import ops as k
 from .rotary import Rotary
@@ -45,10 +45,6 @@ class Notes:
 # -- ops that do not ask which token a row is of ----------------------------------------------------
 
 
-def _contract(call: OpCall, x: Operands) -> Floats:
-    return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
-
-
 def _aligned(join: Callable[[Floats, Floats], Any]) -> Rule:
     def rule(call: OpCall, x: Operands) -> Floats:
         a, b = (k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True))
@@ -57,44 +53,26 @@ def _aligned(join: Callable[[Floats, Floats], Any]) -> Rule:
     return rule
 
 
-def _each(function: Callable[[Floats], Floats]) -> Rule:
-    return lambda call, x: function(x[0])
-
-
-def _norm(function: Callable[..., Floats], sums: Sequence[Callable[[Floats], Floats]]) -> Rule:
-    """By the row sums that a split width was given, else by those of the row itself."""
-
-    def rule(call: OpCall, x: Operands) -> Floats:
-        weights = [name.startswith("@") for name in call.op.inputs]
-        given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
-        width = int(call.segment.size(call.op.dims[-1]))
-        normed = function(x[0], *(given or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
-        gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
-        return normed if gain is None else normed * gain
-
-    return rule
-
-
 BY_ROW: Mapping[str, Rule] = {
-    "contract": _contract,
+    "contract": contracted(k.contract),
     "multiply": _aligned(np.multiply),
     "add": _aligned(np.add),
-    "rms_norm": _norm(k.rms_norm, (k.row_square_sum,)),
-    "layer_norm": _norm(k.layer_norm, (k.row_square_sum, k.row_sum)),
-    "row_sum": _each(k.row_sum),
-    "row_square_sum": _each(k.row_square_sum),
+    "rms_norm": normed(k.rms_norm, (k.row_square_sum,)),
+    "layer_norm": normed(k.layer_norm, (k.row_square_sum, k.row_sum)),
+    "row_sum": each(k.row_sum),
+    "row_square_sum": each(k.row_square_sum),
     "scale": lambda call, x: x[0] * call.op.of(ScaleAttrs).factor,
     "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
     "clamp": lambda call, x: np.clip(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
-    "rsqrt": _each(lambda x: 1.0 / np.sqrt(x)),
-    "silu": _each(lambda x: x * k.sigmoid(x)),
-    "gelu": _each(k.gelu),
-    "gelu_tanh": _each(k.gelu_tanh),
-    "relu": _each(lambda x: np.maximum(x, 0.0)),
-    "sigmoid": _each(k.sigmoid),
-    "tanh": _each(np.tanh),
-    "softplus": _each(lambda x: np.logaddexp(0.0, x)),
-    "exp": _each(np.exp),
+    "rsqrt": each(lambda x: 1.0 / np.sqrt(x)),
+    "silu": each(lambda x: x * k.sigmoid(x)),
+    "gelu": each(k.gelu),
+    "gelu_tanh": each(k.gelu_tanh),
+    "relu": each(lambda x: np.maximum(x, 0.0)),
+    "sigmoid": each(k.sigmoid),
+    "tanh": each(np.tanh),
+    "softplus": each(lambda x: np.logaddexp(0.0, x)),
+    "exp": each(np.exp),
 }
 """Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 

@@ -16,7 +16,6 @@ from ...ir.ops.attributes import (
     ClampAttrs,
     CombineAttrs,
     DispatchAttrs,
-    NormAttrs,
     RouteAttrs,
     ScaleAttrs,
     ShiftAttrs,
@@ -28,6 +27,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
+from ..rule_makers import contracted, each, normed
 from ..values import Ragged
 from . import ops as k
 from .ops import Tensor
@@ -41,52 +41,30 @@ Operands = Sequence[Any]
 # -- ops that do not ask which token a row is of ----------------------------------------------------
 
 
-def _contract(call: OpCall, x: Operands) -> Tensor:
-    return k.contract(x[0], call.dims[0], x[1], call.dims[1], call.out)
-
-
 def _aligned(join: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     return lambda call, x: join(*(k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True)))
 
 
-def _each(function: Callable[[Tensor], Tensor]) -> Rule:
-    return lambda call, x: function(x[0])
-
-
-def _norm(function: Callable[..., Tensor], sums: Sequence[Callable[[Tensor], Tensor]]) -> Rule:
-    """By the row sums that a split width was given, else by those of the row itself."""
-
-    def rule(call: OpCall, x: Operands) -> Tensor:
-        weights = [name.startswith("@") for name in call.op.inputs]
-        given = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
-        width = int(call.segment.size(call.op.dims[-1]))
-        normed = function(x[0], *(given or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
-        gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
-        return normed if gain is None else normed * gain
-
-    return rule
-
-
 BY_ROW: Mapping[str, Rule] = {
-    "contract": _contract,
+    "contract": contracted(k.contract),
     "multiply": _aligned(torch.mul),
     "add": _aligned(torch.add),
-    "rms_norm": _norm(k.rms_norm, (k.row_square_sum,)),
-    "layer_norm": _norm(k.layer_norm, (k.row_square_sum, k.row_sum)),
-    "row_sum": _each(k.row_sum),
-    "row_square_sum": _each(k.row_square_sum),
+    "rms_norm": normed(k.rms_norm, (k.row_square_sum,)),
+    "layer_norm": normed(k.layer_norm, (k.row_square_sum, k.row_sum)),
+    "row_sum": each(k.row_sum),
+    "row_square_sum": each(k.row_square_sum),
     "scale": lambda call, x: x[0] * call.op.of(ScaleAttrs).factor,
     "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
     "clamp": lambda call, x: torch.clamp(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
-    "rsqrt": _each(torch.rsqrt),
-    "silu": _each(torch.nn.functional.silu),
-    "gelu": _each(torch.nn.functional.gelu),
-    "gelu_tanh": _each(lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
-    "relu": _each(torch.relu),
-    "sigmoid": _each(torch.sigmoid),
-    "tanh": _each(torch.tanh),
-    "softplus": _each(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
-    "exp": _each(torch.exp),
+    "rsqrt": each(torch.rsqrt),
+    "silu": each(torch.nn.functional.silu),
+    "gelu": each(torch.nn.functional.gelu),
+    "gelu_tanh": each(lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
+    "relu": each(torch.relu),
+    "sigmoid": each(torch.sigmoid),
+    "tanh": each(torch.tanh),
+    "softplus": each(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
+    "exp": each(torch.exp),
 }
 """Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 

@@ -1,0 +1,36 @@
+"""Rules that every backend has alike, made from the backend's own functions on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..ir.ops.attributes import NormAttrs
+from .dispatcher import OpCall, Rule
+
+Array = Any
+"""A NumPy array or a torch tensor."""
+
+
+def contracted(product: Callable[..., Array]) -> Rule:
+    """`product(a, its dims, b, its dims, dims of the result)`."""
+    return lambda call, x: product(x[0], call.dims[0], x[1], call.dims[1], call.out)
+
+
+def each(function: Callable[[Array], Array]) -> Rule:
+    """One operand, element by element or row by row."""
+    return lambda call, x: function(x[0])
+
+
+def normed(function: Callable[..., Array], sums: Sequence[Callable[[Array], Array]]) -> Rule:
+    """By the row sums that a split width was given, else by those of the row itself."""
+
+    def rule(call: OpCall, x: Sequence[Array]) -> Array:
+        weights = [name.startswith("@") for name in call.op.inputs]
+        row_sums = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
+        width = int(call.segment.size(call.op.dims[-1]))
+        result = function(x[0], *(row_sums or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
+        gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
+        return result if gain is None else result * gain
+
+    return rule
