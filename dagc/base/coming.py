@@ -40,7 +40,6 @@ COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one
 LEVELS = Coming(
     "links of more than two levels are", "`link node` joins `per_node` GPUs, `link cluster` all others"
 )  # fmt: skip
-RECORDED = Coming("recorded expert loads are", 'routing = histogram("FILE") takes one share per expert')
 
 SECTIONS = {
     "serve": SERVING, "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
@@ -69,7 +68,6 @@ WORDS = {"train": TRAINING, "training": TRAINING, "mixed": MIXED, "serve": SERVI
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a number or a word of a phase to a search."""
-CALLS = {"loads": RECORDED}
 UNITS = {
     **dict.fromkeys(("req", "req/s"), SERVING), **dict.fromkeys(("W", "kW", "MW"), COSTS),
 }  # fmt: skip

@@ -143,7 +143,7 @@ WORKLOAD: dict[str, Attribute] = {
     "sequences": _count("sequences in the whole batch of a phase", high=1e9),
     "prompt": _count("prompt tokens per sequence", high=1e9, dim=TOKENS),
     "output": _count("generated tokens per sequence", 1, high=1e9, dim=TOKENS),
-    "routing": Attribute("uniform, zipf(s), power_law(s) or histogram(...)", "routing", default="uniform"),
+    "routing": Attribute("uniform, zipf(s), power_law(s), histogram(...) or loads(...)", "routing", default="uniform"),
 }
 
 PHASE: dict[str, Attribute] = {
@@ -155,6 +155,7 @@ PHASE: dict[str, Attribute] = {
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
     "microbatches": _count("micro-batches of a pass", 1, high=1e6),
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
+    "routing": Attribute("how tokens choose experts (default: as in the workload)", "routing", default=None),
     "order": Attribute("axes, outermost first", "list", default=None),
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),

@@ -45,9 +45,11 @@ class Busiest:
     error: float
 
 
-def busiest_rank(p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows: float = float("inf")) -> Busiest:
+def busiest_rank(
+    p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows: float = float("inf"), most_draws: int = DRAWS
+) -> Busiest:
     """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
-    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together."""
+    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     plain = copies.max() == 1 and most_rows >= 1
     even = tokens == 1 and plain and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
@@ -55,10 +57,10 @@ def busiest_rank(p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows:
         exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
         return Busiest(exact, exact, exact, 0.0, 0.0)
     if tokens * p.sum() <= CHOICES + 0.5:
-        rows = _rows_by_token(p, slots, tokens)
+        rows = _rows_by_token(p, slots, tokens, most_draws)
         of_rank = rows.sum(axis=2)
     else:
-        rows, of_rank = _rows_by_expert(p, slots, tokens)
+        rows, of_rank = _rows_by_expert(p, slots, tokens, most_draws)
     taken = np.minimum(rows, most_rows / copies[slots])
     of_rank = of_rank if np.isinf(most_rows) else taken.sum(axis=2)
     loads = (of_rank, np.ceil(taken / tile).sum(axis=2), np.count_nonzero(rows, axis=2))
@@ -96,19 +98,19 @@ def _products(ranks: int, per_rank: int, top_k: int) -> int:
     return min(per_rank, top_k) * 2 * ranks.bit_length() * (top_k + 1) ** 2
 
 
-def _draws(size: int) -> int:
+def _draws(size: int, most: int) -> int:
     """Random steps of `size` numbers each."""
-    return min(DRAWS, max(4, CELLS // size))
+    return min(most, max(4, CELLS // size))
 
 
-def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
+def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int) -> Floats:
     """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
     which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
     experts, top_k = len(p), max(1, round(float(p.sum())))
     orders = _orders(experts)
     reach = np.cumsum(p[orders], axis=1) * (top_k / p.sum())
     flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).ravel()
-    rng, draws = np.random.default_rng(SEED), _draws(slots.size)
+    rng, draws = np.random.default_rng(SEED), _draws(slots.size, most_draws)
     step, token = np.arange(draws), np.arange(tokens)[:, None]
     order = (step + 97 * token) % len(orders)  # [tokens, draws]: the orders of the tokens of a step differ
     start = rng.random((tokens, draws))
@@ -124,14 +126,14 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int) -> Floats:
     return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
 
 
-def _rows_by_expert(p: Floats, slots: Counts, tokens: int) -> tuple[Floats, Floats]:
+def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int) -> tuple[Floats, Floats]:
     """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
     their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
     share = variance / variance.sum()
-    draws = _draws(each.size)
+    draws = _draws(each.size, most_draws)
     z = np.random.default_rng(SEED).standard_normal((draws, each.size))
     away = z * np.sqrt(variance / np.maximum(1 - share, 0.5))
     away -= away.sum(axis=1, keepdims=True) * share

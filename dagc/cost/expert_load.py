@@ -6,8 +6,10 @@ the busiest one, whichever it is in a step (`dagc/cost/busiest.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
-from math import ceil
+from math import ceil, sqrt
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +17,16 @@ from numpy.typing import NDArray
 from ..base.frozen import record
 from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
-from ..ir.graph import Segment
+from ..ir.graph import Graph, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
-from ..ir.routed_dims import Rows, routed
+from ..ir.routed_dims import Rows, routed, routers
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
 from ..spec.unit import Unit
 from ..spec.workload import Routing
-from .busiest import busiest_rank
-from .records import Array
+from .busiest import DRAWS, busiest_rank
+from .records import Array, LayerLoad
 from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
 
 Floats = NDArray[np.float64]
@@ -51,12 +53,15 @@ class RankWork:
 @record(slots=False)
 class ExpertLoad:
     """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are equal. `filled`: share of the
-    batch's places that have a sequence."""
+    batch's places that have a sequence. `each`: work in each of the `layers`, where their loads differ; `ranks` is the
+    mean over them, busiest ranks with busiest ranks."""
 
     ranks: RankWork
     axes: tuple[str, ...]
     mesh: Mesh
     filled: float = 1.0
+    layers: tuple[int, ...] = ()
+    each: tuple[RankWork, ...] = ()
 
     @cached_property
     def work(self) -> Array:
@@ -67,6 +72,12 @@ class ExpertLoad:
     def reads(self) -> Array:
         """Share of a rank's expert weights that it reads."""
         return self.over_mesh(self.ranks.read)
+
+    @property
+    def by_layer(self) -> Iterator[LayerLoad]:
+        """Each layer's own load, where they differ."""
+        for layer, work in zip(self.layers, self.each, strict=False):
+            yield LayerLoad(layer, float(work.relative.max()), work.plain)
 
     @property
     def most(self) -> float:
@@ -85,8 +96,9 @@ class ExpertLoad:
         return np.asarray(values.reshape([self.mesh.sizes[a] for a in self.axes]).transpose(order).reshape(-1))
 
     @staticmethod
-    def of(segment: Segment, rows: Rows, mesh: Mesh, unit: Unit) -> ExpertLoad:
+    def of(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> ExpertLoad:
         """The load that one router of a layer makes."""
+        mesh = graph.the_mesh
         own = [
             op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
         ]
@@ -98,9 +110,53 @@ class ExpertLoad:
         full = float("inf")
         if isinstance(capacity, Quantity) and capacity.value:
             full = max(capacity.value, LEAST_CAPACITY) * top_k / count
-        routing, redundant = unit.spec.workload.routing, unit.phase.strategy.redundant
-        work = rank_work(routing, count, top_k, mesh.size(axes), redundant, tokens, full)
-        return ExpertLoad(work, axes, mesh, filled)
+        layers = tuple(index for own, index in graph.layers if own is segment) if unit.routing.layers else ()
+        each = tuple(
+            rank_work(
+                routing, count, top_k, mesh.size(axes), unit.phase.strategy.redundant, tokens, full, _draws(layers)
+            )
+            for routing in unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
+        )
+        return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
+
+
+def routed_layers(graph: Graph) -> tuple[int, ...]:
+    """Numbers of the layers that have routed experts, the first transformer layer 0."""
+    sparse = {segment.name for segment in graph.segments if routers(segment)}
+    return tuple(index for segment, index in graph.layers if segment.name in sparse)
+
+
+def _draws(layers: tuple[int, ...]) -> int:
+    """Random steps of each layer: their means even out over the layers too."""
+    return max(FEWEST_DRAWS, DRAWS // max(1, len(layers)))
+
+
+FEWEST_DRAWS = 32
+
+
+def mean_work(each: tuple[RankWork, ...]) -> RankWork:
+    """Mean over layers with loads of their own. Every layer waits for its own busiest rank, whichever that is: ranks are
+    taken in the order of their work in each layer, and the means put on the ranks in the order of all layers' work."""
+    if len(each) == 1:
+        return each[0]
+    orders = [np.argsort(-work.relative, kind="stable") for work in each]
+    place = np.argsort(np.argsort(-np.sum([work.relative for work in each], axis=0), kind="stable"))
+
+    def mean(arrays: Iterable[Floats]) -> Floats:
+        found = np.mean([array[order] for array, order in zip(arrays, orders, strict=True)], axis=0)
+        return np.asarray(found[place])
+
+    kernel = ExpertRows(*(mean(work.kernel[part] for work in each) for part in range(len(each[0].kernel))))
+    return RankWork(
+        relative=mean(work.relative for work in each),
+        read=mean(work.read for work in each),
+        slot_rows=mean(work.slot_rows for work in each),
+        kernel=kernel,
+        distinct=fmean(work.distinct for work in each),
+        plain=fmean(work.plain for work in each),
+        dropped=fmean(work.dropped for work in each),
+        error=sqrt(sum(work.error**2 for work in each)) / len(each),
+    )
 
 
 def routed_tokens(segment: Segment, slot: Axes, mesh: Mesh, batching: Batching) -> tuple[float, float]:
@@ -114,16 +170,17 @@ LEAST_CAPACITY = 1e-9
 """Less drops every token as well, and what is left is divided by."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def rank_work(
-    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf")
-) -> RankWork:
-    """`tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most. Sensitivities
-    and searches ask for the same work again and again."""
+    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
+    draws: int = DRAWS,
+) -> RankWork:  # fmt: skip
+    """`tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
+    steps at most. Sensitivities and searches ask for the same work again and again."""
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole)
     p = np.minimum(wanted, full)
-    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole)
+    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws)
     dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
     p = p * (1.0 - dropped) * top_k / float(p.sum())
     copies = np.maximum(np.bincount(placed.slots.ravel(), minlength=experts), 1)
@@ -137,7 +194,7 @@ def rank_work(
     relative = kernel.rows / even
     plain = float(relative.max())
     if redundant and experts % ranks == 0:
-        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full).plain
+        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full, draws).plain
     read = kernel.distinct / placed.slots.shape[1]
     # A rank whose experts nobody chooses has no rows to scale.
     grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
@@ -145,7 +202,7 @@ def rank_work(
     return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), plain, dropped, most.error)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _placed(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: int
 ) -> tuple[Floats, ExpertPlacement]:

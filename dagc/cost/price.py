@@ -20,7 +20,7 @@ from ..ir.routed_dims import Rows, routers, rows_of
 from ..spec.hardware import Hardware
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad
-from .records import Array, Costs, OpCost
+from .records import Array, Costs, LayerLoad, OpCost
 from .transfers import collective_cost, stage_edges
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
     distinct, plain, dropped, error = 0.0, 1.0, 0.0, 0.0
+    by_layer: dict[int, LayerLoad] = {}
     for segment in graph.segments:
-        loads = {rows: ExpertLoad.of(segment, rows, graph.the_mesh, unit) for rows in routers(segment)}
+        loads = {rows: ExpertLoad.of(graph, segment, rows, unit) for rows in routers(segment)}
         if loads:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
+            by_layer |= {own.layer: own for own in experts.by_layer}
         measured = _measured(segment, graph.the_mesh, unit, hardware, loads)
         exchanges = _exchanges(segment, unit, hardware)
         for op in segment.ops:
@@ -55,7 +57,10 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                     cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
     edges, tokens = stage_edges(graph, hardware)
-    return Costs(costs, edges, tokens, load, distinct, plain, dropped, load_error=error, host_s=unit.phase.host_s)
+    layers = tuple(by_layer[layer] for layer in sorted(by_layer))
+    return Costs(
+        costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s
+    )
 
 
 def _measured(

@@ -44,6 +44,16 @@ class Transfer:
     bound: str
 
 
+@record
+class LayerLoad:
+    """Load of one routed layer: rows of its busiest expert rank over the mean of its ranks, and without the spare copies
+    of experts. `layer` 0 is the first transformer layer."""
+
+    layer: int
+    imbalance: float
+    plain: float
+
+
 NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node")
 
 
@@ -52,7 +62,8 @@ class Costs:
     """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each
     expert rank over the mean of all, the largest as it is expected of the busiest rank of a step. `plain`: that
     largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
-    `load_error`: relative standard error of the busiest rank (0: exact). `host_s`: what the host takes before the
+    `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
+    itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
     GPUs begin a pass."""
 
     ops: Mapping[tuple[str, str], OpCost]
@@ -64,6 +75,7 @@ class Costs:
     dropped: float = 0.0
     host_s: float = 0.0
     load_error: float = 0.0
+    layers: tuple[LayerLoad, ...] = ()
 
     @property
     def transfer(self) -> Transfer:

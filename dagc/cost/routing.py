@@ -31,12 +31,12 @@ def expert_probabilities(
 
     p [experts]. zipf(s): weights rank^-s, capped; shuffled with a fixed seed, since popularity has nothing to do
     with numbering. (The capped power law is a model of skew, not a measurement.) power_law(a): see `power_law`; it
-    depends on the `tokens` that are routed together and on the `ranks` that have the experts.
+    depends on the `tokens` that are routed together and on the `ranks` that have the experts. loads: all layers together.
     """
     if routing.kind == "power_law":
         return power_law(routing.s, experts, top_k, max(1, round(tokens)), ranks)
-    if routing.kind == "histogram":
-        return cap(np.asarray(routing.histogram, dtype=float), top_k)
+    if routing.kind in ("histogram", "loads"):
+        return cap(np.asarray(routing.mean.histogram, dtype=float), top_k)
     if routing.kind == "uniform" or routing.s == 0.0:
         return np.full(experts, top_k / experts)
     weights = np.arange(1, experts + 1, dtype=float) ** -routing.s

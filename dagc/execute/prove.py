@@ -104,7 +104,7 @@ def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:
     """The small twin of a phase. Raises NoTwin."""
     unit = plan.units[phase]
     try:
-        twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.spec.workload.routing)
+        twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.routing)
         verify(twin.placed)
         verify(twin.model)
     except VerifyError as error:
@@ -243,7 +243,7 @@ def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
     """Random token ids of the phase's batch. Empty places of the batch get a sequence too."""
     seq = unit.phase.tokens
     ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.batching.places, seq))
-    return Inputs(ids, unit.spec.workload.routing, weights)
+    return Inputs(ids, unit.routing, weights)
 
 
 def logits_of(graph: Graph) -> str:

@@ -95,7 +95,7 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
         return prove(plan, phase.name, weights=checkpoint)
     reference.check(spec.model.count("vocab"))
     ids, logits = reference.taken(spec, phase)
-    routing = spec.workload.routing
+    routing = unit.routing
     if phase.takes_prompts:
         return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits)
     try:
@@ -112,7 +112,7 @@ def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
     phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
     work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
     graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
-    machine = RankMachine(graph, Inputs(ids, work.routing, weights), single())
+    machine = RankMachine(graph, Inputs(ids, unit.routing, weights), single())
     kept = Recording(machine)
     machine.run()
     return kept.history()

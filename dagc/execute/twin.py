@@ -300,8 +300,7 @@ class Twin:
             last=0,
             strategy=strategy,
         )
-        spec = replace(unit.spec, workload=replace(unit.spec.workload, routing=self.routing))
-        return Unit(spec, phase)
+        return Unit(unit.spec, replace(phase, routing=self.routing))
 
     @staticmethod
     def spare(segment: Segment) -> int:
@@ -349,11 +348,12 @@ def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) 
 
 
 def few_loads(routing: Routing, counts: list[int]) -> Routing:
-    """Loads of a histogram for fewer experts: taken at even distances."""
-    if not routing.histogram or not counts:
+    """Loads of a histogram for fewer experts: taken at even distances; those of layers are their mean."""
+    have = routing.mean.histogram
+    if not have or not counts:
         return routing
-    count, have = counts[0], routing.histogram
-    return replace(routing, histogram=tuple(have[i * len(have) // count] + 1e-9 for i in range(count)))
+    count = counts[0]
+    return Routing("histogram", 0.0, tuple(have[i * len(have) // count] + 1e-9 for i in range(count)))
 
 
 def otherwise(plan: Graph, twin: Graph) -> str:

@@ -80,6 +80,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "gpus": list(result.gpus),
         "axes": axes,
         **_figures(plan, result),
+        **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
         "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),

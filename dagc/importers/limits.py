@@ -9,14 +9,14 @@ from typing import Any
 from ..base.axes import AXES, SEQUENCE
 from ..base.dtypes import find
 from ..base.plain_data import DataError
-from ..base.schema import BESIDE, DTYPES, HARDWARE, LINK, PHASE, WORKLOAD, Attribute
+from ..base.schema import BESIDE, DTYPES, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
 from ..spec.hardware import Hardware, Link
 from ..spec.phase import EngineMemory, Phase
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
-from ..spec.workload import Workload
+from ..spec.workload import Routing, Workload
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROMPT = WORKLOAD["prompt"]
@@ -115,11 +115,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
         raise DataError("plan.phase.strategy.sp_layout", f"is {strategy.sp_layout}, and the mesh of the IR is not")
     if graph.the_mesh.stages != strategy.pp:
         raise DataError("plan.phase.strategy.pp", f"is {strategy.pp}, and the IR has {graph.the_mesh.stages} stages")
-    routing = unit.spec.workload.routing
-    if routing.kind not in ("uniform", "zipf", "power_law", "histogram"):
-        raise DataError("plan.workload.routing.kind", f"is {routing.kind!r}")
-    if not 0 <= routing.s <= 10:
-        raise DataError("plan.workload.routing.s", f"is {routing.s!r}, not at least 0 and at most 10")
+    _check_routing(unit.spec.workload.routing, "plan.workload.routing")
+    if phase.routing is not None:
+        _check_routing(phase.routing, "plan.phase.routing")
     cut = strategy.layers_per_stage
     inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
     if cut is not None and cut != inner:
@@ -142,6 +140,24 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(
                 "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"
             )
+
+
+def _check_routing(routing: Routing, path: str) -> None:
+    if routing.kind not in ("uniform", "zipf", "power_law", "histogram", "loads"):
+        raise DataError(f"{path}.kind", f"is {routing.kind!r}")
+    if not 0 <= routing.s <= 10:
+        raise DataError(f"{path}.s", f"is {routing.s!r}, not at least 0 and at most 10")
+    if (routing.kind == "loads") != bool(routing.layers):
+        raise DataError(f"{path}.layers", f"has {len(routing.layers)} layers, and the kind is {routing.kind!r}")
+    for index, layer in enumerate(routing.layers):
+        if len(layer) != len(routing.layers[0]) or not layer or not all(0 <= load <= LARGE for load in layer):
+            raise DataError(f"{path}.layers[{index}]", "is not loads of at least 0 of as many experts as in the first")
+        if max(layer) <= 0:
+            raise DataError(f"{path}.layers[{index}]", "has no load above 0")
+    if routing.numbers and sorted({*routing.numbers}) != sorted(routing.numbers):
+        raise DataError(f"{path}.numbers", "names a layer twice")
+    if len(routing.numbers) not in (0, len(routing.layers)):
+        raise DataError(f"{path}.numbers", f"has {len(routing.numbers)} entries for {len(routing.layers)} layers")
 
 
 def _ends(graph: Graph) -> tuple[str, str]:

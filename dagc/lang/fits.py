@@ -162,6 +162,20 @@ class StrategyFit:
                 help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
             )  # fmt: skip
 
+    def _routing(self, experts: int) -> None:
+        """As many shares as experts, in every layer."""
+        routing = self.workload.routing if self.phase.routing is None else self.phase.routing
+        also = self.why("experts", f"{experts} experts")
+        shares = len(routing.histogram)
+        if shares not in (0, experts):
+            message = f"the routing histogram has {shares} shares, the model {experts} experts"
+            self.out.add("E03", message, self.workload.span, also=also)
+        for layer, where in zip(routing.layers, routing.where, strict=True):
+            if len(layer) != experts:
+                message = f"the loads, {where}: it has loads of {len(layer)} experts, the model has {experts}"
+                self.out.add("E05", message, routing.span, also=also)
+                return
+
     def _experts(self) -> None:
         m, s = self.model, self.s
         number = m.count("experts.count", 0)
@@ -171,12 +185,7 @@ class StrategyFit:
             if self.folded and self.degree("experts", "ep") > 1:
                 self.out.add("E03", "`ep` needs routed experts", self.at("experts"))
             return
-        shares = len(self.workload.routing.histogram)
-        if shares not in (0, number):
-            self.out.add(
-                "E03", f"the routing histogram has {shares} shares, the model {number} experts", self.workload.span,
-                also=self.why("experts", f"{number} experts"),
-            )  # fmt: skip
+        self._routing(number)
         ep = self.degree("experts", "ep")
         if (number + s.redundant) % ep:
             spare = -(number + s.redundant) % ep + s.redundant

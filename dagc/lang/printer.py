@@ -12,7 +12,7 @@ from ..spec.model import Model
 from ..spec.phase import EngineMemory, Phase
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
-from ..spec.workload import Workload
+from ..spec.workload import Routing, Workload
 from .lean import builtin, stack_follows, told
 
 
@@ -151,11 +151,23 @@ def _turns(names: list[str]) -> str | None:
 
 
 def _workload(w: Workload) -> str:
-    shares = f"[{', '.join(map(number, w.routing.histogram))}]"
-    inside = shares if w.routing.kind == "histogram" else number(w.routing.s)
-    routing = w.routing.kind if w.routing.kind == "uniform" else f"{w.routing.kind}({inside})"
-    text = f"sequences = {w.sequences}, prompt = {w.prompt} tok, output = {w.output} tok, routing = {routing}"
+    text = (
+        f"sequences = {w.sequences}, prompt = {w.prompt} tok, output = {w.output} tok, routing = {_routing(w.routing)}"
+    )
     return f"workload {{ {text} }}"
+
+
+def _routing(routing: Routing) -> str:
+    """Loads whose layers have numbers are printed without them: `layer` is a column of a file."""
+    if routing.kind == "uniform":
+        return routing.kind
+    if routing.kind == "loads":
+        return f"loads([{', '.join(_shares(layer) for layer in routing.layers)}])"
+    return f"{routing.kind}({_shares(routing.histogram) if routing.histogram else number(routing.s)})"
+
+
+def _shares(shares: tuple[float, ...]) -> str:
+    return f"[{', '.join(map(number, shares))}]"
 
 
 def _phase(p: Phase) -> str:
@@ -172,6 +184,7 @@ def _phase(p: Phase) -> str:
             f"memory_fraction = {number(p.memory.fraction)}",
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
+            *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
             *_strategy(p.strategy),
         ],
     )

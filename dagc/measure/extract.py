@@ -130,7 +130,7 @@ class _Extract:
             yield self._router(shape)
 
     def _router(self, shape: ExpertShape) -> PlanKernel:
-        load = ExpertLoad.of(self.segment, shape.rows, self.result.graph.the_mesh, self.unit)
+        load = ExpertLoad.of(self.result.graph, self.segment, shape.rows, self.unit)
         reason = ""
         if shape.dtype not in PLAIN:
             reason = f"PyTorch has no grouped {shape.dtype} product to time"
@@ -144,8 +144,8 @@ class _Extract:
         rows = load.ranks.slot_rows
         mean = rows[int(rows.sum(axis=1).argmax())]
         total = float(mean.sum())
-        routing = self.unit.spec.workload.routing
-        law = routing.kind if routing.kind in ("uniform", "histogram") else f"{routing.kind}_{routing.s:g}"
+        routing = self.unit.routing
+        law = f"{routing.kind}_{routing.s:g}" if routing.kind in ("zipf", "power_law") else routing.kind
         return Experts(
             shape.dtype, whole(shape.hidden), whole(shape.inter), whole(shape.top_k),
             whole(self.segment.sizes[shape.rows.expert]), len(rows), mesh.size(first.loop(first.dims[-1])),

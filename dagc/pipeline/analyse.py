@@ -18,6 +18,7 @@ from ..plan.totals import collective_totals
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
+from . import layer_loads
 from .doubts import warn_of_idle_stages, warn_of_moved_cache
 
 EACH_PASS: tuple[Analysis, ...] = (PriceOps(), ScheduleOps())
@@ -29,6 +30,7 @@ ANALYSES: tuple[Analysis, ...] = (*EACH_PASS, AddUpMemory())
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
     scale_blocks.check(graph, unit)
+    layer_loads.check(graph, unit)
     unit.out.check()
     passes = price(graph, unit)
     last = next(

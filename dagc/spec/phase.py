@@ -10,6 +10,7 @@ from ..base.phase_kinds import PHASE_KINDS, PhaseKind
 from ..base.source import Span
 from .batching import Batching
 from .strategy import Strategy
+from .workload import Routing
 
 
 @record
@@ -61,6 +62,7 @@ class Phase:
     window_cache: str = "freed"  # freed | whole
     kv_block: int = 16
     memory: EngineMemory = EngineMemory()
+    routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)

@@ -10,6 +10,7 @@ from ..base.frozen import record
 from ..base.source import Span
 from .phase import Phase
 from .spec import Spec
+from .workload import Routing
 
 
 @record
@@ -20,6 +21,11 @@ class Unit:
     phase: Phase
     out: Collector = field(default_factory=Collector)
     spans: dict[tuple[str, str], Span] = field(default_factory=dict, repr=False)
+
+    @property
+    def routing(self) -> Routing:
+        """How tokens choose experts: the phase's own, else the workload's."""
+        return self.spec.workload.routing if self.phase.routing is None else self.phase.routing
 
     def warn(
         self, segment: str, op: str, message: str, *, because: tuple[str, ...] = (), help: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from ..fits import StrategyFit
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
+from .token_choice import read_routing
 
 SECTIONS = ("attention", "experts", "shard", "memory")
 
@@ -82,11 +83,12 @@ def read_phase(
     memory = _memory(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
     )
+    routing = read_routing(body, names, None) if "routing" in body.assigns else None
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
-        str(values["window_cache"]), block, memory,
+        str(values["window_cache"]), block, memory, routing,
         span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if out.errors == errors:

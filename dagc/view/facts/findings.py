@@ -42,7 +42,9 @@ def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
         batches = f"{m} micro-batch{'es' if m > 1 else ''}"
         parts.append(f"The stages are idle {bubble:.0%} of the time: {batches} over {p} stages.")
     if result.costs.imbalance >= 1.02:
-        parts.append(f"The busiest expert rank has {result.costs.imbalance:.2f} times the mean load{spared(result)}.")
+        parts.append(
+            f"The busiest expert rank has {result.costs.imbalance:.2f} times the mean load{spared(result)}{worst_layer(result)}."
+        )
     uneven = attention_imbalance(result.graph)
     if uneven >= 1.02:
         parts.append(
@@ -58,8 +60,19 @@ def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
 
 def spared(result: PhaseResult) -> str:
     """What spare copies of experts gain."""
-    plain = result.costs.plain
-    return f", {plain:.2f} without spare copies" if plain > result.costs.imbalance + 0.005 else ""
+    return _without_spares(result.costs.imbalance, result.costs.plain)
+
+
+def worst_layer(result: PhaseResult) -> str:
+    """The layer whose busiest rank has most, where layers have loads of their own."""
+    worst = max(result.costs.layers, key=lambda own: own.imbalance, default=None)
+    if worst is None:
+        return ""
+    return f", {worst.imbalance:.2f} in layer {worst.layer}{_without_spares(worst.imbalance, worst.plain)}"
+
+
+def _without_spares(imbalance: float, plain: float) -> str:
+    return f" ({plain:.2f} without spare copies)" if plain > imbalance + 0.005 else ""
 
 
 def _clause(result: PhaseResult, bound: str, share: float) -> str:

@@ -14,6 +14,7 @@ from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, sha
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.workload import Routing
+from ..facts.findings import spared, worst_layer
 from .headline import headline, others
 
 WIDTH = 80
@@ -129,8 +130,11 @@ def _attention(result: PhaseResult) -> list[str]:
 def _spare(result: PhaseResult) -> str:
     """What spare copies of experts gain, and what a capacity drops."""
     costs = result.costs
-    gain = f" ({costs.plain:.2f} without spare copies)" if costs.plain > costs.imbalance + 0.005 else ""
-    return gain + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
+    return (
+        spared(result)
+        + worst_layer(result)
+        + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
+    )
 
 
 ALONE = {PREFILL.name: "a prefill alone, beside TTFT", DECODE.name: "a step alone, beside TPOT"}

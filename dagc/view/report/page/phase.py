@@ -13,7 +13,7 @@ from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
-from ...facts.findings import binding, spared
+from ...facts.findings import binding, spared, worst_layer
 from ...facts.size import too_many
 from ..headline import headline, others
 from ..terminal import axes_text, collectives_heading
@@ -87,7 +87,7 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
             f"{result.schedule.bubble:.1%}",
             f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
         ),
-        ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}"),
+        ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}{worst_layer(result)}"),
         *((key, value, about[key]) for key, value in others(figures).items()),
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
