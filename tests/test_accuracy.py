@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import noise, servings, stated_errors
+from comparison import host, noise, ranking, servings, stated_errors
 from comparison import summary as report
+from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
 from comparison.estimate import Estimates, text_of
 from comparison.published import Serving, read_csv, read_records
-from comparison.serving import Engine, predict
+from comparison.serving import Constants, Engine, Parts, figure, predict
 from comparison.statistics import Errors
 
 import dagc
@@ -28,7 +29,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
 CONFIGS = report.SAMPLE_DATA / "configs"
 PLAN = Deployment("mixtral-8x7b", "h100_sxm", "trtllm", Layout(tp=4, ep=1, moe_tp=4), "bf16", "bf16", "bf16")
-ENGINE = Engine(True, 8192, 0.9, 4096, 0.0, 0.0, 10.0)
+ENGINE = Engine(True, 8192, 0.9, 4096, 10.0)
+NONE = Constants()
 
 
 def medians(text: str) -> dict[str, tuple[int, float]]:
@@ -70,6 +72,17 @@ def known(points: dict[Point, Estimate]) -> Estimates:
     return estimates
 
 
+def value(one: Serving, engine: Engine, points: Estimates, constants: Constants = NONE) -> float:
+    return predict(one, engine, constants, points).value
+
+
+def settled(rows: list[Serving], points: dict[Point, Estimate]) -> tuple[list[servings.Outcome], list[str]]:
+    """Predictions with the shipped constants, and reasons of refusals."""
+    constants = Catalog().constants
+    done, refused = servings.cases(rows, known(points), constants)
+    return servings.outcomes(done, host.stored(constants)), [str(error) for _, error in refused]
+
+
 def serving(metric: str = "tpot", concurrency: int = 9, workers: tuple[int, int] = (0, 0)) -> Serving:
     return Serving("test", "", metric, 1.0, 1000, 100, concurrency, PLAN, PLAN, *workers)
 
@@ -78,9 +91,19 @@ def test_tpot_holds_the_prefills_of_the_others() -> None:
     """Nine in flight: eight others are prefilled once in 100 tokens; a mixed step saves the decode step's rest."""
     prefill, decode = Point(PLAN, "prefill", 1, 1000), Point(PLAN, "decode", 9, 1050)
     estimates = known({prefill: step(0.1), decode: step(0.01, attention_s=0.004)})
-    assert predict(serving(), ENGINE, estimates).value == pytest.approx(0.01 + 8 / 100 * (0.1 - 0.006))
-    apart = Engine(False, 8192, 0.9, 4096, 0.001, 0.0, 10.0)
-    assert predict(serving(), apart, estimates).value == pytest.approx(0.011 + 8 / 100 * 0.101)
+    assert value(serving(), ENGINE, estimates) == pytest.approx(0.01 + 8 / 100 * (0.1 - 0.006))
+    apart = Engine(False, 8192, 0.9, 4096, 10.0)
+    assert value(serving(), apart, estimates, Constants(0.001)) == pytest.approx(0.011 + 8 / 100 * 0.101)
+    launches_s = 32 * 1e-4  # mixtral has 32 layers; a step with prompt tokens alone has gaps between them
+    for engine, alone_s in ((ENGINE, 0.01 + 8 / 100 * 0.094), (apart, 0.01 + 8 / 100 * 0.1)):
+        found_s = value(serving(), engine, estimates, Constants(launch_s=1e-4))
+        assert found_s == pytest.approx(alone_s + 8 / 100 * launches_s)
+
+
+def test_more_prompts_than_steps_leave_every_step_mixed() -> None:
+    """With more prompts than steps, requests wait; a step takes no longer for it."""
+    many = Parts("tpot", 0.0, step_s=0.01, mixed_s=0.1, mixed_steps=3.0)
+    assert figure(many, ENGINE, NONE) == pytest.approx(0.1)
 
 
 def test_memory_limits_the_batch() -> None:
@@ -90,19 +113,19 @@ def test_memory_limits_the_batch() -> None:
         Point(PLAN, "decode", 9, 1050): step(0.01, kv_B=180e9),
         Point(PLAN, "decode", 3, 1050): step(0.008, kv_B=60e9),
     }
-    found = predict(serving(), ENGINE, known(points))
-    assert found.limited
+    found = predict(serving(), ENGINE, NONE, known(points))
+    assert found.parts.limited
     assert found.value == pytest.approx(0.008 + 2 / 100 * (0.1 - 0.008))
 
 
 def test_disaggregated_decode_has_its_gpus_to_itself() -> None:
     points = {Point(PLAN, "decode", 5, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    assert predict(serving(workers=(1, 2)), ENGINE, known(points)).value == pytest.approx(0.01)
+    assert value(serving(workers=(1, 2)), ENGINE, known(points)) == pytest.approx(0.01)
 
 
 def test_ttft_of_one_request_is_its_prefill() -> None:
     points = {Point(PLAN, "decode", 1, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    assert predict(serving("ttft", 1), ENGINE, known(points)).value == pytest.approx(0.1)
+    assert value(serving("ttft", 1), ENGINE, known(points)) == pytest.approx(0.1)
 
 
 def test_halves_are_stable_and_of_one_deployment() -> None:
@@ -114,9 +137,9 @@ def test_halves_are_stable_and_of_one_deployment() -> None:
 def test_faster_than_the_plan_at_peaks_is_no_case() -> None:
     points = {Point(PLAN, "decode", 1, 1050): step(3.0), Point(PLAN, "prefill", 1, 1000): step(0.1)}
     one = Serving("test", "", "tpot", 1.0, 1000, 100, 1, PLAN, PLAN, where=("", "", "trtllm"))
-    done, refused = servings.outcomes([one], known(points), Catalog().constants)
+    done, refused = settled([one], points)
     assert not done
-    assert [str(error) for _, error in refused] == [servings.BELOW_FLOOR]
+    assert refused == [servings.BELOW_FLOOR]
 
 
 def run_of(tpot: float, ttft: float, concurrency: int = 1) -> list[Serving]:
@@ -128,28 +151,30 @@ def run_of(tpot: float, ttft: float, concurrency: int = 1) -> list[Serving]:
 def test_an_impossible_row_goes_whole() -> None:
     """The step takes 1.5 s at peaks: a row with a TPOT of 1 s loses its TTFT too, which alone looks well."""
     points = {Point(PLAN, "decode", 1, 1050): step(3.0), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    done, refused = servings.outcomes(run_of(1.0, 0.2), known(points), Catalog().constants)
-    assert not done and [str(error) for _, error in refused] == [servings.BELOW_FLOOR] * 2
-    done, refused = servings.outcomes(run_of(4.0, 0.2), known(points), Catalog().constants)
+    done, refused = settled(run_of(1.0, 0.2), points)
+    assert not done and refused == [servings.BELOW_FLOOR] * 2
+    done, refused = settled(run_of(4.0, 0.2), points)
     assert len(done) == 2 and not refused
 
 
 def test_requests_cannot_come_faster_than_their_prefills_end() -> None:
     """Nine in flight, each for 0.1 + 99 x 0.001 s: 45 requests a second, of which each prefills for 0.05 s at least."""
     points = {Point(PLAN, "decode", 9, 1050): step(0.001), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    done, refused = servings.outcomes(run_of(0.001, 0.1, 9), known(points), Catalog().constants)
-    assert not done and [str(error) for _, error in refused] == [servings.TOO_MANY] * 2
-    done, _ = servings.outcomes(run_of(0.01, 0.1, 9), known(points), Catalog().constants)
+    done, refused = settled(run_of(0.001, 0.1, 9), points)
+    assert not done and refused == [servings.TOO_MANY] * 2
+    done, _ = settled(run_of(0.01, 0.1, 9), points)
     assert len(done) == 2  # nine in 1.09 s
 
 
 def test_a_phase_alone_is_the_compiled_phase() -> None:
     """No prefills of others, no host, no queue: what `dagc compile` prints, over what was measured."""
     points = {Point(PLAN, "decode", 9, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    done, _ = servings.outcomes(run_of(0.02, 0.5, 9), known(points), Catalog().constants)
+    done, _ = settled(run_of(0.02, 0.5, 9), points)
     assert [o.phase_ratio for o in done] == [pytest.approx(0.5), pytest.approx(0.2)]
     assert all(o.ratio > ratio for o, ratio in zip(done, (0.5, 0.2), strict=True))
-    found = stated_errors.of([*done, *(replace(o, half="check") for o in done)], [[(1.0, 2.0), (1.1, 2.0)]])
+    found = stated_errors.of(
+        [*done, *(replace(o, case=replace(o.case, half="check")) for o in done)], [[(1.0, 2.0), (1.1, 2.0)]]
+    )
     assert found["phases"]["decode"] == {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}
     assert found["phases"]["prefill"]["bias"] == -0.8
 
@@ -252,3 +277,88 @@ def test_errors() -> None:
     assert found is not None
     assert (found.n, found.bias, found.median) == (3, 0.0, pytest.approx(0.1))
     assert Errors.of([]) is None
+
+
+def csv_of(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
+    """A CSV of servings: eight GPUs, one model that cannot speculate, unless a row says otherwise."""
+    head = (report.SAMPLE_DATA / "measured_serving.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    same = dict.fromkeys(head, "") | {
+        "backend": "vllm", "model_path": "org/mixtral-8x7b", "system": "h100_sxm", "precision": "fp8", "mode": "agg",
+        "isl": "1024", "osl": "1024", "pp_size": "1", "attention_dp_size": "1", "concurrency": "8",
+    }  # fmt: skip
+    file = tmp_path / "measured_serving.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, head)
+        writer.writeheader()
+        writer.writerows(same | row for row in rows)
+    return file
+
+
+def layout_row(tp: int, moe_tp: int, ep: int, tpot_ms: float, **other: str) -> dict[str, str]:
+    degrees = {"tp_size": str(tp), "moe_tp_size": str(moe_tp), "moe_ep_size": str(ep)}
+    return degrees | {"measured_tpot_ms": str(tpot_ms)} | other
+
+
+def test_series_have_equal_gpus_and_two_layouts(tmp_path: Path) -> None:
+    rows = [
+        layout_row(8, 8, 1, 10.0, backend_version="1"),
+        layout_row(8, 8, 1, 12.0, backend_version="2"),
+        layout_row(8, 1, 8, 14.0),
+        layout_row(4, 4, 1, 9.0),  # half as many GPUs
+        layout_row(8, 1, 8, 5.0, concurrency="16"),  # another load, one layout
+        layout_row(8, 1, 8, 5.0, mode="disagg"),
+    ]
+    (one,) = ranking.series(csv_of(tmp_path, rows), Catalog(CONFIGS))
+    assert one.gpus == 8 and not one.drafts
+    assert one.measured_s == {(8, 1, 1, 8, 1): pytest.approx(0.011), (8, 1, 1, 1, 8): pytest.approx(0.014)}
+    right = ranking.Ranked(one, {(8, 1, 1, 8, 1): 1.0, (8, 1, 1, 1, 8): 2.0})
+    wrong = ranking.Ranked(one, {(8, 1, 1, 8, 1): 2.0, (8, 1, 1, 1, 8): 1.0})
+    assert right.right and right.regret == 0
+    assert not wrong.right and wrong.regret == pytest.approx(14 / 11 - 1)
+    assert ranking.rank([one], []) == ([], [one])  # no estimate: no choice
+    # What has no choice counts as wrong.
+    assert ranking.rows("all", [right, wrong], [one])[:4] == ("all", "3", "1", "1 (33%, 6% to 79%)")
+
+
+def test_intervals() -> None:
+    assert ranking.wilson(34, 42) == (pytest.approx(0.667, abs=1e-3), pytest.approx(0.900, abs=1e-3))
+    assert ranking.wilson(0, 0) == (0.0, 1.0)
+    low, high = ranking.bootstrap([0.0, 0.1] * 20, 2000)
+    assert low < 0.05 < high and high - low == pytest.approx(4 * 0.05 / 40**0.5, rel=0.2)
+
+
+def cases_of(engine: str, model: str, host_ms: float, n: int = 4) -> list[servings.Case]:
+    """Runs whose host takes `host_ms` a step, and 50 ms a request."""
+    found = []
+    for i in range(n):
+        for metric, value in (("tpot", 0.01 * (i + 1) + host_ms * 1e-3), ("ttft", 0.15 + host_ms * 1.5e-3)):
+            one = replace(serving(metric), value=value, where=("gpu", model, engine), confidence="high")
+            part = Parts(metric, 0.0, step_s=0.01 * (i + 1), alone_s=0.1, chunks=1)
+            found.append(servings.Case(one, part, ENGINE, "tune"))
+    return found
+
+
+def test_constants_are_fitted_by_engine_and_without_what_is_left_out() -> None:
+    found = cases_of("vllm", "a", 1.0) + cases_of("vllm", "b", 3.0) + cases_of("sglang", "a", 2.0)
+    fitted = host.fit(cases_of("vllm", "a", 1.0), ["vllm", "sglang"])
+    assert fitted["vllm"].host_s == pytest.approx(0.001)
+    assert fitted["vllm"].request_s == pytest.approx(0.05, abs=2.6e-3)
+    assert fitted["sglang"] == fitted["vllm"]  # nobody measured it
+    out = host.left_out(found, ["vllm", "sglang"], lambda c: c.serving.where[1])
+    assert len(out) == len(found)
+    # vLLM's `a` is predicted with what `b` took, 2 ms too many a step; and `b` with 2 ms too few.
+    ratio = {(o.serving.where[1:], o.serving.metric): o.ratio for o in out}
+    assert ratio[("a", "vllm"), "tpot"] == pytest.approx(43 / 41)
+    assert ratio[("b", "vllm"), "tpot"] == pytest.approx(41 / 43)
+
+
+def test_a_cache_serves_the_same_compiler_alone(tmp_path: Path) -> None:
+    cache = Cache.of(tmp_path)
+    assert cache.get("moe 1") is None
+    cache.put("moe 1", step(1.0))
+    assert Cache.of(tmp_path).get("moe 1") == step(1.0)
+    assert Cache.of(tmp_path).get("moe 2") is None
+    assert Cache.of(tmp_path, "other").get("moe 1") is None
+    with cache.file.open("ab") as out:
+        out.write(b"cut sh")  # a run that was stopped
+    assert Cache.of(tmp_path).get("moe 1") == step(1.0)

@@ -30,12 +30,20 @@ def main() -> int:
     parser.add_argument("--fit", action="store_true", help="fit the host overhead of each engine first")
     parser.add_argument("--list", type=Path, help="CSV to write every case to")
     parser.add_argument("--workers", type=int, help="processes (default: one a CPU)")
+    parser.add_argument("--cache", type=Path, help="folder of estimates made before by the same compiler")
     options = parser.parse_args()
     if options.write and options.only:
         parser.error("--write needs all cases: not with --only")
     found = report.run(
         report.Options(
-            options.data, options.configs, options.only, options.fit, options.write, options.list, options.workers
+            options.data,
+            options.configs,
+            options.only,
+            options.fit,
+            options.write,
+            options.list,
+            options.workers,
+            options.cache,
         )
     )
     options.out = HERE.parent / "docs" / "accuracy.md" if options.write and options.out is None else options.out

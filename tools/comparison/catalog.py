@@ -17,6 +17,8 @@ from dagc.lang.load import load
 
 from .case import Inexpressible
 
+DRAFTS = ("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers")
+"""Layers of a config that draft tokens."""
 CONSTANTS = Path(__file__).parent.parent / "accuracy.json"
 
 
@@ -93,6 +95,14 @@ class Catalog:
         except Inexpressible:
             return True
         return bool(config.get("num_nextn_predict_layers"))
+
+    def drafts(self, name: str) -> bool:
+        """Whether a model has layers of its own to draft tokens, by any of the names that configs give them."""
+        try:
+            config = self.config(self.model(name))
+        except Inexpressible:
+            return True
+        return any(config.get(key) or config.get("text_config", {}).get(key) for key in DRAFTS)
 
     def dtype(self, label: str) -> str:
         dtypes: Mapping[str, str] = self.constants["dtypes"]

@@ -19,6 +19,7 @@ from dagc.pipeline.compile import compile_phase
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
 
+from .cache import Cache
 from .case import Deployment, Estimate, Failure, Inexpressible, Point
 from .catalog import Catalog
 from .classes import class_seconds
@@ -53,6 +54,17 @@ def routed_experts(model: str, configs: Path | None) -> tuple[int, int] | None:
     if "experts.count" not in found.attributes:
         return None
     return found.count("experts.count"), found.count("experts.top_k")
+
+
+@lru_cache(maxsize=128)
+def layers_of(model: str, configs: Path | None) -> int:
+    """Layers of the elaborated model. Raises Inexpressible when the library has no such model."""
+    source = catalog_of(configs).model_source(model)
+    text = f'moe 1\nhardware from "h100-sxm" {{ }}\nmodel m from "{source}" {{ }}\nworkload {{ sequences = 1, prompt = 1 tok }}\nphase decode {{ gpus = 0 }}\n'
+    try:
+        return _load(text).model.layers
+    except SpecError as error:
+        raise Inexpressible(_reason(error)) from None
 
 
 def _load(text: str) -> Spec:
@@ -119,6 +131,7 @@ class Estimates:
     configs: Path | None
     workers: int = field(default_factory=lambda: cpu_count() or 1)
     known: dict[Point, Found] = field(default_factory=dict)
+    cache: Cache | None = None
     _wanted: dict[Point, None] = field(default_factory=dict)
 
     def ask(self, point: Point) -> Estimate:
@@ -130,6 +143,10 @@ class Estimates:
         if isinstance(found, Failure):
             raise Inexpressible(found.reason)
         return found
+
+    def layers(self, model: str) -> int:
+        """Layers of a model."""
+        return layers_of(catalog_of(self.configs).model(model), self.configs)
 
     def settle(self, tasks: Iterable[Callable[[], T]]) -> list[T | Inexpressible]:
         """Results of tasks that call `ask`, in order; what they cannot say comes back as the error."""
@@ -151,6 +168,8 @@ class Estimates:
     def _compile_wanted(self) -> None:
         points = sorted(self._wanted, key=lambda p: (repr(p.deployment), p.kind, p.tokens, p.sequences))
         self._wanted.clear()
+        if self.cache is not None:
+            points = [p for p in points if not self._cached(p)]
         batches = [points[i : i + BATCH] for i in range(0, len(points), BATCH)]
         if len(points) <= BATCH or self.workers == 1:
             found = (_estimate_batch(batch, self.configs) for batch in batches)
@@ -159,11 +178,27 @@ class Estimates:
         with ProcessPoolExecutor(self.workers) as pool:
             self._store(points, pool.map(_estimate_batch, batches, [self.configs] * len(batches)))
 
+    def _cached(self, point: Point) -> bool:
+        assert self.cache is not None
+        found = self.cache.get(self._key(point))
+        if found is not None:
+            self.known[point] = found
+        return found is not None
+
+    def _key(self, point: Point) -> str:
+        try:
+            return text_of(point, self.configs)
+        except Inexpressible as error:
+            return f"{point}: {error}"
+
     def _store(self, points: list[Point], found: Iterable[list[Found]]) -> None:
         done = 0
         for batch in found:
             for answer in batch:
-                self.known[points[done]] = answer
+                point = points[done]
+                self.known[point] = answer
+                if self.cache is not None:
+                    self.cache.put(self._key(point), answer)
                 done += 1
             _progress(done, len(points))
 

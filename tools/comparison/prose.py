@@ -23,6 +23,14 @@ dense feed-forwards among sparse layers."""
 
 MEMORY = """The reference counts a truncated cache where a window slides, and the cache of all layers on each pipeline stage."""
 
+UNSEEN = """Every serving without doubt, predicted with the engines' constants fitted on the servings of all *other* models (GPUs, engines: an engine
+takes the mean of the others' constants). Kernel constants come from tables of kernels and from no serving, so they are the same everywhere;
+`docs/calibration.md` has their errors on GPUs, engines and shapes that were left out.
+
+Layouts: series of aggregated runs of equal model, GPU, engine, precision, lengths, requests in flight and *number of GPUs* (with that free, more GPUs
+are trivially faster), constants fitted without the model. Right: the layout of least estimated TPOT has the least measured TPOT (repeats: their median, versions of the engine pooled).
+A layout that no spec can say makes its series wrong. Regret: measured TPOT of the choice over the best's, less one."""
+
 PHASES = """The compiled phase and nothing else, against what a server measured: a decode step at the batch in flight and the mean context,
 against TPOT; the prefill of one prompt per rank, against TTFT. These are the errors that reports print beside a phase (`all without
 doubt`: without rows that may speculate). Nothing was fitted on any of these rows, so all of them count. The phase is
@@ -33,10 +41,10 @@ rank (concurrency / attention-dp, or fewer when memory or the engine allows fewe
 
 - Decode step `d`: the decode phase with b sequences per rank and context isl + osl / 2, plus the engine's host overhead.
 - Prefill `p`: the prefill phase with one prompt per rank (as many as end in one step, where outputs are shorter than the
-  batch), plus the host overhead of each chunk. Prompts of different attention ranks run side by side.
-- Aggregated TPOT: `d + (b - 1) / osl x p`: while a request generates its tokens, each other request of its rank is replaced once.
-  Engines that mix prompt tokens into decode steps (TensorRT-LLM, vLLM) read the weights once in such a step: p is reduced by
-  the part of d that is not attention. SGLang runs prefills as separate steps.
+  batch), in chunks of the engine's tokens per step. Each chunk adds the host overhead of a step, and of each layer, as no CUDA graph
+  covers a step with prompt tokens. Prompts of different attention ranks run side by side.
+- Aggregated TPOT: of a request's osl steps, (b - 1) x chunks hold prompt tokens, as each other request of its rank is replaced once meanwhile.
+  Engines that mix prompt tokens into decode steps (TensorRT-LLM, vLLM) run such a step as p and the attention of d; SGLang runs d and p.
 - Aggregated TTFT: the overhead of a request, `p + d / 2` and the wait: M/D/1 at the share of time that prefills take, half of
   the other prompts in the first of ten rounds (benchmarks start their requests at once), and whole rounds where memory has
   room for fewer than are in flight.
@@ -44,8 +52,8 @@ rank (concurrency / attention-dp, or fewer when memory or the engine allows fewe
   transfer of the KV cache is left out: no source states its link.
 - Static batches: p + (osl - 1) d. Saturated servers: b is what memory and the engine allow, throughput = b osl / (osl TPOT + p).
 
-The choices came from how the engines work, before any constant was fitted. Two constants per engine are free: the host
-overhead per step (on TPOT) and the overhead per request (on TTFT), fitted on the `tune` half. Deployments fall into `tune` or
+The choices came from how the engines work, before any constant was fitted. Three constants per engine are free: the host
+overhead per step and per layer without a graph (on TPOT) and the overhead per request (on TTFT), fitted on the `tune` half. Deployments fall into `tune` or
 `check` by a hash of model, GPU, engine, dtype and degrees, so rows of one deployment are on one side. Engine defaults that rows
 do not state (dtype of the KV cache, tokens per step, share of memory, which phases gather tokens and which exchange them) are in
 `tools/accuracy.json`. Routing is uniform.

@@ -1,32 +1,62 @@
-"""Many servings: predictions, the halves, the fit of the host overhead, and the tables."""
+"""Many servings: their compiled parts, what cannot be what it says, and predictions with an engine's constants."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from .case import Inexpressible, half, series
-from .catalog import CONSTANTS
 from .estimate import Estimates
 from .published import Refused, Serving
-from .serving import FITTED, Engine, Predicted, predict
+from .serving import Constants, Engine, Parts, Predicted, figure, parts
 
 BELOW_FLOOR = "faster than the plan at datasheet peaks: the row cannot be what its labels say"
 TOO_MANY = "more requests a second than prefills at datasheet peaks: the row cannot be what its labels say"
+Fitted = Mapping[str, Constants]
+"""By engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A serving, its compiled parts, and its half (`tune` or `check`)."""
+
+    serving: Serving
+    parts: Parts
+    engine: Engine
+    half: str
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self.serving.where[2]
+
+    @property
+    def without_doubt(self) -> bool:
+        """The labels say all that matters: rows that may speculate without saying so are not among them."""
+        return bool(self.serving.confidence) or not self.serving.speculative_layers
+
+    def ratio(self, constants: Constants) -> float:
+        """Estimate / measured, as times (rates are inverted, so above one is too slow everywhere)."""
+        ratio = figure(self.parts, self.engine, constants) / self.serving.value
+        return 1 / ratio if self.serving.is_rate else ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`ratio`: estimate / measured, as times (rates are inverted, so above one is too slow everywhere)."""
+    """`ratio`: as `Case.ratio`, with the constants that it was predicted with."""
 
-    serving: Serving
+    case: Case
     predicted: Predicted
-    half: str
+
+    @property
+    def serving(self) -> Serving:
+        return self.case.serving
+
+    @property
+    def half(self) -> str:
+        return self.case.half
 
     @property
     def ratio(self) -> float:
@@ -36,24 +66,22 @@ class Outcome:
     @property
     def phase_ratio(self) -> float | None:
         """The same of the compiled phase alone, without a model of the serving."""
-        return None if self.predicted.phase_s is None else self.predicted.phase_s / self.serving.value
+        alone_s = self.predicted.parts.phase_s
+        return None if alone_s is None else alone_s / self.serving.value
 
 
-def outcomes(
-    servings: Sequence[Serving],
-    estimates: Estimates,
-    constants: Mapping[str, Any],
-    tried_ms: Mapping[str, float] | None = None,
-) -> tuple[list[Outcome], list[Refused]]:
-    """Predictions; `tried_ms` replaces the engines' own overheads (for the fit)."""
+def cases(
+    servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any]
+) -> tuple[list[Case], list[Refused]]:
+    """Parts of every serving that can be compiled, and why the others cannot."""
+    engines = {name: Engine.of(name, constants) for name in constants["engines"]}
 
-    def task(serving: Serving) -> Callable[[], Predicted]:
-        engine = Engine.of(serving.where[2], constants, tried_ms)
-        return lambda: predict(serving, engine, estimates)
+    def task(serving: Serving) -> Callable[[], Parts]:
+        return lambda: parts(serving, engines[serving.where[2]], estimates)
 
     answers = estimates.settle([task(s) for s in servings])
     wrong = impossible(zip(servings, answers, strict=True))
-    done: list[Outcome] = []
+    done: list[Case] = []
     refused: list[Refused] = []
     for serving, answer in zip(servings, answers, strict=True):
         if isinstance(answer, Inexpressible):
@@ -61,11 +89,16 @@ def outcomes(
         elif serving.row in wrong:
             refused.append((name_of(serving), Inexpressible(wrong[serving.row])))
         else:
-            done.append(Outcome(serving, answer, half(*series(serving.decode))))
+            done.append(Case(serving, answer, engines[serving.where[2]], half(*series(serving.decode))))
     return done, refused
 
 
-def impossible(found: Iterable[tuple[Serving, Predicted | Inexpressible]]) -> dict[str, str]:
+def outcomes(found: Iterable[Case], fitted: Fitted) -> list[Outcome]:
+    """Predictions of cases."""
+    return [Outcome(c, Predicted(figure(c.parts, c.engine, fitted[c.name]), c.parts)) for c in found]
+
+
+def impossible(found: Iterable[tuple[Serving, Parts | Inexpressible]]) -> dict[str, str]:
     """Rows that cannot be what their labels say, and why: all figures of a row are of one run, and go together.
 
     A figure beyond its bound; or, with both times known, requests that come faster (Little's law: those in flight over
@@ -82,51 +115,15 @@ def impossible(found: Iterable[tuple[Serving, Predicted | Inexpressible]]) -> di
         if serving.concurrency and not serving.static_batch and serving.metric in ("tpot", "ttft"):
             run = times[serving.row]
             run[serving.metric] = serving.value
-            if len(run) == 2 and answer.prefill_s:
+            if len(run) == 2 and answer.busy_s:
                 request_s = run["ttft"] + (serving.osl - 1) * run["tpot"]
-                if serving.concurrency / request_s * answer.prefill_s > 1:
+                if serving.concurrency / request_s * answer.busy_s > 1:
                     wrong.setdefault(serving.row, TOO_MANY)
     return wrong
 
 
 def name_of(serving: Serving) -> str:
     return f"{serving.source}, {serving.confidence}" if serving.confidence else serving.source
-
-
-def fit(servings: Sequence[Serving], estimates: Estimates, constants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Milliseconds an engine, on the half that is for tuning: `host_ms` for the least mean |log ratio| of TPOT, then
-    `request_ms` for that of TTFT."""
-    fitted: dict[str, dict[str, float]] = {key: {} for key in FITTED}
-    servings = [o.serving for o in outcomes(servings, estimates, constants)[0]]  # whole rows, before they are parted
-    for engine in constants["engines"]:
-        for key, metric, step in (("host_ms", "tpot", 0.25), ("request_ms", "ttft", 5.0)):
-            rows = [
-                s for s in servings
-                if s.where[2] == engine and s.metric == metric and half(*series(s.decode)) == "tune" and not s.static_batch
-            ]  # fmt: skip
-            before = {k: found[engine] for k, found in fitted.items() if engine in found}
-            known, _ = outcomes(rows, estimates, constants, before)
-            # Only records say that they ran without speculation.
-            rows = [o.serving for o in known if o.serving.confidence or not o.serving.speculative_layers]
-
-            def loss(
-                tried_ms: float, rows: Sequence[Serving] = rows, key: str = key, before: Mapping[str, float] = before
-            ) -> float:
-                done, _ = outcomes(rows, estimates, constants, {**before, key: tried_ms})
-                return fmean(abs(math.log(o.ratio)) for o in done)
-
-            fitted[key][engine] = min((step * i for i in range(41)), key=loss) if rows else 0.0
-    return fitted
-
-
-def store(fitted: Mapping[str, Mapping[str, float]]) -> None:
-    """Put the fitted constants into the data file."""
-    text = CONSTANTS.read_text(encoding="utf-8")
-    for key, values in fitted.items():
-        start = text.index(f'"{key}"')
-        end = text.index("}", start) + 1
-        text = f'{text[:start]}"{key}": {json.dumps(dict(values))}{text[end:]}'
-    CONSTANTS.write_text(text, encoding="utf-8")
 
 
 def ratios(found: Sequence[Outcome], name: Callable[[Outcome], str]) -> dict[str, list[float]]:

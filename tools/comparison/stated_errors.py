@@ -19,14 +19,9 @@ KINDS = {"prefill": "ttft", "decode": "tpot"}
 ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; servings: of the serving model of tools/comparison, on cases that nothing was fitted on; repeats: of runs of one configuration"
 
 
-def counts(outcome: Outcome) -> bool:
-    """Rows whose labels say all that matters: those that may speculate without saying so are left out."""
-    return bool(outcome.serving.confidence) or not outcome.serving.speculative_layers
-
-
 def of(done: Sequence[Outcome], repeats: Sequence[noise.Group]) -> dict[str, Any]:
     """The content of the file."""
-    sure = [o for o in done if counts(o)]
+    sure = [o for o in done if o.case.without_doubt]
     groups: dict[str, dict[str, list[float]]] = {"phases": {}, "servings": {}, "repeats": noise.ratios(repeats)}
     for kind, metric in KINDS.items():
         mine = [o for o in sure if o.serving.metric == metric]

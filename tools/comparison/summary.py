@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from . import accuracy_page, noise, prose, published, stated_errors, static
+from . import accuracy_page, host, noise, prose, published, ranking, stated_errors, static, unseen
 from . import kernel_rows as kernels
+from .cache import Cache
 from .catalog import Catalog
 from .estimate import Estimates, catalog_of
 from .kernel_rows import KernelCase
 from .published import Refused, Serving
-from .serving import FITTED
-from .servings import Outcome, fit, outcomes, ratios, store
+from .servings import Case, Fitted, Outcome, cases, outcomes, ratios
 from .static import Compared
-from .statistics import error_table, quantile
+from .statistics import error_table, quantile, table
 
 SERVINGS = "measured_serving*.csv"
 
@@ -32,6 +31,7 @@ class Options:
     write: bool = False
     list: Path | None = None
     workers: int | None = None
+    cache: Path | None = None
 
 
 @dataclass
@@ -42,17 +42,20 @@ class Found:
     outcomes: list[Outcome]
     servings: list[Serving]
     refused: list[Refused]
-    fitted: Mapping[str, Mapping[str, float]]
+    fitted: Fitted
+    engines: Sequence[str] = ()
     kernels: list[KernelCase] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    series: list[ranking.Series] = field(default_factory=list)
 
 
 def gather(options: Options) -> Found:
     """Read the cases, compile their points, and predict."""
     catalog = catalog_of(options.configs)
-    estimates = Estimates(options.configs)
+    estimates = Estimates(options.configs, cache=None if options.cache is None else Cache.of(options.cache))
     if options.workers:
         estimates.workers = options.workers
-    found = Found([], [], [], [], {key: catalog.constants[key] for key in FITTED})
+    found = Found([], [], [], [], host.stored(catalog.constants), tuple(catalog.constants["engines"]))
     for file in [] if options.only else _files(options.data, "measured_*.json"):
         cases, unknown = kernels.read(file, catalog)
         found.kernels += cases
@@ -83,14 +86,15 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
         servings, refused = read(file, catalog)
         found.servings += servings
         found.refused += refused
-    constants: dict[str, Any] = dict(catalog.constants)
-    if options.fit:
-        found.fitted = fit(found.servings, estimates, constants)
-        store(found.fitted)
-        constants |= found.fitted
-    done, refused = outcomes(found.servings, estimates, constants)
-    found.outcomes += done
+    done, refused = cases(found.servings, estimates, catalog.constants)
+    found.cases += done
     found.refused += refused
+    if options.fit:
+        found.fitted = host.fit((c for c in done if c.half == "tune"), found.engines)
+        host.store(found.fitted)
+    found.outcomes += outcomes(done, found.fitted)
+    for file in _files(options.data, SERVINGS):
+        found.series += ranking.series(file, catalog)
 
 
 def run(options: Options) -> str:
@@ -107,6 +111,8 @@ def run(options: Options) -> str:
     if found.kernels and not options.only:
         parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
+        parts += ["## Models, GPUs and engines that no constant saw", prose.UNSEEN]
+        parts.append(unseen.section(found.cases, found.engines, found.series))
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
     parts += ["## What cannot be expressed", prose.REFUSED, accuracy_page.refused_table(found.refused)]
@@ -140,7 +146,7 @@ def phase_table(done: Sequence[Outcome]) -> str:
     for o in alone:
         assert o.phase_ratio is not None
         kind = "prefill, TTFT" if o.serving.metric == "ttft" else "decode step, TPOT"
-        if stated_errors.counts(o):
+        if o.case.without_doubt:
             groups[f"all without doubt: {kind}"].append(o.phase_ratio)
         groups[f"{_name(o)}: {kind}"].append(o.phase_ratio)
     return error_table("source, phase, figure", groups)
@@ -154,11 +160,13 @@ def kernel_table(cases: Sequence[KernelCase]) -> str:
     return error_table("family, GPU", dict(sorted(groups.items())))
 
 
-def fitted_text(fitted: Mapping[str, Mapping[str, float]]) -> str:
-    def each(key: str) -> str:
-        return ", ".join(f"{engine} {ms:g} ms" for engine, ms in fitted[key].items())
-
-    return f"Host overhead a step: {each('host_ms')}. Overhead a request: {each('request_ms')}."
+def fitted_text(fitted: Fitted) -> str:
+    """The fitted constants of each engine."""
+    body = [
+        (engine, f"{c.host_s * 1e3:g} ms", f"{c.launch_s * 1e6:g} us", f"{c.request_s * 1e3:g} ms")
+        for engine, c in fitted.items()
+    ]
+    return table(("engine", "host, a step", "launches, a layer of a step with prompt tokens", "host, a request"), body)
 
 
 def serving_section(found: Found, options: Options) -> str:
