@@ -106,6 +106,15 @@ def test_more_prompts_than_steps_leave_every_step_mixed() -> None:
     assert figure(many, ENGINE, NONE) == pytest.approx(0.1)
 
 
+def test_rates_of_one_kind_of_step() -> None:
+    """12 sequences on 4 GPUs make 3 tokens each a step; a prefill takes the engine's tokens where none are stated."""
+    decode = replace(serving("decode_rate", 12), isl=1050, gpus=4)
+    points = known({Point(PLAN, "decode", 12, 1050): step(0.01), Point(PLAN, "prefill", 8, 1000): step(0.5)})
+    assert value(decode, ENGINE, points, Constants(0.002)) == pytest.approx(3 / 0.012)
+    prefill = replace(serving("input_rate"), gpus=4)
+    assert value(prefill, ENGINE, points) == pytest.approx(8 * 1000 / 4 / 0.5)
+
+
 def test_memory_limits_the_batch() -> None:
     """80 GB x 0.9 - 10 GB leave 62 GB: of nine sequences of 20 GB each, three."""
     points = {

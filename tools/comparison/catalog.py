@@ -126,9 +126,10 @@ class Catalog:
         """The engine of a runtime's free text."""
         plain = runtime.lower().replace("-", "").replace("tensorrtllm", "trtllm")
         engines: Mapping[str, object] = self.constants["engines"]
-        for name in engines:
+        alike: Mapping[str, str] = self.constants["runtimes"]
+        for name in (*engines, *alike):
             if name in plain:
-                return name
+                return alike.get(name, name)
         raise Inexpressible("engine without known defaults")
 
     def kv_dtype(self, engine: str, weight_dtype: str) -> str:

@@ -41,6 +41,7 @@ class Serving:
     saturated: bool = False  # more requests than the engine takes
     peer: float | None = None  # what another tool predicts, in the figure's unit
     row: str = ""
+    id: str = ""  # of a record
 
     @property
     def is_rate(self) -> bool:
@@ -145,12 +146,14 @@ METRICS = {
     "output_tokens_per_s": "output_rate",
     "input_tokens_per_s_per_gpu": "input_rate",
     "input_tokens_per_s_per_node": "input_rate",
+    "output_tokens_per_s_per_node": "decode_rate",
 }
 
 
 def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     metric = METRICS.get(record["metric"])
-    work, parallel, precision = record["workload"], record["parallel"], record["precision"]
+    work, parallel, precision = dict(record["workload"]), record["parallel"], record["precision"]
+    work.setdefault("isl", catalog.constants["lengths"].get(record.get("id")) or work.get("mean_kv_len"))
     for name, reason in (
         ("request_rate_qps", "open-loop arrivals are not modelled"),
         ("mtp", "speculative decoding"),
@@ -183,8 +186,8 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
     static = int(work.get("batch") or 0) if work.get("static_batch") or metric == "ttft_static" else 0
     concurrency = work.get("concurrency") or (work["batch_per_gpu"] * gpus if work.get("batch_per_gpu") else None)
     tokens = int(work.get("tokens_per_gpu") or work.get("max_prefill_tokens") or 0)
-    if metric == "input_rate" and not tokens:
-        raise Inexpressible(f"metric {record['metric']}: the batch in flight is not stated")
+    if metric == "decode_rate" and not (work.get("mean_kv_len") and work.get("batch_per_gpu")):
+        raise Inexpressible(f"metric {record['metric']}: the batch in flight or its context is not stated")
     unit = record["unit"]
     per = {"tokens/s/node": 1.0 / record["hardware"]["gpus_per_node"], "tokens/s": 1.0 / gpus}.get(unit, 1.0)
     serving = _serving(
@@ -207,6 +210,7 @@ def _record_serving(record: Mapping[str, Any], catalog: Catalog) -> Serving:
         tokens_per_gpu=tokens,
         gpus=gpus,
         saturated=str(work.get("load", "")).startswith("infinite"),
+        id=str(record.get("id", "")),
         peer=next((float(p) * scale for p in record.get("tool_predictions", {}).values()), None),
     )
 

@@ -103,6 +103,8 @@ def parts(serving: Serving, engine: Engine, estimates: Estimates) -> Parts:
     ask = Steps(engine, estimates)
     if serving.metric == "input_rate":
         return _input_rate(serving, ask)
+    if serving.metric == "decode_rate":
+        return _decode_rate(serving, ask)
     if serving.static_batch:
         return _static(serving, ask)
     if serving.concurrency is None and not serving.saturated:
@@ -213,12 +215,22 @@ def _static(serving: Serving, ask: Steps) -> Parts:
 
 
 def _input_rate(serving: Serving, ask: Steps) -> Parts:
-    """Prefill alone, with `tokens_per_gpu` prompt tokens per GPU and step."""
+    """Prefill alone, with `tokens_per_gpu` prompt tokens per GPU and step; where none are stated, what the engine takes."""
     plan = serving.prefill
-    per_rank = max(1, serving.tokens_per_gpu * plan.layout.tp // serving.isl)
+    tokens_per_rank = serving.tokens_per_gpu * plan.layout.tp or ask.engine.step_tokens
+    per_rank = max(1, tokens_per_rank // serving.isl)
     first = ask.prefill(plan, per_rank, serving.isl)
     tokens = per_rank * plan.layout.dp * serving.isl / serving.gpus
     return Parts("input_rate", tokens / first.floor_s, ask.layers(plan), alone_s=first.time_s, chunks=1, tokens=tokens)
+
+
+def _decode_rate(serving: Serving, ask: Steps) -> Parts:
+    """Decode alone, at the stated batch of each GPU and the mean context (`isl`)."""
+    assert serving.concurrency is not None
+    plan = serving.decode
+    step = ask.decode(plan, max(1, serving.concurrency // plan.layout.dp), serving.isl)
+    tokens = serving.concurrency / serving.gpus
+    return Parts("decode_rate", tokens / step.floor_s, ask.layers(plan), step.time_s, tokens=tokens)
 
 
 def figure(p: Parts, engine: Engine, c: Constants) -> float:
@@ -237,6 +249,8 @@ def figure(p: Parts, engine: Engine, c: Constants) -> float:
     if p.metric == "input_rate":
         return p.tokens / alone_s
     step_s = p.step_s + c.host_s
+    if p.metric == "decode_rate":
+        return p.tokens / step_s
     mixed_s = p.mixed_s + launched_s + c.host_s
     if engine.mixed:
         tpot_s = step_s + min(p.mixed_steps, 1.0) * max(mixed_s - step_s, 0.0)

@@ -115,7 +115,10 @@ def run(options: Options) -> str:
         parts.append(unseen.section(found.cases, found.engines, found.series))
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
-    parts += ["## What cannot be expressed", prose.REFUSED, accuracy_page.refused_table(found.refused)]
+    parts += ["## What cannot be expressed", prose.REFUSED]
+    if found.outcomes:
+        parts.append(share_table(found))
+    parts.append(accuracy_page.refused_table(found.refused))
     if not options.only:
         parts += [SAMPLE_TITLE, prose.SAMPLE, sample_table()]
     return "\n\n".join(parts) + "\n"
@@ -174,6 +177,9 @@ def serving_section(found: Found, options: Options) -> str:
     tpot = [o for o in done if o.serving.metric == "tpot"]
     parts = []
     parts.append(error_table("source, figure", ratios(done, lambda o: f"{_name(o)}, {o.serving.metric}")))
+    alone = [o for o in done if o.serving.metric in ("input_rate", "decode_rate")]
+    if alone:
+        parts += ["### Rates of prefill or decode alone", prose.RATES, rate_table(alone)]
     beside = [o for o in done if o.serving.peer is not None]
     if beside:
         parts += ["### Rows that come with another tool's prediction", error_table("tool, figure", _peers(beside))]
@@ -187,6 +193,33 @@ def serving_section(found: Found, options: Options) -> str:
         noise_table(repeats_of(options)),
     ]
     return "\n\n".join(parts)
+
+
+def rate_table(found: Sequence[Outcome]) -> str:
+    """Every record of a rate of one phase, per GPU."""
+    body = [
+        (
+            o.serving.id, o.serving.confidence, o.serving.where[0], o.serving.where[2], o.serving.gpus,
+            o.serving.decode.layout.ep, f"{o.serving.value:,.0f}", f"{o.predicted.value:,.0f}",
+            f"{o.predicted.value / o.serving.value - 1:+.1%}",
+        )
+        for o in found
+    ]  # fmt: skip
+    head = ("record", "confidence", "GPU", "engine", "GPUs", "EP", "measured tok/s per GPU", "estimated", "error")
+    return table(head, body)
+
+
+def share_table(found: Found) -> str:
+    """How many of the figures read could be expressed, by source."""
+    lost: dict[str, int] = defaultdict(int)
+    for source, _ in found.refused:
+        # A row of the CSV that cannot be read is two figures; a figure that cannot be compiled is one.
+        lost[source.split(",")[0]] += 1
+    said: dict[str, int] = defaultdict(int)
+    for o in found.outcomes:
+        said[o.serving.source] += 1
+    body = [(name, f"{n:,}", f"{lost[name]:,}", f"{n / (n + lost[name]):.0%}") for name, n in sorted(said.items())]
+    return table(("source", "figures estimated", "rows and figures refused", "share"), body)
 
 
 def _peers(found: Sequence[Outcome]) -> dict[str, list[float]]:
