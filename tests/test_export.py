@@ -241,6 +241,7 @@ STRATEGY = {
 PHASE = {
     "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
     "flags of an engine": ("context", "tokens", "sequences"),
+    "what the engine sees in its traffic": ("routing",),
     "left_open": (
         "acceptance",
         "passes",
