@@ -62,7 +62,7 @@ do not state (dtype of the KV cache, tokens per step, share of memory, which pha
 prediction, from a source that does not say whether they ran. A TPOT far below the estimate often means that they did."""
 
 RATES = """Tokens per second of one kind of step, of records that state its batch; where a prefill does not, the engine's tokens per step are taken.
-`tools/accuracy.json` says which engine stands for an operator's own, and which length for a record without one (of the same fleet's other record)."""
+`tools/accuracy.json` says which engine is taken for an operator's own, and which length for a record without one (of the same fleet's other record)."""
 
 KERNELS = """Published times of single kernels, each with its own document; some are of the tables that the calibration was fitted to
 (`docs/calibration.md` has the errors on held-out rows). `scaled`: the GPU has no constants of its own; those of the calibration
