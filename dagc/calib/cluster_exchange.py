@@ -1,54 +1,124 @@
 """Expert dispatch and combine across nodes: what leaves a node goes over each rank's own network link.
 
-    t = launch + T h element_B copies / (efficiency link_Bps)
-    low latency (ll): copies = top_k (1 - 1/N), one for every choice on another of N nodes
-    throughput (ht):  copies = (N - 1) (1 - (1 - 1/N)^top_k), one for every other node hit; at most limit (1 - 1/N)
+    low latency (ll): t = launch + step log2(N) + T row c / (efficiency link_Bps),  c = top_k (1 - 1/N)
+    throughput (ht):  t = launch + step log2(N) + ((wire crowded)^s + sent^s)^(1/s)
+        wire    = T row c / (efficiency link_Bps),  c = hit (1 - 1/N): one copy for every other node hit
+        crowded = 1 + min((c / crowd)^crowding, MOST_CROWDED)
+        sent    = T row (hit + own) / (sms sm_Bps): what the streaming multiprocessors given to it move
+        hit     = g (1 - (1 - 1/g)^top_k) of the g nodes that group-limited routing lets a token reach, of N without
 
-De-duplication by node: deepseek-ai/DeepEP, normal kernels; `limit`: nodes that a token may reach under group-limited routing.
+T tokens of one rank, N nodes. De-duplication by node, and the multiprocessors: deepseek-ai/DeepEP, normal kernels. That copies
+crowd each other out, and the cost of the nodes, are this project's form. Fitted on 2, 4 and 8 nodes of one cluster and on
+published times of up to 32 nodes of two others (`fitting/cluster.py`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import CalibrationError, folder
+from .shape import Floats, floats, overlap_s
+
+SMS = 20.0
+"""Multiprocessors that the normal kernels take where nobody sets them (deepseek-ai/DeepEP, Buffer.num_sms)."""
+MOST_CROWDED = 1.2
+"""Nothing was measured beyond the 4.6 copies of 8 nodes, where crowding doubles the time."""
 
 
 @record
-class ClusterExchangeConstants:
-    """`error`: median relative error on the rows that the constants were read off."""
+class LowLatency:
+    """`efficiency`: share of the link's bandwidth."""
 
     launch_s: float
+    step_s: float
     efficiency: float
-    error: float
 
 
-@lru_cache(maxsize=1)
-def constants() -> dict[str, ClusterExchangeConstants]:
-    """`ll_dispatch`, `ll_combine`, `ht_dispatch`, `ht_combine`."""
-    try:
-        kernels = json.loads((folder() / "cluster_exchange.json").read_text(encoding="utf-8"))["kernels"]
-        return {name: ClusterExchangeConstants(**fields) for name, fields in kernels.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise CalibrationError(f"cluster_exchange.json: {error}") from None
+@record
+class Throughput:
+    """As the formula above names them."""
+
+    launch_s: float
+    step_s: float
+    efficiency: float
+    sm_Bps: float
+    own: float
+    crowd: float
+    crowding: float
+    sharpness: float
+
+
+@record
+class ClusterKernel:
+    """`median`, `p90`: |estimate / measurement - 1| over `rows` rows, each estimated by a fit that did not see it;
+    `left_out`: median over the rows of a source by a fit without any of its rows."""
+
+    constants: LowLatency | Throughput
+    median: float
+    p90: float
+    rows: int
+    left_out: Mapping[str, float]
+
+
+KINDS: Mapping[str, type[LowLatency] | type[Throughput]] = {"ll": LowLatency, "ht": Throughput}
 
 
 def time_s(
-    c: ClusterExchangeConstants,
-    tokens: float,
-    row_B: float,
-    top_k: float,
-    nodes: int,
-    link_Bps: float,
+    c: LowLatency | Throughput,
+    tokens: ArrayLike,
+    row_B: ArrayLike,
+    top_k: ArrayLike,
+    nodes: ArrayLike,
+    link_Bps: ArrayLike,
     *,
-    deduplicated: bool,
-    limit: float = float("inf"),
-) -> float:
-    """Seconds of one dispatch or combine; `tokens` of one rank, `row_B` bytes per copy of a token, `link_Bps` per rank."""
-    if deduplicated:
-        copies = min((nodes - 1) * (1 - (1 - 1 / nodes) ** top_k), limit * (1 - 1 / nodes))
-    else:
-        copies = top_k * (1 - 1 / nodes)
-    return float(c.launch_s + tokens * row_B * copies / (c.efficiency * link_Bps))
+    sms: ArrayLike = SMS,
+    reach: ArrayLike = np.inf,
+) -> Floats:
+    """Seconds of one dispatch or combine; `tokens` of one rank, `row_B` bytes per copy of a token, `link_Bps` per rank.
+    `reach`: nodes that routing lets a token reach, for throughput kernels. One node takes no time."""
+    t, n, link = floats(tokens) * floats(row_B), floats(nodes), floats(link_Bps)
+    waiting = c.launch_s + c.step_s * np.log2(n)
+    if isinstance(c, LowLatency):
+        return floats((waiting + t * floats(top_k) * (1 - 1 / n) / (c.efficiency * link)) * (n > 1))
+    g = np.minimum(n, floats(reach))
+    hit = g * (1 - (1 - 1 / g) ** floats(top_k))
+    copies = hit * (1 - 1 / n)
+    crowded = 1 + np.minimum((copies / c.crowd) ** c.crowding, MOST_CROWDED)
+    wire = t * copies / (c.efficiency * link) * crowded
+    sent = t * (hit + c.own) / (floats(sms) * c.sm_Bps)
+    return floats((waiting + overlap_s(c.sharpness, wire, sent)) * (n > 1))
+
+
+def reach(groups: int, limit: int, nodes: int) -> float:
+    """Nodes that a token can reach when its experts are in at most `limit` of `groups` groups, laid over the nodes in order."""
+    return limit * max(1.0, nodes / groups)
+
+
+@lru_cache(maxsize=1)
+def constants() -> dict[str, ClusterKernel]:
+    """`ll_dispatch`, `ll_combine`, `ht_dispatch`, `ht_combine`."""
+    try:
+        return {name: _kernel(name, body) for name, body in _file()["kernels"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(f"{FILE}: {error}") from None
+
+
+FILE = "cluster_exchange.json"
+
+
+def _file() -> dict[str, Any]:
+    return dict(json.loads((folder() / FILE).read_text(encoding="utf-8")))
+
+
+def _kernel(name: str, body: Mapping[str, Any]) -> ClusterKernel:
+    error = body["error"]
+    return ClusterKernel(
+        KINDS[name.split("_")[0]](**body["constants"]), error["median"], error["p90"], error["rows"], body["left_out"]
+    )

@@ -1,13 +1,13 @@
 """exchange: measured times of collectives and of tokens on their way to experts and back.
 
-Two rules apply beyond the measured range. An exchange between nodes is never faster than the same one inside a node, whose
+Between nodes a collective is NCCL's: the kernels that engines have of their own reach over NVLink alone. Two rules apply beyond the measured range. An exchange between nodes is never faster than the same one inside a node, whose
 launches and protocols it has too. And beyond the ranks that a kernel was measured on, a domain is never slower than the
 same ranks as nodes joined by the domain's own links: it can run what they run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..base.collectives import COLLECTIVES
 from ..base.dtypes import DTYPE_BYTES
-from ..calib import all_to_all, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
+from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration_file import Calibration
 from ..calib.constants import Entry
 from ..calib.family import Family
@@ -85,12 +85,12 @@ class Exchanges:
         sent = self._tokens(op, payload_B) if op.is_token_exchange else None
         if group.nodes == 1:
             return self._inside(op, payload_B, group.ranks, sent)
-        over = self._over_nodes(sent, group.nodes, self.hardware.cluster.bandwidth_Bps) if sent else None
         known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
         inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
-        if inside is not None and float(inside.time_s) > (float(over.time_s) if over else estimate_s):
-            return inside
-        return over
+        if sent:
+            over = self._over_nodes(sent, group.nodes, self.hardware.cluster.bandwidth_Bps)
+            return inside if inside is not None and float(inside.time_s) > float(over.time_s) else over
+        return self._nccl_over_nodes(op, payload_B, group, estimate_s)
 
     # -- inside a node or NVLink domain ----------------------------------------------------------
 
@@ -104,7 +104,8 @@ class Exchanges:
         if known:
             return best
         if sent:
-            joined_s = float(self._over_nodes(sent, ranks, self.hardware.node.bandwidth_Bps).time_s)
+            links, counts = self.hardware.node.bandwidth_Bps, [n for n in range(2, ranks + 1) if ranks % n == 0]
+            joined_s = min(float(self._over_nodes(sent, nodes, links).time_s) for nodes in counts)
         else:
             joined_s = self._as_nodes_s(op, payload_B, ranks)
         return replace(best, time_s=np.minimum(best.time_s, joined_s))
@@ -123,9 +124,11 @@ class Exchanges:
             collective_time(op.runtime_kind, payload_B, shape, hardware.node, between).time_s for shape in shapes
         )
 
-    def _collective_kernels(self, op: Op, payload_B: float, ranks: int) -> Iterator[Option]:
+    def _collective_kernels(
+        self, op: Op, payload_B: float, ranks: int, kernels: Sequence[Kernel] | None = None
+    ) -> Iterator[Option]:
         size_B = payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)
-        for kernel in KERNELS[op.runtime_kind]:
+        for kernel in KERNELS[op.runtime_kind] if kernels is None else kernels:
             variant = kernel.variant or self.unit.phase.engine
             entry = self.calibration.of(kernel.family).get(variant) if variant else None
             if entry is not None:
@@ -184,11 +187,34 @@ class Exchanges:
     def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:
         kernel = f"{'ll' if self.unit.phase.generates else 'ht'}_{'combine' if sent.back else 'dispatch'}"
         model = self.unit.spec.model
-        limited = model.count("experts.groups", 1) > 1
-        found = cluster_exchange.constants()[kernel]
+        groups, found, reach = model.count("experts.groups", 1), cluster_exchange.constants()[kernel], float("inf")
+        if groups > 1:
+            reach = cluster_exchange.reach(groups, model.count("experts.groups_limit", 1), nodes)
         time_s = cluster_exchange.time_s(
-            found, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
-            deduplicated=kernel.startswith("ht"),
-            limit=float(model.count("experts.groups_limit", 1)) if limited else float("inf"),
+            found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps, reach=reach
+        )
+        return Measured(time_s, f"cluster_{kernel}", found.median)
+
+    def _nccl_over_nodes(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
+        """A plain collective: NCCL's inside a node, whose launch and steps it has too, and the hops between nodes."""
+        nccl = [kernel for kernel in KERNELS[op.runtime_kind] if kernel.variant]
+        # A user's calibration may know an engine's kernel alone.
+        for kernels in (nccl, KERNELS[op.runtime_kind]):
+            if options := [*self._collective_kernels(op, payload_B, group.ranks, kernels)]:
+                break
+        else:
+            return None
+        ranks = int(min(group.ranks, options[0].most_ranks))
+        inside = next(self._collective_kernels(op, payload_B, ranks, kernels)).found
+        time_s = cluster_collective.time_s(
+            op.runtime_kind, float(inside.time_s), self._wire_B(op, payload_B, group), group.nodes,
+            self.hardware.cluster.bandwidth_Bps,
         )  # fmt: skip
-        return Measured(np.asarray(time_s), f"cluster_{kernel}", found.error)
+        if time_s <= estimate_s:
+            return None
+        return replace(inside, time_s=np.asarray(time_s), family=f"{inside.family}, between nodes", outside=())
+
+    def _wire_B(self, op: Op, payload_B: float, group: GroupShape) -> float:
+        """Bytes on the network link of each rank."""
+        hardware = self.hardware
+        return float(collective_time(op.runtime_kind, payload_B, group, hardware.node, hardware.cluster).cluster_B)
