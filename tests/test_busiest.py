@@ -15,6 +15,7 @@ from dagc.calib import load, moe
 from dagc.cost.busiest import busiest_rank, most_of_one_token
 from dagc.cost.expert_load import rank_work
 from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.ir.routed_dims import GroupLimit
 from dagc.plan.result import PhaseResult
 from dagc.spec.workload import Routing
 
@@ -196,3 +197,52 @@ def test_extremes_stay_within_what_tokens_can_choose(experts: int, top_k: int, r
     assert 1 - 1e-9 <= work.kernel.rows.max() <= most * (1 + 1e-9) and 0 <= work.error < 0.1
     # The mean of distinct experts is counted for every rank, its maximum from few random steps.
     assert 1 - 1e-9 <= work.kernel.distinct.max() <= min(experts // ranks, most) * (1 + 3 * work.error + 1e-9)
+
+
+# -- group-limited routing -------------------------------------------------------------------------
+
+
+def gated(experts: int, limit: GroupLimit, top_k: int, ranks: int, tokens: int, steps: int) -> tuple[float, float]:
+    """Rows and distinct experts of the busiest rank, by a router with random scores: the groups whose two best experts
+    are strongest, then the best experts in them."""
+    rng, rows, distinct = np.random.default_rng(7), [], []
+    for _ in range(steps):
+        scores = rng.random((tokens, experts))
+        strength = np.sort(scores.reshape(tokens, limit.groups, -1), axis=2)[:, :, -2:].sum(axis=2)
+        allowed = np.zeros((tokens, limit.groups), dtype=bool)
+        np.put_along_axis(allowed, np.argsort(-strength, axis=1)[:, : limit.most], True, axis=1)
+        scores[~np.repeat(allowed, experts // limit.groups, axis=1)] = -1.0
+        chosen = np.argpartition(-scores, top_k, axis=1)[:, :top_k]
+        counts = np.bincount(chosen.ravel(), minlength=experts).reshape(ranks, -1)
+        rows.append(counts.sum(axis=1).max())
+        distinct.append(np.count_nonzero(counts, axis=1).max())
+    return float(np.mean(rows)), float(np.mean(distinct))
+
+
+@pytest.mark.parametrize(
+    ("experts", "limit", "top_k", "ranks", "tokens"),
+    [
+        (256, GroupLimit(8, 4), 8, 32, 1), (256, GroupLimit(8, 4), 8, 32, 8), (256, GroupLimit(8, 4), 8, 32, 24),
+        (256, GroupLimit(8, 4), 8, 32, 128), (256, GroupLimit(8, 4), 8, 8, 128), (256, GroupLimit(8, 4), 8, 8, 1024),
+        (160, GroupLimit(8, 3), 6, 16, 512), (64, GroupLimit(8, 2), 4, 16, 256), (64, GroupLimit(4, 1), 4, 4, 64),
+    ],
+)  # fmt: skip
+def test_few_groups_of_a_token_make_ranks_less_even(
+    experts: int, limit: GroupLimit, top_k: int, ranks: int, tokens: int
+) -> None:
+    p, slots = np.full(experts, top_k / experts), np.arange(experts).reshape(ranks, -1)
+    rows, distinct = gated(experts, limit, top_k, ranks, tokens, 200)
+    found = busiest_rank(p, slots, tokens, tile=128, limit=limit)
+    assert found.rows == pytest.approx(rows, rel=0.05)
+    assert found.distinct == pytest.approx(distinct, rel=0.05)
+    free = busiest_rank(p, slots, tokens, tile=128)
+    assert abs(found.rows - rows) < max(abs(free.rows - rows), 0.02 * rows)
+    assert found.rows >= free.rows
+
+
+def test_a_limit_of_all_groups_is_none() -> None:
+    p, slots = np.full(64, 4 / 64), np.arange(64).reshape(8, -1)
+    for tokens in (1, 5, 500):
+        assert busiest_rank(p, slots, tokens, tile=128, limit=GroupLimit(8, 8)) == busiest_rank(
+            p, slots, tokens, tile=128
+        )

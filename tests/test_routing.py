@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dagc.cost.routing import (
     Floats,
+    cap,
     distinct_experts,
     expert_probabilities,
     imbalance,
@@ -225,3 +226,28 @@ def test_a_histogram_is_what_it_says() -> None:
     p = expert_probabilities(Routing("histogram", 0.0, (1.0, 3.0, 2.0, 2.0)), 4, 1)
     assert p.tolist() == [0.125, 0.375, 0.25, 0.25]
     assert expert_probabilities(Routing("histogram", 0.0, (1.0, 30.0, 1.0, 1.0)), 4, 2).max() == 1.0
+
+
+# -- groups of experts on nodes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_spare_copies_keep_a_group_on_one_node(seed: int) -> None:
+    """A token that may use few groups then reaches few nodes."""
+    experts, groups, nodes, ranks, redundant = 64, 8, 4, 16, 16
+    p = cap(np.random.default_rng(seed).gamma(0.7, 1.0, experts), 4.0)
+    placed = place_experts(p, ranks, redundant, groups, nodes)
+    by_node = placed.slots.reshape(nodes, -1)
+    for group in range(groups):
+        members = set(range(group * 8, group * 8 + 8))
+        assert sum(bool(members & set(node.tolist())) for node in by_node) == 1
+    assert set(placed.slots.ravel().tolist()) == set(range(experts))
+    assert all(len(set(rank)) == len(rank) for rank in placed.slots.tolist())
+    assert placed.load.sum() == pytest.approx(4.0)
+    assert placed.load.max() <= place_experts(p, ranks, 0).load.max() + 1e-12
+
+
+def test_groups_that_nodes_do_not_divide_are_ignored() -> None:
+    p = cap(np.random.default_rng(1).gamma(0.7, 1.0, 64), 4.0)
+    for groups, nodes in ((8, 3), (8, 16), (1, 4)):
+        assert np.array_equal(place_experts(p, 48, 32, groups, nodes).slots, place_experts(p, 48, 32).slots)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
+from ..ir.routed_dims import NO_LIMIT, GroupLimit
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -46,21 +47,29 @@ class Busiest:
 
 
 def busiest_rank(
-    p: Floats, slots: Counts, tokens: int, *, tile: int, most_rows: float = float("inf"), most_draws: int = DRAWS
+    p: Floats,
+    slots: Counts,
+    tokens: int,
+    *,
+    tile: int,
+    most_rows: float = float("inf"),
+    most_draws: int = DRAWS,
+    limit: GroupLimit = NO_LIMIT,
 ) -> Busiest:
     """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
-    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps."""
+    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps;
+    `limit`: groups of experts that a token may use."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     plain = copies.max() == 1 and most_rows >= 1
-    even = tokens == 1 and plain and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
+    even = tokens == 1 and plain and not limit.limits and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
     if even and _products(slots.shape[0], slots.shape[1], round(float(p.sum()))) <= EXACT:
         exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
         return Busiest(exact, exact, exact, 0.0, 0.0)
     if tokens * p.sum() <= CHOICES + 0.5:
-        rows = _rows_by_token(p, slots, tokens, most_draws)
+        rows = _rows_by_token(p, slots, tokens, most_draws, limit)
         of_rank = rows.sum(axis=2)
     else:
-        rows, of_rank = _rows_by_expert(p, slots, tokens, most_draws)
+        rows, of_rank = _rows_by_expert(p, slots, tokens, most_draws, limit)
     taken = np.minimum(rows, most_rows / copies[slots])
     of_rank = of_rank if np.isinf(most_rows) else taken.sum(axis=2)
     loads = (of_rank, np.ceil(taken / tile).sum(axis=2), np.count_nonzero(rows, axis=2))
@@ -103,12 +112,13 @@ def _draws(size: int, most: int) -> int:
     return min(most, max(4, CELLS // size))
 
 
-def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int) -> Floats:
+def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit) -> Floats:
     """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
     which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
     experts, top_k = len(p), max(1, round(float(p.sum())))
     orders = _orders(experts)
-    reach = np.cumsum(p[orders], axis=1) * (top_k / p.sum())
+    chances = np.take_along_axis(_chances(p, limit, len(orders)), orders, axis=1)
+    reach = np.cumsum(chances, axis=1) * (top_k / chances.sum(axis=1, keepdims=True))
     flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).ravel()
     rng, draws = np.random.default_rng(SEED), _draws(slots.size, most_draws)
     step, token = np.arange(draws), np.arange(tokens)[:, None]
@@ -126,7 +136,36 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int) -> Fl
     return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
 
 
-def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int) -> tuple[Floats, Floats]:
+def _chances(p: Floats, limit: GroupLimit, draws: int) -> Floats:
+    """Chances [draws, experts] of a token whose groups of experts are drawn, or [1, experts] where it may use all: in
+    the mean over draws they are `p`, unless a group is so popular that every token uses it."""
+    if not limit.limits:
+        return p[None, :].repeat(draws, axis=0)
+    of_group = p.reshape(limit.groups, -1).sum(axis=1)
+    share = np.minimum(of_group * (limit.most / of_group.sum()), 1.0)
+    rng = np.random.default_rng(SEED + 2)
+    order = np.argsort(rng.random((draws, limit.groups)), axis=1)
+    ends = np.cumsum(share[order], axis=1)
+    start = rng.random((draws, 1))
+    # A systematic sample, as of the experts: a group is used when a point start + 0, 1, 2, ... lies in its stretch.
+    used = np.floor(ends - start) > np.floor(ends - share[order] - start)
+    by_group = np.zeros((draws, limit.groups))
+    np.put_along_axis(by_group, order, used / np.maximum(share[order], 1e-300), axis=1)
+    found = (by_group[:, :, None] * p.reshape(limit.groups, -1)).reshape(draws, -1)
+    return np.minimum(found, 1.0)
+
+
+def _spread(p: Floats, slots: Counts, copies: Counts, limit: GroupLimit) -> Floats:
+    """How much wider the rows of each rank [ranks] spread when tokens use few groups: standard deviations, relative to those
+    of independent choices."""
+    chances = (_chances(p, limit, ORDERS) / np.maximum(copies, 1))[:, slots]  # [draws, ranks, slots]
+    within = (chances * (1 - chances)).sum(axis=2).mean(axis=0)
+    between = chances.sum(axis=2).var(axis=0)
+    each = (p / np.maximum(copies, 1))[slots]
+    return np.asarray(np.sqrt((within + between) / np.maximum((each * (1 - each)).sum(axis=1), 1e-300)))
+
+
+def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit) -> tuple[Floats, Floats]:
     """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
     their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
@@ -142,6 +181,9 @@ def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int) -> t
     rows = np.clip(rows, z > _quantiles(each, tokens), tokens).reshape(draws, *slots.shape)
     # Rounding would widen the sums.
     rank_away, rank_variance = (x.reshape(-1, *slots.shape).sum(axis=2) for x in (away, variance))
+    if limit.limits:
+        spread = _spread(p, slots, copies, limit)
+        rank_away, rank_variance = rank_away * spread, rank_variance * spread**2
     skew = (1 - 2 * mean.reshape(slots.shape).sum(axis=1) / (tokens * slots.shape[1])) / 6
     of_rank = mean.reshape(slots.shape).sum(axis=1) + rank_away + skew * (rank_away**2 / rank_variance - 1)
     most = tokens * min(slots.shape[1], ceil(p.sum() - 1e-9))  # a token never picks an expert twice

@@ -20,7 +20,7 @@ from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Graph, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
-from ..ir.routed_dims import Rows, routed, routers
+from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, group_limit, routed, routers
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
 from ..spec.unit import Unit
@@ -111,10 +111,10 @@ class ExpertLoad:
         if isinstance(capacity, Quantity) and capacity.value:
             full = max(capacity.value, LEAST_CAPACITY) * top_k / count
         layers = tuple(index for own, index in graph.layers if own is segment) if unit.routing.layers else ()
+        ranks, redundant, draws = mesh.size(axes), unit.phase.strategy.redundant, _draws(layers)
+        limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
         each = tuple(
-            rank_work(
-                routing, count, top_k, mesh.size(axes), unit.phase.strategy.redundant, tokens, full, _draws(layers)
-            )
+            rank_work(routing, count, top_k, ranks, redundant, tokens, full, draws, limit, nodes)
             for routing in unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
         )
         return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
@@ -173,14 +173,14 @@ LEAST_CAPACITY = 1e-9
 @lru_cache(maxsize=1024)
 def rank_work(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS,
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1,
 ) -> RankWork:  # fmt: skip
     """`tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
-    steps at most. Sensitivities and searches ask for the same work again and again."""
+    steps at most; `limit`: groups of experts that a token may use, which spare copies keep on one of the `nodes`. Sensitivities and searches ask for the same work again and again."""
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
-    wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole)
+    wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole, limit.groups, nodes)
     p = np.minimum(wanted, full)
-    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws)
+    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit)
     dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
     p = p * (1.0 - dropped) * top_k / float(p.sum())
     copies = np.maximum(np.bincount(placed.slots.ravel(), minlength=experts), 1)
@@ -194,7 +194,7 @@ def rank_work(
     relative = kernel.rows / even
     plain = float(relative.max())
     if redundant and experts % ranks == 0:
-        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full, draws).plain
+        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes).plain
     read = kernel.distinct / placed.slots.shape[1]
     # A rank whose experts nobody chooses has no rows to scale.
     grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
@@ -204,10 +204,10 @@ def rank_work(
 
 @lru_cache(maxsize=256)
 def _placed(
-    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: int
+    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: int, groups: int, nodes: int
 ) -> tuple[Floats, ExpertPlacement]:
     p = expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=1 if redundant else ranks)
-    return p, place_experts(p, ranks, redundant)
+    return p, place_experts(p, ranks, redundant, groups, nodes)
 
 
 def _up_to(expected: Floats, most: float) -> Floats:

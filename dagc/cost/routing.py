@@ -82,14 +82,19 @@ def cap(weights: Floats, total: float) -> Floats:
         full |= over
 
 
-def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
+def place_experts(p: Floats, ranks: int, redundant: int, groups: int = 1, nodes: int = 1) -> ExpertPlacement:
     """Experts on ranks, equally many slots each. Without spare slots: in order. With: every spare slot goes to the
     expert with the largest load a replica; replicas then go, heaviest first, to the lightest rank that has room
     and does not have the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
 
+    Where nodes divide `groups` of experts and the spare slots, groups first go to `nodes` (of consecutive ranks), so
+    that a token that may use few groups reaches few nodes (EPLB's hierarchical placement).
+
     Raises ValueError when the slots do not divide over the ranks, or a doubled expert cannot be avoided.
     """
     experts = len(p)
+    if redundant and 1 < nodes < groups + 1 and not (groups % nodes or redundant % nodes or ranks % nodes):
+        return _place_by_node(p, ranks, redundant, groups, nodes)
     if (experts + redundant) % ranks:
         raise ValueError(f"{experts} experts + {redundant} redundant do not divide over {ranks} ranks")
     per_rank = (experts + redundant) // ranks
@@ -102,6 +107,19 @@ def place_experts(p: Floats, ranks: int, redundant: int) -> ExpertPlacement:
         if all(len(set(row)) == per_rank for row in slots.tolist()):
             return ExpertPlacement(slots, (p / copies)[slots].sum(axis=1))
     return pack_replicas(p / copies, copies, ranks, per_rank)
+
+
+def _place_by_node(p: Floats, ranks: int, redundant: int, groups: int, nodes: int) -> ExpertPlacement:
+    """Groups on nodes, heaviest first, then the experts of each node on its ranks."""
+    members = np.arange(len(p)).reshape(groups, -1)
+    of_node = pack_replicas(p[members].sum(axis=1), np.ones(groups, dtype=np.int64), nodes, groups // nodes).slots
+    slots = []
+    for own in of_node:
+        experts = members[own].ravel()
+        slots.append(experts[place_experts(p[experts], ranks // nodes, redundant // nodes).slots])
+    placed = np.concatenate(slots)
+    copies = np.bincount(placed.ravel(), minlength=len(p))
+    return ExpertPlacement(placed, (p / copies)[placed].sum(axis=1))
 
 
 def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:

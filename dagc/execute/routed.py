@@ -15,6 +15,7 @@ from ..cost.routing import expert_probabilities, place_experts
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs
+from ..ir.routed_dims import group_limit, rows_of
 from ..ir.sharding import Sharding
 from ..spec.workload import Routing
 from .failure import CannotRun
@@ -53,7 +54,10 @@ class RoutedRows:
         choice = segment.dims_of(dispatch.inputs[1])[-1]
         count, top_k = int(segment.sizes[expert]), int(segment.sizes[choice])
         p = expert_probabilities(routing, count, top_k)
-        slots = place_experts(p, mesh.size(dispatch.loop(expert)), redundant).slots.ravel().tolist()
+        axes, rows = dispatch.loop(expert), rows_of(dispatch.dims)
+        groups = 1 if rows is None else group_limit(segment, rows).groups
+        nodes = mesh.group(axes).nodes if redundant else 1  # the graph of the model alone has no GPUs
+        slots = place_experts(p, mesh.size(axes), redundant, groups, nodes).slots.ravel().tolist()
         copies: dict[int, list[int]] = {}
         for physical, held in enumerate(slots):
             copies.setdefault(held, []).append(physical)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..base.frozen import record
 from .graph import Op, Segment, Weight
+from .ops.attributes import RouteAttrs
 
 
 def stem(dim: str) -> str:
@@ -60,6 +62,28 @@ def routers(segment: Segment) -> list[Rows]:
     """Of every router whose rows a layer computes with, in order."""
     rows = [routed(segment, op) for op in segment.ops if op.scope == "experts"]
     return list(dict.fromkeys(r for r in rows if r is not None))
+
+
+@record
+class GroupLimit:
+    """Group-limited routing: of `groups` equal groups of experts, in order, a token may use `most`."""
+
+    groups: int = 1
+    most: int = 1
+
+    @property
+    def limits(self) -> bool:
+        return self.most < self.groups
+
+
+NO_LIMIT = GroupLimit()
+
+
+def group_limit(segment: Segment, rows: Rows) -> GroupLimit:
+    """Of the router that makes these rows."""
+    attrs = (op.attrs for op in segment.ops if rows.choice in op.dims)
+    found = next((a for a in attrs if isinstance(a, RouteAttrs)), None)
+    return NO_LIMIT if found is None else GroupLimit(found.groups, found.groups_limit)
 
 
 def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:
