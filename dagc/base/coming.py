@@ -30,7 +30,6 @@ SERVING = Coming(
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
-MIXED = Coming("steps that combine prefill and decode are", "write a prefill phase, with `chunk`, and a decode phase")
 FREE = Coming("free strategies are", "give a number, or a param with a domain: `dagc sweep` compiles every combination")
 ALTERNATIVES = Coming(
     "alternatives of a phase are",
@@ -48,7 +47,6 @@ SECTIONS = {
 """Sections at the top of a file."""
 
 _TRAIN = ("schedule", "recompute", "optimizer", "zero")
-_MIXED = ("decode", "prompt_tokens")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "hardware": {
         "price": COSTS, "power": COSTS, "per_host": LEVELS, "link rack": LEVELS, "link row": LEVELS, "link pod": LEVELS,
@@ -58,13 +56,13 @@ ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "phase": {
         "hardware": POOLS, "strategy": FREE, "place": FREE, "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
-        **dict.fromkeys(_TRAIN, TRAINING), **dict.fromkeys(_MIXED, MIXED),
+        **dict.fromkeys(_TRAIN, TRAINING),
     },
     "workload": dict.fromkeys(("arrivals", "requests", "lengths", "slo"), SERVING),
 }  # fmt: skip
 """Kind of a section -> attributes and sections inside it."""
 
-WORDS = {"train": TRAINING, "training": TRAINING, "mixed": MIXED, "serve": SERVING, "serving": SERVING}
+WORDS = {"train": TRAINING, "training": TRAINING, "serve": SERVING, "serving": SERVING}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a number or a word of a phase to a search."""

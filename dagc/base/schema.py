@@ -147,7 +147,7 @@ WORKLOAD: dict[str, Attribute] = {
 }
 
 PHASE: dict[str, Attribute] = {
-    "kind": _word("prefill or decode (default: the phase's name)", None, *PHASE_KINDS),
+    "kind": _word("prefill, decode or mixed (default: the phase's name)", None, *PHASE_KINDS),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
@@ -191,6 +191,23 @@ PHASE: dict[str, Attribute] = {
     ),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
+    "decode": _count("mixed: sequences in decode", 0, low=0, high=1e9),
+    "prompt_tokens": _count(
+        "mixed: prompt tokens in the step, over all prompts (default: the sum of `prompts`)",
+        None,
+        low=0,
+        high=1e9,
+        dim=TOKENS,
+    ),
+    "prompts": Attribute(
+        "mixed: tokens of each prompt in the step (default: whole prompts of the workload, and what is left)",
+        "counts",
+        dim=TOKENS,
+        default=None,
+    ),
+    "prefixes": Attribute(
+        "mixed: cached tokens before those of each prompt (default: `prefix`)", "counts", dim=TOKENS, default=None
+    ),
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),

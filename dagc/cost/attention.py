@@ -60,7 +60,7 @@ def _math_dtype(found: Match, kv: str) -> str:
 
 def _grouped(found: Match, op: Op, query: str, key: str) -> Measured | None:
     shape = found.shapes.attention(op, query, key)
-    by_kind = _grouped_prefill if found.phase.takes_prompts else _grouped_decode
+    by_kind = _grouped_prefill if found.phase.part(op.scope).takes_prompts else _grouped_decode
     return by_kind(found, op, shape, KV_VARIANT.get(shape.kv_dtype, ""))
 
 
@@ -86,8 +86,9 @@ def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Mea
     entry = entry or _of_width(table, width, lambda near: decode_attention.key(kv, near, True))
     if entry is None:
         return None
-    shares = context_shares(found.segment, op, found.mesh)
-    context = np.maximum(1.0, found.segment.size("context") * shape.seen * shares)
+    segment = found.segment.within(op.scope)
+    shares = context_shares(segment, op, found.mesh)
+    context = np.maximum(1.0, segment.size("context") * shape.seen * shares)
     # Drafted tokens read the cache together, as further query heads.
     sizes = shape.batch, context, shape.heads * shape.seq, shape.kv_heads, width
     time_s = decode_attention.time_s(found.constants(entry), *sizes)
@@ -104,7 +105,7 @@ def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...
     width += segment.size(segment.dims_of(value)[-1])
     kv = KV_VARIANT.get(found.shapes.kv_dtype(keys[0]), "")
     absorbed = not set(segment.dims_of(keys[0])) & set(lead)
-    by_kind = _latent_decode if absorbed and found.phase.generates else _latent_prefill
+    by_kind = _latent_decode if absorbed and found.phase.part(op.scope).generates else _latent_prefill
     return by_kind(found, op, batch, heads, width, kv)
 
 
@@ -139,7 +140,7 @@ def _prefill(
 ) -> Array:
     """Prefill attention of each rank: the runs of tokens that it has, each behind those before it, in one kernel.
     `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
-    blocks = query_runs(found.segment, op, found.mesh)
+    blocks = query_runs(found.segment.within(op.scope), op, found.mesh)
     if not op.of(AttendAttrs).causal:
         seq, _, before = found.shapes.lengths(op)
         blocks = [[(before, before + seq)] for _ in blocks]

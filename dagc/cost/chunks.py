@@ -51,7 +51,9 @@ def _runs(number: int) -> Iterator[tuple[int, float]]:
 
 
 def resized(graph: Graph, tokens: float, context: float) -> Graph:
-    """The graph with so many new tokens per sequence, up to so long a context."""
+    """The graph with so many new tokens per sequence, up to so long a context. A mixed step is not cut."""
+    if graph.embedding.parts:
+        return graph
 
     def change(segment: Segment) -> Segment:
         sizes = {**segment.sizes, "seq": float(tokens), "context": float(context)}

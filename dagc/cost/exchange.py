@@ -140,7 +140,7 @@ class Exchanges:
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:
         """DeepEP: kernels for throughput in prefill, for latency in decode. Kernels of a whole domain: one-sided; or
         two-sided, which exchange counts before a dispatch."""
-        speed = "ll" if self.unit.phase.generates else "ht"
+        speed = "ll" if not self.unit.phase.takes_prompts else "ht"
         direction = "combine" if sent.back else "dispatch"
         for key in (moe_a2a.key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
             if key in self.calibration.of(moe_a2a.FAMILY):
@@ -185,7 +185,7 @@ class Exchanges:
         return Tokens(tokens, hidden, top_k, element_B, back)
 
     def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:
-        kernel = f"{'ll' if self.unit.phase.generates else 'ht'}_{'combine' if sent.back else 'dispatch'}"
+        kernel = f"{'ll' if not self.unit.phase.takes_prompts else 'ht'}_{'combine' if sent.back else 'dispatch'}"
         model = self.unit.spec.model
         groups, found, reach = model.count("experts.groups", 1), cluster_exchange.constants()[kernel], float("inf")
         if groups > 1:

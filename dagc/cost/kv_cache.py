@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
-from ..base.phase_kinds import PHASE_KINDS
+from ..base.phase_kinds import part_kind
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
@@ -59,11 +59,11 @@ def kept_tokens(context: int, queries: int, window: int | None, chunk: int | Non
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
     """Most tokens of one sequence in a cache, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
-    context = segment.size("context")
+    context = segment.size("context", op.scope)
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
     if window is None and chunk is None:
         return context
-    queries = int(segment.size("seq")) if PHASE_KINDS[kind].generates else 1
+    queries = int(segment.size("seq", op.scope)) if part_kind(op.scope, kind).generates else 1
     return kept_tokens(int(context), queries, window, chunk, policy.block)
 
 
@@ -71,7 +71,7 @@ def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePo
     """Those on one rank. Where the context is split, the last rank has the window."""
     assert op.sharding is not None
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
-    return min(segment.size("context") / mesh.size(split), sequence_tokens(segment, op, kind, policy))
+    return min(segment.size("context", op.scope) / mesh.size(split), sequence_tokens(segment, op, kind, policy))
 
 
 def token_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
@@ -95,14 +95,14 @@ def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) ->
 
 def passing_bytes(segment: Segment, op: Op, mesh: Mesh, policy: CachePolicy, graph: Graph) -> float:
     """Keys or values of this pass that queries of the pass see and the cache does not keep: live until attention ran."""
-    if graph.generates or not policy.frees:
+    if part_kind(op.scope, graph.kind).generates or not policy.frees:
         return 0.0
     assert op.sharding is not None
     window, chunk = segment.reach.get(op.name, (None, None))
     if window is None and chunk is None:
         return 0.0
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
-    context, new = segment.size("context"), segment.size("seq")
+    context, new = segment.size("context", op.scope), segment.size("seq", op.scope)
     before = min(context - new, *(n - 1 for n in (window, chunk) if n is not None))
     seen = (new + before) / mesh.size(split)
     kept = held_tokens(segment, op, mesh, graph.kind, policy)

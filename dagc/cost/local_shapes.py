@@ -91,7 +91,7 @@ class LocalShapes:
         """Products with dense weights; those of one input and dtype are one GEMM."""
         groups: dict[tuple[str, str], list[Op]] = {}
         for op in self.of_kind("contract"):
-            if op.scope == "dense" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
+            if op.scope != "experts" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
                 groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
         return [self._gemm(group, dtype) for (_, dtype), group in groups.items()]
 
@@ -148,19 +148,22 @@ class LocalShapes:
 
     def lengths(self, op: Op) -> tuple[float, float, float]:
         """(new tokens, context, cached tokens before the new ones) of one rank's queries, on average."""
-        seq, context = self.size(op, ("seq",)), self.segment.size("context") / self.mesh.size(op.loop("context"))
-        if self.phase.generates:
+        segment = self.segment.within(op.scope)
+        seq, context = self.size(op, ("seq",)), segment.size("context") / self.mesh.size(op.loop("context"))
+        if self.phase.part(op.scope).generates:
             return seq, context, 0.0
-        whole = self.segment.size("seq")  # the sequence may be cut over ranks, whose queries are anywhere in it
-        return seq, context, self.segment.size("context") - whole + (whole - seq) / 2
+        whole = segment.size("seq")  # the sequence may be cut over ranks, whose queries are anywhere in it
+        return seq, context, segment.size("context") - whole + (whole - seq) / 2
 
     def seen(self, op: Op) -> float:
         """Share of the query-key pairs that a window or chunk leaves."""
-        return query_key_pairs(self.segment, op) / query_key_pairs(self.segment, _unbounded(op))
+        segment = self.segment.within(op.scope)
+        return query_key_pairs(segment, op) / query_key_pairs(segment, _unbounded(op))
 
     def seen_by_rank(self, op: Op) -> Array:
         """The same of each block of queries over the ranks that split them, [blocks]."""
-        return block_pairs(self.segment, op, self.mesh) / block_pairs(self.segment, _unbounded(op), self.mesh)
+        segment = self.segment.within(op.scope)
+        return block_pairs(segment, op, self.mesh) / block_pairs(segment, _unbounded(op), self.mesh)
 
     def kv_dtype(self, name: str) -> str:
         """Dtype of a cached value, before any collective moved it."""

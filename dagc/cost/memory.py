@@ -159,6 +159,9 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     for i, op in enumerate(segment.ops):
         for name in segment.sources(op):
             last[name] = max(last.get(name, 0), i)
+    for op in reversed(segment.ops):
+        if OPS[op.kind].view:  # what it looks at stays until nobody looks through it
+            last[op.inputs[0]] = max(last[op.inputs[0]], last.get(op.name, -1))
     size: dict[str, float] = {}
     if segment.entry is not None:
         size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
@@ -167,6 +170,8 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         assert op.sharding is not None
         if OPS[op.kind].tokens is Tokens.CACHE:
             own = passing_bytes(segment, op, mesh, policy, graph)
+        elif OPS[op.kind].view:
+            own = 0.0
         else:
             own = local_bytes(segment, op.name, op.sharding.dims, mesh)
         own *= imbalance if op.scope == "experts" else 1.0

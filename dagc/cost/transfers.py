@@ -95,5 +95,6 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
     sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
     last = takers[-1]
-    tokens_B = last.sizes["batch"] / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
+    sequences = sum(last.size("batch", part) for part in last.parts) or last.sizes["batch"]
+    tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     return tuple(transfer(size) for size in sent_B), transfer(tokens_B)

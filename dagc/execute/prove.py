@@ -34,6 +34,7 @@ from .work import wrong_work
 
 TOLERANCE = 1e-9
 """Largest allowed error of logits and KV cache, relative to their scale."""
+PACKED = "the executor has no packed steps yet"
 CHOICES = ("argmax", "route")
 """Ops whose results are choices: a near tie may fall either way, which `tied` judges and the logits decide."""
 DIVERGED = 1e-7
@@ -82,6 +83,8 @@ def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is in memory at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
+    if plan.units[phase].phase.is_packed:
+        return not_run(phase, plan.units[phase], PACKED)
     return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
@@ -89,6 +92,8 @@ def prove_small(plan: CompiledPlan, phase: str) -> Proof:
     """Like prove, of a phase of any size: its own lowering, run on the sizes of its small twin. The bytes counted there,
     times the elements that the plan has for each of the twin's, are those that the plan's cost pass states."""
     result, unit = plan.phases[phase], plan.units[phase]
+    if unit.phase.is_packed:
+        return not_run(phase, unit, PACKED)
     try:
         twin = twin_of_phase(plan, phase)
     except NoTwin as error:

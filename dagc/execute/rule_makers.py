@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ir.ops.attributes import NormAttrs
+from ..ir.ops.packing import unpacked_shape
 from .dispatcher import OpCall, Rule
 
 Array = Any
@@ -32,5 +33,23 @@ def normed(function: Callable[..., Array], sums: Sequence[Callable[[Array], Arra
         result = function(x[0], *(row_sums or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
         gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
         return result if gain is None else result * gain
+
+    return rule
+
+
+def unpacked(call: OpCall, x: Sequence[Any]) -> Any:
+    """The rows of one part, a sequence each."""
+    first, end, shape = unpacked_shape(call.segment, call.op, tuple(x[0].shape))
+    return x[0][:, first:end].reshape(shape)
+
+
+def packed(join: Callable[..., Any]) -> Callable[[OpCall, Sequence[Any]], Any]:
+    """`join(values, 1)`: rows of all parts, one after the other."""
+
+    def rule(call: OpCall, x: Sequence[Any]) -> Any:
+        ranks = int(call.segment.sizes["batch"]) // call.shards.mesh.size(call.op.loop("batch"))
+        widths = (len(call.out) - 2) * (slice(None),)
+        rows = [v.reshape(ranks, -1, *v.shape[len(v.shape) - len(widths) :]) for v in x]
+        return join(rows, 1)
 
     return rule

@@ -91,7 +91,7 @@ WORK: Mapping[str, Count | None] = {
     **dict.fromkeys(ACTIVATIONS, _each),
     **dict.fromkeys(("multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm"), _each),
     **dict.fromkeys(("rope", "temper", "cache", "lookup", "last", "argmax", "route", "dispatch"), _each),
-    "slice": None,
+    **dict.fromkeys(("slice", "unpack", "pack"), None),
 }
 """Of every kind that is not a collective; None: it computes nothing, and is not counted."""
 

@@ -117,7 +117,9 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
         return None
     from ..calib.accuracy import phase_errors
 
-    whole = phase_errors()[result.graph.kind]
+    whole = phase_errors().get(result.phase_kind.name)
+    if whole is None:
+        return None
     return {"median": whole.median, "p90": whole.p90, "bias": whole.bias, "measured_share": share, "kernels": kernels}
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ..base.collectives import is_token_exchange
 from ..base.frozen import record
-from ..base.phase_kinds import PHASE_KINDS, PhaseKind
+from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
 from .sharding import Axes, Sharding
@@ -20,6 +20,14 @@ A = TypeVar("A", bound=Attrs)
 Loops = tuple[tuple[str, Axes], ...]
 
 SCOPES = ("dense", "experts")
+"""Scopes of weights. Ops may also be in that of a part of a mixed step, or of its sampled rows."""
+
+PACKED_BATCH = "packed:batch"
+"""Ranks that have tokens of their own, in the sizes that a part of a mixed step sees."""
+
+
+def is_scope(scope: str) -> bool:
+    return scope in SCOPES or scope == SAMPLED or is_part(scope)
 
 
 @record
@@ -115,7 +123,10 @@ class Op:
 
 @record(slots=False)
 class Segment:
-    """A layer of the stack. `sizes`: dimension -> size; a key `experts:expert` overrides it in that scope."""
+    """A layer of the stack. `sizes`: dimension -> size; a key `experts:expert` overrides it in that scope.
+
+    In a mixed step `batch` counts ranks that have tokens of their own, and `seq` the tokens of one of them, packed: those of
+    each part in turn. Ops of a part see its own `batch`, `seq` and `context` (`within`)."""
 
     name: str
     repeat: int
@@ -129,11 +140,35 @@ class Segment:
     entry: Sharding | None = None  # layout of the input, set by reshard
 
     def size(self, dim: str, scope: str = "dense") -> float:
-        return self.sizes.get(f"{scope}:{dim}", self.sizes[dim]) if scope != "dense" else self.sizes[dim]
+        if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
+            return self.sizes[own]
+        return self.sizes[dim]
 
     def count(self, dims: tuple[str, ...], scope: str = "dense") -> float:
         """Elements of a tensor."""
         return prod(self.size(d, scope) for d in dims)
+
+    def within(self, scope: str) -> Segment:
+        """The segment as ops of a part of a mixed step see it: with the sizes of that part. Of other scopes itself."""
+        return self if scope in SCOPES else self._parts.get(scope, self)
+
+    @cached_property
+    def _parts(self) -> Mapping[str, Segment]:
+        found: dict[str, dict[str, float]] = {}
+        for key, size in self.sizes.items():
+            scope, _, dim = key.rpartition(":")
+            if scope and scope not in SCOPES:
+                found.setdefault(scope, {})[dim] = size
+        packed = {PACKED_BATCH: self.sizes["batch"]} if found else {}
+        return {scope: replace(self, sizes={**self.sizes, **packed, **own}) for scope, own in found.items()}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Scopes of the parts of a mixed step, in the order in which their tokens are packed; none in other graphs."""
+        found = (
+            scope for scope, _, dim in (key.rpartition(":") for key in self.sizes) if dim == "batch" and is_part(scope)
+        )
+        return tuple(sorted(found, key=lambda scope: (scope.startswith(PROMPT), len(scope), scope)))
 
     @cached_property
     def by_name(self) -> dict[str, Op]:

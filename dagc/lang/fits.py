@@ -254,7 +254,28 @@ class StrategyFit:
             help=(f"every rank is priced like the busiest; {near} sequences fill all of them",),
         )  # fmt: skip
 
+    def _parts(self) -> None:
+        """What a packed step cannot do, and what its parts need."""
+        if self.degree("attention", "sp") > 1:
+            self.out.add(
+                "E03", "a mixed step and sp > 1 cannot be combined", self.at("sp", "attention"),
+                because=("sp splits the context of sequences in decode, and the tokens of prompts",),
+                help=("split heads and batch (tp, dp) instead of the sequence",),
+            )  # fmt: skip
+        if self.s.sequence_parallel:
+            self.out.add(
+                "E03", "a mixed step and `sequence_parallel` cannot be combined", self.at("sequence_parallel"),
+                because=("its number of tokens differs from step to step, so that ranks of tp do not divide it",),
+            )  # fmt: skip
+        for part in self.phase.parts:
+            if part.tokens > part.context:
+                message = f"{part.tokens} new tokens exceed a context of {part.context}"
+                self.out.add("E03", message, self.at("draft", "context"))
+
     def _sequence(self) -> None:
+        if self.phase.parts:
+            self._parts()
+            return
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
         tokens = self.phase.tokens
         if not 1 <= tokens <= self.phase.context // (sp if self.phase.generates else 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..base.axes import AXES
+from ..base.phase_kinds import DECODE
 from ..base.syntax import ast
 from ..base.units import Quantity, show_runs
 from ..spec.hardware import Hardware, Link
@@ -174,7 +175,7 @@ def _phase(p: Phase) -> str:
     return _section(
         f"phase {p.name}",
         [
-            f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
+            *(_mixed(p) if p.parts else (f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",)),
             f"gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
@@ -196,7 +197,19 @@ def _beside(m: EngineMemory) -> Iterator[str]:
     yield f"memory {{ tokens = {m.tokens} tok, sequences = {m.sequences}, {', '.join(sizes)} }}"
 
 
+def _mixed(p: Phase) -> Iterator[str]:
+    decode, prompts = ([q for q in p.parts if is_prompt == (q.scope != DECODE.name)] for is_prompt in (False, True))
+    yield f"kind = {p.kind}"
+    yield from (f"decode = {q.sequences}, context = {q.context} tok" for q in decode)
+    if prompts:
+        each = [q for q in prompts for _ in range(q.sequences)]
+        yield f"prompts = [{', '.join(f'{q.tokens} tok' for q in each)}]"
+        yield f"prefixes = [{', '.join(f'{q.context - q.tokens} tok' for q in each)}]"
+
+
 def _new_tokens(p: Phase) -> Iterator[str]:
+    if p.parts and not p.speculative:
+        return
     if p.speculative:
         yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}"
     elif p.takes_prompts and p.tokens < p.context:

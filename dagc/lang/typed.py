@@ -33,7 +33,10 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
 def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     """A list of plain whole numbers from 0."""
     items = value if isinstance(value, tuple) else (value,)
-    plain = (isinstance(v, Quantity) and v.dim == SCALAR and v.value >= 0 and v.value == int(v.value) for v in items)
+    plain = (
+        isinstance(v, Quantity) and v.dim in (SCALAR, attribute.dim) and v.value >= 0 and v.value == int(v.value)
+        for v in items
+    )
     if items and all(plain):
         return items
     dash = re.fullmatch(r"(\d+)\s*-\s*(\d+)", span.text)

@@ -43,7 +43,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
     tokens = phase_tokens(unit.phase)
-    filled = unit.phase.sequences / unit.phase.batching.places
+    filled = unit.phase.batching.filled
     total = filled * sum(
         size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
     )
@@ -63,7 +63,8 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         throughput_tok_s=tokens / time_s if time_s else 0.0,
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(joined_path(passes)),
-        tokens_per_step=unit.phase.tokens_per_step if graph.generates else 1.0,
+        tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
+        kind=unit.phase.kind,
     )
 
 
@@ -74,7 +75,9 @@ def graph_flops(graph: Graph) -> float:
 
 
 def phase_tokens(phase: Phase) -> float:
-    """Tokens that the phase takes in (prefill) or that a step puts out (decode), over all sequences."""
+    """Tokens that the phase takes in (prefill) or that a step puts out (decode; mixed: both), over all sequences."""
+    if phase.parts:
+        return sum(map(phase_tokens, phase.as_parts))
     return phase.sequences * (phase.new_tokens if phase.takes_prompts else phase.tokens_per_step)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def cached_tokens(phase: Phase) -> int:
     """Tokens of all sequences of a phase when its cache is fullest."""
-    return phase.sequences * phase.context
+    return sum(part.sequences * part.context for part in phase.as_parts)
 
 
 def _short(message: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 
 from ..base.frozen import record
+from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
 from ..cost.records import Costs
 from ..cost.schedule.records import PathStep, Schedule
@@ -72,6 +73,12 @@ class PhaseResult:
     bound_by: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
 
+    kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
+
+    @property
+    def phase_kind(self) -> PhaseKind:
+        return PHASE_KINDS[self.kind or self.graph.kind]
+
     @property
     def name(self) -> str:
         return self.graph.phase
@@ -95,6 +102,8 @@ class PhaseResult:
     @property
     def time_of(self) -> str:
         """Of what the time is, in words; empty for a decode step, whose name says it."""
+        if self.phase_kind is MIXED:
+            return "one step, prompts and decode together: a token of a sequence in decode, no request's TTFT"
         if not self.graph.takes_prompts:
             return ""
         passes = "one pass" if self.passes == 1 else f"{self.passes} passes"

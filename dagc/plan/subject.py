@@ -44,7 +44,7 @@ class Subject:
 
     def time_s(self, name: str) -> float | None:
         """The phase's time, if that is what phases of its kind call it."""
-        return self.result.time_s if self.result.graph.phase_kind.metric == name else None
+        return self.result.time_s if self.result.phase_kind.metric == name else None
 
     @property
     def mesh(self) -> Mesh:
@@ -71,7 +71,7 @@ class Subject:
     @property
     def cached_tokens(self) -> int:
         """Tokens of all its sequences when its cache is fullest."""
-        return self.phase.sequences * self.phase.context
+        return sum(part.sequences * part.context for part in self.phase.as_parts)
 
     @cached_property
     def room(self) -> float | None:
@@ -135,9 +135,9 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
     for segment in prefill.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
             if OPS[op.kind].tokens is Tokens.CACHE:
-                each_B = segment.count(op.dims) / segment.size("batch") * DTYPE_BYTES[op.dtype]
+                each_B = segment.count(op.dims, op.scope) / segment.size("batch", op.scope) * DTYPE_BYTES[op.dtype]
                 if "context" in op.dims:
-                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context")
+                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
     return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s

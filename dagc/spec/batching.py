@@ -17,6 +17,20 @@ class Batching:
     ranks: int
     lanes: int
     microbatches: int
+    parts: tuple[tuple[Batching, int], ...] = ()  # of a mixed step: each part's, and its tokens per sequence
+
+    @staticmethod
+    def packed(parts: tuple[tuple[int, int], ...], strategy: Strategy) -> Batching:
+        """Of a mixed step of (sequences, tokens of each): every rank has one packed row, with room for its share of each part.
+        As many micro-batches and lanes as the part that fills most."""
+        alone = [Batching.of(sequences, strategy) for sequences, _ in parts]
+        ranks = alone[0].ranks
+        microbatches, lanes = (max(getattr(one, name) for one in alone) for name in ("microbatches", "lanes"))
+        room = tuple(
+            (Batching(n, -(-n // (microbatches * lanes * ranks)), ranks, lanes, microbatches), tokens)
+            for n, tokens in parts
+        )
+        return Batching(sum(n for n, _ in parts), 1, ranks, lanes, microbatches, room)
 
     @staticmethod
     def of(sequences: int, strategy: Strategy) -> Batching:
@@ -38,9 +52,21 @@ class Batching:
     @property
     def places(self) -> int:
         """Sequences for which there is room; those beyond the phase's own are priced like them and are empty."""
+        if self.parts:
+            return sum(room.places for room, _ in self.parts)
         return self.part * self.lanes * self.microbatches
+
+    @property
+    def filled(self) -> float:
+        """Of the places, weighted by their tokens, those with a sequence."""
+        if not self.parts:
+            return self.sequences / self.places
+        return sum(room.sequences * n for room, n in self.parts) / sum(room.places * n for room, n in self.parts)
 
     def share(self, groups: int) -> float:
         """Of the places of the busiest of so many equal groups of ranks, those with a sequence."""
+        if self.parts:
+            tokens = [(room.part * n, room.share(groups)) for room, n in self.parts]
+            return sum(n * share for n, share in tokens) / sum(n for n, _ in tokens)
         in_group = self.part // groups
         return min(in_group, -(-self.sequences // groups)) / in_group

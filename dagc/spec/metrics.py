@@ -96,6 +96,10 @@ _PHASES: tuple[Metric, ...] = (
         "decode: between two tokens of a sequence", json="tpot_s", row="time_s", reported=True, usual=True, gated=True,
     ),
     _phase(
+        "step_time", TIME, "lower", lambda s: s.time_s("step_time"),
+        "mixed: one step of prompts and decode together", json="step_s", row="time_s", reported=True, usual=True, gated=True,
+    ),
+    _phase(
         "makespan", TIME, "lower", lambda s: s.result.schedule.latency_s,
         "first kernel to last of one pass of all micro-batches (of a whole chunk)", json="makespan_s", row="makespan_s",
     ),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 
 from ..base.frozen import record
-from ..base.phase_kinds import PHASE_KINDS, PhaseKind
+from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
 from .strategy import Strategy
@@ -36,12 +36,24 @@ class EngineMemory:
 
 
 @record
+class Part:
+    """Sequences of a mixed step that are alike: `tokens` of each of them in the step, the last of which attends to `context`.
+    `scope`: that of their own ops in the graph."""
+
+    scope: str
+    sequences: int
+    tokens: int
+    context: int
+
+
+@record
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
     which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`, the last of which may be
     shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
-    `sequences` in the phase's batch. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
+    `sequences` in the phase's batch. `parts` of a mixed step: the sequences in decode, and the prompts of each length; its
+    `tokens` and `context` are those of the first. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
     they are behind a layer's window or chunk."""
 
     name: str
@@ -64,6 +76,7 @@ class Phase:
     memory: EngineMemory = EngineMemory()
     routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
+    parts: tuple[Part, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -78,25 +91,53 @@ class Phase:
 
     @property
     def takes_prompts(self) -> bool:
-        return self.phase_kind.takes_prompts
+        return any(part.phase_kind.takes_prompts for part in self.as_parts)
 
     @property
     def generates(self) -> bool:
-        return self.phase_kind.generates
+        return any(part.phase_kind.generates for part in self.as_parts)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its step has several parts, whose tokens are packed."""
+        return len(self.parts) > 1
+
+    @property
+    def as_parts(self) -> tuple[Phase, ...]:
+        """Each part of a mixed step as a phase of its own kind; a phase that is not mixed is its only part."""
+        return tuple(self.part(part.scope) for part in self.parts) or (self,)
+
+    def part(self, scope: str) -> Phase:
+        """What ops of a scope are like: of a part of a mixed step, as a phase of its own kind; of other scopes the phase."""
+        for part in self.parts:
+            if part.scope == scope or not self.is_packed:
+                sizes = {"context": part.context, "tokens": part.tokens, "sequences": part.sequences}
+                return replace(self, kind=part_kind(part.scope, self.kind).name, parts=(), **sizes)
+        return self
+
+    @property
+    def graph_kind(self) -> str:
+        """Kind of its graph: a mixed step of one part has that part's."""
+        return self.kind if self.is_packed else self.as_parts[0].kind
 
     @property
     def batching(self) -> Batching:
         """How its sequences fill its ranks."""
-        return Batching.of(self.sequences, self.strategy)
+        if not self.is_packed:
+            return Batching.of(self.sequences, self.strategy)
+        return Batching.packed(tuple((part.sequences, part.tokens) for part in self.parts), self.strategy)
 
     @property
     def speculative(self) -> int:
         """Drafted tokens that a decode step checks in addition to the one it computes anyway."""
+        if self.parts:
+            return max(part.speculative for part in self.as_parts)
         return self.tokens - 1 if self.generates else 0
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted."""
+        """Tokens of a sequence that one pass brings: a drafted one counts if it and those before it are accepted. Of a
+        mixed step those of a sequence in decode."""
         if not self.generates:
             return float(self.tokens)
         return sum(self.acceptance**i for i in range(self.tokens))

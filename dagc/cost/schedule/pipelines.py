@@ -7,7 +7,7 @@ from math import fsum
 from typing import NamedTuple
 
 from ...base.frozen import record
-from ...base.phase_kinds import DECODE, PREFILL
+from ...base.phase_kinds import DECODE, MIXED, PREFILL
 
 
 class Cell(NamedTuple):
@@ -54,5 +54,9 @@ def token_loop(stage_s: Sequence[float], sends_s: Sequence[float], return_s: flo
     return Step(microbatches * slowest, {list(stage_s).index(slowest): microbatches}, False)
 
 
-PIPELINES: Mapping[str, Pipeline] = {PREFILL.name: Pipeline(forward), DECODE.name: Pipeline(forward, token_loop)}
+PIPELINES: Mapping[str, Pipeline] = {
+    PREFILL.name: Pipeline(forward),
+    DECODE.name: Pipeline(forward, token_loop),
+    MIXED.name: Pipeline(forward, token_loop),
+}
 """By kind of phase."""

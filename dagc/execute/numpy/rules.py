@@ -23,7 +23,7 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
-from ..rule_makers import contracted, each, normed
+from ..rule_makers import contracted, each, normed, packed, unpacked
 from ..values import Floats, Ragged
 from . import ops as k
 from .rotary import Rotary
@@ -230,6 +230,8 @@ NUMPY: dict[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
+    "unpack": unpacked,
+    "pack": packed(np.concatenate),
 }
 
 BACKEND = Backend(NUMPY, frozenset({"combine", "slice"}), k.rows_of_each, np.concatenate)

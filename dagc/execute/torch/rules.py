@@ -27,7 +27,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..rule_makers import contracted, each, normed
+from ..rule_makers import contracted, each, normed, packed, unpacked
 from ..values import Ragged
 from . import ops as k
 from .ops import Tensor
@@ -242,6 +242,8 @@ TORCH: dict[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
+    "unpack": unpacked,
+    "pack": packed(torch.cat),
 }
 
 BACKEND = Backend(TORCH, frozenset({"combine", "slice"}), k.rows_of_each, torch.cat)

@@ -226,11 +226,11 @@ def _all_but_tokens(segment: Segment, op: Op) -> set[str]:
 KINDS = (
     OpKind(
         name="rope", about="rotary embedding", attrs=RopeAttrs, dims=as_operand, flops=per_element(6.0), linear=(0,), fused=True,
-        whole=value_widths, rides_in=IN_ATTENTION,
+        by_position=True, whole=value_widths, rides_in=IN_ATTENTION,
     ),
     OpKind(
         name="temper", about="a factor that grows with the token's position", attrs=TemperAttrs, dims=as_operand,
-        flops=per_element(1.0), linear=(0,), fused=True, rides_in=IN_BOTH,
+        flops=per_element(1.0), linear=(0,), fused=True, by_position=True, rides_in=IN_BOTH,
     ),
     OpKind(
         name="cache", about="keys or values of this pass with those of all passes before", dims=_cached, dtype=DtypeRule("cache"),

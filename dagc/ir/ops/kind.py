@@ -156,6 +156,7 @@ class OpKind:
     - `state`: what it remembers in addition to the KV cache. `share`: where ranks differ in FLOPs.
     - `reads`: bytes of an operand where not all of it is read. `reads_rows`: of a weight only as many rows as the result has.
       `appends`: only what is new is written. `local`: no memory traffic. `fused`: no kernel of its own.
+      `view`: of its operand, without memory of its own. `by_position`: where a token is in its sequence matters.
     - `rides_in`: fused kernels that do it too. `on_rows`: it works on rows of routed experts. `product`: a product whose
       weights may be quantised.
     - `move`: verifies what a move does; only moves have it.
@@ -185,6 +186,8 @@ class OpKind:
     appends: bool = False
     local: bool = False
     fused: bool = False
+    view: bool = False
+    by_position: bool = False
     rides_in: frozenset[Fuse] = frozenset()
     on_rows: bool = False
     product: bool = False
@@ -193,6 +196,11 @@ class OpKind:
     @property
     def is_collective(self) -> bool:
         return issubclass(self.attrs, CollectiveAttrs)
+
+    @property
+    def of_each_token(self) -> bool:
+        """Whether it treats every token alike, whatever sequence it is of and wherever in it."""
+        return self.tokens in (Tokens.EACH, Tokens.AT_HOME) and not self.by_position
 
     @property
     def runtime_kind(self) -> str:

@@ -11,13 +11,13 @@ from ...base.frozen import record
 from ..graph import Graph, Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
-from . import attention, contraction, elementwise, experts, moves, norms, recurrent, rows
+from . import attention, contraction, elementwise, experts, moves, norms, packing, recurrent, rows
 from .attributes import Attrs, Value, read_record
 from .kind import OpKind, Tokens
 from .sequence import Array
 from .sizes import by_loops, local_bytes, local_count, loop_axes, loop_dims
 
-_FAMILIES = (elementwise, contraction, norms, attention, recurrent, experts, rows, moves)
+_FAMILIES = (elementwise, contraction, norms, attention, recurrent, experts, rows, packing, moves)
 
 OPS: Mapping[str, OpKind] = {kind.name: kind for family in _FAMILIES for kind in family.KINDS}
 """Every kind of op."""
@@ -31,7 +31,7 @@ def attrs_of(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
 
 def flops(segment: Segment, op: Op) -> float:
     """FLOPs of one execution over all ranks, replicated work counted once."""
-    return OPS[op.kind].flops(segment, op)
+    return OPS[op.kind].flops(segment.within(op.scope), op)
 
 
 def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
@@ -43,7 +43,7 @@ def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh: attention over a split sequence is as
     uneven as the positions of the ranks. Other ops are even (experts apart: their load is `cost`'s)."""
     share = OPS[op.kind].share
-    uneven = share(segment, op, mesh) if share is not None else None
+    uneven = share(segment.within(op.scope), op, mesh) if share is not None else None
     return np.ones((1,) * len(mesh.atoms)) if uneven is None else uneven
 
 
@@ -56,7 +56,7 @@ def attention_imbalance(graph: Graph) -> float:
 def input_layout(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
     """Layout that an op needs of an input, from its annotated loops."""
     needs = OPS[op.kind].needs
-    return by_loops(op, segment.dims_of(name)) if needs is None else needs(segment, op, name)
+    return by_loops(op, segment.dims_of(name)) if needs is None else needs(segment.within(op.scope), op, name)
 
 
 def result_layout(segment: Segment, op: Op) -> Sharding:
@@ -80,7 +80,9 @@ def state_of(segment: Segment, op: Op) -> Op | None:
     if state is None:
         return None
     dims, dtype = state(segment, op)
-    return Op(f"{op.name}.state", "cache", (op.name,), dims, dtype, op.block, sharding=Sharding(by_loops(op, dims)))
+    return Op(
+        f"{op.name}.state", "cache", (op.name,), dims, dtype, op.block, op.scope, sharding=Sharding(by_loops(op, dims))
+    )
 
 
 def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
@@ -88,7 +90,7 @@ def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     state = state_of(segment, op)
     if state is None or state.sharding is None:
         return 0.0
-    return local_count(segment, state.dims, state.sharding.dims, mesh, "dense") * DTYPE_BYTES[state.dtype]
+    return local_count(segment, state.dims, state.sharding.dims, mesh, state.scope) * DTYPE_BYTES[state.dtype]
 
 
 @record
@@ -112,7 +114,7 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         if segment.is_further(name):
             continue
         if kind.reads is not None:
-            size = kind.reads(segment, op, name, mesh)
+            size = kind.reads(segment.within(op.scope), op, name, mesh)
         else:
             size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not name.startswith("@"):

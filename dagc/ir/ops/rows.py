@@ -26,6 +26,7 @@ KINDS = (
     ),
     OpKind(
         name="last", about="the last token of every sequence", dims=_last_token, idle="it only picks", linear=(0,), fused=True,
+        by_position=True,
     ),
     OpKind(
         name="argmax", about="where each row is largest", dims=per_row, dtype=DtypeRule("int64", lambda segment, op: "int64"),

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.phase_kinds import PHASE_KINDS
-from ..graph import SCOPES, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight
+from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
 from ..mesh import GpuMap
 from ..sharding import Axes, Sharding
 from . import attr_words, implied, older
@@ -340,7 +340,7 @@ def a_dtype(at: Cursor) -> str:
 
 def a_scope(at: Cursor) -> str:
     word = at.name()
-    if word not in SCOPES:
+    if not is_scope(word):
         raise TextError(f"unknown scope {word}")
     return word
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES
-from ..graph import SCOPES, Op, Segment
+from ..graph import SCOPES, Op, Segment, is_scope
 from ..ops.attributes import check_values
 from ..ops.kind import Misfit
 from ..ops.op_set import OPS
@@ -16,15 +16,16 @@ def verify_op(segment: Segment, op: Op) -> None:
         raise Misfit("kind", op.kind, "one of the op set")
     if op.dtype not in DTYPE_BYTES:
         raise Misfit("dtype", f"unknown dtype {op.dtype}", "a dtype")
-    if op.scope not in SCOPES:
+    if not is_scope(op.scope):
         raise Misfit("scope", f"unknown scope {op.scope}", " or ".join(SCOPES))
     if type(op.attrs) is not kind.attrs:
         raise Misfit("attributes", type(op.attrs).__name__, kind.attrs.__name__)
     check_values(op.attrs)
+    own = segment.within(op.scope)
     for i, dim in enumerate(op.dims):
-        if dim not in segment.sizes:
+        if dim not in own.sizes:
             raise Misfit("result", f"dimension {dim} without a size", "sizes of all dims")
         if dim in op.dims[:i]:
             raise Misfit("result", f"dimension {dim} twice", "each once")
-    kind.dims(segment, op)
+    kind.dims(own, op)
     kind.dtype.check(segment, op)

@@ -12,6 +12,7 @@ from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .builder import BlockBuilder, Ref
+from .mixed import CannotJoin, joined
 
 
 def run(unit: Unit) -> Graph:
@@ -19,14 +20,41 @@ def run(unit: Unit) -> Graph:
     phase, spec = unit.phase, unit.spec
     batching = phase.batching
     kinds = spec.model.kinds
-    segments = tuple(expanded(unit, layer, float(batching.part)) for layer in kinds.values())
+    segments = tuple(of_all_parts(unit, layer) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
         segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
     return Graph(
-        phase.name, phase.kind, "model", segments, batching.microbatches, batching.lanes, stages=(Stage(0, order),)
+        phase.name,
+        phase.graph_kind,
+        "model",
+        segments,
+        batching.microbatches,
+        batching.lanes,
+        stages=(Stage(0, order),),
     )
+
+
+def of_all_parts(unit: Unit, layer: Layer) -> Segment:
+    """One kind of layer; of a mixed step, its parts joined."""
+    phase, batching = unit.phase, unit.phase.batching
+    if not phase.is_packed:
+        return expanded(replace(unit, phase=phase.as_parts[0]), layer, float(batching.part))
+    rooms = [room for room, _ in batching.parts]
+    alone = [
+        (part.scope, expanded(replace(unit, phase=own), layer, float(room.part)))
+        for part, own, room in zip(phase.parts, phase.as_parts, rooms, strict=True)
+    ]
+    for scope, segment in alone:
+        names = [op.name for op in segment.ops if (segment.name, op.name) in unit.spans]
+        unit.spans.update({(segment.name, f"{name}.{scope}"): unit.spans[segment.name, name] for name in names})
+    try:
+        return joined(alone, batching.ranks)
+    except CannotJoin as error:
+        unit.stop(
+            "E13", f"layer `{layer.name}` has no mixed step: {error}", help=("write a prefill and a decode phase",)
+        )
 
 
 def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:

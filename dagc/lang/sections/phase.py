@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
-from ...base.phase_kinds import PHASE_KINDS
+from ...base.phase_kinds import MIXED, PHASE_KINDS
 from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
@@ -25,6 +25,7 @@ from ..fits import StrategyFit
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
+from .mixed import belongs, read_parts
 from .token_choice import read_routing
 
 SECTIONS = ("attention", "experts", "shard", "memory")
@@ -54,7 +55,12 @@ def read_phase(
     if kind is None and "kind" not in body.assigns and not out.incomplete:
         near = out.near(name, tuple(PHASE_KINDS))
         help_ = (f"did you mean `phase {near}`?",) if near else (coming.TRAINING.instead,)
-        out.add("E10", f"phase `{name}` needs `kind = prefill` or `kind = decode`", section.kind_span, help=help_)
+        out.add(
+            "E10",
+            f"phase `{name}` needs `kind = prefill`, `kind = decode` or `kind = mixed`",
+            section.kind_span,
+            help=help_,
+        )
     gpus = _gpus(values.get("gpus"), body, hardware, out)
     strategy = _strategy(values, body, names)
     if later or strategy is None or gpus is None or kind is None or model is None or workload is None:
@@ -65,6 +71,10 @@ def read_phase(
         if isinstance(context, Quantity)
         else workload.prompt + (workload.output if kind == "decode" else 0)
     )
+    belongs(str(kind), body, out)
+    parts = read_parts(values, body, workload, out) if kind == MIXED.name else ()
+    if kind == MIXED.name and not parts:
+        return None
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
     prefix, draft = int(_number(values["prefix"])), int(_number(values["draft"]))
@@ -75,6 +85,9 @@ def read_phase(
     chunk = max(1, min(int(_number(values["chunk"])) or tokens, tokens))
     if kind == "decode" and values["chunk"] is not None:
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
+        chunk = tokens
+    if parts:
+        sequences, tokens, length = sum(p.sequences for p in parts), parts[0].tokens, parts[0].context
         chunk = tokens
     passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
@@ -89,7 +102,7 @@ def read_phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, routing,
-        span=section.kind_span, spans=body.spans(),
+        parts=parts, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()

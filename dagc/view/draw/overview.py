@@ -120,7 +120,7 @@ def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
 
 def facts(result: PhaseResult) -> list[str]:
     """The phase's figures in a few lines."""
-    metric = result.graph.phase_kind.metric
+    metric = result.phase_kind.metric
     batches = result.graph.microbatches
     stages = len(result.graph.stages)
     chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""

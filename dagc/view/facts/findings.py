@@ -29,7 +29,7 @@ HELPS = 0.0005
 
 def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
     """What binds a phase and why."""
-    name = result.graph.phase_kind.metric
+    name = result.phase_kind.metric
     ratio = result.time_s / result.floor_s if result.floor_s else 1.0
     whose = f" ({result.time_of})" if result.time_of else ""
     parts = [f"{name} {show(result.time_s, TIME)}{whose} is {ratio:.2f} times its floor at datasheet peaks."]
@@ -150,9 +150,11 @@ def error_range(result: PhaseResult) -> str:
     )
     if share < 0.995:
         text += f" The error of the other {1 - share:.0%} is not known."
-    whole = phase_errors()[result.graph.kind]
+    whole = phase_errors().get(result.phase_kind.name)
     text += (
-        f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases, "
+        " No step of this kind alone was measured in a serving."
+        if whole is None
+        else f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases, "
         f"within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})."
     )
     beyond = [f"{name} {part:.0%}" for name, part in result.extrapolated.items()]

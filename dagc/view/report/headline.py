@@ -35,7 +35,7 @@ def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
         more |= dict.fromkeys(others(figures))
     for name, figures in found.items():
         result = plan.phases[name]
-        memory, time = result.memory, figures[result.graph.phase_kind.metric]
+        memory, time = result.memory, figures[result.phase_kind.metric]
         fullest = f"{show(memory.worst.peak_B, BYTES)} ({memory.fraction:.1%}){beside(plan, name)}"
         named = [time, figures["floor"], figures["throughput"], fullest]
         rows.append([name, str(len(result.gpus)), *named, *(figures.get(other, "") for other in more)])

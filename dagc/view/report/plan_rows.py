@@ -67,7 +67,7 @@ def _phases(plan: CompiledPlan) -> Iterator[Row]:
 def _phase(plan: CompiledPlan, result: PhaseResult) -> Row:
     beside = {"makespan_s": ("passes", result.passes), "utilization": ("bubble", result.schedule.bubble)}
     return {
-        "kind": result.graph.kind,
+        "kind": result.phase_kind.name,
         "gpus": len(result.gpus),
         "stages": len(result.graph.stages),
         "microbatches": result.graph.microbatches,

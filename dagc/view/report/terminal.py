@@ -90,7 +90,7 @@ def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
 
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
     figures, gpus = headline(plan, result.name), len(result.gpus)
-    name = result.graph.phase_kind.metric
+    name = result.phase_kind.metric
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
     lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
     lines.append(
@@ -147,9 +147,12 @@ def _sureness(result: PhaseResult) -> list[str]:
     share, error = result.measured
     if not share:
         return ["not calibrated: the error of the times is not known"]
-    whole = phase_errors()[result.graph.kind]
+    kernels = f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline"
+    whole = phase_errors().get(result.phase_kind.name)
+    if whole is None:
+        return [kernels, "no step of this kind alone was measured in a serving"]
     return [
-        f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline",
+        kernels,
         f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings: within {whole.median:.0%} in half of them, within "
         f"{whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})",
     ]

@@ -63,7 +63,7 @@ def _fills(result: PhaseResult) -> bool:
 
 def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
     figures = headline(plan, result.name)
-    name = result.graph.phase_kind.metric
+    name = result.phase_kind.metric
     about = {metric.name: metric.about for metric in of_phase()}
     facts = [
         (
