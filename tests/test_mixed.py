@@ -29,7 +29,9 @@ def compiled(tmp_path: Path, *phases: str, model: str = "mixtral-8x7b") -> dagc.
 )
 def test_a_step_of_one_part_is_that_phase(tmp_path: Path, how: str, mixed: str, alone: str) -> None:
     plan = compiled(
-        tmp_path, f"phase a {{ kind = mixed, gpus = 0..7, {mixed}, {how} }}", f"phase b {{ gpus = 0..7, {alone}, {how} }}"
+        tmp_path,
+        f"phase a {{ kind = mixed, gpus = 0..7, {mixed}, {how} }}",
+        f"phase b {{ gpus = 0..7, {alone}, {how} }}",
     )
     a, b = plan.phases["a"], plan.phases["b"]
     assert (a.time_s, a.floor_s, a.flops_per_token) == (b.time_s, b.floor_s, b.flops_per_token)

@@ -41,6 +41,8 @@ def plans() -> tuple[Plan, ...]:
     texts = [
         f'{head}model from "{model}" {{ }}\nphase {kind} {{ {phase} }}' for model, (kind, phase) in LIBRARY.items()
     ]
+    packed = "gpus = 0..1, tp = 2, decode = 16, prompts = [256 tok]"
+    texts.append(f'{head}model from "mixtral-8x7b" {{ }}\nphase step {{ kind = mixed, {packed} }}')
     texts += [
         spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
         spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),

@@ -111,8 +111,10 @@ class Phase:
         """What ops of a scope are like: of a part of a mixed step, as a phase of its own kind; of other scopes the phase."""
         for part in self.parts:
             if part.scope == scope or not self.is_packed:
-                sizes = {"context": part.context, "tokens": part.tokens, "sequences": part.sequences}
-                return replace(self, kind=part_kind(part.scope, self.kind).name, parts=(), **sizes)
+                kind = part_kind(part.scope, self.kind).name
+                return replace(
+                    self, kind=kind, parts=(), context=part.context, tokens=part.tokens, sequences=part.sequences
+                )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Tokens of a mixed step: packed in one row a rank for what treats each alike, apart where their sequences matter.
+"""Tokens of a mixed step: packed in one row of each rank for what treats each alike, apart where their sequences matter.
 
 A packed value is [batch, seq, ..]: `batch` counts the ranks that have tokens of their own, `seq` the tokens of one of them,
 those of each part in turn. A part has `batch` sequences, the same number on every rank, of `seq` tokens each. Both

@@ -12,7 +12,7 @@ from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .builder import BlockBuilder, Ref
-from .mixed import CannotJoin, joined
+from .join_parts import CannotJoin, joined
 
 
 def run(unit: Unit) -> Graph:

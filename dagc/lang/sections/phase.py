@@ -25,7 +25,7 @@ from ..fits import StrategyFit
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
-from .mixed import belongs, read_parts
+from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 
 SECTIONS = ("attention", "experts", "shard", "memory")
