@@ -60,10 +60,10 @@ def test_hardware_presets_tell_their_figures(capsys: Capture) -> None:
 
 
 def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
-    """Names and dimensions, over all examples: prefill and decode, GPUs that phases share and GPUs that they do not."""
+    """Names and dimensions, over all examples and a mixed step: GPUs that phases share and GPUs that they do not."""
     seen: set[tuple[str, str]] = set()
-    for path in EXAMPLES:
-        plan = dagc.compile(path)
+    step = "gpus = 0..7, tp = 8, decode = 8, prompts = [64 tok]"
+    for plan in (*map(dagc.compile, EXAMPLES), dagc.compile_text(spec_text(kind="mixed", phase=step))):
         for name, value in all_metrics(plan.subject()).items():
             owner, _, rest = name.partition(".")
             if not rest or (owner == "model" and rest in plan.spec.model.attributes):

@@ -208,7 +208,9 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_the_program_around_a_fault_is_shown() -> None:
     """The pass, the op with its types, its neighbours, what was found and wanted, and the statement of the block."""
     plan = next(
-        p for p in plans() if "ring_turn" in {o.kind for s in p.phases["prefill"].graph.segments for o in s.ops}
+        p
+        for p in plans()
+        if "ring_turn" in {o.kind for r in p.phases.values() for s in r.graph.segments for o in s.ops}
     )
     graph, unit = plan.phases["prefill"].graph, plan.units["prefill"]
     segment = graph.segment("sparse")

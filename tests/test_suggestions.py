@@ -129,7 +129,6 @@ LATER = {
     "train": (TRAIN, "training plans"),
     "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "training plans"),
     "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "training plans"),
-    "mixed": ("phase step { kind = mixed, gpus = 8..15, decode = 64, prompt_tokens = 2048 tok, tp = 8 }", "steps that combine prefill and decode"),
     "tp = any": ("phase decode { gpus = 8..15, tp = any }", "free strategies"),
     "any in a fold": ("phase decode { gpus = 8..15\nattention { tp = any }\nexperts { ep = 8 } }", "free strategies"),
     "strategy = any": ("phase a { kind = decode, gpus = 8..15, strategy = any }\nphase b { kind = decode, gpus = 8..15, strategy = any }", "free strategies"),
