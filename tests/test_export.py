@@ -244,6 +244,7 @@ PHASE = {
     "what the engine sees in its traffic": ("routing",),
     "left_open": (
         "acceptance",
+        "parts",
         "passes",
         "last",
         "dispatch_dtype",
@@ -373,3 +374,13 @@ def test_a_decode_that_shares_its_server_has_kernels_for_both() -> None:
         for engine in ("vllm", "sglang")
     }
     assert "--deepep-mode auto" in made["sglang"] and "low_latency" not in made["vllm"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_mixed_step_is_one_server(engine: str) -> None:
+    """With as many sequences as are in decode, and the tokens of a step as its budget."""
+    phase = "gpus = 0..7, tp = 8, decode = 24, prompts = [100 tok, 56 tok]"
+    made = "".join(written(engine, "mixed", phase=phase).values())
+    budget = {"vllm": "--max-num-batched-tokens 180", "trtllm": "max_num_tokens: 180"}
+    assert budget.get(engine, "--max-running-requests 24") in made and "disaggregation" not in made
+    assert "# not fixed by flags: which prompts and sequences in decode share a step" in made

@@ -103,7 +103,7 @@ class PhaseResult:
     def time_of(self) -> str:
         """Of what the time is, in words; empty for a decode step, whose name says it."""
         if self.phase_kind is MIXED:
-            return "one step, prompts and decode together: a token of a sequence in decode, no request's TTFT"
+            return "one step: a token of each sequence in decode, and so many tokens of prompts; no request's TTFT"
         if not self.graph.takes_prompts:
             return ""
         passes = "one pass" if self.passes == 1 else f"{self.passes} passes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class EngineDegrees:
     @property
     def kinds(self) -> set[str]:
         """Of all phases that run on its GPUs, also of those that are not exported."""
-        return {p.kind for p in self.spec.phases if set(p.gpus) & set(self.gpus)}
+        return {part.kind for p in self.spec.phases if set(p.gpus) & set(self.gpus) for part in p.as_parts}
 
     @property
     def graphs(self) -> bool:
@@ -63,7 +63,14 @@ class EngineDegrees:
         return any(p.cuda_graph for p in self.phases)
 
     def sequences(self, kind: str) -> int:
-        return max((p.sequences for p in self.phases if p.kind == kind), default=0)
+        return max((part.sequences for p in self.phases for part in p.as_parts if part.kind == kind), default=0)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a replica's micro-batch in the first phase that takes in prompts; 0 where none does."""
+        phase = next((p for p in self.phases if p.takes_prompts), None)
+        share = self.degree["dp"] * self.strategy.microbatches
+        return sum(ceil(p.sequences / share) * p.tokens for p in phase.as_parts) if phase is not None else 0
 
     @property
     def context(self) -> int:

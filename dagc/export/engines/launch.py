@@ -172,8 +172,9 @@ def common_rules(draft: ServerDraft) -> None:
 
 
 def has_others(server: EngineDegrees) -> bool:
-    """Another server runs other phases of the spec, also where only one of them is exported."""
-    return any(
+    """Another server runs other phases of the spec, also where only one of them is exported. One that runs mixed steps
+    needs none."""
+    return not any(p.is_packed for p in server.phases) and any(
         p.name not in {own.name for own in server.phases} and not set(p.gpus) & set(server.gpus)
         for p in server.spec.phases
     )
@@ -195,9 +196,10 @@ def left_open(draft: ServerDraft) -> None:
             phase.speculative > 0,
             f"draft = {phase.speculative}: speculative decoding needs a draft model, which the plan does not name",
         )
-        prefix = work.prompt - phase.new_tokens if phase.takes_prompts else 0
+        prefix = work.prompt - phase.new_tokens if phase.takes_prompts and not phase.parts else 0
         said = {
             f"chunk = {phase.tokens} tok: the engine cuts prompts by its own token budget": phase.passes > 1,
+            "which prompts and sequences in decode share a step follows from the requests": bool(phase.parts),
             f"prefix = {prefix} tok: whether a prefix is cached follows from the requests": prefix > 0,
             f"dispatch_dtype = {phase.dispatch_dtype}: the engine chooses what tokens travel in": bool(
                 phase.dispatch_dtype

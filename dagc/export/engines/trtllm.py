@@ -57,9 +57,8 @@ def settings(draft: ServerDraft, ranks: int) -> None:
         draft.set("no_graphs", None)
     if one.sequences("decode"):
         draft.set("sequences", ceil(one.sequences("decode") / d["dp"]))
-    prefill = next((p for p in one.phases if p.takes_prompts), None)
-    if prefill is not None:
-        draft.set("tokens", ceil(prefill.sequences / d["dp"] / one.strategy.microbatches) * prefill.tokens)
+    if one.batch_tokens:
+        draft.set("tokens", one.batch_tokens)
     draft.set("context", one.context)
 
 

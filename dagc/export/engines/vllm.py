@@ -60,9 +60,8 @@ def flags(draft: ServerDraft, whole: bool) -> None:
         draft.flag("no_graphs")
     if one.sequences("decode"):
         draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
-    prefill = next((p for p in one.phases if p.takes_prompts), None)
-    if prefill is not None:
-        draft.flag("tokens", ceil(prefill.sequences / d["dp"] / strategy.microbatches) * prefill.tokens)
+    if one.batch_tokens:
+        draft.flag("tokens", one.batch_tokens)
     if draft.split:
         draft.flag("transfer", json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}))
 

@@ -97,7 +97,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
         f"  {name} {figures[name]} (floor {figures['floor']})   "
         f"{figures['throughput']} ({figures['throughput_per_gpu']} per GPU)"
     )
-    lines += [f"    ttft of {result.time_of}"] if result.time_of else []
+    lines += [f"    {name} of {result.time_of}"] if result.time_of else []
     lines.append(
         f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}   expert imbalance "
         f"{figures['imbalance']}{_chance(result)}{_spare(result)}   {figures['flops_per_token']}"
