@@ -120,7 +120,7 @@ def test_large_batches_keep_the_imbalance_of_the_chances() -> None:
 def test_the_kernel_takes_what_its_busiest_rank_takes(tokens: int) -> None:
     """Rows, tiles and experts have their maxima on different ranks: one kernel of all three maxima is close enough to
     the mean of the slowest rank."""
-    constants = load("h100_sxm").of(moe.FAMILY)["bf16"].constants
+    constants = load("h100_sxm").of(moe.FAMILY, "trtllm")["bf16"].constants
     p = expert_probabilities(UNIFORM, 32, 4)
     rows = steps(p, place_experts(p, 8, 0).slots, tokens, max(100, 3000 // tokens))
     work = moe.count_rows(rows)

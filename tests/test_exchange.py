@@ -76,10 +76,14 @@ def test_a_domain_is_never_slower_than_nodes_on_infiniband(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preset", NVLINK)
-def test_more_bytes_never_take_less(preset: str, kind: str) -> None:
+def test_more_bytes_never_take_much_less(preset: str, kind: str) -> None:
+    """Estimates follow measured kernels, some of which take longest with a token or two: on 32 GPUs of GB200 the two-sided
+    combine took 32 us with one token and 20 us with 16."""
     for shape in (GroupShape(8, 8, 1), GroupShape(32, 32, 1), GroupShape(32, 8, 4)):
         times = [call_s(preset, "decode", kind, size, shape) for size in np.geomspace(1e3, 1e9, 25)]
-        assert (np.diff(times) >= -1e-12).all()
+        worst = (times / np.maximum.accumulate(times)).min()
+        assert worst > 0.55, (worst, shape)
+        assert times[-1] > 20 * times[0]
 
 
 def test_exchanges_of_a_domain_were_measured_over_its_ranks() -> None:
@@ -99,7 +103,7 @@ def test_exchanges_of_a_domain_were_measured_over_its_ranks() -> None:
 def test_dispatch_of_a_domain_grows_slowly_with_its_ranks() -> None:
     """Each token is copied to the ranks that it hits, at most top_k: published times at 8 and 32 ranks differ by a fifth
     (DeepSeek-V3, 4096 tokens per rank in nvfp4)."""
-    c = load("gb200").of(domain_a2a.FAMILY)["nvlink_one_sided_dispatch"].constants
+    c = load("gb200").of(domain_a2a.FAMILY, "trtllm")["nvlink_one_sided_dispatch"].constants
     times = [float(domain_a2a.time_s(c, 4096, 7168, 8, n, 0.5625)) for n in (8, 16, 32, 64)]
     assert times == sorted(times) and times[2] < 1.6 * times[0]
     assert float(domain_a2a.time_s(c, 4096, 7168, 8, 1, 0.5625)) == 0.0

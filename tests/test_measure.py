@@ -21,7 +21,7 @@ from dagc.api import compile_text
 from dagc.calib import available, decode_attention, gemm, load, moe, prefill_attention
 from dagc.calib.decode_attention import DecodeAttentionConstants
 from dagc.calib.families import FAMILIES
-from dagc.calib.family import column
+from dagc.calib.family import COMMON, Table, column
 from dagc.calib.fitting import tables
 from dagc.calib.gemm import GemmConstants
 from dagc.calib.moe import MoeConstants
@@ -98,8 +98,8 @@ def test_layers_and_estimates_are_the_plan_s() -> None:
     product = own["gqa.q", "gqa.k", "gqa.v"]
     assert product.job == Gemm("bf16", 64, (4 + 1 + 1) * 128, 4096)
     assert (product.layers, product.family) == (32, "gemm")
-    entry = load("h100_sxm").of(gemm.FAMILY)["bf16"]
-    assert product.estimate_s == pytest.approx(float(gemm.time_s(entry.constants, 64, 768, 4096)))
+    entry = load("h100_sxm").of(gemm.FAMILY, "trtllm")["bf16"]
+    assert product.estimate_s == pytest.approx(float(gemm.FAMILY.estimate_s(entry, 64, 768, 4096)))
     assert {k.phase for k in kernels(plan, ["decode"])} == {"decode"}
 
 
@@ -214,8 +214,8 @@ def test_tables_have_the_columns_that_the_fit_reads() -> None:
     assert set(rows) == {job.table for job in ALL}
     read = 0
     for family in FAMILIES.values():
-        for (gpu, variant), part in tables.groups(family, rows.get(family.file, [])).items():
-            assert gpu == "mine" and variant
+        for key, part in tables.parts(family, Table(family.file), rows.get(family.file, [])).items():
+            assert key.gpu == "mine" and key.engine == COMMON and key.variant
             assert all(np.isfinite(np.asarray(a, dtype=float)).all() for a in family.arguments(part)[1:])
             assert column(part, "latency_us").tolist() == [100.0]
             read += len(part)
@@ -235,7 +235,7 @@ def test_dtypes_without_estimates_are_left_out_of_the_fit() -> None:
     made: list[Job] = [Gemm("fp32", 1, 2, 3), Prefill("fp32", 1, 2, 2, 64, 5), Decode("fp32", 1, 2, 2, 64, 5)]
     rows = csv_tables.rows(results(made), "mine", "My GPU", {})
     assert sum(len(part) for part in rows.values()) == 3
-    assert not any(tables.groups(family, rows.get(family.file, [])) for family in FAMILIES.values())
+    assert not any(tables.parts(f, Table(f.file), rows.get(f.file, [])) for f in FAMILIES.values())
 
 
 def test_new_rows_replace_those_of_the_same_size(tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ def test_a_table_that_is_not_one(tmp_path: Path) -> None:
     path.write_text("gpu,dtype,m,n,latency_us\na,bf16,1,2,3\n")
     family = gemm.FAMILY
     with pytest.raises(tables.TableError, match="no column k"):
-        tables.groups(family, tables.read(path))
+        tables.parts(family, Table(family.file), tables.read(path))
     path.write_text("gpu,dtype,m,n,k,latency_us\na,bf16,1,2,three,4\n")
     with pytest.raises(tables.TableError, match="three"):
-        tables.groups(family, tables.read(path))
+        tables.parts(family, Table(family.file), tables.read(path))
 
 
 def test_report_sets_measured_beside_estimated() -> None:
@@ -318,7 +318,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = calibrate(folder, "mine", HARDWARE, 132, {"device": "My GPU", "torch": "2.9", "cuda": ""})
     path = folder / "mine.json"
     path.write_text(found.text)
-    assert len(found.lines) == 4 and all("held-out rows" in line for line in found.lines)
+    assert len(found.lines) == 4 and all("rows, each left out once" in line for line in found.lines)
     return path
 
 
@@ -368,7 +368,7 @@ def test_a_spec_names_the_file(fitted: Path) -> None:
     entry = constants.of(decode_attention.FAMILY)["kv_bf16_hd96_gqa"]
     assert own["decode attention"].job == Decode("fp16", 8, 64, 16, 96, 272)
     assert own["decode attention"].estimate_s == pytest.approx(
-        float(decode_attention.time_s(entry.constants, 8, 272, 64, 16, 96))
+        float(decode_attention.FAMILY.estimate_s(entry, 8, 272, 64, 16, 96))
     )
     assert own["experts"].family == "moe"
 
@@ -381,7 +381,7 @@ def test_few_rows_are_not_fitted(tmp_path: Path) -> None:
 
 
 def bad_file(path: str, value: object) -> str:
-    root = json.loads((ROOT / "grammar/library/calibration/h100_sxm.json").read_text(encoding="utf-8"))
+    root = json.loads((ROOT / "grammar/library/calibration/h100_sxm/trtllm/gemm.json").read_text(encoding="utf-8"))
     *parents, last = path.split("/")
     at = root
     for name in parents:
@@ -403,6 +403,8 @@ def bad_file(path: str, value: object) -> str:
         (bad_file("families/gemm/bf16/shapes/m", None), "mine.json: gemm.bf16.shapes: missing m"),
         (bad_file("device/flops/bf16", None), "mine.json: device.flops: missing bf16"),
         (bad_file("device/hbm_Bps", 0), "mine.json: device.hbm_Bps: expected more than 0"),
+        (bad_file("schema", None), "mine.json: a calibration of schema 1; this dagc reads schema 2"),
+        (bad_file("families/gemm/bf16/residual/packed", "AAAA"), "mine.json: gemm.bf16.residual.packed: "),
     ],
 )
 def test_a_bad_file_is_an_error_of_the_spec(tmp_path: Path, capsys: Capture, content: str | None, message: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calibration_file import Calibration as Calibration
-    from .calibration_file import available as available
-    from .calibration_file import load as load
+    from .calibration import Calibration as Calibration
+    from .calibration import available as available
+    from .calibration import load as load
     from .constants import CalibrationError as CalibrationError
     from .constants import Device as Device
     from .constants import Entry as Entry
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(constants, name)
     if name in ("Calibration", "available", "load"):
-        from . import calibration_file
+        from . import calibration
 
-        return getattr(calibration_file, name)
+        return getattr(calibration, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

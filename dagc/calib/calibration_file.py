@@ -5,114 +5,128 @@ Every rate is bounded by its datasheet peak, so no time beats the roofline of th
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..base.files import Unreadable, read_text
 from ..base.frozen import record
-from .constants import CalibrationError, Device, Entry, FitError, folder
+from .constants import CalibrationError, Device, Entry, FitError
 from .families import FAMILIES
 from .family import Family
+from .residual import Residual
 
 C = TypeVar("C")
+SCHEMA = 2
+
+
+class Variants(Mapping[str, Entry[C]], Generic[C]):
+    """Entries of one family by variant, each made when it is asked for."""
+
+    def __init__(self, family: Family[C], found: dict[str, Any], head: Head, where: str) -> None:
+        self._family, self._found, self._head, self._where = family, found, head, where
+        self._made: dict[str, Entry[C]] = {}
+
+    def __getitem__(self, variant: str) -> Entry[C]:
+        if variant not in self._made:
+            body = self._found[variant]
+            self._made[variant] = _entry(body, self._family, variant, self._head, f"{self._where}.{variant}")
+        return self._made[variant]
+
+    def __contains__(self, variant: object) -> bool:
+        return variant in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @record
-class Calibration:
-    """Fitted constants of one GPU: for each family, entries by variant (`key` of its module names them).
-
-    A family may lack a variant, or all, where nobody measured it.
-    """
+class Head:
+    """What a file says of all of its entries. `engine` empty: they serve any."""
 
     gpu: str
+    engine: str
     source: str
     device: Device
-    entries: Mapping[str, Mapping[str, Entry[Any]]]
 
-    def of(self, family: Family[C]) -> Mapping[str, Entry[C]]:
+
+@record
+class CalibrationFile:
+    """`families`: family -> variant -> entry, as far as somebody measured them."""
+
+    head: Head
+    families: Mapping[str, Variants[Any]]
+
+    def of(self, family: Family[C]) -> Variants[C]:
         """The variants of a family."""
-        return self.entries[family.name]
+        found = self.families.get(family.name)
+        return found if found is not None else Variants(family, {}, self.head, "")
 
 
-def available() -> list[str]:
-    """GPUs with a calibration file."""
-    names = (file.name.removesuffix(".json") for file in folder().iterdir() if file.name.endswith(".json"))
-    return sorted(name for name in names if name not in ("accuracy", "cluster_exchange"))
-
-
-def load(gpu: str) -> Calibration:
-    """Calibration of a GPU, by its name in the hardware library (`h100_sxm`), or from a file whose path ends in .json.
-
-    Raises CalibrationError when there is no such file, or it is not well formed.
-    """
-    return _load_file(gpu, _changed_ns(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
-
-
-def _changed_ns(path: str) -> int:
-    try:
-        return Path(path).stat().st_mtime_ns
-    except OSError as error:
-        raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-@lru_cache(maxsize=16)
-def _load_file(path: str, changed_ns: int) -> Calibration:
-    """`changed_ns`: a file that is written anew is read anew."""
+def read(path: str) -> CalibrationFile:
+    """A file of the user's. Raises CalibrationError when it cannot be read or is not well formed."""
     try:
         text = read_text(path)
     except Unreadable as error:
         raise CalibrationError(f"cannot read {path}: {error}") from None
-    return parse(text, Path(path).name)
+    return checked(text, Path(path).name)
 
 
-@lru_cache(maxsize=16)
-def _load_gpu(gpu: str) -> Calibration:
-    if gpu not in available():
-        raise CalibrationError(f"no calibration for {gpu}; available: {', '.join(available())}")
-    text = (folder() / f"{gpu}.json").read_text(encoding="utf-8")
-    return parse(text, f"{gpu}.json")
+def checked(text: str, name: str) -> CalibrationFile:
+    """As `parse`, with every entry read."""
+    found = parse(text, name)
+    for family, variants in found.families.items():
+        for entry in variants.values():
+            if entry.residual is not None and (fault := entry.residual.fault()):
+                raise CalibrationError(f"{name}: {family}.{entry.variant}.residual.packed: {fault}")
+    return found
 
 
-def parse(text: str, name: str) -> Calibration:
-    """Calibration from the text of a file; `name` leads every error."""
+def parse(text: str | bytes, name: str) -> CalibrationFile:
+    """The file of a text; `name` leads every error. An entry is read when it is asked for, with its own errors."""
+    root = _root(text, name)
+    if isinstance(root, dict) and root.get("schema", 1) != SCHEMA:
+        raise CalibrationError(
+            f"{name}: a calibration of schema {_short(root.get('schema', 1))}; this dagc reads schema {SCHEMA}: "
+            "fit it anew (`dagc measure SPEC --fit`)"
+        )
+    _keys(root, {"schema", "gpu", "engine", "source", "licence", "device", "families"}, name)
+    _keys(root["families"], set(), f"{name}: families", set(FAMILIES))
+    gpu, engine, source, licence = (_text(root[k], f"{name}: {k}") for k in ("gpu", "engine", "source", "licence"))
+    head = Head(gpu, engine, f"{source} ({licence})", _device(root["device"], f"{name}: device"))
+    found: dict[str, Variants[Any]] = {}
+    for key, variants in root["families"].items():
+        if not isinstance(variants, dict):
+            raise CalibrationError(f"{name}: {key}: expected variants, found {_short(variants)}")
+        found[key] = Variants(FAMILIES[key], variants, head, f"{name}: {key}")
+    return CalibrationFile(head, found)
+
+
+def _root(text: str | bytes, name: str) -> Any:
+    import orjson
+
     try:
-        root = json.loads(text)
-    except RecursionError:
-        raise CalibrationError(f"{name}: not JSON that can be read: it is nested too deeply") from None
-    except ValueError as error:  # no JSON, or a whole number of thousands of digits
-        raise CalibrationError(f"{name}: not JSON: {error}") from error
-    _keys(root, {"gpu", "source", "licence", "device", "families"}, name)
-    families = root["families"]
-    _keys(families, set(), f"{name}: families", set(FAMILIES))
-    gpu, source, licence = (_text(root[key], f"{name}: {key}") for key in ("gpu", "source", "licence"))
-    device = _device(root["device"], f"{name}: device")
-    entries = {key: _entries(families.get(key, {}), family, f"{name}: {key}") for key, family in FAMILIES.items()}
-    return Calibration(gpu, f"{source} ({licence})", device, entries)
+        return orjson.loads(text)
+    except ValueError as error:
+        raise CalibrationError(f"{name}: not JSON: {error}") from None
 
 
 DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
 """Ends of the names of constants by which something is divided. `quantise_Bps` may be 0."""
 
 
-def _entries(found: object, family: Family[C], where: str) -> dict[str, Entry[C]]:
-    if not isinstance(found, dict):
-        raise CalibrationError(f"{where}: expected variants, found {_short(found)}")
-    return {variant: _entry(value, family, f"{where}.{variant}") for variant, value in found.items()}
-
-
-def _entry(found: object, family: Family[C], where: str) -> Entry[C]:
-    body = _keys(found, {"constants", "shapes", "error"}, where)
+def _entry(found: object, family: Family[C], variant: str, head: Head, where: str) -> Entry[C]:
+    body = _keys(found, {"constants", "shapes", "error"}, where, {"residual"})
     names = [field.name for field in fields(family.constants)]  # type: ignore[arg-type]
     values = _numbers(body["constants"], set(names), f"{where}.constants")
     for name, value in values.items():
         if name.endswith(DIVISORS) and name != "quantise_Bps":
             _positive(value, f"{where}.constants.{name}")
-    error = _numbers(body["error"], {"median", "p90", "rows"}, f"{where}.error")
     shapes = {}
     if not isinstance(body["shapes"], dict):
         raise CalibrationError(f"{where}.shapes: expected ranges, found {_short(body['shapes'])}")
@@ -123,7 +137,31 @@ def _entry(found: object, family: Family[C], where: str) -> Entry[C]:
         shapes[name] = (least, greatest)
     if missing := [name for name in family.ranges if name not in shapes]:
         raise CalibrationError(f"{where}.shapes: missing {', '.join(missing)}")
-    return Entry(family.constants(**values), shapes, FitError(error["median"], error["p90"], int(error["rows"])))
+    error = _error(body["error"], f"{where}.error")
+    residual = _residual(body["residual"], f"{where}.residual") if "residual" in body else None
+    return Entry(
+        family.constants(**values), shapes, error, head.device, residual, head.gpu, head.engine, variant
+    )  # fmt: skip
+
+
+def _error(found: object, where: str) -> FitError:
+    body = _keys(found, {"median", "p90", "rows", "bias"}, where, {"unseen"})
+    median, p90, rows = (_number(body[name], f"{where}.{name}") for name in ("median", "p90", "rows"))
+    bias = body["bias"]
+    if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not abs(bias) <= sys.float_info.max:
+        raise CalibrationError(f"{where}.bias: expected a finite number, found {_short(bias)}")
+    unseen = _number(body["unseen"], f"{where}.unseen") if "unseen" in body else None
+    return FitError(median, p90, int(rows), float(bias), unseen)
+
+
+def _residual(found: object, where: str) -> Residual:
+    body = _keys(found, {"lengths", "most", "packed"}, where)
+    if not isinstance(body["lengths"], list) or not body["lengths"]:
+        raise CalibrationError(f"{where}.lengths: expected numbers, found {_short(body['lengths'])}")
+    lengths = tuple(_number(each, f"{where}.lengths") for each in body["lengths"])
+    for each in lengths:
+        _positive(each, f"{where}.lengths")
+    return Residual(lengths, _number(body["most"], f"{where}.most"), _text(body["packed"], f"{where}.packed"))
 
 
 def _device(found: object, where: str) -> Device:

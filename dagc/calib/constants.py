@@ -1,4 +1,4 @@
-"""Records around fitted constants: the GPU, and for each variant its range and its measured error."""
+"""Records around fitted constants: the GPU, and for each variant its range, its residual and its measured error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.resources.abc import Traversable
 from typing import Generic, TypeVar
 
 from ..base.frozen import record
+from .residual import Residual
 
 C = TypeVar("C")
 
@@ -17,7 +18,7 @@ class CalibrationError(ValueError):
 
 
 def folder() -> Traversable:
-    """Where the files are that dagc comes with: one calibration per GPU, and what belongs to no GPU."""
+    """Where the files are that dagc comes with: a folder per GPU, and what belongs to no GPU."""
     return resources.files("dagc.grammar.library") / "calibration"
 
 
@@ -33,20 +34,39 @@ class Device:
 
 @record
 class FitError:
-    """|estimate / measurement - 1| over `rows` rows that the fit did not see."""
+    """|estimate / measurement - 1| over `rows` rows, each estimated by a fit that did not see it. `bias`: median of the
+    signed error. `unseen`: median where the fit saw no row of that shape; None: the rows are all of one shape."""
 
     median: float
     p90: float
     rows: int
+    bias: float = 0.0
+    unseen: float | None = None
 
 
 @record
 class Entry(Generic[C]):
-    """Constants of one variant, the least and greatest of each shape fitted on, and the error."""
+    """Constants of one variant, the least and greatest of each shape fitted on, the residual and the error.
+
+    `engine`: whose kernels were timed (`common`: of no engine; empty: a file that serves any). `instead_of`: what nobody
+    measured and this entry takes the place of, empty where it was measured; then `error` is that of such substitutes.
+    """
 
     constants: C
     shapes: Mapping[str, tuple[float, float]]
     error: FitError
+    device: Device
+    residual: Residual | None = None
+    gpu: str = ""
+    engine: str = ""
+    variant: str = ""
+    instead_of: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self) >> 4
 
     def outside(self, **shape: float) -> list[str]:
         """Shapes, of those given, that lie outside the fitted range (an extrapolation).
@@ -54,3 +74,8 @@ class Entry(Generic[C]):
         Raises KeyError for a shape that the variant does not have.
         """
         return [name for name, value in shape.items() if not self.shapes[name][0] <= value <= self.shapes[name][1]]
+
+    @property
+    def table(self) -> str:
+        """Whose table it is, for people: `vllm on h200_sxm`."""
+        return f"{self.engine} on {self.gpu}" if self.engine else self.gpu

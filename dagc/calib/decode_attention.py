@@ -78,6 +78,7 @@ FAMILY = Family(
     variant=_variant,
     shapes=("batch_size", "kv_len", "num_heads", "num_key_value_heads"),
     ranges=("batch_size", "kv_len"),
+    unseen=("num_heads", "num_key_value_heads", "head_dim"),
     bounds=_bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "kv_len", "num_heads", "num_key_value_heads", "head_dim"),

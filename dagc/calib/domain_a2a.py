@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
+from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, Table, column, dtype_name, share
 from .moe_a2a import key as key
 from .shape import Floats, floats, overlap_s
 
@@ -69,6 +69,15 @@ def _arguments(rows: list[Row]) -> tuple[Any, ...]:
     return (*sizes, np.array(element))
 
 
+KERNELS = {"NVLinkOneSided": "nvlink_one_sided", "NVLinkTwoSided": "nvlink_two_sided"}
+
+
+def _alltoall_row(row: Row) -> Row | None:
+    """The table is of one model, DeepSeek-V3."""
+    sizes = {"ep_size": row["moe_ep_size"], "hidden_size": "7168", "topk": "8"}
+    return {**row, **sizes, "comm_backend": KERNELS[row["comm_backend"]]}
+
+
 def _variant(row: Row) -> str | None:
     return key(row["comm_backend"], row["phase"]) if row["phase"] in ("prepare", "dispatch", "combine") else None
 
@@ -78,6 +87,7 @@ FAMILY = Family(
     constants=DomainA2aConstants,
     time_s=time_s,
     file="op_domain_a2a.csv",
+    tables=(Table("trtllm_alltoall.csv", _alltoall_row, lambda row: "trtllm"),),
     variant=_variant,
     shapes=("num_tokens", "hidden_size", "topk", "ep_size"),
     ranges=("num_tokens", "ep_size"),

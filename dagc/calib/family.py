@@ -1,4 +1,4 @@
-"""A family of measured kernels as one record: its constants, its formula, and the table that they are fitted from.
+"""A family of measured kernels as one record: its constants, its formula, and the tables that they are fitted from.
 
 Each module of a family ends with its `FAMILY`; `families.py` lists them. What is needed to read a row of a table and to
 bound a constant, and what more than one family needs, is here.
@@ -6,14 +6,16 @@ bound a constant, and what more than one family needs, is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ..base.frozen import record
-from .constants import Device
-from .shape import Floats
+from .constants import Device, Entry
+from .shape import Floats, floats
 
 C = TypeVar("C")
 Row = Mapping[str, str]
@@ -33,17 +35,74 @@ SHARPNESS: Bounds = (1.5, 0.5, 8.0)
 LATENCY: Mapping[str, Bounds] = {"latency_s": (3 * US, 0.01 * US, 100 * US), "latency_power": (0.5, 0.05, 1.2)}
 
 
+def no_substitutes(variant: str) -> tuple[str, ...]:
+    return ()
+
+
 def no_facts(device: Device, variant: str) -> dict[str, float]:
     return {}
 
 
+ENGINES = ("trtllm", "vllm", "sglang")
+COMMON = "common"
+"""In the place of an engine, for kernels that belong to none."""
+
+
+def as_is(row: Row) -> Row | None:
+    return row
+
+
+def renamed(**columns: str) -> Callable[[Row], Row | None]:
+    """Rows with columns under the family's names: `renamed(dtype="gemm_dtype")` reads dtype from gemm_dtype."""
+    return lambda row: {**row, **{name: row[column] for name, column in columns.items()}}
+
+
+def all_of(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows
+
+
+def by_backend(row: Row) -> str:
+    backend = row.get("backend", "")
+    return backend if backend in ENGINES else COMMON
+
+
+@record
+class Table:
+    """A CSV of measurements. `adapt`: a row under the family's own column names (None leaves it out); `engine`: whose
+    kernel a row timed; `select`: the rows that tell the time of a kernel, before either."""
+
+    file: str
+    adapt: Callable[[Row], Row | None] = as_is
+    engine: Callable[[Row], str] = by_backend
+    select: Callable[[Sequence[Row]], Sequence[Row]] = all_of
+
+
+def log_sizes(*arguments: Any) -> Floats:
+    """log2 of every argument [rows, d], the fields of tuples one by one."""
+    flat: list[Floats] = []
+    for argument in arguments:
+        flat += [floats(part) for part in argument] if isinstance(argument, tuple) else [floats(argument)]
+    if all(part.ndim == 0 for part in flat):
+        return np.asarray(np.log2(np.maximum(np.array([flat]), LEAST_SIZE)))
+    columns = [part.ravel() for part in np.broadcast_arrays(*flat)]
+    return np.asarray(np.log2(np.maximum(np.stack(columns, axis=1), LEAST_SIZE)))
+
+
+LEAST_SIZE = 2.0**-10
+LENGTH = 2.0
+"""Octaves over which a residual changes, where a family does not say."""
+
+
 @record
 class Family(Generic[C]):
-    """`time_s(constants, *arguments(rows))` are the seconds of each row of the table `file`.
+    """`time_s(constants, *arguments(rows))` are the seconds of each row of the tables, by formula alone; `estimate_s` with
+    what was learned of its misses over `features(*arguments)`, which change over `lengths` octaves.
 
-    `variant` names the constants that a row belongs to, None leaves it out; `shapes` are the columns whose range a
-    calibration states, `ranges` those of them that it must state; `bounds` gives the fitted constants, `facts` the known.
-    `untimed`: why `dagc measure` does not time it; empty where a job of `measure/jobs.py` writes its table.
+    `file` is the family's own table, `tables` are further ones. `variant` names the constants that a row belongs to, None
+    leaves it out; `shapes` are the columns whose range a calibration states, `ranges` those of them that it must state;
+    `unseen` the columns that say which shape a row has; `bounds` gives the fitted constants, `facts` the known. `substitutes`:
+    variants that may take the place of one that nobody measured. `untimed`: why `dagc measure` does not time it; empty where a
+    job of `measure/jobs.py` writes its table.
     """
 
     name: str
@@ -57,6 +116,44 @@ class Family(Generic[C]):
     facts: Callable[[Device, str], dict[str, float]] = no_facts
     ranges: tuple[str, ...] = ()
     untimed: str = ""
+    tables: tuple[Table, ...] = ()
+    features: Callable[..., Floats] = log_sizes
+    lengths: tuple[float, ...] = ()
+    unseen: tuple[str, ...] = ()
+    substitutes: Callable[[str], tuple[str, ...]] = no_substitutes
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def sources(self) -> tuple[Table, ...]:
+        """Its own table, then the others."""
+        return (Table(self.file), *self.tables)
+
+    def estimate_s(self, entry: Entry[C], *arguments: Any) -> Floats:
+        """Seconds by formula and residual; never faster than the formula at the bounds of its constants."""
+        plain = self.time_s(entry.constants, *arguments)
+        if entry.residual is None:
+            return plain
+        factor = np.exp(entry.residual.log_factor(self.features(*arguments)))
+        fastest = self.time_s(_fastest(self, entry), *arguments)
+        return floats(np.maximum(plain * factor.reshape(plain.shape), fastest))
+
+
+FASTER_IF_MORE = ("_Bps", "_flops", "sharpness")
+FASTER_IF_LESS = ("_s",)
+"""Ends of the names of constants."""
+
+
+@lru_cache(maxsize=256)
+def _fastest(family: Family[Any], entry: Entry[Any]) -> Any:
+    """Constants at their bounds, as far as a name says which bound is the faster."""
+    bounds = family.bounds(entry.device, entry.variant)
+    most = {name: ends[2] for name, ends in bounds.items() if name.endswith(FASTER_IF_MORE)}
+    least = {name: ends[1] for name, ends in bounds.items() if name.endswith(FASTER_IF_LESS)}
+    now = entry.constants
+    kept = {name: max(value, getattr(now, name)) for name, value in most.items()}
+    return replace(now, **kept, **{name: min(value, getattr(now, name)) for name, value in least.items()})
 
 
 def dtype_name(text: str) -> str:

@@ -103,6 +103,7 @@ FAMILY = Family(
     file="op_moe.csv",
     variant=dtype_variant,
     shapes=("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"),
+    unseen=("hidden_size", "inter_size", "topk", "num_experts"),
     bounds=_bounds,
     facts=lambda device, variant: {"weight_B": WEIGHT_B[variant]},
     arguments=_arguments,

@@ -11,11 +11,13 @@ project's form. Measured without a prefix only.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import ELEMENT_B, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, share
+from .family import ELEMENT_B, LAUNCH, SHARPNESS, Bounds, Family, Row, columns, dtype_name, kv_bytes, log_sizes, share
 from .shape import Floats, floats, overlap_s, tiles
 
 TILE = 128
@@ -77,6 +79,13 @@ def _variant(row: Row) -> str | None:
     return key(math, kv, int(row["head_dim"])) if {math, kv} <= set(ELEMENT_B) else None
 
 
+def _features(*arguments: Any) -> Floats:
+    """The kernel was measured without a prefix; with one, a prompt of as many tokens in all is what it resembles."""
+    batch, seq, heads, kv_heads, head_dim = arguments[:5]
+    prefix = arguments[5] if len(arguments) > 5 else 0.0
+    return log_sizes(batch, floats(seq) + floats(prefix), heads, kv_heads, head_dim)
+
+
 FAMILY = Family(
     name="prefill_attention",
     constants=PrefillAttentionConstants,
@@ -88,4 +97,6 @@ FAMILY = Family(
     bounds=bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "seq_len", "num_heads", "num_key_value_heads", "head_dim"),
+    features=_features,
+    unseen=("num_heads", "num_key_value_heads", "head_dim"),
 )

@@ -10,9 +10,11 @@ Widths: DeepSeek-V3 technical report, arXiv 2412.19437; measured without a prefi
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from .family import Family, columns, dtype_name, kv_bytes
+from .family import Family, columns, dtype_name, kv_bytes, log_sizes
 from .prefill_attention import TILE, PrefillAttentionConstants, bounds
 from .shape import Floats, floats, overlap_s, tiles
 
@@ -43,6 +45,13 @@ def key(dtype: str, kv_dtype: str) -> str:
     return f"{dtype}_kv_{kv_dtype}"
 
 
+def _features(*arguments: Any) -> Floats:
+    """The kernel was measured without a prefix; with one, a prompt of as many tokens in all is what it resembles."""
+    batch, seq, heads = arguments[:3]
+    prefix = arguments[3] if len(arguments) > 3 else 0.0
+    return log_sizes(batch, floats(seq) + floats(prefix), heads)
+
+
 FAMILY = Family(
     name="prefill_mla",
     constants=PrefillMlaConstants,
@@ -54,5 +63,6 @@ FAMILY = Family(
     bounds=bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "seq_len", "num_heads"),
+    features=_features,
     untimed="PyTorch has no kernel of latent attention to time",
 )

@@ -5,7 +5,7 @@ Rotary embedding, norms of queries and keys and the write of the cache belong to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -13,13 +13,14 @@ import numpy as np
 
 from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
+from ..calib.family import Family
 from ..ir.graph import Op
 from ..ir.ops.attention import attend_operands, context_shares
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.sequence import Array, over_blocks, query_runs
 from .local_shapes import AttentionShape
-from .measured import Match, Measured
+from .measured import Match, Measured, estimate_s
 
 C = TypeVar("C")
 KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
@@ -66,24 +67,23 @@ def _grouped(found: Match, op: Op, query: str, key: str) -> Measured | None:
 
 def _grouped_prefill(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
     variant = partial(prefill_attention.key, _math_dtype(found, kv), kv)
-    entry = _of_width(found.calibration.of(prefill_attention.FAMILY), shape.width, variant)
+    entry = _of_width(found, prefill_attention.FAMILY, shape.width, variant)
     if entry is None:
         return None
-    constants = found.constants(entry)
 
     def of_run(seq: float, before: float) -> float:
         sizes = shape.batch, seq, shape.heads, shape.kv_heads, shape.width, before
-        return float(prefill_attention.time_s(constants, *sizes))
+        return float(estimate_s(prefill_attention.FAMILY, entry, *sizes))
 
     time_s = _prefill(found, op, of_run, entry.constants.launch_s)
     outside = entry.outside(batch_size=shape.batch, seq_len=shape.seq)
-    return Measured(time_s, prefill_attention.FAMILY.name, entry.error.median, tuple(outside))
+    return Measured.of(time_s, prefill_attention.FAMILY.name, entry, outside)
 
 
 def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
-    table, width = found.calibration.of(decode_attention.FAMILY), shape.width
-    entry = _of_width(table, width, lambda near: decode_attention.key(kv, near, shape.heads > shape.kv_heads))
-    entry = entry or _of_width(table, width, lambda near: decode_attention.key(kv, near, True))
+    family, width = decode_attention.FAMILY, shape.width
+    entry = _of_width(found, family, width, lambda near: decode_attention.key(kv, near, shape.heads > shape.kv_heads))
+    entry = entry or _of_width(found, family, width, lambda near: decode_attention.key(kv, near, True))
     if entry is None:
         return None
     segment = found.segment.within(op.scope)
@@ -91,10 +91,10 @@ def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Mea
     context = np.maximum(1.0, segment.size("context") * shape.seen * shares)
     # Drafted tokens read the cache together, as further query heads.
     sizes = shape.batch, context, shape.heads * shape.seq, shape.kv_heads, width
-    time_s = decode_attention.time_s(found.constants(entry), *sizes)
+    time_s = estimate_s(family, entry, *sizes)
     outside = entry.outside(batch_size=shape.batch, kv_len=float(context.max()))
     over_ranks = over_blocks(time_s.reshape(len(shares)), op.loop("context"), found.mesh)
-    return Measured(over_ranks, decode_attention.FAMILY.name, entry.error.median, tuple(outside))
+    return Measured.of(over_ranks, family.name, entry, outside)
 
 
 def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
@@ -110,29 +110,28 @@ def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...
 
 
 def _latent_decode(found: Match, op: Op, batch: float, heads: float, width: float, kv: str) -> Measured | None:
-    entry = found.calibration.of(decode_mla.FAMILY).get(decode_mla.key(kv))
+    entry = found.find(decode_mla.FAMILY, decode_mla.key(kv))
     if entry is None:
         return None
     seq, context, _ = found.shapes.lengths(op)
-    time_s = decode_mla.time_s(found.constants(entry), batch, context, heads * seq)
+    time_s = estimate_s(decode_mla.FAMILY, entry, batch, context, heads * seq)
     launch_s, scale = entry.constants.launch_s, width / (decode_mla.LATENT + 512)
     outside = entry.outside(batch_size=batch, kv_len=context)
     scaled_s = (launch_s + (time_s - launch_s) * scale).reshape(1)
-    return Measured(scaled_s, decode_mla.FAMILY.name, entry.error.median, tuple(outside))
+    return Measured.of(scaled_s, decode_mla.FAMILY.name, entry, outside)
 
 
 def _latent_prefill(found: Match, op: Op, batch: float, heads: float, width: float, kv: str) -> Measured | None:
-    entry = found.calibration.of(prefill_mla.FAMILY).get(prefill_mla.key("bf16", kv))
+    entry = found.find(prefill_mla.FAMILY, prefill_mla.key("bf16", kv))
     if entry is None:
         return None
-    constants = found.constants(entry)
 
     def of_run(seq: float, before: float) -> float:
-        return float(prefill_mla.time_s(constants, batch, seq, heads, before))
+        return float(estimate_s(prefill_mla.FAMILY, entry, batch, seq, heads, before))
 
     time_s = _prefill(found, op, of_run, entry.constants.launch_s, width / prefill_mla.WIDTH)
     outside = entry.outside(batch_size=batch, seq_len=found.shapes.lengths(op)[0])
-    return Measured(time_s, prefill_mla.FAMILY.name, entry.error.median, tuple(outside))
+    return Measured.of(time_s, prefill_mla.FAMILY.name, entry, outside)
 
 
 def _prefill(
@@ -149,7 +148,7 @@ def _prefill(
     return over_blocks(seconds, op.loop("seq"), found.mesh)
 
 
-def _of_width(table: Mapping[str, Entry[C]], width: float, key: Callable[[int], str]) -> Entry[C] | None:
+def _of_width(found: Match, family: Family[C], width: float, key: Callable[[int], str]) -> Entry[C] | None:
     """The entry of a head width: its own where it was measured, else that of the nearest of HEAD_DIMS."""
     near = min(HEAD_DIMS, key=lambda d: abs(np.log(d / width)))
-    return table.get(key(int(width))) or table.get(key(near))
+    return found.find(family, (key(int(width)), key(near)))

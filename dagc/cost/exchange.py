@@ -9,25 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..base.collectives import COLLECTIVES
 from ..base.dtypes import DTYPE_BYTES
 from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
-from ..calib.calibration_file import Calibration
+from ..calib.calibration import Calibration
 from ..calib.constants import Entry
 from ..calib.family import Family
 from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
-from ..ir.ops.sequence import Array
 from ..ir.routed_dims import rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
-from .measured import Measured, scaled
+from .measured import Measured, estimate_s, scaled
 from .network import collective_time
 
+C = TypeVar("C")
 SCALE_BLOCK = 128
 """Elements that share one fp32 scale when tokens are dispatched in fewer bits (deepseek-ai/DeepEP)."""
 
@@ -130,11 +130,11 @@ class Exchanges:
         size_B = payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)
         for kernel in KERNELS[op.runtime_kind] if kernels is None else kernels:
             variant = kernel.variant or self.unit.phase.engine
-            entry = self.calibration.of(kernel.family).get(variant) if variant else None
+            entry = self._of(kernel.family).get(variant) if variant else None
             if entry is not None:
                 outside = tuple(entry.outside(num_gpus=ranks, bytes=size_B))
-                time_s = kernel.family.time_s(self._constants(entry), ranks, size_B)
-                found = Measured(time_s, kernel.name or f"{variant} {op.runtime_kind}", entry.error.median, outside)
+                time_s = estimate_s(kernel.family, self._scaled(entry), ranks, size_B)
+                found = Measured.of(time_s, kernel.name or f"{variant} {op.runtime_kind}", entry, outside)
                 yield Option(found, entry.shapes["num_gpus"][1])
 
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:
@@ -143,31 +143,32 @@ class Exchanges:
         speed = "ll" if not self.unit.phase.takes_prompts else "ht"
         direction = "combine" if sent.back else "dispatch"
         for key in (moe_a2a.key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
-            if key in self.calibration.of(moe_a2a.FAMILY):
-                yield self._token_kernel([(key, self.calibration.of(moe_a2a.FAMILY)[key])], moe_a2a.time_s, sent, ranks)
+            if key in self._of(moe_a2a.FAMILY):
+                yield self._token_kernel(moe_a2a.FAMILY, [(key, self._of(moe_a2a.FAMILY)[key])], sent, ranks)
         for parts in (("one_sided", direction), ("two_sided", direction, *([] if sent.back else ["prepare"]))):
             keys = [domain_a2a.key(f"nvlink_{parts[0]}", part) for part in parts[1:]]
-            found = [
-                (key, self.calibration.of(domain_a2a.FAMILY)[key])
-                for key in keys
-                if key in self.calibration.of(domain_a2a.FAMILY)
-            ]
+            known = self._of(domain_a2a.FAMILY)
+            found = [(key, known[key]) for key in keys if key in known]
             if len(found) == len(keys):
-                yield self._token_kernel(found, domain_a2a.time_s, sent, ranks)
+                yield self._token_kernel(domain_a2a.FAMILY, found, sent, ranks)
 
     def _token_kernel(
-        self, parts: list[tuple[str, Entry[Any]]], time_s: Callable[..., Array], sent: Tokens, ranks: int
+        self, family: Family[Any], parts: list[tuple[str, Entry[Any]]], sent: Tokens, ranks: int
     ) -> Option:
         """One kernel, or several one after the other of which the first moves the rows and the others counts alone."""
         key, entry = parts[0]
-        total = time_s(self._constants(entry), sent.tokens, sent.hidden, sent.top_k, ranks, sent.element_B)
+        total = estimate_s(family, self._scaled(entry), sent.tokens, sent.hidden, sent.top_k, ranks, sent.element_B)
         for _, other in parts[1:]:
-            total = total + time_s(self._constants(other), sent.tokens, sent.hidden, sent.top_k, ranks, 0.0)
+            total = total + estimate_s(family, self._scaled(other), sent.tokens, sent.hidden, sent.top_k, ranks, 0.0)
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
-        return Option(Measured(total, key, entry.error.median, outside), entry.shapes["ep_size"][1])
+        return Option(Measured.of(total, key, entry, outside), entry.shapes["ep_size"][1])
 
-    def _constants(self, entry: Entry[Any]) -> Any:
-        return scaled(entry.constants, self.calibration, self.hardware)
+    def _of(self, family: Family[C]) -> Mapping[str, Entry[C]]:
+        """Entries of the phase's engine and those of none."""
+        return self.calibration.of(family, self.unit.phase.engine)
+
+    def _scaled(self, entry: Entry[C]) -> Entry[C]:
+        return scaled(entry, self.calibration, self.hardware)
 
     # -- over nodes ------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..base.frozen import record
 from ..calib import load
-from ..calib.calibration_file import Calibration
-from ..calib.constants import Entry
+from ..calib.calibration import Calibration
+from ..calib.constants import Device, Entry
+from ..calib.family import Family
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Fuse
@@ -36,34 +37,68 @@ SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "l
 @record
 class Measured:
     """Time of an op over its ranks. `family`: table and variant; `error`: median relative error there, on rows that the
-    fit did not see; `outside`: sizes beyond what was measured."""
+    fit did not see; `outside`: sizes beyond what was measured. `table`: whose table (`vllm on h200_sxm`); `instead_of`: what
+    nobody measured and this table takes the place of."""
 
     time_s: Array
     family: str
     error: float
     outside: tuple[str, ...] = ()
+    table: str = ""
+    instead_of: str = ""
+
+    @staticmethod
+    def of(time_s: Array, family: str, entry: Entry[Any], outside: Sequence[str] = ()) -> Measured:
+        """Priced by an entry."""
+        return Measured(time_s, family, entry.error.median, tuple(outside), entry.table, entry.instead_of)
 
     def times(self, share: float) -> Measured:
-        return Measured(self.time_s * share, self.family, self.error, self.outside)
+        return replace(self, time_s=self.time_s * share)
 
 
 RIDING = Measured(np.zeros(1), "fused", 0.0)
 """Of an op that the kernel of another one does too: that one's time includes it."""
 
 
-def scaled(constants: C, calibration: Calibration, hardware: Hardware) -> C:
-    """Constants of a kernel, its rates scaled to the hardware section's."""
+def scaled(entry: Entry[C], calibration: Calibration, hardware: Hardware) -> Entry[C]:
+    """An entry, its rates and the peaks that bound them scaled to the hardware section's."""
     device = calibration.device
-    scale = {
-        "compute": hardware.peak_flops("bf16") / device.flops["bf16"],
-        "hbm": hardware.hbm_Bps / device.hbm_Bps,
-        "link": hardware.node.bandwidth_Bps / device.link_Bps,
-    }
-    c: Any = constants
+    ratios = (
+        hardware.peak_flops("bf16") / device.flops["bf16"],
+        hardware.hbm_Bps / device.hbm_Bps,
+        hardware.node.bandwidth_Bps / device.link_Bps,
+    )
+    if all(abs(ratio - 1) <= 1e-3 for ratio in ratios):
+        return entry
+    return _scaled(entry, ratios)
+
+
+@lru_cache(maxsize=1024)
+def _scaled(entry: Entry[C], ratios: tuple[float, float, float]) -> Entry[C]:
+    compute, hbm, link = ratios
+    scale = {"compute": compute, "hbm": hbm, "link": link}
+    c: Any = entry.constants
     changed = {
         n: getattr(c, n) * scale[by] for n, by in _rates(tuple(f.name for f in fields(c))) if abs(scale[by] - 1) > 1e-3
     }
-    return replace(c, **changed) if changed else c  # type: ignore[no-any-return]
+    old = entry.device
+    peaks = {dtype: peak * compute for dtype, peak in old.flops.items()}
+    device = Device(peaks, old.hbm_Bps * hbm, old.link_Bps * link, old.sms)
+    return replace(entry, constants=replace(c, **changed), device=device)
+
+
+def estimate_s(family: Family[C], entry: Entry[C], *arguments: Any) -> Array:
+    """Seconds of a kernel. The same kernels are asked for again and again: of scalars the answer is kept."""
+    if all(isinstance(each, (int, float)) for each in arguments):
+        return _kept(family, entry, arguments)
+    return family.estimate_s(entry, *arguments)
+
+
+@lru_cache(maxsize=1 << 15)
+def _kept(family: Family[Any], entry: Entry[Any], arguments: tuple[float, ...]) -> Array:
+    found = family.estimate_s(entry, *arguments)
+    found.flags.writeable = False
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -92,8 +127,11 @@ class Match:
         self.calibration = load(self.hardware.calibration)
         self.shapes = LocalShapes(self.segment, self.mesh, self.model, self.phase)
 
-    def constants(self, entry: Entry[C]) -> C:
-        return scaled(entry.constants, self.calibration, self.hardware)
+    def find(self, family: Family[C], variants: str | tuple[str, ...]) -> Entry[C] | None:
+        """The entry of the first of the variants that was measured of the phase's engine, else the nearest; scaled to
+        the hardware."""
+        entry = self.calibration.find(family, variants, self.phase.engine)
+        return scaled(entry, self.calibration, self.hardware) if entry is not None else None
 
     def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""

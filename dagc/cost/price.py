@@ -107,7 +107,8 @@ def _compute(
         return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)
     return OpCost(
         measured.time_s, np.minimum(floor, measured.time_s), bound, flops, float(moved_B.max()),
-        family=measured.family, error=measured.error, outside=measured.outside,
+        family=measured.family, error=measured.error, outside=measured.outside, table=measured.table,
+        instead_of=measured.instead_of,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Projections of one input are one GEMM; the FFN of routed experts with its permut
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..calib import gemm, moe
 from ..calib.constants import Entry
 from ..ir.ops.kind import Fuse
 from .local_shapes import ExpertShape, GemmShape
-from .measured import Match, Measured
+from .measured import Match, Measured, estimate_s
 
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
 MOE_VARIANT = {**GEMM_VARIANT, "mxfp4": "w4a16_mxfp4"}
@@ -29,43 +30,44 @@ def match(found: Match) -> None:
 
 
 def _gemm(found: Match, shape: GemmShape) -> None:
-    entry = found.calibration.of(gemm.FAMILY).get(GEMM_VARIANT.get(dtypes.dtype(shape.dtype).kernel, ""))
+    entry = found.find(gemm.FAMILY, GEMM_VARIANT.get(dtypes.dtype(shape.dtype).kernel, ""))
     if entry is None:
         return
-    constants = _gemm_constants(found, entry)
-    time_s = gemm.time_s(constants, shape.m, shape.n, shape.k).reshape(1)
-    outside = tuple(entry.outside(m=shape.m, n=shape.n, k=shape.k))
-    found.share(shape.ops, Measured(time_s, gemm.FAMILY.name, entry.error.median, outside))
+    if found.phase.quantise != "separate":
+        entry = _quantised_before(entry, found.find(gemm.FAMILY, "bf16"))
+    time_s = estimate_s(gemm.FAMILY, entry, shape.m, shape.n, shape.k).reshape(1)
+    found.share(shape.ops, Measured.of(time_s, gemm.FAMILY.name, entry, entry.outside(m=shape.m, n=shape.n, k=shape.k)))
 
 
-def _gemm_constants(found: Match, entry: Entry[gemm.GemmConstants]) -> gemm.GemmConstants:
+@lru_cache(maxsize=256)
+def _quantised_before(
+    entry: Entry[gemm.GemmConstants], plain: Entry[gemm.GemmConstants] | None
+) -> Entry[gemm.GemmConstants]:
     """The tables time the quantisation of the activations with the GEMM, as a kernel of its own; engines mostly
     do it in the norm or activation before."""
-    c = found.constants(entry)
-    plain = found.calibration.of(gemm.FAMILY).get("bf16")
-    if found.phase.quantise == "separate" or not c.quantise_Bps or plain is None:
-        return c
-    return replace(c, launch_s=min(c.launch_s, plain.constants.launch_s), quantise_Bps=0.0)
+    c = entry.constants
+    if not c.quantise_Bps or plain is None:
+        return entry
+    launch_s = min(c.launch_s, plain.constants.launch_s)
+    return replace(entry, constants=replace(c, launch_s=launch_s, quantise_Bps=0.0))
 
 
 def _experts(found: Match, shape: ExpertShape) -> None:
-    entry = _moe_entry(found, dtypes.dtype(shape.dtype).kernel)
+    entry = found.find(moe.FAMILY, _moe_variants(dtypes.dtype(shape.dtype).kernel))
     if entry is None:
         return
     load = found.loads[shape.rows]
     work = load.ranks.kernel
     # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
     seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
-    time = moe.time_s(found.constants(entry), work, seen, shape.top_k, shape.hidden, shape.inter)
+    time = estimate_s(moe.FAMILY, entry, work, seen, shape.top_k, shape.hidden, shape.inter)
     # Gated experts have three products of one size; the table was measured on those.
     time = time * (len(shape.products) / 3)
-    found.share(shape.products, Measured(load.over_mesh(time), moe.FAMILY.name, entry.error.median, ()))
+    found.share(shape.products, Measured.of(load.over_mesh(time), moe.FAMILY.name, entry))
     for op in shape.ops:
         found.ride(op, Fuse.EXPERTS)
 
 
-def _moe_entry(found: Match, dtype: str) -> Entry[moe.MoeConstants] | None:
-    variants = found.calibration.of(moe.FAMILY)
-    if dtype == "mxfp4" and "w4a8_mxfp4_mxfp8" in variants:
-        return variants["w4a8_mxfp4_mxfp8"]
-    return variants.get(MOE_VARIANT.get(dtype, ""))
+def _moe_variants(dtype: str) -> tuple[str, ...]:
+    variant = MOE_VARIANT.get(dtype, "")
+    return ("w4a8_mxfp4_mxfp8", variant) if dtype == "mxfp4" else (variant,)

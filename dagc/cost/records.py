@@ -31,6 +31,8 @@ class OpCost:
     family: str = ""  # the measured kernel that the time is from; empty: the roofline or alpha-beta
     error: float = 0.0  # its median relative error
     outside: tuple[str, ...] = ()  # sizes beyond what was measured
+    table: str = ""  # whose table the family is from: `vllm on h200_sxm`
+    instead_of: str = ""  # what nobody measured and that table takes the place of
     launch_s: float = 0.0
 
 

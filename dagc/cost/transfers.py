@@ -54,7 +54,7 @@ def collective_cost(
         time_s = float(measured.time_s)
         return OpCost(
             one * time_s * steps, one * min(float(floor.time_s), time_s) * steps, bound, 0.0, 0.0, payload, wire, group,
-            measured.family, measured.family, measured.error, measured.outside,
+            measured.family, measured.family, measured.error, measured.outside, measured.table, measured.instead_of,
         )  # fmt: skip
     return OpCost(
         one * float(found.time_s) * steps,

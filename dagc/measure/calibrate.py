@@ -8,7 +8,7 @@ from pathlib import Path
 from ..base.frozen import record
 from ..calib.constants import Device
 from ..calib.fitting import file
-from ..calib.fitting.fit import at_bounds, fit_folder
+from ..calib.fitting.fit import at_bounds, fit_folders
 from ..spec.hardware import Hardware
 
 LICENCE = "own measurements"
@@ -33,22 +33,23 @@ def device_of(hardware: Hardware, processors: int) -> Device:
 def calibrate(folder: Path, gpu: str, hardware: Hardware, processors: int, how: Mapping[str, str]) -> Calibrated:
     """Fits every table of the folder that has rows of `gpu`. Raises `fitting.tables.TableError`."""
     device = device_of(hardware, processors)
-    found = fit_folder(folder, {gpu: device}, only=gpu)
+    found = fit_folders([folder], {gpu: device}, wanted=lambda key: key.gpu == gpu)
     lines = []
     for part in found.parts:
         head = f"  {part.family.name} {part.variant}: "
-        if part.found is None:
+        if part.entry is None:
             lines.append(f"{head}{len(part.rows)} rows are too few to fit; a larger --grid measures more")
             continue
-        error = part.found["error"]
+        error = part.entry.error
         lines.append(
-            f"{head}median error {error['median']:.1%}, 90th percentile {error['p90']:.1%} on {error['rows']} held-out rows"
+            f"{head}median error {error.median:.1%}, 90th percentile {error.p90:.1%} on {error.rows} rows, each left out once"
         )
-        if stuck := at_bounds(part.family, device, part.variant, part.found["constants"]):
+        if stuck := at_bounds(part.family, device, part.variant, part.entry.constants):
             lines.append(
                 f"    at the bound of what was allowed: {', '.join(stuck)} (are the peaks of `hardware` those of this device?)"
             )
-    if not found.gpus:
+    bodies = file.bodies(found.entries)
+    if not bodies:
         return Calibrated("", tuple(lines))
     source = "dagc measure, " + ", ".join(f"{name} {value}" for name, value in how.items() if value)
-    return Calibrated(file.text(gpu, source, LICENCE, device, found.families(gpu)), tuple(lines))
+    return Calibrated(file.text(gpu, "", source, LICENCE, device, bodies), tuple(lines))

@@ -121,8 +121,8 @@ def seeds() -> tuple[Seed, ...]:
     for path in sorted((ROOT / "tests" / "data" / "hf_configs").rglob("*.json")):
         if "model_type" in path.read_text():
             found.append(Seed("config", path.stem, path.read_bytes()))
-    for path in sorted((ROOT / "grammar" / "library" / "calibration").glob("*.json")):
-        found.append(Seed("calibration", path.stem, path.read_bytes()))
+    for path in sorted((ROOT / "grammar" / "library" / "calibration").glob("h100_sxm/*/*.json")):
+        found.append(Seed("calibration", f"{path.parent.name}_{path.stem}", path.read_bytes()))
     found += [Seed("graph", name, data) for name, data in graphs().items()]
     for path in sorted((ROOT / "tests" / "golden").glob("*/*.ir")):
         found.append(Seed("ir", f"{path.parent.name}/{path.stem}", path.read_bytes()))

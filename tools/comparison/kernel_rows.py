@@ -22,14 +22,16 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
 )
-from dagc.calib.calibration_file import Calibration
-from dagc.cost.measured import scaled
+from dagc.calib.calibration import Calibration
+from dagc.calib.family import Family
+from dagc.cost.measured import estimate_s, scaled
 from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware
 
 from .case import Inexpressible
 from .catalog import Catalog
 
+ENGINE = "trtllm"
 SECONDS = {"us": 1e-6, "ms": 1e-3}
 
 
@@ -94,17 +96,19 @@ def _dtype(label: object) -> str:
     )
 
 
-def _pick(table: Mapping[str, Any], key: str, calibration: Calibration, machine: Hardware) -> Any:
-    if key not in table:
+def _price(cal: Calibration, hw: Hardware, family: Family[Any], variants: str | tuple[str, ...], *sizes: Any) -> float:
+    """By the first of the variants that was measured of the default engine on this very GPU."""
+    wanted = (variants,) if isinstance(variants, str) else variants
+    known = cal.of(family, ENGINE)
+    entry = next((known[variant] for variant in wanted if variant in known), None)
+    if entry is None:
         raise Inexpressible("no measured variant of this dtype or width")
-    return scaled(table[key].constants, calibration, machine)
+    return float(estimate_s(family, scaled(entry, cal, hw), *sizes))
 
 
 def _gemm(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
-    return float(
-        gemm.time_s(_pick(cal.of(gemm.FAMILY), _dtype(r["precision"]["gemm"]), cal, hw), w["m"], w["n"], w["k"])
-    )
+    return _price(cal, hw, gemm.FAMILY, _dtype(r["precision"]["gemm"]), w["m"], w["n"], w["k"])
 
 
 def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
@@ -114,48 +118,42 @@ def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     ranks, tokens = int(w.get("moe_ep", 1)), float(w["num_tokens"])
     local = w["experts"] // ranks
     rows = moe.expected_rows([tokens * w["topk"] / w["experts"]] * local)
-    c = _pick(cal.of(moe.FAMILY), _dtype(r["precision"]["moe"]), cal, hw)
-    return float(moe.time_s(c, rows, tokens, w["topk"], w["hidden"], w["intermediate"] / int(w.get("moe_tp", 1))))
+    inter = w["intermediate"] / int(w.get("moe_tp", 1))
+    return _price(cal, hw, moe.FAMILY, _dtype(r["precision"]["moe"]), rows, tokens, w["topk"], w["hidden"], inter)
 
 
 def _prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, dtype = r["workload"], _dtype(r["precision"]["attention"])
-    c = _pick(
-        cal.of(prefill_attention.FAMILY),
-        prefill_attention.key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"]),
-        cal,
-        hw,
-    )
-    return float(prefill_attention.time_s(c, w["batch"], w["seq"], w["q_heads"], w["kv_heads"], w["head_dim"]))
+    key = prefill_attention.key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"])
+    sizes = w["batch"], w["seq"], w["q_heads"], w["kv_heads"], w["head_dim"]
+    return _price(cal, hw, prefill_attention.FAMILY, key, *sizes)
 
 
 def _decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, kv = r["workload"], _dtype(r["precision"].get("kv", "bf16"))
-    c = _pick(
-        cal.of(decode_attention.FAMILY), decode_attention.key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"]), cal, hw
-    )
-    return float(decode_attention.time_s(c, w["batch"], w["kv_len"], w["q_heads"], w["kv_heads"], w["head_dim"]))
+    key = decode_attention.key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"])
+    sizes = w["batch"], w["kv_len"], w["q_heads"], w["kv_heads"], w["head_dim"]
+    return _price(cal, hw, decode_attention.FAMILY, key, *sizes)
 
 
 def _mla_decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
-    c = _pick(cal.of(decode_mla.FAMILY), decode_mla.key(_dtype(r["precision"].get("kv", "bf16"))), cal, hw)
-    return float(decode_mla.time_s(c, w["batch"], w["kv_len"], w["q_heads"]))
+    key = decode_mla.key(_dtype(r["precision"].get("kv", "bf16")))
+    return _price(cal, hw, decode_mla.FAMILY, key, w["batch"], w["kv_len"], w["q_heads"])
 
 
 def _mla_prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w = r["workload"]
     if w.get("head_dim_k") != 192:
         raise Inexpressible("no measured variant of this dtype or width")
-    c = _pick(cal.of(prefill_mla.FAMILY), prefill_mla.key("bf16", "bf16"), cal, hw)
-    return float(prefill_mla.time_s(c, w["batch"], w["seq"], w["q_heads"]))
+    return _price(cal, hw, prefill_mla.FAMILY, prefill_mla.key("bf16", "bf16"), w["batch"], w["seq"], w["q_heads"])
 
 
 def _collective(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, ranks = r["workload"], r["parallel"]["ranks"]
     if w["op"] == "alltoall":
-        return float(exchange.time_s(_pick(cal.of(exchange.FAMILY), "all_to_all", cal, hw), ranks, w["bytes"]))
-    return float(collective.time_s(_pick(cal.of(collective.FAMILY), w["op"], cal, hw), ranks, w["bytes"]))
+        return _price(cal, hw, exchange.FAMILY, "all_to_all", ranks, w["bytes"])
+    return _price(cal, hw, collective.FAMILY, w["op"], ranks, w["bytes"])
 
 
 def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
@@ -165,24 +163,19 @@ def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
             "exchange of tokens: across nodes (its constants are read off these), or the kernel is not stated"
         )
     element_B = 1 + 4 / 128 if w["op"] == "dispatch" else 2.0
-    keys = [
-        key
-        for key in (moe_a2a.key("deepep_ll", w["op"]), moe_a2a.key("trtllm_deepep_ll", w["op"]))
-        if key in cal.of(moe_a2a.FAMILY)
-    ]
-    times = [
-        moe_a2a.time_s(
-            _pick(cal.of(moe_a2a.FAMILY), key, cal, hw), w["tokens_per_rank"], w["hidden"], w["topk"], ranks, element_B
-        )
-        for key in keys
-    ]
+    sizes = w["tokens_per_rank"], w["hidden"], w["topk"], ranks, element_B
+    times = []
+    for engine, kernels in (("vllm", "deepep_ll"), ("trtllm", "trtllm_deepep_ll")):
+        entry = cal.of(moe_a2a.FAMILY, engine).get(moe_a2a.key(kernels, w["op"]))
+        if entry is not None:
+            times.append(float(estimate_s(moe_a2a.FAMILY, scaled(entry, cal, hw), *sizes)))
     if not times:
         raise Inexpressible("no measured variant of this dtype or width")
-    return float(min(times))
+    return min(times)
 
 
-Family = Callable[[Mapping[str, Any], Calibration, Hardware], float]
-FAMILIES: dict[str, Family] = {
+Pricer = Callable[[Mapping[str, Any], Calibration, Hardware], float]
+FAMILIES: dict[str, Pricer] = {
     "gemm": _gemm,
     "fused_moe": _moe,
     "gqa_prefill": _prefill,

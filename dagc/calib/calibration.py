@@ -1,0 +1,199 @@
+"""A calibration of a GPU: the tables of every engine, and the nearest of them where an engine has none.
+
+Nearest, in this order: another engine on the same GPU; the same engine on another GPU, rates scaled by the datasheets;
+another variant that the family allows in its place. How far such substitutes are off is measured by the fit (`nearest.json`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .calibration_file import CalibrationFile, Variants, parse, read
+from .constants import CalibrationError, Device, Entry, FitError, folder
+from .family import COMMON, ENGINES, Family
+
+C = TypeVar("C")
+NEAREST = "nearest.json"
+UNKNOWN = FitError(0.3, 0.8, 0)
+"""Of a stand-in of a family for which no stand-in could be measured."""
+
+
+class Calibration:
+    """Fitted constants of one GPU, of every engine. A family may lack a variant, or all, where nobody measured it."""
+
+    def __init__(self, gpu: str, own: CalibrationFile | None = None) -> None:
+        """`own`: the user's file; its entries serve any engine. Else the files of the library are read as they are needed."""
+        self.gpu = gpu
+        self._own = own
+        self._found: dict[tuple[str, str, tuple[str, ...]], Entry[Any] | None] = {}
+
+    @property
+    def device(self) -> Device:
+        """Datasheet peaks."""
+        return self._own.head.device if self._own is not None else nearest().devices[self.gpu]
+
+    @property
+    def source(self) -> str:
+        """Where the tables come from, and their licence."""
+        return self._own.head.source if self._own is not None else nearest().source
+
+    def of(self, family: Family[C], engine: str = "") -> Mapping[str, Entry[C]]:
+        """Entries of an engine and those of none, by variant; without an engine those of none alone."""
+        if self._own is not None:
+            return self._own.of(family)
+        found = dict(_shipped(family, self.gpu, COMMON))
+        return {**found, **_shipped(family, self.gpu, engine)} if engine else found
+
+    def find(self, family: Family[C], variants: str | tuple[str, ...], engine: str) -> Entry[C] | None:
+        """The entry of the first of the variants that somebody measured, else the nearest, or None."""
+        wanted = (variants,) if isinstance(variants, str) else variants
+        key = family.name, engine, wanted
+        if key not in self._found:
+            self._found[key] = next(self._nearest(family, wanted, engine), None)
+        return self._found[key]
+
+    def _nearest(self, family: Family[C], wanted: tuple[str, ...], engine: str) -> Iterator[Entry[C]]:
+        """Entries from the nearest on."""
+        yield from (entry for variant in wanted if (entry := self._measured(family, variant, engine)) is not None)
+        yield from self._elsewhere(family, wanted, engine)
+        for variant in wanted:
+            for other in family.substitutes(variant):
+                here = self._measured(family, other, engine)
+                near = here or next(self._elsewhere(family, (other,), engine), None)
+                made = near and moved(family, near, self.device, variant)
+                if made is not None:
+                    error = nearest().error(family.name, "variant")
+                    yield _substitute(made, error, f"{variant} of {_place(engine, self.gpu)}")
+
+    def _measured(self, family: Family[C], variant: str, engine: str) -> Entry[C] | None:
+        if self._own is not None:
+            return self._own.of(family).get(variant)
+        return _shipped(family, self.gpu, engine).get(variant) or _shipped(family, self.gpu, COMMON).get(variant)
+
+    def _elsewhere(self, family: Family[C], wanted: tuple[str, ...], engine: str) -> Iterator[Entry[C]]:
+        if self._own is not None:
+            return
+        for other in ENGINES:
+            if other != engine and engine in ENGINES:
+                for entry in (_shipped(family, self.gpu, other).get(variant) for variant in wanted):
+                    if entry is not None:
+                        yield _substitute(entry, nearest().error(family.name, "engine"), _place(engine, self.gpu))
+        for gpu in nearest().gpus_near(self.gpu):
+            for kernels in (engine, COMMON):
+                for entry in (_shipped(family, gpu, kernels).get(variant) for variant in wanted):
+                    there = entry and moved(family, entry, self.device, entry.variant)
+                    if there is not None:
+                        yield _substitute(there, nearest().error(family.name, "gpu"), _place(engine, self.gpu))
+
+
+def _place(engine: str, gpu: str) -> str:
+    return f"{engine} on {gpu}"
+
+
+def _substitute(entry: Entry[C], error: FitError, missing: str) -> Entry[C]:
+    own = entry.error
+    wider = FitError(max(own.median, error.median), max(own.p90, error.p90), own.rows, own.bias, own.unseen)
+    return replace(entry, error=wider, instead_of=missing)
+
+
+def moved(family: Family[C], entry: Entry[C], device: Device, variant: str) -> Entry[C] | None:
+    """The entry for another GPU or variant: constants scale as their greatest values do, and what is known of the new
+    place replaces what was of the old. None where the GPU lacks the dtype."""
+    try:
+        there, here = family.bounds(device, variant), family.bounds(entry.device, entry.variant)
+        facts = family.facts(device, variant)
+    except KeyError:
+        return None
+    c: Any = entry.constants
+    scaled = {name: getattr(c, name) * there[name][2] / here[name][2] for name in there if name in here}
+    guessed = {name: there[name][0] for name in there if name not in here}
+    return replace(entry, constants=replace(c, **{**scaled, **guessed, **facts}), device=device, variant=variant)
+
+
+# -- the library ---------------------------------------------------------------------------------
+
+
+def available() -> list[str]:
+    """GPUs with a calibration in the library."""
+    return sorted(entry.name for entry in folder().iterdir() if entry.is_dir())
+
+
+def engines_of(gpu: str) -> list[str]:
+    """Engines of which kernels were timed on a GPU."""
+    there = {entry.name for entry in (folder() / gpu).iterdir() if entry.is_dir()}
+    return [engine for engine in ENGINES if engine in there]
+
+
+@lru_cache(maxsize=4096)
+def _shipped(family: Family[C], gpu: str, engine: str) -> Mapping[str, Entry[C]]:
+    if not engine:
+        return {}
+    file = folder() / gpu / engine / f"{family.name}.json"
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found: Variants[C] = parse(text, f"{gpu}/{engine}/{family.name}.json").of(family)
+    return found
+
+
+class Nearest:
+    """What the fit measured of substitutes, and the datasheets by which GPUs are near."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self.source: str = body["source"]
+        self.devices = {gpu: Device(**peaks) for gpu, peaks in body["devices"].items()}
+        self._order: Mapping[str, tuple[str, ...]] = {gpu: tuple(order) for gpu, order in body["near"].items()}
+        self._errors: Mapping[str, Mapping[str, Mapping[str, float]]] = body["errors"]
+
+    def gpus_near(self, gpu: str) -> tuple[str, ...]:
+        """Other GPUs, the nearest first."""
+        return self._order.get(gpu, ())
+
+    def error(self, family: str, step: str) -> FitError:
+        """Of substitutes, over the rows of all places where one could be compared; `step`: engine, gpu or
+        variant."""
+        found = self._errors.get(family, {}).get(step)
+        if found is None:
+            return UNKNOWN
+        return FitError(found["median"], found["p90"], int(found["rows"]), found["bias"])
+
+
+@lru_cache(maxsize=1)
+def nearest() -> Nearest:
+    import orjson
+
+    return Nearest(orjson.loads((folder() / NEAREST).read_bytes()))
+
+
+def load(gpu: str) -> Calibration:
+    """Calibration of a GPU, by its name in the library (`h100_sxm`), or from a file whose path ends in .json.
+
+    Raises CalibrationError when there is no such file, or it is not well formed.
+    """
+    return _load_file(gpu, _changed_ns(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
+
+
+def _changed_ns(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError as error:
+        raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+@lru_cache(maxsize=16)
+def _load_file(path: str, changed_ns: int) -> Calibration:
+    """`changed_ns`: a file that is written anew is read anew."""
+    found = read(path)
+    return Calibration(found.head.gpu, found)
+
+
+@lru_cache(maxsize=16)
+def _load_gpu(gpu: str) -> Calibration:
+    if gpu not in available():
+        raise CalibrationError(f"no calibration for {gpu}; available: {', '.join(available())}")
+    return Calibration(gpu)
