@@ -10,12 +10,15 @@ from . import (
     custom_allreduce,
     decode_attention,
     decode_mla,
+    delta_decode,
+    delta_prefill,
     domain_a2a,
     gemm,
     moe,
     moe_a2a,
     prefill_attention,
     prefill_mla,
+    short_conv,
 )
 from .family import Family
 
@@ -23,6 +26,7 @@ FAMILIES: dict[str, Family[Any]] = {
     module.FAMILY.name: module.FAMILY
     for module in (
         gemm, moe, prefill_attention, decode_attention, prefill_mla, decode_mla,
+        short_conv, delta_prefill, delta_decode,
         collective, all_to_all, custom_allreduce, moe_a2a, domain_a2a,
     )
 }  # fmt: skip
