@@ -17,16 +17,19 @@ from ..ir.routed_dims import Rows
 from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase
-from . import attention, products
+from . import attention, products, recurrent
 from .expert_load import ExpertLoad
 from .measured import Match, Measured
 
-KERNELS: Mapping[str, Callable[[Match], None]] = {"attend": attention.match, "contract": products.match}
+KERNELS: Mapping[str, Callable[[Match], None]] = {
+    "attend": attention.match,
+    "contract": products.match,
+    "delta": recurrent.match_deltas,
+    "conv": recurrent.match_convolutions,
+}
 """Kinds of op that have measured kernels of their own, and what finds them."""
 
 ROOFLINE: Mapping[str, str] = {
-    "conv": "no kernel of short convolutions was measured",
-    "delta": "no kernel of linear attention was measured",
     "select": "no kernel that chooses tokens was measured",
     "route": "no kernel of routers was measured",
     "lookup": "reads one row per token: bandwidth alone",

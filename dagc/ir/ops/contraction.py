@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..graph import Op, Segment
-from .kind import IN_EXPERTS, Misfit, OpKind, listed, operands
+from .kind import IN_RECURRENCE, Misfit, OpKind, listed, operands
 from .sizes import loop_dims
 
 
@@ -25,6 +25,6 @@ def _within(segment: Segment, op: Op) -> None:
 KINDS = (
     OpKind(
         name="contract", about="matrix product over named dimensions", dims=_within, flops=multiply_adds, linear=(0, 1),
-        uses_tensor_cores=True, rides_in=IN_EXPERTS, on_rows=True, product=True,
+        uses_tensor_cores=True, rides_in=IN_RECURRENCE, on_rows=True, product=True,
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..graph import Op, Segment
 from .attributes import ClampAttrs, ScaleAttrs, ShiftAttrs
-from .kind import IN_EXPERTS, Count, Misfit, OpKind, listed, operands, same_dims
+from .kind import IN_RECURRENCE, Count, Misfit, OpKind, listed, operands, same_dims
 
 
 def as_operand(segment: Segment, op: Op) -> None:
@@ -42,31 +42,31 @@ ACTIVATIONS = {
 KINDS = (
     OpKind(
         name="multiply", about="product of two tensors, element by element", dims=_joined, flops=per_element(1.0), linear=(0, 1),
-        fused=True, rides_in=IN_EXPERTS, on_rows=True,
+        fused=True, rides_in=IN_RECURRENCE, on_rows=True,
     ),
     OpKind(
         name="add", about="sum of two tensors, element by element", dims=_joined, flops=per_element(1.0), linear=(0, 1), jointly=True,
-        fused=True, rides_in=IN_EXPERTS, on_rows=True,
+        fused=True, rides_in=IN_RECURRENCE, on_rows=True,
     ),
     OpKind(
         name="scale", about="times a number", attrs=ScaleAttrs, dims=as_operand, flops=per_element(1.0), linear=(0,), fused=True,
-        rides_in=IN_EXPERTS, on_rows=True,
+        rides_in=IN_RECURRENCE, on_rows=True,
     ),
     OpKind(
         name="shift", about="plus a number", attrs=ShiftAttrs, dims=as_operand, flops=per_element(1.0), fused=True,
-        rides_in=IN_EXPERTS, on_rows=True,
+        rides_in=IN_RECURRENCE, on_rows=True,
     ),
     OpKind(
         name="clamp", about="bounded below and above", attrs=ClampAttrs, dims=as_operand, flops=per_element(2.0), fused=True,
-        rides_in=IN_EXPERTS, on_rows=True,
+        rides_in=IN_RECURRENCE, on_rows=True,
     ),
     OpKind(
-        name="rsqrt", about="one over the square root", dims=as_operand, flops=per_element(2.0), fused=True, rides_in=IN_EXPERTS,
+        name="rsqrt", about="one over the square root", dims=as_operand, flops=per_element(2.0), fused=True, rides_in=IN_RECURRENCE,
         on_rows=True,
     ),
     *(
         OpKind(
-            name=name, about=f"activation {name}", dims=as_operand, flops=per_element(count), fused=True, rides_in=IN_EXPERTS,
+            name=name, about=f"activation {name}", dims=as_operand, flops=per_element(count), fused=True, rides_in=IN_RECURRENCE,
             on_rows=True,
         )
         for name, count in ACTIVATIONS.items()

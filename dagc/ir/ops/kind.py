@@ -86,6 +86,7 @@ class Fuse(Enum):
 
     ATTENTION = "attention with what is between it and its projections"
     EXPERTS = "the feed-forward network of routed experts"
+    RECURRENCE = "linear attention with what is between it and its projections"
 
 
 def _no_operands(op: Op) -> tuple[str, ...]:
@@ -211,3 +212,4 @@ class OpKind:
 IN_EXPERTS = frozenset({Fuse.EXPERTS})
 IN_ATTENTION = frozenset({Fuse.ATTENTION})
 IN_BOTH = IN_EXPERTS | IN_ATTENTION
+IN_RECURRENCE = IN_EXPERTS | {Fuse.RECURRENCE}
