@@ -44,12 +44,12 @@ def _before(found: Match, op: Op) -> list[Op]:
     for each in ops:
         for name in each.inputs:
             readers.setdefault(name, set()).add(each.name)
-    kept, inside = set(found.segment.outputs), {op.name}
+    inside = {op.name}
     chain: list[Op] = []
     for each in reversed(ops[: ops.index(op)]):
         weighed = each.kind == "contract" and any(name.startswith("@") for name in each.inputs)
         reads = readers.get(each.name, set())
-        if weighed or each.is_collective or each.name in kept or not reads or not reads <= inside:
+        if weighed or each.is_collective or each.name == found.segment.output or not reads or not reads <= inside:
             continue
         chain.append(each)
         if each.kind != "conv":

@@ -6,7 +6,7 @@ from ..graph import Op, Segment
 from .attributes import NormAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element
-from .kind import IN_BOTH, IN_EXPERTS, ROW_SUMS, DimsRule, OpKind, operands, same_dims
+from .kind import IN_EXPERTS, ROW_SUMS, DimsRule, Fuse, OpKind, operands, same_dims
 
 
 def _normed(sums: int) -> DimsRule:
@@ -36,7 +36,7 @@ def per_row(segment: Segment, op: Op) -> None:
 KINDS = (
     OpKind(
         name="rms_norm", about="divided by the root of the mean square", attrs=NormAttrs, dims=_normed(1), flops=per_element(4.0),
-        row_sums=("row_square_sum",), rides_in=IN_BOTH, on_rows=True,
+        row_sums=("row_square_sum",), rides_in=frozenset(Fuse), on_rows=True,
     ),
     OpKind(
         name="layer_norm", about="less the mean, divided by the standard deviation", attrs=NormAttrs, dims=_normed(2),
