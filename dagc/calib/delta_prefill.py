@@ -36,7 +36,9 @@ class DeltaPrefillConstants:
     wave_power: float
 
 
-def time_s(c: DeltaPrefillConstants, batch: ArrayLike, seq: ArrayLike, key_heads: ArrayLike, heads: ArrayLike) -> Floats:
+def time_s(
+    c: DeltaPrefillConstants, batch: ArrayLike, seq: ArrayLike, key_heads: ArrayLike, heads: ArrayLike
+) -> Floats:
     """Seconds on one GPU: `seq` new tokens of each of `batch` sequences; key and value heads of this rank."""
     b, length, keys, values = floats(batch), floats(seq), floats(key_heads), floats(heads)
     chunks = tiles(length, CHUNK)

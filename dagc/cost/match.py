@@ -17,15 +17,15 @@ from ..ir.routed_dims import Rows
 from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase
-from . import attention, products, recurrent
+from . import attention, linear_attention, products
 from .expert_load import ExpertLoad
 from .measured import Match, Measured
 
 KERNELS: Mapping[str, Callable[[Match], None]] = {
     "attend": attention.match,
     "contract": products.match,
-    "delta": recurrent.match_deltas,
-    "conv": recurrent.match_convolutions,
+    "delta": linear_attention.match_deltas,
+    "conv": linear_attention.match_convolutions,
 }
 """Kinds of op that have measured kernels of their own, and what finds them."""
 

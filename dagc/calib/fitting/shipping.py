@@ -120,15 +120,19 @@ def merged(known: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]
 FEWEST_KEPT = 40
 
 
+def _fitter(rows: int) -> tuple[bool, int]:
+    """Order of parts by how fit they are to be kept."""
+    few = rows < FEWEST_KEPT
+    return few, -rows if few else rows
+
+
 def keep(folder: Path, parts: Iterable[Part]) -> None:
-    """All rows of one part of each family, the smallest of at least `FEWEST_KEPT` rows, as the family's own table: with them
-    anyone can fit again and see that the stated errors are those of the fit."""
+    """All rows of one part of each family, the smallest of at least `FEWEST_KEPT` rows or else the largest, as the family's
+    own table: with them anyone can fit again and see that the stated errors are those of the fit."""
     chosen: dict[str, Part] = {}
     for part in parts:
-        if part.entry is None or len(part.rows) < FEWEST_KEPT:
-            continue
         kept = chosen.get(part.family.name)
-        if kept is None or len(part.rows) < len(kept.rows):
+        if part.entry is not None and (kept is None or _fitter(len(part.rows)) < _fitter(len(kept.rows))):
             chosen[part.family.name] = part
     tables: dict[str, list[dict[str, str]]] = defaultdict(list)
     for part in chosen.values():

@@ -1,4 +1,4 @@
-"""recurrent: measured times of linear attention and of the short convolutions before it.
+"""linear_attention: measured times of linear attention and of the short convolutions before it.
 
 The convolutions that feed a delta rule are one kernel, activations included; norms of queries and keys, decay and rate
 belong to the kernel of the rule.
