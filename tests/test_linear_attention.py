@@ -128,6 +128,22 @@ def test_engines_differ_and_a_narrower_state_is_faster() -> None:
     assert found["trtllm"] < 0.85 * min(found["vllm"], found["sglang"])
 
 
+def test_parts_of_a_mixed_step_convolve_one_by_one() -> None:
+    """Each part as so many sequences of its own phase: queries, keys and values together, activations with them."""
+    head = SPEC.split("phase prefill")[0].format(gpu="h200-sxm", gpus=1, ids="0", engine="vllm")
+    phase = "phase step { kind = mixed, gpus = [0], decode = 32, prompts = [1024 tok, 512 tok], engine = vllm }\n"
+    plan = dagc.compile_text(head + phase)
+    found = price(plan.phases["step"].graph, plan.units["step"]).ops
+    costs = {op: cost for (_, op), cost in found.items() if op.startswith("gated_delta.")}
+    of, channels = load("h200_sxm").of(short_conv.FAMILY, "vllm"), (16 + 16 + 32) * 128
+    parts = ((short_conv.DECODE, 32, 1), (short_conv.PREFILL, 1, 1024), (short_conv.PREFILL, 1, 512))
+    want = sum(float(short_conv.FAMILY.estimate_s(of[name], *sizes, channels)) for name, *sizes in parts)
+    assert seconds(costs, "short_conv") == pytest.approx(want)
+    rules = [cost.family for cost in costs.values() if cost.family.startswith("delta")]
+    assert sorted(rules) == ["delta_decode", "delta_prefill", "delta_prefill"]
+    assert costs["gated_delta.cq"].family == "fused"
+
+
 def test_what_other_ops_read_too_costs_its_own_time() -> None:
     """An op rides only if nothing but the rule reads it."""
     model = (ROOT / "grammar" / "library" / "models" / "qwen3-next-80b-a3b.moe").read_text()

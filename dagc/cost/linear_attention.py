@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..calib import delta_decode, delta_prefill, short_conv
 from ..ir.graph import Op
 from ..ir.ops.kind import Fuse
+from ..ir.ops.op_set import OPS
 from .measured import Match, Measured, estimate_s
 
 TAPS = 4
@@ -18,16 +19,25 @@ WIDTH = delta_prefill.WIDTH
 
 
 def match_deltas(found: Match) -> None:
-    """Delta rules, each with the convolutions that only it reads."""
+    """Delta rules, each with the convolutions that only it reads; the parts of a mixed step convolve one by one."""
+    rules: dict[str, list[Op]] = {}
     for op in found.shapes.of_kind("delta"):
-        measured = _delta(found, op)
-        if measured is None:
+        rules.setdefault(op.name.removesuffix(f".{op.scope}"), []).append(op)
+    for parts in rules.values():
+        measured = [_delta(found, op) for op in parts]
+        for op, each in zip(parts, measured, strict=True):
+            if each is not None:
+                found.times[op.name] = each
+        if None in measured:
             continue
-        found.times[op.name] = measured
-        inside = _before(found, op)
-        _convolutions(found, [each for each in inside if each.kind == "conv"])
-        for each in inside:
-            found.ride(each, Fuse.RECURRENCE)
+        convolutions: dict[str, list[Op]] = {}
+        for op in _before(found, parts):
+            if op.kind == "conv":
+                convolutions.setdefault(op.scope, []).append(op)
+            else:
+                found.ride(op, Fuse.RECURRENCE)
+        for side_by_side in convolutions.values():
+            _convolutions(found, side_by_side)
 
 
 def match_convolutions(found: Match) -> None:
@@ -37,24 +47,33 @@ def match_convolutions(found: Match) -> None:
             _convolutions(found, [op])
 
 
-def _before(found: Match, op: Op) -> list[Op]:
-    """What is computed for this op alone, back to the convolutions and to the products with weights."""
+def _before(found: Match, rules: Sequence[Op]) -> list[Op]:
+    """What is computed for these ops alone, back to the convolutions and to the products with weights."""
     ops = found.segment.ops
     readers: dict[str, set[str]] = {}
     for each in ops:
         for name in each.inputs:
             readers.setdefault(name, set()).add(each.name)
-    inside = {op.name}
+    inside = {op.name for op in rules}
     chain: list[Op] = []
-    for each in reversed(ops[: ops.index(op)]):
-        weighed = each.kind == "contract" and any(name.startswith("@") for name in each.inputs)
+    for each in reversed(ops):
         reads = readers.get(each.name, set())
-        if weighed or each.is_collective or each.name == found.segment.output or not reads or not reads <= inside:
+        if each.name == found.segment.output or not reads or not reads <= inside:
             continue
-        chain.append(each)
-        if each.kind != "conv":
+        if each.kind == "conv":
+            chain.append(each)
+        elif _rides(each):
+            chain.append(each)
             inside.add(each.name)
     return chain
+
+
+def _rides(op: Op) -> bool:
+    """Whether the kernel of a rule does this op too; views cost nothing anyhow."""
+    kind = OPS[op.kind]
+    if op.kind == "contract" and any(name.startswith("@") for name in op.inputs):
+        return False
+    return Fuse.RECURRENCE in kind.rides_in or (kind.local and kind.fused and not op.is_collective)
 
 
 def _delta(found: Match, op: Op) -> Measured | None:
@@ -66,7 +85,7 @@ def _delta(found: Match, op: Op) -> Measured | None:
     width = segment.size(queries[-1]) * segment.size(op.dims[-1]) / WIDTH**2
     other = () if width == 1 else ("head_dim",)
     # Other widths than the measured one count as so many heads of it.
-    if found.phase.takes_prompts:
+    if found.phase.part(op.scope).takes_prompts:
         chunked = found.find(delta_prefill.FAMILY, delta_prefill.CHUNKED)
         if chunked is None:
             return None
@@ -86,8 +105,8 @@ def _convolutions(found: Match, ops: Sequence[Op]) -> None:
     """Convolutions side by side, as one kernel."""
     if not ops:
         return
-    variant = short_conv.PREFILL if found.phase.takes_prompts else short_conv.DECODE
-    entry = found.find(short_conv.FAMILY, variant)
+    part = found.phase.part(ops[0].scope)
+    entry = found.find(short_conv.FAMILY, short_conv.PREFILL if part.takes_prompts else short_conv.DECODE)
     if entry is None:
         return
     shapes, first = found.shapes, ops[0]
