@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import spec_text
 
 import dagc
 from dagc.base.diagnostics import SpecError
+from dagc.execute.inputs import History, Inputs
+from dagc.execute.machine import RankMachine
+from dagc.execute.prove import Recording, model_graph, prove_graph, prove_small, single, twin_inputs, twin_of_phase
+from dagc.execute.values import Ints
 
 HEAD = """moe 1
 hardware from "h100-sxm" { gpus = 8 }
@@ -82,3 +89,88 @@ def test_bad_steps_are_refused(tmp_path: Path, said: str, code: str) -> None:
     with pytest.raises(SpecError) as error:
         compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {said}{how} }}")
     assert [d.code for d in error.value.diagnostics if d.code.startswith("E")] == [code]
+
+
+STEP = "decode = 16, draft = 1, prompts = [200 tok, 100 tok], prefixes = [0 tok, 300 tok]"
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["tp = 8", "dp = 2, ep = 4", "ep = 4, tp = 2", "pp = 2, tp = 2, ep = 2, microbatches = 2", "ep = 8, overlap = two_batch",
+     "attention { dp = 4, tp = 2 }, experts { ep = 8 }"],
+)  # fmt: skip
+def test_the_lowering_of_a_step_is_proved(tmp_path: Path, how: str) -> None:
+    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, {how} }}")
+    proof = prove_small(plan, "m")
+    assert proof.verdict == "equal", (proof.why, proof.first)
+    assert proof.collectives > 0
+
+
+@pytest.mark.parametrize("model", ["deepseek-v3", "deepseek-v3.2", "gpt-oss-120b", "qwen3-next-80b-a3b"])
+def test_steps_of_other_attentions_are_proved(tmp_path: Path, model: str) -> None:
+    """Latent attention, which decode absorbs; chosen tokens; windows; states."""
+    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, ep = 4, tp = 2 }}", model=model)
+    proof = prove_small(plan, "m")
+    assert proof.verdict == "equal", (proof.why, proof.first)
+
+
+def machine(text: str, phase: str, tokens: Ints, history: History) -> Recording:
+    """A run of the model's own graph of a phase on one rank."""
+    unit = dagc.compile_text(text).units[phase]
+    recording = Recording(RankMachine(model_graph(unit), Inputs(tokens, unit.routing, history=history), single()))
+    recording.machine.run()
+    return recording
+
+
+MODELS = {
+    "grouped": "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 8 }",
+    "latent": "attention { kind = mla, heads = 4, q_latent = 16, kv_latent = 16, nope_dim = 8, rope_dim = 4, v_dim = 8 }",
+    "window": "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 8, window = 5 }",
+}
+
+
+@pytest.mark.parametrize("attention", MODELS)
+def test_a_step_computes_what_its_parts_compute_alone(attention: str) -> None:
+    """Logits of the sequences in decode, which find a cache, and of the last token of each prompt, to the rounding."""
+    model = f"layers = 2, hidden = 32, vocab = 64, dtype = fp32\n{MODELS[attention]}\nexperts {{ count = 4, top_k = 2, hidden = 16 }}"
+    mixed = "gpus = 0..0, decode = 3, context = 12 tok, prompts = [6 tok, 4 tok, 6 tok]"
+    texts = {
+        "mixed": spec_text(kind="mixed", phase=mixed, model=model),
+        "decode": spec_text(kind="decode", phase="gpus = 0..0, sequences = 3, context = 12 tok", model=model),
+        "six": spec_text(kind="prefill", phase="gpus = 0..0", workload="sequences = 2, prompt = 6 tok, output = 1 tok", model=model),
+        "four": spec_text(kind="prefill", phase="gpus = 0..0", workload="sequences = 1, prompt = 4 tok, output = 1 tok", model=model),
+    }  # fmt: skip
+    rng = np.random.default_rng(5)
+    ids = {name: rng.integers(0, 64, shape) for name, shape in (("decode", (3, 1)), ("six", (2, 6)), ("four", (1, 4)))}
+    unit = dagc.compile_text(texts["decode"]).units["decode"]
+    caches = {
+        (layer, op.name): rng.standard_normal([int(segment.sizes[d]) - (d == "context") for d in op.dims])
+        for segment, layer in model_graph(unit).layers
+        for op in segment.ops
+        if op.kind == "cache"
+    }
+    apart = [
+        machine(texts["decode"], "decode", ids["decode"], caches),
+        machine(texts["six"], "prefill", ids["six"], {}),
+        machine(texts["four"], "prefill", ids["four"], {}),
+    ]
+    packed = np.concatenate([ids[name].ravel() for name in ("decode", "six", "four")])[None]
+    found = machine(texts["mixed"], "mixed", packed, {(at, f"{name}.decode"): c for (at, name), c in caches.items()})
+    wanted = np.concatenate([run.whole(*run.logits).reshape(-1, 64) for run in apart])
+    assert found.whole(*found.logits).reshape(-1, 64) == pytest.approx(wanted, abs=1e-12, rel=1e-9)
+
+
+@pytest.mark.parametrize("swapped", ["prompt", "prompt2"])
+def test_a_wrong_order_of_parts_is_found(tmp_path: Path, swapped: str) -> None:
+    """A proof that could not fail would prove nothing: one part's rows are cut where another's begin."""
+    plan = compiled(tmp_path, "phase m { kind = mixed, gpus = 0..7, decode = 8, prompts = [96 tok, 64 tok], tp = 8 }")
+    twin = twin_of_phase(plan, "m")
+    segment = twin.placed.body[0]
+    wrong = next(op for op in segment.ops if op.kind == "unpack" and op.scope == swapped)
+    other = next(op for op in segment.ops if op.kind == "unpack" and op.inputs != wrong.inputs and op.scope == swapped)
+    ops = tuple(replace(op, inputs=other.inputs) if op is wrong else op for op in segment.ops)
+    broken = replace(segment, ops=ops)
+    graph = replace(twin.placed, segments=tuple(broken if s is segment else s for s in twin.placed.segments))
+    unit = plan.units["m"]
+    assert prove_graph(graph, unit, inputs=twin_inputs(twin), model=twin.model).verdict == "differs"
+    assert prove_graph(twin.placed, unit, inputs=twin_inputs(twin), model=twin.model).verdict == "equal"

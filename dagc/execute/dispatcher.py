@@ -152,11 +152,11 @@ def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Resu
     segment, layer, op = place
     if op.is_collective:
         return host.collective(place, [env[name] for name in op.inputs])
-    dims = tuple(map(segment.dims_of, op.inputs))
+    dims, own = tuple(map(segment.dims_of, op.inputs)), segment.within(op.scope)
     results: Results = [[] for _ in op.results]
     for i, rank in enumerate(host.here):
         x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
-        call = OpCall(host.shards, segment, layer, op, rank, dims, op.dims, host.lend(place, rank))
+        call = OpCall(host.shards, own, layer, op, rank, dims, op.dims, host.lend(place, rank))
         made = host.backend.compute(call, x)
         values = made if isinstance(made, tuple) else (made,)
         if len(values) != len(results):

@@ -16,6 +16,7 @@ from ..ir.ops.op_set import OPS, state_of
 from ..ir.routed_dims import stem
 from .record import Record
 from .shards import Shards
+from .twin import scale
 
 Floats = NDArray[np.float64]
 """Bytes of each rank."""
@@ -91,11 +92,10 @@ def cache_bytes(shards: Shards, record: Record, plan: Segment, kind: str, policy
         if OPS[op.kind].tokens is Tokens.CACHE:
             most = sequence_tokens(plan, op, kind, policy)
             for i, shape in enumerate(record.caches[segment.name, op.name]):
-                own = {d: n * plan.size(d) / segment.size(d) for d, n in zip(op.dims, shape, strict=True)}
+                own = {d: n * scale(plan, segment, (d,), op.scope) for d, n in zip(op.dims, shape, strict=True)}
                 own["context"] = min(own["context"], most)
                 total[i] += prod(own.values()) * DTYPE_BYTES[op.dtype]
         elif state is not None:
             for i, shape in enumerate(record.caches[segment.name, op.name]):
-                sizes = (n * plan.size(d) / segment.size(d) for d, n in zip(state.dims, shape, strict=True))
-                total[i] += prod(sizes) * DTYPE_BYTES[state.dtype]
+                total[i] += prod(shape) * scale(plan, segment, state.dims, op.scope) * DTYPE_BYTES[state.dtype]
     return total

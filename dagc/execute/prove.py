@@ -34,7 +34,6 @@ from .work import wrong_work
 
 TOLERANCE = 1e-9
 """Largest allowed error of logits and KV cache, relative to their scale."""
-PACKED = "the executor has no packed steps yet"
 CHOICES = ("argmax", "route")
 """Ops whose results are choices: a near tie may fall either way, which `tied` judges and the logits decide."""
 DIVERGED = 1e-7
@@ -83,8 +82,6 @@ def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is in memory at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
-    if plan.units[phase].phase.is_packed:
-        return not_run(phase, plan.units[phase], PACKED)
     return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
 
 
@@ -92,8 +89,6 @@ def prove_small(plan: CompiledPlan, phase: str) -> Proof:
     """Like prove, of a phase of any size: its own lowering, run on the sizes of its small twin. The bytes counted there,
     times the elements that the plan has for each of the twin's, are those that the plan's cost pass states."""
     result, unit = plan.phases[phase], plan.units[phase]
-    if unit.phase.is_packed:
-        return not_run(phase, unit, PACKED)
     try:
         twin = twin_of_phase(plan, phase)
     except NoTwin as error:
@@ -246,8 +241,8 @@ def model_graph(unit: Unit) -> Graph:
 
 def random_inputs(unit: Unit, weights: WeightSource) -> Inputs:
     """Random token ids of the phase's batch. Empty places of the batch get a sequence too."""
-    seq = unit.phase.tokens
-    ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), (unit.phase.batching.places, seq))
+    shape = unit.phase.batching.token_shape(unit.phase.tokens)
+    ids = np.random.default_rng(1).integers(0, unit.spec.model.count("vocab"), shape)
     return Inputs(ids, unit.routing, weights)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import state_of
+from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
 from ..ir.sharding import Axes
 from .inputs import Inputs, random_tensor
@@ -25,8 +26,8 @@ Coordinates = Mapping[str, int]
 
 @dataclass
 class Shards:
-    """The parts of one graph, of every rank of a stage (every stage has the same mesh). `offset`: first global sequence of
-    the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment and
+    """The parts of one graph, of every rank of a stage (every stage has the same mesh). `offset`: first global sequence (of a
+    mixed step first packed row) of the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment and
     dispatch."""
 
     graph: Graph
@@ -79,12 +80,18 @@ class Shards:
         """Global batch and seq index of a rank's first token."""
         seq = int(segment.sizes["seq"])
         batch = int(segment.sizes["batch"])
-        return self.offset + self.part(batch, op.loop("batch"), rank).start, self.part(seq, op.loop("seq"), rank).start
+        return self.first(segment) + self.part(batch, op.loop("batch"), rank).start, self.part(
+            seq, op.loop("seq"), rank
+        ).start
+
+    def first(self, segment: Segment) -> int:
+        """First global sequence that runs; of a part of a mixed step the first of that part's."""
+        return self.offset * sequences_of_row(segment)
 
     def positions(self, segment: Segment, axes: Axes, rank: Coordinates, dim: str) -> Ints:
         """Positions in the sequence of a rank's tokens. New tokens are at the end of the context."""
         size = int(segment.sizes[dim])
-        before = int(segment.sizes["context"]) - size if dim == "seq" else 0
+        before = int(segment.sizes.get("context", size)) - size if dim == "seq" else 0
         return order(size, self.mesh)[self.part(size, axes, rank)] + before
 
     def rows(self, segment: Segment, name: str) -> RoutedRows:
@@ -119,7 +126,7 @@ class Shards:
         """A rank's part of the cache or state that a decode step finds, with room for the new tokens. A copy."""
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
         if self.inputs.history is None:
-            sequences = self.inputs.tokens.shape[0]
+            sequences = self.inputs.tokens.shape[0] * sequences_of_row(segment)
             shape = tuple(sequences if d == "batch" else int(segment.sizes[d]) for d in op.dims)
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
         else:
@@ -128,7 +135,8 @@ class Shards:
                 axis = op.dims.index("context")
                 room = np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))
                 history = np.concatenate([history, room], axis)
-        part = range(self.offset, self.offset + int(segment.sizes["batch"]))
+        first = self.first(segment)
+        part = range(first, first + int(segment.sizes["batch"]))
         return self.shard(np.take(history, part, axis=op.dims.index("batch")), layout, rank).copy()
 
     def takes_new_tokens(self, segment: Segment, op: Op, rank: Coordinates) -> bool:

@@ -21,6 +21,7 @@ from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 from ..spec.workload import Routing
+from .packed_twin import packed_sizes
 
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
@@ -60,14 +61,18 @@ class Shrinker:
                 self.splits.setdefault((dim, size), set()).add(mesh.size(axes))
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
         sizes = self.plan.head.sizes
-        self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS}
+        self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS if dim in sizes}
         if mesh.zigzag:
             for dim in SEQUENCE_DIMS:
                 self.splits.setdefault((dim, self.phase[dim]), set()).add(2 * mesh.size(mesh.zigzag))
-        self._tokens()
-        self._experts()
-        self._sequences()
-        self.reaches = self._reaches()
+        if self.plan.head.parts:
+            self._experts()
+            self.known |= packed_sizes(self, self.plan)
+        else:
+            self._tokens()
+            self._experts()
+            self._sequences()
+        self.reaches = {scope: self._reaches(scope) for scope in self.plan.head.parts or ("",)}
 
     # -- sizes of the phase ----------------------------------------------------------------------
 
@@ -135,6 +140,12 @@ class Shrinker:
                     return Experts(small, number, choices, allowed)
         return Experts(count, physical, top_k, limit)
 
+    @property
+    def fewest_experts(self) -> int:
+        """Physical ones of a mixed step's twin that its tokens should exceed, as the plan's do; 0 where they do not."""
+        tokens = self.phase["batch"] * self.phase["seq"]
+        return max((small.physical for (_, n), small in self.routers.items() if tokens > n), default=0)
+
     # -- any size --------------------------------------------------------------------------------
 
     def parts(self, *keys: tuple[str, int]) -> set[int]:
@@ -166,12 +177,13 @@ class Shrinker:
         size = segment.size(dim, scope)
         kind = stem(dim)
         if kind in PHASE_DIMS:
-            return float(self.known[dim, int(size)])
+            own = f"{scope}:{dim}"
+            return float(self.known[own if own in segment.sizes else dim, int(size)])
         if kind == "expert" and self.is_routed(segment, dim):
             small = self.routers[int(segment.sizes[dim]), int(segment.size(dim, "experts"))]
             return float(small.physical if scope == "experts" else small.count)
         if kind in MADE_DIMS:
-            return self.made(segment, dim)
+            return self.made(segment, dim, scope)
         key = (dim, int(size))
         if key not in self.known:
             base, also = self.base(segment, dim)
@@ -200,11 +212,13 @@ class Shrinker:
 
         return base, turns
 
-    def made(self, segment: Segment, dim: str) -> float:
+    def made(self, segment: Segment, dim: str, scope: str = "dense") -> float:
         """Sizes that functions make: choices of a router, slots of its experts, tokens that are selected."""
         if stem(dim) == "chosen":
-            context, chosen = self.phase["context"], int(segment.sizes[dim])
-            small = self.known["context", context]
+            own = tuple(f"{part}:context" for part in segment.parts if scope in (part, "dense")) or ("context",)
+            found = [(int(segment.sizes[key]), self.known[key, int(segment.sizes[key])]) for key in own]
+            context, small = min(found)
+            chosen = int(segment.size(dim, scope))
             return float(small if chosen >= context else self.cut(dim, chosen, max(1, small // 2)))
         for at, route, dispatch in self.routings():
             if at is segment and dim in (dispatch.dims[1], route.dims[-1]):
@@ -219,26 +233,26 @@ class Shrinker:
 
     # -- attributes ------------------------------------------------------------------------------
 
-    def _reaches(self) -> dict[float, float]:
-        """Windows and chunks shorter than the context -> ones shorter than the twin's, in the same order."""
-        context = self.phase["context"]
-        found = sorted(
-            {float(v) for s in self.plan.segments for op in s.ops for v in _reaches(op.attrs) if 0 < v < context}
-        )
-        small = self.known["context", context]
+    def _reaches(self, part: str) -> dict[float, float]:
+        """Windows and chunks shorter than the context -> ones shorter than the twin's, in the same order. `part`: of ops of
+        that part of a mixed step; empty: of all."""
+        context = int(self.plan.head.size("context", part or "dense"))
+        ops = (op for s in self.plan.segments for op in s.ops if part in ("", op.scope))
+        found = sorted({float(v) for op in ops for v in _reaches(op.attrs) if 0 < v < context})
+        small = self.known[f"{part}:context" if part else "context", context]
         return {value: float(max(1, 1 + (i + 1) * (small - 1) // (len(found) + 1))) for i, value in enumerate(found)}
 
     def attrs(self, segment: Segment, op: Op) -> Attrs:
         """The op's attributes, those that are sizes as small as the twin's."""
-        attrs = op.attrs
+        attrs, reaches = op.attrs, self.reaches.get(op.scope if segment.parts else "", {})
         if isinstance(attrs, TemperAttrs):
-            return attrs.but(floor=self.reaches.get(attrs.floor, attrs.floor))
+            return attrs.but(floor=reaches.get(attrs.floor, attrs.floor))
         if isinstance(attrs, AttendAttrs):
-            window, chunk = (int(self.reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
-            chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1])) if attrs.chosen else 0
+            window, chunk = (int(reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
+            chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1], op.scope)) if attrs.chosen else 0
             return attrs.but(window=window, chunk=chunk, chosen=chosen)
         if isinstance(attrs, RouteAttrs):
-            top_k = int(self.made(segment, op.dims[-1]))
+            top_k = int(self.made(segment, op.dims[-1], op.scope))
             return attrs.but(top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
         return attrs
 
@@ -291,11 +305,22 @@ class Twin:
         sizes = self.placed.embedding.sizes
         spare = max((self.spare(s) for s in self.placed.segments), default=0)
         strategy = replace(unit.phase.strategy, redundant=spare, microbatches=self.placed.microbatches)
+        parts = tuple(
+            replace(
+                part,
+                sequences=int(sizes[f"{part.scope}:batch"]) * self.placed.microbatches * self.placed.lanes,
+                tokens=int(sizes[f"{part.scope}:seq"]),
+                context=int(sizes[f"{part.scope}:context"]),
+            )
+            for part in unit.phase.parts
+            if unit.phase.is_packed
+        )
         phase = replace(
             unit.phase,
-            sequences=self.sequences,
-            tokens=int(sizes["seq"]),
-            context=int(sizes["context"]),
+            sequences=sum(part.sequences for part in parts) or self.sequences,
+            tokens=int(parts[0].tokens if parts else sizes["seq"]),
+            context=int(parts[0].context if parts else sizes["context"]),
+            parts=parts,
             passes=1,  # the one that the graph is of
             last=0,
             strategy=strategy,

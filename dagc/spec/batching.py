@@ -56,6 +56,13 @@ class Batching:
             return sum(room.places for room, _ in self.parts)
         return self.part * self.lanes * self.microbatches
 
+    def token_shape(self, tokens: int) -> tuple[int, int]:
+        """(rows, tokens of each) of all token ids that a pass takes in, `tokens` of each sequence; a mixed step has a packed
+        row of each rank, lane and micro-batch."""
+        if not self.parts:
+            return self.places, tokens
+        return self.part * self.lanes * self.microbatches, sum(room.each * n for room, n in self.parts)
+
     @property
     def filled(self) -> float:
         """Of the places, weighted by their tokens, those with a sequence."""

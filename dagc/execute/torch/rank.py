@@ -139,7 +139,7 @@ class Rank:
         for name in op.inputs:
             if name.startswith("@"):
                 self.resident.weight(segment, layer, name)
-        self.resident.prepare(segment, layer, op)
+        self.resident.prepare(segment.within(op.scope), layer, op)
         with self.timed((segment.name, op.name)):
             results = step()
         if op.name == self.watch:

@@ -16,6 +16,11 @@ def sequences_of_rank(segment: Segment, part: str) -> int:
     return int(segment.size("batch", part) / segment.sizes.get(PACKED_BATCH, segment.sizes["batch"]))
 
 
+def sequences_of_row(segment: Segment) -> int:
+    """Of the part that a segment is seen by (`Segment.within`), for each entry of the packed batch; else one."""
+    return int(segment.sizes["batch"] / segment.sizes.get(PACKED_BATCH, segment.sizes["batch"]))
+
+
 def rows_of_rank(segment: Segment, part: str, dims: Dims) -> int:
     """Rows of a part's value for each entry of the packed batch: its tokens, or one a sequence."""
     return sequences_of_rank(segment, part) * (int(segment.size("seq", part)) if "seq" in dims else 1)
