@@ -14,7 +14,7 @@ from dagc.base.frozen import record
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
-from dagc.ir.mesh import Factors, GpuMap, Mesh, MeshError, Side, axis_coordinates, head_cuts, refine
+from dagc.ir.mesh import Factors, GpuMap, Mesh, MeshError, Side, axis_coordinates, head_cuts, nested, nics_of, refine
 
 MOST_RANKS = 10**6
 
@@ -23,6 +23,7 @@ MOST_RANKS = 10**6
 class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.
+    `per_node`, `further`, `nics`: GPUs in a domain of each level of links, and (NICs, GPUs that have so many); see GpuMap.
     `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
@@ -34,6 +35,8 @@ class MakeMesh(GraphPass):
     gpus: tuple[int, ...] = ()
     place: tuple[int, ...] = ()
     per_node: int = 8
+    further: tuple[int, ...] = ()
+    nics: tuple[int, ...] = ()
     zigzag: bool = False
     beside: tuple[Factors, ...] = ()
 
@@ -41,6 +44,8 @@ class MakeMesh(GraphPass):
         for name, number in (("stages", self.stages), ("per_node", self.per_node)):
             if number < 1:
                 raise PassError(f"{name} is {number}: it must be at least 1", at="gpus")
+        if not nested(self.per_node, self.further) or not nics_of(self.nics):
+            raise PassError("the levels of links do not nest, or the NICs are not (NICs, GPUs)", at="gpus")
         try:
             refine(self.sides, {})
         except MeshError as error:
@@ -54,7 +59,7 @@ class MakeMesh(GraphPass):
         mesh = self.cut_alike(mesh, graph)
         dealt = mesh.of("sp") if self.zigzag and graph.takes_prompts else ()
         mesh = replace(mesh, stages=self.stages, degrees={STAGES: self.stages, **mesh.degrees}, zigzag=dealt)
-        return replace(graph, mesh=replace(mesh, gpus=GpuMap(self.ids(mesh), self.per_node)), level="annotated")
+        return replace(graph, mesh=replace(mesh, gpus=self.gpu_map(mesh)), level="annotated")
 
     def cut_alike(self, mesh: Mesh, graph: Graph) -> Mesh:
         """The mesh with the axis of experts cut where phases on the same GPUs cut it: what is cut in the same way can be
@@ -74,6 +79,9 @@ class MakeMesh(GraphPass):
                     continue
                 added.append(stride)
         return mesh
+
+    def gpu_map(self, mesh: Mesh) -> GpuMap:
+        return GpuMap(self.ids(mesh), self.per_node, self.further, (self.nics[0], self.nics[1]) if self.nics else None)
 
     def ids(self, mesh: Mesh) -> tuple[int, ...]:
         """GPU ids by mixed radix in `order` (stages outermost unless it says otherwise), or as `place` has them."""

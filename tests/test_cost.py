@@ -168,7 +168,9 @@ def test_pipeline_of_equal_stages_follows_the_formula() -> None:
 def test_decode_period_is_the_larger_of_round_trip_and_slowest_stage() -> None:
     phase = "gpus = 0..15, pp = 4, ep = 4, microbatches = {}"
     one = dagc.compile_text(spec_text(kind="decode", phase=phase.format(1))).phases["decode"]
-    trip = sum(one.schedule.stage_s) + 3 * one.costs.transfer.time_s + one.costs.token_return.time_s
+    sends_s = [edge.time_s for edge in one.costs.edges]
+    assert sends_s[0] < sends_s[1] == one.costs.transfer.time_s  # inside a node, and to the next
+    trip = sum(one.schedule.stage_s) + sum(sends_s) + one.costs.token_return.time_s
     assert one.schedule.period_s == pytest.approx(trip)
     many = dagc.compile_text(spec_text(kind="decode", phase=phase.format(8))).phases["decode"]
     assert many.schedule.period_s == pytest.approx(8 * max(many.schedule.stage_s))

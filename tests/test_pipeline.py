@@ -62,8 +62,8 @@ SIDES = st.lists(
     min_size=1,
     max_size=2,
 ).map(tuple)
-LINKS = st.builds(Link, st.floats(1.0, 1e13), st.floats(0.0, 1.0))
-PRICES = st.one_of(st.just(PLAIN_PRICES), st.builds(LinkPrices, LINKS, LINKS))
+LINKS = st.builds(Link, st.floats(1.0, 1e13), st.floats(0.0, 1.0), st.booleans())
+PRICES = st.one_of(st.just(PLAIN_PRICES), st.lists(LINKS, min_size=1, max_size=4).map(lambda links: LinkPrices(*links)))
 DISPATCH = st.sampled_from(("all_to_all", "allgather"))
 PASSES = st.one_of(
     st.builds(
@@ -75,6 +75,8 @@ PASSES = st.one_of(
         gpus=IDS,
         place=IDS,
         per_node=st.integers(1, 72),
+        further=IDS,
+        nics=st.sampled_from(((), (4, 8), (1, 3))),
         zigzag=st.booleans(),
         beside=st.lists(st.builds(Factors, SIDES, NAMES), max_size=2).map(tuple),
     ),
@@ -92,7 +94,7 @@ PASSES = st.one_of(
 
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
-    drawn = {MakeMesh: 9, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 2, DataParallel: 1}
+    drawn = {MakeMesh: 11, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 2, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
@@ -284,6 +286,8 @@ def test_an_axis_that_the_order_leaves_out_is_innermost() -> None:
         ("mesh{sides=tp2,stages=0}", "stages is 0"),
         ("mesh{sides=tp2,stages=-1}", "stages is -1"),
         ("mesh{sides=tp2,per_node=0}", "per_node is 0"),
+        ("mesh{sides=tp2,further=12}", "do not nest"),
+        ("mesh{sides=tp2,nics=8}", "the NICs are not"),
         ("mesh{sides=tp2,gpus=-1..0}", "no GPU has the id -1"),
         ("mesh{sides=tp2,place=1+-3}", "no GPU has the id -3"),
         ("mesh{stages=3},pp", "4 layers do not divide over 3 stages"),

@@ -36,9 +36,6 @@ ALTERNATIVES = Coming(
     "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",
 )
 COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one kind of GPU")
-LEVELS = Coming(
-    "links of more than two levels are", "`link node` joins `per_node` GPUs, `link cluster` all others"
-)  # fmt: skip
 
 SECTIONS = {
     "serve": SERVING, "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
@@ -48,11 +45,7 @@ SECTIONS = {
 
 _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
-    "hardware": {
-        "price": COSTS, "power": COSTS, "per_host": LEVELS, "link rack": LEVELS, "link row": LEVELS, "link pod": LEVELS,
-        "link host": LEVELS, "link socket": LEVELS,
-    },
-    "link": {"gpus": LEVELS, "oversubscription": LEVELS, "nics": LEVELS},
+    "hardware": {"price": COSTS, "power": COSTS},
     "phase": {
         "hardware": POOLS, "strategy": FREE, "place": FREE, "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,

@@ -54,6 +54,7 @@ DTYPES = tuple(NAMED)
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
     "per_node": _count("GPUs in one node", 8, high=1e6),
+    "per_host": _count("GPUs of one host, where it is not a node", None, high=1e6),
     "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE, low=LEAST_RATE),
     "mfu": _share("share of the compute peak that kernels reach", 0.6),
     "memory": Attribute("memory of one GPU", dim=BYTES),
@@ -67,6 +68,11 @@ HARDWARE: dict[str, Attribute] = {
 LINK: dict[str, Attribute] = {
     "bandwidth": Attribute("bytes per second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
     "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
+    "gpus": _count("GPUs that it joins (the outermost: all)", None, high=1e6),
+    "oversubscription": Attribute(
+        "how much more its GPUs can send than what crosses it can carry", default=1.0, low=1.0, open_low=False, high=1e3
+    ),
+    "nics": _count("NICs of a node, where its GPUs share them; bandwidth is then of one NIC", None, high=1e6),
 }
 
 MODEL: dict[str, Attribute] = {

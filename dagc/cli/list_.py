@@ -87,10 +87,7 @@ def _hardware(name: str) -> Record:
     peaks = {k: v for k, v in hardware.compute_flops.items() if k != "default"}
     about = [f"{hardware.per_node} GPUs per node", show(hardware.memory_B, BYTES), show(hardware.hbm_Bps, BYTE_RATE)]
     about += [f"{dtype} {show(value, FLOP_RATE)}" for dtype, value in peaks.items() if dtype != "fp16"]
-    about += [
-        f"node {show(hardware.node.bandwidth_Bps, BYTE_RATE)}",
-        f"cluster {show(hardware.cluster.bandwidth_Bps, BYTE_RATE)}",
-    ]
+    about += [f"{level.name} {show(level.bandwidth_Bps, BYTE_RATE)}" for level in hardware.levels]
     return {
         "kind": "hardware", "name": name, "about": ", ".join(about), "per_node": hardware.per_node, "memory_B": hardware.memory_B,
         "hbm_Bps": hardware.hbm_Bps, "compute_flops": peaks, "node_Bps": hardware.node.bandwidth_Bps,

@@ -25,7 +25,7 @@ from ..ir.routed_dims import rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
 from .measured import Measured, estimate_s, scaled
-from .network import collective_time
+from .network import Network, beyond_ports, collective_time
 
 C = TypeVar("C")
 SCALE_BLOCK = 128
@@ -79,18 +79,19 @@ class Exchanges:
 
     def measured(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
         """One call, or None where no measured kernel decides; `payload_B`: the local input buffer, `estimate_s`: by the
-        two-level model."""
+        model of the network."""
         if group.ranks < 2:
             return None
         sent = self._tokens(op, payload_B) if op.is_token_exchange else None
-        if group.nodes == 1:
+        network = beyond_ports(op.runtime_kind, payload_B, group, self.hardware.links)
+        if network is None:
             return self._inside(op, payload_B, group.ranks, sent)
         known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
         inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
         if sent:
-            over = self._over_nodes(sent, group.nodes, self.hardware.cluster.bandwidth_Bps)
+            over = self._over_nodes(sent, network.domains, network.link_Bps)
             return inside if inside is not None and float(inside.time_s) > float(over.time_s) else over
-        return self._nccl_over_nodes(op, payload_B, group, estimate_s)
+        return self._nccl_over_nodes(op, payload_B, group.ranks, network, estimate_s)
 
     # -- inside a node or NVLink domain ----------------------------------------------------------
 
@@ -104,7 +105,7 @@ class Exchanges:
         if known:
             return best
         if sent:
-            links, counts = self.hardware.node.bandwidth_Bps, [n for n in range(2, ranks + 1) if ranks % n == 0]
+            links, counts = self.hardware.links[0].bandwidth_Bps, [n for n in range(2, ranks + 1) if ranks % n == 0]
             joined_s = min(float(self._over_nodes(sent, nodes, links).time_s) for nodes in counts)
         else:
             joined_s = self._as_nodes_s(op, payload_B, ranks)
@@ -117,12 +118,10 @@ class Exchanges:
 
     def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
         """The ranks of one domain as nodes of any equal size, joined by the domain's links."""
-        hardware = self.hardware
-        between = Link(hardware.node.bandwidth_Bps, hardware.cluster.latency_s)
+        inside, outside = self.hardware.links[0], self.hardware.links[-1]
+        between = Link(inside.bandwidth_Bps, outside.latency_s)
         shapes = [GroupShape(ranks, size, ranks // size) for size in range(1, ranks) if ranks % size == 0]
-        return min(
-            collective_time(op.runtime_kind, payload_B, shape, hardware.node, between).time_s for shape in shapes
-        )
+        return min(collective_time(op.runtime_kind, payload_B, shape, inside, between).time_s for shape in shapes)
 
     def _collective_kernels(
         self, op: Op, payload_B: float, ranks: int, kernels: Sequence[Kernel] | None = None
@@ -196,26 +195,22 @@ class Exchanges:
         )
         return Measured(time_s, f"cluster_{kernel}", found.median)
 
-    def _nccl_over_nodes(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
+    def _nccl_over_nodes(
+        self, op: Op, payload_B: float, ranks: int, network: Network, estimate_s: float
+    ) -> Measured | None:
         """A plain collective: NCCL's inside a node, whose launch and steps it has too, and the hops between nodes."""
         nccl = [kernel for kernel in KERNELS[op.runtime_kind] if kernel.variant]
         # A user's calibration may know an engine's kernel alone.
         for kernels in (nccl, KERNELS[op.runtime_kind]):
-            if options := [*self._collective_kernels(op, payload_B, group.ranks, kernels)]:
+            if options := [*self._collective_kernels(op, payload_B, ranks, kernels)]:
                 break
         else:
             return None
-        ranks = int(min(group.ranks, options[0].most_ranks))
-        inside = next(self._collective_kernels(op, payload_B, ranks, kernels)).found
+        known = int(min(ranks, options[0].most_ranks))
+        inside = next(self._collective_kernels(op, payload_B, known, kernels)).found
         time_s = cluster_collective.time_s(
-            op.runtime_kind, float(inside.time_s), self._wire_B(op, payload_B, group), group.nodes,
-            self.hardware.cluster.bandwidth_Bps,
-        )  # fmt: skip
+            op.runtime_kind, float(inside.time_s), network.wire_B, network.domains, network.link_Bps
+        )
         if time_s <= estimate_s:
             return None
         return replace(inside, time_s=np.asarray(time_s), family=f"{inside.family}, between nodes", outside=())
-
-    def _wire_B(self, op: Op, payload_B: float, group: GroupShape) -> float:
-        """Bytes on the network link of each rank."""
-        hardware = self.hardware
-        return float(collective_time(op.runtime_kind, payload_B, group, hardware.node, hardware.cluster).cluster_B)

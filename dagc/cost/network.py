@@ -1,4 +1,4 @@
-"""Collectives on a two-level network: which nodes a group spans, and what one call costs (alpha-beta).
+"""Collectives on a network of levels: which domains a group spans, and what one call costs (alpha-beta).
 
 `payload_B` is always the local input buffer of one call: the shard before an all-gather, the full local buffer of
 a reduce-scatter, all-reduce or all-to-all, the message of a send or permute.
@@ -8,6 +8,7 @@ Every algorithm is a line in the payload: a latency, and seconds and bytes on th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from math import ceil, log2
 from typing import Generic, NamedTuple, TypeVar
@@ -16,65 +17,132 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
-from ..ir.groups import GroupShape
+from ..ir.groups import GroupShape, Spread
 from ..spec.hardware import Link
 
+Links = tuple[Link, ...]
+"""Of each level, innermost first."""
 Size = TypeVar("Size", float, NDArray[np.float64])
 
 
 @record
 class CollectiveTime(Generic[Size]):
-    """Seconds of one call, the algorithm taken, and the bytes that one device puts on the node's links and on the
-    cluster's: the mean device where nodes have equally many ranks. All have the shape of the payload."""
+    """Seconds of one call, the algorithm taken, and the bytes that one device puts on the links of each level, innermost
+    first: the mean device where domains have equally many ranks. All have the shape of the payload."""
 
     time_s: Size
     algorithm: str
-    node_B: Size
-    cluster_B: Size
+    level_B: tuple[Size, ...]
+
+    @property
+    def node_B(self) -> Size:
+        """On the innermost links."""
+        return self.level_B[0]
+
+    @property
+    def cluster_B(self) -> Size:
+        """On all others."""
+        total = self.level_B[1]
+        for size in self.level_B[2:]:
+            total = total + size
+        return total
 
 
 def collective_time(
-    kind: str, payload_B: Size, shape: GroupShape, node: Link, cluster: Link, *, floor: bool = False
+    kind: str, payload_B: Size, shape: GroupShape, *links: Link, floor: bool = False
 ) -> CollectiveTime[Size]:
-    """Time of one call by the fastest algorithm at this size. floor: bandwidth terms only, no latency.
+    """Time of one call by the fastest algorithm at this size. `links`: of each level, innermost first. floor: bandwidth terms
+    only, no latency.
 
     An array of payloads gets one algorithm, the fastest at the largest of them, and an array of times.
     """
     if shape.ranks == 1:
-        return CollectiveTime(0.0 * payload_B, "none", 0.0 * payload_B, 0.0 * payload_B)
+        return CollectiveTime(0.0 * payload_B, "none", (0.0 * payload_B,) * len(links))
+    own, used, kept = spanned(shape, links)
     if floor:
-        node, cluster = Link(node.bandwidth_Bps, 0.0), Link(cluster.bandwidth_Bps, 0.0)
+        used = tuple(Link(link.bandwidth_Bps, 0.0, link.onward) for link in used)
     largest_B = float(np.max(payload_B, initial=0.0)) if isinstance(payload_B, np.ndarray) else payload_B
-    options = ALGORITHMS[kind](largest_B, shape, node, cluster)
+    options = ALGORITHMS[kind](largest_B, own, used)
     best = _fastest(options, largest_B)
     line = options[best]
-    return CollectiveTime(line.at(payload_B), best, line.node * payload_B, line.cluster * payload_B)
+    sent = dict(zip(kept, line.sent, strict=True))
+    level_B = tuple(sent.get(i, 0.0) * payload_B for i in range(len(links)))
+    return CollectiveTime(line.at(payload_B), best, level_B)
+
+
+@record
+class Network:
+    """What a group has beyond the ports of its GPUs, where NICs begin. `domains`: nodes, or NVLink domains of several, that the
+    NICs join; `wire_B`: what one GPU sends over them; `link_Bps`: of one GPU, by the level that its bytes take longest on."""
+
+    domains: int
+    wire_B: float
+    link_Bps: float
+
+
+def beyond_ports(kind: str, payload_B: float, shape: GroupShape, links: Links) -> Network | None:
+    """Of one call; None where the group stays within ports."""
+    if shape.nodes == 1:
+        return None
+    own, used, kept = spanned(shape, links)
+    outside = next((i for i, link in enumerate(used) if i and not link.onward), len(used))
+    if own.domains[outside - 1] == 1:
+        return None
+    level_B = collective_time(kind, payload_B, shape, *links).level_B
+    beyond_B = [sum(level_B[i] for i in kept[first:]) for first in range(outside, len(used))]
+    onward = zip(used[outside + 1 :], beyond_B[1:], strict=True)
+    farther = (link.bandwidth_Bps * beyond_B[0] / size for link, size in onward if size)
+    slowest = min((used[outside].bandwidth_Bps, *farther))
+    return Network(own.domains[outside - 1], beyond_B[0], slowest)
+
+
+def spanned(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[int, ...]]:
+    """A group on the levels that it crosses alone, their links, and which they are; the innermost is always there. GPUs that
+    share a NIC at once divide what it carries."""
+    if shape.sharing > 1:
+        outside = next((i for i, link in enumerate(links) if i and not link.onward), len(links))
+        shared = (Link(one.bandwidth_Bps / shape.sharing, one.latency_s, one.onward) for one in links[outside:])
+        links = (*links[:outside], *shared)
+    if not shape.further:
+        kept: tuple[int, ...] = (0,) if shape.nodes == 1 else (0, len(links) - 1)
+        return shape, tuple(links[i] for i in kept), kept
+    touched = shape.domains
+    kept = (0, *(i for i in range(1, len(links)) if touched[i] < touched[i - 1]))
+    used = [links[0]]
+    for before, i in itertools.pairwise(kept):
+        onward = all(link.onward for link in links[before + 1 : i + 1])
+        used.append(Link(links[i].bandwidth_Bps, links[i].latency_s, onward))
+    further = tuple(shape.further[i - 1] for i in kept[1:-1])
+    return GroupShape(shape.ranks, shape.per_node, shape.nodes, further), tuple(used), kept
 
 
 class _Line(NamedTuple):
     """Cost of one algorithm: seconds at no payload; then, for each byte of payload, seconds and the bytes that a
-    device puts on node and on cluster links."""
+    device puts on the links of each level."""
 
     latency_s: float
     s_per_B: float
-    node: float = 0.0
-    cluster: float = 0.0
+    sent: tuple[float, ...]
 
     def at(self, payload_B: Size) -> Size:
         return self.latency_s + self.s_per_B * payload_B
 
     def of(self, share: float) -> _Line:
         """The same algorithm on `share` bytes for each byte of payload."""
-        return _Line(self.latency_s, self.s_per_B * share, self.node * share, self.cluster * share)
+        return _Line(self.latency_s, self.s_per_B * share, tuple(one * share for one in self.sent))
 
     def then(self, other: _Line) -> _Line:
         """One after the other."""
         return _Line(
             self.latency_s + other.latency_s,
             self.s_per_B + other.s_per_B,
-            self.node + other.node,
-            self.cluster + other.cluster,
+            tuple(a + b for a, b in zip(self.sent, other.sent, strict=True)),
         )
+
+    def on(self, levels: tuple[int, ...], count: int) -> _Line:
+        """With its bytes on some of `count` levels."""
+        at = dict(zip(levels, self.sent, strict=True))
+        return self._replace(sent=tuple(at.get(i, 0.0) for i in range(count)))
 
 
 Options = dict[str, _Line]
@@ -88,116 +156,177 @@ def _best(options: Options, size: float) -> _Line:
     return options[_fastest(options, size)]
 
 
-def _flat(shape: GroupShape, node: Link, cluster: Link) -> Link:
+def _flat(shape: GroupShape, links: Links) -> Link:
     """A flat ring's slowest hop: the ranks of a node share its rails, which add up until the node link is slower
-    (NCCL's ring channels, one for each rail; bandwidths as in nccl-tests PERFORMANCE.md)."""
+    (NCCL's ring channels, one for each rail; bandwidths as in nccl-tests PERFORMANCE.md). All levels of the same ports have
+    the same rails."""
     if shape.nodes == 1:
-        return node
-    return Link(min(node.bandwidth_Bps, shape.rails * cluster.bandwidth_Bps), cluster.latency_s)
+        return links[0]
+    least = shape.least
+    bandwidth_Bps, rails = links[0].bandwidth_Bps, least[0]
+    for i in range(1, len(links)):
+        rails = rails if links[i].onward else least[i - 1]
+        bandwidth_Bps = min(bandwidth_Bps, rails * links[i].bandwidth_Bps)
+    return Link(bandwidth_Bps, links[-1].latency_s)
 
 
-def _spread(wire: float, hops: int, between: int) -> tuple[float, float]:
-    """Bytes that a device sends over `hops` equal hops of which `between` cross nodes: (node, cluster) of the mean device."""
-    crossing = wire * between / hops
-    return wire - crossing, crossing
+def _spread(wire: float, hops: tuple[int, ...]) -> tuple[float, ...]:
+    """Bytes that the mean device sends over equal hops, so many on each level."""
+    total = sum(hops)
+    crossing = [wire * each / total for each in hops[1:]]
+    return (wire - sum(crossing), *crossing)
 
 
-def _ring_crossings(shape: GroupShape) -> int:
-    """Hops of a closed ring that cross nodes: one out of each."""
-    return shape.nodes if shape.nodes > 1 else 0
+def ring_hops(shape: GroupShape) -> tuple[int, ...]:
+    """Hops of a closed ring on each level: one out of each domain, and none out of the only one."""
+    leaving = [n if n > 1 else 0 for n in shape.domains]
+    hops = (shape.ranks - leaving[0], *(a - b for a, b in itertools.pairwise(leaving)))
+    return hops if shape.nodes > 1 else hops[:1]
 
 
-def _ring_hops_s(shape: GroupShape, node: Link, cluster: Link) -> float:
-    """Latency of one trip round a ring of all ranks but one: node hops inside, cluster hops between."""
-    between = _ring_crossings(shape)
-    return max(0, shape.ranks - 1 - between) * node.latency_s + min(between, shape.ranks - 1) * cluster.latency_s
+def _tree_hops(shape: GroupShape) -> tuple[int, ...]:
+    """Edges of a tree on each level."""
+    touched = shape.domains
+    hops = (shape.ranks - touched[0], *(a - b for a, b in itertools.pairwise(touched)))
+    return hops if shape.nodes > 1 else hops[:1]
+
+
+def _ring_hops_s(shape: GroupShape, links: Links) -> float:
+    """Latency of one trip round a ring of all ranks but one: the hop that is left out is of the innermost level that has any."""
+    hops = list(ring_hops(shape))
+    hops[next(i for i, count in enumerate(hops) if count)] -= 1
+    return sum(count * link.latency_s for count, link in zip(hops, links, strict=True))
 
 
 def _steps(ranks: int) -> int:
     return ceil(log2(ranks))
 
 
-def _all_reduce(size: float, shape: GroupShape, node: Link, cluster: Link) -> Options:
+def _same_ports(links: Links) -> bool:
+    """Whether all ranks reach each other through the ports of one fabric."""
+    return all(link.onward for link in links[1:])
+
+
+def _at_once(shape: GroupShape, links: Links, parts: int) -> tuple[float, tuple[float, ...]]:
+    """Every rank sends one of `parts` of its payload to every other, all at once: seconds and bytes on each level, for each
+    byte. Ports carry their traffic side by side; what crosses a further level of the same ports passes those inside it."""
+    passing, least = [], shape.least
+    for i in range(len(links)):
+        end = i + 1
+        while end < len(links) and links[end].onward:
+            end += 1
+        reached = shape.ranks if end == len(links) else (shape.per_node, *(s.ranks for s in shape.further))[end - 1]
+        passing.append((reached - (least[i - 1] if i else 1)) / parts)
+    sent = [
+        own - passing[i + 1] if i + 1 < len(links) and links[i + 1].onward else own for i, own in enumerate(passing)
+    ]
+    moving = max(own / link.bandwidth_Bps for own, link in zip(passing, links, strict=True))
+    return moving, tuple(sent)
+
+
+def _all_reduce(size: float, shape: GroupShape, links: Links) -> Options:
     """Ring: 2 (n-1) a + 2 (n-1)/n S/BW (nccl-tests PERFORMANCE.md). Recursive halving and doubling: 2 log2(n) a and
-    the ring's bytes; pipelined tree: 2 log2(n) a + 2 S/BW (Thakur et al. 2005). One-shot, inside a node: a +
-    (n-1) S/BW. Reduce-scatter then all-gather, each by its own best. Across nodes also reduce-scatter inside,
+    the ring's bytes; pipelined tree: 2 log2(n) a + 2 S/BW (Thakur et al. 2005). One-shot, inside a fabric: a +
+    (n-1) S/BW. Reduce-scatter then all-gather, each by its own best. Across domains also reduce-scatter inside,
     all-reduce of S/g on every rail, all-gather inside (Calculon, calculon-ai/calculon, network model)."""
-    n, link = shape.ranks, _flat(shape, node, cluster)
+    n, link = shape.ranks, _flat(shape, links)
     wire = 2 * (n - 1) / n
     s_per_B = wire / link.bandwidth_Bps
-    ring = _spread(wire, n, _ring_crossings(shape))
-    edges = _spread(wire, n - 1, shape.nodes - 1)
     out = {
-        "ring": _Line(2 * _ring_hops_s(shape, node, cluster), s_per_B, *ring),
-        "tree": _Line(2 * _steps(n) * link.latency_s, 2 / link.bandwidth_Bps, *edges),
+        "ring": _Line(2 * _ring_hops_s(shape, links), s_per_B, _spread(wire, ring_hops(shape))),
+        "tree": _Line(2 * _steps(n) * link.latency_s, 2 / link.bandwidth_Bps, _spread(wire, _tree_hops(shape))),
     }
     if n & (n - 1) == 0 and shape.nodes == 1:
-        out["halving_doubling"] = _Line(2 * _steps(n) * link.latency_s, s_per_B, wire)
-    out["scatter_gather"] = _scatter_then_gather(size, shape, node, cluster)
-    if shape.nodes == 1:
-        out["one_shot"] = _Line(link.latency_s, (n - 1) / link.bandwidth_Bps, n - 1.0)
-    elif shape.per_node > 1:
-        across, inside = GroupShape(shape.nodes, 1, shape.nodes), GroupShape(shape.per_node, shape.per_node, 1)
-        share = 1 / shape.rails
-        middle = _best(_all_reduce(size * share, across, node, cluster), size * share).of(share)
-        out["two_level"] = _scatter_then_gather(size, inside, node, cluster).then(middle)
+        out["halving_doubling"] = _Line(2 * _steps(n) * link.latency_s, s_per_B, (wire,))
+    out["scatter_gather"] = _scatter_then_gather(size, shape, links)
+    if _same_ports(links):
+        out["one_shot"] = _Line(links[-1].latency_s, *_at_once(shape, links, 1))
+    if shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2):
+        out["two_level" if len(links) == 2 else "levels"] = _inside_first(size, shape, links)
     return out
 
 
-def _scatter_then_gather(size: float, shape: GroupShape, node: Link, cluster: Link) -> _Line:
+def _inside_first(size: float, shape: GroupShape, links: Links) -> _Line:
+    """Reduce-scatter in the innermost domains of several ranks, all-reduce across them, all-gather inside."""
+    if shape.per_node > 1:
+        inside = GroupShape(shape.per_node, shape.per_node, 1)
+        near: tuple[int, ...] = (0,)
+        across, far, share = shape.heads(), tuple(range(len(links))), 1 / shape.rails
+    else:
+        first, rest = shape.further[0], shape.further[1:]
+        inside, near = GroupShape(first.inner, 1, first.inner), (0, 1)
+        held, spreads = 1, []
+        for s in rest:
+            held = min(held * s.inner, first.domains - s.domains + 1)
+            spreads.append(Spread(s.domains, held, s.inner))
+        across, far = GroupShape(first.domains, 1, first.domains, tuple(spreads)), (0, *range(2, len(links)))
+        share = 1 / shape.least[1]
+    middle = _best(_all_reduce(size * share, across, tuple(links[i] for i in far)), size * share).of(share)
+    ends = _scatter_then_gather(size, inside, tuple(links[i] for i in near))
+    return ends.on(near, len(links)).then(middle.on(far, len(links)))
+
+
+def _scatter_then_gather(size: float, shape: GroupShape, links: Links) -> _Line:
     """The two halves of an all-reduce, each by its fastest algorithm: they cost the same (nccl-tests PERFORMANCE.md)."""
     share = 1 / shape.ranks
-    half = _best(_gather(size * share, shape, node, cluster), size * share).of(share)
+    half = _best(_gather(size * share, shape, links), size * share).of(share)
     return half.then(half)
 
 
-def _gather(shard: float, shape: GroupShape, node: Link, cluster: Link) -> Options:
-    """Ring: (n-1) a + (n-1) shard/BW (nccl-tests PERFORMANCE.md). Direct, inside a node: all messages at once, one a.
-    Doubling, one rank a node: log2(n) a and the same bytes (Thakur et al. 2005). Else two levels: the other nodes'
-    shards over the rails, then the rest inside (Calculon, calculon-ai/calculon, network model)."""
-    n, link = shape.ranks, _flat(shape, node, cluster)
+def _gather(shard: float, shape: GroupShape, links: Links) -> Options:
+    """Ring: (n-1) a + (n-1) shard/BW (nccl-tests PERFORMANCE.md). Direct, inside a fabric: all messages at once, one a.
+    Doubling, one rank a node: log2(n) a and the same bytes (Thakur et al. 2005). Else level by level, the outermost first:
+    the other domains' shards over the rails, then the rest inside (Calculon, calculon-ai/calculon, network model)."""
+    n, link = shape.ranks, _flat(shape, links)
     wire = n - 1.0
     s_per_B = wire / link.bandwidth_Bps
-    ring = _spread(wire, n, _ring_crossings(shape))
-    out = {"ring": _Line(_ring_hops_s(shape, node, cluster), s_per_B, *ring)}
-    if shape.nodes == 1:
-        out["direct"] = _Line(link.latency_s, s_per_B, wire)
-    elif shape.per_node > 1:
-        leaving = (n - shape.rails) / shape.rails
-        inside = wire - leaving
-        latency_s = _steps(shape.nodes) * cluster.latency_s + node.latency_s
-        moving = leaving / cluster.bandwidth_Bps + inside / node.bandwidth_Bps
-        out["two_level"] = _Line(latency_s, moving, inside, leaving)
-    else:
-        out["doubling"] = _Line(_steps(n) * link.latency_s, s_per_B, 0.0, wire)
+    spread = _spread(wire, ring_hops(shape))
+    out = {"ring": _Line(_ring_hops_s(shape, links), s_per_B, spread)}
+    if _same_ports(links):
+        out["direct"] = _Line(links[-1].latency_s, *_at_once(shape, links, 1))
+    if shape.nodes > 1 and shape.per_node == 1:
+        out["doubling"] = _Line(_steps(n) * link.latency_s, s_per_B, spread)
+    if shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2):
+        out["two_level" if len(links) == 2 else "levels"] = _gather_by_levels(shape, links)
     return out
 
 
-def _scatter(size: float, shape: GroupShape, node: Link, cluster: Link) -> Options:
+def _gather_by_levels(shape: GroupShape, links: Links) -> _Line:
+    n, least, touched = shape.ranks, shape.least, shape.domains
+    fans = [s.inner for s in shape.further] + [touched[-2]]
+    outer, latency_s, moving, sent = n, 0.0, 0.0, [0.0] * len(links)
+    for i in range(len(links) - 1, 0, -1):
+        inner = least[i - 1]
+        sent[i] = (outer - inner) / inner * (n / outer)
+        latency_s += _steps(fans[i - 1]) * links[i].latency_s
+        moving += sent[i] / links[i].bandwidth_Bps
+        outer = inner
+    if shape.per_node > 1:
+        sent[0] = n - 1.0 - sum(sent[1:])
+        latency_s += links[0].latency_s
+        moving += sent[0] / links[0].bandwidth_Bps
+    return _Line(latency_s, moving, tuple(sent))
+
+
+def _scatter(size: float, shape: GroupShape, links: Links) -> Options:
     """A reduce-scatter is an all-gather of size/n run backwards (nccl-tests PERFORMANCE.md)."""
     share = 1 / shape.ranks
-    return {name: line.of(share) for name, line in _gather(size * share, shape, node, cluster).items()}
+    return {name: line.of(share) for name, line in _gather(size * share, shape, links).items()}
 
 
-def _all_to_all(size: float, shape: GroupShape, node: Link, cluster: Link) -> Options:
-    """Pairwise, all messages at once: the part inside the node and the part that leaves it go side by side, a +
-    max of both (bytes: nccl-tests PERFORMANCE.md; all at once: DeepEP, deepseek-ai/DeepEP, low-latency interface)."""
-    n = shape.ranks
-    if shape.nodes == 1:
-        return {"pairwise": _Line(node.latency_s, (n - 1) / n / node.bandwidth_Bps, (n - 1) / n)}
-    inside, leaving = (shape.per_node - 1) / n, (n - shape.rails) / n
-    moving = max(inside / node.bandwidth_Bps, leaving / cluster.bandwidth_Bps)
-    return {"pairwise": _Line(cluster.latency_s, moving, inside, leaving)}
+def _all_to_all(size: float, shape: GroupShape, links: Links) -> Options:
+    """Pairwise, all messages at once: the parts on different ports go side by side, a + the longest
+    (bytes: nccl-tests PERFORMANCE.md; all at once: DeepEP, deepseek-ai/DeepEP, low-latency interface)."""
+    return {"pairwise": _Line(links[-1].latency_s, *_at_once(shape, links, shape.ranks))}
 
 
-def _message(size: float, shape: GroupShape, node: Link, cluster: Link) -> Options:
-    """One message: a + S/BW of the slowest link that the group crosses (nccl-tests PERFORMANCE.md: factor 1)."""
-    if shape.nodes == 1:
-        return {"direct": _Line(node.latency_s, 1 / node.bandwidth_Bps, 1.0)}
-    return {"direct": _Line(cluster.latency_s, 1 / cluster.bandwidth_Bps, 0.0, 1.0)}
+def _message(size: float, shape: GroupShape, links: Links) -> Options:
+    """One message: a + S/BW of the outermost link that the group crosses (nccl-tests PERFORMANCE.md: factor 1)."""
+    sent = (*[0.0] * (len(links) - 1), 1.0)
+    return {"direct": _Line(links[-1].latency_s, 1 / links[-1].bandwidth_Bps, sent)}
 
 
-ALGORITHMS: dict[str, Callable[[float, GroupShape, Link, Link], Options]] = {
+ALGORITHMS: dict[str, Callable[[float, GroupShape, Links], Options]] = {
     "all_reduce": _all_reduce,
     "all_gather": _gather,
     "reduce_scatter": _scatter,

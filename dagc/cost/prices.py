@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..ir.mesh import Mesh
 from ..ir.moves import Price
 from ..ir.sharding import Axes
@@ -11,11 +9,13 @@ from ..spec.hardware import Link
 from .network import collective_time
 
 
-class LinkPrices(NamedTuple):
-    """Alpha-beta times over the links of a node and of the cluster."""
+class LinkPrices(tuple[Link, ...]):
+    """Alpha-beta times over links, innermost first."""
 
-    node: Link
-    cluster: Link
+    __slots__ = ()
+
+    def __new__(cls, *links: Link) -> LinkPrices:
+        return super().__new__(cls, links)
 
     def of(self, mesh: Mesh) -> Price:
         """Seconds of a collective between the GPUs of the mesh, memoised: the searches ask the same few questions again."""
@@ -24,7 +24,7 @@ class LinkPrices(NamedTuple):
         def price(kind: str, payload_B: float, axes: Axes) -> float:
             key = (kind, payload_B, axes)
             if key not in memo:
-                time = collective_time(kind, payload_B, mesh.group(axes), self.node, self.cluster)
+                time = collective_time(kind, payload_B, mesh.group(axes), *self)
                 memo[key] = float(time.time_s)
             return memo[key]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class OpCost:
     table: str = ""  # whose table the family is from: `vllm on h200_sxm`
     instead_of: str = ""  # what nobody measured and that table takes the place of
     launch_s: float = 0.0
+    level_B: Mapping[str, float] = field(default_factory=dict)  # of `wire_B`, on the links of each level
 
 
 @record
@@ -44,6 +46,7 @@ class Transfer:
     time_s: float
     floor_s: float
     bound: str
+    level: str  # the links that it crosses
 
 
 @record
@@ -56,7 +59,7 @@ class LayerLoad:
     plain: float
 
 
-NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node")
+NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node", "node")
 
 
 @record

@@ -1,6 +1,6 @@
 """transfers: what one collective of a graph costs, and a send from a stage to the next.
 
-Two-level alpha-beta (`network.py`), or a measured kernel where a calibration knows it (`exchange.py`).
+Alpha-beta over the levels of links (`network.py`), or a measured kernel where a calibration knows it (`exchange.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 
 from ..base.collectives import COLLECTIVES, SEND, wire_bytes
 from ..ir.graph import Graph, Op, Segment
-from ..ir.groups import group_shape
+from ..ir.groups import GroupShape
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
-from ..spec.hardware import Hardware
+from ..spec.hardware import Hardware, Tier
 from .expert_load import ExpertLoad
-from .network import collective_time
+from .network import CollectiveTime, collective_time, spanned
 from .records import NO_TRANSFER, OpCost, Transfer
 
 if TYPE_CHECKING:
@@ -42,12 +42,13 @@ def collective_cost(
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0
-    found = collective_time(op.runtime_kind, payload * worst, group, hardware.node, hardware.cluster)
-    floor = collective_time(op.runtime_kind, payload, group, hardware.node, hardware.cluster, floor=True)
+    found = collective_time(op.runtime_kind, payload * worst, group, *hardware.links)
+    floor = collective_time(op.runtime_kind, payload, group, *hardware.links, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
     wire = wire_bytes(op.runtime_kind, payload, group.ranks) * steps
-    moving = collective_time(op.runtime_kind, payload * worst, group, hardware.node, hardware.cluster, floor=True)
-    bound = _link_bound(float(found.time_s), float(moving.time_s), group.nodes)
+    moving = collective_time(op.runtime_kind, payload * worst, group, *hardware.links, floor=True)
+    bound = _link_bound(float(found.time_s), float(moving.time_s), _crossed(group, hardware).bound)
+    level_B = _by_level(found, wire, hardware)
     time_s = float(found.time_s)
     measured = exchanges.measured(op, payload * worst, group, time_s) if exchanges is not None else None
     if measured is not None:
@@ -55,6 +56,7 @@ def collective_cost(
         return OpCost(
             one * time_s * steps, one * min(float(floor.time_s), time_s) * steps, bound, 0.0, 0.0, payload, wire, group,
             measured.family, measured.family, measured.error, measured.outside, measured.table, measured.instead_of,
+            level_B=level_B,
         )  # fmt: skip
     return OpCost(
         one * float(found.time_s) * steps,
@@ -66,35 +68,47 @@ def collective_cost(
         wire,
         group,
         found.algorithm,
+        level_B=level_B,
     )
 
 
-def _link_bound(time_s: float, moving_s: float, nodes: int) -> str:
-    """Latency, when moving the bytes takes less than half of the time; else the link that carries them."""
-    if moving_s < time_s / 2:
-        return "latency"
-    return "cluster" if nodes > 1 else "node"
+def _by_level(found: CollectiveTime[float], wire_B: float, hardware: Hardware) -> dict[str, float]:
+    """Bytes on the wire by level, in the parts that the fastest algorithm has there."""
+    total = sum(found.level_B)
+    parts = zip(hardware.tiers, found.level_B, strict=True)
+    return {tier.name: float(wire_B * part / total) for tier, part in parts if total and part}
+
+
+def _link_bound(time_s: float, moving_s: float, crossed: str) -> str:
+    """Latency, when moving the bytes takes less than half of the time; else the links that the group crosses."""
+    return "latency" if moving_s < time_s / 2 else crossed
+
+
+def _crossed(group: GroupShape, hardware: Hardware) -> Tier:
+    """The outermost links that a group crosses."""
+    return hardware.tiers[spanned(group, hardware.links)[2][-1]]
 
 
 def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...], Transfer]:
-    """Sends of the graph, each of its value's local shard; and of the sampled tokens back to the first stage. All take as
-    long as between the two GPUs that are farthest apart."""
+    """Sends of the graph, each of its value's local shard and as long as between the two of its GPUs that are farthest apart;
+    and of the sampled tokens from the last stage back to the first."""
     mesh = graph.the_mesh
     if mesh.stages == 1:
         return (), NO_TRANSFER
     ids = mesh.ids.reshape(mesh.stages, -1)
-    pairs = np.stack([ids[:-1].ravel(), ids[1:].ravel()], axis=1)
-    group = group_shape(pairs, mesh.the_gpus.per_node)
 
-    def transfer(size: float) -> Transfer:
-        found = collective_time(SEND.name, size, group, hardware.node, hardware.cluster)
-        floor = collective_time(SEND.name, size, group, hardware.node, hardware.cluster, floor=True)
-        bound = _link_bound(float(found.time_s), float(floor.time_s), group.nodes)
-        return Transfer(size, float(found.time_s), float(floor.time_s), bound)
+    def transfer(size: float, source: int, target: int) -> Transfer:
+        group = mesh.shape_of(np.stack([ids[source], ids[target]], axis=1))
+        found = collective_time(SEND.name, size, group, *hardware.links)
+        floor = collective_time(SEND.name, size, group, *hardware.links, floor=True)
+        tier = _crossed(group, hardware)
+        bound = _link_bound(float(found.time_s), float(floor.time_s), tier.bound)
+        return Transfer(size, float(found.time_s), float(floor.time_s), bound, tier.name)
 
     takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
     sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
     last = takers[-1]
     sequences = sum(last.size("batch", part) for part in last.parts) or last.sizes["batch"]
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
-    return tuple(transfer(size) for size in sent_B), transfer(tokens_B)
+    edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
+    return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)

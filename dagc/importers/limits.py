@@ -8,11 +8,11 @@ from typing import Any
 
 from ..base.axes import AXES, SEQUENCE
 from ..base.dtypes import find
-from ..base.plain_data import DataError
+from ..base.plain_data import DataError, check_object, from_data
 from ..base.schema import BESIDE, DTYPES, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
-from ..spec.hardware import Hardware, Link
+from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
 from ..spec.phase import EngineMemory, Phase
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
@@ -22,13 +22,18 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PROMPT = WORKLOAD["prompt"]
 RANGES: dict[type, dict[str, Attribute]] = {
     Hardware: {
-        **{name: HARDWARE[name] for name in ("gpus", "per_node", "mfu", "mbu")},
+        **{name: HARDWARE[name] for name in ("gpus", "per_host", "mfu", "mbu")},
         "memory_B": HARDWARE["memory"],
         "hbm_Bps": HARDWARE["hbm"],
         "launch_s": HARDWARE["launch"],
         "reserve_B": HARDWARE["reserve"],
     },
     Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
+    Level: {
+        "bandwidth_Bps": LINK["bandwidth"],
+        "latency_s": LINK["latency"],
+        "oversubscription": LINK["oversubscription"],
+    },
     Workload: {name: WORKLOAD[name] for name in ("sequences", "prompt", "output")},
     Phase: {
         **{name: PHASE[name] for name in ("context", "sequences", "acceptance", "kv_block")},
@@ -74,6 +79,47 @@ def check_ranges(record: Any, path: str) -> None:
             check_number(HARDWARE["compute"], value, f"{path}.compute_flops.{name}")
         if "default" not in record.compute_flops:
             raise DataError(f"{path}.compute_flops.default", "is missing")
+
+
+def hardware_of(data: Any, path: str) -> Hardware:
+    """A hardware section of a file, with `levels`, or with `node`, `cluster` and `per_node`. Raises DataError."""
+    if not isinstance(data, dict):
+        raise DataError(path, "is not an object")
+    data = dict(data)
+    if "levels" not in data:
+        for name in ("per_node", *SHORT):
+            if name not in data:
+                raise DataError(f"{path}.{name}", "is missing")
+        per_node: int = from_data(int, data.pop("per_node"), f"{path}.per_node")
+        check_number(HARDWARE["per_node"], per_node, f"{path}.per_node")
+        sizes: tuple[dict[str, Any], ...] = ({"gpus": per_node}, {"gpus": None})
+        levels = []
+        for name, size in zip(SHORT, sizes, strict=True):
+            link = data.pop(name)
+            check_object(link, ("bandwidth_Bps", "latency_s"), f"{path}.{name}")
+            check_ranges(from_data(Link, link, f"{path}.{name}"), f"{path}.{name}")
+            levels.append({"name": name, **size, **link})
+        data["levels"] = levels
+    per_host = data.setdefault("per_host", 1)
+    found: Hardware = from_data(Hardware, data, path)
+    if not found.levels:
+        raise DataError(f"{path}.levels", "is empty")
+    for i, level in enumerate(found.levels):
+        at = f"{path}.levels[{i}]"
+        check_ranges(level, at)
+        for name, count in (("gpus", level.gpus), ("nics", level.nics)):
+            if count is not None:
+                check_number(LINK[name], count, f"{at}.{name}")
+        if not NAME.fullmatch(level.name):
+            raise DataError(f"{at}.name", f"{level.name!r} is not a name")
+    if len({level.name for level in found.levels}) < len(found.levels):
+        raise DataError(f"{path}.levels", "has a name twice")
+    check_number(HARDWARE["per_host"], per_host, f"{path}.per_host")
+    for fault in faults(found.levels, found.gpus, per_host):
+        raise DataError(f"{path}.levels", fault.message)
+    if "per_host" in data and per_host == 1:
+        found = replace(found, per_host=node_size(found.levels, found.gpus))
+    return found
 
 
 def check_number(attribute: Attribute, value: float, path: str) -> None:

@@ -35,7 +35,7 @@ from ..spec.unit import Unit
 from ..spec.workload import Workload
 from ..view.facts.every_rank import expand_ranks
 from ..view.facts.unroll import Edge, Node, unroll
-from .limits import check_ranges, check_together
+from .limits import check_ranges, check_together, hardware_of
 
 KINDS = ("data", "stream", "transfer")
 
@@ -71,7 +71,7 @@ def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
     acyclic(nodes, edges)
     graph = graph_of(data["ir"])
     unit = unit_of(data["plan"], graph, reach or Reach.of(None))
-    graph = on_nodes(graph, unit.spec.hardware.per_node)
+    graph = on_nodes(graph, unit.spec.hardware)
     if data["phase"] != graph.phase:
         raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
     check_together(unit, graph)
@@ -167,10 +167,10 @@ def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64
     return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
 
 
-def on_nodes(graph: Graph, per_node: int) -> Graph:
+def on_nodes(graph: Graph, hardware: Hardware) -> Graph:
     """The graph on the nodes of the file's hardware."""
-    mesh = graph.the_mesh
-    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, per_node)))
+    mesh, domains = graph.the_mesh, hardware.domains
+    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, domains[0], domains[1:], hardware.nics)))
 
 
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
@@ -178,7 +178,7 @@ def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
     ids = placement_ids(graph)
     gpus = tuple(sorted(ids.ravel().tolist()))
-    hardware: Hardware = from_data(Hardware, parts["hardware"], "plan.hardware", SKIP)
+    hardware: Hardware = hardware_of(parts["hardware"], "plan.hardware")
     nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
     model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)
     workload: Workload = from_data(Workload, parts["workload"], "plan.workload", SKIP)

@@ -41,10 +41,23 @@ class Factors:
 @record
 class GpuMap:
     """`ids`: the GPU of every rank, stage by stage, the ranks of a stage in mesh order. GPU ids count through the nodes of
-    `per_node` GPUs each."""
+    `per_node` GPUs each, and through the domains of further levels of links (`beyond`: GPUs in one of each, innermost
+    first, but for the outermost links, which join all). `nics`: (NICs, GPUs that have so many), where GPUs share them."""
 
     ids: tuple[int, ...]
     per_node: int
+    beyond: tuple[int, ...] = ()
+    nics: tuple[int, int] | None = None
+
+
+def nested(per_node: int, beyond: Sequence[int]) -> bool:
+    """Whether each level of links joins more GPUs than the one inside it, and a multiple of them."""
+    return all(b > a and b % a == 0 for a, b in itertools.pairwise((per_node, *beyond)))
+
+
+def nics_of(nics: Sequence[int]) -> bool:
+    """Whether these are (NICs, GPUs that have so many), fewer than GPUs, or nothing."""
+    return not nics or (len(nics) == 2 and 1 <= nics[0] < nics[1])
 
 
 @record(slots=False)
@@ -131,8 +144,13 @@ class Mesh:
     def group(self, axes: Axes) -> GroupShape:
         """Ranks, nodes and ranks per node of the groups over some axes; where groups differ, of the widest spread one."""
         if axes not in self._groups:
-            self._groups[axes] = group_shape(self.groups(axes), self.the_gpus.per_node)
+            self._groups[axes] = self.shape_of(self.groups(axes))
         return self._groups[axes]
+
+    def shape_of(self, groups: NDArray[np.int64]) -> GroupShape:
+        """The same of any groups of GPU ids [groups, ranks]."""
+        gpus = self.the_gpus
+        return group_shape(groups, gpus.per_node, gpus.beyond, gpus.nics)
 
     def label(self, axes: Axes, scope: str = "dense") -> tuple[str, ...]:
         """Logical names that cover a set of atoms exactly, or the atoms themselves where none do. In the scope of

@@ -6,14 +6,16 @@ outside them is reported and still used.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..base.diagnostics import Collector, Label
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, UNITS, Quantity, show
+from ..spec.hardware import SHORT, Level
 from .body import Body
 
 PLAUSIBLE: dict[str, tuple[float, float]] = {
@@ -35,25 +37,35 @@ WHAT = {
 }  # fmt: skip
 
 
-def doubt_hardware(body: Body, values: Mapping[str, object], out: Collector) -> None:
+def doubt_hardware(body: Body, values: Mapping[str, object], levels: Sequence[Level], out: Collector) -> None:
     """W06 for what is out of range. `values`: read attributes by name, those of links as `link node.bandwidth`."""
     for name, value in values.items():
         low, high = PLAUSIBLE.get(name) or PLAUSIBLE.get(name.partition(".")[0]) or (-math.inf, math.inf)
         assign = _assign(body, name, out)
         if isinstance(value, Quantity) and assign is not None and not low <= value.value <= high:
             _tell(name, value, low, high, assign, out)
-    gpus, per_node = values.get("gpus"), values.get("per_node")
-    if isinstance(gpus, Quantity) and isinstance(per_node, Quantity):
-        _nodes(int(gpus.value), int(per_node.value), body, out)
-    node, cluster = values.get("link node.bandwidth"), values.get("link cluster.bandwidth")
-    assign = _assign(body, "link cluster.bandwidth", out)
-    if not isinstance(node, Quantity) or not isinstance(cluster, Quantity) or assign is None:
+    gpus = values.get("gpus")
+    if isinstance(gpus, Quantity):
+        for level in levels:
+            _nodes(int(gpus.value), level, body, out)
+    for inner, outer in itertools.pairwise(levels):
+        _faster_outside(inner, outer, body, out)
+
+
+def _faster_outside(inner: Level, outer: Level, body: Body, out: Collector) -> None:
+    key = f"link {outer.name}.bandwidth"
+    assign = _assign(body, key, out)
+    most = PLAUSIBLE.get(key, (0.0, math.inf))[1]
+    if assign is None or not inner.bandwidth_Bps < outer.bandwidth_Bps <= most:
         return
-    if node.value < cluster.value <= PLAUSIBLE["link cluster.bandwidth"][1]:
-        other = _assign(body, "link node.bandwidth", out)
-        also = [Label(other.value.span, "inside a node")] if other is not None else []
+    short = (inner.name, outer.name) == SHORT
+    where = ("inside a node", "between nodes") if short else (f"`link {inner.name}`", f"`link {outer.name}`")
+    message = f"{where[1]} has more bandwidth than {where[0]}, which is inside it"
+    if short:
         message = "the link between nodes has more bandwidth than the one inside a node"
-        out.add("W06", message, assign.value.span, "between nodes", also=also, help=_bits(assign.value.span))
+    other = _assign(body, f"link {inner.name}.bandwidth", out)
+    also = [Label(other.value.span, where[0])] if other is not None else []
+    out.add("W06", message, assign.value.span, where[1], also=also, help=_bits(assign.value.span))
 
 
 def _assign(body: Body, name: str, out: Collector) -> ast.Assign | None:
@@ -108,17 +120,21 @@ def _other_size(span: Span, low: float, high: float) -> tuple[str, ...]:
     return (f"did you mean `{literal[1]} {best}`?",) if best else ()
 
 
-def _nodes(gpus: int, per_node: int, body: Body, out: Collector) -> None:
-    """A node that is not full is probably a slip, unless it is the only one."""
-    if gpus <= per_node or gpus % per_node == 0:
+def _nodes(gpus: int, level: Level, body: Body, out: Collector) -> None:
+    """A node, or a domain of another level, that is not full is probably a slip, unless it is the only one."""
+    size = level.gpus
+    if size is None or gpus <= size or gpus % size == 0:
         return
-    fits = [n for n in range(1, gpus + 1) if gpus % n == 0 and n <= 2 * per_node]
-    near = sorted(sorted(fits, key=lambda n: abs(n - per_node))[:2])
+    fits = [n for n in range(1, gpus + 1) if gpus % n == 0 and n <= 2 * size]
+    near = sorted(sorted(fits, key=lambda n: abs(n - size))[:2])
     other = [Label(body.span_of("gpus"), f"{gpus} GPUs")] if "gpus" in body.assigns else []
+    own = _assign(body, f"link {level.name}.gpus", out)
+    word, what = ("per_node", "nodes") if own is None else ("gpus", f"domains of `link {level.name}`")
+    one = "node" if own is None else "domain"
     out.add(
         "W06",
-        f"{gpus} GPUs do not fill nodes of {per_node} (`per_node`): the last node has {gpus % per_node}",
-        body.span_of("per_node"),
+        f"{gpus} GPUs do not fill {what} of {size} (`{word}`): the last {one} has {gpus % size}",
+        body.span_of("per_node") if own is None else own.value.span,
         also=other,
-        help=(f"per_node = {' or '.join(map(str, near))} divides {gpus}",),
+        help=(f"{word} = {' or '.join(map(str, near))} divides {gpus}",),
     )

@@ -8,7 +8,7 @@ from ..base.axes import AXES
 from ..base.phase_kinds import DECODE
 from ..base.syntax import ast
 from ..base.units import Quantity, show_runs
-from ..spec.hardware import Hardware, Link
+from ..spec.hardware import Hardware, Level
 from ..spec.model import Model
 from ..spec.phase import EngineMemory, Phase
 from ..spec.spec import Spec
@@ -65,23 +65,38 @@ def _section(head: str, lines: Iterator[str] | list[str]) -> str:
 
 
 def _hardware(h: Hardware) -> str:
-    def link(name: str, value: Link) -> str:
-        return f"link {name} {{ bandwidth = {number(value.bandwidth_Bps, 'B/s')}, latency = {number(value.latency_s, 's')} }}"
-
     compute = ", ".join(f"{k} = {number(v, 'FLOP/s')}" for k, v in h.compute_flops.items())
     return _section(
         f"hardware {h.name}" if _plain(h.name) else f'hardware "{h.name}"',
         [
-            f"gpus = {h.gpus}, per_node = {h.per_node}",
+            ", ".join(_sizes(h)),
             f"compute {{ {compute} }}",
             f"mfu = {number(h.mfu)}, memory = {number(h.memory_B, 'B')}",
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
             *([f"calibration = {_word_or_path(h.calibration)}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
-            link("node", h.node),
-            link("cluster", h.cluster),
+            *(_level(level, h.short) for level in h.levels),
         ],
     )
+
+
+def _sizes(h: Hardware) -> Iterator[str]:
+    yield f"gpus = {h.gpus}"
+    if h.short:
+        yield f"per_node = {h.per_node}"
+    if h.per_host != h.per_node:
+        yield f"per_host = {h.per_host}"
+
+
+def _level(level: Level, short: bool) -> str:
+    parts = [] if short or level.gpus is None else [f"gpus = {level.gpus}"]
+    parts += [f"bandwidth = {number(level.bandwidth_Bps, 'B/s')}", f"latency = {number(level.latency_s, 's')}"]
+    if level.oversubscription != 1:
+        parts.append(f"oversubscription = {number(level.oversubscription)}")
+    if level.nics is not None:
+        parts.append(f"nics = {level.nics}")
+    name = level.name if _plain(level.name) else f'"{level.name}"'
+    return f"link {name} {{ {', '.join(parts)} }}"
 
 
 def _word_or_path(text: str) -> str:

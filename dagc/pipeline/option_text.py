@@ -16,6 +16,8 @@ from ..spec.hardware import Link
 
 MOST = 10**6
 """Entries of a list, and the largest degree, that are read."""
+MOST_LEVELS = 32
+"""Links that prices are read of."""
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 FACTORS = tuple(name for name in DEGREES if name != STAGES)
 """Names of the axes of a stage."""
@@ -162,7 +164,10 @@ def _show_prices(prices: Prices) -> str:
     if prices is PLAIN_PRICES:
         return "plain"
     if isinstance(prices, LinkPrices):
-        return "|".join(f"{_show_number(a.bandwidth_Bps)}/{_show_number(a.latency_s)}" for a in prices)
+        return "|".join(
+            f"{_show_number(a.bandwidth_Bps)}/{_show_number(a.latency_s)}" + ("/onward" if a.onward else "")
+            for a in prices
+        )
     raise OptionError(f"prices of {type(prices).__name__} have no text")
 
 
@@ -170,11 +175,11 @@ def _prices(text: str) -> Prices:
     if text == "plain":
         return PLAIN_PRICES
     links = [part.split("/") for part in text.split("|")]
-    if [len(link) for link in links] != [2, 2]:
+    if len(links) > MOST_LEVELS or any(len(link) not in (2, 3) or link[2:] not in ([], ["onward"]) for link in links):
         raise OptionError(
-            f"{text[:60]!r} is neither `plain` nor B/s and seconds of both links, as in 450e9/2e-6|50e9/6e-6"
+            f"{text[:60]!r} is neither `plain` nor B/s and seconds of the links, as in 450e9/2e-6|50e9/6e-6"
         )
-    read = [Link(_number(bandwidth), _number(latency)) for bandwidth, latency in links]
+    read = [Link(_number(link[0]), _number(link[1]), len(link) == 3) for link in links]
     if any(link.bandwidth_Bps <= 0 or link.latency_s < 0 for link in read):
         raise OptionError("a bandwidth is above 0, a latency not below")
     return LinkPrices(*read)

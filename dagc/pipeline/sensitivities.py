@@ -14,17 +14,14 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
     """What +10% of each rate, or 1 us less link latency, would buy in the phase's time, all its passes together."""
     hardware = unit.spec.hardware
     faster = {k: v * 1.1 for k, v in hardware.compute_flops.items()}
-    node, cluster = hardware.node, hardware.cluster
+    quicker = hardware
+    for tier in hardware.tiers:
+        quicker = quicker.changed(tier, latency_s=-1e-6)
     variants: dict[str, Hardware] = {
         "+10% compute": replace(hardware, compute_flops=faster),
         "+10% HBM bandwidth": replace(hardware, hbm_Bps=hardware.hbm_Bps * 1.1),
-        "+10% node link": replace(hardware, node=replace(node, bandwidth_Bps=node.bandwidth_Bps * 1.1)),
-        "+10% cluster link": replace(hardware, cluster=replace(cluster, bandwidth_Bps=cluster.bandwidth_Bps * 1.1)),
-        "-1 us link latency": replace(
-            hardware,
-            node=replace(node, latency_s=max(0.0, node.latency_s - 1e-6)),
-            cluster=replace(cluster, latency_s=max(0.0, cluster.latency_s - 1e-6)),
-        ),
+        **{f"+10% {tier.name} link": hardware.changed(tier, bandwidth=1.1) for tier in hardware.tiers},
+        "-1 us link latency": quicker,
         "-1 us kernel launch": replace(hardware, launch_s=max(0.0, hardware.launch_s - 1e-6)),
     }
     before_s = passes_s(result.chunks)

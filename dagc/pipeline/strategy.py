@@ -39,7 +39,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     phase, hardware = unit.phase, unit.spec.hardware
     s = phase.strategy
     factors = _factors(s)
-    prices = LinkPrices(hardware.node, hardware.cluster)
+    prices = LinkPrices(*hardware.links)
     return (
         MakeMesh(
             sides=factors.sides,
@@ -48,7 +48,9 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             order=s.order,
             gpus=phase.gpus,
             place=placed_ids(unit, factors.sides),
-            per_node=hardware.per_node,
+            per_node=hardware.domains[0],
+            further=hardware.domains[1:],
+            nics=hardware.nics or (),
             zigzag=s.sp_layout == "zigzag",
             beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
         ),

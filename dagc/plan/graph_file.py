@@ -10,6 +10,7 @@ from typing import Any
 from ..base.plain_data import to_data
 from ..ir.graph import Graph
 from ..ir.text.write import print_graph
+from ..spec.hardware import SHORT, Hardware, Level
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.strategy import Strategy
@@ -36,7 +37,24 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     spec = plan.spec
     own = spec.phase(phase)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
-    return {name: to_data(part, SKIP) for name, part in parts.items()}
+    return {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
+
+
+def hardware_data(hardware: Hardware) -> dict[str, Any]:
+    """A hardware section; levels that `link node` and `link cluster` say are written as those two, as a spec may."""
+    data: dict[str, Any] = {}
+    for key, value in to_data(hardware, SKIP).items():
+        if key == "levels" and hardware.short:
+            data |= {name: _link(level) for name, level in zip(SHORT, hardware.levels, strict=True)}
+        elif key != "per_host" or hardware.per_host != hardware.per_node:
+            data[key] = value
+        if key == "gpus" and hardware.short:
+            data["per_node"] = hardware.per_node
+    return data
+
+
+def _link(level: Level) -> dict[str, float]:
+    return {"bandwidth_Bps": level.bandwidth_Bps, "latency_s": level.latency_s}
 
 
 def ir_section(graph: Graph) -> list[str]:

@@ -26,6 +26,7 @@ class CollectiveTotal:
     payload_B: float
     wire_B: float
     time_s: float
+    level_B: Mapping[str, float] = field(default_factory=dict)  # of `wire_B`, on the links of each level
 
 
 @record

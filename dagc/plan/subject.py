@@ -17,6 +17,7 @@ from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
+from ..spec.hardware import Hardware, Link
 from ..spec.metrics import PHASE, TABLE, Metric, of_phase
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -128,7 +129,7 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
 def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
     """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
 
-    Every rank that holds a part of it sends over its own cluster link; the pool with fewer such ranks sets the pace.
+    Every rank that holds a part of it sends over its own link between nodes; the pool with fewer such ranks sets the pace.
     """
     size_B, hardware = 0.0, spec.hardware
     policy = cache_policy(spec.phase(prefill.name))
@@ -140,7 +141,17 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
                     each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
-    return size_B, size_B / (links * hardware.cluster.bandwidth_Bps) + hardware.cluster.latency_s
+    link = _joining(hardware, (*prefill.gpus, *decode.gpus))
+    return size_B, size_B / (links * link.bandwidth_Bps) + link.latency_s
+
+
+def _joining(hardware: Hardware, gpus: Sequence[int]) -> Link:
+    """The innermost links between nodes that join these GPUs; what all GPUs of a node get at once where they share NICs."""
+    tiers = hardware.tiers
+    inside = (t for t in tiers[1:-1] if t.gpus and min(gpus) // t.gpus == max(gpus) // t.gpus)
+    link = next(inside, tiers[-1]).link
+    nics, sharing = hardware.nics or (1, 1)
+    return replace(link, bandwidth_Bps=link.bandwidth_Bps * nics / sharing)
 
 
 def _ranks_of_a_sequence(result: PhaseResult) -> int:

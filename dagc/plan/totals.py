@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..base.axes import STAGES
@@ -25,10 +26,21 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
     passes = graph.microbatches * graph.lanes
     totals: dict[tuple[str, tuple[str, ...], float], CollectiveTotal] = {}
 
-    def add(kind: str, axes: tuple[str, ...], size: int, count: int, payload: float, wire: float, time: float) -> None:
+    def add(
+        kind: str,
+        axes: tuple[str, ...],
+        size: int,
+        count: int,
+        payload: float,
+        wire: float,
+        time: float,
+        levels: Mapping[str, float],
+    ) -> None:
         key = (kind, axes, payload)
         old = totals.get(key, CollectiveTotal(kind, axes, size, 0, payload, 0.0, 0.0))
-        totals[key] = replace(old, count=old.count + count, wire_B=old.wire_B + wire, time_s=old.time_s + time)
+        level_B = {n: old.level_B.get(n, 0.0) + levels.get(n, 0.0) for n in (*old.level_B, *levels)}
+        count, wire, time = old.count + count, old.wire_B + wire, old.time_s + time
+        totals[key] = replace(old, count=count, wire_B=wire, time_s=time, level_B=level_B)
 
     for segment in (s for s in graph.segments if layers[s.name]):
         for op in segment.ops:
@@ -45,6 +57,7 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
                 cost.payload_B,
                 cost.wire_B * calls,
                 float(cost.time_s.max()) * calls,
+                {name: size * calls for name, size in cost.level_B.items()},
             )
     if mesh.stages > 1:
         edge = costs.transfer
@@ -52,5 +65,14 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
         receives = sum(one.index > 0 for one in stages) * passes
         for kind, hops, wire in (("send", sends, edge.payload_B * sends), ("recv", receives, 0.0)):
             if hops:
-                add(kind, (STAGES,), 2, hops, edge.payload_B, wire, edge.time_s * hops)
+                add(
+                    kind,
+                    (STAGES,),
+                    2,
+                    hops,
+                    edge.payload_B,
+                    wire,
+                    edge.time_s * hops,
+                    {edge.level: wire} if wire else {},
+                )
     return tuple(totals.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 from ...spec.hardware import Hardware
@@ -20,9 +21,16 @@ def groups(ranks: Ranks) -> dict[str, list[int]]:
 
 
 def network_text(network: Network, hardware: Hardware) -> str:
-    """A switch for each node, and one between the nodes; both links are per GPU and direction."""
-    links = [hardware.node, hardware.cluster] if network.inside else [hardware.cluster]
-    links = links[: len(network.shape)]
+    """A switch for each domain of each level of links, whose bandwidth is per GPU and direction; where GPUs share NICs, a GPU's
+    part."""
+    links = [hardware.links[i] for i in network.levels]
+    if hardware.nics is not None:
+        outside = next((i for i, link in enumerate(hardware.links) if i and not link.onward), len(hardware.links))
+        part = hardware.nics[0] / hardware.nics[1]
+        links = [
+            replace(link, bandwidth_Bps=link.bandwidth_Bps * (part if i >= outside else 1))
+            for i, link in zip(network.levels, links, strict=True)
+        ]
     rows: dict[str, list[str] | list[int] | list[float]] = {
         "topology": ["Switch"] * len(links),
         "npus_count": list(network.shape),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,11 @@ Hole = tuple[str, ...]
 @record(slots=False)
 class Network:
     """`gpus[rank]`: GPU id of a rank, or -1 of a place that the phase leaves idle. `shape`: ranks of each dimension of
-    the network, innermost first: GPUs of a node, nodes."""
+    the network, innermost first: GPUs of a node, nodes, or as many as there are levels of links; `levels`: which of them."""
 
     gpus: Ints
     shape: tuple[int, ...]
-    inside: bool  # the innermost dimension is a node
+    levels: tuple[int, ...]
 
     @property
     def ranks(self) -> int:
@@ -32,20 +33,33 @@ class Network:
 
 
 def network(result: PhaseResult) -> Network:
-    """Nodes in order, and in each node its GPUs in order. Where nodes have unequal numbers of the phase's GPUs, each gets
-    its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
-    ids = np.unique(np.asarray(result.gpus, dtype=np.int64))
-    nodes, counts = np.unique(ids // result.per_node, return_counts=True)
-    if len(set(counts.tolist())) == 1:
-        gpus, per_node = ids, int(counts[0])
-    else:
-        per_node = result.per_node
-        gpus = (nodes[:, None] * per_node + np.arange(per_node)).ravel()
-        gpus = np.where(np.isin(gpus, ids), gpus, -1)
-    if len(gpus) == 1:
-        return Network(np.append(gpus, -1), (2,), True)
-    shape = tuple(n for n in (per_node, len(nodes)) if n > 1)
-    return Network(gpus, shape, per_node > 1)
+    """Domains of every level in order, and in each its GPUs in order. Where domains have unequal numbers of the phase's GPUs,
+    each gets its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
+    placed = result.graph.the_mesh.the_gpus
+    gpus = np.unique(np.asarray(placed.ids, dtype=np.int64))[:, None]  # one row for each domain, of its GPUs
+    number = gpus[:, 0]  # which domain a row is
+    shape: list[int] = []
+    inner = 1
+    for size in (placed.per_node, *placed.beyond):
+        number, gpus = _joined(number, gpus, size // inner)
+        shape.append(gpus.shape[1] // prod(shape))
+        inner = size
+    shape.append(len(gpus))
+    flat = gpus.ravel()
+    if len(flat) == 1:
+        return Network(np.append(flat, -1), (2,), (0,))
+    levels = tuple(i for i, n in enumerate(shape) if n > 1)
+    return Network(flat, tuple(shape[i] for i in levels), levels)
+
+
+def _joined(number: Ints, gpus: Ints, count: int) -> tuple[Ints, Ints]:
+    """Rows put together, `count` at most; where not every one has as many, with rows of idle places for those that lack."""
+    outer, held = np.unique(number // count, return_counts=True)
+    if len(set(held.tolist())) == 1:
+        return outer, gpus.reshape(len(outer), -1)
+    full = np.full((len(outer), count, gpus.shape[1]), -1, dtype=np.int64)
+    full[np.searchsorted(outer, number // count), number % count] = gpus
+    return outer, full.reshape(len(outer), -1)
 
 
 @dataclass

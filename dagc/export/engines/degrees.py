@@ -26,7 +26,7 @@ class EngineDegrees:
     spec: Spec
     phases: tuple[Phase, ...]
     gpus: tuple[int, ...]
-    per_node: int
+    per_host: int
     degree: Mapping[str, int]
     at: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]
     layers: tuple[int, ...]
@@ -46,10 +46,10 @@ class EngineDegrees:
 
     @property
     def nodes(self) -> list[list[int]]:
-        """GPU ids of each node."""
+        """GPU ids of each host, which engines call a node."""
         ranks: dict[int, list[int]] = {}
         for gpu in self.gpus:
-            ranks.setdefault(gpu // self.per_node, []).append(gpu)
+            ranks.setdefault(gpu // self.per_host, []).append(gpu)
         return list(ranks.values())
 
     @property
@@ -125,7 +125,7 @@ def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
         unit.spec,
         (unit.phase,),
         tuple(int(i) for i in ids[order]),
-        result.per_node,
+        unit.spec.hardware.per_host,
         {a: size.get(a, 1) for a in axes},
         {a: coordinates[a].ravel()[order] if a in coordinates else zero for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),

@@ -259,8 +259,8 @@ def script(draft: ServerDraft, command: list[str]) -> str:
 
 def devices(one: EngineDegrees) -> list[str]:
     """Which GPUs of its node a server may see, where it does not get them all."""
-    local = [",".join(str(g % one.per_node) for g in gpus) for gpus in one.nodes]
-    if all(len(gpus) == one.per_node for gpus in one.nodes):
+    local = [",".join(str(g % one.per_host) for g in gpus) for gpus in one.nodes]
+    if all(len(gpus) == one.per_host for gpus in one.nodes):
         return []
     if len(set(local)) == 1:
         return [f"export CUDA_VISIBLE_DEVICES={local[0]}"]

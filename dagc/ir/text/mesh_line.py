@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...base.axes import STAGES
-from ..mesh import GpuMap, Mesh
+from ..mesh import GpuMap, Mesh, nested, nics_of
 from ..sharding import Axes
 from . import implied
 from .implied import AxisNames
@@ -30,6 +30,8 @@ def a_mesh(at: Cursor) -> Mesh:
     others: dict[str, int] | None = None
     zigzag: list[Axes] = []
     per_node: int | None = None
+    beyond: list[int] = []
+    nics: tuple[int, int] | None = None
     ids: tuple[int, ...] = ()
     while at.rest():
         if at.takes("atoms"):
@@ -44,11 +46,19 @@ def a_mesh(at: Cursor) -> Mesh:
         elif at.takes("per_node"):
             at.mark("=")
             per_node = at.count()
+        elif at.takes("domains"):
+            beyond = at.list("[", at.count, "]")
+        elif at.takes("nics"):
+            at.mark("=")
+            count = at.count()
+            at.mark("/")
+            nics = count, at.count()
         else:
             at.mark("gpus")
             ids = gpu_ids(at)
     mesh = Mesh(atoms, axes, {**({STAGES: stages} if others is None else others), **degrees}, stages)
-    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpu_map(ids, per_node))
+    gpus = gpu_map(ids, per_node, tuple(beyond), nics)
+    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpus)
 
 
 def older_mesh(at: Cursor) -> Mesh:
@@ -76,10 +86,18 @@ def older_mesh(at: Cursor) -> Mesh:
     return Mesh(atoms, axes, {**degrees, **own}, stages, zigzag[0] if zigzag else (), gpu_map(ids, per_node))
 
 
-def gpu_map(ids: tuple[int, ...], per_node: int | None) -> GpuMap | None:
+def gpu_map(
+    ids: tuple[int, ...], per_node: int | None, beyond: tuple[int, ...] = (), nics: tuple[int, int] | None = None
+) -> GpuMap | None:
     if per_node == 0:
         raise TextError("nodes of no GPUs")
-    return None if not ids and per_node is None else GpuMap(ids, implied.PER_NODE if per_node is None else per_node)
+    node = implied.PER_NODE if per_node is None else per_node
+    if not nested(node, beyond):
+        raise TextError(f"domains {list(beyond)} of nodes of {node} GPUs do not nest")
+    if nics is not None and not nics_of(nics):
+        raise TextError(f"{nics[0]} NICs of {nics[1]} GPUs")
+    said = ids or per_node is not None or beyond or nics is not None
+    return GpuMap(ids, node, beyond, nics) if said else None
 
 
 def gpu_ids(at: Cursor) -> tuple[int, ...]:

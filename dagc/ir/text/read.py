@@ -1,7 +1,7 @@
 """Text back to graphs.
 
     graph PHASE (KIND, LEVEL, DTYPE, microbatches=N, lanes=N)
-    mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES] per_node=N gpus 0..7, 9
+    mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES] per_node=N domains [N, ...] nics=N/N gpus 0..7, 9
     stage I { SEGMENT x COUNT, ... } gpus 0..7, 9
     send I -> J %x : TYPE
     sizes [dim=SIZE, ...]
@@ -100,8 +100,8 @@ class Reader:
         mesh = self.graph.mesh
         placed = tuple(gpu for stage in self.graph.stages for gpu in stage.gpus)
         if mesh is not None and placed:
-            per_node = mesh.gpus.per_node if mesh.gpus is not None else implied.PER_NODE
-            mesh = replace(mesh, gpus=GpuMap(placed, per_node))
+            before = mesh.gpus or GpuMap((), implied.PER_NODE)
+            mesh = replace(mesh, gpus=replace(before, ids=placed))
         elif mesh is not None and mesh.gpus is not None and not mesh.gpus.ids:
             raise TextError("per_node, but no GPU ids")
         return replace(self.graph, mesh=mesh)

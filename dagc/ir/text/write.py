@@ -94,6 +94,8 @@ class Form:
         if mesh.gpus is None:
             return text
         text += "" if mesh.gpus.per_node == implied.PER_NODE else f" per_node={mesh.gpus.per_node}"
+        text += f" domains [{', '.join(map(str, mesh.gpus.beyond))}]" if mesh.gpus.beyond else ""
+        text += "" if mesh.gpus.nics is None else f" nics={mesh.gpus.nics[0]}/{mesh.gpus.nics[1]}"
         return text + ("" if placed else f" gpus {show_runs(mesh.gpus.ids)}")
 
     def stage(self, stage: Stage) -> str:

@@ -1,4 +1,4 @@
-"""Elaboration of hardware: peaks by dtype, links, and the calibration of a GPU's kernels."""
+"""Elaboration of hardware: peaks by dtype, and the calibration of a GPU's kernels."""
 
 from __future__ import annotations
 
@@ -6,50 +6,49 @@ from pathlib import Path
 
 from ...base.diagnostics import did_you_mean
 from ...base.files import Unreadable
-from ...base.schema import DTYPES, HARDWARE, LEAST_RATE, LINK, Attribute
+from ...base.schema import DTYPES, HARDWARE, LEAST_RATE, Attribute
 from ...base.source import Span
 from ...base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
-from ...spec.hardware import Hardware, Link
+from ...spec.hardware import Hardware, Level, node_size
 from ..body import Body
 from ..doubts import doubt_hardware
 from ..reader import Reader
 from ..values.evaluate import Value
 from ..values.names import Names
-
-LINKS = ("link node", "link cluster")
+from .links import LINKS, level_keys, read_levels
 
 
 def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: Span) -> Hardware | None:
     """The GPUs and their links, or None when something is wrong or missing."""
-    reader = Reader("hardware", body, HARDWARE, names, ("compute", "link node", "link cluster"))
+    reader = Reader("hardware", body, HARDWARE, names, ("compute", *dict.fromkeys((*LINKS, *level_keys(body)))))
     values = reader.read()
     compute = _compute(body, values.get("compute"), names)
-    links = {key: _link(body, key, names) for key in ("link node", "link cluster")}
-    if (
-        any(values[k] is None for k in HARDWARE if k not in ("compute", "calibration"))
-        or not compute
-        or None in links.values()
-    ):
+    numbers = {k: int(v.value) for k, v in values.items() if isinstance(v, Quantity)}
+    per_host = numbers.get("per_host")
+    levels = read_levels(body, names, numbers.get("gpus", 1), numbers.get("per_node", 1), per_host)
+    optional = ("compute", "calibration", "per_host")
+    wrong = any(values[k] is None for k in HARDWARE if k not in optional) or (
+        "per_host" in body.assigns and not per_host
+    )
+    if wrong or not compute or levels is None:
         return None
     if "gpus" in reader.taken:
         return None  # how many GPUs there are is not known: no id is beyond them
     doubted = {
         **values,
         **{f"compute.{d}": Quantity(v, FLOP_RATE) for d, v in compute.items()},
-        **{f"{key}.{k}": v for key, link in links.items() if link for k, v in _figures(link).items()},
+        **{f"link {level.name}.{k}": v for level in levels for k, v in _figures(level).items()},
     }
-    doubt_hardware(body, doubted, names.out)
+    doubt_hardware(body, doubted, levels, names.out)
     q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
-    node, cluster = links["link node"], links["link cluster"]
-    assert node is not None and cluster is not None
     return Hardware(
-        name, int(q["gpus"]), int(q["per_node"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-        node, cluster, _calibration(values["calibration"], body, names, base), span,
+        name, int(q["gpus"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
+        levels, per_host or node_size(levels, int(q["gpus"])), _calibration(values["calibration"], body, names, base), span,
     )  # fmt: skip
 
 
-def _figures(link: Link) -> dict[str, Quantity]:
-    return {"bandwidth": Quantity(link.bandwidth_Bps, BYTE_RATE), "latency": Quantity(link.latency_s, TIME)}
+def _figures(level: Level) -> dict[str, Quantity]:
+    return {"bandwidth": Quantity(level.bandwidth_Bps, BYTE_RATE), "latency": Quantity(level.latency_s, TIME)}
 
 
 def _calibration(given: Value | None, body: Body, names: Names, base: Path | None) -> str | None:
@@ -99,17 +98,3 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
     elif isinstance(flat, Quantity):
         out["default"] = flat.value
     return out
-
-
-def _link(body: Body, key: str, names: Names) -> Link | None:
-    inner = body.sub(key, names.out)
-    if inner is None:
-        if names.out.incomplete or body.partial or any(did_you_mean(n, [key]) for n in body.sections if n not in LINKS):
-            return None  # it may be where nothing could be read, or under another name
-        names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
-        return None
-    read = Reader(key, inner, LINK, names).read()
-    bandwidth, latency = read["bandwidth"], read["latency"]
-    if not isinstance(bandwidth, Quantity) or not isinstance(latency, Quantity):
-        return None
-    return Link(bandwidth.value, latency.value)

@@ -11,6 +11,7 @@ from ...cost.schedule.records import PathStep
 from ...ir.ops.op_set import attention_imbalance
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivity
+from ...spec.hardware import Hardware, Level
 from ...spec.phase import Phase
 
 WORDS = {
@@ -81,7 +82,11 @@ def _clause(result: PhaseResult, bound: str, share: float) -> str:
     top = max(mine, key=lambda s: s.time_s)
     total = sum(s.time_s for s in mine)
     most = "most of it in" if top.time_s > total / 2 else "led by"
-    return f"{share:.0%} of the critical path waits for {WORDS.get(bound, bound)}, {most} {step_name(top)} ({_what(result, top)})"
+    return f"{share:.0%} of the critical path waits for {_waits_for(bound)}, {most} {step_name(top)} ({_what(result, top)})"
+
+
+def _waits_for(bound: str) -> str:
+    return WORDS.get(bound) or f"the links of a {bound.removesuffix(' link')}"
 
 
 def _what(result: PhaseResult, step: PathStep) -> str:
@@ -173,11 +178,8 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
         "measured kernels",
         f"calibration {hardware.calibration}" if hardware.calibration else "none for this hardware",
     )
-    for name, link in (("link in a node", hardware.node), ("link between nodes", hardware.cluster)):
-        yield (
-            name,
-            f"{show(link.bandwidth_Bps, BYTE_RATE)} per GPU and direction, {show(link.latency_s, TIME)}; groups do not contend for it",
-        )
+    for level in hardware.levels:
+        yield SHORT_NAMES[level.name] if hardware.short else f"link {level.name}", _link(level, hardware)
     yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
     yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} per GPU; paging overhead of the cache is not counted"
     yield "routing", _routing(work.routing.kind, work.routing.s)
@@ -202,8 +204,21 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
     )
     yield (
         "not counted",
-        "queueing, contention of several groups for a NIC, the model that drafts tokens, padding to capacity",
+        "queueing, contention of several groups for a link, the model that drafts tokens, padding to capacity",
     )
+
+
+SHORT_NAMES = {"node": "link in a node", "cluster": "link between nodes"}
+
+
+def _link(level: Level, hardware: Hardware) -> str:
+    joins = "" if hardware.short else f"joins {level.gpus or 'all'} GPUs; "
+    shared = hardware.nics is not None and level.nics is not None
+    whose = f"of each of {level.nics} NICs of a node" if shared else "per GPU"
+    text = f"{joins}{show(level.bandwidth_Bps, BYTE_RATE)} {whose} and direction, {show(level.latency_s, TIME)}"
+    if level.oversubscription != 1:
+        text += f", of which 1 / {level.oversubscription:g} where GPUs of several domains meet"
+    return text + ("; GPUs that use a NIC at once divide it" if shared else "; groups do not contend for it")
 
 
 def _passes(phase: Phase) -> str:

@@ -14,6 +14,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.recorded import SCHEMA, Recorded
 from ...plan.result import PhaseResult
 from ...plan.subject import phase_metrics
+from ...spec.hardware import Level
 from ...spec.metrics import metric, percent
 from ...spec.spec import Spec
 from .terminal import axes_text
@@ -180,7 +181,7 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
         out[name] = expression(value)
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):
-            if field.name not in ("span", "spans"):
+            if field.name not in ("span", "spans") and not (isinstance(value, Level) and field.name == "name"):
                 part = getattr(value, field.name)
                 named, dim = _as_written(field.name)
                 if isinstance(part, float) and dim is not None:
@@ -188,6 +189,9 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
                 elif isinstance(part, Mapping) and dim is not None:
                     part = {key: Quantity(v, dim) for key, v in part.items()}
                 _flatten(f"{name}.{named}" if named else name, part, out)
+    elif isinstance(value, tuple) and value and isinstance(value[0], Level):
+        for level in value:
+            _flatten(f"{name.rpartition('.')[0]}.link {level.name}", level, out)
     elif isinstance(value, Mapping):
         for key, part in value.items():
             _flatten(name if key == "default" else f"{name}.{key}", part, out)
