@@ -5,7 +5,7 @@
     P     = A + tile_share (128 ceil(A / 128) - A), tokens as tiles of 128 read them
 
 Bytes by their definition; the cost of a (sequence, KV head), the latency along a sequence and the share of a group's heads
-that read K and V each on its own are this project's form. More than 16 heads to one run as other kernels: variants `gqa`
+that read K and V each on its own are this project's form. More than 32 heads to one run as other kernels: variants `gqa`
 and `many`.
 """
 
@@ -23,7 +23,7 @@ from .served_kernels import served_by
 from .shape import Floats, floats, overlap_s, tiles
 
 TILE = 128
-MOST_HEADS = 16
+MOST_HEADS = 32
 """Query heads of a KV head, up to which engines run their kernels of grouped heads."""
 RATIO_OCTAVES, WIDTH_OCTAVES = 1.5, 4.0
 """By which a doubling of heads per KV head, or of the width, is further than one of a length."""
