@@ -16,7 +16,19 @@ from numpy.typing import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import (
-    ELEMENT_B, LATENCY, LAUNCH, SHARPNESS, Bounds, Family, Row, Table, column, dtype_name, kv_bytes, log_sizes, share,
+    ELEMENT_B,
+    LATENCY,
+    LAUNCH,
+    SHARPNESS,
+    Bounds,
+    Family,
+    Row,
+    Table,
+    column,
+    dtype_name,
+    kv_bytes,
+    log_sizes,
+    share,
 )  # fmt: skip
 from .head_widths import width_class
 from .served_kernels import served_by
@@ -114,7 +126,7 @@ def _arguments(rows: list[Row]) -> tuple[Floats, ...]:
     return (column(rows, "batch_size"), attended, *sizes, context)
 
 
-def _stand_ins(variant: str) -> tuple[str, ...]:
+def _substitutes(variant: str) -> tuple[str, ...]:
     """The same with a cache of another dtype."""
     return tuple(variant.replace(a, b) for a, b in (("kv_fp8", "kv_bf16"), ("kv_bf16", "kv_fp8")) if a in variant)
 
@@ -133,5 +145,5 @@ FAMILY = Family(
     facts=kv_bytes,
     arguments=_arguments,
     features=features,
-    stand_ins=_stand_ins,
+    substitutes=_substitutes,
 )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, columns, dtype_name, kv_bytes, share
+from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, Table, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
 
 LATENT = 512 + 64
@@ -63,16 +63,24 @@ def _bounds(device: Device, variant: str) -> dict[str, Bounds]:
     }
 
 
+def _substitutes(variant: str) -> tuple[str, ...]:
+    """The same with a cache of another dtype."""
+    return tuple(key(kv) for kv in ("fp8", "bf16") if key(kv) != variant)
+
+
 FAMILY = Family(
     name="decode_mla",
     constants=DecodeMlaConstants,
     time_s=time_s,
     file="op_generation_mla.csv",
+    tables=(Table("generation_mla.csv"),),
     variant=lambda row: key(dtype_name(row["kv_cache_dtype"])),
     shapes=("batch_size", "kv_len", "num_heads"),
     ranges=("batch_size", "kv_len"),
     bounds=_bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "kv_len", "num_heads"),
+    unseen=("num_heads",),
+    substitutes=_substitutes,
     untimed="PyTorch has no kernel of latent attention to time",
 )

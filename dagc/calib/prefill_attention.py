@@ -13,15 +13,24 @@ of a window that a kernel honours are this project's form. Measured without a pr
 
 from __future__ import annotations
 
-from typing import Any
-
 from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
 from .decode_attention import RATIO_OCTAVES, WIDTH_OCTAVES, window_of
 from .family import (
-    ELEMENT_B, LAUNCH, SHARPNESS, Bounds, Family, Row, Table, column, dtype_name, kv_bytes, log_sizes, share,
+    ELEMENT_B,
+    LAUNCH,
+    SHARPNESS,
+    Bounds,
+    Family,
+    Row,
+    Table,
+    column,
+    dtype_name,
+    kv_bytes,
+    log_sizes,
+    share,
 )  # fmt: skip
 from .head_widths import width_class
 from .served_kernels import served_by
@@ -126,7 +135,7 @@ def _arguments(rows: list[Row]) -> tuple[Floats, ...]:
     return (column(rows, "batch_size"), seq, *sizes, 0 * seq, seen)
 
 
-def _stand_ins(variant: str) -> tuple[str, ...]:
+def _substitutes(variant: str) -> tuple[str, ...]:
     """The same with a cache of another dtype."""
     width = variant.rsplit("_", 1)[1]
     return tuple(key(a, kv, width) for a, kv in LABELS if key(a, kv, width) != variant)
@@ -149,5 +158,5 @@ FAMILY = Family(
     facts=kv_bytes,
     arguments=_arguments,
     features=features,
-    stand_ins=_stand_ins,
+    substitutes=_substitutes,
 )

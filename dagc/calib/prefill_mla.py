@@ -14,17 +14,25 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from .family import Family, columns, dtype_name, kv_bytes, log_sizes
-from .prefill_attention import TILE, PrefillAttentionConstants, bounds
+from ..base.frozen import record
+from .family import Family, Row, Table, columns, dtype_name, kv_bytes, log_sizes
+from .prefill_attention import LABELS, TILE, mla_bounds
 from .shape import Floats, floats, overlap_s, tiles
 
 WIDTH = 192 + 128
 
 
-class PrefillMlaConstants(PrefillAttentionConstants):
-    """The same terms as GQA prefill, fitted apart."""
+@record
+class PrefillMlaConstants:
+    """The same terms as GQA prefill without windows, fitted apart."""
 
-    __slots__ = ()
+    kv_B: float
+    launch_s: float
+    math_flops: float
+    hbm_Bps: float
+    sharpness: float
+    tile_s: float
+    tile_flops: float
 
 
 def time_s(
@@ -52,17 +60,29 @@ def _features(*arguments: Any) -> Floats:
     return log_sizes(batch, floats(seq) + floats(prefix), heads)
 
 
+def _substitutes(variant: str) -> tuple[str, ...]:
+    """The same with a cache of another dtype."""
+    return tuple(key(a, kv) for a, kv in LABELS if key(a, kv) != variant)
+
+
+def _bf16(row: Row) -> Row:
+    return {**row, "mla_dtype": "bf16"}
+
+
 FAMILY = Family(
     name="prefill_mla",
     constants=PrefillMlaConstants,
     time_s=time_s,
     file="op_context_mla.csv",
+    tables=(Table("context_mla.csv", _bf16),),
     variant=lambda row: key(dtype_name(row["mla_dtype"]), dtype_name(row["kv_cache_dtype"])),
     shapes=("batch_size", "seq_len", "num_heads"),
     ranges=("batch_size", "seq_len"),
-    bounds=bounds,
+    bounds=mla_bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "seq_len", "num_heads"),
     features=_features,
+    unseen=("num_heads",),
+    substitutes=_substitutes,
     untimed="PyTorch has no kernel of latent attention to time",
 )

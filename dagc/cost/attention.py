@@ -6,7 +6,6 @@ Rotary embedding, norms of queries and keys and the write of the cache belong to
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
 from ..calib.family import Family
+from ..calib.head_widths import classes_near
 from ..ir.graph import Op
 from ..ir.ops.attention import attend_operands, context_shares
 from ..ir.ops.attributes import AttendAttrs
@@ -24,8 +24,6 @@ from .measured import Match, Measured, estimate_s
 
 C = TypeVar("C")
 KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
-HEAD_DIMS = (64, 128)
-"""Head widths that attention was measured with; others take the constants of the nearest."""
 
 
 def match(found: Match) -> None:
@@ -66,35 +64,73 @@ def _grouped(found: Match, op: Op, query: str, key: str) -> Measured | None:
 
 
 def _grouped_prefill(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
-    variant = partial(prefill_attention.key, _math_dtype(found, kv), kv)
-    entry = _of_width(found, prefill_attention.FAMILY, shape.width, variant)
+    family, width, seen = prefill_attention.FAMILY, shape.width, found.shapes.seen_by_rank(op)
+    dtypes = dict.fromkeys((_math_dtype(found, kv), *_math_dtypes(found, kv)))
+    entries = [
+        found.find(family, tuple(prefill_attention.key(math, kv, near) for near in classes for math in dtypes))
+        for classes in _classes(width, shape.seen)
+    ]
+    entry = entries[0]
     if entry is None:
         return None
 
-    def of_run(seq: float, before: float) -> float:
-        sizes = shape.batch, seq, shape.heads, shape.kv_heads, shape.width, before
-        return float(estimate_s(prefill_attention.FAMILY, entry, *sizes))
+    def of_run(seq: float, before: float, share: float) -> float:
+        sizes = shape.batch, seq, shape.heads, shape.kv_heads, width, before
+        whole = [_seconds(family, each, *sizes, 1.0) for each in entries if each is not None]
+        return min(_seconds(family, entry, *sizes, share), *whole)
 
-    time_s = _prefill(found, op, of_run, entry.constants.launch_s)
-    outside = entry.outside(batch_size=shape.batch, seq_len=shape.seq)
-    return Measured.of(time_s, prefill_attention.FAMILY.name, entry, outside)
+    launch_s = entry.constants.launch_s
+    blocks = _blocks(found, op)
+    shares = np.broadcast_to(seen, len(blocks)).tolist()
+    times = [
+        sum(max(of_run(end - first, first, share) - launch_s, 0.0) for first, end in block)
+        for block, share in zip(blocks, shares, strict=True)
+    ]
+    over_ranks = over_blocks(launch_s + np.asarray(times), op.loop("seq"), found.mesh)
+    outside = entry.outside(batch_size=shape.batch, seq_len=shape.seq, head_dim=width)
+    return Measured.of(over_ranks, family.name, entry, outside)
+
+
+def _math_dtypes(found: Match, kv: str) -> tuple[str, ...]:
+    """Names under which tables may have the arithmetic: some say the dtype of Q before a kernel casts it to the cache's."""
+    return ("fp8", "bf16") if kv == "fp8" and _math_dtype(found, kv) else ()
 
 
 def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
     family, width = decode_attention.FAMILY, shape.width
-    entry = _of_width(found, family, width, lambda near: decode_attention.key(kv, near, shape.heads > shape.kv_heads))
-    entry = entry or _of_width(found, family, width, lambda near: decode_attention.key(kv, near, True))
+    # Drafted tokens read the cache together, as further query heads.
+    heads = shape.heads * shape.seq
+    grouped = dict.fromkeys((heads, shape.kv_heads))  # a kernel of grouped heads where none of many was measured
+    entries = [
+        found.find(
+            family,
+            tuple(decode_attention.key(kv, near, each, shape.kv_heads) for each in grouped for near in classes),
+        )
+        for classes in _classes(width, shape.seen)
+    ]
+    entry = entries[0]
     if entry is None:
         return None
     segment = found.segment.within(op.scope)
-    shares = context_shares(segment, op, found.mesh)
-    context = np.maximum(1.0, segment.size("context") * shape.seen * shares)
-    # Drafted tokens read the cache together, as further query heads.
-    sizes = shape.batch, context, shape.heads * shape.seq, shape.kv_heads, width
-    time_s = estimate_s(family, entry, *sizes)
-    outside = entry.outside(batch_size=shape.batch, kv_len=float(context.max()))
+    shares, context = context_shares(segment, op, found.mesh), segment.size("context")
+    attended, whole = np.maximum(1.0, context * shape.seen * shares), max(1.0, context / len(shares))
+    sizes = heads, shape.kv_heads, width
+    time_s = estimate_s(family, entry, shape.batch, attended, *sizes, np.maximum(attended, whole))
+    for each in entries:
+        if each is not None and shape.seen < 1:
+            time_s = np.minimum(time_s, estimate_s(family, each, shape.batch, whole, *sizes, whole))
+    outside = entry.outside(batch_size=shape.batch, kv_len=float(attended.max()), head_dim=width)
     over_ranks = over_blocks(time_s.reshape(len(shares)), op.loop("context"), found.mesh)
     return Measured.of(over_ranks, family.name, entry, outside)
+
+
+def _classes(width: float, seen: float) -> tuple[tuple[str, ...], ...]:
+    """Classes of head widths from the nearest on; with a window also those without, as no window costs more than none."""
+    return tuple(classes_near(width, windowed) for windowed in ((True, False) if seen < 1 else (False,)))
+
+
+def _seconds(family: Family[C], entry: Entry[C], *sizes: float) -> float:
+    return float(estimate_s(family, entry, *sizes))
 
 
 def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
@@ -137,18 +173,17 @@ def _latent_prefill(found: Match, op: Op, batch: float, heads: float, width: flo
 def _prefill(
     found: Match, op: Op, of_run: Callable[[float, float], float], launch_s: float, scale: float = 1.0
 ) -> Array:
-    """Prefill attention of each rank: the runs of tokens that it has, each behind those before it, in one kernel.
+    """Latent prefill attention of each rank: the runs of tokens that it has, each behind those before it, in one kernel.
     `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
-    blocks = query_runs(found.segment.within(op.scope), op, found.mesh)
-    if not op.of(AttendAttrs).causal:
-        seq, _, before = found.shapes.lengths(op)
-        blocks = [[(before, before + seq)] for _ in blocks]
-    times = [sum(of_run(end - first, first) - launch_s for first, end in block) for block in blocks]
+    times = [sum(of_run(end - first, first) - launch_s for first, end in block) for block in _blocks(found, op)]
     seconds = launch_s + np.asarray(times) * found.shapes.seen_by_rank(op) * scale
     return over_blocks(seconds, op.loop("seq"), found.mesh)
 
 
-def _of_width(found: Match, family: Family[C], width: float, key: Callable[[int], str]) -> Entry[C] | None:
-    """The entry of a head width: its own where it was measured, else that of the nearest of HEAD_DIMS."""
-    near = min(HEAD_DIMS, key=lambda d: abs(np.log(d / width)))
-    return found.find(family, (key(int(width)), key(near)))
+def _blocks(found: Match, op: Op) -> list[list[tuple[float, float]]]:
+    """Runs of the queries of each rank; without a causal mask every query sees the whole context."""
+    blocks = query_runs(found.segment.within(op.scope), op, found.mesh)
+    if op.of(AttendAttrs).causal:
+        return blocks
+    seq, _, before = found.shapes.lengths(op)
+    return [[(before, before + seq)] for _ in blocks]

@@ -24,6 +24,7 @@ from dagc.calib import (
 )
 from dagc.calib.calibration import Calibration
 from dagc.calib.family import Family
+from dagc.calib.head_widths import width_class
 from dagc.cost.measured import estimate_s, scaled
 from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware
@@ -124,14 +125,14 @@ def _moe(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
 
 def _prefill(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, dtype = r["workload"], _dtype(r["precision"]["attention"])
-    key = prefill_attention.key(dtype, _dtype(r["precision"].get("kv", dtype)), w["head_dim"])
+    key = prefill_attention.key(dtype, _dtype(r["precision"].get("kv", dtype)), width_class(w["head_dim"], False))
     sizes = w["batch"], w["seq"], w["q_heads"], w["kv_heads"], w["head_dim"]
     return _price(cal, hw, prefill_attention.FAMILY, key, *sizes)
 
 
 def _decode(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     w, kv = r["workload"], _dtype(r["precision"].get("kv", "bf16"))
-    key = decode_attention.key(kv, w["head_dim"], w["q_heads"] > w["kv_heads"])
+    key = decode_attention.key(kv, width_class(w["head_dim"], False), w["q_heads"], w["kv_heads"])
     sizes = w["batch"], w["kv_len"], w["q_heads"], w["kv_heads"], w["head_dim"]
     return _price(cal, hw, decode_attention.FAMILY, key, *sizes)
 
