@@ -279,8 +279,8 @@ def test_report_sets_measured_beside_estimated() -> None:
 
 HARDWARE = dagc.compile(ROOT / "examples" / "mixtral_8xh100.moe").spec.hardware
 GEMM = GemmConstants(132, 2, 4e-6, 700e12, 2.6e12, 1.8, 0.2, 1.2e-8, 2.5e-10, 0)
-PREFILL = PrefillAttentionConstants(2, 6e-6, 550e12, 1.5e12, 2.0, 1.5e-8, 6e12)
-DECODE = DecodeAttentionConstants(2, 5e-6, 2.5e12, 2.0, 1.2e-9, 4e-6, 0.6)
+PREFILL = PrefillAttentionConstants(2, 6e-6, 550e12, 1.5e12, 2.0, 1.5e-8, 6e12, 0.9)
+DECODE = DecodeAttentionConstants(2, 5e-6, 2.5e12, 2.0, 1.2e-9, 0.5, 0.003, 4e-6, 0.6)
 MOE = MoeConstants(2, 2e-5, 600e12, 2.9e12, 1.6, 1.2e-9, 1.2e12, 1.1e12, 1.3e12, 1.2e-10)
 
 
@@ -329,9 +329,9 @@ def test_constants_come_back(fitted: Path) -> None:
     assert found.device.flops["bf16"] == HARDWARE.peak_flops("bf16") and found.device.sms == 132
     entries = (
         (found.of(gemm.FAMILY)["bf16"], GEMM, ("launch_s", "math_flops", "hbm_Bps", "sharpness", "tile_s")),
-        (found.of(prefill_attention.FAMILY)["bf16_kv_bf16_hd96"], PREFILL, ("launch_s", "math_flops")),
+        (found.of(prefill_attention.FAMILY)["bf16_kv_bf16_hd128"], PREFILL, ("launch_s", "math_flops")),
         (
-            found.of(decode_attention.FAMILY)["kv_bf16_hd96_gqa"],
+            found.of(decode_attention.FAMILY)["kv_bf16_hd128_gqa"],
             DECODE,
             ("launch_s", "hbm_Bps", "latency_s", "latency_power"),
         ),
@@ -365,7 +365,7 @@ def test_a_spec_names_the_file(fitted: Path) -> None:
     assert plan.spec.hardware.calibration == str(fitted)
     constants = load(str(fitted))
     own = {k.kind: k for k in kernels(plan) if k.segment == "sparse"}
-    entry = constants.of(decode_attention.FAMILY)["kv_bf16_hd96_gqa"]
+    entry = constants.of(decode_attention.FAMILY)["kv_bf16_hd128_gqa"]
     assert own["decode attention"].job == Decode("fp16", 8, 64, 16, 96, 272)
     assert own["decode attention"].estimate_s == pytest.approx(
         float(decode_attention.FAMILY.estimate_s(entry, 8, 272, 64, 16, 96))

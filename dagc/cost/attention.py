@@ -60,12 +60,13 @@ def _math_dtype(found: Match, kv: str) -> str:
 def _grouped(found: Match, op: Op, query: str, key: str) -> Measured | None:
     shape = found.shapes.attention(op, query, key)
     by_kind = _grouped_prefill if found.phase.part(op.scope).takes_prompts else _grouped_decode
-    return by_kind(found, op, shape, KV_VARIANT.get(shape.kv_dtype, ""))
+    kv = KV_VARIANT.get(shape.kv_dtype, "")
+    return by_kind(found, op, shape, kv) if kv else None
 
 
 def _grouped_prefill(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
     family, width, seen = prefill_attention.FAMILY, shape.width, found.shapes.seen_by_rank(op)
-    dtypes = dict.fromkeys((_math_dtype(found, kv), *_math_dtypes(found, kv)))
+    dtypes = _math_dtypes(found, kv)
     entries = [
         found.find(family, tuple(prefill_attention.key(math, kv, near) for near in classes for math in dtypes))
         for classes in _classes(width, shape.seen)
@@ -93,7 +94,9 @@ def _grouped_prefill(found: Match, op: Op, shape: AttentionShape, kv: str) -> Me
 
 def _math_dtypes(found: Match, kv: str) -> tuple[str, ...]:
     """Names under which tables may have the arithmetic: some say the dtype of Q before a kernel casts it to the cache's."""
-    return ("fp8", "bf16") if kv == "fp8" and _math_dtype(found, kv) else ()
+    own = _math_dtype(found, kv)
+    names = (own, "fp8", "bf16") if own and kv == "fp8" else (own,) if own else ()
+    return tuple(dict.fromkeys(names))
 
 
 def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
@@ -142,7 +145,7 @@ def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...
     kv = KV_VARIANT.get(found.shapes.kv_dtype(keys[0]), "")
     absorbed = not set(segment.dims_of(keys[0])) & set(lead)
     by_kind = _latent_decode if absorbed and found.phase.part(op.scope).generates else _latent_prefill
-    return by_kind(found, op, batch, heads, width, kv)
+    return by_kind(found, op, batch, heads, width, kv) if kv else None
 
 
 def _latent_decode(found: Match, op: Op, batch: float, heads: float, width: float, kv: str) -> Measured | None:
