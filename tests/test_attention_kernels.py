@@ -47,7 +47,11 @@ def test_every_engine_of_every_served_gpu_has_attention() -> None:
                         name = width_class(width, windowed)
                         near = calibration.find(decode_attention.FAMILY, decode_attention.key(kv, name, 8, 1), engine)
                         assert near is not None
-                        measured = (near.gpu, near.engine, near.variant) == (gpu, engine, decode_attention.key(kv, name, 8, 1))
+                        measured = (near.gpu, near.engine, near.variant) == (
+                            gpu,
+                            engine,
+                            decode_attention.key(kv, name, 8, 1),
+                        )
                         assert measured is not bool(near.instead_of)
                         prefill = calibration.find(
                             prefill_attention.FAMILY, prefill_attention.key("bf16", kv, name), engine
@@ -120,7 +124,7 @@ def attention_s(engine: str, window: int, kind: str, width: int) -> float:
         workload="sequences = 8, prompt = 8192 tok, output = 16 tok",
     )
     text = text.replace("compute = 400 TFLOP/s,", "calibration = h100_sxm, compute = 989 TFLOP/s,")
-    plan = dagc.compile(text)
+    plan = dagc.compile_text(text)
     phase = plan.phases[next(iter(plan.phases))]
     costs = price(phase.graph, plan.units[next(iter(plan.phases))])
     kinds = {(s.name, op.name): op.kind for s in phase.graph.segments for op in s.ops}
