@@ -1,7 +1,7 @@
 """A calibration of a GPU: the tables of every engine, and the nearest of them where an engine has none.
 
-Nearest, in this order: another engine on the same GPU; the same engine on another GPU, rates scaled by the datasheets;
-another variant that the family allows in its place. How far such substitutes are off is measured by the fit (`nearest.json`).
+Nearest, in this order: another engine on the same GPU; the same engine on another GPU, rates scaled by the datasheets; another
+engine there; another variant that the family allows in its place. How far such substitutes are off is measured by the fit (`nearest.json`).
 """
 
 from __future__ import annotations
@@ -82,12 +82,21 @@ class Calibration:
                 for entry in (_shipped(family, self.gpu, other).get(variant) for variant in wanted):
                     if entry is not None:
                         yield _substitute(entry, nearest().error(family.name, "engine"), _place(engine, self.gpu))
-        for gpu in nearest().gpus_near(self.gpu):
-            for kernels in (engine, COMMON):
-                for entry in (_shipped(family, gpu, kernels).get(variant) for variant in wanted):
-                    there = entry and moved(family, entry, self.device, entry.variant)
-                    if there is not None:
-                        yield _substitute(there, nearest().error(family.name, "gpu"), _place(engine, self.gpu))
+        near = nearest().gpus_near(self.gpu)
+        others = tuple(other for other in ENGINES if other != engine) if engine in ENGINES else ()
+        for gpu, kernels in (
+            *((g, k) for g in near for k in (engine, COMMON)),
+            *((g, k) for g in near for k in others),
+        ):
+            for entry in (_shipped(family, gpu, kernels).get(variant) for variant in wanted):
+                there = entry and moved(family, entry, self.device, entry.variant)
+                if there is not None:
+                    found = _substitute(there, nearest().error(family.name, "gpu"), _place(engine, self.gpu))
+                    yield (
+                        found
+                        if kernels not in others
+                        else _substitute(found, nearest().error(family.name, "engine"), found.instead_of)
+                    )
 
 
 def _place(engine: str, gpu: str) -> str:

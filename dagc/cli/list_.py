@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.harmless import in_json
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
 from .arguments import any_of
+
+if TYPE_CHECKING:
+    from ..spec.hardware import Hardware
 
 Record = Mapping[str, Any]
 
@@ -88,11 +91,28 @@ def _hardware(name: str) -> Record:
     about = [f"{hardware.per_node} GPUs per node", show(hardware.memory_B, BYTES), show(hardware.hbm_Bps, BYTE_RATE)]
     about += [f"{dtype} {show(value, FLOP_RATE)}" for dtype, value in peaks.items() if dtype != "fp16"]
     about += [f"{level.name} {show(level.bandwidth_Bps, BYTE_RATE)}" for level in hardware.levels]
+    kernels, whose = _kernels(hardware)
+    about.append(whose)
     return {
         "kind": "hardware", "name": name, "about": ", ".join(about), "per_node": hardware.per_node, "memory_B": hardware.memory_B,
         "hbm_Bps": hardware.hbm_Bps, "compute_flops": peaks, "node_Bps": hardware.node.bandwidth_Bps,
-        "cluster_Bps": hardware.cluster.bandwidth_Bps, "calibration": hardware.calibration,
+        "cluster_Bps": hardware.cluster.bandwidth_Bps, "calibration": hardware.calibration, "kernels": kernels,
     }  # fmt: skip
+
+
+def _kernels(hardware: Hardware) -> tuple[list[str], str]:
+    """Engines whose kernels were measured on the GPU, and in words."""
+    if hardware.calibration is None:
+        return [], "not calibrated: the roofline"
+    from ..calib.calibration import engines_of, load
+
+    engines = engines_of(hardware.calibration)
+    device = load(hardware.calibration).device
+    own = (
+        abs(device.hbm_Bps / hardware.hbm_Bps - 1) < 1e-3
+        and abs(device.link_Bps / hardware.node.bandwidth_Bps - 1) < 1e-3
+    )
+    return engines, f"kernels of {', '.join(engines)}" + ("" if own else f", scaled from {hardware.calibration}")
 
 
 def _model(name: str) -> Record:
@@ -184,20 +204,20 @@ def axes() -> list[Record]:
 
 def engines() -> list[Record]:
     from ..base.schema import PHASE
+    from ..calib.calibration import available, engines_of
     from ..export.engines import ENGINES
 
-    kernels = PHASE["engine"].words
-    uses = (
-        "`dagc export --to NAME` writes its launch files",
-        "`engine = NAME` in a phase prices its communication kernels and counts the memory it keeps",
-    )
-    return [
-        {
-            "name": name,
-            "about": "; ".join(use for use, has in zip(uses, (name in ENGINES, name in kernels), strict=True) if has),
-        }
-        for name in dict.fromkeys((*ENGINES, *kernels))
-    ]
+    phase, default = PHASE["engine"].words, PHASE["engine"].default
+    timed = {name: [gpu for gpu in available() if name in engines_of(gpu)] for name in phase}
+    found: list[Record] = []
+    for name in dict.fromkeys((*ENGINES, *phase)):
+        uses = ["`dagc export --to NAME` writes its launch files"] if name in ENGINES else []
+        if name in phase:
+            says = "a phase with `engine = NAME`" + (", or without one," if name == default else "")
+            uses.append(f"{says} is priced with its kernels (measured on {', '.join(timed[name])})")
+            uses.append("`engine = NAME` counts the memory it keeps")
+        found.append({"name": name, "about": "; ".join(uses), "kernels": timed.get(name, [])})
+    return found
 
 
 def architectures() -> list[Record]:

@@ -93,6 +93,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             for s in graph.stages
             for c in collective_totals(graph, result.costs, s.index)
         ],
+        "kernels": [asdict(one) for one in result.kernels],
         "critical_path": _path(result),
         "bound_by": dict(result.bound_by),
     }

@@ -15,7 +15,7 @@ from ..plan.result import PhaseResult
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .analyse import cost_graph
-from .doubts import warn_of_extrapolation
+from .doubts import warn_of_extrapolation, warn_of_substitutes
 from .lower import lowered
 from .parameters import check_stated, count_parameters
 
@@ -61,6 +61,7 @@ def compile_spec(
         try:
             results[phase.name] = compile_phase(unit)
             units[phase.name] = replace(unit, out=out)
+            warn_of_substitutes(unit, results[phase.name])
             warn_of_extrapolation(unit, results[phase.name])
         except SpecError:
             pass  # go on: every phase's errors belong in one run

@@ -56,6 +56,28 @@ def _origin(segment: Segment, op: Op) -> Op:
     return op
 
 
+SUBSTITUTED = 0.1
+"""Share of the critical path from which on tables that are not the engine's own are worth a warning."""
+
+
+def warn_of_substitutes(unit: Unit, result: PhaseResult) -> None:
+    """Kernels that nobody measured for this engine, GPU and dtype are priced by the nearest table, which is less sure."""
+    taken = [one for one in result.kernels if one.instead_of]
+    total = sum(one.share for one in taken)
+    if total >= SUBSTITUTED:
+        unit.out.add(
+            "W06",
+            f"{total:.0%} of the time of `{unit.phase.name}` is of kernels that nobody measured: the nearest tables are taken",
+            unit.phase.spans.get("engine", unit.phase.span),
+            because=tuple(
+                f"{one.family}, {one.share:.0%}: none of {one.instead_of}; {one.table} is off by {one.error:.0%} in the median"
+                for one in taken
+                if one.share >= SUBSTITUTED / 10
+            )[:4],
+            help=("`dagc list presets` shows which engines' kernels were measured on which GPU",),
+        )
+
+
 EXTRAPOLATED = 0.1
 """Share of the critical path from which on extrapolated kernel times are worth a warning."""
 

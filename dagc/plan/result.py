@@ -133,6 +133,20 @@ class PhaseResult:
         return (known / total, error / known) if known else (0.0, 0.0)
 
     @property
+    def kernels(self) -> tuple[KernelShare, ...]:
+        """Whose tables the times on the critical path are from, the largest share first."""
+        total = sum(step.time_s for step in self.path) or 1.0
+        found: dict[tuple[str, str, str], tuple[float, float]] = {}
+        for step in self.path:
+            cost = self.costs.ops.get((step.segment, step.op))
+            if cost is not None and cost.table:
+                key = cost.family, cost.table, cost.instead_of
+                share, error = found.get(key, (0.0, 0.0))
+                found[key] = share + step.time_s / total, error + step.time_s / total * cost.error
+        shares = (KernelShare(*key, share, error / share) for key, (share, error) in found.items() if share > 0)
+        return tuple(sorted(shares, key=lambda one: -one.share))
+
+    @property
     def extrapolated(self) -> dict[str, float]:
         """`kernel (size)` -> share of the critical path whose sizes are beyond the measured range."""
         total = sum(step.time_s for step in self.path) or 1.0
@@ -144,6 +158,18 @@ class PhaseResult:
                     name = f"{cost.family} ({', '.join(cost.outside)})"
                     found[name] = found.get(name, 0.0) + chunk.count * step.time_s / total
         return found
+
+
+@record
+class KernelShare:
+    """What a table of measured kernels has of a critical path. `table`: whose kernels (`vllm on h200_sxm`); `instead_of`: what
+    nobody measured and they take the place of; `error`: median relative error, by time."""
+
+    family: str
+    table: str
+    instead_of: str
+    share: float
+    error: float
 
 
 def passes_s(chunks: Iterable[Chunk]) -> float:
