@@ -32,6 +32,7 @@ from dagc.calib import (
     prefill_attention,
     prefill_mla,
     short_conv,
+    sparse_mla_decode,
 )
 from dagc.calib.calibration import engines_of
 from dagc.calib.calibration_file import checked, parse
@@ -132,6 +133,7 @@ GROWING: dict[str, Callable[[Any, NDArray[np.float64]], NDArray[np.float64]]] = 
     "short_conv": lambda c, x: short_conv.time_s(c, 8, x, 2048),
     "delta_prefill": lambda c, x: delta_prefill.time_s(c, 4, x, 4, 16),
     "delta_decode": lambda c, x: delta_decode.time_s(c, x, 16),
+    "sparse_mla_decode": lambda c, x: sparse_mla_decode.time_s(c, x, 4096, 16, 7168, 1536, 128, 128, 64),
     "domain_a2a": lambda c, x: domain_a2a.time_s(c, x, 7168, 8, 32, 1),
 }
 

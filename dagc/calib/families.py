@@ -19,6 +19,7 @@ from . import (
     prefill_attention,
     prefill_mla,
     short_conv,
+    sparse_mla_decode,
 )
 from .family import Family
 
@@ -26,7 +27,7 @@ FAMILIES: dict[str, Family[Any]] = {
     module.FAMILY.name: module.FAMILY
     for module in (
         gemm, moe, prefill_attention, decode_attention, prefill_mla, decode_mla,
-        short_conv, delta_prefill, delta_decode,
+        short_conv, delta_prefill, delta_decode, sparse_mla_decode,
         collective, all_to_all, custom_allreduce, moe_a2a, domain_a2a,
     )
 }  # fmt: skip

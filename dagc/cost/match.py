@@ -17,7 +17,7 @@ from ..ir.routed_dims import Rows
 from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase
-from . import attention, linear_attention, products
+from . import attention, linear_attention, products, sparse_attention
 from .expert_load import ExpertLoad
 from .measured import Match, Measured
 
@@ -26,11 +26,11 @@ KERNELS: Mapping[str, Callable[[Match], None]] = {
     "contract": products.match,
     "delta": linear_attention.match_deltas,
     "conv": linear_attention.match_convolutions,
+    "select": sparse_attention.match,
 }
 """Kinds of op that have measured kernels of their own, and what finds them."""
 
 ROOFLINE: Mapping[str, str] = {
-    "select": "no kernel that chooses tokens was measured",
     "route": "no kernel of routers was measured",
     "lookup": "reads one row per token: bandwidth alone",
     "last": "a view that is kept: bandwidth alone",

@@ -87,6 +87,7 @@ class Fuse(Enum):
     ATTENTION = "attention with what is between it and its projections"
     EXPERTS = "the feed-forward network of routed experts"
     RECURRENCE = "linear attention with what is between it and its projections"
+    SPARSE = "latent attention to chosen tokens, with all projections"
 
 
 def _no_operands(op: Op) -> tuple[str, ...]:
@@ -210,6 +211,6 @@ class OpKind:
 
 
 IN_EXPERTS = frozenset({Fuse.EXPERTS})
-IN_ATTENTION = frozenset({Fuse.ATTENTION})
+IN_ATTENTION = frozenset({Fuse.ATTENTION, Fuse.SPARSE})
 IN_BOTH = IN_EXPERTS | IN_ATTENTION
-IN_RECURRENCE = IN_EXPERTS | {Fuse.RECURRENCE}
+IN_RECURRENCE = IN_EXPERTS | {Fuse.RECURRENCE, Fuse.SPARSE}

@@ -40,7 +40,7 @@ KINDS = (
     ),
     OpKind(
         name="layer_norm", about="less the mean, divided by the standard deviation", attrs=NormAttrs, dims=_normed(2),
-        flops=per_element(6.0), row_sums=("row_square_sum", "row_sum"), rides_in=IN_EXPERTS, on_rows=True,
+        flops=per_element(6.0), row_sums=("row_square_sum", "row_sum"), rides_in=IN_EXPERTS | {Fuse.SPARSE}, on_rows=True,
     ),
     OpKind(
         name="row_sum", about="sum of each row", dims=per_row, dtype=ROW_SUMS, flops=multiply_adds, rides_in=IN_EXPERTS,
