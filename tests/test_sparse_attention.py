@@ -48,7 +48,7 @@ def test_a_model_of_other_sizes_has_its_own() -> None:
     assert sum(float(cost.time_s.max()) for cost in timed) == pytest.approx(want, rel=0.02)
 
 
-@pytest.mark.parametrize("how,size", [("attention { cp = 8 }", ""), ("tp = 8", "attention { index_top_k = 512 }")])
+@pytest.mark.parametrize("how,size", [("attention { sp = 8 }", ""), ("tp = 8", "attention { index_top_k = 512 }")])
 def test_a_split_context_or_another_choice_keeps_the_prices_of_the_parts(how: str, size: str) -> None:
     found = block(how=how, size=size)
     assert not [op for op, cost in found.items() if cost.family == FAMILY.name]
