@@ -20,7 +20,7 @@ from dagc.base.collectives import TRANSFERS, wire_bytes
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
 from dagc.base.source import Source
 from dagc.cli import main
-from dagc.cost.network import collective_time, ring_hops, spanned
+from dagc.cost.network import beyond_ports, collective_time, ring_hops, spanned
 from dagc.export.chakra import configs
 from dagc.export.chakra.ranks import network
 from dagc.export.json import dumps, plan_object
@@ -322,8 +322,9 @@ def test_a_preset_gets_a_level_more() -> None:
     assert [(one.name, one.gpus) for one in found.levels] == [("node", 8), ("rail", 64), ("cluster", None)]
     found = machine("gpus = 64, link node { gpus = 4 }")
     assert found.per_node == found.per_host == 4 and found.levels[0].bandwidth_Bps == 450e9
-    trays = machine("gpus = 144", "gb200-nvl72")
-    assert (trays.per_node, trays.per_host, trays.domains) == (72, 4, (72,))
+    for rack in ("gb200-nvl72", "gb300-nvl72"):
+        trays = machine("gpus = 144", rack)
+        assert (trays.per_node, trays.per_host, trays.domains) == (72, 4, (72,))
 
 
 WRONG = {
@@ -471,3 +472,57 @@ def test_what_is_spanned_keeps_ports_apart() -> None:
     links = (NODE, replace(RACK, onward=True), CLUSTER, replace(CLUSTER, latency_s=9e-6, onward=True))
     shape, used, kept = spanned(apart, links)
     assert kept == (0, 2, 3) and [link.onward for link in used] == [False, False, True] and shape.nodes == 4
+
+
+# -- measured exchanges ----------------------------------------------------------------------------
+
+
+def test_what_a_group_has_beyond_its_ports() -> None:
+    """NVLink to the rack of 32, a rail to 64, and above it a spine that carries a fourth."""
+    rack, rail = Link(450e9, 3e-6, onward=True), Link(50e9, 6e-6)
+    links = (NODE, rack, rail, Link(12.5e9, 7e-6, onward=True))
+
+    def beyond(ids: range) -> object:
+        return beyond_ports("all_to_all", 1e6, group_shape(np.asarray([ids]), 8, (32, 64)), links)
+
+    assert beyond(range(8)) is None and beyond(range(32)) is None
+    near, far = beyond(range(64)), beyond(range(128))
+    assert near == beyond_ports("all_to_all", 1e6, GroupShape(64, 32, 2), (NODE, rail))
+    assert (near.domains, near.link_Bps) == (2, 50e9)  # type: ignore[attr-defined]
+    # Of the 96 GPUs in other racks 64 are above the spine.
+    assert (far.domains, far.wire_B) == (4, pytest.approx(0.75e6))  # type: ignore[attr-defined]
+    assert far.link_Bps == pytest.approx(12.5e9 * 96 / 64)  # type: ignore[attr-defined]
+
+
+def test_gpus_that_share_a_nic_have_their_part_of_it_once() -> None:
+    found = beyond_ports("all_to_all", 1e6, replace(GroupShape(16, 8, 2), sharing=2), (NODE, CLUSTER))
+    assert found is not None and found.link_Bps == CLUSTER.bandwidth_Bps / 2
+
+
+def decode_s(preset: str, body: str, ranks: int = 64) -> float:
+    text = f"""moe 1
+hardware from "{preset}" {{ gpus = 128
+{body} }}
+model from "deepseek-v3" {{ }}
+workload {{ sequences = {64 * ranks}, prompt = 4096 tok, output = 256 tok }}
+phase decode {{ gpus = 0..{ranks - 1}, attention {{ dp = {ranks} }}, experts {{ ep = {ranks} }} }}
+"""
+    (found,) = dagc.compile_text(text).to_json()["phases"]["decode"]["collectives"]
+    return float(found["time_s"])
+
+
+def test_measured_exchanges_go_by_the_levels_that_they_span() -> None:
+    rail = "link rail {{ gpus = {}, bandwidth = 400 Gbit/s, latency = 6 us }}"
+    spine = rail + "\nlink cluster {{ oversubscription = 4 }}"
+    plain = decode_s("h200-sxm", "")
+    assert decode_s("h200-sxm", spine.format(64)) == plain
+    assert 1.5 * plain < decode_s("h200-sxm", spine.format(32)) < decode_s("h200-sxm", spine.format(16)) < 4 * plain
+
+
+def test_an_nvlink_domain_of_trays_is_one_domain() -> None:
+    """The kernels of a whole domain, whether its trays are a level of their own or not."""
+    trays = """per_node = 4
+    link node { gpus = 4, latency = 1 us }
+    link rack { gpus = 72, bandwidth = 900 GB/s, latency = 2 us }"""
+    assert decode_s("gb200-nvl72", trays) == decode_s("gb200-nvl72", "")
+    assert decode_s("gb200-nvl72", trays, 128) > 2 * decode_s("gb200-nvl72", trays)
