@@ -251,6 +251,7 @@ PHASE = {
         "quantise",
         "engine",
         "host_s",
+        "launches",
         "cuda_graph",
         "window_cache",
         "kv_block",

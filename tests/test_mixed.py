@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.base.diagnostics import SpecError
+from dagc.cli import main
 from dagc.execute.inputs import History, Inputs
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, model_graph, prove_graph, prove_small, single, twin_inputs, twin_of_phase
@@ -174,3 +176,45 @@ def test_a_wrong_order_of_parts_is_found(tmp_path: Path, swapped: str) -> None:
     unit = plan.units["m"]
     assert prove_graph(graph, unit, inputs=twin_inputs(twin), model=twin.model).verdict == "differs"
     assert prove_graph(twin.placed, unit, inputs=twin_inputs(twin), model=twin.model).verdict == "equal"
+
+
+def test_a_host_that_launches_slowly_is_waited_for() -> None:
+    """A step takes the longer of both times, not their sum; a CUDA graph covers decode, and with vLLM few tokens of prompts."""
+
+    def step_s(kind: str, *said: str) -> float:
+        plan = dagc.compile_text(spec_text(kind=kind, phase=", ".join(("gpus = 0..7, tp = 8", *said))))
+        return plan.phases[kind].time_s
+
+    mixed = ("decode = 64", "prompts = [256 tok]")
+    gpu_s = step_s("mixed", *mixed)
+    assert step_s("mixed", *mixed, "launch = 10 ms") == pytest.approx(4 * 10e-3)
+    assert step_s("mixed", *mixed, "launch = 10 ms", "host = 1 ms") == pytest.approx(4 * 10e-3 + 1e-3)
+    assert step_s("mixed", *mixed, "launch = 1 ns") == gpu_s
+    assert step_s("prefill", "launch = 10 ms") == pytest.approx(4 * 10e-3)
+    assert step_s("decode", "launch = 10 ms") == step_s("decode") < 40e-3
+    assert step_s("decode", "launch = 10 ms", "cuda_graph = false") == pytest.approx(4 * 10e-3)
+    assert step_s("mixed", *mixed, "engine = trtllm", "launch = 10 ms") == pytest.approx(4 * 10e-3)
+    covered = step_s("mixed", *mixed, "engine = vllm", "launch = 10 ms")
+    assert covered == step_s("mixed", *mixed, "engine = vllm", "launch = 0 s") < 40e-3
+    assert step_s("mixed", "decode = 300", "prompts = [256 tok]", "engine = vllm", "launch = 10 ms") == pytest.approx(
+        40e-3
+    )
+    assert step_s("mixed", *mixed, "engine = trtllm") == pytest.approx(max(4 * 0.175e-3, gpu_s))
+
+
+def test_a_step_is_read_back(tmp_path: Path) -> None:
+    """What was written is compiled again: the same file, and the same proof."""
+    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, ep = 4, tp = 2, engine = vllm }}")
+    emit = ["--emit", "json", "--out"]
+    assert main(["compile", str(tmp_path / "spec.moe"), *emit, str(tmp_path / "first")]) == 0
+    (file,) = (tmp_path / "first").glob("*.m.graph.json")
+    assert main(["compile", str(file), *emit, str(tmp_path / "second")]) == 0
+    (again,) = (tmp_path / "second").glob("*.m.graph.json")
+    assert again.read_bytes() == file.read_bytes()
+    assert (
+        json.loads((tmp_path / "first" / "spec.json").read_text())["phases"]["m"]["step_s"] == plan.phases["m"].time_s
+    )
+    text = json.loads(file.read_text())
+    text["plan"]["phase"]["parts"][1]["tokens"] += 1
+    file.write_text(json.dumps(text))
+    assert main(["compile", str(file)]) == 2

@@ -197,6 +197,13 @@ PHASE: dict[str, Attribute] = {
     ),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
+    "launch": Attribute(
+        "host time to launch a layer in a step that no CUDA graph covers (default: the engine's, if `engine` is said)",
+        dim=TIME,
+        default=None,
+        open_low=False,
+        high=1.0,
+    ),
     "decode": _count("mixed: sequences in decode", 0, low=0, high=1e9),
     "prompt_tokens": _count(
         "mixed: prompt tokens in the step, over all prompts (default: the sum of `prompts`)",

@@ -18,6 +18,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS, local_flops, rank_share, traffic
 from ..ir.routed_dims import Rows, routers, rows_of
 from ..spec.hardware import Hardware
+from ..spec.phase import Phase
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad
 from .records import Array, Costs, LayerLoad, OpCost
@@ -59,8 +60,18 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
     edges, tokens = stage_edges(graph, hardware)
     layers = tuple(by_layer[layer] for layer in sorted(by_layer))
     return Costs(
-        costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s
-    )
+        costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
+        launched_s=launched_s(graph, unit.phase),
+    )  # fmt: skip
+
+
+def launched_s(graph: Graph, phase: Phase) -> float:
+    """Host time to launch the layers of the stage that has most of them; of a step under a CUDA graph none."""
+    if phase.is_captured:
+        return 0.0
+    body = {segment.name for segment in graph.body}
+    layers = max(sum(n for name, n in stage.layers if name in body) for stage in graph.stages)
+    return layers * graph.microbatches * graph.lanes * phase.launches.layer_s
 
 
 def _measured(

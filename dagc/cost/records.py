@@ -69,7 +69,7 @@ class Costs:
     largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
     `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
     itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
-    GPUs begin a pass."""
+    GPUs begin a pass; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph."""
 
     ops: Mapping[tuple[str, str], OpCost]
     edges: tuple[Transfer, ...]
@@ -80,6 +80,7 @@ class Costs:
     dropped: float = 0.0
     host_s: float = 0.0
     load_error: float = 0.0
+    launched_s: float = 0.0
     layers: tuple[LayerLoad, ...] = ()
 
     @property

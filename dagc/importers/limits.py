@@ -13,7 +13,7 @@ from ..base.schema import BESIDE, DTYPES, HARDWARE, LARGE, LINK, PHASE, WORKLOAD
 from ..ir.graph import Graph
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
-from ..spec.phase import EngineMemory, Phase
+from ..spec.phase import EngineMemory, Launches, Part, Phase
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing, Workload
@@ -49,6 +49,8 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "graphs_B": BESIDE["graphs"],
         "communication_B": BESIDE["communication"],
     },
+    Launches: {"layer_s": PHASE["launch"], "prompt_tokens": BESIDE["tokens"]},
+    Part: {"sequences": PHASE["sequences"], "tokens": PROMPT, "context": PHASE["context"]},
     Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
 }
 """Record -> field -> the attribute of the language whose range it has."""
@@ -61,6 +63,9 @@ def check_ranges(record: Any, path: str) -> None:
         value = getattr(record, f.name)
         if type(value) in RANGES:
             check_ranges(value, f"{path}.{f.name}")
+        elif isinstance(value, tuple) and value and type(value[0]) in RANGES:
+            for i, one in enumerate(value):
+                check_ranges(one, f"{path}.{f.name}[{i}]")
         elif isinstance(value, Fold):
             for axis, degree in value.degrees:
                 if axis not in AXES or not 1 <= degree <= 1e6:
@@ -171,6 +176,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
     wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
     if wanted != [segment.name for segment, _ in graph.layers]:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")
+    if phase.is_packed:
+        _check_parts(graph, phase)
+        return
     for segment in graph.segments:
         if segment.sizes.get("batch") != batching.part:
             has = f"{segment.name} has batch {segment.sizes.get('batch')}"
@@ -186,6 +194,20 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(
                 "ir", f"{segment.name} has seq {segment.sizes.get('seq')}, and the phase {phase.tokens} tokens"
             )
+
+
+def _check_parts(graph: Graph, phase: Phase) -> None:
+    """Sequences, tokens and context of each part of a mixed step, as the IR has them."""
+    scopes = tuple(part.scope for part in phase.parts)
+    for segment in graph.segments:
+        if segment.parts != scopes:
+            raise DataError("plan.phase.parts", f"are {', '.join(scopes)}, {segment.name} has {segment.parts}")
+        for part, (room, _) in zip(phase.parts, phase.batching.parts, strict=True):
+            wanted = {"batch": room.part, "seq": part.tokens, "context": part.context}
+            for dim, size in wanted.items():
+                if segment.size(dim, part.scope) != size:
+                    found = segment.size(dim, part.scope)
+                    raise DataError("ir", f"{segment.name} has {part.scope}:{dim} {found:g}, the phase makes it {size}")
 
 
 def _check_routing(routing: Routing, path: str) -> None:

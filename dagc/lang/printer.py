@@ -197,6 +197,7 @@ def _phase(p: Phase) -> str:
             f"quantise = {p.quantise}",
             *([f"engine = {p.engine}"] if p.memory.engine is not None else []),
             f"host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
+            *([f"launch = {number(p.launches.layer_s, 's')}"] if p.launches.layer_s or p.memory.engine else []),
             f"memory_fraction = {number(p.memory.fraction)}",
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",

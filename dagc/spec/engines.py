@@ -1,4 +1,5 @@
-"""What each engine keeps of a GPU in addition to weights and cache, unless a spec says otherwise."""
+"""What each engine keeps of a GPU in addition to weights and cache, and which steps it runs as CUDA graphs, unless a spec says
+otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import replace
 
 from ..base.frozen import record
 from .hardware import Hardware
-from .phase import EngineMemory
+from .phase import EngineMemory, Launches
 from .strategy import Strategy
 
 MIB, GIB = 2**20, 2**30
@@ -32,6 +33,7 @@ class Defaults:
     block: int
     tiles: tuple[tuple[str, int, int], ...] = ()
     copies: bool = False
+    launches: Launches = Launches()
 
 
 ENGINES: dict[str, Defaults] = {
@@ -39,14 +41,25 @@ ENGINES: dict[str, Defaults] = {
     # server, max_num_seqs), vllm/model_executor/layers/quantization/mxfp4.py (widths of the Marlin kernels),
     # vllm/model_executor/layers/attention/mla_attention.py (W_UK_T and W_UV beside kv_b_proj).
     "vllm": Defaults(
-        0.92, "all", ((0, 2048), (70, 8192)), ((0, 256), (70, 1024)), 16, (("mxfp4", 256, 128),), copies=True
+        0.92,
+        "all",
+        ((0, 2048), (70, 8192)),
+        ((0, 256), (70, 1024)),
+        16,
+        (("mxfp4", 256, 128),),
+        copies=True,
+        launches=Launches(0.125e-3, 512),
     ),
     # sglang/srt/server_args.py (mem_fraction_static from what it reserves, chunked_prefill_size, page_size); w_kc and w_vc
     # of sglang/srt/models/deepseek_v2.py.
     "sglang": Defaults(None, "static", ((0, 2048), (35, 4096), (60, 8192), (160, 16384)), ((0, 0),), 1, copies=True),
     # tensorrt_llm/llmapi/llm_args.py (free_gpu_memory_fraction, max_num_tokens, tokens_per_block).
-    "trtllm": Defaults(0.9, "free", ((0, 8192),), ((0, 0),), 32),
+    "trtllm": Defaults(0.9, "free", ((0, 8192),), ((0, 0),), 32, launches=Launches(0.175e-3)),
 }
+"""`launches`: a layer's time is a term fitted on servings (`launch_ms` of tools/accuracy.json: none for SGLang), no measurement
+of a host. Steps with prompts: TensorRT-LLM and SGLang capture decode alone (tensorrt_llm/_torch/pyexecutor/cuda_graph_runner.py,
+sglang/srt/model_executor/cuda_graph_runner.py), vLLM pieces of any step up to 512 tokens (vllm/config/compilation.py,
+`max_cudagraph_capture_size`)."""
 
 
 def engine_memory(name: str | None, hardware: Hardware | None, strategy: Strategy, stage: int) -> EngineMemory:

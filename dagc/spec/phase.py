@@ -36,6 +36,15 @@ class EngineMemory:
 
 
 @record
+class Launches:
+    """How long the host takes to launch the kernels of a layer (`layer_s`) in a step that no CUDA graph covers; 0: never longer
+    than the GPU takes. Graphs cover steps of decode alone, and those with prompts up to `prompt_tokens` on a rank."""
+
+    layer_s: float = 0.0
+    prompt_tokens: int = 0
+
+
+@record
 class Part:
     """Sequences of a mixed step that are alike: `tokens` of each of them in the step, the last of which attends to `context`.
     `scope`: that of their own ops in the graph."""
@@ -74,6 +83,7 @@ class Phase:
     window_cache: str = "freed"  # freed | whole
     kv_block: int = 16
     memory: EngineMemory = EngineMemory()
+    launches: Launches = Launches()
     routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     parts: tuple[Part, ...] = ()
@@ -121,6 +131,15 @@ class Phase:
     def graph_kind(self) -> str:
         """Kind of its graph: a mixed step of one part has that part's."""
         return self.kind if self.is_packed else self.as_parts[0].kind
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether a CUDA graph covers its step."""
+        if not self.cuda_graph or not self.takes_prompts:
+            return self.cuda_graph
+        room = self.batching
+        tokens = sum(part.each * n for part, n in room.parts) if room.parts else room.each * self.tokens
+        return tokens <= self.launches.prompt_tokens
 
     @property
     def batching(self) -> Batching:

@@ -101,6 +101,8 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
     engine = catalog.constants["engines"].get(d.engine)
     if engine is not None and "engine" in language.phase:
         lines.append(f"engine = {d.engine}")
+        if "launch" in language.phase:
+            lines.append("launch = 0 s")  # a term of the serving model, which fits it
     if engine is not None and sparse and layout.dp > 1 and "dispatch" in language.phase:
         gathers = layout.moe_tp > 1 or layout.ep <= engine["most_gathered"]
         lines.append(f"dispatch = {'allgather' if gathers else 'all_to_all'}")

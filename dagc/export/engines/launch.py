@@ -207,6 +207,7 @@ def left_open(draft: ServerDraft) -> None:
             f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
             f"engine = {phase.engine}: times are those of its communication kernels": phase.engine != draft.engine,
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
+            f"launch = {show(phase.launches.layer_s, TIME)} is an input of the estimate": "launch" in phase.spans,
             "window_cache = whole: the engine decides what its cache keeps behind a window": phase.window_cache
             != "freed",
             "memory { } of the plan is an input of its estimate": "memory" in phase.spans,

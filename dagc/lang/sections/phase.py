@@ -17,7 +17,7 @@ from ...base.units import SCALAR, Quantity
 from ...spec.engines import ENGINES, engine_memory
 from ...spec.hardware import Hardware
 from ...spec.model import AttrValue, Model
-from ...spec.phase import EngineMemory, Phase
+from ...spec.phase import EngineMemory, Launches, Phase
 from ...spec.strategy import Fold, Strategy
 from ...spec.workload import Workload
 from ..body import Body
@@ -101,7 +101,7 @@ def read_phase(
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
-        str(values["window_cache"]), block, memory, routing,
+        str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if out.errors == errors:
@@ -125,6 +125,12 @@ def _memory(body: Body, names: Names, values: Mapping[str, Value | None], defaul
         communication_B=given.get("communication", default.communication_B),
         padding_B=given.get("padding"),
     )
+
+
+def _launches(value: Value | None, engine: str | None) -> Launches:
+    """The engine's, and what the phase says over them."""
+    default = ENGINES[engine].launches if engine is not None else Launches()
+    return replace(default, layer_s=value.value) if isinstance(value, Quantity) else default
 
 
 def _number(value: Value | None) -> float:
