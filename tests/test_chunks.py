@@ -22,7 +22,7 @@ from dagc.importers.placed import read_plan
 from dagc.pipeline import analyse
 from dagc.pipeline.sensitivities import sensitivities
 from dagc.plan.result import PhaseResult
-from dagc.spec.hardware import Hardware, Link
+from dagc.spec.hardware import Hardware
 from dagc.spec.unit import Unit
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import everyone, slices
@@ -143,12 +143,9 @@ PHASES = (
 
 def scaled(machine: Hardware, by: float) -> Hardware:
     """Every rate times a factor; latencies and launches stay."""
-
-    def link(one: Link) -> Link:
-        return replace(one, bandwidth_Bps=one.bandwidth_Bps * by)
-
     compute = {k: v * by for k, v in machine.compute_flops.items()}
-    return replace(machine, compute_flops=compute, hbm_Bps=machine.hbm_Bps * by, node=link(machine.node), cluster=link(machine.cluster))  # fmt: skip
+    levels = tuple(replace(level, bandwidth_Bps=level.bandwidth_Bps * by) for level in machine.levels)
+    return replace(machine, compute_flops=compute, hbm_Bps=machine.hbm_Bps * by, levels=levels)
 
 
 def algorithms(result: PhaseResult) -> list[dict[tuple[str, str], str]]:
