@@ -225,10 +225,10 @@ def test_tables_have_the_columns_that_the_fit_reads() -> None:
 def test_rows_of_experts_are_fitted_as_they_were_timed() -> None:
     family = moe.FAMILY
     (row,) = csv_tables.rows(results([ALL[1]]), "mine", "My GPU", {})["op_moe.csv"]
-    work, tokens, top_k, hidden, inter = family.arguments([row])
+    work, tokens, top_k, hidden, inter, products = family.arguments([row])
     expected = moe.count_rows([int(n) for n in row["rows"].split()])
     assert [float(part[0]) for part in work] == [float(part) for part in expected]
-    assert [float(a[0]) for a in (tokens, top_k, hidden, inter)] == [100, 2, 64, 16]
+    assert [float(a[0]) for a in (tokens, top_k, hidden, inter, products)] == [100, 2, 64, 16, 3]
 
 
 def test_dtypes_without_estimates_are_left_out_of_the_fit() -> None:

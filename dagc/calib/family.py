@@ -24,8 +24,11 @@ Bounds = tuple[float, float, float]
 """First guess, least, greatest."""
 
 ELEMENT_B = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "nvfp4": 0.5625, "fp4": 0.5625}
-WEIGHT_B = ELEMENT_B | {"w4a16_mxfp4": 0.53125, "w4a8_mxfp4_mxfp8": 0.53125}
-MATH = {"fp8_block": "fp8", "w4a16_mxfp4": "bf16", "w4a8_mxfp4_mxfp8": "fp8", "fp4": "nvfp4"}
+WEIGHT_B = ELEMENT_B | {"w4a16_mxfp4": 0.53125, "w4a8_mxfp4_mxfp8": 0.53125, "int4_wo": 0.53125, "w4afp8": 0.53125}
+MATH = {
+    "fp8_block": "fp8", "w4a16_mxfp4": "bf16", "w4a8_mxfp4_mxfp8": "fp8", "fp4": "nvfp4", "int4_wo": "bf16",
+    "w4afp8": "fp8",
+}  # fmt: skip
 """dtype whose peak a kernel runs at, where it is not its own."""
 SAME_KERNELS = {"bfloat16": "bf16", "float16": "bf16", "fp16": "bf16"}
 

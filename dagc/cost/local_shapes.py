@@ -39,7 +39,8 @@ class GemmShape:
 class ExpertShape:
     """The FFN of one router's experts as one kernel: its `products` of (hidden, inter), and all `ops` that it does in program
     order. `tokens`: those of the group that the rank's experts choose from. `exchanged`: its rows came from other ranks,
-    so that the kernel sees them alone."""
+    so that the kernel sees them alone. `inter` of the rank, `whole_inter` of all that split an expert; `experts` of all
+    ranks."""
 
     rows: Rows
     products: tuple[Op, ...]
@@ -50,6 +51,8 @@ class ExpertShape:
     hidden: float
     inter: float
     exchanged: bool
+    whole_inter: float
+    experts: float
 
 
 @record
@@ -130,6 +133,7 @@ class LocalShapes:
         return ExpertShape(
             rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
             self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.of(DispatchAttrs).exchange),
+            self.segment.size(first.dims[-1], first.scope), self.segment.sizes[rows.expert],
         )  # fmt: skip
 
     def _on(self, rows: Rows, op: Op) -> bool:

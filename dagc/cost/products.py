@@ -14,11 +14,11 @@ from ..base import dtypes
 from ..calib import gemm, moe
 from ..calib.constants import Entry
 from ..ir.ops.kind import Fuse
+from .expert_kernels import ExpertRun, variants
 from .local_shapes import ExpertShape, GemmShape
 from .measured import Match, Measured, estimate_s
 
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
-MOE_VARIANT = {**GEMM_VARIANT, "mxfp4": "w4a16_mxfp4"}
 
 
 def match(found: Match) -> None:
@@ -53,21 +53,16 @@ def _quantised_before(
 
 
 def _experts(found: Match, shape: ExpertShape) -> None:
-    entry = found.find(moe.FAMILY, _moe_variants(dtypes.dtype(shape.dtype).kernel))
-    if entry is None:
-        return
     load = found.loads[shape.rows]
     work = load.ranks.kernel
+    run = ExpertRun(shape, len(load.ranks.slot_rows), found.phase.generates)
+    wanted = variants(found.phase.engine, dtypes.dtype(shape.dtype).kernel, run)
+    entry = found.find(moe.FAMILY, wanted) if wanted else None
+    if entry is None:
+        return
     # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
     seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
-    time = estimate_s(moe.FAMILY, entry, work, seen, shape.top_k, shape.hidden, shape.inter)
-    # Gated experts have three products of one size; the table was measured on those.
-    time = time * (len(shape.products) / 3)
+    time = estimate_s(moe.FAMILY, entry, work, seen, shape.top_k, shape.hidden, shape.inter, float(len(shape.products)))
     found.share(shape.products, Measured.of(load.over_mesh(time), moe.FAMILY.name, entry))
     for op in shape.ops:
         found.ride(op, Fuse.EXPERTS)
-
-
-def _moe_variants(dtype: str) -> tuple[str, ...]:
-    variant = MOE_VARIANT.get(dtype, "")
-    return ("w4a8_mxfp4_mxfp8", variant) if dtype == "mxfp4" else (variant,)

@@ -27,7 +27,7 @@ def routing(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> str:
     # Skew grows slowly with the tokens: nearby counts replace one another, and points share an estimate's model.
     base = 2 ** round(float(np.log2(tokens)))
     loads = [
-        float(busiest_rank(law, max(1, base + i), experts, top_k, ranks).sum(axis=-1).mean()) / (base + i)
+        float(busiest_rank(law, max(1, base + i), experts, top_k, ranks).rows.sum(axis=-1).mean()) / (base + i)
         for i in range(SEEDS)
     ]
     target = float(np.mean(loads)) * ranks / top_k
