@@ -120,7 +120,9 @@ def test_a_small_all_reduce_waits_for_the_hops_between_nodes() -> None:
         10e-6, rel=0.1
     )
     large = call_s("h100-sxm", "decode", "all_reduce", 1e9, GroupShape(16, 8, 2))
-    assert large == float(collective_time("all_reduce", 1e9, GroupShape(16, 8, 2), machine.node, INFINIBAND).time_s)
+    wires = float(collective_time("all_reduce", 1e9, GroupShape(16, 8, 2), machine.node, INFINIBAND).time_s)
+    inside = call_s("h100-sxm", "decode", "all_reduce", 1e9, GroupShape(8, 8, 1))
+    assert large == max(wires, inside) < 1.1 * wires  # links alone, unless what was measured in a node is slower
 
 
 @settings(max_examples=200)

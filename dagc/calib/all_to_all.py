@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import US, Bounds, Family, columns, share
+from .family import US, Bounds, Family, Table, columns, share
 from .shape import Floats, floats, overlap_s
 
 CORNER = 6.0
@@ -55,9 +55,12 @@ FAMILY = Family(
     constants=AllToAllConstants,
     time_s=time_s,
     file="op_nccl.csv",
+    tables=(Table("nccl.csv"),),
     variant=lambda row: "all_to_all" if row["op"] == "all_to_all" else None,
     shapes=("num_gpus", "bytes"),
     ranges=("num_gpus", "bytes"),
+    unseen=("num_gpus", "bytes"),
+    lengths=(1.0, 2.5),
     bounds=_bounds,
     arguments=columns("num_gpus", "bytes"),
 )

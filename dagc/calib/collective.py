@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import US, Bounds, Family, columns, share
+from .family import US, Bounds, Family, Table, columns, share
 from .shape import Floats, floats
 
 
@@ -61,9 +61,12 @@ FAMILY = Family(
     constants=CollectiveConstants,
     time_s=time_s,
     file="op_nccl.csv",
+    tables=(Table("nccl.csv"),),
     variant=lambda row: None if row["op"] == "all_to_all" else row["op"],
     shapes=("num_gpus", "bytes"),
     ranges=("num_gpus", "bytes"),
+    unseen=("num_gpus", "bytes"),
+    lengths=(1.0, 2.5),
     bounds=bounds,
     facts=bus_factor,
     arguments=columns("num_gpus", "bytes"),

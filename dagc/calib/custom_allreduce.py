@@ -1,6 +1,7 @@
-"""The all-reduce kernels of inference engines (one-shot, two-shot), in a CUDA graph and in one node.
+"""What an inference engine calls for an all-reduce in one NVLink domain: kernels of its own, and NCCL from the size on at
+which the engine hands over to it. In a CUDA graph (`graph`), or launched from the host (`eager`), whose time is in it.
 
-The form of `collective` with constants of its own: these kernels skip NCCL's launch and protocols.
+The form of `collective` with constants of its own; the step at which an engine hands over is left to the residual.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import collective
 from .collective import CollectiveConstants, bounds, bus_factor
-from .family import Family, columns
+from .family import Family, Row, Table, columns
 from .shape import Floats
 
 
@@ -24,16 +25,29 @@ def time_s(c: CustomAllReduceConstants, ranks: ArrayLike, size_B: ArrayLike) -> 
     return collective.time_s(c, ranks, size_B)
 
 
+def _variant(row: Row) -> str:
+    """Tables without the column are of CUDA graphs."""
+    return row.get("mode", "graph")
+
+
+def _other_mode(variant: str) -> tuple[str, ...]:
+    return ("eager",) if variant == "graph" else ("graph",)
+
+
 FAMILY = Family(
     name="custom_allreduce",
     constants=CustomAllReduceConstants,
     time_s=time_s,
     file="op_custom_allreduce.csv",
-    variant=lambda row: row["backend"],
+    tables=(Table("custom_allreduce.csv"),),
+    variant=_variant,
     shapes=("num_gpus", "bytes"),
     ranges=("num_gpus", "bytes"),
+    unseen=("num_gpus", "bytes"),
+    lengths=(0.6, 4.0),
     bounds=bounds,
     facts=bus_factor,
+    substitutes=_other_mode,
     arguments=columns("num_gpus", "bytes"),
     untimed="engines have it in kernels of their own",
 )

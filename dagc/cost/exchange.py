@@ -1,8 +1,10 @@
 """exchange: measured times of collectives and of tokens on their way to experts and back.
 
-Between nodes a collective is NCCL's: the kernels that engines have of their own reach over NVLink alone. Two rules apply beyond the measured range. An exchange between nodes is never faster than the same one inside a node, whose
-launches and protocols it has too. And beyond the ranks that a kernel was measured on, a domain is never slower than the
-same ranks as nodes joined by the domain's own links: it can run what they run.
+Inside a domain an all-reduce is the engine's choice, as its table has it: kernels of its own, or NCCL. Between nodes a
+collective is NCCL's, for the engines' own kernels reach over NVLink alone. Two rules apply beyond the measured range. An
+exchange between nodes is never faster than the same one inside a node, whose launches and protocols it has too. And beyond
+the ranks that a kernel was measured on, a domain is never slower than the same ranks as nodes joined by the domain's own
+links: it can run what they run. Prices never fall as messages grow.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from ..calib import all_to_all, cluster_collective, cluster_exchange, collective
 from ..calib.calibration import Calibration
 from ..calib.constants import Entry
 from ..calib.family import Family
+from ..calib.rising import rising_s
 from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.routed_dims import rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
-from .measured import Measured, estimate_s, scaled
+from .measured import Measured, scaled
 from .network import Network, beyond_ports, collective_time
 
 C = TypeVar("C")
@@ -33,7 +36,8 @@ SCALE_BLOCK = 128
 
 
 class Kernel(NamedTuple):
-    """A family that times a collective, and which of its variants; without one, that of the phase's engine."""
+    """A family that times a collective, and which of its variants; without one, the engine's own under a CUDA graph or
+    without."""
 
     family: Family[Any]
     variant: str = ""
@@ -45,13 +49,14 @@ def _nccl(kind: str) -> Kernel:
 
 
 KERNELS: Mapping[str, tuple[Kernel, ...]] = {
-    "all_reduce": (_nccl("all_reduce"), Kernel(custom_allreduce.FAMILY)),
+    "all_reduce": (Kernel(custom_allreduce.FAMILY), _nccl("all_reduce")),
     "all_gather": (_nccl("all_gather"),),
     "reduce_scatter": (_nccl("reduce_scatter"),),
     "all_to_all": (Kernel(all_to_all.FAMILY, "all_to_all", "all_to_all"),),
     "permute": (),
 }
-"""Measured families of each collective; none where only the model of the network prices it."""
+"""Measured families of each collective, the first that was measured on so many ranks decides: an engine's times are those of
+its choice between its kernels and NCCL. None where only the model of the network prices it."""
 
 
 class Tokens(NamedTuple):
@@ -63,12 +68,20 @@ class Tokens(NamedTuple):
     element_B: float
     back: bool
 
+    def sizes(self, ranks: int) -> tuple[float, ...]:
+        """Arguments of the families of kernels for tokens."""
+        return (float(self.tokens), float(self.hidden), float(self.top_k), float(ranks), float(self.element_B))
+
 
 class Option(NamedTuple):
     """A measured kernel, and the most ranks that it was measured on."""
 
     found: Measured
     most_ranks: float
+
+    @property
+    def time_s(self) -> float:
+        return float(self.found.time_s)
 
 
 class Exchanges:
@@ -89,9 +102,11 @@ class Exchanges:
         known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
         inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
         if sent:
-            over = self._over_nodes(sent, network.domains, network.link_Bps)
-            return inside if inside is not None and float(inside.time_s) > float(over.time_s) else over
-        return self._nccl_over_nodes(op, payload_B, group.ranks, network, estimate_s)
+            over: Measured | None = self._over_nodes(sent, network.domains, network.link_Bps)
+        else:
+            over = self._nccl_over_nodes(op, payload_B, group.ranks, network, estimate_s)
+        over_s = estimate_s if over is None else float(over.time_s)
+        return inside if inside is not None and float(inside.time_s) > over_s else over
 
     # -- inside a node or NVLink domain ----------------------------------------------------------
 
@@ -100,8 +115,10 @@ class Exchanges:
         known = [option for option in options if ranks <= option.most_ranks]
         if not options:
             return None
-        # The same kernels are in the tables of several engines; the fastest has the least engine overhead.
-        best = min(known or options, key=lambda option: float(option.found.time_s)).found
+        if known and not sent:
+            return known[0].found
+        # Of the kernels for tokens the engine's own; of several, as inside one domain, engines take the fastest.
+        best = min(known or options, key=lambda option: (option.found.instead_of != "", option.time_s)).found
         if known:
             return best
         if sent:
@@ -128,12 +145,11 @@ class Exchanges:
     ) -> Iterator[Option]:
         size_B = payload_B * COLLECTIVES[op.runtime_kind].buffer(ranks)
         for kernel in KERNELS[op.runtime_kind] if kernels is None else kernels:
-            variant = kernel.variant or self.unit.phase.engine
-            entry = self._of(kernel.family).get(variant) if variant else None
+            entry = self._find(kernel.family, kernel.variant or ("graph" if self.unit.phase.cuda_graph else "eager"))
             if entry is not None:
                 outside = tuple(entry.outside(num_gpus=ranks, bytes=size_B))
-                time_s = estimate_s(kernel.family, self._scaled(entry), ranks, size_B)
-                found = Measured.of(time_s, kernel.name or f"{variant} {op.runtime_kind}", entry, outside)
+                time_s = rising_s(kernel.family, entry, 1, float(ranks), size_B)
+                found = Measured.of(time_s, kernel.name or f"{entry.engine} {op.runtime_kind}", entry, outside)
                 yield Option(found, entry.shapes["num_gpus"][1])
 
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:
@@ -141,33 +157,35 @@ class Exchanges:
         two-sided, which exchange counts before a dispatch."""
         speed = "ll" if not self.unit.phase.takes_prompts else "ht"
         direction = "combine" if sent.back else "dispatch"
-        for key in (moe_a2a.key(f"{engine}deepep_{speed}", direction) for engine in ("trtllm_", "")):
-            if key in self._of(moe_a2a.FAMILY):
-                yield self._token_kernel(moe_a2a.FAMILY, [(key, self._of(moe_a2a.FAMILY)[key])], sent, ranks)
-        for parts in (("one_sided", direction), ("two_sided", direction, *([] if sent.back else ["prepare"]))):
-            keys = [domain_a2a.key(f"nvlink_{parts[0]}", part) for part in parts[1:]]
-            known = self._of(domain_a2a.FAMILY)
-            found = [(key, known[key]) for key in keys if key in known]
-            if len(found) == len(keys):
-                yield self._token_kernel(domain_a2a.FAMILY, found, sent, ranks)
+        counts = [] if sent.back else ["prepare"]
+        for family, backend, parts in (
+            (moe_a2a.FAMILY, f"deepep_{speed}", [direction]),
+            (domain_a2a.FAMILY, "nvlink_one_sided", [direction]),
+            (domain_a2a.FAMILY, "nvlink_two_sided", [direction, *counts]),
+        ):
+            entries = [self._here(family, moe_a2a.key(backend, part)) for part in parts]
+            found = [entry for entry in entries if entry is not None]
+            if len(found) == len(parts):
+                yield self._token_kernel(family, found, sent, ranks)
 
-    def _token_kernel(
-        self, family: Family[Any], parts: list[tuple[str, Entry[Any]]], sent: Tokens, ranks: int
-    ) -> Option:
+    def _token_kernel(self, family: Family[Any], parts: list[Entry[Any]], sent: Tokens, ranks: int) -> Option:
         """One kernel, or several one after the other of which the first moves the rows and the others counts alone."""
-        key, entry = parts[0]
-        total = estimate_s(family, self._scaled(entry), sent.tokens, sent.hidden, sent.top_k, ranks, sent.element_B)
-        for _, other in parts[1:]:
-            total = total + estimate_s(family, self._scaled(other), sent.tokens, sent.hidden, sent.top_k, ranks, 0.0)
+        entry = parts[0]
+        total = rising_s(family, entry, 0, *sent.sizes(ranks))
+        for other in parts[1:]:
+            total = total + rising_s(family, other, 0, *sent.sizes(ranks)[:-1], 0.0)
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
-        return Option(Measured.of(total, key, entry, outside), entry.shapes["ep_size"][1])
+        return Option(Measured.of(total, entry.variant, entry, outside), entry.shapes["ep_size"][1])
 
-    def _of(self, family: Family[C]) -> Mapping[str, Entry[C]]:
-        """Entries of the phase's engine and those of none."""
-        return self.calibration.of(family, self.unit.phase.engine)
+    def _find(self, family: Family[C], variants: str | tuple[str, ...]) -> Entry[C] | None:
+        """The entry of the phase's engine, else the nearest."""
+        entry = self.calibration.find(family, variants, self.unit.phase.engine)
+        return scaled(entry, self.calibration, self.hardware) if entry is not None else None
 
-    def _scaled(self, entry: Entry[C]) -> Entry[C]:
-        return scaled(entry, self.calibration, self.hardware)
+    def _here(self, family: Family[C], variant: str) -> Entry[C] | None:
+        """The same if somebody timed it on this very GPU: whether kernels for tokens run at all depends on GPU and links."""
+        entry = self._find(family, variant)
+        return entry if entry is not None and entry.gpu == self.calibration.gpu else None
 
     # -- over nodes ------------------------------------------------------------------------------
 
