@@ -68,9 +68,10 @@ class Tokens(NamedTuple):
     element_B: float
     back: bool
 
-    def sizes(self, ranks: int) -> tuple[float, ...]:
+    def sizes(self, ranks: int, element_B: float | None = None) -> tuple[float, ...]:
         """Arguments of the families of kernels for tokens."""
-        return (float(self.tokens), float(self.hidden), float(self.top_k), float(ranks), float(self.element_B))
+        sent_B = self.element_B if element_B is None else element_B
+        return (float(self.tokens), float(self.hidden), float(self.top_k), float(ranks), float(sent_B))
 
 
 class Option(NamedTuple):
@@ -173,7 +174,7 @@ class Exchanges:
         entry = parts[0]
         total = rising_s(family, entry, 0, *sent.sizes(ranks))
         for other in parts[1:]:
-            total = total + rising_s(family, other, 0, *sent.sizes(ranks)[:-1], 0.0)
+            total = total + rising_s(family, other, 0, *sent.sizes(ranks, 0.0))
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
         return Option(Measured.of(total, entry.variant, entry, outside), entry.shapes["ep_size"][1])
 
