@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.base.diagnostics import Collector
+from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.calib import domain_a2a, load
 from dagc.calib.families import FAMILIES
@@ -171,3 +171,59 @@ phase decode {{ gpus = 0..31, context = 1536 tok, attention {{ dp = 32 }}, exper
 
     for batch in (32, 512, 4096):
         assert tpot("gb200-nvl72", batch) < tpot("b200-sxm", batch)
+
+
+def named(preset: str, kind: str, words: str, payload_B: float = 1e6, ranks: int = 8, nodes: int = 1) -> Measured:
+    """What takes tokens to their experts."""
+    priced, _, _, there, _ = exchanges(preset, kind, words)
+    found = priced.measured(there, payload_B, GroupShape(ranks * nodes, ranks, nodes), 0.0)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
+def test_tokens_take_the_kernels_that_the_engine_runs_in_such_a_phase(engine: str) -> None:
+    prompts, steps = (named("h200-sxm", kind, f"engine = {engine}") for kind in ("prefill", "decode"))
+    assert (prompts.family, steps.family) == ("deepep_ht_dispatch", "deepep_ll_dispatch")
+    for found in (prompts, steps):
+        assert found.table == f"{engine} on h200_sxm" and found.instead_of == ""
+    rack = named("gb200-nvl72", "decode", f"engine = {engine}", ranks=32)
+    assert rack.family.startswith("nvlink_")  # DeepEP was timed on 4 ranks there
+    assert rack.instead_of == ("" if engine == "trtllm" else f"{engine} on gb200")
+
+
+@pytest.mark.parametrize("name", ["deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided"])
+@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
+def test_a_phase_names_its_exchange(name: str, engine: str) -> None:
+    """Priced by that kernel, wherever it was timed; what takes the place of this engine on this GPU is said."""
+    for kind in ("prefill", "decode"):
+        for preset, gpu in (("h100-sxm", "h100_sxm"), ("gb200-nvl72", "gb200")):
+            found = named(preset, kind, f"engine = {engine}, exchange = {name}", ranks=4)
+            assert found.family.startswith(name)
+            assert (found.table == f"{engine} on {gpu}") == (found.instead_of == "")
+    if name == "deepep_v2":
+        modes = [named("h100-sxm", kind, f"engine = vllm, exchange = {name}").family for kind in ("prefill", "decode")]
+        assert modes == ["deepep_v2_context_dispatch", "deepep_v2_generation_dispatch"]
+
+
+def test_a_named_exchange_goes_between_nodes_too() -> None:
+    families = {
+        (kind, name): named("h200-sxm", kind, f"exchange = {name}", 1e8, nodes=2).family
+        for kind in ("prefill", "decode")
+        for name in ("deepep_ht", "deepep_ll", "nvlink_one_sided")
+    }
+    for kind, usual in (("prefill", "ht"), ("decode", "ll")):
+        assert families[kind, "deepep_ht"] == "cluster_ht_dispatch"
+        assert families[kind, "deepep_ll"] == "cluster_ll_dispatch"
+        assert families[kind, "nvlink_one_sided"] == f"cluster_{usual}_dispatch"
+
+
+def test_a_wrong_exchange_is_told() -> None:
+    phase = "gpus = 0..7, ep = 8, exchange = {}"
+    with pytest.raises(SpecError) as caught:
+        dagc.compile_text(spec_text(kind="decode", phase=phase.format("deepep_l")))
+    (error,) = caught.value.diagnostics
+    assert any("`deepep_ll`" in line for line in error.help)
+    with pytest.raises(SpecError) as caught:
+        dagc.compile_text(spec_text(kind="decode", phase=phase.format("deepep_ll, dispatch = allgather")))
+    assert "`exchange` belongs to `dispatch = all_to_all`" in str(caught.value)

@@ -248,6 +248,7 @@ PHASE = {
         "passes",
         "last",
         "dispatch_dtype",
+        "exchange",
         "quantise",
         "engine",
         "host_s",
@@ -385,3 +386,24 @@ def test_a_mixed_step_is_one_server(engine: str) -> None:
     budget = {"vllm": "--max-num-batched-tokens 180", "trtllm": "max_num_tokens: 180"}
     assert budget.get(engine, "--max-running-requests 24") in made and "disaggregation" not in made
     assert "# not fixed by flags: which prompts and sequences in decode share a step" in made
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "flag"),
+    [
+        ("vllm", "deepep_ht", "--all2all-backend deepep_high_throughput"),
+        ("vllm", "deepep_ll", "--all2all-backend deepep_low_latency"),
+        ("sglang", "deepep_ht", "--deepep-mode normal"),
+        ("sglang", "deepep_ll", "--deepep-mode low_latency"),
+        ("vllm", "nvlink_two_sided", "# not fixed by flags: exchange = nvlink_two_sided"),
+        ("trtllm", "deepep_ll", "# not fixed by flags: exchange = deepep_ll"),
+    ],
+)
+def test_a_named_exchange_is_a_flag_or_said(engine: str, name: str, flag: str) -> None:
+    for kind in ("prefill", "decode"):
+        made = "".join(
+            written(
+                engine, kind, phase=f"gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, exchange = {name}"
+            ).values()
+        )
+        assert flag in " ".join(made.replace("\\", " ").split())

@@ -50,6 +50,7 @@ def dtype_of(about: str, default: object = None) -> Attribute:
 
 
 DTYPES = tuple(NAMED)
+EXCHANGES = ("deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided")
 
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
@@ -168,6 +169,11 @@ PHASE: dict[str, Attribute] = {
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "sp_layout": _word("which tokens of a sequence an sp rank has", "contiguous", "contiguous", "zigzag"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
+    "exchange": _word(
+        "whose kernels take tokens to their experts and back (default: those that the engine runs in such a phase)",
+        None,
+        *EXCHANGES,
+    ),
     "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"

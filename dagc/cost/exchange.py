@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..base.dtypes import DTYPE_BYTES
 from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration import Calibration
 from ..calib.constants import Entry
-from ..calib.family import Family
+from ..calib.family import ENGINES, Family
 from ..calib.rising import rising_s
 from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
@@ -57,6 +58,10 @@ KERNELS: Mapping[str, tuple[Kernel, ...]] = {
 }
 """Measured families of each collective, the first that was measured on so many ranks decides: an engine's times are those of
 its choice between its kernels and NCCL. None where only the model of the network prices it."""
+
+
+V2_MODES = {True: "_context", False: "_generation"}
+"""Kernels of DeepEP's version 2, where prompts are taken in and where not."""
 
 
 class Tokens(NamedTuple):
@@ -154,17 +159,16 @@ class Exchanges:
                 yield Option(found, entry.shapes["num_gpus"][1])
 
     def _token_kernels(self, sent: Tokens, ranks: int) -> Iterator[Option]:
-        """DeepEP: kernels for throughput in prefill, for latency in decode. Kernels of a whole domain: one-sided; or
-        two-sided, which exchange counts before a dispatch."""
-        speed = "ll" if not self.unit.phase.takes_prompts else "ht"
+        """Those that the phase names, else DeepEP's for such a phase, and kernels of a whole domain where it was timed with
+        them: one-sided; or two-sided, which exchange counts before a dispatch."""
+        phase = self.unit.phase
         direction = "combine" if sent.back else "dispatch"
-        counts = [] if sent.back else ["prepare"]
-        for family, backend, parts in (
-            (moe_a2a.FAMILY, f"deepep_{speed}", [direction]),
-            (domain_a2a.FAMILY, "nvlink_one_sided", [direction]),
-            (domain_a2a.FAMILY, "nvlink_two_sided", [direction, *counts]),
-        ):
-            entries = [self._here(family, moe_a2a.key(backend, part)) for part in parts]
+        for name in (phase.exchange,) if phase.exchange else (phase.exchanges, "nvlink_one_sided", "nvlink_two_sided"):
+            family = domain_a2a.FAMILY if name.startswith("nvlink") else moe_a2a.FAMILY
+            backend = name + V2_MODES[phase.takes_prompts] if name == "deepep_v2" else name
+            parts = [direction, "prepare"] if name == "nvlink_two_sided" and not sent.back else [direction]
+            find = self._anywhere if phase.exchange else self._here
+            entries = [find(family, moe_a2a.key(backend, part)) for part in parts]
             found = [entry for entry in entries if entry is not None]
             if len(found) == len(parts):
                 yield self._token_kernel(family, found, sent, ranks)
@@ -172,7 +176,8 @@ class Exchanges:
     def _token_kernel(self, family: Family[Any], parts: list[Entry[Any]], sent: Tokens, ranks: int) -> Option:
         """One kernel, or several one after the other of which the first moves the rows and the others counts alone."""
         entry = parts[0]
-        total = rising_s(family, entry, 0, *sent.sizes(ranks))
+        sms = (moe_a2a.SMS_V2,) if entry.variant.startswith("deepep_v2") else ()
+        total = rising_s(family, entry, 0, *sent.sizes(ranks), *sms)
         for other in parts[1:]:
             total = total + rising_s(family, other, 0, *sent.sizes(ranks, 0.0))
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
@@ -187,6 +192,16 @@ class Exchanges:
         """The same if somebody timed it on this very GPU: whether kernels for tokens run at all depends on GPU and links."""
         entry = self._find(family, variant)
         return entry if entry is not None and entry.gpu == self.calibration.gpu else None
+
+    def _anywhere(self, family: Family[C], variant: str) -> Entry[C] | None:
+        """The nearest, if need be another engine's on another GPU."""
+        engine, gpu = self.unit.phase.engine, self.calibration.gpu
+        for other in (engine, *(each for each in ENGINES if each != engine)):
+            entry = self.calibration.find(family, variant, other)
+            if entry is not None:
+                own = entry if other == engine else _instead_of(entry, f"{engine} on {gpu}")
+                return scaled(own, self.calibration, self.hardware)
+        return None
 
     # -- over nodes ------------------------------------------------------------------------------
 
@@ -204,7 +219,8 @@ class Exchanges:
         return Tokens(tokens, hidden, top_k, element_B, back)
 
     def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:
-        kernel = f"{'ll' if not self.unit.phase.takes_prompts else 'ht'}_{'combine' if sent.back else 'dispatch'}"
+        speed = "ll" if self.unit.phase.exchanges == "deepep_ll" else "ht"
+        kernel = f"{speed}_{'combine' if sent.back else 'dispatch'}"
         model = self.unit.spec.model
         groups, found, reach = model.count("experts.groups", 1), cluster_exchange.constants()[kernel], float("inf")
         if groups > 1:
@@ -233,3 +249,8 @@ class Exchanges:
         if time_s <= estimate_s:
             return None
         return replace(inside, time_s=np.asarray(time_s), family=f"{inside.family}, between nodes", outside=())
+
+
+@lru_cache(maxsize=256)
+def _instead_of(entry: Entry[C], missing: str) -> Entry[C]:
+    return replace(entry, instead_of=missing)

@@ -194,6 +194,7 @@ def _phase(p: Phase) -> str:
             f"gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            *([f"exchange = {p.exchange}"] if p.exchange else []),
             f"quantise = {p.quantise}",
             *([f"engine = {p.engine}"] if p.memory.engine is not None else []),
             f"host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",

@@ -76,6 +76,7 @@ class Phase:
     passes: int = 1
     last: int = 0
     dispatch_dtype: str | None = None
+    exchange: str | None = None  # kernels for tokens; None: the engine's in such a phase
     quantise: str = "fused"  # fused | separate
     engine: str = "trtllm"
     host_s: float = 0.0
@@ -140,6 +141,13 @@ class Phase:
         room = self.batching
         tokens = sum(part.each * n for part, n in room.parts) if room.parts else room.each * self.tokens
         return tokens <= self.launches.prompt_tokens
+
+    @property
+    def exchanges(self) -> str:
+        """Kernels for tokens between nodes, and of DeepEP inside one: for throughput where prompts are taken in, for latency
+        else, unless the phase names others."""
+        usual = "deepep_ht" if self.takes_prompts else "deepep_ll"
+        return self.exchange if self.exchange is not None and self.exchange.startswith("deepep") else usual
 
     @property
     def batching(self) -> Batching:

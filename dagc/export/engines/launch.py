@@ -53,6 +53,13 @@ class ServerDraft:
     def flag(self, key: str, value: object = None) -> None:
         self.flags += [self.name(key)] if value is None else [self.name(key), str(value)]
 
+    @property
+    def exchange(self) -> str | None:
+        """The engine's word for the kernels that all of its phases name for tokens; None: they name none, or it has no word."""
+        named = {phase.exchange for phase in self.layout.phases}
+        words: dict[str | None, str] = facts(self.engine).get("exchanges", {})
+        return words.get(named.pop()) if len(named) == 1 else None
+
     def set(self, key: str, value: object) -> None:
         self.config[self.name(key)] = value
 
@@ -204,6 +211,8 @@ def left_open(draft: ServerDraft) -> None:
             f"dispatch_dtype = {phase.dispatch_dtype}: the engine chooses what tokens travel in": bool(
                 phase.dispatch_dtype
             ),
+            f"exchange = {phase.exchange}: the engine chooses the kernels": phase.exchange is not None
+            and not (draft.exchange and draft.layout.exchanges),
             f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
             f"engine = {phase.engine}: times are those of its communication kernels": phase.engine != draft.engine,
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,

@@ -83,6 +83,6 @@ def exchange(draft: ServerDraft, ranks: int) -> None:
     draft.flag("exchange", "deepep")
     kinds = one.kinds
     mode = {"prefill": "normal", "decode": "low_latency"}
-    draft.flag("exchange_mode", mode[next(iter(kinds))] if len(kinds) == 1 else "auto")
+    draft.flag("exchange_mode", draft.exchange or (mode[next(iter(kinds))] if len(kinds) == 1 else "auto"))
     if one.spec.model.count("experts.shared", 0) and d["tp"] > 1:
         draft.flag("shared_tp")

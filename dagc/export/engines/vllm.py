@@ -76,8 +76,9 @@ def exchange(draft: ServerDraft) -> None:
         draft.flag("exchange", "allgather_reducescatter")
     else:
         only_decode = one.kinds == {"decode"}
-        draft.flag("exchange", "deepep_low_latency" if only_decode else "deepep_high_throughput")
-        if not only_decode and "decode" in one.kinds and one.graphs:
+        usual = "deepep_low_latency" if only_decode else "deepep_high_throughput"
+        draft.flag("exchange", draft.exchange or usual)
+        if (draft.exchange or usual) != "deepep_low_latency" and "decode" in one.kinds and one.graphs:
             draft.notes.append("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
 
 

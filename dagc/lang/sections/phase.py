@@ -92,6 +92,9 @@ def read_phase(
     passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
+    if "exchange" in body.assigns and values["dispatch"] == "allgather":
+        help_ = ("write `dispatch = all_to_all`, or leave `exchange` out",)
+        out.add("E12", "`exchange` belongs to `dispatch = all_to_all`", body.span_of("exchange"), help=help_)
     engine = str(values["engine"]) if "engine" in body.assigns and values["engine"] is not None else None
     memory = _memory(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
@@ -100,7 +103,7 @@ def read_phase(
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
-        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
