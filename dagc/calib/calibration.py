@@ -1,7 +1,8 @@
 """A calibration of a GPU: the tables of every engine, and the nearest of them where an engine has none.
 
-Nearest, in this order: another engine on the same GPU; the same engine on another GPU, rates scaled by the datasheets; another
-engine there; another variant that the family allows in its place. How far such substitutes are off is measured by the fit (`nearest.json`).
+Nearest: the same engine on another GPU, rates scaled by the datasheets, or another engine on the same GPU, whichever misses less
+in this family; then another engine on another GPU; then another variant that the family allows in its place. How far such
+substitutes are off is measured by the fit (`nearest.json`).
 """
 
 from __future__ import annotations
@@ -77,26 +78,24 @@ class Calibration:
     def _elsewhere(self, family: Family[C], wanted: tuple[str, ...], engine: str) -> Iterator[Entry[C]]:
         if self._own is not None:
             return
-        for other in ENGINES:
-            if other != engine and engine in ENGINES:
-                for entry in (_shipped(family, self.gpu, other).get(variant) for variant in wanted):
-                    if entry is not None:
-                        yield _substitute(entry, nearest().error(family.name, "engine"), _place(engine, self.gpu))
-        near = nearest().gpus_near(self.gpu)
         others = tuple(other for other in ENGINES if other != engine) if engine in ENGINES else ()
-        for gpu, kernels in (
-            *((g, k) for g in near for k in (engine, COMMON)),
-            *((g, k) for g in near for k in others),
-        ):
+        near, error = nearest().gpus_near(self.gpu), nearest().error
+        steps: dict[str, list[tuple[str, str]]] = {
+            "gpu": [(gpu, kernels) for gpu in near for kernels in (engine, COMMON)],
+            "engine": [(self.gpu, other) for other in others],
+        }
+        # The nearer of the two is the one that missed less where both could be compared.
+        order = sorted(steps, key=lambda step: error(family.name, step).median)
+        far = [(gpu, other) for gpu in near for other in others]
+        for gpu, kernels in (*(place for step in order for place in steps[step]), *far):
             for entry in (_shipped(family, gpu, kernels).get(variant) for variant in wanted):
                 there = entry and moved(family, entry, self.device, entry.variant)
                 if there is not None:
-                    found = _substitute(there, nearest().error(family.name, "gpu"), _place(engine, self.gpu))
-                    yield (
-                        found
-                        if kernels not in others
-                        else _substitute(found, nearest().error(family.name, "engine"), found.instead_of)
-                    )
+                    for step, same in (("gpu", gpu == self.gpu), ("engine", kernels not in others)):
+                        there = (
+                            there if same else _substitute(there, error(family.name, step), _place(engine, self.gpu))
+                        )
+                    yield there
 
 
 def _place(engine: str, gpu: str) -> str:
