@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import host, noise, ranking, servings, stated_errors
+from comparison import host, kernel_rows, noise, ranking, servings, stated_errors
 from comparison import summary as report
 from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
@@ -371,3 +371,27 @@ def test_a_cache_serves_the_same_compiler_alone(tmp_path: Path) -> None:
     with cache.file.open("ab") as out:
         out.write(b"cut sh")  # a run that was stopped
     assert Cache.of(tmp_path).get("moe 1") == step(1.0)
+
+
+def test_a_bandwidth_is_a_time_where_its_payload_is_stated() -> None:
+    """nccl-tests' bus bandwidth; and exchanges of tokens, which count a copy for every rank or node that a token hits."""
+    gathered: dict[str, Any] = {
+        "metric": "bus_bandwidth", "value": 350.0, "unit": "GB/s", "parallel": {"ranks": 8},
+        "workload": {"op": "all_gather", "bytes": 8_000_000_000},
+    }  # fmt: skip
+    assert kernel_rows.measured_s(gathered) == pytest.approx(7 / 350)
+    assert kernel_rows.measured_s(
+        gathered | {"workload": gathered["workload"] | {"op": "all_reduce"}}
+    ) == pytest.approx(14 / 350)
+    tokens = {"op": "dispatch", "tokens_per_rank": 1000, "hidden": 5000, "topk": 8, "experts": 8}
+    inside: dict[str, Any] = {
+        "metric": "algorithm_bandwidth", "value": 100.0, "unit": "GB/s", "note": "", "workload": tokens,
+        "precision": {"payload": "bf16"}, "parallel": {"ep": 8}, "hardware": {"nodes": 1},
+    }  # fmt: skip
+    assert kernel_rows.measured_s(inside) == pytest.approx(1000 * 5000 * 2 * 8 / 100e9)  # each hits all eight
+    over = inside | {"metric": "bottleneck_bandwidth", "note": "bottleneck RDMA", "hardware": {"nodes": 2}}
+    assert kernel_rows.measured_s(over) == pytest.approx(1000 * 5000 * 2 * 2 / 100e9)
+    limited = over | {"note": "bottleneck RDMA (at most 1 nodes per token)", "precision": {"payload": "fp8"}}
+    assert kernel_rows.measured_s(limited) == pytest.approx(1000 * 5000 * (1 + 4 / 128) / 100e9)
+    with pytest.raises(Inexpressible, match="instead of a time"):
+        kernel_rows.measured_s(gathered | {"metric": "memory_rate"})
