@@ -226,8 +226,9 @@ class Exchanges:
         if groups > 1:
             reach = cluster_exchange.reach(groups, model.count("experts.groups_limit", 1), nodes)
         time_s = cluster_exchange.time_s(
-            found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps, reach=reach
-        )
+            found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
+            sms=moe_a2a.SMS_V2 if self.unit.phase.exchanges == "deepep_v2" else moe_a2a.SMS, reach=reach,
+        )  # fmt: skip
         return Measured(time_s, f"cluster_{kernel}", found.median)
 
     def _nccl_over_nodes(
