@@ -130,7 +130,7 @@ class Expander:
                 ready = self.layer(self.graph.segment(name), streams, ready)
         if stage == len(self.graph.stages) - 1:
             return ready
-        return [self.send(value, streams) for value in ready]
+        return [self.send(stage, value, streams) for value in ready]
 
     def layer(self, segment: Segment, streams: Stream, ready: list[Ids | None]) -> list[Ids | None]:
         values: list[dict[str, tuple[Ids, Ids]]] = [{} for _ in ready]  # result -> (its start, its end)
@@ -174,8 +174,8 @@ class Expander:
         self.link(group, node)
         return group
 
-    def send(self, value: Ids | None, streams: Stream) -> Ids:
-        node = self.new(self.costs.transfer.time_s, self.shape)
+    def send(self, stage: int, value: Ids | None, streams: Stream) -> Ids:
+        node = self.new(self.costs.edges[stage].time_s, self.shape)
         self.rank_nodes += node.size
         self.link(value, node)
         self.link(streams.last["comm"], node)

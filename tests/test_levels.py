@@ -526,3 +526,20 @@ def test_an_nvlink_domain_of_trays_is_one_domain() -> None:
     link rack { gpus = 72, bandwidth = 900 GB/s, latency = 2 us }"""
     assert decode_s("gb200-nvl72", trays) == decode_s("gb200-nvl72", "")
     assert decode_s("gb200-nvl72", trays, 128) > 2 * decode_s("gb200-nvl72", trays)
+
+
+def test_a_send_between_nodes_waits_for_a_hop_where_kernels_are_measured() -> None:
+    """NCCL's hop of 14 us, not the 6 us of the bare link; without a calibration the bare link."""
+    text = """moe 1
+hardware from "h100-sxm" {{ gpus = 16{} }}
+model from "mixtral-8x7b" {{ }}
+workload {{ sequences = 16, prompt = 1024 tok, output = 64 tok }}
+phase decode {{ gpus = 0..15, pp = 4, tp = 4 }}
+"""
+    measured, bare = (
+        dagc.compile_text(text.format(more)).phases["decode"].costs for more in ("", ", calibration = none")
+    )
+    assert [edge.level for edge in measured.edges] == ["node", "cluster", "node"]
+    assert measured.edges[0].time_s == bare.edges[0].time_s
+    assert measured.edges[1].time_s - bare.edges[1].time_s == pytest.approx(14e-6 - 6e-6)
+    assert measured.edges[1].floor_s == bare.edges[1].floor_s and measured.edges[1].bound == "latency"

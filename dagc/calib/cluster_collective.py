@@ -44,6 +44,7 @@ PATTERNS: Mapping[str, Pattern] = {
     "reduce_scatter": Pattern(RING, 1, tree=False),
     # Point-to-point messages go by the protocol for large ones whatever their size.
     "all_to_all": Pattern(RING[2:], 0, tree=False),
+    "send": Pattern(RING[2:], 0, tree=False),
 }
 
 

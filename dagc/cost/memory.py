@@ -44,7 +44,7 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
             live = max(live, profiled_B[name])
             buffers = max(buffers, staging_bytes(segment, costs))
         if mesh.stages > 1:
-            buffers += 2 * costs.transfer.payload_B  # one micro-batch arriving while one leaves
+            buffers += 2 * max(edge.payload_B for edge in costs.edges)  # one micro-batch arriving while one leaves
         padding = padding if engine.padding_B is None else engine.padding_B
         beside = engine.graphs_B + engine.communication_B + padding
         need = StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside)

@@ -17,7 +17,7 @@ from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
 from ..spec.hardware import Hardware, Tier
 from .expert_load import ExpertLoad
-from .network import CollectiveTime, collective_time, spanned
+from .network import CollectiveTime, beyond_ports, collective_time, spanned
 from .records import NO_TRANSFER, OpCost, Transfer
 
 if TYPE_CHECKING:
@@ -102,8 +102,9 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
         found = collective_time(SEND.name, size, group, *hardware.links)
         floor = collective_time(SEND.name, size, group, *hardware.links, floor=True)
         tier = _crossed(group, hardware)
-        bound = _link_bound(float(found.time_s), float(floor.time_s), tier.bound)
-        return Transfer(size, float(found.time_s), float(floor.time_s), bound, tier.name)
+        time_s = max(float(found.time_s), _nccl_send_s(size, group, hardware))
+        bound = _link_bound(time_s, float(floor.time_s), tier.bound)
+        return Transfer(size, time_s, float(floor.time_s), bound, tier.name)
 
     takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
     sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
@@ -112,3 +113,13 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
     return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)
+
+
+def _nccl_send_s(size: float, group: GroupShape, hardware: Hardware) -> float:
+    """Of a send that leaves its node, where the hardware names a calibration: no faster than a hop of NCCL."""
+    network = beyond_ports(SEND.name, size, group, hardware.links) if hardware.calibration is not None else None
+    if network is None:
+        return 0.0
+    from ..calib import cluster_collective
+
+    return cluster_collective.time_s(SEND.name, 0.0, network.wire_B, network.domains, network.link_Bps)

@@ -105,7 +105,7 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
         sizes = record.sent.get((edge.source, edge.target), [])
         takes = shards.graph.segment(shards.graph.stages[edge.target].layers[0][0])
         each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(takes.name), takes, edge.dims, "dense")
-        if not sizes or not all(_equal(size * each_B, costs.transfer.payload_B) for size in sizes):
+        if not sizes or not all(_equal(size * each_B, costs.edges[edge.source].payload_B) for size in sizes):
             wrong.append(f"send {edge.source} -> {edge.target}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
     for segment, name in sorted(counted | set(record.traffic)):

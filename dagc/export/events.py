@@ -157,7 +157,7 @@ class _Writer:
             opens = piece.kind != "send" and (piece.microbatch, piece.lane) not in first
             first.add((piece.microbatch, piece.lane))
             if piece.stream == "comm":
-                yield from _link(link, start, end, ends["comm"], self.wire(piece))
+                yield from _link(link, start, end, ends["comm"], self.wire(piece, member.stage))
             ends[piece.stream] = end
             yield self.span(tracks[piece.stream], member, piece, start, end, opens)
         if ends["comm"]:
@@ -190,11 +190,11 @@ class _Writer:
         message = (stage * graph.microbatches + piece.microbatch) * graph.lanes + piece.lane
         return PATH_FLOW + 1 + message * len(graph.stages[stage].gpus) + rank
 
-    def wire(self, piece: Slice) -> float:
+    def wire(self, piece: Slice, stage: int) -> float:
         costs = self.result.costs
         if piece.kind == "host":
             return 0.0
-        return costs.transfer.payload_B if piece.kind == "send" else costs.ops[piece.segment, piece.op].wire_B
+        return costs.edges[stage].payload_B if piece.kind == "send" else costs.ops[piece.segment, piece.op].wire_B
 
     def args(self, piece: Slice, member: Member) -> dict[str, Value]:
         """Bytes, FLOPs, group, layer and bound of a slice."""
@@ -202,7 +202,7 @@ class _Writer:
         if self.result.graph.lanes > 1:
             out["lane"] = "ab"[piece.lane]
         if piece.kind == "send":
-            transfer = self.result.costs.transfer
+            transfer = self.result.costs.edges[member.stage]
             return out | {
                 "bound": transfer.bound,
                 "group": STAGES,

@@ -60,19 +60,10 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
                 {name: size * calls for name, size in cost.level_B.items()},
             )
     if mesh.stages > 1:
-        edge = costs.transfer
-        sends = sum(one.index < mesh.stages - 1 for one in stages) * passes
-        receives = sum(one.index > 0 for one in stages) * passes
-        for kind, hops, wire in (("send", sends, edge.payload_B * sends), ("recv", receives, 0.0)):
-            if hops:
-                add(
-                    kind,
-                    (STAGES,),
-                    2,
-                    hops,
-                    edge.payload_B,
-                    wire,
-                    edge.time_s * hops,
-                    {edge.level: wire} if wire else {},
-                )
+        for one in stages:
+            for edge in costs.edges[one.index : one.index + 1]:
+                sent_B = edge.payload_B * passes
+                add("send", (STAGES,), 2, passes, edge.payload_B, sent_B, edge.time_s * passes, {edge.level: sent_B})
+            for edge in costs.edges[max(0, one.index - 1) : one.index]:
+                add("recv", (STAGES,), 2, passes, edge.payload_B, 0.0, edge.time_s * passes, {})
     return tuple(totals.values())

@@ -194,7 +194,7 @@ def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Time
             each = float(cost[tuple(min(i, n - 1) for i, n in zip(ranks.at[1:], cost.shape, strict=True))])
             calls = layers[key[0]] * parts
         else:
-            each = result.costs.transfer.time_s if key[1] == "send" else 0.0
+            each = result.costs.edges[stage].time_s if key[1] == "send" else 0.0
             calls = parts
         name = class_of(result, key)
         before = out.get(name, (0, 0.0, 0.0))

@@ -57,7 +57,9 @@ def image(result: PhaseResult, alike: RankClass, templates: Templates | None = N
     at = alike.members[0][1]
     templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
-    times |= {EDGE: result.costs.transfer.time_s, HOST: result.schedule.host_s}
+    if alike.stage < len(result.costs.edges):
+        times[EDGE] = result.costs.edges[alike.stage].time_s
+    times[HOST] = result.schedule.host_s
     return Encoder(templates, times).encode(templates.program.rows())
 
 

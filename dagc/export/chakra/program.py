@@ -159,7 +159,8 @@ class Program:
 
     def received(self, given: Context) -> Pattern:
         """Receives occupy no stream: they may be posted before anything else is done."""
-        size = schema.attribute("comm_size", "int64", message_size(self.result.costs.transfer.payload_B))
+        payload_B = self.result.costs.edges[self.stage - 1].payload_B
+        size = schema.attribute("comm_size", "int64", message_size(payload_B))
         nodes = tuple(
             TraceNode("recv", schema.RECV, "", (), (), None, lane, size, ("previous",), lane)
             for lane in range(len(given.values))
@@ -168,7 +169,7 @@ class Program:
         return Pattern(nodes, Context(values, given.compute, given.comm))
 
     def sent(self, given: Context) -> Pattern:
-        edge = self.result.costs.transfer
+        edge = self.result.costs.edges[self.stage]
         size = schema.attribute("comm_size", "int64", message_size(edge.payload_B))
         nodes: list[TraceNode] = []
         comm = given.comm

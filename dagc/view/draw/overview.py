@@ -108,7 +108,7 @@ def name_of(card: Card) -> str:
 
 
 def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
-    transfer = result.costs.transfer
+    transfer = result.costs.edges[a[-1]]
     text = f"  send {show(transfer.payload_B, BYTES, 3)}  \n  {show(transfer.time_s, TIME, 3)}  "
     missing = b[0] - a[-1] - 1
     if missing:

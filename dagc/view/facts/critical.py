@@ -86,7 +86,7 @@ class _Walk:
             for lane in range(graph.lanes):
                 start = np.maximum(final.start_s + final.run.finishes[output, lane], free)
                 self.sends[stage, microbatch, lane] = start
-                free = start + self.result.costs.transfer.time_s
+                free = start + self.result.costs.edges[stage].time_s
 
     # -- times of a node -------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class _Walk:
 
     def finishes(self, node: PathNode) -> Array:
         if node.place < 0:
-            return self.sends[node.stage, node.microbatch, node.lane] + self.result.costs.transfer.time_s
+            return self.sends[node.stage, node.microbatch, node.lane] + self.result.costs.edges[node.stage].time_s
         layer = self.layer(node)
         return layer.start_s + layer.run.finishes[node.op, node.lane]
 

@@ -167,7 +167,7 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
             for lane in range(graph.lanes):
                 ready = final.start_s + at(final.run.finishes[output, lane], member.index)
                 begin = max(ready, comm_free)
-                comm_free = begin + result.costs.transfer.time_s
+                comm_free = begin + result.costs.edges[member.stage].time_s
                 yield Slice("send", "send", "comm", "", None, microbatch, lane, begin, comm_free)
     assert comm_free <= schedule.latency_s * (1 + 1e-9) + result.costs.transfer.time_s * graph.lanes
 

@@ -110,7 +110,7 @@ def _host(result: PhaseResult) -> Node:
 
 def _edge_node(result: PhaseResult, kind: str, stage: int, microbatch: int, lane: int, start_s: float) -> Node:
     """One end of a transfer between stages. A receive takes no time: it is posted ahead."""
-    graph, transfer = result.graph, result.costs.transfer
+    graph, transfer = result.graph, result.costs.edges[stage if kind == "send" else stage - 1]
     return Node(
         id=f"s{stage}.m{microbatch}{_lane(graph.lanes, lane)}/{kind}",
         op=kind,
@@ -136,7 +136,7 @@ def _cell(
     arrivals: dict[tuple[int, int, int], str],
     last: dict[str, str],
 ) -> Iterator[Node | Edge]:
-    graph, transfer = result.graph, result.costs.transfer
+    graph, sends = result.graph, result.costs.edges
     value: dict[int, str] = {}
     waiting_nodes: list[tuple[Node, list[Edge]]] = []
     tag = f"s{stage}.m{microbatch}"
@@ -145,7 +145,7 @@ def _cell(
             begin = result.schedule.sends[stage - 1, microbatch][1]
             node = _edge_node(result, "recv", stage, microbatch, lane, begin)
             source = arrivals[stage, microbatch, lane]
-            waiting_nodes.append((node, [Edge(source, node.id, "transfer", transfer.payload_B)]))
+            waiting_nodes.append((node, [Edge(source, node.id, "transfer", sends[stage - 1].payload_B)]))
             value[lane] = node.id
     index = 0
     for run in result.schedule.cells[stage][microbatch]:
@@ -162,10 +162,10 @@ def _cell(
     if stage < len(graph.stages) - 1:
         for lane in range(graph.lanes):
             begin, end = result.schedule.sends[stage, microbatch]
-            start = end - transfer.time_s * (graph.lanes - lane)
+            start = end - sends[stage].time_s * (graph.lanes - lane)
             start = max(begin, start) if graph.lanes == 1 else start
             node = _edge_node(result, "send", stage, microbatch, lane, start)
-            waiting_nodes.append((node, [Edge(value[lane], node.id, "data", transfer.payload_B)]))
+            waiting_nodes.append((node, [Edge(value[lane], node.id, "data", sends[stage].payload_B)]))
             arrivals[stage + 1, microbatch, lane] = node.id
     waiting_nodes.sort(key=lambda item: item[0].start_s)
     out: set[str] = set()

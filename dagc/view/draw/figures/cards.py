@@ -7,6 +7,7 @@ import itertools
 from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.footprint import StageMemory
+from ....cost.records import Transfer
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..overview import PARTS, Card, collectives_of, columns, layers_of, name_of, shown_cards, sizes
@@ -41,7 +42,7 @@ def draw(result: PhaseResult) -> Figure:
     body = [_card(result, card, chips, place) for card, chips, place in zip(shown, lines, places, strict=True)]
     for (a, source), (b, target) in itertools.pairwise(zip(shown, places, strict=True)):
         key = identifier(result.name, name_of(a), "to", name_of(b))
-        body.append(_send(result, key, b[0] - a[-1] - 1, source, target))
+        body.append(_send(result.costs.edges[a[-1]], key, b[0] - a[-1] - 1, source, target))
     wide = CARD + (across - 1) * (CARD + ACROSS)
     return figure("overview", wide + 2, y - DOWN + 2, f"{len(result.graph.stages)} stages of {result.name}", *body)
 
@@ -145,9 +146,8 @@ def _bar(memory: StageMemory, capacity_B: float, x: float, y: float) -> list[Mar
     return out
 
 
-def _send(result: PhaseResult, key: str, missing: int, source: CardPlace, target: CardPlace) -> Markup:
+def _send(transfer: Transfer, key: str, missing: int, source: CardPlace, target: CardPlace) -> Markup:
     """An arrow to the next card: down, to the right, or down to the beginning of the next row."""
-    transfer = result.costs.transfer
     said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]
     said += [f"{missing} more stages"] if missing else []
     if source.y == target.y:

@@ -59,7 +59,9 @@ class Part:
     @property
     def alike(self) -> tuple[str, int, int]:
         """Equal for parts that do the same at the same moments from their start: they share what is made of them."""
-        return ("", 0, 0) if self.run is None else (self.run.segment, id(self.run.starts), id(self.run.finishes))
+        return (
+            ("", self.stage, 0) if self.run is None else (self.run.segment, id(self.run.starts), id(self.run.finishes))
+        )
 
     @property
     def segment(self) -> str:
@@ -100,7 +102,7 @@ class Program:
                 for place, layer in enumerate(cell):
                     yield Part(stage, m, place, layer.number, layer.run, layer.start_s)
                 if (stage, m) in schedule.sends:
-                    begin = schedule.sends[stage, m][1] - self.result.costs.transfer.time_s * graph.lanes
+                    begin = schedule.sends[stage, m][1] - self.result.costs.edges[stage].time_s * graph.lanes
                     yield Part(stage, m, len(cell), None, None, begin)
 
     @cached_property
@@ -136,11 +138,13 @@ class Program:
         """In order of their start."""
         key = part.alike
         if key not in self._steps:
-            self._steps[key] = self._send() if part.run is None else self._ordered(self.segment(part), part.run)
+            self._steps[key] = (
+                self._send(part.stage) if part.run is None else self._ordered(self.segment(part), part.run)
+            )
         return self._steps[key]
 
-    def _send(self) -> tuple[Step, ...]:
-        time = self.result.costs.transfer.time_s
+    def _send(self, stage: int) -> tuple[Step, ...]:
+        time = self.result.costs.edges[stage].time_s
         starts = [np.full(self.ranks, lane * time) for lane in range(self.result.graph.lanes)]
         return tuple(Step(None, lane, start, start + time) for lane, start in enumerate(starts))
 

@@ -64,7 +64,7 @@ def exchange(program: Program, part: Part, step: Step) -> str:
     """A collective or a send, with what it moves."""
     result = program.result
     if step.op is None:
-        return f"send to the next stage, {show(result.costs.transfer.payload_B, BYTES, 3)}"
+        return f"send to the next stage, {show(result.costs.edges[part.stage].payload_B, BYTES, 3)}"
     over = "+".join(result.graph.the_mesh.label(step.op.axes, step.op.scope))
     size = show(result.costs.ops[part.segment, step.name].payload_B, BYTES, 3)
     return f"{step.kind} of {_short(step.op.inputs[0])} over {over}, {size}"
@@ -75,7 +75,8 @@ def hint(program: Program, group: Group, steps: Sequence[Step]) -> str:
     costs, part = program.result.costs, group.part
     title = group_title(program, group)
     if steps[0].op is None:
-        return f"{title + '; ' if title else ''}{exchange(program, part, steps[0])}, bound by {costs.transfer.bound}"
+        bound = costs.edges[part.stage].bound
+        return f"{title + '; ' if title else ''}{exchange(program, part, steps[0])}, bound by {bound}"
     op_costs = [costs.ops[part.segment, s.name] for s in steps]
     if len(steps) == 1 and steps[0].is_exchange:
         said = f"{exchange(program, part, steps[0])}, {op_costs[0].algorithm}"

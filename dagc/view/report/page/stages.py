@@ -15,12 +15,12 @@ def draw(result: PhaseResult) -> Markup:
     shown = shown_cards(result)
     items = [_card(result, shown[0])]
     for before, after in itertools.pairwise(shown):
-        items += [_send(result, after[0] - before[-1] - 1), _card(result, after)]
+        items += [_send(result, before, after), _card(result, after)]
     return tag("ol", join(items), cls="stages")
 
 
-def _send(result: PhaseResult, missing: int) -> Markup:
-    transfer = result.costs.transfer
+def _send(result: PhaseResult, before: Card, after: Card) -> Markup:
+    transfer, missing = result.costs.edges[before[-1]], after[0] - before[-1] - 1
     more = f", {missing} more stages" if missing else ""
     what = f"{show(transfer.payload_B, BYTES, 3)}, {show(transfer.time_s, TIME, 3)}{more}"
     return tag("li", tag("b", "→", aria_hidden="true"), tag("span", "send"), tag("span", what), cls="hop")
