@@ -87,6 +87,7 @@ MODEL: dict[str, Attribute] = {
     "params": Attribute("parameters as stated; checked, never used", default=None),
     "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
     "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
+    "mtp_layers": _count("layers that predict further tokens (MTP), beside the stack", None, low=0, high=64),
     "tied": Attribute("the head uses the embedding's table", "flag", default=False),
     "stack": Attribute("layers in order, e.g. [embed, 16 * sparse, lm_head]", "list", default=None),
 }
@@ -202,6 +203,7 @@ PHASE: dict[str, Attribute] = {
         "tokens that a decode step checks in addition to its own (speculative decoding)", 0, low=0, high=1e3
     ),
     "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
+    "drafter": _word("what drafts these tokens: the model's MTP layers, or what costs nothing", "none", "none", "mtp"),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
     "launch": Attribute(
         "host time to launch a layer in a step that no CUDA graph covers (default: the engine's, if `engine` is said)",

@@ -22,6 +22,7 @@ class StageMemory:
     reserve_B: float
     capacity_B: float
     engine_B: float = 0.0
+    drafter_B: float = 0.0  # of the weights, those of what drafts tokens
 
     @property
     def peak_B(self) -> float:

@@ -63,6 +63,38 @@ def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:
     return min(total_B, engine.fraction * total_B + outside)
 
 
+def with_drafter(
+    need: Memory, graph: Graph, own: StageMemory, unit: Unit, layers: int, *, has_table: bool
+) -> tuple[Memory, float]:
+    """The memory of a phase whose last stage also holds a drafter of so many layers, and the bytes of its weights. `graph`,
+    `own`: of a pass of one layer. Its head is the model's, and so is its embedding where the last stage has the table."""
+    mesh, engine, last = graph.the_mesh, unit.phase.memory, need.stages[-1]
+    weights = sum(weight_size(s, w, mesh) for s in graph.segments for w in drafter_weights(s, graph)) * layers
+    if not has_table:
+        tables = (w for w in graph.embedding.weights if w not in drafter_weights(graph.embedding, graph))
+        weights += sum(weight_size(graph.embedding, table, mesh) for table in tables)
+    padding = sum(padding_bytes(s, mesh, engine) for s in graph.body) * layers if engine.padding_B is None else 0.0
+    both = replace(
+        last,
+        weights_B=last.weights_B + weights,
+        kv_cache_B=last.kv_cache_B + own.kv_cache_B * layers,
+        activations_B=max(last.activations_B, own.activations_B),
+        buffers_B=max(last.buffers_B, own.buffers_B),
+        engine_B=last.engine_B + padding,
+        drafter_B=weights,
+    )
+    both = replace(both, capacity_B=capacity(both, need.total_B, engine))
+    return replace(need, stages=(*need.stages[:-1], both)), weights
+
+
+def drafter_weights(segment: Segment, graph: Graph) -> tuple[Weight, ...]:
+    """Weights that a layer for further tokens has for itself: all but the table of the embedding and the head's matrix."""
+    if segment.name == graph.head.name:
+        return tuple(w for w in segment.weights if len(w.dims) == 1)
+    tables = {name for op in segment.ops if OPS[op.kind].reads_rows for name in op.inputs}
+    return tuple(w for w in segment.weights if w.name not in tables)
+
+
 SCORE_B = 2 + 4 + 4
 """Bytes of one score of the head while the next token is sampled: as computed, in fp32, and as a probability (vLLM:
 v1/sample/sampler.py)."""

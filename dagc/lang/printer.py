@@ -228,7 +228,8 @@ def _new_tokens(p: Phase) -> Iterator[str]:
     if p.parts and not p.speculative:
         return
     if p.speculative:
-        yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}"
+        drafter = f", drafter = {p.drafter}" if p.drafter != "none" else ""
+        yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}{drafter}"
     elif p.takes_prompts and p.tokens < p.context:
         yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..cost import chunks, scale_blocks
+from ..cost.footprint import Memory
+from ..cost.records import Costs
 from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..ir.graph import Graph
@@ -37,8 +39,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
     )
     end = last or whole(graph, unit)
-    need = AddUpMemory().run(Findings(graph, unit, costs=end.costs)).memory
-    assert need is not None
+    need = whole_memory(graph, unit, end.costs)
     verify_schedule(graph, end.schedule)
     warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
@@ -66,6 +67,13 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
         kind=unit.phase.kind,
     )
+
+
+def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
+    """What the GPUs of every stage hold."""
+    need = AddUpMemory().run(Findings(graph, unit, costs=costs)).memory
+    assert need is not None
+    return need
 
 
 def graph_flops(graph: Graph) -> float:

@@ -88,4 +88,9 @@ def compile_spec(
 
 def compile_phase(unit: Unit) -> PhaseResult:
     """The phase lowered, costed and scheduled."""
-    return cost_graph(lowered(unit), unit)
+    result = cost_graph(lowered(unit), unit)
+    if unit.phase.drafter == "none":
+        return result
+    from .drafts import with_drafts
+
+    return with_drafts(result, unit)

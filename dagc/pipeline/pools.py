@@ -89,7 +89,9 @@ class Sharing:
         needs = {i: self.results[i].memory.stages[stages[i]] for i in here}
         own_B = max(need.weights_B for need in needs.values())
         layouts = sorted({self.layout[i] for i in here})
-        weights_B = self.weights(layouts, stages, at) if len(layouts) > 1 else np.full(len(at), own_B)
+        weights_B = np.full(len(at), own_B)
+        if len(layouts) > 1:
+            weights_B = self.weights(layouts, stages, at) + max(need.drafter_B for need in needs.values())
         fullest = int(weights_B.argmax())
         work_B = max(n.peak_B - n.weights_B - n.kv_cache_B - n.reserve_B for n in needs.values())
         reserve_B = max(need.reserve_B for need in needs.values())

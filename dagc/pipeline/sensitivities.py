@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..plan.result import PhaseResult, Sensitivity, passes_s
 from ..spec.hardware import Hardware
 from ..spec.unit import Unit
-from .analyse import price
+from .drafts import priced_again
 
 
 def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
@@ -24,6 +24,6 @@ def sensitivities(unit: Unit, result: PhaseResult) -> tuple[Sensitivity, ...]:
         "-1 us link latency": quicker,
         "-1 us kernel launch": replace(hardware, launch_s=max(0.0, hardware.launch_s - 1e-6)),
     }
-    before_s = passes_s(result.chunks)
-    changed = {name: passes_s(price(result.graph, unit, variant)) for name, variant in variants.items()}
+    before_s = passes_s(result.all_passes)
+    changed = {name: passes_s(priced_again(result, unit, variant)) for name, variant in variants.items()}
     return tuple(Sensitivity(name, time_s / before_s - 1.0 if before_s else 0.0) for name, time_s in changed.items())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 
 from ..base.frozen import record
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
-from ..cost.records import Costs
+from ..cost.records import Costs, OpCost
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import Axes
@@ -55,6 +56,37 @@ class Chunk:
 
 
 @record(slots=False)
+class DraftPass:
+    """Passes that each draft one token of every sequence: the graph, and what it costs (`chunk.count` of them in a step)."""
+
+    graph: Graph
+    chunk: Chunk
+
+
+@record(slots=False)
+class Drafter:
+    """What drafts the tokens that a step checks. `layers`: of it that are stored, `params` in them all, without the embedding and
+    the head, which are the model's. `weights_B`, `kv_cache_B`: on a GPU of the last stage, in the phase's memory too."""
+
+    name: str
+    layers: int
+    params: float
+    weights_B: float
+    kv_cache_B: float
+    passes: tuple[DraftPass, ...]
+
+    @property
+    def count(self) -> int:
+        """Passes of a step."""
+        return round(sum(one.chunk.count for one in self.passes))
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of a step in which tokens are drafted."""
+        return passes_s(one.chunk for one in self.passes)
+
+
+@record(slots=False)
 class PhaseResult:
     """Everything found about one phase. `graph`, `costs`, `floor` and `schedule` are of one pass, the largest: a whole
     chunk at the end of the prompt. Times, path and utilization are of all passes (`chunks`)."""
@@ -73,6 +105,8 @@ class PhaseResult:
     per_node: int
     bound_by: Mapping[str, float] = field(default_factory=dict)
     tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
+
+    drafter: Drafter | None = None  # what drafts the tokens that a step checks, if it takes time
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 
@@ -98,7 +132,18 @@ class PhaseResult:
     @property
     def time_s(self) -> float:
         """ttft of a prefill (the last sequence of the whole batch), tpot of a decode."""
-        return passes_s(self.chunks) / self.tokens_per_step
+        return passes_s(self.all_passes) / self.tokens_per_step
+
+    @property
+    def all_passes(self) -> tuple[Chunk, ...]:
+        """Those of the phase, and those that draft tokens, one after the other."""
+        return self.chunks if self.drafter is None else (*self.chunks, *(one.chunk for one in self.drafter.passes))
+
+    @property
+    def op_costs(self) -> Mapping[tuple[str, str], OpCost]:
+        """(segment, op) -> cost, of the largest pass and of those that draft."""
+        drafts = () if self.drafter is None else tuple(one.chunk.costs.ops for one in self.drafter.passes)
+        return dict(ChainMap(*(dict(found) for found in (self.costs.ops, *drafts)))) if drafts else self.costs.ops
 
     @property
     def time_of(self) -> str:
@@ -113,19 +158,20 @@ class PhaseResult:
     @property
     def floor_s(self) -> float:
         """The same at datasheet peaks."""
-        return sum(c.count * c.floor.period_s for c in self.chunks) / self.tokens_per_step
+        return sum(c.count * c.floor.period_s for c in self.all_passes) / self.tokens_per_step
 
     @property
     def path(self) -> tuple[PathStep, ...]:
         """The critical path of all passes, one after the other."""
-        return joined_path(self.chunks)
+        return joined_path(self.all_passes)
 
     @property
     def measured(self) -> tuple[float, float]:
         """(share of the critical path whose times are from measured kernels, their mean error weighted by time)."""
         total = known = error = 0.0
+        costs = self.op_costs
         for step in self.path:
-            cost = self.costs.ops.get((step.segment, step.op))
+            cost = costs.get((step.segment, step.op))
             total += step.time_s
             if cost is not None and cost.family:
                 known += step.time_s
@@ -137,8 +183,9 @@ class PhaseResult:
         """Whose tables the times on the critical path are from, the largest share first."""
         total = sum(step.time_s for step in self.path) or 1.0
         found: dict[tuple[str, str, str], tuple[float, float]] = {}
+        costs = self.op_costs
         for step in self.path:
-            cost = self.costs.ops.get((step.segment, step.op))
+            cost = costs.get((step.segment, step.op))
             if cost is not None and cost.table:
                 key = cost.family, cost.table, cost.instead_of
                 share, error = found.get(key, (0.0, 0.0))
@@ -151,7 +198,7 @@ class PhaseResult:
         """`kernel (size)` -> share of the critical path whose sizes are beyond the measured range."""
         total = sum(step.time_s for step in self.path) or 1.0
         found: dict[str, float] = {}
-        for chunk in self.chunks:
+        for chunk in self.all_passes:
             for step in chunk.schedule.path:
                 cost = chunk.costs.ops.get((step.segment, step.op))
                 if cost is not None and cost.outside:

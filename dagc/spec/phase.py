@@ -88,6 +88,7 @@ class Phase:
     routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     parts: tuple[Part, ...] = ()
+    drafter: str = "none"  # none | mtp: what drafts the tokens that a step checks; none costs nothing
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

@@ -72,6 +72,7 @@ def read_phase(
         else workload.prompt + (workload.output if kind == "decode" else 0)
     )
     belongs(str(kind), body, out)
+    _check_drafter(values, model, body, out)
     parts = read_parts(values, body, workload, out) if kind == MIXED.name else ()
     if kind == MIXED.name and not parts:
         return None
@@ -105,7 +106,7 @@ def read_phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, span=section.kind_span, spans=body.spans(),
+        parts=parts, drafter=str(values["drafter"]), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
@@ -128,6 +129,22 @@ def _memory(body: Body, names: Names, values: Mapping[str, Value | None], defaul
         communication_B=given.get("communication", default.communication_B),
         padding_B=given.get("padding"),
     )
+
+
+def _check_drafter(values: Mapping[str, Value | None], model: Model, body: Body, out: Collector) -> None:
+    """Refuses a drafter that drafts nothing, or that the model does not have."""
+    if values["drafter"] != "mtp":
+        return
+    span = body.span_of("drafter")
+    if not _number(values["draft"]):
+        out.add("E12", "`drafter` needs `draft`, the tokens that it drafts", span, help=("write `draft = 1`",))
+    if not model.count("mtp_layers", 0):
+        out.add("E03", f"`{model.name}` has no layers that predict further tokens", span, help=(
+            "say how many its checkpoint has in the model: `mtp_layers = 1`",
+            "a drafter that takes no time of the GPUs (n-grams) needs no `drafter`",
+        ))  # fmt: skip
+    elif not {"hidden", "vocab"} <= model.attributes.keys():
+        out.add("E10", "`drafter = mtp` needs `hidden` and `vocab` in the model", span)
 
 
 def _launches(value: Value | None, engine: str | None) -> Launches:

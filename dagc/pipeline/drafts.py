@@ -1,0 +1,139 @@
+"""The passes that draft the tokens which a step then checks: graphs of their own, lowered and priced like any step.
+
+The layers of a model that predict further tokens (MTP) draft one token of every sequence in a pass: embedding, projection,
+layer and head. They run on the GPUs of the last stage, in the phase's layout, before the step, as often as it checks tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..base.diagnostics import Collector, SpecError
+from ..base.phase_kinds import DECODE
+from ..cost.memory import drafter_weights, with_drafter
+from ..plan.result import Chunk, DraftPass, Drafter, PhaseResult, joined_path, passes_s
+from ..spec.model import Layer, Model
+from ..spec.phase import Phase
+from ..spec.unit import Unit
+from ..spec.workload import Routing
+from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memory
+from .lower import lowered
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..spec.hardware import Hardware
+
+NONE = "none"
+EMBED, JOIN = "mtp_embed", "mtp_join"
+"""Stock blocks before a layer that predicts further tokens."""
+
+
+def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
+    """The result with the passes of the phase's drafter: their time in each step, their weights and cache on the last stage."""
+    if unit.phase.drafter == NONE:
+        return result
+    passes: list[DraftPass] = []
+    units = list(draft_units(unit, result.graph))
+    for count, own in units:
+        try:
+            graph = lowered(own)
+        except SpecError:
+            for found in own.out.items:
+                unit.out.take(found)
+            raise
+        passes.append(DraftPass(graph, replace(price(graph, own)[0], count=count)))
+    first, layers = passes[0], unit.spec.model.count("mtp_layers")
+    has_table = len(result.graph.stages) == 1 or any(w.tied for w in result.graph.head.weights)
+    own_memory = whole_memory(first.graph, units[0][1], first.chunk.costs).stages[-1]
+    memory, weights_B = with_drafter(result.memory, first.graph, own_memory, unit, layers, has_table=has_table)
+    params = layers * sum(
+        segment.count(weight.dims) for segment in first.graph.segments for weight in drafter_weights(segment, first.graph)
+    )
+    cache_B = memory.stages[-1].kv_cache_B - result.memory.stages[-1].kv_cache_B
+    drafter = Drafter(unit.phase.drafter, layers, params, weights_B, cache_B, tuple(passes))
+    both = replace(result, drafter=drafter, memory=memory)
+    tokens, time_s, before_s = phase_tokens(unit.phase), passes_s(both.all_passes), passes_s(result.chunks)
+    flops = sum(one.chunk.count * graph_flops(one.graph) for one in passes) * unit.phase.batching.filled
+    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
+    return replace(
+        both,
+        flops_per_token=result.flops_per_token + flops / tokens,
+        utilization=(result.utilization * before_s + flops / peak) / time_s,
+        throughput_tok_s=tokens / time_s,
+        bound_by=bound_shares(joined_path(both.all_passes)),
+    )
+
+
+def priced_again(result: PhaseResult, unit: Unit, hardware: Hardware) -> tuple[Chunk, ...]:
+    """All passes of a phase on other hardware, those that draft included."""
+    own = price(result.graph, unit, hardware)
+    if result.drafter is None:
+        return own
+    units = draft_units(unit, result.graph)
+    drafts = (
+        replace(price(one.graph, draft, hardware)[0], count=count)
+        for one, (count, draft) in zip(result.drafter.passes, units, strict=True)
+    )
+    return (*own, *drafts)
+
+
+def draft_units(unit: Unit, graph: Graph) -> Iterator[tuple[int, Unit]]:
+    """(passes in a step, what is compiled for them). `graph`: the lowered step, whose last stage has the GPUs."""
+    ids = graph.the_mesh.the_gpus.ids
+    model = drafter_model(unit.spec.model)
+    for count, phase in draft_phases(unit.phase):
+        own = replace(
+            phase,
+            gpus=ids[-(len(ids) // len(graph.stages)) :],
+            strategy=replace(phase.strategy, pp=1, layers_per_stage=None, place=None, passes=()),
+            routing=_of_one_layer(unit.routing),
+            host_s=0.0,
+            acceptance=0.0,
+            drafter=NONE,
+        )
+        yield count, Unit(replace(unit.spec, model=model, phases=(own,)), own, Collector())
+
+
+def draft_phases(phase: Phase) -> Iterator[tuple[int, Phase]]:
+    """(passes, their tokens): one token of each sequence in decode a pass. The first of a step with prompts takes their tokens
+    too: a layer of its own has a cache of its own."""
+    decode = phase.part(DECODE.name) if phase.is_packed else phase.as_parts[0]
+    alone = replace(decode, tokens=1)
+    count = phase.speculative
+    if phase.is_packed:
+        parts = tuple(replace(part, tokens=1) if part.scope == DECODE.name else part for part in phase.parts)
+        yield 1, replace(phase, parts=parts, tokens=1)
+        count -= 1
+    if count:
+        yield count, alone
+
+
+def drafter_model(model: Model) -> Model:
+    """One layer for a further token as a model: like the last layer, behind a projection that no quantisation takes."""
+    from ..lang import library
+
+    stock = {(block.name, block.phase): block for block in library.stock() if block.name in (EMBED, JOIN)}
+    table = model.weight_dtypes.get(model.stack[0].blocks[0], model.weight_dtype)
+    return replace(
+        model,
+        attributes={name: value for name, value in model.attributes.items() if name != "tied"},
+        stack=(
+            Layer("mtp_embed", 1, (EMBED, JOIN)),
+            Layer("mtp_layer", 1, model.stack[-2].blocks),
+            Layer("mtp_head", 1, model.stack[-1].blocks),
+        ),
+        blocks={**model.blocks, **stock},
+        weight_dtypes={**model.weight_dtypes, EMBED: table, JOIN: model.dtype},
+        checkpoint={},
+        params_stated=None,
+    )
+
+
+def _of_one_layer(routing: Routing) -> Routing:
+    """Loads of the model's last layer, where each has its own: nothing was recorded of the layer that drafts."""
+    if len(routing.layers) < 2:
+        return routing
+    last = routing.numbers.index(max(routing.numbers)) if routing.numbers else -1
+    return replace(routing, layers=(routing.layers[last],), numbers=(), where=())
