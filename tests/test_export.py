@@ -244,6 +244,7 @@ PHASE = {
     "what the engine sees in its traffic": ("routing",),
     "left_open": (
         "acceptance",
+        "drafter",
         "parts",
         "passes",
         "last",

@@ -30,7 +30,8 @@ INTRO = """# Models
 Made by `python tools/models.py`; do not edit. Every model is a preset (`model from "NAME"`), written from its published
 config.json by the importer of `dagc import`. Parameters are in billions: dagc's count from the blocks, in total and active
 per token (embedding and head included), then the count that another program made from the config ("counted") and what the
-makers of the model state. dagc never counts vision towers and layers that predict further tokens.
+makers of the model state. dagc never counts vision towers, and layers
+that predict further tokens (`mtp_layers`) only where a phase drafts with them (`drafter = mtp`).
 """
 
 

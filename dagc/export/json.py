@@ -15,7 +15,7 @@ from ..plan.held_memory import parts
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool, sizes
 from ..plan.recorded import SCHEMA
-from ..plan.result import PhaseResult
+from ..plan.result import Drafter, PhaseResult
 from ..plan.subject import keyed
 from ..view.facts.every_rank import expand_ranks
 from ..view.facts.size import check_size
@@ -81,6 +81,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "axes": axes,
         **_figures(plan, result),
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
+        **({"drafter": _drafter(result.drafter)} if result.drafter is not None else {}),
         "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
@@ -107,6 +108,19 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "imbalance": ("imbalance_error", result.costs.load_error),
     }
     return keyed(plan.subject(result.name), lambda metric: metric.json, beside)
+
+
+def _drafter(drafter: Drafter) -> dict[str, Any]:
+    """What drafts tokens: its passes of a step, and its part of the phase's time and of the last stage's memory."""
+    return {
+        "name": drafter.name,
+        "layers": drafter.layers,
+        "params": drafter.params,
+        "passes": drafter.count,
+        "time_s": drafter.time_s,
+        "weights_B": drafter.weights_B,
+        "kv_cache_B": drafter.kv_cache_B,
+    }
 
 
 def _time_error(result: PhaseResult) -> dict[str, float] | None:

@@ -143,9 +143,10 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
         if find(getattr(model, name)) is None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
-    words = PHASE["window_cache"].words
-    if phase.window_cache not in words:
-        raise DataError("plan.phase.window_cache", f"{phase.window_cache!r} is not one of {', '.join(words)}")
+    for name in ("window_cache", "drafter"):
+        words, word = PHASE[name].words, getattr(phase, name)
+        if word not in words:
+            raise DataError(f"plan.phase.{name}", f"{word!r} is not one of {', '.join(words)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
     batching = phase.batching

@@ -264,6 +264,11 @@ def finished(unit: Unit, result: PhaseResult) -> CompiledPlan:
     from ..pipeline import overflow, pools
     from ..pipeline.parameters import count_parameters
 
+    if unit.phase.drafter != "none":
+        unit.out.add(
+            "W06",
+            f"what drafts the tokens of `{unit.phase.name}` is not counted: the file has the step that checks them",
+        )
     overflow.check(result.memory, unit)
     unit.out.check()
     name = unit.phase.name

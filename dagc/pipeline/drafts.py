@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, SpecError
 from ..base.phase_kinds import DECODE
 from ..cost.memory import drafter_weights, with_drafter
-from ..plan.result import Chunk, DraftPass, Drafter, PhaseResult, joined_path, passes_s
+from ..plan.result import Chunk, Drafter, DraftPass, PhaseResult, joined_path, passes_s
 from ..spec.model import Layer, Model
 from ..spec.phase import Phase
 from ..spec.unit import Unit
@@ -49,7 +49,9 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
     own_memory = whole_memory(first.graph, units[0][1], first.chunk.costs).stages[-1]
     memory, weights_B = with_drafter(result.memory, first.graph, own_memory, unit, layers, has_table=has_table)
     params = layers * sum(
-        segment.count(weight.dims) for segment in first.graph.segments for weight in drafter_weights(segment, first.graph)
+        segment.count(weight.dims)
+        for segment in first.graph.segments
+        for weight in drafter_weights(segment, first.graph)
     )
     cache_B = memory.stages[-1].kv_cache_B - result.memory.stages[-1].kv_cache_B
     drafter = Drafter(unit.phase.drafter, layers, params, weights_B, cache_B, tuple(passes))

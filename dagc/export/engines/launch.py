@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.units import TIME, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
+from ...spec.phase import Phase
 from .degrees import EngineDegrees, layout
 
 SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
@@ -199,10 +201,7 @@ def left_open(draft: ServerDraft) -> None:
         if other.name not in own and set(other.gpus) & set(draft.layout.gpus):
             draft.notes.append(f"`{other.name}`, on the same GPUs, runs in this layout too, not in its own")
     for phase in draft.layout.phases:
-        draft.refuse(
-            phase.speculative > 0,
-            f"draft = {phase.speculative}: speculative decoding needs a draft model, which the plan does not name",
-        )
+        drafted_tokens(draft, phase)
         prefix = work.prompt - phase.new_tokens if phase.takes_prompts and not phase.parts else 0
         said = {
             f"chunk = {phase.tokens} tok: the engine cuts prompts by its own token budget": phase.passes > 1,
@@ -225,6 +224,43 @@ def left_open(draft: ServerDraft) -> None:
             and (draft.layout.graphs or "no_graphs" not in facts(draft.engine)["names"]),
         }
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
+
+
+def drafted_tokens(draft: ServerDraft, phase: Phase) -> None:
+    """Flags by which an engine drafts with the layers that the model has for it; without these, a drafter is not named."""
+    count, layers = phase.speculative, draft.layout.spec.model.count("mtp_layers", 0)
+    if not count:
+        return
+    write = DRAFTS.get(draft.engine)
+    why = "needs a drafter, and the model has no `mtp_layers`" if write is not None else "has no flag"
+    if write is None or not layers:
+        draft.refuse(True, f"draft = {count}: speculative decoding {why}")
+        return
+    write(draft, count)
+    note = "the plan's times are without its drafter: `drafter = mtp` counts the model's MTP layers"
+    draft.notes += [note] if phase.drafter == "none" and note not in draft.notes else []
+
+
+def _vllm_drafts(draft: ServerDraft, count: int) -> None:
+    draft.flag("speculative", json.dumps({"method": "mtp", "num_speculative_tokens": count}))
+
+
+def _sglang_drafts(draft: ServerDraft, count: int) -> None:
+    """One token a step of the drafter, and no tree of them."""
+    for name, value in (("algorithm", "EAGLE"), ("steps", count), ("eagle_topk", 1), ("tokens", count + 1)):
+        draft.flag(f"speculative_{name}", value)
+
+
+def _trtllm_drafts(draft: ServerDraft, count: int) -> None:
+    draft.set("speculative", {"decoding_type": "MTP", "num_nextn_predict_layers": count})
+
+
+DRAFTS: dict[str, Callable[[ServerDraft, int], None]] = {
+    "vllm": _vllm_drafts,
+    "sglang": _sglang_drafts,
+    "trtllm": _trtllm_drafts,
+}
+"""How an engine is told to draft so many tokens by the model's own layers."""
 
 
 def memory_share(draft: ServerDraft) -> float | None:

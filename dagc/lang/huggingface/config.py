@@ -185,9 +185,9 @@ def _quantisation_beside(
 LEFT_OUT = {
     "vision_config": "the vision tower is left out",
     "audio_config": "the audio tower is left out",
-    "num_nextn_predict_layers": "layers that predict further tokens are left out",
-    "mtp_num_hidden_layers": "layers that predict further tokens are left out",
-    "num_mtp_modules": "layers that predict further tokens are left out",
+    "num_nextn_predict_layers": "layers that predict further tokens are counted only where a phase drafts with them",
+    "mtp_num_hidden_layers": "layers that predict further tokens are counted only where a phase drafts with them",
+    "num_mtp_modules": "layers that predict further tokens are counted only where a phase drafts with them",
 }
 """Parts of a checkpoint in addition to the language model: field that shows one -> what is reported about it."""
 

@@ -43,6 +43,8 @@ def read_model(
         free=True,
     ).read()
     attributes: dict[str, AttrValue] = {k: v for k, v in values.items() if _plain(v) and k not in _OWN}  # type: ignore[misc]
+    for key in [key for key in _IF_ANY if attributes.get(key) == Quantity(0.0)]:
+        del attributes[key]
     for section in dict.fromkeys((*PARTS, *sections)):
         _read_part(section, PARTS.get(section, {}), body, names, attributes)
     if out.failed:
@@ -88,6 +90,10 @@ PARTS: dict[str, Mapping[str, Attribute]] = {"attention": ATTENTION, "experts": 
 
 _OWN = ("dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params", "layers")
 """Attributes with a place of their own in the record."""
+
+
+_IF_ANY = ("mtp_layers",)
+"""Counts that a model with none of it does not have."""
 
 
 def _plain(value: object) -> bool:

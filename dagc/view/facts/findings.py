@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...base.phase_kinds import DECODE, PREFILL
-from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, show
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
 from ...ir.ops.op_set import attention_imbalance
 from ...plan.plan import CompiledPlan
@@ -124,8 +124,9 @@ class Origin:
 def origins(result: PhaseResult) -> list[Origin]:
     """Of the critical path's time, the largest first."""
     origins: dict[str, Origin] = {}
+    costs = result.op_costs
     for step in result.path:
-        cost = result.costs.ops.get((step.segment, step.op))
+        cost = costs.get((step.segment, step.op))
         family = cost.family if cost is not None else ""
         origin = origins.setdefault(family, Origin(family))
         origin.time_s += step.time_s
@@ -194,9 +195,10 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", _passes(phase)
             if phase.speculative:
+                by = "; ".join(drafter_lines(plan.phases[phase.name])) or "what drafts them takes no time"
                 yield (
                     f"{phase.name}: drafts",
-                    f"{phase.speculative} tok checked with each step, {phase.acceptance:.0%} accepted",
+                    f"{phase.speculative} tok checked with each step, {phase.acceptance:.0%} accepted; {by}",
                 )
     yield (
         "decode",
@@ -204,8 +206,22 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
     )
     yield (
         "not counted",
-        "queueing, contention of several groups for a link, the model that drafts tokens, padding to capacity",
+        "queueing, contention of several groups for a link, padding to capacity",
     )
+
+
+def drafter_lines(result: PhaseResult) -> list[str]:
+    """What a drafter takes of a step's time and of the memory of a GPU."""
+    one = result.drafter
+    if one is None:
+        return []
+    layers, passes = (f"{n} {what}" for n, what in ((one.layers, "layer"), (one.count, "pass")))
+    layers, passes = layers + "s" * (one.layers > 1), passes + "es" * (one.count > 1)
+    return [
+        f"drafter {one.name}, {layers} of {show(one.params, SCALAR)} parameters: {passes} of {show(one.time_s, TIME)} in all "
+        f"before each step; {show(one.weights_B, BYTES)} of weights and {show(one.kv_cache_B, BYTES)} of cache on a GPU of "
+        "the last stage"
+    ]
 
 
 SHORT_NAMES = {"node": "link in a node", "cluster": "link between nodes"}
