@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.dtypes import dtype
 from dagc.export.engines.launch import export
+from dagc.lang.printer import print_spec
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.sensitivities import sensitivities
 from dagc.plan.result import PhaseResult, passes_s
@@ -55,9 +55,6 @@ def test_a_step_takes_its_drafts_and_its_check(layout: str, draft: int) -> None:
     tokens = sum(0.5**i for i in range(draft + 1))
     assert drafts.time_s == pytest.approx((plain.schedule.period_s + draft * step_s) / tokens)
     assert passes_s(plain.chunks) == passes_s(drafts.chunks) and plain.graph == drafts.graph
-    assert drafts.throughput_tok_s == pytest.approx(
-        drafts.throughput_tok_s * drafts.time_s * tokens / passes_s(drafts.all_passes)
-    )
     assert drafts.throughput_tok_s * drafts.time_s == pytest.approx(plain.throughput_tok_s * plain.time_s)
     assert sum(step.time_s for step in drafts.path) == pytest.approx(passes_s(drafts.all_passes))
     assert sum(drafts.bound_by.values()) == pytest.approx(1)
@@ -106,14 +103,7 @@ def test_only_the_last_stage_drafts(tied: str) -> None:
 
 @pytest.mark.parametrize("order", ["order = [tp, pp, dp, ep, sp]", "place gpu = tp * 4 + dp * 2 + pp"])
 def test_the_drafter_lies_on_the_ranks_of_the_last_stage(order: str) -> None:
-    drafts, _ = (
-        both(f"draft = 1, pp = 2, dp = 2, tp = 2\n{order}\n# ")
-        if False
-        else (
-            compiled(f"draft = 1, drafter = mtp, pp = 2, dp = 2, tp = 2\n{order}").phases["decode"],
-            None,
-        )
-    )
+    drafts = compiled(f"draft = 1, drafter = mtp, pp = 2, dp = 2, tp = 2\n{order}").phases["decode"]
     assert drafts.drafter is not None
     ids = drafts.graph.the_mesh.the_gpus.ids
     assert drafts.drafter.passes[0].graph.the_mesh.the_gpus.ids == ids[4:] != tuple(range(4, 8))
@@ -134,8 +124,7 @@ def test_deepseek_v3_has_the_parameters_that_its_makers_state() -> None:
     assert drafter.params == mla + experts + 2 * 7168 * 7168 + 3 * 7168
     assert drafter.params == pytest.approx(11.5e9, rel=0.01)
     assert plan.params[0] == pytest.approx(671e9, rel=0.001)
-    shown = json.loads(plan.dumps()) if hasattr(plan, "dumps") else plan.to_json()
-    data = shown["phases"]["decode"]["drafter"]
+    data = plan.to_json()["phases"]["decode"]["drafter"]
     assert data["params"] == drafter.params and data["passes"] == 1 and data["time_s"] == drafter.time_s
 
 
@@ -144,7 +133,7 @@ def test_a_mixed_step_drafts_for_its_sequences_and_takes_its_prompts() -> None:
     drafts, plain = both(more, name="step")
     assert drafts.drafter is not None and [one.chunk.count for one in drafts.drafter.passes] == [1, 2]
     first, other = drafts.drafter.passes
-    assert first.graph.is_packed if hasattr(first.graph, "is_packed") else first.graph.body[0].parts
+    assert first.graph.body[0].parts == ("decode", "prompt") and not other.graph.body[0].parts
     assert first.graph.body[0].size("seq", "decode") == other.graph.body[0].size("seq") == 1
     assert first.chunk.schedule.period_s > other.chunk.schedule.period_s
     added = first.chunk.schedule.period_s + 2 * other.chunk.schedule.period_s
@@ -219,8 +208,6 @@ def test_what_cannot_draft_is_refused(phase: str, layers: int, said: str) -> Non
 
 def test_a_drafter_that_is_printed_is_read_back() -> None:
     plan = compiled("draft = 2, acceptance = 0.5, drafter = mtp, dp = 8")
-    from dagc.lang.printer import print_spec
-
     again = dagc.compile_text(print_spec(plan.spec))
     assert again.spec.phases == plan.spec.phases and again.phases["decode"].time_s == plan.phases["decode"].time_s
 
@@ -239,5 +226,5 @@ def test_engines_are_told_to_draft(engine: str, flags: str) -> None:
         text = b"".join(export(plan, engine, "org/model", "p").values()).decode()
         assert flags in text
         assert ("without its drafter" in text) == (not drafter)
-    with pytest.raises(SpecError, match="E05"):
+    with pytest.raises(SpecError, match="cannot express"):
         export(compiled("draft = 3, tp = 8", layers=0), engine, "org/model", "p")
