@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,10 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.dtypes import dtype
+from dagc.base.plain_data import DataError
 from dagc.export.engines.launch import export
+from dagc.export.json import dumps, graph_object
+from dagc.importers.placed import plan_of
 from dagc.lang.printer import print_spec
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.sensitivities import sensitivities
@@ -228,3 +232,27 @@ def test_engines_are_told_to_draft(engine: str, flags: str) -> None:
         assert ("without its drafter" in text) == (not drafter)
     with pytest.raises(SpecError, match="cannot express"):
         export(compiled("draft = 3, tp = 8", layers=0), engine, "org/model", "p")
+
+
+def test_a_placed_graph_that_is_read_back_says_that_it_has_no_drafter() -> None:
+    plan = compiled("draft = 2, drafter = mtp, dp = 8")
+    data = graph_object(plan, "decode")
+    again = plan_of(json.loads(dumps(data)))
+    assert [d.code for d in again.diagnostics if "what drafts the tokens" in d.message] == ["W06"]
+    (step,) = again.phases.values()
+    assert step.drafter is None and step.schedule.period_s == plan.phases["decode"].schedule.period_s
+    data["plan"]["phase"]["drafter"] = "eagle"
+    with pytest.raises(DataError, match="drafter"):
+        plan_of(json.loads(dumps(data)))
+
+
+def test_two_layouts_on_the_same_gpus_have_a_drafter_each() -> None:
+    def weights_B(drafter: str) -> float:
+        other = f"phase other {{ kind = decode, gpus = 0..7, draft = 1, tp = 8{drafter} }}"
+        phase = f"gpus = 0..7, draft = 1, dp = 8{drafter}"
+        text = spec_text(phase=phase, kind="decode", model=MODEL.format(1, ""))
+        (pool,) = dagc.compile_text(f"{text}\n{other}").pools
+        return pool.weights_B
+
+    drafters = [both(f"draft = 1, {layout}")[0].drafter for layout in ("dp = 8", "tp = 8")]
+    assert weights_B(", drafter = mtp") - weights_B("") == pytest.approx(sum(one.weights_B for one in drafters if one))

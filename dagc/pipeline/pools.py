@@ -91,7 +91,8 @@ class Sharing:
         layouts = sorted({self.layout[i] for i in here})
         weights_B = np.full(len(at), own_B)
         if len(layouts) > 1:
-            weights_B = self.weights(layouts, stages, at) + max(need.drafter_B for need in needs.values())
+            drafters_B = [max(n.drafter_B for i, n in needs.items() if self.layout[i] == own) for own in layouts]
+            weights_B = self.weights(layouts, stages, at) + sum(drafters_B)  # each layout has its own copy
         fullest = int(weights_B.argmax())
         work_B = max(n.peak_B - n.weights_B - n.kv_cache_B - n.reserve_B for n in needs.values())
         reserve_B = max(need.reserve_B for need in needs.values())
