@@ -82,4 +82,4 @@ def memory_table(compared: Sequence[Compared]) -> str:
 def refused_table(refused: Iterable[tuple[str, Inexpressible]]) -> str:
     counts = Counter((source, str(error)) for source, error in refused)
     rows = sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
-    return table(("source", "reason", "rows"), ((source, reason, n) for (source, reason), n in rows))
+    return table(("source", "reason", "figures"), ((source, reason, n) for (source, reason), n in rows))

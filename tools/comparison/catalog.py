@@ -88,16 +88,9 @@ class Catalog:
         found: Mapping[str, Any] = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         return found
 
-    def may_speculate(self, name: str) -> bool:
-        """Whether a model has layers for multi-token prediction, by its published config; a model without one may."""
-        try:
-            config = self.config(self.model(name))
-        except Inexpressible:
-            return True
-        return bool(config.get("num_nextn_predict_layers"))
-
     def drafts(self, name: str) -> bool:
-        """Whether a model has layers of its own to draft tokens, by any of the names that configs give them."""
+        """Whether a model has layers of its own to draft tokens, by any of the names that configs give them; a model without
+        a published config may."""
         try:
             config = self.config(self.model(name))
         except Inexpressible:

@@ -25,7 +25,7 @@ MEMORY = """The reference counts a truncated cache where a window slides, and th
 
 UNSEEN = """Every serving without doubt, predicted with the engines' constants fitted on the servings of all *other* models (GPUs, engines: an engine
 takes the mean of the others' constants). Kernel constants come from tables of kernels and from no serving, so they are the same everywhere;
-`docs/calibration.md` has their errors on GPUs, engines and shapes that were left out.
+`docs/calibration.md` has their errors on shapes that were left out, `grammar/library/calibration/nearest.json` on GPUs and engines that were.
 
 Layouts: series of aggregated runs of equal model, GPU, engine, precision, lengths, requests in flight and *number of GPUs* (with that free, more GPUs
 are trivially faster), constants fitted without the model. Right: the layout of least estimated TPOT has the least measured TPOT (repeats: their median, versions of the engine pooled).
@@ -73,7 +73,9 @@ repeats; a run listed twice counts once. Only rows that state everything (degree
 flight), of models that cannot speculate: rows with blanks look like repeats and are not. No model of the configuration can be
 closer than this."""
 
-REFUSED = """Reasons as dagc or the reader states them, and the number of figures lost (rows for the CSV: two figures each)."""
+REFUSED = (
+    """Reasons as dagc or the reader states them, and the number of figures lost (a row of the CSV has one or two)."""
+)
 
 SAMPLE = (
     """A few cases of each source, in `tests/data/accuracy`. A test compiles them again and checks these medians."""

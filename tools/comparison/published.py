@@ -62,18 +62,17 @@ def read_csv(file: Path, catalog: Catalog) -> tuple[list[Serving], list[Refused]
     refused: list[Refused] = []
     with file.open(newline="", encoding="utf-8") as lines:
         for number, row in enumerate(csv.DictReader(lines)):
+            values = {metric: float(row.get(f"measured_{metric}_ms") or 0) for metric in ("tpot", "ttft")}
+            figures = {metric: value * 1e-3 for metric, value in values.items() if value > 0}
             try:
                 serving = replace(_csv_serving(row, catalog), row=f"{file.stem} {number}")
             except Inexpressible as error:
-                refused.append((file.stem, error))
+                refused += [(file.stem, error)] * len(figures)
                 continue
             except (KeyError, TypeError, ValueError):
-                refused.append((file.stem, Inexpressible(INCOMPLETE)))
+                refused += [(file.stem, Inexpressible(INCOMPLETE))] * len(figures)
                 continue
-            for metric in ("tpot", "ttft"):
-                value = row[f"measured_{metric}_ms"]
-                if value and float(value) > 0:
-                    done.append(replace(serving, metric=metric, value=float(value) * 1e-3))
+            done += [replace(serving, metric=metric, value=value) for metric, value in figures.items()]
     return done, refused
 
 
@@ -259,7 +258,7 @@ def _serving(
     stated = kv in catalog.constants["dtypes"]  # else free text that names several, or none
     kv_dtype = catalog.dtype(str(kv)) if stated else catalog.kv_dtype(engine, experts)
     prefill, decode = (Deployment(name, gpu, engine, side, dense, experts, kv_dtype) for side in sides)
-    guesses = bool(catalog.config(name).get("num_nextn_predict_layers"))
+    guesses = catalog.drafts(name)
     return Serving(
         source, confidence, "", 0.0, isl, osl, concurrency, prefill, decode, *workers, (preset, name, engine), guesses
     )

@@ -213,13 +213,12 @@ def share_table(found: Found) -> str:
     """How many of the figures read could be expressed, by source."""
     lost: dict[str, int] = defaultdict(int)
     for source, _ in found.refused:
-        # A row of the CSV that cannot be read is two figures; a figure that cannot be compiled is one.
         lost[source.split(",")[0]] += 1
     said: dict[str, int] = defaultdict(int)
     for o in found.outcomes:
         said[o.serving.source] += 1
     body = [(name, f"{n:,}", f"{lost[name]:,}", f"{n / (n + lost[name]):.0%}") for name, n in sorted(said.items())]
-    return table(("source", "figures estimated", "rows and figures refused", "share"), body)
+    return table(("source", "figures estimated", "figures refused", "share"), body)
 
 
 def _peers(found: Sequence[Outcome]) -> dict[str, list[float]]:
@@ -245,7 +244,7 @@ def repeats_of(options: Options) -> list[noise.Group]:
     """Runs of one configuration, of all files of servings."""
     catalog = catalog_of(options.configs)
     files = _files(options.data, SERVINGS)
-    return [group for file in files for group in noise.repeats(file, catalog.may_speculate)]
+    return [group for file in files for group in noise.repeats(file, catalog.drafts)]
 
 
 def noise_table(groups: Sequence[noise.Group]) -> str:
