@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import zipfile
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -140,11 +141,12 @@ def jsonwise(data: bytes, random: Random) -> bytes:
             )
         elif how < 0.85:
             _, other, _ = picked = random.choice(places)
-            holder[key] = picked[0].get(other) if isinstance(picked[0], dict) else None
+            # A copy: a value put below itself would have no end.
+            holder[key] = deepcopy(picked[0].get(other)) if isinstance(picked[0], dict) else None
         elif isinstance(holder, list):
-            holder.insert(key, value)
+            holder.insert(key, deepcopy(value))
         else:
-            holder[str(key) + random.choice(("x", "_", ""))] = value
+            holder[str(key) + random.choice(("x", "_", ""))] = deepcopy(value)
     try:
         return as_json(root)
     except (ValueError, RecursionError):
