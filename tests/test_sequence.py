@@ -99,7 +99,8 @@ def test_a_window_is_read_by_one_rank_of_a_split_context() -> None:
     """A window of 1024 of 32768 tokens over eight ranks: one rank has all of it, so splitting saves nothing."""
     model = "layers = 2, hidden = 1024, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 8, head_dim = 128, window = 1024 }\nmlp { hidden = 1024 }"
     work = "sequences = 256, prompt = 16384 tok, output = 16384 tok"
-    for hardware in ("", "h100-sxm"):
+    # Measured kernels: the residual of a fit also sees the length of the context, by some percent.
+    for hardware, tolerance in (("", 0.05), ("h100-sxm", 0.15)):
         times = []
         for sp in (1, 8):
             text = spec_text(kind="decode", phase=f"gpus = 0..{sp - 1}, sp = {sp}", model=model, workload=work)
@@ -107,7 +108,7 @@ def test_a_window_is_read_by_one_rank_of_a_split_context() -> None:
                 start = text.index("hardware")
                 text = text[:start] + f'hardware from "{hardware}" {{ gpus = 64 }}\n' + text[text.index("model") :]
             times.append(float(dagc.compile_text(text).phases["decode"].costs.ops["dense", "gqa.o"].time_s.max()))
-        assert times[1] == pytest.approx(times[0], rel=0.05)
+        assert times[1] == pytest.approx(times[0], rel=tolerance)
 
 
 # -- priced --------------------------------------------------------------------------------------
