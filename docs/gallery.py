@@ -49,6 +49,13 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
         "Latent attention, a shared expert next to the routed ones, one all-to-all each way.",
     ),
     (
+        "qwen3_235b_vllm",
+        "mixed",
+        "layer",
+        (),
+        "A step of prompt and decode tokens: one pass through products and experts, attention of each apart.",
+    ),
+    (
         "custom_attention",
         "prefill",
         "layer",
