@@ -1,8 +1,8 @@
 """Compare compiled plans with published figures: python tools/accuracy.py --data DIR [--configs DIR] [--write]
 
 DIR holds any of e2e_static.json, measured_serving.csv and measured_*.json, in the folder itself or in one below it.
-`--write` writes docs/accuracy.md, the errors that reports print (grammar/library/calibration/accuracy.json), and the
-README's sentences about them; `--out` only the page.
+`--write` writes docs/accuracy.md, docs/kernels.md, the errors that reports print (grammar/library/calibration/accuracy.json), and the
+README's sentences about them; `--out` only the first page.
 `--fit` first fits the host overhead of each engine on the half of the servings set aside for it (tools/accuracy.json).
 `--only static` (or serving) leaves the other half out and prints to standard output. `--list` prints every case.
 """

@@ -1,7 +1,8 @@
 """Fit kernel-cost constants to measured tables: python tools/fit.py --data DIR --data DIR --out grammar/library/calibration
 
 Fits every (gpu, engine, family, variant) of the tables, or those chosen, writes a file per (gpu, engine, family) and prints
-the cross-validated errors. Needs scipy. docs/calibration.md says how to add a table or a GPU.
+the cross-validated errors; docs/kernels.md follows where the library's own are written. Needs scipy. docs/calibration.md says
+how to add a table or a GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
+
+from comparison import kernel_page
 
 from dagc.calib import Device
 from dagc.calib.families import FAMILIES
@@ -85,6 +88,8 @@ def main() -> int:
     shipping.write_nearest(chosen.out, found.parts, whole, f"{chosen.source} ({chosen.licence})", devices)
     known = json.loads(chosen.errors.read_text(encoding="utf-8")) if chosen.errors.exists() else {}
     chosen.errors.write_text(json.dumps(shipping.merged(known, errors), indent=1) + "\n", encoding="utf-8")
+    if (chosen.errors.resolve(), chosen.out.resolve()) == (kernel_page.ERRORS, kernel_page.NEAREST.parent):
+        kernel_page.PAGE.write_text(kernel_page.read(), encoding="utf-8")
     return 0
 
 

@@ -25,7 +25,7 @@ MEMORY = """The reference counts a truncated cache where a window slides, and th
 
 UNSEEN = """Every serving without doubt, predicted with the engines' constants fitted on the servings of all *other* models (GPUs, engines: an engine
 takes the mean of the others' constants). Kernel constants come from tables of kernels and from no serving, so they are the same everywhere;
-`docs/calibration.md` has their errors on shapes that were left out, `grammar/library/calibration/nearest.json` on GPUs and engines that were.
+[kernels.md](kernels.md) has their errors on rows, shapes, GPUs and engines that were left out.
 
 Layouts: series of aggregated runs of equal model, GPU, engine, precision, lengths, requests in flight and *number of GPUs* (with that free, more GPUs
 are trivially faster), constants fitted without the model. Right: the layout of least estimated TPOT has the least measured TPOT (repeats: their median, versions of the engine pooled).
@@ -65,7 +65,7 @@ RATES = """Tokens per second of one kind of step, of records that state its batc
 `tools/accuracy.json` says which engine is taken for an operator's own, and which length for a record without one (of the same fleet's other record)."""
 
 KERNELS = """Published times of single kernels, each with its own document; some are of the tables that the calibration was fitted to
-(`docs/calibration.md` has the errors on held-out rows). `scaled`: the GPU has no constants of its own; those of the calibration
+([kernels.md](kernels.md) has the errors on held-out rows, by family, GPU and engine). `scaled`: the GPU has no constants of its own; those of the calibration
 that its preset names are scaled by datasheet rates."""
 
 NOISE = """Runs of measured_serving that differ in nothing but the engine's version and the day, each against the median of its

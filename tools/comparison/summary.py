@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import accuracy_page, host, noise, prose, published, ranking, stated_errors, static, unseen
+from . import accuracy_page, host, kernel_page, noise, prose, published, ranking, stated_errors, static, unseen
 from . import kernel_rows as kernels
 from .cache import Cache
 from .catalog import Catalog
@@ -105,6 +105,7 @@ def run(options: Options) -> str:
     if options.write:
         stated = stated_errors.of(found.outcomes, repeats_of(options))
         stated_errors.write(stated)
+        kernel_page.PAGE.write_text(kernel_page.read(), encoding="utf-8")
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, accuracy_page.static_section(found.compared)]
