@@ -240,6 +240,14 @@ BF16 = "families/gemm/bf16"
         (f"{BF16}/residual/most", -1, "x: gemm.bf16.residual.most: expected a finite number"),
         (f"{BF16}/residual/packed", "AAAA", "x: gemm.bf16.residual.packed: "),
         (f"{BF16}/residual/packed", "AADAfwAAwH8AAMB/AADAfw==", "x: gemm.bf16.residual.packed: a number is not finite"),
+        (f"{BF16}/residual/lengths", [2, 2], "x: gemm.bf16.residual.lengths: expected 3, found 2"),
+        (f"{BF16}/residual/lengths", [2, 2, 1e-308], "x: gemm.bf16.residual.lengths: expected 0.001 to 1000"),
+        (f"{BF16}/residual/most", 1e9, "x: gemm.bf16.residual.most: expected at most 10"),
+        (f"{BF16}/constants/math_flops", 1e40, "x: gemm.bf16.constants.math_flops: expected .* on this device"),
+        (f"{BF16}/constants/sharpness", 1e-9, "x: gemm.bf16.constants.sharpness: expected 0.5 to 8 on this device"),
+        (f"{BF16}/constants/launch_s", 1e308, "x: gemm.bf16.constants.launch_s: expected .* on this device"),
+        (f"{BF16}/constants/sms", 0.1, "x: gemm.bf16.constants.sms: expected 132, found 0.1"),
+        ("device/flops", {"bf16": 989e12}, "x: gemm.fp8: no such variant, or `device.flops` lacks its dtype"),
         ("families/mow", {}, "x: families: unknown mow"),
         ("families", [], "x: families: expected an object"),
         ("families/gemm", [], "x: gemm: expected variants"),
@@ -264,6 +272,13 @@ def test_bad_file_is_told_where(path: str, value: object, message: str) -> None:
 def test_family_that_a_file_lacks_is_one_nobody_measured() -> None:
     """Files written before a family existed stay good."""
     assert not parse(_change("families/gemm", None), "x").of(gemm.FAMILY)
+
+
+def test_a_family_says_how_far_each_of_its_features_reaches() -> None:
+    """A residual of other features is refused, so every family has to say how many it has."""
+    entries = [(family, entry.residual) for family, entry in shipped() if entry.residual is not None]
+    assert {family.name for family, _ in entries} == set(FAMILIES)
+    assert all(len(family.lengths) == len(residual.lengths) for family, residual in entries)
 
 
 def test_file_that_is_not_json() -> None:

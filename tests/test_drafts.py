@@ -186,6 +186,17 @@ def test_phases_that_share_gpus_count_the_drafter_once() -> None:
         assert drafts.drafter is not None and more == pytest.approx(drafts.drafter.weights_B)
 
 
+@pytest.mark.parametrize("layout", [*LAYOUTS, "pp = 2, tp = 4"])
+@pytest.mark.parametrize("name", ["decode", "mixed"])
+def test_the_step_that_checks_is_proved_beside_its_drafter(name: str, layout: str) -> None:
+    """Weights and cache of what drafts are in the phase's memory, and no rank of the proof stores them."""
+    step = "decode = 16, prompts = [64 tok], " if name == "mixed" else ""
+    plan = compiled(f"{step}draft = 1, drafter = mtp, {layout}", name=name)
+    assert plan.phases[name].drafter is not None
+    proof = plan.prove(name)
+    assert proof.verdict == "equal", proof
+
+
 def test_loads_by_layer_stop_no_drafter() -> None:
     """Nothing was recorded of the layer that drafts: it takes the loads of the last."""
     rows = ["[8, 1, 1, 1, 1, 1, 1, 1]"] * 3 + ["[1, 1, 1, 1, 1, 1, 1, 1]"]

@@ -71,6 +71,7 @@ def test_the_forms_of_a_file_say_the_same(text: str, numbers: tuple[int, ...]) -
         ("layer,0,1\n3.5,1,2\n", "row 2: the number of its layer is not a whole number"),
         ("layer,expert,load\n3,0,1\n3,2,1\n", "row 2 and on, layer 3: expert 1 has no load"),
         ("layer,expert,load\n3,0,1\n3,0,1\n", "row 3: expert 0 of layer 3 has a load already"),
+        ("1\n" * 100_001, "row 100001: loads of more than 100,000 layers"),
         ("layer,expert,load\n3,0,1,5\n", "row 2: it has 4 values, not 3"),
     ],
 )
@@ -116,6 +117,8 @@ def test_numbered_rows_are_those_of_routed_layers(tmp_path: Path) -> None:
     assert found([1, 2, 3]) == []
     assert found([0, 1, 2, 3]) == ["the loads, row 2: layer 0 of the model has no routed experts"]
     assert found([1, 3]) == ["the loads have no row of layer 2, which has routed experts"]
+    assert found([1]) == ["the loads have no row of layer 2, which has routed experts"]
+    assert found([99]) == ["the loads, row 2: layer 99 of the model has no routed experts"]
 
 
 def test_one_row_is_a_histogram_of_all_layers() -> None:

@@ -17,6 +17,8 @@ from dagc.execute.inputs import History, Inputs
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, model_graph, prove_graph, prove_small, single, twin_inputs, twin_of_phase
 from dagc.execute.values import Ints
+from dagc.export.json import dumps, graph_object
+from dagc.importers.placed import plan_of
 
 HEAD = """moe 1
 hardware from "h100-sxm" { gpus = 8 }
@@ -218,3 +220,19 @@ def test_a_step_is_read_back(tmp_path: Path) -> None:
     text["plan"]["phase"]["parts"][1]["tokens"] += 1
     file.write_text(json.dumps(text))
     assert main(["compile", str(file)]) == 2
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "decode = 32",
+        "decode = 1000000000, prompts = [5 tok]",
+        "prompts = [512 tok]",
+        "decode = 3, prompt_tokens = 0 tok",
+    ],
+)
+def test_a_step_of_one_part_or_of_the_most_sequences_is_read_back(tmp_path: Path, step: str) -> None:
+    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {step}, tp = 8 }}")
+    again = plan_of(json.loads(dumps(graph_object(plan, "m"))))
+    assert again.phases["m"].time_s == plan.phases["m"].time_s
+    assert again.phases["m"].phase_kind == plan.phases["m"].phase_kind

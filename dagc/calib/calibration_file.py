@@ -82,9 +82,47 @@ def checked(text: str, name: str) -> CalibrationFile:
     found = parse(text, name)
     for family, variants in found.families.items():
         for entry in variants.values():
-            if entry.residual is not None and (fault := entry.residual.fault()):
-                raise CalibrationError(f"{name}: {family}.{entry.variant}.residual.packed: {fault}")
+            _check_constants(FAMILIES[family], entry, f"{name}: {family}.{entry.variant}")
+            if entry.residual is not None:
+                _check_residual(FAMILIES[family], entry.residual, f"{name}: {family}.{entry.variant}.residual")
     return found
+
+
+def _check_constants(family: Family[Any], entry: Entry[Any], where: str) -> None:
+    """Fitted constants are within what a fit may find, known ones are those of device and variant."""
+    try:
+        bounds = family.bounds(entry.device, entry.variant)
+        facts = family.facts(entry.device, entry.variant)
+    except (KeyError, ValueError, IndexError):
+        raise CalibrationError(f"{where}: no such variant, or `device.flops` lacks its dtype") from None
+    ranges = {name: (least, most) for name, (_, least, most) in bounds.items()}
+    for name, (least, most) in {**ranges, **{name: (fact, fact) for name, fact in facts.items()}}.items():
+        value = getattr(entry.constants, name)
+        if not least * (1 - ROUNDED) <= value <= most * (1 + ROUNDED):
+            wanted = f"{least:g}" if least == most else f"{least:g} to {most:g} on this device"
+            raise CalibrationError(f"{where}.constants.{name}: expected {wanted}, found {value:g}")
+
+
+ROUNDED = 1e-3
+"""Constants are written with few digits."""
+LENGTHS = 1e-3, 1e3
+"""Octaves over which a residual may change."""
+
+
+def _check_residual(family: Family[Any], residual: Residual, where: str) -> None:
+    if len(residual.lengths) != len(family.lengths):
+        raise CalibrationError(f"{where}.lengths: expected {len(family.lengths)}, found {len(residual.lengths)}")
+    for each in residual.lengths:
+        if not LENGTHS[0] <= each <= LENGTHS[1]:
+            raise CalibrationError(f"{where}.lengths: expected {LENGTHS[0]:g} to {LENGTHS[1]:g}, found {each:g}")
+    if residual.most > MOST:
+        raise CalibrationError(f"{where}.most: expected at most {MOST:g}, found {residual.most:g}")
+    if fault := residual.fault():
+        raise CalibrationError(f"{where}.packed: {fault}")
+
+
+MOST = 10.0
+"""Of |log factor|: no formula is off by more than a factor of twenty thousand."""
 
 
 def parse(text: str | bytes, name: str) -> CalibrationFile:

@@ -19,6 +19,7 @@ from .family import (
     ELEMENT_B,
     LATENCY,
     LAUNCH,
+    LENGTH,
     SHARPNESS,
     Bounds,
     Family,
@@ -145,5 +146,6 @@ FAMILY = Family(
     facts=kv_bytes,
     arguments=_arguments,
     features=features,
+    lengths=(LENGTH,) * 6,
     substitutes=_substitutes,
 )

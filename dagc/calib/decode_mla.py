@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import LATENCY, LAUNCH, SHARPNESS, Bounds, Family, Table, columns, dtype_name, kv_bytes, share
+from .family import LATENCY, LAUNCH, LENGTH, SHARPNESS, Bounds, Family, Table, columns, dtype_name, kv_bytes, share
 from .shape import Floats, floats, overlap_s, tiles
 
 LATENT = 512 + 64
@@ -80,6 +80,7 @@ FAMILY = Family(
     bounds=_bounds,
     facts=kv_bytes,
     arguments=columns("batch_size", "kv_len", "num_heads"),
+    lengths=(LENGTH,) * 3,
     unseen=("num_heads",),
     substitutes=_substitutes,
     untimed="PyTorch has no kernel of latent attention to time",

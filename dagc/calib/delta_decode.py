@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import SHARPNESS, US, Bounds, Family, Row, columns, share
+from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, columns, share
 from .shape import Floats, floats, overlap_s
 
 STATE = 128 * 128
@@ -74,5 +74,6 @@ FAMILY = Family(
     bounds=_bounds,
     facts=_facts,
     arguments=columns("batch_size", "num_v_heads"),
+    lengths=(LENGTH,) * 2,
     untimed="PyTorch has no such kernel to time",
 )

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import SHARPNESS, US, Bounds, Family, Row, columns, share
+from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, columns, share
 from .shape import Floats, floats, overlap_s, tiles
 
 CHUNK = 64
@@ -82,5 +82,6 @@ FAMILY = Family(
     bounds=_bounds,
     facts=_facts,
     arguments=columns("batch_size", "seq_len", "num_k_heads", "num_v_heads"),
+    lengths=(LENGTH,) * 4,
     untimed="PyTorch has no such kernel to time",
 )

@@ -99,7 +99,7 @@ LENGTH = 2.0
 @record
 class Family(Generic[C]):
     """`time_s(constants, *arguments(rows))` are the seconds of each row of the tables, by formula alone; `estimate_s` with
-    what was learned of its misses over `features(*arguments)`, which change over `lengths` octaves.
+    what was learned of its misses over `features(*arguments)`, which change over `lengths` octaves, one for each feature.
 
     `file` is the family's own table, `tables` are further ones. `variant` names the constants that a row belongs to, None
     leaves it out; `shapes` are the columns whose range a calibration states, `ranges` those of them that it must state;

@@ -20,6 +20,7 @@ from .constants import Device
 from .family import (
     ELEMENT_B,
     LAUNCH,
+    LENGTH,
     MATH,
     SHARPNESS,
     Bounds,
@@ -124,4 +125,5 @@ FAMILY = Family(
     bounds=_bounds,
     facts=_facts,
     arguments=columns("m", "n", "k"),
+    lengths=(LENGTH,) * 3,
 )

@@ -21,6 +21,7 @@ from .decode_attention import RATIO_OCTAVES, WIDTH_OCTAVES, window_of
 from .family import (
     ELEMENT_B,
     LAUNCH,
+    LENGTH,
     SHARPNESS,
     Bounds,
     Family,
@@ -158,5 +159,6 @@ FAMILY = Family(
     facts=kv_bytes,
     arguments=_arguments,
     features=features,
+    lengths=(LENGTH,) * 6,
     substitutes=_substitutes,
 )

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from ..base.frozen import record
-from .family import Family, Row, Table, columns, dtype_name, kv_bytes, log_sizes
+from .family import LENGTH, Family, Row, Table, columns, dtype_name, kv_bytes, log_sizes
 from .prefill_attention import LABELS, TILE, mla_bounds
 from .shape import Floats, floats, overlap_s, tiles
 
@@ -82,6 +82,7 @@ FAMILY = Family(
     facts=kv_bytes,
     arguments=columns("batch_size", "seq_len", "num_heads"),
     features=_features,
+    lengths=(LENGTH,) * 3,
     unseen=("num_heads",),
     substitutes=_substitutes,
     untimed="PyTorch has no kernel of latent attention to time",

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import SHARPNESS, US, Bounds, Family, Row, column, share
+from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, column, share
 from .shape import Floats, floats, overlap_s
 
 TILE = 64
@@ -95,5 +95,6 @@ FAMILY = Family(
     bounds=_bounds,
     facts=_facts,
     arguments=_arguments,
+    lengths=(LENGTH,) * 3,
     untimed="PyTorch has no such kernel to time",
 )

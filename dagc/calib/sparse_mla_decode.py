@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from ..base.frozen import record
 from .constants import Device
-from .family import ELEMENT_B, MATH, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
+from .family import ELEMENT_B, LENGTH, MATH, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share
 from .shape import Floats, floats, overlap_s
 
 CHOSEN = 2048
@@ -122,5 +122,6 @@ FAMILY = Family(
     bounds=_bounds,
     facts=_facts,
     arguments=_arguments,
+    lengths=(LENGTH,) * 8,
     untimed="PyTorch has no kernel of latent attention to time",
 )

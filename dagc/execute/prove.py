@@ -82,7 +82,7 @@ def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is in memory at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
-    return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
+    return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory_without_drafts, **given)  # type: ignore[arg-type]
 
 
 def prove_small(plan: CompiledPlan, phase: str) -> Proof:
@@ -97,7 +97,7 @@ def prove_small(plan: CompiledPlan, phase: str) -> Proof:
     if differs:
         return not_run(phase, unit, f"the twin was lowered otherwise: {differs}")
     given = {"inputs": twin_inputs(twin), "model": twin.model, "costed": result.graph}
-    return prove_graph(twin.placed, unit, result.costs, memory=result.memory, **given)  # type: ignore[arg-type]
+    return prove_graph(twin.placed, unit, result.costs, memory=result.memory_without_drafts, **given)  # type: ignore[arg-type]
 
 
 def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:

@@ -36,7 +36,8 @@ RANGES: dict[type, dict[str, Attribute]] = {
     },
     Workload: {name: WORKLOAD[name] for name in ("sequences", "prompt", "output")},
     Phase: {
-        **{name: PHASE[name] for name in ("context", "sequences", "acceptance", "kv_block")},
+        **{name: PHASE[name] for name in ("context", "acceptance", "kv_block")},
+        "sequences": replace(PHASE["sequences"], high=PHASE["decode"].high + PROMPT.high),  # a mixed step has both
         "host_s": PHASE["host"],
         "tokens": PROMPT,
         "passes": PROMPT,

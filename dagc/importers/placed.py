@@ -187,8 +187,9 @@ def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     check_ranges(workload, "plan.workload")
     phase: Phase = from_data(Phase, parts["phase"], "plan.phase", SKIP, {"gpus": gpus})
     check_ranges(phase, "plan.phase")
-    if (phase.name, phase.kind) != (graph.phase, graph.kind):
-        raise DataError("plan.phase", f"is {phase.name} ({phase.kind}), the IR is that of {graph.phase} ({graph.kind})")
+    kind = phase.graph_kind
+    if (phase.name, kind) != (graph.phase, graph.kind):
+        raise DataError("plan.phase", f"is {phase.name} ({kind}), the IR is that of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
     return Unit(spec, phase, Collector())
 

@@ -8,9 +8,10 @@ from ..spec.unit import Unit
 
 
 def check(graph: Graph, unit: Unit) -> None:
-    """E05 where a routed layer has no loads, or loads are of a layer without routed experts. One row is of all layers."""
+    """E05 where a routed layer has no loads, or loads are of a layer without routed experts. One row without a number is of
+    all layers."""
     routing, routed = unit.routing, routed_layers(graph)
-    if len(routing.layers) < 2 or not routed:
+    if not routed or (len(routing.layers) == 1 and not routing.numbers) or not routing.layers:
         return
     span = routing.span or unit.phase.span
     names = ", ".join(map(str, routed[:3])) + (f", ... {routed[-1]}" if len(routed) > 4 else "")
@@ -28,5 +29,7 @@ def check(graph: Graph, unit: Unit) -> None:
             message = f"the loads, {where[wrong]}: layer {wrong} of the model has no routed experts"
             unit.out.add("E05", message, span, because=(f"layers with routed experts: {names}",))
         elif missing is not None:
-            unit.out.add("E05", f"the loads have no row of layer {missing}, which has routed experts", span)
+            message = f"the loads have no row of layer {missing}, which has routed experts"
+            one = "a row without a number, alone in its file, is of all layers"
+            unit.out.add("E05", message, span, help=(one,) if len(routing.layers) == 1 else ())
     unit.out.check()

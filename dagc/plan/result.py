@@ -140,6 +140,16 @@ class PhaseResult:
         return self.chunks if self.drafter is None else (*self.chunks, *(one.chunk for one in self.drafter.passes))
 
     @property
+    def memory_without_drafts(self) -> Memory:
+        """What `graph` alone stores: without the weights and the cache of what drafts."""
+        if self.drafter is None:
+            return self.memory
+        *others, last = self.memory.stages
+        weights_B, cache_B = last.weights_B - self.drafter.weights_B, last.kv_cache_B - self.drafter.kv_cache_B
+        alone = replace(last, weights_B=weights_B, kv_cache_B=cache_B, drafter_B=0.0)
+        return replace(self.memory, stages=(*others, alone))
+
+    @property
     def op_costs(self) -> Mapping[tuple[str, str], OpCost]:
         """(segment, op) -> cost, of the largest pass and of those that draft."""
         drafts = () if self.drafter is None else tuple(one.chunk.costs.ops for one in self.drafter.passes)

@@ -7,11 +7,12 @@ one row per expert. Lines that are empty or begin with `#` do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from math import isfinite
 
 from ...base.frozen import record
-from ...base.schema import LARGE
+from ...base.schema import LARGE, MODEL
 
 LAYER, EXPERT, LOAD = "layer", "expert", ("load", "loads", "tokens", "count", "counts")
 MOST_EXPERTS = 10**6
@@ -37,15 +38,16 @@ class Loads:
 
 def parse_loads(text: str) -> Loads:
     """Raises LoadsError."""
-    lines = [(f"row {n}", words) for n, words in _lines(text)]
-    if not lines:
+    lines = ((f"row {n}", words) for n, words in _lines(text))
+    first = next(lines, None)
+    if first is None:
         raise LoadsError("", "it is empty")
-    names = [word.lower() for word in lines[0][1]]
+    names = [word.lower() for word in first[1]]
     header = any(_plain(word) is None and not _like_number(word) for word in names)
     if header and names[:2] == [LAYER, EXPERT] and len(names) == 3 and names[2] in LOAD:
-        return _by_expert(lines[1:])
+        return _by_expert(lines)
     numbered = header and names[0] == LAYER
-    return _by_layer(lines[1:] if header else lines, numbered, len(names) if header else None)
+    return _by_layer(lines if header else chain((first,), lines), numbered, len(names) if header else None)
 
 
 def checked(loads: Sequence[float], where: str) -> tuple[float, ...]:
@@ -70,11 +72,13 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, [word.strip() for word in line.split(",")]
 
 
-def _by_layer(lines: list[tuple[str, list[str]]], numbered: bool, width: int | None) -> Loads:
+def _by_layer(lines: Iterable[tuple[str, list[str]]], numbered: bool, width: int | None) -> Loads:
     layers: list[tuple[float, ...]] = []
     numbers: list[int] = []
     where: list[str] = []
     for place, words in lines:
+        if len(layers) == MODEL["layers"].high:
+            raise LoadsError(place, f"loads of more than {MODEL['layers'].high:,.0f} layers")
         width = len(words) if width is None else width
         if len(words) != width:
             raise LoadsError(place, f"it has {len(words)} values, the rows above {width}")
@@ -90,7 +94,7 @@ def _by_layer(lines: list[tuple[str, list[str]]], numbered: bool, width: int | N
     return Loads(tuple(layers), tuple(numbers), tuple(where))
 
 
-def _by_expert(lines: list[tuple[str, list[str]]]) -> Loads:
+def _by_expert(lines: Iterable[tuple[str, list[str]]]) -> Loads:
     found: dict[int, dict[int, float]] = {}
     first: dict[int, str] = {}
     for place, words in lines:
