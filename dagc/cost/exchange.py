@@ -28,7 +28,7 @@ from ..ir.groups import GroupShape
 from ..ir.routed_dims import rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
-from .measured import Measured, scaled
+from .measured import Measured, faster, scaled
 from .network import Network, beyond_ports, collective_time
 
 C = TypeVar("C")
@@ -95,6 +95,7 @@ class Exchanges:
 
     def __init__(self, segment: Segment, unit: Unit, hardware: Hardware, calibration: Calibration) -> None:
         self.segment, self.unit, self.hardware, self.calibration = segment, unit, hardware, calibration
+        self.faster = faster(calibration, hardware)
 
     def measured(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
         """One call, or None where no measured kernel decides; `payload_B`: the local input buffer, `estimate_s`: by the
@@ -186,7 +187,7 @@ class Exchanges:
     def _find(self, family: Family[C], variants: str | tuple[str, ...]) -> Entry[C] | None:
         """The entry of the phase's engine, else the nearest."""
         entry = self.calibration.find(family, variants, self.unit.phase.engine)
-        return scaled(entry, self.calibration, self.hardware) if entry is not None else None
+        return scaled(entry, self.faster) if entry is not None else None
 
     def _here(self, family: Family[C], variant: str) -> Entry[C] | None:
         """The same if somebody timed it on this very GPU: whether kernels for tokens run at all depends on GPU and links."""
@@ -200,7 +201,7 @@ class Exchanges:
             entry = self.calibration.find(family, variant, other)
             if entry is not None:
                 own = entry if other == engine else _instead_of(entry, f"{engine} on {gpu}")
-                return scaled(own, self.calibration, self.hardware)
+                return scaled(own, self.faster)
         return None
 
     # -- over nodes ------------------------------------------------------------------------------

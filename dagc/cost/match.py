@@ -9,7 +9,6 @@ ride in it (`rides_in`). An op that nothing matches keeps its roofline.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
@@ -49,4 +48,4 @@ def measured_times(
         match(found)
     alike = (1,) * len(mesh.atoms)
     times = found.times.items()
-    return {k: replace(v, time_s=v.time_s.reshape(alike)) if v.time_s.size == 1 else v for k, v in times}
+    return {k: v.at(v.time_s.reshape(alike)) if v.time_s.size == 1 else v for k, v in times}

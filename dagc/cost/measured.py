@@ -53,29 +53,39 @@ class Measured:
         return Measured(time_s, family, entry.error.median, tuple(outside), entry.table, entry.instead_of)
 
     def times(self, share: float) -> Measured:
-        return replace(self, time_s=self.time_s * share)
+        return self.at(self.time_s * share)
+
+    def at(self, time_s: Array) -> Measured:
+        return Measured(time_s, self.family, self.error, self.outside, self.table, self.instead_of)
 
 
 RIDING = Measured(np.zeros(1), "fused", 0.0)
 """Of an op that the kernel of another one does too: that one's time includes it."""
 
 
-def scaled(entry: Entry[C], calibration: Calibration, hardware: Hardware) -> Entry[C]:
-    """An entry, its rates and the peaks that bound them scaled to the hardware section's."""
+Faster = tuple[float, float, float]
+"""How many times the rates of another GPU: compute, memory, innermost links."""
+
+
+def faster(calibration: Calibration, hardware: Hardware) -> Faster | None:
+    """The hardware section than the calibrated GPU; None where they are the same."""
     device = calibration.device
     ratios = (
         hardware.peak_flops("bf16") / device.flops["bf16"],
         hardware.hbm_Bps / device.hbm_Bps,
         hardware.node.bandwidth_Bps / device.link_Bps,
     )
-    if all(abs(ratio - 1) <= 1e-3 for ratio in ratios):
-        return entry
-    return _scaled(entry, ratios)
+    return None if all(abs(ratio - 1) <= 1e-3 for ratio in ratios) else ratios
+
+
+def scaled(entry: Entry[C], by: Faster | None) -> Entry[C]:
+    """An entry, its rates and the peaks that bound them scaled."""
+    return entry if by is None else _scaled(entry, by)
 
 
 @lru_cache(maxsize=1024)
-def _scaled(entry: Entry[C], ratios: tuple[float, float, float]) -> Entry[C]:
-    compute, hbm, link = ratios
+def _scaled(entry: Entry[C], by: Faster) -> Entry[C]:
+    compute, hbm, link = by
     scale = {"compute": compute, "hbm": hbm, "link": link}
     c: Any = entry.constants
     changed = {
@@ -120,18 +130,20 @@ class Match:
     loads: Mapping[Rows, ExpertLoad]
     times: dict[str, Measured] = field(default_factory=dict)
     calibration: Calibration = field(init=False)
+    faster: Faster | None = field(init=False)
     shapes: LocalShapes = field(init=False)
 
     def __post_init__(self) -> None:
         assert self.hardware.calibration is not None
         self.calibration = load(self.hardware.calibration)
+        self.faster = faster(self.calibration, self.hardware)
         self.shapes = LocalShapes(self.segment, self.mesh, self.model, self.phase)
 
     def find(self, family: Family[C], variants: str | tuple[str, ...]) -> Entry[C] | None:
         """The entry of the first of the variants that was measured of the phase's engine, else the nearest; scaled to
         the hardware."""
         entry = self.calibration.find(family, variants, self.phase.engine)
-        return scaled(entry, self.calibration, self.hardware) if entry is not None else None
+        return scaled(entry, self.faster) if entry is not None else None
 
     def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""

@@ -9,7 +9,8 @@ Every algorithm is a line in the payload: a latency, and seconds and bytes on th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from math import ceil, log2
 from typing import Generic, NamedTuple, TypeVar
 
@@ -58,9 +59,7 @@ def collective_time(
     """
     if shape.ranks == 1:
         return CollectiveTime(0.0 * payload_B, "none", (0.0 * payload_B,) * len(links))
-    own, used, kept = spanned(shape, links)
-    if floor:
-        used = tuple(Link(link.bandwidth_Bps, 0.0, link.onward) for link in used)
+    own, used, kept = _at_bandwidth(shape, links) if floor else spanned(shape, links)
     largest_B = float(np.max(payload_B, initial=0.0)) if isinstance(payload_B, np.ndarray) else payload_B
     options = ALGORITHMS[kind](largest_B, own, used)
     best = _fastest(options, largest_B)
@@ -96,6 +95,7 @@ def beyond_ports(kind: str, payload_B: float, shape: GroupShape, links: Links) -
     return Network(own.domains[outside - 1], beyond_B[0], slowest)
 
 
+@lru_cache(maxsize=1024)
 def spanned(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[int, ...]]:
     """A group on the levels that it crosses alone, their links, and which they are; the innermost is always there. GPUs that
     share a NIC at once divide what it carries."""
@@ -114,6 +114,13 @@ def spanned(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[i
         used.append(Link(links[i].bandwidth_Bps, links[i].latency_s, onward))
     further = tuple(shape.further[i - 1] for i in kept[1:-1])
     return GroupShape(shape.ranks, shape.per_node, shape.nodes, further), tuple(used), kept
+
+
+@lru_cache(maxsize=1024)
+def _at_bandwidth(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[int, ...]]:
+    """The same of links that have no latency."""
+    own, used, kept = spanned(shape, links)
+    return own, tuple(Link(link.bandwidth_Bps, 0.0, link.onward) for link in used), kept
 
 
 class _Line(NamedTuple):
@@ -145,7 +152,15 @@ class _Line(NamedTuple):
         return self._replace(sent=tuple(at.get(i, 0.0) for i in range(count)))
 
 
-Options = dict[str, _Line]
+Options = Mapping[str, _Line]
+Algorithms = Callable[[float, GroupShape, Links], Options]
+"""What a transfer can run as, by (payload, group, links)."""
+
+
+def _at_any_size(lines: Callable[[GroupShape, Links], Options]) -> Algorithms:
+    """Of algorithms whose lines are the same for every payload: made once for a group and its links."""
+    kept = lru_cache(maxsize=1024)(lines)
+    return lambda size, shape, links: kept(shape, links)
 
 
 def _fastest(options: Options, size: float) -> str:
@@ -229,6 +244,15 @@ def _all_reduce(size: float, shape: GroupShape, links: Links) -> Options:
     the ring's bytes; pipelined tree: 2 log2(n) a + 2 S/BW (Thakur et al. 2005). One-shot, inside a fabric: a +
     (n-1) S/BW. Reduce-scatter then all-gather, each by its own best. Across domains also reduce-scatter inside,
     all-reduce of S/g on every rail, all-gather inside (Calculon, calculon-ai/calculon, network model)."""
+    out = {**_flat_all_reduce(size, shape, links), "scatter_gather": _scatter_then_gather(size, shape, links)}
+    if shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2):
+        out["two_level" if len(links) == 2 else "levels"] = _inside_first(size, shape, links)
+    return out
+
+
+@_at_any_size
+def _flat_all_reduce(shape: GroupShape, links: Links) -> Options:
+    """Those that do not choose algorithms for their parts."""
     n, link = shape.ranks, _flat(shape, links)
     wire = 2 * (n - 1) / n
     s_per_B = wire / link.bandwidth_Bps
@@ -238,11 +262,8 @@ def _all_reduce(size: float, shape: GroupShape, links: Links) -> Options:
     }
     if n & (n - 1) == 0 and shape.nodes == 1:
         out["halving_doubling"] = _Line(2 * _steps(n) * link.latency_s, s_per_B, (wire,))
-    out["scatter_gather"] = _scatter_then_gather(size, shape, links)
     if _same_ports(links):
         out["one_shot"] = _Line(links[-1].latency_s, *_at_once(shape, links, 1))
-    if shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2):
-        out["two_level" if len(links) == 2 else "levels"] = _inside_first(size, shape, links)
     return out
 
 
@@ -273,7 +294,8 @@ def _scatter_then_gather(size: float, shape: GroupShape, links: Links) -> _Line:
     return half.then(half)
 
 
-def _gather(shard: float, shape: GroupShape, links: Links) -> Options:
+@_at_any_size
+def _gather(shape: GroupShape, links: Links) -> Options:
     """Ring: (n-1) a + (n-1) shard/BW (nccl-tests PERFORMANCE.md). Direct, inside a fabric: all messages at once, one a.
     Doubling, one rank a node: log2(n) a and the same bytes (Thakur et al. 2005). Else level by level, the outermost first:
     the other domains' shards over the rails, then the rest inside (Calculon, calculon-ai/calculon, network model)."""
@@ -308,25 +330,28 @@ def _gather_by_levels(shape: GroupShape, links: Links) -> _Line:
     return _Line(latency_s, moving, tuple(sent))
 
 
-def _scatter(size: float, shape: GroupShape, links: Links) -> Options:
+@_at_any_size
+def _scatter(shape: GroupShape, links: Links) -> Options:
     """A reduce-scatter is an all-gather of size/n run backwards (nccl-tests PERFORMANCE.md)."""
     share = 1 / shape.ranks
-    return {name: line.of(share) for name, line in _gather(size * share, shape, links).items()}
+    return {name: line.of(share) for name, line in _gather(share, shape, links).items()}
 
 
-def _all_to_all(size: float, shape: GroupShape, links: Links) -> Options:
+@_at_any_size
+def _all_to_all(shape: GroupShape, links: Links) -> Options:
     """Pairwise, all messages at once: the parts on different ports go side by side, a + the longest
     (bytes: nccl-tests PERFORMANCE.md; all at once: DeepEP, deepseek-ai/DeepEP, low-latency interface)."""
     return {"pairwise": _Line(links[-1].latency_s, *_at_once(shape, links, shape.ranks))}
 
 
-def _message(size: float, shape: GroupShape, links: Links) -> Options:
+@_at_any_size
+def _message(shape: GroupShape, links: Links) -> Options:
     """One message: a + S/BW of the outermost link that the group crosses (nccl-tests PERFORMANCE.md: factor 1)."""
     sent = (*[0.0] * (len(links) - 1), 1.0)
     return {"direct": _Line(links[-1].latency_s, 1 / links[-1].bandwidth_Bps, sent)}
 
 
-ALGORITHMS: dict[str, Callable[[float, GroupShape, Links], Options]] = {
+ALGORITHMS: dict[str, Algorithms] = {
     "all_reduce": _all_reduce,
     "all_gather": _gather,
     "reduce_scatter": _scatter,
@@ -334,4 +359,4 @@ ALGORITHMS: dict[str, Callable[[float, GroupShape, Links], Options]] = {
     "permute": _message,
     "send": _message,
 }
-"""What each kind of transfer can run as, by (payload, group, links)."""
+"""Of each kind of transfer."""

@@ -30,7 +30,7 @@ from dagc.calib import (
 from dagc.calib.calibration import Calibration
 from dagc.calib.family import Family
 from dagc.calib.head_widths import width_class
-from dagc.cost.measured import estimate_s, scaled
+from dagc.cost.measured import estimate_s, faster, scaled
 from dagc.lang.load import load as load_spec
 from dagc.spec.hardware import Hardware
 
@@ -108,7 +108,7 @@ def _price(cal: Calibration, hw: Hardware, family: Family[Any], variants: str | 
     entry = next((known[variant] for variant in wanted if variant in known), None)
     if entry is None:
         raise Inexpressible("no measured variant of this dtype or width")
-    return float(estimate_s(family, scaled(entry, cal, hw), *sizes))
+    return float(estimate_s(family, scaled(entry, faster(cal, hw)), *sizes))
 
 
 def _gemm(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
@@ -187,12 +187,12 @@ def _tokens(r: Mapping[str, Any], cal: Calibration, hw: Hardware) -> float:
     sms = re.search(r"-sm(\d+)$", r["id"])
     domain = cal.of(domain_a2a.FAMILY, ENGINE).get(domain_a2a.key("nvlink_one_sided", w["op"]))
     if domain is not None:
-        return float(estimate_s(domain_a2a.FAMILY, scaled(domain, cal, hw), *sent))
+        return float(estimate_s(domain_a2a.FAMILY, scaled(domain, faster(cal, hw)), *sent))
     for engine in ("sglang", "vllm", "trtllm"):
         entry = cal.of(moe_a2a.FAMILY, engine).get(moe_a2a.key(f"deepep_{speed}", w["op"]))
         if entry is not None:
             given = (float(sms[1]),) if sms and speed == "ht" else ()
-            return float(estimate_s(moe_a2a.FAMILY, scaled(entry, cal, hw), *sent, *given))
+            return float(estimate_s(moe_a2a.FAMILY, scaled(entry, faster(cal, hw)), *sent, *given))
     raise Inexpressible("no measured variant of this dtype or width")
 
 
