@@ -27,8 +27,13 @@ def matern(distance: Floats) -> Floats:
 
 
 def distances(a: Floats, b: Floats) -> Floats:
-    """Between the rows of a [n, d] and b [m, d]."""
-    return np.asarray(np.sqrt(((a[:, None, :] - b[None, :, :]) ** 2).sum(-1)))
+    """Between the rows of a [n, d] and b [m, d]: [n, m]. Feature by feature, so that no array is larger than the result."""
+    squares = np.zeros((len(a), len(b)))
+    for of_a, of_b in zip(a.T, b.T, strict=True):
+        apart = of_a[:, None] - of_b
+        apart *= apart
+        squares += apart
+    return np.sqrt(squares, out=squares)
 
 
 @record(slots=False)

@@ -89,7 +89,10 @@ class Mesh:
 
     def size(self, axes: Axes) -> int:
         """Ranks in a group over `axes`."""
-        return prod(self.sizes[a] for a in axes)
+        size = 1
+        for axis in axes:
+            size *= self.sizes[axis]
+        return size
 
     def part(self, size: int, axes: Axes, at: Mapping[str, int]) -> slice:
         """The block that the rank at these coordinates has of a dimension split over `axes`, major first. An axis that does not

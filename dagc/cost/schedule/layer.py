@@ -152,4 +152,6 @@ def entry_key(state: State) -> bytes:
 
 
 def at_rank(array: Array, rank: Rank) -> float:
+    if array.size == 1:
+        return float(array.item())
     return float(array[tuple(min(r, n - 1) for r, n in zip(rank, array.shape, strict=True))])
