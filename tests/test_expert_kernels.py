@@ -180,7 +180,7 @@ def test_more_tokens_are_not_faster_but_for_noise(gpu: str, engine: str) -> None
 def run(**changes: object) -> ExpertRun:
     known = {
         "ranks": 1,
-        "generates": True,
+        "decodes": True,
         "products": 3,
         "top_k": 8.0,
         "exchanged": False,
@@ -192,7 +192,7 @@ def run(**changes: object) -> ExpertRun:
         None, (None,) * found["products"], (), "bf16", 64.0, found["top_k"], 7168.0, found["inter"], found["exchanged"],
         found["inter"], found["experts"],
     )  # type: ignore[arg-type]  # fmt: skip
-    return ExpertRun(shape, found["ranks"], found["generates"])  # type: ignore[arg-type]
+    return ExpertRun(shape, found["ranks"], found["decodes"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def run(**changes: object) -> ExpertRun:
         ("sglang", "fp8_block", {}, "fp8_block-trtllm"),
         ("sglang", "fp8_block", {"experts": 8.0, "top_k": 2.0}, "fp8_block"),
         ("sglang", "fp8_block", {"exchanged": True, "ranks": 32}, "fp8_block-deepep_ll"),
-        ("sglang", "fp8_block", {"exchanged": True, "ranks": 32, "generates": False}, "fp8_block-deepep"),
+        ("sglang", "fp8_block", {"exchanged": True, "ranks": 32, "decodes": False}, "fp8_block-deepep"),
     ],
 )
 def test_an_engine_runs_its_own_kernel(engine: str, dtype: str, changes: dict[str, object], first: str) -> None:

@@ -236,3 +236,22 @@ def test_a_step_of_one_part_or_of_the_most_sequences_is_read_back(tmp_path: Path
     again = plan_of(json.loads(dumps(graph_object(plan, "m"))))
     assert again.phases["m"].time_s == plan.phases["m"].time_s
     assert again.phases["m"].phase_kind == plan.phases["m"].phase_kind
+
+
+@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
+def test_experts_of_a_mixed_step_are_those_of_prompts(engine: str) -> None:
+    """As their exchange is tuned for throughput; and sequences in decode never make a step cheaper."""
+    head = 'hardware from "b200-sxm" { gpus = 8 }\nmodel from "deepseek-v3" { weight_dtype = fp8_block }'
+    work = "workload { sequences = 16, prompt = 2048 tok, output = 1 tok }"
+    how = f"engine = {engine}, cuda_graph = false, launch = 0 s, attention {{ dp = 2, tp = 4 }}\nexperts {{ ep = 8 }}"
+
+    def phase(step: str) -> tuple[set[object], float]:
+        plan = dagc.compile_text(f"moe 1\n{head}\n{work}\nphase p {{ gpus = 0..7, {step}, {how} }}")
+        made = {row["measured"] for row in plan.rows("ops") if row["op"] == "moe_shared.g"}
+        costs = plan.phases["p"].op_costs
+        return {cost.table for (_, op), cost in costs.items() if op == "moe_shared.g"} | made, plan.phases["p"].time_s
+
+    prompts, alone_s = phase("kind = mixed, prompts = [2048 tok]")
+    both, mixed_s = phase("kind = mixed, decode = 16, prompts = [2048 tok]")
+    assert both == prompts
+    assert mixed_s >= alone_s

@@ -29,11 +29,12 @@ KERNELS = ("", "trtllm", "cutlass", "marlin")
 
 @record
 class ExpertRun:
-    """What a choice may depend on. `ranks` share the experts; `generates`: a decode phase."""
+    """What a choice may depend on. `ranks` share the experts; `decodes`: a step without prompts, which engines
+    run with the kernels tuned for latency; mixed steps take those of prompts, as their exchanges do."""
 
     shape: ExpertShape
     ranks: int
-    generates: bool
+    decodes: bool
 
 
 @record
@@ -68,7 +69,7 @@ def received_over_nodes(run: ExpertRun) -> bool:
 
 
 def received_in_decode(run: ExpertRun) -> bool:
-    return run.shape.exchanged and run.generates
+    return run.shape.exchanged and run.decodes
 
 
 def many_choices(run: ExpertRun) -> bool:

@@ -55,7 +55,7 @@ def _quantised_before(
 def _experts(found: Match, shape: ExpertShape) -> None:
     load = found.loads[shape.rows]
     work = load.ranks.kernel
-    run = ExpertRun(shape, len(load.ranks.slot_rows), found.phase.generates)
+    run = ExpertRun(shape, len(load.ranks.slot_rows), not found.phase.takes_prompts)
     wanted = variants(found.phase.engine, dtypes.dtype(shape.dtype).kernel, run)
     entry = found.find(moe.FAMILY, wanted) if wanted else None
     if entry is None:
