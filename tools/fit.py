@@ -17,7 +17,8 @@ from comparison import kernel_page
 from dagc.calib import Device
 from dagc.calib.families import FAMILIES
 from dagc.calib.fitting import shipping, tables
-from dagc.calib.fitting.fit import Part, UnknownDevice, fit_folders
+from dagc.calib.fitting.fit import Part
+from dagc.calib.fitting.folders import UnknownDevice, fit_folders
 
 SOURCE = "fitted to tables of ai-dynamo/aiconfigurator (package aiconfigurator-core 0.12.0)"
 LICENCE = "tables: Apache-2.0, copyright NVIDIA CORPORATION & AFFILIATES"
@@ -33,7 +34,8 @@ def tell(part: Part) -> None:
         return
     error = part.entry.error
     unseen = "     -" if error.unseen is None else f"{error.unseen:6.1%}"
-    print(f"{head} {error.median:6.1%} {error.p90:6.1%} {error.bias:+6.1%} {unseen} {error.rows:5d}", flush=True)
+    over = f" over {part.entry.over.gpu}" if part.entry.over is not None else ""
+    print(f"{head} {error.median:6.1%} {error.p90:6.1%} {error.bias:+6.1%} {unseen} {error.rows:5d}{over}", flush=True)
 
 
 def main() -> int:
@@ -49,7 +51,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="also write the rows of one part of each family there")
     parser.add_argument("--source", default=SOURCE, help="where the tables come from")
     parser.add_argument("--licence", default=LICENCE, help="licence of the tables")
-    for name in ("gpu", "engine", "family"):
+    for name in ("engine", "family"):
         parser.add_argument(f"--{name}", action="append", default=[], help="only this one (again: more)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
     chosen = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> int:
     print(f"{'gpu':19} {'engine':7} {'family':18} {'variant':26} median   p90   bias unseen     n")
 
     def wanted(key: tables.Key) -> bool:
-        pairs = (key.gpu, chosen.gpu), (key.engine, chosen.engine), (key.family, chosen.family)
+        pairs = (key.engine, chosen.engine), (key.family, chosen.family)
         return all(value in values or not values for value, values in pairs)
 
     try:
@@ -84,7 +86,7 @@ def main() -> int:
     if chosen.out is None:
         return 0
     shipping.write(chosen.out, found.parts, chosen.source, chosen.licence, devices)
-    whole = [] if chosen.gpu or chosen.engine else chosen.family or list(FAMILIES)
+    whole = [] if chosen.engine else chosen.family or list(FAMILIES)
     shipping.write_nearest(chosen.out, found.parts, whole, f"{chosen.source} ({chosen.licence})", devices)
     known = json.loads(chosen.errors.read_text(encoding="utf-8")) if chosen.errors.exists() else {}
     chosen.errors.write_text(json.dumps(shipping.merged(known, errors), indent=1) + "\n", encoding="utf-8")

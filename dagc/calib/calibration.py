@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .calibration_file import CalibrationFile, Variants, parse, read
+from .calibration_file import CalibrationFile, read, shipped
 from .constants import CalibrationError, Device, Entry, FitError, folder
 from .family import COMMON, ENGINES, Family
 
@@ -46,8 +46,8 @@ class Calibration:
         """Entries of an engine and those of none, by variant; without an engine those of none alone."""
         if self._own is not None:
             return self._own.of(family)
-        found = dict(_shipped(family, self.gpu, COMMON))
-        return {**found, **_shipped(family, self.gpu, engine)} if engine else found
+        found = dict(shipped(family, self.gpu, COMMON))
+        return {**found, **shipped(family, self.gpu, engine)} if engine else found
 
     def find(self, family: Family[C], variants: str | tuple[str, ...], engine: str) -> Entry[C] | None:
         """The entry of the first of the variants that somebody measured, else the nearest, or None."""
@@ -73,7 +73,7 @@ class Calibration:
     def _measured(self, family: Family[C], variant: str, engine: str) -> Entry[C] | None:
         if self._own is not None:
             return self._own.of(family).get(variant)
-        return _shipped(family, self.gpu, engine).get(variant) or _shipped(family, self.gpu, COMMON).get(variant)
+        return shipped(family, self.gpu, engine).get(variant) or shipped(family, self.gpu, COMMON).get(variant)
 
     def _elsewhere(self, family: Family[C], wanted: tuple[str, ...], engine: str) -> Iterator[Entry[C]]:
         if self._own is not None:
@@ -88,7 +88,7 @@ class Calibration:
         order = sorted(steps, key=lambda step: error(family.name, step).median)
         far = [(gpu, other) for gpu in near for other in others]
         for gpu, kernels in (*(place for step in order for place in steps[step]), *far):
-            for entry in (_shipped(family, gpu, kernels).get(variant) for variant in wanted):
+            for entry in (shipped(family, gpu, kernels).get(variant) for variant in wanted):
                 there = entry and moved(family, entry, self.device, entry.variant)
                 if there is not None:
                     for step, same in (("gpu", gpu == self.gpu), ("engine", kernels not in others)):
@@ -134,19 +134,6 @@ def engines_of(gpu: str) -> list[str]:
     """Engines of which kernels were timed on a GPU."""
     there = {entry.name for entry in (folder() / gpu).iterdir() if entry.is_dir()}
     return [engine for engine in ENGINES if engine in there]
-
-
-@lru_cache(maxsize=4096)
-def _shipped(family: Family[C], gpu: str, engine: str) -> Mapping[str, Entry[C]]:
-    if not engine:
-        return {}
-    file = folder() / gpu / engine / f"{family.name}.json"
-    try:
-        text = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    found: Variants[C] = parse(text, f"{gpu}/{engine}/{family.name}.json").of(family)
-    return found
 
 
 class Nearest:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..base.files import Unreadable, read_text
 from ..base.frozen import record
-from .constants import CalibrationError, Device, Entry, FitError
+from .constants import CalibrationError, Device, Entry, FitError, Over, folder
 from .families import FAMILIES
-from .family import Family
+from .family import COMMON, ENGINES, Family
 from .residual import Residual
 
 C = TypeVar("C")
@@ -159,7 +160,7 @@ DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
 
 
 def _entry(found: object, family: Family[C], variant: str, head: Head, where: str) -> Entry[C]:
-    body = _keys(found, {"constants", "shapes", "error"}, where, {"residual"})
+    body = _keys(found, {"constants", "shapes", "error"}, where, {"residual", "over"})
     names = [field.name for field in fields(family.constants)]  # type: ignore[arg-type]
     values = _numbers(body["constants"], set(names), f"{where}.constants")
     for name, value in values.items():
@@ -177,9 +178,36 @@ def _entry(found: object, family: Family[C], variant: str, head: Head, where: st
         raise CalibrationError(f"{where}.shapes: missing {', '.join(missing)}")
     error = _error(body["error"], f"{where}.error")
     residual = _residual(body["residual"], f"{where}.residual") if "residual" in body else None
+    over = _over(body["over"], family, variant, f"{where}.over") if "over" in body else None
     return Entry(
-        family.constants(**values), shapes, error, head.device, residual, head.gpu, head.engine, variant
-    )  # fmt: skip
+        family.constants(**values), shapes, error, head.device, residual, head.gpu, head.engine, variant, over=over
+    )
+
+
+def _over(found: object, family: Family[C], variant: str, where: str) -> Over:
+    body = _keys(found, {"gpu", "engine"}, where)
+    gpu, engine = (_text(body[name], f"{where}.{name}") for name in ("gpu", "engine"))
+    known = engine in (*ENGINES, COMMON) and gpu in {each.name for each in folder().iterdir()}
+    entry = shipped(family, gpu, engine).get(variant) if known else None
+    if entry is None or entry.over is not None:
+        raise CalibrationError(
+            f"{where}: the library has no {variant} of {_short(engine)} on {_short(gpu)} that was fitted alone"
+        )
+    return Over(gpu, engine, entry.residual)
+
+
+@lru_cache(maxsize=4096)
+def shipped(family: Family[C], gpu: str, engine: str) -> Mapping[str, Entry[C]]:
+    """Entries of the library by variant."""
+    if not engine:
+        return {}
+    file = folder() / gpu / engine / f"{family.name}.json"
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found: Variants[C] = parse(text, f"{gpu}/{engine}/{family.name}.json").of(family)
+    return found
 
 
 def _error(found: object, where: str) -> FitError:

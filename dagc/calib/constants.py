@@ -45,11 +45,21 @@ class FitError:
 
 
 @record
+class Over:
+    """The sibling that few rows were fitted over, the same kernels on another GPU: its residual counts as well."""
+
+    gpu: str
+    engine: str
+    residual: Residual | None
+
+
+@record
 class Entry(Generic[C]):
     """Constants of one variant, the least and greatest of each shape fitted on, the residual and the error.
 
     `engine`: whose kernels were timed (`common`: of no engine; empty: a file that serves any). `instead_of`: what nobody
     measured and this entry takes the place of, empty where it was measured; then `error` is that of such substitutes.
+    `over`: the sibling that it was fitted over; then `residual` is what the formula and the sibling's residual miss.
     """
 
     constants: C
@@ -61,6 +71,7 @@ class Entry(Generic[C]):
     engine: str = ""
     variant: str = ""
     instead_of: str = ""
+    over: Over | None = None
 
     def __eq__(self, other: object) -> bool:
         return self is other

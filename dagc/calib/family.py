@@ -136,9 +136,12 @@ class Family(Generic[C]):
     def estimate_s(self, entry: Entry[C], *arguments: Any) -> Floats:
         """Seconds by formula and residual; never faster than the formula at the bounds of its constants."""
         plain = self.time_s(entry.constants, *arguments)
-        if entry.residual is None:
+        below = entry.over.residual if entry.over is not None else None
+        residuals = [each for each in (entry.residual, below) if each is not None]
+        if not residuals:
             return plain
-        factor = np.exp(entry.residual.log_factor(self.features(*arguments)))
+        features = self.features(*arguments)
+        factor = np.exp(sum(each.log_factor(features) for each in residuals))
         fastest = self.time_s(_fastest(self, entry), *arguments)
         return floats(np.maximum(plain * factor.reshape(plain.shape), fastest))
 

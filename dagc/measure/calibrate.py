@@ -8,7 +8,8 @@ from pathlib import Path
 from ..base.frozen import record
 from ..calib.constants import Device
 from ..calib.fitting import file
-from ..calib.fitting.fit import at_bounds, fit_folders
+from ..calib.fitting.fit import at_bounds
+from ..calib.fitting.folders import fit_folders
 from ..spec.hardware import Hardware
 
 LICENCE = "own measurements"

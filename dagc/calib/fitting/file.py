@@ -22,6 +22,8 @@ def body(entry: Entry[Any]) -> dict[str, Any]:
         "shapes": {name: list(ends) for name, ends in entry.shapes.items()},
         "error": error,
     }
+    if entry.over is not None:
+        found["over"] = {"gpu": entry.over.gpu, "engine": entry.over.engine}
     if entry.residual is not None:
         residual = entry.residual
         found["residual"] = {"lengths": list(residual.lengths), "most": residual.most, "packed": residual.packed}

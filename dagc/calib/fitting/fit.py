@@ -4,9 +4,8 @@ misses. Errors are cross-validated: each row is estimated by a fit without it, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,18 @@ OUTLIER, RIDGE = 0.07, 0.02
 
 
 @record
+class Blind:
+    """An entry by a fit that saw no row of some shapes."""
+
+    shapes: frozenset[str]
+    entry: Entry[Any]
+
+
+@record
 class Part:
     """Rows of one (gpu, engine, family, variant). `entry` None: too few rows. `by_row`, `by_shape`: seconds of every row by
-    a fit that did not see it, or no row of its shape (empty where all rows are of one shape)."""
+    a fit that did not see it, or no row of its shape (empty where all rows are of one shape). `blind`: for each fold of
+    shapes, their names and the entry of a fit that saw none of them."""
 
     key: Key
     family: AnyFamily
@@ -41,6 +49,7 @@ class Part:
     measured_s: Floats
     by_row: Floats
     by_shape: Floats
+    blind: Sequence[Blind] = ()
 
     @property
     def gpu(self) -> str:
@@ -49,68 +58,6 @@ class Part:
     @property
     def variant(self) -> str:
         return self.key.variant
-
-
-@dataclass(slots=True)
-class Fit:
-    """Every part of the tables; `absent`: tables that are not there."""
-
-    parts: list[Part] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-
-    @property
-    def entries(self) -> Iterator[tuple[AnyFamily, Entry[Any]]]:
-        """Of every part with enough rows."""
-        return ((part.family, part.entry) for part in self.parts if part.entry is not None)
-
-
-class UnknownDevice(KeyError):
-    """A table has a GPU whose datasheet peaks are not known."""
-
-
-def fit_folders(
-    folders: Sequence[Path],
-    devices: Mapping[str, Device],
-    done: Callable[[Part], None] = lambda part: None,
-    wanted: Callable[[Key], bool] = lambda key: True,
-    jobs: int = 1,
-) -> Fit:
-    """Fits every part of the tables in some folders for which `wanted`, calling `done` after each, in `jobs` processes. A
-    row without a backend is of no engine.
-
-    Raises UnknownDevice(file, gpu), and tables.TableError when a table is not what its columns say.
-    """
-    result = Fit()
-    tasks: list[tuple[Key, list[Row], Device]] = []
-    for family in FAMILIES.values():
-        found, absent = tables.groups(family, folders)
-        result.absent += absent
-        for key, rows in sorted(found.items()):
-            if wanted(key):
-                if key.gpu not in devices:
-                    raise UnknownDevice(family.file, key.gpu)
-                tasks.append((key, rows, devices[key.gpu]))
-    for part in _fitted(tasks, jobs):
-        result.parts.append(part)
-        done(part)
-    return result
-
-
-def _fitted(tasks: list[tuple[Key, list[Row], Device]], jobs: int) -> Iterable[Part]:
-    if jobs == 1:
-        yield from (fit_part(*task) for task in tasks)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_numbers_of, *task) for task in tasks]
-        for (key, rows, _), future in zip(tasks, futures, strict=True):
-            yield Part(key, FAMILIES[key.family], rows, *future.result())
-
-
-def _numbers_of(key: Key, rows: list[Row], device: Device) -> tuple[Any, ...]:
-    part = fit_part(key, rows, device)  # the record of a family does not travel between processes
-    return part.entry, part.measured_s, part.by_row, part.by_shape
 
 
 def fit_part(key: Key, rows: list[Row], device: Device) -> Part:
@@ -124,18 +71,59 @@ def fit_part(key: Key, rows: list[Row], device: Device) -> Part:
     everything = np.arange(len(rows))
     constants = fitter.constants(everything)
     residual = fitter.residual(constants, everything)
-    by_row = fitter.left_out(tables.folds(tables.row_names(family, rows), FOLDS), constants)
-    names = tables.shape_names(family, rows)
-    by_shape = fitter.left_out(tables.folds(names, FOLDS), constants) if len(set(names)) > 1 else none
-    shapes = {}
-    for name in family.shapes:
-        values = column(rows, name)
-        shapes[name] = (float(values.min()), float(values.max()))
-    entry = Entry(
-        family.constants(**constants), shapes, error_of(by_row, by_shape, measured_s), device, residual,
-        key.gpu, key.engine, key.variant,
+
+    def without(out: frozenset[str], seen: NDArray[np.intp]) -> Entry[Any]:
+        again = fitter.constants(seen, constants)
+        return fitter.entry(again, fitter.residual(again, seen))
+
+    tested = cross_validated(fitter, rows, without)
+    entry = replace(
+        fitter.entry(constants, residual), shapes=ranges(family, rows), gpu=key.gpu, engine=key.engine,
+        error=error_of(tested.by_row, tested.by_shape, measured_s),
     )  # fmt: skip
-    return Part(key, family, rows, entry, measured_s, by_row, by_shape)
+    return Part(key, family, rows, entry, measured_s, tested.by_row, tested.by_shape, tested.blind)
+
+
+def ranges(family: AnyFamily, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """The least and greatest of each shape."""
+    values = {name: column(list(rows), name) for name in family.shapes}
+    return {name: (float(each.min()), float(each.max())) for name, each in values.items()}
+
+
+@record
+class Tested:
+    """As in `Part`."""
+
+    by_row: Floats
+    by_shape: Floats
+    blind: Sequence[Blind]
+
+
+def cross_validated(
+    fitter: Fitter, rows: Sequence[Row], without: Callable[[frozenset[str], NDArray[np.intp]], Entry[Any]]
+) -> Tested:
+    """Every row estimated by `without(shapes, seen)`: an entry from the rows `seen`; where shapes are named, none of them
+    may be known to it from elsewhere either."""
+    family = fitter.family
+    names = tables.shape_names(family, rows)
+    folds = tables.folds(tables.row_names(family, rows), FOLDS)
+    by_row, by_shape, blind = np.zeros(len(rows)), np.zeros(0), []
+    for out, seen in _splits(folds):
+        by_row[out] = family.estimate_s(without(frozenset(), seen), *picked(fitter.arguments, out))
+    if len(set(names)) > 1:
+        by_shape = np.zeros(len(rows))
+        for out, seen in _splits(tables.folds(names, FOLDS)):
+            hidden = frozenset(names[row] for row in out)
+            blind.append(Blind(hidden, without(hidden, seen)))
+            by_shape[out] = family.estimate_s(blind[-1].entry, *picked(fitter.arguments, out))
+    return Tested(by_row, by_shape, blind)
+
+
+def _splits(folds: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows out and rows seen."""
+    for fold in range(int(folds.max()) + 1):
+        if (folds == fold).any():
+            yield np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
 
 
 def error_of(by_row: Floats, by_shape: Floats, measured_s: Floats) -> FitError:
@@ -194,20 +182,10 @@ class Fitter:
         lengths = self.family.lengths or (LENGTH,) * features.shape[1]
         return fit_residual(features, np.log(self.measured_s[rows] / plain), self.shapes[rows], lengths)
 
-    def left_out(self, folds: NDArray[np.int64], near: Mapping[str, float]) -> Floats:
-        """Seconds of every row, by a fit to the rows of the other folds [rows]."""
-        found = np.zeros(len(folds))
-        for fold in range(int(folds.max()) + 1):
-            out, seen = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            if not len(out):
-                continue
-            constants = self.constants(seen, near)
-            residual = self.residual(constants, seen)
-            entry = Entry(
-                self.family.constants(**constants), {}, FitError(0, 0, 0), self.device, residual, variant=self.variant
-            )
-            found[out] = self.family.estimate_s(entry, *picked(self.arguments, out))
-        return found
+    def entry(self, constants: Mapping[str, float], residual: Residual | None) -> Entry[Any]:
+        """Without ranges and error."""
+        made = self.family.constants(**constants)
+        return Entry(made, {}, FitError(0, 0, 0), self.device, residual, variant=self.variant)
 
 
 def picked(arguments: tuple[Any, ...], rows: NDArray[np.intp]) -> tuple[Any, ...]:

@@ -30,15 +30,15 @@ def fit_residual(
     if len(missed) < 6:
         return None
     groups = _groups(shapes)
-    best, chosen = WORTH * _loss(missed, missed), None
+    best, chosen = WORTH * loss(missed, missed), None
     for factor in FACTORS:
         scaled = features / (np.array(lengths) * factor)
         near = matern(distances(scaled, scaled))
         for noise in NOISES:
             variances = _robust(near, missed, noise)
-            loss = _loss(*_left_out(near, variances, missed, groups))
-            if loss < best:
-                best, chosen = loss, (factor, near, variances)
+            found = loss(*_left_out(near, variances, missed, groups))
+            if found < best:
+                best, chosen = found, (factor, near, variances)
     if chosen is None:
         return None
     factor, near, variances = chosen
@@ -73,7 +73,7 @@ def _left_out(near: Floats, variances: Floats, missed: Floats, groups: list[NDAr
     return by_row, by_shape
 
 
-def _loss(by_row: Floats, by_shape: Floats) -> float:
+def loss(by_row: Floats, by_shape: Floats) -> float:
     """Mean absolute log error, of which nothing beyond a factor of 1.5 counts more."""
     most = np.log(1.5)
     return float(np.minimum(np.abs(by_row), most).mean() + np.minimum(np.abs(by_shape), most).mean())

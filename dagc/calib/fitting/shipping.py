@@ -17,6 +17,7 @@ from ..family import COMMON, ENGINES
 from ..shape import Floats
 from . import file
 from .fit import Part
+from .siblings import near
 
 
 def write(out: Path, parts: Iterable[Part], source: str, licence: str, devices: Mapping[str, Device]) -> None:
@@ -26,7 +27,8 @@ def write(out: Path, parts: Iterable[Part], source: str, licence: str, devices: 
         files[part.key[:3]].append(part)
     for (gpu, engine, family), found in files.items():
         path = out / gpu / engine / f"{family}.json"
-        bodies = file.bodies((part.family, part.entry) for part in found if part.entry is not None)
+        made = sorted(found, key=lambda part: part.variant)
+        bodies = file.bodies((part.family, part.entry) for part in made if part.entry is not None)
         if not bodies:
             path.unlink(missing_ok=True)
             continue
@@ -51,19 +53,6 @@ def write_nearest(
     path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
-def near(gpu: str, devices: Mapping[str, Device]) -> list[str]:
-    """Other GPUs by how far their bf16, memory and link rates and their sets of dtypes are."""
-
-    def rates(device: Device) -> Floats:
-        return np.log2([device.flops["bf16"], device.hbm_Bps, device.link_Bps])
-
-    def apart(other: str) -> float:
-        dtypes = len(set(devices[gpu].flops) ^ set(devices[other].flops))
-        return float(np.abs(rates(devices[gpu]) - rates(devices[other])).sum()) + dtypes
-
-    return sorted((other for other in devices if other != gpu), key=lambda other: (apart(other), other))
-
-
 def substitute_errors(parts: Sequence[Part], devices: Mapping[str, Device]) -> dict[str, dict[str, float]]:
     """Of every part priced as if nobody had measured it: by another engine, by another GPU, by another variant."""
     known = {part.key[:2] + part.key[3:]: part for part in parts if part.entry is not None}
@@ -73,8 +62,9 @@ def substitute_errors(parts: Sequence[Part], devices: Mapping[str, Device]) -> d
         gpus = [(other, engine, variant) for other in near(gpu, devices)]
         variants = [(gpu, engine, other) for other in part.family.substitutes(variant)]
         for step, places in (("engine", engines), ("gpu", gpus), ("variant", variants)):
-            place = next((place for place in places if place in known), None)
-            entry = known[place].entry if place is not None else None
+            entries = (known[place].entry for place in places if place in known)
+            # An entry over this very GPU knows its rows.
+            entry = next((entry for entry in entries if entry and not (entry.over and entry.over.gpu == gpu)), None)
             there = moved(part.family, entry, devices[gpu], variant) if entry is not None else None
             if there is not None:
                 estimate = part.family.estimate_s(there, *part.family.arguments(list(part.rows)))
@@ -127,12 +117,16 @@ def _fitter(rows: int) -> tuple[bool, int]:
 
 
 def keep(folder: Path, parts: Iterable[Part]) -> None:
-    """All rows of one part of each family, the smallest of at least `FEWEST_KEPT` rows or else the largest, as the family's
+    """All rows of one part of each family that was fitted alone, the smallest of at least `FEWEST_KEPT` rows or else the largest, as the family's
     own table: with them anyone can fit again and see that the stated errors are those of the fit."""
     chosen: dict[str, Part] = {}
     for part in parts:
         kept = chosen.get(part.family.name)
-        if part.entry is not None and (kept is None or _fitter(len(part.rows)) < _fitter(len(kept.rows))):
+        if (
+            part.entry is not None
+            and part.entry.over is None
+            and (kept is None or _fitter(len(part.rows)) < _fitter(len(kept.rows)))
+        ):
             chosen[part.family.name] = part
     tables: dict[str, list[dict[str, str]]] = defaultdict(list)
     for part in chosen.values():
