@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import host, kernel_rows, noise, ranking, servings, stated_errors
+from comparison import host, kernel_rows, noise, ranking, servings, stated_errors, unmeasured
 from comparison import summary as report
 from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
-from comparison.estimate import Estimates, text_of
+from comparison.estimate import Estimates, calibration_of, estimate, text_of
 from comparison.published import Serving, read_csv, read_records
 from comparison.serving import Constants, Engine, Parts, figure, predict
 from comparison.statistics import Errors
 
 import dagc
-from dagc.calib.accuracy import phase_errors
+from dagc.calib.accuracy import ANOTHER_GPU, OWN, ROOFLINE, kernels_of, phase_errors
+from dagc.view.facts.findings import error_range
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
@@ -182,8 +183,11 @@ def test_a_phase_alone_is_the_compiled_phase() -> None:
     assert [o.phase_ratio for o in done] == [pytest.approx(0.5), pytest.approx(0.2)]
     assert all(o.ratio > ratio for o, ratio in zip(done, (0.5, 0.2), strict=True))
     found = stated_errors.of(
-        [*done, *(replace(o, case=replace(o.case, half="check")) for o in done)], [[(1.0, 2.0), (1.1, 2.0)]]
+        [*done, *(replace(o, case=replace(o.case, half="check")) for o in done)],
+        [[(1.0, 2.0), (1.1, 2.0)]],
+        {"roofline": {"decode": [0.25], "prefill": [0.5]}},
     )
+    assert found["roofline"]["decode"] == {"median": 0.75, "p90": 0.75, "bias": -0.75, "cases": 1}
     assert found["phases"]["decode"] == {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}
     assert found["phases"]["prefill"]["bias"] == -0.8
 
@@ -210,6 +214,50 @@ def test_reports_and_the_readme_state_what_the_tool_wrote() -> None:
         f"within {whole.median:.0%} in half of them, within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}"
         in text
     )
+
+
+def test_phases_of_gpus_that_nobody_measured_state_wider_errors() -> None:
+    """The same servings, priced as on such GPUs; reports and JSON take the errors that hold."""
+    stated = json.loads(stated_errors.FILE.read_text(encoding="utf-8"))
+    page = medians(PAGE.read_text(encoding="utf-8"))
+    for kernels, words in unmeasured.SETS.items():
+        for kind, row in (("prefill", "prefill, TTFT"), ("decode", "decode step, TPOT")):
+            found = phase_errors(kernels)[kind]
+            assert (found.cases, found.median) == (stated["phases"][kind]["cases"], stated[kernels][kind]["median"])
+            assert page[f"{words}: {row}"] == (found.cases, pytest.approx(found.median * 100, abs=0.06))
+    own, another, none = (phase_errors(kernels)["decode"] for kernels in (OWN, ANOTHER_GPU, ROOFLINE))
+    assert own.median < another.median < none.median
+    for gpu, found, words in (("mi355x", none, "priced by the roofline"), ("h200-sxm", own, "real servings: within")):
+        plan = dagc.compile_text(UNMEASURED.format(gpu=gpu, dtype="bf16"))
+        text = " ".join(str(plan).split())
+        assert words in text and f"within {found.median:.0%} in half of them, within {found.p90:.0%}" in text
+        assert f"within {found.median:.0%} of real servings" in error_range(plan.phases["decode"])
+
+
+UNMEASURED = """moe 1
+hardware from "{gpu}" {{ }}
+model from "mixtral-8x7b" {{ dtype = {dtype} }}
+workload {{ sequences = 8, prompt = 1000 tok, output = 2 tok }}
+phase decode {{ gpus = 0..7, tp = 8, engine = vllm }}
+"""
+
+
+def test_substituted_kernels_decide_by_their_share() -> None:
+    assert kernels_of(0.0, 0.0) == ROOFLINE
+    assert kernels_of(0.9, 0.05) == OWN
+    assert kernels_of(0.9, 0.2) == ANOTHER_GPU
+
+
+def test_a_point_is_priced_with_the_kernels_asked_for() -> None:
+    assert calibration_of("h100_sxm", "own") == "h100_sxm"
+    assert calibration_of("h100_sxm", "another_gpu") == "h200_sxm"
+    assert calibration_of("h100_sxm", "roofline") is None
+    assert calibration_of(None, "another_gpu") is None
+    times = [estimate(Point(PLAN, "decode", 16, 2048), None, kernels) for kernels in ("own", "another_gpu", "roofline")]
+    assert all(isinstance(found, Estimate) for found in times)
+    assert len({found.time_s for found in times if isinstance(found, Estimate)}) == 3
+    floors = [found.floor_s for found in times if isinstance(found, Estimate)]
+    assert max(floors) == pytest.approx(min(floors), rel=0.01)  # at datasheet peaks, whoever measured
 
 
 def without(record: Any) -> Iterator[Any]:

@@ -15,8 +15,7 @@ BESIDE = {PREFILL.name: "a request also waits", DECODE.name: "a server also pref
 
 @record
 class PhaseError:
-    """|estimate / measurement - 1| over `cases`, of a compiled phase alone against what a server measured, on calibrated
-    GPUs; `bias`: the median of the signed error, negative where the phase is too fast. Written by `tools/accuracy.py`."""
+    """|estimate / measurement - 1| over `cases`, of a compiled phase alone against what a server measured; `bias`: the median of the signed error, negative where the phase is too fast. Written by `tools/accuracy.py`."""
 
     median: float
     p90: float
@@ -24,8 +23,21 @@ class PhaseError:
     cases: int
 
 
-@lru_cache(maxsize=1)
-def phase_errors() -> dict[str, PhaseError]:
+OWN, ANOTHER_GPU, ROOFLINE = "phases", "another_gpu", "roofline"
+"""Whose kernels priced the phases: those of their GPU and engine; those of the nearest other GPU; none."""
+PRICED = {OWN: "", ANOTHER_GPU: " priced with kernels of another GPU", ROOFLINE: " priced by the roofline"}
+"""In words."""
+SUBSTITUTED = 0.1
+"""Share of the critical path from which on tables of another GPU or engine decide how sure a phase is."""
+
+
+@lru_cache(maxsize=4)
+def phase_errors(kernels: str = OWN) -> dict[str, PhaseError]:
     """By kind of phase: `prefill` (against the time to first token), `decode` (against the time per output token)."""
-    kinds = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8"))["phases"]
+    kinds = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8"))[kernels]
     return {kind: PhaseError(**fields) for kind, fields in kinds.items()}
+
+
+def kernels_of(measured: float, substituted: float) -> str:
+    """Which errors hold for a phase, by the shares of its critical path that measured kernels and substitutes for them price."""
+    return ROOFLINE if not measured else ANOTHER_GPU if substituted >= SUBSTITUTED else OWN

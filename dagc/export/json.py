@@ -130,9 +130,9 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
     share, kernels = result.measured
     if not share:
         return None
-    from ..calib.accuracy import phase_errors
+    from ..calib.accuracy import kernels_of, phase_errors
 
-    whole = phase_errors().get(result.phase_kind.name)
+    whole = phase_errors(kernels_of(share, result.substituted)).get(result.phase_kind.name)
     if whole is None:
         return None
     return {"median": whole.median, "p90": whole.p90, "bias": whole.bias, "measured_share": share, "kernels": kernels}

@@ -56,14 +56,12 @@ def _origin(segment: Segment, op: Op) -> Op:
     return op
 
 
-SUBSTITUTED = 0.1
-"""Share of the critical path from which on tables that are not the engine's own are worth a warning."""
-
-
 def warn_of_substitutes(unit: Unit, result: PhaseResult) -> None:
     """Kernels that nobody measured for this engine, GPU and dtype are priced by the nearest table, which is less sure."""
+    from ..calib.accuracy import SUBSTITUTED
+
     taken = [one for one in result.kernels if one.instead_of]
-    total = sum(one.share for one in taken)
+    total = result.substituted
     if total >= SUBSTITUTED:
         unit.out.add(
             "W06",

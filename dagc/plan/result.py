@@ -204,6 +204,11 @@ class PhaseResult:
         return tuple(sorted(shares, key=lambda one: -one.share))
 
     @property
+    def substituted(self) -> float:
+        """Share of the critical path whose times are from kernels that take the place of some that nobody measured."""
+        return sum(one.share for one in self.kernels if one.instead_of)
+
+    @property
     def extrapolated(self) -> dict[str, float]:
         """`kernel (size)` -> share of the critical path whose sizes are beyond the measured range."""
         total = sum(step.time_s for step in self.path) or 1.0

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
+from dagc.calib.calibration import nearest
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase
 from dagc.spec.spec import Spec
@@ -84,14 +85,27 @@ def text_of(point: Point, configs: Path | None) -> str:
     return spec_text(point, catalog_of(configs), sparse)
 
 
-def estimate(point: Point, configs: Path | None) -> Found:
+OWN, ANOTHER_GPU, ROOFLINE = "own", "another_gpu", "roofline"
+"""Whose kernels price a point: those of its GPU; those of the nearest other GPU that has some; none."""
+
+
+def calibration_of(own: str | None, kernels: str) -> str | None:
+    """The calibration of a hardware section whose own is `own`."""
+    if kernels == OWN or own is None:
+        return own
+    return nearest().gpus_near(own)[0] if kernels == ANOTHER_GPU else None
+
+
+def estimate(point: Point, configs: Path | None, kernels: str = OWN) -> Found:
     """Compile a point. Memory is not judged: what does not fit is still timed."""
     try:
         spec = _elaborated(point.deployment, point.kind, point.tokens, configs)
         capacity_B = spec.hardware.memory_B
         spec = replace(
             spec,
-            hardware=replace(spec.hardware, memory_B=1e18),
+            hardware=replace(
+                spec.hardware, memory_B=1e18, calibration=calibration_of(spec.hardware.calibration, kernels)
+            ),
             workload=replace(spec.workload, sequences=point.sequences),
         )
         phase = replace(spec.phases[0], sequences=point.sequences)
@@ -120,8 +134,8 @@ def _reason(error: SpecError) -> str:
     return f"dagc {first.code}: {re.sub(r'[0-9]+(?= |$|,)', 'N', words)}"
 
 
-def _estimate_batch(points: list[Point], configs: Path | None) -> list[Found]:
-    return [estimate(point, configs) for point in points]
+def _estimate_batch(points: list[Point], configs: Path | None, kernels: str) -> list[Found]:
+    return [estimate(point, configs, kernels) for point in points]
 
 
 @dataclass
@@ -132,6 +146,7 @@ class Estimates:
     workers: int = field(default_factory=lambda: cpu_count() or 1)
     known: dict[Point, Found] = field(default_factory=dict)
     cache: Cache | None = None
+    kernels: str = OWN
     _wanted: dict[Point, None] = field(default_factory=dict)
 
     def ask(self, point: Point) -> Estimate:
@@ -172,11 +187,12 @@ class Estimates:
             points = [p for p in points if not self._cached(p)]
         batches = [points[i : i + BATCH] for i in range(0, len(points), BATCH)]
         if len(points) <= BATCH or self.workers == 1:
-            found = (_estimate_batch(batch, self.configs) for batch in batches)
+            found = (_estimate_batch(batch, self.configs, self.kernels) for batch in batches)
             self._store(points, found)
             return
         with ProcessPoolExecutor(self.workers) as pool:
-            self._store(points, pool.map(_estimate_batch, batches, [self.configs] * len(batches)))
+            n = len(batches)
+            self._store(points, pool.map(_estimate_batch, batches, [self.configs] * n, [self.kernels] * n))
 
     def _cached(self, point: Point) -> bool:
         assert self.cache is not None

@@ -36,6 +36,9 @@ against TPOT; the prefill of one prompt per rank, against TTFT. These are the er
 doubt`: without rows that may speculate). Nothing was fitted on any of these rows, so all of them count. The phase is
 mostly too fast: a server prefills other requests between the steps, its host works, and a request waits before its prefill."""
 
+UNMEASURED = """The same phases, priced as on a GPU that nobody measured. First with the kernels of the nearest other GPU that has a calibration, scaled
+by the datasheets; then with none, as presets without a calibration are. Reports print these errors where they hold."""
+
 SERVING = """What a benchmark of a server measures is modelled from two phases of a plan; `b` sequences are in flight on an attention
 rank (concurrency / attention-dp, or fewer when memory or the engine allows fewer), each of `isl` prompt and `osl` output tokens.
 

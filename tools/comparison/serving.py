@@ -62,7 +62,7 @@ class Parts:
     steps. `mixed_steps`: of those per decode step. `prefill_s`: what the prefill of one request takes of a rank.
     `bound`: the figure at datasheet peaks: no run of the same plan takes less time, or has a higher rate. `limited`:
     memory has room for fewer sequences than are in flight. `phase_s`: of the compiled phase alone; None where the figure
-    is of no one phase. `busy_s`: what a request's prefill keeps the GPUs busy for at the least; 0 where it is not asked."""
+    is of no one phase, and `phase`, its point, too. `busy_s`: what a request's prefill keeps the GPUs busy for at the least; 0 where it is not asked."""
 
     metric: str
     bound: float
@@ -82,6 +82,7 @@ class Parts:
     limited: bool = False
     phase_s: float | None = None
     busy_s: float = 0.0
+    phase: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +122,20 @@ class Steps:
 
     def prefill(self, deployment: Deployment, per_rank: int, tokens: int) -> Estimate:
         """`per_rank` prompts on each attention rank."""
-        return self.estimates.ask(Point(deployment, "prefill", per_rank * deployment.layout.dp, tokens))
+        return self.estimates.ask(_point(deployment, "prefill", per_rank, tokens))
 
     def decode(self, deployment: Deployment, per_rank: int, context: int) -> Estimate:
-        return self.estimates.ask(Point(deployment, "decode", per_rank * deployment.layout.dp, context))
+        return self.estimates.ask(_point(deployment, "decode", per_rank, context))
 
     def chunks(self, tokens: int) -> int:
         return math.ceil(tokens / self.engine.step_tokens)
 
     def layers(self, deployment: Deployment) -> int:
         return self.estimates.layers(deployment.model)
+
+
+def _point(deployment: Deployment, kind: str, per_rank: int, tokens: int) -> Point:
+    return Point(deployment, kind, per_rank * deployment.layout.dp, tokens)
 
 
 def _held(ask: Steps, deployment: Deployment, wanted: int | None, context: int, first: Estimate) -> int:
@@ -166,13 +171,14 @@ def _aggregated(serving: Serving, ask: Steps) -> Parts:
         (batch - 1) / together / serving.osl * chunks,
         one.time_s, ask.chunks(serving.isl), first.time_s / together, batch, wanted, together, serving.osl,
         limited=batch < wanted, phase_s=step.time_s, busy_s=one.floor_s / plan.layout.dp,
+        phase=_point(plan, "decode", batch, context),
     )  # fmt: skip
     if serving.metric == "tpot":
         return common
     if serving.metric == "output_rate":
         tokens = batch * plan.layout.dp / serving.gpus  # a step
-        return replace(common, bound=tokens / step.floor_s, tokens=tokens, phase_s=None, busy_s=0.0)
-    return replace(common, bound=one.floor_s, phase_s=one.time_s)
+        return replace(common, bound=tokens / step.floor_s, tokens=tokens, phase_s=None, busy_s=0.0, phase=None)
+    return replace(common, bound=one.floor_s, phase_s=one.time_s, phase=_point(plan, "prefill", 1, serving.isl))
 
 
 def _split(serving: Serving, ask: Steps) -> Parts:
@@ -188,11 +194,15 @@ def _split(serving: Serving, ask: Steps) -> Parts:
         "tpot", step.floor_s, ask.layers(plan), step.time_s, 0.0, 0.0, one.time_s, ask.chunks(serving.isl), one.time_s,
         batch, wanted, 1, serving.osl, limited=batch < wanted, phase_s=step.time_s,
         busy_s=one.floor_s / (serving.prefill.layout.dp * serving.prefill_workers),
+        phase=_point(plan, "decode", batch, context),
     )  # fmt: skip
     if serving.metric == "tpot":
         return common
     ranks = serving.prefill_workers * serving.prefill.layout.dp
-    return replace(common, metric="ttft_split", bound=one.floor_s, rate=serving.concurrency / ranks, phase_s=one.time_s)
+    return replace(
+        common, metric="ttft_split", bound=one.floor_s, rate=serving.concurrency / ranks, phase_s=one.time_s,
+        phase=_point(serving.prefill, "prefill", 1, serving.isl),
+    )  # fmt: skip
 
 
 def _static(serving: Serving, ask: Steps) -> Parts:

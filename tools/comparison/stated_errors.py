@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import noise
+from . import noise, unmeasured
 from .servings import Outcome
 from .statistics import Errors
 
@@ -16,17 +16,18 @@ FILE = ROOT / "grammar" / "library" / "calibration" / "accuracy.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- accuracy: written by tools/accuracy.py --write -->", "<!-- end of accuracy -->"
 KINDS = {"prefill": "ttft", "decode": "tpot"}
-ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; servings: of the serving model of tools/comparison, on cases that nothing was fitted on; repeats: of runs of one configuration"
+ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; another_gpu, roofline: the same phases, priced with kernels of the nearest other GPU, or with none; servings: of the serving model of tools/comparison, on cases that nothing was fitted on; repeats: of runs of one configuration"
 
 
-def of(done: Sequence[Outcome], repeats: Sequence[noise.Group]) -> dict[str, Any]:
-    """The content of the file."""
+def of(done: Sequence[Outcome], repeats: Sequence[noise.Group], wider: unmeasured.Ratios) -> dict[str, Any]:
+    """The content of the file. `wider`: phases without their GPU's kernels."""
     sure = [o for o in done if o.case.without_doubt]
     groups: dict[str, dict[str, list[float]]] = {"phases": {}, "servings": {}, "repeats": noise.ratios(repeats)}
     for kind, metric in KINDS.items():
         mine = [o for o in sure if o.serving.metric == metric]
         groups["phases"][kind] = [o.phase_ratio for o in mine if o.phase_ratio is not None]
         groups["servings"][metric] = [o.ratio for o in mine if o.half == "check" and not o.serving.disaggregated]
+    groups |= {name: {kind: [*ratios] for kind, ratios in kinds.items()} for name, kinds in wider.items()}
     return {
         "about": ABOUT,
         **{name: {key: stated(Errors.of(ratios)) for key, ratios in each.items()} for name, each in groups.items()},

@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import accuracy_page, host, kernel_page, noise, prose, published, ranking, stated_errors, static, unseen
+from . import (
+    accuracy_page,
+    host,
+    kernel_page,
+    noise,
+    prose,
+    published,
+    ranking,
+    stated_errors,
+    static,
+    unmeasured,
+    unseen,
+)
 from . import kernel_rows as kernels
 from .cache import Cache
 from .catalog import Catalog
@@ -43,6 +55,7 @@ class Found:
     servings: list[Serving]
     refused: list[Refused]
     fitted: Fitted
+    estimates: Estimates
     engines: Sequence[str] = ()
     kernels: list[KernelCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
@@ -55,7 +68,7 @@ def gather(options: Options) -> Found:
     estimates = Estimates(options.configs, cache=None if options.cache is None else Cache.of(options.cache))
     if options.workers:
         estimates.workers = options.workers
-    found = Found([], [], [], [], host.stored(catalog.constants), tuple(catalog.constants["engines"]))
+    found = Found([], [], [], [], host.stored(catalog.constants), estimates, tuple(catalog.constants["engines"]))
     for file in [] if options.only else _files(options.data, "measured_*.json"):
         cases, unknown = kernels.read(file, catalog)
         found.kernels += cases
@@ -102,8 +115,9 @@ def run(options: Options) -> str:
     found = gather(options)
     if options.list is not None:
         _write_list(options.list, found)
+    wider = unmeasured.of(found.cases, found.estimates, options.cache)
     if options.write:
-        stated = stated_errors.of(found.outcomes, repeats_of(options))
+        stated = stated_errors.of(found.outcomes, repeats_of(options), wider)
         stated_errors.write(stated)
         kernel_page.PAGE.write_text(kernel_page.read(), encoding="utf-8")
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
@@ -115,6 +129,7 @@ def run(options: Options) -> str:
         parts += ["## Models, GPUs and engines that no constant saw", prose.UNSEEN]
         parts.append(unseen.section(found.cases, found.engines, found.series))
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
+        parts += ["### GPUs that nobody measured", prose.UNMEASURED, unmeasured.section(wider)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
     parts += ["## What cannot be expressed", prose.REFUSED]
     if found.outcomes:

@@ -144,24 +144,25 @@ ALONE = {
 
 def error_range(result: PhaseResult) -> str:
     """What is known of how far a phase's time may be off."""
-    from ...calib.accuracy import BESIDE, phase_errors
+    from ...calib.accuracy import BESIDE, PRICED, kernels_of, phase_errors
 
     share, error = result.measured
-    if not share:
-        return "No kernel of this hardware was measured: the error of these times is not known, only their floor."
     low, high = result.time_s * (1 - share * error), result.time_s * (1 + share * error)
     text = (
         f"{share:.0%} of the critical path is made of measured kernel times; their median errors, "
         f"all on one side, make {show(low, TIME)} to {show(high, TIME)}."
+        if share
+        else "No kernel of this hardware was measured: the times are the roofline's, and the error of each op is not known."
     )
-    if share < 0.995:
+    if 0 < share < 0.995:
         text += f" The error of the other {1 - share:.0%} is not known."
-    whole = phase_errors().get(result.phase_kind.name)
+    taken = kernels_of(share, result.substituted)
+    whole = phase_errors(taken).get(result.phase_kind.name)
     text += (
         " No step of this kind alone was measured in a serving."
         if whole is None
-        else f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases, "
-        f"within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})."
+        else f" {ALONE[result.graph.kind]} was within {whole.median:.0%} of real servings in half of {whole.cases:,} cases"
+        f"{PRICED[taken]}, within {whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})."
     )
     beyond = [f"{name} {part:.0%}" for name, part in result.extrapolated.items()]
     return text + (f" Beyond the sizes measured, of the critical path: {', '.join(beyond)}." if beyond else "")

@@ -142,18 +142,21 @@ ALONE = {PREFILL.name: "a prefill alone, beside TTFT", DECODE.name: "a step alon
 
 def _sureness(result: PhaseResult) -> list[str]:
     """How far to trust the phase's time: measured kernels in it, and how far phases like it were from real servings."""
-    from ...calib.accuracy import BESIDE, phase_errors
+    from ...calib.accuracy import BESIDE, PRICED, kernels_of, phase_errors
 
     share, error = result.measured
-    if not share:
-        return ["not calibrated: the error of the times is not known"]
-    kernels = f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline"
-    whole = phase_errors().get(result.phase_kind.name)
+    kernels = (
+        f"{share:.0%} of the time from measured kernels (to {error:.0%} in the mean), the rest from the roofline"
+        if share
+        else "not calibrated: the times are the roofline's"
+    )
+    taken = kernels_of(share, result.substituted)
+    whole = phase_errors(taken).get(result.phase_kind.name)
     if whole is None:
         return [kernels, "no step of this kind alone was measured in a serving"]
     return [
         kernels,
-        f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings: within {whole.median:.0%} in half of them, within "
+        f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings{PRICED[taken]}: within {whole.median:.0%} in half of them, within "
         f"{whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})",
     ]
 
