@@ -20,7 +20,7 @@ from dagc.calib.family import column
 from dagc.calib.fitting import tables
 from dagc.calib.moe_a2a import SMS, SMS_V2
 from dagc.calib.rising import pooled, rising_s
-from dagc.cost.exchange import Exchanges
+from dagc.cost.exchange import Exchanges, Tokens
 from dagc.cost.measured import Measured
 from dagc.cost.network import collective_time
 from dagc.ir.graph import Op, Segment
@@ -191,6 +191,20 @@ def test_tokens_take_the_kernels_that_the_engine_runs_in_such_a_phase(engine: st
     rack = named("gb200-nvl72", "decode", f"engine = {engine}", ranks=32)
     assert rack.family.startswith("nvlink_")  # DeepEP was timed on 4 ranks there
     assert rack.instead_of == ("" if engine == "trtllm" else f"{engine} on gb200")
+
+
+@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
+@pytest.mark.parametrize("preset", ["h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72", "gb300-nvl72"])
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_tokens_narrower_than_measured_take_no_longer(preset: str, engine: str, kind: str) -> None:
+    """A residual of few widths says little of a narrower one, which has fewer bytes."""
+    priced = exchanges(preset, kind, f"engine = {engine}")[0]
+    for tokens in (1.0, 64.0, 1024.0):
+        for back in (False, True):
+            options = [[*priced._token_kernels(Tokens(tokens, h, 8.0, 2.0, back), 4)] for h in (1024.0, 2048.0, 4096.0)]
+            narrow, middle, wide = ([float(option.time_s) for option in each] for each in options)
+            assert narrow and all(a <= 1.3 * b for a, b in zip(narrow, middle, strict=True))
+            assert all(a <= 1.3 * b for a, b in zip(middle, wide, strict=True))
 
 
 @pytest.mark.parametrize("name", ["deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided"])

@@ -179,6 +179,12 @@ class Exchanges:
         entry = parts[0]
         sms = (moe_a2a.SMS_V2,) if entry.variant.startswith("deepep_v2") else ()
         total = rising_s(family, entry, 0, *sent.sizes(ranks), *sms)
+        narrowest = entry.shapes.get("hidden_size", (0.0, 0.0))[0]
+        if (
+            sent.hidden < narrowest
+        ):  # what was learned of wide tokens says little of narrow ones, which have fewer bytes
+            wider = sent._replace(hidden=narrowest)
+            total = np.minimum(total, rising_s(family, entry, 0, *wider.sizes(ranks), *sms))
         for other in parts[1:]:
             total = total + rising_s(family, other, 0, *sent.sizes(ranks, 0.0))
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
