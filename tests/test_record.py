@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from copy import deepcopy
 from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
+from inspect import signature
 from itertools import product
 
 import pytest
@@ -54,6 +56,27 @@ class OwnText:
         return "own"
 
 
+@record
+class Counted:
+    number: int
+    doubled: int = field(init=False)
+    kept: list[int] = field(default_factory=list, init=False)
+    five: int = field(default=5, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "doubled", 2 * self.number)
+
+
+@record
+class Longer(Pair):
+    third: int = 3
+
+
+@dataclass(frozen=True)
+class Derived(Pair):
+    third: int = 3
+
+
 GIVEN = [(1,), (1, ("a",)), (2,), (1, (), {"x": 1})]
 
 
@@ -83,6 +106,31 @@ def test_it_is_a_dataclass() -> None:
     assert is_dataclass(Pair) and [f.name for f in fields(Pair)] == ["first", "second", "memo"]
     assert replace(Pair(1), first=2) == Pair(2) and pickle.loads(pickle.dumps(Pair(3, ("a",)))) == Pair(3, ("a",))
     assert Pair.__match_args__ == ("first", "second", "memo")  # type: ignore[attr-defined]
+
+
+def test_arguments_are_those_of_the_dataclass() -> None:
+    assert list(signature(Pair).parameters) == list(signature(Plain).parameters)
+    with pytest.raises(TypeError, match=r"Pair.__init__\(\) missing 1 required positional argument: 'first'"):
+        Pair()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fourth'"):
+        Pair(1, fourth=4)  # type: ignore[call-arg]
+    assert Pair(1).memo is not Pair(1).memo and Pair(memo={"x": 1}, first=1).memo == {"x": 1}
+
+
+def test_fields_that_are_no_arguments() -> None:
+    one, other = Counted(2), Counted(3)
+    assert (one.doubled, one.kept, one.five) == (4, [], 5) and one.kept is not other.kept
+    with pytest.raises(TypeError):
+        Counted(1, five=6)  # type: ignore[call-arg]
+    assert pickle.loads(pickle.dumps(other)) == deepcopy(other) == other
+
+
+def test_records_and_dataclasses_derive_from_records() -> None:
+    for kind in (Longer, Derived):
+        made = kind(1, third=4)
+        assert (made.first, made.second, made.third) == (1, (), 4) and made == deepcopy(made) != kind(1)
+        with pytest.raises(FrozenInstanceError):
+            made.first = 2
 
 
 def test_what_a_class_says_itself_stays() -> None:
