@@ -12,6 +12,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.base.diagnostics import SpecError
+from dagc.base.plain_data import DataError
 from dagc.cli import main
 from dagc.execute.inputs import History, Inputs
 from dagc.execute.machine import RankMachine
@@ -255,3 +256,23 @@ def test_experts_of_a_mixed_step_are_those_of_prompts(engine: str) -> None:
     both, mixed_s = phase("kind = mixed, decode = 16, prompts = [2048 tok]")
     assert both == prompts
     assert mixed_s >= alone_s
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["engine", "exchange", "quantise", "drafter", "window_cache", "dispatch_dtype"]
+    + [f"strategy/{name}" for name in ("dispatch", "overlap", "sp_method", "sp_layout")],
+)
+@pytest.mark.parametrize("word", ["zzz", "../h200_sxm/vllm", "x" * 5000])
+def test_a_file_has_the_words_of_the_language(tmp_path: Path, path: str, word: str) -> None:
+    """The name of an engine leads to files of the library."""
+    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, ep = 4, tp = 2 }}")
+    data = json.loads(dumps(graph_object(plan, "m")))
+    *parents, name = ["plan", "phase", *path.split("/")]
+    place = data
+    for each in parents:
+        place = place[each]
+    assert name in place
+    place[name] = word
+    with pytest.raises(DataError, match=f"{name}.* is not one of"):
+        plan_of(data)

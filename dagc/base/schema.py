@@ -180,7 +180,7 @@ PHASE: dict[str, Attribute] = {
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
     "engine": _word(
-        "whose communication kernels run, and whose memory budget counts where it is named",
+        "whose measured kernels set the times, and whose memory budget counts where it is named",
         "trtllm",
         "trtllm",
         "vllm",

@@ -136,6 +136,13 @@ def check_number(attribute: Attribute, value: float, path: str) -> None:
         raise DataError(path, f"is {value!r}, not {least} and at most {attribute.high:g}")
 
 
+def _check_word(name: str, word: str | None, path: str) -> None:
+    """One of the words of an attribute of phases; none only where that is its default."""
+    attribute = PHASE[name]
+    if word not in attribute.words and not (word is None and attribute.default is None):
+        raise DataError(f"{path}.{name}", f"{word!r} is not one of {', '.join(attribute.words)}")
+
+
 def check_together(unit: Unit, graph: Graph) -> None:
     """The plan is that of the graph. Raises DataError with the path of what differs."""
     phase, strategy, model, hardware = unit.phase, unit.phase.strategy, unit.spec.model, unit.spec.hardware
@@ -144,10 +151,12 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
         if find(getattr(model, name)) is None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
-    for name in ("window_cache", "drafter"):
-        words, word = PHASE[name].words, getattr(phase, name)
-        if word not in words:
-            raise DataError(f"plan.phase.{name}", f"{word!r} is not one of {', '.join(words)}")
+    for name in ("window_cache", "drafter", "engine", "exchange", "quantise"):
+        _check_word(name, getattr(phase, name), "plan.phase")
+    for name in ("dispatch", "overlap", "sp_method", "sp_layout"):
+        _check_word(name, getattr(strategy, name), "plan.phase.strategy")
+    if phase.dispatch_dtype is not None and find(phase.dispatch_dtype) is None:
+        raise DataError("plan.phase.dispatch_dtype", f"{phase.dispatch_dtype!r} is not one of {', '.join(DTYPES)}")
     if max(phase.gpus) >= hardware.gpus:
         raise DataError("plan.hardware.gpus", f"is {hardware.gpus}, and the IR has GPU {max(phase.gpus)}")
     batching = phase.batching
