@@ -58,9 +58,11 @@ def _origin(segment: Segment, op: Op) -> Op:
 
 def warn_of_substitutes(unit: Unit, result: PhaseResult) -> None:
     """Kernels that nobody measured for this engine, GPU and dtype are priced by the nearest table, which is less sure."""
+    taken = [one for one in result.kernels if one.instead_of]
+    if not taken:
+        return
     from ..calib.accuracy import SUBSTITUTED
 
-    taken = [one for one in result.kernels if one.instead_of]
     total = result.substituted
     if total >= SUBSTITUTED:
         unit.out.add(
