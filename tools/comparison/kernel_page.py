@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ def read() -> str:
     return page(json.loads(ERRORS.read_text(encoding="utf-8")), json.loads(NEAREST.read_text(encoding="utf-8")))
 
 
+def shipped() -> list[Part]:
+    """Parts of the file in the repository."""
+    return [*parts(json.loads(ERRORS.read_text(encoding="utf-8")))]
+
+
 def by_engine(found: list[Part]) -> str:
     """How many parts reach the goals."""
     groups: dict[str, list[Part]] = defaultdict(list)
@@ -84,9 +89,9 @@ def by_engine(found: list[Part]) -> str:
         body.append(
             (
                 engine, len(each), f"{sum(p.rows for p in each):,}",
-                _weighted([(p.median, p.rows) for p in each]),
-                _weighted([(p.p90, p.rows) for p in each]),
-                _weighted([(p.unseen or 0.0, p.rows) for p in shapes]),
+                _middle([(p.median, p.rows) for p in each]),
+                _middle([(p.p90, p.rows) for p in each]),
+                _middle([(p.unseen or 0.0, p.rows) for p in shapes]),
                 _reach(p.median <= MEDIAN for p in each), _reach(p.p90 <= P90 for p in each),
                 _reach((p.unseen or 0.0) <= UNSEEN for p in shapes),
             )
@@ -103,10 +108,13 @@ def _reach(hits: Iterator[bool]) -> str:
     return f"{sum(each)} of {len(each)}"
 
 
-def _weighted(found: list[tuple[float, int]]) -> str:
-    """The median of values, each as often as its weight; a dash of none."""
-    each = [value for value, weight in sorted(found) for _ in range(weight)]
-    return f"{quantile(each, 0.5):.1%}" if each else "-"
+def middle(found: Iterable[tuple[float, int]]) -> float:
+    """The median of values, each as often as its weight."""
+    return quantile([value for value, weight in sorted(found) for _ in range(weight)], 0.5)
+
+
+def _middle(found: Sequence[tuple[float, int]]) -> str:
+    return f"{middle(found):.1%}" if found else "-"
 
 
 def by_part(found: list[Part]) -> str:

@@ -11,6 +11,9 @@ SOURCES = """Sources: static estimates and servings of ai-dynamo/aiconfigurator 
 Apache-2.0, copyright NVIDIA CORPORATION & AFFILIATES); published measurements, each with its own document. Kernel times
 of the calibration come from tables of the same package; no end-to-end figure was used to fit a kernel."""
 
+GOALS = """What this project set itself, and what is reached. Kernels: the part (a family on a GPU) in the middle of each engine, by rows
+([kernels.md](kernels.md) has all). TPOT and layouts: below, under models that no constant saw."""
+
 STATIC = """One step each, estimated by another tool from kernel measurements: prefill of a whole batch, and the mean of 31 decode
 steps. Its expert loads follow a sampling law (power law of 1.2, DeepSeek 1.01); dagc uses the zipf exponent with the same
 mean load of the busiest rank. Its steps add up ops without overlap. Where the experts are on several ranks and a step

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import (
     accuracy_page,
+    goals,
     host,
     kernel_page,
     noise,
@@ -120,14 +121,18 @@ def run(options: Options) -> str:
         stated = stated_errors.of(found.outcomes, repeats_of(options), wider)
         stated_errors.write(stated)
         kernel_page.PAGE.write_text(kernel_page.read(), encoding="utf-8")
+    apart = unseen.of(found.cases, found.engines, found.series)
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
+    if found.outcomes and not options.only:
+        goal_table = goals.section(apart, found.outcomes, kernel_page.shipped())
+        parts += ["### Goals", prose.GOALS, goal_table]
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, accuracy_page.static_section(found.compared)]
     if found.kernels and not options.only:
         parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
         parts += ["## Models, GPUs and engines that no constant saw", prose.UNSEEN]
-        parts.append(unseen.section(found.cases, found.engines, found.series))
+        parts.append(unseen.section(apart))
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["### GPUs that nobody measured", prose.UNMEASURED, unmeasured.section(wider)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from . import host, ranking
 from .servings import Case, Outcome
@@ -15,8 +16,17 @@ LEFT_OUT: dict[str, Callable[[Case], str]] = {
 }
 
 
-def section(cases: Sequence[Case], engines: Sequence[str], series: Sequence[ranking.Series]) -> str:
-    """Errors with each group left out in turn, by engine; then the choice of layouts with the model left out."""
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """`ratios` by figure, what was left out, and engine; series of layouts with a choice and without one, models left out."""
+
+    ratios: Mapping[str, Sequence[float]]
+    ranked: Sequence[ranking.Ranked] = ()
+    unsaid: Sequence[ranking.Series] = ()
+
+
+def of(cases: Sequence[Case], engines: Sequence[str], series: Sequence[ranking.Series]) -> Unseen:
+    """Each group left out in turn; then the choice of layouts with the model left out."""
     groups: dict[str, list[float]] = {}
     by_model: list[Outcome] = []
     for what, group in LEFT_OUT.items():
@@ -24,11 +34,20 @@ def section(cases: Sequence[Case], engines: Sequence[str], series: Sequence[rank
         by_model = outs if what == "model" else by_model
         for o in outs:
             if o.case.without_doubt and o.serving.metric in ("tpot", "ttft"):
-                figure = o.serving.metric.upper()
-                groups.setdefault(f"{figure}, without the {what}, all", []).append(o.ratio)
-                groups.setdefault(f"{figure}, without the {what}, {o.serving.where[2]}", []).append(o.ratio)
-    parts = [error_table("figure, left out, engine", groups)]
-    if series:
-        ranked, unsaid = ranking.rank(series, by_model)
-        parts += ["### Choice of layouts", ranking.section(ranked, unsaid), ranking.details(ranked, unsaid)]
+                for engine in ("all", o.serving.where[2]):
+                    groups.setdefault(name_of(o.serving.metric, what, engine), []).append(o.ratio)
+    return Unseen(groups, *ranking.rank(series, by_model)) if series else Unseen(groups)
+
+
+def name_of(metric: str, what: str, engine: str) -> str:
+    """A row's name."""
+    return f"{metric.upper()}, without the {what}, {engine}"
+
+
+def section(found: Unseen) -> str:
+    """Errors by engine, and the layouts."""
+    parts = [error_table("figure, left out, engine", found.ratios)]
+    if found.ranked or found.unsaid:
+        parts += ["### Choice of layouts", ranking.section(found.ranked, found.unsaid)]
+        parts.append(ranking.details(found.ranked, found.unsaid))
     return "\n\n".join(parts)
