@@ -20,7 +20,7 @@ from .family import COMMON, ENGINES, Family
 C = TypeVar("C")
 NEAREST = "nearest.json"
 UNKNOWN = FitError(0.3, 0.8, 0)
-"""Of a stand-in of a family for which no stand-in could be measured."""
+"""Of a substitute in a family for which none could be measured."""
 
 
 class Calibration:
