@@ -22,11 +22,13 @@ from dagc.ir.sharding import Axes
 @record
 class ExpertParallel(GraphPass):
     """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: tokens
-    are exchanged, or every rank sees all tokens and its result is partial. `prices`: decide whether repeated tokens are cut first."""
+    are exchanged, or every rank sees all tokens and its result is partial. `prices`: decide whether repeated tokens are cut first;
+    `whole`: not where every expert rank has all of them."""
 
     name: ClassVar[str] = "ep"
     dispatch: Dispatch = "all_to_all"
     prices: Prices = PLAIN_PRICES
+    whole: bool = False
 
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
@@ -35,7 +37,7 @@ class ExpertParallel(GraphPass):
         batch = mesh.batch_axes
         gathered = mesh.of("ep") if self.dispatch == "allgather" else ()  # these see all tokens
         cut = {
-            (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, price, graph.kind)
+            (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, price, graph.kind, self.whole)
             for s in graph.segments
             for rows in routers(s)
         }
@@ -80,7 +82,7 @@ def _token_axes(segment: Segment, rows: Rows, batch: Axes) -> Axes:
     return (*batch, *seq)
 
 
-def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) -> Axes:
+def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str, whole: bool = False) -> Axes:
     """Expert axes over which tokens repeat and are better cut before dispatch.
 
     Uncut, each rank selects for its own experts, exchanges with the others of its token, and leaves a partial sum over the
@@ -96,6 +98,8 @@ def sliced(segment: Segment, rows: Rows, mesh: Mesh, price: Price, kind: str) ->
     if segment.size("seq") % mesh.size((*combine.loop("seq"), *repeated)):
         return ()
     inside = tuple(a for a in mesh.of("ep") if a in home)
+    if whole and not inside:
+        return ()
     widths = tuple(a for a in mesh.of("etp") if a not in home)  # the sum over the experts' widths is partial either way
     tokens_B = segment.count(combine.dims) / mesh.size(home) * DTYPE_BYTES[combine.dtype]
     routed_B = tokens_B * segment.sizes[rows.choice] / mesh.size(repeated)

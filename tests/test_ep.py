@@ -32,6 +32,17 @@ def test_a_sequence_that_does_not_divide_stays_whole(kind: str) -> None:
     assert ("all_gather" in found) == (kind == "prefill")
 
 
+WHOLE = "gpus = 0..7\nattention { tp = 8 }\nexperts { ep = 8 }"
+
+
+@pytest.mark.parametrize(("said", "cut"), [("", True), ("engine = vllm", False), ("engine = sglang", False),
+                                           ("engine = trtllm", False), ("engine = sglang, exchange = deepep_ht", True)])  # fmt: skip
+def test_engines_leave_tokens_whole_that_every_rank_has(said: str, cut: bool) -> None:
+    """With one choice a token, cutting sends the fewest bytes; engines do so only for a back end that takes tokens."""
+    _, found = layer(top_k=1, phase=f"{WHOLE}\n{said}")
+    assert set(found) == ({"all_to_all", "all_gather"} if cut else {"all_reduce"})
+
+
 def test_order_says_which_ranks_share_experts() -> None:
     """Four experts' ranks of eight: the inner axes of `order` have different experts, the outer one repeats them."""
     fold = "gpus = 0..7, sequence_parallel = true, order = [pp, {}, ep]\nattention {{ dp = 2, sp = 2, tp = 2 }}\nexperts {{ ep = 4 }}"
@@ -49,6 +60,7 @@ STRATEGIES = (
     "sequence_parallel = true\nattention { dp = 2, sp = 2, tp = 2 }\nexperts { ep = 8 }",
     "dispatch = allgather\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
     "ep = 4, tp = 2",
+    "engine = vllm\nattention { tp = 8 }\nexperts { ep = 8 }",
 )
 
 

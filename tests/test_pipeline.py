@@ -82,7 +82,7 @@ PASSES = st.one_of(
     ),
     st.builds(TensorParallel, NAMES),
     st.builds(SequenceParallel, st.sampled_from(("allgather", "ring", "ulysses")), st.booleans()),
-    st.builds(ExpertParallel, DISPATCH, PRICES),
+    st.builds(ExpertParallel, DISPATCH, PRICES, st.booleans()),
     st.builds(DataParallel, DISPATCH),
     st.builds(PipelineParallel, IDS),
     st.just(SplitNorms()),
@@ -94,7 +94,7 @@ PASSES = st.one_of(
 
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
-    drawn = {MakeMesh: 11, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 2, DataParallel: 1}
+    drawn = {MakeMesh: 11, TensorParallel: 1, SequenceParallel: 2, ExpertParallel: 3, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES

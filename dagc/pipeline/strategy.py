@@ -56,7 +56,9 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         ),
         TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == TENSOR)),
         SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel),
-        ExpertParallel(cast(Dispatch, s.dispatch), prices),
+        # No engine exchanges tokens that all its ranks have, unless told whose kernels take them
+        # (vllm/config/parallel.py, use_sequence_parallel_moe: from two data-parallel ranks on).
+        ExpertParallel(cast(Dispatch, s.dispatch), prices, phase.memory.engine is not None and phase.exchange is None),
         DataParallel(cast(Dispatch, s.dispatch)),
         PipelineParallel(s.layers_per_stage or ()),
         Reshard(s.sequence_parallel, prices),
