@@ -13,7 +13,8 @@ from conftest import compiled
 from PIL import Image
 
 from dagc.view.draw.figures.standalone import SHEETS
-from dagc.view.draw.figures.svg import standalone_style
+from dagc.view.draw.figures.svg import standalone_style, style
+from dagc.view.draw.overview import PARTS
 
 needs_rsvg = pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert (librsvg2-bin) is not installed"
@@ -53,3 +54,12 @@ def test_every_variable_has_a_plain_value_before_it() -> None:
     for i in with_variables:
         (before, plain), (name, _) = declared[i - 1], declared[i]
         assert before == name and "var(" not in plain and plain.strip()
+
+
+def test_every_part_of_memory_has_its_colour() -> None:
+    """One for each theme, and the light one is that of the pictures that Graphviz draws."""
+    css = style()
+    for k, (name, colour) in enumerate(PARTS):
+        found = re.findall(rf"--p{k}: (#[0-9a-f]{{6}});", css)
+        assert len(found) == 3 and found[0] == colour, name
+        assert f".p{k} {{ fill: var(--p{k}); background: var(--p{k}); }}" in css, name

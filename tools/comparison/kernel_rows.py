@@ -250,14 +250,3 @@ FAMILIES: dict[str, Pricer] = {
     **dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "alltoall"), _collective),
     **dict.fromkeys(("dispatch", "combine"), _tokens),
 }
-Pricer = Callable[[Mapping[str, Any], Calibration, Hardware], float]
-FAMILIES: dict[str, Pricer] = {
-    "gemm": _gemm,
-    "fused_moe": _moe,
-    "gqa_prefill": _prefill,
-    "gqa_decode": _decode,
-    "mla_decode": _mla_decode,
-    "mha_prefill": _mla_prefill,
-    **dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "alltoall"), _collective),
-    **dict.fromkeys(("dispatch", "combine"), _tokens),
-}

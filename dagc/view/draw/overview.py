@@ -23,7 +23,7 @@ PARTS = (
     ("activations", "#97a97c"),
     ("buffers", "#7b5ea7"),
     ("reserve", "#a3a3a3"),
-    ("engine", "#6b7280"),
+    ("engine", "#8c6d46"),
 )
 Card = tuple[int, ...]
 """Stages on one card: equal neighbours."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ...base.phase_kinds import PHASE_KINDS
 from ...base.units import BYTES, show
 from ...plan.held_memory import beside
 from ...plan.plan import CompiledPlan
 from ...spec.metrics import of_phase
 
-PLACED = ("ttft", "tpot", "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance", "flops_per_token")
+PLACED = (
+    *(kind.metric for kind in PHASE_KINDS.values()), "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance",
+    "flops_per_token",
+)  # fmt: skip
 """Those that have a place of their own in reports; what the table has beyond them is shown by its name."""
 
 
@@ -23,9 +27,6 @@ def others(figures: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in figures.items() if name not in PLACED}
 
 
-HEAD = ("phase", "GPUs", "ttft / tpot", "floor", "throughput", "memory, fullest GPU")
-
-
 def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
     """The table that has a row per phase: its head and rows."""
     rows: list[list[str]] = []
@@ -39,4 +40,5 @@ def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
         fullest = f"{show(memory.worst.peak_B, BYTES)} ({memory.fraction:.1%}){beside(plan, name)}"
         named = [time, figures["floor"], figures["throughput"], fullest]
         rows.append([name, str(len(result.gpus)), *named, *(figures.get(other, "") for other in more)])
-    return [*HEAD, *more], rows
+    times = " / ".join(dict.fromkeys(result.phase_kind.metric for result in plan.phases.values()))
+    return ["phase", "GPUs", times, "floor", "throughput", "memory, fullest GPU", *more], rows
