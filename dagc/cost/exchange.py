@@ -180,9 +180,8 @@ class Exchanges:
         sms = (moe_a2a.SMS_V2,) if entry.variant.startswith("deepep_v2") else ()
         total = rising_s(family, entry, 0, *sent.sizes(ranks), *sms)
         narrowest = entry.shapes.get("hidden_size", (0.0, 0.0))[0]
-        if (
-            sent.hidden < narrowest
-        ):  # what was learned of wide tokens says little of narrow ones, which have fewer bytes
+        # What was learned of wide tokens says little of narrow ones, which have fewer bytes.
+        if sent.hidden < narrowest:
             wider = sent._replace(hidden=narrowest)
             total = np.minimum(total, rising_s(family, entry, 0, *wider.sizes(ranks), *sms))
         for other in parts[1:]:
