@@ -60,9 +60,8 @@ def _long(body: Body, keys: list[str]) -> bool:
 
 def _missing(body: Body, key: str, names: Names) -> None:
     slip = any(did_you_mean(n, [key]) for n in body.sections if n not in LINKS)
-    if not (
-        names.out.incomplete or body.partial or slip
-    ):  # it may be where nothing could be read, or under another name
+    # It may be where nothing could be read, or under another name.
+    if not (names.out.incomplete or body.partial or slip):
         names.out.add("E10", f"`hardware` needs `{key} {{ bandwidth, latency }}`", body.span)
 
 
