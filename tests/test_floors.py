@@ -19,11 +19,11 @@ import dagc
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("spec", "ir", "calib"),
-    ("lang", "cost"),
+    ("lang", "cost", "serving"),
     ("plan",),
     ("passes",),
     ("pipeline",),
-    ("view", "execute", "serving"),
+    ("view", "execute"),
     ("export", "importers", "measure", "optimize"),
     ("api",),
     ("dagc",),

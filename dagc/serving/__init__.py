@@ -1,1 +1,1 @@
-"""Serving at the level of requests: arrivals, policies, step prices, percentiles."""
+"""Serving at the level of requests: arrivals, policies, percentiles."""

@@ -12,6 +12,7 @@ from .hardware import Hardware
 from .model import AttrValue, Model
 from .phase import Phase
 from .requirement import Requirement
+from .serve import Serve
 from .workload import Workload
 
 
@@ -26,6 +27,11 @@ class Spec:
     requirements: tuple[Requirement, ...]
     constants: Mapping[str, AttrValue]  # params (after --set) and lets
     params: Mapping[str, tuple[AttrValue, ...]]  # param -> its domain, for search
+    serves: tuple[Serve, ...] = ()
+
+    def serve(self, name: str) -> Serve:
+        """Raises StopIteration where no serving has that name."""
+        return next(s for s in self.serves if s.name == name)
 
     def phase(self, name: str) -> Phase:
         """Raises StopIteration where no phase has that name."""

@@ -1,0 +1,136 @@
+"""What a simulation takes and gives: requests, prices of steps, workers and their rules, and what was served."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from ..base.frozen import record
+
+
+class Request(NamedTuple):
+    """`blocks`: ids of the prompt's leading blocks (of `kv_block` tokens each), equal ids have equal text; a smaller `priority` goes first."""
+
+    arrival_s: float
+    prompt: int
+    output: int
+    blocks: tuple[int, ...] = ()
+    priority: int = 0
+
+
+class Line(NamedTuple):
+    """Seconds of a step: `base_s + per_token_s * context`, where context is the sum over the sequences in decode of a rank
+    (of the rank that has most), while it is below `until`."""
+
+    base_s: float
+    per_token_s: float
+    until: float
+
+
+class StepPrices(Protocol):
+    """What one step costs; compiled on demand and kept. Everything is per attention-DP rank: `sequences` in decode (mean over
+    ranks, so that products, experts and collectives see all tokens), their summed `context` (of the fullest rank), `prompt`
+    tokens of prompts (mean over ranks), and `pairs`: of a prompt's token and a token it attends to (of the fullest rank)."""
+
+    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0) -> Line: ...
+
+
+@record
+class Engine:
+    """The rules of a worker: `ranks` attention-DP ranks in lockstep, each with its own queue, `slots` and `kv_blocks` of `kv_block` tokens.
+    Other fields as in `dagc.spec.serve.Serve`. A step brings a sequence `tokens_per_step` tokens (of up to `most_tokens_per_step`:
+    drafts). `swap_s`: seconds per token of cache that goes to the host or comes back; `request_s`: before the first token."""
+
+    prices: StepPrices
+    ranks: int = 1
+    slots: int = 256
+    kv_blocks: int = 1 << 40
+    kv_block: int = 16
+    batch_tokens: int = 8192
+    chunk: int = 8192
+    policy: str = "fcfs"
+    prompts: str = "mixed"
+    admit: str = "prompt"
+    preempt: str = "recompute"
+    prefix_cache: bool = False
+    queue: int | None = None
+    tokens_per_step: float = 1.0
+    most_tokens_per_step: int = 1
+    swap_s: float = 0.0
+    request_s: float = 0.0
+
+
+@record
+class Workers:
+    """`count` equal workers. `role`: both, prefill or decode. `gpus` of one of them."""
+
+    role: str
+    count: int
+    engine: Engine
+    gpus: int = 1
+
+
+@record
+class Transfer:
+    """Hand-over of a request's cache from a prefill worker, which sends one after the other: `latency_s` and `per_token_s`.
+    `chunks`: each chunk is sent while the next one is computed."""
+
+    latency_s: float = 0.0
+    per_token_s: float = 0.0
+    chunks: bool = False
+
+
+@record
+class Switch:
+    """Workers of one pool change roles; each change takes `cost_s`, in which the worker does nothing, after its own requests ended."""
+
+    cost_s: float = 0.0
+
+
+@record
+class Setup:
+    """Workers of one kind (aggregated), or prefill and decode workers with a transfer between them."""
+
+    workers: tuple[Workers, ...]
+    route: str = "round_robin"
+    transfer: Transfer = Transfer()
+    switch: Switch | None = None
+    seed: int = 0
+
+
+def _doubles() -> array[float]:
+    return array("d")
+
+
+def _ints() -> array[int]:
+    return array("l")
+
+
+@dataclass(slots=True)
+class Served:
+    """Columns over finished requests, in the order in which they ended: 48 bytes each. `e2e_s`: from arrival to the last token."""
+
+    arrival_s: array[float] = field(default_factory=_doubles)
+    ttft_s: array[float] = field(default_factory=_doubles)
+    e2e_s: array[float] = field(default_factory=_doubles)
+    prompt: array[int] = field(default_factory=_ints)
+    output: array[int] = field(default_factory=_ints)
+    cached: array[int] = field(default_factory=_ints)
+
+
+@record(slots=False)
+class Outcome:
+    """Of a whole run. `gaps`: histogram of the gaps between tokens (see `dagc.serving.gaps`); `series`: sampled columns over time
+    (time_s, waiting, running, kv_blocks, per role); `steps`: the first steps, for a timeline.
+
+    `counts`: arrived, finished, rejected, preempted, steps, events, hit_tokens, prompt_tokens, output_tokens, switches, ...
+    `integrals`: over time, of waiting, running, held blocks, tokens in held blocks (what is left of a block is waste), busy workers."""
+
+    served: Served
+    end_s: float
+    counts: Mapping[str, int]
+    integrals: Mapping[str, float]
+    gaps: Mapping[int, float]
+    series: Mapping[str, array[float]]
