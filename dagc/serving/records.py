@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,18 @@ class Request(NamedTuple):
     output: int
     blocks: tuple[int, ...] = ()
     priority: int = 0
+
+
+@record(slots=False)
+class Load:
+    """Traffic. Open (`clients` 0): each request comes at its `arrival_s`; times never fall. Closed: `clients` of them send one each at once, and the
+    next one `think_s` after the last one ended: of the requests only the lengths count, in the order in which they are sent.
+    `until_s`: none comes later. The run ends when all that came have ended."""
+
+    requests: Iterable[Request]
+    clients: int = 0
+    think_s: float = 0.0
+    until_s: float | None = None
 
 
 class Line(NamedTuple):
