@@ -57,6 +57,7 @@ TWICE: dict[str, str] = {
     "doubts": "what is probably not meant: of a spec, of its plan",
     "functions": "functions of the language: in expressions, in blocks",
     "records": "what is found: costs of ops, a schedule",
+    "result": "what is found: about a phase, about a serving",
 }
 """File names that occur in several places, and the one meaning that they have in all of them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -132,13 +132,29 @@ class Served:
     cached: array[int] = field(default_factory=_ints)
 
 
+class Stretch(NamedTuple):
+    """`steps` equal steps of a worker (numbered over all `Workers` in their order), or of one of its ranks (-1: all in lockstep):
+    `sequences` in decode and `prompt` tokens of prompts in each of them."""
+
+    worker: int
+    rank: int
+    start_s: float
+    end_s: float
+    steps: int
+    sequences: int
+    prompt: int
+
+
 @record(slots=False)
 class Outcome:
-    """Of a whole run. `gaps`: histogram of the gaps between tokens (see `dagc.serving.gaps`); `series`: sampled columns over time
-    (time_s, waiting, running, kv_blocks, per role); `steps`: the first steps, for a timeline.
+    """Of a whole run. `gaps`: histogram of the gaps between tokens (see `dagc.serving.gaps`); `steps`: the first stretches, for a
+    timeline.
 
-    `counts`: arrived, finished, rejected, preempted, steps, events, hit_tokens, prompt_tokens, output_tokens, switches, ...
-    `integrals`: over time, of waiting, running, held blocks, tokens in held blocks (what is left of a block is waste), busy workers."""
+    `counts`: arrived, finished, rejected, preempted, steps, events, hit_tokens (of prompts, found in a prefix cache),
+    prompt_tokens, output_tokens, switches. The others have keys `ROLE.what` (both, prefill, decode), summed over the
+    workers and ranks of a role. `integrals`, times seconds: waiting, running, blocks (held), tokens (in held blocks: what is left of
+    a block is waste), busy (workers in a step), queued (1 while anything waits). `series`: `time_s` and, at these moments, waiting, running
+    and blocks. `most`: exact peaks of these three."""
 
     served: Served
     end_s: float
@@ -146,3 +162,5 @@ class Outcome:
     integrals: Mapping[str, float]
     gaps: Mapping[int, float]
     series: Mapping[str, array[float]]
+    most: Mapping[str, int] = field(default_factory=dict)
+    steps: Sequence[Stretch] = ()

@@ -1,0 +1,312 @@
+"""What a simulated run amounts to: latencies, rates, how full everything was, and whether the plan keeps up.
+
+The whole run counts, from the first arrival to the last token: the empty start and the drain at the end are inside, as in
+benchmarks of a finite number of requests. Percentiles of requests are exact: of all of them, linear between neighbours (numpy's
+default, which the benchmark scripts of the engines use)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.frozen import record
+from ..spec.serve import Arrivals
+from . import gaps
+from .records import Outcome, Served, Setup
+from .verdict import Growth, fuller, growth, verdict, waits_grew
+
+Column = NDArray[np.float64]
+PERCENTILES = (50, 90, 99)
+
+
+@record
+class Spread:
+    """Of one figure over all requests, in seconds."""
+
+    mean_s: float
+    p50_s: float
+    p90_s: float
+    p99_s: float
+
+
+NOTHING = Spread(*[float("nan")] * 4)
+"""Of no requests at all."""
+
+
+@record
+class Limits:
+    """What a request must keep to count for goodput; None: any. See `dagc.plan.limits` for how a spec says it."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+    @property
+    def any(self) -> bool:
+        return any(limit is not None for limit in (self.ttft_s, self.tpot_s, self.e2e_s))
+
+
+@record
+class RoleResult:
+    """The workers of one role. Means are over the run. `busy`: share of the time in a step; `waiting`, `running`: requests of
+    them all; `kv_fill`: held blocks over all blocks; `kv_waste`: share of the held blocks' places that have no token; `saturated`:
+    share of the time in which requests wait."""
+
+    role: str
+    workers: int
+    gpus: int
+    busy: float
+    waiting_mean: float
+    waiting_most: int
+    running_mean: float
+    running_most: int
+    kv_fill_mean: float
+    kv_fill_most: float
+    kv_waste: float
+    saturated: float
+
+
+@record(slots=False)
+class ServeResult:
+    """A simulated serving `name`. Rates are over `duration_s`, from the first arrival to the last token.
+
+    `ttft`: from arrival to the first token at the client; `tpot`: (e2e - ttft) / (output - 1) of a request, over those with
+    more than one token; `itl`: over all gaps between tokens, percentiles to `gaps.RESOLUTION`; `e2e`: from arrival to the last token.
+    `met`: share of all that arrived that meet every limit. `prices_error`: bound of what interpolation adds to a step's time,
+    relative."""
+
+    name: str
+    arrivals: Arrivals
+    outcome: Outcome = field(repr=False, compare=False)
+    setup: Setup = field(repr=False, compare=False)
+    limits: Limits
+    ttft: Spread
+    tpot: Spread
+    itl: Spread
+    e2e: Spread
+    duration_s: float
+    met: float
+    roles: tuple[RoleResult, ...]
+    growth: Growth
+    verdict: str
+    prices_error: float = 0.0
+
+    @property
+    def arrived(self) -> int:
+        return self.outcome.counts["arrived"]
+
+    @property
+    def finished(self) -> int:
+        return self.outcome.counts["finished"]
+
+    def count(self, what: str) -> int:
+        """Rejected, preempted, switches, steps, ..."""
+        return self.outcome.counts.get(what, 0)
+
+    @cached_property
+    def gpus(self) -> int:
+        return sum(role.gpus for role in self.roles)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Requests that end, per second."""
+        return self.finished / self.duration_s
+
+    @cached_property
+    def offered_per_s(self) -> float:
+        """Requests that come, per second: as the spec says, or as counted where it says none. Infinite where all come at once."""
+        if self.arrivals.rate_per_s:
+            return self.arrivals.rate_per_s
+        came = np.asarray(self.outcome.served.arrival_s)
+        span = float(came.max() - came.min()) if len(came) else 0.0
+        return (len(came) - 1) / span if span else float("inf")
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Requests per second that meet every limit."""
+        return self.met * self.arrived / self.duration_s
+
+    @property
+    def throughput_tok_s(self) -> float:
+        """Output tokens per second."""
+        return self.outcome.counts["output_tokens"] / self.duration_s
+
+    @property
+    def throughput_per_gpu_tok_s(self) -> float:
+        return self.throughput_tok_s / self.gpus
+
+    @property
+    def throughput_per_user_tok_s(self) -> float:
+        """Tokens per second that half of the users see at least, once their output has begun."""
+        return 1.0 / self.tpot.p50_s if self.tpot.p50_s else float("inf")
+
+    @property
+    def prompt_tok_s(self) -> float:
+        """Prompt tokens per second, those of a prefix cache included."""
+        return self.outcome.counts["prompt_tokens"] / self.duration_s
+
+    @cached_property
+    def utilization(self) -> float:
+        """Share of the time in which a worker is in a step, over all workers."""
+        return sum(role.busy * role.workers for role in self.roles) / sum(role.workers for role in self.roles)
+
+    @property
+    def queue_mean(self) -> float:
+        """Requests that wait, for whichever role."""
+        return sum(role.waiting_mean for role in self.roles)
+
+    @property
+    def queue_most(self) -> int:
+        return max(role.waiting_most for role in self.roles)
+
+    @property
+    def running_mean(self) -> float:
+        return sum(role.running_mean for role in self.roles)
+
+    @property
+    def running_most(self) -> int:
+        return max(role.running_most for role in self.roles)
+
+    @cached_property
+    def fullest(self) -> RoleResult:
+        """The role whose cache is fullest."""
+        return max(self.roles, key=lambda role: role.kv_fill_mean)
+
+    @property
+    def saturated(self) -> float:
+        """Share of the time in which requests wait."""
+        return max(role.saturated for role in self.roles)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the prompts' tokens that a prefix cache had."""
+        prompts = self.outcome.counts["prompt_tokens"]
+        return self.count("hit_tokens") / prompts if prompts else 0.0
+
+    @property
+    def met_limits(self) -> Mapping[str, float]:
+        """Share of the ended requests that keep each limit."""
+        found = columns(self.outcome.served)
+        kept = kept_limits(found, self.limits)
+        return {name: float(good.mean()) if len(good) else 0.0 for name, good in kept.items()}
+
+
+def columns(served: Served) -> dict[str, Column]:
+    """As arrays, without a copy, and `tpot_s` (nan where the output is one token)."""
+    names = ("arrival_s", "ttft_s", "e2e_s", "prompt", "output", "cached")
+    out = {name: np.asarray(getattr(served, name)) for name in names}
+    more = out["output"] - 1
+    rest = out["e2e_s"] - out["ttft_s"]
+    out["tpot_s"] = np.divide(rest, more, out=np.full(len(more), np.nan), where=more > 0)
+    return out
+
+
+def kept_limits(found: Mapping[str, Column], limits: Limits) -> dict[str, NDArray[np.bool_]]:
+    """Limit -> which requests keep it. An output of one token has no gap to be late."""
+    out = {}
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        limit = getattr(limits, name)
+        if limit is not None:
+            out[name] = ~(found[name] > limit)
+    return out
+
+
+def spread(values: Column) -> Spread:
+    """Exact."""
+    if not len(values):
+        return NOTHING
+    return Spread(float(values.mean()), *(float(p) for p in np.percentile(values, PERCENTILES)))
+
+
+def spread_of_gaps(histogram: Mapping[int, float], mean_s: float) -> Spread:
+    """Percentiles out of a histogram, to the width of its bins; the mean is exact."""
+    bins = sorted(histogram)
+    if not bins:
+        return NOTHING
+    weights = np.cumsum([histogram[k] for k in bins])
+    places = np.searchsorted(weights, np.array(PERCENTILES) / 100 * weights[-1])
+    return Spread(mean_s, *(gaps.seconds(bins[min(int(k), len(bins) - 1)]) for k in places))
+
+
+def measured(
+    name: str,
+    setup: Setup,
+    outcome: Outcome,
+    arrivals: Arrivals,
+    limits: Limits | None = None,
+    prices_error: float = 0.0,
+) -> ServeResult:
+    """The figures of a run. `prices_error`: see `ServeResult`."""
+    limits = limits or Limits()
+    found = columns(outcome.served)
+    ended = len(found["arrival_s"])
+    start_s = float(found["arrival_s"].min()) if ended else 0.0
+    duration_s = max(outcome.end_s - start_s, 5e-324)
+    tpot_s = found["tpot_s"][found["output"] > 1]
+    gap_count = float((found["output"] - 1).sum())
+    mean_gap_s = float((found["e2e_s"] - found["ttft_s"]).sum()) / gap_count if gap_count else float("nan")
+    arrived = outcome.counts["arrived"]
+    good = np.ones(ended, dtype=bool)
+    for kept in kept_limits(found, limits).values():
+        good &= kept
+    grown = _growth(found, arrivals)
+    turned_away = outcome.counts.get("rejected", 0) / max(1, arrived)
+    grew = waits_grew(found["arrival_s"], found["ttft_s"])
+    return ServeResult(
+        name=name,
+        arrivals=arrivals,
+        outcome=outcome,
+        setup=setup,
+        limits=limits,
+        ttft=spread(found["ttft_s"]),
+        tpot=spread(tpot_s),
+        itl=spread_of_gaps(outcome.gaps, mean_gap_s),
+        e2e=spread(found["e2e_s"]),
+        duration_s=duration_s,
+        met=float(good.sum()) / max(1, arrived),
+        roles=tuple(_roles(setup, outcome, duration_s)),
+        growth=grown,
+        verdict=verdict(arrivals.kind, grown, grew, turned_away),
+        prices_error=prices_error,
+    )
+
+
+def _growth(found: Mapping[str, Column], arrivals: Arrivals) -> Growth:
+    came = found["arrival_s"]
+    first = growth(came, came + found["ttft_s"], arrivals.rate_per_s)
+    whole = growth(came, came + found["e2e_s"], arrivals.rate_per_s)
+    return fuller(first, whole, came, found["e2e_s"])
+
+
+def _roles(setup: Setup, outcome: Outcome, duration_s: float) -> Iterable[RoleResult]:
+    """Every role that has workers, in their order."""
+    for role in dict.fromkeys(workers.role for workers in setup.workers):
+        mine = [workers for workers in setup.workers if workers.role == role]
+
+        def mean(what: str, role: str = role) -> float:
+            return outcome.integrals.get(f"{role}.{what}", 0.0) / duration_s
+
+        def most(what: str, role: str = role) -> int:
+            return outcome.most.get(f"{role}.{what}", 0)
+
+        count = sum(workers.count for workers in mine)
+        blocks = sum(workers.count * workers.engine.ranks * workers.engine.kv_blocks for workers in mine)
+        places = mean("blocks") * mine[0].engine.kv_block
+        yield RoleResult(
+            role=role,
+            workers=count,
+            gpus=sum(workers.count * workers.gpus for workers in mine),
+            busy=mean("busy") / count,
+            waiting_mean=mean("waiting"),
+            waiting_most=most("waiting"),
+            running_mean=mean("running"),
+            running_most=most("running"),
+            kv_fill_mean=mean("blocks") / blocks,
+            kv_fill_most=most("blocks") / blocks,
+            kv_waste=1.0 - mean("tokens") / places if places else 0.0,
+            saturated=mean("queued"),
+        )
