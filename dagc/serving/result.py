@@ -39,7 +39,7 @@ NOTHING = Spread(*[float("nan")] * 4)
 
 @record
 class Limits:
-    """What a request must keep to count for goodput; None: any. See `dagc.plan.limits` for how a spec says it."""
+    """What a request must keep to count for goodput; None: any. See `dagc.plan.goodput` for how a spec says it."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
