@@ -1,0 +1,97 @@
+"""Which worker, and which attention-DP rank of it, a request goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from .records import Request
+
+AHEAD = 32
+"""A rank may have this many requests more than the one with fewest before its cached prefix no longer draws new ones ..."""
+AHEAD_TIMES = 1.5
+"""... if it has more than this many times as many too."""
+SHARE = 0.5
+"""A cached prefix draws a request if it is at least this share of its prompt."""
+
+
+class Ranks(Protocol):
+    """What a router sees of a worker: requests that wait and run on each of its ranks, and its prefix caches."""
+
+    waiting: Sequence[int]
+    running: Sequence[int]
+
+    def hit_tokens(self, rank: int, request: Request) -> int: ...
+
+
+class Place(NamedTuple):
+    """A rank of a worker."""
+
+    worker: int
+    rank: int
+
+
+class Router:
+    """Picks a place for each request, the same one for the same run. Only ranks whose queue has room count: where `queue` requests
+    wait, no more are sent.
+
+    round_robin: one after the other, all workers before the second rank of the first. least: fewest requests in the system (waiting
+    and running) on the rank, then on its worker, then the first. prefix: the rank that has the longest prefix of the prompt in
+    its cache, if that is `SHARE` of the prompt and the rank is not too far ahead of the others (`AHEAD`); else least."""
+
+    def __init__(self, kind: str, workers: Sequence[Ranks], queue: int | None = None) -> None:
+        self._kind = kind
+        self._workers = workers
+        self._queue = queue
+        self._turn = 0
+        self._among: list[int] = []
+        self._places: list[Place] = []
+        self.among(range(len(workers)))
+
+    def among(self, workers: Sequence[int]) -> None:
+        """From now on only these workers, by index."""
+        self._among = list(workers)
+        ranks = max((len(self._workers[w].waiting) for w in workers), default=0)
+        self._places = [Place(w, r) for r in range(ranks) for w in workers if r < len(self._workers[w].waiting)]
+        self._turn = self._turn % len(self._places) if self._places else 0
+
+    def waiting(self) -> int:
+        """Requests that wait at its workers."""
+        return sum(sum(self._workers[w].waiting) for w in self._among)
+
+    def pick(self, request: Request) -> Place | None:
+        """None: every queue is full."""
+        if self._kind == "round_robin":
+            return self._next()
+        free = self._places
+        if self._queue is not None:
+            free = [place for place in free if self._workers[place.worker].waiting[place.rank] < self._queue]
+        if not free:
+            return None
+        if len(free) == 1:
+            return free[0]
+        workers = self._workers
+        loads = [workers[w].waiting[r] + workers[w].running[r] for w, r in free]
+        least = min(loads)
+        if self._kind == "prefix" and request.blocks:
+            best, best_cached, best_load = None, 0, 0
+            for place, load in zip(free, loads, strict=True):
+                cached = workers[place.worker].hit_tokens(place.rank, request)
+                if cached > best_cached or (cached == best_cached and best is not None and load < best_load):
+                    best, best_cached, best_load = place, cached, load
+            far = best_load - least > AHEAD and best_load > AHEAD_TIMES * least
+            if best is not None and best_cached >= SHARE * request.prompt and not far:
+                return best
+        fewest = [place for place, load in zip(free, loads, strict=True) if load == least]
+        if len(fewest) == 1:
+            return fewest[0]
+        return min(fewest, key=lambda place: sum(workers[place.worker].waiting) + sum(workers[place.worker].running))
+
+    def _next(self) -> Place | None:
+        places = self._places
+        for _ in places:
+            place = places[self._turn]
+            self._turn = self._turn + 1 if self._turn + 1 < len(places) else 0
+            if self._queue is None or self._workers[place.worker].waiting[place.rank] < self._queue:
+                return place
+        return None
