@@ -10,6 +10,7 @@ import pytest
 from conftest import compiled, spec_text
 
 import dagc
+from dagc.base.units import TIME
 from dagc.cli import main
 from dagc.view.report.diff import Change, Diff, Figure, compare
 from dagc.view.report.diff_text import markdown, plain, text
@@ -92,7 +93,7 @@ def test_exit_codes(capsys: Capture, tmp_path: Path) -> None:
 
 
 def test_a_figure_that_was_zero_can_be_a_regression() -> None:
-    from_zero = Figure("decode.tpot", 0.0, 1.0, (1, 0, 0, 0), False)
+    from_zero = Figure("decode.tpot", 0.0, 1.0, TIME, False)
     assert Diff((), (), (from_zero,), ()).regressions(1e6) == ["decode.tpot"]
     little = replace(from_zero, before=1.0, after=1.049)
     assert Diff((), (), (little,), ()).regressions(5) == []

@@ -46,7 +46,7 @@ TWICE: dict[str, str] = {
     ),
     **dict.fromkeys(("compile", "diff", "explain", "prove"), "a command, and what it calls"),
     **dict.fromkeys(
-        ("checkpoint", "hardware", "model", "phase", "workload"),
+        ("checkpoint", "hardware", "model", "phase", "serve", "workload"),
         "a section: its reader, its record, its part of the page, the file that it describes",
     ),
     **dict.fromkeys(

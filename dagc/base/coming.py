@@ -24,9 +24,6 @@ POOLS = Coming(
     "several pools of GPUs are",
     "a spec has one kind of GPU: write a spec for each pool, or give all phases one `hardware` section",
 )
-SERVING = Coming(
-    "serving simulations are", "phases are priced as single passes: `PHASE.ttft`, `PHASE.tpot`, `PHASE.throughput`"
-)
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
@@ -38,7 +35,7 @@ ALTERNATIVES = Coming(
 COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one kind of GPU")
 
 SECTIONS = {
-    "serve": SERVING, "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
+    "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
     "optimizer": TRAINING,
 }  # fmt: skip
 """Sections at the top of a file."""
@@ -51,17 +48,14 @@ ATTRIBUTES: dict[str, dict[str, Coming]] = {
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING),
     },
-    "workload": dict.fromkeys(("arrivals", "requests", "lengths", "slo"), SERVING),
 }  # fmt: skip
 """Kind of a section -> attributes and sections inside it."""
 
-WORDS = {"train": TRAINING, "training": TRAINING, "serve": SERVING, "serving": SERVING}
+WORDS = {"train": TRAINING, "training": TRAINING}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a number or a word of a phase to a search."""
-UNITS = {
-    **dict.fromkeys(("req", "req/s"), SERVING), **dict.fromkeys(("W", "kW", "MW"), COSTS),
-}  # fmt: skip
+UNITS = dict.fromkeys(("W", "kW", "MW"), COSTS)
 TEXTS = (
     (re.compile(r"^\s*link\s+\w+\s+to\b"), POOLS),
     (re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),
@@ -69,10 +63,7 @@ TEXTS = (
 """Statements that the grammar does not have yet."""
 
 
-METRICS = (
-    (re.compile(r"\.(ttft|tpot|itl|e2e)\.(mean|p\d+)$|\.(goodput|kv_fill|queue|saturated)$"), SERVING),
-    (re.compile(r"^\w+\.(price|power)$"), COSTS),
-)
+METRICS = ((re.compile(r"^\w+\.(price|power)$"), COSTS),)
 """Names in requirements."""
 
 

@@ -6,7 +6,7 @@ from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
 from .frozen import record
 from .phase_kinds import PHASE_KINDS
-from .units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKENS, Dim
+from .units import BYTE_RATE, BYTES, FLOP_RATE, REQUEST_RATE, REQUESTS, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
 LARGE = 1e18
@@ -17,8 +17,8 @@ LEAST_SHARE = 1e-6
 
 @record
 class Attribute:
-    """`kind`: number, count (a whole number), word, dtype, flag, list, counts (a list of whole numbers), routing,
-    tensor.
+    """`kind`: number, count (a whole number), word, dtype, flag, list, counts (a list of whole numbers), text (a string), or
+    routing and form, which are read apart.
 
     A count may be written with the unit `dim`.
     """
@@ -243,12 +243,85 @@ BESIDE: dict[str, Attribute] = {
 }
 """Section `memory` of a phase: what an engine keeps in addition to weights and cache."""
 
+MOST_REQUESTS = 1e8
+"""Of one serving: their results are kept in columns."""
+_RATE = Attribute("requests per second, on average", dim=REQUEST_RATE, low=1e-6, high=1e6, open_low=False)
+_FILE = Attribute("a file", "text")
+
+ARRIVALS: dict[str, dict[str, Attribute]] = {
+    "poisson": {"rate": _RATE},
+    "constant": {"rate": _RATE},
+    "gamma": {"rate": _RATE, "cv": Attribute("standard deviation of the gaps over their mean", low=0.01, high=100.0)},
+    "closed": {
+        "clients": _count("clients, of which each waits for its answer", high=1e6, dim=REQUESTS),
+        "think": Attribute("from an answer to the client's next request", dim=TIME, default=0.0, open_low=False, high=1e6),
+    },
+    "burst": {},
+    "trace": {
+        "file": _FILE, "speed": Attribute("times its own rate", default=1.0, low=1e-6, high=1e6, open_low=False),
+    },
+}  # fmt: skip
+"""When requests come: word -> its arguments, in order."""
+LENGTHS: dict[str, dict[str, Attribute]] = {
+    "fixed": {},
+    "uniform": {
+        "low": Attribute("least share of the mean", low=0.0, high=100.0), "high": Attribute("largest share of it", low=0.0, high=100.0),
+    },
+    "lognormal": {"cv": Attribute("standard deviation over the mean", low=0.0, high=100.0)},
+    "histogram": {"file": _FILE},
+    "trace": {},
+}  # fmt: skip
+"""Lengths of prompts and outputs: word -> its arguments, in order."""
+
+SERVE: dict[str, Attribute] = {
+    "prefill": _word("phase of passes over prompts (default: the only one of this kind)", None),
+    "decode": _word("phase of steps that generate (default: the only one of this kind)", None),
+    "mixed": _word("phase of steps of both (default: the only one of this kind)", None),
+    "arrivals": Attribute("when requests come: poisson(12 req/s), closed(64), trace(\"F.csv\"), ...", "form"),
+    "lengths": Attribute("of prompts and outputs (default: fixed, or those of the trace)", "form", default=None),
+    "prompt": _count("mean tokens of a prompt (default: the workload's)", None, high=1e9, dim=TOKENS),
+    "output": _count("mean generated tokens (default: the workload's)", None, high=1e9, dim=TOKENS),
+    "requests": _count("requests that come at most", None, high=MOST_REQUESTS, dim=REQUESTS),
+    "duration": Attribute("until when requests come", dim=TIME, default=None, high=1e8),
+    "seed": _count("of everything random", 0, low=0, high=2**53),
+    "policy": _word("which waiting request is next", "fcfs", "fcfs", "priority", "shortest"),
+    "prompts": _word("prompts in decode steps, or in steps of their own (default: the engine's)", None, "mixed", "first"),
+    "batch_tokens": _count("tokens of a step at most (default: the engine's)", None, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of one prompt in a step at most (default: the engine's)", None, high=1e9, dim=TOKENS),
+    "slots": _count("sequences of a rank at once (default: the engine's)", None, high=1e6),
+    "kv_block": _count("tokens of one block of the KV cache (default: the phase's)", None, high=1024, dim=TOKENS),
+    "kv_tokens": _count("tokens of KV cache of a rank (default: what its memory has room for)", None, high=1e12, dim=TOKENS),
+    "admit": _word(
+        "a request enters when its prompt has room, or prompt and whole output (default: the engine's)", None, "prompt", "whole"
+    ),
+    "preempt": _word("what a preempted request does with its cache", "recompute", "recompute", "swap"),
+    "prefix_cache": Attribute("cached blocks of earlier prompts are used again", "flag", default=False),
+    "prefix": _count("leading tokens that all prompts share", 0, low=0, high=1e9, dim=TOKENS),
+    "queue": _count("requests that wait at most; more are turned away (default: all wait)", None, low=0, high=MOST_REQUESTS, dim=REQUESTS),
+    "route": _word("which rank takes a request", "round_robin", "round_robin", "least", "prefix"),
+    "workers": _count("workers that decode, or do both", 1, high=65_536),
+    "prefill_workers": _count("workers of a prefill on GPUs of its own", 1, high=65_536),
+    "roles": _word("whether workers change between prefill and decode", "fixed", "fixed", "switch"),
+    "switch": Attribute("time of such a change", dim=TIME, default=0.0, open_low=False, high=1e6),
+    "hand_over": _word("when a prefill worker sends a cache on", "whole", "whole", "chunk"),
+    "host": Attribute("host time of a step (default: as measured for the engine)", dim=TIME, default=None, open_low=False, high=100.0),
+    "launch": Attribute(
+        "host time of a layer of a step that no CUDA graph covers (default: as measured for the engine)", dim=TIME, default=None,
+        open_low=False, high=1.0,
+    ),
+    "request": Attribute(
+        "time of a request before its first token, beside the GPUs (default: as measured for the engine)", dim=TIME, default=None,
+        open_low=False, high=100.0,
+    ),
+}  # fmt: skip
+
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
 
 HOMES: dict[str, dict[str, Attribute]] = {
     "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,
     "the model's rope": ROPE, "the model's mlp": MLP, "the workload": WORKLOAD, "the phase": PHASE,
+    "the serve section": SERVE,
 }  # fmt: skip
 """Where each attribute belongs."""
 LISTS = {name for schema in HOMES.values() for name, attribute in schema.items() if attribute.kind == "list"}

@@ -1,6 +1,6 @@
 """Units and dimension-checked numbers.
 
-A dimension is a tuple of exponents over (second, byte, FLOP, token); everything else is a plain count.
+A dimension is a tuple of exponents over (second, byte, FLOP, token, request); everything else is a plain count.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from collections.abc import Iterable
 
 from .frozen import record
 
-Dim = tuple[int, int, int, int]
+Dim = tuple[int, int, int, int, int]
 
-SCALAR: Dim = (0, 0, 0, 0)
-TIME: Dim = (1, 0, 0, 0)
-BYTES: Dim = (0, 1, 0, 0)
-FLOPS: Dim = (0, 0, 1, 0)
-TOKENS: Dim = (0, 0, 0, 1)
-BYTE_RATE: Dim = (-1, 1, 0, 0)
-FLOP_RATE: Dim = (-1, 0, 1, 0)
-TOKEN_RATE: Dim = (-1, 0, 0, 1)
+SCALAR: Dim = (0, 0, 0, 0, 0)
+TIME: Dim = (1, 0, 0, 0, 0)
+BYTES: Dim = (0, 1, 0, 0, 0)
+FLOPS: Dim = (0, 0, 1, 0, 0)
+TOKENS: Dim = (0, 0, 0, 1, 0)
+REQUESTS: Dim = (0, 0, 0, 0, 1)
+BYTE_RATE: Dim = (-1, 1, 0, 0, 0)
+FLOP_RATE: Dim = (-1, 0, 1, 0, 0)
+TOKEN_RATE: Dim = (-1, 0, 0, 1, 0)
+REQUEST_RATE: Dim = (-1, 0, 0, 0, 1)
+BYTES_PER_TOKEN: Dim = (0, 1, 0, -1, 0)
+FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1, 0)
 
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -27,32 +31,33 @@ _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 def _table() -> dict[str, tuple[float, Dim]]:
     units: dict[str, tuple[float, Dim]] = {"%": (0.01, SCALAR), "k": (1e3, SCALAR), "M": (1e6, SCALAR)}
     units |= {"s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME)}
+    units |= {"req": (1.0, REQUESTS), "req/s": (1.0, REQUEST_RATE), "req/min": (1 / 60, REQUEST_RATE)}
     units |= {"tok": (1.0, TOKENS), "tok/s": (1.0, TOKEN_RATE), "tok/ms": (1e3, TOKEN_RATE)}
     for prefix, scale in (_PREFIX | _BINARY).items():
         units[f"{prefix}B"] = (scale, BYTES)
         units[f"{prefix}B/s"] = (scale, BYTE_RATE)
         units[f"{prefix}bit"] = (scale / 8, BYTES)
         units[f"{prefix}bit/s"] = (scale / 8, BYTE_RATE)
-        units[f"{prefix}B/tok"] = (scale, (0, 1, 0, -1))
+        units[f"{prefix}B/tok"] = (scale, BYTES_PER_TOKEN)
     for prefix, scale in _PREFIX.items():
         units[f"{prefix}FLOP"] = (scale, FLOPS)
         units[f"{prefix}FLOP/s"] = (scale, FLOP_RATE)
-        units[f"{prefix}FLOP/tok"] = (scale, (0, 0, 1, -1))
+        units[f"{prefix}FLOP/tok"] = (scale, FLOPS_PER_TOKEN)
     return units
 
 
 UNITS: dict[str, tuple[float, Dim]] = _table()
 """Unit as written -> (factor to SI base units, dimension)."""
 
-_BASE = ("s", "B", "FLOP", "tok")
+BASE = ("s", "B", "FLOP", "tok", "req")
 
 
 def dim_name(dim: Dim) -> str:
     """A dimension in words: `B/s`, `tok`, or `a plain number`."""
     if dim == SCALAR:
         return "a plain number"
-    up = [b if e == 1 else f"{b}^{e}" for b, e in zip(_BASE, dim, strict=True) if e > 0]
-    down = [b if e == -1 else f"{b}^{-e}" for b, e in zip(_BASE, dim, strict=True) if e < 0]
+    up = [b if e == 1 else f"{b}^{e}" for b, e in zip(BASE, dim, strict=True) if e > 0]
+    down = [b if e == -1 else f"{b}^{-e}" for b, e in zip(BASE, dim, strict=True) if e < 0]
     return ("*".join(up) or "1") + ("/" + "/".join(down) if down else "")
 
 
@@ -65,11 +70,14 @@ _WORDS: dict[Dim, str] = {
     BYTE_RATE: "a bandwidth (B/s)",
     FLOP_RATE: "a compute rate (FLOP/s)",
     TOKEN_RATE: "a token rate (tok/s)",
+    REQUESTS: "a number of requests (req)",
+    REQUEST_RATE: "a rate of requests (req/s)",
 }
 
 
 EXAMPLES: dict[Dim, str] = {
     TIME: "5 us", BYTES: "80 GB", TOKENS: "4096 tok", BYTE_RATE: "450 GB/s", FLOP_RATE: "989 TFLOP/s", TOKEN_RATE: "100 tok/s",
+    REQUESTS: "1000 req", REQUEST_RATE: "12 req/s",
 }  # fmt: skip
 
 
@@ -81,7 +89,8 @@ def dim_words(dim: Dim) -> str:
 _SPELT = {
     "seconds": "s", "second": "s", "sec": "s", "secs": "s", "msec": "ms", "usec": "us", "tokens": "tok", "token": "tok",
     "tokens/s": "tok/s", "token/s": "tok/s", "tps": "tok/s", "bytes": "B", "byte": "B", "percent": "%", "G": "e9", "B/sec": "B/s",
-    "K": "k",
+    "K": "k", "requests": "req", "request": "req", "reqs": "req", "requests/s": "req/s", "request/s": "req/s", "rps": "req/s",
+    "qps": "req/s", "rpm": "req/min",
 }  # fmt: skip
 
 
@@ -141,7 +150,7 @@ class Quantity:
 
 
 def _combine(a: Dim, b: Dim, sign: int) -> Dim:
-    return (a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3])
+    return (a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3], a[4] + sign * b[4])
 
 
 _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
@@ -152,8 +161,10 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
     FLOP_RATE: ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
     TOKEN_RATE: ((1e3, "tok/ms"), (1.0, "tok/s")),
     TOKENS: ((1.0, "tok"),),
-    (0, 0, 1, -1): ((1e12, "TFLOP/tok"), (1e9, "GFLOP/tok"), (1e6, "MFLOP/tok"), (1.0, "FLOP/tok")),
-    (0, 1, 0, -1): ((1e9, "GB/tok"), (1e6, "MB/tok"), (1e3, "kB/tok"), (1.0, "B/tok")),
+    REQUEST_RATE: ((1.0, "req/s"),),
+    REQUESTS: ((1.0, "req"),),
+    FLOPS_PER_TOKEN: ((1e12, "TFLOP/tok"), (1e9, "GFLOP/tok"), (1e6, "MFLOP/tok"), (1.0, "FLOP/tok")),
+    BYTES_PER_TOKEN: ((1e9, "GB/tok"), (1e6, "MB/tok"), (1e3, "kB/tok"), (1.0, "B/tok")),
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from ..base.diagnostics import Collector, Label
 from ..base.source import Span
 from ..base.syntax import ast
-from ..base.units import BYTE_RATE, UNITS, Quantity, show
+from ..base.units import BYTE_RATE, TIME, UNITS, Quantity, show
 from ..spec.hardware import SHORT, Level
 from .body import Body
 
@@ -78,7 +78,7 @@ def _tell(name: str, value: Quantity, low: float, high: float, assign: ast.Assig
     span = assign.value.span
     what = WHAT.get(name) or WHAT.get(name.partition(".")[0], f"`{name.replace('.', ' ')}`")
     side = "unusually little" if value.value < low else "unusually much"
-    if value.dim == (1, 0, 0, 0):
+    if value.dim == TIME:
         side = "unusually short" if value.value < low else "unusually long"
     bits = _bits(span) if value.value > high and value.dim == BYTE_RATE else ()
     out.add("W06", f"{what}: {show(value.value, value.dim)} is {side}", span, help=bits or _other_size(span, low, high))

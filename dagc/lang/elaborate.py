@@ -22,6 +22,7 @@ from ..base.syntax import ast
 from ..spec.hardware import Hardware
 from ..spec.model import AttrValue, Model
 from ..spec.phase import Phase
+from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .body import Body
@@ -33,6 +34,7 @@ from .sections.checkpoint import read_checkpoint
 from .sections.hardware import read_hardware
 from .sections.model import read_model
 from .sections.phase import read_phase
+from .sections.serve import read_serve
 from .sections.workload import read_workload
 from .statements import TOP, Statements, asks
 from .values.evaluate import MAX_ITEMS
@@ -41,6 +43,7 @@ from .values.names import Names
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
 """It becomes part of file names and of requirements."""
 MAX_PHASES = 256
+MAX_SERVES = 64
 KINDS = tuple(PHASE_KINDS)
 
 Sections = Sequence[tuple[ast.Section, Path | None]]
@@ -105,11 +108,13 @@ class Elaborator:
         if phases is None:
             return None
         names = {s.name for s, _ in found["phase"] if s.name}
-        requirements = read_requirements(self.statements, self.values, names, unnamed=self.unnamed)
+        serves = self.serves(found["serve"], hardware, workload, phases, len(phases) == len(found["phase"]))
+        served = {s.name for s, _ in found["serve"] if s.name}
+        requirements = read_requirements(self.statements, self.values, names, served, unnamed=self.unnamed)
         if hardware is None or model is None or workload is None:
             return None
         self.check_dtypes(hardware, model)
-        return Spec(hardware, model, workload, phases, requirements, dict(self.values), dict(self.domains))
+        return Spec(hardware, model, workload, phases, requirements, dict(self.values), dict(self.domains), serves)
 
     def amount(self, found: Mapping[str, Sections], file: ast.File) -> None:
         """One section of a kind, and at least one phase."""
@@ -144,7 +149,7 @@ class Elaborator:
         seen: dict[str, Span] = {}
         ids = 0
         for section, _ in sections:
-            if section.name is None or not self._well_named(section, section.name, seen):
+            if section.name is None or not self._well_named(section, section.name, "phase", seen):
                 if section.name is None:
                     self.out.add("E10", "a phase needs a name", section.kind_span, help=("phase prefill { ... }",))
                 self.unnamed = True
@@ -162,16 +167,54 @@ class Elaborator:
                 return None
         return tuple(phases)
 
-    def _well_named(self, section: ast.Section, name: str, seen: Mapping[str, Span]) -> bool:
+    def serves(
+        self,
+        sections: Sections,
+        hardware: Hardware | None,
+        workload: Workload | None,
+        phases: Sequence[Phase],
+        whole: bool,
+    ) -> tuple[Serve, ...]:
+        """Those that can be read. `whole`: all phases could be."""
+        if len(sections) > MAX_SERVES:
+            beyond = sections[MAX_SERVES][0].kind_span
+            self.out.add("E03", f"a spec has at most {MAX_SERVES} servings, this one {len(sections)}", beyond)
+            return ()
+        serves: list[Serve] = []
+        seen: dict[str, Span] = {}
+        owners = {p.name: p.span for p in phases}
+        for section, base in sections:
+            if section.name is None:
+                self.out.add("E10", "a serving needs a name", section.kind_span, help=("serve chat { ... }",))
+                self.unnamed = True
+                continue
+            if not self._well_named(section, section.name, "serve", seen):
+                continue
+            if section.name in (*owners, "hardware", "model", "workload"):
+                at = owners.get(section.name)
+                also = () if at is None else (Label(at, "the phase"),)
+                message = f"requirements could not tell the serving `{section.name}` from the {'phase' if at else 'section'} of that name"
+                self.out.add("E11", message, section.kind_span, also=also)
+                continue
+            seen[section.name] = section.kind_span
+            body = Body(section.kind_span)
+            body.add(section.body, self.out)
+            serve = read_serve(section, body, self.names(), base, hardware, workload, phases, whole=whole)
+            if serve is not None:
+                serves.append(serve)
+        return tuple(serves)
+
+    def _well_named(self, section: ast.Section, name: str, what: str, seen: Mapping[str, Span]) -> bool:
         if not PHASE_NAME.fullmatch(name):
-            message = f"`{name}` cannot be the name of a phase"
+            message = f"`{name}` cannot be the name of a {what}"
             help_ = ("letters, digits, `_`, `-` and `.`, beginning with a letter or `_`",)
             self.out.add("E08", message, section.kind_span, help=help_)
             return False
         if name in seen:
             first = Label(seen[name], "first here")
-            message = f"phase `{name}` is defined twice"
-            self.out.add("E11", message, section.kind_span, "again here", also=(first,), help=(ALTERNATIVES.instead,))
+            message = f"{what} `{name}` is defined twice"
+            hint = (ALTERNATIVES.instead,) if what == "phase" else ()
+            self.out.add("E11", message, section.kind_span, "again here", also=(first,), help=hint)
             return False
         return True
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..base.axes import AXES
-from ..base.phase_kinds import DECODE
+from ..base.phase_kinds import DECODE, PHASE_KINDS
 from ..base.syntax import ast
-from ..base.units import Quantity, show_runs
+from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
 from ..spec.hardware import Hardware, Level
 from ..spec.model import Model
 from ..spec.phase import EngineMemory, Phase
+from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
 from ..spec.workload import Routing, Workload
@@ -22,7 +23,7 @@ def print_spec(spec: Spec) -> str:
     parts = ["moe 1", *(f"let {k} = {_value(v)}" for k, v in spec.constants.items())]
     parts.append(_hardware(spec.hardware))
     parts += model_parts(spec.model)
-    parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases)]
+    parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases), *(_serve(s) for s in spec.serves)]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
     return "\n\n".join(parts) + "\n"
 
@@ -53,11 +54,19 @@ def _billions(value: float) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, Quantity):
-        return number(value.value, {(0, 0, 0, 0): "", (1, 0, 0, 0): "s", (0, 1, 0, 0): "B", (0, 0, 1, 0): "FLOP", (0, 0, 0, 1): "tok",
-                                    (-1, 1, 0, 0): "B/s", (-1, 0, 1, 0): "FLOP/s", (-1, 0, 0, 1): "tok/s"}[value.dim])  # fmt: skip
+        return _quantity(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _quantity(value: Quantity) -> str:
+    """What no unit is of, as a product of units."""
+    unit = dim_name(value.dim)
+    if value.dim == SCALAR or unit in UNITS:
+        return number(value.value, "" if value.dim == SCALAR else unit)
+    signs = [("*" if e > 0 else "/", base) for base, e in zip(BASE, value.dim, strict=True) for _ in range(abs(e))]
+    return f"({number(value.value)}{''.join(f' {sign} 1 {base}' for sign, base in signs)})"
 
 
 def _section(head: str, lines: Iterator[str] | list[str]) -> str:
@@ -250,6 +259,54 @@ def _strategy(s: Strategy) -> Iterator[str]:
         yield f"shard {{ {', '.join(f'{d} = {a}' for d, a in s.shard)} }}"
     if s.place is not None:
         yield f"place gpu = {expression(s.place)}"
+
+
+def _serve(s: Serve) -> str:
+    """What follows from phases and memory stays unsaid."""
+    named = [(kind, getattr(s, kind)) for kind in PHASE_KINDS]
+    counts = {"requests": s.requests, "kv_tokens": s.kv_tokens, "queue": s.queue, "chunk": s.chunk}
+    times = {"duration": s.duration_s, "host": s.host_s, "launch": s.launch_s, "request": s.request_s}
+    drawn = s.lengths.kind not in ("trace", "histogram")
+    apart = [f"prefill_workers = {s.prefill_workers}"] if s.prefill_workers > 1 else []
+    apart += [f"hand_over = {s.hand_over}"] if s.hand_over != "whole" else []
+    apart += [f"roles = {s.roles}, switch = {number(s.switch_s, 's')}"] if s.roles != "fixed" else []
+    shared = [f"prefix_cache = true, prefix = {s.prefix} tok"] if s.prefix_cache else []
+    return _section(
+        f"serve {s.name}",
+        [
+            ", ".join(f"{kind} = {_phase_name(name)}" for kind, name in named),
+            f"arrivals = {_arrivals(s.arrivals)}",
+            f"lengths = {_lengths(s.lengths)}",
+            *([f"prompt = {s.lengths.prompt} tok, output = {s.lengths.output} tok"] if drawn else []),
+            *(f"{name} = {count}" for name, count in counts.items() if count is not None),
+            *(f"{name} = {number(time, 's')}" for name, time in times.items() if time is not None),
+            f"seed = {s.seed}, policy = {s.policy}, prompts = {s.prompts}",
+            f"batch_tokens = {s.batch_tokens} tok, slots = {s.slots}, kv_block = {s.kv_block} tok",
+            f"admit = {s.admit}, preempt = {s.preempt}, route = {s.route}, workers = {s.workers}",
+            *shared,
+            *apart,
+        ],
+    )
+
+
+def _phase_name(name: str | None) -> str:
+    return "none" if name is None else name if _plain(name) else f'"{name}"'
+
+
+def _arrivals(a: Arrivals) -> str:
+    if a.kind == "trace":
+        return f'trace("{a.path}", speed = {number(a.speed)})'
+    if a.kind == "closed":
+        return f"closed({a.clients}, think = {number(a.think_s, 's')})"
+    cv = f", cv = {number(a.cv)}" if a.kind == "gamma" else ""
+    return "burst" if a.kind == "burst" else f"{a.kind}({number(a.rate_per_s, 'req/s')}{cv})"
+
+
+def _lengths(n: Lengths) -> str:
+    if n.kind == "histogram":
+        return f'histogram("{n.path}")'
+    shown = {"uniform": f"({number(n.low)}, {number(n.high)})", "lognormal": f"(cv = {number(n.cv)})"}
+    return n.kind + shown.get(n.kind, "")
 
 
 def _requirement(label: str, test: ast.Comparison) -> str:

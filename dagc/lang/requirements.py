@@ -13,11 +13,11 @@ from .values.evaluate import names_in
 
 
 def read_requirements(
-    statements: Statements, values: Mapping[str, AttrValue], phases: set[str], *, unnamed: bool
+    statements: Statements, values: Mapping[str, AttrValue], phases: set[str], serves: set[str], *, unnamed: bool
 ) -> tuple[Requirement, ...]:
-    """Every `require`, whose names are looked up as far as they can be before anything is compiled. `phases`: names of
-    the phases; `unnamed`: what some phase is called is not known, and a requirement may mean it."""
-    roots = {"hardware", "model", "workload", *phases, *values, *statements.failed}
+    """Every `require`, whose names are looked up as far as they can be before anything is compiled. `phases` and `serves`:
+    names of them; `unnamed`: what some of them is called is not known, and a requirement may mean it."""
+    roots = {"hardware", "model", "workload", *phases, *serves, *values, *statements.failed}
     out = []
     for i, s in enumerate(statements.requires):
         for name in names_in(s.test):

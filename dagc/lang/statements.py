@@ -17,7 +17,7 @@ MAX_CHAIN = 64
 """Files that import each other in a row."""
 MAX_IMPORTED = 4_000_000
 """Characters of all imports."""
-TOP = ("hardware", "model", "workload", "phase", "checkpoint")
+TOP = ("hardware", "model", "workload", "phase", "serve", "checkpoint")
 
 
 def asks(section: ast.Section, name: str) -> bool:

@@ -25,6 +25,9 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
         return None
     if attribute.kind == "counts":
         return _counts(name, attribute, value, span, out)
+    if attribute.kind == "text" and not isinstance(value, str):
+        out.add("E08", f"`{name}` is a text in quotes, not {kind_of(value)}", span)
+        return None
     if attribute.kind == "list" and not isinstance(value, tuple):
         return (value,)
     return value

@@ -62,6 +62,38 @@ sglang/srt/model_executor/cuda_graph_runner.py), vLLM pieces of any step up to 5
 `max_cudagraph_capture_size`)."""
 
 
+@record
+class Scheduling:
+    """How an engine schedules requests unless it is told otherwise; fields as in `dagc.spec.serve.Serve`. `batch_tokens`, `chunk` and `slots`
+    by the GiB that a card has at least; `chunk` empty: as many as fit in the step. `divided`: they are of all
+    attention-DP ranks together."""
+
+    prompts: str
+    admit: str
+    batch_tokens: tuple[tuple[int, int], ...]
+    slots: tuple[tuple[int, int], ...]
+    chunk: tuple[tuple[int, int], ...] = ()
+    divided: tuple[str, ...] = ()
+
+
+SCHEDULING: dict[str | None, Scheduling] = {
+    None: Scheduling("mixed", "prompt", ((0, 8192),), ((0, 256),)),
+    # vllm/v1/core/sched/scheduler.py (running requests first, then prompts, in one step; blocks as they are needed);
+    # vllm/engine/arg_utils.py as above.
+    "vllm": Scheduling("mixed", "prompt", ENGINES["vllm"].tokens, ENGINES["vllm"].sequences),
+    # sglang/srt/managers/scheduler.py (a batch of prompts goes first unless enable_mixed_chunk);
+    # sglang/srt/server_args.py (max_prefill_tokens, chunked_prefill_size, which enable_dp_attention divides by the ranks);
+    # sglang/srt/model_executor/model_runner.py (at least 2048 running requests, divided likewise).
+    "sglang": Scheduling(
+        "first", "prompt", ((0, 16384),), ((0, 2048),), ENGINES["sglang"].tokens, divided=("chunk", "slots")
+    ),
+    # tensorrt_llm/llmapi/llm_args.py (max_num_tokens, max_batch_size, and GUARANTEED_NO_EVICT: a request enters when all
+    # that it may generate has room).
+    "trtllm": Scheduling("mixed", "whole", ENGINES["trtllm"].tokens, ((0, 2048),)),
+}
+"""By engine; None: of a phase that names none."""
+
+
 def engine_memory(name: str | None, hardware: Hardware | None, strategy: Strategy, stage: int) -> EngineMemory:
     """The defaults of an engine on some hardware; `stage`: GPUs of one stage. Without an engine nothing is set aside."""
     if name is None or hardware is None:

@@ -12,10 +12,21 @@ from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
 from ..base.frozen import record
 from ..base.suggest import did_you_mean
-from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, TOKEN_RATE, TOKENS, Dim, dim_name, show
+from ..base.units import (
+    BYTE_RATE,
+    BYTES,
+    FLOP_RATE,
+    FLOPS_PER_TOKEN,
+    SCALAR,
+    TIME,
+    TOKEN_RATE,
+    TOKENS,
+    Dim,
+    dim_name,
+    show,
+)
 
 PHASE, HARDWARE, MODEL, WORKLOAD = "PHASE", "hardware", "model", "workload"
-FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1)
 
 How = Callable[[Any], float | None]
 """Reads a `dagc.plan.subject.Subject`, which is above: the language must know the names, and knows no plan."""

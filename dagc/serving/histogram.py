@@ -1,0 +1,92 @@
+"""Lengths of prompts and outputs from a file: pairs, and how often each comes.
+
+Text of comma-separated values with a header: `prompt_tokens`, `output_tokens` (also `input_tokens`), and `share` or `count`; without the
+latter every row counts once, so that a trace is a histogram of its own lengths.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.frozen import record
+from .lines import TraceError, columns, lines, number, whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROMPT = ("prompt_tokens", "input_tokens", "contexttokens")
+OUTPUT = ("output_tokens", "generatedtokens")
+SHARE = ("share", "count")
+MOST_TOKENS = 10**9
+MOST_ROWS = 10**6
+"""Pairs that are kept, in 24 bytes each."""
+MOST_SHARE = 1e18
+
+
+@record(slots=False)
+class Pairs:
+    """`upto[i]`: chance of one of the first i + 1 pairs; the last is 1."""
+
+    prompts: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    upto: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
+    import numpy as np
+
+    rows = lines(path)
+    first = next(rows, None)
+    if first is None:
+        raise TraceError(path, 0, "it is empty")
+    names = columns(first[1])
+    prompt, output = (_column(names, known, path, first[0]) for known in (PROMPT, OUTPUT))
+    share = next((names.index(name) for name in SHARE if name in names), None)
+    prompts: list[int] = []
+    outputs: list[int] = []
+    shares: list[float] = []
+    for line, text in rows:
+        words = text.split(b",")
+        if len(words) != len(names):
+            raise TraceError(path, line, f"it has {len(words)} values, the header {len(names)}")
+        if len(prompts) == MOST_ROWS:
+            raise TraceError(path, line, f"more than {MOST_ROWS:,} rows", "count equal lengths together")
+        prompts.append(whole(words[prompt], names[prompt], MOST_TOKENS, path, line))
+        outputs.append(whole(words[output], names[output], MOST_TOKENS, path, line))
+        shares.append(1.0 if share is None else number(words[share], names[share], path, line))
+        if shares[-1] > MOST_SHARE:
+            raise TraceError(path, line, f"`{names[share or 0]}` is more than {MOST_SHARE:g}")
+    if not prompts:
+        raise TraceError(path, 0, "it has a header and no rows")
+    if not any(shares):
+        raise TraceError(path, 0, "all its shares are 0")
+    weights = np.array(shares)
+    keep = weights > 0
+    upto = np.cumsum(weights[keep])
+    upto /= upto[-1]
+    return Pairs(np.array(prompts)[keep], np.array(outputs)[keep], upto)
+
+
+def read_histogram(path: Path) -> Pairs:
+    """Raises TraceError."""
+    try:
+        at = path.stat()
+    except OSError as error:
+        raise TraceError(path, 0, f"cannot be read: {error.strerror}") from None
+    return _read(path, (at.st_mtime_ns, at.st_size))
+
+
+def _column(names: list[str], known: tuple[str, ...], path: Path, line: int) -> int:
+    found = next((names.index(name) for name in known if name in names), None)
+    if found is None:
+        raise TraceError(
+            path,
+            line,
+            f"there is no column `{known[0]}`",
+            f"a histogram has the columns {PROMPT[0]}, {OUTPUT[0]}, and {SHARE[0]} or {SHARE[1]}",
+        )
+    return found
