@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from math import exp, floor, log
 
-RATIO = 1.02
+RATIO = 1.01
 """Upper edge of a bin over its lower one; bin 0 begins at one second, shorter gaps have negative numbers."""
 RESOLUTION = (RATIO - 1) / 2
 """What the centre of a bin is off by at most, relative."""
-_STEP = log(RATIO)
+_PER_BIN = 1 / log(RATIO)
 LEAST_S = 1e-9
 """Shorter gaps, and those between tokens of one step, are in the bin of this one."""
 
 
 def number(gap_s: float) -> int:
     """The bin of a gap."""
-    return floor(log(max(gap_s, LEAST_S)) / _STEP)
+    return floor(log(gap_s if gap_s > LEAST_S else LEAST_S) * _PER_BIN)
 
 
 def seconds(number: int) -> float:
     """The centre of a bin."""
-    return exp((number + 0.5) * _STEP)
+    return exp((number + 0.5) / _PER_BIN)
+
+
+def add_run(gaps: dict[int, float], first_s: float, more_s: float, steps: int, weight: float) -> None:
+    """Adds the gaps `first_s + i more_s` of `steps` steps, `more_s` >= 0, each `weight` times: a few operations per bin, not per step."""
+    at, index = 0, number(first_s)
+    last = number(first_s + more_s * (steps - 1)) if steps > 1 else index
+    while index != last:
+        low, high = at, steps - 1  # the bin of `low` is `index`, that of `high` is not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if number(first_s + more_s * middle) == index:
+                low = middle
+            else:
+                high = middle
+        gaps[index] = gaps.get(index, 0) + weight * (high - at)
+        at, index = high, number(first_s + more_s * high)
+    gaps[index] = gaps.get(index, 0) + weight * (steps - at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from ..base.frozen import record
 
 
 class Request(NamedTuple):
-    """`blocks`: ids of the prompt's leading blocks (of `kv_block` tokens each), equal ids have equal text; a smaller `priority` goes first."""
+    """`blocks`: ids of the prompt's leading blocks (of `Engine.prefix_block` tokens each); an id names its text and all before it. A
+    smaller `priority` goes first."""
 
     arrival_s: float
     prompt: int
@@ -34,26 +36,31 @@ class Load:
 
 class Line(NamedTuple):
     """Seconds of a step: `base_s + per_token_s * context`, where context is the sum over the sequences in decode of a rank
-    (of the rank that has most), while it is below `until`."""
+    (of the rank that has most), while `since <= context < until`. A worker keeps the lines of decode steps by their number of
+    sequences; one that does not say `since` is asked for again at every event."""
 
     base_s: float
     per_token_s: float
     until: float
+    since: float = math.inf
 
 
 class StepPrices(Protocol):
     """What one step costs; compiled on demand and kept. Everything is per attention-DP rank: `sequences` in decode (mean over
     ranks, so that products, experts and collectives see all tokens), their summed `context` (of the fullest rank), `prompt`
-    tokens of prompts (mean over ranks), and `pairs`: of a prompt's token and a token it attends to (of the fullest rank)."""
+    tokens of prompts (mean over ranks), and `pairs`: of a prompt's token and a token it attends to (of the fullest rank). `most`: prompt
+    tokens of the rank that has most (0: the mean)."""
 
-    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0) -> Line: ...
+    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0, most: float = 0) -> Line: ...
 
 
 @record
 class Engine:
     """The rules of a worker: `ranks` attention-DP ranks in lockstep, each with its own queue, `slots` and `kv_blocks` of `kv_block` tokens.
     Other fields as in `dagc.spec.serve.Serve`. A step brings a sequence `tokens_per_step` tokens (of up to `most_tokens_per_step`:
-    drafts). `swap_s`: seconds per token of cache that goes to the host or comes back; `request_s`: before the first token."""
+    drafts); `draft_seed`: the steps of a request are drawn (None: every request takes the mean). `prefix_block`: tokens of an id of
+    `Request.blocks`, a multiple of `kv_block` (0: `kv_block`). `swap_s`: seconds per token of cache that goes to the host or comes
+    back; `request_s`: from arrival to the queue."""
 
     prices: StepPrices
     ranks: int = 1
@@ -70,6 +77,8 @@ class Engine:
     queue: int | None = None
     tokens_per_step: float = 1.0
     most_tokens_per_step: int = 1
+    draft_seed: int | None = None
+    prefix_block: int = 0
     swap_s: float = 0.0
     request_s: float = 0.0
 
@@ -120,14 +129,16 @@ def _doubles() -> array[float]:
 
 
 def _ints() -> array[int]:
-    return array("l")
+    return array("q")
 
 
 @dataclass(slots=True)
 class Served:
-    """Columns over finished requests, in the order in which they ended: 48 bytes each. `e2e_s`: from arrival to the last token."""
+    """Columns over finished requests, in the order in which they ended: 56 bytes each. `queued_s`: from arrival to the first step that holds a
+    part of it (or its cache); `e2e_s`: from arrival to the last token; `cached`: tokens of its prompt that the prefix cache had."""
 
     arrival_s: array[float] = field(default_factory=_doubles)
+    queued_s: array[float] = field(default_factory=_doubles)
     ttft_s: array[float] = field(default_factory=_doubles)
     e2e_s: array[float] = field(default_factory=_doubles)
     prompt: array[int] = field(default_factory=_ints)
