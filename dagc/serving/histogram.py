@@ -28,11 +28,15 @@ MOST_SHARE = 1e18
 
 @record(slots=False)
 class Pairs:
-    """`upto[i]`: chance of one of the first i + 1 pairs; the last is 1."""
+    """`upto[i]`: chance of one of the first i + 1 pairs; the last is 1. `means` of prompt and output; `most`: of the pair that
+    has most of both together, in line `most_line`."""
 
     prompts: NDArray[np.int64]
     outputs: NDArray[np.int64]
     upto: NDArray[np.float64]
+    means: tuple[float, float]
+    most: tuple[int, int]
+    most_line: int
 
 
 @lru_cache(maxsize=4)
@@ -49,6 +53,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
     prompts: list[int] = []
     outputs: list[int] = []
     shares: list[float] = []
+    places: list[int] = []
     for line, text in rows:
         words = text.split(b",")
         if len(words) != len(names):
@@ -58,6 +63,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
         prompts.append(whole(words[prompt], names[prompt], MOST_TOKENS, path, line))
         outputs.append(whole(words[output], names[output], MOST_TOKENS, path, line))
         shares.append(1.0 if share is None else number(words[share], names[share], path, line))
+        places.append(line)
         if shares[-1] > MOST_SHARE:
             raise TraceError(path, line, f"`{names[share or 0]}` is more than {MOST_SHARE:g}")
     if not prompts:
@@ -66,9 +72,13 @@ def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
         raise TraceError(path, 0, "all its shares are 0")
     weights = np.array(shares)
     keep = weights > 0
+    prompt_counts, output_counts = np.array(prompts)[keep], np.array(outputs)[keep]
     upto = np.cumsum(weights[keep])
-    upto /= upto[-1]
-    return Pairs(np.array(prompts)[keep], np.array(outputs)[keep], upto)
+    means = [float(counts @ weights[keep] / upto[-1]) for counts in (prompt_counts, output_counts)]
+    largest = int(np.argmax(prompt_counts + output_counts))
+    most = int(prompt_counts[largest]), int(output_counts[largest])
+    most_line = int(np.array(places)[keep][largest])
+    return Pairs(prompt_counts, output_counts, upto / upto[-1], (means[0], means[1]), most, most_line)
 
 
 def read_histogram(path: Path) -> Pairs:

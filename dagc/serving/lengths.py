@@ -53,17 +53,11 @@ def bounds(kind: Lengths, mean: int) -> tuple[int, int]:
     return low, max(low, floor(round(kind.high * mean, 6)))
 
 
-def most(kind: Lengths) -> tuple[int, int] | None:
-    """Tokens of the longest prompt and of the longest output; None where they have no end."""
-    if kind.kind == "histogram":
-        from .histogram import read_histogram
-
-        assert kind.path is not None
-        table = read_histogram(kind.path)
-        return int(table.prompts.max()), int(table.outputs.max())
-    if kind.kind in ("fixed", "uniform"):
-        return bounds(kind, kind.prompt)[1], bounds(kind, kind.output)[1]
-    return None
+def longest(kind: Lengths) -> tuple[int, int] | None:
+    """Most tokens of a prompt and of an output that are fixed or uniform; None where they have no end."""
+    if kind.kind not in ("fixed", "uniform"):
+        return None
+    return bounds(kind, kind.prompt)[1], bounds(kind, kind.output)[1]
 
 
 def _uniform(u: NDArray[np.float64], mean: int, kind: Lengths) -> NDArray[np.int64]:

@@ -4,56 +4,157 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from math import gcd
 
+from ..base.frozen import record
 from ..spec.serve import Serve
-from .arrivals import BLOCK, times
-from .lengths import lengths
+from . import traces
+from .arrivals import times
+from .histogram import read_histogram
+from .lengths import lengths, longest
+from .lines import TraceError, shown
 from .records import Load, Request
+from .traces import Trace
 
 
-def load_of(serve: Serve, kv_block: int | None = None) -> Load:
-    """The traffic. `kv_block`: tokens of a block of the cache, else the serving's. Raises TraceError where
-    a file is wrong, before the first request."""
-    block = kv_block or serve.kv_block
+@record
+class Facts:
+    """What is known of traffic before it comes. `requests`, `rate_per_s` (of an open loop): None where the run decides. `prompt`, `output`:
+    mean tokens. `most`: tokens of prompt and output of the largest request, which stands in `where` of a file; None: no
+    request is the largest that can come. `notes`: what a report should say of the files."""
+
+    requests: int | None
+    rate_per_s: float | None
+    prompt: float
+    output: float
+    most: tuple[int, int] | None
+    where: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def load_of(serve: Serve, block: int | None = None) -> Load:
+    """The traffic. `block`: tokens of each id of a request's blocks (default: `prefix_block`). Raises TraceError where a
+    file is wrong, before the first request."""
     arrivals = serve.arrivals
+    block = block or prefix_block(serve)
     if arrivals.kind == "closed":
-        sent = _sized(serve, block)
-        return Load(_ended(sent, serve), arrivals.clients, arrivals.think_s, serve.duration_s)
-    return Load(_ended(_timed(serve, block), serve), until_s=serve.duration_s)
+        return Load(_first(serve, _sized(serve, block)), arrivals.clients, arrivals.think_s, serve.duration_s)
+    _files(serve)
+    found = _traced(serve, block) if arrivals.kind == "trace" else _timed(serve, block)
+    return Load(_first(serve, _until(serve, found)), until_s=serve.duration_s)
 
 
-def _ended(requests: Iterator[Request], serve: Serve) -> Iterator[Request]:
+def facts(serve: Serve) -> Facts:
+    """What is known of it. Raises TraceError where a file is wrong."""
+    trace = _files(serve)
+    requests, rate, notes = serve.requests, serve.arrivals.rate_per_s or None, list(trace.notes) if trace else []
+    if trace is not None:
+        requests = min(trace.rows, serve.requests or trace.rows)
+        rate = None if trace.rate_per_s is None else trace.rate_per_s * serve.arrivals.speed
+        if serve.requests is not None and serve.requests > trace.rows:
+            notes.append(f"{shown(trace.path)}: it has {trace.rows:,} requests, not {serve.requests:,}")
+        if serve.prefix_cache and not trace.blocks:
+            notes.append(f"{shown(trace.path)}: it does not say what prompts share: the prefix cache finds nothing")
+    if serve.lengths.kind == "trace":
+        assert trace is not None
+        where = f"{shown(trace.path)}:{trace.most_line}"
+        return Facts(requests, rate, trace.prompt_mean, trace.output_mean, trace.most, where, tuple(notes))
+    prompt, output = float(serve.lengths.prompt), float(serve.lengths.output)
+    if serve.lengths.kind == "histogram":
+        assert serve.lengths.path is not None
+        pairs = read_histogram(serve.lengths.path)
+        prompt, output = pairs.means
+        return Facts(
+            requests, rate, prompt, output, pairs.most, f"{shown(serve.lengths.path)}:{pairs.most_line}", tuple(notes)
+        )
+    if serve.lengths.kind == "uniform":
+        middle = (serve.lengths.low + serve.lengths.high) / 2
+        prompt, output = middle * prompt, middle * output
+    return Facts(requests, rate, prompt, output, longest(serve.lengths), "", tuple(notes))
+
+
+def prefix_block(serve: Serve) -> int:
+    """Tokens of each id of a request's blocks, a multiple of the cache's: those of a trace as it has them, and the whole shared
+    prefix as one where every prompt has all of it."""
+    if serve.arrivals.kind == "trace":
+        return serve.kv_block if traces.BLOCK_TOKENS % serve.kv_block else traces.BLOCK_TOKENS
+    whole = serve.prefix // serve.kv_block * serve.kv_block
+    return whole if whole and serve.lengths.kind in ("fixed", "uniform") else serve.kv_block
+
+
+def trace_of(serve: Serve, form: str) -> Iterator[str]:
+    """The text of a trace file of the traffic, line by line, in a form of `traces.FORMS`; of a shared prefix whole blocks of 512 tokens.
+    Raises TraceError where a file is wrong, ValueError for a closed loop, whose requests come when others end."""
+    if serve.arrivals.kind == "closed":
+        raise ValueError("a closed loop has no trace: its requests come when others end")
+    traced = serve.arrivals.kind == "trace"
+    block = traces.BLOCK_TOKENS if traced else gcd(traces.BLOCK_TOKENS, serve.kv_block)
+    return traces.trace_lines(load_of(serve, block).requests, form, block)
+
+
+def _files(serve: Serve) -> Trace | None:
+    """The trace, if the traffic is one, gone through once."""
+    if serve.arrivals.kind != "trace":
+        return None
+    assert serve.arrivals.path is not None
+    trace = traces.look(serve.arrivals.path)
+    if serve.policy == "priority" and not trace.priorities:
+        raise TraceError(trace.path, 0, "no request has a `priority`, and the policy goes by it")
+    return trace
+
+
+def _first(serve: Serve, requests: Iterator[Request]) -> Iterator[Request]:
     return requests if serve.requests is None else islice(requests, serve.requests)
 
 
+def _until(serve: Serve, requests: Iterator[Request]) -> Iterator[Request]:
+    if serve.duration_s is None:
+        yield from requests
+        return
+    for request in requests:
+        if request.arrival_s > serve.duration_s:
+            return
+        yield request
+
+
 def _timed(serve: Serve, block: int) -> Iterator[Request]:
-    """Of an open loop, which ends with the duration too."""
-    sizes = _sizes(serve)
+    """Of an open loop, without end."""
     shared = _shared(serve, block)
-    until = serve.duration_s
+    sizes = _sizes(serve)
     for clock in times(serve.arrivals, serve.seed):
-        for at in clock.tolist():
-            if until is not None and at > until:
-                return
-            prompt, output = next(sizes)
+        for at, (prompt, output) in zip(clock.tolist(), sizes, strict=False):
             yield Request(at, prompt, output, _blocks(shared, prompt, block))
 
 
 def _sized(serve: Serve, block: int) -> Iterator[Request]:
-    """Of a closed loop: only lengths count."""
+    """Of a closed loop, without end: only lengths count."""
     shared = _shared(serve, block)
     for prompt, output in _sizes(serve):
         yield Request(0.0, prompt, output, _blocks(shared, prompt, block))
 
 
+def _traced(serve: Serve, block: int) -> Iterator[Request]:
+    """Of a trace; its lengths and blocks only where the serving takes its lengths."""
+    trace = _files(serve)
+    assert trace is not None
+    found = traces.requests(trace, block, serve.arrivals.speed)
+    if serve.lengths.kind == "trace":
+        return found
+    return (
+        Request(one.arrival_s, prompt, output, (), one.priority)
+        for one, (prompt, output) in zip(found, _sizes(serve), strict=False)
+    )
+
+
 def _sizes(serve: Serve) -> Iterator[tuple[int, int]]:
-    for prompts, outputs in lengths(serve.lengths, serve.seed, BLOCK):
+    for prompts, outputs in lengths(serve.lengths, serve.seed):
         yield from zip(prompts.tolist(), outputs.tolist(), strict=True)
 
 
 def _shared(serve: Serve, block: int) -> tuple[int, ...]:
-    """Ids of the blocks that every prompt begins with: one tuple for all."""
-    return tuple(range(serve.prefix // block)) if serve.prefix_cache else ()
+    """Ids of the blocks that every prompt begins with, as far as the cache has whole blocks of them: one tuple for all."""
+    whole = serve.prefix // serve.kv_block * serve.kv_block
+    return tuple(range(whole // block)) if serve.prefix_cache else ()
 
 
 def _blocks(shared: tuple[int, ...], prompt: int, block: int) -> tuple[int, ...]:
