@@ -1,0 +1,144 @@
+"""Steps compiled one by one: what a step of so many sequences in decode and so many prompt tokens takes of the GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..base.diagnostics import Collector
+from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
+from ..cost.price import launched_s, price
+from ..cost.records import Costs
+from ..cost.schedule.pipelines import PIPELINES
+from ..cost.schedule.records import Schedule
+from ..cost.schedule.scheduler import Scheduler
+from ..ir.graph import Graph
+from ..spec.phase import Launches, Part, Phase
+from ..spec.spec import Spec
+from ..spec.unit import Unit
+
+
+class Knot(NamedTuple):
+    """A step of a phase, with its strategy and engine. `sequences` in decode, of `context` tokens each, and `prompts`, `tokens` of each in
+    the step, the last of which attends to `attended`; all of the whole phase, evenly over its ranks. `microbatches`: in flight (0: the
+    phase's)."""
+
+    phase: str
+    sequences: int = 0
+    context: float = 1
+    prompts: int = 0
+    tokens: int = 0
+    attended: float = 0
+    microbatches: int = 0
+
+    @property
+    def kind(self) -> str:
+        if not self.prompts:
+            return DECODE.name
+        return MIXED.name if self.sequences else PREFILL.name
+
+
+class Figures(NamedTuple):
+    """Seconds of the GPUs in a step, without host: in all; of it for routed experts and their exchanges; for what the sequences in decode
+    have to themselves (attention, sampling); and what the prompts have. `launches`: layers that the host launches."""
+
+    time_s: float
+    routed_s: float = 0.0
+    decode_s: float = 0.0
+    prompt_s: float = 0.0
+    launches: float = 0.0
+
+
+Price = Callable[[Knot], Figures]
+"""What prices steps ask; may raise, and is then asked again."""
+
+
+def phase_of(knot: Knot, spec: Spec) -> Phase:
+    """The knot as a phase that can be compiled."""
+    own = spec.phase(knot.phase)
+    drafted = 1 + own.speculative
+    strategy = replace(own.strategy, microbatches=knot.microbatches) if knot.microbatches else own.strategy
+    kind = knot.kind
+    common = replace(own, kind=kind, parts=(), passes=1, last=0, strategy=strategy)
+    if kind == DECODE.name:
+        return replace(common, sequences=knot.sequences, tokens=drafted, context=knot.context)
+    if kind == PREFILL.name:
+        return replace(
+            common, sequences=knot.prompts, tokens=knot.tokens, context=knot.attended, acceptance=0.0, drafter="none"
+        )
+    parts = (
+        Part(DECODE.name, knot.sequences, drafted, knot.context),  # type: ignore[arg-type]
+        Part(PROMPT, knot.prompts, knot.tokens, knot.attended),  # type: ignore[arg-type]
+    )
+    return replace(
+        common,
+        parts=parts,
+        sequences=knot.sequences + knot.prompts,
+        tokens=drafted,
+        context=knot.context,
+        strategy=replace(strategy, sequence_parallel=False),
+    )
+
+
+def compiled(knot: Knot, spec: Spec) -> Figures:
+    """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
+    phase = replace(phase_of(knot, spec), host_s=0.0, launches=Launches())
+    unit = Unit(spec, phase, Collector())
+    graph = _lowered(unit)
+    figures = _figures(graph, price(graph, unit), phase)
+    if phase.drafter == "none":
+        return figures
+    from .drafts import draft_units
+
+    drafts_s = 0.0
+    for count, own in draft_units(unit, graph):
+        draft = _lowered(own)
+        drafts_s += count * _seconds(draft, Scheduler(draft, price(draft, own)).run(), price(draft, own))
+    return figures._replace(time_s=figures.time_s + drafts_s, decode_s=figures.decode_s + drafts_s)
+
+
+def _lowered(unit: Unit) -> Graph:
+    from ..ir.graph_pass import PassError
+    from ..lang.expand import expand
+    from .lower import passes_of, stop
+    from .run_passes import run
+
+    graph = expand.run(unit)
+    try:
+        for _, graph in run(passes_of(unit), graph):
+            pass
+    except PassError as error:
+        stop(unit, error)
+    return graph
+
+
+def _seconds(graph: Graph, schedule: Schedule, costs: Costs) -> float:
+    """Of a step in steady state, micro-batches of prompts too: the next one enters a stage when the one before has left it."""
+    if len(graph.stages) == 1 or graph.generates:
+        return schedule.period_s
+    sends_s = [edge.time_s for edge in costs.edges]
+    step = PIPELINES[MIXED.name].step
+    assert step is not None
+    return step(schedule.stage_s, sends_s, 0.0, graph.microbatches).time_s
+
+
+def _figures(graph: Graph, costs: Costs, phase: Phase) -> Figures:
+    schedule = Scheduler(graph, costs).run()
+    routed_s = decode_s = prompt_s = 0.0
+    for step in schedule.path:
+        if not step.segment:
+            continue
+        op, cost = graph.segment(step.segment).by_name[step.op], costs.ops[step.segment, step.op]
+        time_s = step.time_s + step.count * cost.launch_s
+        if op.scope == "experts" or op.is_token_exchange:
+            routed_s += time_s
+        elif op.scope in (DECODE.name, SAMPLED):
+            decode_s += time_s
+        elif op.scope.startswith(PROMPT):
+            prompt_s += time_s
+    time_s = _seconds(graph, schedule, costs)
+    if time_s != schedule.period_s:
+        routed_s *= time_s / schedule.period_s
+    layers = launched_s(graph, replace(phase, cuda_graph=False, launches=Launches(1.0)))
+    return Figures(time_s, routed_s, decode_s, prompt_s, layers)
