@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..base.diagnostics import Collector
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
@@ -61,22 +61,24 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
     strategy = replace(own.strategy, microbatches=knot.microbatches) if knot.microbatches else own.strategy
     kind = knot.kind
     common = replace(own, kind=kind, parts=(), passes=1, last=0, strategy=strategy)
+    context: Any = knot.context  # of sizes, which may be means
+    attended: Any = knot.attended
     if kind == DECODE.name:
-        return replace(common, sequences=knot.sequences, tokens=drafted, context=knot.context)
+        return replace(common, sequences=knot.sequences, tokens=drafted, context=context)
     if kind == PREFILL.name:
         return replace(
-            common, sequences=knot.prompts, tokens=knot.tokens, context=knot.attended, acceptance=0.0, drafter="none"
+            common, sequences=knot.prompts, tokens=knot.tokens, context=attended, acceptance=0.0, drafter="none"
         )
     parts = (
-        Part(DECODE.name, knot.sequences, drafted, knot.context),  # type: ignore[arg-type]
-        Part(PROMPT, knot.prompts, knot.tokens, knot.attended),  # type: ignore[arg-type]
+        Part(DECODE.name, knot.sequences, drafted, context),
+        Part(PROMPT, knot.prompts, knot.tokens, attended),
     )
     return replace(
         common,
         parts=parts,
         sequences=knot.sequences + knot.prompts,
         tokens=drafted,
-        context=knot.context,
+        context=context,
         strategy=replace(strategy, sequence_parallel=False),
     )
 
@@ -106,11 +108,10 @@ def _lowered(unit: Unit) -> Graph:
 
     graph = expand.run(unit)
     try:
-        for _, graph in run(passes_of(unit), graph):
-            pass
+        *_, (_, placed) = run(passes_of(unit), graph)
     except PassError as error:
         stop(unit, error)
-    return graph
+    return placed
 
 
 def _seconds(graph: Graph, schedule: Schedule, costs: Costs) -> float:

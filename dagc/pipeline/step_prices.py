@@ -13,7 +13,7 @@ and the attended a0 that it was compiled for; what other contexts take in additi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from math import inf
 
@@ -83,7 +83,9 @@ class DecodeSteps:
         key = (sequences, context)
         found = self.figures.get(key)
         if found is None:
-            knot = Knot(self.source.phase, int(sequences) * self.source.copies, context, microbatches=self.source.microbatches)
+            knot = Knot(
+                self.source.phase, int(sequences) * self.source.copies, context, microbatches=self.source.microbatches
+            )
             found = self.figures[key] = self.price(knot)
         return found
 
@@ -100,23 +102,23 @@ class DecodeSteps:
         found = between(mid, low, self.at(low, self.usual).time_s, high, self.at(high, self.usual).time_s)
         return found, self.at(mid, self.usual).time_s
 
-    def line(self, b: float, c: float) -> tuple[float, float, float]:
-        """(seconds at no context, per token of context, until) that hold at c."""
+    def line(self, b: float, c: float) -> tuple[float, float, float, float]:
+        """(seconds at no context, per token of context, since, until) that hold at c."""
         x = b * self.source.lockstep
         if abs(x - round(x)) < 1e-6:
             x = float(round(x))
         each = b if b > 1.0 else 1.0
         low, high = self.ladder.around(x)
-        base, slope, until = self.curve(low).piece(c / each)
+        base, slope, since, until = self.curve(low).piece(c / each)
         if low < x:
-            base2, slope2, until2 = self.curve(high).piece(c / each)
+            base2, slope2, since2, until2 = self.curve(high).piece(c / each)
             share = (x - low) / (high - low)
             base, slope = base + (base2 - base) * share, slope + (slope2 - slope) * share
-            until = min(until, until2)
-        return base, slope / each, until * each
+            since, until = max(since, since2), min(until, until2)
+        return base, slope / each, since * each, until * each
 
     def launches(self, b: float) -> float:
-        low, high = self.ladder.around(b * self.source.lockstep)
+        _, high = self.ladder.around(b * self.source.lockstep)
         return self.at(high, self.usual).launches
 
 
@@ -232,14 +234,12 @@ class MixedSteps:
         if tokens <= sums[0]:
             return part(self.pair(0))
         i = min(bisect_right(sums, tokens), len(sums) - 1)
-        return between(
-            min(tokens, sums[-1]), sums[i - 1], part(self.pair(i - 1)), sums[i], part(self.pair(i))
-        )
+        return between(min(tokens, sums[-1]), sums[i - 1], part(self.pair(i - 1)), sums[i], part(self.pair(i)))
 
     def own_decode(self, b: float) -> float:
         """D(b) - A(b, c0)."""
         each = b if b > 1.0 else 1.0
-        base, slope, _ = self.decode.line(b, self.decode.usual * each)
+        base, slope, _, _ = self.decode.line(b, self.decode.usual * each)
         return self.of_one(each, self.sequences, lambda f: f.decode_s) - (base + slope * self.decode.usual * each)
 
     def own_prompt(self, t: float) -> float:
@@ -274,7 +274,7 @@ class StepPrices:
         self,
         price: Price,
         limits: Limits,
-        host: Host = Host(),
+        host: Host,
         decode: Source | None = None,
         prefill: Source | None = None,
         mixed: Source | None = None,
@@ -283,7 +283,7 @@ class StepPrices:
         self.price, self.limits, self.host = price, limits, host
         self.errors = Errors(tolerance)
         self.sources = decode, prefill, mixed
-        self.lines: dict[float, list[tuple[float, Line]]] = {}
+        self.lines: dict[float, list[Line]] = {}
 
     @cached_property
     def decode(self) -> DecodeSteps:
@@ -319,49 +319,47 @@ class StepPrices:
             tables += [own for own in (self.mixed.decode, self.mixed.prompts) if own not in tables]
         return sum(len(table.figures) for table in tables)
 
-    def step(
-        self, sequences: float, context: float, prompt: float = 0, pairs: float = 0, most: float = 0
-    ) -> Line:
+    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0, most: float = 0) -> Line:
         """See `dagc.serving.records.StepPrices`."""
         if prompt:
             return self.with_prompts(sequences, context, prompt, pairs, most or prompt)
-        for low, line in self.lines.get(sequences, ()):
-            if low <= context < line.until:
+        for line in self.lines.get(sequences, ()):
+            if line.since <= context < line.until:
                 return line
-        return self.decode_line(sequences, context)
+        line = self.decode_line(sequences, context)
+        self.lines.setdefault(sequences, []).append(line)
+        return line
 
     def decode_line(self, b: float, c: float) -> Line:
-        base, slope, until = self.decode.line(b, c)
+        base, slope, since, until = self.decode.line(b, c)
         if self.host.graphs:
-            line = Line(base + self.host.host_s, slope, until)
-        else:
-            line = self.launched(base, slope, until, c, self.decode.launches(b))
-        self.lines.setdefault(b, []).append((c, line))
-        return line
+            return Line(base + self.host.host_s, slope, until, since)
+        return self.launched(base, slope, since, until, c, self.decode.launches(b))
 
     def with_prompts(self, b: float, c: float, p: float, pairs: float, t: float) -> Line:
         a = max(1.0, pairs / t)
         if not b:
-            time_s = self.prefill.rest(t, a) + self.prefill.routed(p)
-            base, slope, until = time_s, 0.0, inf
+            base, slope, since, until = self.prefill.rest(t, a) + self.prefill.routed(p), 0.0, 0.0, inf
             launches = self.prefill.launches(t)
         else:
             mixed = self.mixed
-            base, slope, until = mixed.decode.line(b, c)
+            base, slope, since, until = mixed.decode.line(b, c)
             base += mixed.joint(b + t, b + p) + mixed.own_decode(b)
             base += mixed.prompts.rest(t, a) + mixed.own_prompt(t)
             launches = mixed.pair(0).launches
         if self.host.graphs and t <= self.host.captured:
-            return Line(base + self.host.host_s, slope, until)
-        return self.launched(base, slope, until, c, launches)
+            return Line(base + self.host.host_s, slope, until, since)
+        return self.launched(base, slope, since, until, c, launches)
 
-    def launched(self, base: float, slope: float, until: float, c: float, launches: float) -> Line:
+    def launched(self, base: float, slope: float, since: float, until: float, c: float, launches: float) -> Line:
         """The GPUs wait for a host that launches more slowly than they run."""
         host, least = self.host.host_s, launches * self.host.launch_s
-        if base + slope * c >= least:
-            return Line(base + host, slope, until)
-        end = (least - base) / slope if slope > 0 else inf
-        return Line(least + host, 0.0, min(end, until))
+        same = (
+            (least - base) / slope if slope > 0 else -inf if base >= least else inf
+        )  # context at which both take as long
+        if c >= same:
+            return Line(base + host, slope, until, max(since, same))
+        return Line(least + host, 0.0, min(same, until), since)
 
 
 def powers(low: int, high: int) -> list[float]:
@@ -388,7 +386,3 @@ def pieces_of(tokens: int, attended: float) -> int:
     """Prompts that so many tokens are of, at least, so that each of them attends to no more on average."""
     least = max(1, min(tokens, -(-tokens // max(1, int(2 * attended - 1 + 1e-9)))))
     return next(k for k in range(least, tokens + 1) if tokens % k == 0)
-
-
-def first_knots(values: Iterable[float]) -> list[float]:
-    return sorted(values)

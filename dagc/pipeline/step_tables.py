@@ -55,17 +55,17 @@ class Ladder:
     def around(self, x: float) -> tuple[float, float]:
         """The knots on both sides of a value; the same one twice below the first."""
         base = self.base
-        if x <= base[0]:
+        if x < base[0]:
             return base[0], base[0]
-        while x > base[-1]:
+        while x >= base[-1]:  # a line that begins at the last knot has an end too
             base.append(base[-1] * self.factor)
-        i = bisect_right(base, x, 0, len(base) - 1) - 1
+        i = bisect_right(base, x) - 1
         knots = self.parts.get(i)
         if knots is None:
             knots = self.parts[i] = self.refined(base[i], base[i + 1], 0)
         if len(knots) == 2:
             return knots[0], knots[1]
-        j = bisect_right(knots, x, 0, len(knots) - 1)
+        j = bisect_right(knots, x)
         return knots[j - 1], knots[j]
 
     def refined(self, low: float, high: float, depth: int) -> list[float]:
@@ -105,14 +105,14 @@ class Curve:
     def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
         return between(mid, low, self.at(low), high, self.at(high)) + self.offset, self.at(mid) + self.offset
 
-    def piece(self, x: float) -> tuple[float, float, float]:
-        """(value at 0, slope, end) of the line that holds at x and from there to its end."""
+    def piece(self, x: float) -> tuple[float, float, float, float]:
+        """(value at 0, slope, since, until) of the line that holds at x."""
         low, high = self.ladder.around(x)
         at_low = self.at(low)
         if low == high:
-            return at_low, 0.0, low
+            return at_low, 0.0, 0.0, low
         slope = (self.at(high) - at_low) / (high - low)
-        return at_low - slope * low, slope, high
+        return at_low - slope * low, slope, low, high
 
     def __call__(self, x: float) -> float:
         low, high = self.ladder.around(x)

@@ -1,0 +1,320 @@
+"""A serving simulated: workers, their prices and their room for cache out of the compiled plan, and the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from math import gcd, inf
+
+from ..base.diagnostics import Collector
+from ..base.frozen import record
+from ..base.phase_kinds import DECODE, PREFILL
+from ..plan.plan import CompiledPlan
+from ..plan.result import PhaseResult
+from ..serving.records import Engine, Setup, Switch, Transfer, Workers
+from ..serving.result import Limits as RequestLimits
+from ..serving.result import ServeResult
+from ..spec.host_constants import HostConstants, constants, host_link_Bps
+from ..spec.phase import Phase
+from ..spec.serve import Serve
+from ..spec.spec import Spec
+from ..spec.unit import Unit
+from .step_points import Figures, Knot, compiled
+from .step_prices import Host, Limits, Source, StepPrices
+
+
+class CannotServe(ValueError):
+    """A serving that cannot run; `at`: the word of the serving that says so."""
+
+    def __init__(self, message: str, at: str = "", help: str = "") -> None:
+        super().__init__(message)
+        self.at, self.help = at, help
+
+
+@record(slots=False)
+class Role:
+    """Phases of the workers of one role."""
+
+    role: str
+    decode: Phase | None
+    prefill: Phase | None
+    mixed: Phase | None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return tuple({p.name: p for p in (self.decode, self.prefill, self.mixed) if p is not None}.values())
+
+    @property
+    def main(self) -> Phase:
+        """The one whose ranks are those of the worker."""
+        return self.decode or self.mixed or self.phases[0]
+
+
+class Servings:
+    """Simulations of one plan; step prices are kept from one to the next."""
+
+    def __init__(self, plan: CompiledPlan) -> None:
+        self.plan = plan
+        self.price = lru_cache(maxsize=None)(self._compiled)
+        self.prices: dict[tuple[object, ...], StepPrices] = {}
+        self.rooms: dict[tuple[object, ...], float] = {}
+
+    @property
+    def spec(self) -> Spec:
+        return self.plan.spec
+
+    def _compiled(self, knot: Knot) -> Figures:
+        return compiled(knot, self.spec)
+
+    def run(
+        self,
+        serve: Serve,
+        limits: RequestLimits | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> ServeResult:
+        """The serving simulated. Raises CannotServe, SpecError and TraceError."""
+        from ..serving.result import measured
+        from ..serving.simulate import simulate
+        from ..serving.traffic import load_of
+
+        setup = self.setup(serve)
+        load = load_of(serve)
+        outcome = simulate(setup, replace(load, requests=fitting(load.requests, setup, serve)))
+        error = max(worker.engine.prices.error for worker in setup.workers)  # type: ignore[attr-defined]
+        return measured(serve.name, setup, outcome, serve.arrivals, limits, error)
+
+    def setup(self, serve: Serve) -> Setup:
+        """The workers of a serving."""
+        roles = roles_of(self.spec, serve)
+        apart = len(roles) > 1
+        workers = tuple(self.workers(role, serve, roles) for role in roles)
+        transfer = self.transfer(roles, serve) if apart else Transfer()
+        switch = Switch(serve.switch_s) if serve.roles == "switch" else None
+        return Setup(workers, serve.route, transfer, switch, serve.seed)
+
+    def workers(self, role: Role, serve: Serve, roles: tuple[Role, ...]) -> Workers:
+        """Those of one role."""
+        main = role.main
+        copies, ranks, in_flight = self.ranks(role)
+        lockstep = ranks * in_flight
+        constant = self.host_constants(main, serve)
+        prices = self.prices_of(role, serve)
+        generates = role.decode is not None or role.mixed is not None
+        drafts = role.decode or role.mixed
+        per_rank = self.room(role, serve) if serve.kv_tokens is None else float(serve.kv_tokens)
+        blocks = int(min(per_rank / serve.kv_block, 1 << 40))
+        if blocks < 1:
+            raise CannotServe(f"`{main.name}` has no room for a block of cache beside all else")
+        count = serve.prefill_workers if role.role == PREFILL.name else serve.workers
+        engine = Engine(
+            prices=prices,
+            ranks=lockstep,
+            slots=max(1, -(-serve.slots // in_flight)),
+            kv_blocks=blocks,
+            kv_block=serve.kv_block,
+            batch_tokens=serve.batch_tokens,
+            chunk=serve.chunk or serve.batch_tokens,
+            policy=serve.policy,
+            prompts=serve.prompts,
+            admit=serve.admit,
+            preempt=serve.preempt,
+            prefix_cache=serve.prefix_cache,
+            queue=serve.queue,
+            tokens_per_step=drafts.tokens_per_step if drafts is not None and generates else 1.0,
+            most_tokens_per_step=1 + (drafts.speculative if drafts is not None else 0),
+            swap_s=self.swap_s(role),
+            request_s=constant.request_s if role is roles[0] else 0.0,
+        )
+        gpus = {gpu for phase in role.phases for gpu in phase.gpus}
+        return Workers(role.role, count * copies, engine, len(gpus) // copies)
+
+    # -- prices ------------------------------------------------------------------------------------
+
+    def prices_of(self, role: Role, serve: Serve) -> StepPrices:
+        """Kept by what they follow from."""
+        host = self.host(role, serve)
+        longest, usual = lengths_of(serve)
+        limits = Limits(
+            serve.slots, serve.batch_tokens, longest, usual,
+            sequences=tuple(p.sequences for p in role.phases if p.kind == DECODE.name),
+            prompts=(serve.lengths.prompt, min(serve.lengths.prompt, serve.chunk or serve.batch_tokens)),
+        )  # fmt: skip
+        key = (role.role, tuple(p.name for p in role.phases), limits, host, serve.prompts)
+        found = self.prices.get(key)
+        if found is None:
+            decode, prefill, mixed = (
+                None if phase is None else self.source(phase, role) for phase in self.sources(role, serve)
+            )
+            found = self.prices[key] = StepPrices(self.price, limits, host, decode, prefill, mixed)
+        return found
+
+    @staticmethod
+    def sources(role: Role, serve: Serve) -> tuple[Phase | None, Phase | None, Phase | None]:
+        """The phases of steps of decode, of prompts, and of both."""
+        decode, prefill = role.decode or role.mixed, role.prefill or role.mixed
+        both = role.mixed or decode if decode is not None and prefill is not None and serve.prompts == "mixed" else None
+        return decode, prefill, both
+
+    def source(self, phase: Phase, role: Role) -> Source:
+        copies, _, in_flight = self.ranks(role)
+        apart, together = structure(self.plan.phases[phase.name])
+        return Source(phase.name, copies, apart * together // copies, in_flight, 1 + phase.speculative)
+
+    def ranks(self, role: Role) -> tuple[int, int, int]:
+        """(workers that the phases make, lockstep ranks of one, micro-batches in flight)."""
+        copies = structure(self.plan.phases[role.main.name])[0]
+        for phase in role.phases:
+            copies = gcd(copies, structure(self.plan.phases[phase.name])[0])
+        own = structure(self.plan.phases[role.main.name])
+        strategy = role.main.strategy
+        in_flight = strategy.microbatches
+        if role.main.kind == PREFILL.name:
+            in_flight = max(in_flight, strategy.pp)
+        return copies, own[0] * own[1] // copies, in_flight
+
+    def host_constants(self, phase: Phase, serve: Serve) -> HostConstants:
+        """What the serving says, else the phase, else what is known of the engine."""
+        known = constants(phase.memory.engine, self.spec.hardware.calibration)
+        host_s = serve.host_s
+        if host_s is None:
+            host_s = phase.host_s if "host" in phase.spans or not known.source else known.host_s
+        launch_s = serve.launch_s
+        if launch_s is None:
+            own = phase.launches.layer_s
+            launch_s = own if "launch" in phase.spans or known.launch_s is None else known.launch_s
+        request_s = known.request_s if serve.request_s is None else serve.request_s
+        return HostConstants(host_s, launch_s, request_s, known.source)
+
+    def host(self, role: Role, serve: Serve) -> Host:
+        phase = role.main
+        found = self.host_constants(phase, serve)
+        return Host(found.host_s, found.launch_s or 0.0, phase.launches.prompt_tokens, phase.cuda_graph)
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def room(self, role: Role, serve: Serve) -> float:
+        """Tokens of cache on a rank (of a micro-batch in flight): what weights, and the work of the largest steps that the serving
+        makes, leave. Infinite where nothing is cached."""
+        key = (role.role, tuple(p.name for p in role.phases), serve.slots, serve.batch_tokens, lengths_of(serve))
+        if key not in self.rooms:
+            self.rooms[key] = self._room(role, serve)
+        return self.rooms[key]
+
+    def _room(self, role: Role, serve: Serve) -> float:
+        from . import pools
+        from .compile import compile_phase
+
+        _, usual = lengths_of(serve)
+        copies, ranks, in_flight = self.ranks(role)
+        everywhere = copies * ranks * in_flight
+        results: dict[str, PhaseResult] = {}
+        for phase in role.phases:
+            own = sized(phase, serve, everywhere, usual)
+            results[phase.name] = compile_phase(Unit(self.spec, own, Collector()))
+        shared = pools.run(results)
+        main = role.main
+        phase, result = sized(main, serve, everywhere, usual), results[main.name]
+        cached = sum(room.places * part.context for room, part in places(phase))
+        rooms = []
+        for need in result.memory.stages:
+            room_B = min(
+                pool.room_B[main.name, need.stage] for pool in shared if (main.name, need.stage) in pool.room_B
+            )
+            rooms.append(max(0.0, room_B) / need.kv_cache_B * cached / everywhere if need.kv_cache_B else inf)
+        return min(rooms)
+
+    def swap_s(self, role: Role) -> float:
+        """Seconds per token of cache over the link to the host: every GPU moves what it has of it."""
+        result = self.plan.phases[role.main.name]
+        phase = role.main
+        cached = sum(room.places * part.context for room, part in places(phase))
+        copies, ranks, in_flight = self.ranks(role)
+        each_B = max(need.kv_cache_B for need in result.memory.stages) / (cached / (copies * ranks * in_flight))
+        return float(each_B / in_flight / host_link_Bps())
+
+    # -- hand-over ---------------------------------------------------------------------------------
+
+    def transfer(self, roles: tuple[Role, ...], serve: Serve) -> Transfer:
+        """Linear in the tokens, between those of half a prompt and of a whole one."""
+        from ..cost.chunks import resized
+        from ..plan.subject import kv_transfer
+
+        source, target = (self.plan.phases[role.main.name] for role in roles)
+        phase = roles[0].main
+        whole = float(phase.context)
+        half = max(float(phase.tokens), whole / 2)
+        _, whole_s = kv_transfer(source, target, self.spec)
+        if half >= whole:
+            from ..plan.subject import _joining
+
+            latency_s = _joining(self.spec.hardware, (*source.gpus, *target.gpus)).latency_s
+            return Transfer(latency_s, (whole_s - latency_s) / whole, serve.hand_over == "chunk")
+        graph = resized(source.graph, phase.tokens, half)
+        _, half_s = kv_transfer(replace(source, graph=graph), target, self.spec)
+        per_token_s = (whole_s - half_s) / (whole - half)
+        return Transfer(max(0.0, whole_s - per_token_s * whole), per_token_s, serve.hand_over == "chunk")
+
+
+def roles_of(spec: Spec, serve: Serve) -> tuple[Role, ...]:
+    """Workers for everything, or for prompts and for decode where these have GPUs of their own."""
+    decode, prefill, mixed = (
+        None if name is None else spec.phase(name) for name in (serve.decode, serve.prefill, serve.mixed)
+    )
+    generates = decode or mixed
+    if prefill is not None and generates is not None and not set(prefill.gpus) & set(generates.gpus):
+        return Role(PREFILL.name, None, prefill, None), Role(DECODE.name, decode, None, mixed)
+    return (Role("both", decode, prefill, mixed),)
+
+
+def structure(result: PhaseResult) -> tuple[int, int]:
+    """(independent workers, ranks of each that exchange something): ranks that split the batch, apart and together."""
+    graph = result.graph
+    mesh = graph.the_mesh
+    batch = set(mesh.batch_axes)
+    exchanged = {axis for segment in graph.segments for op in segment.ops for axis in op.axes}
+    together = mesh.size(tuple(a for a, _ in mesh.atoms if a in batch & exchanged))
+    return mesh.size(tuple(batch)) // together, together
+
+
+def lengths_of(serve: Serve) -> tuple[int, int]:
+    """(longest, usual) context of a request, as far as it is known beforehand."""
+    own = serve.lengths
+    high = own.high if own.kind == "uniform" else 1.0
+    return max(2, round(high * (own.prompt + own.output))), max(1, own.prompt + own.output // 2)
+
+
+def sized(phase: Phase, serve: Serve, ranks: int, usual: int) -> Phase:
+    """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank."""
+    tokens = serve.batch_tokens
+    if phase.kind == DECODE.name:
+        return replace(phase, sequences=serve.slots * ranks, context=max(usual, phase.tokens))
+    if phase.kind == PREFILL.name:
+        return replace(phase, sequences=ranks, tokens=tokens, context=max(usual, tokens), passes=1, last=0)
+    parts = tuple(
+        replace(part, sequences=serve.slots * ranks, context=max(usual, part.tokens))
+        if part.scope == DECODE.name
+        else replace(part, sequences=ranks, tokens=tokens, context=max(usual, tokens))
+        for part in phase.parts[:2]
+    )
+    return replace(phase, parts=parts, sequences=sum(p.sequences for p in parts), context=parts[0].context)
+
+
+def places(phase: Phase):  # type: ignore[no-untyped-def]
+    """(how a part fills the ranks, the part) of a phase."""
+    room = phase.batching
+    if not room.parts:
+        return [(room, phase)]
+    return [(own, part) for (own, _), part in zip(room.parts, phase.parts, strict=True)]
+
+
+def fitting(requests, setup: Setup, serve: Serve):  # type: ignore[no-untyped-def]
+    """The requests; raises CannotServe at the first that no rank has room for."""
+    room = min(w.engine.kv_blocks * w.engine.kv_block for w in setup.workers)
+    for number, request in enumerate(requests):
+        if request.prompt + request.output > room:
+            raise CannotServe(
+                f"request {number} of {request.prompt} + {request.output} tokens cannot be held: a rank has room for {room:,} tokens of cache",
+                "kv_tokens",
+            )
+        yield request
