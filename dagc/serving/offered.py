@@ -8,19 +8,19 @@ from math import gcd
 
 from ..base.frozen import record
 from ..spec.serve import Serve
-from . import traces
+from . import trace_files
 from .arrivals import times
 from .histogram import read_histogram
 from .lengths import lengths, longest
 from .lines import TraceError, shown
 from .records import Load, Request
-from .traces import Trace
+from .trace_files import Trace
 
 
 @record
 class Facts:
     """What is known of traffic before it comes. `requests`, `rate_per_s` (of an open loop): None where the run decides. `prompt`, `output`:
-    mean tokens. `most`: tokens of prompt and output of the largest request, which stands in `where` of a file; None: no
+    mean tokens. `most`: tokens of prompt and output of the largest request, found at `where` of a file; None: no
     request is the largest that can come. `notes`: what a report should say of the files."""
 
     requests: int | None
@@ -77,19 +77,19 @@ def prefix_block(serve: Serve) -> int:
     """Tokens of each id of a request's blocks, a multiple of the cache's: those of a trace as it has them, and the whole shared
     prefix as one where every prompt has all of it."""
     if serve.arrivals.kind == "trace":
-        return serve.kv_block if traces.BLOCK_TOKENS % serve.kv_block else traces.BLOCK_TOKENS
+        return serve.kv_block if trace_files.BLOCK_TOKENS % serve.kv_block else trace_files.BLOCK_TOKENS
     whole = serve.prefix // serve.kv_block * serve.kv_block
     return whole if whole and serve.lengths.kind in ("fixed", "uniform") else serve.kv_block
 
 
 def trace_of(serve: Serve, form: str) -> Iterator[str]:
-    """The text of a trace file of the traffic, line by line, in a form of `traces.FORMS`; of a shared prefix whole blocks of 512 tokens.
+    """The text of a trace file of the traffic, line by line, in a form of `trace_files.FORMS`; of a shared prefix whole blocks of 512 tokens.
     Raises TraceError where a file is wrong, ValueError for a closed loop, whose requests come when others end."""
     if serve.arrivals.kind == "closed":
         raise ValueError("a closed loop has no trace: its requests come when others end")
     traced = serve.arrivals.kind == "trace"
-    block = traces.BLOCK_TOKENS if traced else gcd(traces.BLOCK_TOKENS, serve.kv_block)
-    return traces.trace_lines(load_of(serve, block).requests, form, block)
+    block = trace_files.BLOCK_TOKENS if traced else gcd(trace_files.BLOCK_TOKENS, serve.kv_block)
+    return trace_files.trace_lines(load_of(serve, block).requests, form, block)
 
 
 def _files(serve: Serve) -> Trace | None:
@@ -97,7 +97,7 @@ def _files(serve: Serve) -> Trace | None:
     if serve.arrivals.kind != "trace":
         return None
     assert serve.arrivals.path is not None
-    trace = traces.look(serve.arrivals.path)
+    trace = trace_files.look(serve.arrivals.path)
     if serve.policy == "priority" and not trace.priorities:
         raise TraceError(trace.path, 0, "no request has a `priority`, and the policy goes by it")
     return trace
@@ -137,7 +137,7 @@ def _traced(serve: Serve, block: int) -> Iterator[Request]:
     """Of a trace; its lengths and blocks only where the serving takes its lengths."""
     trace = _files(serve)
     assert trace is not None
-    found = traces.requests(trace, block, serve.arrivals.speed)
+    found = trace_files.requests(trace, block, serve.arrivals.speed)
     if serve.lengths.kind == "trace":
         return found
     return (

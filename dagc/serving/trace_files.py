@@ -292,7 +292,7 @@ def _date(word: bytes, what: str, path: Path, line: int) -> tuple[int, float]:
             raise ValueError
         return 86_400 * _day(year, month, day) + clock - off, float(fraction or 0)
     except ValueError:
-        help_ = "dates are written `2023-11-16 18:15:46.680590`; seconds stand in a column `arrival_s`"
+        help_ = "dates are written `2023-11-16 18:15:46.680590`; seconds belong in a column `arrival_s`"
         raise TraceError(path, line, f"`{what}` is not a date", help_) from None
 
 
