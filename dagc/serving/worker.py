@@ -101,8 +101,12 @@ class Worker:
     - hooks, called at the time at which it happens, with the sequence and the time: `on_first` (its first token), `on_chunk` (a chunk of its
       prompt other than the last is computed: `part` tokens, `done` in all), `on_finish`, `on_reject(request, now)`. They may `add` to any worker.
     - `waiting[rank]`, `running[rank]`: sequences; `free_blocks(rank)`, `hit_tokens(rank, request)`. `route(worker, request)` gives the rank
-      of an arrival, at its time, by what the ranks hold then (None: one after the other).
-    - `hold`: what has ended keeps its blocks (a transfer reads them) until `release`.
+      of an arrival, at its time, by what the ranks hold then, or None: it is turned away (without `route`: one after the other).
+    - `hold`: what has ended keeps its blocks (a transfer reads them) until `release`, and is no finished request of this worker, unless
+      `on_finish` says True. May be changed while the worker has no requests.
+    - `on_room`: a request whose prompt was computed elsewhere has its slot and blocks. True: its cache is there, it decodes in this step;
+      False: it does so from the first step after `arrived` on.
+    - `turn`: whether the worker computes prompts, and decodes; of one that alternates roles.
 
     Times may be floats or fractions; counts are integers."""
 
@@ -111,11 +115,12 @@ class Worker:
         engine: Engine,
         *,
         served: Served | None = None,
-        route: Callable[[Worker, Request], int] | None = None,
+        route: Callable[[Worker, Request], int | None] | None = None,
         on_first: Hook | None = None,
         on_chunk: Hook | None = None,
-        on_finish: Hook | None = None,
+        on_finish: Callable[[Sequence, float], bool | None] | None = None,
         on_reject: Callable[[Request, float], None] | None = None,
+        on_room: Callable[[Sequence, float], bool] | None = None,
         hold: bool = False,
         steps_kept: int = 0,
         sample_s: float = 1 / 64,
@@ -125,6 +130,8 @@ class Worker:
         self.served = served
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
+        self.on_room = on_room
+        self.admits = self.decodes = True
         self.hold = hold
         self.check = check
         ranks = engine.ranks
@@ -171,6 +178,7 @@ class Worker:
                 "arrived",
                 "finished",
                 "rejected",
+                "too_long",
                 "preempted",
                 "steps",
                 "events",
@@ -197,6 +205,7 @@ class Worker:
         ] = {}  # of ranks that skip: [time of the last tokens, of how many sequences, sequences since]
         self._worked: list[Sequence] = []
         self._resumed: list[Sequence] = []
+        self._landed: list[Sequence] = []
         self._limit: float = -math.inf
         self._start = False
         self._cut: float | None = None
@@ -291,10 +300,23 @@ class Worker:
         """A finished sequence lets its blocks go (`hold`)."""
         rank = sequence.rank
         self._sync(rank, now)
+        self.other[rank] -= sequence.todo * self.parts
         self._let_go(sequence)
         self.awake.add(rank)
         if self._cut is None or now < self._cut:
             self._cut = now
+
+    def arrived(self, sequence: Sequence, now: float) -> None:
+        """The cache of a sequence that has room is there (`on_room` said False)."""
+        self._landed.append(sequence)
+        self.awake.add(sequence.rank)
+        if self._cut is None or now < self._cut:
+            self._cut = now
+
+    def turn(self, admits: bool, decodes: bool) -> None:
+        """From the next step on it computes prompts if it `admits`, and decodes if it `decodes`."""
+        self.admits, self.decodes = admits, decodes
+        self.awake.update(range(self.engine.ranks))
 
     # ---- inside
 
@@ -316,14 +338,13 @@ class Worker:
                 self._turn = rank + 1 if rank + 1 < self.engine.ranks else 0
         waiting = self.waiting
         limit = self.engine.queue
-        if limit is not None and waiting[rank] >= limit and (waiting[rank] or self.running[rank]):
+        too_long = self.refusal(request) is not None
+        if too_long or rank is None or (limit is not None and waiting[rank] >= limit):
             counts["rejected"] += 1
+            counts["too_long"] += too_long
             if self.on_reject is not None:
                 self.on_reject(request, at)
             return
-        why = self.refusal(request)
-        if why is not None:
-            raise CannotServe(why)
         seq = Sequence()
         seq.no, seq.request, seq.rank, seq.tag = no, request, rank, tag
         seq.todo = seq.full = request.prompt
@@ -481,16 +502,18 @@ class Worker:
         self._sync(rank, now)
         engine = self.engine
         parts, growth, size, ahead, whole = self.parts, self.growth, self.size, self.ahead, self.whole
-        mixed = engine.prompts == "mixed"
+        mixed = engine.prompts == "mixed" and self.decodes
         under_way = self.parts_of[rank]
         step = self.held_step[rank]
         room = engine.kv_blocks - self.held[rank] - self._needs(rank, step, 1)
         moved = 0
         preempted = False
-        while room < 0 and (mixed or not under_way):
+        while room < 0 and self.decodes and (mixed or not under_way):
             moved += self._preempt(rank, now)
             room = engine.kv_blocks - self.held[rank] - self._needs(rank, step, 1)
             preempted = True
+        if self.caches and room >= 0:
+            self.caches[rank].shrink(room * engine.kv_block // self.prefix_block)
         budget = engine.batch_tokens - (self.decoding[rank] * self.most if mixed else 0)
         tokens = pairs = 0
         worked = self._worked
@@ -504,7 +527,7 @@ class Worker:
             budget -= part
             worked.append(seq)
         queue = self.queues[rank]
-        while queue and not preempted and self.running[rank] < self.slots:
+        while queue and self.admits and not preempted and self.running[rank] < self.slots:
             seq = queue[0] if self.fifo else queue[0][1]
             hits = shared = 0
             if seq.ready:
@@ -516,7 +539,7 @@ class Worker:
                 if budget <= 0:
                     break
                 need = blocks = -(-(seq.todo * parts + ahead + (seq.left * growth if whole else 0)) // size)
-                if self.caches and seq.request.blocks:
+                if self.caches:
                     cache = self.caches[rank]
                     unit = self.prefix_block // engine.kv_block
                     hits = cache.hits(seq.request.blocks, seq.request.prompt // self.prefix_block)
@@ -541,10 +564,9 @@ class Worker:
                 budget -= self.most
                 self.held[rank] += blocks
                 seq.own = blocks
+                if seq.ready == 2 or self.on_room is None or self.on_room(seq, now):
+                    self._resume(seq)
                 seq.ready = 0
-                self._join(seq, seq.done)
-                heapq.heappush(self._ends, seq.entry)
-                self._resumed.append(seq)
                 continue
             if hits:
                 woken = cache.take(seq.request.blocks, hits)
@@ -565,11 +587,17 @@ class Worker:
             under_way.append(seq)
             worked.append(seq)
             if self.caches:
-                self._fit(rank)
+                cache.shrink(room * engine.kv_block // self.prefix_block)
         if not (under_way or preempted):
             self.awake.discard(rank)
         self._short[rank] = self._shortage(rank)
         return tokens, pairs, moved
+
+    def _resume(self, seq: Sequence) -> None:
+        """A sequence whose cache has come decodes again."""
+        self._join(seq, seq.done)
+        heapq.heappush(self._ends, seq.entry)
+        self._resumed.append(seq)
 
     def _shortage(self, rank: int) -> int:
         """The step that the rank (synced) cannot start without a look at its blocks: the first that finds too few, or an earlier one."""
@@ -598,14 +626,14 @@ class Worker:
         counts = self.counts
         self.running[rank] -= 1
         self.integrals["running"] += now - seq.running_s
+        self.awake.add(rank)
+        if self.hold and not (self.on_finish is not None and self.on_finish(seq, now)):
+            self.other[rank] += seq.todo * self.parts
+            return
+        self._let_go(seq)
         counts["finished"] += 1
         counts["prompt_tokens"] += request.prompt
         counts["output_tokens"] += request.output
-        if self.hold:
-            self.other[rank] += seq.todo * self.parts
-        else:
-            self._let_go(seq)
-        self.awake.add(rank)
         served = self.served
         if served is not None:
             arrival, first, started = request.arrival_s, seq.first_s, seq.started_s
@@ -617,7 +645,7 @@ class Worker:
             served.prompt.append(request.prompt)
             served.output.append(request.output)
             served.cached.append(seq.cached)
-        if self.on_finish is not None:
+        if self.on_finish is not None and not self.hold:
             self.on_finish(seq, now)
 
     def _advance(self, seq: Sequence, now: float) -> None:
@@ -702,7 +730,7 @@ class Worker:
         """The loop; it stops wherever `run_until` says, and says when it would go on."""
         engine = self.engine
         ranks, parts = engine.ranks, self.parts
-        mixed = engine.prompts == "mixed"
+        first_mode = engine.prompts != "mixed"
         awake, ends, short, stalls, worked, resumed = (
             self.awake,
             self._ends,
@@ -719,8 +747,8 @@ class Worker:
         while True:
             while self._arrival_s() <= t:
                 self._take()
-            if not awake and not any(decoding):
-                if any(self.waiting) and not self.hold:
+            if not awake and not (self.decodes and any(decoding)):
+                if any(self.waiting) and not any(self.running) and self.admits and not self.hold:
                     raise RuntimeError("requests wait, none runs, and none may start")
                 at = self._arrival_s()
                 if at > self._limit or at == math.inf:
@@ -739,7 +767,11 @@ class Worker:
             # what the step holds
             step = self.step
             prompt = pairs = moved = 0
-            working: set[int] = set()
+            fullest = 0  # prompt tokens of the rank with most
+            working: set[int] = set() if self.decodes else set(range(ranks))
+            for seq in self._landed:
+                self._resume(seq)
+            self._landed.clear()
             if min(short) <= step:
                 awake.update(rank for rank in range(ranks) if short[rank] <= step)
             for rank in sorted(awake):
@@ -747,7 +779,8 @@ class Worker:
                 if tokens:
                     prompt += tokens
                     pairs = max(pairs, some)
-                    if not mixed:
+                    fullest = max(fullest, tokens)
+                    if first_mode:
                         working.add(rank)
                 moved = max(moved, move)
             sequences = sum(decoding) - sum(decoding[rank] for rank in working)
@@ -757,7 +790,7 @@ class Worker:
             if not sequences and not prompt:
                 line = NOTHING
             elif prompt:
-                line = engine.prices.step(sequences / ranks, context / parts, prompt / ranks, pairs)
+                line = engine.prices.step(sequences / ranks, context / parts, prompt / ranks, pairs, fullest)
             else:
                 kept = lines.get(sequences)
                 if kept is not None and kept.since <= context / parts < kept.until:
