@@ -37,9 +37,9 @@ def load_of(serve: Serve, block: int | None = None) -> Load:
     file is wrong, before the first request."""
     arrivals = serve.arrivals
     block = block or prefix_block(serve)
+    _files(serve)
     if arrivals.kind == "closed":
         return Load(_first(serve, _sized(serve, block)), arrivals.clients, arrivals.think_s, serve.duration_s)
-    _files(serve)
     found = _traced(serve, block) if arrivals.kind == "trace" else _timed(serve, block)
     return Load(_first(serve, _until(serve, found)), until_s=serve.duration_s)
 
@@ -93,7 +93,9 @@ def trace_of(serve: Serve, form: str) -> Iterator[str]:
 
 
 def _files(serve: Serve) -> Trace | None:
-    """The trace, if the traffic is one, gone through once."""
+    """The trace, if the traffic is one, gone through once; a histogram is read."""
+    if serve.lengths.path is not None:
+        read_histogram(serve.lengths.path)
     if serve.arrivals.kind != "trace":
         return None
     assert serve.arrivals.path is not None
