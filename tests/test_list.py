@@ -22,7 +22,7 @@ from dagc.cli.list_ import LISTS
 from dagc.lang import library
 from dagc.passes import GRAPH_PASSES
 from dagc.plan.subject import all_metrics
-from dagc.spec.metrics import PHASE, TABLE, metric
+from dagc.spec.metrics import PHASE, TABLE, metric, of_serving
 from dagc.view.draw.figures.standalone import SHEETS
 
 Capture = pytest.CaptureFixture[str]
@@ -63,13 +63,19 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
     """Names and dimensions, over all examples and a mixed step: GPUs that phases share and GPUs that they do not."""
     seen: set[tuple[str, str]] = set()
     step = "gpus = 0..7, tp = 8, decode = 8, prompts = [64 tok]"
-    for plan in (*map(dagc.compile, EXAMPLES), dagc.compile_text(spec_text(kind="mixed", phase=step))):
+    serving = "phase decode { gpus = 0..7, tp = 2, ep = 4 }\nserve chat { arrivals = burst, requests = 2 }\nrequire chat.met > 0\n"
+    served = dagc.compile_text(spec_text(extra=serving))
+    for plan in (*map(dagc.compile, EXAMPLES), served, dagc.compile_text(spec_text(kind="mixed", phase=step))):
         for name, value in all_metrics(plan.subject()).items():
             owner, _, rest = name.partition(".")
             if not rest or (owner == "model" and rest in plan.spec.model.attributes):
                 continue
             found = metric(name)
             assert found is not None and found.dim == value.dim, name
+            if owner in plan.servings:  # `throughput` and others are of both
+                own = next(m for m in of_serving() if m.name == rest)
+                assert (own.dim, own.share) == (found.dim, found.share), name
+                found = own
             seen.add((found.owner, found.name))
     assert {(m.owner, m.name) for m in TABLE} - seen <= {("model", "params")}
     assert all(m.better in ("lower", "higher", "") and m.about for m in TABLE)

@@ -113,7 +113,8 @@ def _tasks(args: Namespace) -> list[Task]:
     place, phases = None if base is None else str(base), tuple(args.phase)
     made = (tuple({**fixed, **point}.items()) for point in points(domains))
     allowed = tuple(os.path.realpath(folder) for folder in args.allow_import)
-    return [Task(source.text, source.name, place, settings_, phases, allowed) for settings_ in made]
+    named = tuple(dict.fromkeys(name.partition(".")[0] for name in args.metric))  # of servings: these are simulated
+    return [Task(source.text, source.name, place, settings_, phases, allowed, named) for settings_ in made]
 
 
 def _text(value: AttrValue) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..base.units import meant_unit
-from ..spec.metrics import metric
+from ..spec.metrics import PHASE, SERVE, metric
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from .statements import Statements
@@ -31,8 +31,11 @@ def read_requirements(
                 if unit := meant_unit(name.text):
                     hint = f"if this is a unit, did you mean {unit}?"
                 owner = next(iter(sorted(phases)), "PHASE")
-                if metric(f"{owner}.{name.text}") is not None:
-                    hint = f"a metric follows its phase: `{owner}.{name.text}`"
+                if (meant := metric(f"{owner}.{name.text}")) is not None:
+                    whose, owner = (
+                        ("phase", owner) if meant.owner == PHASE else ("serving", next(iter(sorted(serves)), SERVE))
+                    )
+                    hint = f"a metric follows its {whose}: `{owner}.{name.text}`"
                 statements.out.add(
                     "E02",
                     f"the requirement names `{name.parts[0]}`, which this spec does not define",

@@ -38,7 +38,8 @@ class SweepRow:
 
 @record
 class Task:
-    """A point with all that it takes to compile it anywhere: presets come with dagc, files from `base_dir`."""
+    """A point with all that it takes to compile it anywhere: presets come with dagc, files from `base_dir`. `servings`: to simulate in
+    addition to those that requirements name."""
 
     text: str
     name: str
@@ -46,6 +47,7 @@ class Task:
     settings: tuple[tuple[str, str], ...]
     phases: tuple[str, ...] = ()
     allow_import: tuple[str, ...] = ()
+    servings: tuple[str, ...] = ()
 
 
 def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -65,7 +67,7 @@ def evaluate(task: Task) -> SweepRow:
     base = Path(task.base_dir) if task.base_dir is not None else None
     try:
         spec = load(Source(task.name, task.text), Collector(), settings, base, task.allow_import)
-        plan = compile_spec(spec, Collector(), task.phases or None)
+        plan = compile_spec(spec, Collector(), task.phases or None, servings=task.servings)
     except SpecError as error:
         return SweepRow(
             settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .lower import lowered
 from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:
+    from ..serving.result import ServeResult
     from .cures import Cures
 
 
@@ -38,10 +39,15 @@ def compile_source(
 
 
 def compile_spec(
-    spec: Spec, out: Collector, phases: Sequence[str] | None = None, *, cures: bool = False
+    spec: Spec,
+    out: Collector,
+    phases: Sequence[str] | None = None,
+    *,
+    cures: bool = False,
+    servings: Collection[str] = (),
 ) -> CompiledPlan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
-    plan that does not fit, by compiling it."""
+    plan that does not fit, by compiling it. `servings`: to simulate in addition to those that requirements name."""
     from ..base.diagnostics import SpecError, did_you_mean
     from ..plan import require
     from . import overflow, pools
@@ -80,10 +86,15 @@ def compile_spec(
     for name, result in results.items():
         overflow.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)
-    verdicts = require.run(spec, results, params, shared, out)
+    simulated: Mapping[str, ServeResult] = {}
+    if spec.serves:
+        from .required_servings import simulate
+
+        simulated = simulate(CompiledPlan(spec, results, units, (), params, shared, ()), out, servings)
+    verdicts = require.run(spec, results, params, shared, out, simulated)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
-    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items))
+    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items), simulated)
 
 
 def compile_phase(unit: Unit) -> PhaseResult:

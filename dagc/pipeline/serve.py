@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd, inf
 
-from ..base.diagnostics import Collector
+from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
+from ..serving.offered import Facts, facts, prefix_block
 from ..serving.records import Engine, Setup, Switch, Transfer, Workers
 from ..serving.result import Limits as RequestLimits
 from ..serving.result import ServeResult
@@ -25,7 +26,7 @@ from .step_prices import Host, Limits, Source, StepPrices
 
 
 class CannotServe(ValueError):
-    """A serving that cannot run; `at`: the word of the serving that says so."""
+    """A serving that cannot run, said before it does; `at`: the word of the serving that is to blame."""
 
     def __init__(self, message: str, at: str = "", help: str = "") -> None:
         super().__init__(message)
@@ -59,6 +60,7 @@ class Servings:
         self.price = lru_cache(maxsize=None)(self._compiled)
         self.prices: dict[tuple[object, ...], StepPrices] = {}
         self.rooms: dict[tuple[object, ...], float] = {}
+        self.known: dict[tuple[object, ...], Facts] = {}
 
     @property
     def spec(self) -> Spec:
@@ -74,21 +76,42 @@ class Servings:
         progress: Callable[[float], None] | None = None,
     ) -> ServeResult:
         """The serving simulated. Raises CannotServe, SpecError and TraceError."""
+        from ..serving.offered import load_of
         from ..serving.result import measured
         from ..serving.simulate import simulate
-        from ..serving.traffic import load_of
 
         setup = self.setup(serve)
-        load = load_of(serve)
-        outcome = simulate(setup, replace(load, requests=fitting(load.requests, setup, serve)))
-        error = max(worker.engine.prices.error for worker in setup.workers)  # type: ignore[attr-defined]
+        outcome = simulate(setup, load_of(serve))
+        error = max(workers.engine.prices.error for workers in setup.workers)  # type: ignore[attr-defined]
         return measured(serve.name, setup, outcome, serve.arrivals, limits, error)
 
+    def told(self, serve: Serve, limits: RequestLimits | None, out: Collector) -> ServeResult | None:
+        """The serving simulated; None where it cannot run, which is reported."""
+        from ..serving.lines import TraceError
+        from ..serving.worker import CannotServe as Refused
+
+        try:
+            return self.run(serve, limits)
+        except CannotServe as error:
+            span = serve.spans.get(error.at, serve.span)
+            out.add("E03", f"`{serve.name}`: {error}", span, help=(error.help,) if error.help else ())
+        except Refused as error:
+            out.add("E03", f"`{serve.name}`: {error}", serve.span)
+        except TraceError as error:
+            out.add("E05", str(error), serve.spans.get("file", serve.span), help=error.help)
+        except SpecError as error:
+            for found in error.diagnostics:
+                out.take(found)
+        return None
+
     def setup(self, serve: Serve) -> Setup:
-        """The workers of a serving."""
+        """The workers of a serving. Raises CannotServe where its largest request can never be held."""
         roles = roles_of(self.spec, serve)
         apart = len(roles) > 1
+        known = self.facts(serve)
         workers = tuple(self.workers(role, serve, roles) for role in roles)
+        for one in workers:
+            check_room(known, one, serve)
         transfer = self.transfer(roles, serve) if apart else Transfer()
         switch = Switch(serve.switch_s) if serve.roles == "switch" else None
         return Setup(workers, serve.route, transfer, switch, serve.seed)
@@ -121,6 +144,7 @@ class Servings:
             preempt=serve.preempt,
             prefix_cache=serve.prefix_cache,
             queue=serve.queue,
+            prefix_block=prefix_block(serve),
             tokens_per_step=drafts.tokens_per_step if drafts is not None and generates else 1.0,
             most_tokens_per_step=1 + (drafts.speculative if drafts is not None else 0),
             swap_s=self.swap_s(role),
@@ -129,16 +153,30 @@ class Servings:
         gpus = {gpu for phase in role.phases for gpu in phase.gpus}
         return Workers(role.role, count * copies, engine, len(gpus) // copies)
 
+    def facts(self, serve: Serve) -> Facts:
+        """What is known of its traffic beforehand; a file is read once."""
+        key = (serve.lengths, serve.arrivals.path)
+        if key not in self.known:
+            self.known[key] = facts(serve)
+        return self.known[key]
+
+    def lengths(self, serve: Serve) -> tuple[int, int]:
+        """(longest, usual) context of a request; where lengths have no end, the longest of most."""
+        known = self.facts(serve)
+        usual = max(1, round(known.prompt + known.output / 2))
+        most = known.most or (4 * known.prompt, 4 * known.output)
+        return max(2, round(sum(most))), usual
+
     # -- prices ------------------------------------------------------------------------------------
 
     def prices_of(self, role: Role, serve: Serve) -> StepPrices:
         """Kept by what they follow from."""
         host = self.host(role, serve)
-        longest, usual = lengths_of(serve)
+        longest, usual = self.lengths(serve)
         limits = Limits(
             serve.slots, serve.batch_tokens, longest, usual,
             sequences=tuple(p.sequences for p in role.phases if p.kind == DECODE.name),
-            prompts=(serve.lengths.prompt, min(serve.lengths.prompt, serve.chunk or serve.batch_tokens)),
+            prompts=(min(serve.lengths.prompt, serve.chunk or serve.batch_tokens),),
         )  # fmt: skip
         key = (role.role, tuple(p.name for p in role.phases), limits, host, serve.prompts)
         found = self.prices.get(key)
@@ -196,22 +234,24 @@ class Servings:
     def room(self, role: Role, serve: Serve) -> float:
         """Tokens of cache on a rank (of a micro-batch in flight): what weights, and the work of the largest steps that the serving
         makes, leave. Infinite where nothing is cached."""
-        key = (role.role, tuple(p.name for p in role.phases), serve.slots, serve.batch_tokens, lengths_of(serve))
+        key = (role.role, tuple(p.name for p in role.phases), serve.slots, serve.batch_tokens, self.lengths(serve))
         if key not in self.rooms:
             self.rooms[key] = self._room(role, serve)
         return self.rooms[key]
 
     def _room(self, role: Role, serve: Serve) -> float:
         from . import pools
-        from .compile import compile_phase
+        from .analyse import cost_graph
+        from .drafts import with_drafts
+        from .lower import lowered
 
-        _, usual = lengths_of(serve)
+        _, usual = self.lengths(serve)
         copies, ranks, in_flight = self.ranks(role)
         everywhere = copies * ranks * in_flight
         results: dict[str, PhaseResult] = {}
         for phase in role.phases:
-            own = sized(phase, serve, everywhere, usual)
-            results[phase.name] = compile_phase(Unit(self.spec, own, Collector()))
+            unit = Unit(self.spec, sized(phase, serve, everywhere, usual), Collector())
+            results[phase.name] = with_drafts(cost_graph(lowered(unit), unit), unit)
         shared = pools.run(results)
         main = role.main
         phase, result = sized(main, serve, everywhere, usual), results[main.name]
@@ -277,13 +317,6 @@ def structure(result: PhaseResult) -> tuple[int, int]:
     return mesh.size(tuple(batch)) // together, together
 
 
-def lengths_of(serve: Serve) -> tuple[int, int]:
-    """(longest, usual) context of a request, as far as it is known beforehand."""
-    own = serve.lengths
-    high = own.high if own.kind == "uniform" else 1.0
-    return max(2, round(high * (own.prompt + own.output))), max(1, own.prompt + own.output // 2)
-
-
 def sized(phase: Phase, serve: Serve, ranks: int, usual: int) -> Phase:
     """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank."""
     tokens = serve.batch_tokens
@@ -308,13 +341,19 @@ def places(phase: Phase):  # type: ignore[no-untyped-def]
     return [(own, part) for (own, _), part in zip(room.parts, phase.parts, strict=True)]
 
 
-def fitting(requests, setup: Setup, serve: Serve):  # type: ignore[no-untyped-def]
-    """The requests; raises CannotServe at the first that no rank has room for."""
-    room = min(w.engine.kv_blocks * w.engine.kv_block for w in setup.workers)
-    for number, request in enumerate(requests):
-        if request.prompt + request.output > room:
-            raise CannotServe(
-                f"request {number} of {request.prompt} + {request.output} tokens cannot be held: a rank has room for {room:,} tokens of cache",
-                "kv_tokens",
-            )
-        yield request
+def check_room(known: Facts, workers: Workers, serve: Serve) -> None:
+    """Raises CannotServe where no rank of the workers can hold the largest request."""
+    if known.most is None:
+        return
+    prompt, output = known.most
+    room, block = workers.engine.kv_blocks, workers.engine.kv_block
+    held = prompt if workers.role == PREFILL.name else prompt + output
+    if -(-held // block) > room:
+        where = f" ({known.where})" if known.where else ""
+        raise CannotServe(
+            f"a request of {prompt:,} + {output:,} tokens{where} cannot be held: a rank of the {workers.role} workers has room for {room * block:,} tokens of cache"
+            if workers.role != "both"
+            else f"a request of {prompt:,} + {output:,} tokens{where} cannot be held: a rank has room for {room * block:,} tokens of cache",
+            "kv_tokens" if serve.kv_tokens is not None else "lengths",
+            "more GPUs per rank, shorter requests, or a smaller cache per token make room",
+        )

@@ -16,6 +16,7 @@ from .result import PhaseResult
 from .subject import Subject
 
 if TYPE_CHECKING:
+    from ..serving.result import ServeResult
     from .require import Verdict
 
 
@@ -30,7 +31,8 @@ def _short(message: str) -> str:
 
 @record(slots=False)
 class CompiledPlan:
-    """`params`: (total, active per token), counted from the blocks."""
+    """`params`: (total, active per token), counted from the blocks. `servings`: those that were simulated: that a requirement names, or
+    that were asked for."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]
@@ -39,10 +41,11 @@ class CompiledPlan:
     params: tuple[float, float]
     pools: tuple[Pool, ...]
     diagnostics: tuple[Diagnostic, ...]
+    servings: Mapping[str, ServeResult] = field(default_factory=dict, repr=False)
 
     def subject(self, phase: str = "") -> Subject:
         """What metrics are of."""
-        return Subject(self.spec, self.phases, self.params, self.pools, phase)
+        return Subject(self.spec, self.phases, self.params, self.pools, phase, self.servings)
 
     @property
     def fits(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +30,9 @@ from .pools import Pool, heading, listed, text
 from .result import PhaseResult
 from .subject import Subject, all_metrics
 
+if TYPE_CHECKING:
+    from ..serving.result import ServeResult
+
 
 @record
 class Verdict:
@@ -51,13 +56,16 @@ def run(
     params: tuple[float, float],
     pools: Sequence[Pool],
     out: Collector,
+    servings: Mapping[str, ServeResult] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out."""
-    metrics = all_metrics(Subject(spec, phases, params, pools))
-    skipped = {p.name for p in spec.phases} - set(phases)
+    """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out, and one on a serving that was not
+    simulated: who did not simulate it says so."""
+    servings = servings or {}
+    metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings))
+    skipped = {p.name for p in spec.phases} - set(phases) | {s.name for s in spec.serves} - set(servings)
     verdicts = []
     for requirement in spec.requirements:
-        if skipped & {name.parts[0] for name in names_in(requirement.test)}:
+        if skipped & owners(requirement):
             continue
         found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out), out)
         if found is None:
@@ -79,6 +87,17 @@ def run(
                 because=[f"{heading(p)}: {text(p)}" for p in pools if p.shared and _asks_of(requirement, p.phases)],
             )
     return tuple(verdicts)
+
+
+def judged(subject: Subject, requirements: Sequence[Requirement]) -> tuple[Verdict, ...]:
+    """Verdicts of some requirements on a plan with whatever servings, told to nobody."""
+    spec = replace(subject.spec, requirements=tuple(requirements))
+    return run(spec, subject.phases, subject.params, subject.pools, Collector(), subject.servings)
+
+
+def owners(requirement: Requirement) -> set[str]:
+    """What precedes the metrics that it names: phases, servings, `hardware`."""
+    return {name.parts[0] for name in names_in(requirement.test)}
 
 
 def is_share(test: ast.Comparison) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
@@ -18,22 +18,27 @@ from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..spec.hardware import Hardware, Link
-from ..spec.metrics import PHASE, TABLE, Metric, of_phase
+from ..spec.metrics import PHASE, SERVE, TABLE, Metric, of_phase, of_serving
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .pools import Pool, kv_tokens
 from .result import PhaseResult
 
+if TYPE_CHECKING:
+    from ..serving.result import ServeResult
+
 
 @record(slots=False)
 class Subject:
-    """`name`: the phase that is asked about; metrics of the plan itself need none. `params`: (total, active per token)."""
+    """`name`: the phase, or the serving, that is asked about; metrics of the plan itself need none. `params`: (total, active per
+    token). `servings`: those that were simulated."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]
     params: tuple[float, float]
     pools: Sequence[Pool]
     name: str = ""
+    servings: Mapping[str, ServeResult] = field(default_factory=dict)
 
     def of(self, name: str) -> Subject:
         """The same plan, one of its phases."""
@@ -42,6 +47,10 @@ class Subject:
     @property
     def result(self) -> PhaseResult:
         return self.phases[self.name]
+
+    @property
+    def serving(self) -> ServeResult:
+        return self.servings[self.name]
 
     def time_s(self, name: str) -> float | None:
         """The phase's time, if that is what phases of its kind call it."""
@@ -100,6 +109,12 @@ def phase_metrics(subject: Subject) -> dict[str, Quantity]:
     return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
 
 
+def serving_metrics(subject: Subject) -> dict[str, Quantity]:
+    """Metrics of one serving by their name alone, in the order of the table."""
+    found = ((m, m.how(subject)) for m in of_serving())
+    return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
+
+
 def keyed(subject: Subject, key: Callable[[Metric], str], beside: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Values by what an output calls them (nothing: it has them not, or elsewhere), and behind some of them a name and value
     that say more."""
@@ -119,10 +134,12 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
     spec = subject.spec
     out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
     out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
-    found = ((m, m.how(subject)) for m in TABLE if m.owner != PHASE)
+    found = ((m, m.how(subject)) for m in TABLE if m.owner not in (PHASE, SERVE))
     out |= {m.full: Quantity(value, m.dim) for m, value in found if value is not None}
     for name in subject.phases:
         out |= {f"{name}.{k}": v for k, v in phase_metrics(subject.of(name)).items()}
+    for name in subject.servings:
+        out |= {f"{name}.{k}": v for k, v in serving_metrics(subject.of(name)).items()}
     return out
 
 

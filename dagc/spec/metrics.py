@@ -17,6 +17,8 @@ from ..base.units import (
     BYTES,
     FLOP_RATE,
     FLOPS_PER_TOKEN,
+    REQUEST_RATE,
+    REQUESTS,
     SCALAR,
     TIME,
     TOKEN_RATE,
@@ -26,7 +28,7 @@ from ..base.units import (
     show,
 )
 
-PHASE, HARDWARE, MODEL, WORKLOAD = "PHASE", "hardware", "model", "workload"
+PHASE, SERVE, HARDWARE, MODEL, WORKLOAD = "PHASE", "SERVE", "hardware", "model", "workload"
 
 How = Callable[[Any], float | None]
 """Reads a `dagc.plan.subject.Subject`, which is above: the language must know the names, and knows no plan."""
@@ -209,6 +211,90 @@ _PHASES: tuple[Metric, ...] = (
     *(_calls(kind) for kind in TRANSFERS),
 )  # fmt: skip
 
+_TIMES = {
+    "ttft": "from a request's arrival to its first token at the client",
+    "tpot": "between two tokens of a request: (e2e - ttft) / (output - 1)",
+    "itl": "every gap between two tokens",
+    "e2e": "from a request's arrival to its last token",
+}
+_OF_THEM = {
+    "mean": "mean", "p50": "half are at most this", "p90": "9 of 10 are at most this", "p99": "99 of 100 are at most this",
+}  # fmt: skip
+
+
+def _serve(
+    name: str, dim: Dim, better: str, how: How, about: str, *, share: bool = False, usual: bool = False
+) -> Metric:
+    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual)
+
+
+def _time_of(name: str, of: str) -> Metric:
+    """Of all requests, or gaps; a serving in which there are none has no such figure."""
+
+    def how(subject: Any) -> float | None:
+        value = float(getattr(getattr(subject.serving, name), f"{of}_s"))
+        return value if value == value else None
+
+    first = of == "mean"
+    return _serve(
+        f"{name}.{of}",
+        TIME,
+        "lower",
+        how,
+        f"{_TIMES[name]}: {_OF_THEM[of]}" if first else _OF_THEM[of],
+        usual=of == "p99" and name != "itl",
+    )
+
+
+_SERVINGS: tuple[Metric, ...] = (
+    *(_time_of(name, of) for name in _TIMES for of in _OF_THEM),
+    _serve(
+        "goodput", REQUEST_RATE, "higher", lambda s: s.serving.goodput_per_s,
+        "requests per second that meet every limit that the spec requires", usual=True,
+    ),
+    _serve("met", SCALAR, "higher", lambda s: s.serving.met, "share of the requests that meet them", share=True),
+    _serve("rate", REQUEST_RATE, "higher", lambda s: s.serving.rate_per_s, "requests that end, per second"),
+    _serve("throughput", TOKEN_RATE, "higher", lambda s: s.serving.throughput_tok_s, "output tokens per second, all workers"),
+    _serve(
+        "throughput_per_gpu", TOKEN_RATE, "higher", lambda s: s.serving.throughput_per_gpu_tok_s, "the same per GPU", usual=True
+    ),
+    _serve(
+        "throughput_per_user", TOKEN_RATE, "higher", lambda s: s.serving.throughput_per_user_tok_s,
+        "tokens per second that half of the users see at least: 1 / tpot.p50",
+    ),
+    _serve("prompt_throughput", TOKEN_RATE, "higher", lambda s: s.serving.prompt_tok_s, "prompt tokens per second, all workers"),
+    _serve(
+        "utilization", SCALAR, "higher", lambda s: s.serving.utilization, "share of the time in which a worker is in a step",
+        share=True,
+    ),
+    _serve("running", REQUESTS, "", lambda s: s.serving.running_mean, "requests in the workers, mean over time"),
+    _serve("queue", REQUESTS, "lower", lambda s: s.serving.queue_mean, "requests that wait, mean over time"),
+    _serve("saturated", SCALAR, "lower", lambda s: s.serving.saturated, "share of the time in which requests wait", share=True),
+    _serve(
+        "kv_fill", SCALAR, "", lambda s: s.serving.fullest.kv_fill_mean,
+        "share of the cache's blocks that are held, mean over time, of the role that holds most", share=True,
+    ),
+    _serve(
+        "kv_waste", SCALAR, "lower", lambda s: s.serving.fullest.kv_waste, "share of the held blocks' places without a token",
+        share=True,
+    ),
+    _serve(
+        "hit_rate", SCALAR, "higher", lambda s: s.serving.hit_rate, "share of the prompts' tokens found in the prefix cache",
+        share=True,
+    ),
+    _serve("requests", REQUESTS, "", lambda s: float(s.serving.arrived), "requests that arrive"),
+    _serve("finished", REQUESTS, "higher", lambda s: float(s.serving.finished), "requests that end"),
+    _serve("rejected", REQUESTS, "lower", lambda s: float(s.serving.count("rejected")), "requests that are turned away"),
+    _serve("preemptions", SCALAR, "lower", lambda s: float(s.serving.count("preempted")), "how often a request loses its cache"),
+    _serve("switches", SCALAR, "", lambda s: float(s.serving.count("switches")), "how often a worker changes its role"),
+    _serve("duration", TIME, "", lambda s: s.serving.duration_s, "from the first arrival to the last token"),
+    _serve("gpus", SCALAR, "", lambda s: float(s.serving.gpus), "GPUs of all workers"),
+    _serve(
+        "price_error", SCALAR, "", lambda s: s.serving.prices_error,
+        "largest error of a step's price that was interpolated, where it was checked", share=True,
+    ),
+)  # fmt: skip
+
 _HARDWARE: tuple[Metric, ...] = (
     Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool", lambda s: float(s.spec.hardware.gpus)),
     Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node", lambda s: float(s.spec.hardware.per_node)),
@@ -247,7 +333,7 @@ _REST: tuple[Metric, ...] = (
     Metric(WORKLOAD, "output", TOKENS, "", "generated tokens per sequence", lambda s: float(s.spec.workload.output)),
 )
 
-TABLE: tuple[Metric, ...] = (*_PHASES, *_HARDWARE, *_REST)
+TABLE: tuple[Metric, ...] = (*_PHASES, *_SERVINGS, *_HARDWARE, *_REST)
 """In addition, `model.` has every attribute of the model (`model.experts.count`), and constants go by their name."""
 
 
@@ -256,11 +342,17 @@ def of_phase() -> tuple[Metric, ...]:
     return tuple(m for m in TABLE if m.owner == PHASE)
 
 
+def of_serving() -> tuple[Metric, ...]:
+    """Those of a serving."""
+    return tuple(m for m in TABLE if m.owner == SERVE)
+
+
 def metric(name: str) -> Metric | None:
-    """What is known of a name as written in a spec: `decode.memory.peak`."""
+    """What is known of a name as written in a spec: `decode.memory.peak`. What both phases and servings have is taken for a
+    phase's: its dimension is the same."""
     owner, _, rest = name.partition(".")
-    owner = owner if owner in (HARDWARE, MODEL, WORKLOAD) else PHASE
-    return next((m for m in TABLE if m.name == rest and m.owner == owner), None)
+    owners = (owner,) if owner in (HARDWARE, MODEL, WORKLOAD) else (PHASE, SERVE)
+    return next((m for o in owners for m in TABLE if m.name == rest and m.owner == o), None)
 
 
 def shown(name: str, value: float) -> str:
@@ -272,11 +364,14 @@ def shown(name: str, value: float) -> str:
 def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     """Help for an unknown metric: the one that is meant, and where all are listed."""
     names = list(known)
+    several = [n for n in names if n.startswith(f"{word}.")]
+    if several:
+        return f"it has several figures: {', '.join(f'`{n}`' for n in several[:6])}", "`dagc list metrics` shows all"
     tails = [n for n in names if n.partition(".")[2] == word or n.endswith(f".{word}")]
     near = did_you_mean(word, names) or (tails[0] if tails else None)
     owner = word.partition(".")[0]
     some = [n for n in names if n.startswith(f"{owner}.")] or [n for n in names if metric(n)]
-    common = [n for n in some if (m := metric(f"{PHASE}.{n.partition('.')[2]}")) is not None and m.usual]
+    common = [n for n in some if (m := metric(n)) is not None and m.usual]
     found = metric(word)
     if found is not None and any(n.startswith(f"{owner}.") for n in names):  # of another kind of phase
         return f"`{found.name}` is not a metric of this phase: {found.about}", "`dagc list metrics` shows all"
