@@ -800,7 +800,7 @@ class Worker:
             slope = line.per_token_s / parts
             first = line.base_s + slope * context
             more = slope * grows
-            if prompt or moved or resumed or stalls:
+            if awake or moved or resumed or stalls or prompt:
                 steps = 1
                 first += moved * engine.swap_s / parts
             else:
