@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
-from .synonyms import SYNONYMS
+from .synonyms import IN_SERVINGS, SYNONYMS
 
 _SEPARATORS = re.compile(r"[-_\s./]+")
 _LETTERS_AND_NUMBERS = re.compile(r"[a-z]+|\d+")
@@ -24,8 +24,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is meant, or None when nothing is near."""
     candidates = list(islice(dict.fromkeys(known), MOST_KNOWN))
     lowered = word.lower()
-    if SYNONYMS.get(lowered) in candidates:
-        return SYNONYMS[lowered]
+    for name in (*IN_SERVINGS.get(lowered, ()), SYNONYMS.get(lowered)):
+        if name in candidates:
+            return name
     for alike in (_bare, _sorted_parts):
         for name in candidates:
             if alike(name.lower()) == alike(lowered):

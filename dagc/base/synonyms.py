@@ -36,3 +36,22 @@ SYNONYMS: dict[str, str] = {
     "float8": "fp8", "fp8_e4m3": "fp8", "e4m3": "fp8", "float8_e4m3fn": "fp8", "w4a16": "int4",
 }  # fmt: skip
 """What is written elsewhere -> what it is called here."""
+
+IN_SERVINGS: dict[str, tuple[str, ...]] = {
+    # The scheduler, as engines call it.
+    **dict.fromkeys(("max_num_seqs", "max_batch_size", "max_running_requests", "batch", "batch_size", "max_sequences"), ("slots",)),
+    **dict.fromkeys(("max_num_batched_tokens", "max_num_tokens", "max_prefill_tokens", "token_budget"), ("batch_tokens",)),
+    **dict.fromkeys(("scheduling_policy", "schedule_policy", "scheduler"), ("policy",)),
+    **dict.fromkeys(("block_size", "page_size", "tokens_per_block"), ("kv_block",)),
+    **dict.fromkeys(("enable_prefix_caching", "prefix_caching", "radix_cache"), ("prefix_cache",)),
+    **dict.fromkeys(("max_total_tokens", "kv_cache_tokens", "num_kv_tokens"), ("kv_tokens",)),
+    # The load, as benchmarks call it.
+    **dict.fromkeys(("rate", "request_rate", "qps", "rps", "traffic"), ("arrivals", "poisson")),
+    **dict.fromkeys(("concurrency", "max_concurrency", "clients", "users"), ("arrivals", "closed")),
+    **dict.fromkeys(("num_prompts", "num_requests", "count"), ("requests",)),
+    **dict.fromkeys(("exponential", "markov"), ("poisson",)), **dict.fromkeys(("fixed", "uniform", "regular"), ("constant",)),
+    **dict.fromkeys(("inf", "all", "saturated", "batch_mode", "offline"), ("burst",)), "file": ("trace",), "csv": ("trace",),
+    "normal": ("lognormal",), "time": ("duration",), "replicas": ("workers",), "router": ("route",), "routing": ("route",),
+    "fifo": ("fcfs",), "sjf": ("shortest",), "least_loaded": ("least",), "random": ("round_robin",), "cache_aware": ("prefix",),
+}  # fmt: skip
+"""The same in a `serve` section, whose words differ: the first that its place takes."""

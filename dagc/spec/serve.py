@@ -42,7 +42,7 @@ class Lengths:
 @record
 class Serve:
     """A serving of traffic. `prefill`, `decode`, `mixed`: names of phases (None: the spec has none). A prefill on the GPUs
-    of the decode is of the same workers; on others it has `prefill_workers` of its own, which hand the cache over, `whole` or
+    of the decode (all of them, some, or these and more) is of the same workers; on others it has `prefill_workers` of its own, which hand the cache over, `whole` or
     chunk by chunk. `roles` switch: those of workers of one pool change, each change takes `switch_s`.
 
     `requests` or `duration_s` end it (None: not given). Of an attention-DP rank: `slots` sequences at once, `kv_tokens` of cache (None: what

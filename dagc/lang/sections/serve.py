@@ -11,7 +11,7 @@ from ...base.phase_kinds import DECODE, MIXED, PREFILL
 from ...base.schema import ARRIVALS, LENGTHS, MOST_REQUESTS, SERVE
 from ...base.syntax import ast
 from ...base.units import Quantity
-from ...spec.engines import SCHEDULING, by_card
+from ...spec.engines import SCHEDULING, Scheduling, by_card
 from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.serve import Arrivals, Lengths, Serve
@@ -20,7 +20,7 @@ from ..body import Body
 from ..reader import Reader
 from ..values.evaluate import Value
 from ..values.names import Names
-from .forms import Form, read_form
+from .forms import Form, Forms, read_form
 
 KINDS = (PREFILL.name, DECODE.name, MIXED.name)
 
@@ -43,18 +43,9 @@ def read_serve(
     errors = out.errors
     if section.preset is not None:
         out.add("E12", "a serving has no presets", section.preset.span)
-    values = Reader(f"serve {name}", body, SERVE, names).read()
-    arrivals = (
-        read_form("arrivals", body.assigns["arrivals"].value, ARRIVALS, names) if "arrivals" in body.assigns else None
-    )
-    lengths = read_form("lengths", body.assigns["lengths"].value, LENGTHS, names) if "lengths" in body.assigns else None
-    if "arrivals" not in body.assigns and "arrivals" in body.sections:
-        out.add(
-            "E08",
-            "`arrivals` is a value, not a section",
-            body.span_of("arrivals"),
-            help=("write `arrivals = poisson(12 req/s)`",),
-        )
+    values = Reader(f"serve {name}", body, SERVE, names, ("arrivals", "lengths")).read()
+    forms = {word: _form(word, takes, body, names) for word, takes in (("arrivals", ARRIVALS), ("lengths", LENGTHS))}
+    arrivals, lengths = forms["arrivals"], forms["lengths"]
     if not whole or workload is None or hardware is None:
         return None
     served = _Phases(values, body, phases, out).read()
@@ -73,6 +64,15 @@ def read_serve(
     return serve if out.errors == errors else None
 
 
+def _form(word: str, takes: Forms, body: Body, names: Names) -> Form | None:
+    if word in body.sections:
+        example = {"arrivals": "poisson(12 req/s)", "lengths": "uniform(80%, 100%)"}[word]
+        names.out.add(
+            "E08", f"`{word}` is a value, not a section", body.span_of(word), help=(f"write `{word} = {example}`",)
+        )
+    return read_form(word, body.assigns[word].value, takes, names) if word in body.assigns else None
+
+
 def _serve(
     name: str, arrivals: Arrivals, lengths: Lengths, served: Mapping[str, Phase], values: Values, hardware: Hardware,
     section: ast.Section, body: Body, forms: Sequence[Form],
@@ -83,16 +83,12 @@ def _serve(
     front, back = SCHEDULING[takes.memory.engine], SCHEDULING[makes.memory.engine]
     ranks = {"chunk": _ranks(takes), "slots": _ranks(makes)}
 
-    def most(word: str, steps: tuple[tuple[int, int], ...], divided: bool) -> int:
-        own = _whole(values[word])
-        return own if own is not None else max(1, by_card(steps, hardware) // (ranks[word] if divided else 1))
+    def most(word: str, defaults: Scheduling, steps: tuple[tuple[int, int], ...]) -> int:
+        return max(1, by_card(steps, hardware) // (ranks[word] if word in defaults.divided else 1))
 
     batch = _whole(values["batch_tokens"]) or by_card(front.batch_tokens, hardware)
-    chunk = (
-        min(batch, most("chunk", front.chunk, "chunk" in front.divided))
-        if front.chunk or values["chunk"] is not None
-        else None
-    )
+    chunk = _whole(values["chunk"]) or (min(batch, most("chunk", front, front.chunk)) if front.chunk else None)
+    slots = _whole(values["slots"]) or most("slots", back, back.slots)
     return Serve(
         name, arrivals, lengths,
         **{kind: served[kind].name if kind in served else None for kind in KINDS},
@@ -103,7 +99,7 @@ def _serve(
         prompts=str(values["prompts"] or front.prompts),
         batch_tokens=batch,
         chunk=chunk,
-        slots=most("slots", back.slots, "slots" in back.divided),
+        slots=slots,
         kv_block=_whole(values["kv_block"]) or makes.kv_block,
         kv_tokens=_whole(values["kv_tokens"]),
         admit=str(values["admit"] or back.admit),
@@ -242,29 +238,24 @@ class _Checks:
         self._heeded(apart)
 
     def _pools(self) -> bool:
-        """Whether prompts are taken in on GPUs of their own."""
+        """Whether prompts are taken in on GPUs of their own. On the same GPUs, or some of them, it is the same workers."""
         apart = False
         makes = self.decode or self.mixed
         for other in (self.prefill, self.mixed):
-            if other is None or makes is None or other is makes or set(other.gpus) == set(makes.gpus):
+            if other is None or makes is None or other is makes:
                 continue
-            if set(other.gpus) & set(makes.gpus) or other is self.mixed:
-                some = "some of the GPUs" if set(other.gpus) & set(makes.gpus) else "none of the GPUs"
-                self._add(
-                    "E03",
-                    f"`{other.name}` has {some} of `{makes.name}`",
-                    other.kind,
-                    "phases of one worker have the same GPUs; a prefill may have GPUs of its own",
-                )
+            own, others = set(makes.gpus), set(other.gpus)
+            if own <= others or others <= own:
+                continue
+            if own & others or other is self.mixed:
+                has = "some of its GPUs, not all, in common with" if own & others else "none of the GPUs of"
+                help_ = "phases of one worker run on its GPUs; a prefill may have GPUs of its own"
+                self._add("E03", f"`{other.name}` has {has} `{makes.name}`", other.kind, help_)
             else:
                 apart = True
         if apart and self.mixed is not None:
-            self._add(
-                "E12",
-                f"`{self.mixed.name}` mixes prompts into steps of workers that get none: `{self.serve.prefill}` has GPUs of its own",
-                "mixed",
-                "write `mixed = none`, or `prefill = none`",
-            )
+            why = f"the workers of `{self.mixed.name}` get no prompts: `{self.serve.prefill}` has GPUs of its own"
+            self._add("E12", why, "mixed", "write `mixed = none`, or `prefill = none`")
         return apart
 
     def _end(self) -> None:
