@@ -393,6 +393,24 @@ def test_a_requirement_may_name_a_serving() -> None:
     assert only.code == "E02" and only.help == ("did you mean `chat`?",)
 
 
+@pytest.mark.parametrize(
+    ("name", "help"),
+    [
+        ("decode.ttft.p99", "`ttft.p99` is a metric of a serving, `serve NAME { ... }`: `chat.ttft.p99`"),
+        ("prefill.goodput", "`goodput` is a metric of a serving, `serve NAME { ... }`: `chat.goodput`"),
+        ("chat.ttft", "it has several figures: `chat.ttft.mean`, `chat.ttft.p50`, `chat.ttft.p90`, `chat.ttft.p99`"),
+        ("chat.memory.peak", "`memory.peak` is not a metric of this serving: "),
+        ("chat.itl.p98", "did you mean `chat.itl.p90`?"),
+    ],
+)
+def test_a_metric_of_something_else_is_told(name: str, help: str) -> None:
+    text = HEAD + TOGETHER + f"serve chat {{ {LOAD} }}\nrequire chat.rate > 0 req/s\nrequire {name} > 0"
+    with pytest.raises(SpecError) as found:
+        dagc.compile_text(text, name="plan.moe")
+    (only,) = (d for d in found.value.diagnostics if d.code.startswith("E"))
+    assert only.code == "E02" and only.help[0].startswith(help)
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 

@@ -373,7 +373,13 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     some = [n for n in names if n.startswith(f"{owner}.")] or [n for n in names if metric(n)]
     common = [n for n in some if (m := metric(n)) is not None and m.usual]
     found = metric(word)
-    if found is not None and any(n.startswith(f"{owner}.") for n in names):  # of another kind of phase
-        return f"`{found.name}` is not a metric of this phase: {found.about}", "`dagc list metrics` shows all"
+    mine = {m.owner for n in names if n.startswith(f"{owner}.") and (m := metric(n)) is not None}
+    if found is not None and found.owner == SERVE and mine == {PHASE}:
+        example = next((n for n in names if n.partition(".")[2] == found.name), f"NAME.{found.name}")
+        hint = f"`{found.name}` is a metric of a serving, `serve NAME {{ ... }}`: `{example}`"
+        return hint, "`dagc list metrics` shows all"
+    if found is not None and mine:  # or of another kind of phase
+        what = "serving" if SERVE in mine else "phase"
+        return f"`{found.name}` is not a metric of this {what}: {found.about}", "`dagc list metrics` shows all"
     hint = f"did you mean `{near}`?" if near else f"metrics: {', '.join((common or some)[:6])}, ..."
     return hint, "`dagc list metrics` shows all"
