@@ -113,7 +113,7 @@ def drawn(seed: int, kind: Any) -> tuple[Engine, list[Request]]:
         engine = random_engine(random, kind)
         requests = random_load(random, kind, engine, random.choice((1, 20, 40)), random.choice((0.0, 0.01, 0.1, 1.0)))
         worker = Worker(engine)
-        if all(worker.refusal(request) is None for request in requests):
+        if all(worker.rules.refusal(request) is None for request in requests):
             return engine, requests
         seed += 100_003
 

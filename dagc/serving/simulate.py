@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .records import Load, Outcome, Request, Served, Setup
-from .worker import CannotServe, Worker
+from .rules import CannotServe
+from .worker import Worker
 
 
 def simulate(setup: Setup, load: Load) -> Outcome:
@@ -23,7 +24,7 @@ def simulate(setup: Setup, load: Load) -> Outcome:
 def refuse(worker: Worker, requests: Iterable[Request]) -> None:
     """Raises `CannotServe` for the first request that `worker` can never serve."""
     for index, request in enumerate(requests):
-        why = worker.refusal(request)
+        why = worker.rules.refusal(request)
         if why is not None:
             raise CannotServe(f"request {index + 1}: {why}")
 
@@ -32,4 +33,12 @@ def outcome(worker: Worker, served: Served, role: str) -> Outcome:
     """What came of a run of one worker."""
     series = {name if name == "time_s" else f"{role}.{name}": column for name, column in worker.series.items()}
     integrals = {f"{role}.{name}": value for name, value in worker.integrals.items()}
-    return Outcome(served, worker.now, worker.counts, integrals, worker.gaps, series)
+    return Outcome(
+        served,
+        worker.now,
+        worker.counts,
+        integrals,
+        worker.gaps,
+        series,
+        {f"{role}.{name}": value for name, value in worker.shared.most.items()},
+    )

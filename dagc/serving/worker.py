@@ -15,77 +15,20 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from .draft_steps import DraftSteps
-from .gaps import add_run
-from .prefix import PrefixCache
-from .records import Engine, Line, Request, Served
+from . import gaps
+from .rank import NEVER, Rank, Shared
+from .records import Engine, Line, Request, Served, Stretch
+from .rules import CannotServe as CannotServe
+from .rules import Rules
+from .sequence import BROUGHT, Sequence
 
-NEVER = 1 << 62
-"""A step that is never reached."""
-UNLIMITED = 1 << 39
-"""Blocks from which on nobody counts how near the end is."""
-SAMPLES = 512
-"""Rows of a time series: from half of it to all of it."""
-
-
+SAMPLES = 1024
+"""Rows of a time series: from half of them to all."""
 NOTHING = Line(0, 0, math.inf)
 """The price of a step that only moves cache."""
-
-
-class CannotServe(ValueError):
-    """A load that the worker can never serve: its message says why."""
-
-
-class Step(NamedTuple):
-    """One step, for a timeline: sequences in decode and prompt tokens, over all ranks."""
-
-    start_s: float
-    end_s: float
-    sequences: int
-    prompt: int
-    context: float
-
-
-class Sequence:
-    """A request in a worker. `todo`: tokens to compute before its next token (its prompt; after a recompute its output so far too), `done` of them
-    computed; `left`: decode steps after them. `tag` is the caller's."""
-
-    __slots__ = (
-        "alone", "cached", "done", "end", "entered_s", "entry", "first_s", "full", "key", "last_s", "left", "no", "own", "part",
-        "place", "rank", "ready", "refs", "request", "running_s", "start", "started_s", "steps", "tag", "todo", "waiting_s",
-    )  # fmt: skip
-
-    no: int
-    request: Request
-    rank: int
-    key: tuple[int, int]
-    todo: int
-    done: int
-    part: int
-    left: int
-    steps: int
-    full: int
-    refs: int
-    cached: int
-    own: int
-    ready: int
-    place: int
-    start: int
-    end: int
-    alone: int
-    entry: Any
-    tag: Any
-    entered_s: float
-    waiting_s: float
-    started_s: float | None
-    running_s: float
-    first_s: float | None
-    last_s: float
-
 
 Hook = Callable[[Sequence, float], None]
 
@@ -122,93 +65,40 @@ class Worker:
         on_reject: Callable[[Request, float], None] | None = None,
         on_room: Callable[[Sequence, float], bool] | None = None,
         hold: bool = False,
+        index: int = 0,
         steps_kept: int = 0,
         sample_s: float = 1 / 64,
         check: Callable[[Worker], None] | None = None,
     ) -> None:
         self.engine = engine
+        self.rules = Rules(engine)
         self.served = served
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
-        self.on_room = on_room
-        self.admits = self.decodes = True
         self.hold = hold
+        self.index = index
         self.check = check
-        ranks = engine.ranks
-        self.drafts = DraftSteps(engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed)
-        mean = self.drafts.mean
-        self.parts = mean.denominator
-        self.growth = mean.numerator  # of a sequence's context in a step, in 1 / parts
-        self.most = self.drafts.most
-        self.size = engine.kv_block * self.parts  # of a block
-        self.ahead = self.most * self.parts - self.growth  # room for drafts beyond the mean
-        self.prefix_block = engine.prefix_block or engine.kv_block
-        if self.prefix_block % engine.kv_block:
-            raise CannotServe(
-                f"prefix blocks of {self.prefix_block} tokens are no multiple of the cache's blocks of {engine.kv_block}"
-            )
-        self.slots = min(engine.slots, engine.batch_tokens // self.most)
-        if self.slots < 1:
-            raise CannotServe(
-                f"a step of {engine.batch_tokens} tokens has no room for a sequence of {self.most} tokens per step"
-            )
-        self.fifo = engine.policy == "fcfs"
-        self.whole = engine.admit == "whole"
-        self.queues: list[Any] = [deque() if self.fifo else [] for _ in range(ranks)]
-        self.parts_of: list[list[Sequence]] = [[] for _ in range(ranks)]  # sequences whose prompt is being computed
-        self.waiting = [0] * ranks
-        self.running = [0] * ranks
-        self.decoding = [0] * ranks
-        self.held = [0] * ranks  # blocks, at step `held_step` of the rank
-        self.held_step = [0] * ranks
-        self.held_s: list[float] = [0.0] * ranks
-        self.offset = [0] * ranks  # context of a rank: offset + decoding * growth * step
-        self.other = [0] * ranks  # tokens in held blocks: sum of contexts of the sequences in decode + this
-        self.skipped = [0] * ranks  # steps in which the rank decoded nothing, because it computed prompts
-        self.rings = [
-            [0] * self.size for _ in range(ranks)
-        ]  # sequences in decode by the step at which they need a block
-        self.caches = [PrefixCache() for _ in range(ranks)] if engine.prefix_cache else []
+        self.admits = self.decodes = True
+        self.shared = Shared(engine.ranks)
+        self.shared.on_room = on_room
+        self.waiting, self.running, self.gaps = self.shared.waiting, self.shared.running, self.shared.gaps
+        self.ranks = [Rank(index, self.rules, self.shared) for index in range(engine.ranks)]
         self.awake: set[int] = set()  # ranks where something may be scheduled
-        self.now = 0.0
+        self.now: float = 0
         self.step = 0
-        self.gaps: dict[int, float] = {}
-        self.counts = dict.fromkeys(
-            (
-                "arrived",
-                "finished",
-                "rejected",
-                "too_long",
-                "preempted",
-                "steps",
-                "events",
-                "hit_tokens",
-                "computed_tokens",
-                "prompt_tokens",
-                "output_tokens",
-                "peak_blocks",
-            ),
-            0,
-        )
-        self.integrals: dict[str, float] = dict.fromkeys(("waiting", "running", "blocks", "tokens", "busy"), 0)
+        self.events = 0
+        self.busy_s: float = 0
+        self.came = self.rejected = self.too_long = self.finished = 0
+        self.computed_tokens = self.prompt_tokens = self.output_tokens = 0
         self.series = {name: array("d") for name in ("time_s", "waiting", "running", "blocks")}
         self.sample_s = sample_s
-        self.sample_at = 0.0
-        self.steps: list[Step] = []
+        self.sample_at: float = 0
+        self.stretches: list[Stretch] = []
         self.steps_kept = steps_kept
-        self._ends: list[
-            Any
-        ] = []  # (step, number, sequence) of the sequences in decode, by the step after which they end
-        self._short = [NEVER] * ranks
-        self._stalls: dict[
-            int, list[Any]
-        ] = {}  # of ranks that skip: [time of the last tokens, of how many sequences, sequences since]
-        self._worked: list[Sequence] = []
-        self._resumed: list[Sequence] = []
         self._landed: list[Sequence] = []
         self._limit: float = -math.inf
         self._start = False
-        self._cut: float | None = None
+        self._cut: float = math.inf
         self._inbox: list[tuple[float, int, Request, int | None, float | None, Any]] = []
         self._added = 0
         self._turn = 0
@@ -218,7 +108,7 @@ class Worker:
         self._loop = self._run()
         self._next = next(self._loop)
 
-    # ---- what is around the worker calls these
+    # ---- for what is around the worker
 
     def feed(self, requests: Iterable[Request]) -> None:
         """Arrivals, sorted by time; read one ahead."""
@@ -235,12 +125,12 @@ class Worker:
     ) -> None:
         """`request` enters the queue at `at_s` (default: its arrival and the host's time for it), of `rank` (default: as routed).
         `first_s`: its first token came out then, elsewhere, and its cache comes along (its output is 2 tokens or more)."""
-        at = request.arrival_s + self.engine.request_s if at_s is None else at_s
+        at = request.arrival_s + self.rules.request_s if at_s is None else at_s
         if at > self._limit or self._busy:
             self._added += 1
             heapq.heappush(self._inbox, (at, self._added, request, rank, first_s, tag))
             return
-        if self._cut is None or at < self._cut:
+        if at < self._cut:
             self._cut = at
         self._enter(at, request, rank, first_s, tag)
 
@@ -260,63 +150,74 @@ class Worker:
         self._limit, self._start = math.inf, True
         self._go()
 
-    def free_blocks(self, rank: int) -> int:
-        """Blocks that no sequence holds (the prefix cache may have text in them)."""
-        return self.engine.kv_blocks - self.held_now(rank)
-
-    def held_now(self, rank: int) -> int:
-        """Blocks that the rank's sequences hold."""
-        steps = self.step - self.skipped[rank] - self.held_step[rank]
-        return self.held[rank] + self._needs(rank, self.held_step[rank], steps)
-
-    def tokens_now(self, rank: int) -> float:
-        """Tokens in the blocks held (a prompt counts whole as soon as it has its blocks)."""
-        step = self.step - self.skipped[rank]
-        return (self.offset[rank] + self.decoding[rank] * self.growth * (step - 1) + self.other[rank]) / self.parts
-
-    def hit_tokens(self, rank: int, request: Request) -> int:
-        """Tokens of its prompt that the rank's prefix cache has."""
-        if not self.caches:
-            return 0
-        hits = self.caches[rank].hits(request.blocks, request.prompt // self.prefix_block)
-        return min(hits * self.prefix_block, request.prompt - 1)
-
-    def refusal(self, request: Request) -> str | None:
-        """Why the worker can never serve `request`, or None. Steps that are drawn may be as many as there are tokens."""
-        if request.prompt < 1 or request.output < 1:
-            return f"a request of {request.prompt} prompt and {request.output} output tokens: both must be at least 1"
-        steps = request.output - 1
-        if self.growth > self.parts and not self.drafts.spread:
-            steps = math.ceil(steps * self.parts / self.growth)
-        need = -(-(request.prompt * self.parts + self.ahead + steps * self.growth) // self.size)
-        if need > self.engine.kv_blocks:
-            return (
-                f"a request of {request.prompt} prompt and {request.output} output tokens needs {need} blocks of {self.engine.kv_block} tokens,"
-                f" the cache of a rank has {self.engine.kv_blocks}"
-            )
-        return None
-
     def release(self, sequence: Sequence, now: float) -> None:
         """A finished sequence lets its blocks go (`hold`)."""
-        rank = sequence.rank
-        self._sync(rank, now)
-        self.other[rank] -= sequence.todo * self.parts
-        self._let_go(sequence)
-        self.awake.add(rank)
-        if self._cut is None or now < self._cut:
-            self._cut = now
+        rank = self.ranks[sequence.rank]
+        rank.touch(self.step, now)
+        rank.other -= sequence.todo * self.rules.parts
+        rank.let_go(sequence)
+        rank.settle(self.step)
+        self._wake(sequence.rank, now)
 
     def arrived(self, sequence: Sequence, now: float) -> None:
         """The cache of a sequence that has room is there (`on_room` said False)."""
         self._landed.append(sequence)
-        self.awake.add(sequence.rank)
-        if self._cut is None or now < self._cut:
-            self._cut = now
+        self._wake(sequence.rank, now)
 
     def turn(self, admits: bool, decodes: bool) -> None:
         """From the next step on it computes prompts if it `admits`, and decodes if it `decodes`."""
         self.admits, self.decodes = admits, decodes
-        self.awake.update(range(self.engine.ranks))
+        self.awake.update(range(len(self.ranks)))
+
+    def free_blocks(self, rank: int) -> int:
+        """Blocks that no sequence holds (the prefix cache may have text in them)."""
+        return self.rules.kv_blocks - self.held(rank)
+
+    def held(self, rank: int) -> int:
+        """Blocks that the rank's sequences hold."""
+        return self.ranks[rank].held(self.step)
+
+    def tokens(self, rank: int) -> float:
+        """Tokens in the blocks held (a prompt counts whole as soon as it has its blocks)."""
+        return self.ranks[rank].tokens(self.step) / self.rules.parts
+
+    def hit_tokens(self, rank: int, request: Request) -> int:
+        """Tokens of its prompt that the rank's prefix cache has."""
+        cache = self.ranks[rank].cache
+        if cache is None:
+            return 0
+        return min(cache.hits(request.blocks, request.prompt // self.rules.unit) * self.rules.unit, request.prompt - 1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """So far."""
+        shared = self.shared
+        return {
+            "arrived": self.came,
+            "finished": self.finished,
+            "rejected": self.rejected,
+            "too_long": self.too_long,
+            "preempted": shared.preempted,
+            "steps": self.step,
+            "events": self.events,
+            "hit_tokens": shared.hit_tokens,
+            "computed_tokens": self.computed_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
+        }
+
+    @property
+    def integrals(self) -> dict[str, float]:
+        """Over time so far, of what has waited and run to its end; blocks and tokens up to the last change of their ranks."""
+        shared, ranks = self.shared, self.ranks
+        return {
+            "waiting": shared.waiting_s,
+            "running": shared.running_s,
+            "blocks": sum(rank.blocks_s for rank in ranks) / 2,
+            "tokens": sum(rank.tokens_s for rank in ranks) / (2 * self.rules.parts),
+            "busy": self.busy_s,
+            "queued": shared.queued_s,
+        }
 
     # ---- inside
 
@@ -325,315 +226,71 @@ class Worker:
         self._next = next(self._loop)
         self._busy = False
 
-    def _enter(self, at: float, request: Request, rank: int | None, first_s: float | None, tag: Any) -> None:
+    def _wake(self, rank: int, now: float) -> None:
+        self.awake.add(rank)
+        if now < self._cut:
+            self._cut = now
+
+    def _arrival_s(self) -> float:
+        """When the next request comes; infinite: none is known."""
+        stream = math.inf if self._head is None else self._head.arrival_s + self.rules.request_s
+        return min(stream, self._inbox[0][0]) if self._inbox else stream
+
+    def _take(self) -> float:
+        """The next request comes. When the one after it does."""
+        head = self._head
+        if head is not None:
+            at = head.arrival_s + self.rules.request_s
+            if not self._inbox or at <= self._inbox[0][0]:
+                self._head = next(self._stream, None)
+                self._enter(at, head, None, None, None)
+                return self._arrival_s()
+        at, _, request, rank, first_s, tag = heapq.heappop(self._inbox)
+        self._enter(at, request, rank, first_s, tag)
+        return self._arrival_s()
+
+    def _enter(self, at: float, request: Request, index: int | None, first_s: float | None, tag: Any) -> None:
         """A request comes into a queue at `at`, or is turned away."""
-        counts = self.counts
-        no = counts["arrived"]
-        counts["arrived"] = no + 1
-        if rank is None:
+        rules = self.rules
+        no = self.came
+        self.came = no + 1
+        if index is None:
             if self.route is not None:
-                rank = self.route(self, request)
+                index = self.route(self, request)
             else:
-                rank = self._turn
-                self._turn = rank + 1 if rank + 1 < self.engine.ranks else 0
-        waiting = self.waiting
-        limit = self.engine.queue
-        too_long = self.refusal(request) is not None
-        if too_long or rank is None or (limit is not None and waiting[rank] >= limit):
-            counts["rejected"] += 1
-            counts["too_long"] += too_long
+                index = self._turn
+                self._turn = index + 1 if index + 1 < len(self.ranks) else 0
+        too_long = request.prompt < 1 or request.output < 1 or rules.blocks(request) > rules.kv_blocks
+        if too_long or index is None or (rules.queue is not None and self.waiting[index] >= rules.queue):
+            self.rejected += 1
+            self.too_long += too_long
             if self.on_reject is not None:
                 self.on_reject(request, at)
             return
-        seq = Sequence()
-        seq.no, seq.request, seq.rank, seq.tag = no, request, rank, tag
-        seq.todo = seq.full = request.prompt
-        seq.left = seq.steps = self.drafts.of(request.output - 1)
-        seq.done = seq.part = seq.refs = seq.cached = seq.own = seq.alone = 0
-        seq.ready = 0
-        seq.entry = seq.first_s = seq.started_s = None
-        seq.entered_s = seq.waiting_s = seq.last_s = at
+        seq = Sequence(no, request, index, rules.drafts.of(request.output - 1), at, tag)
         if first_s is not None:
             if not seq.left:
                 raise CannotServe("a request of one output token has nothing to decode")
-            seq.ready, seq.done = 1, request.prompt * self.parts
+            seq.source, seq.done = BROUGHT, request.prompt * rules.parts
             seq.first_s = seq.last_s = first_s
-        waiting[rank] += 1
-        if self.fifo:
-            seq.key = (0, no)
-            self.queues[rank].append(seq)
-        else:
-            seq.key = (request.priority if self.engine.policy == "priority" else request.prompt, no)
-            heapq.heappush(self.queues[rank], (seq.key, seq))
-        self.awake.add(rank)
-
-    def _needs(self, rank: int, step: int, steps: int) -> int:
-        """Blocks that the rank's sequences take in `steps` decode steps after its step `step`."""
-        if self.whole or not steps or not self.decoding[rank]:
-            return 0
-        size = self.size
-        grown = steps * self.growth
-        rest = grown % size
-        need = self.decoding[rank] * (grown // size)
-        if rest:
-            ring = self.rings[rank]
-            first = (-rest - step * self.growth) % size
-            if first + rest <= size:
-                need += sum(ring[first : first + rest])
-            else:
-                need += sum(ring[first:]) + sum(ring[: first + rest - size])
-        return need
-
-    def _sync(self, rank: int, now: float) -> None:
-        """Brings the blocks held, and the integrals over them, up to `now`; text that nobody holds makes room."""
-        since = self.held_step[rank]
-        step = self.step - self.skipped[rank]
-        held = self.held[rank]
-        elapsed = now - self.held_s[rank]
-        if not elapsed and step == since:
-            return
-        grown = self._needs(rank, since, step - since) if step != since else 0
-        integrals = self.integrals
-        decoding = self.decoding[rank] * self.growth
-        tokens = 2 * (self.offset[rank] + self.other[rank]) + decoding * (since + step - 2)
-        integrals["blocks"] += elapsed * (2 * held + grown) / 2
-        integrals["tokens"] += elapsed * tokens / (2 * self.parts)
-        self.held[rank] = held + grown
-        self.held_step[rank] = step
-        self.held_s[rank] = now
-        self._fit(rank)
-
-    def _fit(self, rank: int) -> None:
-        """Text that no sequence holds goes as far as sequences want its room."""
-        held = self.held[rank]
-        if held > self.counts["peak_blocks"]:
-            self.counts["peak_blocks"] = held
-        if self.caches:
-            cache = self.caches[rank]
-            if cache.idle:
-                cache.shrink((self.engine.kv_blocks - held) * self.engine.kv_block // self.prefix_block)
-
-    def _let_go(self, seq: Sequence) -> None:
-        """The blocks of a sequence, `own` of them its own, are free."""
-        rank = seq.rank
-        self.held[rank] -= seq.own
-        if seq.refs:
-            unit = self.prefix_block
-            freed = self.caches[rank].release(seq.request.blocks, seq.refs)
-            self.held[rank] -= freed * (unit // self.engine.kv_block)
-            self.other[rank] += (seq.refs - freed) * unit * self.parts
-            seq.refs = 0
-        seq.own = 0
-
-    def _leave(self, seq: Sequence) -> None:
-        """A sequence in decode leaves it, after a step of its rank (synced): its blocks become `own`."""
-        rank = seq.rank
-        step = self.held_step[rank]
-        growth = self.growth
-        self.decoding[rank] -= 1
-        self.offset[rank] -= seq.alone
-        if not self.whole:
-            self.rings[rank][seq.place] -= 1
-            reach = seq.alone + growth * (step - 1) + self.ahead
-            seq.own = -(-reach // self.size) - seq.refs * (self.prefix_block // self.engine.kv_block)
-
-    def _join(self, seq: Sequence, tokens: int) -> None:
-        """A sequence with `tokens` (in parts) in the cache decodes from the next step of its rank on."""
-        rank = seq.rank
-        step = self.step - self.skipped[rank]
-        growth = self.growth
-        seq.start = step
-        seq.end = step + seq.left
-        seq.alone = tokens + growth * (1 - step)
-        self.offset[rank] += seq.alone
-        self.decoding[rank] += 1
-        if not self.whole:
-            seq.place = place = (tokens + self.ahead - 1 - step * growth) % self.size
-            self.rings[rank][place] += 1
-        seq.entry = (seq.end + self.skipped[rank], seq.no, seq)
-
-    def _preempt(self, rank: int, now: float) -> int:
-        """The rank's youngest (of lowest priority, longest) sequence goes back to the queue. Returns the tokens that go to the host."""
-        running = [entry[2] for entry in self._ends if entry[2].rank == rank and entry is entry[2].entry]
-        seq = max(running + self.parts_of[rank], key=lambda one: one.key)
-        swapped = 0
-        if seq.entry is None:
-            self.parts_of[rank].remove(seq)
-            self.other[rank] -= seq.todo * self.parts
-        else:
-            stalls = self._stalls.get(rank)
-            if stalls is None:
-                seq.last_s = now
-            else:
-                last, others = stalls[0], stalls[2]
-                if seq in others:
-                    others.remove(seq)
-                else:
-                    stalls[1] -= 1
-                    seq.last_s = last
-            step = self.held_step[rank]
-            tokens = seq.alone + self.growth * (step - 1)
-            self._leave(seq)
-            seq.entry = None
-            seq.left = seq.end - step
-            if self.engine.preempt == "swap":
-                seq.ready, seq.done = 2, tokens
-                swapped = tokens
-            else:
-                seq.left -= 1
-                seq.todo = tokens // self.parts + 1
-        if not seq.ready:
-            seq.done = seq.part = 0
-        self._let_go(seq)
-        self.counts["preempted"] += 1
-        self.integrals["running"] += now - seq.running_s
-        self.running[rank] -= 1
-        self.waiting[rank] += 1
-        seq.waiting_s = now
-        if self.fifo:
-            self.queues[rank].appendleft(seq)
-        else:
-            heapq.heappush(self.queues[rank], (seq.key, seq))
-        return swapped
-
-    def _schedule(self, rank: int, now: float) -> tuple[int, int, int]:
-        """What the rank does in the step that starts now: prompt tokens, their pairs, and tokens of cache that are moved. Its sequences in
-        decode come first, then prompts under way, then the queue in its order up to the first that has no room."""
-        self._sync(rank, now)
-        engine = self.engine
-        parts, growth, size, ahead, whole = self.parts, self.growth, self.size, self.ahead, self.whole
-        mixed = engine.prompts == "mixed" and self.decodes
-        under_way = self.parts_of[rank]
-        step = self.held_step[rank]
-        room = engine.kv_blocks - self.held[rank] - self._needs(rank, step, 1)
-        moved = 0
-        preempted = False
-        while room < 0 and self.decodes and (mixed or not under_way):
-            moved += self._preempt(rank, now)
-            room = engine.kv_blocks - self.held[rank] - self._needs(rank, step, 1)
-            preempted = True
-        if self.caches and room >= 0:
-            self.caches[rank].shrink(room * engine.kv_block // self.prefix_block)
-        budget = engine.batch_tokens - (self.decoding[rank] * self.most if mixed else 0)
-        tokens = pairs = 0
-        worked = self._worked
-        for seq in under_way:
-            if budget <= 0:
-                break
-            part = min(engine.chunk, budget, seq.todo - seq.done)
-            seq.part = part
-            tokens += part
-            pairs += part * seq.done + part * (part + 1) // 2
-            budget -= part
-            worked.append(seq)
-        queue = self.queues[rank]
-        while queue and self.admits and not preempted and self.running[rank] < self.slots:
-            seq = queue[0] if self.fifo else queue[0][1]
-            hits = shared = 0
-            if seq.ready:
-                if mixed and budget < self.most:
-                    break
-                need = -(-(seq.done + ahead + (seq.left if whole else 1) * growth) // size)
-                blocks = need if whole else -(-(seq.done + ahead) // size)
-            else:
-                if budget <= 0:
-                    break
-                need = blocks = -(-(seq.todo * parts + ahead + (seq.left * growth if whole else 0)) // size)
-                if self.caches:
-                    cache = self.caches[rank]
-                    unit = self.prefix_block // engine.kv_block
-                    hits = cache.hits(seq.request.blocks, seq.request.prompt // self.prefix_block)
-                    shared = hits * unit
-                    need -= shared - cache.idle_of(seq.request.blocks, hits) * unit
-            if need > room:
-                break
-            room -= need
-            if self.fifo:
-                queue.popleft()
-            else:
-                heapq.heappop(queue)
-            self.waiting[rank] -= 1
-            self.running[rank] += 1
-            self.integrals["waiting"] += now - seq.waiting_s
-            seq.running_s = now
-            if seq.started_s is None:
-                seq.started_s = now
-            if seq.ready:
-                if seq.ready == 2:
-                    moved += seq.done
-                budget -= self.most
-                self.held[rank] += blocks
-                seq.own = blocks
-                if seq.ready == 2 or self.on_room is None or self.on_room(seq, now):
-                    self._resume(seq)
-                seq.ready = 0
-                continue
-            if hits:
-                woken = cache.take(seq.request.blocks, hits)
-                self.other[rank] -= (hits - woken) * self.prefix_block * parts
-                seq.refs = hits
-                seq.done = min(hits * self.prefix_block, seq.todo - 1)
-                if seq.first_s is None:
-                    seq.cached = seq.done
-                    self.counts["hit_tokens"] += seq.done
-            self.held[rank] += need
-            self.other[rank] += seq.todo * parts
-            seq.own = blocks - shared
-            part = min(engine.chunk, budget, seq.todo - seq.done)
-            seq.part = part
-            tokens += part
-            pairs += part * seq.done + part * (part + 1) // 2
-            budget -= part
-            under_way.append(seq)
-            worked.append(seq)
-            if self.caches:
-                cache.shrink(room * engine.kv_block // self.prefix_block)
-        if not (under_way or preempted):
-            self.awake.discard(rank)
-        self._short[rank] = self._shortage(rank)
-        return tokens, pairs, moved
-
-    def _resume(self, seq: Sequence) -> None:
-        """A sequence whose cache has come decodes again."""
-        self._join(seq, seq.done)
-        heapq.heappush(self._ends, seq.entry)
-        self._resumed.append(seq)
-
-    def _shortage(self, rank: int) -> int:
-        """The step that the rank (synced) cannot start without a look at its blocks: the first that finds too few, or an earlier one."""
-        decoding = self.decoding[rank]
-        free = self.engine.kv_blocks - self.held[rank]
-        if self.whole or not decoding or free >= UNLIMITED:
-            return NEVER
-        step = self.held_step[rank]
-        low = (
-            (free // decoding - 1) * self.size // self.growth
-        )  # every sequence takes at most one block more than its growth
-        if low < 32:
-            low, high = max(low, 0), (free // decoding + 1) * self.size // self.growth + 1
-            while high - low > 1:  # steps: `low` have room, `high` have none
-                middle = (low + high) // 2
-                if self._needs(rank, step, middle) <= free:
-                    low = middle
-                else:
-                    high = middle
-        return self.step + low
+        self.ranks[index].waits(seq, at)
+        self.awake.add(index)
 
     def _finish(self, seq: Sequence, now: float) -> None:
         """The last token is out."""
-        rank = seq.rank
-        request = seq.request
-        counts = self.counts
-        self.running[rank] -= 1
-        self.integrals["running"] += now - seq.running_s
-        self.awake.add(rank)
+        rank = self.ranks[seq.rank]
+        request, shared = seq.request, self.shared
+        shared.running[seq.rank] -= 1
+        shared.running_all -= 1
+        shared.running_s += now - seq.running_s
+        self.awake.add(seq.rank)
         if self.hold and not (self.on_finish is not None and self.on_finish(seq, now)):
-            self.other[rank] += seq.todo * self.parts
+            rank.other += seq.todo * self.rules.parts
             return
-        self._let_go(seq)
-        counts["finished"] += 1
-        counts["prompt_tokens"] += request.prompt
-        counts["output_tokens"] += request.output
+        rank.let_go(seq)
+        self.finished += 1
+        self.prompt_tokens += request.prompt
+        self.output_tokens += request.output
         served = self.served
         if served is not None:
             arrival, first, started = request.arrival_s, seq.first_s, seq.started_s
@@ -648,270 +305,274 @@ class Worker:
         if self.on_finish is not None and not self.hold:
             self.on_finish(seq, now)
 
-    def _advance(self, seq: Sequence, now: float) -> None:
+    def _advance(self, seq: Sequence, step: int, now: float) -> None:
         """A part of a prompt is computed."""
-        rank = seq.rank
-        seq.done += seq.part
+        rank = self.ranks[seq.rank]
+        rank.touch(step, now)
         part, seq.part = seq.part, 0
-        self.counts["computed_tokens"] += part
-        self.awake.add(rank)
-        if self.caches and seq.request.blocks:
-            unit = self.prefix_block // self.engine.kv_block
-            blocks, most = seq.request.blocks, min(seq.done, seq.request.prompt) // self.prefix_block
-            for block in blocks[seq.refs : most]:
-                if self.caches[rank].keep(block):
-                    self.held[rank] -= unit
-                    self.other[rank] -= self.prefix_block * self.parts
-                seq.refs += 1
-                seq.own -= unit
+        seq.done += part
+        self.computed_tokens += part
+        self.awake.add(seq.rank)
+        if rank.cache is not None and seq.request.blocks:
+            rank.register(seq)
         if seq.done < seq.todo:
             if self.on_chunk is not None:
                 seq.part = part
                 self.on_chunk(seq, now)
                 seq.part = 0
             return
-        self.parts_of[rank].remove(seq)
-        self.other[rank] -= seq.todo * self.parts
+        rank.under_way.remove(seq)
+        tokens = seq.todo * self.rules.parts
+        rank.other -= tokens
         if seq.first_s is None:
             seq.first_s = now
             if self.on_first is not None:
                 self.on_first(seq, now)
         else:
-            add_run(self.gaps, now - seq.last_s, 0, 1, 1)
+            gaps.add_run(self.gaps, now - seq.last_s, 0, 1, 1)
         seq.last_s = now
         if seq.left:
-            self._join(seq, seq.todo * self.parts)
-            heapq.heappush(self._ends, seq.entry)
-            stalls = self._stalls.get(rank)
-            if stalls is not None:
-                stalls[2].append(seq)
+            rank.join(seq, tokens, step)
+            if rank.stall is not None:
+                rank.stall[1].append(seq)
         else:
             self._finish(seq, now)
 
     def _sample(self, now: float) -> None:
         """The series up to `now`, before what happens then. A full series keeps every second row and goes on at half the rate."""
         series = self.series
-        ranks = range(self.engine.ranks)
-        waiting, running, blocks = sum(self.waiting), sum(self.running), sum(self.held_now(rank) for rank in ranks)
+        times, waiting, running, blocks = series["time_s"], series["waiting"], series["running"], series["blocks"]
+        held = sum(rank.held(self.step) for rank in self.ranks)
         while self.sample_at <= now:
-            for name, value in (
-                ("time_s", self.sample_at),
-                ("waiting", waiting),
-                ("running", running),
-                ("blocks", blocks),
-            ):
-                series[name].append(value)
-            if len(series["time_s"]) >= SAMPLES:
-                for name in series:
-                    series[name] = series[name][::2]
+            times.append(self.sample_at)
+            waiting.append(self.shared.waiting_all)
+            running.append(self.shared.running_all)
+            blocks.append(held)
+            if len(times) >= SAMPLES:
+                for column in (times, waiting, running, blocks):
+                    column[:] = column[::2]
                 self.sample_s *= 2
-                self.sample_at = series["time_s"][-1]
+                self.sample_at = times[-1]
             self.sample_at += self.sample_s
 
     def _fullest(self, working: set[int]) -> tuple[int, int, int]:
         """Of the ranks in decode: the largest context, what it grows by in a step, and for how many steps it stays the largest."""
-        growth = self.growth
-        best = (0, 0)
+        growth, step = self.rules.growth, self.step
+        context = grows = 0
         lines = []
-        for rank, decoding in enumerate(self.decoding):
-            if decoding and rank not in working:
-                step = self.step - self.skipped[rank]
-                line = (self.offset[rank] + decoding * growth * step, decoding * growth)
-                lines.append(line)
-                if line > best:
-                    best = line
-        context, grows = best
-        steps = min(
-            ((context - other) // (faster - grows) + 1 for other, faster in lines if faster > grows), default=NEVER
-        )
+        for rank in self.ranks:
+            faster = rank.decoding * growth
+            if faster and rank.index not in working:
+                other = rank.offset + faster * (step - rank.skipped)
+                lines.append((other, faster))
+                if other > context or (other == context and faster > grows):
+                    context, grows = other, faster
+        steps = NEVER
+        for other, faster in lines:
+            if faster > grows:
+                steps = min(steps, (context - other) // (faster - grows) + 1)
         return context, grows, steps
+
+    def _next_end(self) -> int:
+        """The step after which the next sequence ends."""
+        ends, ranks = self.shared.ends, self.ranks
+        while ends:
+            entry = ends[0]
+            due, _, seq = entry
+            if entry is seq.entry:
+                late = seq.end + ranks[seq.rank].skipped
+                if late <= due:
+                    return due
+                seq.entry = (late, seq.no, seq)  # its rank has skipped steps since
+                heapq.heapreplace(ends, seq.entry)
+            else:
+                heapq.heappop(ends)
+        return NEVER
 
     def _run(self) -> Generator[float, None, None]:
         """The loop; it stops wherever `run_until` says, and says when it would go on."""
-        engine = self.engine
-        ranks, parts = engine.ranks, self.parts
-        first_mode = engine.prompts != "mixed"
-        awake, ends, short, stalls, worked, resumed = (
-            self.awake,
-            self._ends,
-            self._short,
-            self._stalls,
-            self._worked,
-            self._resumed,
-        )
-        counts, integrals, gaps, decoding = self.counts, self.integrals, self.gaps, self.decoding
+        ranks, count, parts, growth = self.ranks, len(self.ranks), self.rules.parts, self.rules.growth
+        price, swap_s = self.engine.prices.step, self.engine.swap_s
+        first_mode = not self.rules.mixed
+        shared, awake = self.shared, self.awake
+        ends, worked, resumed, bins = shared.ends, shared.worked, shared.resumed, shared.gaps
+        number = gaps.number
+        alone = ranks[0] if count == 1 else None
+        stalled: set[int] = set()
         lines: dict[int, Line] = {}
+        idle: set[int] = set()
         kept: Line | None
         t: float = 0
+        step = 0
         yield math.inf
+        limit, start = self._limit, self._start
+        at = self._arrival_s()
         while True:
-            while self._arrival_s() <= t:
-                self._take()
-            if not awake and not (self.decodes and any(decoding)):
-                if any(self.waiting) and not any(self.running) and self.admits and not self.hold:
+            while at <= t:
+                at = self._take()
+            if not awake and (not self.decodes or not any(rank.decoding for rank in ranks)):
+                if shared.waiting_all and not shared.running_all and self.admits and not self.hold:
                     raise RuntimeError("requests wait, none runs, and none may start")
-                at = self._arrival_s()
-                if at > self._limit or at == math.inf:
-                    self._cut = None
+                if at > limit or at == math.inf:
+                    self._cut = math.inf
                     yield at
-                    if self._cut is not None:
-                        t, self._cut = max(t, self._cut), None
+                    limit, start = self._limit, self._start
+                    at = self._arrival_s()
+                    if self._cut < math.inf:
+                        t, self._cut = max(t, self._cut), math.inf
                 else:
                     if self.sample_at < at:
                         self._sample(at)
                     self.now = t = at
                 continue
-            if t >= self._limit and not self._start:
+            if t >= limit and not start:
                 yield t
+                limit, start = self._limit, self._start
+                at = self._arrival_s()
                 continue
             # what the step holds
-            step = self.step
-            prompt = pairs = moved = 0
-            fullest = 0  # prompt tokens of the rank with most
-            working: set[int] = set() if self.decodes else set(range(ranks))
-            for seq in self._landed:
-                self._resume(seq)
-            self._landed.clear()
-            if min(short) <= step:
-                awake.update(rank for rank in range(ranks) if short[rank] <= step)
-            for rank in sorted(awake):
-                tokens, some, move = self._schedule(rank, t)
-                if tokens:
-                    prompt += tokens
-                    pairs = max(pairs, some)
-                    fullest = max(fullest, tokens)
-                    if first_mode:
-                        working.add(rank)
-                moved = max(moved, move)
-            sequences = sum(decoding) - sum(decoding[rank] for rank in working)
-            if not sequences and not prompt and not moved:
-                continue  # nothing may start: idle above
-            context, grows, most = self._fullest(working)
-            if not sequences and not prompt:
-                line = NOTHING
-            elif prompt:
-                line = engine.prices.step(sequences / ranks, context / parts, prompt / ranks, pairs, fullest)
+            prompt = pairs = moved = fullest = 0
+            working = idle if self.decodes else set(range(count))
+            if self._landed:
+                for seq in self._landed:
+                    ranks[seq.rank].touch(step, t)
+                    ranks[seq.rank].resume(seq, step)
+                self._landed.clear()
+            if (alone.short if alone is not None else min(rank.short for rank in ranks)) <= step:
+                awake.update(rank.index for rank in ranks if rank.short <= step)
+            if awake:
+                for index in sorted(awake):
+                    rank = ranks[index]
+                    if not rank.queue and not rank.under_way:
+                        rank.touch(step, t)
+                        rank.settle(step)
+                        if rank.short > step:
+                            awake.discard(index)
+                            continue
+                    tokens, some, move = rank.schedule(step, t, self.admits, self.decodes)
+                    if not rank.under_way:
+                        awake.discard(index)
+                    if tokens:
+                        prompt += tokens
+                        if some > pairs:
+                            pairs = some
+                        if tokens > fullest:
+                            fullest = tokens
+                        if first_mode:
+                            working = working | {index}
+                    if move > moved:
+                        moved = move
+            # what it costs
+            if alone is not None:
+                sequences = 0 if working else alone.decoding
+                grows = sequences * growth
+                context = alone.offset + grows * (step - alone.skipped) if grows else 0
+                most = NEVER
             else:
+                sequences = sum(rank.decoding for rank in ranks) - sum(ranks[index].decoding for index in working)
+                context, grows, most = self._fullest(working)
+            if prompt:
+                line = price(sequences / count, context / parts, prompt / count, pairs, fullest)
+            elif sequences:
                 kept = lines.get(sequences)
                 if kept is not None and kept.since <= context / parts < kept.until:
                     line = kept
                 else:
-                    line = lines[sequences] = engine.prices.step(sequences / ranks, context / parts)
-            slope = line.per_token_s / parts
-            first = line.base_s + slope * context
-            more = slope * grows
-            if awake or moved or resumed or stalls or prompt:
-                steps = 1
-                first += moved * engine.swap_s / parts
+                    line = lines[sequences] = price(sequences / count, context / parts)
+            elif moved:
+                line = NOTHING
             else:
-                while True:
-                    due, _, seq = ends[0]
-                    if ends[0] is not seq.entry:
-                        heapq.heappop(ends)
-                    elif due < seq.end + self.skipped[seq.rank]:
-                        heapq.heappop(ends)
-                        seq.entry = (seq.end + self.skipped[seq.rank], seq.no, seq)
-                        heapq.heappush(ends, seq.entry)
-                    else:
-                        break
-                steps = min(due - step, min(short) - step, most)
-                if grows and line.until * parts < context + (steps - 1) * grows:
+                continue  # nothing may start: idle above
+            slope = line.per_token_s / parts
+            takes = line.base_s + slope * context
+            more = slope * grows
+            if prompt or moved or resumed or stalled or awake:
+                steps = 1
+                if moved:
+                    takes += moved * swap_s / parts
+                end = t + takes
+            else:
+                due = self._next_end()
+                steps = min(due, alone.short if alone is not None else min(rank.short for rank in ranks)) - step
+                if most < steps:
+                    steps = most
+                if line.until * parts < context + (steps - 1) * grows:
                     steps = max(1, min(steps, math.ceil((line.until * parts - context) / grows)))
-                at = self._arrival_s()
-                if steps > 1 and at < t + steps * first + more * (steps * (steps - 1) // 2):
-                    steps = _steps_to(at, t, first, more, steps)
-            end = t + steps * first + more * (steps * (steps - 1) // 2)
-            self._cut = None
-            while end > self._limit:
+                end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                if at < end and steps > 1:
+                    steps = steps_to(at, t, takes, more, steps)
+                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
+            self._cut = math.inf
+            while end > limit:
                 yield end
-                if self._cut is not None:
-                    if steps > 1 and self._cut < end:
-                        steps = _steps_to(self._cut, t, first, more, steps)
-                        end = t + steps * first + more * (steps * (steps - 1) // 2)
-                    self._cut = None
-            while self._arrival_s() < end:
-                self._take()
+                limit, start = self._limit, self._start
+                at = self._arrival_s()
+                if self._cut < end and steps > 1:
+                    steps = steps_to(self._cut, t, takes, more, steps)
+                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                self._cut = math.inf
+            while at < end:
+                at = self._take()
             if self.sample_at < end:
                 self._sample(end)
-            if len(self.steps) < self.steps_kept:
-                self._keep(t, first, more, steps, sequences, prompt, context, grows)
             # what it brings
-            integrals["busy"] += end - t
-            counts["events"] += 1
-            counts["steps"] += steps
+            if self.steps_kept:
+                self.steps_kept -= 1
+                self.stretches.append(Stretch(self.index, -1, t, end, steps, sequences, prompt))
+            self.busy_s += end - t
+            self.events += 1
+            plain = sequences
+            if resumed or stalled or working:
+                plain -= self._book(end, working, stalled, t)
+            if plain:
+                bin_ = number(takes)
+                if steps == 1 or number(takes + more * (steps - 1)) == bin_:
+                    bins[bin_] = bins.get(bin_, 0) + steps * plain
+                else:
+                    gaps.add_run(bins, takes, more, steps, plain)
             step += steps
             self.step = step
-            plain = sequences
-            for seq in resumed:
-                if seq.rank not in working:
-                    plain -= 1
-                    add_run(gaps, end - seq.last_s, 0, 1, 1)
-            for rank in working:
-                joined = [seq for seq in resumed if seq.rank == rank]
-                if rank not in stalls:
-                    stalls[rank] = [t, decoding[rank] - len(joined), []]
-                stalls[rank][2].extend(joined)
-                self.skipped[rank] += 1
-            resumed.clear()
-            for rank in [rank for rank in stalls if rank not in working]:
-                last, weight, others = stalls.pop(rank)
-                plain -= weight + len(others)
-                if weight:
-                    add_run(gaps, end - last, 0, 1, weight)
-                for seq in others:
-                    add_run(gaps, end - seq.last_s, 0, 1, 1)
-            if plain:
-                add_run(gaps, first, more, steps, plain)
             self.now = t = end
             while ends and ends[0][0] <= step:
-                entry = heapq.heappop(ends)
-                seq = entry[2]
-                if entry is not seq.entry:
-                    continue
-                if seq.end + self.skipped[seq.rank] > step:
-                    seq.entry = (seq.end + self.skipped[seq.rank], seq.no, seq)
-                    heapq.heappush(ends, seq.entry)
-                    continue
-                self._sync(seq.rank, t)
-                self._leave(seq)
-                seq.entry = None
+                if self._next_end() > step:
+                    break
+                seq = heapq.heappop(ends)[2]
+                rank = ranks[seq.rank]
+                rank.touch(step, t)
+                rank.leave(seq, step)
                 self._finish(seq, t)
             if worked:
                 for seq in worked:
-                    self._sync(seq.rank, t)
-                    self._advance(seq, t)
+                    self._advance(seq, step, t)
                 worked.clear()
+            if self._inbox:
+                at = self._arrival_s()
             if self.check is not None:
                 self.check(self)
 
-    def _keep(
-        self, t: float, first: float, more: float, steps: int, sequences: int, prompt: int, context: int, grows: int
-    ) -> None:
-        """Steps of a run, one by one, for the timeline."""
-        for index in range(min(steps, self.steps_kept - len(self.steps))):
-            begin = t + index * first + more * (index * (index - 1) // 2)
-            end = t + (index + 1) * first + more * (index * (index + 1) // 2)
-            self.steps.append(Step(begin, end, sequences, prompt, (context + index * grows) / self.parts))
-
-    def _arrival_s(self) -> float:
-        """When the next request comes; infinite: none is known."""
-        stream = math.inf if self._head is None else self._head.arrival_s + self.engine.request_s
-        return min(stream, self._inbox[0][0]) if self._inbox else stream
-
-    def _take(self) -> None:
-        """The next request comes."""
-        head = self._head
-        if head is not None:
-            at = head.arrival_s + self.engine.request_s
-            if not self._inbox or at <= self._inbox[0][0]:
-                self._head = next(self._stream, None)
-                self._enter(at, head, None, None, None)
-                return
-        at, _, request, rank, first_s, tag = heapq.heappop(self._inbox)
-        self._enter(at, request, rank, first_s, tag)
+    def _book(self, end: float, working: set[int], stalled: set[int], start: float) -> int:
+        """The gaps of sequences that decode after a pause, and who pauses. Returns how many tokens came after one."""
+        ranks, resumed = self.ranks, self.shared.resumed
+        late = 0
+        for seq in resumed:
+            if seq.rank not in working:
+                gaps.add_run(self.gaps, end - seq.last_s, 0, 1, 1)
+                late += 1
+        for index in sorted(stalled - working):
+            late += ranks[index].flush(end, sum(seq.rank == index for seq in resumed))
+            stalled.discard(index)
+        for index in working:
+            rank = ranks[index]
+            if rank.stall is None:
+                rank.stall = (start, [])
+                stalled.add(index)
+            rank.stall[1].extend(seq for seq in resumed if seq.rank == index)
+            rank.skipped += 1
+        resumed.clear()
+        return late
 
 
-def _steps_to(time_s: float, start_s: float, first_s: float, more_s: float, most: int) -> int:
+def steps_to(time_s: float, start_s: float, first_s: float, more_s: float, most: int) -> int:
     """The fewest steps, of at least 1 and at most `most`, at whose end it is `time_s` or later, from `start_s` on: step i takes `first_s + i
     more_s`."""
     need = time_s - start_s

@@ -1,0 +1,82 @@
+"""The rules of an engine as the integers that a worker counts in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .draft_steps import DraftSteps
+from .records import Engine, Request
+
+
+class CannotServe(ValueError):
+    """A load that an engine can never serve: the message says why."""
+
+
+class Rules:
+    """Contexts and rooms are counted in parts of a token, `parts` of them to one, so that drafts, which bring fractions of tokens on
+    average, leave them exact: `growth` of a context in a step, `ahead` of it what the drafts of a step may need beyond the mean,
+    `size` of a block. `unit`: tokens of a prefix block, `unit_blocks` of the cache's."""
+
+    __slots__ = (
+        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "mixed", "most", "parts", "prefix_cache", "queue",
+        "rank_of", "request_s", "size", "slots", "swap", "unit", "unit_blocks", "whole",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine) -> None:
+        self.drafts = DraftSteps(engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed)
+        self.parts = self.drafts.mean.denominator
+        self.growth = self.drafts.mean.numerator
+        self.most = self.drafts.most
+        self.ahead = self.most * self.parts - self.growth
+        self.kv_block, self.kv_blocks = engine.kv_block, engine.kv_blocks
+        self.size = engine.kv_block * self.parts
+        self.unit = engine.prefix_block or engine.kv_block
+        self.unit_blocks, rest = divmod(self.unit, engine.kv_block)
+        if rest:
+            raise CannotServe(
+                f"prefix blocks of {self.unit} tokens are no multiple of the cache's blocks of {engine.kv_block}"
+            )
+        self.budget, self.chunk = engine.batch_tokens, engine.chunk
+        self.slots = min(engine.slots, self.budget // self.most)
+        if self.slots < 1 or self.chunk < 1:
+            raise CannotServe(
+                f"a step of {self.budget} tokens has no room for a sequence of {self.most} tokens per step, or for a prompt"
+            )
+        self.mixed = engine.prompts == "mixed"
+        self.whole = engine.admit == "whole"
+        self.swap = engine.preempt == "swap"
+        self.prefix_cache = engine.prefix_cache
+        self.queue = engine.queue
+        self.request_s = engine.request_s
+        self.rank_of: Callable[[Request], int] | None = ORDERS[engine.policy]
+
+    def new_queue(self) -> Any:
+        """First come, first served: a deque; else a heap of (key, sequence)."""
+        return deque() if self.rank_of is None else []
+
+    def blocks(self, request: Request) -> int:
+        """The most blocks that a request may hold. Steps that are drawn may be as many as there are tokens."""
+        steps = request.output - 1
+        if self.growth > self.parts and not self.drafts.spread:
+            steps = -(-steps * self.parts // self.growth)
+        return -(-(request.prompt * self.parts + self.ahead + steps * self.growth) // self.size)
+
+    def refusal(self, request: Request) -> str | None:
+        """Why a request can never be served, or None."""
+        asks = f"a request of {request.prompt} prompt and {request.output} output tokens"
+        if request.prompt < 1 or request.output < 1:
+            return f"{asks}: both must be at least 1"
+        need = self.blocks(request)
+        if need > self.kv_blocks:
+            return f"{asks} needs {need} blocks of {self.kv_block} tokens, the cache of a rank has {self.kv_blocks}"
+        return None
+
+
+ORDERS: dict[str, Callable[[Request], int] | None] = {
+    "fcfs": None,
+    "priority": lambda request: request.priority,
+    "shortest": lambda request: request.prompt,
+}
+"""What goes first of those that wait, by policy: the smallest, of equals the one that came first."""
