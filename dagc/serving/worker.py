@@ -19,11 +19,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from . import gaps
-from .rank import NEVER, Rank, Shared
+from .dp_rank import NEVER, Rank, Shared
+from .live_request import BROUGHT, Sequence
 from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
 from .rules import Rules
-from .sequence import BROUGHT, Sequence
 
 SAMPLES = 1024
 """Rows of a time series: from half of them to all."""

@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Callable
 
 from . import gaps
+from .live_request import BROUGHT, COMPUTED, SWAPPED, Sequence
 from .prefix import PrefixCache
 from .rules import Rules
-from .sequence import BROUGHT, COMPUTED, SWAPPED, Sequence
 
 NEVER = 1 << 62
 """A step that is never reached."""
