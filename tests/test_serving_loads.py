@@ -157,6 +157,9 @@ def test_a_trace_is_a_histogram_of_its_lengths(tmp_path: Path) -> None:
     )
     prompts, outputs = sample(Lengths("histogram", path=file))
     assert set(zip(prompts.tolist(), outputs.tolist(), strict=True)) == {(374, 44), (396, 109)}
+    file.write_text(MOONCAKE)
+    prompts, outputs = sample(Lengths("histogram", path=file))
+    assert set(zip(prompts.tolist(), outputs.tolist(), strict=True)) == {(1300, 500), (1300, 490), (512, 1)}
 
 
 # -- prefixes and blocks ---------------------------------------------------------------------------

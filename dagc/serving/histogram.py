@@ -1,17 +1,19 @@
 """Lengths of prompts and outputs from a file: pairs, and how often each comes.
 
 Text of comma-separated values with a header: `prompt_tokens`, `output_tokens` (also `input_tokens`), and `share` or `count`; without the
-latter every row counts once, so that a trace is a histogram of its own lengths.
+latter every row counts once, so that a trace of any form is a histogram of its own lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.frozen import record
 from .lines import TraceError, columns, lines, number, whole
+from .trace_files import trace_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,29 +45,17 @@ class Pairs:
 def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
     import numpy as np
 
-    rows = lines(path)
-    first = next(rows, None)
-    if first is None:
-        raise TraceError(path, 0, "it is empty")
-    names = columns(first[1])
-    prompt, output = (_column(names, known, path, first[0]) for known in (PROMPT, OUTPUT))
-    share = next((names.index(name) for name in SHARE if name in names), None)
     prompts: list[int] = []
     outputs: list[int] = []
     shares: list[float] = []
     places: list[int] = []
-    for line, text in rows:
-        words = text.split(b",")
-        if len(words) != len(names):
-            raise TraceError(path, line, f"it has {len(words)} values, the header {len(names)}")
+    for line, prompt, output, share in _rows(path):
         if len(prompts) == MOST_ROWS:
             raise TraceError(path, line, f"more than {MOST_ROWS:,} rows", "count equal lengths together")
-        prompts.append(whole(words[prompt], names[prompt], MOST_TOKENS, path, line))
-        outputs.append(whole(words[output], names[output], MOST_TOKENS, path, line))
-        shares.append(1.0 if share is None else number(words[share], names[share], path, line))
+        prompts.append(prompt)
+        outputs.append(output)
+        shares.append(share)
         places.append(line)
-        if shares[-1] > MOST_SHARE:
-            raise TraceError(path, line, f"`{names[share or 0]}` is more than {MOST_SHARE:g}")
     if not prompts:
         raise TraceError(path, 0, "it has a header and no rows")
     if not any(shares):
@@ -79,6 +69,29 @@ def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
     most = int(prompt_counts[largest]), int(output_counts[largest])
     most_line = int(np.array(places)[keep][largest])
     return Pairs(prompt_counts, output_counts, upto / upto[-1], (means[0], means[1]), most, most_line)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, int, int, float]]:
+    """(line, prompt, output, share)."""
+    rows = lines(path)
+    first = next(rows, None)
+    if first is None:
+        raise TraceError(path, 0, "it is empty")
+    if first[1].startswith(b"{"):
+        yield from ((line, one.prompt, one.output, 1.0) for line, one in trace_rows(path))
+        return
+    names = columns(first[1])
+    prompt, output = (_column(names, known, path, first[0]) for known in (PROMPT, OUTPUT))
+    share = next((names.index(name) for name in SHARE if name in names), None)
+    for line, text in rows:
+        words = text.split(b",")
+        if len(words) != len(names):
+            raise TraceError(path, line, f"it has {len(words)} values, the header {len(names)}")
+        weight = 1.0 if share is None else number(words[share], names[share], path, line)
+        if weight > MOST_SHARE:
+            raise TraceError(path, line, f"`{names[share or 0]}` is more than {MOST_SHARE:g}")
+        sizes = (whole(words[at], names[at], MOST_TOKENS, path, line) for at in (prompt, output))
+        yield line, next(sizes), next(sizes), weight
 
 
 def read_histogram(path: Path) -> Pairs:

@@ -150,6 +150,12 @@ def blocks_of(ids: Ids, prompt: int, kv_block: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def trace_rows(path: Path) -> Iterator[tuple[int, Request]]:
+    """(line, request) in the order of the file, at the file's own time. Raises TraceError."""
+    parse, body, _ = _opened(path)
+    return ((line, parse(line, text)) for line, text in body)
+
+
 def _ordered(trace: Trace) -> Iterator[Request]:
     parse, body, _ = _opened(trace.path)
     if trace.ordered:

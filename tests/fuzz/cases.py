@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from . import mutate
-from .seeds import CALIBRATED, CONFIG, PLAIN, Seed, seeds
+from .seeds import CALIBRATED, CONFIG, PLAIN, TRACED, Seed, seeds
 
 SPEC_COMMANDS = (
     (("check", "spec.moe"), 20),
@@ -34,7 +35,7 @@ SPEC_COMMANDS = (
     (("diff", "spec.moe", "part.moe"), 2),
     (("sweep", "spec.moe", "--workers", "1", "--over", "n=4,8"), 1),
 )
-KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "archive": 5, "ir": 8}
+KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "trace": 4, "archive": 5, "ir": 8}
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ def case(number: int, seed: int) -> Case:
     random = Random(f"{seed}/{number}")
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
     chosen = random.choice([s for s in seeds() if s.kind == kind])
-    return {"spec": _spec, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram,
+    return {"spec": _spec, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram, "trace": _trace,
             "archive": _archive, "ir": _ir}[kind](number, chosen, random)  # fmt: skip
 
 
@@ -116,6 +117,20 @@ def _histogram(number: int, chosen: Seed, random: Random) -> Case:
     data = text.encode() if random.random() < 0.7 else mutate.bytewise(chosen.data, random)
     spec = PLAIN.replace("zipf(1)", 'histogram("h.txt")')
     return Case(number, "histogram", ("check", "spec.moe"), {"h.txt": data, "spec.moe": spec.encode()})
+
+
+def _trace(number: int, chosen: Seed, random: Random) -> Case:
+    """Of mutated numbers, or of any bytes."""
+    data = chosen.data
+    if random.random() < 0.4:
+        data = mutate.bytewise(data, random)
+    else:
+        odd = (*mutate.NUMBERS, "nan", "inf", "-1", "x", "", "1e400", "\x1b[31m", "[]", "null", "2023-02-30 00:00:00")
+        words = re.split(r"([ ,:\n])", _text(data))
+        for _ in range(random.choice((1, 1, 2, 5))):
+            words[random.randrange(len(words))] = random.choice(odd)
+        data = "".join(words).encode()
+    return Case(number, "trace", ("check", "spec.moe"), {"t.csv": data, "spec.moe": TRACED.encode()})
 
 
 def _archive(number: int, chosen: Seed, random: Random) -> Case:

@@ -137,7 +137,15 @@ def jsonwise(data: bytes, random: Random) -> bytes:
             holder[key] = random.choice(json_values())
         elif how < 0.75 and isinstance(value, (int, float)) and not isinstance(value, bool):
             holder[key] = random.choice(
-                (value + 1, -value, value * 2, value * 10**9, value / 3, str(value), int(value))
+                (
+                    value + 1,
+                    -value,
+                    value * 2,
+                    value * 10**9,
+                    0.5 if abs(value) > 1e300 else value / 3,
+                    str(value),
+                    int(value),
+                )
             )
         elif how < 0.85:
             _, other, _ = picked = random.choice(places)

@@ -32,6 +32,7 @@ model small {
 workload { sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1) }
 phase prefill { gpus = 0..7, pp = 2, ep = 2, tp = 2, microbatches = 4 }
 phase decode { gpus = 8..15, attention { dp = 4, tp = 2 }, experts { ep = 8, tp = 1 } }
+serve chat { arrivals = gamma(12 req/s, cv = 2), lengths = uniform(80%, 100%), requests = 100, prefix_cache = true, prefix = 64 tok }
 require "first" prefill.ttft <= 10 s
 require "room" decode.memory.peak <= 90% * hardware.memory
 require decode.tpot ~ 1 ms +- 200%
@@ -94,10 +95,25 @@ phase decode { gpus = 0..7, tp = 8 }
 
 PLAIN = SMALL.split("require")[0]
 
+TRACED = (
+    SMALL.split("serve")[0].replace("gpus = 8..15", "gpus = 0..7")
+    + """serve chat { arrivals = trace("t.csv"), prefix_cache = true }
+serve drawn { arrivals = poisson(50 req/s), lengths = histogram("t.csv"), requests = 50 }
+require chat.e2e.p99 <= 10 s
+require drawn.ttft.mean <= 10 s
+"""
+)
+TRACES = {
+    "simple": b"arrival_s,input_tokens,output_tokens,blocks,priority\n0.5,100,20,3,1\n0.5,600,2,3 4,0\n7,30,3,,\n",
+    "azure": b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n",
+    "mooncake": b'{"timestamp": 0, "input_length": 1300, "output_length": 50, "hash_ids": [0, 1, 2]}\n'
+    b'{"timestamp": 30.5, "input_length": 512, "output_length": 1, "hash_ids": [0]}\n',
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """`kind`: spec, config, calibration, graph, ir, histogram or archive; `data` is what is mutated."""
+    """`kind`: spec, config, calibration, graph, ir, histogram, trace or archive; `data` is what is mutated."""
 
     kind: str
     name: str
@@ -127,6 +143,7 @@ def seeds() -> tuple[Seed, ...]:
     for path in sorted((ROOT / "tests" / "golden").glob("*/*.ir")):
         found.append(Seed("ir", f"{path.parent.name}/{path.stem}", path.read_bytes()))
     found.append(Seed("histogram", "h", b"1 2 3 4\n0.5 1e-3 7 8\n"))
+    found += [Seed("trace", name, data) for name, data in TRACES.items()]
     found += [Seed("archive", name, data) for name, data in archives().items()]
     return tuple(s for s in found if len(s.data) <= MOST or s.kind in ("graph", "calibration"))
 
