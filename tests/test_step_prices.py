@@ -11,9 +11,10 @@ from dagc.base.source import Source
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase, compile_spec
 from dagc.pipeline.serve import Servings
+from dagc.pipeline.step_kinds import Limits
+from dagc.pipeline.step_kinds import Source as Phases
 from dagc.pipeline.step_points import Knot, compiled, phase_of
-from dagc.pipeline.step_prices import Host, Limits, StepPrices
-from dagc.pipeline.step_prices import Source as Phases
+from dagc.pipeline.step_prices import Host, StepPrices
 from dagc.pipeline.step_tables import Curve, Errors
 from dagc.plan.result import passes_s
 from dagc.spec.spec import Spec

@@ -172,7 +172,7 @@ def test_a_sweep_that_is_left_ends_its_workers() -> None:
 
 
 def test_a_fault_in_one_point_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise MemoryError("too much")
 
     monkeypatch.setattr("dagc.pipeline.compile.compile_spec", broken)

@@ -21,8 +21,9 @@ from ..spec.phase import Phase
 from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.unit import Unit
+from .step_kinds import Limits, Source
 from .step_points import Figures, Knot, compiled
-from .step_prices import Host, Limits, Source, StepPrices
+from .step_prices import Host, StepPrices
 
 
 class CannotServe(ValueError):
@@ -181,10 +182,13 @@ class Servings:
         key = (role.role, tuple(p.name for p in role.phases), limits, host, serve.prompts)
         found = self.prices.get(key)
         if found is None:
+            _, ranks, in_flight = self.ranks(role)
             decode, prefill, mixed = (
                 None if phase is None else self.source(phase, role) for phase in self.sources(role, serve)
             )
-            found = self.prices[key] = StepPrices(self.price, limits, host, decode, prefill, mixed)
+            found = self.prices[key] = StepPrices(
+                self.price, limits, host, decode, prefill, mixed, ranks=ranks * in_flight
+            )
         return found
 
     @staticmethod

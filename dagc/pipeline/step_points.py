@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..base.diagnostics import Collector
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
@@ -26,10 +26,10 @@ class Knot(NamedTuple):
 
     phase: str
     sequences: int = 0
-    context: float = 1
+    context: int = 1
     prompts: int = 0
     tokens: int = 0
-    attended: float = 0
+    attended: int = 0
     microbatches: int = 0
 
     @property
@@ -40,8 +40,8 @@ class Knot(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Seconds of the GPUs in a step, without host: in all; of it for routed experts and their exchanges; for what the sequences in decode
-    have to themselves (attention, sampling); and what the prompts have. `launches`: layers that the host launches."""
+    """Seconds of the GPUs in a step, without host: in all; of it for routed experts, which share the tokens of all ranks; for what the
+    sequences in decode have to themselves (attention, sampling); and what the prompts have. `launches`: layers that the host launches."""
 
     time_s: float
     routed_s: float = 0.0
@@ -61,24 +61,22 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
     strategy = replace(own.strategy, microbatches=knot.microbatches) if knot.microbatches else own.strategy
     kind = knot.kind
     common = replace(own, kind=kind, parts=(), passes=1, last=0, strategy=strategy)
-    context: Any = knot.context  # of sizes, which may be means
-    attended: Any = knot.attended
     if kind == DECODE.name:
-        return replace(common, sequences=knot.sequences, tokens=drafted, context=context)
+        return replace(common, sequences=knot.sequences, tokens=drafted, context=knot.context)
     if kind == PREFILL.name:
         return replace(
-            common, sequences=knot.prompts, tokens=knot.tokens, context=attended, acceptance=0.0, drafter="none"
+            common, sequences=knot.prompts, tokens=knot.tokens, context=knot.attended, acceptance=0.0, drafter="none"
         )
     parts = (
-        Part(DECODE.name, knot.sequences, drafted, context),
-        Part(PROMPT, knot.prompts, knot.tokens, attended),
+        Part(DECODE.name, knot.sequences, drafted, knot.context),
+        Part(PROMPT, knot.prompts, knot.tokens, knot.attended),
     )
     return replace(
         common,
         parts=parts,
         sequences=knot.sequences + knot.prompts,
         tokens=drafted,
-        context=context,
+        context=knot.context,
         strategy=replace(strategy, sequence_parallel=False),
     )
 
@@ -93,11 +91,16 @@ def compiled(knot: Knot, spec: Spec) -> Figures:
         return figures
     from .drafts import draft_units
 
-    drafts_s = 0.0
+    joint_s = alone_s = 0.0
     for count, own in draft_units(unit, graph):
         draft = _lowered(own)
-        drafts_s += count * _seconds(draft, Scheduler(draft, price(draft, own)).run(), price(draft, own))
-    return figures._replace(time_s=figures.time_s + drafts_s, decode_s=figures.decode_s + drafts_s)
+        costs = price(draft, own)
+        drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
+        if own.phase.is_packed:  # the first pass takes the prompts' tokens too
+            joint_s += drafts_s
+        else:
+            alone_s += drafts_s
+    return figures._replace(time_s=figures.time_s + joint_s + alone_s, decode_s=figures.decode_s + alone_s)
 
 
 def _lowered(unit: Unit) -> Graph:
@@ -132,7 +135,7 @@ def _figures(graph: Graph, costs: Costs, phase: Phase) -> Figures:
             continue
         op, cost = graph.segment(step.segment).by_name[step.op], costs.ops[step.segment, step.op]
         time_s = step.time_s + step.count * cost.launch_s
-        if op.scope == "experts" or op.is_token_exchange:
+        if op.scope == "experts" and not op.is_collective:
             routed_s += time_s
         elif op.scope in (DECODE.name, SAMPLED):
             decode_s += time_s

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
+from typing import NamedTuple
 
-DEPTH = 4
+DEPTH = 3
 """How often an interval between base knots is halved at most."""
 KEPT = 0.125
 """Of the tolerance: a checked value that is off by less is no knot, so that lines are long."""
 
 
 class Errors:
-    """What checks found: the largest relative error of interpolation, and how many values were checked."""
+    """What checks found: the largest relative error of interpolation, and how many values were checked. `tolerance`: error at which
+    knots stand close enough; None: nothing is checked."""
 
     def __init__(self, tolerance: float | None) -> None:
         self.tolerance = tolerance
         self.largest = 0.0
         self.checked = 0
 
-    def note(self, found: float, actual: float) -> float:
+    def of(self, found: float, actual: float) -> float:
         """The relative error of an interpolated value."""
         self.checked += 1
         return abs(found - actual) / actual if actual else 0.0
 
     def accept(self, error: float) -> None:
+        """An error that stays."""
         self.largest = max(self.largest, error)
 
 
@@ -35,10 +38,19 @@ def middle(low: float, high: float, unit: float = 1.0) -> float | None:
     return found if low < found < high else None
 
 
+def between(x: float, low: float, at_low: float, high: float, at_high: float) -> float:
+    """On the line through two points; exactly their values there."""
+    if x == low or low == high:
+        return at_low
+    if x == high:
+        return at_high
+    return at_low + (at_high - at_low) * ((x - low) / (high - low))
+
+
 class Ladder:
     """Knots of one variable. `check(low, high, mid)`: (interpolated, actual) value at `mid`. Intervals are refined when they are
     first asked for, each on its own, so that what is found does not depend on the order of questions. Beyond the last
-    knot follow others, each `factor` times the one before: nothing is extrapolated. Below the first one it is taken."""
+    knot follow others, each `factor` times the one before: nothing is extrapolated. What is below the first is taken for it."""
 
     def __init__(
         self,
@@ -53,47 +65,48 @@ class Ladder:
         self.parts: dict[int, list[float]] = {}
 
     def around(self, x: float) -> tuple[float, float]:
-        """The knots on both sides of a value; the same one twice below the first."""
+        """The knots at or below a value, and above it; the first one twice for what is below it."""
         base = self.base
         if x < base[0]:
             return base[0], base[0]
-        while x >= base[-1]:  # a line that begins at the last knot has an end too
+        while x >= base[-1]:  # what begins at the last knot has an end too
             base.append(base[-1] * self.factor)
         i = bisect_right(base, x) - 1
         knots = self.parts.get(i)
         if knots is None:
             knots = self.parts[i] = self.refined(base[i], base[i + 1], 0)
-        if len(knots) == 2:
-            return knots[0], knots[1]
         j = bisect_right(knots, x)
         return knots[j - 1], knots[j]
 
     def refined(self, low: float, high: float, depth: int) -> list[float]:
         """Knots from `low` to `high`."""
         tolerance = self.errors.tolerance
-        if tolerance is None:
+        mid = middle(low, high, self.unit(low)) if tolerance is not None else None
+        if tolerance is None or mid is None:
             return [low, high]
-        mid = middle(low, high, self.unit(low))
-        if mid is None:
-            return [low, high]
-        error = self.errors.note(*self.check(low, high, mid))
+        error = self.errors.of(*self.check(low, high, mid))
         if error > tolerance and depth < DEPTH:
             return [*self.refined(low, mid, depth + 1)[:-1], *self.refined(mid, high, depth + 1)]
         self.errors.accept(error)
         return [low, mid, high] if error > KEPT * tolerance else [low, high]
 
 
-class Curve:
-    """A function of one variable on a ladder of its own."""
+class Piece(NamedTuple):
+    """The line `base + slope x` for `since <= x < until`."""
 
-    def __init__(
-        self, f: Callable[[float], float], base: Iterable[float], errors: Errors, offset: float = 0.0, **ladder: object
-    ) -> None:
-        """`offset`: added to values where errors are judged: what else the step takes."""
-        self.f = f
+    base: float
+    slope: float
+    since: float
+    until: float
+
+
+class Curve:
+    """A function of one variable on a ladder of its own. `offset`: what else a step takes, added where errors are judged."""
+
+    def __init__(self, f: Callable[[float], float], base: Iterable[float], errors: Errors, offset: float = 0.0) -> None:
+        self.f, self.offset = f, offset
         self.values: dict[float, float] = {}
-        self.offset = offset
-        self.ladder = Ladder(base, self.check, errors, **ladder)  # type: ignore[arg-type]
+        self.ladder = Ladder(base, self.check, errors)
 
     def at(self, x: float) -> float:
         """The value at a knot."""
@@ -105,24 +118,104 @@ class Curve:
     def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
         return between(mid, low, self.at(low), high, self.at(high)) + self.offset, self.at(mid) + self.offset
 
-    def piece(self, x: float) -> tuple[float, float, float, float]:
-        """(value at 0, slope, since, until) of the line that holds at x."""
+    def piece(self, x: float) -> Piece:
         low, high = self.ladder.around(x)
         at_low = self.at(low)
         if low == high:
-            return at_low, 0.0, 0.0, low
+            return Piece(at_low, 0.0, 0.0, low)
         slope = (self.at(high) - at_low) / (high - low)
-        return at_low - slope * low, slope, low, high
+        return Piece(at_low - slope * low, slope, low, high)
 
     def __call__(self, x: float) -> float:
         low, high = self.ladder.around(x)
         return self.at(low) if low == high else between(x, low, self.at(low), high, self.at(high))
 
 
-def between(x: float, low: float, at_low: float, high: float, at_high: float) -> float:
-    """On the line through two points; exactly their values there."""
-    if x == low or low == high:
-        return at_low
-    if x == high:
-        return at_high
-    return at_low + (at_high - at_low) * ((x - low) / (high - low))
+class Chain:
+    """A function of one variable by its values at given knots, each worked out when it is first needed; constant beyond both ends."""
+
+    def __init__(self, knots: Sequence[float], value: Callable[[int], float]) -> None:
+        self.knots, self.value = knots, value
+        self.pieces: list[tuple[float, float] | None] = [None] * (len(knots) + 1)
+
+    def __call__(self, x: float) -> float:
+        i = bisect_right(self.knots, x)
+        found = self.pieces[i]
+        if found is None:
+            found = self.pieces[i] = self.piece(i)
+        return found[0] + found[1] * x
+
+    def piece(self, i: int) -> tuple[float, float]:
+        """(value at 0, slope) below knot i."""
+        if i == 0 or i == len(self.knots):
+            return self.value(max(0, i - 1)), 0.0
+        low, high, at_low = self.knots[i - 1], self.knots[i], self.value(i - 1)
+        slope = (self.value(i) - at_low) / (high - low)
+        return at_low - slope * low, slope
+
+
+class Patches:
+    """A function of two variables, bilinear on rectangles that `make(x, y)` gives: (x0, x1, y0, y1, the values at their corners); a
+    rectangle is made when it is first needed. `x0 = x1`: it holds for all x below, as at x0."""
+
+    def __init__(self, make: Callable[[float, float], Patch]) -> None:
+        self.make = make
+        self.starts: list[float] = []
+        self.rows: list[tuple[float, list[float], list[tuple[float, float, float, float, float]]]] = []
+
+    def __call__(self, x: float, y: float) -> float:
+        i = bisect_right(self.starts, x) - 1
+        if i >= 0:
+            end, starts, patches = self.rows[i]
+            if x < end:
+                j = bisect_right(starts, y) - 1
+                if j >= 0:
+                    until, k, kx, ky, kxy = patches[j]
+                    if y < until:
+                        return k + kx * x + (ky + kxy * x) * y
+        return self.added(x, y)
+
+    def added(self, x: float, y: float) -> float:
+        """A rectangle more."""
+        found = self.make(x, y)
+        x0, x1, y0, y1 = found[:4]
+        if x0 == x1:
+            x0 = float("-inf")
+        coefficients = _bilinear(found)
+        i = bisect_right(self.starts, x0) - 1
+        if i < 0 or self.starts[i] != x0:
+            i += 1
+            self.starts.insert(i, x0)
+            self.rows.insert(i, (x1, [], []))
+        _, starts, patches = self.rows[i]
+        j = bisect_right(starts, y0)
+        starts.insert(j, y0)
+        patches.insert(j, (y1, *coefficients))
+        k, kx, ky, kxy = coefficients
+        return k + kx * x + (ky + kxy * x) * y
+
+
+class Patch(NamedTuple):
+    """A rectangle and the values at its corners."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    at_00: float
+    at_01: float
+    at_10: float
+    at_11: float
+
+
+def _bilinear(p: Patch) -> tuple[float, float, float, float]:
+    """(constant, of x, of y, of x y)."""
+    height = p.y1 - p.y0
+    low = (p.at_01 - p.at_00) / height if height else 0.0
+    base = p.at_00 - low * p.y0
+    if p.x0 == p.x1:
+        return base, 0.0, low, 0.0
+    high = (p.at_11 - p.at_10) / height if height else 0.0
+    base_x = (p.at_10 - high * p.y0 - base) / (p.x1 - p.x0)
+    slope_x = (high - low) / (p.x1 - p.x0)
+    return base - base_x * p.x0, base_x, low - slope_x * p.x0, slope_x

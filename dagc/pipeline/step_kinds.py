@@ -1,0 +1,339 @@
+"""Steps of one kind: of decode alone, of prompts alone, and of both, each by the few figures that its time follows from.
+
+    decode alone     A(b, c), by sequences and context
+    prompts alone    B(t, a) + E(p)
+    both             r(b, t) (J(n_t) + E(n_p) + [A(b, c) - A(b, c0) + D(b)] + [B(t, a) - B(t, a0) + P(t)])
+
+per rank, with b sequences in decode and their context c, p prompt tokens (mean over ranks), of the rank that has most t, each of which
+attends to a others on average; n_t, n_p: tokens of both. E is what routed experts take, whose tokens are of all ranks; B the
+rest of steps of prompts. A step of both as compiled consists of J (of all tokens: products, collectives, exchanges) and E, D of its sequences
+in decode, P of its prompts, at the context c0 and the attended a0 that it was compiled for; what other contexts take is as in steps of one
+kind. r is 1 where that sum was found to hold; elsewhere (two batches that overlap) it is interpolated between compiled steps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from ..base.frozen import record
+from .step_points import Figures, Knot, Price
+from .step_tables import Chain, Curve, Errors, Ladder, Patch, Patches, Piece, between, middle
+
+
+@record
+class Source:
+    """A phase that steps are compiled of: `copies` of a worker fit into it, each of `ranks` that run in lockstep with `microbatches`
+    in flight. A micro-batch of a rank counts as a rank. `drafted`: tokens of a sequence that a decode step computes."""
+
+    phase: str
+    copies: int = 1
+    ranks: int = 1
+    microbatches: int = 1
+    drafted: int = 1
+
+    @property
+    def lockstep(self) -> int:
+        return self.ranks * self.microbatches
+
+
+@record
+class Limits:
+    """What a rank may have at most: `slots` sequences, `batch_tokens` prompt tokens in a step, a `context`. `usual`: contexts that most
+    sequences have. `sequences` (of a worker) and `prompts`: further knots, for values that occur often."""
+
+    slots: int
+    batch_tokens: int
+    context: int
+    usual: int
+    sequences: tuple[int, ...] = ()
+    prompts: tuple[int, ...] = ()
+
+
+class DecodeSteps:
+    """A(b, c): steps without prompts."""
+
+    def __init__(self, price: Price, source: Source, limits: Limits, errors: Errors) -> None:
+        self.price, self.source, self.errors = price, source, errors
+        self.usual = float(max(limits.usual, source.drafted))
+        self.contexts = contexts(source.drafted, limits.context)
+        self.curves: dict[float, Curve] = {}
+        self.figures: dict[tuple[float, float], Figures] = {}
+        ranks = source.lockstep
+        many = [float(ranks * n) for n in powers(1, limits.slots)]
+        own = [float(n) for n in limits.sequences if n <= ranks or n % ranks == 0]
+        self.ladder = Ladder(
+            [*powers(1, ranks), *many, *own], self.check, errors, lambda n: ranks if n >= ranks else 1, 2.0
+        )
+
+    def at(self, sequences: float, context: float) -> Figures:
+        """Compiled: `sequences` of a whole worker."""
+        key = (sequences, context)
+        found = self.figures.get(key)
+        if found is None:
+            source = self.source
+            knot = Knot(source.phase, int(sequences) * source.copies, round(context), microbatches=source.microbatches)
+            found = self.figures[key] = self.price(knot)
+        return found
+
+    def curve(self, sequences: float) -> Curve:
+        """By context of a sequence."""
+        found = self.curves.get(sequences)
+        if found is None:
+            found = self.curves[sequences] = Curve(
+                lambda context: self.at(sequences, context).time_s, self.contexts, self.errors
+            )
+        return found
+
+    def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
+        found = between(mid, low, self.at(low, self.usual).time_s, high, self.at(high, self.usual).time_s)
+        return found, self.at(mid, self.usual).time_s
+
+    def line(self, b: float, c: float) -> Piece:
+        """Seconds by the context of the rank's sequences."""
+        x = b * self.source.lockstep
+        if abs(x - round(x)) < 1e-6:
+            x = float(round(x))
+        each = b if b > 1.0 else 1.0
+        low, high = self.ladder.around(x)
+        base, slope, since, until = self.curve(low).piece(c / each)
+        if low < x:
+            base2, slope2, since2, until2 = self.curve(high).piece(c / each)
+            share = (x - low) / (high - low)
+            base, slope = base + (base2 - base) * share, slope + (slope2 - slope) * share
+            since, until = max(since, since2), min(until, until2)
+        return Piece(base, slope / each, since * each, until * each)
+
+    def launches(self, b: float) -> float:
+        low, _ = self.ladder.around(b * self.source.lockstep)
+        return self.at(low, self.usual).launches
+
+
+class PromptSteps:
+    """B(t, a) and E(p): steps of prompts alone."""
+
+    def __init__(self, price: Price, source: Source, limits: Limits, errors: Errors) -> None:
+        self.price, self.source, self.errors = price, source, errors
+        self.attended = contexts(1, limits.context)
+        self.curves: dict[float, Curve] = {}
+        self.figures: dict[tuple[float, float], Figures] = {}
+        own = (float(n) for n in limits.prompts if n <= limits.batch_tokens)
+        self.ladder = Ladder([*powers(1, limits.batch_tokens), *own], self.check, errors, factor=2.0)
+        self.rest = Patches(self.patch)
+
+    def at(self, tokens: float, attended: float) -> Figures:
+        """Compiled: `tokens` of every rank, each of which attends to `attended` on average: as one prompt behind a cached part of it, or
+        where that is less than its own tokens attend to, as several."""
+        key = (tokens, attended)
+        found = self.figures.get(key)
+        if found is None:
+            prompts, each, end = pieces_of(int(tokens), attended)
+            source = self.source
+            knot = Knot(
+                source.phase, prompts=prompts * source.lockstep * source.copies, tokens=each, attended=end,
+                microbatches=source.microbatches,
+            )  # fmt: skip
+            found = self.figures[key] = self.price(knot)
+        return found
+
+    def curve(self, tokens: float) -> Curve:
+        """All but routed experts, by what a token attends to."""
+        found = self.curves.get(tokens)
+        if found is None:
+            own = whole(tokens)
+            routed_s = self.at(tokens, own).routed_s
+            found = self.curves[tokens] = Curve(
+                lambda attended: self.at(tokens, attended).time_s - routed_s,
+                [*self.attended, own],
+                self.errors,
+                offset=routed_s,
+            )
+        return found
+
+    def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
+        own = whole(mid)
+        rest = between(mid, low, self.curve(low)(own), high, self.curve(high)(own))
+        routed_s = between(mid, low, self.routed_at(low), high, self.routed_at(high))
+        return rest + routed_s, self.at(mid, own).time_s
+
+    def routed_at(self, tokens: float) -> float:
+        return self.at(tokens, whole(tokens)).routed_s
+
+    def patch(self, tokens: float, attended: float) -> Patch:
+        """B between two numbers of tokens."""
+        low, high = self.ladder.around(tokens)
+        one, two = self.curve(low), self.curve(high)
+        (a0, a1), (a2, a3) = one.ladder.around(attended), two.ladder.around(attended)
+        since, until = max(a0, a2), min(a1, a3)
+        return Patch(low, high, since, until, one(since), one(until), two(since), two(until))
+
+    def routed(self, tokens: float) -> float:
+        """E."""
+        low, high = self.ladder.around(tokens)
+        return between(max(tokens, low), low, self.routed_at(low), high, self.routed_at(high))
+
+    def time_s(self, tokens: float, attended: float, mean: float) -> float:
+        return self.rest(tokens, attended) + self.routed(mean)
+
+    def launches(self, tokens: float) -> float:
+        low, _ = self.ladder.around(tokens)
+        return self.at(low, whole(low)).launches
+
+
+class MixedSteps:
+    """J, E, D, P and r of steps with both, from a few of them: with more prompt tokens each has more sequences in decode."""
+
+    def __init__(
+        self, price: Price, source: Source, decode: DecodeSteps, prompts: PromptSteps, limits: Limits, errors: Errors
+    ) -> None:
+        self.price, self.source, self.decode, self.prompts, self.errors = price, source, decode, prompts, errors
+        sequences, tokens = powers(1, limits.slots), powers(1, limits.batch_tokens)
+        n = max(len(sequences), len(tokens))
+        self.pairs = [(sequences[min(i, len(sequences) - 1)], tokens[min(i, len(tokens) - 1)]) for i in range(n)]
+        sums = [b * source.drafted + t for b, t in self.pairs]
+        self.figures: dict[tuple[float, float, float, float], Figures] = {}
+        self.routed = Chain(sums, lambda i: self.pair(i).routed_s)
+        self.dense = Chain(sums, lambda i: self.joint_of(i) - self.pair(i).routed_s)
+        self.joint = Chain(sums, self.joint_of)
+        self.own_decode = Chain(sequences, lambda i: self.pair(i).decode_s)
+        self.own_prompt = Chain(
+            tokens, lambda i: self.pair(i).prompt_s - self.prompts.curve(tokens[i])(whole(tokens[i]))
+        )
+        self.prompt_part = Patches(self.prompt_patch)
+        self.kept: dict[float, list[Piece]] = {}
+        self.fine = sequences, tokens
+        self.corners = coarse(sequences), coarse(tokens)
+        self.ratios: dict[tuple[int, int], Patches | None] = {}
+
+    def at(self, b: float, t: float, context: float, attended: float) -> Figures:
+        """Compiled: b sequences and t prompt tokens on every rank."""
+        key = (b, t, context, attended)
+        found = self.figures.get(key)
+        if found is None:
+            source = self.source
+            ranks = source.lockstep * source.copies
+            prompts, each, end = pieces_of(int(t), attended)
+            knot = Knot(source.phase, int(b) * ranks, round(context), prompts * ranks, each, end, source.microbatches)
+            found = self.figures[key] = self.price(knot)
+        return found
+
+    def pair(self, i: int) -> Figures:
+        b, t = self.pairs[i]
+        return self.at(b, t, self.decode.usual, whole(t))
+
+    def joint_of(self, i: int) -> float:
+        found = self.pair(i)
+        return found.time_s - found.decode_s - found.prompt_s
+
+    def line(self, b: float, c: float, p: float, a: float, t: float) -> Piece:
+        """Seconds by the context of the rank's sequences in decode."""
+        for part in self.kept.get(b, ()):
+            if part[2] <= c < part[3]:
+                break
+        else:
+            part = self.decode_part(b, c)
+        base, slope, since, until = part
+        tokens = b * self.source.drafted
+        if p == t:
+            base += self.joint(tokens + t) + self.prompt_part(t, a)
+        else:
+            base += self.dense(tokens + t) + self.routed(tokens + p) + self.prompt_part(t, a)
+        if self.errors.tolerance is not None:
+            ratio = self.ratio(b if b > 1.0 else 1.0, t)
+            if ratio != 1.0:
+                return Piece(base * ratio, slope * ratio, since, until)
+        return Piece(base, slope, since, until)
+
+    def decode_part(self, b: float, c: float) -> Piece:
+        """A(b, c) - A(b, c0) + D(b)."""
+        each = b if b > 1.0 else 1.0
+        usual = self.decode.usual * each
+        at_usual = self.decode.line(b, usual)
+        base, slope, since, until = self.decode.line(b, c)
+        base += self.own_decode(each) - (at_usual.base + at_usual.slope * usual)
+        found = Piece(base, slope, since, until)
+        self.kept.setdefault(b, []).append(found)
+        return found
+
+    def prompt_patch(self, t: float, a: float) -> Patch:
+        """B(t, a) - B(t, a0) + P(t)."""
+        found = self.prompts.patch(t, a)
+        low, high = self.own_prompt(found.x0), self.own_prompt(found.x1)
+        return found._replace(
+            at_00=found.at_00 + low, at_01=found.at_01 + low, at_10=found.at_10 + high, at_11=found.at_11 + high
+        )
+
+    # -- where the sum does not hold ---------------------------------------------------------------
+
+    def ratio(self, b: float, t: float) -> float:
+        """r."""
+        rows, columns = self.corners
+        key = (bisect_right(rows, b), bisect_right(columns, t))
+        if key not in self.ratios:
+            i, j = (min(max(1, k), len(knots) - 1) for k, knots in zip(key, self.corners, strict=True))
+            self.ratios[key] = self.checked(rows[i - 1], rows[i], columns[j - 1], columns[j])
+        found = self.ratios[key]
+        return 1.0 if found is None else found(b, t)
+
+    def checked(self, b0: float, b1: float, t0: float, t1: float) -> Patches | None:
+        """Of a rectangle: None where the sum holds in its middle, at longer contexts than it was made of."""
+        tolerance = self.errors.tolerance
+        b, t = middle(b0, b1) or b0, middle(t0, t1) or t0
+        error = self.errors.of(1.0, self.found(b, t, 2.0))
+        if tolerance is None or error <= tolerance:
+            self.errors.accept(error)
+            return None
+        patches = Patches(self.patch)
+        self.errors.accept(self.errors.of(patches(b, t), self.found(b, t, 2.0)))
+        return patches
+
+    def patch(self, b: float, t: float) -> Patch:
+        """Compiled steps over sums, at the knots around."""
+        (b0, b1), (t0, t1) = (_around(x, knots) for x, knots in ((b, self.fine[0]), (t, self.fine[1])))
+        return Patch(b0, b1, t0, t1, self.found(b0, t0), self.found(b0, t1), self.found(b1, t0), self.found(b1, t1))
+
+    def found(self, b: float, t: float, longer: float = 1.0) -> float:
+        """A compiled step over the sum."""
+        context = round(self.decode.usual * longer)
+        attended = whole(t) + (longer - 1.0) * self.decode.usual
+        base, slope, _, _ = self.decode_part(b, b * context)
+        sum_s = base + slope * b * context + self.joint(b * self.source.drafted + t) + self.prompt_part(t, attended)
+        return self.at(b, t, context, attended).time_s / sum_s
+
+
+def _around(x: float, knots: list[float]) -> tuple[float, float]:
+    i = min(max(1, bisect_right(knots, x)), len(knots) - 1)
+    return (knots[i - 1], knots[i]) if len(knots) > 1 else (knots[0], knots[0])
+
+
+def coarse(knots: list[float]) -> list[float]:
+    """Every third one, and the last."""
+    return list(dict.fromkeys([*knots[:-1:3], knots[-1]]))
+
+
+def powers(low: int, high: int) -> list[float]:
+    """Powers of two times `low` up to `high`, which is the last."""
+    found = []
+    x = max(1, low)
+    while x < high:
+        found.append(float(x))
+        x *= 2
+    return [*found, float(max(high, low))]
+
+
+def contexts(low: int, high: int) -> list[float]:
+    """Powers of four from 16 on, from `low` up to `high`."""
+    return [float(low), *(float(4**k) for k in range(2, 20) if low < 4**k < high), float(max(high, low + 1))]
+
+
+def whole(tokens: float) -> float:
+    """Tokens that one of a whole prompt attends to on average, itself included."""
+    return (tokens + 1) / 2
+
+
+def pieces_of(tokens: int, attended: float) -> tuple[int, int, int]:
+    """(prompts, tokens of each, what the last of these attends to) of so many tokens that attend to so many on average: of one
+    prompt, or where that is too long, of as few as can be."""
+    longest = max(1, int(2 * attended - 1 + 1e-9))
+    prompts = -(-tokens // min(tokens, longest))
+    each = max(1, round(tokens / prompts))
+    return prompts, each, max(each, round(attended + (each - 1) / 2))
