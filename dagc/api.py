@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from .execute.prove import Proof
+    from .pipeline.serve import Servings
     from .plan.result import Sensitivities, Sensitivity
+    from .serving.knee import Knee
+    from .serving.result import ServeResult
+    from .spec.serve import Serve
 
 
 def compile(
@@ -87,6 +92,59 @@ class Plan(CompiledPlan):
 
         return prove_small(self, phase)
 
+    @cached_property
+    def _simulations(self) -> Servings:
+        from .pipeline.serve import Servings
+
+        return self.simulations or Servings(self)
+
+    def serve(self, serving: str | Serve, progress: Callable[[float], None] | None = None) -> ServeResult:
+        """A serving of the spec, or a changed one, simulated; step prices are kept from one call to the next. `progress` hears
+        which share of the requests has come. Raises SpecError where it cannot run."""
+        from .base.diagnostics import Collector
+        from .plan.goodput import limits
+
+        serve = self.spec.serve(serving) if isinstance(serving, str) else serving
+        if serve.name in self.servings and serve == self.spec.serve(serve.name):
+            return self.servings[serve.name]
+        out = Collector()
+        result = self._simulations.told(serve, limits(self.spec, serve.name), out, progress)
+        out.check()
+        assert result is not None, "nothing was reported"
+        return result
+
+    def metrics_of(self, result: ServeResult) -> dict[str, float]:
+        """Metrics of a result of a serving by their names in `dagc list metrics`, SI units."""
+        from .plan.subject import result_metrics
+
+        return result_metrics(self.subject(), result)
+
+    def broken(self, result: ServeResult) -> tuple[str, ...]:
+        """What a result of a serving breaks, in words: requirements that name it, and that it keeps up at all."""
+        from .plan.require import judged, owners
+
+        own = [r for r in self.spec.requirements if result.name in owners(r)]
+        found = judged(replace(self.subject(), servings={**self.servings, result.name: result}), own)
+        failed = [
+            f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
+            for v in found
+            if not v.passed
+        ]
+        return tuple([*failed, *(["it is overloaded"] if result.verdict == "overloaded" else [])])
+
+    def knee(self, serving: str | Serve, progress: Callable[[str], None] | None = None) -> Knee:
+        """The highest load at which a serving keeps every requirement that names it. Raises SpecError."""
+        from .optimize.serving_loads import find_knee
+
+        serve = self.spec.serve(serving) if isinstance(serving, str) else serving
+        return find_knee(self.serve, self.broken, serve, progress)
+
+    def serving_svg(self, name: str, view: str = "latencies") -> Svg:
+        """A picture of a serving that was simulated (see `serve`): latencies, series or steps."""
+        from .view.draw.figures.served.sheets import svg
+
+        return Svg(svg(self, self.servings[name], view))
+
     def to_json(self) -> dict[str, object]:
         """The object of `dagc compile --json`."""
         from .export.json import plan_object
@@ -130,7 +188,7 @@ class Plan(CompiledPlan):
         return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
-        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path or requirements."""
+        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were simulated)."""
         from .view.report.plan_rows import rows
 
         return rows(self, table)

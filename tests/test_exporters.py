@@ -13,15 +13,16 @@ from conftest import ROOT, spec_text
 import dagc
 from dagc.cli import main
 from dagc.export import registry
-from dagc.export.registry import EMIT, EXPORTERS, PHASE, PLAN, REPORT, SHOW, VIEW, Exporter, names
+from dagc.export.registry import EMIT, EXPORTERS, PHASE, PLAN, REPORT, SERVE, SERVING, SHOW, VIEW, Exporter, names
 
 Capture = pytest.CaptureFixture[str]
-OF = {PLAN: (), PHASE: ("prefill",), VIEW: ("prefill", "layer")}
+OF = {PLAN: (), PHASE: ("prefill",), VIEW: ("prefill", "layer"), SERVING: ("chat",)}
 
 
 @pytest.fixture(scope="module")
 def plan() -> dagc.Plan:
-    return dagc.compile_text(spec_text())
+    serve = "serve chat { arrivals = poisson(20 req/s), requests = 20 }\nrequire chat.ttft.p99 <= 1 s"
+    return dagc.compile_text(spec_text(extra=f"phase decode {{ gpus = 0..7, ep = 4, tp = 2 }}\n{serve}"))
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS, ids=lambda e: f"{e.name}-{e.takes}")
@@ -33,7 +34,7 @@ def test_a_record_says_what_its_function_makes(exporter: Exporter, plan: dagc.Pl
             plan,
             *OF[exporter.takes],
             ranks="folded",
-            buys=lambda: {"prefill": ()},
+            buys=lambda: dict.fromkeys(plan.phases, ()),
             target=tmp_path / "p.prefill.chakra",
         )
     except dagc.SpecError as error:
@@ -89,6 +90,7 @@ def test_a_new_record_is_offered_and_written(
 def test_names_of_the_commands() -> None:
     assert names(EMIT)[:5] == ("dot", "svg", "png", "pdf", "json") and "text" not in names(EMIT)
     assert names(SHOW) == ("dot", "svg", "png", "pdf") and names(REPORT) == ("html", "md", "text")
+    assert names(SERVE) == ("csv", "json", "svg", "perfetto")
 
 
 def test_help_imports_no_exporter() -> None:

@@ -28,8 +28,8 @@ def outcome(arrival: np.ndarray, ttft: np.ndarray, e2e: np.ndarray, output: int 
     n = len(arrival)
     order = np.argsort(arrival + e2e, kind="stable")
     served = Served(
-        array("d", arrival[order]), array("d", ttft[order]), array("d", e2e[order]),
-        array("l", [100] * n), array("l", [output] * n), array("l", [25] * n),
+        arrival_s=array("d", arrival[order]), queued_s=array("d", [0.0] * n), ttft_s=array("d", ttft[order]),
+        e2e_s=array("d", e2e[order]), prompt=array("l", [100] * n), output=array("l", [output] * n), cached=array("l", [25] * n),
     )  # fmt: skip
     given = {
         "served": served,
@@ -91,7 +91,7 @@ def test_percentiles_are_exact_and_goodput_counts_what_keeps_every_limit() -> No
     good = (first <= 3.0) & (whole / 10 <= 0.3)
     assert 0 < good.sum() < 1001
     assert found.goodput_per_s == pytest.approx(good.sum() / found.duration_s)
-    assert found.met_limits == pytest.approx({"ttft_s": (first <= 3.0).mean(), "tpot_s": (whole <= 3.0).mean()})
+    assert found.met_each == pytest.approx({"ttft_s": (first <= 3.0).mean(), "tpot_s": (whole <= 3.0).mean()})
     assert measured("chat", SETUP, run, Arrivals("poisson"), Limits()).goodput_per_s == found.rate_per_s
 
 

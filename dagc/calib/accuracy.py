@@ -41,3 +41,16 @@ def phase_errors(kernels: str = OWN) -> dict[str, PhaseError]:
 def kernels_of(measured: float, substituted: float) -> str:
     """Which errors hold for a phase, by the shares of its critical path that measured kernels and substitutes for them price."""
     return ROOFLINE if not measured else ANOTHER_GPU if substituted >= SUBSTITUTED else OWN
+
+
+SERVED = ("ttft", "tpot", "e2e")
+"""What of a simulated serving was compared with servings that were measured."""
+
+
+@lru_cache(maxsize=8)
+def serving_errors(engine: str = "") -> dict[str, PhaseError]:
+    """By time of a request: of simulated servings of an engine against measured ones, of models that nothing was fitted to. Of all
+    engines where none is named or none of its own was measured; empty where there is none at all."""
+    found = json.loads((folder() / "accuracy.json").read_text(encoding="utf-8")).get("servings", {})
+    own = found.get(engine) or found.get("") or {}
+    return {time: PhaseError(**own[time]) for time in SERVED if time in own}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..plan.plan import CompiledPlan
@@ -19,10 +19,15 @@ def trace(plan: CompiledPlan, phase: str, ranks: str = "folded") -> Iterator[byt
     check_size(plan.phases[phase], "the trace", MOST_STREAMED)
     result = plan.phases[phase]
     about = {"model": plan.spec.model.name, "phase": phase, "makespan_s": result.schedule.latency_s, "ranks": ranks}
+    return written(events(result, ranks), about)
+
+
+def written(found: Iterable[Event], about: Mapping[str, Any]) -> Iterator[bytes]:
+    """Pieces of the JSON object of some events."""
     yield b'{"displayTimeUnit":"ns","otherData":' + dumps(about).strip() + b',"traceEvents":[\n'
     batch: list[bytes] = []
     first = True
-    for event in events(result, ranks):
+    for event in found:
         batch += [dumps(record).strip() for record in _records(event)]
         if len(batch) >= CHUNK:
             yield (b"" if first else b",\n") + b",\n".join(batch)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
@@ -20,6 +21,9 @@ from ..plan.subject import keyed
 from ..view.facts.every_rank import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
+
+if TYPE_CHECKING:
+    from ..serving.knee import Knee
 
 
 def dumps(value: object, *, indent: bool = False) -> bytes:
@@ -39,8 +43,8 @@ def plan_file(plan: CompiledPlan) -> dict[str, bytes]:
     return {"json": dumps(plan_object(plan), indent=True)}
 
 
-def plan_object(plan: CompiledPlan) -> dict[str, Any]:
-    """One object, SI units; its schema is `plan.schema.json` next to this file."""
+def plan_object(plan: CompiledPlan, knees: Mapping[str, Knee] | None = None) -> dict[str, Any]:
+    """One object, SI units; its schema is `plan.schema.json` next to this file. `knees`: of servings, by name."""
     return {
         "schema": SCHEMA,
         "fits": plan.fits,
@@ -52,6 +56,7 @@ def plan_object(plan: CompiledPlan) -> dict[str, Any]:
         },
         "phases": {name: phase_object(plan, result) for name, result in plan.phases.items()},
         "pools": [_pool(pool) for pool in plan.pools],
+        **_servings(plan, knees or {}),
         "requirements": [
             {
                 "name": v.requirement.label,
@@ -65,6 +70,15 @@ def plan_object(plan: CompiledPlan) -> dict[str, Any]:
         ],
         "diagnostics": as_records(plan.diagnostics),
     }
+
+
+def _servings(plan: CompiledPlan, knees: Mapping[str, Knee]) -> dict[str, Any]:
+    """Those that were simulated; nothing where none was."""
+    if not plan.servings:
+        return {}
+    from .served_object import serving_object
+
+    return {"servings": {name: serving_object(plan, result, knees.get(name)) for name, result in plan.servings.items()}}
 
 
 def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..plan.plan import CompiledPlan
@@ -29,9 +29,14 @@ PROCESS_UUID = 1 << 32
 def trace(plan: CompiledPlan, phase: str, ranks: str = "folded") -> Iterator[bytes]:
     """Pieces of one trace file."""
     check_size(plan.phases[phase], "the trace", MOST_STREAMED)
+    return written(events(plan.phases[phase], ranks))
+
+
+def written(found: Iterable[Event]) -> Iterator[bytes]:
+    """Pieces of the trace file of some events."""
     writer = _Writer()
     batch: list[bytes] = []
-    for event in events(plan.phases[phase], ranks):
+    for event in found:
         batch += writer.packets(event)
         if len(batch) >= CHUNK:
             yield b"".join(batch)

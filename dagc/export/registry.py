@@ -1,7 +1,7 @@
 """The exporters: one table of dagc's own, and those of installed packages, in one protocol.
 
-An exporter is a function of what it takes, (plan), (plan, phase) or (plan, phase, view), that gives {suffix: content}; the file
-is PLAN.SUFFIX, or PLAN.PHASE.SUFFIX. Content is bytes, pieces of bytes that are streamed, or a function that fills a folder.
+An exporter is a function of what it takes, (plan), (plan, phase), (plan, phase, view) or (plan, serving), that gives {suffix: content};
+the file is PLAN.SUFFIX, PLAN.PHASE.SUFFIX or PLAN.SERVING.SUFFIX. Content is bytes, pieces of bytes that are streamed, or a function that fills a folder.
 Options that a record names come as keywords. A package adds exporters of a phase by the entry points `dagc.exporters`.
 This module imports none of them: names, suffixes and help cost nothing.
 """
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ..plan.plan import CompiledPlan
 
 Content = bytes | Iterable[bytes] | Callable[[Path], None]
-PLAN, PHASE, VIEW = "plan", "phase", "view"
-EMIT, SHOW, REPORT = "emit", "show", "report"
+PLAN, PHASE, VIEW, SERVING = "plan", "phase", "view", "serving"
+EMIT, SHOW, REPORT, SERVE = "emit", "show", "report", "serve"
 
 
 @record
 class Exporter:
     """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds
-    (`name`: its own; `ranks`, `choice`, `target`, `buys`: gives what faster hardware would buy). `needs`: packages
+    (`name`: its own; `ranks`, `choice`, `target`, `knee`, `buys`: gives what faster hardware would buy). `needs`: packages
     that it imports when it runs. `offered`: commands that have it. `folder`: its content fills a folder. `also`:
     other endings of a file name that ask for it."""
 
@@ -85,8 +85,20 @@ EXPORTERS: tuple[Exporter, ...] = (
         ("ranks",), ("orjson",),
     ),
     Exporter("json", "the object of `dagc compile --json`", ("json",), PLAN, "json:plan_file", needs=("orjson",)),
+    Exporter("csv", "a line per request", ("requests.csv",), SERVING, "served_files:requests_file", offered=(SERVE,)),
+    Exporter(
+        "json", "the figures of a serving", ("serve.json",), SERVING, "served_files:serving_file", ("knee",), ("orjson",), (SERVE,)
+    ),
+    Exporter(
+        "svg", "pictures of a serving", ("latencies.svg", "series.svg", "steps.svg"), SERVING, "served_files:pictures", ("knee",),
+        offered=(SERVE,),
+    ),
+    Exporter(
+        "perfetto", "steps, requests and counters for Perfetto and for chrome://tracing", ("trace.json", "pftrace"), SERVING,
+        "served_files:timeline", (), ("orjson",), (SERVE,),
+    ),
 )  # fmt: skip
-"""In the order in which files are written: per phase, then of the plan."""
+"""In the order in which files are written: per phase, of the plan, of a serving."""
 
 
 def names(command: str) -> tuple[str, ...]:

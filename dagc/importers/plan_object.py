@@ -11,7 +11,7 @@ from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
 from ..base.plain_data import DataError
 from ..base.units import SCALAR
 from ..plan.recorded import SCHEMA, Metric, Recorded
-from ..spec.metrics import of_phase
+from ..spec.metrics import of_phase, of_serving
 
 READS = (1, SCHEMA)
 """Versions of the plan object that this dagc reads."""
@@ -73,7 +73,18 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
         pools,
         verdicts,
         _fits(data, phases),
+        dict(_servings(data)),
     )
+
+
+def _servings(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Metric]]]:
+    """Of those that were simulated; what this dagc does not know is left out."""
+    every = _object(data, "servings", "") if "servings" in data else {}
+    dims = {metric.name: metric.dim for metric in of_serving()}
+    for name in every:
+        place = f"servings.{name}"
+        found = _object(_object(every, name, "servings"), "metrics", place)
+        yield name, {key: (_number(found, key, f"{place}.metrics"), dims[key]) for key in found if key in dims}
 
 
 def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:

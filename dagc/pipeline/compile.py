@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from .parameters import check_stated, count_parameters
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
     from .cures import Cures
+    from .serve import Servings
 
 
 def compile_source(
@@ -45,9 +46,11 @@ def compile_spec(
     *,
     cures: bool = False,
     servings: Collection[str] = (),
+    told: Callable[[str, float], None] | None = None,
 ) -> CompiledPlan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
-    plan that does not fit, by compiling it. `servings`: to simulate in addition to those that requirements name."""
+    plan that does not fit, by compiling it. `servings`: to simulate in addition to those that requirements name; `told`: hears of (serving,
+    share of its requests that has come)."""
     from ..base.diagnostics import SpecError, did_you_mean
     from ..plan import require
     from . import overflow, pools
@@ -87,14 +90,16 @@ def compile_spec(
         overflow.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)
     simulated: Mapping[str, ServeResult] = {}
+    simulations: Servings | None = None
     if spec.serves:
         from .required_servings import simulate
 
-        simulated = simulate(CompiledPlan(spec, results, units, (), params, shared, ()), out, servings)
+        bare = CompiledPlan(spec, results, units, (), params, shared, ())
+        simulated, simulations = simulate(bare, out, servings, told)
     verdicts = require.run(spec, results, params, shared, out, simulated)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
-    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items), simulated)
+    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations)
 
 
 def compile_phase(unit: Unit) -> PhaseResult:

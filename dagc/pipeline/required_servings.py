@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
@@ -16,14 +17,20 @@ from ..spec.serve import Serve
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
+    from .serve import Servings
+
+Told = Callable[[str, float], None]
 
 
-def simulate(plan: CompiledPlan, out: Collector, asked: Collection[str] = ()) -> Mapping[str, ServeResult]:
-    """Results by name. Errors are reported at the serving's own words."""
+def simulate(
+    plan: CompiledPlan, out: Collector, asked: Collection[str] = (), told: Told | None = None
+) -> tuple[Mapping[str, ServeResult], Servings | None]:
+    """Results by name, and what simulated them. Errors are reported at the serving's own words. `told`: hears of (serving, share of its
+    requests that has come)."""
     named = {name for requirement in plan.spec.requirements for name in owners(requirement)} | set(asked)
     serves = [serve for serve in plan.spec.serves if serve.name in named]
     if not serves:
-        return {}
+        return {}, None
     from ..plan.goodput import limits
     from .serve import Servings
 
@@ -33,10 +40,11 @@ def simulate(plan: CompiledPlan, out: Collector, asked: Collection[str] = ()) ->
         mine = [r for r in plan.spec.requirements if serve.name in owners(r)]
         if _unknown(serve, mine, out) or _left_out(serve, plan, mine, out):
             continue
-        result = servings.told(serve, limits(plan.spec, serve.name), out)
+        progress = None if told is None else partial(told, serve.name)
+        result = servings.told(serve, limits(plan.spec, serve.name), out, progress)
         if result is not None:
             found[serve.name] = result
-    return found
+    return found, servings
 
 
 def _unknown(serve: Serve, requirements: Collection[Requirement], out: Collector) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from math import gcd, inf
@@ -13,7 +13,7 @@ from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..serving.offered import Facts, facts, prefix_block
-from ..serving.records import Engine, Setup, Switch, Transfer, Workers
+from ..serving.records import Engine, Request, Setup, Switch, Transfer, Workers
 from ..serving.result import Limits as RequestLimits
 from ..serving.result import ServeResult
 from ..spec.host_constants import HostConstants, constants, host_link_Bps
@@ -24,6 +24,9 @@ from ..spec.unit import Unit
 from .step_kinds import Limits, Source
 from .step_points import Figures, Knot, compiled
 from .step_prices import Host, StepPrices
+
+TOLD_EVERY = 1000
+"""Requests between two words on progress."""
 
 
 class CannotServe(ValueError):
@@ -82,17 +85,26 @@ class Servings:
         from ..serving.simulate import simulate
 
         setup = self.setup(serve)
-        outcome = simulate(setup, load_of(serve))
+        load = load_of(serve)
+        if progress is not None:
+            load = replace(load, requests=counted(load.requests, serve, self.facts(serve), progress))
+        outcome = simulate(setup, load)
         error = max(workers.engine.prices.error for workers in setup.workers)  # type: ignore[attr-defined]
         return measured(serve.name, setup, outcome, serve.arrivals, limits, error)
 
-    def told(self, serve: Serve, limits: RequestLimits | None, out: Collector) -> ServeResult | None:
+    def told(
+        self,
+        serve: Serve,
+        limits: RequestLimits | None,
+        out: Collector,
+        progress: Callable[[float], None] | None = None,
+    ) -> ServeResult | None:
         """The serving simulated; None where it cannot run, which is reported."""
         from ..serving.lines import TraceError
         from ..serving.worker import CannotServe as Refused
 
         try:
-            return self.run(serve, limits)
+            return self.run(serve, limits, progress)
         except CannotServe as error:
             span = serve.spans.get(error.at, serve.span)
             out.add("E03", f"`{serve.name}`: {error}", span, help=(error.help,) if error.help else ())
@@ -298,6 +310,18 @@ class Servings:
         _, half_s = kv_transfer(replace(source, graph=graph), target, self.spec)
         per_token_s = (whole_s - half_s) / (whole - half)
         return Transfer(max(0.0, whole_s - per_token_s * whole), per_token_s, serve.hand_over == "chunk")
+
+
+def counted(
+    requests: Iterable[Request], serve: Serve, known: Facts, progress: Callable[[float], None]
+) -> Iterator[Request]:
+    """The requests; `progress` hears now and then which share of them has come."""
+    for number, request in enumerate(requests):
+        if number % TOLD_EVERY == 0:
+            shares = [number / known.requests] if known.requests else []
+            shares += [request.arrival_s / serve.duration_s] if serve.duration_s else []
+            progress(min(1.0, max(shares, default=0.0)))
+        yield request
 
 
 def roles_of(spec: Spec, serve: Serve) -> tuple[Role, ...]:

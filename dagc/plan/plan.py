@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Diagnostic
 from ..base.frozen import record
@@ -32,7 +32,7 @@ def _short(message: str) -> str:
 @record(slots=False)
 class CompiledPlan:
     """`params`: (total, active per token), counted from the blocks. `servings`: those that were simulated: that a requirement names, or
-    that were asked for."""
+    that were asked for; `simulations`: what simulates them (`dagc.pipeline.serve.Servings`) with the step prices that it has."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]
@@ -42,6 +42,7 @@ class CompiledPlan:
     pools: tuple[Pool, ...]
     diagnostics: tuple[Diagnostic, ...]
     servings: Mapping[str, ServeResult] = field(default_factory=dict, repr=False)
+    simulations: Any = field(default=None, repr=False, compare=False)
 
     def subject(self, phase: str = "") -> Subject:
         """What metrics are of."""

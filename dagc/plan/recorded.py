@@ -16,7 +16,7 @@ Metric = tuple[float, Dim]
 @record(slots=False)
 class Recorded:
     """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
-    bytes on the fullest of these; `verdicts`: requirement -> whether it held."""
+    bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated."""
 
     schema: int
     params: tuple[float, float]
@@ -26,3 +26,4 @@ class Recorded:
     pools: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     verdicts: Mapping[str, bool] = field(default_factory=dict)
     fits: bool = True
+    servings: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)

@@ -115,6 +115,12 @@ def serving_metrics(subject: Subject) -> dict[str, Quantity]:
     return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
 
 
+def result_metrics(subject: Subject, result: ServeResult) -> dict[str, float]:
+    """Metrics of any result of a serving of the plan, in SI units, infinite ones left out."""
+    found = serving_metrics(replace(subject, name=result.name, servings={result.name: result}))
+    return {name: q.value for name, q in found.items() if isfinite(q.value)}
+
+
 def keyed(subject: Subject, key: Callable[[Metric], str], beside: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Values by what an output calls them (nothing: it has them not, or elsewhere), and behind some of them a name and value
     that say more."""

@@ -7,7 +7,7 @@ default, which the benchmark scripts of the engines use)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
@@ -76,7 +76,8 @@ class ServeResult:
 
     `ttft`: from arrival to the first token at the client; `tpot`: (e2e - ttft) / (output - 1) of a request, over those with
     more than one token; `itl`: over all gaps between tokens, percentiles to `gaps.RESOLUTION`; `e2e`: from arrival to the last token.
-    `met`: share of all that arrived that meet every limit. `prices_error`: bound of what interpolation adds to a step's time,
+    `offered_per_s`: requests that come per second, as the spec says or as counted where it says none; infinite where all come at once.
+    `met`: share of all that arrived that meet every limit; `met_each`: of those that ended, by limit. `prices_error`: bound of what interpolation adds to a step's time,
     relative."""
 
     name: str
@@ -89,7 +90,9 @@ class ServeResult:
     itl: Spread
     e2e: Spread
     duration_s: float
+    offered_per_s: float
     met: float
+    met_each: Mapping[str, float]
     roles: tuple[RoleResult, ...]
     growth: Growth
     verdict: str
@@ -115,15 +118,6 @@ class ServeResult:
     def rate_per_s(self) -> float:
         """Requests that end, per second."""
         return self.finished / self.duration_s
-
-    @cached_property
-    def offered_per_s(self) -> float:
-        """Requests that come, per second: as the spec says, or as counted where it says none. Infinite where all come at once."""
-        if self.arrivals.rate_per_s:
-            return self.arrivals.rate_per_s
-        came = np.asarray(self.outcome.served.arrival_s)
-        span = float(came.max() - came.min()) if len(came) else 0.0
-        return (len(came) - 1) / span if span else float("inf")
 
     @property
     def goodput_per_s(self) -> float:
@@ -187,17 +181,15 @@ class ServeResult:
         prompts = self.outcome.counts["prompt_tokens"]
         return self.count("hit_tokens") / prompts if prompts else 0.0
 
-    @property
-    def met_limits(self) -> Mapping[str, float]:
-        """Share of the ended requests that keep each limit."""
-        found = columns(self.outcome.served)
-        kept = kept_limits(found, self.limits)
-        return {name: float(good.mean()) if len(good) else 0.0 for name, good in kept.items()}
+    def without_requests(self) -> ServeResult:
+        """The same figures without what was kept of every request and moment."""
+        bare = replace(self.outcome, served=Served(), gaps={}, series={}, steps=())
+        return replace(self, outcome=bare)
 
 
 def columns(served: Served) -> dict[str, Column]:
     """As arrays, without a copy, and `tpot_s` (nan where the output is one token)."""
-    names = ("arrival_s", "ttft_s", "e2e_s", "prompt", "output", "cached")
+    names = ("arrival_s", "queued_s", "ttft_s", "e2e_s", "prompt", "output", "cached")
     out = {name: np.asarray(getattr(served, name)) for name in names}
     more = out["output"] - 1
     rest = out["e2e_s"] - out["ttft_s"]
@@ -251,7 +243,8 @@ def measured(
     mean_gap_s = float((found["e2e_s"] - found["ttft_s"]).sum()) / gap_count if gap_count else float("nan")
     arrived = outcome.counts["arrived"]
     good = np.ones(ended, dtype=bool)
-    for kept in kept_limits(found, limits).values():
+    each = kept_limits(found, limits)
+    for kept in each.values():
         good &= kept
     grown = _growth(found, arrivals)
     turned_away = outcome.counts.get("rejected", 0) / max(1, arrived)
@@ -267,12 +260,19 @@ def measured(
         itl=spread_of_gaps(outcome.gaps, mean_gap_s),
         e2e=spread(found["e2e_s"]),
         duration_s=duration_s,
+        offered_per_s=arrivals.rate_per_s or _rate(found["arrival_s"]),
         met=float(good.sum()) / max(1, arrived),
+        met_each={name: float(kept.mean()) if ended else 0.0 for name, kept in each.items()},
         roles=tuple(_roles(setup, outcome, duration_s)),
         growth=grown,
         verdict=verdict(arrivals.kind, grown, grew, turned_away),
         prices_error=prices_error,
     )
+
+
+def _rate(came: Column) -> float:
+    span = float(came.max() - came.min()) if len(came) else 0.0
+    return (len(came) - 1) / span if span else float("inf")
 
 
 def _growth(found: Mapping[str, Column], arrivals: Arrivals) -> Growth:
@@ -291,7 +291,8 @@ def _roles(setup: Setup, outcome: Outcome, duration_s: float) -> Iterable[RoleRe
             return outcome.integrals.get(f"{role}.{what}", 0.0) / duration_s
 
         def most(what: str, role: str = role) -> int:
-            return outcome.most.get(f"{role}.{what}", 0)
+            key = f"{role}.{what}"
+            return outcome.most[key] if key in outcome.most else int(max(outcome.series.get(key, ()), default=0))
 
         count = sum(workers.count for workers in mine)
         blocks = sum(workers.count * workers.engine.ranks * workers.engine.kv_blocks for workers in mine)
@@ -308,5 +309,14 @@ def _roles(setup: Setup, outcome: Outcome, duration_s: float) -> Iterable[RoleRe
             kv_fill_mean=mean("blocks") / blocks,
             kv_fill_most=most("blocks") / blocks,
             kv_waste=1.0 - mean("tokens") / places if places else 0.0,
-            saturated=mean("queued"),
+            saturated=_queued(outcome, role, duration_s),
         )
+
+
+def _queued(outcome: Outcome, role: str, duration_s: float) -> float:
+    """Share of the time in which requests wait: as counted, or by the samples where it was not."""
+    if f"{role}.queued" in outcome.integrals:
+        return outcome.integrals[f"{role}.queued"] / duration_s
+    waiting, times = outcome.series.get(f"{role}.waiting", ()), outcome.series.get("time_s", ())
+    held = np.diff(np.append(np.asarray(times), outcome.end_s))
+    return float((held * (np.asarray(waiting) > 0)).sum()) / duration_s if len(times) else 0.0

@@ -225,7 +225,7 @@ _OF_THEM = {
 def _serve(
     name: str, dim: Dim, better: str, how: How, about: str, *, share: bool = False, usual: bool = False
 ) -> Metric:
-    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual)
+    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual)
 
 
 def _time_of(name: str, of: str) -> Metric:

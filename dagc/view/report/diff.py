@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...base.frozen import record
 from ...base.schema import HOMES
 from ...base.source import Span
-from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, REQUEST_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
-from ...plan.recorded import SCHEMA, Recorded
+from ...plan.recorded import SCHEMA, Metric, Recorded
 from ...plan.result import PhaseResult
-from ...plan.subject import phase_metrics
+from ...plan.subject import phase_metrics, result_metrics
 from ...spec.hardware import Level
-from ...spec.metrics import metric, percent
+from ...spec.metrics import metric, of_serving, percent
 from ...spec.spec import Spec
 from .terminal import axes_text
+
+if TYPE_CHECKING:
+    from ...serving.result import ServeResult
 
 FITS = "every GPU holds what it must"
 """The verdict on memory, among those of requirements."""
@@ -124,7 +127,13 @@ def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
         {pool.phases: pool.peak_B for pool in plan.shared},
         {v.requirement.label: v.passed for v in plan.requirements},
         plan.fits,
+        {name: _served(plan, result) for name, result in plan.servings.items()},
     )
+
+
+def _served(plan: CompiledPlan, result: ServeResult) -> dict[str, tuple[float, Dim]]:
+    dims = {m.name: m.dim for m in of_serving()}
+    return {name: (value, dims[name]) for name, value in result_metrics(plan.subject(), result).items()}
 
 
 def _shape(plan: Recorded) -> dict[str, str]:
@@ -171,6 +180,8 @@ def inputs(spec: Spec) -> dict[str, str]:
     _flatten("workload", spec.workload, out)
     for phase in spec.phases:
         _flatten(f"phase.{phase.name}", phase, out)
+    for serve in spec.serves:
+        _flatten(f"serve.{serve.name}", serve, out)
     return out
 
 
@@ -210,6 +221,8 @@ _WRITTEN = {"node": "link node", "cluster": "link cluster", "params_stated": "pa
 
 def _as_written(field: str) -> tuple[str, Dim | None]:
     """How a spec writes a field of a record (`memory_B`: `memory`), and what its number is in."""
+    if field == "rate_per_s":
+        return "rate", REQUEST_RATE
     for suffix, dim in _SUFFIXES.items():
         if field.endswith(suffix):
             return field.removesuffix(suffix), dim
@@ -278,12 +291,17 @@ def _figures(a: Recorded, b: Recorded) -> Iterator[Figure]:
     for name, before, after in zip(totals, a.params, b.params, strict=True):
         if _differ(before, after):
             yield Figure(name, before, after, SCALAR, None)
-    for phase, left in a.metrics.items():
-        right = b.metrics.get(phase, {})
+    for owner, left, right in _owners(a, b):
         for name, (before, dim) in left.items():
             after = right.get(name, (before, dim))[0]
             if _is_result(name) and _differ(before, after):
-                yield Figure(f"{phase}.{name}", before, after, dim, _better(name, before, after))
+                yield Figure(f"{owner}.{name}", before, after, dim, _better(name, before, after))
+
+
+def _owners(a: Recorded, b: Recorded) -> Iterator[tuple[str, Mapping[str, Metric], Mapping[str, Metric]]]:
+    """Phases, then servings of both sides."""
+    for before, after in ((a.metrics, b.metrics), (a.servings, b.servings)):
+        yield from ((name, left, after.get(name, {})) for name, left in before.items())
 
 
 def _pools(a: Recorded, b: Recorded) -> Iterator[Figure]:

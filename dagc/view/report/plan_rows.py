@@ -10,7 +10,8 @@ from ...plan.held_memory import parts
 from ...plan.plan import CompiledPlan
 from ...plan.pools import sizes
 from ...plan.result import PhaseResult
-from ...plan.subject import keyed
+from ...plan.subject import keyed, result_metrics
+from ...spec.metrics import of_serving
 
 Row = dict[str, Any]
 
@@ -129,6 +130,14 @@ def _requirements(plan: CompiledPlan) -> Iterator[Row]:
         }
 
 
+def _servings(plan: CompiledPlan) -> Iterator[Row]:
+    """Those that were simulated, with every metric that they all have."""
+    found = {name: result_metrics(plan.subject(), result) for name, result in plan.servings.items()}
+    known = [m.name for m in of_serving() if all(m.name in own for own in found.values())]
+    for name, own in found.items():
+        yield {"serving": name, "verdict": plan.servings[name].verdict, **{key: own[key] for key in known}}
+
+
 MAKERS: dict[str, Callable[[CompiledPlan], Iterator[Row]]] = {
     "ops": _each(_ops),
     "phases": _phases,
@@ -137,5 +146,6 @@ MAKERS: dict[str, Callable[[CompiledPlan], Iterator[Row]]] = {
     "pools": _pools,
     "critical_path": _each(_path),
     "requirements": _requirements,
+    "servings": _servings,
 }
 """Table -> its rows."""

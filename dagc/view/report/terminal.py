@@ -50,7 +50,7 @@ def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = Fa
         lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
     if plan.requirements:
         lines += ["", *verdicts(plan, paint)]
-    return "\n".join(part for line in lines for part in _within(line)) + "\n"
+    return "\n".join(part for line in lines for part in within(line)) + "\n"
 
 
 def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
@@ -59,7 +59,7 @@ def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
     return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
 
 
-def _within(line: str) -> list[str]:
+def within(line: str) -> list[str]:
     """The line in as many as it needs; colours take no room."""
     line = line.rstrip()
     plain = ESCAPE.sub("", line)

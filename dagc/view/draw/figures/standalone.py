@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ....base.frozen import record
 from ....plan.plan import CompiledPlan
@@ -87,15 +87,20 @@ def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> 
         raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
     whole(view, choice)
     sheet = SHEETS[view](plan, plan.phases[phase], choice)
+    return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"))
+
+
+def document(sheet: Sheet, titles: Sequence[str], style: str = "") -> str:
+    """A sheet as an SVG document. `titles` are above it in place of the first line of its heading; `style`: more than figures have."""
     figure = sheet.figure
     w = max(figure.width, LEAST)
-    first, *more = (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}")
+    first, *more = titles
     rest = [part for line in (*more, *sheet.heading[1:]) for part in wrapped(line, w, 12, 4)]
     entries, lines = _legend(sheet.keys, w)
     top = PAD + 12 + HEAD * len(rest) + 14
     height = top + figure.height + 10 + ROW * lines + PAD
-    look = standalone_style(".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
-    document = tag(
+    look = standalone_style(style + ".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
+    made = tag(
         "svg",
         tag("title", first),
         tag("style", Markup(look)),
@@ -112,7 +117,7 @@ def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> 
         role="img",
         aria_label=first,
     )
-    return f"{document}\n"
+    return f"{made}\n"
 
 
 def _legend(entries: Keys, room: float) -> tuple[list[Markup], int]:

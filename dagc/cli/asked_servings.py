@@ -1,0 +1,73 @@
+"""The servings that a command line names: read, checked and compiled, with a line on a terminal that says how far it is."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from .common import settings
+
+if TYPE_CHECKING:
+    from ..api import Plan
+    from ..spec.serve import Serve
+    from ..spec.spec import Spec
+
+Told = Callable[[str], None]
+
+
+def read(args: Namespace, out: Collector, more: Mapping[str, str] | None = None) -> Spec:
+    """The spec with the seed that is asked for. `more`: params in addition to those of `--set`. Raises SpecError."""
+    from ..base.syntax.input import folder_of, read_source
+    from ..lang.load import load
+
+    source = read_source(args.spec, args.allow_import)
+    spec = load(source, out, {**settings(args), **(more or {})}, folder_of(args.spec), args.allow_import)
+    if args.seed is None:
+        return spec
+    return replace(spec, serves=tuple(replace(serve, seed=args.seed) for serve in spec.serves))
+
+
+def compiled(
+    spec: Spec, out: Collector, args: Namespace, servings: Sequence[str] = (), told: Told | None = None
+) -> Plan:
+    """The plan, with these servings simulated beside those that requirements name. Raises SpecError."""
+    from ..api import Plan
+    from ..pipeline.compile import compile_spec
+
+    heard = None if told is None else lambda name, share: told(f"{name}: {share:.0%}")
+    return Plan.of(compile_spec(spec, out, args.phase or None, cures=True, servings=servings, told=heard))
+
+
+def asked(spec: Spec, args: Namespace) -> list[Serve]:
+    """The servings that are asked for, in the order of the spec. Raises SpecError."""
+    known = {serve.name: serve for serve in spec.serves}
+    if not known:
+        help = ("serve chat { arrivals = poisson(4 req/s), requests = 1000 }",)
+        raise SpecError([Diagnostic("E14", "the spec has no serving", help=help)])
+    for name in args.name:
+        if name not in known:
+            near = did_you_mean(name, known)
+            hint = f"did you mean `{near}`?" if near else f"servings: {', '.join(known)}"
+            raise SpecError([Diagnostic("E14", f"there is no serving `{name}`", help=(hint,))])
+    return [serve for name, serve in known.items() if not args.name or name in args.name]
+
+
+@contextmanager
+def shown_progress(before: str = "") -> Iterator[Told | None]:
+    """A line on a terminal that says how far something is: `told(words)`. None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def told(words: str) -> None:
+        print(f"\r\x1b[2K{before}{words}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield told
+    finally:
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

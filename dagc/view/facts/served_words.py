@@ -1,0 +1,139 @@
+"""A serving in words: its load, its rules, what came of it."""
+
+from __future__ import annotations
+
+from ...base.units import REQUEST_RATE, TIME, show
+from ...calib.accuracy import serving_errors
+from ...serving import gaps
+from ...serving.result import Limits, ServeResult, Spread
+from ...serving.verdict import BACKLOGGED, OVERLOADED, STABLE
+from ...spec.serve import Arrivals, Lengths, Serve
+
+TIMES = (("TTFT", "ttft"), ("TPOT", "tpot"), ("ITL", "itl"), ("E2E", "e2e"))
+"""Times of a request, and the field of a result that has each."""
+OF = {
+    "ttft": "from arrival to the first token at the client",
+    "tpot": "(E2E - TTFT) / (output - 1)",
+    "itl": f"every gap (percentiles to {gaps.RESOLUTION:.0%})",
+    "e2e": "from arrival to the last token",
+}
+"""What each time is."""
+
+
+def per_second(rate: float) -> str:
+    """`12.5 req/s`"""
+    return show(rate, REQUEST_RATE)
+
+
+def load_text(kind: str, load: float) -> str:
+    """`64 clients`, `12 req/s`, `1.5 times its speed`"""
+    if kind == "speed":
+        return f"{load:g} times its speed"
+    return f"{load:,.0f} client{'s' if load != 1 else ''}" if kind == "clients" else per_second(load)
+
+
+def arrivals_text(arrivals: Arrivals) -> str:
+    """When requests come."""
+    rate = per_second(arrivals.rate_per_s)
+    think = f", each after {show(arrivals.think_s, TIME)} of thought" if arrivals.think_s else ""
+    speed = f" at {arrivals.speed:g} times its speed" if arrivals.speed != 1 else ""
+    return {
+        "poisson": f"Poisson arrivals, {rate}",
+        "constant": f"evenly spaced arrivals, {rate}",
+        "gamma": f"arrivals at {rate}, gaps of variation {arrivals.cv:g}",
+        "closed": f"closed loop of {load_text('clients', arrivals.clients)}{think}",
+        "burst": "all requests at once",
+        "trace": f"trace {arrivals.path.name if arrivals.path else ''}{speed}",
+    }.get(arrivals.kind, arrivals.kind)
+
+
+def lengths_text(lengths: Lengths) -> str:
+    """Tokens of prompts and outputs."""
+    means = f"prompts of {lengths.prompt:,} tok, outputs of {lengths.output:,} tok"
+    return {
+        "fixed": means,
+        "uniform": f"{means}, each {lengths.low:.0%} to {lengths.high:.0%} of it",
+        "lognormal": f"{means} in the mean, lognormal with variation {lengths.cv:g}",
+        "histogram": f"lengths from {lengths.path.name if lengths.path else 'a histogram'}",
+        "trace": "lengths from the trace",
+    }.get(lengths.kind, means)
+
+
+def ends_text(serve: Serve) -> str:
+    """What ends the run."""
+    ends = [f"{serve.requests:,} requests"] if serve.requests is not None else []
+    ends += [f"{show(serve.duration_s, TIME)}"] if serve.duration_s is not None else []
+    return " or ".join(ends)
+
+
+def rules_text(serve: Serve, result: ServeResult) -> str:
+    """How requests are scheduled."""
+    engine = result.setup.workers[0].engine
+    ranks = f", {engine.ranks} ranks with queues of their own" if engine.ranks > 1 else ""
+    prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "prompts"
+    mixed = {"mixed": "in decode steps", "first": "before decode steps"}.get(serve.prompts, serve.prompts)
+    rest = [f"prefix cache of {serve.kv_block}-token blocks"] if serve.prefix_cache else []
+    rest += [f"a queue of {serve.queue:,}"] if serve.queue is not None else []
+    rest += [f"workers by {serve.route}"] if serve.workers > 1 else []
+    return ", ".join(
+        [f"{serve.policy}{ranks}", f"{serve.slots:,} slots", f"steps of up to {serve.batch_tokens:,} tok", f"{prompts} {mixed}", *rest]
+    )  # fmt: skip
+
+
+def workers_text(result: ServeResult) -> str:
+    """`4 prefill workers of 4 GPUs and 2 decode workers of 8 GPUs`"""
+    parts = []
+    for workers in result.setup.workers:
+        role = "" if workers.role == "both" else f"{workers.role} "
+        gpus = f"{workers.gpus} GPU{'s' if workers.gpus > 1 else ''}"
+        parts.append(f"{workers.count} {role}worker{'s' if workers.count > 1 else ''} of {gpus}")
+    return " and ".join(parts)
+
+
+def verdict_text(result: ServeResult) -> str:
+    """The verdict and its reason."""
+    offered, served = result.offered_per_s, result.rate_per_s
+    rates = f"{per_second(served)} served" + (f" of {per_second(offered)} offered" if offered != float("inf") else "")
+    if result.arrivals.kind == "closed":
+        rates = f"{per_second(served)} served"
+    piled = result.growth
+    if result.verdict == OVERLOADED:
+        turned = result.count("rejected")
+        if turned and not piled.overloaded:
+            return f"overloaded: {turned:,} of {result.arrived:,} requests found the queue full; {rates}"
+        return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, first tokens come at {piled.served:.0%} of the offered rate; {rates}"
+    if result.verdict == BACKLOGGED:
+        return f"backlogged: the queue grew, and the run ended before it was clear that it keeps growing; {rates}"
+    assert result.verdict == STABLE
+    return f"stable: {rates}"
+
+
+def limits_text(limits: Limits) -> str:
+    """`TTFT <= 2 s, TPOT <= 50 ms`"""
+    stated = [(name, getattr(limits, f"{field}_s", None)) for name, field in TIMES]
+    return ", ".join(f"{name} <= {show(limit, TIME)}" for name, limit in stated if limit is not None)
+
+
+def spread_row(values: Spread) -> tuple[str, ...]:
+    """Mean and percentiles in words."""
+    found = (values.mean_s, values.p50_s, values.p90_s, values.p99_s)
+    return tuple("-" if value != value else show(value, TIME) for value in found)
+
+
+def sureness(result: ServeResult, engine: str) -> list[str]:
+    """How far to trust the figures: what interpolation adds, and how far simulated servings were from measured ones."""
+    prices = (
+        f"a step's price is within {result.prices_error:.1%} of a compiled one"
+        if result.prices_error
+        else "every step's price is compiled"
+    )
+    errors = serving_errors(engine)
+    if not errors:
+        return [prices, "the simulation was not compared with servings that were measured"]
+    shown = ", ".join(f"{time.upper()} {e.median:.0%} (nine of ten within {e.p90:.0%})" for time, e in errors.items())
+    cases = max(e.cases for e in errors.values())
+    of = f" of {engine}" if engine else ""
+    return [
+        prices,
+        f"simulated against {cases:,} measured servings{of}, models that nothing was fitted to: half are within {shown}",
+    ]

@@ -1,0 +1,145 @@
+"""A simulated serving on a terminal: one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ...base.units import TOKEN_RATE, show
+from ...plan.plan import CompiledPlan
+from ...plan.require import owners
+from ...serving.knee import Knee, Point, load_kind
+from ...serving.result import RoleResult, ServeResult
+from ...spec.serve import Serve
+from ..facts import served_words as said
+from .terminal import WIDTH, Paint, table, within
+
+COLORS = {"stable": "32", "backlogged": "33", "overloaded": "31;1"}
+
+
+def report(
+    plan: CompiledPlan, serve: Serve, result: ServeResult, knee: Knee | None = None, *, color: bool = False
+) -> str:
+    """The whole of one serving, ending in a newline."""
+    paint = Paint(color)
+    lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-")), *_load(serve, result)]
+    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result)]
+    lines += ["", *figures(result), ""]
+    lines += [f"  {line}" for line in said.sureness(result, engine_of(plan, serve))]
+    if knee is not None:
+        lines += ["", *knee_lines(result, knee)]
+    lines += requirements(plan, result, paint)
+    return "\n".join(part for line in lines for part in within(line)) + "\n"
+
+
+def engine_of(plan: CompiledPlan, serve: Serve) -> str:
+    """The engine that its phases name."""
+    names = [name for name in (serve.decode, serve.mixed, serve.prefill) if name is not None]
+    return next((engine for name in names if (engine := plan.spec.phase(name).engine)), "")
+
+
+def _load(serve: Serve, result: ServeResult) -> list[str]:
+    ends = said.ends_text(serve)
+    load = "; ".join(filter(None, (said.arrivals_text(serve.arrivals), ends, said.lengths_text(serve.lengths))))
+    return [
+        f"  load      {load}; seed {serve.seed}",
+        f"  workers   {said.workers_text(result)}: {_phases(serve)}",
+        f"  rules     {said.rules_text(serve, result)}",
+    ]
+
+
+def _phases(serve: Serve) -> str:
+    named = [(kind, getattr(serve, kind)) for kind in ("prefill", "decode", "mixed")]
+    return ", ".join(kind if kind == name else f"{kind} = {name}" for kind, name in named if name is not None)
+
+
+def _coloured(text: str, paint: Paint) -> str:
+    word, colon, rest = text.partition(":")
+    return f"{paint(word, COLORS[word])}{colon}{rest}"
+
+
+def times(result: ServeResult) -> list[str]:
+    """The table of percentiles, and what each time is."""
+    rows = [["", "mean", "p50", "p90", "p99"]]
+    for name, field in said.TIMES:
+        rows.append([name, *said.spread_row(getattr(result, field))])
+    about = "; ".join(f"{name} {said.OF[field]}" for name, field in said.TIMES)
+    return [*(line[2:].rstrip() for line in table(rows, "<>>>>")), f"  {about}"]
+
+
+def figures(result: ServeResult) -> Iterable[str]:
+    """Rates, and how full everything was."""
+    out, prompts = show(result.throughput_tok_s, TOKEN_RATE), show(result.prompt_tok_s, TOKEN_RATE)
+    each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU, {show(result.throughput_per_user_tok_s, TOKEN_RATE)} per user"
+    yield f"  output    {out} ({each}); prompts {prompts}"
+    yield f"  goodput   {_goodput(result)}"
+    yield f"  run       {result.arrived:,} requests in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"
+    yield ""
+    head = ["workers", "busy", "waiting (most)", "any", "running (most)", "cache (most)", "waste"]
+    yield from (line[2:].rstrip() for line in table([head, *map(_role, result.roles)], "<>>>>>>"))
+
+
+def _role(role: RoleResult) -> list[str]:
+    return [
+        f"{role.workers} {'alike' if role.role == 'both' else role.role}"
+        if role.workers > 1 or role.role != "both"
+        else "1",
+        f"{role.busy:.1%}",
+        f"{role.waiting_mean:.3g} ({role.waiting_most:,})",
+        f"{role.saturated:.1%}",
+        f"{role.running_mean:.3g} ({role.running_most:,})",
+        f"{role.kv_fill_mean:.1%} ({role.kv_fill_most:.1%})",
+        f"{role.kv_waste:.1%}",
+    ]
+
+
+def _goodput(result: ServeResult) -> str:
+    if not result.limits.any:
+        return f"{said.per_second(result.goodput_per_s)}: no requirement limits a request, so all that end count"
+    shares = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+    each = ", ".join(f"{shares[name]} {share:.1%}" for name, share in result.met_each.items())
+    return f"{said.per_second(result.goodput_per_s)}: {result.met:.1%} keep {said.limits_text(result.limits)} ({each})"
+
+
+def _lost(result: ServeResult) -> str:
+    parts = [
+        f"{result.count(key):,} {word}"
+        for key, word in (("rejected", "turned away"), ("preempted", "preemptions"), ("switches", "changes of role"))
+        if result.count(key)
+    ]
+    parts += (
+        [f"{result.hit_rate:.1%} of the prompts' tokens from the prefix cache"] if result.count("hit_tokens") else []
+    )
+    return "".join(f"; {part}" for part in parts)
+
+
+def knee_lines(result: ServeResult, knee: Knee) -> list[str]:
+    """The highest load that holds, and the next one with what breaks there."""
+    kind, _ = load_kind(result.arrivals)
+    rows: list[Sequence[str]] = [["", "load", "TTFT p99", "TPOT p99", "output", "goodput"]]
+    rows += [_point("knee", knee.at, kind)] if knee.at is not None else []
+    rows += [_point("above", knee.above, kind)] if knee.above is not None else []
+    lines = [line[2:].rstrip() for line in table(rows, "<>>>>>")]
+    if knee.above is not None:
+        first, *more = knee.above.broken
+        lines.append(f"  what breaks first: {first}" + (f"; with it {'; '.join(more)}" if more else ""))
+    if knee.at is None:
+        lines.append("  no load keeps every requirement")
+    if knee.above is None:
+        lines.append("  no load was found that breaks anything")
+    return lines
+
+
+def _point(name: str, point: Point, kind: str) -> list[str]:
+    found = point.result
+    p99 = [said.spread_row(times)[3] for times in (found.ttft, found.tpot)]
+    output, good = show(found.throughput_tok_s, TOKEN_RATE), said.per_second(found.goodput_per_s)
+    return [name, said.load_text(kind, point.load), *p99, output, good]
+
+
+def requirements(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
+    """Those that name the serving."""
+    mine = [v for v in plan.requirements if result.name in owners(v.requirement)]
+    return [
+        f"  {paint.verdict(v.passed)}  {v.requirement.label}: {v.shown(v.value)} {v.requirement.test.op} {v.shown(v.bound)}"
+        for v in mine
+    ]
