@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from heapq import heappop, heappush
 from collections.abc import Callable
 
 from . import gaps
@@ -20,7 +20,7 @@ class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
     which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause."""
 
-    __slots__ = ("ends", "gaps", "held", "hit_tokens", "most", "on_room", "preempted", "queued_s", "queued_since", "resumed", "running", "running_all",
+    __slots__ = ("ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted", "queued_s", "queued_since", "resumed", "running", "running_all",
                  "running_s", "waiting", "waiting_all", "waiting_s", "worked")  # fmt: skip
 
     def __init__(self, ranks: int) -> None:
@@ -30,13 +30,25 @@ class Shared:
         self.gaps: dict[int, float] = {}
         self.waiting, self.running = [0] * ranks, [0] * ranks
         self.waiting_all = self.running_all = self.held = 0
-        self.most = {"waiting": 0, "running": 0, "blocks": 0}
+        self.most_waiting = self.most_running = self.most_blocks = 0
         self.preempted = self.hit_tokens = 0
         self.waiting_s: float = 0
         self.running_s: float = 0
         self.queued_s: float = 0
         self.queued_since: float = 0
         self.on_room: Callable[[Sequence, float], bool] | None = None
+
+
+    def starts(self, index: int, count: int, now: float) -> None:
+        """Some that waited at a rank run."""
+        self.waiting[index] -= count
+        self.running[index] += count
+        self.waiting_all -= count
+        if not self.waiting_all:
+            self.queued_s += now - self.queued_since
+        self.running_all += count
+        if self.running_all > self.most_running:
+            self.most_running = self.running_all
 
 
 class Rank:
@@ -47,7 +59,7 @@ class Rank:
     place in the ring is at or beyond `size - g % size`."""
 
     __slots__ = (
-        "blocks_s", "cache", "decoding", "fixed", "index", "last_held", "last_s", "last_tokens", "offset", "other", "queue", "ring", "rules", "shared",
+        "blocks", "blocks_s", "cache", "decoding", "fixed", "index", "last_s", "last_tokens", "offset", "other", "queue", "ring", "rules", "shared",
         "short", "skipped", "stall", "tokens_s", "under_way",
     )  # fmt: skip
 
@@ -61,7 +73,7 @@ class Rank:
         self.short = NEVER  # the step that cannot start without a look at the blocks
         self.stall: tuple[float, list[Sequence]] | None = None  # decode waits for prompts: since when; who joined since
         self.last_s: float = 0
-        self.last_held = 0
+        self.blocks = 0  # held when it was last touched, and what came and went since
         self.last_tokens = 0
         self.blocks_s: float = 0  # twice the integral
         self.tokens_s: float = 0
@@ -81,21 +93,39 @@ class Rank:
         """Books blocks and tokens up to `now`; call it before anything changes."""
         elapsed = now - self.last_s
         if elapsed:
-            held = self.held(step)
-            self.blocks_s += elapsed * (self.last_held + held)
-            self.tokens_s += elapsed * (self.last_tokens + self.tokens(step))
+            held = before = self.blocks
+            rules, decoding = self.rules, self.decoding
+            own_step = step - self.skipped
+            if decoding and not rules.whole:
+                turns, rest = divmod(own_step * rules.growth, rules.size)
+                self.blocks = held = self.fixed + decoding * turns + (sum(self.ring[-rest:]) if rest else 0)
+            tokens = self.offset + decoding * rules.growth * (own_step - 1) + self.other
+            self.blocks_s += elapsed * (before + held)
+            self.tokens_s += elapsed * (self.last_tokens + tokens)
             self.last_s = now
-            self._note(held)
+            self.last_tokens = tokens
+            if held != before:
+                shared = self.shared
+                shared.held += held - before
+                if shared.held > shared.most_blocks:
+                    shared.most_blocks = shared.held
             if self.cache is not None:
-                self.cache.shrink((self.rules.kv_blocks - held) // self.rules.unit_blocks)
+                self.cache.shrink((rules.kv_blocks - held) // rules.unit_blocks)
+
+    def grown(self, step: int) -> int:
+        """Blocks that the step after `step` takes."""
+        rules = self.rules
+        if rules.whole or not self.decoding:
+            return 0
+        if rules.growth == 1:
+            return self.ring[-1 - (step - self.skipped) % rules.size]
+        return self.held(step + 1) - self.held(step)
 
     def settle(self, step: int) -> None:
-        """After changes: what is held now, and when blocks may run short: at the first step that finds too few, or an earlier one."""
-        held = self.held(step)
-        self._note(held)
-        self.last_tokens = self.tokens(step)
-        rules, decoding = self.rules, self.decoding
+        """After changes: when blocks may run short, which is at the first step that finds too few, or an earlier one."""
+        rules, decoding, held = self.rules, self.decoding, self.blocks
         free = rules.kv_blocks - held
+        self.last_tokens = self.offset + decoding * rules.growth * (step - self.skipped - 1) + self.other
         if rules.whole or not decoding or free >= UNLIMITED:
             self.short = NEVER
             return
@@ -111,12 +141,14 @@ class Rank:
                     high = middle
         self.short = step + low
 
-    def _note(self, held: int) -> None:
+    def take(self, blocks: int) -> None:
+        """Blocks are held from now on; fewer than none: are free."""
+        self.fixed += blocks
+        self.blocks += blocks
         shared = self.shared
-        shared.held += held - self.last_held
-        self.last_held = held
-        if shared.held > shared.most["blocks"]:
-            shared.most["blocks"] = shared.held
+        shared.held += blocks
+        if shared.held > shared.most_blocks:
+            shared.most_blocks = shared.held
 
     def push(self, seq: Sequence) -> None:
         """Into the queue, behind all that go before it; one that was preempted goes before all that came after it."""
@@ -128,7 +160,7 @@ class Rank:
                 self.queue.append(seq)
         else:
             seq.key = (rules.rank_of(seq.request), seq.no)
-            heapq.heappush(self.queue, (seq.key, seq))
+            heappush(self.queue, (seq.key, seq))
 
     def join(self, seq: Sequence, tokens: int, step: int) -> None:
         """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on."""
@@ -146,7 +178,7 @@ class Rank:
             self.ring[seq.place] += 1
             self.fixed += seq.level - reach // size
         seq.entry = entry = (seq.end + self.skipped, seq.no, seq)
-        heapq.heappush(self.shared.ends, entry)
+        heappush(self.shared.ends, entry)
 
     def leave(self, seq: Sequence, step: int) -> int:
         """A sequence no longer decodes; its blocks are its `own` again. Returns the tokens in its cache, in parts."""
@@ -164,13 +196,16 @@ class Rank:
 
     def let_go(self, seq: Sequence) -> None:
         """The blocks of a sequence are free."""
-        self.fixed -= seq.own
+        own = seq.own
+        self.fixed -= own
+        self.blocks -= own
+        self.shared.held -= own
         seq.own = 0
         if seq.refs:
             cache, rules = self.cache, self.rules
             assert cache is not None
             freed = cache.release(seq.request.blocks, seq.refs)
-            self.fixed -= freed * rules.unit_blocks
+            self.take(-freed * rules.unit_blocks)
             self.other += (seq.refs - freed) * rules.unit * rules.parts
             seq.refs = 0
 
@@ -180,7 +215,7 @@ class Rank:
         assert cache is not None
         for block in seq.request.blocks[seq.refs : min(seq.done, seq.request.prompt) // rules.unit]:
             if cache.keep(block):  # computed twice, kept once
-                self.fixed -= rules.unit_blocks
+                self.take(-rules.unit_blocks)
                 self.other -= rules.unit * rules.parts
             seq.refs += 1
             seq.own -= rules.unit_blocks
@@ -191,12 +226,12 @@ class Rank:
         self.touch(step, now)
         rules, shared, under_way = self.rules, self.shared, self.under_way
         mixed = rules.mixed and decodes
-        room = rules.kv_blocks - self.held(step + 1)
+        room = rules.kv_blocks - self.blocks - self.grown(step)
         moved = preempted = 0
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
             preempted += 1
-            room = rules.kv_blocks - self.held(step + 1)
+            room = rules.kv_blocks - self.blocks - self.grown(step)
         if self.cache is not None and room >= 0:
             self.cache.shrink(room // rules.unit_blocks)
         budget = rules.budget - self.decoding * rules.most if mixed else rules.budget
@@ -214,19 +249,33 @@ class Rank:
         if admits and not preempted:
             queue, index, fifo = self.queue, self.index, rules.rank_of is None
             running, slots = shared.running, rules.slots
-            while queue and running[index] < slots:
+            whole, cache, parts, ahead, size = rules.whole, self.cache, rules.parts, rules.ahead, rules.size
+            started = taken = 0
+            while queue and running[index] + started < slots:
                 seq = queue[0] if fifo else queue[0][1]
                 if budget <= 0 and not (seq.source and not mixed):
                     break
-                need = self._admit(seq, room, mixed and budget < rules.most)
-                if need < 0:
-                    break
+                if seq.source or whole or cache is not None:
+                    need = self._admit(seq, room, mixed and budget < rules.most)
+                    if need < 0:
+                        break
+                else:
+                    need = -(-(seq.todo * parts + ahead) // size)
+                    if need > room:
+                        break
+                    seq.own = need
+                    taken += need
+                    self.other += seq.todo * parts
                 room -= need
                 if fifo:
                     queue.popleft()
                 else:
-                    heapq.heappop(queue)
-                self._starts(seq, now)
+                    heappop(queue)
+                started += 1
+                shared.waiting_s += now - seq.waiting_s
+                seq.running_s = now
+                if seq.started_s is None:
+                    seq.started_s = now
                 if seq.source:
                     if seq.source == SWAPPED:
                         moved += seq.done
@@ -235,8 +284,8 @@ class Rank:
                     seq.source = COMPUTED
                     budget -= rules.most
                     continue
-                if self.cache is not None:
-                    self.cache.shrink(room // rules.unit_blocks)
+                if cache is not None:
+                    cache.shrink(room // rules.unit_blocks)
                 part = seq.todo - seq.done
                 if part > chunk:
                     part = chunk
@@ -248,6 +297,10 @@ class Rank:
                 budget -= part
                 under_way.append(seq)
                 worked.append(seq)
+            if started:
+                if taken:
+                    self.take(taken)
+                shared.starts(index, started, now)
         self.settle(step)
         if preempted:
             self.short = step + 1  # the queue has had no look at the room: one step, then again
@@ -263,7 +316,7 @@ class Rank:
             if full or need > room:
                 return -1
             seq.own = need if rules.whole else -(-reach // size)
-            self.fixed += seq.own
+            self.take(seq.own)
             return need
         reach = seq.todo * rules.parts + rules.ahead
         if rules.whole:
@@ -286,25 +339,9 @@ class Rank:
                     self.shared.hit_tokens += seq.done
         elif need > room:
             return -1
-        self.fixed += need
+        self.take(need)
         self.other += seq.todo * rules.parts
         return need
-
-    def _starts(self, seq: Sequence, now: float) -> None:
-        """A sequence leaves the queue and runs."""
-        shared, index = self.shared, self.index
-        shared.waiting[index] -= 1
-        shared.running[index] += 1
-        shared.waiting_s += now - seq.waiting_s
-        shared.waiting_all -= 1
-        if not shared.waiting_all:
-            shared.queued_s += now - shared.queued_since
-        shared.running_all += 1
-        if shared.running_all > shared.most["running"]:
-            shared.most["running"] = shared.running_all
-        seq.running_s = now
-        if seq.started_s is None:
-            seq.started_s = now
 
     def resume(self, seq: Sequence, step: int) -> None:
         """A sequence whose cache has come decodes."""
@@ -353,8 +390,8 @@ class Rank:
         if not shared.waiting_all:
             shared.queued_since = now
         shared.waiting_all += 1
-        if shared.waiting_all > shared.most["waiting"]:
-            shared.most["waiting"] = shared.waiting_all
+        if shared.waiting_all > shared.most_waiting:
+            shared.most_waiting = shared.waiting_all
         self.push(seq)
 
     def flush(self, end: float, resumed: int) -> int:

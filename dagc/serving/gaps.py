@@ -8,19 +8,19 @@ RATIO = 1.01
 """Upper edge of a bin over its lower one; bin 0 begins at one second, shorter gaps have negative numbers."""
 RESOLUTION = (RATIO - 1) / 2
 """What the centre of a bin is off by at most, relative."""
-_PER_BIN = 1 / log(RATIO)
+PER_BIN = 1 / log(RATIO)
 LEAST_S = 1e-9
 """Shorter gaps, and those between tokens of one step, are in the bin of this one."""
 
 
 def number(gap_s: float) -> int:
     """The bin of a gap."""
-    return floor(log(gap_s if gap_s > LEAST_S else LEAST_S) * _PER_BIN)
+    return floor(log(gap_s if gap_s > LEAST_S else LEAST_S) * PER_BIN)
 
 
 def seconds(number: int) -> float:
     """The centre of a bin."""
-    return exp((number + 0.5) / _PER_BIN)
+    return exp((number + 0.5) / PER_BIN)
 
 
 def add_run(gaps: dict[int, float], first_s: float, more_s: float, steps: int, weight: float) -> None:

@@ -20,7 +20,7 @@ class Rules:
     `size` of a block. `unit`: tokens of a prefix block, `unit_blocks` of the cache's."""
 
     __slots__ = (
-        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "mixed", "most", "parts", "prefix_cache", "queue",
+        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "mixed", "most", "parts", "plain", "safe", "prefix_cache", "queue",
         "rank_of", "request_s", "size", "slots", "swap", "unit", "unit_blocks", "whole",
     )  # fmt: skip
 
@@ -44,6 +44,8 @@ class Rules:
             raise CannotServe(
                 f"a step of {self.budget} tokens has no room for a sequence of {self.most} tokens per step, or for a prompt"
             )
+        self.plain = self.growth == self.parts  # a token a step
+        self.safe = (self.kv_blocks - 1) * self.size - self.ahead  # parts of tokens that fit for sure
         self.mixed = engine.prompts == "mixed"
         self.whole = engine.admit == "whole"
         self.swap = engine.preempt == "swap"

@@ -40,5 +40,5 @@ def outcome(worker: Worker, served: Served, role: str) -> Outcome:
         integrals,
         worker.gaps,
         series,
-        {f"{role}.{name}": value for name, value in worker.shared.most.items()},
+        {f"{role}.{name}": value for name, value in worker.most.items()},
     )

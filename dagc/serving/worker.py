@@ -73,6 +73,11 @@ class Worker:
         self.engine = engine
         self.rules = Rules(engine)
         self.served = served
+        if served is not None:
+            self._columns = [
+                column.append
+                for column in (served.arrival_s, served.queued_s, served.ttft_s, served.e2e_s, served.prompt, served.output, served.cached)
+            ]
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
         self.hold = hold
@@ -219,6 +224,12 @@ class Worker:
             "queued": shared.queued_s,
         }
 
+    @property
+    def most(self) -> dict[str, int]:
+        """The most that waited, ran, and were held at a time."""
+        shared = self.shared
+        return {"waiting": shared.most_waiting, "running": shared.most_running, "blocks": shared.most_blocks}
+
     # ---- inside
 
     def _go(self) -> None:
@@ -238,13 +249,14 @@ class Worker:
 
     def _take(self) -> float:
         """The next request comes. When the one after it does."""
-        head = self._head
+        head, inbox = self._head, self._inbox
         if head is not None:
-            at = head.arrival_s + self.rules.request_s
-            if not self._inbox or at <= self._inbox[0][0]:
-                self._head = next(self._stream, None)
+            request_s = self.rules.request_s
+            at = head.arrival_s + request_s
+            if not inbox or at <= inbox[0][0]:
+                self._head = following = next(self._stream, None)
                 self._enter(at, head, None, None, None)
-                return self._arrival_s()
+                return self._arrival_s() if following is None or inbox else following.arrival_s + request_s
         at, _, request, rank, first_s, tag = heapq.heappop(self._inbox)
         self._enter(at, request, rank, first_s, tag)
         return self._arrival_s()
@@ -260,14 +272,16 @@ class Worker:
             else:
                 index = self._turn
                 self._turn = index + 1 if index + 1 < len(self.ranks) else 0
-        too_long = request.prompt < 1 or request.output < 1 or rules.blocks(request) > rules.kv_blocks
+        _, prompt, output, _, _ = request
+        most = prompt * rules.parts + (output - 1) * rules.growth
+        too_long = prompt < 1 or output < 1 or (most > rules.safe and rules.blocks(request) > rules.kv_blocks)
         if too_long or index is None or (rules.queue is not None and self.waiting[index] >= rules.queue):
             self.rejected += 1
             self.too_long += too_long
             if self.on_reject is not None:
                 self.on_reject(request, at)
             return
-        seq = Sequence(no, request, index, rules.drafts.of(request.output - 1), at, tag)
+        seq = Sequence(no, request, index, output - 1 if rules.plain else rules.drafts.of(output - 1), at, tag)
         if first_s is not None:
             if not seq.left:
                 raise CannotServe("a request of one output token has nothing to decode")
@@ -289,19 +303,19 @@ class Worker:
             return
         rank.let_go(seq)
         self.finished += 1
-        self.prompt_tokens += request.prompt
-        self.output_tokens += request.output
+        arrival, prompt, output, _, _ = request
+        self.prompt_tokens += prompt
+        self.output_tokens += output
         served = self.served
         if served is not None:
-            arrival, first, started = request.arrival_s, seq.first_s, seq.started_s
-            assert first is not None and started is not None
-            served.arrival_s.append(arrival)
-            served.queued_s.append(started - arrival)
-            served.ttft_s.append(first - arrival)
-            served.e2e_s.append(now - arrival)
-            served.prompt.append(request.prompt)
-            served.output.append(request.output)
-            served.cached.append(seq.cached)
+            add_arrival, add_queued, add_ttft, add_e2e, add_prompt, add_output, add_cached = self._columns
+            add_arrival(arrival)
+            add_queued(seq.started_s - arrival)  # type: ignore[operator]
+            add_ttft(seq.first_s - arrival)  # type: ignore[operator]
+            add_e2e(now - arrival)
+            add_prompt(prompt)
+            add_output(output)
+            add_cached(seq.cached)
         if self.on_finish is not None and not self.hold:
             self.on_finish(seq, now)
 
@@ -396,12 +410,12 @@ class Worker:
         first_mode = not self.rules.mixed
         shared, awake = self.shared, self.awake
         ends, worked, resumed, bins = shared.ends, shared.worked, shared.resumed, shared.gaps
-        number = gaps.number
+        number, heappop, log, floor = gaps.number, heapq.heappop, math.log, math.floor
+        PER_BIN, LEAST_S = gaps.PER_BIN, gaps.LEAST_S
         alone = ranks[0] if count == 1 else None
         stalled: set[int] = set()
         lines: dict[int, Line] = {}
         idle: set[int] = set()
-        kept: Line | None
         t: float = 0
         step = 0
         yield math.inf
@@ -410,7 +424,7 @@ class Worker:
         while True:
             while at <= t:
                 at = self._take()
-            if not awake and (not self.decodes or not any(rank.decoding for rank in ranks)):
+            if not awake and (not self.decodes or not any([rank.decoding for rank in ranks])):
                 if shared.waiting_all and not shared.running_all and self.admits and not self.hold:
                     raise RuntimeError("requests wait, none runs, and none may start")
                 if at > limit or at == math.inf:
@@ -438,13 +452,14 @@ class Worker:
                     ranks[seq.rank].touch(step, t)
                     ranks[seq.rank].resume(seq, step)
                 self._landed.clear()
-            if (alone.short if alone is not None else min(rank.short for rank in ranks)) <= step:
-                awake.update(rank.index for rank in ranks if rank.short <= step)
+            if (alone.short if alone is not None else min([rank.short for rank in ranks])) <= step:
+                awake.update([rank.index for rank in ranks if rank.short <= step])
             if awake:
-                for index in sorted(awake):
+                for index in sorted(awake) if count > 1 else (0,):
                     rank = ranks[index]
                     if not rank.queue and not rank.under_way:
-                        rank.touch(step, t)
+                        if rank.last_s != t:
+                            rank.touch(step, t)
                         rank.settle(step)
                         if rank.short > step:
                             awake.discard(index)
@@ -469,22 +484,23 @@ class Worker:
                 context = alone.offset + grows * (step - alone.skipped) if grows else 0
                 most = NEVER
             else:
-                sequences = sum(rank.decoding for rank in ranks) - sum(ranks[index].decoding for index in working)
+                sequences = sum([rank.decoding for rank in ranks]) - sum([ranks[index].decoding for index in working])
                 context, grows, most = self._fullest(working)
+            exact = context if parts == 1 else context / parts
             if prompt:
-                line = price(sequences / count, context / parts, prompt / count, pairs, fullest)
+                base, slope, until, since = price(sequences / count, exact, prompt / count, pairs, fullest)
             elif sequences:
-                kept = lines.get(sequences)
-                if kept is not None and kept.since <= context / parts < kept.until:
-                    line = kept
-                else:
-                    line = lines[sequences] = price(sequences / count, context / parts)
+                base, slope, until, since = lines.get(sequences, NOTHING)
+                if not since <= exact < until:
+                    lines[sequences] = line = price(sequences / count, exact)
+                    base, slope, until, since = line
             elif moved:
-                line = NOTHING
+                base, slope, until, since = NOTHING
             else:
                 continue  # nothing may start: idle above
-            slope = line.per_token_s / parts
-            takes = line.base_s + slope * context
+            if parts != 1:
+                slope /= parts
+            takes = base + slope * context
             more = slope * grows
             if prompt or moved or resumed or stalled or awake:
                 steps = 1
@@ -492,12 +508,15 @@ class Worker:
                     takes += moved * swap_s / parts
                 end = t + takes
             else:
-                due = self._next_end()
-                steps = min(due, alone.short if alone is not None else min(rank.short for rank in ranks)) - step
+                due, _, seq = entry = ends[0]
+                if entry is not seq.entry or ranks[seq.rank].skipped:
+                    due = self._next_end()
+                short = alone.short if alone is not None else min([rank.short for rank in ranks])
+                steps = (short if short < due else due) - step
                 if most < steps:
                     steps = most
-                if line.until * parts < context + (steps - 1) * grows:
-                    steps = max(1, min(steps, math.ceil((line.until * parts - context) / grows)))
+                if until * parts < context + (steps - 1) * grows:
+                    steps = max(1, min(steps, math.ceil((until * parts - context) / grows)))
                 end = t + steps * takes + more * (steps * (steps - 1) // 2)
                 if at < end and steps > 1:
                     steps = steps_to(at, t, takes, more, steps)
@@ -525,8 +544,8 @@ class Worker:
             if resumed or stalled or working:
                 plain -= self._book(end, working, stalled, t)
             if plain:
-                bin_ = number(takes)
-                if steps == 1 or number(takes + more * (steps - 1)) == bin_:
+                bin_ = floor(log(takes) * PER_BIN) if takes > LEAST_S else number(takes)
+                if steps == 1 or floor(log(takes + more * (steps - 1)) * PER_BIN) == bin_:
                     bins[bin_] = bins.get(bin_, 0) + steps * plain
                 else:
                     gaps.add_run(bins, takes, more, steps, plain)
@@ -534,9 +553,11 @@ class Worker:
             self.step = step
             self.now = t = end
             while ends and ends[0][0] <= step:
-                if self._next_end() > step:
+                due, _, seq = entry = ends[0]
+                rank = ranks[seq.rank]
+                if (entry is not seq.entry or rank.skipped) and self._next_end() > step:
                     break
-                seq = heapq.heappop(ends)[2]
+                seq = heappop(ends)[2]
                 rank = ranks[seq.rank]
                 rank.touch(step, t)
                 rank.leave(seq, step)
