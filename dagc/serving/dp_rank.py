@@ -20,7 +20,7 @@ class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
     which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause."""
 
-    __slots__ = ("ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted", "queued_s", "queued_since", "resumed", "running", "running_all",
+    __slots__ = ("decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted", "queued_s", "queued_since", "resumed", "running", "running_all",
                  "running_s", "waiting", "waiting_all", "waiting_s", "worked")  # fmt: skip
 
     def __init__(self, ranks: int) -> None:
@@ -29,7 +29,7 @@ class Shared:
         self.resumed: list[Sequence] = []
         self.gaps: dict[int, float] = {}
         self.waiting, self.running = [0] * ranks, [0] * ranks
-        self.waiting_all = self.running_all = self.held = 0
+        self.waiting_all = self.running_all = self.decoding = self.held = 0
         self.most_waiting = self.most_running = self.most_blocks = 0
         self.preempted = self.hit_tokens = 0
         self.waiting_s: float = 0
@@ -95,15 +95,18 @@ class Rank:
         if elapsed:
             held = before = self.blocks
             rules, decoding = self.rules, self.decoding
-            own_step = step - self.skipped
-            if decoding and not rules.whole:
-                turns, rest = divmod(own_step * rules.growth, rules.size)
-                self.blocks = held = self.fixed + decoding * turns + (sum(self.ring[-rest:]) if rest else 0)
-            tokens = self.offset + decoding * rules.growth * (own_step - 1) + self.other
+            if decoding:
+                own_step = step - self.skipped
+                tokens = self.offset + decoding * rules.growth * (own_step - 1) + self.other
+                self.tokens_s += elapsed * (self.last_tokens + tokens)
+                self.last_tokens = tokens
+                if not rules.whole:
+                    turns, rest = divmod(own_step * rules.growth, rules.size)
+                    self.blocks = held = self.fixed + decoding * turns + (sum(self.ring[-rest:]) if rest else 0)
+            else:
+                self.tokens_s += elapsed * 2 * self.last_tokens
             self.blocks_s += elapsed * (before + held)
-            self.tokens_s += elapsed * (self.last_tokens + tokens)
             self.last_s = now
-            self.last_tokens = tokens
             if held != before:
                 shared = self.shared
                 shared.held += held - before
@@ -122,24 +125,31 @@ class Rank:
         return self.held(step + 1) - self.held(step)
 
     def settle(self, step: int) -> None:
-        """After changes: when blocks may run short, which is at the first step that finds too few, or an earlier one."""
-        rules, decoding, held = self.rules, self.decoding, self.blocks
-        free = rules.kv_blocks - held
-        self.last_tokens = self.offset + decoding * rules.growth * (step - self.skipped - 1) + self.other
-        if rules.whole or not decoding or free >= UNLIMITED:
+        """When blocks may run short, at the first step that finds too few or an earlier one, unless more is admitted before."""
+        rules = self.rules
+        growing = self.decoding + len(self.under_way)
+        free = rules.kv_blocks - self.blocks
+        if rules.whole or not growing or free >= UNLIMITED:
             self.short = NEVER
             return
         size, growth = rules.size, rules.growth
-        low = (free // decoding - 1) * size // growth  # a sequence takes at most one block more than its growth
+        low = (free // growing - 1) * size // growth  # a sequence takes at most one block more than its growth
         if low < 32:
-            low, high = max(low, 0), (free // decoding + 1) * size // growth + 1
+            low, high = max(low, 1), (free // growing + 1) * size // growth + 1
+            if self.under_way:
+                high = 0  # a prompt is not in the ring yet: one step, then again
             while high - low > 1:  # steps: for `low` there is room, for `high` there is not
                 middle = (low + high) // 2
-                if self.held(step + middle) - held <= free:
+                if self.held(step + middle) <= rules.kv_blocks:
                     low = middle
                 else:
                     high = middle
         self.short = step + low
+
+    def add_tokens(self, tokens: int) -> None:
+        """Parts of tokens are in the blocks held from now on, beside the contexts in decode."""
+        self.other += tokens
+        self.last_tokens += tokens
 
     def take(self, blocks: int) -> None:
         """Blocks are held from now on; fewer than none: are free."""
@@ -159,11 +169,16 @@ class Rank:
             else:
                 self.queue.append(seq)
         else:
-            seq.key = (rules.rank_of(seq.request), seq.no)
-            heappush(self.queue, (seq.key, seq))
+            heappush(self.queue, (self.key(seq), seq))
+
+    def key(self, seq: Sequence) -> tuple[int, int]:
+        """Its place in the order of the policy."""
+        rank_of = self.rules.rank_of
+        return (0 if rank_of is None else rank_of(seq.request), seq.no)
 
     def join(self, seq: Sequence, tokens: int, step: int) -> None:
-        """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on."""
+        """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on. They are no longer among the `other`."""
+        self.other -= tokens
         rules = self.rules
         growth = rules.growth
         own_step = step - self.skipped
@@ -171,6 +186,7 @@ class Rank:
         seq.alone = tokens + growth * (1 - own_step)
         self.offset += seq.alone
         self.decoding += 1
+        self.shared.decoding += 1
         if not rules.whole:
             size = rules.size
             reach = tokens + rules.ahead - 1
@@ -185,7 +201,9 @@ class Rank:
         rules = self.rules
         tokens = seq.alone + rules.growth * (step - self.skipped - 1)
         self.offset -= seq.alone
+        self.last_tokens -= tokens
         self.decoding -= 1
+        self.shared.decoding -= 1
         seq.entry = None
         if not rules.whole:
             self.ring[seq.place] -= 1
@@ -206,7 +224,7 @@ class Rank:
             assert cache is not None
             freed = cache.release(seq.request.blocks, seq.refs)
             self.take(-freed * rules.unit_blocks)
-            self.other += (seq.refs - freed) * rules.unit * rules.parts
+            self.add_tokens((seq.refs - freed) * rules.unit * rules.parts)
             seq.refs = 0
 
     def register(self, seq: Sequence) -> None:
@@ -216,7 +234,7 @@ class Rank:
         for block in seq.request.blocks[seq.refs : min(seq.done, seq.request.prompt) // rules.unit]:
             if cache.keep(block):  # computed twice, kept once
                 self.take(-rules.unit_blocks)
-                self.other -= rules.unit * rules.parts
+                self.add_tokens(-rules.unit * rules.parts)
             seq.refs += 1
             seq.own -= rules.unit_blocks
 
@@ -227,7 +245,7 @@ class Rank:
         rules, shared, under_way = self.rules, self.shared, self.under_way
         mixed = rules.mixed and decodes
         room = rules.kv_blocks - self.blocks - self.grown(step)
-        moved = preempted = 0
+        moved = preempted = started = 0
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
             preempted += 1
@@ -250,7 +268,7 @@ class Rank:
             queue, index, fifo = self.queue, self.index, rules.rank_of is None
             running, slots = shared.running, rules.slots
             whole, cache, parts, ahead, size = rules.whole, self.cache, rules.parts, rules.ahead, rules.size
-            started = taken = 0
+            taken = added = 0
             while queue and running[index] + started < slots:
                 seq = queue[0] if fifo else queue[0][1]
                 if budget <= 0 and not (seq.source and not mixed):
@@ -265,7 +283,7 @@ class Rank:
                         break
                     seq.own = need
                     taken += need
-                    self.other += seq.todo * parts
+                    added += seq.todo
                 room -= need
                 if fifo:
                     queue.popleft()
@@ -300,8 +318,10 @@ class Rank:
             if started:
                 if taken:
                     self.take(taken)
+                    self.add_tokens(added * parts)
                 shared.starts(index, started, now)
-        self.settle(step)
+        if started or self.short <= step or preempted:
+            self.settle(step)
         if preempted:
             self.short = step + 1  # the queue has had no look at the room: one step, then again
         return tokens, pairs, moved
@@ -317,6 +337,7 @@ class Rank:
                 return -1
             seq.own = need if rules.whole else -(-reach // size)
             self.take(seq.own)
+            self.add_tokens(seq.done)
             return need
         reach = seq.todo * rules.parts + rules.ahead
         if rules.whole:
@@ -331,7 +352,7 @@ class Rank:
                 return -1
             if hits:
                 woken = cache.take(request.blocks, hits)
-                self.other -= (hits - woken) * rules.unit * rules.parts
+                self.add_tokens(-(hits - woken) * rules.unit * rules.parts)
                 seq.refs = hits
                 seq.done = min(hits * rules.unit, seq.todo - 1)
                 if seq.first_s is None:
@@ -340,7 +361,7 @@ class Rank:
         elif need > room:
             return -1
         self.take(need)
-        self.other += seq.todo * rules.parts
+        self.add_tokens(seq.todo * rules.parts)
         return need
 
     def resume(self, seq: Sequence, step: int) -> None:
@@ -352,11 +373,11 @@ class Rank:
         """The sequence that would be served last goes back to the queue. Returns the parts of tokens that go to the host."""
         rules, shared, index = self.rules, self.shared, self.index
         decoding = [entry[2] for entry in shared.ends if entry[2].rank == index and entry is entry[2].entry]
-        seq = max(decoding + self.under_way, key=lambda one: one.key)
+        seq = max(decoding + self.under_way, key=self.key)
         moved = 0
         if seq.entry is None:
             self.under_way.remove(seq)
-            self.other -= seq.todo * rules.parts
+            self.add_tokens(-seq.todo * rules.parts)
             seq.done = seq.part = 0
         else:
             if self.stall is None:

@@ -19,19 +19,27 @@ class Sequence:
     the heap of ends; at `place` of the ring of blocks, `level` full turns on."""
 
     __slots__ = (
-        "alone", "cached", "done", "end", "entry", "first_s", "key", "last_s", "left", "level", "no", "own", "part", "place",
-        "rank", "refs", "request", "running_s", "source", "started_s", "tag", "todo", "waiting_s",
+        "alone", "cached", "done", "end", "entry", "first_s", "last_s", "left", "level", "no", "own", "part", "place", "rank", "refs", "request",
+        "running_s", "source", "started_s", "tag", "todo", "waiting_s",
     )  # fmt: skip
+    alone: int
+    end: int
+    last_s: float
+    level: int
+    own: int
+    part: int
+    place: int
+    running_s: float
 
     def __init__(self, no: int, request: Request, rank: int, left: int, at: float, tag: Any) -> None:
-        self.no, self.request, self.rank, self.left, self.tag = no, request, rank, left, tag
-        self.key = (0, no)
+        self.no = no
+        self.request = request
+        self.rank = rank
+        self.left = left
+        self.tag = tag
         self.todo: int = request.prompt
-        self.done = self.part = self.own = self.refs = self.cached = 0
-        self.alone = self.end = self.place = self.level = 0
-        self.source = COMPUTED
+        self.done = self.refs = self.cached = self.source = 0
         self.entry: Any = None
-        self.waiting_s = self.last_s = at
-        self.running_s: float = at
+        self.waiting_s = at
         self.started_s: float | None = None
         self.first_s: float | None = None

@@ -12,10 +12,10 @@ run of steps is exact: in rational arithmetic equal to stepping, in floats but f
 
 from __future__ import annotations
 
-import heapq
 import math
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator
+from heapq import heappop, heappush, heapreplace
 from typing import Any
 
 from . import gaps
@@ -92,7 +92,7 @@ class Worker:
         self.now: float = 0
         self.step = 0
         self.events = 0
-        self.busy_s: float = 0
+        self.idle_s: float = 0
         self.came = self.rejected = self.too_long = self.finished = 0
         self.computed_tokens = self.prompt_tokens = self.output_tokens = 0
         self.series = {name: array("d") for name in ("time_s", "waiting", "running", "blocks")}
@@ -133,7 +133,7 @@ class Worker:
         at = request.arrival_s + self.rules.request_s if at_s is None else at_s
         if at > self._limit or self._busy:
             self._added += 1
-            heapq.heappush(self._inbox, (at, self._added, request, rank, first_s, tag))
+            heappush(self._inbox, (at, self._added, request, rank, first_s, tag))
             return
         if at < self._cut:
             self._cut = at
@@ -159,7 +159,7 @@ class Worker:
         """A finished sequence lets its blocks go (`hold`)."""
         rank = self.ranks[sequence.rank]
         rank.touch(self.step, now)
-        rank.other -= sequence.todo * self.rules.parts
+        rank.add_tokens(-sequence.todo * self.rules.parts)
         rank.let_go(sequence)
         rank.settle(self.step)
         self._wake(sequence.rank, now)
@@ -220,7 +220,7 @@ class Worker:
             "running": shared.running_s,
             "blocks": sum(rank.blocks_s for rank in ranks) / 2,
             "tokens": sum(rank.tokens_s for rank in ranks) / (2 * self.rules.parts),
-            "busy": self.busy_s,
+            "busy": self.now - self.idle_s,
             "queued": shared.queued_s,
         }
 
@@ -257,7 +257,7 @@ class Worker:
                 self._head = following = next(self._stream, None)
                 self._enter(at, head, None, None, None)
                 return self._arrival_s() if following is None or inbox else following.arrival_s + request_s
-        at, _, request, rank, first_s, tag = heapq.heappop(self._inbox)
+        at, _, request, rank, first_s, tag = heappop(self._inbox)
         self._enter(at, request, rank, first_s, tag)
         return self._arrival_s()
 
@@ -287,8 +287,18 @@ class Worker:
                 raise CannotServe("a request of one output token has nothing to decode")
             seq.source, seq.done = BROUGHT, request.prompt * rules.parts
             seq.first_s = seq.last_s = first_s
-        self.ranks[index].waits(seq, at)
         self.awake.add(index)
+        if rules.rank_of is not None:
+            self.ranks[index].waits(seq, at)
+            return
+        shared = self.shared
+        shared.waiting[index] += 1
+        if not shared.waiting_all:
+            shared.queued_since = at
+        shared.waiting_all += 1
+        if shared.waiting_all > shared.most_waiting:
+            shared.most_waiting = shared.waiting_all
+        self.ranks[index].queue.append(seq)
 
     def _finish(self, seq: Sequence, now: float) -> None:
         """The last token is out."""
@@ -297,9 +307,10 @@ class Worker:
         shared.running[seq.rank] -= 1
         shared.running_all -= 1
         shared.running_s += now - seq.running_s
-        self.awake.add(seq.rank)
+        if rank.queue:
+            self.awake.add(seq.rank)
         if self.hold and not (self.on_finish is not None and self.on_finish(seq, now)):
-            rank.other += seq.todo * self.rules.parts
+            rank.add_tokens(seq.todo * self.rules.parts)
             return
         rank.let_go(seq)
         self.finished += 1
@@ -322,13 +333,14 @@ class Worker:
     def _advance(self, seq: Sequence, step: int, now: float) -> None:
         """A part of a prompt is computed."""
         rank = self.ranks[seq.rank]
-        rank.touch(step, now)
         part, seq.part = seq.part, 0
         seq.done += part
         self.computed_tokens += part
-        self.awake.add(seq.rank)
         if rank.cache is not None and seq.request.blocks:
+            rank.touch(step, now)
             rank.register(seq)
+            if rank.queue:
+                self.awake.add(seq.rank)
         if seq.done < seq.todo:
             if self.on_chunk is not None:
                 seq.part = part
@@ -336,8 +348,9 @@ class Worker:
                 seq.part = 0
             return
         rank.under_way.remove(seq)
+        if not rank.under_way and not rank.queue:
+            self.awake.discard(seq.rank)
         tokens = seq.todo * self.rules.parts
-        rank.other -= tokens
         if seq.first_s is None:
             seq.first_s = now
             if self.on_first is not None:
@@ -350,6 +363,8 @@ class Worker:
             if rank.stall is not None:
                 rank.stall[1].append(seq)
         else:
+            rank.touch(step, now)
+            rank.add_tokens(-tokens)
             self._finish(seq, now)
 
     def _sample(self, now: float) -> None:
@@ -398,9 +413,9 @@ class Worker:
                 if late <= due:
                     return due
                 seq.entry = (late, seq.no, seq)  # its rank has skipped steps since
-                heapq.heapreplace(ends, seq.entry)
+                heapreplace(ends, seq.entry)
             else:
-                heapq.heappop(ends)
+                heappop(ends)
         return NEVER
 
     def _run(self) -> Generator[float, None, None]:
@@ -410,25 +425,30 @@ class Worker:
         first_mode = not self.rules.mixed
         shared, awake = self.shared, self.awake
         ends, worked, resumed, bins = shared.ends, shared.worked, shared.resumed, shared.gaps
-        number, heappop, log, floor = gaps.number, heapq.heappop, math.log, math.floor
-        PER_BIN, LEAST_S = gaps.PER_BIN, gaps.LEAST_S
+        number, log, floor, per_bin, least_s = gaps.number, math.log, math.floor, gaps.PER_BIN, gaps.LEAST_S
         alone = ranks[0] if count == 1 else None
         stalled: set[int] = set()
         lines: dict[int, Line] = {}
-        idle: set[int] = set()
+        nobody: set[int] = set()
+        decodes = True
         t: float = 0
-        step = 0
+        step = events = prompt = moved = 0
+        short = most = NEVER
+        working = nobody
         yield math.inf
         limit, start = self._limit, self._start
         at = self._arrival_s()
         while True:
             while at <= t:
                 at = self._take()
-            if not awake and (not self.decodes or not any([rank.decoding for rank in ranks])):
+            sequences = shared.decoding
+            if not awake and (not sequences or not decodes):
                 if shared.waiting_all and not shared.running_all and self.admits and not self.hold:
                     raise RuntimeError("requests wait, none runs, and none may start")
+                before = t
                 if at > limit or at == math.inf:
                     self._cut = math.inf
+                    self.events = events
                     yield at
                     limit, start = self._limit, self._start
                     at = self._arrival_s()
@@ -437,34 +457,30 @@ class Worker:
                 else:
                     if self.sample_at < at:
                         self._sample(at)
-                    self.now = t = at
+                    t = at
+                self.idle_s += t - before
+                self.now = t
                 continue
             if t >= limit and not start:
+                self.events = events
                 yield t
                 limit, start = self._limit, self._start
                 at = self._arrival_s()
                 continue
-            # what the step holds
-            prompt = pairs = moved = fullest = 0
-            working = idle if self.decodes else set(range(count))
-            if self._landed:
+            # what the step holds, and what it costs
+            if awake or short <= step:
+                decodes = self.decodes
+                prompt = pairs = moved = fullest = 0
+                working = nobody if decodes else set(range(count))
                 for seq in self._landed:
                     ranks[seq.rank].touch(step, t)
                     ranks[seq.rank].resume(seq, step)
                 self._landed.clear()
-            if (alone.short if alone is not None else min([rank.short for rank in ranks])) <= step:
-                awake.update([rank.index for rank in ranks if rank.short <= step])
-            if awake:
+                if short <= step:
+                    awake.update([rank.index for rank in ranks if rank.short <= step])
                 for index in sorted(awake) if count > 1 else (0,):
                     rank = ranks[index]
-                    if not rank.queue and not rank.under_way:
-                        if rank.last_s != t:
-                            rank.touch(step, t)
-                        rank.settle(step)
-                        if rank.short > step:
-                            awake.discard(index)
-                            continue
-                    tokens, some, move = rank.schedule(step, t, self.admits, self.decodes)
+                    tokens, some, move = rank.schedule(step, t, self.admits, decodes)
                     if not rank.under_way:
                         awake.discard(index)
                     if tokens:
@@ -473,63 +489,64 @@ class Worker:
                             pairs = some
                         if tokens > fullest:
                             fullest = tokens
-                        if first_mode:
+                        if first_mode and decodes:
                             working = working | {index}
                     if move > moved:
                         moved = move
-            # what it costs
+                short = alone.short if alone is not None else min([rank.short for rank in ranks])
+                sequences = shared.decoding
+                for index in working:
+                    sequences -= ranks[index].decoding
             if alone is not None:
-                sequences = 0 if working else alone.decoding
                 grows = sequences * growth
                 context = alone.offset + grows * (step - alone.skipped) if grows else 0
-                most = NEVER
             else:
-                sequences = sum([rank.decoding for rank in ranks]) - sum([ranks[index].decoding for index in working])
                 context, grows, most = self._fullest(working)
             exact = context if parts == 1 else context / parts
             if prompt:
                 base, slope, until, since = price(sequences / count, exact, prompt / count, pairs, fullest)
-            elif sequences:
+            else:
                 base, slope, until, since = lines.get(sequences, NOTHING)
                 if not since <= exact < until:
-                    lines[sequences] = line = price(sequences / count, exact)
-                    base, slope, until, since = line
-            elif moved:
-                base, slope, until, since = NOTHING
-            else:
-                continue  # nothing may start: idle above
+                    if sequences:
+                        lines[sequences] = line = price(sequences / count, exact)
+                        base, slope, until, since = line
+                    elif not moved:
+                        continue  # nothing may start: idle above
             if parts != 1:
                 slope /= parts
             takes = base + slope * context
             more = slope * grows
             if prompt or moved or resumed or stalled or awake:
                 steps = 1
-                if moved:
-                    takes += moved * swap_s / parts
                 end = t + takes
+                if moved:
+                    end += moved * swap_s / parts
             else:
                 due, _, seq = entry = ends[0]
                 if entry is not seq.entry or ranks[seq.rank].skipped:
                     due = self._next_end()
-                short = alone.short if alone is not None else min([rank.short for rank in ranks])
                 steps = (short if short < due else due) - step
                 if most < steps:
                     steps = most
                 if until * parts < context + (steps - 1) * grows:
                     steps = max(1, min(steps, math.ceil((until * parts - context) / grows)))
-                end = t + steps * takes + more * (steps * (steps - 1) // 2)
-                if at < end and steps > 1:
+                if steps > 1 and (end := t + steps * takes + more * (steps * (steps - 1) // 2)) > at:
                     steps = steps_to(at, t, takes, more, steps)
                     end = t + steps * takes + more * (steps * (steps - 1) // 2)
-            self._cut = math.inf
-            while end > limit:
-                yield end
-                limit, start = self._limit, self._start
-                at = self._arrival_s()
-                if self._cut < end and steps > 1:
-                    steps = steps_to(self._cut, t, takes, more, steps)
-                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                elif steps == 1:
+                    end = t + takes
+            if end > limit:
                 self._cut = math.inf
+                self.events = events
+                while end > limit:
+                    yield end
+                    limit, start = self._limit, self._start
+                    at = self._arrival_s()
+                    if self._cut < end and steps > 1:
+                        steps = steps_to(self._cut, t, takes, more, steps)
+                        end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                    self._cut = math.inf
             while at < end:
                 at = self._take()
             if self.sample_at < end:
@@ -538,34 +555,34 @@ class Worker:
             if self.steps_kept:
                 self.steps_kept -= 1
                 self.stretches.append(Stretch(self.index, -1, t, end, steps, sequences, prompt))
-            self.busy_s += end - t
-            self.events += 1
-            plain = sequences
+            events += 1
             if resumed or stalled or working:
-                plain -= self._book(end, working, stalled, t)
-            if plain:
-                bin_ = floor(log(takes) * PER_BIN) if takes > LEAST_S else number(takes)
-                if steps == 1 or floor(log(takes + more * (steps - 1)) * PER_BIN) == bin_:
-                    bins[bin_] = bins.get(bin_, 0) + steps * plain
+                sequences -= self._book(end, working, stalled, t)
+            if sequences:
+                if moved:
+                    takes = end - t
+                bin_ = floor(log(takes) * per_bin) if takes > least_s else number(takes)
+                if steps == 1 or floor(log(takes + more * (steps - 1)) * per_bin) == bin_:
+                    bins[bin_] = bins.get(bin_, 0) + steps * sequences
                 else:
-                    gaps.add_run(bins, takes, more, steps, plain)
-            step += steps
-            self.step = step
+                    gaps.add_run(bins, takes, more, steps, sequences)
+            self.step = step = step + steps
             self.now = t = end
             while ends and ends[0][0] <= step:
-                due, _, seq = entry = ends[0]
-                rank = ranks[seq.rank]
-                if (entry is not seq.entry or rank.skipped) and self._next_end() > step:
+                _, _, seq = entry = ends[0]
+                if (entry is not seq.entry or ranks[seq.rank].skipped) and self._next_end() > step:
                     break
                 seq = heappop(ends)[2]
                 rank = ranks[seq.rank]
                 rank.touch(step, t)
                 rank.leave(seq, step)
                 self._finish(seq, t)
-            if worked:
+            if prompt or moved:
                 for seq in worked:
                     self._advance(seq, step, t)
                 worked.clear()
+                prompt = moved = 0
+            working = nobody
             if self._inbox:
                 at = self._arrival_s()
             if self.check is not None:
@@ -597,12 +614,15 @@ def steps_to(time_s: float, start_s: float, first_s: float, more_s: float, most:
     """The fewest steps, of at least 1 and at most `most`, at whose end it is `time_s` or later, from `start_s` on: step i takes `first_s + i
     more_s`."""
     need = time_s - start_s
-    half = first_s - more_s / 2
     if more_s:
-        guess = (math.sqrt(half * half + 2 * more_s * max(need, 0)) - half) / more_s
+        half = first_s - more_s / 2
+        guess = (math.sqrt(half * half + 2 * more_s * need) - half) / more_s if need > 0 else 0.0
     else:
         guess = need / first_s if first_s else most
-    steps = min(max(math.ceil(guess), 1), most)
+    steps = math.ceil(guess)
+    if 1 < steps < most and 1e-6 < steps - guess < 1 - 1e-6:
+        return steps
+    steps = min(max(steps, 1), most)  # near a step's end: as the clock itself says
     while steps < most and start_s + steps * first_s + more_s * (steps * (steps - 1) // 2) < time_s:
         steps += 1
     while steps > 1 and start_s + (steps - 1) * first_s + more_s * ((steps - 1) * (steps - 2) // 2) >= time_s:
