@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from . import gaps
-from .live_request import BROUGHT, COMPUTED, SWAPPED, Sequence
+from .live_request import COMPUTED, SWAPPED, Sequence
 from .prefix import PrefixCache
 from .rules import Rules
 
@@ -18,10 +18,14 @@ UNLIMITED = 1 << 39
 
 class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
-    which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause."""
+    which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause.
+    `held`: blocks, of every rank as it was last looked at. Integrals over time; `blocks_s` and `tokens_s` (parts of tokens) are
+    doubled, of sequences that have ended: each as if it grew evenly from its first to its last step of decode."""
 
-    __slots__ = ("decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted", "queued_s", "queued_since", "resumed", "running", "running_all",
-                 "running_s", "waiting", "waiting_all", "waiting_s", "worked")  # fmt: skip
+    __slots__ = (
+        "blocks_s", "decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
+        "queued_s", "queued_since", "resumed", "running", "running_all", "running_s", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
+    )  # fmt: skip
 
     def __init__(self, ranks: int) -> None:
         self.ends: list[tuple[int, int, Sequence]] = []
@@ -34,10 +38,11 @@ class Shared:
         self.preempted = self.hit_tokens = 0
         self.waiting_s: float = 0
         self.running_s: float = 0
+        self.blocks_s: float = 0
+        self.tokens_s: float = 0
         self.queued_s: float = 0
         self.queued_since: float = 0
         self.on_room: Callable[[Sequence, float], bool] | None = None
-
 
     def starts(self, index: int, count: int, now: float) -> None:
         """Some that waited at a rank run."""
@@ -50,70 +55,58 @@ class Shared:
         if self.running_all > self.most_running:
             self.most_running = self.running_all
 
+    def waits(self, index: int, now: float) -> None:
+        """One waits at a rank."""
+        self.waiting[index] += 1
+        if not self.waiting_all:
+            self.queued_since = now
+        self.waiting_all += 1
+        if self.waiting_all > self.most_waiting:
+            self.most_waiting = self.waiting_all
+
 
 class Rank:
-    """Steps are counted by the worker; this rank has decoded in all but `skipped` of them.
+    """Steps are counted by the worker; this rank has decoded in all but `skipped` of them: its own step s.
 
-    Context of its sequences in the step after its step s: `offset + decoding growth s`. Tokens in blocks held: the sum of contexts
-    (before that step) + `other`. Blocks held after its step s, with g = growth s: `fixed + decoding (g // size)` + sequences whose
-    place in the ring is at or beyond `size - g % size`."""
+    Context of its sequences in decode, in the step after s: `offset + decoding growth s`. Blocks held after s, with g = growth s:
+    `fixed + decoding (g // size)` + the sequences whose place in the `ring` is at or beyond `size - g % size`: a sequence that
+    holds ceil(x / size) blocks at x = level size + place + g + 1 has fixed part `level + 1`."""
 
     __slots__ = (
-        "blocks", "blocks_s", "cache", "decoding", "fixed", "index", "last_s", "last_tokens", "offset", "other", "queue", "ring", "rules", "shared",
-        "short", "skipped", "stall", "tokens_s", "under_way",
+        "blocks", "cache", "cache_s", "decoding", "fixed", "index", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
+        "under_way",
     )  # fmt: skip
 
     def __init__(self, index: int, rules: Rules, shared: Shared) -> None:
         self.index, self.rules, self.shared = index, rules, shared
         self.queue = rules.new_queue()
         self.under_way: list[Sequence] = []  # prompts in part computed
-        self.decoding = self.offset = self.other = self.fixed = self.skipped = 0
+        self.decoding = self.offset = self.fixed = self.skipped = 0
+        self.blocks = 0  # held when last looked at
         self.ring = [0] * rules.size
         self.cache = PrefixCache() if rules.prefix_cache else None
+        self.cache_s: float = 0
         self.short = NEVER  # the step that cannot start without a look at the blocks
         self.stall: tuple[float, list[Sequence]] | None = None  # decode waits for prompts: since when; who joined since
-        self.last_s: float = 0
-        self.blocks = 0  # held when it was last touched, and what came and went since
-        self.last_tokens = 0
-        self.blocks_s: float = 0  # twice the integral
-        self.tokens_s: float = 0
 
     def held(self, step: int) -> int:
         """Blocks that sequences hold after step `step` of the worker, if none has come or gone until then."""
-        if self.rules.whole or not self.decoding:
+        decoding = self.decoding
+        if not decoding or self.rules.whole:
             return self.fixed
-        turns, rest = divmod((step - self.skipped) * self.rules.growth, self.rules.size)
-        return self.fixed + self.decoding * turns + (sum(self.ring[-rest:]) if rest else 0)
+        rules = self.rules
+        turns, rest = divmod((step - self.skipped) * rules.growth, rules.size)
+        if rest:
+            return self.fixed + decoding * turns + sum(self.ring[-rest:])
+        return self.fixed + decoding * turns
 
-    def tokens(self, step: int) -> int:
-        """Parts of tokens in these blocks; a prompt counts whole from its first step on."""
-        return self.offset + self.decoding * self.rules.growth * (step - self.skipped - 1) + self.other
-
-    def touch(self, step: int, now: float) -> None:
-        """Books blocks and tokens up to `now`; call it before anything changes."""
-        elapsed = now - self.last_s
-        if elapsed:
-            held = before = self.blocks
-            rules, decoding = self.rules, self.decoding
-            if decoding:
-                own_step = step - self.skipped
-                tokens = self.offset + decoding * rules.growth * (own_step - 1) + self.other
-                self.tokens_s += elapsed * (self.last_tokens + tokens)
-                self.last_tokens = tokens
-                if not rules.whole:
-                    turns, rest = divmod(own_step * rules.growth, rules.size)
-                    self.blocks = held = self.fixed + decoding * turns + (sum(self.ring[-rest:]) if rest else 0)
-            else:
-                self.tokens_s += elapsed * 2 * self.last_tokens
-            self.blocks_s += elapsed * (before + held)
-            self.last_s = now
-            if held != before:
-                shared = self.shared
-                shared.held += held - before
-                if shared.held > shared.most_blocks:
-                    shared.most_blocks = shared.held
-            if self.cache is not None:
-                self.cache.shrink((rules.kv_blocks - held) // rules.unit_blocks)
+    def look(self, held: int) -> None:
+        """So many blocks are held now."""
+        shared = self.shared
+        shared.held += held - self.blocks
+        self.blocks = held
+        if shared.held > shared.most_blocks:
+            shared.most_blocks = shared.held
 
     def grown(self, step: int) -> int:
         """Blocks that the step after `step` takes."""
@@ -124,11 +117,11 @@ class Rank:
             return self.ring[-1 - (step - self.skipped) % rules.size]
         return self.held(step + 1) - self.held(step)
 
-    def settle(self, step: int) -> None:
+    def settle(self, step: int, held: int) -> None:
         """When blocks may run short, at the first step that finds too few or an earlier one, unless more is admitted before."""
         rules = self.rules
         growing = self.decoding + len(self.under_way)
-        free = rules.kv_blocks - self.blocks
+        free = rules.kv_blocks - held
         if rules.whole or not growing or free >= UNLIMITED:
             self.short = NEVER
             return
@@ -146,24 +139,9 @@ class Rank:
                     high = middle
         self.short = step + low
 
-    def add_tokens(self, tokens: int) -> None:
-        """Parts of tokens are in the blocks held from now on, beside the contexts in decode."""
-        self.other += tokens
-        self.last_tokens += tokens
-
-    def take(self, blocks: int) -> None:
-        """Blocks are held from now on; fewer than none: are free."""
-        self.fixed += blocks
-        self.blocks += blocks
-        shared = self.shared
-        shared.held += blocks
-        if shared.held > shared.most_blocks:
-            shared.most_blocks = shared.held
-
     def push(self, seq: Sequence) -> None:
         """Into the queue, behind all that go before it; one that was preempted goes before all that came after it."""
-        rules = self.rules
-        if rules.rank_of is None:
+        if self.rules.rank_of is None:
             if self.queue and self.queue[0].no > seq.no:
                 self.queue.appendleft(seq)
             else:
@@ -176,86 +154,125 @@ class Rank:
         rank_of = self.rules.rank_of
         return (0 if rank_of is None else rank_of(seq.request), seq.no)
 
-    def join(self, seq: Sequence, tokens: int, step: int) -> None:
-        """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on. They are no longer among the `other`."""
-        self.other -= tokens
-        rules = self.rules
+    def join(self, seq: Sequence, tokens: int, step: int, now: float) -> None:
+        """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on."""
+        rules, shared, skipped = self.rules, self.shared, self.skipped
+        growth = rules.growth
+        own_step = step - skipped
+        grown = growth * own_step
+        seq.end = end = own_step + seq.left
+        seq.alone = alone = tokens + growth - grown
+        self.offset += alone
+        self.decoding += 1
+        shared.decoding += 1
+        if not rules.whole:
+            reach = tokens + rules.ahead - 1
+            level, place = divmod(reach - grown, rules.size)
+            seq.level, seq.place = level, place
+            self.ring[place] += 1
+            self.fixed += level - reach // rules.size
+        seq.joined_s = now
+        seq.entry = entry = (end + skipped, seq.no, seq)
+        heappush(shared.ends, entry)
+
+    def leave(self, seq: Sequence, step: int, now: float) -> int:
+        """A sequence no longer decodes; its blocks are its `own` again. Returns the tokens in its cache, in parts."""
+        rules, shared = self.rules, self.shared
         growth = rules.growth
         own_step = step - self.skipped
-        seq.end = own_step + seq.left
-        seq.alone = tokens + growth * (1 - own_step)
-        self.offset += seq.alone
-        self.decoding += 1
-        self.shared.decoding += 1
-        if not rules.whole:
-            size = rules.size
-            reach = tokens + rules.ahead - 1
-            seq.level, seq.place = divmod(reach - growth * own_step, size)
-            self.ring[seq.place] += 1
-            self.fixed += seq.level - reach // size
-        seq.entry = entry = (seq.end + self.skipped, seq.no, seq)
-        heappush(self.shared.ends, entry)
-
-    def leave(self, seq: Sequence, step: int) -> int:
-        """A sequence no longer decodes; its blocks are its `own` again. Returns the tokens in its cache, in parts."""
-        rules = self.rules
-        tokens = seq.alone + rules.growth * (step - self.skipped - 1)
-        self.offset -= seq.alone
-        self.last_tokens -= tokens
+        alone = seq.alone
+        tokens = alone + growth * (own_step - 1)
+        before = alone + growth * (seq.end - seq.left - 1)
+        self.offset -= alone
         self.decoding -= 1
-        self.shared.decoding -= 1
+        shared.decoding -= 1
         seq.entry = None
+        first = own = seq.own
+        running_s, joined_s = seq.running_s, seq.joined_s
+        if seq.refs:
+            shared_tokens = seq.refs * rules.unit * rules.parts
+            shared.tokens_s -= 2 * (now - running_s) * shared_tokens
         if not rules.whole:
             self.ring[seq.place] -= 1
             blocks = (tokens + rules.ahead - 1) // rules.size
             self.fixed += blocks - seq.level
-            seq.own = blocks + 1 - seq.refs * rules.unit_blocks
+            seq.own = own = blocks + 1 - seq.refs * rules.unit_blocks
+        prefill, decode = 2 * (joined_s - running_s), now - joined_s
+        shared.running_s += now - running_s
+        shared.blocks_s += prefill * first + decode * (first + own)
+        shared.tokens_s += prefill * before + decode * (before + tokens)
         return tokens
 
-    def let_go(self, seq: Sequence) -> None:
+    def drop(self, seq: Sequence, now: float) -> None:
+        """A prompt under way stops being computed."""
+        self.under_way.remove(seq)
+        self.keeps(seq, now, seq.todo * self.rules.parts)
+        self.shared.running_s += now - seq.running_s
+
+    def keeps(self, seq: Sequence, now: float, tokens: int) -> None:
+        """Books what a sequence has held with nothing changing."""
+        elapsed = 2 * (now - seq.running_s)
+        self.shared.blocks_s += elapsed * seq.own
+        self.shared.tokens_s += elapsed * (tokens - seq.refs * self.rules.unit * self.rules.parts)
+
+    def let_go(self, seq: Sequence, now: float) -> None:
         """The blocks of a sequence are free."""
-        own = seq.own
-        self.fixed -= own
-        self.blocks -= own
-        self.shared.held -= own
-        seq.own = 0
+        self.fixed -= seq.own
         if seq.refs:
-            cache, rules = self.cache, self.rules
-            assert cache is not None
-            freed = cache.release(seq.request.blocks, seq.refs)
-            self.take(-freed * rules.unit_blocks)
-            self.add_tokens((seq.refs - freed) * rules.unit * rules.parts)
+            self._touch(now)
+            assert self.cache is not None
+            self.fixed -= self.cache.release(seq.request.blocks, seq.refs) * self.rules.unit_blocks
             seq.refs = 0
 
-    def register(self, seq: Sequence) -> None:
+    def _touch(self, now: float) -> None:
+        """The integrals of the shared blocks, up to now."""
+        assert self.cache is not None
+        blocks = 2 * (now - self.cache_s) * len(self.cache.held)
+        self.shared.blocks_s += blocks * self.rules.unit_blocks
+        self.shared.tokens_s += blocks * self.rules.unit * self.rules.parts
+        self.cache_s = now
+
+    def register(self, seq: Sequence, now: float) -> None:
         """The prompt's blocks that are computed are text that others may share."""
-        cache, rules = self.cache, self.rules
+        cache, rules, shared = self.cache, self.rules, self.shared
         assert cache is not None
-        for block in seq.request.blocks[seq.refs : min(seq.done, seq.request.prompt) // rules.unit]:
+        new = seq.request.blocks[seq.refs : min(seq.done, seq.request.prompt) // rules.unit]
+        if not new:
+            return
+        self._touch(now)
+        for block in new:
             if cache.keep(block):  # computed twice, kept once
-                self.take(-rules.unit_blocks)
-                self.add_tokens(-rules.unit * rules.parts)
-            seq.refs += 1
-            seq.own -= rules.unit_blocks
+                self.fixed -= rules.unit_blocks
+        seq.refs += len(new)
+        blocks = len(new) * rules.unit_blocks
+        seq.own -= blocks
+        elapsed = 2 * (now - seq.running_s)
+        shared.blocks_s += elapsed * blocks
+        shared.tokens_s += elapsed * len(new) * rules.unit * rules.parts
 
     def schedule(self, step: int, now: float, admits: bool, decodes: bool) -> tuple[int, int, int]:
         """What the rank does in the step after `step`: prompt tokens, their pairs, parts of tokens of cache that are moved. Its sequences
         in decode come first, then prompts under way, then the queue in its order, up to the first that has no room."""
-        self.touch(step, now)
-        rules, shared, under_way = self.rules, self.shared, self.under_way
+        rules, under_way, cache = self.rules, self.under_way, self.cache
+        kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots = rules.limits
         mixed = rules.mixed and decodes
-        room = rules.kv_blocks - self.blocks - self.grown(step)
-        moved = preempted = started = 0
+        held = self.held(step)
+        if cache is not None:
+            cache.shrink((kv_blocks - held) // unit_blocks)
+        room = kv_blocks - held - self.grown(step)
+        moved = preempted = 0
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
             preempted += 1
-            room = rules.kv_blocks - self.blocks - self.grown(step)
-        if self.cache is not None and room >= 0:
-            self.cache.shrink(room // rules.unit_blocks)
-        budget = rules.budget - self.decoding * rules.most if mixed else rules.budget
+            held = self.held(step)
+            room = kv_blocks - held - self.grown(step)
+        if cache is not None and room >= 0:
+            cache.shrink(room // unit_blocks)
+        if mixed:
+            budget -= self.decoding * most
         tokens = pairs = 0
+        shared = self.shared
         worked = shared.worked
-        chunk = rules.chunk
         for seq in under_way:
             if budget <= 0:
                 break
@@ -264,26 +281,25 @@ class Rank:
             pairs += part * seq.done + part * (part + 1) // 2
             budget -= part
             worked.append(seq)
-        if admits and not preempted:
-            queue, index, fifo = self.queue, self.index, rules.rank_of is None
-            running, slots = shared.running, rules.slots
-            whole, cache, parts, ahead, size = rules.whole, self.cache, rules.parts, rules.ahead, rules.size
-            taken = added = 0
-            while queue and running[index] + started < slots:
+        queue = self.queue
+        if queue and admits and not preempted:
+            index, fifo, plain = self.index, rules.rank_of is None, cache is None and not rules.whole
+            free_slots = slots - shared.running[index]
+            started = taken = 0
+            brought = False
+            while started < free_slots and queue:
                 seq = queue[0] if fifo else queue[0][1]
-                if budget <= 0 and not (seq.source and not mixed):
+                if budget <= 0 and (mixed or not seq.source):
                     break
-                if seq.source or whole or cache is not None:
-                    need = self._admit(seq, room, mixed and budget < rules.most)
-                    if need < 0:
-                        break
-                else:
-                    need = -(-(seq.todo * parts + ahead) // size)
+                if plain and not seq.source:
+                    seq.own = need = (seq.todo * parts + ahead - 1) // size + 1
                     if need > room:
                         break
-                    seq.own = need
                     taken += need
-                    added += seq.todo
+                else:
+                    need = self._admit(seq, room, mixed and budget < most, now)
+                    if need < 0:
+                        break
                 room -= need
                 if fifo:
                     queue.popleft()
@@ -297,36 +313,37 @@ class Rank:
                 if seq.source:
                     if seq.source == SWAPPED:
                         moved += seq.done
+                    brought = True
                     if seq.source == SWAPPED or shared.on_room is None or shared.on_room(seq, now):
-                        self.resume(seq, step)
+                        self.resume(seq, step, now)
                     seq.source = COMPUTED
-                    budget -= rules.most
+                    budget -= most
                     continue
                 if cache is not None:
-                    cache.shrink(room // rules.unit_blocks)
-                part = seq.todo - seq.done
+                    cache.shrink(room // unit_blocks)
+                done = seq.done
+                part = seq.todo - done
                 if part > chunk:
                     part = chunk
                 if part > budget:
                     part = budget
                 seq.part = part
                 tokens += part
-                pairs += part * seq.done + part * (part + 1) // 2
+                pairs += part * done + part * (part + 1) // 2
                 budget -= part
                 under_way.append(seq)
                 worked.append(seq)
             if started:
-                if taken:
-                    self.take(taken)
-                    self.add_tokens(added * parts)
+                self.fixed += taken
+                held = held + taken if plain and not brought else self.held(step)
                 shared.starts(index, started, now)
-        if started or self.short <= step or preempted:
-            self.settle(step)
+        self.look(held)
+        self.settle(step, held)
         if preempted:
             self.short = step + 1  # the queue has had no look at the room: one step, then again
         return tokens, pairs, moved
 
-    def _admit(self, seq: Sequence, room: int, full: bool) -> int:
+    def _admit(self, seq: Sequence, room: int, full: bool, now: float) -> int:
         """Gives a sequence of the queue its blocks. Returns what they and its next step take of `room`; -1: there is none."""
         rules = self.rules
         size = rules.size
@@ -336,37 +353,36 @@ class Rank:
             if full or need > room:
                 return -1
             seq.own = need if rules.whole else -(-reach // size)
-            self.take(seq.own)
-            self.add_tokens(seq.done)
+            self.fixed += seq.own
             return need
         reach = seq.todo * rules.parts + rules.ahead
         if rules.whole:
             reach += seq.left * rules.growth
-        need = seq.own = -(-reach // size)
-        if self.cache is not None and seq.request.blocks:
-            cache, request = self.cache, seq.request
-            hits = cache.hits(request.blocks, request.prompt // rules.unit)
-            seq.own -= hits * rules.unit_blocks
-            need = seq.own + cache.idle_of(request.blocks, hits) * rules.unit_blocks
-            if need > room:
-                return -1
-            if hits:
-                woken = cache.take(request.blocks, hits)
-                self.add_tokens(-(hits - woken) * rules.unit * rules.parts)
-                seq.refs = hits
-                seq.done = min(hits * rules.unit, seq.todo - 1)
-                if seq.first_s is None:
-                    seq.cached = seq.done
-                    self.shared.hit_tokens += seq.done
-        elif need > room:
+        need = own = -(-reach // size)
+        hits = idle = 0
+        cache, blocks = self.cache, seq.request.blocks
+        if cache is not None and blocks:
+            hits, idle = cache.hits(blocks, seq.request.prompt // rules.unit)
+            own -= hits * rules.unit_blocks
+            need = own + idle * rules.unit_blocks
+        if need > room:
             return -1
-        self.take(need)
-        self.add_tokens(seq.todo * rules.parts)
+        if hits:
+            assert cache is not None
+            self._touch(now)
+            cache.take(blocks, hits)
+            seq.refs = hits
+            seq.done = min(hits * rules.unit, seq.todo - 1)
+            if seq.first_s is None:
+                seq.cached = seq.done
+                self.shared.hit_tokens += seq.done
+        seq.own = own
+        self.fixed += need
         return need
 
-    def resume(self, seq: Sequence, step: int) -> None:
+    def resume(self, seq: Sequence, step: int, now: float) -> None:
         """A sequence whose cache has come decodes."""
-        self.join(seq, seq.done, step)
+        self.join(seq, seq.done, step, now)
         self.shared.resumed.append(seq)
 
     def _preempt(self, step: int, now: float) -> int:
@@ -376,9 +392,8 @@ class Rank:
         seq = max(decoding + self.under_way, key=self.key)
         moved = 0
         if seq.entry is None:
-            self.under_way.remove(seq)
-            self.add_tokens(-seq.todo * rules.parts)
-            seq.done = seq.part = 0
+            self.drop(seq, now)
+            seq.done = 0
         else:
             if self.stall is None:
                 seq.last_s = now
@@ -386,8 +401,8 @@ class Rank:
                 self.stall[1].remove(seq)
             else:
                 seq.last_s = self.stall[0]
+            tokens = self.leave(seq, step, now)
             seq.left = seq.end - (step - self.skipped)
-            tokens = self.leave(seq, step)
             if rules.swap:
                 seq.source, seq.done = SWAPPED, tokens
                 moved = tokens
@@ -395,25 +410,14 @@ class Rank:
                 seq.left -= 1
                 seq.todo = tokens // rules.parts + 1
                 seq.done = 0
-        self.let_go(seq)
+        self.let_go(seq, now)
         shared.preempted += 1
-        shared.running_s += now - seq.running_s
         shared.running_all -= 1
         shared.running[index] -= 1
-        self.waits(seq, now)
-        return moved
-
-    def waits(self, seq: Sequence, now: float) -> None:
-        """A sequence comes into the queue."""
-        shared = self.shared
         seq.waiting_s = now
-        shared.waiting[self.index] += 1
-        if not shared.waiting_all:
-            shared.queued_since = now
-        shared.waiting_all += 1
-        if shared.waiting_all > shared.most_waiting:
-            shared.most_waiting = shared.waiting_all
+        shared.waits(index, now)
         self.push(seq)
+        return moved
 
     def flush(self, end: float, resumed: int) -> int:
         """The first tokens after a stall, but of the `resumed`: books their gaps, returns how many they are."""
@@ -426,6 +430,3 @@ class Rank:
         for seq in others:
             gaps.add_run(self.shared.gaps, end - seq.last_s, 0, 1, 1)
         return weight + len(others)
-
-
-__all__ = ["BROUGHT", "NEVER", "Rank", "Shared"]

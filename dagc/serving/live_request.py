@@ -19,11 +19,12 @@ class Sequence:
     the heap of ends; at `place` of the ring of blocks, `level` full turns on."""
 
     __slots__ = (
-        "alone", "cached", "done", "end", "entry", "first_s", "last_s", "left", "level", "no", "own", "part", "place", "rank", "refs", "request",
+        "alone", "cached", "done", "end", "entry", "first_s", "joined_s", "last_s", "left", "level", "no", "own", "part", "place", "rank", "refs", "request",
         "running_s", "source", "started_s", "tag", "todo", "waiting_s",
     )  # fmt: skip
     alone: int
     end: int
+    joined_s: float
     last_s: float
     level: int
     own: int

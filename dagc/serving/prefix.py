@@ -15,33 +15,29 @@ class PrefixCache:
         self.held: dict[int, int] = {}
         self.idle: OrderedDict[int, None] = OrderedDict()
 
-    def hits(self, blocks: tuple[int, ...], most: int) -> int:
-        """Leading blocks, at most `most`, that the cache has."""
+    def hits(self, blocks: tuple[int, ...], most: int) -> tuple[int, int]:
+        """Leading blocks, at most `most`, that the cache has, and how many of them no sequence holds."""
         held, idle = self.held, self.idle
-        count = 0
+        count = free = 0
         for block in blocks:
-            if count == most or (block not in held and block not in idle):
+            if count == most:
                 break
+            if block not in held:
+                if block not in idle:
+                    break
+                free += 1
             count += 1
-        return count
+        return count, free
 
-    def idle_of(self, blocks: tuple[int, ...], count: int) -> int:
-        """How many of the first `count` blocks no sequence holds."""
-        held = self.held
-        return sum(block not in held for block in blocks[:count])
-
-    def take(self, blocks: tuple[int, ...], count: int) -> int:
-        """A sequence holds the first `count` blocks, all of them in the cache. Returns how many nobody held."""
+    def take(self, blocks: tuple[int, ...], count: int) -> None:
+        """A sequence holds the first `count` blocks, all of them in the cache."""
         held, idle = self.held, self.idle
-        woken = 0
         for block in blocks[:count]:
             if block in held:
                 held[block] += 1
             else:
                 held[block] = 1
                 del idle[block]
-                woken += 1
-        return woken
 
     def keep(self, block: int) -> bool:
         """A sequence has computed `block` and holds it. True: another one holds it too, so one copy goes."""

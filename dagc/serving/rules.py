@@ -20,7 +20,7 @@ class Rules:
     `size` of a block. `unit`: tokens of a prefix block, `unit_blocks` of the cache's."""
 
     __slots__ = (
-        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "mixed", "most", "parts", "plain", "safe", "prefix_cache", "queue",
+        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "limits", "mixed", "most", "parts", "plain", "safe", "prefix_cache", "queue",
         "rank_of", "request_s", "size", "slots", "swap", "unit", "unit_blocks", "whole",
     )  # fmt: skip
 
@@ -46,6 +46,17 @@ class Rules:
             )
         self.plain = self.growth == self.parts  # a token a step
         self.safe = (self.kv_blocks - 1) * self.size - self.ahead  # parts of tokens that fit for sure
+        self.limits = (
+            self.kv_blocks,
+            self.parts,
+            self.size,
+            self.ahead,
+            self.most,
+            self.chunk,
+            self.budget,
+            self.unit_blocks,
+            self.slots,
+        )
         self.mixed = engine.prompts == "mixed"
         self.whole = engine.admit == "whole"
         self.swap = engine.preempt == "swap"

@@ -76,7 +76,15 @@ class Worker:
         if served is not None:
             self._columns = [
                 column.append
-                for column in (served.arrival_s, served.queued_s, served.ttft_s, served.e2e_s, served.prompt, served.output, served.cached)
+                for column in (
+                    served.arrival_s,
+                    served.queued_s,
+                    served.ttft_s,
+                    served.e2e_s,
+                    served.prompt,
+                    served.output,
+                    served.cached,
+                )
             ]
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
@@ -158,10 +166,8 @@ class Worker:
     def release(self, sequence: Sequence, now: float) -> None:
         """A finished sequence lets its blocks go (`hold`)."""
         rank = self.ranks[sequence.rank]
-        rank.touch(self.step, now)
-        rank.add_tokens(-sequence.todo * self.rules.parts)
-        rank.let_go(sequence)
-        rank.settle(self.step)
+        rank.keeps(sequence, now, sequence.todo * self.rules.parts)
+        rank.let_go(sequence, now)
         self._wake(sequence.rank, now)
 
     def arrived(self, sequence: Sequence, now: float) -> None:
@@ -182,16 +188,14 @@ class Worker:
         """Blocks that the rank's sequences hold."""
         return self.ranks[rank].held(self.step)
 
-    def tokens(self, rank: int) -> float:
-        """Tokens in the blocks held (a prompt counts whole as soon as it has its blocks)."""
-        return self.ranks[rank].tokens(self.step) / self.rules.parts
-
     def hit_tokens(self, rank: int, request: Request) -> int:
         """Tokens of its prompt that the rank's prefix cache has."""
         cache = self.ranks[rank].cache
         if cache is None:
             return 0
-        return min(cache.hits(request.blocks, request.prompt // self.rules.unit) * self.rules.unit, request.prompt - 1)
+        return min(
+            cache.hits(request.blocks, request.prompt // self.rules.unit)[0] * self.rules.unit, request.prompt - 1
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -213,13 +217,13 @@ class Worker:
 
     @property
     def integrals(self) -> dict[str, float]:
-        """Over time so far, of what has waited and run to its end; blocks and tokens up to the last change of their ranks."""
-        shared, ranks = self.shared, self.ranks
+        """Over time, of what has waited, and run to its end. Blocks and tokens: each sequence as if it grew evenly while it decodes."""
+        shared = self.shared
         return {
             "waiting": shared.waiting_s,
             "running": shared.running_s,
-            "blocks": sum(rank.blocks_s for rank in ranks) / 2,
-            "tokens": sum(rank.tokens_s for rank in ranks) / (2 * self.rules.parts),
+            "blocks": shared.blocks_s / 2,
+            "tokens": shared.tokens_s / (2 * self.rules.parts),
             "busy": self.now - self.idle_s,
             "queued": shared.queued_s,
         }
@@ -263,7 +267,7 @@ class Worker:
 
     def _enter(self, at: float, request: Request, index: int | None, first_s: float | None, tag: Any) -> None:
         """A request comes into a queue at `at`, or is turned away."""
-        rules = self.rules
+        rules, shared = self.rules, self.shared
         no = self.came
         self.came = no + 1
         if index is None:
@@ -273,52 +277,47 @@ class Worker:
                 index = self._turn
                 self._turn = index + 1 if index + 1 < len(self.ranks) else 0
         _, prompt, output, _, _ = request
-        most = prompt * rules.parts + (output - 1) * rules.growth
-        too_long = prompt < 1 or output < 1 or (most > rules.safe and rules.blocks(request) > rules.kv_blocks)
-        if too_long or index is None or (rules.queue is not None and self.waiting[index] >= rules.queue):
-            self.rejected += 1
-            self.too_long += too_long
-            if self.on_reject is not None:
-                self.on_reject(request, at)
-            return
+        if (
+            prompt < 1
+            or output < 1
+            or prompt * rules.parts + output * rules.growth > rules.safe
+            or index is None
+            or rules.queue is not None
+        ):
+            too_long = rules.refusal(request) is not None
+            if too_long or index is None or (rules.queue is not None and self.waiting[index] >= rules.queue):
+                self.rejected += 1
+                self.too_long += too_long
+                if self.on_reject is not None:
+                    self.on_reject(request, at)
+                return
         seq = Sequence(no, request, index, output - 1 if rules.plain else rules.drafts.of(output - 1), at, tag)
         if first_s is not None:
             if not seq.left:
                 raise CannotServe("a request of one output token has nothing to decode")
-            seq.source, seq.done = BROUGHT, request.prompt * rules.parts
+            seq.source, seq.done = BROUGHT, prompt * rules.parts
             seq.first_s = seq.last_s = first_s
         self.awake.add(index)
-        if rules.rank_of is not None:
-            self.ranks[index].waits(seq, at)
-            return
-        shared = self.shared
-        shared.waiting[index] += 1
-        if not shared.waiting_all:
-            shared.queued_since = at
-        shared.waiting_all += 1
-        if shared.waiting_all > shared.most_waiting:
-            shared.most_waiting = shared.waiting_all
-        self.ranks[index].queue.append(seq)
+        shared.waits(index, at)
+        self.ranks[index].push(seq)
 
-    def _finish(self, seq: Sequence, now: float) -> None:
+    def _finish(self, seq: Sequence, rank: Rank, now: float) -> None:
         """The last token is out."""
-        rank = self.ranks[seq.rank]
         request, shared = seq.request, self.shared
-        shared.running[seq.rank] -= 1
+        index = seq.rank
+        shared.running[index] -= 1
         shared.running_all -= 1
-        shared.running_s += now - seq.running_s
         if rank.queue:
-            self.awake.add(seq.rank)
+            self.awake.add(index)
         if self.hold and not (self.on_finish is not None and self.on_finish(seq, now)):
-            rank.add_tokens(seq.todo * self.rules.parts)
+            seq.running_s = now
             return
-        rank.let_go(seq)
+        rank.let_go(seq, now)
         self.finished += 1
         arrival, prompt, output, _, _ = request
         self.prompt_tokens += prompt
         self.output_tokens += output
-        served = self.served
-        if served is not None:
+        if self.served is not None:
             add_arrival, add_queued, add_ttft, add_e2e, add_prompt, add_output, add_cached = self._columns
             add_arrival(arrival)
             add_queued(seq.started_s - arrival)  # type: ignore[operator]
@@ -332,25 +331,20 @@ class Worker:
 
     def _advance(self, seq: Sequence, step: int, now: float) -> None:
         """A part of a prompt is computed."""
-        rank = self.ranks[seq.rank]
-        part, seq.part = seq.part, 0
-        seq.done += part
+        index = seq.rank
+        rank = self.ranks[index]
+        part = seq.part
+        seq.done = done = seq.done + part
         self.computed_tokens += part
         if rank.cache is not None and seq.request.blocks:
-            rank.touch(step, now)
-            rank.register(seq)
+            rank.register(seq, now)
             if rank.queue:
-                self.awake.add(seq.rank)
-        if seq.done < seq.todo:
+                self.awake.add(index)
+        if done < seq.todo:
             if self.on_chunk is not None:
-                seq.part = part
                 self.on_chunk(seq, now)
-                seq.part = 0
             return
-        rank.under_way.remove(seq)
-        if not rank.under_way and not rank.queue:
-            self.awake.discard(seq.rank)
-        tokens = seq.todo * self.rules.parts
+        under_way = rank.under_way
         if seq.first_s is None:
             seq.first_s = now
             if self.on_first is not None:
@@ -359,16 +353,18 @@ class Worker:
             gaps.add_run(self.gaps, now - seq.last_s, 0, 1, 1)
         seq.last_s = now
         if seq.left:
-            rank.join(seq, tokens, step)
+            under_way.remove(seq)
+            rank.join(seq, seq.todo * self.rules.parts, step, now)
             if rank.stall is not None:
                 rank.stall[1].append(seq)
         else:
-            rank.touch(step, now)
-            rank.add_tokens(-tokens)
-            self._finish(seq, now)
+            rank.drop(seq, now)
+            self._finish(seq, rank, now)
+        if not under_way and not rank.queue:
+            self.awake.discard(index)
 
-    def _sample(self, now: float) -> None:
-        """The series up to `now`, before what happens then. A full series keeps every second row and goes on at half the rate."""
+    def _sample(self, now: float) -> float:
+        """The series up to `now`, before what happens then. Returns when the next row is due. A full series keeps every second row and goes on at half the rate."""
         series = self.series
         times, waiting, running, blocks = series["time_s"], series["waiting"], series["running"], series["blocks"]
         held = sum(rank.held(self.step) for rank in self.ranks)
@@ -383,6 +379,7 @@ class Worker:
                 self.sample_s *= 2
                 self.sample_at = times[-1]
             self.sample_at += self.sample_s
+        return self.sample_at
 
     def _fullest(self, working: set[int]) -> tuple[int, int, int]:
         """Of the ranks in decode: the largest context, what it grows by in a step, and for how many steps it stays the largest."""
@@ -434,7 +431,9 @@ class Worker:
         t: float = 0
         step = events = prompt = moved = 0
         short = most = NEVER
+        single = False
         working = nobody
+        inbox, check, steps_kept, sample_at = self._inbox, self.check, self.steps_kept, self.sample_at
         yield math.inf
         limit, start = self._limit, self._start
         at = self._arrival_s()
@@ -455,8 +454,8 @@ class Worker:
                     if self._cut < math.inf:
                         t, self._cut = max(t, self._cut), math.inf
                 else:
-                    if self.sample_at < at:
-                        self._sample(at)
+                    if sample_at < at:
+                        sample_at = self._sample(at)
                     t = at
                 self.idle_s += t - before
                 self.now = t
@@ -473,8 +472,7 @@ class Worker:
                 prompt = pairs = moved = fullest = 0
                 working = nobody if decodes else set(range(count))
                 for seq in self._landed:
-                    ranks[seq.rank].touch(step, t)
-                    ranks[seq.rank].resume(seq, step)
+                    ranks[seq.rank].resume(seq, step, t)
                 self._landed.clear()
                 if short <= step:
                     awake.update([rank.index for rank in ranks if rank.short <= step])
@@ -494,6 +492,7 @@ class Worker:
                     if move > moved:
                         moved = move
                 short = alone.short if alone is not None else min([rank.short for rank in ranks])
+                single = bool(prompt or moved or resumed or stalled or awake)
                 sequences = shared.decoding
                 for index in working:
                     sequences -= ranks[index].decoding
@@ -502,40 +501,43 @@ class Worker:
                 context = alone.offset + grows * (step - alone.skipped) if grows else 0
             else:
                 context, grows, most = self._fullest(working)
-            exact = context if parts == 1 else context / parts
             if prompt:
-                base, slope, until, since = price(sequences / count, exact, prompt / count, pairs, fullest)
+                base, slope, _, _ = price(sequences / count, context / parts, prompt / count, pairs, fullest)
+                if parts != 1:
+                    slope /= parts
             else:
-                base, slope, until, since = lines.get(sequences, NOTHING)
-                if not since <= exact < until:
+                base, slope, until, since = lines.get(sequences, NOTHING)  # in parts of tokens
+                if not since <= context < until:
                     if sequences:
-                        lines[sequences] = line = price(sequences / count, exact)
-                        base, slope, until, since = line
+                        base, slope, until, since = price(sequences / count, context / parts)
+                        if parts != 1:
+                            slope, until, since = slope / parts, until * parts, since * parts
+                        lines[sequences] = Line(base, slope, until, since)
                     elif not moved:
                         continue  # nothing may start: idle above
-            if parts != 1:
-                slope /= parts
             takes = base + slope * context
-            more = slope * grows
-            if prompt or moved or resumed or stalled or awake:
+            if single:
                 steps = 1
-                end = t + takes
                 if moved:
-                    end += moved * swap_s / parts
+                    takes += moved * swap_s / parts
+                end = t + takes
             else:
+                more = slope * grows
                 due, _, seq = entry = ends[0]
                 if entry is not seq.entry or ranks[seq.rank].skipped:
                     due = self._next_end()
                 steps = (short if short < due else due) - step
                 if most < steps:
                     steps = most
-                if until * parts < context + (steps - 1) * grows:
-                    steps = max(1, min(steps, math.ceil((until * parts - context) / grows)))
-                if steps > 1 and (end := t + steps * takes + more * (steps * (steps - 1) // 2)) > at:
-                    steps = steps_to(at, t, takes, more, steps)
-                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
-                elif steps == 1:
+                if until < context + (steps - 1) * grows:
+                    steps = max(1, min(steps, math.ceil((until - context) / grows)))
+                if steps == 1:
                     end = t + takes
+                else:
+                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                    if end > at:
+                        steps = steps_to(at, t, takes, more, steps)
+                        end = t + steps * takes + more * (steps * (steps - 1) // 2)
             if end > limit:
                 self._cut = math.inf
                 self.events = events
@@ -549,18 +551,16 @@ class Worker:
                     self._cut = math.inf
             while at < end:
                 at = self._take()
-            if self.sample_at < end:
-                self._sample(end)
+            if sample_at < end:
+                sample_at = self._sample(end)
             # what it brings
-            if self.steps_kept:
-                self.steps_kept -= 1
+            if steps_kept:
+                steps_kept -= 1
                 self.stretches.append(Stretch(self.index, -1, t, end, steps, sequences, prompt))
             events += 1
-            if resumed or stalled or working:
+            if single and (resumed or stalled or working):
                 sequences -= self._book(end, working, stalled, t)
             if sequences:
-                if moved:
-                    takes = end - t
                 bin_ = floor(log(takes) * per_bin) if takes > least_s else number(takes)
                 if steps == 1 or floor(log(takes + more * (steps - 1)) * per_bin) == bin_:
                     bins[bin_] = bins.get(bin_, 0) + steps * sequences
@@ -574,19 +574,21 @@ class Worker:
                     break
                 seq = heappop(ends)[2]
                 rank = ranks[seq.rank]
-                rank.touch(step, t)
-                rank.leave(seq, step)
-                self._finish(seq, t)
-            if prompt or moved:
+                if rank.cache is not None:
+                    rank.cache.shrink((rank.rules.kv_blocks - rank.held(step)) // rank.rules.unit_blocks)
+                rank.leave(seq, step, t)
+                self._finish(seq, rank, t)
+            if single:
                 for seq in worked:
                     self._advance(seq, step, t)
                 worked.clear()
                 prompt = moved = 0
-            working = nobody
-            if self._inbox:
+                single = bool(stalled)
+                working = nobody
+            if inbox:
                 at = self._arrival_s()
-            if self.check is not None:
-                self.check(self)
+            if check is not None:
+                check(self)
 
     def _book(self, end: float, working: set[int], stalled: set[int], start: float) -> int:
         """The gaps of sequences that decode after a pause, and who pauses. Returns how many tokens came after one."""
