@@ -213,7 +213,10 @@ class Servings:
     def source(self, phase: Phase, role: Role) -> Source:
         copies, _, in_flight = self.ranks(role)
         apart, together = structure(self.plan.phases[phase.name])
-        return Source(phase.name, copies, apart * together // copies, in_flight, 1 + phase.speculative)
+        ranks = apart * together // copies
+        return Source(
+            phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(self.plan.phases[phase.name], phase)
+        )
 
     def ranks(self, role: Role) -> tuple[int, int, int]:
         """(workers that the phases make, lockstep ranks of one, micro-batches in flight)."""
@@ -343,6 +346,15 @@ def structure(result: PhaseResult) -> tuple[int, int]:
     exchanged = {axis for segment in graph.segments for op in segment.ops for axis in op.axes}
     together = mesh.size(tuple(a for a, _ in mesh.atoms if a in batch & exchanged))
     return mesh.size(tuple(batch)) // together, together
+
+
+def grain(result: PhaseResult, phase: Phase) -> int:
+    """GPUs that may split the tokens of a data-parallel rank: of an engine, which leaves them whole, none but those of `sp`."""
+    mesh = result.graph.the_mesh
+    splits = phase.strategy.sequence_parallel or mesh.degrees.get("sp", 1) > 1 or phase.exchange is not None
+    if phase.memory.engine is not None and not splits:
+        return 1
+    return mesh.size(tuple(a for a, _ in mesh.atoms)) // mesh.size(mesh.batch_axes)
 
 
 def sized(phase: Phase, serve: Serve, ranks: int, usual: int) -> Phase:

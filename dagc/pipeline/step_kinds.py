@@ -14,6 +14,7 @@ kind. r is 1 where that sum was found to hold; elsewhere (two batches that overl
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import inf
 
 from ..base.frozen import record
 from .step_points import Figures, Knot, Price
@@ -23,13 +24,15 @@ from .step_tables import Chain, Curve, Errors, Ladder, Patch, Patches, Piece, be
 @record
 class Source:
     """A phase that steps are compiled of: `copies` of a worker fit into it, each of `ranks` that run in lockstep with `microbatches`
-    in flight. A micro-batch of a rank counts as a rank. `drafted`: tokens of a sequence that a decode step computes."""
+    in flight. A micro-batch of a rank counts as a rank. `drafted`: tokens of a sequence that a decode step computes. `grain`: GPUs that
+    may split the tokens of a rank; steps are compiled for numbers of tokens that these divide, and others priced as if filled up."""
 
     phase: str
     copies: int = 1
     ranks: int = 1
     microbatches: int = 1
     drafted: int = 1
+    grain: int = 1
 
     @property
     def lockstep(self) -> int:
@@ -47,6 +50,10 @@ class Limits:
     usual: int
     sequences: tuple[int, ...] = ()
     prompts: tuple[int, ...] = ()
+
+
+SHARES = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0)
+"""Of what a token of one prompt attends to, what it does where the tokens are of so many prompts."""
 
 
 class DecodeSteps:
@@ -109,74 +116,96 @@ class DecodeSteps:
 
 
 class PromptSteps:
-    """B(t, a) and E(p): steps of prompts alone."""
+    """B(t, a) and E(p): steps of prompts alone. Prompts without a cached part are interpolated at equal shares of what one whole prompt
+    attends to, those behind one at equal cached parts: the first token behind a cached part may cost more than one."""
 
     def __init__(self, price: Price, source: Source, limits: Limits, errors: Errors) -> None:
         self.price, self.source, self.errors = price, source, errors
-        self.attended = contexts(1, limits.context)
-        self.curves: dict[float, Curve] = {}
-        self.figures: dict[tuple[float, float], Figures] = {}
-        own = (float(n) for n in limits.prompts if n <= limits.batch_tokens)
-        self.ladder = Ladder([*powers(1, limits.batch_tokens), *own], self.check, errors, factor=2.0)
-        self.rest = Patches(self.patch)
+        self.prefixes = [x for x in contexts(1, limits.context) if x > 1]
+        self.behind: dict[float, Curve] = {}
+        self.figures: dict[tuple[float, int, int], Figures] = {}
+        self.tokens = prompt_knots(source, limits)
+        own = (float(n) for n in limits.prompts if n <= limits.batch_tokens and n % source.grain == 0)
+        self.ladder = Ladder([*self.tokens, *own], self.check, errors, lambda _: source.grain, 2.0)
+        self.fresh, self.cached = Patches(self.fresh_patch), Patches(self.cached_patch)
+        self.routed_patch = Patches(self.patch_of_routed)
 
-    def at(self, tokens: float, attended: float) -> Figures:
-        """Compiled: `tokens` of every rank, each of which attends to `attended` on average: as one prompt behind a cached part of it, or
-        where that is less than its own tokens attend to, as several."""
-        key = (tokens, attended)
+    def at(self, tokens: float, prompts: int = 1, prefix: int = 0) -> Figures:
+        """Compiled: `tokens` of every rank, of so many prompts, each behind a cached part."""
+        key = (tokens, prompts, prefix)
         found = self.figures.get(key)
         if found is None:
-            prompts, each, end = pieces_of(int(tokens), attended)
             source = self.source
+            each = max(1, round(tokens / prompts / source.grain)) * source.grain
             knot = Knot(
-                source.phase, prompts=prompts * source.lockstep * source.copies, tokens=each, attended=end,
+                source.phase, prompts=prompts * source.lockstep * source.copies, tokens=each, attended=each + prefix,
                 microbatches=source.microbatches,
             )  # fmt: skip
             found = self.figures[key] = self.price(knot)
         return found
 
+    def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
+        return between(mid, low, self.at(low).time_s, high, self.at(high).time_s), self.at(mid).time_s
+
+    def rest_at(self, tokens: float, prompts: int = 1) -> float:
+        """All but routed experts, without a cached part."""
+        return self.at(tokens, prompts).time_s - self.routed_at(tokens)
+
+    def routed_at(self, tokens: float) -> float:
+        return self.at(tokens).routed_s
+
     def curve(self, tokens: float) -> Curve:
-        """All but routed experts, by what a token attends to."""
-        found = self.curves.get(tokens)
+        """All but routed experts, of a prompt by its cached part."""
+        found = self.behind.get(tokens)
         if found is None:
-            own = whole(tokens)
-            routed_s = self.at(tokens, own).routed_s
-            found = self.curves[tokens] = Curve(
-                lambda attended: self.at(tokens, attended).time_s - routed_s,
-                [*self.attended, own],
-                self.errors,
-                offset=routed_s,
+            routed_s = self.routed_at(tokens)
+            found = self.behind[tokens] = Curve(
+                lambda prefix: self.at(tokens, 1, round(prefix)).time_s - routed_s, self.prefixes, self.errors, routed_s
             )
         return found
 
-    def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
-        own = whole(mid)
-        rest = between(mid, low, self.curve(low)(own), high, self.curve(high)(own))
-        routed_s = between(mid, low, self.routed_at(low), high, self.routed_at(high))
-        return rest + routed_s, self.at(mid, own).time_s
+    def fresh_patch(self, tokens: float, share: float) -> Patch:
+        """B without cached parts: `share` of what the tokens of one prompt attend to, which several prompts have."""
+        low, high = self.ladder.around(tokens)
+        i = bisect_right(SHARES, share + 1e-9)
+        if i == len(SHARES):
+            one, two = self.rest_at(low), self.rest_at(high)
+            return Patch(low, high, 1.0 - 1e-9, inf, one, one, two, two)
+        few, many = SHARES[i], SHARES[max(0, i - 1)]
+        at = [self.rest_at(t, round(1 / y)) for t in (low, high) for y in (many, few)]
+        return Patch(low, high, many if i else 0.0, few - 1e-9, *at)
 
-    def routed_at(self, tokens: float) -> float:
-        return self.at(tokens, whole(tokens)).routed_s
-
-    def patch(self, tokens: float, attended: float) -> Patch:
-        """B between two numbers of tokens."""
+    def cached_patch(self, tokens: float, prefix: float) -> Patch:
+        """B behind a cached part."""
         low, high = self.ladder.around(tokens)
         one, two = self.curve(low), self.curve(high)
-        (a0, a1), (a2, a3) = one.ladder.around(attended), two.ladder.around(attended)
+        (a0, a1), (a2, a3) = one.ladder.around(prefix), two.ladder.around(prefix)
         since, until = max(a0, a2), min(a1, a3)
+        if since == until:  # shorter than any that was compiled
+            return Patch(low, high, 0.0, until, one(since), one(since), two(since), two(since))
         return Patch(low, high, since, until, one(since), one(until), two(since), two(until))
+
+    def rest(self, tokens: float, attended: float) -> float:
+        """B."""
+        own = (tokens + 1) / 2
+        if attended <= own * (1 + 1e-9):
+            return self.fresh(tokens, attended / own)
+        return self.cached(tokens, attended - own)
+
+    def patch_of_routed(self, tokens: float, _: float) -> Patch:
+        low, high = self.ladder.around(tokens)
+        one, two = self.routed_at(low), self.routed_at(high)
+        return Patch(low, high, 0.0, inf, one, one, two, two)
 
     def routed(self, tokens: float) -> float:
         """E."""
-        low, high = self.ladder.around(tokens)
-        return between(max(tokens, low), low, self.routed_at(low), high, self.routed_at(high))
+        return self.routed_patch(tokens, 0.0)
 
     def time_s(self, tokens: float, attended: float, mean: float) -> float:
         return self.rest(tokens, attended) + self.routed(mean)
 
     def launches(self, tokens: float) -> float:
-        low, _ = self.ladder.around(tokens)
-        return self.at(low, whole(low)).launches
+        return self.at(self.ladder.around(tokens)[0]).launches
 
 
 class MixedSteps:
@@ -186,39 +215,51 @@ class MixedSteps:
         self, price: Price, source: Source, decode: DecodeSteps, prompts: PromptSteps, limits: Limits, errors: Errors
     ) -> None:
         self.price, self.source, self.decode, self.prompts, self.errors = price, source, decode, prompts, errors
-        sequences, tokens = powers(1, limits.slots), powers(1, limits.batch_tokens)
+        sequences, tokens = powers(1, limits.slots), prompt_knots(source, limits)
         n = max(len(sequences), len(tokens))
-        self.pairs = [(sequences[min(i, len(sequences) - 1)], tokens[min(i, len(tokens) - 1)]) for i in range(n)]
+        pairs = [(sequences[min(i, len(sequences) - 1)], tokens[min(i, len(tokens) - 1)]) for i in range(n)]
+        self.pairs = [(b, self.aligned(b, t)) for b, t in pairs]
         sums = [b * source.drafted + t for b, t in self.pairs]
-        self.figures: dict[tuple[float, float, float, float], Figures] = {}
+        self.figures: dict[tuple[float, float, int, int, int], Figures] = {}
         self.routed = Chain(sums, lambda i: self.pair(i).routed_s)
         self.dense = Chain(sums, lambda i: self.joint_of(i) - self.pair(i).routed_s)
         self.joint = Chain(sums, self.joint_of)
         self.own_decode = Chain(sequences, lambda i: self.pair(i).decode_s)
-        self.own_prompt = Chain(
-            tokens, lambda i: self.pair(i).prompt_s - self.prompts.curve(tokens[i])(whole(tokens[i]))
+        self.own_prompt = Chain([t for _, t in self.pairs[: len(tokens)]], self.own_prompt_of)
+        self.fresh, self.cached = (
+            Patches(lambda t, y, make=make: self.prompt_patch(make(t, y)))
+            for make in (prompts.fresh_patch, prompts.cached_patch)
         )
-        self.prompt_part = Patches(self.prompt_patch)
         self.kept: dict[float, list[Piece]] = {}
         self.fine = sequences, tokens
         self.corners = coarse(sequences), coarse(tokens)
         self.ratios: dict[tuple[int, int], Patches | None] = {}
 
-    def at(self, b: float, t: float, context: float, attended: float) -> Figures:
-        """Compiled: b sequences and t prompt tokens on every rank."""
-        key = (b, t, context, attended)
+    def at(self, b: float, t: float, context: int, prefix: int = 0, ranks: int = 0) -> Figures:
+        """Compiled: b sequences of a context on every rank, and on some of a worker's ranks (0: all) t tokens of a prompt behind a
+        cached part."""
+        key = (b, t, context, prefix, ranks)
         found = self.figures.get(key)
         if found is None:
             source = self.source
-            ranks = source.lockstep * source.copies
-            prompts, each, end = pieces_of(int(t), attended)
-            knot = Knot(source.phase, int(b) * ranks, round(context), prompts * ranks, each, end, source.microbatches)
+            every, some = (n * source.copies for n in (source.lockstep, ranks or source.lockstep))
+            knot = Knot(source.phase, int(b) * every, context, some, int(t), int(t) + prefix, source.microbatches)
             found = self.figures[key] = self.price(knot)
         return found
 
+    def aligned(self, b: float, t: float) -> float:
+        """Prompt tokens beside b sequences, so that all together are filled up."""
+        grain = self.source.grain
+        return t - b * self.source.drafted % grain if t > grain else t
+
+    def own_prompt_of(self, i: int) -> float:
+        """P - B at a knot."""
+        _, t = self.pairs[i]
+        return self.pair(i).prompt_s - self.prompts.fresh(t, 1.0)
+
     def pair(self, i: int) -> Figures:
         b, t = self.pairs[i]
-        return self.at(b, t, self.decode.usual, whole(t))
+        return self.at(b, t, round(self.decode.usual))
 
     def joint_of(self, i: int) -> float:
         found = self.pair(i)
@@ -233,10 +274,9 @@ class MixedSteps:
             part = self.decode_part(b, c)
         base, slope, since, until = part
         tokens = b * self.source.drafted
-        if p == t:
-            base += self.joint(tokens + t) + self.prompt_part(t, a)
-        else:
-            base += self.dense(tokens + t) + self.routed(tokens + p) + self.prompt_part(t, a)
+        base += self.joint(tokens + t) if p == t else self.dense(tokens + t) + self.routed(tokens + p)
+        own = (t + 1) / 2
+        base += self.fresh(t, a / own) if a <= own * (1 + 1e-9) else self.cached(t, a - own)
         if self.errors.tolerance is not None:
             ratio = self.ratio(b if b > 1.0 else 1.0, t)
             if ratio != 1.0:
@@ -254,9 +294,8 @@ class MixedSteps:
         self.kept.setdefault(b, []).append(found)
         return found
 
-    def prompt_patch(self, t: float, a: float) -> Patch:
-        """B(t, a) - B(t, a0) + P(t)."""
-        found = self.prompts.patch(t, a)
+    def prompt_patch(self, found: Patch) -> Patch:
+        """Of B(t, a) that of B(t, a) - B(t, a0) + P(t)."""
         low, high = self.own_prompt(found.x0), self.own_prompt(found.x1)
         return found._replace(
             at_00=found.at_00 + low, at_01=found.at_01 + low, at_10=found.at_10 + high, at_11=found.at_11 + high
@@ -277,13 +316,16 @@ class MixedSteps:
     def checked(self, b0: float, b1: float, t0: float, t1: float) -> Patches | None:
         """Of a rectangle: None where the sum holds in its middle, at longer contexts than it was made of."""
         tolerance = self.errors.tolerance
-        b, t = middle(b0, b1) or b0, middle(t0, t1) or t0
-        error = self.errors.of(1.0, self.found(b, t, 2.0))
+        b, t = middle(b0, b1) or b0, middle(t0, t1, self.source.grain) or t0
+        longer = round(self.decode.usual)
+        if self.source.ranks > 1 and self.source.microbatches == 1:  # a prompt on one rank alone
+            self.errors.accept(self.errors.of(1.0, self.found(b, t, longer, 1)))
+        error = self.errors.of(1.0, self.found(b, t, longer))
         if tolerance is None or error <= tolerance:
             self.errors.accept(error)
             return None
         patches = Patches(self.patch)
-        self.errors.accept(self.errors.of(patches(b, t), self.found(b, t, 2.0)))
+        self.errors.accept(self.errors.of(patches(b, t), self.found(b, t, longer)))
         return patches
 
     def patch(self, b: float, t: float) -> Patch:
@@ -291,13 +333,15 @@ class MixedSteps:
         (b0, b1), (t0, t1) = (_around(x, knots) for x, knots in ((b, self.fine[0]), (t, self.fine[1])))
         return Patch(b0, b1, t0, t1, self.found(b0, t0), self.found(b0, t1), self.found(b1, t0), self.found(b1, t1))
 
-    def found(self, b: float, t: float, longer: float = 1.0) -> float:
-        """A compiled step over the sum."""
-        context = round(self.decode.usual * longer)
-        attended = whole(t) + (longer - 1.0) * self.decode.usual
+    def found(self, b: float, t: float, longer: int = 0, ranks: int = 0) -> float:
+        """A compiled step over the sum, `longer`: of contexts, and behind a cached part; `ranks`: that have prompts (0: all)."""
+        t = self.aligned(b, t)
+        context = round(self.decode.usual) + longer
         base, slope, _, _ = self.decode_part(b, b * context)
-        sum_s = base + slope * b * context + self.joint(b * self.source.drafted + t) + self.prompt_part(t, attended)
-        return self.at(b, t, context, attended).time_s / sum_s
+        tokens, mean = b * self.source.drafted, t * (ranks or self.source.lockstep) / self.source.lockstep
+        sum_s = base + slope * b * context + self.dense(tokens + t) + self.routed(tokens + mean)
+        sum_s += self.cached(t, longer) if longer else self.fresh(t, 1.0)
+        return self.at(b, t, context, longer, ranks).time_s / sum_s
 
 
 def _around(x: float, knots: list[float]) -> tuple[float, float]:
@@ -325,15 +369,7 @@ def contexts(low: int, high: int) -> list[float]:
     return [float(low), *(float(4**k) for k in range(2, 20) if low < 4**k < high), float(max(high, low + 1))]
 
 
-def whole(tokens: float) -> float:
-    """Tokens that one of a whole prompt attends to on average, itself included."""
-    return (tokens + 1) / 2
-
-
-def pieces_of(tokens: int, attended: float) -> tuple[int, int, int]:
-    """(prompts, tokens of each, what the last of these attends to) of so many tokens that attend to so many on average: of one
-    prompt, or where that is too long, of as few as can be."""
-    longest = max(1, int(2 * attended - 1 + 1e-9))
-    prompts = -(-tokens // min(tokens, longest))
-    each = max(1, round(tokens / prompts))
-    return prompts, each, max(each, round(attended + (each - 1) / 2))
+def prompt_knots(source: Source, limits: Limits) -> list[float]:
+    """Numbers of prompt tokens in a step."""
+    grain = source.grain
+    return [grain * n for n in powers(1, -(-limits.batch_tokens // grain))]
