@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from .records import Load, Outcome, Request, Served, Setup
-from .rules import CannotServe
+from .records import Load, Outcome, Served, Setup
+from .rules import refuse
 from .worker import Worker
 
 
@@ -15,18 +13,10 @@ def simulate(setup: Setup, load: Load) -> Outcome:
     served = Served()
     worker = Worker(workers.engine, served=served)
     if isinstance(load.requests, (list, tuple)):
-        refuse(worker, load.requests)
+        refuse(worker.rules, load.requests)
     worker.feed(load.requests)
     worker.run()
     return outcome(worker, served, workers.role)
-
-
-def refuse(worker: Worker, requests: Iterable[Request]) -> None:
-    """Raises `CannotServe` for the first request that `worker` can never serve."""
-    for index, request in enumerate(requests):
-        why = worker.rules.refusal(request)
-        if why is not None:
-            raise CannotServe(f"request {index + 1}: {why}")
 
 
 def outcome(worker: Worker, served: Served, role: str) -> Outcome:

@@ -25,7 +25,7 @@ from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
 from .rules import Rules
 
-SAMPLES = 1024
+SAMPLES = 512
 """Rows of a time series: from half of them to all."""
 RUNS = 1 << 16
 """Numbers of runs of gaps that wait to be sorted into their bins."""
@@ -76,7 +76,15 @@ class Worker:
         self.rules = Rules(engine)
         self.served = served
         if served is not None:
-            columns = (served.arrival_s, served.queued_s, served.ttft_s, served.e2e_s, served.prompt, served.output, served.cached)
+            columns = (
+                served.arrival_s,
+                served.queued_s,
+                served.ttft_s,
+                served.e2e_s,
+                served.prompt,
+                served.output,
+                served.cached,
+            )
             self._columns: list[Callable[[Any], None]] = [column.append for column in columns]
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
