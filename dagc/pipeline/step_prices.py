@@ -28,7 +28,7 @@ class Host:
 
 class StepPrices:
     """Prices of the steps of a worker of `ranks` in lockstep. `price` compiles a step. `decode`, `prefill`, `mixed`: of which phases; a
-    worker that does only one has only that, and without `mixed` its ranks do one after the other. `tolerance`: relative error at which knots stand close enough, None: base knots
+    worker that does only one has only that. `tolerance`: relative error at which knots stand close enough, None: base knots
     alone, unchecked."""
 
     def __init__(
@@ -44,7 +44,7 @@ class StepPrices:
     ) -> None:
         self.price, self.limits, self.host = price, limits, host
         self.errors = Errors(tolerance)
-        self.sources = decode, prefill or mixed or decode, mixed
+        self.sources = decode, prefill or mixed, mixed
         main = next(source for source in (decode, mixed, prefill) if source is not None)
         self.ranks = ranks or main.lockstep
         self.lines: dict[float, list[Line]] = {}
@@ -123,8 +123,6 @@ class StepPrices:
         a = pairs / most
         if a < 1.0:
             a = 1.0
-        if b and self.sources[2] is None:
-            return self.one_after_the_other(b, c, p, a, most)
         if b:
             mixed = self.mixed
             scale = self.scale
@@ -143,12 +141,6 @@ class StepPrices:
         if (host.graphs and most <= host.captured) or base + slope * since >= launches * host.launch_s:
             return Line(base + host.host_s, slope, until, since)
         return self.launched(piece, c, launches)
-
-    def one_after_the_other(self, b: float, c: float, p: float, a: float, most: float) -> Line:
-        """Prompts on some ranks and decode on others, where no step does both."""
-        first = self.with_prompts(0, 0, p, a * most, most)
-        then = self.step(b, c)
-        return Line(first.base_s + then.base_s, then.per_token_s, then.until, then.since)
 
     def prompts_s(self, p: float, a: float, most: float) -> float:
         """Steps of prompts alone."""

@@ -106,7 +106,7 @@ class Transfer:
 @record
 class Switch:
     """Workers of one pool change roles; each change takes `cost_s`, in which the worker does nothing, after its own requests ended.
-    A role gains a worker when `backlog` requests wait per worker of it, and `ratio` times as many as in the other role."""
+    A role gains a worker when `backlog` requests wait per worker of it, and more than `ratio` (>= 1) times as many as in the other role."""
 
     cost_s: float = 0.0
     backlog: float = 4.0

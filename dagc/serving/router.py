@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .records import Request
@@ -18,8 +18,10 @@ SHARE = 0.5
 class Ranks(Protocol):
     """What a router sees of a worker: requests that wait and run on each of its ranks, and its prefix caches."""
 
-    waiting: Sequence[int]
-    running: Sequence[int]
+    @property
+    def waiting(self) -> Sequence[int]: ...
+    @property
+    def running(self) -> Sequence[int]: ...
 
     def hit_tokens(self, rank: int, request: Request) -> int: ...
 
@@ -48,9 +50,9 @@ class Router:
         self._places: list[Place] = []
         self.among(range(len(workers)))
 
-    def among(self, workers: Sequence[int]) -> None:
+    def among(self, workers: Iterable[int]) -> None:
         """From now on only these workers, by index."""
-        self._among = list(workers)
+        self._among = workers = list(workers)
         ranks = max((len(self._workers[w].waiting) for w in workers), default=0)
         self._places = [Place(w, r) for r in range(ranks) for w in workers if r < len(self._workers[w].waiting)]
         self._turn = self._turn % len(self._places) if self._places else 0
@@ -65,7 +67,7 @@ class Router:
             return self._next()
         free = self._places
         if self._queue is not None:
-            free = [place for place in free if self._workers[place.worker].waiting[place.rank] < self._queue]
+            free = [place for place in free if self._has_room(place)]
         if not free:
             return None
         if len(free) == 1:
@@ -92,6 +94,9 @@ class Router:
         for _ in places:
             place = places[self._turn]
             self._turn = self._turn + 1 if self._turn + 1 < len(places) else 0
-            if self._queue is None or self._workers[place.worker].waiting[place.rank] < self._queue:
+            if self._has_room(place):
                 return place
         return None
+
+    def _has_room(self, place: Place) -> bool:
+        return self._queue is None or self._workers[place.worker].waiting[place.rank] < self._queue

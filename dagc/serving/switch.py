@@ -9,7 +9,7 @@ PREFILL, DECODE, BETWEEN = "prefill", "decode", "between"
 
 class Roles:
     """Roles of `count` workers that take turns. With several: a role gains a worker when its queue has at least `switch.backlog` requests
-    per worker of the role and `switch.ratio` times as many as the other's queue (both: so that no change is undone at once), and the
+    per worker of the role and more than `switch.ratio` (>= 1) times as many as the other's queue (both: so that no change is undone at once), and the
     other role keeps one. The worker with the fewest requests leaves: it takes no new ones, and changes when its own have ended. One worker changes at a
     time. A worker alone: `dagc.serving.pools` alternates it."""
 
@@ -29,9 +29,9 @@ class Roles:
             return None
         prefill, decode = len(self.of(PREFILL)), len(self.of(DECODE))
         most, ratio = self._switch.backlog, self._switch.ratio
-        if prefill > 1 and caches >= most * decode and caches >= ratio * prompts:
+        if prefill > 1 and caches >= most * decode and caches > ratio * prompts:
             return PREFILL
-        if decode > 1 and prompts >= most * prefill and prompts >= ratio * caches:
+        if decode > 1 and prompts >= most * prefill and prompts > ratio * caches:
             return DECODE
         return None
 

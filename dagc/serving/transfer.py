@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
-
-from .records import Transfer
+from .live_request import Sequence
+from .records import Request, Transfer
 
 
 class Links:
@@ -29,18 +27,20 @@ class Links:
 
 
 class Parcel:
-    """The cache of one request between two workers. Pieces are `made` as chunks end; they may be sent once the decode worker has
-    `room` for the whole of it."""
+    """A request on its way from prefill to decode, with its cache. Pieces of that are `made` as chunks end; they may be sent once the
+    decode worker has given it room for the whole of it."""
 
-    __slots__ = ("at_decode", "at_prefill", "decode", "made", "pieces", "prefill", "room", "whole")
+    __slots__ = ("at_decode", "at_prefill", "decode", "made", "pieces", "prefill", "request", "sent_s", "whole")
 
-    def __init__(self, prefill: int, at_prefill: Any, decode: int, at_decode: Any) -> None:
-        self.prefill, self.at_prefill = prefill, at_prefill  # the worker that sends, and the request as it stands there
-        self.decode, self.at_decode = decode, at_decode
-        self.pieces: deque[int] = deque()
+    def __init__(self, request: Request, prefill: int) -> None:
+        self.request = request
+        self.prefill, self.decode = prefill, -1  # workers; -1: none yet
+        self.at_prefill: Sequence | None = None  # while its blocks there are held
+        self.at_decode: Sequence | None = None  # once it has room there
+        self.pieces: list[int] = []
         self.made = 0  # tokens of which the cache was computed
         self.whole = False  # no more pieces come
-        self.room = False
+        self.sent_s: float = 0  # when the pieces handed to the link have arrived
 
     def add(self, upto: int) -> None:
         """The cache is there up to token `upto` of the prompt; less than before if it was computed again."""
