@@ -281,6 +281,7 @@ REFUSED = [
     ("arrivals = poisson(1 req/s), requests = 1e9", "E09", "1e9", "at most 1e+08"),
     ("arrivals = poisson(1 req/s), duration = 0 s", "E09", "0 s", "more than 0"),
     ("arrivals = poisson(1000 req/s), duration = 1e7 s", "E09", "1e7 s", "1e+10 requests come in that time"),
+    ("arrivals = burst, requests = 1e5, batch_tokens = 2", "E09", "2", "1e+05 prompts of 2048 tokens take more than 1e+08 steps"),
     (f"{LOAD}, slots = 0", "E09", "0", "at least 1"),
     (f"{LOAD}, seed = -1", "E09", "-1", "at least 0"),
     (f"{LOAD}, kv_block = 4096", "E09", "4096", "at most 1024"),

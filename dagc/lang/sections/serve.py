@@ -298,6 +298,13 @@ class _Checks:
                     self._add("E12", f"`{word}` has no effect: lengths are those of the {n.kind}", word)
         if s.chunk is not None and s.chunk > s.batch_tokens and "chunk" in given:
             self._add("E03", f"a chunk of {s.chunk} tokens is more than a step takes: {s.batch_tokens}", "chunk")
+        step = min(s.chunk or s.batch_tokens, s.batch_tokens)
+        came = s.requests or s.arrivals.rate_per_s * (s.duration_s or 0.0)
+        longest = n.prompt * (n.high if n.kind == "uniform" else 1.0)
+        drawn = s.arrivals.kind != "trace" and n.kind != "histogram" and came <= MOST_REQUESTS
+        if drawn and came * -(-longest // step) > MOST_REQUESTS:
+            why = f"{came:.3g} prompts of {longest:.0f} tokens take more than {MOST_REQUESTS:.0e} steps of {step}"
+            self._add("E09", why, "chunk" if "chunk" in given else "batch_tokens")
         if s.kv_tokens is not None:
             most = {"fixed": 1.0, "uniform": n.high}.get(n.kind, 0.0)
             prompt, output = (max(1, int(most * x)) for x in (n.prompt, n.output))
