@@ -412,6 +412,20 @@ def test_a_metric_of_something_else_is_told(name: str, help: str) -> None:
     assert only.code == "E02" and only.help[0].startswith(help)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("arrivals = burst, requests = 3, output = 1", "`chat` has no `tpot.p99`: no request has a second token"),
+        ("arrivals = constant(1 req/s), duration = 1 ms", "`chat` has no `tpot.p99`: none of its 0 requests ended"),
+    ],
+)
+def test_a_metric_of_no_requests_is_told(words: str, says: str) -> None:
+    with pytest.raises(SpecError) as found:
+        dagc.compile_text(HEAD + TOGETHER + f"serve chat {{ {words} }}\nrequire chat.tpot.p99 <= 1 s", name="plan.moe")
+    (only,) = (d for d in found.value.diagnostics if d.code.startswith("E"))
+    assert (only.code, only.message) == ("E03", says)
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 

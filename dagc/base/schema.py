@@ -297,7 +297,7 @@ SERVE: dict[str, Attribute] = {
     "preempt": _word("what a preempted request does with its cache", "recompute", "recompute", "swap"),
     "prefix_cache": Attribute("cached blocks of earlier prompts are used again", "flag", default=False),
     "prefix": _count("leading tokens that all prompts share", 0, low=0, high=1e9, dim=TOKENS),
-    "queue": _count("requests that wait at most; more are turned away (default: all wait)", None, low=0, high=MOST_REQUESTS, dim=REQUESTS),
+    "queue": _count("requests that wait at most; more are turned away (default: all wait)", None, high=MOST_REQUESTS, dim=REQUESTS),
     "route": _word("which rank takes a request", "round_robin", "round_robin", "least", "prefix"),
     "workers": _count("workers that decode, or do both", 1, high=65_536),
     "prefill_workers": _count("workers of a prefill on GPUs of its own", 1, high=65_536),

@@ -22,7 +22,7 @@ from ..base.units import (
 from ..ir.mesh import axis_coordinates
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
-from ..spec.metrics import meant_metric, metric, percent
+from ..spec.metrics import meant_metric, metric, of_serving, percent
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
@@ -67,7 +67,7 @@ def run(
     for requirement in spec.requirements:
         if skipped & owners(requirement):
             continue
-        found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out), out)
+        found = compare(requirement.test, lambda node: _lookup(node, metrics, spec, phases, out, servings), out)
         if found is None:
             continue
         warn_of_phases_left_out(requirement, spec, phases, out)
@@ -175,6 +175,7 @@ def _lookup(
     spec: Spec,
     phases: Mapping[str, PhaseResult],
     out: Collector,
+    servings: Mapping[str, ServeResult],
 ) -> AttrValue | None:
     if isinstance(node, ast.CallExpr):
         return _gpu(node, spec, phases, out)
@@ -182,6 +183,11 @@ def _lookup(
         return metrics[node.text]
     if (what := coming.metric(node.text)) is not None:
         coming.refuse(what, node.span, out)
+        return None
+    served = servings.get(node.parts[0])
+    if served is not None and (name := ".".join(node.parts[1:])) in {m.name for m in of_serving()}:
+        why = "no request has a second token" if served.finished else f"none of its {served.arrived} requests ended"
+        out.add("E03", f"`{node.parts[0]}` has no `{name}`: {why}", node.span)
         return None
     out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None
