@@ -246,6 +246,16 @@ def test_a_written_trace_is_read_again(spec: Path, tmp_path: Path, capsys: Captu
     assert again == json.loads(capsys.readouterr().out)["servings"]["chat"]["metrics"]
 
 
+def test_every_report_of_the_plan_has_the_servings_that_were_simulated(plan: dagc.Plan) -> None:
+    page, text, markdown = plan.html(), plan.report(), plan.markdown()
+    for name in plan.servings:
+        assert f"<h2>{name}</h2>" in page and f"\n{name} -----" in text and f"| {name} | " in markdown
+    assert page.count('class="fig latencies"') == 2 and "fig .curve" in page
+    assert "backlogged: " in text and ">backlogged</span>" in page
+    bare = dagc.compile_text(spec_text())
+    assert "fig .curve" not in bare.html() and "| serving |" not in bare.markdown()
+
+
 def test_pictures_are_drawn_of_every_serving(plan: dagc.Plan) -> None:
     for name in plan.servings:
         for view in ("latencies", "series", "steps"):

@@ -9,7 +9,7 @@ from ...base.harmless import harmless
 from .diff import Change, Diff, Figure
 from .markdown import escaped
 from .markdown import table as markdown_table
-from .terminal import table
+from .terminal_text import table
 
 ABSENT = "-"
 

@@ -11,7 +11,7 @@ from ...serving.knee import Knee, Point, load_kind
 from ...serving.result import RoleResult, ServeResult
 from ...spec.serve import Serve
 from ..facts import served_words as said
-from .terminal import WIDTH, Paint, table, within
+from .terminal_text import WIDTH, Paint, table, within
 
 COLORS = {"stable": "32", "backlogged": "33", "overloaded": "31;1"}
 
@@ -29,6 +29,19 @@ def report(
         lines += ["", *knee_lines(result, knee)]
     lines += requirements(plan, result, paint)
     return "\n".join(part for line in lines for part in within(line)) + "\n"
+
+
+def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
+    """A serving among the other results of a plan; `dagc serve` says the rest."""
+    serve = plan.spec.serve(result.name)
+    return [
+        paint.bold(f"{result.name} ".ljust(WIDTH, "-")),
+        *_load(serve, result)[:1],
+        f"  verdict   {_coloured(said.verdict_text(result), paint)}",
+        *times(result)[:-1],
+        *list(figures(result))[:2],
+        *(f"  {line}" for line in said.sureness(result, engine_of(plan, serve))),
+    ]
 
 
 def engine_of(plan: CompiledPlan, serve: Serve) -> str:

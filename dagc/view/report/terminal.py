@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
@@ -16,28 +15,7 @@ from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.workload import Routing
 from ..facts.findings import drafter_lines, spared, worst_layer
 from .headline import headline, others
-
-WIDTH = 80
-ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
-COLUMN = re.compile(r" *\w{1,9} {2,}")
-"""The label that a line begins with: what does not fit on the line goes below it."""
-UNIT = re.compile(r"(\d) (?=[A-Za-z])")
-
-
-class Paint:
-    """ANSI colours, or nothing."""
-
-    def __init__(self, on: bool) -> None:
-        self.on = on
-
-    def __call__(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.on else text
-
-    def bold(self, text: str) -> str:
-        return self(text, "1")
-
-    def verdict(self, passed: bool) -> str:
-        return self("pass", "32") if passed else self("FAIL", "31;1")
+from .terminal_text import WIDTH, Paint, table, within
 
 
 def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = False) -> str:
@@ -48,6 +26,11 @@ def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = Fa
         lines += ["", *_phase(plan, result, sensitivities[result.name], paint)]
     for name, text in shared_lines(plan):
         lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
+    if plan.servings:
+        from .served_report import brief
+
+        for served in plan.servings.values():
+            lines += ["", *brief(plan, served, paint)]
     if plan.requirements:
         lines += ["", *verdicts(plan, paint)]
     return "\n".join(part for line in lines for part in within(line)) + "\n"
@@ -57,20 +40,6 @@ def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
     """What does not fit, first of all."""
     lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
     return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
-
-
-def within(line: str) -> list[str]:
-    """The line in as many as it needs; colours take no room."""
-    line = line.rstrip()
-    plain = ESCAPE.sub("", line)
-    if len(plain) <= WIDTH:
-        return [line]
-    column = COLUMN.match(plain)
-    indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
-    whole = UNIT.sub("\\1\u00a0", line)  # a number stays with its unit
-    width = WIDTH + len(line) - len(plain)
-    parts = wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return [part.replace("\u00a0", " ") for part in parts]
 
 
 def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
@@ -190,12 +159,6 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     if len(result.memory.stages) > 1:
         lines += table([BRIEF, *stage_rows(plan, result, brief=True)], "<>>>>>")
     return lines
-
-
-def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """Aligned columns; `align` has < or > per column."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
 
 
 def _collectives(result: PhaseResult) -> list[str]:

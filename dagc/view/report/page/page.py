@@ -27,7 +27,7 @@ from .phase import phase
 
 def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     """One HTML document. It loads nothing, and its policy forbids loading."""
-    look, script = style() + asset("page.css"), asset("page.js")
+    look, script = style() + asset("page.css") + _served_look(plan), asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -38,6 +38,15 @@ def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     return Template(asset("page.html")).substitute(
         title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
     )
+
+
+def _served_look(plan: CompiledPlan) -> str:
+    """What pictures of servings add to the style, where there are any."""
+    if not plan.servings:
+        return ""
+    from .served import look
+
+    return look()
 
 
 @cache
@@ -78,6 +87,7 @@ def _header(plan: CompiledPlan, name: str) -> Markup:
     links = [
         ("requirements", "requirements"),
         *((f"phase-{k}", p) for k, p in enumerate(plan.phases)),
+        *((f"serving-{k}", s) for k, s in enumerate(plan.servings)),
         ("spec", "spec"),
         ("assumptions", "assumptions"),
     ]
@@ -114,6 +124,10 @@ def _sections(plan: CompiledPlan, found: Sequence[Source], sensitivities: Sensit
             id=f"phase-{k}",
             cls="phase",
         )
+    if plan.servings:
+        from .served import sections
+
+        yield from sections(plan)
     for head, held in shared_lines(plan):
         yield tag("section", tag("h2", f"Shared GPUs: {head}"), tag("p", f"The fullest holds {held}."))
     yield tag("section", tag("h2", "Spec"), join(_spec(plan, found)), id="spec")

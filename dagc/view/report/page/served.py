@@ -1,0 +1,87 @@
+"""A simulated serving's part of the page: its verdict and figures, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ....base.units import TOKEN_RATE, show
+from ....plan.plan import CompiledPlan
+from ....serving.result import ServeResult
+from ....serving.verdict import BACKLOGGED, OVERLOADED, STABLE
+from ...draw.figures.markup import Markup, join, tag
+from ...draw.figures.served import latencies, over_time, step_lanes
+from ...draw.figures.served.sheets import style
+from ...draw.figures.svg import legend, moment_text
+from ...facts import served_words as said
+from ..served_report import engine_of
+from .html_tables import table
+
+PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
+
+
+def look() -> str:
+    """The style sheet of these pictures, beside that of the page."""
+    return style()
+
+
+def sections(plan: CompiledPlan) -> Iterator[Markup]:
+    """One a serving."""
+    for k, result in enumerate(plan.servings.values()):
+        body = join(_serving(plan, result))
+        yield tag("section", tag("h2", result.name), body, id=f"serving-{k}", cls="serving")
+
+
+def _serving(plan: CompiledPlan, result: ServeResult) -> Iterator[Markup]:
+    serve = plan.spec.serve(result.name)
+    facts = (
+        ("load", "; ".join(filter(None, (said.arrivals_text(serve.arrivals), said.ends_text(serve), said.lengths_text(serve.lengths))))),
+        ("workers", said.workers_text(result)),
+        ("rules", said.rules_text(serve, result)),
+    )  # fmt: skip
+    yield tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts")
+    word, _, reason = said.verdict_text(result).partition(": ")
+    yield tag("p", tag("span", word, cls=f"pill {PILLS[word]}".strip()), " ", reason)
+    yield _cards(result)
+    rows = [[name, *said.spread_row(getattr(result, field)), said.OF[field]] for name, field in said.TIMES]
+    yield table(["time", "mean", "p50", "p90", "p99", "what it is"], rows, numbers=(1, 2, 3, 4))
+    yield _fold("How the times are spread", latencies.draw(result).framed(), legend(latencies.keys(result)))
+    yield _fold("Queue, batch and cache over time", over_time.draw(result).framed(), legend(over_time.keys(result)))
+    if result.outcome.steps:
+        start, end = step_lanes.window(result)
+        words = (
+            f"From {moment_text(start)} to {moment_text(end)}. Numbers: sequences in decode + tokens of prompts; a box "
+            "without prompts is several equal steps."
+        )
+        body = (tag("p", words, cls="soft"), step_lanes.draw(result).framed(), legend(step_lanes.keys(result)))
+        yield _fold("Steps", *body)
+    yield tag("p", f"{'; '.join(said.sureness(result, engine_of(plan, serve))).capitalize()}.", cls="soft")
+
+
+def _fold(head: str, *body: object) -> Markup:
+    return tag("details", tag("summary", tag("h3", head)), *body, open=True)
+
+
+def _cards(result: ServeResult) -> Markup:
+    per_user = show(result.throughput_per_user_tok_s, TOKEN_RATE)
+    limits = said.limits_text(result.limits)
+    good = f"{result.met:.1%} keep {limits}" if limits else "no requirement limits a request"
+    full = result.fullest
+    facts = [
+        ("TTFT, p99", said.spread_row(result.ttft)[3], f"half within {said.spread_row(result.ttft)[1]}"),
+        ("TPOT, p99", said.spread_row(result.tpot)[3], f"half within {said.spread_row(result.tpot)[1]}"),
+        ("output", show(result.throughput_tok_s, TOKEN_RATE),
+         f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU, {per_user} per user"),
+        ("goodput", said.per_second(result.goodput_per_s), good),
+        ("busy", f"{result.utilization:.1%}", f"{result.running_mean:.3g} requests in the workers, {result.running_most:,} at most"),
+        ("waiting", f"{result.queue_mean:.3g}", f"{result.queue_most:,} at most; any {result.saturated:.0%} of the time"),
+        ("KV cache", f"{full.kv_fill_mean:.1%} full", f"{full.kv_fill_most:.1%} at most; {full.kv_waste:.1%} of what it holds is empty"),
+    ]  # fmt: skip
+    facts += [
+        (word, f"{result.count(key):,}", "")
+        for key, word in (("rejected", "turned away"), ("preempted", "preemptions"), ("switches", "changes of role"))
+        if result.count(key)
+    ]
+    if result.count("hit_tokens"):
+        facts.append(("prefix cache", f"{result.hit_rate:.1%}", "of the prompts' tokens"))
+    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
+    return tag("dl", join(cards), cls="cards")
