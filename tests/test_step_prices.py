@@ -1,8 +1,10 @@
-"""Prices of the steps of a serving: what is compiled, and what stands between."""
+"""Prices of the steps of a serving: what is compiled, what stands between, and the workers that a plan makes."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -10,43 +12,205 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase, compile_spec
-from dagc.pipeline.serve import Servings
+from dagc.pipeline.serve import CannotServe, Servings, grain
 from dagc.pipeline.step_kinds import Limits
 from dagc.pipeline.step_kinds import Source as Phases
 from dagc.pipeline.step_points import Knot, compiled, phase_of
 from dagc.pipeline.step_prices import Host, StepPrices
-from dagc.pipeline.step_tables import Curve, Errors
+from dagc.pipeline.step_tables import Chain, Curve, Errors, Patch, Patches
+from dagc.plan.plan import CompiledPlan
 from dagc.plan.result import passes_s
+from dagc.serving.records import Line
+from dagc.spec.phase import Launches
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
 
-MIXTRAL = """moe 1
-hardware from "h100-sxm" { gpus = 8 }
-model from "mixtral-8x7b" { }
-workload { sequences = 32, prompt = 1024 tok, output = 256 tok }
-phase prefill { gpus = 0..7, engine = vllm, attention { dp = 2, tp = 4 }, experts { ep = 8 } }
-phase decode { gpus = 0..7, engine = vllm, attention { dp = 2, tp = 4 }, experts { ep = 8 } }
-serve chat { arrivals = poisson(4 req/s), requests = 100 }
-"""
+MOST = 0.02
+"""Of a step's time: more than any point of these plans is off, whose checks find up to 0.01."""
 
 
-def spec_of(text: str) -> Spec:
+def spec_of(model: str, strategy: str, serve: str = "", *, engine: str = "", drafts: str = "") -> Spec:
+    common = f"gpus = 0..7\n{engine}\n{strategy}\n"
+    text = f"""moe 1
+hardware from "h100-sxm" {{ gpus = 8 }}
+model from "{model}" {{ {"mtp_layers = 1" if drafts else ""} }}
+workload {{ sequences = 8, prompt = 1024 tok, output = 128 tok }}
+phase prefill {{ {common} }}
+phase decode {{ {common}{drafts} }}
+{serve}"""
     return load(Source("<test>", text), Collector())
 
 
-KNOTS = (
-    Knot("decode", 16, 1000),
-    Knot("prefill", prompts=2, tokens=700, attended=900),
-    Knot("decode", 16, 500, 2, 256, 512),
-)
+def plan_of(spec: Spec) -> CompiledPlan:
+    return compile_spec(spec, Collector())
 
 
-@pytest.mark.parametrize("knot", KNOTS, ids=lambda k: k.kind)
-def test_a_step_costs_what_its_phase_compiles_to(knot: Knot) -> None:
-    spec = spec_of(MIXTRAL)
-    phase = replace(phase_of(knot, spec), launches=spec.phases[0].launches.__class__())
-    result = compile_phase(Unit(spec, phase, Collector()))
-    assert compiled(knot, spec).time_s == passes_s(result.all_passes)
+DENSE = ("qwen3-32b", "tp = 8")
+EXPERTS = ("mixtral-8x7b", "attention { dp = 2, tp = 4 }\nexperts { ep = 8 }")
+LATENT = ("deepseek-v2-lite", "attention { dp = 4, tp = 2 }\nexperts { ep = 8 }")
+DRAFTS = "draft = 1, acceptance = 80%, drafter = mtp"
+
+
+@cache
+def plan(model: str, strategy: str, drafts: str = "") -> CompiledPlan:
+    chat = "serve chat { arrivals = burst, requests = 1 }\n"
+    return plan_of(spec_of(model, strategy, chat, engine="engine = vllm", drafts=drafts))
+
+
+def prices(own: CompiledPlan) -> StepPrices:
+    (workers,) = Servings(own).setup(own.spec.serves[0]).workers
+    assert isinstance(workers.engine.prices, StepPrices)
+    return workers.engine.prices
+
+
+def at(line: Line, context: float) -> float:
+    assert line.since <= context < line.until
+    return line.base_s + line.per_token_s * context
+
+
+@pytest.mark.parametrize("drafts", ["", DRAFTS], ids=["plain", "mtp"])
+@pytest.mark.parametrize(
+    "knot", [Knot("decode", 16, 1000), Knot("decode", prompts=4, tokens=704, attended=904), Knot("decode", 16, 500, 4, 256, 512)],
+    ids=lambda k: k.kind,
+)  # fmt: skip
+def test_a_step_costs_what_its_phase_compiles_to(knot: Knot, drafts: str) -> None:
+    spec = spec_of(*LATENT, drafts=drafts)
+    phase = replace(phase_of(knot, spec), launches=Launches())
+    whole = compile_phase(Unit(spec, phase, Collector()))
+    found = compiled(knot, spec)
+    assert found.time_s == passes_s(whole.all_passes)
+    parts = (found.routed_s, found.decode_s, found.prompt_s)
+    assert found.routed_s > 0 and sum(parts) < found.time_s
+    assert (found.decode_s > 0, found.prompt_s > 0) == (
+        (True, True) if knot.kind == "mixed" else (bool(drafts) and knot.kind == "decode", False)
+    )
+
+
+@pytest.mark.parametrize("own", [DENSE, EXPERTS, (*LATENT, DRAFTS)], ids=["dense", "experts", "latent"])
+def test_steps_between_knots_are_as_near_as_said(own: tuple[str, ...]) -> None:
+    """At random steps of every kind, against the same steps compiled whole."""
+    found, spec = prices(plan(*own)), plan(*own).spec
+    source = found.sources[0]
+    assert source is not None
+    rng, gpu = random.Random(7), without_host(found)
+    ranks, worst = source.ranks, 0.0
+    for _ in range(4):
+        b, m, t, x = (
+            rng.randint(1, 60),
+            rng.randint(100, 4000),
+            rng.randint(20, 4000),
+            rng.choice([0, rng.randint(1, 3000)]),
+        )
+        pairs = t * x + t * (t + 1) / 2
+        for line, knot in (
+            (gpu.step(b, b * m), Knot("decode", b * ranks, m)),
+            (gpu.step(0, 0, t, pairs, t), Knot("prefill", 0, 1, ranks, t, t + x)),
+            (gpu.step(b, b * m, t, pairs, t), Knot("decode", b * ranks, m, ranks, t, t + x)),
+            (gpu.step(b, b * m, t / ranks, pairs, t), Knot("decode", b * ranks, m, 1, t, t + x)),
+        ):
+            exact = compiled(knot, spec).time_s
+            worst = max(worst, abs(at(line, b * m) / exact - 1))
+    assert worst <= MOST, (worst, gpu.error)
+    assert 0 < gpu.error <= MOST
+
+
+def without_host(found: StepPrices) -> StepPrices:
+    """Of the GPUs alone."""
+    return StepPrices(found.price, found.limits, Host(), *found.sources, ranks=found.ranks)
+
+
+def test_a_knot_is_exact_and_lines_hold_where_they_say() -> None:
+    spec = spec_of(*EXPERTS)
+    limits, source = Limits(64, 2048, 1280, 1152), Phases("decode", ranks=2)
+    found = StepPrices(lambda knot: compiled(knot, spec), limits, Host(host_s=1e-3), source, source, source)
+    line = found.step(8.0, 8 * 1024.0)
+    assert at(line, 8 * 1024) == pytest.approx(1e-3 + compiled(Knot("decode", 16, 1024), spec).time_s, rel=1e-12)
+    before = found.points
+    assert found.step(8.0, line.since) is line and found.points == before
+    assert at(found.step(8.0, line.until), line.until) == pytest.approx(at(line, line.until * (1 - 1e-12)), rel=1e-9)
+    whole = compiled(Knot("decode", prompts=2, tokens=512, attended=512), spec).time_s
+    assert found.step(0, 0, 512, 512 * 513 / 2).base_s == pytest.approx(1e-3 + whole, rel=1e-12)
+
+
+def test_the_host_counts_as_in_a_compiled_phase() -> None:
+    """Once: what takes longer, its launches or the GPUs, and what comes before a step."""
+    spec = spec_of(*EXPERTS)
+    spec = replace(spec, phases=tuple(replace(p, host_s=3e-3, launches=Launches(1e-3, 128)) for p in spec.phases))
+    source = Phases("decode", ranks=2)
+    found = StepPrices(
+        lambda knot: compiled(knot, spec), Limits(64, 2048, 1280, 1152), Host(3e-3, 1e-3, 128), source, source, source
+    )
+    for b, t in ((4, 0), (0, 64), (0, 256), (0, 2048), (8, 64), (8, 128)):
+        knot = Knot("decode", 2 * b, 1152, 2 if t else 0, t, t)
+        exact = passes_s(compile_phase(Unit(spec, phase_of(knot, spec), Collector())).all_passes)
+        assert at(found.step(b, b * 1152, t, t * (t + 1) / 2), b * 1152) == pytest.approx(exact, rel=0.01), (b, t)
+
+
+def test_a_pipeline_is_priced_by_rotations() -> None:
+    """With as many micro-batches in flight as stages, one micro-batch of each in a rotation: twice the prompts in the same time;
+    a prompt alone takes the way through all stages."""
+    spec = spec_of(
+        "mixtral-8x7b",
+        "pp = 2\nattention { tp = 4 }\nexperts { ep = 4 }",
+        "serve s { arrivals = burst, requests = 1 }",
+        engine="engine = vllm",
+    )
+    servings = Servings(
+        plan_of(
+            replace(spec, phases=tuple(replace(p, strategy=replace(p.strategy, microbatches=2)) for p in spec.phases))
+        )
+    )
+    (workers,) = servings.setup(spec.serves[0]).workers
+    assert workers.engine.ranks == 2
+    found = without_host(workers.engine.prices)  # type: ignore[arg-type]
+    pairs = 1024 * 1025 / 2
+    full, alone = found.step(0, 0, 1024, pairs, 1024).base_s, found.step(0, 0, 512, pairs, 1024).base_s
+    way = compiled(Knot("prefill", prompts=1, tokens=1024, attended=1024, microbatches=1), servings.spec).time_s
+    assert alone == pytest.approx(way, rel=0.01) and full == pytest.approx(way, rel=0.05)
+
+
+def test_one_request_alone_takes_its_phases_own_times() -> None:
+    """Prefill, then a decode step a token."""
+    spec = spec_of(*DENSE, "serve chat { arrivals = burst, requests = 1, request = 0 s, host = 0 s }\n")
+    servings = Servings(plan_of(spec))
+    result = servings.run(spec.serves[0])
+    first = compiled(Knot("prefill", prompts=1, tokens=1024, attended=1024), spec).time_s
+    steps = [compiled(Knot("decode", 1, 1024 + k), spec).time_s for k in range(1, 128)]
+    assert result.ttft.mean_s == pytest.approx(first, rel=1e-9)
+    assert result.e2e.mean_s == pytest.approx(first + sum(steps), rel=2e-3)
+
+
+def test_a_setup_has_the_plans_workers_ranks_and_room() -> None:
+    own = plan(*EXPERTS)
+    (workers,) = Servings(own).setup(own.spec.serves[0]).workers
+    assert (workers.role, workers.count, workers.gpus, workers.engine.ranks) == ("both", 1, 8, 2)
+    room = workers.engine.kv_blocks * workers.engine.kv_block
+    assert 0.8 < room * 2 / min(own.kv_tokens("decode")) < 1.2
+    (dense,) = (
+        Servings(plan_of(spec_of("qwen3-8b", "dp = 4, tp = 2", "serve s { arrivals = burst, requests = 1 }\n")))
+        .setup(spec_of("qwen3-8b", "dp = 4, tp = 2", "serve s { arrivals = burst, requests = 1 }\n").serves[0])
+        .workers
+    )
+    assert (dense.count, dense.gpus, dense.engine.ranks) == (4, 2, 1)  # ranks that exchange nothing are workers
+
+
+def test_a_request_that_no_rank_can_hold_is_refused_by_name() -> None:
+    text = "serve chat { arrivals = burst, requests = 1, prompt = 9000000 tok, output = 10 tok }\n"
+    spec = spec_of(*EXPERTS, text)
+    with pytest.raises(CannotServe, match=r"a request of 9,000,000 \+ 10 tokens cannot be held: a rank has room for"):
+        Servings(plan_of(spec)).setup(spec.serves[0])
+
+
+def test_ranks_that_split_the_context_take_no_prompts_into_their_steps() -> None:
+    spec = spec_of(
+        "mixtral-8x7b",
+        "attention { sp = 2, tp = 4 }\nexperts { ep = 8 }",
+        "serve s { arrivals = burst, requests = 1 }\n",
+    )
+    with pytest.raises(CannotServe, match="cannot take prompts in"):
+        Servings(plan_of(spec)).setup(spec.serves[0])
+    first = replace(spec.serves[0], prompts="first")
+    assert Servings(plan_of(spec)).run(first).finished == 1
 
 
 def test_between_knots_the_error_is_below_what_is_said() -> None:
@@ -58,24 +222,29 @@ def test_between_knots_the_error_is_below_what_is_said() -> None:
     assert 0.0 < errors.largest <= 0.01
 
 
-def test_setup_has_the_plans_ranks_and_room() -> None:
-    spec = spec_of(MIXTRAL)
-    plan = compile_spec(spec, Collector())
-    (workers,) = Servings(plan).setup(spec.serves[0]).workers
-    assert (workers.role, workers.count, workers.gpus, workers.engine.ranks) == ("both", 1, 8, 2)
-    room = workers.engine.kv_blocks * workers.engine.kv_block
-    assert 0.5 < room * 2 / min(plan.kv_tokens("decode")) < 2.0
+def test_chains_and_patches_are_linear_between_their_values() -> None:
+    asked = []
+    chain = Chain([1.0, 2.0, 4.0], lambda i: asked.append(i) or 10.0 * i)  # type: ignore[func-returns-value]
+    assert [chain(x) for x in (0.5, 1.5, 3.0, 9.0)] == [0.0, 5.0, 15.0, 20.0]
+    assert sorted(set(asked)) == [0, 1, 2]
+    made = []
+
+    def make(x: float, y: float) -> Patch:
+        made.append((x, y))
+        x0, y0 = x // 2 * 2, y // 2 * 2
+        corners = [(x0 + i) * (y0 + j) for i in (0, 2) for j in (0, 2)]
+        return Patch(x0, x0 + 2, y0, y0 + 2, *corners)
+
+    patches = Patches(make)
+    for _ in range(2):
+        for k in range(40):
+            x, y = (k * 7 % 80) / 10, (k * 13 % 60) / 10
+            assert patches(x, y) == pytest.approx(x * y, abs=1e-12)
+    assert len(made) == len({(x // 2, y // 2) for x, y in made})
 
 
-def test_a_knot_is_exact_and_lines_hold_where_they_say() -> None:
-    spec = spec_of(MIXTRAL)
-    limits = Limits(64, 2048, 1280, 1152)
-    source = Phases("decode", ranks=2)
-    prices = StepPrices(lambda knot: compiled(knot, spec), limits, Host(host_s=1e-3), source, source, source)
-    line = prices.step(8.0, 8 * 1024.0)
-    assert line.base_s + line.per_token_s * 8 * 1024.0 == pytest.approx(
-        1e-3 + compiled(Knot("decode", 16, 1024), spec).time_s, rel=1e-12
-    )
-    assert line.since <= 8 * 1024.0 < line.until
-    before = prices.points
-    assert prices.step(8.0, line.since) is line and prices.points == before
+def test_tokens_that_ranks_split_are_compiled_whole() -> None:
+    own = plan(*EXPERTS)
+    assert grain(own.phases["decode"], own.spec.phase("decode")) == 1  # its engine leaves them whole
+    other = plan_of(spec_of(*EXPERTS))
+    assert grain(other.phases["decode"], other.spec.phase("decode")) == 4

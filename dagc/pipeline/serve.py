@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd, inf
 
+from ..base.axes import SEQUENCE
 from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
@@ -27,6 +28,10 @@ from .step_prices import Host, StepPrices
 
 TOLD_EVERY = 1000
 """Requests between two words on progress."""
+
+
+BOTH = "both"
+"""Role of workers that take prompts and generate."""
 
 
 class CannotServe(ValueError):
@@ -195,40 +200,62 @@ class Servings:
         found = self.prices.get(key)
         if found is None:
             _, ranks, in_flight = self.ranks(role)
-            decode, prefill, mixed = (
-                None if phase is None else self.source(phase, role) for phase in self.sources(role, serve)
-            )
+            decode, prefill, mixed = self.sources(role, serve)
             found = self.prices[key] = StepPrices(
                 self.price, limits, host, decode, prefill, mixed, ranks=ranks * in_flight
             )
         return found
 
-    @staticmethod
-    def sources(role: Role, serve: Serve) -> tuple[Phase | None, Phase | None, Phase | None]:
-        """The phases of steps of decode, of prompts, and of both."""
-        decode, prefill = role.decode or role.mixed, role.prefill or role.mixed
-        both = role.mixed or decode if decode is not None and prefill is not None and serve.prompts == "mixed" else None
-        return decode, prefill, both
+    def sources(self, role: Role, serve: Serve) -> tuple[Source | None, Source | None, Source | None]:
+        """The phases of steps of decode, of prompts, and of both: with the strategy of the mixed phase, else of the decode. A worker
+        for decode alone takes prompts in where it computes again what it had to drop. Raises CannotServe."""
+        decode = role.decode or role.mixed
+        if decode is None:
+            return None, self.source(role.main, role), None
+        prefill, both = role.prefill or role.mixed or decode, role.mixed or decode
+        mixed = self.source(both, role) if self.can_mix(both, role) else None
+        if mixed is None and serve.prompts == "mixed" and role.role == BOTH:
+            raise CannotServe(
+                f"steps of `{both.name}` cannot take prompts in: its ranks split the context, or a layer is not the same for prompts and in decode",
+                "prompts",
+                "write `prompts = first`, or split heads and batch instead of the context",
+            )
+        return self.source(decode, role), self.source(prefill, role), mixed
+
+    def can_mix(self, phase: Phase, role: Role) -> bool:
+        """Whether a step of the phase's strategy can hold prompts and decode."""
+        if self.result(phase).graph.the_mesh.degrees.get(SEQUENCE, 1) > 1:
+            return False
+        if phase.is_packed:
+            return True
+        own = self.source(phase, role)
+        every = own.lockstep * own.copies
+        try:
+            self.price(Knot(phase.name, every, 64, every, own.grain, 64))
+        except SpecError:
+            return False
+        return True
 
     def source(self, phase: Phase, role: Role) -> Source:
         copies, _, in_flight = self.ranks(role)
-        apart, together = structure(self.plan.phases[phase.name])
+        result = self.result(phase)
+        apart, together = structure(result)
         ranks = apart * together // copies
-        return Source(
-            phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(self.plan.phases[phase.name], phase)
-        )
+        return Source(phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(result, phase))
+
+    def result(self, phase: Phase) -> PhaseResult:
+        return self.plan.phases[phase.name]
 
     def ranks(self, role: Role) -> tuple[int, int, int]:
-        """(workers that the phases make, lockstep ranks of one, micro-batches in flight)."""
-        copies = structure(self.plan.phases[role.main.name])[0]
-        for phase in role.phases:
-            copies = gcd(copies, structure(self.plan.phases[phase.name])[0])
-        own = structure(self.plan.phases[role.main.name])
+        """(workers that the phases make, lockstep ranks of one, micro-batches in flight). A pipeline of prompts is kept full: as many
+        are in flight as there are stages; one of decode has as many as its phase says."""
+        apart, together = structure(self.result(role.main))
+        copies = gcd(*(structure(self.result(phase))[0] for phase in role.phases))
         strategy = role.main.strategy
         in_flight = strategy.microbatches
         if role.main.kind == PREFILL.name:
             in_flight = max(in_flight, strategy.pp)
-        return copies, own[0] * own[1] // copies, in_flight
+        return copies, apart * together // copies, in_flight
 
     def host_constants(self, phase: Phase, serve: Serve) -> HostConstants:
         """What the serving says, else the phase, else what is known of the engine."""
@@ -335,7 +362,7 @@ def roles_of(spec: Spec, serve: Serve) -> tuple[Role, ...]:
     generates = decode or mixed
     if prefill is not None and generates is not None and not set(prefill.gpus) & set(generates.gpus):
         return Role(PREFILL.name, None, prefill, None), Role(DECODE.name, decode, None, mixed)
-    return (Role("both", decode, prefill, mixed),)
+    return (Role(BOTH, decode, prefill, mixed),)
 
 
 def structure(result: PhaseResult) -> tuple[int, int]:
@@ -392,7 +419,7 @@ def check_room(known: Facts, workers: Workers, serve: Serve) -> None:
         where = f" ({known.where})" if known.where else ""
         raise CannotServe(
             f"a request of {prompt:,} + {output:,} tokens{where} cannot be held: a rank of the {workers.role} workers has room for {room * block:,} tokens of cache"
-            if workers.role != "both"
+            if workers.role != BOTH
             else f"a request of {prompt:,} + {output:,} tokens{where} cannot be held: a rank has room for {room * block:,} tokens of cache",
             "kv_tokens" if serve.kv_tokens is not None else "lengths",
             "more GPUs per rank, shorter requests, or a smaller cache per token make room",

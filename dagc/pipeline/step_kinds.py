@@ -226,10 +226,8 @@ class MixedSteps:
         self.joint = Chain(sums, self.joint_of)
         self.own_decode = Chain(sequences, lambda i: self.pair(i).decode_s)
         self.own_prompt = Chain([t for _, t in self.pairs[: len(tokens)]], self.own_prompt_of)
-        self.fresh, self.cached = (
-            Patches(lambda t, y, make=make: self.prompt_patch(make(t, y)))
-            for make in (prompts.fresh_patch, prompts.cached_patch)
-        )
+        self.fresh = Patches(lambda t, share: self.with_own(prompts.fresh_patch(t, share)))
+        self.cached = Patches(lambda t, prefix: self.with_own(prompts.cached_patch(t, prefix)))
         self.kept: dict[float, list[Piece]] = {}
         self.fine = sequences, tokens
         self.corners = coarse(sequences), coarse(tokens)
@@ -294,7 +292,7 @@ class MixedSteps:
         self.kept.setdefault(b, []).append(found)
         return found
 
-    def prompt_patch(self, found: Patch) -> Patch:
+    def with_own(self, found: Patch) -> Patch:
         """Of B(t, a) that of B(t, a) - B(t, a0) + P(t)."""
         low, high = self.own_prompt(found.x0), self.own_prompt(found.x1)
         return found._replace(

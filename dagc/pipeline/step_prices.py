@@ -18,7 +18,7 @@ MOST_KEPT = 1 << 16
 @record
 class Host:
     """The host's part of every step, `host_s`, and `launch_s` of every layer of a step that no CUDA graph covers, while which the GPUs
-    may run. Graphs cover steps with up to `captured` prompt tokens on a rank, and, where `graphs`, those without."""
+    may run. Graphs cover steps with prompts of up to `captured` tokens on a rank, and, where `graphs`, those without."""
 
     host_s: float = 0.0
     launch_s: float = 0.0
@@ -28,7 +28,7 @@ class Host:
 
 class StepPrices:
     """Prices of the steps of a worker of `ranks` in lockstep. `price` compiles a step. `decode`, `prefill`, `mixed`: of which phases; a
-    worker that does only one has only that. `tolerance`: relative error at which knots stand close enough, None: base knots
+    worker that does only one has only that, and without `mixed` its ranks do one after the other. `tolerance`: relative error at which knots stand close enough, None: base knots
     alone, unchecked."""
 
     def __init__(
@@ -44,7 +44,7 @@ class StepPrices:
     ) -> None:
         self.price, self.limits, self.host = price, limits, host
         self.errors = Errors(tolerance)
-        self.sources = decode, prefill or mixed, mixed
+        self.sources = decode, prefill or mixed or decode, mixed
         main = next(source for source in (decode, mixed, prefill) if source is not None)
         self.ranks = ranks or main.lockstep
         self.lines: dict[float, list[Line]] = {}
@@ -123,6 +123,9 @@ class StepPrices:
         a = pairs / most
         if a < 1.0:
             a = 1.0
+        tokens = most
+        if b and self.sources[2] is None:
+            return self.one_after_the_other(b, c, p, a, most)
         if b:
             mixed = self.mixed
             scale = self.scale
@@ -132,15 +135,22 @@ class StepPrices:
             else:
                 piece = scaled(mixed.line(b * scale, c * scale, p * scale, a, max(t, p * scale)), scale)
             launches = self.mixed_launches
+            tokens += b * mixed.source.drafted
         else:
             piece, launches = Piece(self.prompts_s(p, a, most), 0.0, 0.0, inf), self.prefill.launches(most)
         if self.alone is not None:
             piece = at_least(piece, c, self.alone.time_s(most, a, most))
         host = self.host
         base, slope, since, until = piece
-        if (host.graphs and most <= host.captured) or base + slope * since >= launches * host.launch_s:
+        if (host.graphs and tokens <= host.captured) or base + slope * since >= launches * host.launch_s:
             return Line(base + host.host_s, slope, until, since)
         return self.launched(piece, c, launches)
+
+    def one_after_the_other(self, b: float, c: float, p: float, a: float, most: float) -> Line:
+        """Prompts on some ranks and decode on others, where no step does both."""
+        first = self.with_prompts(0, 0, p, a * most, most)
+        then = self.step(b, c)
+        return Line(first.base_s + then.base_s, then.per_token_s, then.until, then.since)
 
     def prompts_s(self, p: float, a: float, most: float) -> float:
         """Steps of prompts alone."""
