@@ -33,7 +33,7 @@ def outcome(arrival: np.ndarray, ttft: np.ndarray, e2e: np.ndarray, output: int 
     )  # fmt: skip
     given = {
         "served": served,
-        "end_s": float((arrival + e2e).max()),
+        "end_s": float((arrival + e2e).max(initial=0.0)),
         "counts": {
             "arrived": n, "finished": n, "prompt_tokens": 100 * n, "hit_tokens": 25 * n, "output_tokens": output * n, "steps": n,
         },
@@ -101,6 +101,27 @@ def test_an_output_of_one_token_has_no_tpot() -> None:
     assert np.isnan(columns(run.served)["tpot_s"]).all()
     assert np.isnan(found.tpot.mean_s) and np.isnan(found.itl.p50_s)
     assert found.met == 1.0
+
+
+def test_a_run_in_which_nothing_ends_has_no_times_and_no_rates() -> None:
+    nothing = outcome(np.zeros(0), np.zeros(0), np.zeros(0), end_s=0.0)
+    nothing.counts.update(arrived=10, rejected=10)  # type: ignore[attr-defined]
+    found = measured("chat", SETUP, nothing, Arrivals("poisson", 1.0), Limits(ttft_s=1.0))
+    assert found.verdict == OVERLOADED and np.isnan(found.ttft.p99_s)
+    assert (found.rate_per_s, found.goodput_per_s, found.throughput_tok_s, found.utilization, found.met) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def test_a_single_request_is_its_own_mean_and_percentiles() -> None:
+    found = measured(
+        "chat", SETUP, outcome(np.ones(1), np.ones(1), np.full(1, 3.0), output=3), Arrivals("constant", 1.0)
+    )
+    assert found.e2e.mean_s == found.e2e.p99_s == 3.0 and found.duration_s == 3.0 and found.verdict == STABLE
 
 
 def test_the_gaps_are_known_to_their_resolution() -> None:

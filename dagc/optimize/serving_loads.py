@@ -21,7 +21,7 @@ from ..spec.serve import Serve
 
 Simulate = Callable[[Serve], ServeResult]
 Broken = Callable[[ServeResult], tuple[str, ...]]
-ALIASES = {"users": "clients"}
+ALIASES = {"users": "clients", "batch": "slots"}
 ARRIVAL_WORDS = ("rate", "clients", "think", "cv", "speed")
 LENGTH_WORDS = ("prompt", "output")
 FIELDS = {

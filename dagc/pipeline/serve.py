@@ -28,6 +28,8 @@ from .step_prices import Host, StepPrices
 
 TOLD_EVERY = 1000
 """Requests between two words on progress."""
+STEPS_KEPT = 8000
+"""Of all workers, for timelines."""
 
 
 BOTH = "both"
@@ -93,7 +95,8 @@ class Servings:
         load = load_of(serve)
         if progress is not None:
             load = replace(load, requests=counted(load.requests, serve, self.facts(serve), progress))
-        outcome = simulate(setup, load)
+        kept = STEPS_KEPT // sum(workers.count for workers in setup.workers)
+        outcome = simulate(setup, load, steps_kept=kept)
         error = max(workers.engine.prices.error for workers in setup.workers)  # type: ignore[attr-defined]
         return measured(serve.name, setup, outcome, serve.arrivals, limits, error)
 

@@ -110,15 +110,15 @@ def phase_metrics(subject: Subject) -> dict[str, Quantity]:
 
 
 def serving_metrics(subject: Subject) -> dict[str, Quantity]:
-    """Metrics of one serving by their name alone, in the order of the table."""
+    """Metrics of one serving by their name alone, in the order of the table; what is not finite is left out."""
     found = ((m, m.how(subject)) for m in of_serving())
-    return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
+    return {m.name: Quantity(value, m.dim) for m, value in found if value is not None and isfinite(value)}
 
 
 def result_metrics(subject: Subject, result: ServeResult) -> dict[str, float]:
-    """Metrics of any result of a serving of the plan, in SI units, infinite ones left out."""
+    """Metrics of any result of a serving of the plan, in SI units."""
     found = serving_metrics(replace(subject, name=result.name, servings={result.name: result}))
-    return {name: q.value for name, q in found.items() if isfinite(q.value)}
+    return {name: q.value for name, q in found.items()}
 
 
 def keyed(subject: Subject, key: Callable[[Metric], str], beside: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:

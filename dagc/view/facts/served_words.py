@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ...base.units import REQUEST_RATE, TIME, show
+from math import isfinite
+
+from ...base.units import REQUEST_RATE, TIME, TOKEN_RATE, show
 from ...calib.accuracy import serving_errors
 from ...serving import gaps
 from ...serving.result import Limits, ServeResult, Spread
@@ -90,6 +92,18 @@ def workers_text(result: ServeResult) -> str:
     return " and ".join(parts)
 
 
+def never_fit(result: ServeResult) -> str:
+    """` (12 never fit into the cache)`, where some did not."""
+    long = result.count("too_long")
+    return f" ({long:,} never fit into the cache)" if long else ""
+
+
+def per_user(result: ServeResult) -> str:
+    """`, 45 tok/s per user`; empty where no request has a gap between tokens."""
+    value = result.throughput_per_user_tok_s
+    return f", {show(value, TOKEN_RATE)} per user" if isfinite(value) else ""
+
+
 def verdict_text(result: ServeResult) -> str:
     """The verdict and its reason."""
     offered, served = result.offered_per_s, result.rate_per_s
@@ -100,7 +114,7 @@ def verdict_text(result: ServeResult) -> str:
     if result.verdict == OVERLOADED:
         turned = result.count("rejected")
         if turned and not piled.overloaded:
-            return f"overloaded: {turned:,} of {result.arrived:,} requests found the queue full; {rates}"
+            return f"overloaded: {turned:,} of {result.arrived:,} requests were turned away{never_fit(result)}; {rates}"
         return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, first tokens come at {piled.served:.0%} of the offered rate; {rates}"
     if result.verdict == BACKLOGGED:
         return f"backlogged: the queue grew, and the run ended before it was clear that it keeps growing; {rates}"
@@ -123,7 +137,7 @@ def spread_row(values: Spread) -> tuple[str, ...]:
 def sureness(result: ServeResult, engine: str) -> list[str]:
     """How far to trust the figures: what interpolation adds, and how far simulated servings were from measured ones."""
     prices = (
-        f"a step's price is within {result.prices_error:.1%} of a compiled one"
+        f"prices of steps between compiled ones were off by up to {result.prices_error:.1%} where it was checked"
         if result.prices_error
         else "every step's price is compiled"
     )

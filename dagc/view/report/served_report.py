@@ -82,7 +82,7 @@ def times(result: ServeResult) -> list[str]:
 def figures(result: ServeResult) -> Iterable[str]:
     """Rates, and how full everything was."""
     out, prompts = show(result.throughput_tok_s, TOKEN_RATE), show(result.prompt_tok_s, TOKEN_RATE)
-    each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU, {show(result.throughput_per_user_tok_s, TOKEN_RATE)} per user"
+    each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU{said.per_user(result)}"
     yield f"  output    {out} ({each}); prompts {prompts}"
     yield f"  goodput   {_goodput(result)}"
     yield f"  run       {result.arrived:,} requests in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"

@@ -62,7 +62,6 @@ def _fold(head: str, *body: object) -> Markup:
 
 
 def _cards(result: ServeResult) -> Markup:
-    per_user = show(result.throughput_per_user_tok_s, TOKEN_RATE)
     limits = said.limits_text(result.limits)
     good = f"{result.met:.1%} keep {limits}" if limits else "no requirement limits a request"
     full = result.fullest
@@ -70,7 +69,7 @@ def _cards(result: ServeResult) -> Markup:
         ("TTFT, p99", said.spread_row(result.ttft)[3], f"half within {said.spread_row(result.ttft)[1]}"),
         ("TPOT, p99", said.spread_row(result.tpot)[3], f"half within {said.spread_row(result.tpot)[1]}"),
         ("output", show(result.throughput_tok_s, TOKEN_RATE),
-         f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU, {per_user} per user"),
+         f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU{said.per_user(result)}"),
         ("goodput", said.per_second(result.goodput_per_s), good),
         ("busy", f"{result.utilization:.1%}", f"{result.running_mean:.3g} requests in the workers, {result.running_most:,} at most"),
         ("waiting", f"{result.queue_mean:.3g}", f"{result.queue_most:,} at most; any {result.saturated:.0%} of the time"),
