@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from heapq import heappop, heappush
 
@@ -12,8 +13,6 @@ from .rules import Rules
 
 NEVER = 1 << 62
 """A step that is never reached."""
-UNLIMITED = 1 << 39
-"""Free blocks that nobody counts."""
 
 
 class Shared:
@@ -24,7 +23,7 @@ class Shared:
 
     __slots__ = (
         "blocks_s", "decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
-        "queued_s", "queued_since", "resumed", "running", "running_all", "running_s", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
+        "queued_s", "queued_since", "resumed", "running", "running_all", "running_s", "runs", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
     )  # fmt: skip
 
     def __init__(self, ranks: int) -> None:
@@ -32,6 +31,7 @@ class Shared:
         self.worked: list[Sequence] = []
         self.resumed: list[Sequence] = []
         self.gaps: dict[int, float] = {}
+        self.runs: array[float] = array("d")  # gaps not yet in their bins, see gaps.add_runs
         self.waiting, self.running = [0] * ranks, [0] * ranks
         self.waiting_all = self.running_all = self.decoding = self.held = 0
         self.most_waiting = self.most_running = self.most_blocks = 0
@@ -43,17 +43,6 @@ class Shared:
         self.queued_s: float = 0
         self.queued_since: float = 0
         self.on_room: Callable[[Sequence, float], bool] | None = None
-
-    def starts(self, index: int, count: int, now: float) -> None:
-        """Some that waited at a rank run."""
-        self.waiting[index] -= count
-        self.running[index] += count
-        self.waiting_all -= count
-        if not self.waiting_all:
-            self.queued_s += now - self.queued_since
-        self.running_all += count
-        if self.running_all > self.most_running:
-            self.most_running = self.running_all
 
     def waits(self, index: int, now: float) -> None:
         """One waits at a rank."""
@@ -100,44 +89,24 @@ class Rank:
             return self.fixed + decoding * turns + sum(self.ring[-rest:])
         return self.fixed + decoding * turns
 
-    def look(self, held: int) -> None:
-        """So many blocks are held now."""
-        shared = self.shared
-        shared.held += held - self.blocks
-        self.blocks = held
-        if shared.held > shared.most_blocks:
-            shared.most_blocks = shared.held
-
     def grown(self, step: int) -> int:
         """Blocks that the step after `step` takes."""
         rules = self.rules
         if rules.whole or not self.decoding:
             return 0
-        if rules.growth == 1:
-            return self.ring[-1 - (step - self.skipped) % rules.size]
         return self.held(step + 1) - self.held(step)
 
-    def settle(self, step: int, held: int) -> None:
-        """When blocks may run short, at the first step that finds too few or an earlier one, unless more is admitted before."""
+    def _steps(self, step: int, held: int) -> int:
+        """How many steps have room for all in decode; at least 1."""
         rules = self.rules
-        growing = self.decoding + len(self.under_way)
-        free = rules.kv_blocks - held
-        if rules.whole or not growing or free >= UNLIMITED:
-            self.short = NEVER
-            return
-        size, growth = rules.size, rules.growth
-        low = (free // growing - 1) * size // growth  # a sequence takes at most one block more than its growth
-        if low < 32:
-            low, high = max(low, 1), (free // growing + 1) * size // growth + 1
-            if self.under_way:
-                high = 0  # a prompt is not in the ring yet: one step, then again
-            while high - low > 1:  # steps: for `low` there is room, for `high` there is not
-                middle = (low + high) // 2
-                if self.held(step + middle) <= rules.kv_blocks:
-                    low = middle
-                else:
-                    high = middle
-        self.short = step + low
+        low, high = 1, ((rules.kv_blocks - held) // self.decoding + 1) * rules.size // rules.growth + 1
+        while high - low > 1:  # for `low` there is room, for `high` there is not
+            middle = (low + high) // 2
+            if self.held(step + middle) <= rules.kv_blocks:
+                low = middle
+            else:
+                high = middle
+        return low
 
     def push(self, seq: Sequence) -> None:
         """Into the queue, behind all that go before it; one that was preempted goes before all that came after it."""
@@ -259,7 +228,8 @@ class Rank:
         held = self.held(step)
         if cache is not None:
             cache.shrink((kv_blocks - held) // unit_blocks)
-        room = kv_blocks - held - self.grown(step)
+        grown = self.ring[-1 - (step - self.skipped) % size] if rules.plain and not rules.whole else self.grown(step)
+        room = kv_blocks - held - grown
         moved = preempted = 0
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
@@ -336,11 +306,24 @@ class Rank:
             if started:
                 self.fixed += taken
                 held = held + taken if plain and not brought else self.held(step)
-                shared.starts(index, started, now)
-        self.look(held)
-        self.settle(step, held)
-        if preempted:
-            self.short = step + 1  # the queue has had no look at the room: one step, then again
+                shared.waiting[index] -= started
+                shared.running[index] += started
+                shared.waiting_all = waiting = shared.waiting_all - started
+                if not waiting:
+                    shared.queued_s += now - shared.queued_since
+                shared.running_all = running = shared.running_all + started
+                if running > shared.most_running:
+                    shared.most_running = running
+        shared.held += held - self.blocks
+        self.blocks = held
+        if shared.held > shared.most_blocks:
+            shared.most_blocks = shared.held
+        growing = self.decoding + len(under_way)
+        # a sequence takes at most one block more than its growth, so this many steps have room
+        steps = ((kv_blocks - held) // growing - 1) * size // rules.growth if growing and not rules.whole else NEVER
+        if steps < 32:
+            steps = 1 if under_way else self._steps(step, held)  # a prompt is not in the ring yet
+        self.short = step + (1 if preempted else steps)  # the queue has had no look at the room: one step, then again
         return tokens, pairs, moved
 
     def _admit(self, seq: Sequence, room: int, full: bool, now: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from math import exp, floor, log
 
 RATIO = 1.01
@@ -38,3 +39,22 @@ def add_run(gaps: dict[int, float], first_s: float, more_s: float, steps: int, w
         gaps[index] = gaps.get(index, 0) + weight * (high - at)
         at, index = high, number(first_s + more_s * high)
     gaps[index] = gaps.get(index, 0) + weight * (steps - at)
+
+
+def add_runs(gaps: dict[int, float], runs: array[float]) -> None:
+    """As `add_run` for many: `runs` has first, more, steps and weight of each, one after the other. It is empty afterwards."""
+    import numpy as np  # many at once
+
+    if not runs:
+        return
+    table = np.array(runs).reshape(-1, 4)
+    del runs[:]
+    first, more, steps, weight = table.T
+    low = np.floor(np.log(np.maximum(first, LEAST_S)) * PER_BIN).astype(np.int64)
+    high = np.floor(np.log(np.maximum(first + more * (steps - 1), LEAST_S)) * PER_BIN).astype(np.int64)
+    same = low == high
+    bins, where = np.unique(low[same], return_inverse=True)
+    for index, count in zip(bins.tolist(), np.bincount(where, (steps * weight)[same]).tolist(), strict=True):
+        gaps[index] = gaps.get(index, 0) + count
+    for run in table[~same].tolist():
+        add_run(gaps, run[0], run[1], int(run[2]), run[3])

@@ -18,7 +18,7 @@ from typing import Any
 from .live_request import Sequence
 from .records import Load, Outcome, Request, Served, Setup
 from .router import Place, Router
-from .rules import CannotServe
+from .rules import CannotServe, refuse
 from .sums_by_role import Totals
 from .switch import DECODE, PREFILL, Roles
 from .transfer import Links, Parcel
@@ -203,6 +203,16 @@ class Run:
             why = self.workers[0].rules.refusal(request._replace(output=1))
             return why if why is not None else self.workers[-1].rules.refusal(request)
         return self.workers[0].rules.refusal(request)
+
+    def refuse(self, requests: Iterable[Request]) -> None:
+        """Raises `CannotServe` for the first of a list that can never be served."""
+        if not self._disjoint:
+            refuse(self.workers[0].rules, requests)
+            return
+        for index, request in enumerate(requests):
+            why = self.refusal(request)
+            if why is not None:
+                raise CannotServe(f"request {index + 1}: {why}")
 
     def _end(self, now: float) -> None:
         """A request has all its tokens."""

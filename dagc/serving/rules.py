@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .draft_steps import DraftSteps
@@ -85,6 +85,16 @@ class Rules:
         if need > self.kv_blocks:
             return f"{asks} needs {need} blocks of {self.kv_block} tokens, the cache of a rank has {self.kv_blocks}"
         return None
+
+
+def refuse(rules: Rules, requests: Iterable[Request]) -> None:
+    """Raises `CannotServe` for the first request that can never be served."""
+    parts, growth, safe = rules.parts, rules.growth, rules.safe
+    for index, (_, prompt, output, _, _) in enumerate(requests):
+        if prompt < 1 or output < 1 or prompt * parts + output * growth > safe:
+            why = rules.refusal(Request(0, prompt, output))
+            if why is not None:
+                raise CannotServe(f"request {index + 1}: {why}")
 
 
 ORDERS: dict[str, Callable[[Request], int] | None] = {

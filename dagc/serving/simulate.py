@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from itertools import takewhile
 
-from .records import Load, Outcome, Request, Served, Setup
+from .records import Load, Outcome, Served, Setup
 from .router import Router
-from .rules import CannotServe
+from .rules import refuse
 from .worker import Worker
 
 
@@ -20,7 +19,7 @@ def simulate(setup: Setup, load: Load, steps_kept: int = 0) -> Outcome:
 
     run = Run(setup, load, steps_kept)
     if isinstance(load.requests, (list, tuple)):
-        refuse(run.refusal, load.requests)
+        run.refuse(load.requests)
     run.run()
     return run.outcome()
 
@@ -35,21 +34,13 @@ def _one(setup: Setup, load: Load, steps_kept: int) -> Outcome:
         worker.route = lambda _, request: None if (place := router.pick(request)) is None else place.rank
     requests = load.requests
     if isinstance(requests, (list, tuple)):
-        refuse(worker.rules.refusal, requests)
+        refuse(worker.rules, requests)
     if load.until_s is not None:
         last_s = load.until_s
         requests = takewhile(lambda request: request.arrival_s <= last_s, requests)
     worker.feed(requests)
     worker.run()
     return outcome(worker, served, workers.role)
-
-
-def refuse(refusal: Callable[[Request], str | None], requests: Iterable[Request]) -> None:
-    """Raises `CannotServe` for the first request that can never be served."""
-    for index, request in enumerate(requests):
-        why = refusal(request)
-        if why is not None:
-            raise CannotServe(f"request {index + 1}: {why}")
 
 
 def outcome(worker: Worker, served: Served, role: str) -> Outcome:

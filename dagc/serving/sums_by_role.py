@@ -53,10 +53,13 @@ class Totals:
 
     def _sample(self, now: float) -> None:
         """The series up to `now`, before what happens then. A full one keeps every second row and goes on at half the rate."""
+        blocks = [0] * len(self._names)
+        for worker, role in zip(self._workers, self._role, strict=True):
+            blocks[role] += sum(worker.held(rank) for rank in range(worker.engine.ranks))
+        values = [value for each, held in zip(self._now, blocks, strict=True) for value in (each[0], each[1], held)]
         while self._next_s <= now:
             self._times.append(self._next_s)
             columns = [column for each in self._columns for column in each]
-            values = [value for each in self._now for value in each]
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
             if len(self._times) >= SAMPLES:

@@ -25,8 +25,10 @@ from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
 from .rules import Rules
 
-SAMPLES = 1024
+SAMPLES = 512
 """Rows of a time series: from half of them to all."""
+RUNS = 1 << 16
+"""Numbers of runs of gaps that wait to be sorted into their bins."""
 NOTHING = Line(0, 0, math.inf)
 """The price of a step that only moves cache."""
 
@@ -74,18 +76,16 @@ class Worker:
         self.rules = Rules(engine)
         self.served = served
         if served is not None:
-            self._columns = [
-                column.append
-                for column in (
-                    served.arrival_s,
-                    served.queued_s,
-                    served.ttft_s,
-                    served.e2e_s,
-                    served.prompt,
-                    served.output,
-                    served.cached,
-                )
-            ]
+            columns = (
+                served.arrival_s,
+                served.queued_s,
+                served.ttft_s,
+                served.e2e_s,
+                served.prompt,
+                served.output,
+                served.cached,
+            )
+            self._columns: list[Callable[[Any], None]] = [column.append for column in columns]
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
         self.hold = hold
@@ -94,7 +94,7 @@ class Worker:
         self.admits = self.decodes = True
         self.shared = Shared(engine.ranks)
         self.shared.on_room = on_room
-        self.waiting, self.running, self.gaps = self.shared.waiting, self.shared.running, self.shared.gaps
+        self.waiting, self.running = self.shared.waiting, self.shared.running
         self.ranks = [Rank(index, self.rules, self.shared) for index in range(engine.ranks)]
         self.awake: set[int] = set()  # ranks where something may be scheduled
         self.now: float = 0
@@ -230,6 +230,12 @@ class Worker:
         }
 
     @property
+    def gaps(self) -> dict[int, float]:
+        """The histogram of gaps so far."""
+        gaps.add_runs(self.shared.gaps, self.shared.runs)
+        return self.shared.gaps
+
+    @property
     def most(self) -> dict[str, int]:
         """The most that waited, ran, and were held at a time."""
         shared = self.shared
@@ -255,14 +261,14 @@ class Worker:
     def _take(self) -> float:
         """The next request comes. When the one after it does."""
         head, inbox = self._head, self._inbox
+        rules = self.rules
         if head is not None:
-            request_s = self.rules.request_s
-            at = head.arrival_s + request_s
+            at = head.arrival_s + rules.request_s
             if not inbox or at <= inbox[0][0]:
                 self._head = following = next(self._stream, None)
                 self._enter(at, head, None, None, None)
-                return self._arrival_s() if following is None or inbox else following.arrival_s + request_s
-        at, _, request, rank, first_s, tag = heappop(self._inbox)
+                return self._arrival_s() if following is None or inbox else following.arrival_s + rules.request_s
+        at, _, request, rank, first_s, tag = heappop(inbox)
         self._enter(at, request, rank, first_s, tag)
         return self._arrival_s()
 
@@ -299,8 +305,18 @@ class Worker:
             seq.source, seq.done = BROUGHT, prompt * rules.parts
             seq.first_s = seq.last_s = first_s
         self.awake.add(index)
-        shared.waits(index, at)
-        self.ranks[index].push(seq)
+        if rules.rank_of is None:  # as shared.waits and the rank's push do it
+            shared.waiting[index] += 1
+            waiting = shared.waiting_all
+            if not waiting:
+                shared.queued_since = at
+            shared.waiting_all = waiting = waiting + 1
+            if waiting > shared.most_waiting:
+                shared.most_waiting = waiting
+            self.ranks[index].queue.append(seq)
+        else:
+            shared.waits(index, at)
+            self.ranks[index].push(seq)
 
     def _finish(self, seq: Sequence, rank: Rank, now: float) -> None:
         """The last token is out."""
@@ -319,10 +335,11 @@ class Worker:
         self.prompt_tokens += prompt
         self.output_tokens += output
         if self.served is not None:
+            assert seq.started_s is not None and seq.first_s is not None
             add_arrival, add_queued, add_ttft, add_e2e, add_prompt, add_output, add_cached = self._columns
             add_arrival(arrival)
-            add_queued(seq.started_s - arrival)  # type: ignore[operator]
-            add_ttft(seq.first_s - arrival)  # type: ignore[operator]
+            add_queued(seq.started_s - arrival)
+            add_ttft(seq.first_s - arrival)
             add_e2e(now - arrival)
             add_prompt(prompt)
             add_output(output)
@@ -351,7 +368,7 @@ class Worker:
             if self.on_first is not None:
                 self.on_first(seq, now)
         else:
-            gaps.add_run(self.gaps, now - seq.last_s, 0, 1, 1)
+            gaps.add_run(self.shared.gaps, now - seq.last_s, 0, 1, 1)
         seq.last_s = now
         if seq.left:
             under_way.remove(seq)
@@ -380,6 +397,8 @@ class Worker:
                 self.sample_s *= 2
                 self.sample_at = times[-1]
             self.sample_at += self.sample_s
+        if len(self.shared.runs) > RUNS:
+            gaps.add_runs(self.shared.gaps, self.shared.runs)
         return self.sample_at
 
     def _fullest(self, working: set[int]) -> tuple[int, int, int]:
@@ -422,8 +441,8 @@ class Worker:
         price, swap_s = self.engine.prices.step, self.engine.swap_s
         first_mode = not self.rules.mixed
         shared, awake = self.shared, self.awake
-        ends, worked, resumed, bins = shared.ends, shared.worked, shared.resumed, shared.gaps
-        number, log, floor, per_bin, least_s = gaps.number, math.log, math.floor, gaps.PER_BIN, gaps.LEAST_S
+        ends, worked, resumed = shared.ends, shared.worked, shared.resumed
+        add_gaps = shared.runs.extend
         alone = ranks[0] if count == 1 else None
         stalled: set[int] = set()
         lines: dict[int, Line] = {}
@@ -431,6 +450,7 @@ class Worker:
         decodes = True
         t: float = 0
         step = events = prompt = moved = 0
+        slipped = 0  # the most steps that a rank has skipped
         short = most = NEVER
         single = False
         working = nobody
@@ -448,7 +468,7 @@ class Worker:
                 before = t
                 if at > limit or at == math.inf:
                     self._cut = math.inf
-                    self.events = events
+                    self.events, self.now = events, t
                     yield at
                     limit, start = self._limit, self._start
                     at = self._arrival_s()
@@ -459,10 +479,9 @@ class Worker:
                         sample_at = self._sample(at)
                     t = at
                 self.idle_s += t - before
-                self.now = t
                 continue
             if t >= limit and not start:
-                self.events = events
+                self.events, self.now = events, t
                 yield t
                 limit, start = self._limit, self._start
                 at = self._arrival_s()
@@ -499,7 +518,7 @@ class Worker:
                     sequences -= ranks[index].decoding
             if alone is not None:
                 grows = sequences * growth
-                context = alone.offset + grows * (step - alone.skipped) if grows else 0
+                context = alone.offset + grows * (step - slipped) if grows else 0
             else:
                 context, grows, most = self._fullest(working)
             if prompt:
@@ -525,7 +544,7 @@ class Worker:
             else:
                 more = slope * grows
                 due, _, seq = entry = ends[0]
-                if entry is not seq.entry or ranks[seq.rank].skipped:
+                if slipped or entry is not seq.entry:
                     due = self._next_end()
                 steps = (short if short < due else due) - step
                 if most < steps:
@@ -541,7 +560,7 @@ class Worker:
                         end = t + steps * takes + more * (steps * (steps - 1) // 2)
             if end > limit:
                 self._cut = math.inf
-                self.events = events
+                self.events, self.now = events, t
                 while end > limit:
                     yield end
                     limit, start = self._limit, self._start
@@ -561,17 +580,14 @@ class Worker:
             events += 1
             if single and (resumed or stalled or working):
                 sequences -= self._book(end, working, stalled, t)
+                slipped = max([rank.skipped for rank in ranks])
             if sequences:
-                bin_ = floor(log(takes) * per_bin) if takes > least_s else number(takes)
-                if steps == 1 or floor(log(takes + more * (steps - 1)) * per_bin) == bin_:
-                    bins[bin_] = bins.get(bin_, 0) + steps * sequences
-                else:
-                    gaps.add_run(bins, takes, more, steps, sequences)
+                add_gaps((takes, 0 if single else more, steps, sequences))
             self.step = step = step + steps
-            self.now = t = end
+            t = end
             while ends and ends[0][0] <= step:
                 _, _, seq = entry = ends[0]
-                if (entry is not seq.entry or ranks[seq.rank].skipped) and self._next_end() > step:
+                if (slipped or entry is not seq.entry) and self._next_end() > step:
                     break
                 seq = heappop(ends)[2]
                 rank = ranks[seq.rank]
@@ -589,6 +605,7 @@ class Worker:
             if inbox:
                 at = self._arrival_s()
             if check is not None:
+                self.events, self.now = events, t
                 check(self)
 
     def _book(self, end: float, working: set[int], stalled: set[int], start: float) -> int:
@@ -597,7 +614,7 @@ class Worker:
         late = 0
         for seq in resumed:
             if seq.rank not in working:
-                gaps.add_run(self.gaps, end - seq.last_s, 0, 1, 1)
+                gaps.add_run(self.shared.gaps, end - seq.last_s, 0, 1, 1)
                 late += 1
         for index in sorted(stalled - working):
             late += ranks[index].flush(end, sum(seq.rank == index for seq in resumed))
