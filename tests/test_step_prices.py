@@ -146,6 +146,26 @@ def test_the_host_counts_as_in_a_compiled_phase() -> None:
         assert at(found.step(b, b * 1152, t, t * (t + 1) / 2), b * 1152) == pytest.approx(exact, rel=0.01), (b, t)
 
 
+def test_what_prompts_add_takes_a_measured_factor_longer() -> None:
+    """Of a step of prompts alone all of it; of a step of both what it has over the step without them."""
+    spec = spec_of(*EXPERTS)
+    limits, source = Limits(64, 2048, 1280, 1152), Phases("decode", ranks=2)
+    plain, slow = (
+        StepPrices(lambda knot: compiled(knot, spec), limits, Host(1e-3, prompt_factor=factor), source, source, source)
+        for factor in (1.0, 1.5)
+    )
+    pairs = 512 * 513 / 2
+    assert slow.step(0, 0, 512, pairs).base_s == pytest.approx(
+        1e-3 + 1.5 * (plain.step(0, 0, 512, pairs).base_s - 1e-3)
+    )
+    c = 8 * 1024.0
+    without, both, slower = (
+        at(line, c) for line in (plain.step(8, c), plain.step(8, c, 512, pairs), slow.step(8, c, 512, pairs))
+    )
+    assert slower - without == pytest.approx(1.5 * (both - without), rel=1e-9)
+    assert slow.step(8, c) == plain.step(8, c)
+
+
 def test_a_pipeline_is_priced_by_rotations() -> None:
     """With as many micro-batches in flight as stages, one micro-batch of each in a rotation: twice the prompts in the same time;
     a prompt alone takes the way through all stages."""

@@ -271,12 +271,14 @@ class Servings:
             own = phase.launches.layer_s
             launch_s = own if "launch" in phase.spans or known.launch_s is None else known.launch_s
         request_s = known.request_s if serve.request_s is None else serve.request_s
-        return HostConstants(host_s, launch_s, request_s, known.source)
+        return HostConstants(host_s, launch_s, request_s, known.prompt_factor, known.source)
 
     def host(self, role: Role, serve: Serve) -> Host:
         phase = role.main
         found = self.host_constants(phase, serve)
-        return Host(found.host_s, found.launch_s or 0.0, phase.launches.prompt_tokens, phase.cuda_graph)
+        return Host(
+            found.host_s, found.launch_s or 0.0, phase.launches.prompt_tokens, phase.cuda_graph, found.prompt_factor
+        )  # fmt: skip
 
     # -- memory ------------------------------------------------------------------------------------
 

@@ -18,12 +18,14 @@ MOST_KEPT = 1 << 16
 @record
 class Host:
     """The host's part of every step, `host_s`, and `launch_s` of every layer of a step that no CUDA graph covers, while which the GPUs
-    may run. Graphs cover steps with prompts of up to `captured` tokens on a rank, and, where `graphs`, those without."""
+    may run. Graphs cover steps with prompts of up to `captured` tokens on a rank, and, where `graphs`, those without. What prompts add
+    to a step takes `prompt_factor` times what their kernels take."""
 
     host_s: float = 0.0
     launch_s: float = 0.0
     captured: int = 0
     graphs: bool = True
+    prompt_factor: float = 1.0
 
 
 class StepPrices:
@@ -141,6 +143,8 @@ class StepPrices:
         if self.alone is not None:
             piece = at_least(piece, c, self.alone.time_s(most, a, most))
         host = self.host
+        if host.prompt_factor != 1.0:
+            piece = longer(piece, self.decode.line(b, c) if b else Piece(0.0, 0.0, 0.0, inf), host.prompt_factor)
         base, slope, since, until = piece
         if (host.graphs and tokens <= host.captured) or base + slope * since >= launches * host.launch_s:
             return Line(base + host.host_s, slope, until, since)
@@ -169,6 +173,14 @@ class StepPrices:
         """The GPUs wait for a host that launches more slowly than they run."""
         base, slope, since, until = at_least(piece, c, launches * self.host.launch_s)
         return Line(base + self.host.host_s, slope, until, since)
+
+
+def longer(piece: Piece, plain: Piece, factor: float) -> Piece:
+    """What `piece` has over `plain`, times the factor."""
+    return Piece(
+        plain.base + (piece.base - plain.base) * factor, plain.slope + (piece.slope - plain.slope) * factor,
+        max(piece.since, plain.since), min(piece.until, plain.until),
+    )  # fmt: skip
 
 
 def at_least(piece: Piece, c: float, least: float) -> Piece:

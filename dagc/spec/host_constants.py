@@ -11,11 +11,12 @@ from ..base.frozen import record
 @record
 class HostConstants:
     """Seconds of every step, of every layer that the host launches (None: those of the phase), and of every request before it
-    is scheduled. `source`: where they come from; empty for an engine of which nothing is known."""
+    is scheduled; `prompt_factor`: what prompts add to a step, over what their kernels take. `source`: where they come from; empty for an engine of which nothing is known."""
 
     host_s: float = 0.0
     launch_s: float | None = None
     request_s: float = 0.0
+    prompt_factor: float = 1.0
     source: str = ""
 
 
@@ -27,7 +28,11 @@ def constants(engine: str | None, calibration: str | None = None) -> HostConstan
     own = {**entry, **entry.get("gpus", {}).get(calibration, {})}
     launch_ms = own.get("launch_ms")
     return HostConstants(
-        own["host_ms"] * 1e-3, None if launch_ms is None else launch_ms * 1e-3, own["request_ms"] * 1e-3, own["source"]
+        own["host_ms"] * 1e-3,
+        None if launch_ms is None else launch_ms * 1e-3,
+        own["request_ms"] * 1e-3,
+        own.get("prompt_factor", 1.0),
+        own["source"],
     )
 
 
