@@ -157,7 +157,8 @@ def exporters() -> list[Record]:
 
 def _offers(commands: Sequence[str]) -> list[str]:
     """How a command is asked for a file of an exporter."""
-    return ["compile --emit" if c == "emit" else c for c in commands]
+    asked = {"emit": "compile --emit", "serve": "serve --emit"}
+    return [asked.get(c, c) for c in commands]
 
 
 def passes() -> list[Record]:

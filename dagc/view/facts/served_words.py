@@ -16,7 +16,7 @@ TIMES = (("TTFT", "ttft"), ("TPOT", "tpot"), ("ITL", "itl"), ("E2E", "e2e"))
 OF = {
     "ttft": "from arrival to the first token at the client",
     "tpot": "(E2E - TTFT) / (output - 1)",
-    "itl": f"every gap (percentiles to {gaps.RESOLUTION:.0%})",
+    "itl": f"every gap (percentiles to {gaps.RESOLUTION:.1%})",
     "e2e": "from arrival to the last token",
 }
 """What each time is."""
@@ -70,25 +70,45 @@ def ends_text(serve: Serve) -> str:
 
 def rules_text(serve: Serve, result: ServeResult) -> str:
     """How requests are scheduled."""
-    engine = result.setup.workers[0].engine
-    ranks = f", {engine.ranks} ranks with queues of their own" if engine.ranks > 1 else ""
-    prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "prompts"
-    mixed = {"mixed": "in decode steps", "first": "before decode steps"}.get(serve.prompts, serve.prompts)
-    rest = [f"prefix cache of {serve.kv_block}-token blocks"] if serve.prefix_cache else []
-    rest += [f"a queue of {serve.queue:,}"] if serve.queue is not None else []
-    rest += [f"workers by {serve.route}"] if serve.workers > 1 else []
-    return ", ".join(
-        [f"{serve.policy}{ranks}", f"{serve.slots:,} slots", f"steps of up to {serve.batch_tokens:,} tok", f"{prompts} {mixed}", *rest]
-    )  # fmt: skip
+    apart = len(result.setup.workers) > 1
+    prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "whole prompts"
+    mixed = "" if apart else {"mixed": " in decode steps", "first": " before decode steps"}[serve.prompts]
+    rest = []
+    if serve.admit == "whole":
+        rest.append("a request enters when all its output has room")
+    if apart:
+        rest.append(f"caches handed over {'whole' if serve.hand_over == 'whole' else 'chunk by chunk'}")
+    if serve.roles == "switch":
+        rest.append(f"roles switch in {show(serve.switch_s, TIME)}")
+    if serve.preempt == "swap":
+        rest.append("preempted caches go to the host")
+    if serve.prefix_cache:
+        rest.append("prefix cache" + (f", {serve.prefix:,} tok shared by all" if serve.prefix else ""))
+    if serve.queue is not None:
+        rest.append(f"at most {serve.queue:,} wait")
+    if sum(workers.count * workers.engine.ranks for workers in result.setup.workers) > len(result.setup.workers):
+        rest.append(
+            {
+                "round_robin": "ranks in turn",
+                "least": "the least loaded rank",
+                "prefix": "the rank with most of the prompt cached",
+            }[serve.route]
+        )
+    steps = f"steps of up to {serve.batch_tokens:,} tok"
+    policy = {"fcfs": "first come first served", "shortest": "shortest prompt first", "priority": "by priority"}[
+        serve.policy
+    ]
+    return ", ".join([policy, f"{serve.slots:,} slots a rank", steps, f"{prompts}{mixed}", *rest])
 
 
 def workers_text(result: ServeResult) -> str:
-    """`4 prefill workers of 4 GPUs and 2 decode workers of 8 GPUs`"""
+    """`4 prefill workers of 4 GPUs and 2 decode workers of 8 GPUs, 8 ranks each`"""
     parts = []
     for workers in result.setup.workers:
         role = "" if workers.role == "both" else f"{workers.role} "
         gpus = f"{workers.gpus} GPU{'s' if workers.gpus > 1 else ''}"
-        parts.append(f"{workers.count} {role}worker{'s' if workers.count > 1 else ''} of {gpus}")
+        ranks = f" ({workers.engine.ranks} ranks in lockstep)" if workers.engine.ranks > 1 else ""
+        parts.append(f"{workers.count} {role}worker{'s' if workers.count > 1 else ''} of {gpus}{ranks}")
     return " and ".join(parts)
 
 
