@@ -112,14 +112,18 @@ class Servings:
         from ..serving.worker import CannotServe as Refused
 
         try:
-            return self.run(serve, limits, progress)
+            result = self.run(serve, limits, progress)
+            for note in self.facts(serve).notes:
+                out.add_once("W06", note, serve.spans.get("file", serve.span))
+            return result
         except CannotServe as error:
             span = serve.spans.get(error.at, serve.span)
             out.add("E03", f"`{serve.name}`: {error}", span, help=(error.help,) if error.help else ())
         except Refused as error:
             out.add("E03", f"`{serve.name}`: {error}", serve.span)
         except TraceError as error:
-            out.add("E05", str(error), serve.spans.get("file", serve.span), help=error.help)
+            word = "lengths.file" if error.path == serve.lengths.path else "file"
+            out.add("E05", str(error), serve.spans.get(word, serve.span), help=error.help)
         except SpecError as error:
             for found in error.diagnostics:
                 out.take(found)

@@ -25,7 +25,7 @@ class TraceError(ValueError):
     def __init__(self, path: Path, line: int, reason: str, help: str = "") -> None:
         place = f"{shown(path)}:{line}" if line else shown(path)
         super().__init__(f"{place}: {reason}")
-        self.help = (help,) if help else ()
+        self.path, self.help = path, (help,) if help else ()
 
 
 def shown(path: Path) -> str:

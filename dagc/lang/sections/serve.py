@@ -117,7 +117,11 @@ def _serve(
         launch_s=_number(values["launch"]),
         request_s=_number(values["request"]),
         span=section.kind_span,
-        spans={**body.spans(), **{word: span for form in forms for word, span in form.spans.items()}},
+        spans={
+            **body.spans(),
+            **forms[0].spans,
+            **{f"lengths.{word}": span for word, span in forms[1].spans.items()},
+        },
     )  # fmt: skip
 
 
