@@ -41,7 +41,7 @@ class Run:
         self.arrived = self.rejected = self.too_long = self.ended = self.switches = 0
         self.end_s: float = 0
         self.served = Served()
-        # whom a full queue turns away is decided at the door, for all of them
+        # full queues turn requests away at the door, which looks at all of them
         engines = [replace(group.engine, queue=None) for group in setup.workers for _ in range(group.count)]
         self.workers = [
             Worker(
@@ -73,6 +73,8 @@ class Run:
         """Caches on a prefill worker that are on their way or wait for room."""
         self._chunks = setup.transfer.chunks
         self._disjoint = len(setup.workers) > 1
+        if self._disjoint and setup.switch is not None:
+            raise ValueError("workers that change roles are of one kind")
         self._switch_s = setup.switch.cost_s if setup.switch is not None else 0
         self._changing = self._decodes = False
         """Of a worker alone that alternates: between two roles; decodes."""
