@@ -332,7 +332,6 @@ REFUSED = [
     (f"{LOAD}, prefill_workers = 2", "E12", "2", "has no effect"),
     (f"{LOAD}, hand_over = chunk", "E12", "chunk", "has no effect"),
     (f"{LOAD}, switch = 2 s", "E12", "2 s", "without `roles = switch`"),
-    (f"{LOAD}, roles = switch", "E12", "switch", "needs a prefill on GPUs of its own"),
     # Phases.
     (f"{LOAD}, decode = decod", "E02", "decod", "did you mean `decode`?"),
     (f"{LOAD}, decode = prefill", "E03", "prefill", "write `prefill = prefill`"),
@@ -359,6 +358,10 @@ def test_pools_must_fit() -> None:
     uneven = APART.replace("gpus = 8..15, tp = 4, dp = 2", "gpus = 8..11, tp = 4")
     (only,) = errors(f"serve chat {{ {LOAD}, roles = switch }}", uneven)
     assert only.code == "E03" and "4 and 8" in only.message
+    alone = "phase m { kind = mixed, decode = 4, prompt_tokens = 64 tok, gpus = 0..7, tp = 4, dp = 2 }\n"
+    (only,) = errors(f"serve chat {{ {LOAD}, roles = switch }}", alone)
+    assert only.code == "E12" and "needs a prefill and a decode" in only.message
+    assert served(f"{LOAD}, roles = switch", TOGETHER).roles == "switch"
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ class Servings:
             return None, self.source(role.main, role), None
         prefill, both = role.prefill or role.mixed or decode, role.mixed or decode
         mixed = self.source(both, role) if self.can_mix(both, role) else None
-        if mixed is None and serve.prompts == "mixed" and role.role == BOTH:
+        if mixed is None and serve.prompts == "mixed" and serve.roles == "fixed" and role.role == BOTH:
             raise CannotServe(
                 f"steps of `{both.name}` cannot take prompts in: its ranks split the context, or a layer is not the same for prompts and in decode",
                 "prompts",

@@ -352,8 +352,8 @@ class _Checks:
                 self._add("E12", f"`{word}` has no effect: prompts are taken in on the GPUs of the decode", word)
         if "switch" in given and s.roles != "switch":
             self._add("E12", "`switch` has no effect without `roles = switch`", "switch")
-        if s.roles == "switch" and not apart:
-            self._add("E12", "`roles = switch` needs a prefill on GPUs of its own", "roles")
+        if s.roles == "switch" and (self.prefill is None or self.decode is None):
+            self._add("E12", "`roles = switch` needs a prefill and a decode to change between", "roles")
         if s.roles == "switch" and apart and self.prefill is not None and self.decode is not None:
             sizes = [len(p.gpus) // p.strategy.replicas for p in (self.prefill, self.decode)]
             if sizes[0] != sizes[1]:

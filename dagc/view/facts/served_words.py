@@ -72,7 +72,8 @@ def rules_text(serve: Serve, result: ServeResult) -> str:
     """How requests are scheduled."""
     apart = len(result.setup.workers) > 1
     prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "whole prompts"
-    mixed = "" if apart else {"mixed": " in decode steps", "first": " before decode steps"}[serve.prompts]
+    own = apart or serve.roles == "switch"
+    mixed = "" if own else {"mixed": " in decode steps", "first": " before decode steps"}[serve.prompts]
     rest = []
     if serve.admit == "whole":
         rest.append("a request enters when all its output has room")
