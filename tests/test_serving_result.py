@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dagc.serving import gaps
+from dagc.serving.offered import load_of
 from dagc.serving.records import Engine, Line, Outcome, Served, Setup, Workers
-from dagc.serving.result import Limits, columns, measured, spread_of_gaps
+from dagc.serving.result import Limits, ServeResult, columns, measured, spread_of_gaps
+from dagc.serving.simulate import simulate
 from dagc.serving.verdict import BACKLOGGED, OVERLOADED, STABLE
-from dagc.spec.serve import Arrivals
+from dagc.spec.serve import Arrivals, Lengths, Serve
 
 
 class Constant:
@@ -157,6 +160,38 @@ def test_even_arrivals_are_judged_by_a_short_run(rate: float, verdict: str) -> N
 def test_a_short_run_of_uneven_arrivals_is_seldom_called_overloaded_wrongly() -> None:
     found = [measured("q", SETUP, queue(0.8, 300, seed), Arrivals("poisson", 0.8)).verdict for seed in range(100)]
     assert found.count(OVERLOADED) <= 2
+
+
+class Batched:
+    """A step has a part for itself, for each sequence, for each prompt token and for the context."""
+
+    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0, most: float = 0) -> Line:
+        return Line(6e-3 + 40e-6 * sequences + 5e-6 * prompt, 2e-9, float("inf"))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"slots": 48}, {"slots": 512, "kv_blocks": 3000}, {"slots": 256, "prompts": "first"}, {"slots": 100_000}],
+    ids=["slots", "cache", "prompts first", "nothing limits the batch"],
+)
+def test_a_server_of_batches_is_judged_by_what_it_serves_when_saturated(rules: dict[str, Any]) -> None:
+    """Whatever limits the batch: its capacity is the rate of a run whose requests all wait from the start."""
+    engine = Engine(Batched(), batch_tokens=2048, chunk=2048, **rules)
+    setup = Setup((Workers("both", 1, engine, gpus=8),))
+    lengths = Lengths("uniform", 1000, 200, 0.5, 1.5)
+
+    def found(arrivals: Arrivals, seed: int = 0) -> ServeResult:
+        serve = Serve("q", arrivals, lengths, requests=2500, seed=seed)
+        return measured("q", setup, simulate(setup, load_of(serve)), arrivals)
+
+    full = found(Arrivals("burst"))
+    assert full.verdict == BACKLOGGED and full.saturated > 0.9
+    verdicts = {
+        share: [found(Arrivals("poisson", share * full.rate_per_s), seed).verdict for seed in range(3)]
+        for share in (0.7, 0.9, 1.2)
+    }
+    assert verdicts[0.7] == [STABLE] * 3 and verdicts[1.2] == [OVERLOADED] * 3
+    assert OVERLOADED not in verdicts[0.9]
 
 
 def test_what_comes_at_once_or_in_a_loop_does_not_overload() -> None:
