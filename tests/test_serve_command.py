@@ -169,6 +169,7 @@ def test_a_table_leaves_out_servings_to_which_a_word_does_not_apply(spec: Path, 
         (("--format", "csv"), "--format is of the table"),
         (("chat", "--write-trace", "t.txt"), "ends in .csv or .jsonl"),
         (("--write-trace", "t.csv"), "is of one serving"),
+        (("chat", "--phase", "decode"), "`--phase` leaves out `prefill`, which serves in `chat`"),
         (("once", "--knee"), "all its requests come at once"),
     ],
 )

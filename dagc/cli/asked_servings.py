@@ -54,7 +54,12 @@ def asked(spec: Spec, args: Namespace) -> list[Serve]:
             near = did_you_mean(name, known)
             hint = f"did you mean `{near}`?" if near else f"servings: {', '.join(known)}"
             raise SpecError([Diagnostic("E14", f"there is no serving `{name}`", help=(hint,))])
-    return [serve for name, serve in known.items() if not args.name or name in args.name]
+    found = [serve for name, serve in known.items() if not args.name or name in args.name]
+    for serve in found if args.phase else ():
+        for phase in (serve.prefill, serve.decode, serve.mixed):
+            if phase is not None and phase not in args.phase:
+                raise SpecError([Diagnostic("E14", f"`--phase` leaves out `{phase}`, which serves in `{serve.name}`")])
+    return found
 
 
 @contextmanager
