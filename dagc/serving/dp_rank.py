@@ -19,11 +19,12 @@ class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
     which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause.
     `held`: blocks, of every rank as it was last looked at. Integrals over time; `blocks_s` and `tokens_s` (parts of tokens) are
-    doubled, of sequences that have ended: each as if it grew evenly from its first to its last step of decode."""
+    doubled, of sequences that have ended: each as if it grew evenly from its first to its last step of decode, without blocks that
+    it shares but with their tokens; `refs_s`: of such blocks of each."""
 
     __slots__ = (
         "blocks_s", "decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
-        "queued_s", "queued_since", "resumed", "running", "running_all", "running_s", "runs", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
+        "queued_s", "queued_since", "refs_s", "resumed", "running", "running_all", "running_s", "runs", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
     )  # fmt: skip
 
     def __init__(self, ranks: int) -> None:
@@ -39,6 +40,7 @@ class Shared:
         self.waiting_s: float = 0
         self.running_s: float = 0
         self.blocks_s: float = 0
+        self.refs_s: float = 0
         self.tokens_s: float = 0
         self.queued_s: float = 0
         self.queued_since: float = 0
@@ -62,7 +64,7 @@ class Rank:
     holds ceil(x / size) blocks at x = level size + place + g + 1 has fixed part `level + 1`."""
 
     __slots__ = (
-        "blocks", "cache", "cache_s", "decoding", "fixed", "index", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
+        "blocks", "cache", "decoding", "fixed", "index", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
         "under_way",
     )  # fmt: skip
 
@@ -74,7 +76,6 @@ class Rank:
         self.blocks = 0  # held when last looked at
         self.ring = [0] * rules.size
         self.cache = PrefixCache() if rules.prefix_cache else None
-        self.cache_s: float = 0
         self.short = NEVER  # the step that cannot start without a look at the blocks
         self.stall: tuple[float, list[Sequence]] | None = None  # decode waits for prompts: since when; who joined since
 
@@ -159,8 +160,7 @@ class Rank:
         first = own = seq.own
         running_s, joined_s = seq.running_s, seq.joined_s
         if seq.refs:
-            shared_tokens = seq.refs * rules.unit * rules.parts
-            shared.tokens_s -= 2 * (now - running_s) * shared_tokens
+            shared.refs_s += (now - running_s) * seq.refs
         if not rules.whole:
             self.ring[seq.place] -= 1
             blocks = (tokens + rules.ahead - 1) // rules.size
@@ -169,7 +169,7 @@ class Rank:
         prefill, decode = 2 * (joined_s - running_s), now - joined_s
         shared.running_s += now - running_s
         shared.blocks_s += prefill * first + decode * (first + own)
-        shared.tokens_s += prefill * before + decode * (before + tokens)
+        shared.tokens_s += prefill * before + decode * (before + tokens - growth)
         return tokens
 
     def drop(self, seq: Sequence, now: float) -> None:
@@ -180,44 +180,32 @@ class Rank:
 
     def keeps(self, seq: Sequence, now: float, tokens: int) -> None:
         """Books what a sequence has held with nothing changing."""
-        elapsed = 2 * (now - seq.running_s)
-        self.shared.blocks_s += elapsed * seq.own
-        self.shared.tokens_s += elapsed * (tokens - seq.refs * self.rules.unit * self.rules.parts)
+        shared, elapsed = self.shared, now - seq.running_s
+        shared.blocks_s += 2 * elapsed * seq.own
+        shared.tokens_s += 2 * elapsed * tokens
+        shared.refs_s += elapsed * seq.refs
 
     def let_go(self, seq: Sequence, now: float) -> None:
         """The blocks of a sequence are free."""
         self.fixed -= seq.own
         if seq.refs:
-            self._touch(now)
-            assert self.cache is not None
-            self.fixed -= self.cache.release(seq.request.blocks, seq.refs) * self.rules.unit_blocks
+            assert self.cache is not None and seq.text is not None
+            self.fixed -= self.cache.release(seq.text, now) * self.rules.unit_blocks
             seq.refs = 0
-
-    def _touch(self, now: float) -> None:
-        """The integrals of the shared blocks, up to now."""
-        assert self.cache is not None
-        blocks = 2 * (now - self.cache_s) * len(self.cache.held)
-        self.shared.blocks_s += blocks * self.rules.unit_blocks
-        self.shared.tokens_s += blocks * self.rules.unit * self.rules.parts
-        self.cache_s = now
+            seq.text = None
 
     def register(self, seq: Sequence, now: float) -> None:
-        """The prompt's blocks that are computed are text that others may share."""
-        cache, rules, shared = self.cache, self.rules, self.shared
+        """The prompt's blocks that are computed are text that others may share. It counts as if it had been from the first step on."""
+        cache, rules = self.cache, self.rules
         assert cache is not None
         new = seq.request.blocks[seq.refs : min(seq.done, seq.request.prompt) // rules.unit]
-        if not new:
-            return
-        self._touch(now)
-        for block in new:
-            if cache.keep(block):  # computed twice, kept once
-                self.fixed -= rules.unit_blocks
-        seq.refs += len(new)
-        blocks = len(new) * rules.unit_blocks
-        seq.own -= blocks
-        elapsed = 2 * (now - seq.running_s)
-        shared.blocks_s += elapsed * blocks
-        shared.tokens_s += elapsed * len(new) * rules.unit * rules.parts
+        if new:
+            count = len(new)
+            seq.text, twice = cache.keep(seq.text, new, seq.running_s, now)
+            if twice:
+                self.fixed -= twice * rules.unit_blocks  # computed twice, kept once
+            seq.refs += count
+            seq.own -= count * rules.unit_blocks
 
     def schedule(self, step: int, now: float, admits: bool, decodes: bool) -> tuple[int, int, int]:
         """What the rank does in the step after `step`: prompt tokens, their pairs, parts of tokens of cache that are moved. Its sequences
@@ -226,18 +214,18 @@ class Rank:
         kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots = rules.limits
         mixed = rules.mixed and decodes
         held = self.held(step)
-        if cache is not None:
-            cache.shrink((kv_blocks - held) // unit_blocks)
         grown = self.ring[-1 - (step - self.skipped) % size] if rules.plain and not rules.whole else self.grown(step)
         room = kv_blocks - held - grown
         moved = preempted = 0
+        if room < 0 and cache is not None:
+            cache.shrink((kv_blocks - held) // unit_blocks)
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
             preempted += 1
             held = self.held(step)
             room = kv_blocks - held - self.grown(step)
-        if cache is not None and room >= 0:
-            cache.shrink(room // unit_blocks)
+        if cache is not None:
+            cache.shrink((room if room >= 0 else kv_blocks - held) // unit_blocks)
         if mixed:
             budget -= self.decoding * most
         tokens = pairs = 0
@@ -345,15 +333,15 @@ class Rank:
         hits = idle = 0
         cache, blocks = self.cache, seq.request.blocks
         if cache is not None and blocks:
-            hits, idle = cache.hits(blocks, seq.request.prompt // rules.unit)
+            found = cache.find(blocks, min(len(blocks), seq.request.prompt // rules.unit))
+            hits, idle = found.count, found.idle
             own -= hits * rules.unit_blocks
             need = own + idle * rules.unit_blocks
         if need > room:
             return -1
         if hits:
             assert cache is not None
-            self._touch(now)
-            cache.take(blocks, hits)
+            seq.text = cache.take(found, now)
             seq.refs = hits
             seq.done = min(hits * rules.unit, seq.todo - 1)
             if seq.first_s is None:

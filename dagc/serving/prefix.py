@@ -1,70 +1,166 @@
-"""The prefix cache of a rank: blocks of prompts by their ids, how many sequences hold each, the least recently used one first out."""
+"""The prefix cache of a rank: a tree of the texts in its blocks, the least recently used one first out."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
+from typing import NamedTuple
+
+
+class Text:
+    """Blocks that follow those of `parent`, by their ids, and how many sequences hold them; `stamp`: when nobody did any more (0:
+    somebody does, since `since_s`). A text with children is held while one of them is."""
+
+    __slots__ = ("blocks", "children", "parent", "refs", "since_s", "stamp")
+
+    def __init__(self, blocks: tuple[int, ...], parent: Text | None, refs: int, since_s: float) -> None:
+        self.blocks = blocks
+        self.parent = parent
+        self.refs = refs
+        self.since_s = since_s
+        self.children: dict[int, Text] = {}  # by their first block
+        self.stamp = 0
+
+
+class Found(NamedTuple):
+    """The longest head of a prompt in the cache: `count` blocks, `idle` of them held by nobody, the last `part` of them those with which
+    `text` begins."""
+
+    count: int
+    idle: int
+    text: Text
+    part: int
 
 
 class PrefixCache:
-    """Blocks whose text is in the cache. One that no sequence holds stays until its room is wanted: of those the one that was let go
-    first goes first, and of one sequence the tail before the head, so what is left of a prompt is always a head of it."""
+    """`held` blocks, and `idle` ones that no sequence holds: they stay until their room is wanted. Of those what was let go first goes
+    first, and of one sequence the tail before the head, so what is left of a prompt is always a head of it. `held_s`: integral of
+    the blocks held, of those that are so no more."""
 
-    __slots__ = ("held", "idle")
+    __slots__ = ("_idle_texts", "_let", "_number", "_root", "held", "held_s", "idle")
 
     def __init__(self) -> None:
-        self.held: dict[int, int] = {}
-        self.idle: OrderedDict[int, None] = OrderedDict()
+        self.held = self.idle = 0
+        self.held_s: float = 0
+        self._root = Text((), None, 1, 0)
+        self._let: deque[tuple[int, Text]] = deque()  # let go, by stamp; one that was taken again has another stamp
+        self._number = self._idle_texts = 0
 
-    def hits(self, blocks: tuple[int, ...], most: int) -> tuple[int, int]:
-        """Leading blocks, at most `most`, that the cache has, and how many of them no sequence holds."""
-        held, idle = self.held, self.idle
-        count = free = 0
-        for block in blocks:
-            if count == most:
+    def find(self, blocks: tuple[int, ...], most: int) -> Found:
+        """The head of a prompt, of at most `most` blocks, that the cache has."""
+        text = self._root
+        part = at = idle = 0
+        while at < most:
+            child = text.children.get(blocks[at])
+            if child is None:
                 break
-            if block not in held:
-                if block not in idle:
-                    break
-                free += 1
-            count += 1
-        return count, free
+            text, own = child, child.blocks
+            part = len(own)
+            whole = at + part <= most and blocks[at : at + part] == own
+            if not whole:
+                part = 1
+                while at + part < most and own[part] == blocks[at + part]:
+                    part += 1
+            at += part
+            if text.stamp:
+                idle += part
+            if not whole:
+                break
+        return Found(at, idle, text, part)
 
-    def take(self, blocks: tuple[int, ...], count: int) -> None:
-        """A sequence holds the first `count` blocks, all of them in the cache."""
-        held, idle = self.held, self.idle
-        for block in blocks[:count]:
-            if block in held:
-                held[block] += 1
-            else:
-                held[block] = 1
-                del idle[block]
+    def take(self, found: Found, now: float) -> Text | None:
+        """A sequence holds what was found. Returns its last text."""
+        if not found.count:
+            return None
+        text = self._split(found.text, found.part)
+        above: Text | None = text
+        while above is not None and above.blocks:
+            self._hold(above, now)
+            above = above.parent
+        return text
 
-    def keep(self, block: int) -> bool:
-        """A sequence has computed `block` and holds it. True: another one holds it too, so one copy goes."""
-        held = self.held
-        if block in held:
-            held[block] += 1
-            return True
-        self.idle.pop(block, None)
-        held[block] = 1
-        return False
+    def keep(self, after: Text | None, blocks: tuple[int, ...], since_s: float, now: float) -> tuple[Text, int]:
+        """A sequence has computed `blocks` after the text that it holds, and holds them, `since_s` as its own. Returns its last text, and how many blocks
+        another one holds already, so that one copy goes."""
+        text = after or self._root
+        twice = at = 0
+        while at < len(blocks):
+            child = text.children.get(blocks[at])
+            if child is None:
+                rest = blocks[at:]
+                child = text.children[rest[0]] = Text(rest, text, 1, since_s)
+                self.held += len(rest)
+                return child, twice
+            own = child.blocks
+            part = 1
+            while part < len(own) and at + part < len(blocks) and own[part] == blocks[at + part]:
+                part += 1
+            text = self._split(child, part)
+            if text.refs:
+                twice += part
+            self._hold(text, now)
+            at += part
+        return text, twice
 
-    def release(self, blocks: tuple[int, ...], count: int) -> int:
-        """A sequence lets its first `count` blocks go. Returns how many nobody holds any more."""
-        held, idle = self.held, self.idle
+    def release(self, text: Text, now: float) -> int:
+        """A sequence lets all up to `text` go. Returns the blocks that nobody holds any more."""
+        self._number = number = self._number + 1
         freed = 0
-        for block in reversed(blocks[:count]):
-            left = held[block] - 1
-            if left:
-                held[block] = left
-            else:
-                del held[block]
-                idle[block] = None
-                freed += 1
+        above = text.parent
+        while above is not None:
+            text.refs = refs = text.refs - 1
+            if not refs:
+                text.stamp = number
+                self._let.append((number, text))
+                self._idle_texts += 1
+                count = len(text.blocks)
+                freed += count
+                self.held_s += (now - text.since_s) * count
+            text, above = above, above.parent
+        self.held -= freed
+        self.idle += freed
+        if len(self._let) > 2 * self._idle_texts + 64:  # most of them were taken again
+            self._let = deque(entry for entry in self._let if entry[1].stamp == entry[0])
         return freed
 
     def shrink(self, most: int) -> None:
         """Room is left for `most` idle blocks."""
-        idle = self.idle
-        while len(idle) > most:
-            idle.popitem(last=False)
+        while self.idle > most:
+            number, text = self._let.popleft()
+            if text.stamp != number:
+                continue
+            blocks = text.blocks
+            beyond = self.idle - most
+            if beyond < len(blocks):
+                text.blocks = blocks[: len(blocks) - beyond]
+                self._let.appendleft((number, text))
+                self.idle = most
+            else:
+                assert text.parent is not None
+                del text.parent.children[blocks[0]]
+                self._idle_texts -= 1
+                self.idle -= len(blocks)
+
+    def _hold(self, text: Text, now: float) -> None:
+        if text.stamp:
+            text.stamp = 0
+            text.since_s = now
+            self._idle_texts -= 1
+            self.idle -= len(text.blocks)
+            self.held += len(text.blocks)
+        text.refs += 1
+
+    def _split(self, text: Text, part: int) -> Text:
+        """The first `part` blocks of a text as one of their own; the rest is its child, and holds its place among those let go."""
+        blocks = text.blocks
+        if part == len(blocks):
+            return text
+        assert text.parent is not None
+        head = Text(blocks[:part], text.parent, text.refs, text.since_s)
+        text.parent.children[blocks[0]] = head
+        head.children[blocks[part]] = text
+        text.parent, text.blocks = head, blocks[part:]
+        if text.stamp:  # until it is taken, which follows at once, the head goes after its tail
+            head.stamp = self._number = self._number + 1
+            self._let.append((head.stamp, head))
+            self._idle_texts += 1
+        return head

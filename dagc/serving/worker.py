@@ -219,12 +219,13 @@ class Worker:
     @property
     def integrals(self) -> dict[str, float]:
         """Over time, of what has waited, and run to its end. Blocks and tokens: each sequence as if it grew evenly while it decodes."""
-        shared = self.shared
+        shared, rules = self.shared, self.rules
+        text_s = sum(rank.cache.held_s for rank in self.ranks if rank.cache is not None)
         return {
             "waiting": shared.waiting_s,
             "running": shared.running_s,
-            "blocks": shared.blocks_s / 2,
-            "tokens": shared.tokens_s / (2 * self.rules.parts),
+            "blocks": shared.blocks_s / 2 + text_s * rules.unit_blocks,
+            "tokens": shared.tokens_s / (2 * rules.parts) + (text_s - shared.refs_s) * rules.unit,
             "busy": self.now - self.idle_s,
             "queued": shared.queued_s,
         }
