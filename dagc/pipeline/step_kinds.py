@@ -219,7 +219,7 @@ class MixedSteps:
         n = max(len(sequences), len(tokens))
         pairs = [(sequences[min(i, len(sequences) - 1)], tokens[min(i, len(tokens) - 1)]) for i in range(n)]
         self.pairs = [(b, self.aligned(b, t)) for b, t in pairs]
-        sums = [b * source.drafted + t for b, t in self.pairs]
+        self.sums = sums = [b * source.drafted + t for b, t in self.pairs]
         self.figures: dict[tuple[float, float, int, int, int], Figures] = {}
         self.routed = Chain(sums, lambda i: self.pair(i).routed_s)
         self.dense = Chain(sums, lambda i: self.joint_of(i) - self.pair(i).routed_s)
@@ -263,8 +263,9 @@ class MixedSteps:
         found = self.pair(i)
         return found.time_s - found.decode_s - found.prompt_s
 
-    def line(self, b: float, c: float, p: float, a: float, t: float) -> Piece:
-        """Seconds by the context of the rank's sequences in decode."""
+    def line(self, b: float, c: float, p: float, a: float, t: float) -> tuple[float, float, float, float]:
+        """Seconds by the context of the rank's sequences in decode: a `Piece`. Asked for at every event with prompts, so the chains
+        are read in place."""
         for part in self.kept.get(b, ()):
             if part[2] <= c < part[3]:
                 break
@@ -272,14 +273,30 @@ class MixedSteps:
             part = self.decode_part(b, c)
         base, slope, since, until = part
         tokens = b * self.source.drafted
-        base += self.joint(tokens + t) if p == t else self.dense(tokens + t) + self.routed(tokens + p)
+        sums = self.sums
+        if p == t:
+            n = tokens + t
+            constant, each = self.joint.pieces[bisect_right(sums, n)] or self.joint.piece_at(n)
+            base += constant + each * n
+        else:
+            n = tokens + t
+            constant, each = self.dense.pieces[bisect_right(sums, n)] or self.dense.piece_at(n)
+            base += constant + each * n
+            n = tokens + p
+            constant, each = self.routed.pieces[bisect_right(sums, n)] or self.routed.piece_at(n)
+            base += constant + each * n
         own = (t + 1) / 2
         base += self.fresh(t, a / own) if a <= own * (1 + 1e-9) else self.cached(t, a - own)
-        if self.errors.tolerance is not None:
-            ratio = self.ratio(b if b > 1.0 else 1.0, t)
-            if ratio != 1.0:
-                return Piece(base * ratio, slope * ratio, since, until)
-        return Piece(base, slope, since, until)
+        if self.errors.tolerance is None:
+            return base, slope, since, until
+        if b < 1.0:
+            b = 1.0
+        rows, columns = self.corners
+        ratios = self.ratios.get((bisect_right(rows, b), bisect_right(columns, t)), self)
+        if ratios is None:
+            return base, slope, since, until
+        ratio = self.ratio(b, t)
+        return base * ratio, slope * ratio, since, until
 
     def decode_part(self, b: float, c: float) -> Piece:
         """A(b, c) - A(b, c0) + D(b)."""

@@ -9,7 +9,7 @@ from ..base.frozen import record
 from ..serving.records import Line
 from .step_kinds import DecodeSteps, Limits, MixedSteps, PromptSteps, Source
 from .step_points import Price
-from .step_tables import Errors, Piece
+from .step_tables import Errors
 
 MOST_KEPT = 1 << 16
 """Prices of prompts that are remembered."""
@@ -116,39 +116,54 @@ class StepPrices:
         return line
 
     def decode_line(self, b: float, c: float) -> Line:
-        piece = self.decode.line(b, c)
-        if self.host.graphs:
-            return Line(piece.base + self.host.host_s, piece.slope, piece.until, piece.since)
-        return self.launched(piece, c, self.decode.launches(b))
+        piece: PieceLike = self.decode.line(b, c)
+        if not self.host.graphs:
+            piece = at_least(piece, c, self.decode.launches(b) * self.host.launch_s)
+        base, slope, since, until = piece
+        return Line(base + self.host.host_s, slope, until, since)
 
     def with_prompts(self, b: float, c: float, p: float, pairs: float, most: float) -> Line:
         a = pairs / most
         if a < 1.0:
             a = 1.0
-        tokens = most
-        if b and self.sources[2] is None:
+        host, tokens = self.host, most
+        if not b:
+            base, slope, since, until = self.prompts_s(p, a, most), 0.0, 0.0, inf
+            launches = self.prefill.launches(most)
+        elif self.sources[2] is None:
             return self.one_after_the_other(b, c, p, a, most)
-        if b:
+        else:
             mixed = self.mixed
-            scale = self.scale
             t = most if mixed.source.microbatches == 1 else p
+            scale = self.scale
             if scale == 1.0:
-                piece = mixed.line(b, c, p, a, t)
+                base, slope, since, until = mixed.line(b, c, p, a, t)
             else:
-                piece = scaled(mixed.line(b * scale, c * scale, p * scale, a, max(t, p * scale)), scale)
+                found = mixed.line(b * scale, c * scale, p * scale, a, max(t, p * scale))
+                base, slope, since, until = scaled(found, scale)
             launches = self.mixed_launches
             tokens += b * mixed.source.drafted
-        else:
-            piece, launches = Piece(self.prompts_s(p, a, most), 0.0, 0.0, inf), self.prefill.launches(most)
         if self.alone is not None:
-            piece = at_least(piece, c, self.alone.time_s(most, a, most))
-        host = self.host
+            base, slope, since, until = at_least((base, slope, since, until), c, self.alone.time_s(most, a, most))
         if host.prompt_factor != 1.0:
-            piece = longer(piece, self.decode.line(b, c) if b else Piece(0.0, 0.0, 0.0, inf), host.prompt_factor)
+            base, slope, since, until = self.longer((base, slope, since, until), b, c)
+        least = launches * host.launch_s
+        if base + slope * since < least and (not host.graphs or tokens > host.captured):
+            base, slope, since, until = at_least((base, slope, since, until), c, least)
+        return Line(base + host.host_s, slope, until, since)
+
+    def longer(self, piece: PieceLike, b: float, c: float) -> PieceLike:
+        """What the step has over one of decode alone, times the engine's factor."""
         base, slope, since, until = piece
-        if (host.graphs and tokens <= host.captured) or base + slope * since >= launches * host.launch_s:
-            return Line(base + host.host_s, slope, until, since)
-        return self.launched(piece, c, launches)
+        factor = self.host.prompt_factor
+        if not b:
+            return base * factor, slope * factor, since, until
+        plain = self.step(b, c)
+        alone_s = plain.base_s - self.host.host_s
+        return (
+            alone_s + (base - alone_s) * factor, plain.per_token_s + (slope - plain.per_token_s) * factor,
+            max(since, plain.since), min(until, plain.until),
+        )  # fmt: skip
 
     def one_after_the_other(self, b: float, c: float, p: float, a: float, most: float) -> Line:
         """Prompts on some ranks and decode on others, where no step does both."""
@@ -169,31 +184,23 @@ class StepPrices:
                 self.prompts[key] = found
         return found
 
-    def launched(self, piece: Piece, c: float, launches: float) -> Line:
-        """The GPUs wait for a host that launches more slowly than they run."""
-        base, slope, since, until = at_least(piece, c, launches * self.host.launch_s)
-        return Line(base + self.host.host_s, slope, until, since)
+
+PieceLike = tuple[float, float, float, float]
+"""A `Piece`."""
 
 
-def longer(piece: Piece, plain: Piece, factor: float) -> Piece:
-    """What `piece` has over `plain`, times the factor."""
-    return Piece(
-        plain.base + (piece.base - plain.base) * factor, plain.slope + (piece.slope - plain.slope) * factor,
-        max(piece.since, plain.since), min(piece.until, plain.until),
-    )  # fmt: skip
-
-
-def at_least(piece: Piece, c: float, least: float) -> Piece:
-    """The larger of both, as it is at c and around."""
+def at_least(piece: PieceLike, c: float, least: float) -> PieceLike:
+    """The larger of both, as it is at c and around: the GPUs wait for a host that launches more slowly than they run."""
     base, slope, since, until = piece
     if base + slope * since >= least:
         return piece
     same = (least - base) / slope if slope > 0 else inf  # context at which both take as long
     if c >= same:
-        return Piece(base, slope, max(since, same), until)
-    return Piece(least, 0.0, since, min(same, until))
+        return base, slope, max(since, same), until
+    return least, 0.0, since, min(same, until)
 
 
-def scaled(piece: Piece, scale: float) -> Piece:
+def scaled(piece: PieceLike, scale: float) -> PieceLike:
     """By the context of a rank of the worker, of whose a rank of the source has `scale`."""
-    return Piece(piece.base, piece.slope * scale, piece.since / scale, piece.until / scale)
+    base, slope, since, until = piece
+    return base, slope * scale, since / scale, until / scale

@@ -139,11 +139,16 @@ class Chain:
         self.pieces: list[tuple[float, float] | None] = [None] * (len(knots) + 1)
 
     def __call__(self, x: float) -> float:
+        constant, each = self.pieces[bisect_right(self.knots, x)] or self.piece_at(x)
+        return constant + each * x
+
+    def piece_at(self, x: float) -> tuple[float, float]:
+        """(value at 0, slope) of the line that holds at x."""
         i = bisect_right(self.knots, x)
         found = self.pieces[i]
         if found is None:
             found = self.pieces[i] = self.piece(i)
-        return found[0] + found[1] * x
+        return found
 
     def piece(self, i: int) -> tuple[float, float]:
         """(value at 0, slope) below knot i."""
