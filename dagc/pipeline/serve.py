@@ -227,7 +227,10 @@ class Servings:
                 "prompts",
                 "write `prompts = first`, or split heads and batch instead of the context",
             )
-        return self.source(decode, role), self.source(prefill, role), mixed
+        own = self.source(prefill, role)
+        if mixed is not None and alike(prefill, both):  # compiled once
+            own = mixed
+        return self.source(decode, role), own, mixed
 
     def can_mix(self, phase: Phase, role: Role) -> bool:
         """Whether a step of the phase's strategy can hold prompts and decode."""
@@ -382,6 +385,15 @@ def structure(result: PhaseResult) -> tuple[int, int]:
     exchanged = {axis for segment in graph.segments for op in segment.ops for axis in op.axes}
     together = mesh.size(tuple(a for a, _ in mesh.atoms if a in batch & exchanged))
     return mesh.size(tuple(batch)) // together, together
+
+
+def alike(phase: Phase, other: Phase) -> bool:
+    """Whether steps of both cost the same: they differ in their work alone."""
+    left, right = (
+        replace(p, name="", kind="", context=0, tokens=0, sequences=0, passes=1, last=0, parts=(), acceptance=0.0, drafter="")
+        for p in (phase, other)
+    )  # fmt: skip
+    return left == right
 
 
 def grain(result: PhaseResult, phase: Phase) -> int:

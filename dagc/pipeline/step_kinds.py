@@ -14,7 +14,7 @@ kind. r is 1 where that sum was found to hold; elsewhere (two batches that overl
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import inf
+from math import inf, sqrt
 
 from ..base.frozen import record
 from .step_points import Figures, Knot, Price
@@ -52,7 +52,7 @@ class Limits:
     prompts: tuple[int, ...] = ()
 
 
-SHARES = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0)
+SHARES = (1 / 32, 1 / 4, 1.0)
 """Of what a token of one prompt attends to, what it does where the tokens are of so many prompts."""
 
 
@@ -69,7 +69,7 @@ class DecodeSteps:
         many = [float(ranks * n) for n in powers(1, limits.slots)]
         own = [float(n) for n in limits.sequences if n <= ranks or n % ranks == 0]
         self.ladder = Ladder(
-            [*powers(1, ranks), *many, *own], self.check, errors, lambda n: ranks if n >= ranks else 1, 2.0
+            [*powers(1, ranks), *many, *own], self.check, errors, lambda n: ranks if n >= ranks else 1, 2.0, closed=True
         )
 
     def at(self, sequences: float, context: float) -> Figures:
@@ -126,8 +126,9 @@ class PromptSteps:
         self.figures: dict[tuple[float, int, int], Figures] = {}
         self.tokens = prompt_knots(source, limits)
         own = (float(n) for n in limits.prompts if n <= limits.batch_tokens and n % source.grain == 0)
-        self.ladder = Ladder([*self.tokens, *own], self.check, errors, lambda _: source.grain, 2.0)
+        self.ladder = Ladder([*self.tokens, *own], self.check, errors, lambda _: source.grain, 2.0, closed=True)
         self.fresh, self.cached = Patches(self.fresh_patch), Patches(self.cached_patch)
+        self.checked_shares: set[tuple[float, float]] = set()
         self.routed_patch = Patches(self.patch_of_routed)
 
     def at(self, tokens: float, prompts: int = 1, prefix: int = 0) -> Figures:
@@ -172,8 +173,23 @@ class PromptSteps:
             one, two = self.rest_at(low), self.rest_at(high)
             return Patch(low, high, 1.0 - 1e-9, inf, one, one, two, two)
         few, many = SHARES[i], SHARES[max(0, i - 1)]
+        self.check_share(low, many, few)
         at = [self.rest_at(t, round(1 / y)) for t in (low, high) for y in (many, few)]
         return Patch(low, high, many if i else 0.0, few - 1e-9, *at)
+
+    def check_share(self, tokens: float, many: float, few: float) -> None:
+        """Between two numbers of prompts, where they are first asked for."""
+        prompts = round(1 / sqrt(many * few))
+        if (many, few) in self.checked_shares or many == few or tokens < prompts * self.source.grain:
+            return
+        self.checked_shares.add((many, few))
+        if self.errors.tolerance is None:
+            return
+        found = between(
+            1 / prompts, many, self.rest_at(tokens, round(1 / many)), few, self.rest_at(tokens, round(1 / few))
+        )
+        actual = self.at(tokens, prompts).time_s
+        self.errors.accept(self.errors.of(found + self.routed_at(tokens), actual))
 
     def cached_patch(self, tokens: float, prefix: float) -> Patch:
         """B behind a cached part."""
@@ -220,7 +236,7 @@ class MixedSteps:
         pairs = [(sequences[min(i, len(sequences) - 1)], tokens[min(i, len(tokens) - 1)]) for i in range(n)]
         self.pairs = [(b, self.aligned(b, t)) for b, t in pairs]
         self.sums = sums = [b * source.drafted + t for b, t in self.pairs]
-        self.figures: dict[tuple[float, float, int, int, int], Figures] = {}
+        self.figures: dict[tuple[float, float, int, int], Figures] = {}
         self.routed = Chain(sums, lambda i: self.pair(i).routed_s)
         self.dense = Chain(sums, lambda i: self.joint_of(i) - self.pair(i).routed_s)
         self.joint = Chain(sums, self.joint_of)
@@ -233,15 +249,14 @@ class MixedSteps:
         self.corners = coarse(sequences), coarse(tokens)
         self.ratios: dict[tuple[int, int], Patches | None] = {}
 
-    def at(self, b: float, t: float, context: int, prefix: int = 0, ranks: int = 0) -> Figures:
-        """Compiled: b sequences of a context on every rank, and on some of a worker's ranks (0: all) t tokens of a prompt behind a
-        cached part."""
-        key = (b, t, context, prefix, ranks)
+    def at(self, b: float, t: float, context: int, ranks: int = 0) -> Figures:
+        """Compiled: b sequences of a context on every rank, and on some of a worker's ranks (0: all) a prompt of t tokens."""
+        key = (b, t, context, ranks)
         found = self.figures.get(key)
         if found is None:
             source = self.source
             every, some = (n * source.copies for n in (source.lockstep, ranks or source.lockstep))
-            knot = Knot(source.phase, int(b) * every, context, some, int(t), int(t) + prefix, source.microbatches)
+            knot = Knot(source.phase, int(b) * every, context, some, int(t), int(t), source.microbatches)
             found = self.figures[key] = self.price(knot)
         return found
 
@@ -329,7 +344,7 @@ class MixedSteps:
         return 1.0 if found is None else found(b, t)
 
     def checked(self, b0: float, b1: float, t0: float, t1: float) -> Patches | None:
-        """Of a rectangle: None where the sum holds in its middle, at longer contexts than it was made of."""
+        """Of a rectangle: None where the sum holds in its middle, at twice the contexts that it was made of."""
         tolerance = self.errors.tolerance
         b, t = middle(b0, b1) or b0, middle(t0, t1, self.source.grain) or t0
         longer = round(self.decode.usual)
@@ -349,14 +364,13 @@ class MixedSteps:
         return Patch(b0, b1, t0, t1, self.found(b0, t0), self.found(b0, t1), self.found(b1, t0), self.found(b1, t1))
 
     def found(self, b: float, t: float, longer: int = 0, ranks: int = 0) -> float:
-        """A compiled step over the sum, `longer`: of contexts, and behind a cached part; `ranks`: that have prompts (0: all)."""
+        """A compiled step over the sum, where contexts are `longer`; `ranks`: that have prompts (0: all)."""
         t = self.aligned(b, t)
         context = round(self.decode.usual) + longer
         base, slope, _, _ = self.decode_part(b, b * context)
         tokens, mean = b * self.source.drafted, t * (ranks or self.source.lockstep) / self.source.lockstep
-        sum_s = base + slope * b * context + self.dense(tokens + t) + self.routed(tokens + mean)
-        sum_s += self.cached(t, longer) if longer else self.fresh(t, 1.0)
-        return self.at(b, t, context, longer, ranks).time_s / sum_s
+        sum_s = base + slope * b * context + self.dense(tokens + t) + self.routed(tokens + mean) + self.fresh(t, 1.0)
+        return self.at(b, t, context, ranks).time_s / sum_s
 
 
 def _around(x: float, knots: list[float]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from math import sqrt
+from math import inf, nextafter, sqrt
 from typing import NamedTuple
 
 DEPTH = 3
@@ -50,7 +50,8 @@ def between(x: float, low: float, at_low: float, high: float, at_high: float) ->
 class Ladder:
     """Knots of one variable. `check(low, high, mid)`: (interpolated, actual) value at `mid`. Intervals are refined when they are
     first asked for, each on its own, so that what is found does not depend on the order of questions. Beyond the last
-    knot follow others, each `factor` times the one before: nothing is extrapolated. What is below the first is taken for it."""
+    knot follow others, each `factor` times the one before: nothing is extrapolated. What is below the first is taken for it. `closed`: the last
+    knot belongs to the interval below it."""
 
     def __init__(
         self,
@@ -59,23 +60,25 @@ class Ladder:
         errors: Errors,
         unit: Callable[[float], float] = lambda _: 1.0,
         factor: float = 4.0,
+        *,
+        closed: bool = False,
     ) -> None:
         self.base = sorted(set(base))
-        self.check, self.errors, self.unit, self.factor = check, errors, unit, factor
+        self.check, self.errors, self.unit, self.factor, self.closed = check, errors, unit, factor, closed
         self.parts: dict[int, list[float]] = {}
 
     def around(self, x: float) -> tuple[float, float]:
         """The knots at or below a value, and above it; the first one twice for what is below it."""
         base = self.base
-        if x < base[0]:
+        if x < base[0] or (self.closed and x == base[0]):
             return base[0], base[0]
-        while x >= base[-1]:  # what begins at the last knot has an end too
+        while x > base[-1] or (x == base[-1] and not self.closed):  # what begins at the last knot has an end too
             base.append(base[-1] * self.factor)
-        i = bisect_right(base, x) - 1
+        i = min(bisect_right(base, x), len(base) - 1) - 1
         knots = self.parts.get(i)
         if knots is None:
             knots = self.parts[i] = self.refined(base[i], base[i + 1], 0)
-        j = bisect_right(knots, x)
+        j = min(bisect_right(knots, x), len(knots) - 1)
         return knots[j - 1], knots[j]
 
     def refined(self, low: float, high: float, depth: int) -> list[float]:
@@ -185,17 +188,22 @@ class Patches:
         found = self.make(x, y)
         x0, x1, y0, y1 = found[:4]
         if x0 == x1:
-            x0 = float("-inf")
+            x0 = -inf
+        if x >= x1:  # the last knot belongs to what is below it
+            x1 = nextafter(x, inf)
         coefficients = _bilinear(found)
         i = bisect_right(self.starts, x0) - 1
         if i < 0 or self.starts[i] != x0:
             i += 1
             self.starts.insert(i, x0)
             self.rows.insert(i, (x1, [], []))
-        _, starts, patches = self.rows[i]
-        j = bisect_right(starts, y0)
-        starts.insert(j, y0)
-        patches.insert(j, (y1, *coefficients))
+        end, starts, patches = self.rows[i]
+        if end < x1:
+            self.rows[i] = x1, starts, patches
+        j = bisect_right(starts, y0) - 1
+        if j < 0 or starts[j] != y0:
+            starts.insert(j + 1, y0)
+            patches.insert(j + 1, (y1, *coefficients))
         k, kx, ky, kxy = coefficients
         return k + kx * x + (ky + kxy * x) * y
 
