@@ -12,7 +12,8 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase, compile_spec
-from dagc.pipeline.serve import CannotServe, Servings, grain
+from dagc.pipeline.serve import CannotServe, Servings
+from dagc.pipeline.serving_roles import grain
 from dagc.pipeline.step_kinds import Limits
 from dagc.pipeline.step_kinds import Source as Phases
 from dagc.pipeline.step_points import Knot, compiled, phase_of
@@ -20,7 +21,9 @@ from dagc.pipeline.step_prices import Host, StepPrices
 from dagc.pipeline.step_tables import Chain, Curve, Errors, Patch, Patches
 from dagc.plan.plan import CompiledPlan
 from dagc.plan.result import passes_s
-from dagc.serving.records import Line
+from dagc.serving.offered import load_of
+from dagc.serving.records import Line, Setup, Transfer
+from dagc.serving.simulate import simulate
 from dagc.spec.phase import Launches
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
@@ -231,6 +234,65 @@ def test_ranks_that_split_the_context_take_no_prompts_into_their_steps() -> None
         Servings(plan_of(spec)).setup(spec.serves[0])
     first = replace(spec.serves[0], prompts="first")
     assert Servings(plan_of(spec)).run(first).finished == 1
+
+
+APART = """moe 1
+hardware from "h100-sxm" {{ gpus = 16 }}
+model from "mixtral-8x7b" {{ }}
+workload {{ sequences = 8, prompt = 1024 tok, output = 128 tok }}
+phase prefill {{ gpus = 8..15, attention {{ tp = 8 }}, experts {{ ep = 8 }} }}
+phase decode {{ gpus = 0..7, attention {{ tp = 8 }}, experts {{ ep = 8 }} }}
+serve chat {{ arrivals = closed({clients}), requests = {requests}, workers = {workers}, prefill_workers = {prefill} {more} }}
+"""
+
+
+def served(**words: object) -> tuple[Servings, Setup, Spec]:
+    spec = load(
+        Source(
+            "<test>", APART.format(**{"clients": 1, "requests": 1, "workers": 1, "prefill": 1, "more": "", **words})
+        ),
+        Collector(),
+    )
+    servings = Servings(plan_of(spec))
+    return servings, servings.setup(spec.serves[0]), spec
+
+
+def test_one_request_apart_takes_its_phases_own_times_and_the_way_between() -> None:
+    servings, setup, spec = served()
+    assert [(w.role, w.count, w.gpus) for w in setup.workers] == [("prefill", 1, 8), ("decode", 1, 8)]
+    bytes_s = servings.plan.subject("prefill").transfer
+    assert bytes_s is not None
+    sent_s = setup.transfer.latency_s + 1024 * setup.transfer.per_token_s
+    assert sent_s == pytest.approx(bytes_s[1], rel=1e-9)
+    result = servings.run(spec.serves[0])
+    first = compiled(Knot("prefill", prompts=1, tokens=1024, attended=1024), spec).time_s
+    steps = sum(compiled(Knot("decode", 1, 1024 + k), spec).time_s for k in range(1, 128))
+    assert result.ttft.mean_s == pytest.approx(first, rel=1e-9)
+    assert result.e2e.mean_s == pytest.approx(first + sent_s + steps, rel=2e-3)
+
+
+@pytest.mark.parametrize(("workers", "prefill", "slow"), [(4, 1, "prefill"), (1, 4, "decode")])
+def test_apart_with_free_links_the_slower_pool_sets_the_pace(workers: int, prefill: int, slow: str) -> None:
+    """Many clients: as many requests a second as the slower pool alone takes."""
+    clients, requests = (256, 2560) if slow == "prefill" else (8, 160)
+    _, setup, spec = served(clients=clients, requests=requests, workers=workers, prefill=prefill)
+    outcome = simulate(replace(setup, transfer=Transfer()), load_of(spec.serves[0]))
+    (decode,) = (w.engine.prices for w in setup.workers if w.role == "decode")
+    if slow == "prefill":
+        (takes,) = (w.engine.prices for w in setup.workers if w.role == "prefill")
+        together = 8192 // 1024
+        pace = together / takes.step(0, 0, 8192, together * 1024 * 1025 / 2).base_s
+    else:
+        line = decode.step(clients, clients * (1024 + 64))
+        pace = clients / (127 * (line.base_s + line.per_token_s * clients * (1024 + 64)))
+    assert outcome.counts["finished"] / outcome.end_s == pytest.approx(pace, rel=0.1)
+
+
+def test_workers_that_change_roles_are_of_one_kind() -> None:
+    servings, setup, spec = served(workers=2, prefill=1, more=", roles = switch, switch = 1 s")
+    assert [(w.role, w.count, w.gpus) for w in setup.workers] == [("both", 3, 8)]
+    assert setup.switch is not None and setup.switch.cost_s == 1.0 and setup.transfer.per_token_s > 0
+    assert servings.run(spec.serves[0]).finished == 1
 
 
 def test_between_knots_the_error_is_below_what_is_said() -> None:

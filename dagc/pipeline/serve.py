@@ -9,7 +9,6 @@ from math import gcd, inf
 
 from ..base.axes import SEQUENCE
 from ..base.diagnostics import Collector, SpecError
-from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
@@ -22,6 +21,7 @@ from ..spec.phase import Phase
 from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.unit import Unit
+from .serving_roles import BOTH, Role, alike, grain, places, roles_of, sized, structure
 from .step_kinds import Limits, Source
 from .step_points import Figures, Knot, compiled
 from .step_prices import Host, StepPrices
@@ -32,35 +32,12 @@ STEPS_KEPT = 8000
 """Of all workers, for timelines."""
 
 
-BOTH = "both"
-"""Role of workers that take prompts and generate."""
-
-
 class CannotServe(ValueError):
     """A serving that cannot run, said before it does; `at`: the word of the serving that is to blame."""
 
     def __init__(self, message: str, at: str = "", help: str = "") -> None:
         super().__init__(message)
         self.at, self.help = at, help
-
-
-@record(slots=False)
-class Role:
-    """Phases of the workers of one role."""
-
-    role: str
-    decode: Phase | None
-    prefill: Phase | None
-    mixed: Phase | None
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        return tuple({p.name: p for p in (self.decode, self.prefill, self.mixed) if p is not None}.values())
-
-    @property
-    def main(self) -> Phase:
-        """The one whose ranks are those of the worker."""
-        return self.decode or self.mixed or self.phases[0]
 
 
 class Servings:
@@ -132,14 +109,15 @@ class Servings:
     def setup(self, serve: Serve) -> Setup:
         """The workers of a serving. Raises CannotServe where its largest request can never be held."""
         roles = roles_of(self.spec, serve)
-        apart = len(roles) > 1
         known = self.facts(serve)
         workers = tuple(self.workers(role, serve, roles) for role in roles)
         for one in workers:
             check_room(known, one, serve)
-        transfer = self.transfer(roles, serve) if apart else Transfer()
-        switch = Switch(serve.switch_s) if serve.roles == "switch" else None
-        return Setup(workers, serve.route, transfer, switch, serve.seed)
+        switches = serve.roles == "switch"
+        taker = roles[0].prefill or roles[0].main
+        hands_over = len(roles) > 1 or switches
+        transfer = self.transfer(taker, roles[-1].main, serve) if hands_over else Transfer()
+        return Setup(workers, serve.route, transfer, Switch(serve.switch_s) if switches else None, serve.seed)
 
     def workers(self, role: Role, serve: Serve, roles: tuple[Role, ...]) -> Workers:
         """Those of one role."""
@@ -155,6 +133,11 @@ class Servings:
         if blocks < 1:
             raise CannotServe(f"`{main.name}` has no room for a block of cache beside all else")
         count = serve.prefill_workers if role.role == PREFILL.name else serve.workers
+        gpus = set(main.gpus)
+        if role.apart:
+            count += serve.prefill_workers
+        else:
+            gpus.update(gpu for phase in role.phases for gpu in phase.gpus)
         engine = Engine(
             prices=prices,
             ranks=lockstep,
@@ -175,7 +158,6 @@ class Servings:
             swap_s=self.swap_s(role),
             request_s=constant.request_s if role is roles[0] else 0.0,
         )
-        gpus = {gpu for phase in role.phases for gpu in phase.gpus}
         return Workers(role.role, count * copies, engine, len(gpus) // copies)
 
     def facts(self, serve: Serve) -> Facts:
@@ -221,7 +203,7 @@ class Servings:
             return None, self.source(role.main, role), None
         prefill, both = role.prefill or role.mixed or decode, role.mixed or decode
         mixed = self.source(both, role) if self.can_mix(both, role) else None
-        if mixed is None and serve.prompts == "mixed" and serve.roles == "fixed" and role.role == BOTH:
+        if mixed is None and serve.prompts == "mixed" and role.role == BOTH and serve.roles != "switch":
             raise CannotServe(
                 f"steps of `{both.name}` cannot take prompts in: its ranks split the context, or a layer is not the same for prompts and in decode",
                 "prompts",
@@ -333,25 +315,24 @@ class Servings:
 
     # -- hand-over ---------------------------------------------------------------------------------
 
-    def transfer(self, roles: tuple[Role, ...], serve: Serve) -> Transfer:
-        """Linear in the tokens, between those of half a prompt and of a whole one."""
+    def transfer(self, taker: Phase, maker: Phase, serve: Serve) -> Transfer:
+        """Of a request's cache, linear in its tokens: between those of half a prompt and of a whole one of the phase."""
         from ..cost.chunks import resized
-        from ..plan.subject import kv_transfer
+        from ..plan.subject import joining, kv_transfer
 
-        source, target = (self.plan.phases[role.main.name] for role in roles)
-        phase = roles[0].main
-        whole = float(phase.context)
-        half = max(float(phase.tokens), whole / 2)
+        source, target = self.result(taker), self.result(maker)
+        whole = float(taker.context)
+        half = max(float(taker.tokens), whole / 2)
         _, whole_s = kv_transfer(source, target, self.spec)
-        if half >= whole:
-            from ..plan.subject import _joining
-
-            latency_s = _joining(self.spec.hardware, (*source.gpus, *target.gpus)).latency_s
-            return Transfer(latency_s, (whole_s - latency_s) / whole, serve.hand_over == "chunk")
-        graph = resized(source.graph, phase.tokens, half)
-        _, half_s = kv_transfer(replace(source, graph=graph), target, self.spec)
-        per_token_s = (whole_s - half_s) / (whole - half)
-        return Transfer(max(0.0, whole_s - per_token_s * whole), per_token_s, serve.hand_over == "chunk")
+        if half < whole:
+            graph = resized(source.graph, taker.tokens, half)
+            _, half_s = kv_transfer(replace(source, graph=graph), target, self.spec)
+            per_token_s = (whole_s - half_s) / (whole - half)
+            latency_s = max(0.0, whole_s - per_token_s * whole)
+        else:
+            latency_s = joining(self.spec.hardware, (*source.gpus, *target.gpus)).latency_s
+            per_token_s = (whole_s - latency_s) / whole
+        return Transfer(latency_s, per_token_s, serve.hand_over == "chunk")
 
 
 def counted(
@@ -364,69 +345,6 @@ def counted(
             shares += [request.arrival_s / serve.duration_s] if serve.duration_s else []
             progress(min(1.0, max(shares, default=0.0)))
         yield request
-
-
-def roles_of(spec: Spec, serve: Serve) -> tuple[Role, ...]:
-    """Workers for everything, or for prompts and for decode where these have GPUs of their own."""
-    decode, prefill, mixed = (
-        None if name is None else spec.phase(name) for name in (serve.decode, serve.prefill, serve.mixed)
-    )
-    generates = decode or mixed
-    if prefill is not None and generates is not None and not set(prefill.gpus) & set(generates.gpus):
-        return Role(PREFILL.name, None, prefill, None), Role(DECODE.name, decode, None, mixed)
-    return (Role(BOTH, decode, prefill, mixed),)
-
-
-def structure(result: PhaseResult) -> tuple[int, int]:
-    """(independent workers, ranks of each that exchange something): ranks that split the batch, apart and together."""
-    graph = result.graph
-    mesh = graph.the_mesh
-    batch = set(mesh.batch_axes)
-    exchanged = {axis for segment in graph.segments for op in segment.ops for axis in op.axes}
-    together = mesh.size(tuple(a for a, _ in mesh.atoms if a in batch & exchanged))
-    return mesh.size(tuple(batch)) // together, together
-
-
-def alike(phase: Phase, other: Phase) -> bool:
-    """Whether steps of both cost the same: they differ in their work alone."""
-    left, right = (
-        replace(p, name="", kind="", context=0, tokens=0, sequences=0, passes=1, last=0, parts=(), acceptance=0.0, drafter="")
-        for p in (phase, other)
-    )  # fmt: skip
-    return left == right
-
-
-def grain(result: PhaseResult, phase: Phase) -> int:
-    """GPUs that may split the tokens of a data-parallel rank: of an engine, which leaves them whole, none but those of `sp`."""
-    mesh = result.graph.the_mesh
-    splits = phase.strategy.sequence_parallel or mesh.degrees.get("sp", 1) > 1 or phase.exchange is not None
-    if phase.memory.engine is not None and not splits:
-        return 1
-    return mesh.size(tuple(a for a, _ in mesh.atoms)) // mesh.size(mesh.batch_axes)
-
-
-def sized(phase: Phase, serve: Serve, ranks: int, usual: int) -> Phase:
-    """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank."""
-    tokens = serve.batch_tokens
-    if phase.kind == DECODE.name:
-        return replace(phase, sequences=serve.slots * ranks, context=max(usual, phase.tokens))
-    if phase.kind == PREFILL.name:
-        return replace(phase, sequences=ranks, tokens=tokens, context=max(usual, tokens), passes=1, last=0)
-    parts = tuple(
-        replace(part, sequences=serve.slots * ranks, context=max(usual, part.tokens))
-        if part.scope == DECODE.name
-        else replace(part, sequences=ranks, tokens=tokens, context=max(usual, tokens))
-        for part in phase.parts[:2]
-    )
-    return replace(phase, parts=parts, sequences=sum(p.sequences for p in parts), context=parts[0].context)
-
-
-def places(phase: Phase):  # type: ignore[no-untyped-def]
-    """(how a part fills the ranks, the part) of a phase."""
-    room = phase.batching
-    if not room.parts:
-        return [(room, phase)]
-    return [(own, part) for (own, _), part in zip(room.parts, phase.parts, strict=True)]
 
 
 def check_room(known: Facts, workers: Workers, serve: Serve) -> None:

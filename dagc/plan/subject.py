@@ -164,11 +164,11 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
                     each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
-    link = _joining(hardware, (*prefill.gpus, *decode.gpus))
+    link = joining(hardware, (*prefill.gpus, *decode.gpus))
     return size_B, size_B / (links * link.bandwidth_Bps) + link.latency_s
 
 
-def _joining(hardware: Hardware, gpus: Sequence[int]) -> Link:
+def joining(hardware: Hardware, gpus: Sequence[int]) -> Link:
     """The innermost links between nodes that join these GPUs; what all GPUs of a node get at once where they share NICs."""
     tiers = hardware.tiers
     inside = (t for t in tiers[1:-1] if t.gpus and min(gpus) // t.gpus == max(gpus) // t.gpus)
