@@ -22,10 +22,10 @@ class Text:
 
 
 class Found(NamedTuple):
-    """The longest head of a prompt in the cache: `count` blocks, `idle` of them held by nobody, the last `part` of them those with which
+    """The longest head of a prompt in the cache: `blocks`, `idle` of them held by nobody, the last `part` of them those with which
     `text` begins."""
 
-    count: int
+    blocks: int
     idle: int
     text: Text
     part: int
@@ -69,7 +69,7 @@ class PrefixCache:
 
     def take(self, found: Found, now: float) -> Text | None:
         """A sequence holds what was found. Returns its last text."""
-        if not found.count:
+        if not found.blocks:
             return None
         text = self._split(found.text, found.part)
         above: Text | None = text

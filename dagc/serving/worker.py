@@ -194,9 +194,8 @@ class Worker:
         cache = self.ranks[rank].cache
         if cache is None:
             return 0
-        return min(
-            cache.hits(request.blocks, request.prompt // self.rules.unit)[0] * self.rules.unit, request.prompt - 1
-        )
+        found = cache.find(request.blocks, min(len(request.blocks), request.prompt // self.rules.unit))
+        return min(found.blocks * self.rules.unit, request.prompt - 1)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The simulation of a serving: requests per second of CPU time on one core, and how many times longer stepping takes.
 
-python benchmarks/serving.py [-n RUNS] [--chat CSV] [--long CSV] [--requests N] [--stepped N] [--many N]
+python benchmarks/requests_per_second.py [-n RUNS] [--chat CSV] [--long CSV] [--requests N] [--stepped N] [--many N]
 
 Loads: `chat` (Poisson, prompts of about 1,000 tokens, no shared text) and `long` (prompts of about 7,000 tokens, many of which begin as
 an earlier one did; prefix cache on). Drawn with the statistics of public traces, or read from a CSV with the
