@@ -140,10 +140,13 @@ class Plan(CompiledPlan):
         return find_knee(self.serve, self.broken, serve, progress)
 
     def serving_svg(self, name: str, view: str = "latencies") -> Svg:
-        """A picture of a serving that was simulated (see `serve`): latencies, series or steps."""
-        from .view.draw.figures.served.sheets import svg
+        """A picture of a serving: latencies, series, steps, or load, which looks for the knee. SpecError where it cannot run,
+        ValueError for another view."""
+        from .view.draw.figures.served.sheets import LOAD, load_svg, svg
 
-        return Svg(svg(self, self.servings[name], view))
+        if view == LOAD:
+            return Svg(load_svg(self, self.knee(name)))
+        return Svg(svg(self, self.serve(name), view))
 
     def to_json(self) -> dict[str, object]:
         """The object of `dagc compile --json`."""

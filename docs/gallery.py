@@ -66,6 +66,10 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
 """Example, phase, view, what of it is selected, and a sentence."""
 
 
+SERVED: tuple[tuple[str, str, str, str], ...] = ()
+"""Example, serving, view and a sentence."""
+
+
 def main(target: Path) -> None:
     """Writes the page and a picture an entry."""
     (target / "gallery").mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,20 @@ def main(target: Path) -> None:
             f"![{view} of {example}, {phase}](gallery/{name})",
             "",
             f"`dagc show examples/{example}.moe --view {view} --phase {phase}{options} -o {name}`",
+        ]
+    for example, serving, view, words in SERVED:
+        plan = dagc.compile(EXAMPLES / f"{example}.moe")
+        name = f"{example}.{serving}.{view}.svg"
+        (target / "gallery" / name).write_text(plan.serving_svg(serving, view), encoding="utf-8")
+        lines += [
+            "",
+            f"## {example}, {serving}: {view}",
+            "",
+            words,
+            "",
+            f"![{view} of {example}, {serving}](gallery/{name})",
+            "",
+            f"`dagc serve examples/{example}.moe {serving}{' --knee' if view == 'load' else ''} --emit svg -o .`",
         ]
     (target / "gallery.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

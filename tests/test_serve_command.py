@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
-from dagc.cli import main
+from dagc.cli import asked_servings, main
 from dagc.export import served_events
 from dagc.export.events import EventSpan
 from dagc.export.served_files import HEAD, requests_csv
@@ -244,6 +244,7 @@ def test_every_report_of_the_plan_has_the_servings_that_were_simulated(plan: dag
     page, text, markdown = plan.html(), plan.report(), plan.markdown()
     for name in plan.servings:
         assert f"<h2>{name}</h2>" in page and f"\n{name} -----" in text and f"| {name} | " in markdown
+    assert plan._repr_html_().count(">TTFT p50</th>") == 1
     assert page.count('class="fig latencies"') == 2 and "fig .curve" in page
     assert "backlogged: " in text and ">backlogged</span>" in page
     bare = dagc.compile_text(spec_text())
@@ -255,7 +256,7 @@ def test_pictures_are_drawn_of_every_serving(plan: dagc.Plan) -> None:
         for view in ("latencies", "series", "steps"):
             root = ET.fromstring(plan.serving_svg(name, view))
             assert root.tag.endswith("svg") and float(root.attrib["width"]) > 600
-    with pytest.raises(ValueError, match="no view 'x' of a serving: latencies, series, steps"):
+    with pytest.raises(ValueError, match="no view 'x' of a serving: latencies, series, steps, load"):
         plan.serving_svg("chat", "x")
 
 
@@ -281,6 +282,17 @@ def test_rows_for_a_data_frame(plan: dagc.Plan) -> None:
     rows = plan.rows("servings")
     assert [row["serving"] for row in rows] == ["chat", "once"] and len({tuple(row) for row in rows}) == 1
     assert rows[0]["ttft.p99"] == plan.servings["chat"].ttft.p99_s
+
+
+def test_a_terminal_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    with asked_servings.shown_progress() as told:
+        assert told is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with asked_servings.shown_progress("chat: ") as told:
+        assert told is not None
+        told("100%")
+        told("5%")
+    assert capsys.readouterr().err == "\rchat: 100%\rchat: 5%  \r          \r"
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

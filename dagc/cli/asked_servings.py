@@ -69,10 +69,15 @@ def shown_progress(before: str = "") -> Iterator[Told | None]:
         yield None
         return
 
+    longest = 0
+
     def told(words: str) -> None:
-        print(f"\r\x1b[2K{before}{words}", end="", file=sys.stderr, flush=True)
+        nonlocal longest
+        text = f"{before}{words}"
+        longest = max(longest, len(text))
+        print(f"\r{text.ljust(longest)}", end="", file=sys.stderr, flush=True)
 
     try:
         yield told
     finally:
-        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        print(f"\r{' ' * longest}\r", end="", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ...base.harmless import harmless
-from ...base.units import BYTES, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, show
+from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
@@ -60,19 +60,9 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
         yield ""
     yield from summary(plan)
     if plan.servings:
-        from ..facts.served_words import spread_row, verdict_text
+        from .served_report import summary as served
 
-        head = ["serving", "TTFT p50", "p99", "TPOT p50", "p99", "output", "goodput", "verdict"]
-        rows = [
-            (
-                name,
-                *(spread_row(times)[k] for times in (s.ttft, s.tpot) for k in (1, 3)),
-                show(s.throughput_tok_s, TOKEN_RATE),
-                show(s.goodput_per_s, REQUEST_RATE),
-                verdict_text(s),
-            )
-            for name, s in plan.servings.items()
-        ]
+        head, rows = served(plan)
         yield ""
         yield from table(head, rows, "<>>>>>><")
     for result in plan.phases.values():

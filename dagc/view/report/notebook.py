@@ -19,6 +19,7 @@ def fragment(plan: CompiledPlan) -> str:
         join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),
         tag("p", tag("b", plan.spec.model.name), f": {plan.verdict}"),
         _phases(plan),
+        _servings(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
         _requirements(plan),
         cls="dagc-plan",
@@ -32,6 +33,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
 
 def _phases(plan: CompiledPlan) -> Markup:
     return _table(*headline.summary(plan))
+
+
+def _servings(plan: CompiledPlan) -> Markup:
+    """Those that were simulated."""
+    if not plan.servings:
+        return Markup("")
+    from .served_report import summary
+
+    return _table(*summary(plan))
 
 
 def _requirements(plan: CompiledPlan) -> Markup:

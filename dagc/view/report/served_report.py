@@ -44,6 +44,16 @@ def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
     ]
 
 
+def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
+    """The table that has a row per serving: its head and rows."""
+    rows = []
+    for name, result in plan.servings.items():
+        found = [said.spread_row(spread)[k] for spread in (result.ttft, result.tpot) for k in (1, 3)]
+        output = show(result.throughput_tok_s, TOKEN_RATE)
+        rows.append([name, *found, output, said.per_second(result.goodput_per_s), said.verdict_text(result)])
+    return ["serving", "TTFT p50", "p99", "TPOT p50", "p99", "output", "goodput", "verdict"], rows
+
+
 def engine_of(plan: CompiledPlan, serve: Serve) -> str:
     """The engine that its phases name."""
     names = [name for name in (serve.decode, serve.mixed, serve.prefill) if name is not None]

@@ -49,7 +49,7 @@ LOAD = "load"
 def svg(plan: CompiledPlan, result: ServeResult, view: str) -> str:
     """An SVG document. ValueError when there is no such view."""
     if view not in VIEWS:
-        raise ValueError(f"no view {view!r} of a serving: {', '.join(VIEWS)}")
+        raise ValueError(f"no view {view!r} of a serving: {', '.join((*VIEWS, LOAD))}")
     return _document(plan, VIEWS[view](result))
 
 
