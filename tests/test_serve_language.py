@@ -159,6 +159,14 @@ def test_engines_schedule_as_they_do() -> None:
     assert (small.batch_tokens, small.slots) == (2048, 256)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["prefix_cache = false, prefix = 512", "prefix_cache = true, prefix = 0", "roles = fixed, switch = 2 s"],
+)
+def test_a_sweep_may_go_through_values_that_change_nothing(words: str) -> None:
+    assert served(f"{LOAD}, {words}").name == "chat"
+
+
 def test_each_side_has_its_own_engine() -> None:
     """A step's tokens are those of the phase that takes prompts, the rest is that of the phase that generates."""
     phases = APART.replace("prefill { ", "prefill { engine = sglang, ").replace(
@@ -206,6 +214,7 @@ ALL = [
     ("arrivals = closed(5, think = 0.1 s), lengths = uniform(80%, 100%), requests = 7, queue = 3, kv_tokens = 1e6, host = 1 ms, launch = 1 us, request = 2 ms, seed = 9", TOGETHER),
     ("arrivals = burst, requests = 7, prefill_workers = 3, workers = 2, roles = switch, switch = 1.5 s, hand_over = chunk", APART),
     (f"{LOAD}", TOGETHER.replace("tp = 4", "tp = 4, engine = sglang")),
+    (f"{LOAD}, prefix_cache = false, prefix = 512, roles = fixed, switch = 2 s", TOGETHER),
     ('arrivals = trace("t.csv", speed = 2)', TOGETHER),
     ('arrivals = trace("t.csv"), lengths = histogram("t.csv")', TOGETHER),
 ]  # fmt: skip

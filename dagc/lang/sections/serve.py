@@ -319,6 +319,7 @@ class _Checks:
             self._add("E03", f"a shared prefix of {s.prefix} tokens is longer than a prompt", "prefix")
 
     def _heeded(self, apart: bool) -> None:
+        """A word without the one that it needs; where that is written too, a sweep may go through its values."""
         s, given = self.serve, self.body.assigns
         trace = s.arrivals.kind == "trace"
         if s.policy == "priority" and not trace:
@@ -327,11 +328,11 @@ class _Checks:
                 "`policy = priority` needs a trace with a column `priority`: all requests have the same one",
                 "policy",
             )
-        if s.prefix and not s.prefix_cache:
+        if s.prefix and "prefix_cache" not in {*given, *self.body.bare}:
             self._add("E12", "`prefix` has no effect without a prefix cache", "prefix", "write `prefix_cache = true`")
         if s.prefix and trace:
             self._add("E12", "`prefix` has no effect: what prompts share is said by the trace", "prefix")
-        if s.prefix_cache and not s.prefix and not trace:
+        if s.prefix_cache and "prefix" not in given and not trace:
             self._add(
                 "E12",
                 "no prompts share anything: `prefix_cache` has no effect",
@@ -350,7 +351,7 @@ class _Checks:
         for word, needs in (("prefill_workers", apart), ("hand_over", apart)):
             if word in given and not needs:
                 self._add("E12", f"`{word}` has no effect: prompts are taken in on the GPUs of the decode", word)
-        if "switch" in given and s.roles != "switch":
+        if "switch" in given and "roles" not in given:
             self._add("E12", "`switch` has no effect without `roles = switch`", "switch")
         if s.roles == "switch" and (self.prefill is None or self.decode is None):
             self._add("E12", "`roles = switch` needs a prefill and a decode to change between", "roles")
