@@ -16,8 +16,10 @@ from pools_reference import Several
 
 from dagc.serving.pools import Run
 from dagc.serving.records import Engine, Line, Load, Outcome, Request, Setup, Switch, Transfer, Workers
+from dagc.serving.result import measured
 from dagc.serving.rules import CannotServe
 from dagc.serving.simulate import simulate
+from dagc.spec.serve import Arrivals
 
 F = Fraction
 
@@ -509,6 +511,22 @@ def test_what_no_worker_can_hold_is_said_or_counted() -> None:
 
 
 # ---- totals
+
+
+def test_balance_and_busy_gpus() -> None:
+    """Long and short requests in turn: round robin over two gives one of them all the long ones."""
+    traffic = [Request(F(n, 10), 10, 40 if n % 2 else 2) for n in range(40)]
+    workers = Workers("both", 2, engine(), gpus=8, decode_gpus=4)
+    for route, most in (("round_robin", 50 / 31), ("least", 1.5)):
+        result = measured("chat", setup := Setup((workers,), route), run(setup, Load(traffic)), Arrivals("constant"))
+        assert result.imbalance == pytest.approx(most) if route == "round_robin" else result.imbalance < most
+    alone = replace(workers, count=1)
+    outcome = simulate(Setup((alone,)), Load([Request(0, 50, 9)]))
+    assert outcome.loads == {"both": (59,)}
+    prompts, rest = price(0, 0, 50, 50 * 51 // 2), alone_s(50, 9)[1]
+    result = measured("chat", Setup((alone,)), outcome, Arrivals("constant"))
+    assert result.roles[0].busy == pytest.approx(1)
+    assert result.utilization == pytest.approx(float((prompts + rest / 2) / (prompts + rest)))
 
 
 def test_peaks_and_times_with_a_queue_are_those_of_the_columns() -> None:

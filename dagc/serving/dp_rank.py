@@ -65,11 +65,12 @@ class Rank:
 
     __slots__ = (
         "blocks", "cache", "decoding", "fixed", "index", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
-        "under_way",
+        "tokens", "under_way",
     )  # fmt: skip
 
     def __init__(self, index: int, rules: Rules, shared: Shared) -> None:
         self.index, self.rules, self.shared = index, rules, shared
+        self.tokens = 0  # of prompts and outputs of the sequences that ended here
         self.queue = rules.new_queue()
         self.under_way: list[Sequence] = []  # prompts in part computed
         self.decoding = self.offset = self.fixed = self.skipped = 0

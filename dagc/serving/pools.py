@@ -142,7 +142,15 @@ class Run:
             key=lambda one: (one.start_s, one.worker),
         )
         return Outcome(
-            self.served, self.end_s, counts, integrals, gaps, self._totals.series(), self._totals.most(), steps
+            self.served,
+            self.end_s,
+            counts,
+            integrals,
+            gaps,
+            self._totals.series(),
+            self._totals.most(),
+            self._totals.loads(),
+            steps,
         )
 
     # Traffic

@@ -85,12 +85,15 @@ class Engine:
 
 @record
 class Workers:
-    """`count` equal workers. `role`: both, prefill or decode. `gpus` of one of them."""
+    """`count` equal workers. `role`: both, prefill or decode. `gpus` of one of them; so many of them work in steps of prompts alone,
+    and in all other steps (0: all)."""
 
     role: str
     count: int
     engine: Engine
     gpus: int = 1
+    prompt_gpus: int = 0
+    decode_gpus: int = 0
 
 
 @record
@@ -167,8 +170,8 @@ class Outcome:
     `counts`: arrived, finished, rejected, preempted, steps, events, hit_tokens (of prompts, found in a prefix cache),
     prompt_tokens, output_tokens, switches. The others have keys `ROLE.what` (both, prefill, decode), summed over the
     workers and ranks of a role. `integrals`, times seconds: waiting, running, blocks (held), tokens (in held blocks: what is left of
-    a block is waste), busy (workers in a step), queued (1 while anything waits). `series`: `time_s` and, at these moments, waiting, running
-    and blocks. `most`: exact peaks of these three."""
+    a block is waste), busy (workers in a step), prompts (in one of prompts alone), queued (1 while anything waits). `series`: `time_s` and, at these moments, waiting, running
+    and blocks. `most`: exact peaks of these three. `loads`: by role, tokens of the requests that ended on each rank of each worker."""
 
     served: Served
     end_s: float
@@ -177,4 +180,5 @@ class Outcome:
     gaps: Mapping[int, float]
     series: Mapping[str, array[float]]
     most: Mapping[str, int] = field(default_factory=dict)
+    loads: Mapping[str, Sequence[int]] = field(default_factory=dict)
     steps: Sequence[Stretch] = ()

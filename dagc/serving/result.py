@@ -6,7 +6,7 @@ default, which the benchmark scripts of the engines use)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..base.frozen import record
 from ..spec.serve import Arrivals
 from . import gaps
-from .records import Outcome, Served, Setup
+from .records import Outcome, Served, Setup, Workers
 from .verdict import Growth, fuller, growth, verdict, waits_grew
 
 Column = NDArray[np.float64]
@@ -52,7 +52,8 @@ class Limits:
 
 @record
 class RoleResult:
-    """The workers of one role. Means are over the run. `busy`: share of the time in a step; `waiting`, `running`: requests of
+    """The workers of one role. Means are over the run. `busy`: share of the time in a step, `gpus_busy`: of their GPUs' time in one, as some
+    phases leave GPUs idle; `imbalance`: tokens of the busiest rank over the mean; `waiting`, `running`: requests of
     them all; `kv_fill`: held blocks over all blocks; `kv_waste`: share of the held blocks' places that have no token; `saturated`:
     share of the time in which requests wait."""
 
@@ -68,6 +69,8 @@ class RoleResult:
     kv_fill_most: float
     kv_waste: float
     saturated: float
+    gpus_busy: float
+    imbalance: float
 
 
 @record(slots=False)
@@ -145,8 +148,13 @@ class ServeResult:
 
     @cached_property
     def utilization(self) -> float:
-        """Share of the time in which a worker is in a step, over all workers."""
-        return sum(role.busy * role.workers for role in self.roles) / sum(role.workers for role in self.roles)
+        """Share of the GPUs' time in which they are in a step."""
+        return sum(role.gpus_busy * role.gpus for role in self.roles) / self.gpus
+
+    @cached_property
+    def imbalance(self) -> float:
+        """Tokens of the busiest attention-DP rank over the mean, of the role where that is most."""
+        return max(role.imbalance for role in self.roles)
 
     @property
     def queue_mean(self) -> float:
@@ -310,7 +318,20 @@ def _roles(setup: Setup, outcome: Outcome, duration_s: float) -> Iterable[RoleRe
             kv_fill_most=most("blocks") / blocks,
             kv_waste=1.0 - mean("tokens") / places if places else 0.0,
             saturated=_queued(outcome, role, duration_s),
+            gpus_busy=_gpus_busy(mine[0], mean("prompts"), mean("busy")) / count,
+            imbalance=_imbalance(outcome.loads.get(role, ())),
         )
+
+
+def _gpus_busy(workers: Workers, prompts: float, busy: float) -> float:
+    """Busy workers by their GPUs: `prompts` of `busy` are in steps of prompts alone."""
+    gpus = workers.gpus
+    return (prompts * (workers.prompt_gpus or gpus) + (busy - prompts) * (workers.decode_gpus or gpus)) / gpus
+
+
+def _imbalance(loads: Sequence[int]) -> float:
+    """The largest over the mean; 1 of nothing."""
+    return max(loads) * len(loads) / sum(loads) if sum(loads) else 1.0
 
 
 def _queued(outcome: Outcome, role: str, duration_s: float) -> float:

@@ -48,6 +48,7 @@ def outcome(worker: Worker, served: Served, role: str) -> Outcome:
     series = {name if name == "time_s" else f"{role}.{name}": column for name, column in worker.series.items()}
     integrals = {f"{role}.{name}": value for name, value in worker.integrals.items()}
     most = {f"{role}.{name}": value for name, value in worker.most.items()}
+    loads = {role: tuple(rank.tokens for rank in worker.ranks)}
     return Outcome(
-        served, worker.now, worker.counts, integrals, worker.gaps, series, most, steps=tuple(worker.stretches)
+        served, worker.now, worker.counts, integrals, worker.gaps, series, most, loads, tuple(worker.stretches)
     )

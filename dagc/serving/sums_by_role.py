@@ -84,6 +84,18 @@ class Totals:
             for what, value in zip(_WHAT, values, strict=True)
         }
 
+    def loads(self) -> dict[str, tuple[int, ...]]:
+        """By role: tokens of what has ended on each rank of each worker."""
+        return {
+            name: tuple(
+                rank.tokens
+                for worker, its in zip(self._workers, self._role, strict=True)
+                if its == role
+                for rank in worker.ranks
+            )
+            for role, name in enumerate(self._names)
+        }
+
     def integrals(self) -> dict[str, float]:
         """Over time, by role: of the workers, and seconds in which anything waited."""
         out: dict[str, float] = {}

@@ -101,6 +101,7 @@ class Worker:
         self.step = 0
         self.events = 0
         self.idle_s: float = 0
+        self.prompts_s: float = 0  # in steps of prompts alone
         self.came = self.rejected = self.too_long = self.finished = 0
         self.computed_tokens = self.prompt_tokens = self.output_tokens = 0
         self.series = {name: array("d") for name in ("time_s", "waiting", "running", "blocks")}
@@ -226,6 +227,7 @@ class Worker:
             "blocks": shared.blocks_s / 2 + text_s * rules.unit_blocks,
             "tokens": shared.tokens_s / (2 * rules.parts) + (text_s - shared.refs_s) * rules.unit,
             "busy": self.now - self.idle_s,
+            "prompts": self.prompts_s,
             "queued": shared.queued_s,
         }
 
@@ -324,6 +326,7 @@ class Worker:
         index = seq.rank
         shared.running[index] -= 1
         shared.running_all -= 1
+        rank.tokens += request.prompt + request.output
         if rank.queue:
             self.awake.add(index)
         if self.hold and not (self.on_finish is not None and self.on_finish(seq, now)):
@@ -578,6 +581,8 @@ class Worker:
                 steps_kept -= 1
                 self.stretches.append(Stretch(self.index, -1, t, end, steps, sequences, prompt))
             events += 1
+            if prompt and not sequences:
+                self.prompts_s += end - t
             if single and (resumed or stalled or working):
                 sequences -= self._book(end, working, stalled, t)
                 slipped = max([rank.skipped for rank in ranks])

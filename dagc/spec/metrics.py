@@ -264,8 +264,12 @@ _SERVINGS: tuple[Metric, ...] = (
     ),
     _serve("prompt_throughput", TOKEN_RATE, "higher", lambda s: s.serving.prompt_tok_s, "prompt tokens per second, all workers"),
     _serve(
-        "utilization", SCALAR, "higher", lambda s: s.serving.utilization, "share of the time in which a worker is in a step",
+        "utilization", SCALAR, "higher", lambda s: s.serving.utilization, "share of the GPUs' time in which they are in a step",
         share=True,
+    ),
+    _serve(
+        "imbalance", SCALAR, "lower", lambda s: s.serving.imbalance,
+        "tokens of the attention-DP rank that serves most over the mean, of all workers of a role",
     ),
     _serve("running", REQUESTS, "", lambda s: s.serving.running_mean, "requests in the workers, mean over time"),
     _serve("queue", REQUESTS, "lower", lambda s: s.serving.queue_mean, "requests that wait, mean over time"),

@@ -106,7 +106,7 @@ def _role(role: RoleResult) -> list[str]:
         f"{role.workers} {'alike' if role.role == 'both' else role.role}"
         if role.workers > 1 or role.role != "both"
         else "1",
-        f"{role.busy:.1%}",
+        f"{role.gpus_busy:.1%}",
         f"{role.waiting_mean:.3g} ({role.waiting_most:,})",
         f"{role.saturated:.1%}",
         f"{role.running_mean:.3g} ({role.running_most:,})",
