@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import coming
 from ..base.coming import ALTERNATIVES
@@ -22,7 +23,6 @@ from ..base.syntax import ast
 from ..spec.hardware import Hardware
 from ..spec.model import AttrValue, Model
 from ..spec.phase import Phase
-from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .body import Body
@@ -34,11 +34,13 @@ from .sections.checkpoint import read_checkpoint
 from .sections.hardware import read_hardware
 from .sections.model import read_model
 from .sections.phase import read_phase
-from .sections.serve import read_serve
 from .sections.workload import read_workload
 from .statements import TOP, Statements, asks
 from .values.evaluate import MAX_ITEMS
 from .values.names import Names
+
+if TYPE_CHECKING:
+    from ..spec.serve import Serve
 
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
 """It becomes part of file names and of requirements."""
@@ -176,6 +178,10 @@ class Elaborator:
         whole: bool,
     ) -> tuple[Serve, ...]:
         """Those that can be read. `whole`: all phases could be."""
+        if not sections:
+            return ()
+        from .sections.serve import read_serve  # a spec without servings does not pay for them
+
         if len(sections) > MAX_SERVES:
             beyond = sections[MAX_SERVES][0].kind_span
             self.out.add("E03", f"a spec has at most {MAX_SERVES} servings, this one {len(sections)}", beyond)

@@ -6,14 +6,17 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..base.frozen import record
 from .hardware import Hardware
 from .model import AttrValue, Model
 from .phase import Phase
 from .requirement import Requirement
-from .serve import Serve
 from .workload import Workload
+
+if TYPE_CHECKING:
+    from .serve import Serve  # which a spec without servings does not pay for
 
 
 @record
