@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.harmless import in_json
 from ..base.suggest import did_you_mean
-from ..optimize.serving_loads import MOST_POINTS, WORDS, GridRow, applies, changed, expanded, points, with_knees
+from ..optimize.points import points
+from ..optimize.serving_loads import MOST_POINTS, WORDS, GridRow, applies, changed, expanded, with_knees
 from ..serving.knee import load_kind
 from ..spec.metrics import of_serving
 from .asked_servings import asked, compiled, read, shown_progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from itertools import pairwise, product
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -34,6 +34,8 @@ FIELDS = {
 """Words of the language that the record calls otherwise."""
 FIXED = ("arrivals", "lengths", "prefill", "decode", "mixed")
 """Words that a table cannot be over."""
+MOST_POINTS = 10_000
+"""Of one table."""
 WORDS = (*ARRIVAL_WORDS, *LENGTH_WORDS, *ALIASES, *(w for w in SERVE if w not in (*FIXED, *LENGTH_WORDS)))
 """What a table can be over, beside the params of the spec."""
 
@@ -103,9 +105,6 @@ def expanded(text: str) -> list[str]:
     return out
 
 
-MOST_POINTS = 10_000
-
-
 def changed(serve: Serve, word: str, text: str) -> Serve:
     """The serving with another value of one word. Raises SpecError."""
     word = ALIASES.get(word, word)
@@ -162,11 +161,6 @@ def _number(word: str, text: str, attribute: Attribute) -> float:
         kind = "a whole number" if attribute.kind == "count" else "a number"
         raise _wrong(word, f"{show(number, attribute.dim)} is not {kind} from {attribute.low:g} to {attribute.high:g}")
     return number
-
-
-def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    """Every combination, the last name varying fastest."""
-    return [dict(zip(domains, values, strict=True)) for values in product(*domains.values())]
 
 
 def with_knees(rows: Sequence[GridRow], load: str) -> Iterator[GridRow]:

@@ -129,6 +129,8 @@ def _lost(result: ServeResult) -> str:
         for key, word in (("rejected", "turned away"), ("preempted", "preemptions"), ("switches", "changes of role"))
         if result.count(key)
     ]
+    if parts and result.count("rejected"):
+        parts[0] += said.never_fit(result)
     parts += (
         [f"{result.hit_rate:.1%} of the prompts' tokens from the prefix cache"] if result.count("hit_tokens") else []
     )
