@@ -158,7 +158,15 @@ class Servings:
             swap_s=self.swap_s(role),
             request_s=constant.request_s if role is roles[0] else 0.0,
         )
-        return Workers(role.role, count * copies, engine, len(gpus) // copies)
+        prompts = role.prefill or main
+        return Workers(
+            role.role,
+            count * copies,
+            engine,
+            len(gpus) // copies,
+            prompt_gpus=len(set(prompts.gpus)) // copies,
+            decode_gpus=len(set((role.mixed or main).gpus)) // copies,
+        )
 
     def facts(self, serve: Serve) -> Facts:
         """What is known of its traffic beforehand; a file is read once."""
