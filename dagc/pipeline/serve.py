@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from math import gcd, inf
 
 from ..base.axes import SEQUENCE
@@ -23,7 +23,7 @@ from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .serving_roles import BOTH, Role, alike, grain, places, roles_of, sized, structure
 from .step_kinds import Limits, Source
-from .step_points import Figures, Knot, compiled
+from .step_points import Knot, Steps
 from .step_prices import Host, StepPrices
 
 TOLD_EVERY = 1000
@@ -45,7 +45,7 @@ class Servings:
 
     def __init__(self, plan: CompiledPlan) -> None:
         self.plan = plan
-        self.price = lru_cache(maxsize=None)(self._compiled)
+        self.price = cache(Steps(plan.spec))
         self.prices: dict[tuple[object, ...], StepPrices] = {}
         self.rooms: dict[tuple[object, ...], float] = {}
         self.known: dict[tuple[object, ...], Facts] = {}
@@ -53,9 +53,6 @@ class Servings:
     @property
     def spec(self) -> Spec:
         return self.plan.spec
-
-    def _compiled(self, knot: Knot) -> Figures:
-        return compiled(knot, self.spec)
 
     def run(
         self,

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..base.axes import SEQUENCE
 from ..base.diagnostics import Collector
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
+from ..cost.chunks import resized
 from ..cost.price import launched_s, price
 from ..cost.records import Costs
 from ..cost.schedule.pipelines import PIPELINES
 from ..cost.schedule.records import Schedule
 from ..cost.schedule.scheduler import Scheduler
 from ..ir.graph import Graph
+from ..ir.routed_dims import stem
 from ..spec.phase import Launches, Part, Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
@@ -50,6 +53,9 @@ class Figures(NamedTuple):
     launches: float = 0.0
 
 
+GRAPHS_KEPT = 64
+"""Lowered graphs, for steps of other contexts."""
+
 Price = Callable[[Knot], Figures]
 """What prices steps ask; may raise, and is then asked again."""
 
@@ -81,26 +87,53 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
     )
 
 
-def compiled(knot: Knot, spec: Spec) -> Figures:
-    """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
-    phase = replace(phase_of(knot, spec), host_s=0.0, launches=Launches())
-    unit = Unit(spec, phase, Collector())
-    graph = _lowered(unit)
-    figures = _figures(graph, price(graph, unit), phase)
-    if phase.drafter == "none":
-        return figures
-    from .drafts import draft_units
+class Steps:
+    """Compiles steps of a spec. A graph that was lowered serves steps of other contexts too, where only sizes follow from these."""
 
-    joint_s = alone_s = 0.0
-    for count, own in draft_units(unit, graph):
-        draft = _lowered(own)
-        costs = price(draft, own)
-        drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
-        if own.phase.is_packed:  # the first pass takes the prompts' tokens too
-            joint_s += drafts_s
-        else:
-            alone_s += drafts_s
-    return figures._replace(time_s=figures.time_s + joint_s + alone_s, decode_s=figures.decode_s + alone_s)
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.graphs: dict[Knot, Graph] = {}
+
+    def __call__(self, knot: Knot) -> Figures:
+        """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
+        phase = replace(phase_of(knot, self.spec), host_s=0.0, launches=Launches())
+        unit = Unit(self.spec, phase, Collector())
+        graph = self.lowered(knot, unit)
+        figures = _figures(graph, price(graph, unit), phase)
+        if phase.drafter == "none":
+            return figures
+        from .drafts import draft_units
+
+        joint_s = alone_s = 0.0
+        for count, own in draft_units(unit, graph):
+            draft = _lowered(own)
+            costs = price(draft, own)
+            drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
+            if own.phase.is_packed:  # the first pass takes the prompts' tokens too
+                joint_s += drafts_s
+            else:
+                alone_s += drafts_s
+        return figures._replace(time_s=figures.time_s + joint_s + alone_s, decode_s=figures.decode_s + alone_s)
+
+    def lowered(self, knot: Knot, unit: Unit) -> Graph:
+        """A step of both kinds has contexts of its own in every part; what chooses among cached tokens, and ranks that split them,
+        are laid out by how many there are."""
+        key = knot._replace(context=1, attended=0)
+        kept = self.graphs.get(key)
+        if kept is not None:
+            return resized(kept, unit.phase.tokens, unit.phase.context)
+        graph = _lowered(unit)
+        chooses = any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes)
+        if not unit.phase.is_packed and not chooses and graph.the_mesh.degrees.get(SEQUENCE, 1) == 1:
+            if len(self.graphs) == GRAPHS_KEPT:
+                del self.graphs[next(iter(self.graphs))]
+            self.graphs[key] = graph
+        return graph
+
+
+def compiled(knot: Knot, spec: Spec) -> Figures:
+    """One step. Raises SpecError."""
+    return Steps(spec)(knot)
 
 
 def _lowered(unit: Unit) -> Graph:
