@@ -23,6 +23,7 @@ import dagc
 from dagc.cli import asked_servings, main
 from dagc.export import served_events
 from dagc.export.events import EventSpan
+from dagc.export.json import dumps
 from dagc.export.served_files import HEAD, requests_csv
 from dagc.serving.offered import load_of
 from dagc.serving.records import Stretch
@@ -120,6 +121,38 @@ def test_json_is_of_the_schema_and_diff_reads_it(spec: Path, tmp_path: Path, cap
 
 def test_a_plan_without_simulated_servings_has_none_in_its_json() -> None:
     assert "servings" not in dagc.compile_text(spec_text()).to_json()
+
+
+def test_a_comparison_says_what_traffic_changed_and_whether_the_plan_still_keeps_up(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    text = TEXT.replace("poisson(200 req/s)", "poisson(come)").replace(
+        "param most", "param come = 200 req/s\nparam most"
+    )
+    (tmp_path / "two.moe").write_text(text)
+    two = str(tmp_path / "two.moe")
+    assert main(["diff", two, "--set-b", "come=20000 req/s", "--fail-on-regression", "5"]) == 1
+    out, err = capsys.readouterr()
+    for words in ("serve.chat.arrivals.rate  200 req/s", "chat: verdict  ", "stable", "overloaded", "chat.queue "):
+        assert words in out, words
+    assert "regression: chat.ttft.p99" in err
+
+
+@pytest.mark.parametrize(
+    ("servings", "words"),
+    [
+        ([], "servings: is not an object"), ({"chat": {}}, "servings.chat.metrics: is missing"),
+        ({"chat": {"metrics": {"ttft.p99": "1"}}}, "servings.chat.metrics.ttft.p99: is not a number"),
+        ({"chat": {"metrics": {}, "verdict": 1}}, "servings.chat.verdict: is not a word"),
+    ],
+)  # fmt: skip
+def test_servings_of_a_recorded_plan_that_cannot_be_are_refused(
+    servings: object, words: str, tmp_path: Path, capsys: Capture
+) -> None:
+    data = dagc.compile_text(spec_text()).to_json() | {"servings": servings}
+    (tmp_path / "a.json").write_bytes(dumps(data))
+    assert main(["diff", str(tmp_path / "a.json"), str(tmp_path / "a.json")]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_table_marks_the_knee(spec: Path, capsys: Capture) -> None:

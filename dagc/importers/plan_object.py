@@ -74,6 +74,7 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
         verdicts,
         _fits(data, phases),
         dict(_servings(data)),
+        {name: _word(one, "verdict", f"servings.{name}") for name, one in data.get("servings", {}).items()},
     )
 
 
@@ -132,6 +133,13 @@ def _list(data: Mapping[str, Any], name: str, path: str) -> list[Any]:
     value = data.get(name)
     if not isinstance(value, list):
         raise DataError(_join(path, name), "is missing" if value is None else "is not a list")
+    return value
+
+
+def _word(data: Mapping[str, Any], name: str, path: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise DataError(_join(path, name), "is missing" if value is None else "is not a word")
     return value
 
 

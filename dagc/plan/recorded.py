@@ -16,7 +16,7 @@ Metric = tuple[float, Dim]
 @record(slots=False)
 class Recorded:
     """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
-    bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated."""
+    bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated; `kept_up`: their verdicts."""
 
     schema: int
     params: tuple[float, float]
@@ -27,3 +27,4 @@ class Recorded:
     verdicts: Mapping[str, bool] = field(default_factory=dict)
     fits: bool = True
     servings: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
+    kept_up: Mapping[str, str] = field(default_factory=dict)

@@ -128,6 +128,7 @@ def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
         {v.requirement.label: v.passed for v in plan.requirements},
         plan.fits,
         {name: _served(plan, result) for name, result in plan.servings.items()},
+        {name: result.verdict for name, result in plan.servings.items()},
     )
 
 
@@ -137,12 +138,12 @@ def _served(plan: CompiledPlan, result: ServeResult) -> dict[str, tuple[float, D
 
 
 def _shape(plan: Recorded) -> dict[str, str]:
-    """GPUs and degrees of every phase."""
+    """GPUs and degrees of every phase, and whether servings keep up."""
     out = {}
     for name, degrees in plan.degrees.items():
         out[f"{name}: GPUs"] = str(plan.gpus[name])
         out |= {f"{name}: {axis}": str(degree) for axis, degree in degrees.items() if degree > 1}
-    return out
+    return out | {f"{name}: verdict": verdict for name, verdict in plan.kept_up.items()}
 
 
 def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
@@ -260,7 +261,7 @@ def structure(plan: CompiledPlan) -> dict[str, str]:
         out[f"{name}: layers by stage"] = _stages(result)
         for key, count in _collectives(result).items():
             out[f"{name}: {key}"] = str(count)
-    return out
+    return out | {f"{name}: verdict": result.verdict for name, result in plan.servings.items()}
 
 
 def _stages(result: PhaseResult) -> str:
