@@ -161,7 +161,7 @@ class Several:
         if not free:
             return None
         if self.setup.route == "least":
-            return min(free, key=lambda place: (place[1].load(), place[0].load()))
+            return min(free, key=lambda place: (place[1].load(), len(place[1].queue), place[0].load()))
         turn = self.turns[end] % len(places)
         while places[turn] not in free:
             turn = (turn + 1) % len(places)

@@ -66,6 +66,12 @@ def test_least_counts_those_that_wait_and_those_that_run() -> None:
     assert Router("least", workers).pick(A_REQUEST) == Place(0, 0)
 
 
+def test_of_equal_ranks_the_one_where_fewer_wait() -> None:
+    workers = _workers([0, 1], [1, 1])
+    workers[0].waiting[0] = 1
+    assert Router("least", workers).pick(A_REQUEST) == Place(1, 0)
+
+
 def test_the_longest_prefix_draws() -> None:
     workers = _workers([1], [5], [3])
     workers[1].caches[0], workers[2].caches[0] = {1, 2}, {1, 2, 3}

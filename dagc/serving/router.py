@@ -38,7 +38,7 @@ class Router:
     wait, no more are sent.
 
     round_robin: one after the other, all workers before the second rank of the first. least: fewest requests in the system (waiting
-    and running) on the rank, then on its worker, then the first. prefix: the rank that has the longest prefix of the prompt in
+    and running) on the rank, of equal ones fewest that wait, then fewest on its worker, then the first. prefix: the rank that has the longest prefix of the prompt in
     its cache, if that is `SHARE` of the prompt and the rank is not too far ahead of the others (`AHEAD`); else least."""
 
     def __init__(self, kind: str, workers: Sequence[Ranks], queue: int | None = None) -> None:
@@ -87,7 +87,13 @@ class Router:
         fewest = [place for place, load in zip(free, loads, strict=True) if load == least]
         if len(fewest) == 1:
             return fewest[0]
-        return min(fewest, key=lambda place: sum(workers[place.worker].waiting) + sum(workers[place.worker].running))
+        return min(
+            fewest,
+            key=lambda place: (
+                workers[place.worker].waiting[place.rank],
+                sum(workers[place.worker].waiting) + sum(workers[place.worker].running),
+            ),
+        )
 
     def _next(self) -> Place | None:
         places = self._places
