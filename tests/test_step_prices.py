@@ -24,6 +24,8 @@ from dagc.plan.result import passes_s
 from dagc.serving.offered import load_of
 from dagc.serving.records import Line, Setup, Transfer
 from dagc.serving.simulate import simulate
+from dagc.spec.engines import ENGINES
+from dagc.spec.host_constants import HostConstants, constants
 from dagc.spec.phase import Launches
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
@@ -180,6 +182,32 @@ def test_what_prompts_add_takes_a_measured_factor_longer() -> None:
     )
     assert slower - without == pytest.approx(1.5 * (both - without), rel=1e-9)
     assert slow.step(8, c) == plain.step(8, c)
+
+
+def test_every_engine_has_host_constants_with_a_source() -> None:
+    assert {name for name in ENGINES if constants(name).source} == set(ENGINES)
+    assert constants(None) == HostConstants()
+    assert all(0 <= constants(name).host_s < 0.1 and 0 <= constants(name).request_s < 10 for name in ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("phase", "serve", "host_s", "request_s"),
+    [
+        ("", "", constants("sglang").host_s, constants("sglang").request_s),
+        ("host = 7 ms", "", 7e-3, constants("sglang").request_s),
+        ("host = 7 ms", ", host = 3 ms, request = 1 s", 3e-3, 1.0),
+    ],
+    ids=["engine", "phase", "serving"],
+)
+def test_the_serving_overrules_the_phase_and_the_phase_its_engine(
+    phase: str, serve: str, host_s: float, request_s: float
+) -> None:
+    chat = f"serve chat {{ arrivals = burst, requests = 1{serve} }}\n"
+    spec = spec_of(*EXPERTS, chat, engine=f"engine = sglang\n{phase}")
+    (workers,) = Servings(plan_of(spec)).setup(spec.serves[0]).workers
+    assert isinstance(workers.engine.prices, StepPrices)
+    assert workers.engine.prices.host.host_s == pytest.approx(host_s)
+    assert workers.engine.request_s == pytest.approx(request_s)
 
 
 def test_a_pipeline_is_priced_by_rotations() -> None:
