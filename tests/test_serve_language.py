@@ -331,7 +331,7 @@ REFUSED = [
     (f"{LOAD}, batch_tokens = 100, chunk = 200", "E03", "200", "more than a step takes"),
     (f"{LOAD}, kv_tokens = 2303", "E03", "2303", "cannot hold one request of 2048 + 256 tokens"),
     (f"{LOAD}, lengths = uniform(80%, 200%), kv_tokens = 4000", "E03", "4000", "cannot hold one request of 4096 + 512 tokens"),
-    (f"{LOAD}, lengths = lognormal(1), kv_tokens = 15", "E03", "15", "cannot hold one block of 16 tokens"),
+    (f"{LOAD}, lengths = lognormal(1), kv_tokens = 2000", "E03", "2000", "cannot hold one request of 2048 + 256 tokens"),
     (f"{LOAD}, policy = priority", "E12", "priority", "needs a trace with a column `priority`"),
     (f"{LOAD}, prefix = 128", "E12", "128", "write `prefix_cache = true`"),
     (f"{LOAD}, prefix_cache = true", "E12", "true", "no prompts share anything"),

@@ -354,10 +354,8 @@ def counted(
 
 
 def check_room(known: Facts, workers: Workers, serve: Serve) -> None:
-    """Raises CannotServe where no rank of the workers can hold the largest request."""
-    if known.most is None:
-        return
-    prompt, output = known.most
+    """Raises CannotServe where no rank of the workers can hold the largest request, or the mean one where none is the largest."""
+    prompt, output = known.most or (int(known.prompt), int(known.output))
     room, block = workers.engine.kv_blocks, workers.engine.kv_block
     held = prompt if workers.role == PREFILL.name else prompt + output
     if -(-held // block) > room:

@@ -187,7 +187,9 @@ def _lookup(
     served = servings.get(node.parts[0])
     if served is not None and (name := ".".join(node.parts[1:])) in {m.name for m in of_serving()}:
         why = "no request has a second token" if served.finished else f"none of its {served.arrived} requests ended"
-        out.add("E03", f"`{node.parts[0]}` has no `{name}`: {why}", node.span)
+        away = served.count("rejected")
+        because = (f"{away} were turned away, which never had room or met a full queue",) if away else ()
+        out.add("E03", f"`{node.parts[0]}` has no `{name}`: {why}", node.span, because=because)
         return None
     out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None

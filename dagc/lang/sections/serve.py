@@ -310,7 +310,7 @@ class _Checks:
             why = f"{came:.3g} prompts of {longest:.0f} tokens take more than {MOST_REQUESTS:.0e} steps of {step}"
             self._add("E09", why, "chunk" if "chunk" in given else "batch_tokens")
         if s.kv_tokens is not None:
-            most = {"fixed": 1.0, "uniform": n.high}.get(n.kind, 0.0)
+            most = {"fixed": 1.0, "uniform": n.high, "lognormal": 1.0}.get(n.kind, 0.0)
             prompt, output = (max(1, int(most * x)) for x in (n.prompt, n.output))
             if s.kv_tokens // s.kv_block * s.kv_block < (prompt + output if most else 1):
                 what = f"one request of {prompt} + {output} tokens" if most else f"one block of {s.kv_block} tokens"
