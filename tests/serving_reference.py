@@ -153,8 +153,6 @@ class Reference:
             while self.room(rank) < 0:
                 moved += self.preempt(rank)
                 preempted = True
-        if self.room(rank) >= 0:
-            self.evict(rank, self.room(rank))
         budget = engine.batch_tokens - (len(rank.decode) * self.drafts.most if mixed else 0)
         tokens = pairs = 0
 
@@ -168,8 +166,12 @@ class Reference:
         for seq in rank.prompts:
             if budget > 0:
                 work(seq)
-        while rank.queue and not preempted and len(rank.prompts) + len(rank.decode) < self.slots:
+        while (
+            rank.queue and not preempted and len(rank.prompts) + len(rank.decode) < self.slots and self.room(rank) >= 0
+        ):
             seq = rank.queue[0]
+            if budget > 0 or (seq.swapped and not mixed):
+                self.evict(rank, self.room(rank))  # before a look at the text: decode's next blocks come first
             whole = seq.left * self.gain if engine.admit == "whole" else 0
             if seq.swapped:
                 if mixed and budget < self.drafts.most:
@@ -204,15 +206,13 @@ class Reference:
                         seq.cached = seq.done
                         self.counts["hit_tokens"] += seq.done
                 rank.prompts.append(seq)
-                self.evict(rank, self.room(rank))
                 work(seq)
             rank.queue.remove(seq)
             self.integrals["waiting"] += self.t - seq.waited_from
             seq.ran_from = self.t
             if seq.started is None:
                 seq.started = self.t
-        if engine.prefix_cache and self.room(rank) >= 0:
-            self.evict(rank, self.room(rank))
+        self.evict(rank, engine.kv_blocks - self.held(rank))
         return tokens, pairs, moved
 
     def finish(self, rank: Rank, seq: Seq) -> None:

@@ -91,6 +91,12 @@ class Rank:
             return self.fixed + decoding * turns + sum(self.ring[-rest:])
         return self.fixed + decoding * turns
 
+    def evict(self, step: int) -> None:
+        """Text that no sequence holds gives way to the blocks held after `step`. To be called before any of these is let go."""
+        cache = self.cache
+        if cache is not None and cache.idle:
+            cache.shrink((self.rules.kv_blocks - self.held(step)) // self.rules.unit_blocks)
+
     def grown(self, step: int) -> int:
         """Blocks that the step after `step` takes."""
         rules = self.rules
@@ -195,7 +201,7 @@ class Rank:
             seq.refs = 0
             seq.text = None
 
-    def register(self, seq: Sequence, now: float) -> None:
+    def register(self, seq: Sequence, step: int, now: float) -> None:
         """The prompt's blocks that are computed are text that others may share. It counts as if it had been from the first step on."""
         cache, rules = self.cache, self.rules
         assert cache is not None
@@ -204,6 +210,7 @@ class Rank:
             count = len(new)
             seq.text, twice = cache.keep(seq.text, new, seq.running_s, now)
             if twice:
+                self.evict(step)
                 self.fixed -= twice * rules.unit_blocks  # computed twice, kept once
             seq.refs += count
             seq.own -= count * rules.unit_blocks
@@ -218,15 +225,13 @@ class Rank:
         grown = self.ring[-1 - (step - self.skipped) % size] if rules.plain and not rules.whole else self.grown(step)
         room = kv_blocks - held - grown
         moved = preempted = 0
-        if room < 0 and cache is not None:
-            cache.shrink((kv_blocks - held) // unit_blocks)
+        if room < 0:
+            self.evict(step)
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)
             preempted += 1
             held = self.held(step)
             room = kv_blocks - held - self.grown(step)
-        if cache is not None:
-            cache.shrink((room if room >= 0 else kv_blocks - held) // unit_blocks)
         if mixed:
             budget -= self.decoding * most
         tokens = pairs = 0
@@ -246,7 +251,7 @@ class Rank:
             free_slots = slots - shared.running[index]
             started = taken = 0
             brought = False
-            while started < free_slots and queue:
+            while started < free_slots and queue and room >= 0:
                 seq = queue[0] if fifo else queue[0][1]
                 if budget <= 0 and (mixed or not seq.source):
                     break
@@ -256,6 +261,8 @@ class Rank:
                         break
                     taken += need
                 else:
+                    if cache is not None:
+                        cache.shrink(room // unit_blocks)
                     need = self._admit(seq, room, mixed and budget < most, now)
                     if need < 0:
                         break
@@ -278,8 +285,6 @@ class Rank:
                     seq.source = COMPUTED
                     budget -= most
                     continue
-                if cache is not None:
-                    cache.shrink(room // unit_blocks)
                 done = seq.done
                 part = seq.todo - done
                 if part > chunk:

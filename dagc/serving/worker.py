@@ -358,7 +358,7 @@ class Worker:
         seq.done = done = seq.done + part
         self.computed_tokens += part
         if rank.cache is not None and seq.request.blocks:
-            rank.register(seq, now)
+            rank.register(seq, step, now)
             if rank.queue:
                 self.awake.add(index)
         if done < seq.todo:
@@ -380,6 +380,8 @@ class Worker:
                 rank.stall[1].append(seq)
         else:
             rank.drop(seq, now)
+            if rank.cache is not None:
+                rank.evict(step)
             self._finish(seq, rank, now)
         if not under_way and not rank.queue:
             self.awake.discard(index)
@@ -452,6 +454,7 @@ class Worker:
         nobody: set[int] = set()
         decodes = True
         t: float = 0
+        more: float = 0
         step = events = prompt = moved = 0
         slipped = 0  # the most steps that a rank has skipped
         short = most = NEVER
@@ -544,6 +547,8 @@ class Worker:
                 if moved:
                     takes += moved * swap_s / parts
                 end = t + takes
+                more = 0
+                due = ends[0][0] if ends else NEVER
             else:
                 more = slope * grows
                 due, _, seq = entry = ends[0]
@@ -587,19 +592,20 @@ class Worker:
                 sequences -= self._book(end, working, stalled, t)
                 slipped = max([rank.skipped for rank in ranks])
             if sequences:
-                add_gaps((takes, 0 if single else more, steps, sequences))
+                add_gaps((takes, more, steps, sequences))
             self.step = step = step + steps
             t = end
-            while ends and ends[0][0] <= step:
+            while due <= step:
                 _, _, seq = entry = ends[0]
                 if (slipped or entry is not seq.entry) and self._next_end() > step:
                     break
                 seq = heappop(ends)[2]
                 rank = ranks[seq.rank]
                 if rank.cache is not None:
-                    rank.cache.shrink((rank.rules.kv_blocks - rank.held(step)) // rank.rules.unit_blocks)
+                    rank.evict(step)
                 rank.leave(seq, step, t)
                 self._finish(seq, rank, t)
+                due = ends[0][0] if ends else NEVER
             if single:
                 for seq in worked:
                     self._advance(seq, step, t)
