@@ -578,6 +578,8 @@ class Worker:
                         end = t + steps * takes + more * (steps * (steps - 1) // 2)
                     self._cut = math.inf
             while at < end:
+                if sample_at <= at:
+                    sample_at = self._sample(at)
                 at = self._take()
             if sample_at < end:
                 sample_at = self._sample(end)
