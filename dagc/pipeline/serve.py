@@ -188,7 +188,7 @@ class Servings:
         longest, usual = self.lengths(serve)
         limits = Limits(
             serve.slots, serve.batch_tokens, longest, usual,
-            sequences=tuple(p.sequences for p in role.phases if p.kind == DECODE.name),
+            sequences=tuple(p.sequences // self.ranks(role)[0] for p in role.phases if p.kind == DECODE.name),
             prompts=(min(serve.lengths.prompt, serve.chunk or serve.batch_tokens),),
         )  # fmt: skip
         key = (role.role, tuple(p.name for p in role.phases), limits, host, serve.prompts)
@@ -295,12 +295,14 @@ class Servings:
         copies, ranks, in_flight = self.ranks(role)
         everywhere = copies * ranks * in_flight
         results: dict[str, PhaseResult] = {}
+        sizes: dict[str, Phase] = {}
         for phase in role.phases:
-            unit = Unit(self.spec, sized(phase, serve, everywhere, usual), Collector())
+            sizes[phase.name] = sized(phase, serve, everywhere, usual, grain(self.result(phase), phase))
+            unit = Unit(self.spec, sizes[phase.name], Collector())
             results[phase.name] = with_drafts(cost_graph(lowered(unit), unit), unit)
         shared = pools.run(results)
         main = role.main
-        phase, result = sized(main, serve, everywhere, usual), results[main.name]
+        phase, result = sizes[main.name], results[main.name]
         cached = sum(room.places * part.context for room, part in places(phase))
         rooms = []
         for need in result.memory.stages:

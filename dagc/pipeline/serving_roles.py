@@ -76,9 +76,10 @@ def grain(result: PhaseResult, phase: Phase) -> int:
     return mesh.size(tuple(a for a, _ in mesh.atoms)) // mesh.size(mesh.batch_axes)
 
 
-def sized(phase: Phase, serve: Serve, ranks: int, usual: int) -> Phase:
-    """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank."""
-    tokens = serve.batch_tokens
+def sized(phase: Phase, serve: Serve, ranks: int, usual: int, unit: int) -> Phase:
+    """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank; tokens in
+    multiples of the unit."""
+    tokens, usual = (-(-n // unit) * unit for n in (serve.batch_tokens, usual))
     if phase.kind == DECODE.name:
         return replace(phase, sequences=serve.slots * ranks, context=max(usual, phase.tokens))
     if phase.kind == PREFILL.name:
