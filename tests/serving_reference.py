@@ -110,7 +110,10 @@ class Reference:
         if self.engine.queue is not None and len(rank.queue) >= self.engine.queue:
             self.counts["rejected"] += 1
             return
-        rank.queue.append(Seq(no, request, at, self.drafts.of(request.output - 1)))
+        steps = self.drafts.of(request.output - 1)
+        while request.prompt + self.ahead + steps * self.gain > self.engine.kv_blocks * self.engine.kv_block:
+            steps -= 1  # a draw beyond what the cache can hold
+        rank.queue.append(Seq(no, request, at, steps))
         rank.queue.sort(key=self.key)
 
     def take(self, before: Any, too: bool) -> None:

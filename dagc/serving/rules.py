@@ -69,11 +69,15 @@ class Rules:
         """First come, first served: a deque; else a heap of (key, sequence)."""
         return deque() if self.rank_of is None else []
 
+    def steps(self, prompt: int, output: int) -> int:
+        """Decode steps of the next request: drawn, but no more than the cache has room for."""
+        return min(
+            self.drafts.of(output - 1), (self.kv_blocks * self.size - self.ahead - prompt * self.parts) // self.growth
+        )
+
     def blocks(self, request: Request) -> int:
-        """The most blocks that a request may hold. Steps that are drawn may be as many as there are tokens."""
-        steps = request.output - 1
-        if self.growth > self.parts and not self.drafts.spread:
-            steps = -(-steps * self.parts // self.growth)
+        """The most blocks that a request may hold, if it takes the mean number of steps."""
+        steps = -(-(request.output - 1) * self.parts // self.growth)
         return -(-(request.prompt * self.parts + self.ahead + steps * self.growth) // self.size)
 
     def refusal(self, request: Request) -> str | None:

@@ -300,7 +300,7 @@ class Worker:
                 if self.on_reject is not None:
                     self.on_reject(request, at)
                 return
-        seq = Sequence(no, request, index, output - 1 if rules.plain else rules.drafts.of(output - 1), at, tag)
+        seq = Sequence(no, request, index, output - 1 if rules.plain else rules.steps(prompt, output), at, tag)
         if first_s is not None:
             if not seq.left:
                 raise CannotServe("a request of one output token has nothing to decode")
