@@ -239,7 +239,8 @@ class Servings:
         result = self.result(phase)
         apart, together = structure(result)
         ranks = apart * together // copies
-        return Source(phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(result, phase))
+        lanes = 2 if phase.strategy.overlap == "two_batch" else 1
+        return Source(phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(result, phase), lanes)
 
     def result(self, phase: Phase) -> PhaseResult:
         return self.plan.phases[phase.name]

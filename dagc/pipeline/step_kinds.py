@@ -25,7 +25,8 @@ from .step_tables import Chain, Curve, Errors, Ladder, Patch, Patches, Piece, be
 class Source:
     """A phase that steps are compiled of: `copies` of a worker fit into it, each of `ranks` that run in lockstep with `microbatches`
     in flight. A micro-batch of a rank counts as a rank. `drafted`: tokens of a sequence that a decode step computes. `grain`: GPUs that
-    may split the tokens of a rank; steps are compiled for numbers of tokens that these divide, and others priced as if filled up."""
+    may split the tokens of a rank; steps are compiled for numbers of tokens that these divide, and others priced as if filled up.
+    `lanes`: batches that a rank overlaps."""
 
     phase: str
     copies: int = 1
@@ -33,6 +34,7 @@ class Source:
     microbatches: int = 1
     drafted: int = 1
     grain: int = 1
+    lanes: int = 1
 
     @property
     def lockstep(self) -> int:
@@ -65,12 +67,15 @@ class DecodeSteps:
         self.contexts = contexts(source.drafted, limits.context)
         self.curves: dict[float, Curve] = {}
         self.figures: dict[tuple[float, float], Figures] = {}
-        ranks = source.lockstep
+        ranks, full = source.lockstep, source.lockstep * source.lanes
         many = [float(ranks * n) for n in powers(1, limits.slots)]
-        own = [float(n) for n in limits.sequences if n <= ranks or n % ranks == 0]
-        self.ladder = Ladder(
-            [*powers(1, ranks), *many, *own], self.check, errors, lambda n: ranks if n >= ranks else 1, 2.0, closed=True
-        )
+        own = [float(n) for n in limits.sequences if n <= ranks or n % full == 0]
+        self.ladder = Ladder([*powers(1, ranks), *many, *own], self.check, errors, self.unit, 2.0, closed=True)
+
+    def unit(self, sequences: float) -> float:
+        """What sequences are a multiple of where no rank, and no lane of it, has an empty place."""
+        ranks, full = self.source.lockstep, self.source.lockstep * self.source.lanes
+        return full if sequences >= full else ranks if sequences >= ranks else 1
 
     def at(self, sequences: float, context: float) -> Figures:
         """Compiled: `sequences` of a whole worker."""
