@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..base.axes import SEQUENCE
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.result import PhaseResult
@@ -70,7 +71,7 @@ def alike(phase: Phase, other: Phase) -> bool:
 def grain(result: PhaseResult, phase: Phase) -> int:
     """GPUs that may split the tokens of a data-parallel rank: of an engine, which leaves them whole, none but those of `sp`."""
     mesh = result.graph.the_mesh
-    splits = phase.strategy.sequence_parallel or mesh.degrees.get("sp", 1) > 1 or phase.exchange is not None
+    splits = phase.strategy.sequence_parallel or mesh.degrees.get(SEQUENCE, 1) > 1 or phase.exchange is not None
     if phase.memory.engine is not None and not splits:
         return 1
     return mesh.size(tuple(a for a, _ in mesh.atoms)) // mesh.size(mesh.batch_axes)
