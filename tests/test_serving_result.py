@@ -215,6 +215,10 @@ def test_where_nothing_limits_the_batch_the_requests_in_the_system_pile_up() -> 
     whole = 1.0 + 0.2 * came
     found = measured("q", SETUP, outcome(came, np.full(2000, 0.1), whole, output=100), Arrivals("constant", 10.0))
     assert found.verdict == OVERLOADED
+    short = measured(
+        "q", SETUP, outcome(came, np.full(2000, 0.1), 60.0 + whole, output=100), Arrivals("constant", 10.0)
+    )
+    assert short.verdict == BACKLOGGED, "the batch may just fill up"
     steady = measured(
         "q", SETUP, outcome(came, np.full(2000, 0.1), np.full(2000, 20.0), output=100), Arrivals("constant", 10.0)
     )

@@ -254,9 +254,9 @@ def measured(
     each = kept_limits(found, limits)
     for kept in each.values():
         good &= kept
-    grown = _growth(found, arrivals)
+    grown, filling = _growth(found, arrivals)
     turned_away = outcome.counts.get("rejected", 0) / max(1, arrived)
-    grew = waits_grew(found["arrival_s"], found["ttft_s"])
+    grew = filling or waits_grew(found["arrival_s"], found["ttft_s"])
     return ServeResult(
         name=name,
         arrivals=arrivals,
@@ -283,7 +283,7 @@ def _rate(came: Column) -> float:
     return (len(came) - 1) / span if span else float("inf")
 
 
-def _growth(found: Mapping[str, Column], arrivals: Arrivals) -> Growth:
+def _growth(found: Mapping[str, Column], arrivals: Arrivals) -> tuple[Growth, bool]:
     came = found["arrival_s"]
     first = growth(came, came + found["ttft_s"], arrivals.rate_per_s)
     whole = growth(came, came + found["e2e_s"], arrivals.rate_per_s)

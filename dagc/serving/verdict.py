@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,20 +22,23 @@ TURNED_AWAY = 0.02
 """Share of the arrivals that a full queue turns away."""
 LONGER = 3.0
 """The last requests wait so many times longer than the first half."""
+TIMES_AS_LONG = 4.0
+"""The first half of the arrivals over the time of its requests, from which on a batch that still fills up is not filling up."""
 FEWEST = 16
 """Requests below which a run says nothing about growth."""
 
 
 @record
 class Growth:
-    """Over the second half of the arrivals. `piled`: by how many requests the number grew that wait for their first token (or that
-    are in the system, where that grew more); `share` of those that arrived; `chance`: standard deviation of what uneven arrivals
-    alone would pile up; `served`: rate of first tokens (or of ends) over the offered rate."""
+    """Over the second half of the arrivals. `piled`: by how many requests the number grew that wait for their first token (`whole`:
+    that are in the system, where only that grew); `share` of those that arrived; `chance`: standard deviation of what uneven arrivals
+    alone would pile up; `served`: rate of first tokens (of ends) over the offered rate."""
 
     piled: float
     share: float
     chance: float
     served: float
+    whole: bool = False
 
     @property
     def overloaded(self) -> bool:
@@ -64,13 +69,16 @@ def growth(arrivals: Times, ends: Times, rate_per_s: float = 0.0) -> Growth:
     return Growth(piled, piled / max(1, later), variation * max(1, later) ** 0.5, float(served / offered))
 
 
-def fuller(first: Growth, whole: Growth, arrivals: Times, e2e_s: Times) -> Growth:
+def fuller(first: Growth, whole: Growth, arrivals: Times, e2e_s: Times) -> tuple[Growth, bool]:
     """The growth of those that wait for a first token, or of all in the system where only these grow: where nothing limits how many are
-    in decode, each step takes longer and longer. A run that is hardly longer than its requests says nothing of the latter."""
-    order = np.argsort(arrivals)
-    early = e2e_s[order[: max(1, len(order) // 4)]]
-    long_enough = len(order) >= FEWEST and np.percentile(early, 99) < (arrivals.max() - arrivals.min()) / 2
-    return whole if long_enough and whole.overloaded and not first.overloaded else first
+    in decode, each step takes longer and longer. And whether all in the system grow in a run too short to say so: a batch fills up for
+    some times as long as its requests take."""
+    if not whole.overloaded or first.overloaded:
+        return first, False
+    span = float(arrivals.max() - arrivals.min())
+    early = e2e_s[arrivals <= arrivals.min() + span / 2]
+    settled = len(early) > 0 and float(np.percentile(early, 90)) < span / 2 / TIMES_AS_LONG
+    return (replace(whole, whole=True), False) if settled else (first, True)
 
 
 def waits_grew(arrivals: Times, ttft_s: Times) -> bool:

@@ -136,9 +136,10 @@ def verdict_text(result: ServeResult) -> str:
         turned = result.count("rejected")
         if turned and not piled.overloaded:
             return f"overloaded: {turned:,} of {result.arrived:,} requests were turned away{never_fit(result)}; {rates}"
-        return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, first tokens come at {piled.served:.0%} of the offered rate; {rates}"
+        what = "requests end" if piled.whole else "first tokens come"
+        return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, {what} at {piled.served:.0%} of the offered rate; {rates}"
     if result.verdict == BACKLOGGED:
-        return f"backlogged: the queue grew, and the run ended before it was clear that it keeps growing; {rates}"
+        return f"backlogged: requests piled up, and the run ended before it was clear whether that goes on; {rates}"
     assert result.verdict == STABLE
     return f"stable: {rates}"
 
