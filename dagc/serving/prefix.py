@@ -103,42 +103,49 @@ class PrefixCache:
 
     def release(self, text: Text, now: float) -> int:
         """A sequence lets all up to `text` go. Returns the blocks that nobody holds any more."""
-        self._number = number = self._number + 1
         freed = 0
         above = text.parent
         while above is not None:
-            text.refs = refs = text.refs - 1
+            refs = text.refs - 1
+            text.refs = refs
             if not refs:
-                text.stamp = number
+                if not freed:
+                    self._number += 1
+                text.stamp = number = self._number
                 self._let.append((number, text))
                 self._idle_texts += 1
                 count = len(text.blocks)
                 freed += count
                 self.held_s += (now - text.since_s) * count
             text, above = above, above.parent
-        self.held -= freed
-        self.idle += freed
-        if len(self._let) > 2 * self._idle_texts + 64:  # most of them were taken again
-            self._let = deque(entry for entry in self._let if entry[1].stamp == entry[0])
+        if freed:
+            self.held -= freed
+            self.idle += freed
+            if len(self._let) > 2 * self._idle_texts + 64:  # most of them were taken again
+                self._let = deque(entry for entry in self._let if entry[1].stamp == entry[0])
         return freed
 
     def shrink(self, most: int) -> None:
         """Room is left for `most` idle blocks."""
-        while self.idle > most:
-            number, text = self._let.popleft()
+        beyond = self.idle - most
+        if beyond <= 0:
+            return
+        self.idle = most
+        let = self._let
+        while beyond:
+            number, text = let.popleft()
             if text.stamp != number:
                 continue
             blocks = text.blocks
-            beyond = self.idle - most
-            if beyond < len(blocks):
-                text.blocks = blocks[: len(blocks) - beyond]
-                self._let.appendleft((number, text))
-                self.idle = most
-            else:
-                assert text.parent is not None
-                del text.parent.children[blocks[0]]
-                self._idle_texts -= 1
-                self.idle -= len(blocks)
+            left = len(blocks) - beyond
+            if left > 0:
+                text.blocks = blocks[:left]
+                let.appendleft((number, text))
+                return
+            beyond = -left
+            assert text.parent is not None
+            del text.parent.children[blocks[0]]
+            self._idle_texts -= 1
 
     def _hold(self, text: Text, now: float) -> None:
         if text.stamp:
