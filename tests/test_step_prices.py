@@ -233,6 +233,27 @@ def test_a_pipeline_is_priced_by_rotations() -> None:
     assert alone == pytest.approx(way, rel=0.01) and full == pytest.approx(way, rel=0.05)
 
 
+@pytest.mark.parametrize(("prefill", "decode"), [((1, 8), (8, 1)), ((8, 1), (1, 8)), ((2, 4), (4, 2))])
+def test_phases_of_a_worker_may_have_other_ranks(prefill: tuple[int, int], decode: tuple[int, int]) -> None:
+    """(dp, tp) of each: prompts on every rank of the worker, and one alone, cost what the prefill phase compiles to."""
+    phases = "".join(
+        f"phase {kind} {{ gpus = 0..7, engine = sglang, attention {{ dp = {dp}, tp = {tp} }}, experts {{ ep = 8 }} }}\n"
+        for kind, (dp, tp) in (("prefill", prefill), ("decode", decode))
+    )
+    head = 'moe 1\nhardware from "h100-sxm" { gpus = 8 }\nmodel from "qwen3-30b-a3b" { }\nworkload { sequences = 8, prompt = 1024 tok }\n'
+    chat = "serve chat { arrivals = burst, requests = 1, output = 8 tok }\n"
+    spec = load(Source("<test>", head + phases + chat), Collector())
+    found = without_host(prices(plan_of(spec)))
+    ranks, pairs = decode[0], 1024 * 1025 / 2
+    assert found.ranks == ranks
+    every = max(prefill[0], ranks)
+    each = every // ranks  # prompts that a rank of the worker has
+    for prompts, on_a_rank in ((1, 1), (every, each)):
+        exact = compiled(Knot("prefill", prompts=prompts, tokens=1024, attended=1024), spec).time_s
+        line = found.step(0, 0, 1024 * prompts / ranks, on_a_rank * pairs, 1024 * on_a_rank)
+        assert line.base_s == pytest.approx(exact, rel=0.02), (prompts, on_a_rank)
+
+
 def test_one_request_alone_takes_its_phases_own_times() -> None:
     """Prefill, then a decode step a token."""
     spec = spec_of(*DENSE, "serve chat { arrivals = burst, requests = 1, request = 0 s, host = 0 s }\n")

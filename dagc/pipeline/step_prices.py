@@ -178,6 +178,10 @@ class StepPrices:
         if found is None:
             source = self.prefill.source
             mean = p * self.ranks / source.lockstep
+            if (
+                source.lockstep > self.ranks
+            ):  # prompts that a rank of the worker has are spread, each on one of the phase's
+                most = min(most, 2 * a - 1)
             t = max(most, mean) if source.microbatches == 1 else mean
             found = self.prefill.time_s(t, a, mean)
             if len(self.prompts) < MOST_KEPT:
