@@ -7,12 +7,9 @@ import dataclasses
 import io
 import itertools
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -20,8 +17,9 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+import dagc.serving.simulate as simulate_module
 from dagc.cli import asked_servings, main
-from dagc.export import served_events
+from dagc.export import served_events, served_files
 from dagc.export.events import EventSpan
 from dagc.export.json import dumps
 from dagc.export.served_files import HEAD, requests_csv
@@ -328,14 +326,26 @@ def test_a_terminal_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "\rchat: 100%\rchat: 5%  \r          \r"
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    text = TEXT.replace("requests = 300", "requests = 3000000")
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("require"))
-    (tmp_path / "long.moe").write_text(text)
-    command = [sys.executable, "-m", "dagc", "serve", str(tmp_path / "long.moe"), "chat", "-o", str(tmp_path / "out")]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    time.sleep(2.0)
-    os.kill(started.pid, signal.SIGINT)
-    out, _ = started.communicate(timeout=20)
-    assert started.returncode == 130 and out == b""
-    assert [path.name for path in tmp_path.iterdir()] == ["long.moe"]
+@pytest.mark.parametrize("place", ["the simulation", "a file"])
+def test_an_interrupted_run_leaves_nothing(
+    place: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Neither in the middle of the run, nor in the middle of a file that is streamed."""
+    reached = []
+
+    def stopped(*args: object, **more: object) -> Iterator[bytes]:
+        reached.append(place)
+        yield b"the beginning"
+        raise KeyboardInterrupt
+
+    def run(*args: object, **more: object) -> None:
+        reached.append(place)
+        raise KeyboardInterrupt
+
+    if place == "a file":
+        monkeypatch.setattr(served_files, "requests_csv", stopped)
+    else:
+        monkeypatch.setattr(simulate_module, "simulate", run)
+    assert ran(spec, "once", "-o", tmp_path / "out", "--emit", "json,csv") == 130
+    assert reached == [place] and list(tmp_path.iterdir()) == []
+    assert "once ----" not in capsys.readouterr().out
