@@ -137,6 +137,19 @@ def without_host(found: StepPrices) -> StepPrices:
     return StepPrices(found.price, found.limits, Host(), *found.sources, ranks=found.ranks)
 
 
+def test_two_batches_that_overlap_share_a_prompt() -> None:
+    """A half each, which attend to as many tokens together as the whole one; what does not add up is corrected."""
+    own = plan(EXPERTS[0], f"{EXPERTS[1]}\noverlap = two_batch")
+    found = without_host(prices(own))
+    assert found.sources[0] is not None and found.sources[0].lanes == 2
+    for b, m, t in ((0, 0, 512), (8, 1000, 512), (24, 2000, 1500), (6, 600, 200)):
+        halves = (2 * 2, t // 2, t // 2 + t // 4)
+        exact = compiled(Knot("decode", 2 * b, m or 1, *halves), own.spec).time_s
+        line = found.step(b, b * m, t, t * (t + 1) / 2)
+        assert at(line, b * m) == pytest.approx(exact, rel=0.05), (b, m, t)
+    assert found.error < 0.05
+
+
 def test_a_knot_is_exact_and_lines_hold_where_they_say() -> None:
     spec = spec_of(*EXPERTS)
     limits, source = Limits(64, 2048, 1280, 1152), Phases("decode", ranks=2)

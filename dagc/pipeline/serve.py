@@ -26,6 +26,8 @@ from .step_kinds import Limits, Source
 from .step_points import Knot, Steps
 from .step_prices import Host, StepPrices
 
+DOUBTFUL = 0.05
+"""Error of a step's price that is worth a word."""
 TOLD_EVERY = 1000
 """Requests between two words on progress."""
 STEPS_KEPT = 8000
@@ -87,6 +89,10 @@ class Servings:
 
         try:
             result = self.run(serve, limits, progress)
+            if result.prices_error > DOUBTFUL:
+                message = f"prices of the steps of `{serve.name}` were off by up to {result.prices_error:.0%} where they were checked"
+                because = ("they stand between compiled steps, and the time of a step is not smooth there",)
+                out.add("W06", message, serve.span, because=because)
             for note in self.facts(serve).notes:
                 out.add_once("W06", note, serve.spans.get("file", serve.span))
             return result

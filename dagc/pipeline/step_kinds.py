@@ -142,9 +142,9 @@ class PromptSteps:
         found = self.figures.get(key)
         if found is None:
             source = self.source
-            each = max(1, round(tokens / prompts / source.grain)) * source.grain
+            prompts, each, end = halves(tokens, prompts, prefix, source)
             knot = Knot(
-                source.phase, prompts=prompts * source.lockstep * source.copies, tokens=each, attended=each + prefix,
+                source.phase, prompts=prompts * source.lockstep * source.copies, tokens=each, attended=end,
                 microbatches=source.microbatches,
             )  # fmt: skip
             found = self.figures[key] = self.price(knot)
@@ -261,7 +261,8 @@ class MixedSteps:
         if found is None:
             source = self.source
             every, some = (n * source.copies for n in (source.lockstep, ranks or source.lockstep))
-            knot = Knot(source.phase, int(b) * every, context, some, int(t), int(t), source.microbatches)
+            prompts, each, end = halves(t, 1, 0, source)
+            knot = Knot(source.phase, int(b) * every, context, some * prompts, each, end, source.microbatches)
             found = self.figures[key] = self.price(knot)
         return found
 
@@ -353,7 +354,7 @@ class MixedSteps:
         tolerance = self.errors.tolerance
         b, t = middle(b0, b1) or b0, middle(t0, t1, self.source.grain) or t0
         longer = round(self.decode.usual)
-        if self.source.ranks > 1 and self.source.microbatches == 1:  # a prompt on one rank alone
+        if self.source.ranks > 1 and self.source.microbatches == self.source.lanes == 1:  # a prompt on one rank alone
             self.errors.accept(self.errors.of(1.0, self.found(b, t, longer, 1)))
         error = self.errors.of(1.0, self.found(b, t, longer))
         if tolerance is None or error <= tolerance:
@@ -401,6 +402,16 @@ def powers(low: int, high: int) -> list[float]:
 def contexts(low: int, high: int) -> list[float]:
     """Powers of four from 16 on, from `low` up to `high`."""
     return [float(low), *(float(4**k) for k in range(2, 20) if low < 4**k < high), float(max(high, low + 1))]
+
+
+def halves(tokens: float, prompts: int, prefix: int, source: Source) -> tuple[int, int, int]:
+    """(prompts, tokens of each, what its last one attends to) of so many tokens of a rank behind a cached part. Two batches that
+    overlap have a half of a single prompt each, which attend to as many tokens together as the whole one."""
+    each = max(1, round(tokens / prompts / source.grain)) * source.grain
+    half = each // (2 * source.grain) * source.grain
+    if prompts > 1 or source.lanes == 1 or not half:
+        return prompts, each, each + prefix
+    return 2, half, half + half // 2 + prefix
 
 
 def prompt_knots(source: Source, limits: Limits) -> list[float]:
