@@ -9,6 +9,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.require import owners
 from ...serving.knee import Knee, Point, load_kind
 from ...serving.result import RoleResult, ServeResult
+from ...serving.verdict import BACKLOGGED
 from ...spec.serve import Serve
 from ..facts import served_words as said
 from .terminal_text import WIDTH, Paint, table, within
@@ -140,13 +141,15 @@ def _lost(result: ServeResult) -> str:
 def knee_lines(result: ServeResult, knee: Knee) -> list[str]:
     """The highest load that holds, and the next one with what breaks there."""
     kind, _ = load_kind(result.arrivals)
-    rows: list[Sequence[str]] = [["", "load", "TTFT p99", "TPOT p99", "output", "goodput"]]
+    rows: list[Sequence[str]] = [["", "load", "TTFT p99", "TPOT p99", "goodput", "verdict"]]
     rows += [_point("knee", knee.at, kind)] if knee.at is not None else []
     rows += [_point("above", knee.above, kind)] if knee.above is not None else []
-    lines = [line[2:].rstrip() for line in table(rows, "<>>>>>")]
+    lines = [line[2:].rstrip() for line in table(rows, "<>>>><")]
     if knee.above is not None:
         first, *more = knee.above.broken
         lines.append(f"  what breaks first: {first}" + (f"; with it {'; '.join(more)}" if more else ""))
+    if knee.at is not None and knee.at.result.verdict == BACKLOGGED:
+        lines.append("  requests pile up at the knee already: a run of more requests finds a lower one")
     if knee.at is None:
         lines.append("  no load keeps every requirement")
     if knee.above is None:
@@ -157,8 +160,7 @@ def knee_lines(result: ServeResult, knee: Knee) -> list[str]:
 def _point(name: str, point: Point, kind: str) -> list[str]:
     found = point.result
     p99 = [said.spread_row(times)[3] for times in (found.ttft, found.tpot)]
-    output, good = show(found.throughput_tok_s, TOKEN_RATE), said.per_second(found.goodput_per_s)
-    return [name, said.load_text(kind, point.load), *p99, output, good]
+    return [name, said.load_text(kind, point.load), *p99, said.per_second(found.goodput_per_s), found.verdict]
 
 
 def requirements(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
