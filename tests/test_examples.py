@@ -34,6 +34,10 @@ PLAN_A = {
     "10 first token within 10 s": True,
     "11 15 GFLOP per token": False,
     "memory under 90%": True,
+    "under traffic: 100 tokens/ms": False,
+    "under traffic: first token within 10 s": True,
+    "under traffic: GPUs over 85% busy": False,
+    "under traffic: load within 10%": True,
 }
 PLAN_B = {
     "1 the model has 10B parameters": False,
@@ -50,6 +54,9 @@ PLAN_B = {
     "17 replica 7 ends at 127": True,
     "first token within 10 s": True,
     "memory under 80%": True,
+    "under traffic: 12,800 tokens/ms": False,
+    "under traffic: first token within 10 s": True,
+    "under traffic: load within 10%": True,
 }
 
 
