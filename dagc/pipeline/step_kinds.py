@@ -360,13 +360,19 @@ class MixedSteps:
         if tolerance is None or error <= tolerance:
             self.errors.accept(error)
             return None
-        patches = Patches(self.patch)
+
+        def check(low: float, high: float, mid: float) -> tuple[float, float]:
+            return between(mid, low, self.found(b, low), high, self.found(b, high)), self.found(b, mid)
+
+        inside = [x for x in self.fine[1] if t0 <= x <= t1]
+        ladder = Ladder(inside, check, self.errors, lambda _: self.source.grain, 2.0, closed=True)
+        patches = Patches(lambda b, t: self.patch(ladder, b, t))
         self.errors.accept(self.errors.of(patches(b, t), self.found(b, t, longer)))
         return patches
 
-    def patch(self, b: float, t: float) -> Patch:
+    def patch(self, ladder: Ladder, b: float, t: float) -> Patch:
         """Compiled steps over sums, at the knots around."""
-        (b0, b1), (t0, t1) = (_around(x, knots) for x, knots in ((b, self.fine[0]), (t, self.fine[1])))
+        (b0, b1), (t0, t1) = _around(b, self.fine[0]), ladder.around(t)
         return Patch(b0, b1, t0, t1, self.found(b0, t0), self.found(b0, t1), self.found(b1, t0), self.found(b1, t1))
 
     def found(self, b: float, t: float, longer: int = 0, ranks: int = 0) -> float:
