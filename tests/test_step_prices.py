@@ -154,8 +154,8 @@ def test_a_knot_is_exact_and_lines_hold_where_they_say() -> None:
     spec = spec_of(*EXPERTS)
     limits, source = Limits(64, 2048, 1280, 1152), Phases("decode", ranks=2)
     found = StepPrices(lambda knot: compiled(knot, spec), limits, Host(host_s=1e-3), source, source, source)
-    line = found.step(8.0, 8 * 1024.0)
-    assert at(line, 8 * 1024) == pytest.approx(1e-3 + compiled(Knot("decode", 16, 1024), spec).time_s, rel=1e-12)
+    line = found.step(8.0, 8 * 256.0)
+    assert at(line, 8 * 256) == pytest.approx(1e-3 + compiled(Knot("decode", 16, 256), spec).time_s, rel=1e-12)
     before = found.points
     assert found.step(8.0, line.since) is line and found.points == before
     assert at(found.step(8.0, line.until), line.until) == pytest.approx(at(line, line.until * (1 - 1e-12)), rel=1e-9)
@@ -374,7 +374,7 @@ def test_workers_that_change_roles_are_of_one_kind() -> None:
 
 def test_between_knots_the_error_is_below_what_is_said() -> None:
     errors = Errors(0.01)
-    curve = Curve(lambda x: 1e4 + x**2, [16.0, 64.0, 256.0, 1024.0], errors)
+    curve = Curve(lambda x: 1e4 + x**2).on([16.0, 64.0, 256.0, 1024.0], errors)
     found = {x: curve(x) for x in range(16, 1024)}
     for x, value in found.items():
         assert abs(value - (1e4 + x**2)) <= errors.largest * (1e4 + x**2)

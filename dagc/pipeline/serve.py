@@ -214,6 +214,8 @@ class Servings:
         if decode is None:
             return None, self.source(role.main, role), None
         prefill, both = role.prefill or role.mixed or decode, role.mixed or decode
+        if alike(both, decode) and (both.speculative, both.drafter) == (decode.speculative, decode.drafter):
+            both = decode  # compiled once
         mixed = self.source(both, role) if self.can_mix(both, role) else None
         if mixed is None and serve.prompts == "mixed" and role.role == BOTH and serve.roles != "switch":
             raise CannotServe(
@@ -222,7 +224,7 @@ class Servings:
                 "write `prompts = first`, or split heads and batch instead of the context",
             )
         own = self.source(prefill, role)
-        if mixed is not None and alike(prefill, both):  # compiled once
+        if mixed is not None and alike(prefill, both):
             own = mixed
         return self.source(decode, role), own, mixed
 

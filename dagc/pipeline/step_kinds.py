@@ -14,6 +14,8 @@ kind. r is 1 where that sum was found to hold; elsewhere (two batches that overl
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import cached_property
 from math import inf, sqrt
 
 from ..base.frozen import record
@@ -69,6 +71,7 @@ class DecodeSteps:
         self.figures: dict[tuple[float, float], Figures] = {}
         ranks, full = source.lockstep, source.lockstep * source.lanes
         many = [float(ranks * n) for n in powers(1, limits.slots)]
+        self.most = many[-1]
         own = [float(n) for n in limits.sequences if n <= ranks or n % full == 0]
         self.ladder = Ladder([*powers(1, ranks), *many, *own], self.check, errors, self.unit, 2.0, closed=True)
 
@@ -87,13 +90,19 @@ class DecodeSteps:
             found = self.figures[key] = self.price(knot)
         return found
 
+    @cached_property
+    def by_context(self) -> Ladder:
+        """Of contexts, for all numbers of sequences: checked where attention has the largest share, with as many as a rank may have."""
+        most = self.most
+        found = self.curves[most] = Curve(lambda context: self.at(most, context).time_s)
+        return found.on(self.contexts, self.errors).ladder
+
     def curve(self, sequences: float) -> Curve:
         """By context of a sequence."""
+        ladder = self.by_context
         found = self.curves.get(sequences)
         if found is None:
-            found = self.curves[sequences] = Curve(
-                lambda context: self.at(sequences, context).time_s, self.contexts, self.errors
-            )
+            found = self.curves[sequences] = Curve(lambda context: self.at(sequences, context).time_s, ladder)
         return found
 
     def check(self, low: float, high: float, mid: float) -> tuple[float, float]:
@@ -160,14 +169,24 @@ class PromptSteps:
     def routed_at(self, tokens: float) -> float:
         return self.at(tokens).routed_s
 
+    @cached_property
+    def by_prefix(self) -> Ladder:
+        """Of cached parts, for all numbers of tokens: checked with as many as a step may have."""
+        most = self.tokens[-1]
+        found = self.behind[most] = Curve(self.behind_part(most), None, self.routed_at(most))
+        return found.on(self.prefixes, self.errors).ladder
+
+    def behind_part(self, tokens: float) -> Callable[[float], float]:
+        """All but routed experts, of a prompt by its cached part."""
+        routed_s = self.routed_at(tokens)
+        return lambda prefix: self.at(tokens, 1, round(prefix)).time_s - routed_s
+
     def curve(self, tokens: float) -> Curve:
         """All but routed experts, of a prompt by its cached part."""
+        ladder = self.by_prefix
         found = self.behind.get(tokens)
         if found is None:
-            routed_s = self.routed_at(tokens)
-            found = self.behind[tokens] = Curve(
-                lambda prefix: self.at(tokens, 1, round(prefix)).time_s - routed_s, self.prefixes, self.errors, routed_s
-            )
+            found = self.behind[tokens] = Curve(self.behind_part(tokens), ladder)
         return found
 
     def fresh_patch(self, tokens: float, share: float) -> Patch:
@@ -407,7 +426,7 @@ def powers(low: int, high: int) -> list[float]:
 
 def contexts(low: int, high: int) -> list[float]:
     """Powers of four from 16 on, from `low` up to `high`."""
-    return [float(low), *(float(4**k) for k in range(2, 20) if low < 4**k < high), float(max(high, low + 1))]
+    return [float(low), *(float(4**k) for k in range(2, 20) if low < 4**k < high / 1.5), float(max(high, low + 1))]
 
 
 def halves(tokens: float, prompts: int, prefix: int, source: Source) -> tuple[int, int, int]:

@@ -50,7 +50,7 @@ class StepPrices:
         main = next(source for source in (decode, mixed, prefill) if source is not None)
         self.ranks = ranks or main.lockstep
         self.lines: dict[float, list[Line]] = {}
-        self.prompts: dict[tuple[float, float, float], float] = {}
+        self.prompts: dict[tuple[float, float, float], tuple[float, float]] = {}
 
     @cached_property
     def decode(self) -> DecodeSteps:
@@ -128,8 +128,8 @@ class StepPrices:
             a = 1.0
         host, tokens = self.host, most
         if not b:
-            base, slope, since, until = self.prompts_s(p, a, most), 0.0, 0.0, inf
-            launches = self.prefill.launches(most)
+            base, launches = self.prompts_alone(p, a, most)
+            slope, since, until = 0.0, 0.0, inf
         elif self.sources[2] is None:
             return self.one_after_the_other(b, c, p, a, most)
         else:
@@ -171,8 +171,8 @@ class StepPrices:
         then = self.step(b, c)
         return Line(first.base_s + then.base_s, then.per_token_s, then.until, then.since)
 
-    def prompts_s(self, p: float, a: float, most: float) -> float:
-        """Steps of prompts alone."""
+    def prompts_alone(self, p: float, a: float, most: float) -> tuple[float, float]:
+        """(seconds, layers to launch) of a step of prompts alone."""
         key = (p, a, most)
         found = self.prompts.get(key)
         if found is None:
@@ -183,7 +183,7 @@ class StepPrices:
             ):  # prompts that a rank of the worker has are spread, each on one of the phase's
                 most = min(most, 2 * a - 1)
             t = max(most, mean) if source.microbatches == 1 else mean
-            found = self.prefill.time_s(t, a, mean)
+            found = self.prefill.time_s(t, a, mean), self.prefill.launches(t)
             if len(self.prompts) < MOST_KEPT:
                 self.prompts[key] = found
         return found

@@ -104,12 +104,23 @@ class Piece(NamedTuple):
 
 
 class Curve:
-    """A function of one variable on a ladder of its own. `offset`: what else a step takes, added where errors are judged."""
+    """A function of one variable on a ladder, which curves that bend at the same places share. `offset`: what else a step takes, added
+    where errors are judged."""
 
-    def __init__(self, f: Callable[[float], float], base: Iterable[float], errors: Errors, offset: float = 0.0) -> None:
+    def __init__(self, f: Callable[[float], float], ladder: Ladder | None = None, offset: float = 0.0) -> None:
         self.f, self.offset = f, offset
         self.values: dict[float, float] = {}
-        self.ladder = Ladder(base, self.check, errors)
+        self._ladder = ladder
+
+    @property
+    def ladder(self) -> Ladder:
+        assert self._ladder is not None, "a curve that a ladder is checked on has it"
+        return self._ladder
+
+    def on(self, base: Iterable[float], errors: Errors) -> Curve:
+        """The curve with a ladder that is checked on it."""
+        self._ladder = Ladder(base, self.check, errors)
+        return self
 
     def at(self, x: float) -> float:
         """The value at a knot."""
