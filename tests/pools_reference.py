@@ -191,6 +191,7 @@ class Several:
                 continue
             self.rebalance(now)
             self.starts(now)
+            self.leave(now)
 
     def next_arrival(self) -> None:
         request = next(self.requests, None)
@@ -290,11 +291,16 @@ class Several:
                 leaving = [min(decode, key=Worker.load)]
         for worker in leaving:
             worker.leaving = True
+        self.leave(now)
+
+    def leave(self, now: Any) -> None:
+        for worker in [w for w in self.workers if w.leaving]:
             if worker.end_s is None and not worker.load() and not any(r.held for r in worker.ranks):
                 other = {"prefill": "decode", "decode": "prefill"}[worker.role]
                 worker.role, worker.leaving = "between", False
                 self.switches += 1
-                self.changing.append((now + switch.cost_s, worker, other))
+                assert self.setup.switch is not None
+                self.changing.append((now + self.setup.switch.cost_s, worker, other))
 
     def changed(self, worker: Worker, role: str) -> None:
         if self.alone:

@@ -118,6 +118,8 @@ class Run:
                 w = min(ready)
                 ready.discard(w)
                 self._start(w, now)
+            if self._roles is not None:
+                self._leave(now)
         left = self.arrived - self.rejected - self.ended
         if left:
             raise Stuck(f"{left} requests are left that no worker can start")
@@ -364,17 +366,21 @@ class Run:
             self.workers[w].hold = True
 
     def _rebalance(self, now: float) -> None:
-        """A worker that leaves its role changes when nothing is left on it; another one leaves when the queues say so."""
+        """A worker leaves its role when the queues say so."""
         roles = self._roles
         assert roles is not None and self._back is not None
-        if roles.leaving is None:
-            role = roles.wanted(self._front.waiting(), self._back.waiting())
-            if role is None:
-                return
+        role = roles.wanted(self._front.waiting(), self._back.waiting())
+        if role is not None:
             roles.leaving = min(roles.of(role), key=self._load_of)
             self._take_roles(roles.of(PREFILL), roles.of(DECODE))
+        self._leave(now)
+
+    def _leave(self, now: float) -> None:
+        """A worker that leaves its role changes when nothing is left on it."""
+        roles = self._roles
+        assert roles is not None
         w = roles.leaving
-        if self._ends_s[w] == _NEVER and not self._held[w] and not self._load_of(w):
+        if w is not None and self._ends_s[w] == _NEVER and not self._held[w] and not self._load_of(w):
             roles.leave(w)
             self.switches += 1
             self._push(now + self._switch_s, _CHANGED, w)
