@@ -340,7 +340,7 @@ class Rank:
         cache, blocks = self.cache, seq.request.blocks
         if cache is not None and blocks:
             found = cache.find(blocks, min(len(blocks), seq.request.prompt // rules.unit))
-            hits, idle = found.blocks, found.idle
+            hits, idle, _, _ = found
             own -= hits * rules.unit_blocks
             need = own + idle * rules.unit_blocks
         if need > room:

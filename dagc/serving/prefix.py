@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
 
 
 class Text:
@@ -17,18 +16,12 @@ class Text:
         self.parent = parent
         self.refs = refs
         self.since_s = since_s
-        self.children: dict[int, Text] = {}  # by their first block
+        self.children: dict[int, Text] | None = None  # by their first block
         self.stamp = 0
 
 
-class Found(NamedTuple):
-    """The longest head of a prompt in the cache: `blocks`, `idle` of them held by nobody, the last `part` of them those with which
-    `text` begins."""
-
-    blocks: int
-    idle: int
-    text: Text
-    part: int
+Found = tuple[int, int, Text, int]
+"""The longest head of a prompt in the cache: its blocks; how many of them nobody holds; the text in which it ends, and its blocks in that."""
 
 
 class PrefixCache:
@@ -49,33 +42,35 @@ class PrefixCache:
         """The head of a prompt, of at most `most` blocks, that the cache has."""
         text = self._root
         part = at = idle = 0
-        while at < most:
+        while at < most and text.children:
             child = text.children.get(blocks[at])
             if child is None:
                 break
             text, own = child, child.blocks
             part = len(own)
-            whole = at + part <= most and blocks[at : at + part] == own
-            if not whole:
+            if at + part > most or blocks[at : at + part] != own:
                 part = 1
                 while at + part < most and own[part] == blocks[at + part]:
                     part += 1
+                most = 0  # it ends here
             at += part
             if text.stamp:
                 idle += part
-            if not whole:
-                break
-        return Found(at, idle, text, part)
+        return at, idle, text, part
 
     def take(self, found: Found, now: float) -> Text | None:
         """A sequence holds what was found. Returns its last text."""
-        if not found.blocks:
+        count, _, text, part = found
+        if not count:
             return None
-        text = self._split(found.text, found.part)
-        above: Text | None = text
-        while above is not None and above.blocks:
-            self._hold(above, now)
-            above = above.parent
+        if part < len(text.blocks):
+            text = self._split(text, part)
+        held, above = text, text.parent
+        while above is not None:
+            if held.stamp:
+                self._hold(held, now)
+            held.refs += 1
+            held, above = above, above.parent
         return text
 
     def keep(self, after: Text | None, blocks: tuple[int, ...], since_s: float, now: float) -> tuple[Text, int]:
@@ -84,9 +79,11 @@ class PrefixCache:
         text = after or self._root
         twice = at = 0
         while at < len(blocks):
+            if text.children is None:
+                text.children = {}
             child = text.children.get(blocks[at])
             if child is None:
-                rest = blocks[at:]
+                rest = blocks[at:] if at else blocks
                 child = text.children[rest[0]] = Text(rest, text, 1, since_s)
                 self.held += len(rest)
                 return child, twice
@@ -94,10 +91,12 @@ class PrefixCache:
             part = 1
             while part < len(own) and at + part < len(blocks) and own[part] == blocks[at + part]:
                 part += 1
-            text = self._split(child, part)
-            if text.refs:
+            text = self._split(child, part) if part < len(own) else child
+            if text.stamp:
+                self._hold(text, now)
+            else:
                 twice += part
-            self._hold(text, now)
+            text.refs += 1
             at += part
         return text, twice
 
@@ -143,28 +142,25 @@ class PrefixCache:
                 let.appendleft((number, text))
                 return
             beyond = -left
-            assert text.parent is not None
+            assert text.parent is not None and text.parent.children is not None
             del text.parent.children[blocks[0]]
             self._idle_texts -= 1
 
     def _hold(self, text: Text, now: float) -> None:
-        if text.stamp:
-            text.stamp = 0
-            text.since_s = now
-            self._idle_texts -= 1
-            self.idle -= len(text.blocks)
-            self.held += len(text.blocks)
-        text.refs += 1
+        """Somebody holds a text that nobody held."""
+        text.stamp = 0
+        text.since_s = now
+        self._idle_texts -= 1
+        self.idle -= len(text.blocks)
+        self.held += len(text.blocks)
 
     def _split(self, text: Text, part: int) -> Text:
-        """The first `part` blocks of a text as one of their own; the rest is its child, and holds its place among those let go."""
+        """The first `part` blocks of a text, not all, as one of their own; the rest is its child, and holds its place among those let go."""
         blocks = text.blocks
-        if part == len(blocks):
-            return text
-        assert text.parent is not None
+        assert text.parent is not None and text.parent.children is not None
         head = Text(blocks[:part], text.parent, text.refs, text.since_s)
         text.parent.children[blocks[0]] = head
-        head.children[blocks[part]] = text
+        head.children = {blocks[part]: text}
         text.parent, text.blocks = head, blocks[part:]
         if text.stamp:  # until it is taken, which follows at once, the head goes after its tail
             head.stamp = self._number = self._number + 1

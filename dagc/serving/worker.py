@@ -195,8 +195,8 @@ class Worker:
         cache = self.ranks[rank].cache
         if cache is None:
             return 0
-        found = cache.find(request.blocks, min(len(request.blocks), request.prompt // self.rules.unit))
-        return min(found.blocks * self.rules.unit, request.prompt - 1)
+        found, _, _, _ = cache.find(request.blocks, min(len(request.blocks), request.prompt // self.rules.unit))
+        return min(found * self.rules.unit, request.prompt - 1)
 
     @property
     def counts(self) -> dict[str, int]:
