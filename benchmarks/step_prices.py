@@ -42,8 +42,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def errors(prices: StepPrices, spec: Spec, steps: int) -> list[float]:
-    """Relative errors at random steps, of the GPUs alone."""
+def errors(prices: StepPrices, spec: Spec, steps: int) -> tuple[float, list[float]]:
+    """(what is said, relative errors) at random steps, of the GPUs alone."""
     rng = random.Random(0)
     gpus = StepPrices(prices.price, prices.limits, Host(), *prices.sources, ranks=prices.ranks)
     decode, prompts, mixed = prices.sources
@@ -69,7 +69,7 @@ def errors(prices: StepPrices, spec: Spec, steps: int) -> list[float]:
                     - sequences * source.drafted % source.grain
                 )
                 compare(source, sequences, m, t, x, source.lockstep / prices.ranks)
-    return found
+    return gpus.error, found
 
 
 def main() -> None:
@@ -109,11 +109,11 @@ def main() -> None:
                 for call in (*calls, *more):
                     prices.step(*call)
                 again = seconds(lambda p=prices, c=(*calls, *more): [p.step(*x) for _ in range(100) for x in c])  # type: ignore[misc]
-                found = errors(prices, spec, args.steps)
+                said, found = errors(prices, spec, args.steps)
                 name = f"{path.stem}, {serve.name}, {workers.role}"
                 print(
                     f"{name:<34} {len(took):8d} {1e3 * statistics.mean(took):8.1f} {again / 100 / len((*calls, *more)) * 1e6:10.2f}"
-                    f"  {prices.error:10.2%} {statistics.median(found):13.2%} {max(found):6.2%}"
+                    f"  {said:10.2%} {statistics.median(found):13.2%} {max(found):6.2%}"
                 )
 
 

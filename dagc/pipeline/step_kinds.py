@@ -432,10 +432,13 @@ def contexts(low: int, high: int) -> list[float]:
 def halves(tokens: float, prompts: int, prefix: int, source: Source) -> tuple[int, int, int]:
     """(prompts, tokens of each, what its last one attends to) of so many tokens of a rank behind a cached part. Two batches that
     overlap have a half of a single prompt each, which attend to as many tokens together as the whole one."""
-    each = max(1, round(tokens / prompts / source.grain)) * source.grain
-    half = each // (2 * source.grain) * source.grain
-    if prompts > 1 or source.lanes == 1 or not half:
+    whole = int(tokens)
+    half = whole // (2 * source.grain) * source.grain
+    if prompts > 1:
+        each = max(1, round(tokens / prompts / source.grain)) * source.grain
         return prompts, each, each + prefix
+    if source.lanes == 1 or not half:
+        return 1, whole, whole + prefix
     return 2, half, half + half // 2 + prefix
 
 
