@@ -172,7 +172,10 @@ class Rank:
             self.ring[seq.place] -= 1
             blocks = (tokens + rules.ahead - 1) // rules.size
             self.fixed += blocks - seq.level
-            seq.own = own = blocks + 1 - seq.refs * rules.unit_blocks
+            own = blocks + 1
+            if seq.refs:
+                own -= seq.refs * rules.unit_blocks
+            seq.own = own
         prefill, decode = 2 * (joined_s - running_s), now - joined_s
         shared.running_s += now - running_s
         shared.blocks_s += prefill * first + decode * (first + own)
@@ -219,10 +222,10 @@ class Rank:
         """What the rank does in the step after `step`: prompt tokens, their pairs, parts of tokens of cache that are moved. Its sequences
         in decode come first, then prompts under way, then the queue in its order, up to the first that has no room."""
         rules, under_way, cache = self.rules, self.under_way, self.cache
-        kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots = rules.limits
+        kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots, fifo, plain = rules.limits
         mixed = rules.mixed and decodes
         held = self.held(step)
-        grown = self.ring[-1 - (step - self.skipped) % size] if rules.plain and not rules.whole else self.grown(step)
+        grown = self.ring[-1 - (step - self.skipped) % size] if rules.by_ring else self.grown(step)
         room = kv_blocks - held - grown
         moved = preempted = 0
         if room < 0:
@@ -247,7 +250,7 @@ class Rank:
             worked.append(seq)
         queue = self.queue
         if queue and admits and not preempted:
-            index, fifo, plain = self.index, rules.rank_of is None, cache is None and not rules.whole
+            index = self.index
             free_slots = slots - shared.running[index]
             started = taken = 0
             brought = False

@@ -20,8 +20,8 @@ class Rules:
     `size` of a block. `unit`: tokens of a prefix block, `unit_blocks` of the cache's."""
 
     __slots__ = (
-        "ahead", "budget", "chunk", "drafts", "growth", "kv_block", "kv_blocks", "limits", "mixed", "most", "parts", "plain", "safe", "prefix_cache", "queue",
-        "rank_of", "request_s", "size", "slots", "swap", "unit", "unit_blocks", "whole",
+        "ahead", "budget", "by_ring", "chunk", "drafts", "fifo", "growth", "kv_block", "kv_blocks", "limits", "mixed", "most", "open", "parts", "plain", "safe", "prefix_cache", "queue",
+        "rank_of", "ranks", "request_s", "size", "slots", "swap", "unit", "unit_blocks", "whole",
     )  # fmt: skip
 
     def __init__(self, engine: Engine) -> None:
@@ -46,6 +46,18 @@ class Rules:
             )
         self.plain = self.growth == self.parts  # a token a step
         self.safe = (self.kv_blocks - 1) * self.size - self.ahead  # parts of tokens that fit for sure
+        self.mixed = engine.prompts == "mixed"
+        self.whole = engine.admit == "whole"
+        self.swap = engine.preempt == "swap"
+        self.prefix_cache = engine.prefix_cache
+        self.queue = engine.queue
+        self.request_s = engine.request_s
+        self.rank_of: Callable[[Request], int] | None = ORDERS[engine.policy]
+        self.ranks = engine.ranks
+        self.fifo = self.rank_of is None
+        self.open = self.queue is None
+        self.by_ring = self.plain and not self.whole  # a step takes the blocks of one place of the ring
+        by_prompt = not self.whole and not self.prefix_cache  # a prompt takes the blocks of its tokens
         self.limits = (
             self.kv_blocks,
             self.parts,
@@ -56,14 +68,9 @@ class Rules:
             self.budget,
             self.unit_blocks,
             self.slots,
+            self.fifo,
+            by_prompt,
         )
-        self.mixed = engine.prompts == "mixed"
-        self.whole = engine.admit == "whole"
-        self.swap = engine.preempt == "swap"
-        self.prefix_cache = engine.prefix_cache
-        self.queue = engine.queue
-        self.request_s = engine.request_s
-        self.rank_of: Callable[[Request], int] | None = ORDERS[engine.policy]
 
     def new_queue(self) -> Any:
         """First come, first served: a deque; else a heap of (key, sequence)."""

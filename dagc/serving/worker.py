@@ -284,14 +284,14 @@ class Worker:
                 index = self.route(self, request)
             else:
                 index = self._turn
-                self._turn = index + 1 if index + 1 < len(self.ranks) else 0
+                self._turn = (index + 1) % rules.ranks
         _, prompt, output, _, _ = request
         if (
             prompt < 1
             or output < 1
             or prompt * rules.parts + output * rules.growth > rules.safe
+            or not rules.open
             or index is None
-            or rules.queue is not None
         ):
             too_long = rules.refusal(request) is not None
             if too_long or index is None or (rules.queue is not None and self.waiting[index] >= rules.queue):
@@ -307,7 +307,7 @@ class Worker:
             seq.source, seq.done = BROUGHT, prompt * rules.parts
             seq.first_s = seq.last_s = first_s
         self.awake.add(index)
-        if rules.rank_of is None:  # as shared.waits and the rank's push do it
+        if rules.fifo:  # as shared.waits and the rank's push do it
             shared.waiting[index] += 1
             waiting = shared.waiting_all
             if not waiting:
@@ -449,6 +449,7 @@ class Worker:
         ends, worked, resumed = shared.ends, shared.worked, shared.resumed
         add_gaps = shared.runs.extend
         alone = ranks[0] if count == 1 else None
+        never = math.inf
         stalled: set[int] = set()
         lines: dict[int, Line] = {}
         nobody: set[int] = set()
@@ -557,7 +558,7 @@ class Worker:
                 steps = (short if short < due else due) - step
                 if most < steps:
                     steps = most
-                if until < context + (steps - 1) * grows:
+                if until < never and until < context + (steps - 1) * grows:
                     steps = max(1, min(steps, math.ceil((until - context) / grows)))
                 if steps == 1:
                     end = t + takes
@@ -588,11 +589,12 @@ class Worker:
                 steps_kept -= 1
                 self.stretches.append(Stretch(self.index, -1, t, end, steps, sequences, prompt))
             events += 1
-            if prompt and not sequences:
-                self.prompts_s += end - t
-            if single and (resumed or stalled or working):
-                sequences -= self._book(end, working, stalled, t)
-                slipped = max([rank.skipped for rank in ranks])
+            if single:
+                if prompt and not sequences:
+                    self.prompts_s += end - t
+                if resumed or stalled or working:
+                    sequences -= self._book(end, working, stalled, t)
+                    slipped = max([rank.skipped for rank in ranks])
             if sequences:
                 add_gaps((takes, more, steps, sequences))
             self.step = step = step + steps
