@@ -66,7 +66,28 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
 """Example, phase, view, what of it is selected, and a sentence."""
 
 
-SERVED: tuple[tuple[str, str, str, str], ...] = ()
+SERVED: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "mixtral_8xh100",
+        "chat",
+        "load",
+        "Times of the requests against their rate, up to the knee and above it: hollow dots break a requirement.",
+    ),
+    ("mixtral_8xh100", "chat", "latencies", "How the times of the requests are spread at the rate of the spec."),
+    (
+        "deepseek_v3_h800",
+        "online",
+        "series",
+        "Three prefill units feed one decode unit: what waits, what runs and what is cached in either pool.",
+    ),
+    (
+        "deepseek_v3_h800",
+        "online",
+        "steps",
+        "Some seconds of it, step by step: prompts in the prefill units, many equal steps of decode in one box.",
+    ),
+    ("plan_a", "traffic", "steps", "One pool that takes prompts, then decodes to the end what it took."),
+)
 """Example, serving, view and a sentence."""
 
 

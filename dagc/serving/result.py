@@ -286,7 +286,7 @@ def _rate(came: Column) -> float:
 def _growth(found: Mapping[str, Column], arrivals: Arrivals) -> tuple[Growth, bool]:
     came = found["arrival_s"]
     first = growth(came, came + found["ttft_s"], arrivals.rate_per_s)
-    whole = growth(came, came + found["e2e_s"], arrivals.rate_per_s)
+    whole = growth(came, came + found["e2e_s"], arrivals.rate_per_s, whole=True)
     return fuller(first, whole, came, found["e2e_s"])
 
 

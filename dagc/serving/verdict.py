@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,13 +43,14 @@ class Growth:
         return self.share > PILED and self.piled > self.chance and self.served < SERVED
 
 
-def growth(arrivals: Times, ends: Times, rate_per_s: float = 0.0) -> Growth:
+def growth(arrivals: Times, ends: Times, rate_per_s: float = 0.0, *, whole: bool = False) -> Growth:
     """How the number of requests that have arrived and not ended grows. `rate_per_s`: as offered (0: that of the arrivals), which
-    a finite sample of random arrivals misses by chance.
+    a finite sample of random arrivals misses by chance. `whole`: ends are of the requests, not of their first tokens.
 
     The mean number over the last quarter of the arrivals, less that over the quarter before, is half of the growth over both
     quarters: requests pile up evenly where more come than are served. In what a random walk of the arrivals would give, gaps of variation
-    cv count like cv^2 independent ones each."""
+    cv count like cv^2 independent ones each. The number in the whole system also varies where nothing grows, by its square root: twice
+    the difference of two such numbers has eight times its variance."""
     arrivals, ends = np.sort(arrivals), np.sort(ends)
     count = len(arrivals)
     if count < FEWEST or arrivals[-1] <= arrivals[0]:
@@ -66,7 +65,8 @@ def growth(arrivals: Times, ends: Times, rate_per_s: float = 0.0) -> Growth:
     variation = float(gaps.std() / gaps.mean())
     offered = rate_per_s or later / (last - middle)
     served = (np.searchsorted(ends, last, "right") - np.searchsorted(ends, middle, "right")) / (last - middle)
-    return Growth(piled, piled / max(1, later), variation * max(1, later) ** 0.5, float(served / offered))
+    alone = max(1, later) + (8 * float(inside.mean()) if whole else 0.0)
+    return Growth(piled, piled / max(1, later), variation * alone**0.5, float(served / offered), whole)
 
 
 def fuller(first: Growth, whole: Growth, arrivals: Times, e2e_s: Times) -> tuple[Growth, bool]:
@@ -78,7 +78,7 @@ def fuller(first: Growth, whole: Growth, arrivals: Times, e2e_s: Times) -> tuple
     span = float(arrivals.max() - arrivals.min())
     early = e2e_s[arrivals <= arrivals.min() + span / 2]
     settled = len(early) > 0 and float(np.percentile(early, 90)) < span / 2 / TIMES_AS_LONG
-    return (replace(whole, whole=True), False) if settled else (first, True)
+    return (whole, False) if settled else (first, True)
 
 
 def waits_grew(arrivals: Times, ttft_s: Times) -> bool:

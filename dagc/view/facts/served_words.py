@@ -127,10 +127,11 @@ def per_user(result: ServeResult) -> str:
 
 def verdict_text(result: ServeResult) -> str:
     """The verdict and its reason."""
-    offered, served = result.offered_per_s, result.rate_per_s
-    rates = f"{per_second(served)} served" + (f" of {per_second(offered)} offered" if offered != float("inf") else "")
-    if result.arrivals.kind == "closed":
-        rates = f"{per_second(served)} served"
+    offered, served = result.offered_per_s, per_second(result.rate_per_s)
+    known = result.arrivals.kind != "closed" and isfinite(offered)
+    rates = (
+        f"{per_second(offered)} offered, {served} over the run with its drain" if known else f"{served} over the run"
+    )
     piled = result.growth
     if result.verdict == OVERLOADED:
         turned = result.count("rejected")
@@ -138,6 +139,8 @@ def verdict_text(result: ServeResult) -> str:
             return f"overloaded: {turned:,} of {result.arrived:,} requests were turned away{never_fit(result)}; {rates}"
         what = "requests end" if piled.whole else "first tokens come"
         return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, {what} at {piled.served:.0%} of the offered rate; {rates}"
+    if result.arrivals.kind == "burst" and result.verdict == BACKLOGGED:
+        return f"backlogged: all requests came at once and were worked off; {rates}"
     if result.verdict == BACKLOGGED:
         return f"backlogged: requests piled up, and the run ended before it was clear whether that goes on; {rates}"
     assert result.verdict == STABLE
