@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SHORTEST = {
+    "compiled_steps": (["-n", "1", "examples/plan_a.moe"], "plan_a, "),
     "chakra": (["-n", "1", "--gpus", "8"], "symmetric, 8 GPUs"),
     "draw": (["-n", "1", "--parts", "2"], "one layer"),
     "estimate": (["-n", "1", "examples/mixtral_8xh100.moe"], "mixtral_8xh100, decode"),

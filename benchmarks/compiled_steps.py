@@ -1,7 +1,7 @@
 """Prices of the steps of servings: how many steps are compiled for one, how long that and a price take, and how far prices are from
 steps compiled whole, at random sizes.
 
-python benchmarks/step_prices.py [-n STEPS] [SPEC ...]
+python benchmarks/compiled_steps.py [-n STEPS] [SPEC ...]
 """
 
 from __future__ import annotations
