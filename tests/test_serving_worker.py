@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from random import Random
 from typing import Any
 
@@ -258,6 +259,60 @@ def test_driven_from_outside_it_does_the_same(seed: int) -> None:
         event = worker.next_event_s()
         assert event > time
     assert again == rows
+
+
+@pytest.mark.parametrize("kind", ["brought", "held", "turned"])
+@pytest.mark.parametrize("seed", range(12))
+def test_caches_that_come_late_are_held_or_wait_for_a_turn_are_all_served(seed: int, kind: str) -> None:
+    """Hooks at random: nothing hangs, everybody is served, every block comes back."""
+    engine, requests = drawn(seed, Fraction)
+    engine = replace(engine, queue=None)
+    random = Random(seed)
+    later: list[tuple[Any, int, Any]] = []
+    ended = []
+    numbers = count()
+
+    def at(time: Any, what: Any) -> None:
+        heapq.heappush(later, (time, next(numbers), what))
+
+    def delay() -> Fraction:
+        return Fraction(random.randrange(60), 1000)
+
+    def on_room(seq: Any, now: Any) -> bool:
+        if random.random() < 0.3:
+            return True
+        at(now + delay(), lambda time: worker.arrived(seq, time))
+        return False
+
+    def on_finish(seq: Any, now: Any) -> bool:
+        ended.append(seq.no)
+        if kind == "held":
+            at(now + delay(), lambda time: worker.release(seq, time))
+        return False
+
+    worker = Worker(engine, on_room=on_room, on_finish=on_finish, hold=kind == "held")
+    for request in requests:
+        brought = kind == "brought" and request.output > 1 and random.random() < 0.7
+        one = request._replace(output=1) if kind == "held" else request
+        at(
+            request.arrival_s,
+            lambda time, one=one, brought=brought: worker.add(one, at_s=time, first_s=time if brought else None),
+        )
+    if kind == "turned":
+        for time in range(1, 40):
+            admits, decodes = random.choice(((True, False), (False, True), (True, True)))
+            at(Fraction(time, 20), lambda now, admits=admits, decodes=decodes: worker.turn(admits, decodes, now))
+        at(Fraction(2), lambda now: worker.turn(True, True, now))
+    event: Any = math.inf
+    while later or event < math.inf:
+        time = min(later[0][0] if later else math.inf, event)
+        worker.run_until(time)
+        while later and later[0][0] == time:
+            heapq.heappop(later)[2](time)
+        event = worker.next_event_s()
+        assert event > time
+    assert sorted(ended) == list(range(len(requests)))
+    assert not any(rank.held(worker.step) for rank in worker.ranks)
 
 
 def affine(base: float, per_prompt: float = 0.0, per_sequence: float = 0.0, per_context: float = 0.0) -> Any:
