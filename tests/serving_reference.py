@@ -56,6 +56,7 @@ class Reference:
         self.gaps: Counter[int] = Counter()
         self.integrals: dict[str, Any] = dict.fromkeys(("waiting", "running", "busy", "blocks", "tokens"), 0)
         self.served: list[tuple[Any, ...]] = []
+        self.most_blocks = 0
         self.t: Any = 0
 
     # ---- blocks
@@ -254,6 +255,7 @@ class Reference:
                     seq.blocks += self.want(seq)
             self.integrals["blocks"] += takes * self.held(rank)
             self.integrals["tokens"] += takes * self.tokens(rank)
+        self.most_blocks = max(self.most_blocks, sum(self.held(rank) for rank in self.ranks))
         end = self.t + takes
         self.take(end, too=False)
         self.t = end

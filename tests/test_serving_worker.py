@@ -147,6 +147,8 @@ def test_skipping_is_stepping_exactly(seed: int) -> None:
     for name in ("waiting", "running", "busy"):
         assert worker.integrals[name] == slow.integrals[name], name
     assert worker.gaps == slow.gaps
+    if engine.ranks == 1 and not engine.prefix_cache:
+        assert worker.most["blocks"] == slow.most_blocks
 
 
 def test_the_cases_have_every_policy_at_work() -> None:
@@ -473,6 +475,17 @@ def test_integrals_of_blocks_and_tokens_are_near_those_of_steps() -> None:
     slow = Reference(engine, exact).run()
     assert worker.integrals["blocks"] == pytest.approx(float(slow.integrals["blocks"]), rel=0.01)
     assert worker.integrals["tokens"] == pytest.approx(float(slow.integrals["tokens"]), rel=0.01)
+
+
+@pytest.mark.parametrize("kv_block", [1, 16, 256])
+def test_empty_places_of_blocks(kv_block: int) -> None:
+    """255 steps of decode with 2,048 to 2,302 tokens, the blocks of which have a place for the token of the step."""
+    worker, _ = simulated(Engine(affine(1.0), kv_block=kv_block), [Request(0, 2048, 256)])
+    tokens = [2048, *(2048 + i for i in range(255))]
+    blocks = [2048 // kv_block, *(-(-(2049 + i) // kv_block) for i in range(255))]
+    assert worker.integrals["tokens"] == pytest.approx(sum(tokens))
+    assert worker.integrals["blocks"] == pytest.approx(sum(blocks))
+    assert worker.most["blocks"] == max(blocks)
 
 
 def test_columns_of_a_stream_are_small() -> None:

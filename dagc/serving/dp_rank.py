@@ -15,11 +15,28 @@ NEVER = 1 << 62
 """A step that is never reached."""
 
 
+def floors(first: int, more: int, size: int, count: int) -> int:
+    """Sum of (first + more i) // size over i = 0 .. count - 1, in as many rounds as Euclid's algorithm takes for `more` and `size`."""
+    if more == 1:  # nearly always
+        whole, rest = divmod(first + count, size)
+        before, less = divmod(first, size)
+        return (size * (whole * (whole - 1) - before * (before - 1)) >> 1) + whole * rest - before * less
+    total = 0
+    while count:
+        whole, more = divmod(more, size)
+        quotient, first = divmod(first, size)
+        total += count * (count - 1) // 2 * whole + count * quotient
+        # points below the line, counted by columns so far: what is left, by rows
+        count, first = divmod(more * count + first, size)
+        more, size = size, more
+    return total
+
+
 class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
     which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause.
     `held`: blocks, of every rank as it was last looked at. Integrals over time; `blocks_s` and `tokens_s` (parts of tokens) are
-    doubled, of sequences that have ended: each as if it grew evenly from its first to its last step of decode, without blocks that
+    doubled, of sequences that have ended: each as if all its steps of decode took equally long, without blocks that
     it shares but with their tokens; `refs_s`: of such blocks of each."""
 
     __slots__ = (
@@ -164,22 +181,27 @@ class Rank:
         self.decoding -= 1
         shared.decoding -= 1
         seq.entry = None
-        first = own = seq.own
-        running_s, joined_s = seq.running_s, seq.joined_s
+        running_s, joined_s, first = seq.running_s, seq.joined_s, seq.own
+        decode_s = now - joined_s
+        blocks_s = 2 * first * (now - running_s)
         if seq.refs:
             shared.refs_s += (now - running_s) * seq.refs
         if not rules.whole:
             self.ring[seq.place] -= 1
-            blocks = (tokens + rules.ahead - 1) // rules.size
+            reach = tokens + rules.ahead - 1
+            blocks = reach // rules.size
             self.fixed += blocks - seq.level
             own = blocks + 1
             if seq.refs:
                 own -= seq.refs * rules.unit_blocks
             seq.own = own
-        prefill, decode = 2 * (joined_s - running_s), now - joined_s
+            steps = own_step - (seq.end - seq.left)
+            if steps:
+                fewer = steps * blocks - floors(reach - growth * (steps - 1), growth, rules.size, steps)
+                blocks_s += 2 * decode_s * (own - first) - 2 * decode_s * fewer / steps
         shared.running_s += now - running_s
-        shared.blocks_s += prefill * first + decode * (first + own)
-        shared.tokens_s += prefill * before + decode * (before + tokens - growth)
+        shared.blocks_s += blocks_s
+        shared.tokens_s += 2 * (joined_s - running_s) * before + decode_s * (before + tokens - growth)
         return tokens
 
     def drop(self, seq: Sequence, now: float) -> None:
@@ -197,12 +219,15 @@ class Rank:
 
     def let_go(self, seq: Sequence, now: float) -> None:
         """The blocks of a sequence are free."""
-        self.fixed -= seq.own
+        free = seq.own
         if seq.refs:
             assert self.cache is not None and seq.text is not None
-            self.fixed -= self.cache.release(seq.text, now) * self.rules.unit_blocks
+            free += self.cache.release(seq.text, now) * self.rules.unit_blocks
             seq.refs = 0
             seq.text = None
+        self.fixed -= free
+        self.blocks -= free
+        self.shared.held -= free
 
     def register(self, seq: Sequence, step: int, now: float) -> None:
         """The prompt's blocks that are computed are text that others may share. It counts as if it had been from the first step on."""
@@ -229,6 +254,8 @@ class Rank:
         room = kv_blocks - held - grown
         moved = preempted = 0
         if room < 0:
+            shared = self.shared
+            shared.most_blocks = max(shared.most_blocks, shared.held + held - self.blocks)
             self.evict(step)
         while room < 0 and decodes and (mixed or not under_way):
             moved += self._preempt(step, now)

@@ -218,7 +218,7 @@ class Worker:
 
     @property
     def integrals(self) -> dict[str, float]:
-        """Over time, of what has waited, and run to its end. Blocks and tokens: each sequence as if it grew evenly while it decodes."""
+        """Over time, of what has waited, and run to its end. Blocks and tokens: as if a sequence's steps of decode took equally long."""
         shared, rules = self.shared, self.rules
         text_s = sum(rank.cache.held_s for rank in self.ranks if rank.cache is not None)
         return {
@@ -599,6 +599,13 @@ class Worker:
                 add_gaps((takes, more, steps, sequences))
             self.step = step = step + steps
             t = end
+            if due <= step:
+                shared.held = 0
+                for rank in ranks:  # the most is held before what ends lets go
+                    rank.blocks = held = rank.held(step)
+                    shared.held += held
+                if shared.held > shared.most_blocks:
+                    shared.most_blocks = shared.held
             while due <= step:
                 _, _, seq = entry = ends[0]
                 if (slipped or entry is not seq.entry) and self._next_end() > step:
