@@ -553,3 +553,11 @@ def test_peaks_and_times_with_a_queue_are_those_of_the_columns() -> None:
     assert max(series["both.running"]) <= 6 and len(series["time_s"]) == len(series["both.waiting"])
     mean = sum(series["both.running"]) / len(series["time_s"])
     assert mean == pytest.approx(outcome.integrals["both.running"] / outcome.end_s, rel=0.1)
+
+
+def test_caches_are_never_fuller_on_average_than_at_most() -> None:
+    """One client: its blocks are most when its answer ends."""
+    setup = Setup((Workers("both", 1, engine(admit="prompt", kv_block=16)),))
+    outcome = run(setup, Load([Request(0, 60, 200)] * 4, clients=1))
+    assert outcome.most["both.blocks"] == -(-(60 + 199) // 16)
+    assert outcome.integrals["both.blocks"] / outcome.end_s < outcome.most["both.blocks"]

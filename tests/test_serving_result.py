@@ -56,6 +56,14 @@ def queue(rate: float, count: int, seed: int, gap: str = "poisson") -> Outcome:
     return outcome(arrival, waits, waits)
 
 
+def test_gaps_are_between_deliveries_in_the_mean_too() -> None:
+    """Five tokens in 2 s after the first, drafted ones among them: 4 requests, each with two steps of decode, a second apart."""
+    run = outcome(np.arange(4.0), np.full(4, 1.0), np.full(4, 3.0), output=5, gaps={gaps.number(1.0): 8.0})
+    found = measured("chat", SETUP, run, Arrivals("constant", rate_per_s=1.0))
+    assert (found.itl.mean_s, found.tpot.mean_s) == (1.0, 0.5)
+    assert found.itl.p50_s == pytest.approx(found.itl.mean_s, rel=gaps.RESOLUTION)
+
+
 def test_figures_of_a_small_run() -> None:
     """Four requests at one, two, three and four seconds, each with its first token a second and all five after three."""
     came = np.array([1.0, 2.0, 3.0, 4.0])

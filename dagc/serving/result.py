@@ -78,7 +78,7 @@ class ServeResult:
     """A simulated serving `name`. Rates are over `duration_s`, from the first arrival to the last token.
 
     `ttft`: from arrival to the first token at the client; `tpot`: (e2e - ttft) / (output - 1) of a request, over those with
-    more than one token; `itl`: over all gaps between tokens, percentiles to `gaps.RESOLUTION`; `e2e`: from arrival to the last token.
+    more than one token; `itl`: over all gaps between deliveries of tokens, percentiles to `gaps.RESOLUTION`; `e2e`: from arrival to the last token.
     `offered_per_s`: requests that come per second, as the spec says or as counted where it says none; infinite where all come at once.
     `met`: share of all that arrived that meet every limit; `met_each`: of those that ended, by limit. `prices_error`: bound of what interpolation adds to a step's time,
     relative."""
@@ -247,7 +247,7 @@ def measured(
     start_s = float(found["arrival_s"].min()) if ended else 0.0
     duration_s = max(outcome.end_s - start_s, 5e-324)
     tpot_s = found["tpot_s"][found["output"] > 1]
-    gap_count = float((found["output"] - 1).sum())
+    gap_count = sum(outcome.gaps.values())  # with drafts fewer than tokens
     mean_gap_s = float((found["e2e_s"] - found["ttft_s"]).sum()) / gap_count if gap_count else float("nan")
     arrived = outcome.counts["arrived"]
     good = np.ones(ended, dtype=bool)

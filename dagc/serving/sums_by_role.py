@@ -57,6 +57,8 @@ class Totals:
         for worker, role in zip(self._workers, self._role, strict=True):
             blocks[role] += sum(worker.held(rank) for rank in range(worker.engine.ranks))
         values = [value for each, held in zip(self._now, blocks, strict=True) for value in (each[0], each[1], held)]
+        for most, held in zip(self._most, blocks, strict=True):
+            most[2] = max(most[2], held)
         while self._next_s <= now:
             self._times.append(self._next_s)
             columns = [column for each in self._columns for column in each]
@@ -77,7 +79,9 @@ class Totals:
         return out
 
     def most(self) -> dict[str, int]:
-        """Peaks, by role and what."""
+        """Peaks, by role and what; of blocks of several workers as far as they were looked at."""
+        for worker, role in zip(self._workers, self._role, strict=True):
+            self._most[role][2] = max(self._most[role][2], worker.shared.most_blocks)
         return {
             f"{name}.{what}": value
             for name, values in zip(self._names, self._most, strict=True)
