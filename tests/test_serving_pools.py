@@ -561,3 +561,18 @@ def test_caches_are_never_fuller_on_average_than_at_most() -> None:
     outcome = run(setup, Load([Request(0, 60, 200)] * 4, clients=1))
     assert outcome.most["both.blocks"] == -(-(60 + 199) // 16)
     assert outcome.integrals["both.blocks"] / outcome.end_s < outcome.most["both.blocks"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("clients", [0, 2])
+def test_samples_of_blocks_are_of_their_moment(count: int, clients: int) -> None:
+    """Two long answers, nothing else happens: blocks grow from those of the prompts to those of the last tokens."""
+    setup = Setup((Workers("both", count, engine(prices=Prices(F(1, 100)), admit="prompt", kv_block=16)),))
+    outcome = run(setup, Load([Request(0, 60, 1000)] * 2, clients=clients))
+    held = [
+        blocks for at, blocks in zip(outcome.series["time_s"], outcome.series["both.blocks"], strict=True) if at > 0.5
+    ]
+    assert held == sorted(held)
+    assert held[0] < 2 * 10 < 2 * 60 < held[-1] <= outcome.most["both.blocks"] <= 2 * 67
+    mean = sum(outcome.series["both.blocks"]) / len(outcome.series["time_s"])
+    assert mean == pytest.approx(float(outcome.integrals["both.blocks"] / outcome.end_s), rel=0.05)

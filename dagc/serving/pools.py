@@ -99,6 +99,7 @@ class Run:
         self._first()
         while heap:
             now = heap[0][0]
+            self._totals.sample(now)
             while heap and heap[0][0] <= now:
                 at, kind, _, what = heapq.heappop(heap)
                 if kind == _ENDS:

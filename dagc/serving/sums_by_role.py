@@ -13,7 +13,7 @@ _WHAT = ("waiting", "running", "blocks")
 class Totals:
     """Requests that wait and run, and blocks held, summed over the workers of each role. `roles`: of each worker. A worker's
     figures are those of the last look at it; it is looked at after everything that changes them, blocks that decode takes in the meantime
-    excepted."""
+    excepted, which a sample counts as of its moment."""
 
     def __init__(self, workers: Sequence[Worker], roles: Sequence[str]) -> None:
         self._workers = workers
@@ -32,8 +32,7 @@ class Totals:
     def look(self, w: int, now: float) -> None:
         """Worker `w` has changed at `now`; times never fall."""
         worker, before, role = self._workers[w], self._of_worker[w], self._role[w]
-        if self._next_s <= now:
-            self._sample(now)
+        self.sample(now)
         shared = worker.shared
         after = [shared.waiting_all, shared.running_all, shared.held]
         if after == before:
@@ -51,15 +50,15 @@ class Totals:
                 most[what] = total
         self._of_worker[w] = after
 
-    def _sample(self, now: float) -> None:
+    def sample(self, now: float) -> None:
         """The series up to `now`, before what happens then. A full one keeps every second row and goes on at half the rate."""
-        blocks = [0] * len(self._names)
-        for worker, role in zip(self._workers, self._role, strict=True):
-            blocks[role] += sum(worker.held(rank) for rank in range(worker.engine.ranks))
-        values = [value for each, held in zip(self._now, blocks, strict=True) for value in (each[0], each[1], held)]
-        for most, held in zip(self._most, blocks, strict=True):
-            most[2] = max(most[2], held)
         while self._next_s <= now:
+            blocks = [0] * len(self._names)
+            for worker, role in zip(self._workers, self._role, strict=True):
+                blocks[role] += worker.held_at(self._next_s)
+            values = [value for each, held in zip(self._now, blocks, strict=True) for value in (each[0], each[1], held)]
+            for most, held in zip(self._most, blocks, strict=True):
+                most[2] = max(most[2], held)
             self._times.append(self._next_s)
             columns = [column for each in self._columns for column in each]
             for column, value in zip(columns, values, strict=True):

@@ -113,6 +113,7 @@ class Worker:
         self._limit: float = -math.inf
         self._start = False
         self._cut: float = math.inf
+        self._stretch: tuple[float, float, float, int] | None = None  # steps under way, see `steps_to`
         self._inbox: list[tuple[float, int, Request, int | None, float | None, Any]] = []
         self._added = 0
         self._turn = 0
@@ -230,6 +231,14 @@ class Worker:
             "prompts": self.prompts_s,
             "queued": shared.queued_s,
         }
+
+    def held_at(self, when: float) -> int:
+        """Blocks that all ranks hold at `when`, in the steps under way or after all that have been."""
+        step = self.step
+        if self._stretch is not None:
+            start, takes, more, steps = self._stretch
+            step += steps_to(when, start, takes, more, steps) - 1
+        return sum(rank.held(step) for rank in self.ranks)
 
     @property
     def gaps(self) -> dict[int, float]:
@@ -390,12 +399,11 @@ class Worker:
         """The series up to `now`, before what happens then. Returns when the next row is due. A full series keeps every second row and goes on at half the rate."""
         series = self.series
         times, waiting, running, blocks = series["time_s"], series["waiting"], series["running"], series["blocks"]
-        held = sum(rank.held(self.step) for rank in self.ranks)
         while self.sample_at <= now:
             times.append(self.sample_at)
             waiting.append(self.shared.waiting_all)
             running.append(self.shared.running_all)
-            blocks.append(held)
+            blocks.append(self.held_at(self.sample_at))
             if len(times) >= SAMPLES:
                 for column in (times, waiting, running, blocks):
                     column[:] = column[::2]
@@ -570,6 +578,7 @@ class Worker:
             if end > limit:
                 self._cut = math.inf
                 self.events, self.now = events, t
+                self._stretch = (t, takes, more, steps)
                 while end > limit:
                     yield end
                     limit, start = self._limit, self._start
@@ -578,12 +587,15 @@ class Worker:
                         steps = steps_to(self._cut, t, takes, more, steps)
                         end = t + steps * takes + more * (steps * (steps - 1) // 2)
                     self._cut = math.inf
+            if sample_at < end:
+                self._stretch = (t, takes, more, steps)
             while at < end:
                 if sample_at <= at:
                     sample_at = self._sample(at)
                 at = self._take()
             if sample_at < end:
                 sample_at = self._sample(end)
+            self._stretch = None
             # what it brings
             if steps_kept:
                 steps_kept -= 1
