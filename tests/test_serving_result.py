@@ -177,6 +177,26 @@ class Batched:
         return Line(6e-3 + 40e-6 * sequences + 5e-6 * prompt, 2e-9, float("inf"))
 
 
+class Slowing(Batched):
+    """A request of 2,048 and 256 tokens adds 61 ms to its steps: at most 16.3 in a second."""
+
+    def step(self, sequences: float, context: float, prompt: float = 0, pairs: float = 0, most: float = 0) -> Line:
+        return Line(11e-3 + 80e-6 * sequences + 20e-6 * prompt, 0, float("inf"))
+
+
+def test_a_short_run_below_capacity_is_not_called_overloaded() -> None:
+    """The more are in the system, the longer each of them takes: their number strays for long."""
+    engine = Engine(Slowing(), slots=100_000, batch_tokens=8192, chunk=8192)
+    setup = Setup((Workers("both", 1, engine, gpus=8),))
+    arrivals = Arrivals("poisson", 10.0)
+
+    def found(seed: int) -> str:
+        load = load_of(Serve("q", arrivals, Lengths("fixed", 2048, 256), requests=600, seed=seed))
+        return measured("q", setup, simulate(setup, load), arrivals).verdict
+
+    assert [found(seed) for seed in range(60)].count(OVERLOADED) <= 1
+
+
 @pytest.mark.parametrize(
     "rules",
     [{"slots": 48}, {"slots": 512, "kv_blocks": 3000}, {"slots": 256, "prompts": "first"}, {"slots": 100_000}],

@@ -22,6 +22,8 @@ LONGER = 3.0
 """The last requests wait so many times longer than the first half."""
 TIMES_AS_LONG = 4.0
 """The first half of the arrivals over the time of its requests, from which on a batch that still fills up is not filling up."""
+SURE = 2.0
+"""Standard deviations of the number in the whole system that are no chance: it varies more than a queue, and for as long as requests take."""
 FEWEST = 16
 """Requests below which a run says nothing about growth."""
 
@@ -40,7 +42,8 @@ class Growth:
 
     @property
     def overloaded(self) -> bool:
-        return self.share > PILED and self.piled > self.chance and self.served < SERVED
+        chance = SURE * self.chance if self.whole else self.chance
+        return self.share > PILED and self.piled > chance and self.served < SERVED
 
 
 def growth(arrivals: Times, ends: Times, rate_per_s: float = 0.0, *, whole: bool = False) -> Growth:
