@@ -1,37 +1,52 @@
-"""The accuracy page: its sample is compiled again, and the model of a serving is checked on sums by hand."""
+"""The accuracy page: its sample is simulated again, and what it is made of is checked on sums by hand."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import host, kernel_rows, noise, ranking, servings, stated_errors, unmeasured
+from comparison import (
+    goals,
+    host,
+    kernel_rows,
+    loads,
+    noise,
+    open_loop,
+    open_page,
+    ranking,
+    servings,
+    stated_errors,
+    unmeasured,
+    unseen,
+)
 from comparison import summary as report
+from comparison.alone import Alone, alone
 from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
 from comparison.estimate import Estimates, calibration_of, estimate, text_of
 from comparison.published import Serving, read_csv, read_records
-from comparison.serving import Constants, Engine, Parts, figure, predict
+from comparison.runs import Job, Run, Runs
+from comparison.site import Constants, Site
 from comparison.statistics import Errors
 
 import dagc
 from dagc.calib.accuracy import ANOTHER_GPU, OWN, ROOFLINE, kernels_of, phase_errors
+from dagc.spec import host_constants
+from dagc.spec.serve import Arrivals, Lengths
 from dagc.view.facts.findings import error_range
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
 CONFIGS = report.SAMPLE_DATA / "configs"
 PLAN = Deployment("mixtral-8x7b", "h100_sxm", "trtllm", Layout(tp=4, ep=1, moe_tp=4), "bf16", "bf16", "bf16")
-ENGINE = Engine(True, 8192, 0.9, 4096, 10.0)
-NONE = Constants()
 
 
 def medians(text: str) -> dict[str, tuple[int, float]]:
@@ -63,8 +78,8 @@ def test_reference_ops_have_classes_of_ours() -> None:
     assert reference_class("generation_add_norm_2") == ("add_norm",)
 
 
-def step(time_s: float, work_B: float = 0.0, kv_B: float = 1e9, attention_s: float = 0.0) -> Estimate:
-    return Estimate(time_s, time_s / 2, (("attention", attention_s),), 10e9, kv_B, work_B, 0.0, 80e9)
+def step(time_s: float, kv_B: float = 1e9) -> Estimate:
+    return Estimate(time_s, time_s / 2, (("attention", 0.0),), 10e9, kv_B, 0.0, 0.0, 80e9)
 
 
 def known(points: dict[Point, Estimate]) -> Estimates:
@@ -73,69 +88,110 @@ def known(points: dict[Point, Estimate]) -> Estimates:
     return estimates
 
 
-def value(one: Serving, engine: Engine, points: Estimates, constants: Constants = NONE) -> float:
-    return predict(one, engine, constants, points).value
+class Formula(Runs):
+    """Runs that nobody simulates: TPOT and TTFT of a job by a formula."""
+
+    def __init__(self, formula: Callable[[Job], tuple[float, float]]) -> None:
+        super().__init__(None)
+        self.formula = formula
+
+    def settle(self, jobs: Sequence[Job]) -> list[Any]:
+        for job in jobs:
+            tpot_s, ttft_s = self.formula(job)
+            self.known[job] = Run(ttft_s, tpot_s, ttft_s + 99 * tpot_s, 1 / tpot_s, 1.0, ())
+        return [self.known[job] for job in jobs]
+
+
+SHIPPED = host.stored(("trtllm", "vllm", "sglang"))
 
 
 def settled(rows: list[Serving], points: dict[Point, Estimate]) -> tuple[list[servings.Outcome], list[str]]:
-    """Predictions with the shipped constants, and reasons of refusals."""
-    constants = Catalog().constants
-    done, refused = servings.cases(rows, known(points), constants)
-    return servings.outcomes(done, host.stored(constants)), [str(error) for _, error in refused]
+    """Predictions of twice a second a token and three a first one, and reasons of refusals."""
+    runs = Formula(lambda job: (2.0, 3.0))
+    done, refused = servings.cases(rows, known(points), runs, SHIPPED, Catalog().constants)
+    return servings.outcomes(done, SHIPPED, runs), [str(error) for _, error in refused]
 
 
 def serving(metric: str = "tpot", concurrency: int = 9, workers: tuple[int, int] = (0, 0)) -> Serving:
-    return Serving("test", "", metric, 1.0, 1000, 100, concurrency, PLAN, PLAN, *workers)
+    return Serving("test", "", metric, 1.0, 1000, 100, concurrency, PLAN, PLAN, *workers, where=("", "", "trtllm"))
 
 
-def test_tpot_holds_the_prefills_of_the_others() -> None:
-    """Nine in flight: eight others are prefilled once in 100 tokens; a mixed step saves the decode step's rest."""
-    prefill, decode = Point(PLAN, "prefill", 1, 1000), Point(PLAN, "decode", 9, 1050)
-    estimates = known({prefill: step(0.1), decode: step(0.01, attention_s=0.004)})
-    assert value(serving(), ENGINE, estimates) == pytest.approx(0.01 + 8 / 100 * (0.1 - 0.006))
-    apart = Engine(False, 8192, 0.9, 4096, 10.0)
-    assert value(serving(), apart, estimates, Constants(0.001)) == pytest.approx(0.011 + 8 / 100 * 0.101)
-    launches_s = 32 * 1e-4  # mixtral has 32 layers; a step with prompt tokens alone has gaps between them
-    for engine, alone_s in ((ENGINE, 0.01 + 8 / 100 * 0.094), (apart, 0.01 + 8 / 100 * 0.1)):
-        found_s = value(serving(), engine, estimates, Constants(launch_s=1e-4))
-        assert found_s == pytest.approx(alone_s + 8 / 100 * launches_s)
+LOADS = Catalog().constants["loads"]
 
 
-def test_more_prompts_than_steps_leave_every_step_mixed() -> None:
-    """With more prompts than steps, requests wait; a step takes no longer for it."""
-    many = Parts("tpot", 0.0, step_s=0.01, mixed_s=0.1, mixed_steps=3.0)
-    assert figure(many, ENGINE, NONE) == pytest.approx(0.1)
+def test_a_row_of_a_sweep_is_a_closed_loop_of_spread_lengths() -> None:
+    words = loads.words(replace(serving(), isl=1024, osl=8192), LOADS)
+    assert (words["arrivals"].kind, words["arrivals"].clients, words["requests"]) == ("closed", 9, 90)
+    assert words["lengths"] == Lengths("uniform", 1024, 8192, 0.8, 1.0)
+    assert loads.words(serving(), LOADS)["lengths"] == Lengths("uniform", 1000, 100, 0.9, 1.1)
+
+
+def test_saturated_and_static_runs_are_bursts() -> None:
+    finite = replace(serving("output_rate"), isl=2048, osl=2048, concurrency=None, saturated=True)
+    words = loads.words(finite, LOADS)
+    assert (words["arrivals"].kind, words["requests"], words["lengths"].kind) == ("burst", 1500, "fixed")
+    with pytest.raises(Inexpressible, match="finite run"):
+        loads.words(replace(finite, isl=7), LOADS)
+    static = replace(serving("request"), static_batch=8)
+    words = loads.words(static, LOADS)
+    assert (words["arrivals"].kind, words["requests"], words["prompts"], words["batch_tokens"]) == (
+        "burst",
+        8,
+        "first",
+        8000,
+    )
+    with pytest.raises(Inexpressible, match="concurrency"):
+        loads.words(replace(serving(), concurrency=None), LOADS)
+
+
+def test_a_run_is_simulated_with_the_steps_of_its_deployment() -> None:
+    """One request at a time: TTFT is the host's time and a prefill, TPOT a decode step; more at once wait for one another."""
+    runs = Runs(None, workers=1)
+    site = Site(PLAN)
+
+    def run(clients: int, constants: Constants) -> Run:
+        words = loads.words(replace(serving(), isl=1024, osl=1024, concurrency=clients), LOADS)
+        (found,) = runs.settle([Job(site, tuple(sorted(words.items())), constants)])
+        assert isinstance(found, Run)
+        return found
+
+    one, later = run(1, Constants()), run(1, Constants(1e-3, request_s=0.05))
+    points = len(runs.kept[site].figures)
+    assert later.tpot_s == pytest.approx(one.tpot_s + 1e-3)
+    assert later.ttft_s == pytest.approx(one.ttft_s + 0.051)
+    step_s = estimate(Point(PLAN, "decode", 1, 1400), None)
+    assert isinstance(step_s, Estimate)
+    assert one.tpot_s == pytest.approx(step_s.time_s, rel=0.02)
+    assert len(runs.kept[site].figures) == points  # other constants compile nothing
+    many = run(16, Constants())
+    assert many.tpot_s > one.tpot_s and many.ttft_s > one.ttft_s and many.at(99)[0] > many.ttft_s
+    assert run(16, Constants(prompt_factor=1.5)).ttft_s > many.ttft_s
+    slow = replace(Job(site, tuple(sorted(loads.words(serving(), LOADS).items())), Constants()), factor=2.0)
+    fast = replace(slow, factor=1.0)
+    slower, faster = runs.settle([slow, fast])
+    assert isinstance(slower, Run) and isinstance(faster, Run)
+    assert slower.e2e_s == pytest.approx(2 * faster.e2e_s)
 
 
 def test_rates_of_one_kind_of_step() -> None:
-    """12 sequences on 4 GPUs make 3 tokens each a step; a prefill takes the engine's tokens where none are stated."""
-    decode = replace(serving("decode_rate", 12), isl=1050, gpus=4)
-    points = known({Point(PLAN, "decode", 12, 1050): step(0.01), Point(PLAN, "prefill", 8, 1000): step(0.5)})
-    assert value(decode, ENGINE, points, Constants(0.002)) == pytest.approx(3 / 0.012)
-    prefill = replace(serving("input_rate"), gpus=4)
-    assert value(prefill, ENGINE, points) == pytest.approx(8 * 1000 / 4 / 0.5)
+    """12 sequences on 4 GPUs make 3 tokens each a step; a prefill takes 8,192 tokens where none are stated."""
+    points = {Point(PLAN, "decode", 12, 1050): step(0.01), Point(PLAN, "prefill", 8, 1000): step(0.5)}
+    rows = [replace(serving("decode_rate", 12), isl=1050, gpus=4), replace(serving("input_rate"), gpus=4)]
+    decode, prefill = settled(rows, points)[0]
+    host_s = SHIPPED["trtllm"].host_s
+    assert decode.value == pytest.approx(3 / (0.01 + host_s))
+    assert prefill.value == pytest.approx(8 * 1000 / 4 / (0.5 + host_s))
 
 
-def test_memory_limits_the_batch() -> None:
+def test_memory_limits_the_batch_of_a_phase_alone() -> None:
     """80 GB x 0.9 - 10 GB leave 62 GB: of nine sequences of 20 GB each, three."""
     points = {
         Point(PLAN, "prefill", 1, 1000): step(0.1),
         Point(PLAN, "decode", 9, 1050): step(0.01, kv_B=180e9),
         Point(PLAN, "decode", 3, 1050): step(0.008, kv_B=60e9),
     }
-    found = predict(serving(), ENGINE, NONE, known(points))
-    assert found.parts.limited
-    assert found.value == pytest.approx(0.008 + 2 / 100 * (0.1 - 0.008))
-
-
-def test_disaggregated_decode_has_its_gpus_to_itself() -> None:
-    points = {Point(PLAN, "decode", 5, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    assert value(serving(workers=(1, 2)), ENGINE, known(points)) == pytest.approx(0.01)
-
-
-def test_ttft_of_one_request_is_its_prefill() -> None:
-    points = {Point(PLAN, "decode", 1, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
-    assert value(serving("ttft", 1), ENGINE, known(points)) == pytest.approx(0.1)
+    found = alone(serving(), Catalog().constants["engines"], known(points))
+    assert (found.phase_s, found.bound) == (0.008, 0.004)
 
 
 def test_halves_are_stable_and_of_one_deployment() -> None:
@@ -181,12 +237,17 @@ def test_a_phase_alone_is_the_compiled_phase() -> None:
     points = {Point(PLAN, "decode", 9, 1050): step(0.01), Point(PLAN, "prefill", 1, 1000): step(0.1)}
     done, _ = settled(run_of(0.02, 0.5, 9), points)
     assert [o.phase_ratio for o in done] == [pytest.approx(0.5), pytest.approx(0.2)]
-    assert all(o.ratio > ratio for o, ratio in zip(done, (0.5, 0.2), strict=True))
+    assert [o.ratio for o in done] == [pytest.approx(2.0 / 0.02), pytest.approx(3.0 / 0.5)]
     found = stated_errors.of(
         [*done, *(replace(o, case=replace(o.case, half="check")) for o in done)],
         [[(1.0, 2.0), (1.1, 2.0)]],
         {"roofline": {"decode": [0.25], "prefill": [0.5]}},
+        {"TPOT, without the model, all": [1.5], "TTFT, without the model, vllm": [0.5, 0.5]},
     )
+    assert found["servings"] == {
+        "": {"tpot": {"median": 0.5, "p90": 0.5, "bias": 0.5, "cases": 1}},
+        "vllm": {"ttft": {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}},
+    }
     assert found["roofline"]["decode"] == {"median": 0.75, "p90": 0.75, "bias": -0.75, "cases": 1}
     assert found["phases"]["decode"] == {"median": 0.5, "p90": 0.5, "bias": -0.5, "cases": 2}
     assert found["phases"]["prefill"]["bias"] == -0.8
@@ -384,29 +445,101 @@ def test_intervals() -> None:
     assert low < 0.05 < high and high - low == pytest.approx(4 * 0.05 / 40**0.5, rel=0.2)
 
 
-def cases_of(engine: str, model: str, host_ms: float, n: int = 4) -> list[servings.Case]:
+def rows_of(engine: str, model: str, host_ms: float, n: int = 4) -> list[servings.Case]:
     """Runs whose host takes `host_ms` a step, and 50 ms a request."""
     found = []
     for i in range(n):
-        for metric, value in (("tpot", 0.01 * (i + 1) + host_ms * 1e-3), ("ttft", 0.15 + host_ms * 1.5e-3)):
-            one = replace(serving(metric), value=value, where=("gpu", model, engine), confidence="high")
-            part = Parts(metric, 0.0, step_s=0.01 * (i + 1), alone_s=0.1, chunks=1)
-            found.append(servings.Case(one, part, ENGINE, "tune"))
+        plan = replace(PLAN, model=model, engine=engine)
+        job = Job(Site(plan), (("step", i),), Constants())
+        for metric, value in (("tpot", 0.01 * (i + 1) + host_ms * 1e-3), ("ttft", 0.15)):
+            one = replace(
+                serving(metric), value=value, where=("gpu", model, engine), confidence="high", row=f"{model}{i}"
+            )
+            found.append(servings.Case(one, Alone(0.0), job, "tune"))
     return found
 
 
+def slow_host(job: Job) -> tuple[float, float]:
+    return 0.01 * (dict(job.words)["step"] + 1) + job.constants.host_s, 0.1 + job.constants.request_s
+
+
 def test_constants_are_fitted_by_engine_and_without_what_is_left_out() -> None:
-    found = cases_of("vllm", "a", 1.0) + cases_of("vllm", "b", 3.0) + cases_of("sglang", "a", 2.0)
-    fitted = host.fit(cases_of("vllm", "a", 1.0), ["vllm", "sglang"])
-    assert fitted["vllm"].host_s == pytest.approx(0.001)
-    assert fitted["vllm"].request_s == pytest.approx(0.05, abs=2.6e-3)
+    found = rows_of("vllm", "a", 1.0) + rows_of("vllm", "b", 3.0) + rows_of("sglang", "a", 2.0)
+    runs, base = Formula(slow_host), dict.fromkeys(("vllm", "sglang"), Constants(5e-4))
+    engines = ("vllm", "sglang")
+    fitted = host.fit(host.linear(rows_of("vllm", "a", 1.0), base, runs), engines)
+    assert fitted["vllm"].host_s == pytest.approx(0.001, abs=2e-5)
+    assert fitted["vllm"].request_s == pytest.approx(0.05, abs=1e-3)
+    assert fitted["vllm"].prompt_factor == 1.0  # nothing says that it is more
     assert fitted["sglang"] == fitted["vllm"]  # nobody measured it
-    out = host.left_out(found, ["vllm", "sglang"], lambda c: c.serving.where[1])
+    out = host.left_out(host.linear(found, base, runs), engines, lambda c: c.serving.where[1])
     assert len(out) == len(found)
     # vLLM's `a` is predicted with what `b` took, 2 ms too many a step; and `b` with 2 ms too few.
-    ratio = {(o.serving.where[1:], o.serving.metric): o.ratio for o in out}
-    assert ratio[("a", "vllm"), "tpot"] == pytest.approx(43 / 41)
-    assert ratio[("b", "vllm"), "tpot"] == pytest.approx(41 / 43)
+    ratio = {(o.serving.where[1:], o.serving.metric, o.serving.row): o.ratio for o in out}
+    assert ratio[("a", "vllm"), "tpot", "a3"] == pytest.approx(43 / 41, abs=1e-3)
+    assert ratio[("b", "vllm"), "tpot", "b3"] == pytest.approx(41 / 43, abs=1e-3)
+    assert [r for o, r in servings.requests(out)] and all(0.8 < r < 1.2 for _, r in servings.requests(out))
+
+
+def test_constants_are_those_of_the_product() -> None:
+    for engine in ("trtllm", "vllm", "sglang"):
+        own, found = SHIPPED[engine], host_constants.constants(engine)
+        assert (found.host_s, found.launch_s or 0.0, found.request_s, found.prompt_factor) == tuple(
+            pytest.approx(value) for value in astuple(own)
+        )
+        assert found.source
+
+
+OPEN = {
+    "serving_mlperf_v5_1.csv": {
+        "submitter": "S", "model": "mixtral-8x7b", "scenario": "Server", "accelerator": "NVIDIA H200-SXM-141GB", "nodes": "1",
+        "acc_per_node": "8", "result": "VALID", "target_qps": "400", "ttft_p99_ms": "500", "tpot_p99_ms": "180",
+        "ttft_limit_ms": "2000", "tpot_limit_ms": "200", "min_query_count": "100", "mean_output_tokens": "146.7", "tp": "1",
+        "precision": "fp8", "gpu_batch_size": "3072", "max_num_tokens": "8192", "attention_dp": "", "sched_policy": "max_util",
+    },
+    "serving_rates_vllm.csv": {
+        "model": "mistralai/Mixtral-8x7B-v0.1", "gpu": "H100-SXM", "engine": "vLLM 0.15.1", "tp": "2", "max_num_seqs": "128",
+        "max_num_batched_tokens": "2048", "rate_rps": "4", "duration_s": "600", "system_prompt_len": "100",
+        "prompt_len_mean": "589.4", "output_len_mean": "242.7", "ttft_mean_ms": "63", "ttft_median_ms": "53", "overloaded": "0",
+    },
+}  # fmt: skip
+
+
+def test_servings_with_arrivals_of_their_own_are_read(tmp_path: Path) -> None:
+    for name, row in OPEN.items():
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, list(row))
+            writer.writeheader()
+            writer.writerows(
+                [row, row | {"accelerator": "AMD"}] if "accelerator" in row else [row, row | {"model": "nobody/x"}]
+            )
+    found, refused = open_loop.read(tmp_path, Catalog(CONFIGS))
+    assert [str(error) for _, error in refused] == ["no preset or config of the model"]
+    chats, limited = sorted(found, key=lambda one: one.limits_s is not None)
+    words = dict(limited.job.words)
+    assert words["arrivals"] == Arrivals("poisson", rate_per_s=50.0)  # of one of eight replicas
+    assert (words["requests"], words["slots"], words["admit"]) == (20_000, 3072, "prompt")
+    assert dict(open_loop.faster(limited, 1.2).job.words)["arrivals"].rate_per_s == 60.0
+    words = dict(chats.job.words)
+    assert (words["arrivals"].rate_per_s, words["requests"], words["prefix"], words["prefix_cache"]) == (
+        4.0,
+        2400,
+        100,
+        True,
+    )
+    assert chats.measured == {("ttft", "mean"): 0.063, ("ttft", "p50"): 0.053}
+    assert open_loop._replicas("2DP4TP_fp8") == (2, 4) and open_loop._replicas("8TP") == (1, 8)
+
+
+def test_a_run_is_inside_its_limits_at_p99() -> None:
+    job = Job(Site(PLAN), (), Constants())
+    offered = open_loop.Offered("s", "n", ("", "", "vllm"), job, {}, (2.0, 0.2), False)
+    inside = Run(0.1, 0.1, 1.0, 1.0, 1.0, ((99, (1.9, 0.19, 3.0)),), "stable")
+    beyond = replace(inside, percentiles=((99, (1.9, 0.21, 3.0)),))
+    one = open_page.Simulated(offered, inside, beyond)
+    assert one.inside and one.breaks
+    row = [line for line in goals.section(unseen.Unseen({}), [], [one], []).splitlines() if "MLPerf" in line]
+    assert "1 of 1 (100%)" in row[0] and row[0].endswith("| yes |") and "1 of 1" in row[1]
 
 
 def test_a_cache_serves_the_same_compiler_alone(tmp_path: Path) -> None:

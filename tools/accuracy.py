@@ -1,9 +1,10 @@
 """Compare compiled plans with published figures: python tools/accuracy.py --data DIR [--configs DIR] [--write]
 
-DIR holds any of e2e_static.json, measured_serving.csv and measured_*.json, in the folder itself or in one below it.
+DIR holds any of e2e_static.json, measured_serving.csv, measured_*.json, and servings with arrivals of their own (serving_mlperf*.csv,
+serving_rates_*.csv, serving_vllm_per_request.csv), in the folder itself or in one below it.
 `--write` writes docs/accuracy.md, docs/kernels.md, the errors that reports print (grammar/library/calibration/accuracy.json), and the
 README's sentences about them; `--out` only the first page.
-`--fit` first fits the host overhead of each engine on the half of the servings set aside for it (tools/accuracy.json).
+`--fit` first fits the constants of each engine on the half of the servings set aside for it (grammar/library/serving/engines.json).
 `--only static` (or serving) leaves the other half out and prints to standard output. `--list` prints every case.
 """
 
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--fit", action="store_true", help="fit the host overhead of each engine first")
     parser.add_argument("--list", type=Path, help="CSV to write every case to")
     parser.add_argument("--workers", type=int, help="processes (default: one a CPU)")
+    parser.add_argument("--doubtful", action="store_true", help="simulate rows that may speculate, too")
     parser.add_argument("--cache", type=Path, help="folder of estimates made before by the same compiler")
     options = parser.parse_args()
     if options.write and options.only:
@@ -44,6 +46,7 @@ def main() -> int:
             options.list,
             options.workers,
             options.cache,
+            options.doubtful,
         )
     )
     options.out = HERE.parent / "docs" / "accuracy.md" if options.write and options.out is None else options.out

@@ -56,8 +56,8 @@ ENGINES: dict[str, Defaults] = {
     # tensorrt_llm/llmapi/llm_args.py (free_gpu_memory_fraction, max_num_tokens, tokens_per_block).
     "trtllm": Defaults(0.9, "free", ((0, 8192),), ((0, 0),), 32, launches=Launches(0.175e-3)),
 }
-"""`launches`: a layer's time is a term fitted on servings (`launch_ms` of tools/accuracy.json: none for SGLang), no measurement
-of a host. Steps with prompts: TensorRT-LLM and SGLang capture decode alone (tensorrt_llm/_torch/pyexecutor/cuda_graph_runner.py,
+"""`launches`: a layer's time is a term that was fitted on servings, no measurement of a host; servings that are simulated take that of
+grammar/library/serving/engines.json. Steps with prompts: TensorRT-LLM and SGLang capture decode alone (tensorrt_llm/_torch/pyexecutor/cuda_graph_runner.py,
 sglang/srt/model_executor/cuda_graph_runner.py), vLLM pieces of any step up to 512 tokens (vllm/config/compilation.py,
 `max_cudagraph_capture_size`)."""
 

@@ -9,8 +9,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-COMPILER = ("dagc", "grammar", "passes", "tools/comparison/classes.py", "tools/comparison/case.py")
+COMPILER = (
+    "dagc",
+    "grammar",
+    "passes",
+    "tools/comparison/classes.py",
+    "tools/comparison/case.py",
+    "tools/comparison/site.py",
+)
 """What an estimate depends on, beside its spec."""
+ABOVE = (
+    "dagc/serving", "dagc/cli", "dagc/view", "dagc/export", "dagc/importers", "dagc/measure", "dagc/optimize",
+    "dagc/execute", "dagc/api.py", "grammar/library/serving", "grammar/library/calibration/accuracy.json",
+)  # fmt: skip
+"""Of those, what no price of a step asks."""
+SCHEDULER = ("dagc/serving", "tools/comparison/runs.py")
 
 
 @dataclass
@@ -54,12 +67,22 @@ def _digest(text: str) -> str:
 
 def compiler() -> str:
     """A digest of the files that estimates come from, whether they are committed or not."""
+    return _files(COMPILER, ABOVE)
+
+
+def scheduler() -> str:
+    """The same of those that a run comes from, beside prices of steps."""
+    return _files(SCHEDULER, ())
+
+
+def _files(names: tuple[str, ...], left_out: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name in COMPILER:
+    for name in names:
         place = ROOT / name
         files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.is_file())
         for file in files:
-            if file.suffix in (".py", ".json", ".moe", ".lark"):
-                digest.update(str(file.relative_to(ROOT)).encode())
+            own = str(file.relative_to(ROOT))
+            if file.suffix in (".py", ".json", ".moe", ".lark") and not (left_out and own.startswith(left_out)):
+                digest.update(own.encode())
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

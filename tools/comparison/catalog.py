@@ -14,6 +14,7 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang import library
 from dagc.lang.load import load
+from dagc.spec.hardware import Hardware
 
 from .case import Inexpressible
 
@@ -31,7 +32,8 @@ class Catalog:
 
     def gpu(self, name: str) -> str:
         """Preset of a GPU: the same words, memory size left out, or a preset that begins with the name."""
-        wanted = _gpu_words(name)
+        aliases: Mapping[str, str] = self.constants["gpus"]
+        wanted = _gpu_words(aliases.get(name, name))
         for preset in library.names("hardware"):
             words = _gpu_words(preset)
             if words == wanted or words[: len(wanted)] == wanted:
@@ -40,10 +42,17 @@ class Catalog:
 
     def per_node(self, preset: str) -> int:
         """GPUs in a node of a hardware preset."""
-        if preset not in self._nodes:
+        return self._hardware(preset).per_node
+
+    def calibration(self, preset: str) -> str:
+        """The calibration of a hardware preset; empty: it has none."""
+        return self._hardware(preset).calibration or ""
+
+    def _hardware(self, preset: str) -> Hardware:
+        if preset not in self._presets:
             text = f'moe 1\nhardware from "{preset}" {{ }}\nmodel from "mixtral-8x7b" {{ }}\nworkload {{ sequences = 1, prompt = 1 tok }}\nphase decode {{ gpus = 0 }}\n'
-            self._nodes[preset] = load(Source("<preset>", text), Collector()).hardware.per_node
-        return self._nodes[preset]
+            self._presets[preset] = load(Source("<preset>", text), Collector()).hardware
+        return self._presets[preset]
 
     def experts(self, model: str) -> int:
         """Routed experts of a model."""
@@ -58,7 +67,7 @@ class Catalog:
         return {}
 
     @cached_property
-    def _nodes(self) -> dict[str, int]:
+    def _presets(self) -> dict[str, Hardware]:
         return {}
 
     @cached_property

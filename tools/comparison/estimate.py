@@ -51,7 +51,7 @@ def routed_experts(model: str, configs: Path | None) -> tuple[int, int] | None:
     try:
         found = _load(text).model
     except SpecError as error:
-        raise Inexpressible(_reason(error)) from None
+        raise Inexpressible(reason(error)) from None
     if "experts.count" not in found.attributes:
         return None
     return found.count("experts.count"), found.count("experts.top_k")
@@ -65,7 +65,7 @@ def layers_of(model: str, configs: Path | None) -> int:
     try:
         return _load(text).model.layers
     except SpecError as error:
-        raise Inexpressible(_reason(error)) from None
+        raise Inexpressible(reason(error)) from None
 
 
 def _load(text: str) -> Spec:
@@ -113,7 +113,7 @@ def estimate(point: Point, configs: Path | None, kernels: str = OWN) -> Found:
     except Inexpressible as error:
         return Failure(str(error))
     except SpecError as error:
-        return Failure(_reason(error))
+        return Failure(reason(error))
     need = result.memory.worst
     return Estimate(
         result.time_s,
@@ -127,7 +127,7 @@ def estimate(point: Point, configs: Path | None, kernels: str = OWN) -> Found:
     )
 
 
-def _reason(error: SpecError) -> str:
+def reason(error: SpecError) -> str:
     """The first error, with what is one case's own left out: paths and numbers."""
     first = next(d for d in error.diagnostics if d.code.startswith("E"))
     words = re.sub(r"`[^`]*/[^`]*`", "the config", first.message)

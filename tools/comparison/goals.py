@@ -6,11 +6,20 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from . import kernel_page, ranking, unseen
+from .open_page import ABOVE, Simulated
 from .servings import Outcome
 from .statistics import Errors, table
 
 TPOT = {"all": (0.09, 0.13), "trtllm": (0.08, None)}
 """Engine -> median and mean of TPOT, the model left out."""
+SIMULATED = {"e2e": (0.08, None), "ttft": (0.22, None)}
+"""Figure -> median and mean, the model left out."""
+TUNED = {"tpot": (0.09, None), "e2e": (0.08, None), "ttft": (0.18, 0.30)}
+"""The same of rows whose deployment was not in the fit, though its model, GPU and engine were."""
+SATURATED = 0.10
+"""Median of finite saturated runs."""
+INSIDE = 0.80
+"""Share of MLPerf's runs inside their limits at their own rate."""
 RIGHT = {"all series": 34, "models that cannot speculate": 9}
 REGRET = 0.03
 RECORD = 0.10
@@ -18,9 +27,14 @@ RECORD = 0.10
 Row = tuple[str, str, str, str]
 
 
-def section(found: unseen.Unseen, outcomes: Sequence[Outcome], parts: Sequence[kernel_page.Part]) -> str:
+def section(
+    found: unseen.Unseen, outcomes: Sequence[Outcome], offered: Sequence[Simulated], parts: Sequence[kernel_page.Part]
+) -> str:
     """Figure, goal, reached, and whether it is."""
-    body = [*_kernels(parts), *_tpot(found), *_layouts(found.ranked, found.unsaid), *_records(outcomes)]
+    body = [
+        *_kernels(parts), *_tpot(found), *_simulated(found, outcomes), *_layouts(found.ranked, found.unsaid),
+        *_records(outcomes), *_offered(offered),
+    ]  # fmt: skip
     return table(("figure", "goal", "reached", "met"), body)
 
 
@@ -52,6 +66,28 @@ def _tpot(found: unseen.Unseen) -> Iterator[Row]:
             yield _row(f"TPOT without the model, {engine}, mean", errors.mean, mean)
 
 
+def _simulated(found: unseen.Unseen, outcomes: Sequence[Outcome]) -> Iterator[Row]:
+    """Figures of simulated servings."""
+    for metric, goal in SIMULATED.items():
+        name = f"{metric.upper()} without the model, all"
+        yield from _errors(name, found.ratios.get(unseen.name_of(metric, "model", "all"), ()), goal)
+    for metric, goal in TUNED.items():
+        name = f"{metric.upper()} where model, GPU and engine were fitted on"
+        yield from _errors(name, unseen.interpolated(outcomes, metric), goal)
+    rates = [o.ratio for o in outcomes if o.serving.saturated]
+    yield from _errors("throughput of finite saturated runs", rates, (SATURATED, None))
+
+
+def _errors(name: str, ratios: Sequence[float], goal: tuple[float, float | None]) -> Iterator[Row]:
+    errors = Errors.of(ratios)
+    if errors is None:
+        return
+    median, mean = goal
+    yield _row(f"{name}, median", errors.median, median)
+    if mean is not None:
+        yield _row(f"{name}, mean", errors.mean, mean)
+
+
 def _layouts(ranked: Sequence[ranking.Ranked], unsaid: Sequence[ranking.Series]) -> Iterator[Row]:
     for name, least in RIGHT.items():
         every = name == "all series"
@@ -73,4 +109,34 @@ def _layouts(ranked: Sequence[ranking.Ranked], unsaid: Sequence[ranking.Series])
 def _records(outcomes: Sequence[Outcome]) -> Iterator[Row]:
     for o in outcomes:
         if o.serving.metric in ("input_rate", "decode_rate") and o.serving.confidence == "high":
-            yield _row(f"{o.serving.id}, rate", abs(o.predicted.value / o.serving.value - 1), RECORD)
+            yield _row(f"{o.serving.id}, rate", abs(o.value / o.serving.value - 1), RECORD)
+
+
+def _offered(found: Sequence[Simulated]) -> Iterator[Row]:
+    """Runs with limits, and runs that fell behind."""
+    limited = [one for one in found if one.offered.limits_s is not None]
+    if limited:
+        n, inside, breaks = len(limited), sum(one.inside for one in limited), sum(one.breaks for one in limited)
+        met = "yes" if inside >= INSIDE * n else "no"
+        yield (
+            "MLPerf Server inside its limits at its own rate",
+            f">= {INSIDE:.0%}",
+            f"{inside} of {n} ({inside / n:.0%})",
+            met,
+        )
+        yield (
+            f"MLPerf Server outside them at {ABOVE:g} times the rate",
+            "printed",
+            f"{breaks} of {n} ({breaks / n:.0%})",
+            "",
+        )
+    said = [one for one in found if one.offered.overloaded is not None and one.offered.limits_s is None]
+    if said:
+        right = sum(one.overloaded == one.offered.overloaded for one in said)
+        n = len(said)
+        yield (
+            "runs at a rate called overloaded, or not, as they were",
+            "all",
+            f"{right} of {n}",
+            "yes" if right == n else "no",
+        )

@@ -26,8 +26,8 @@ dense feed-forwards among sparse layers."""
 
 MEMORY = """The reference counts a truncated cache where a window slides, and the cache of all layers on each pipeline stage."""
 
-UNSEEN = """Every serving without doubt, predicted with the engines' constants fitted on the servings of all *other* models (GPUs, engines: an engine
-takes the mean of the others' constants). Kernel constants come from tables of kernels and from no serving, so they are the same everywhere;
+UNSEEN = """Every closed loop without doubt, simulated with the engines' constants fitted on the servings of all *other* models (GPUs, engines: an engine
+takes the mean of the others' constants; such fits take figures as linear in the constants, and are simulated again with what they found). E2E: TTFT + (osl - 1) TPOT of rows with both. Kernel constants come from tables of kernels and from no serving, so they are the same everywhere;
 [kernels.md](kernels.md) has their errors on rows, shapes, GPUs and engines that were left out.
 
 Layouts: series of aggregated runs of equal model, GPU, engine, precision, lengths, requests in flight and *number of GPUs* (with that free, more GPUs
@@ -42,30 +42,37 @@ mostly too fast: a server prefills other requests between the steps, its host wo
 UNMEASURED = """The same phases, priced as on a GPU that nobody measured. First with the kernels of the nearest other GPU that has a calibration, scaled
 by the datasheets; then with none, as presets without a calibration are. Reports print these errors where they hold."""
 
-SERVING = """What a benchmark of a server measures is modelled from two phases of a plan; `b` sequences are in flight on an attention
-rank (concurrency / attention-dp, or fewer when memory or the engine allows fewer), each of `isl` prompt and `osl` output tokens.
+SERVING = """Every row is simulated request by request, as `dagc serve` does it ([serving.md](serving.md)): a `serve` section whose phases are
+the row's deployment, under the load of its benchmark, with the defaults of the engine's scheduler ([costs.md](costs.md)). Steps are
+interpolated between compiled ones (powers of two of sequences and prompt tokens, of four of context), without refinement.
 
-- Decode step `d`: the decode phase with b sequences per rank and context isl + osl / 2, plus the engine's host overhead.
-- Prefill `p`: the prefill phase with one prompt per rank (as many as end in one step, where outputs are shorter than the
-  batch), in chunks of the engine's tokens per step. Each chunk adds the host overhead of a step, and of each layer, as no CUDA graph
-  covers a step with prompt tokens. Prompts of different attention ranks run side by side.
-- Aggregated TPOT: of a request's osl steps, (b - 1) x chunks hold prompt tokens, as each other request of its rank is replaced once meanwhile.
-  Engines that mix prompt tokens into decode steps (TensorRT-LLM, vLLM) run such a step as p and the attention of d; SGLang runs d and p.
-- Aggregated TTFT: the overhead of a request, `p + d / 2` and the wait: M/D/1 at the share of time that prefills take, half of
-  the other prompts in the first of ten rounds (benchmarks start their requests at once), and whole rounds where memory has
-  room for fewer than are in flight.
-- Disaggregated: TPOT = d at concurrency / (workers x attention-dp); TTFT = p and an M/D/1 wait at the prefill workers. The
-  transfer of the KV cache is left out: no source states its link.
-- Static batches: p + (osl - 1) d. Saturated servers: b is what memory and the engine allow, throughput = b osl / (osl TPOT + p).
+- Sweeps (rows of 1024/1024, 1024/8192 and 8192/1024): a closed loop of the clients that the row states, all of which start at
+  once, ten requests each, lengths drawn uniformly between 0.8 and 1.0 of those stated, no prefix cache. Others: between 0.9 and 1.1.
+- Disaggregated: the same closed loop over prefill workers that hand the cache over to decode workers.
+- Saturated runs: as many requests as trtllm-bench sends for these lengths, all queued at once; filling and draining count.
+- Static batches: a burst of the batch, prompts first, no time for a front end.
 
-The choices came from how the engines work, before any constant was fitted. Three constants per engine are free: the host
-overhead per step and per layer without a graph (on TPOT) and the overhead per request (on TTFT), fitted on the `tune` half. Deployments fall into `tune` or
-`check` by a hash of model, GPU, engine, dtype and degrees, so rows of one deployment are on one side. Engine defaults that rows
-do not state (dtype of the KV cache, tokens per step, share of memory, which phases gather tokens and which exchange them) are in
-`tools/accuracy.json`. Routing is uniform.
+Four constants per engine are free: the host's time of a step, of each layer that no CUDA graph covers (while which the GPUs may
+run), of a request before it is scheduled, and what prompts add to a step over what their kernels take. They are fitted on the `tune` half, for the least mean error of
+TPOT and (0.4 of it) TTFT, and are the product's (`grammar/library/serving/engines.json`). Deployments fall into `tune` or `check`
+by a hash of model, GPU, engine, dtype and degrees, so rows of one deployment are on one side. Engine defaults that rows do not state (dtype of the KV cache,
+which phases gather tokens and which exchange them) are in `tools/accuracy.json`. Routing is uniform.
 
 `high`, `medium`, `low`: how complete the published record is. `may speculate`: rows of a model with layers for multi-token
 prediction, from a source that does not say whether they ran. A TPOT far below the estimate often means that they did."""
+
+OFFERED = """Servings with arrivals of their own, simulated with the constants of the section above; nothing was fitted on any of them.
+
+- MLPerf Inference, Server runs of mixture-of-experts models on NVIDIA GPUs (closed, valid): Poisson arrivals at the stated rate, for ten minutes or the stated number of
+  requests (at most 20,000 on a replica), limits of TTFT and TPOT at p99. Every run was tuned to sit at its limits. Lengths of prompts are not
+  published with the results; `tools/accuracy.json` says which are assumed (400 tokens for Mixtral, 800 for DeepSeek-R1), and layouts of the v4.1 runs, which state none. Outputs: the stated
+  mean, lognormal, varied as the run's own E2E is.
+- vLLM at constant rates: chats that share a system prompt, which the prefix cache has.
+- Traces at Poisson rates: the trace itself, split over replicas in turn.
+- vLLM, request by request: two overloaded servers. Their steps are scaled so that TPOT is as measured: what is left is the queue."""
+
+PEERS = """Medians that others state for the same kind of figure, on their own runs: a simulator of 38 vLLM servings (BLIS): E2E 6.8%, ITL 6.5%, TTFT 18.4%; closed forms without
+a queue (aiconfigurator 0.9): 21.5%, 13.2%, several hundred; LLMServingSim: 18.8%, 21.8%, 72.5%."""
 
 RATES = """Tokens per second of one kind of step, of records that state its batch; where a prefill does not, the engine's tokens per step are taken.
 `tools/accuracy.json` says which engine is taken for an operator's own, and which length for a record without one (of the same fleet's other record)."""

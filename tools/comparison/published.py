@@ -42,6 +42,7 @@ class Serving:
     peer: float | None = None  # what another tool predicts, in the figure's unit
     row: str = ""
     id: str = ""  # of a record
+    calibration: str = ""  # of the GPU; empty: it has none
 
     @property
     def is_rate(self) -> bool:
@@ -260,5 +261,17 @@ def _serving(
     prefill, decode = (Deployment(name, gpu, engine, side, dense, experts, kv_dtype) for side in sides)
     guesses = catalog.drafts(name)
     return Serving(
-        source, confidence, "", 0.0, isl, osl, concurrency, prefill, decode, *workers, (preset, name, engine), guesses
+        source,
+        confidence,
+        "",
+        0.0,
+        isl,
+        osl,
+        concurrency,
+        prefill,
+        decode,
+        *workers,
+        (preset, name, engine),
+        guesses,
+        calibration=catalog.calibration(preset),
     )

@@ -102,7 +102,7 @@ def series(file: Path, catalog: Catalog) -> list[Series]:
 
 def rank(found: Iterable[Series], predicted: Iterable[Outcome]) -> tuple[list[Ranked], list[Series]]:
     """Series with a choice, and those that have none, as a layout has no estimate."""
-    tpot_s = {o.serving.row: o.predicted.value for o in predicted if o.serving.metric == "tpot"}
+    tpot_s = {o.serving.row: o.value for o in predicted if o.serving.metric == "tpot"}
     ranked: list[Ranked] = []
     unsaid: list[Series] = []
     for one in found:

@@ -69,6 +69,35 @@ def spec_text(point: Point, catalog: Catalog, sparse: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def site_text(prefill: Deployment, decode: Deployment, apart: bool, catalog: Catalog, sparse: bool) -> str:
+    """A deployment that serves: its two phases, `apart` on GPUs of their own, and a serving of them."""
+    first = prefill.layout.gpus if apart else 0
+    per_node = catalog.per_node(catalog.gpu(decode.gpu))
+    if first and first + decode.layout.gpus > per_node:
+        first = -(-first // per_node) * per_node
+    sides = ((prefill, "prefill", 0), (decode, "decode", first))
+    fewest = max(d.layout.dp * d.layout.pp * (2 if d.two_batch else 1) for d, _, _ in sides)
+    lines = [
+        "moe 1",
+        f'hardware from "{catalog.gpu(decode.gpu)}" {{ gpus = {first + decode.layout.gpus} }}',
+        f'model m from "{catalog.model_source(catalog.model(decode.model))}" {{',
+        *(f"  {line}" for line in _model_lines(decode, sparse)),
+        "}",
+        f"workload {{ sequences = {fewest}, prompt = 1024 tok, output = 2 tok, routing = {decode.routing} }}",
+    ]
+    for side, kind, at in sides:
+        count = side.layout.dp * side.layout.pp * (2 if side.two_batch else 1)
+        lines += [
+            f"phase {kind} {{",
+            *(f"  {line}" for line in _phase_lines(Point(side, kind, count, 1024), catalog, sparse, at)),
+        ]
+        lines.append("}")
+    lines.append(
+        "serve run { prefill = prefill, decode = decode, arrivals = burst, lengths = fixed, requests = 1 req }"
+    )
+    return "\n".join(lines) + "\n"
+
+
 def _model_lines(d: Deployment, sparse: bool) -> list[str]:
     language = Language.probe()
     dense, experts = language.dtype(d.weight_dtype), language.dtype(d.expert_dtype)
@@ -83,10 +112,10 @@ def _model_lines(d: Deployment, sparse: bool) -> list[str]:
     return [*lines, f"weights {{ {weights} }}"]
 
 
-def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
+def _phase_lines(point: Point, catalog: Catalog, sparse: bool, first: int = 0) -> list[str]:
     d, language = point.deployment, Language.probe()
     layout = d.layout
-    lines = [f"gpus = 0..{layout.gpus - 1}, sequences = {point.sequences}"]
+    lines = [f"gpus = {first}..{first + layout.gpus - 1}, sequences = {point.sequences}"]
     if point.kind == "decode":
         lines.append(f"context = {point.tokens} tok")
     if layout.pp > 1:
@@ -102,7 +131,7 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
     if engine is not None and "engine" in language.phase:
         lines.append(f"engine = {d.engine}")
         if "launch" in language.phase:
-            lines.append("launch = 0 s")  # a term of the serving model, which fits it
+            lines.append("launch = 0 s")  # the serving has it
     if engine is not None and sparse and layout.dp > 1 and "dispatch" in language.phase:
         gathers = layout.moe_tp > 1 or layout.ep <= engine["most_gathered"]
         lines.append(f"dispatch = {'allgather' if gathers else 'all_to_all'}")
@@ -114,5 +143,5 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool) -> list[str]:
     if d.expert_slots and sparse:
         lines.append(f"redundant = {d.expert_slots - catalog.experts(catalog.model(d.model))}")
     if "host" in language.phase:
-        lines.append("host = 0 ms")  # added per engine by `serving`
+        lines.append("host = 0 ms")  # the serving has it
     return lines

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import noise, unmeasured
+from dagc.spec.engines import ENGINES
+
+from . import noise, unmeasured, unseen
 from .servings import Outcome
 from .statistics import Errors
 
@@ -16,22 +18,40 @@ FILE = ROOT / "grammar" / "library" / "calibration" / "accuracy.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- accuracy: written by tools/accuracy.py --write -->", "<!-- end of accuracy -->"
 KINDS = {"prefill": "ttft", "decode": "tpot"}
-ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; another_gpu, roofline: the same phases, priced with kernels of the nearest other GPU, or with none; servings: of the serving model of tools/comparison, on cases that nothing was fitted on; repeats: of runs of one configuration"
+FIGURES = ("ttft", "tpot", "e2e")
+ABOUT = "written by tools/accuracy.py --write; see docs/accuracy.md. phases: of a compiled phase alone, without a model of the serving, on all cases; another_gpu, roofline: the same phases, priced with kernels of the nearest other GPU, or with none; servings: of simulated servings (`dagc serve`), by engine (empty: all), with constants that knew nothing of the model; repeats: of runs of one configuration"
 
 
-def of(done: Sequence[Outcome], repeats: Sequence[noise.Group], wider: unmeasured.Ratios) -> dict[str, Any]:
-    """The content of the file. `wider`: phases without their GPU's kernels."""
+def of(
+    done: Sequence[Outcome],
+    repeats: Sequence[noise.Group],
+    wider: unmeasured.Ratios,
+    apart: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """The content of the file. `wider`: phases without their GPU's kernels; `apart`: ratios of servings by the names of
+    `unseen.name_of`."""
     sure = [o for o in done if o.case.without_doubt]
-    groups: dict[str, dict[str, list[float]]] = {"phases": {}, "servings": {}, "repeats": noise.ratios(repeats)}
+    groups: dict[str, dict[str, list[float]]] = {"phases": {}, "repeats": noise.ratios(repeats)}
     for kind, metric in KINDS.items():
         mine = [o for o in sure if o.serving.metric == metric]
         groups["phases"][kind] = [o.phase_ratio for o in mine if o.phase_ratio is not None]
-        groups["servings"][metric] = [o.ratio for o in mine if o.half == "check" and not o.serving.disaggregated]
     groups |= {name: {kind: [*ratios] for kind, ratios in kinds.items()} for name, kinds in wider.items()}
     return {
         "about": ABOUT,
         **{name: {key: stated(Errors.of(ratios)) for key, ratios in each.items()} for name, each in groups.items()},
+        "servings": servings(apart),
     }
+
+
+def servings(apart: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """By engine (empty: all of them) and figure."""
+    found: dict[str, dict[str, Any]] = {}
+    for engine in ("", *sorted(ENGINES)):
+        for metric in FIGURES:
+            errors = Errors.of(apart.get(unseen.name_of(metric, "model", engine or "all"), ()))
+            if errors is not None:
+                found.setdefault(engine, {})[metric] = stated(errors)
+    return found
 
 
 def stated(errors: Errors | None) -> dict[str, float]:
@@ -53,11 +73,11 @@ def write(found: Mapping[str, Any]) -> None:
 def sentences(found: Mapping[str, Any]) -> str:
     """What the README says."""
     decode, prefill = found["phases"]["decode"], found["phases"]["prefill"]
-    tpot, ttft = found["servings"]["tpot"], found["servings"]["ttft"]
+    tpot, ttft, e2e = (found["servings"][""][figure] for figure in ("tpot", "ttft", "e2e"))
     repeats = found["repeats"]["TPOT"]
     return f"""Every report prints how far similar phases were from real servings. A decode step alone was within {decode["median"]:.0%} of the
 measured time per token in half of {decode["cases"]:,} cases and within {decode["p90"]:.0%} in nine of ten (median {decode["bias"]:+.0%}: a server also prefills
 between steps). A prefill alone was within {prefill["median"]:.0%} and {prefill["p90"]:.0%} of the time to the first token (median {prefill["bias"]:+.0%}: a request
-also waits). A simple model of such servers, which is a tool and not yet part of `dagc`, is within {tpot["median"]:.0%} and {tpot["p90"]:.0%} (TPOT),
-{ttft["median"]:.0%} and {ttft["p90"]:.0%} (TTFT) on cases that none of its constants was fitted on. Runs that differ only in day and engine version
+also waits). A `serve` section simulates such servers: on models that none of its constants was fitted on it is within {tpot["median"]:.0%} and {tpot["p90"]:.0%} (TPOT),
+{e2e["median"]:.0%} and {e2e["p90"]:.0%} (a whole request), {ttft["median"]:.0%} and {ttft["p90"]:.0%} (TTFT). Runs that differ only in day and engine version
 are within {repeats["median"]:.1%} and {repeats["p90"]:.0%} of one another ([docs/accuracy.md](docs/accuracy.md), made by `tools/accuracy.py`)."""

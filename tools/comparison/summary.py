@@ -14,6 +14,8 @@ from . import (
     host,
     kernel_page,
     noise,
+    open_loop,
+    open_page,
     prose,
     published,
     ranking,
@@ -23,16 +25,20 @@ from . import (
     unseen,
 )
 from . import kernel_rows as kernels
-from .cache import Cache
+from .cache import Cache, scheduler
+from .case import Inexpressible
 from .catalog import Catalog
 from .estimate import Estimates, catalog_of
 from .kernel_rows import KernelCase
 from .published import Refused, Serving
+from .runs import Runs
 from .servings import Case, Fitted, Outcome, cases, outcomes, ratios
 from .static import Compared
 from .statistics import error_table, quantile, table
 
 SERVINGS = "measured_serving*.csv"
+FITS = 3
+"""Rounds of a fit: each takes figures as linear around the constants that the last one found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Options:
     list: Path | None = None
     workers: int | None = None
     cache: Path | None = None
+    doubtful: bool = False
 
 
 @dataclass
@@ -57,19 +64,26 @@ class Found:
     refused: list[Refused]
     fitted: Fitted
     estimates: Estimates
+    runs: Runs
     engines: Sequence[str] = ()
     kernels: list[KernelCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     series: list[ranking.Series] = field(default_factory=list)
+    offered: list[open_page.Simulated] = field(default_factory=list)
 
 
 def gather(options: Options) -> Found:
     """Read the cases, compile their points, and predict."""
     catalog = catalog_of(options.configs)
     estimates = Estimates(options.configs, cache=None if options.cache is None else Cache.of(options.cache))
+    runs = Runs(options.configs)
+    if options.cache is not None:
+        runs.cache = Cache.of(options.cache, "-steps")
+        runs.done = Cache.of(options.cache, f"-{scheduler()}")
     if options.workers:
-        estimates.workers = options.workers
-    found = Found([], [], [], [], host.stored(catalog.constants), estimates, tuple(catalog.constants["engines"]))
+        estimates.workers = runs.workers = options.workers
+    engines = tuple(catalog.constants["engines"])
+    found = Found([], [], [], [], host.stored(engines), estimates, runs, engines)
     for file in [] if options.only else _files(options.data, "measured_*.json"):
         cases, unknown = kernels.read(file, catalog)
         found.kernels += cases
@@ -100,15 +114,42 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
         servings, refused = read(file, catalog)
         found.servings += servings
         found.refused += refused
-    done, refused = cases(found.servings, estimates, catalog.constants)
-    found.cases += done
-    found.refused += refused
-    if options.fit:
-        found.fitted = host.fit((c for c in done if c.half == "tune"), found.engines)
-        host.store(found.fitted)
-    found.outcomes += outcomes(done, found.fitted)
     for file in _files(options.data, SERVINGS):
         found.series += ranking.series(file, catalog)
+    chosen, left = sure(found.servings, found.series, options.doubtful)
+    found.refused += left
+    done, refused = cases(chosen, estimates, found.runs, found.fitted, catalog.constants)
+    found.cases += done
+    found.refused += refused
+    for _ in range(FITS if options.fit else 0):
+        rows = host.linear((c for c in done if c.half == "tune"), found.fitted, found.runs)
+        found.fitted = host.rounded(host.fit(rows, found.engines))
+    if options.fit:
+        host.store(found.fitted)
+    found.outcomes += outcomes(done, found.fitted, found.runs)
+    runs_read, unread = open_loop.read(options.data, catalog)
+    found.offered, unsaid = open_page.simulated(runs_read, found.fitted, found.runs)
+    found.refused += [*unread, *unsaid]
+
+
+MAY_SPECULATE = (
+    "may speculate: the model has layers that draft, and no row says whether they ran; in no series of layouts"
+)
+
+
+def sure(
+    servings: Sequence[Serving], series: Sequence[ranking.Series], all_of_them: bool
+) -> tuple[list[Serving], list[Refused]]:
+    """Servings to simulate: without rows that may speculate, but for those whose layouts are compared."""
+    compared = {name for one in series for names in one.rows.values() for name in names}
+    kept: list[Serving] = []
+    left: list[Refused] = []
+    for s in servings:
+        if all_of_them or s.confidence or not s.speculative_layers or s.row in compared:
+            kept.append(s)
+        else:
+            left.append((s.source, Inexpressible(MAY_SPECULATE)))
+    return kept, left
 
 
 def run(options: Options) -> str:
@@ -117,14 +158,18 @@ def run(options: Options) -> str:
     if options.list is not None:
         _write_list(options.list, found)
     wider = unmeasured.of(found.cases, found.estimates, options.cache)
+    rows = host.linear(found.cases, found.fitted, found.runs)
+    fitted_on = {id(row.case) for row in rows}
+    in_series = {name for one in found.series for names in one.rows.values() for name in names}
+    doubtful = [c for c in found.cases if id(c) not in fitted_on and c.serving.row in in_series]
+    apart = unseen.of(rows, doubtful, found.engines, found.series, found.runs)
     if options.write:
-        stated = stated_errors.of(found.outcomes, repeats_of(options), wider)
+        stated = stated_errors.of(found.outcomes, repeats_of(options), wider, apart.ratios)
         stated_errors.write(stated)
         kernel_page.PAGE.write_text(kernel_page.read(), encoding="utf-8")
-    apart = unseen.of(found.cases, found.engines, found.series)
     parts = [] if options.only else [prose.INTRO, prose.SOURCES, "## In short", in_short(found)]
     if found.outcomes and not options.only:
-        goal_table = goals.section(apart, found.outcomes, kernel_page.shipped())
+        goal_table = goals.section(apart, found.outcomes, found.offered, kernel_page.shipped())
         parts += ["### Goals", prose.GOALS, goal_table]
     if found.compared:
         parts += ["## Static estimates", prose.STATIC, accuracy_page.static_section(found.compared)]
@@ -136,6 +181,13 @@ def run(options: Options) -> str:
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["### GPUs that nobody measured", prose.UNMEASURED, unmeasured.section(wider)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
+    if found.offered:
+        parts += [
+            "## Servings with arrivals of their own",
+            prose.OFFERED,
+            open_page.section(found.offered),
+            prose.PEERS,
+        ]
     parts += ["## What cannot be expressed", prose.REFUSED]
     if found.outcomes:
         parts.append(share_table(found))
@@ -187,10 +239,23 @@ def kernel_table(cases: Sequence[KernelCase]) -> str:
 def fitted_text(fitted: Fitted) -> str:
     """The fitted constants of each engine."""
     body = [
-        (engine, f"{c.host_s * 1e3:g} ms", f"{c.launch_s * 1e6:g} us", f"{c.request_s * 1e3:g} ms")
+        (
+            engine,
+            f"{c.host_s * 1e3:g} ms",
+            f"{c.launch_s * 1e6:g} us",
+            f"{c.request_s * 1e3:g} ms",
+            f"{c.prompt_factor:g}",
+        )
         for engine, c in fitted.items()
     ]
-    return table(("engine", "host, a step", "launches, a layer of a step with prompt tokens", "host, a request"), body)
+    head = (
+        "engine",
+        "host, a step",
+        "launches, a layer without a CUDA graph",
+        "host, a request",
+        "prompts, over their kernels",
+    )
+    return table(head, body)
 
 
 def serving_section(found: Found, options: Options) -> str:
@@ -221,8 +286,8 @@ def rate_table(found: Sequence[Outcome]) -> str:
     body = [
         (
             o.serving.id, o.serving.confidence, o.serving.where[0], o.serving.where[2], o.serving.gpus,
-            o.serving.decode.layout.ep, f"{o.serving.value:,.0f}", f"{o.predicted.value:,.0f}",
-            f"{o.predicted.value / o.serving.value - 1:+.1%}",
+            o.serving.decode.layout.ep, f"{o.serving.value:,.0f}", f"{o.value:,.0f}",
+            f"{o.value / o.serving.value - 1:+.1%}",
         )
         for o in found
     ]  # fmt: skip
@@ -307,7 +372,7 @@ def _write_list(file: Path, found: Found) -> None:
                     *s.where,
                     s.decode.layout,
                     work,
-                    f"{o.predicted.value:.6g}",
+                    f"{o.value:.6g}",
                     f"{s.value:.6g}",
                     f"{o.ratio:.4f}",
                 ]

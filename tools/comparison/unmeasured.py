@@ -25,7 +25,7 @@ Ratios = Mapping[str, Mapping[str, Sequence[float]]]
 
 def of(cases: Sequence[Case], estimates: Estimates, cache: Path | None) -> Ratios:
     """Ratios of all sets; `estimates` says where the configs are and how many processes compile."""
-    sure = [c for c in cases if c.without_doubt and c.parts.phase is not None and c.serving.metric in KINDS]
+    sure = [c for c in cases if c.without_doubt and c.alone.phase is not None and c.serving.metric in KINDS]
     found: dict[str, dict[str, list[float]]] = {}
     for kernels in SETS:
         kept = None if cache is None else Cache.of(cache, f"-{kernels}")
@@ -39,7 +39,7 @@ def of(cases: Sequence[Case], estimates: Estimates, cache: Path | None) -> Ratio
 
 
 def _ask(case: Case, estimates: Estimates) -> Callable[[], Estimate]:
-    point = case.parts.phase
+    point = case.alone.phase
     assert isinstance(point, Point)
     return lambda: estimates.ask(point)
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import host, ranking
-from .servings import Case, Outcome
+from .host import Linear
+from .runs import Runs
+from .servings import Case, Outcome, outcomes, requests
 from .statistics import error_table
 
 LEFT_OUT: dict[str, Callable[[Case], str]] = {
@@ -25,18 +27,44 @@ class Unseen:
     unsaid: Sequence[ranking.Series] = ()
 
 
-def of(cases: Sequence[Case], engines: Sequence[str], series: Sequence[ranking.Series]) -> Unseen:
-    """Each group left out in turn; then the choice of layouts with the model left out."""
+def of(
+    rows: Sequence[Linear],
+    doubtful: Sequence[Case],
+    engines: Sequence[str],
+    series: Sequence[ranking.Series],
+    runs: Runs,
+) -> Unseen:
+    """Each group left out in turn; then the choice of layouts with the model left out. `doubtful`: cases that no constant is fitted on,
+    simulated for the choice alone."""
     groups: dict[str, list[float]] = {}
     by_model: list[Outcome] = []
     for what, group in LEFT_OUT.items():
-        outs = host.left_out([c for c in cases if not c.serving.static_batch], engines, group)
+        outs = host.left_out(rows, engines, group)
         by_model = outs if what == "model" else by_model
-        for o in outs:
-            if o.case.without_doubt and o.serving.metric in ("tpot", "ttft"):
-                for engine in ("all", o.serving.where[2]):
-                    groups.setdefault(name_of(o.serving.metric, what, engine), []).append(o.ratio)
-    return Unseen(groups, *ranking.rank(series, by_model)) if series else Unseen(groups)
+        for metric, o, ratio in figures(outs):
+            for engine in ("all", o.serving.where[2]):
+                groups.setdefault(name_of(metric, what, engine), []).append(ratio)
+    if not series:
+        return Unseen(groups)
+    constants = host.without(rows, engines, LEFT_OUT["model"])
+    every = host.rounded(host.fit(rows, engines))
+    for model in sorted({LEFT_OUT["model"](c) for c in doubtful}):
+        chosen = [c for c in doubtful if LEFT_OUT["model"](c) == model and c.serving.metric == "tpot"]
+        by_model += outcomes(chosen, constants.get(model, every), runs)
+    return Unseen(groups, *ranking.rank(series, by_model))
+
+
+def figures(found: Sequence[Outcome]) -> list[tuple[str, Outcome, float]]:
+    """(figure, outcome, estimate / measured): TPOT and TTFT of every row, and E2E of rows with both."""
+    own = [(o.serving.metric, o, o.ratio) for o in found if o.serving.metric in ("tpot", "ttft")]
+    return [*own, *(("e2e", o, ratio) for o, ratio in requests(found))]
+
+
+def interpolated(found: Sequence[Outcome], metric: str) -> list[float]:
+    """Ratios of rows of the half that nothing was fitted on, whose model, GPU and engine are in the other half."""
+    sure = [o for o in found if o.case.without_doubt and not o.serving.saturated and not o.serving.static_batch]
+    fitted = {o.serving.where for o in sure if o.half == "tune"}
+    return [r for m, o, r in figures(sure) if m == metric and o.half == "check" and o.serving.where in fitted]
 
 
 def name_of(metric: str, what: str, engine: str) -> str:

@@ -1,0 +1,56 @@
+"""What traffic a measured serving had: the words of a `serve` section that its benchmark stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagc.spec.serve import Arrivals, Lengths
+
+from .case import Inexpressible
+from .published import Serving
+
+ROUNDS = 10
+"""Requests that a closed loop sends, over its clients."""
+SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Shares of the stated length between which a benchmark draws, uniformly."""
+
+    low: float
+    high: float
+
+
+def words(serving: Serving, conventions: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `dagc.spec.serve.Serve`. Raises Inexpressible where the load is not stated."""
+    if serving.static_batch:
+        per_rank = max(1, serving.static_batch // serving.decode.layout.dp)
+        return _lengths(serving, Spread(1, 1)) | {
+            "arrivals": Arrivals("burst"), "requests": serving.static_batch, "prompts": "first", "slots": per_rank,
+            "batch_tokens": per_rank * serving.isl, "chunk": serving.isl,
+        }  # fmt: skip
+    if serving.saturated:
+        stated = conventions["saturated_requests"].get(f"{serving.isl}/{serving.osl}")
+        if stated is None:
+            raise Inexpressible("the number of requests of a finite run is not known")
+        return _lengths(serving, Spread(1, 1)) | {"arrivals": Arrivals("burst"), "requests": stated}
+    if serving.concurrency is None:
+        raise Inexpressible("concurrency not stated")
+    closed = Arrivals("closed", clients=serving.concurrency)
+    return _lengths(serving, spread(serving, conventions)) | {
+        "arrivals": closed, "requests": ROUNDS * serving.concurrency,
+    }  # fmt: skip
+
+
+def spread(serving: Serving, conventions: Mapping[str, Any]) -> Spread:
+    """Of a sweep whose lengths say what it is, the share that its script draws from; else around the stated mean."""
+    swept = f"{serving.isl}/{serving.osl}" in conventions["swept_lengths"]
+    return Spread(*conventions["swept_spread" if swept else "other_spread"])
+
+
+def _lengths(serving: Serving, share: Spread) -> dict[str, Any]:
+    kind = "fixed" if share.low == share.high == 1 else "uniform"
+    return {"lengths": Lengths(kind, serving.isl, serving.osl, share.low, share.high), "seed": SEED}
