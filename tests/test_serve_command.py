@@ -26,6 +26,7 @@ from dagc.export.served_files import HEAD, requests_csv
 from dagc.serving.offered import load_of
 from dagc.serving.records import Stretch
 from dagc.spec.serve import Arrivals
+from dagc.view.facts import served_words
 
 Capture = pytest.CaptureFixture[str]
 TEXT = spec_text(
@@ -49,6 +50,17 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("serve") / "small.moe"
     path.write_text(TEXT)
     return path
+
+
+def test_rules_say_what_a_step_and_the_host_do_to_a_request() -> None:
+    """Prompts of 16 times a step are not called whole, and time that the host takes before the queue is named."""
+    extra = "phase decode { gpus = 0..0 }\nserve chat { arrivals = burst, requests = 1, batch_tokens = 16 tok, slots = 4, request = 65 ms }"
+    found = dagc.compile_text(TEXT.split("phase decode")[0] + extra)
+    result = found.serve("chat")
+    rules = served_words.rules_text(found.spec.serve("chat"), result)
+    assert "steps of up to 16 tok, prompts not cut further, in decode steps, 65 ms of the host" in rules
+    assert "1 request;" in served_words.ends_text(found.spec.serve("chat")) + ";"
+    assert result.roles[0].running_mean + 65e-3 / result.duration_s == pytest.approx(1)
 
 
 @pytest.fixture(scope="module")

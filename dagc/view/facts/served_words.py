@@ -63,7 +63,7 @@ def lengths_text(lengths: Lengths) -> str:
 
 def ends_text(serve: Serve) -> str:
     """What ends the run."""
-    ends = [f"{serve.requests:,} requests"] if serve.requests is not None else []
+    ends = [f"{serve.requests:,} request{'s' if serve.requests > 1 else ''}"] if serve.requests is not None else []
     ends += [f"{show(serve.duration_s, TIME)}"] if serve.duration_s is not None else []
     return " or ".join(ends)
 
@@ -71,9 +71,9 @@ def ends_text(serve: Serve) -> str:
 def rules_text(serve: Serve, result: ServeResult) -> str:
     """How requests are scheduled."""
     apart = len(result.setup.workers) > 1
-    prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "whole prompts"
+    prompts = f"up to {serve.chunk:,} tok of a prompt" if serve.chunk else "prompts not cut further"
     own = apart or serve.roles == "switch"
-    mixed = "" if own else {"mixed": " in decode steps", "first": " before decode steps"}[serve.prompts]
+    mixed = "" if own else {"mixed": ", in decode steps", "first": ", before decode steps"}[serve.prompts]
     rest = []
     if serve.admit == "whole":
         rest.append("a request enters when all its output has room")
@@ -95,6 +95,9 @@ def rules_text(serve: Serve, result: ServeResult) -> str:
                 "prefix": "the rank with most of the prompt cached",
             }[serve.route]
         )
+    request_s = result.setup.workers[0].engine.request_s
+    if request_s:
+        rest.append(f"{show(request_s, TIME)} of the host before a request enters the queue")
     steps = f"steps of up to {serve.batch_tokens:,} tok"
     policy = {"fcfs": "first come first served", "shortest": "shortest prompt first", "priority": "by priority"}[
         serve.policy
