@@ -43,7 +43,7 @@ UNMEASURED = """The same phases, priced as on a GPU that nobody measured. First 
 by the datasheets; then with none, as presets without a calibration are. Reports print these errors where they hold."""
 
 SERVING = """Every row is simulated request by request, as `dagc serve` does it ([serving.md](serving.md)): a `serve` section whose phases are
-the row's deployment, under the load of its benchmark, with the defaults of the engine's scheduler ([costs.md](costs.md)). Steps are
+the row's deployment, under the load of its benchmark, with the defaults of the engine's scheduler ([cost.md](cost.md)). Steps are
 interpolated between compiled ones (powers of two of sequences and prompt tokens, of four of context), without refinement.
 
 - Sweeps (rows of 1024/1024, 1024/8192 and 8192/1024): a closed loop of the clients that the row states, all of which start at
