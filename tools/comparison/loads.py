@@ -1,4 +1,4 @@
-"""What traffic a measured serving had: the words of a `serve` section that its benchmark stands for."""
+"""What traffic a measured serving had: the words of a `serve` section that describe its benchmark."""
 
 from __future__ import annotations
 

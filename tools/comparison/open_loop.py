@@ -25,7 +25,7 @@ FIGURES = ("ttft", "tpot", "e2e")
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """One run. `measured`: seconds by figure and what of it (mean, p50, p90, p99). `limits_s`: of TTFT and TPOT at p99, which the run had to
+    """One run. `measured`: seconds by figure and statistic (mean, p50, p90, p99). `limits_s`: of TTFT and TPOT at p99, which the run had to
     keep. `overloaded`: whether it fell behind; None: the source does not say."""
 
     source: str

@@ -59,7 +59,7 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """What stands for the prices of steps in a setup that is kept: which steps a worker makes, and what its host does."""
+    """What a kept setup has in place of the prices of steps: which steps a worker makes, and what its host does."""
 
     limits: Limits
     host: Host
@@ -83,7 +83,7 @@ class Kept:
 
 
 class _Priced(Servings):
-    """A plan's servings whose prices are left out of the setup: `Bare` stands for them."""
+    """A plan's servings whose prices are left out of the setup: `Bare` is in their place."""
 
     def prices_of(self, role: Role, serve: Serve) -> Any:
         decode, prefill, mixed = self.sources(role, serve)
