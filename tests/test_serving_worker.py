@@ -151,6 +151,44 @@ def test_skipping_is_stepping_exactly(seed: int) -> None:
         assert worker.most["blocks"] == slow.most_blocks
 
 
+def usual_engine(seed: int) -> tuple[Engine, list[Request]]:
+    """As drawn, with the rules under which a worker takes the loop of the usual case."""
+    random = Random(seed)
+    engine = replace(
+        random_engine(random, Fraction),
+        ranks=1,
+        policy="fcfs",
+        prompts="mixed",
+        admit="prompt",
+        queue=None,
+        tokens_per_step=1,
+        most_tokens_per_step=1,
+    )
+    requests = random_load(random, Fraction, engine, 40, random.choice((0.01, 0.1, 1.0)))
+    rules = Worker(engine).rules
+    return engine, [request for request in requests if seed % 2 or rules.refusal(request) is None]
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_the_usual_case_is_as_all_others(seed: int) -> None:
+    """The same load through the loop for the usual case and, with a hook, through the one for all: equal to the last digit."""
+    engine, requests = usual_engine(seed)
+    outcomes = []
+    for more in ({}, {"check": lambda worker: None}):
+        rows = Rows()
+        worker = Worker(engine, served=rows, **more)
+        worker.feed(requests)
+        worker.run()
+        (rank,) = worker.ranks
+        assert rank.held(worker.step) == rank.offset == sum(rank.ring) == 0
+        counts = worker.counts
+        events = counts.pop("events")
+        assert events <= counts["steps"]
+        series = {name: worker.series[name] for name in ("time_s", "waiting", "running")}
+        outcomes.append((rows, counts, worker.integrals, worker.gaps, worker.most, series, worker.now, rank.tokens))
+    assert outcomes[0] == outcomes[1]
+
+
 def test_the_cases_have_every_policy_at_work() -> None:
     engines = [drawn(seed, Fraction)[0] for seed in range(CASES)]
     for field, kinds in {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from heapq import heappop, heappush
 
@@ -49,7 +48,7 @@ class Shared:
         self.worked: list[Sequence] = []
         self.resumed: list[Sequence] = []
         self.gaps: dict[int, float] = {}
-        self.runs: array[float] = array("d")  # gaps not yet in their bins, see gaps.add_runs
+        self.runs: list[float] = []  # gaps not yet in their bins, see gaps.add_runs
         self.waiting, self.running = [0] * ranks, [0] * ranks
         self.waiting_all = self.running_all = self.decoding = self.held = 0
         self.most_waiting = self.most_running = self.most_blocks = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from math import exp, floor, log
 
 RATIO = 1.01
@@ -41,14 +40,14 @@ def add_run(gaps: dict[int, float], first_s: float, more_s: float, steps: int, w
     gaps[index] = gaps.get(index, 0) + weight * (steps - at)
 
 
-def add_runs(gaps: dict[int, float], runs: array[float]) -> None:
+def add_runs(gaps: dict[int, float], runs: list[float]) -> None:
     """As `add_run` for many: `runs` has first, more, steps and weight of each, one after the other. It is empty afterwards."""
     import numpy as np  # many at once
 
     if not runs:
         return
-    table = np.array(runs).reshape(-1, 4)
-    del runs[:]
+    table = np.array(runs, dtype=float).reshape(-1, 4)
+    runs.clear()
     first, more, steps, weight = table.T
     low = np.floor(np.log(np.maximum(first, LEAST_S)) * PER_BIN).astype(np.int64)
     high = np.floor(np.log(np.maximum(first + more * (steps - 1), LEAST_S)) * PER_BIN).astype(np.int64)

@@ -19,6 +19,7 @@ from .live_request import Sequence
 from .records import Load, Outcome, Request, Served, Setup
 from .router import Place, Router
 from .rules import CannotServe, refuse
+from .served_rows import ServedRows
 from .sums_by_role import Totals
 from .switch import DECODE, PREFILL, Roles
 from .transfer import Links, Parcel
@@ -41,12 +42,13 @@ class Run:
         self.arrived = self.rejected = self.too_long = self.ended = self.switches = 0
         self.end_s: float = 0
         self.served = Served()
+        self._rows = ServedRows(self.served)
         # full queues turn requests away at the door, which looks at all of them
         engines = [replace(group.engine, queue=None) for group in setup.workers for _ in range(group.count)]
         self.workers = [
             Worker(
                 engine,
-                served=self.served,
+                served=self._rows,
                 on_chunk=partial(self._chunk_ends, w) if setup.transfer.chunks else None,
                 on_finish=partial(self._ends, w),
                 on_room=self._has_room,
@@ -121,6 +123,7 @@ class Run:
                 self._start(w, now)
             if self._roles is not None:
                 self._leave(now)
+        self._rows.flush()
         left = self.arrived - self.rejected - self.ended
         if left:
             raise Stuck(f"{left} requests are left that no worker can start")

@@ -24,6 +24,9 @@ from .live_request import BROUGHT, Sequence
 from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
 from .rules import Rules
+from .served_rows import KEPT, ServedRows
+from .usual import Clock, is_usual
+from .usual import run as run_usual
 
 SAMPLES = 512
 """Rows of a time series: from half of them to all."""
@@ -59,7 +62,7 @@ class Worker:
         self,
         engine: Engine,
         *,
-        served: Served | None = None,
+        served: Served | ServedRows | None = None,
         route: Callable[[Worker, Request], int | None] | None = None,
         on_first: Hook | None = None,
         on_chunk: Hook | None = None,
@@ -74,18 +77,7 @@ class Worker:
     ) -> None:
         self.engine = engine
         self.rules = Rules(engine)
-        self.served = served
-        if served is not None:
-            columns = (
-                served.arrival_s,
-                served.queued_s,
-                served.ttft_s,
-                served.e2e_s,
-                served.prompt,
-                served.output,
-                served.cached,
-            )
-            self._columns: list[Callable[[Any], None]] = [column.append for column in columns]
+        self.rows = ServedRows(served) if isinstance(served, Served) else served
         self.route = route
         self.on_first, self.on_chunk, self.on_finish, self.on_reject = on_first, on_chunk, on_finish, on_reject
         self.hold = hold
@@ -164,6 +156,8 @@ class Worker:
         """To the end of all that was given to it."""
         self._limit, self._start = math.inf, True
         self._go()
+        if self.rows is not None:
+            self.rows.flush()
 
     def release(self, sequence: Sequence, now: float) -> None:
         """A finished sequence lets its blocks go (`hold`)."""
@@ -346,16 +340,13 @@ class Worker:
         arrival, prompt, output, _, _ = request
         self.prompt_tokens += prompt
         self.output_tokens += output
-        if self.served is not None:
-            assert seq.started_s is not None and seq.first_s is not None
-            add_arrival, add_queued, add_ttft, add_e2e, add_prompt, add_output, add_cached = self._columns
-            add_arrival(arrival)
-            add_queued(seq.started_s - arrival)
-            add_ttft(seq.first_s - arrival)
-            add_e2e(now - arrival)
-            add_prompt(prompt)
-            add_output(output)
-            add_cached(seq.cached)
+        rows = self.rows
+        if rows is not None:
+            started, first = seq.started_s, seq.first_s
+            assert started is not None and first is not None
+            rows.add((arrival, started - arrival, first - arrival, now - arrival, prompt, output, seq.cached))
+            if len(rows) > KEPT:
+                rows.flush()
         if self.on_finish is not None and not self.hold:
             self.on_finish(seq, now)
 
@@ -462,6 +453,7 @@ class Worker:
         lines: dict[int, Line] = {}
         nobody: set[int] = set()
         decodes = True
+        usual = is_usual(self)
         t: float = 0
         more: float = 0
         step = events = prompt = moved = 0
@@ -474,6 +466,15 @@ class Worker:
         limit, start = self._limit, self._start
         at = self._arrival_s()
         while True:
+            if (
+                usual
+                and start
+                and limit == never
+                and not (single or awake or shared.waiting_all or inbox or steps_kept)
+            ):
+                t, step, events, at, sample_at, short = run_usual(
+                    self, Clock(t, step, events, at, sample_at, short), lines
+                )
             while at <= t:
                 at = self._take()
             sequences = shared.decoding

@@ -1,0 +1,299 @@
+"""The usual case of a worker: one rank, a token a step, first come first served, prompts in the same steps as decode, and nothing but
+its stream of requests reaches it. The loop of `Worker` does all this too, and more; here the same is done with few looks at objects, which
+is what the time of a simulation goes into. What is unusual is left to that loop, which then goes on from the same state:
+a prompt that takes several steps, room or slots that are not certain to be enough, a single output token, a request that may be too long.
+
+Blocks held are counted only where a bound does not do: after a step s they are at most `fixed + decoding (s // size + 1)`."""
+
+from __future__ import annotations
+
+import math
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
+
+from .dp_rank import NEVER, floors
+from .live_request import Sequence
+from .records import Line
+from .served_rows import KEPT
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+
+class Clock(NamedTuple):
+    """Where a worker's loop is: time, step, events, the next arrival and sample, and the step that cannot start without a look at the blocks."""
+
+    t: float
+    step: int
+    events: int
+    at: float
+    sample_at: float
+    short: int
+
+
+def is_usual(worker: Worker) -> bool:
+    """Whether a worker's rules and surroundings are those of this loop."""
+    rules = worker.rules
+    around = (worker.route, worker.on_first, worker.on_chunk, worker.on_finish, worker.on_reject, worker.check)
+    return (
+        rules.ranks == rules.parts == rules.growth == rules.most == 1
+        and rules.fifo
+        and rules.mixed
+        and rules.open
+        and not rules.whole
+        and not any(around)
+        and worker.shared.on_room is None
+    )
+
+
+def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
+    """Goes on from where nothing waits and no prompt is under way, to the first thing that is unusual, or to the end."""
+    from .worker import NOTHING, steps_to
+
+    t, step, events, at, sample_at, short = clock
+    rules, shared, rank, price = worker.rules, worker.shared, worker.ranks[0], worker.engine.prices.step
+    kv_blocks, size, budget, slots = rules.kv_blocks, rules.size, rules.budget, rules.slots
+    chunk, unit, unit_blocks, request_s, safe = rules.chunk, rules.unit, rules.unit_blocks, rules.request_s, rules.safe
+    cache, ring, queue, ends, rows = rank.cache, rank.ring, rank.queue, shared.ends, worker.rows
+    add_gaps = shared.runs.extend
+    stream, head = worker._stream, worker._head
+    decoding, offset, fixed = rank.decoding, rank.offset, rank.fixed
+    most_blocks, most_running, most_waiting = shared.most_blocks, shared.most_running, shared.most_waiting
+    waiting_s, running_s, queued_s = shared.waiting_s, shared.running_s, shared.queued_s
+    blocks_s, tokens_s, refs_s = shared.blocks_s, shared.tokens_s, shared.refs_s
+    came, computed, hit_tokens = worker.came, worker.computed_tokens, shared.hit_tokens
+    finished, prompts, outputs = worker.finished, worker.prompt_tokens, worker.output_tokens
+    entered = nobody = list[Sequence]()
+    while True:
+        # requests that have come
+        while at <= t and head is not None:
+            _, prompt, output, _, _ = head
+            if prompt < 1 or output < 1 or prompt + output > safe:
+                break
+            queue.append(Sequence(came, head, 0, output - 1, at, None))
+            came += 1
+            head = next(stream, None)
+            at = math.inf if head is None else head.arrival_s + request_s
+        if at <= t or short <= step:
+            break
+        if queue:
+            # all of them enter in one step, for sure; or not here
+            started = len(queue)
+            asked = need = 0
+            for seq in queue:
+                asked += seq.todo
+                need += (seq.todo - 1) // size + 1
+                if not seq.left:
+                    asked = NEVER
+            turns = (step + 1) // size
+            if (
+                asked > chunk
+                or asked > budget - decoding
+                or decoding + started > slots
+                or need > kv_blocks - fixed - decoding * (turns + 1)
+            ):
+                break
+            prompt = pairs = 0
+            if cache is not None:
+                rest = (step + 1) % size
+                room = kv_blocks - fixed - decoding * turns - (sum(ring[-rest:]) if rest else 0)
+            for seq in queue:
+                own = (seq.todo - 1) // size + 1
+                done = 0
+                if cache is not None:
+                    cache.shrink(room // unit_blocks)
+                    blocks = seq.request.blocks
+                    need = own
+                    if blocks:
+                        found = cache.find(blocks, min(len(blocks), seq.todo // unit))
+                        hits, idle, _, _ = found
+                        if hits:
+                            own -= hits * unit_blocks
+                            need = own + idle * unit_blocks
+                            seq.text = cache.take(found, t)
+                            seq.refs = hits
+                            done = min(hits * unit, seq.todo - 1)
+                            seq.cached = done
+                            hit_tokens += done
+                    room -= need
+                    fixed += need
+                else:
+                    fixed += own
+                seq.own = own
+                waiting_s += t - seq.waiting_s
+                seq.running_s = seq.started_s = t
+                part = seq.todo - done
+                prompt += part
+                pairs += part * done + part * (part + 1) // 2
+            queued_s += t - queue[0].waiting_s
+            if started > most_waiting:
+                most_waiting = started
+            entered = list(queue)
+            queue.clear()
+            turns, rest = divmod(step, size)
+            bound = fixed + decoding * (turns + 1)
+            if bound > most_blocks:
+                held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
+                if held > most_blocks:
+                    most_blocks = held
+            running = decoding + started
+            if running > most_running:
+                most_running = running
+            short = step + max(((kv_blocks - bound) // running - 1) * size, 1)
+            context = offset + decoding * step if decoding else 0
+            base, slope, _, _ = price(decoding / 1, context / 1, prompt / 1, pairs, prompt)
+            takes = base + slope * context
+            more: float = 0
+            steps = 1
+            end = t + takes
+            due = ends[0][0] if ends else NEVER
+        elif decoding:
+            entered = nobody
+            context = offset + decoding * step
+            base, slope, until, since = lines.get(decoding, NOTHING)
+            if not since <= context < until:
+                line = price(decoding / 1, context / 1)
+                lines[decoding] = line
+                base, slope, until, since = line
+            takes = base + slope * context
+            more = slope * decoding
+            due, _, seq = entry = ends[0]
+            if entry is not seq.entry:
+                due = worker._next_end()
+            steps = (short if short < due else due) - step
+            if until < math.inf and until < context + (steps - 1) * decoding:
+                steps = max(1, min(steps, math.ceil((until - context) / decoding)))
+            if steps == 1:
+                end = t + takes
+            else:
+                end = t + steps * takes + more * (steps * (steps - 1) // 2)
+                if end > at:
+                    steps = steps_to(at, t, takes, more, steps)
+                    end = t + steps * takes + more * (steps * (steps - 1) // 2)
+            running = decoding
+        elif at == math.inf or sample_at < at:
+            break
+        else:
+            worker.idle_s += at - t
+            t = at
+            continue
+        if sample_at < end:
+            rank.decoding, rank.fixed, shared.running_all = decoding, fixed, running
+            worker.step, worker.came, worker._head = step, came, head
+            shared.waiting_all = shared.waiting[0] = len(queue)
+            at, sample_at = _sample(worker, at, sample_at, end)
+            came, head = worker.came, worker._head
+        # what it brings
+        events += 1
+        if decoding:
+            add_gaps((takes, more, steps, decoding))
+        else:
+            worker.prompts_s += end - t
+        step += steps
+        t = end
+        turns, rest = divmod(step, size)
+        if due <= step and fixed + decoding * (turns + 1) > most_blocks:
+            held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
+            if held > most_blocks:
+                most_blocks = held
+        while due <= step:
+            entry = ends[0]
+            seq = entry[2]
+            if entry is not seq.entry and worker._next_end() > step:
+                break
+            seq = heappop(ends)[2]
+            seq.entry = None
+            if cache is not None and cache.idle:
+                held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
+                cache.shrink((kv_blocks - held) // unit_blocks)
+            # as `Rank.leave` and `Worker._finish` do it
+            left, alone, first, refs = seq.left, seq.alone, seq.own, seq.refs
+            tokens = alone + step - 1
+            before = alone + (step - left - 1)
+            offset -= alone
+            decoding -= 1
+            joined_s = seq.joined_s
+            decode_s, stays_s = t - joined_s, t - seq.running_s
+            ring[seq.place] -= 1
+            whole = (tokens - 1) // size
+            fixed += whole - seq.level
+            own = whole + 1 - refs * unit_blocks
+            fewer = left * whole - floors(tokens - left, 1, size, left)
+            blocks_s += 2 * first * stays_s + (2 * decode_s * (own - first) - 2 * decode_s * fewer / left)
+            running_s += stays_s
+            tokens_s += 2 * (joined_s - seq.running_s) * before + decode_s * (before + tokens - 1)
+            if refs:
+                refs_s += stays_s * refs
+                assert cache is not None and seq.text is not None
+                own += cache.release(seq.text, t) * unit_blocks
+                seq.refs, seq.text = 0, None
+            fixed -= own
+            arrival_s, prompt, output, _, _ = seq.request
+            finished += 1
+            prompts += prompt
+            outputs += output
+            if rows is not None:
+                started_s, first_s = seq.started_s, seq.first_s
+                assert started_s is not None and first_s is not None
+                rows.add(
+                    (arrival_s, started_s - arrival_s, first_s - arrival_s, t - arrival_s, prompt, output, seq.cached)
+                )
+                if len(rows) > KEPT:
+                    rows.flush()
+            due = ends[0][0] if ends else NEVER
+        for seq in entered:
+            # as `Rank.register` and `Rank.join` do it
+            todo, done = seq.todo, seq.cached
+            computed += todo - done
+            seq.done = todo
+            if cache is not None:
+                refs = seq.refs
+                new = seq.request.blocks[refs : todo // unit]
+                if new:
+                    seq.text, twice = cache.keep(seq.text, new, seq.running_s, t)
+                    if twice:
+                        if cache.idle:
+                            held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
+                            cache.shrink((kv_blocks - held) // unit_blocks)
+                        fixed -= twice * unit_blocks
+                    count = len(new)
+                    seq.refs = refs + count
+                    seq.own -= count * unit_blocks
+            seq.first_s = seq.last_s = seq.joined_s = t
+            seq.end = last = step + seq.left
+            seq.alone = alone = todo + 1 - step
+            offset += alone
+            decoding += 1
+            seq.level, seq.place = level, place = divmod(todo - 1 - step, size)
+            ring[place] += 1
+            fixed += level - (todo - 1) // size
+            seq.entry = entry = (last, seq.no, seq)
+            heappush(ends, entry)
+    rank.decoding, rank.offset, rank.fixed, rank.short = decoding, offset, fixed, short
+    rank.blocks = shared.held = rank.held(step)
+    rank.tokens += prompts - worker.prompt_tokens + outputs - worker.output_tokens
+    shared.decoding = shared.running_all = shared.running[0] = decoding
+    shared.waiting_all = shared.waiting[0] = len(queue)
+    worker.awake.clear()
+    if queue:
+        worker.awake.add(0)
+        shared.queued_since = queue[0].waiting_s
+    shared.most_blocks, shared.most_running = most_blocks, most_running
+    shared.most_waiting = max(shared.most_waiting, most_waiting, len(queue))
+    shared.waiting_s, shared.running_s, shared.queued_s = waiting_s, running_s, queued_s
+    shared.blocks_s, shared.tokens_s, shared.refs_s = blocks_s, tokens_s, refs_s
+    worker._head, worker.came, worker.computed_tokens, shared.hit_tokens = head, came, computed, hit_tokens
+    worker.finished, worker.prompt_tokens, worker.output_tokens = finished, prompts, outputs
+    worker.step = step
+    return Clock(t, step, events, at, sample_at, short)
+
+
+def _sample(worker: Worker, at: float, sample_at: float, end: float) -> tuple[float, float]:
+    """Samples up to `end`, and the requests that come meanwhile. The next of both."""
+    while at < end:
+        if sample_at <= at:
+            sample_at = worker._sample(at)
+        at = worker._take()
+    if sample_at < end:
+        sample_at = worker._sample(end)
+    return at, sample_at
