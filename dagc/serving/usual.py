@@ -8,16 +8,47 @@ Blocks held are counted only where a bound does not do: after a step s they are 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from .dp_rank import NEVER, floors
+from .dp_rank import NEVER, Rank, Shared, floors
 from .live_request import Sequence
-from .records import Line
-from .served_rows import KEPT
+from .records import Engine, Line, Request
+from .rules import Rules
+from .runs_of_steps import NOTHING, steps_to
+from .served_rows import KEPT, ServedRows
 
-if TYPE_CHECKING:
-    from .worker import Worker
+
+class Worker(Protocol):
+    """What this loop sees of a worker, and changes."""
+
+    engine: Engine
+    rules: Rules
+    shared: Shared
+    ranks: list[Rank]
+    rows: ServedRows | None
+    awake: set[int]
+    step: int
+    idle_s: float
+    prompts_s: float
+    came: int
+    finished: int
+    computed_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+    route: Any
+    on_first: Any
+    on_chunk: Any
+    on_finish: Any
+    on_reject: Any
+    check: Any
+    _stream: Iterator[Request]
+    _head: Request | None
+
+    def _take(self) -> float: ...
+    def _sample(self, now: float) -> float: ...
+    def _next_end(self) -> int: ...
 
 
 class Clock(NamedTuple):
@@ -48,8 +79,6 @@ def is_usual(worker: Worker) -> bool:
 
 def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
     """Goes on from where nothing waits and no prompt is under way, to the first thing that is unusual, or to the end."""
-    from .worker import NOTHING, steps_to
-
     t, step, events, at, sample_at, short = clock
     rules, shared, rank, price = worker.rules, worker.shared, worker.ranks[0], worker.engine.prices.step
     kv_blocks, size, budget, slots = rules.kv_blocks, rules.size, rules.budget, rules.slots

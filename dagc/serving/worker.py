@@ -24,6 +24,7 @@ from .live_request import BROUGHT, Sequence
 from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
 from .rules import Rules
+from .runs_of_steps import NOTHING, steps_to
 from .served_rows import KEPT, ServedRows
 from .usual import Clock, is_usual
 from .usual import run as run_usual
@@ -32,8 +33,6 @@ SAMPLES = 512
 """Rows of a time series: from half of them to all."""
 RUNS = 1 << 16
 """Numbers of runs of gaps that wait to be sorted into their bins."""
-NOTHING = Line(0, 0, math.inf)
-"""The price of a step that only moves cache."""
 
 Hook = Callable[[Sequence, float], None]
 
@@ -663,23 +662,3 @@ class Worker:
             rank.skipped += 1
         resumed.clear()
         return late
-
-
-def steps_to(time_s: float, start_s: float, first_s: float, more_s: float, most: int) -> int:
-    """The fewest steps, of at least 1 and at most `most`, at whose end it is `time_s` or later, from `start_s` on: step i takes `first_s + i
-    more_s`."""
-    need = time_s - start_s
-    if more_s:
-        half = first_s - more_s / 2
-        guess = (math.sqrt(half * half + 2 * more_s * need) - half) / more_s if need > 0 else 0.0
-    else:
-        guess = need / first_s if first_s else most
-    steps = math.ceil(guess)
-    if 1 < steps < most and 1e-6 < steps - guess < 1 - 1e-6:
-        return steps
-    steps = min(max(steps, 1), most)  # near a step's end: as the clock itself says
-    while steps < most and start_s + steps * first_s + more_s * (steps * (steps - 1) // 2) < time_s:
-        steps += 1
-    while steps > 1 and start_s + (steps - 1) * first_s + more_s * ((steps - 1) * (steps - 2) // 2) >= time_s:
-        steps -= 1
-    return steps
