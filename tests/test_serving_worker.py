@@ -184,8 +184,9 @@ def test_the_usual_case_is_as_all_others(seed: int) -> None:
         counts = worker.counts
         events = counts.pop("events")
         assert events <= counts["steps"]
-        series = {name: worker.series[name] for name in ("time_s", "waiting", "running")}
-        outcomes.append((rows, counts, worker.integrals, worker.gaps, worker.most, series, worker.now, rank.tokens))
+        outcomes.append(
+            (rows, counts, worker.integrals, worker.gaps, worker.most, worker.series, worker.now, rank.tokens)
+        )
     assert outcomes[0] == outcomes[1]
 
 

@@ -1,7 +1,7 @@
 """The usual case of a worker: one rank, a token a step, first come first served, prompts in the same steps as decode, and nothing but
 its stream of requests reaches it. The loop of `Worker` does all this too, and more; here the same is done with few looks at objects, which
 is what the time of a simulation goes into. What is unusual is left to that loop, which then goes on from the same state:
-a prompt that takes several steps, room or slots that are not certain to be enough, a single output token, a request that may be too long.
+room or slots that are not certain to be enough, a preempted request, one of a single output token, one that may be too long.
 
 Blocks held are counted only where a bound does not do: after a step s they are at most `fixed + decoding (s // size + 1)`."""
 
@@ -45,6 +45,7 @@ class Worker(Protocol):
     check: Any
     _stream: Iterator[Request]
     _head: Request | None
+    _stretch: tuple[float, float, float, int] | None
 
     def _take(self) -> float: ...
     def _sample(self, now: float) -> float: ...
@@ -77,13 +78,21 @@ def is_usual(worker: Worker) -> bool:
     )
 
 
+def may_start(worker: Worker) -> bool:
+    """Whether what a worker of this kind holds is usual too."""
+    if worker.shared.waiting_all:
+        return False
+    return all(seq.left and seq.first_s is None for seq in worker.ranks[0].under_way)
+
+
 def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
-    """Goes on from where nothing waits and no prompt is under way, to the first thing that is unusual, or to the end."""
+    """Goes on from where `may_start`, to the first thing that is unusual, or to the end."""
     t, step, events, at, sample_at, short = clock
     rules, shared, rank, price = worker.rules, worker.shared, worker.ranks[0], worker.engine.prices.step
     kv_blocks, size, budget, slots = rules.kv_blocks, rules.size, rules.budget, rules.slots
     chunk, unit, unit_blocks, request_s, safe = rules.chunk, rules.unit, rules.unit_blocks, rules.request_s, rules.safe
-    cache, ring, queue, ends, rows = rank.cache, rank.ring, rank.queue, shared.ends, worker.rows
+    cache, ring, queue, under_way = rank.cache, rank.ring, rank.queue, rank.under_way
+    ends, rows = shared.ends, worker.rows
     add_gaps = shared.runs.extend
     stream, head = worker._stream, worker._head
     decoding, offset, fixed = rank.decoding, rank.offset, rank.fixed
@@ -92,80 +101,100 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
     blocks_s, tokens_s, refs_s = shared.blocks_s, shared.tokens_s, shared.refs_s
     came, computed, hit_tokens = worker.came, worker.computed_tokens, shared.hit_tokens
     finished, prompts, outputs = worker.finished, worker.prompt_tokens, worker.output_tokens
-    entered = nobody = list[Sequence]()
+    worked = nobody = list[Sequence]()
+    queued_since = shared.queued_since
     while True:
         # requests that have come
         while at <= t and head is not None:
             _, prompt, output, _, _ = head
             if prompt < 1 or output < 1 or prompt + output > safe:
                 break
+            if not queue:
+                queued_since = at
             queue.append(Sequence(came, head, 0, output - 1, at, None))
             came += 1
             head = next(stream, None)
             at = math.inf if head is None else head.arrival_s + request_s
         if at <= t or short <= step:
             break
-        if queue:
-            # all of them enter in one step, for sure; or not here
+        if queue or under_way:
             started = len(queue)
-            asked = need = 0
+            need = 0
+            last_token = False
             for seq in queue:
-                asked += seq.todo
                 need += (seq.todo - 1) // size + 1
                 if not seq.left:
-                    asked = NEVER
-            turns = (step + 1) // size
+                    last_token = True
+            left_budget = budget - decoding
+            turns, rest = divmod(step + 1, size)
             if (
-                asked > chunk
-                or asked > budget - decoding
-                or decoding + started > slots
+                last_token
+                or left_budget <= 0
+                or decoding + len(under_way) + started > slots
                 or need > kv_blocks - fixed - decoding * (turns + 1)
             ):
                 break
+            # as `Rank.schedule` does it: prompts under way, then the queue, as far as the budget goes
             prompt = pairs = 0
-            if cache is not None:
-                rest = (step + 1) % size
-                room = kv_blocks - fixed - decoding * turns - (sum(ring[-rest:]) if rest else 0)
-            for seq in queue:
-                own = (seq.todo - 1) // size + 1
-                done = 0
-                if cache is not None:
-                    cache.shrink(room // unit_blocks)
-                    blocks = seq.request.blocks
-                    need = own
-                    if blocks:
-                        found = cache.find(blocks, min(len(blocks), seq.todo // unit))
-                        hits, idle, _, _ = found
-                        if hits:
-                            own -= hits * unit_blocks
-                            need = own + idle * unit_blocks
-                            seq.text = cache.take(found, t)
-                            seq.refs = hits
-                            done = min(hits * unit, seq.todo - 1)
-                            seq.cached = done
-                            hit_tokens += done
-                    room -= need
-                    fixed += need
-                else:
-                    fixed += own
-                seq.own = own
-                waiting_s += t - seq.waiting_s
-                seq.running_s = seq.started_s = t
-                part = seq.todo - done
+            worked = []
+            for seq in under_way:
+                if left_budget <= 0:
+                    break
+                done = seq.done
+                seq.part = part = min(chunk, left_budget, seq.todo - done)
                 prompt += part
                 pairs += part * done + part * (part + 1) // 2
-            queued_s += t - queue[0].waiting_s
-            if started > most_waiting:
-                most_waiting = started
-            entered = list(queue)
-            queue.clear()
+                left_budget -= part
+                worked.append(seq)
+            if started:
+                if started > most_waiting:
+                    most_waiting = started
+                if cache is not None:
+                    room = kv_blocks - fixed - decoding * turns - (sum(ring[-rest:]) if rest else 0)
+                while queue and left_budget > 0:
+                    seq = queue.popleft()
+                    todo = seq.todo
+                    own = need = (todo - 1) // size + 1
+                    done = 0
+                    if cache is not None:
+                        if cache.idle:
+                            cache.shrink(room // unit_blocks)
+                        blocks = seq.request.blocks
+                        if blocks:
+                            found = cache.find(blocks, min(len(blocks), todo // unit))
+                            hits, idle, _, _ = found
+                            if hits:
+                                own -= hits * unit_blocks
+                                need = own + idle * unit_blocks
+                                seq.text = cache.take(found, t)
+                                seq.refs = hits
+                                seq.done = seq.cached = done = min(hits * unit, todo - 1)
+                                hit_tokens += done
+                        room -= need
+                    fixed += need
+                    seq.own = own
+                    waiting_s += t - seq.waiting_s
+                    seq.running_s = seq.started_s = t
+                    part = todo - done
+                    if part > chunk:
+                        part = chunk
+                    if part > left_budget:
+                        part = left_budget
+                    seq.part = part
+                    prompt += part
+                    pairs += part * done + part * (part + 1) // 2
+                    left_budget -= part
+                    under_way.append(seq)
+                    worked.append(seq)
+                if not queue:
+                    queued_s += t - queued_since
             turns, rest = divmod(step, size)
             bound = fixed + decoding * (turns + 1)
             if bound > most_blocks:
                 held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
                 if held > most_blocks:
                     most_blocks = held
-            running = decoding + started
+            running = decoding + len(under_way)
             if running > most_running:
                 most_running = running
             short = step + max(((kv_blocks - bound) // running - 1) * size, 1)
@@ -177,7 +206,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             end = t + takes
             due = ends[0][0] if ends else NEVER
         elif decoding:
-            entered = nobody
+            worked = nobody
             context = offset + decoding * step
             base, slope, until, since = lines.get(decoding, NOTHING)
             if not since <= context < until:
@@ -210,8 +239,10 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             rank.decoding, rank.fixed, shared.running_all = decoding, fixed, running
             worker.step, worker.came, worker._head = step, came, head
             shared.waiting_all = shared.waiting[0] = len(queue)
+            shared.queued_since, worker._stretch = queued_since, (t, takes, more, steps)
             at, sample_at = _sample(worker, at, sample_at, end)
-            came, head = worker.came, worker._head
+            came, head, queued_since = worker.came, worker._head, shared.queued_since
+            worker._stretch = None
         # what it brings
         events += 1
         if decoding:
@@ -270,14 +301,14 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                 if len(rows) > KEPT:
                     rows.flush()
             due = ends[0][0] if ends else NEVER
-        for seq in entered:
-            # as `Rank.register` and `Rank.join` do it
-            todo, done = seq.todo, seq.cached
-            computed += todo - done
-            seq.done = todo
+        for seq in worked:
+            # as `Worker._advance`, `Rank.register` and `Rank.join` do it
+            todo, part = seq.todo, seq.part
+            seq.done = done = seq.done + part
+            computed += part
             if cache is not None:
                 refs = seq.refs
-                new = seq.request.blocks[refs : todo // unit]
+                new = seq.request.blocks[refs : done // unit]
                 if new:
                     seq.text, twice = cache.keep(seq.text, new, seq.running_s, t)
                     if twice:
@@ -288,6 +319,9 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                     count = len(new)
                     seq.refs = refs + count
                     seq.own -= count * unit_blocks
+            if done < todo:
+                continue
+            under_way.remove(seq)
             seq.first_s = seq.last_s = seq.joined_s = t
             seq.end = last = step + seq.left
             seq.alone = alone = todo + 1 - step
@@ -301,12 +335,13 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
     rank.decoding, rank.offset, rank.fixed, rank.short = decoding, offset, fixed, short
     rank.blocks = shared.held = rank.held(step)
     rank.tokens += prompts - worker.prompt_tokens + outputs - worker.output_tokens
-    shared.decoding = shared.running_all = shared.running[0] = decoding
+    shared.decoding = decoding
+    shared.running_all = shared.running[0] = decoding + len(under_way)
     shared.waiting_all = shared.waiting[0] = len(queue)
     worker.awake.clear()
-    if queue:
+    if queue or under_way:
         worker.awake.add(0)
-        shared.queued_since = queue[0].waiting_s
+    shared.queued_since = queued_since
     shared.most_blocks, shared.most_running = most_blocks, most_running
     shared.most_waiting = max(shared.most_waiting, most_waiting, len(queue))
     shared.waiting_s, shared.running_s, shared.queued_s = waiting_s, running_s, queued_s

@@ -26,7 +26,7 @@ from .rules import CannotServe as CannotServe
 from .rules import Rules
 from .runs_of_steps import NOTHING, steps_to
 from .served_rows import KEPT, ServedRows
-from .usual import Clock, is_usual
+from .usual import Clock, is_usual, may_start
 from .usual import run as run_usual
 
 SAMPLES = 512
@@ -465,12 +465,7 @@ class Worker:
         limit, start = self._limit, self._start
         at = self._arrival_s()
         while True:
-            if (
-                usual
-                and start
-                and limit == never
-                and not (single or awake or shared.waiting_all or inbox or steps_kept)
-            ):
+            if usual and start and limit == never and not (single or inbox or steps_kept) and may_start(self):
                 t, step, events, at, sample_at, short = run_usual(
                     self, Clock(t, step, events, at, sample_at, short), lines
                 )
