@@ -52,8 +52,9 @@ def add_runs(gaps: dict[int, float], runs: list[float]) -> None:
     low = np.floor(np.log(np.maximum(first, LEAST_S)) * PER_BIN).astype(np.int64)
     high = np.floor(np.log(np.maximum(first + more * (steps - 1), LEAST_S)) * PER_BIN).astype(np.int64)
     same = low == high
-    bins, where = np.unique(low[same], return_inverse=True)
-    for index, count in zip(bins.tolist(), np.bincount(where, (steps * weight)[same]).tolist(), strict=True):
-        gaps[index] = gaps.get(index, 0) + count
+    least = int(low.min())
+    counts = np.bincount(low[same] - least, (steps * weight)[same])
+    for index in np.flatnonzero(counts).tolist():
+        gaps[index + least] = gaps.get(index + least, 0) + float(counts[index])
     for run in table[~same].tolist():
         add_run(gaps, run[0], run[1], int(run[2]), run[3])

@@ -104,18 +104,19 @@ class PrefixCache:
         """A sequence lets all up to `text` go. Returns the blocks that nobody holds any more."""
         freed = 0
         above = text.parent
-        while above is not None:
-            refs = text.refs - 1
-            text.refs = refs
-            if not refs:
-                if not freed:
-                    self._number += 1
-                text.stamp = number = self._number
+        if text.refs == 1:
+            self._number = number = self._number + 1
+            while above is not None and text.refs == 1:
+                text.refs = 0
+                text.stamp = number
                 self._let.append((number, text))
                 self._idle_texts += 1
                 count = len(text.blocks)
                 freed += count
                 self.held_s += (now - text.since_s) * count
+                text, above = above, above.parent
+        while above is not None:  # who holds a text holds all above it
+            text.refs -= 1
             text, above = above, above.parent
         if freed:
             self.held -= freed
@@ -132,15 +133,16 @@ class PrefixCache:
         self.idle = most
         let = self._let
         while beyond:
-            number, text = let.popleft()
+            number, text = let[0]
             if text.stamp != number:
+                let.popleft()
                 continue
             blocks = text.blocks
             left = len(blocks) - beyond
             if left > 0:
                 text.blocks = blocks[:left]
-                let.appendleft((number, text))
                 return
+            let.popleft()
             beyond = -left
             assert text.parent is not None and text.parent.children is not None
             del text.parent.children[blocks[0]]

@@ -103,35 +103,34 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
     finished, prompts, outputs = worker.finished, worker.prompt_tokens, worker.output_tokens
     worked = nobody = list[Sequence]()
     queued_since = shared.queued_since
+    held = 0
+    asked = 0  # blocks of the prompts in the queue
+    unsure = False
     while True:
         # requests that have come
         while at <= t and head is not None:
             _, prompt, output, _, _ = head
-            if prompt < 1 or output < 1 or prompt + output > safe:
+            if prompt < 1 or output < 2 or prompt + output > safe:
                 break
             if not queue:
                 queued_since = at
-            queue.append(Sequence(came, head, 0, output - 1, at, None))
+            seq = Sequence(came, head, 0, output - 1, at, None)
+            seq.own = need = (prompt - 1) // size + 1
+            asked += need
+            queue.append(seq)
             came += 1
             head = next(stream, None)
             at = math.inf if head is None else head.arrival_s + request_s
-        if at <= t or short <= step:
+        if at <= t or short <= step or unsure:
             break
         if queue or under_way:
             started = len(queue)
-            need = 0
-            last_token = False
-            for seq in queue:
-                need += (seq.todo - 1) // size + 1
-                if not seq.left:
-                    last_token = True
             left_budget = budget - decoding
             turns, rest = divmod(step + 1, size)
             if (
-                last_token
-                or left_budget <= 0
+                left_budget <= 0
                 or decoding + len(under_way) + started > slots
-                or need > kv_blocks - fixed - decoding * (turns + 1)
+                or asked > kv_blocks - fixed - decoding * (turns + 1)
             ):
                 break
             # as `Rank.schedule` does it: prompts under way, then the queue, as far as the budget goes
@@ -154,7 +153,8 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                 while queue and left_budget > 0:
                     seq = queue.popleft()
                     todo = seq.todo
-                    own = need = (todo - 1) // size + 1
+                    own = need = seq.own
+                    asked -= own
                     done = 0
                     if cache is not None:
                         if cache.idle:
@@ -164,7 +164,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                             found = cache.find(blocks, min(len(blocks), todo // unit))
                             hits, idle, _, _ = found
                             if hits:
-                                own -= hits * unit_blocks
+                                seq.own = own = own - hits * unit_blocks
                                 need = own + idle * unit_blocks
                                 seq.text = cache.take(found, t)
                                 seq.refs = hits
@@ -172,7 +172,6 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                                 hit_tokens += done
                         room -= need
                     fixed += need
-                    seq.own = own
                     waiting_s += t - seq.waiting_s
                     seq.running_s = seq.started_s = t
                     part = todo - done
@@ -243,6 +242,11 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             at, sample_at = _sample(worker, at, sample_at, end)
             came, head, queued_since = worker.came, worker._head, shared.queued_since
             worker._stretch = None
+            asked = 0
+            for seq in queue:
+                seq.own = need = (seq.todo - 1) // size + 1
+                asked += need
+                unsure = unsure or not seq.left
         # what it brings
         events += 1
         if decoding:
@@ -252,7 +256,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
         step += steps
         t = end
         turns, rest = divmod(step, size)
-        if due <= step and fixed + decoding * (turns + 1) > most_blocks:
+        if due <= step and (cache is not None or fixed + decoding * (turns + 1) > most_blocks):
             held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
             if held > most_blocks:
                 most_blocks = held
@@ -264,7 +268,6 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             seq = heappop(ends)[2]
             seq.entry = None
             if cache is not None and cache.idle:
-                held = fixed + decoding * turns + (sum(ring[-rest:]) if rest else 0)
                 cache.shrink((kv_blocks - held) // unit_blocks)
             # as `Rank.leave` and `Worker._finish` do it
             left, alone, first, refs = seq.left, seq.alone, seq.own, seq.refs
@@ -288,6 +291,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                 own += cache.release(seq.text, t) * unit_blocks
                 seq.refs, seq.text = 0, None
             fixed -= own
+            held -= own
             arrival_s, prompt, output, _, _ = seq.request
             finished += 1
             prompts += prompt
