@@ -17,7 +17,10 @@ from .live_request import Sequence
 from .records import Engine, Line, Request
 from .rules import Rules
 from .runs_of_steps import NOTHING, steps_to
-from .served_rows import KEPT, ServedRows
+from .served_rows import ServedRows
+
+ROWS = 2048
+"""Requests that end from one flush of rows to the next."""
 
 
 class Worker(Protocol):
@@ -29,6 +32,9 @@ class Worker(Protocol):
     ranks: list[Rank]
     rows: ServedRows | None
     awake: set[int]
+    hold: bool
+    admits: bool
+    decodes: bool
     step: int
     idle_s: float
     prompts_s: float
@@ -80,7 +86,7 @@ def is_usual(worker: Worker) -> bool:
 
 def may_start(worker: Worker) -> bool:
     """Whether what a worker of this kind holds is usual too."""
-    if worker.shared.waiting_all:
+    if worker.shared.waiting_all or worker.hold or not worker.admits or not worker.decodes:
         return False
     return all(seq.left and seq.first_s is None for seq in worker.ranks[0].under_way)
 
@@ -281,7 +287,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             whole = (tokens - 1) // size
             fixed += whole - seq.level
             own = whole + 1 - refs * unit_blocks
-            fewer = left * whole - floors(tokens - left, 1, size, left)
+            fewer = left * whole - floors(tokens - left, 1, size, left)  # blocks yet to come, summed over its steps
             blocks_s += 2 * first * stays_s + (2 * decode_s * (own - first) - 2 * decode_s * fewer / left)
             running_s += stays_s
             tokens_s += 2 * (joined_s - seq.running_s) * before + decode_s * (before + tokens - 1)
@@ -302,7 +308,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
                 rows.add(
                     (arrival_s, started_s - arrival_s, first_s - arrival_s, t - arrival_s, prompt, output, seq.cached)
                 )
-                if len(rows) > KEPT:
+                if not finished % ROWS:
                     rows.flush()
             due = ends[0][0] if ends else NEVER
         for seq in worked:

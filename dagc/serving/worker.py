@@ -452,7 +452,6 @@ class Worker:
         lines: dict[int, Line] = {}
         nobody: set[int] = set()
         decodes = True
-        usual = is_usual(self)
         t: float = 0
         more: float = 0
         step = events = prompt = moved = 0
@@ -462,6 +461,7 @@ class Worker:
         working = nobody
         inbox, check, steps_kept, sample_at = self._inbox, self.check, self.steps_kept, self.sample_at
         yield math.inf
+        usual = is_usual(self)
         limit, start = self._limit, self._start
         at = self._arrival_s()
         while True:
