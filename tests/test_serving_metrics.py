@@ -14,6 +14,7 @@ from dagc.cli import main
 from dagc.plan.require import judged
 from dagc.plan.subject import all_metrics, serving_metrics
 from dagc.spec.metrics import of_phase, of_serving
+from dagc.view.facts.served_sureness import sureness
 
 Capture = pytest.CaptureFixture[str]
 SERVING = """phase decode { gpus = 0..7, tp = 2, ep = 4 }
@@ -131,3 +132,28 @@ def test_requirements_are_judged_on_any_result() -> None:
     other = dagc.compile_text(text("chat.requests == 40 req").replace("requests = 40", "requests = 30")).subject()
     (fails,) = judged(other, plan.spec.requirements)
     assert not fails.passed and fails.value == 30
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "words"),
+    [
+        ("h200-sxm", "", ("no phase names an `engine`",)),
+        ("h200-sxm", "engine = vllm", ("measured servings of vllm", "times what their kernels do")),
+        ("mi355x", "engine = vllm", ("no serving priced by the roofline was compared",)),
+    ],
+)
+def test_a_report_prints_the_error_of_servings_like_this_one_only(
+    gpu: str, engine: str, words: tuple[str, ...]
+) -> None:
+    plan = dagc.compile_text(f"""moe 1
+hardware from "{gpu}" {{ gpus = 8 }}
+model from "qwen3-30b-a3b" {{ }}
+workload {{ sequences = 8, prompt = 512 tok, output = 16 tok }}
+phase prefill {{ gpus = 0..7, tp = 8, {engine} }}
+phase decode {{ gpus = 0..7, tp = 8, {engine} }}
+serve chat {{ arrivals = closed(1), requests = 1 }}
+require chat.ttft.p99 <= 1 s
+""")
+    told = sureness(plan, plan.spec.serve("chat"), plan.servings["chat"])
+    assert all(any(word in line for line in told) for word in words)
+    assert any("measured servings of" in line for line in told) == ("vllm" in words[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import isfinite
 
 from ...base.units import REQUEST_RATE, TIME, TOKEN_RATE, show
-from ...calib.accuracy import serving_errors
 from ...serving import gaps
 from ...serving.result import Limits, ServeResult, Spread
 from ...serving.verdict import BACKLOGGED, OVERLOADED, STABLE
@@ -160,22 +159,3 @@ def spread_row(values: Spread) -> tuple[str, ...]:
     """Mean and percentiles in words."""
     found = (values.mean_s, values.p50_s, values.p90_s, values.p99_s)
     return tuple("-" if value != value else show(value, TIME) for value in found)
-
-
-def sureness(result: ServeResult, engine: str) -> list[str]:
-    """How far to trust the figures: what interpolation adds, and how far simulated servings were from measured ones."""
-    prices = (
-        f"prices of steps between compiled ones were off by up to {result.prices_error:.1%} where it was checked"
-        if result.prices_error
-        else "every step's price is compiled"
-    )
-    errors = serving_errors(engine)
-    if not errors:
-        return [prices, "the simulation was not compared with servings that were measured"]
-    shown = ", ".join(f"{time.upper()} {e.median:.0%} (nine of ten within {e.p90:.0%})" for time, e in errors.items())
-    cases = max(e.cases for e in errors.values())
-    of = f" of {engine}" if engine else ""
-    return [
-        prices,
-        f"simulated against {cases:,} measured servings{of}, models that nothing was fitted to: half are within {shown}",
-    ]

@@ -12,6 +12,7 @@ from ...serving.result import RoleResult, ServeResult
 from ...serving.verdict import BACKLOGGED
 from ...spec.serve import Serve
 from ..facts import served_words as said
+from ..facts.served_sureness import sureness
 from .terminal_text import WIDTH, Paint, table, within
 
 COLORS = {"stable": "32", "backlogged": "33", "overloaded": "31;1"}
@@ -25,7 +26,7 @@ def report(
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-")), *_load(serve, result)]
     lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result)]
     lines += ["", *figures(result), ""]
-    lines += [f"  {line}" for line in said.sureness(result, engine_of(plan, serve))]
+    lines += [f"  {line}" for line in sureness(plan, serve, result)]
     if knee is not None:
         lines += ["", *knee_lines(result, knee)]
     lines += requirements(plan, result, paint)
@@ -41,7 +42,7 @@ def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
         f"  verdict   {_coloured(said.verdict_text(result), paint)}",
         *times(result)[:-1],
         *list(figures(result))[:2],
-        *(f"  {line}" for line in said.sureness(result, engine_of(plan, serve))),
+        *(f"  {line}" for line in sureness(plan, serve, result)),
     ]
 
 
@@ -53,12 +54,6 @@ def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
         output = show(result.throughput_tok_s, TOKEN_RATE)
         rows.append([name, *found, output, said.per_second(result.goodput_per_s), said.verdict_text(result)])
     return ["serving", "TTFT p50", "p99", "TPOT p50", "p99", "output", "goodput", "verdict"], rows
-
-
-def engine_of(plan: CompiledPlan, serve: Serve) -> str:
-    """The engine that its phases name."""
-    names = [name for name in (serve.decode, serve.mixed, serve.prefill) if name is not None]
-    return next((engine for name in names if (engine := plan.spec.phase(name).engine)), "")
 
 
 def _load(serve: Serve, result: ServeResult) -> list[str]:
@@ -96,7 +91,7 @@ def figures(result: ServeResult) -> Iterable[str]:
     each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU{said.per_user(result)}"
     yield f"  output    {out} ({each}); prompts {prompts}"
     yield f"  goodput   {_goodput(result)}"
-    yield f"  run       {result.arrived:,} requests in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"
+    yield f"  run       {result.arrived:,} request{'s' if result.arrived != 1 else ''} in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"
     yield ""
     head = ["workers", "busy", "waiting (most)", "any", "running (most)", "cache (most)", "waste"]
     yield from (line[2:].rstrip() for line in table([head, *map(_role, result.roles)], "<>>>>>>"))

@@ -13,7 +13,7 @@ from ...draw.figures.served import latencies, over_time, step_lanes
 from ...draw.figures.served.sheets import style
 from ...draw.figures.svg import legend, moment_text
 from ...facts import served_words as said
-from ..served_report import engine_of
+from ...facts.served_sureness import sureness
 from .html_tables import table
 
 PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
@@ -54,7 +54,7 @@ def _serving(plan: CompiledPlan, result: ServeResult) -> Iterator[Markup]:
         )
         body = (tag("p", words, cls="soft"), step_lanes.draw(result).framed(), legend(step_lanes.keys(result)))
         yield _fold("Steps", *body)
-    yield tag("p", f"{'; '.join(said.sureness(result, engine_of(plan, serve))).capitalize()}.", cls="soft")
+    yield tag("p", f"{'; '.join(sureness(plan, serve, result)).capitalize()}.", cls="soft")
 
 
 def _fold(head: str, *body: object) -> Markup:
