@@ -1,5 +1,5 @@
 """The usual case of a worker: one rank, a token a step, first come first served, prompts in the same steps as decode, and nothing but
-its stream of requests reaches it. The loop of `Worker` does all this too, and more; here the same is done with few looks at objects, which
+its stream of requests reaches it (open traffic to one worker). The loop of `Worker` does all this too, and more; here the same is done with few looks at objects, which
 is what the time of a simulation goes into. What is unusual is left to that loop, which then goes on from the same state:
 room or slots that are not certain to be enough, a preempted request, one of a single output token, one that may be too long.
 
