@@ -135,18 +135,10 @@ def many(count: int) -> None:
     worker.run()
     kept = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    columns = (
-        served.arrival_s,
-        served.queued_s,
-        served.ttft_s,
-        served.e2e_s,
-        served.prompt,
-        served.output,
-        served.cached,
-    )
+
     print(
         f"many: {worker.finished:,} requests streamed: {kept / worker.finished:.1f} bytes kept of each (target {TARGET_BYTES}),"
-        f" {sum(column.itemsize for column in columns)} of them in its columns"
+        f" {sum(column.itemsize for column in served.columns)} of them in its columns"
     )
 
 

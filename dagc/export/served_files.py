@@ -23,17 +23,8 @@ def requests_csv(served: Served) -> Iterator[bytes]:
     yield f"{HEAD}\n".encode()
     for start in range(0, len(served.e2e_s), CHUNK):
         part = slice(start, start + CHUNK)
-        columns = (
-            served.arrival_s,
-            served.queued_s,
-            served.ttft_s,
-            served.e2e_s,
-            served.prompt,
-            served.output,
-            served.cached,
-        )
         rows = []
-        for came, queued, first, whole, prompt, output, cached in zip(*(c[part] for c in columns), strict=True):
+        for came, queued, first, whole, prompt, output, cached in zip(*(c[part] for c in served.columns), strict=True):
             each = f"{(whole - first) / (output - 1):.9g}" if output > 1 else ""
             rows.append(f"{came:.9f},{queued:.9g},{first:.9g},{each},{whole:.9g},{prompt},{output},{cached}\n")
         yield "".join(rows).encode()

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..base.frozen import record
 
@@ -147,6 +147,11 @@ class Served:
     prompt: array[int] = field(default_factory=_ints)
     output: array[int] = field(default_factory=_ints)
     cached: array[int] = field(default_factory=_ints)
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """All of them, in the order of a row."""
+        return (self.arrival_s, self.queued_s, self.ttft_s, self.e2e_s, self.prompt, self.output, self.cached)
 
 
 class Stretch(NamedTuple):

@@ -20,18 +20,8 @@ class ServedRows:
     __slots__ = ("_columns", "_rows", "add")
 
     def __init__(self, served: Served) -> None:
-        self._columns: tuple[Any, ...] = (
-            served.arrival_s,
-            served.queued_s,
-            served.ttft_s,
-            served.e2e_s,
-            served.prompt,
-            served.output,
-            served.cached,
-        )
-        self._rows: list[
-            float
-        ] = []  # one after the other: no object each, which Python would look through again and again
+        self._columns: tuple[Any, ...] = served.columns
+        self._rows: list[float] = []  # one after the other: a tuple each is one more object to look through
         self.add: Callable[[tuple[float, float, float, float, int, int, int]], None] = self._rows.extend
 
     def __len__(self) -> int:
