@@ -126,6 +126,12 @@ def test_a_row_of_a_sweep_is_a_closed_loop_of_spread_lengths() -> None:
     assert loads.words(serving(), LOADS)["lengths"] == Lengths("uniform", 1000, 100, 0.9, 1.1)
 
 
+def test_a_row_with_prefill_apart_has_its_workers_of_both_sides() -> None:
+    words = loads.words(serving(workers=(2, 3)), LOADS)
+    assert (words["prefill_workers"], words["workers"]) == (2, 3)
+    assert "workers" not in loads.words(serving(), LOADS)
+
+
 def test_saturated_and_static_runs_are_bursts() -> None:
     finite = replace(serving("output_rate"), isl=2048, osl=2048, concurrency=None, saturated=True)
     words = loads.words(finite, LOADS)

@@ -41,8 +41,15 @@ def words(serving: Serving, conventions: Mapping[str, Any]) -> dict[str, Any]:
         raise Inexpressible("concurrency not stated")
     closed = Arrivals("closed", clients=serving.concurrency)
     return _lengths(serving, spread(serving, conventions)) | {
-        "arrivals": closed, "requests": ROUNDS * serving.concurrency,
+        "arrivals": closed, "requests": ROUNDS * serving.concurrency, **_workers(serving),
     }  # fmt: skip
+
+
+def _workers(serving: Serving) -> dict[str, int]:
+    """How many there are of each kind, where prefill and decode are apart."""
+    return (
+        {"workers": serving.decode_workers, "prefill_workers": serving.prefill_workers} if serving.disaggregated else {}
+    )
 
 
 def spread(serving: Serving, conventions: Mapping[str, Any]) -> Spread:
