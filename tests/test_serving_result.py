@@ -15,6 +15,8 @@ from dagc.serving.result import Limits, ServeResult, columns, measured, spread_o
 from dagc.serving.simulate import simulate
 from dagc.serving.verdict import BACKLOGGED, OVERLOADED, STABLE
 from dagc.spec.serve import Arrivals, Lengths, Serve
+from dagc.view.draw.figures.plot import linear
+from dagc.view.draw.figures.svg import moment_text
 
 
 class Constant:
@@ -251,3 +253,10 @@ def test_where_nothing_limits_the_batch_the_requests_in_the_system_pile_up() -> 
         "q", SETUP, outcome(came, np.full(2000, 0.1), np.full(2000, 20.0), output=100), Arrivals("constant", 10.0)
     )
     assert steady.verdict == STABLE
+
+
+def test_marks_of_an_axis_are_told_apart() -> None:
+    counts = linear(2.0, lambda v: f"{v:,.0f}", 4, least_step=1.0)
+    assert [counts.said(mark) for mark in counts.marks] == ["0", "1", "2"]
+    said = [moment_text(seconds, 0.5) for seconds in (191.5, 192.0, 192.5)]
+    assert said == ["191.5 s", "192 s", "192.5 s"]

@@ -30,10 +30,10 @@ class Axis:
         return min(1.0, max(0.0, (here - low) / (high - low))) if high > low else 0.0
 
 
-def linear(high: float, said: Value, most: int = 6, low: float = 0.0) -> Axis:
-    """From zero, or another low end, to a round number not below `high`."""
+def linear(high: float, said: Value, most: int = 6, low: float = 0.0, least_step: float = 0.0) -> Axis:
+    """From zero, or another low end, to a round number not below `high`, with marks `least_step` apart or more."""
     steps = ticks(high - low if high > low else 1.0, most)
-    step = steps[1] if len(steps) > 1 else steps[0] or 1.0
+    step = max(least_step, steps[1] if len(steps) > 1 else steps[0] or 1.0)
     count = max(1, ceil((high - low) / step - 1e-9))
     return Axis(low, low + count * step, tuple(low + k * step for k in range(count + 1)), said)
 

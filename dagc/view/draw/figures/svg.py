@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import resources
-from math import floor, log10
+from math import ceil, floor, log10
 
 from ....base.frozen import record
 from ....base.units import TIME, show
@@ -84,9 +84,10 @@ def title(what: str) -> Markup:
     return tag("title", what)
 
 
-def moment_text(seconds: float) -> str:
-    """A time on an axis."""
-    return show(seconds, TIME, 3) if seconds else "0"
+def moment_text(seconds: float, apart_s: float = 0.0) -> str:
+    """A time on an axis, with digits enough to tell it from others `apart_s` away."""
+    digits = max(3, ceil(log10(seconds / apart_s) - 1e-9) + 1) if 0 < apart_s < seconds else 3
+    return show(seconds, TIME, digits) if seconds else "0"
 
 
 def ticks(end: float, most: int = 8) -> list[float]:

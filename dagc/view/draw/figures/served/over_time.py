@@ -29,9 +29,8 @@ def draw(result: ServeResult) -> Figure:
         curves = [(role.role, _column(result, role.role, what)) for role in result.roles]
         high = max([*(max(c, default=0.0) for _, c in curves), 1e-9])
         said = (lambda v: f"{v:,.0f}") if what != "blocks" else (lambda v: f"{100 * v:.3g}%")
-        panel = Panel(
-            LEFT, y, WIDTH, HEIGHT, across, linear(max(high, 1.0) if what != "blocks" else min(1.0, high), said, most=4)
-        )
+        up = linear(min(1.0, high), said, 4) if what == "blocks" else linear(max(1.0, high), said, 4, least_step=1.0)
+        panel = Panel(LEFT, y, WIDTH, HEIGHT, across, up)
         body += panel.frame(name, numbers=k == len(PANELS) - 1, bottom="time" if k == len(PANELS) - 1 else "")
         if what == "waiting":
             body += _last_arrival(panel, result)

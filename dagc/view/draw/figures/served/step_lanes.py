@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor
 
 from .....base.units import TIME, show
 from .....serving.records import Stretch
 from .....serving.result import ServeResult
 from ..markup import Markup, width
-from ..plot import linear
-from ..svg import Figure, Keys, figure, line, moment_text, rect, title, words
+from ..svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
 LABEL, BAR, ROW, HIGH, TOP = 120, 800, 40, 28, 26
 MOST_LANES = 16
@@ -25,13 +25,15 @@ def draw(result: ServeResult) -> Figure:
         return figure("step-lanes", LABEL + BAR + 30, 40, "no steps", words(0, 20, "no step was recorded", "soft"))
     shown = dict(list(lanes.items())[:MOST_LANES])
     start, end = window(result)
-    across = linear(end - start, lambda v: moment_text(start + v), most=7)
+    moments = _moments(start, end)
     height = TOP + ROW * len(shown) + 8
     body: list[Markup] = []
-    for mark in across.marks:
-        if mark <= end - start:
-            x = LABEL + mark / (end - start) * BAR
-            body += [line(x, TOP - 6, x, height - 8, "grid"), words(x, TOP - 11, across.said(mark), "soft mid")]
+    for moment in moments:
+        x = LABEL + (moment - start) / (end - start) * BAR
+        body += [
+            line(x, TOP - 6, x, height - 8, "grid"),
+            words(x, TOP - 11, moment_text(moment, moments[-1] - moments[-2]), "soft mid"),
+        ]
     for k, (lane, steps) in enumerate(shown.items()):
         y = TOP + ROW * k
         body += [words(0, y + 18, _name(result, *lane), "strong", room=LABEL - 8), rect(LABEL, y, BAR, HIGH, "trough")]
@@ -41,6 +43,12 @@ def draw(result: ServeResult) -> Figure:
         height += 18
     label = f"steps of {result.name} from {show(start, TIME)} to {show(end, TIME)}"
     return figure("step-lanes", LABEL + BAR + 30, height + 4, label, *body)
+
+
+def _moments(start_s: float, end_s: float) -> list[float]:
+    """Round ones between, two at least."""
+    step = ticks(end_s - start_s, 7)[1]
+    return [k * step for k in range(ceil(start_s / step), floor(end_s / step) + 1)]
 
 
 def keys(result: ServeResult) -> Keys:
