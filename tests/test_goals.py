@@ -23,18 +23,23 @@ def rows(text: str) -> dict[str, list[str]]:
 
 def test_goals_say_what_is_met() -> None:
     found = Unseen(
-        {"TPOT, without the model, all": [1.05, 0.9, 1.4], "TPOT, without the model, trtllm": [1.05]},
+        {
+            "TPOT, without the model, all": [1.05, 0.9, 1.4],
+            "TPOT, without the model, trtllm": [1.05],
+            "E2E, without the model, all": [0.9],
+        },
         [ranked(False, True), ranked(False, False), ranked(True, True), ranked(True, True)],
         [ranked(True, True).series],
     )
     parts = [Part("moe", "x", "vllm", 10, 0.05, 0.25, 0.1), Part("gemm", "x", "common", 10, 0.9, 0.9, None)]
-    shown = rows(goals.section(found, [], parts))
+    shown = rows(goals.section(found, [], [], parts))
     assert shown["kernels of vllm, median"] == ["<= 6%", "5.0%", "yes"]
     assert shown["kernels of vllm, p90"] == ["<= 20%", "25.0%", "no"]
     assert shown["kernels of vllm, median of unseen shapes"] == ["<= 10%", "10.0%", "yes"]
     assert shown["TPOT without the model, all, median"] == ["<= 9%", "10.0%", "no"]
     assert shown["TPOT without the model, all, mean"][1] == "18.3%"
     assert shown["TPOT without the model, trtllm, median"] == ["<= 8%", "5.0%", "yes"]
+    assert shown["E2E without the model, all, median"] == ["<= 8%", "10.0%", "no"]
     assert shown["best layout found, all series"][1].startswith("3 of 5 ")
     assert shown["best layout found, models that cannot speculate"][1].startswith("1 of 2 ")
     assert shown["mean regret of the layout chosen"][1].startswith("12.5% ")
