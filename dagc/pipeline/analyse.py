@@ -31,9 +31,7 @@ ANALYSES: tuple[Analysis, ...] = (*EACH_PASS, AddUpMemory())
 
 def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
-    scale_blocks.check(graph, unit)
-    layer_loads.check(graph, unit)
-    unit.out.check()
+    check(graph, unit)
     passes = price(graph, unit)
     last = next(
         (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
@@ -67,6 +65,13 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
         kind=unit.phase.kind,
     )
+
+
+def check(graph: Graph, unit: Unit) -> None:
+    """Raises SpecError where weights cannot be cut like that, or loads are not of the model's layers."""
+    scale_blocks.check(graph, unit)
+    layer_loads.check(graph, unit)
+    unit.out.check()
 
 
 def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
@@ -108,11 +113,15 @@ def whole(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Chunk:
     return _priced(graph, unit, chunks.PassSize(1, unit.phase.tokens, unit.phase.context), hardware)
 
 
+def of_size(graph: Graph, phase: Phase, size: chunks.PassSize) -> Graph:
+    """The graph of a pass of the phase. `graph`: that of a whole chunk at the end of the prompt."""
+    if size.tokens != phase.tokens:
+        return chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
+    return graph if size.context == phase.context else chunks.resized(graph, size.tokens, size.context)
+
+
 def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None) -> Chunk:
-    own = graph if size.context == unit.phase.context else chunks.resized(graph, size.tokens, size.context)
-    if size.tokens != unit.phase.tokens:
-        own = chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
-    findings = Findings(own, unit, hardware)
+    findings = Findings(of_size(graph, unit.phase, size), unit, hardware)
     for analysis in EACH_PASS:
         findings = analysis.run(findings)
     assert findings.schedule is not None and findings.floor is not None

@@ -22,6 +22,8 @@ from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memor
 from .lower import lowered
 
 if TYPE_CHECKING:
+    from ..cost.footprint import Memory
+    from ..cost.records import Costs
     from ..ir.graph import Graph
     from ..spec.hardware import Hardware
 
@@ -45,9 +47,7 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
             raise
         passes.append(DraftPass(graph, replace(price(graph, own)[0], count=count)))
     first, layers = passes[0], unit.spec.model.count("mtp_layers")
-    has_table = len(result.graph.stages) == 1 or any(w.tied for w in result.graph.head.weights)
-    own_memory = whole_memory(first.graph, units[0][1], first.chunk.costs).stages[-1]
-    memory, weights_B = with_drafter(result.memory, first.graph, own_memory, unit, layers, has_table=has_table)
+    memory, weights_B = memory_with(result.memory, result.graph, unit, first.graph, units[0][1], first.chunk.costs)
     params = layers * sum(
         segment.count(weight.dims)
         for segment in first.graph.segments
@@ -66,6 +66,16 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
         throughput_tok_s=tokens / time_s,
         bound_by=bound_shares(joined_path(both.all_passes)),
     )
+
+
+def memory_with(
+    memory: Memory, graph: Graph, unit: Unit, draft: Graph, own: Unit, costs: Costs
+) -> tuple[Memory, float]:
+    """The memory of a phase with what its drafter stores, and the bytes of the drafter's weights. `draft`, `own`, `costs`: of its
+    first pass."""
+    has_table = len(graph.stages) == 1 or any(w.tied for w in graph.head.weights)
+    of_draft = whole_memory(draft, own, costs).stages[-1]
+    return with_drafter(memory, draft, of_draft, unit, unit.spec.model.count("mtp_layers"), has_table=has_table)
 
 
 def priced_again(result: PhaseResult, unit: Unit, hardware: Hardware) -> tuple[Chunk, ...]:

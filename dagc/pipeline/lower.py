@@ -44,6 +44,17 @@ def lowered(unit: Unit) -> Graph:
     return graph
 
 
+def unverified(unit: Unit) -> Graph:
+    """The same without the verifier and what passes doubt: for many candidates, of which those that matter are compiled."""
+    from ..lang.expand import expand
+
+    try:
+        *_, (_, graph) = run(passes_of(unit), expand.run(unit))
+    except PassError as error:
+        stop(unit, error)
+    return graph
+
+
 def plugin_passes(names: tuple[str, ...]) -> dict[str, list[GraphPass]]:
     """By the pass that they follow; entry points are read only for a phase that asks for some."""
     if not names:

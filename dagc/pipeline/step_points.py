@@ -20,6 +20,7 @@ from ..ir.routed_dims import stem
 from ..spec.phase import Launches, Part, Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
+from .lower import unverified
 
 
 class Knot(NamedTuple):
@@ -106,7 +107,7 @@ class Steps:
 
         joint_s = alone_s = 0.0
         for count, own in draft_units(unit, graph):
-            draft = _lowered(own)
+            draft = unverified(own)
             costs = price(draft, own)
             drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
             if own.phase.is_packed:  # the first pass takes the prompts' tokens too
@@ -122,7 +123,7 @@ class Steps:
         kept = self.graphs.get(key)
         if kept is not None:
             return resized(kept, unit.phase.tokens, unit.phase.context)
-        graph = _lowered(unit)
+        graph = unverified(unit)
         chooses = any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes)
         if not unit.phase.is_packed and not chooses and graph.the_mesh.degrees.get(SEQUENCE, 1) == 1:
             if len(self.graphs) == GRAPHS_KEPT:
@@ -134,20 +135,6 @@ class Steps:
 def compiled(knot: Knot, spec: Spec) -> Figures:
     """One step. Raises SpecError."""
     return Steps(spec)(knot)
-
-
-def _lowered(unit: Unit) -> Graph:
-    from ..ir.graph_pass import PassError
-    from ..lang.expand import expand
-    from .lower import passes_of, stop
-    from .run_passes import run
-
-    graph = expand.run(unit)
-    try:
-        *_, (_, placed) = run(passes_of(unit), graph)
-    except PassError as error:
-        stop(unit, error)
-    return placed
 
 
 def _seconds(graph: Graph, schedule: Schedule, costs: Costs) -> float:
