@@ -3,6 +3,7 @@ hold `dagc.serving.worker` to it. It shares nothing with it but the records, the
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from fractions import Fraction
 from typing import Any
@@ -32,6 +33,7 @@ class Rank:
         self.prompts: list[Seq] = []
         self.decode: list[Seq] = []
         self.text: dict[int, int] = {}  # id of a cached block: sequences that hold it
+        self.generates = False  # as the step began
         self.idle: list[int] = []  # of them those that none holds, in the order in which they were let go
 
 
@@ -57,6 +59,7 @@ class Reference:
         self.integrals: dict[str, Any] = dict.fromkeys(("waiting", "running", "busy", "blocks", "tokens"), 0)
         self.served: list[tuple[Any, ...]] = []
         self.most_blocks = 0
+        self.waited = self.gathered = 0  # steps, of prompts for other ranks
         self.t: Any = 0
 
     # ---- blocks
@@ -147,8 +150,33 @@ class Reference:
         rank.queue.sort(key=self.key)
         return swapped
 
-    def schedule(self, rank: Rank) -> tuple[int, int, Any]:
-        """Prompt tokens, pairs, tokens moved."""
+    def opens(self) -> bool:
+        """Whether prompts run in this step, or wait for those of other ranks: by what each rank would do, tried on a copy."""
+        if not self.engine.balance or len(self.ranks) == 1:
+            return True
+        tried = copy.copy(self)
+        tried.ranks, tried.counts, tried.integrals = copy.deepcopy((self.ranks, self.counts, self.integrals))
+        prompts = [tried.schedule(rank, True)[0] > 0 for rank in tried.ranks]
+        all_generate = all(
+            after.generates or not (before.queue or before.prompts or before.decode)
+            for before, after in zip(self.ranks, tried.ranks, strict=True)
+        )
+        if all(prompts):
+            self.waited = 0
+            if all_generate and self.gathered < self.engine.gather:
+                self.gathered += 1
+                return False
+            if all_generate:
+                self.gathered = 0
+            return True
+        self.waited += 1
+        if self.waited >= self.engine.balance or not all_generate:
+            self.waited = 0
+            return True
+        return False
+
+    def schedule(self, rank: Rank, computes: bool) -> tuple[int, int, Any]:
+        """Prompt tokens, pairs, tokens moved. Not `computes`: prompts wait."""
         engine, block = self.engine, self.engine.kv_block
         moved: Any = 0
         mixed = engine.prompts == "mixed"
@@ -157,6 +185,7 @@ class Reference:
             while self.room(rank) < 0:
                 moved += self.preempt(rank)
                 preempted = True
+        rank.generates = bool(rank.decode) and self.room(rank) >= 0
         budget = engine.batch_tokens - (len(rank.decode) * self.drafts.most if mixed else 0)
         tokens = pairs = 0
 
@@ -168,12 +197,14 @@ class Reference:
             budget -= seq.part
 
         for seq in rank.prompts:
-            if budget > 0:
+            if budget > 0 and computes:
                 work(seq)
         while (
             rank.queue and not preempted and len(rank.prompts) + len(rank.decode) < self.slots and self.room(rank) >= 0
         ):
             seq = rank.queue[0]
+            if not seq.swapped and not computes:
+                break
             if budget > 0 or (seq.swapped and not mixed):
                 self.evict(rank, self.room(rank))  # before a look at the text: decode's next blocks come first
             whole = seq.left * self.gain if engine.admit == "whole" else 0
@@ -228,7 +259,8 @@ class Reference:
 
     def step(self) -> None:
         engine = self.engine
-        plans = [self.schedule(rank) for rank in self.ranks]
+        computes = self.opens()
+        plans = [self.schedule(rank, computes) for rank in self.ranks]
         prompt, moved = sum(plan[0] for plan in plans), max(plan[2] for plan in plans)
         decoders = [
             rank.decode if engine.prompts == "mixed" or not plan[0] else []

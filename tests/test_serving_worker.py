@@ -91,6 +91,8 @@ def random_engine(random: Random, kind: Any) -> Engine:
         prefix_block=block * random.choice((0, 1, 2)),
         swap_s=kind(1) / 10000 if random.random() < 0.5 else kind(0),
         request_s=random.choice((kind(0), kind(3) / 1000)),
+        balance=random.choice((0, 1, 2, 7, 60)),
+        gather=random.choice((0, 0, 1, 4)),
     )
 
 

@@ -299,6 +299,8 @@ SERVE: dict[str, Attribute] = {
     "prefix": _count("leading tokens that all prompts share", 0, low=0, high=1e9, dim=TOKENS),
     "queue": _count("requests that wait at most; more are turned away (default: all wait)", None, high=MOST_REQUESTS, dim=REQUESTS),
     "route": _word("which rank takes a request", "round_robin", "round_robin", "least", "prefix"),
+    "balance": _count("steps in which prompts may wait until every attention-DP rank has one", 0, low=0, high=1e6),
+    "gather": _count("steps in which they then wait for more prompts", 0, low=0, high=1e6),
     "workers": _count("workers that decode, or do both", 1, high=65_536),
     "prefill_workers": _count("workers of a prefill on GPUs of its own", 1, high=65_536),
     "roles": _word("whether workers change between prefill and decode", "fixed", "fixed", "switch"),

@@ -45,6 +45,7 @@ IN_SERVINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("block_size", "page_size", "tokens_per_block"), ("kv_block",)),
     **dict.fromkeys(("enable_prefix_caching", "prefix_caching", "radix_cache"), ("prefix_cache",)),
     **dict.fromkeys(("max_total_tokens", "kv_cache_tokens", "num_kv_tokens"), ("kv_tokens",)),
+    **dict.fromkeys(("enable_balance", "timeout_iters", "attention_dp_config"), ("balance",)), "batching_wait_iters": ("gather",),
     # The load, as benchmarks call it.
     **dict.fromkeys(("rate", "request_rate", "qps", "rps", "traffic"), ("arrivals", "poisson")),
     **dict.fromkeys(("concurrency", "max_concurrency", "clients", "users"), ("arrivals", "closed")),

@@ -93,6 +93,7 @@ class Servings:
                 message = f"prices of the steps of `{serve.name}` were off by up to {result.prices_error:.0%} where they were checked"
                 because = ("they stand between compiled steps, and the time of a step is not smooth there",)
                 out.add("W06", message, serve.span, because=because)
+            self.tell_of_balance(serve, result.setup, out)
             for note in self.facts(serve).notes:
                 out.add_once("W06", note, serve.spans.get("file", serve.span))
             return result
@@ -108,6 +109,14 @@ class Servings:
             for found in error.diagnostics:
                 out.take(found)
         return None
+
+    def tell_of_balance(self, serve: Serve, setup: Setup, out: Collector) -> None:
+        """No error where nothing heeds it: a sweep of layouts may go through such ones."""
+        if not serve.balance or any(workers.engine.balance for workers in setup.workers):
+            return
+        alone = len(setup.workers) == 1 and serve.roles == "fixed"
+        why = "a worker has one attention-DP rank" if alone else "workers that take prompts in do not decode"
+        out.add("W06", f"`balance` of `{serve.name}` has no effect: {why}", serve.spans.get("balance", serve.span))
 
     def setup(self, serve: Serve) -> Setup:
         """The workers of a serving. Raises CannotServe where its largest request can never be held."""
@@ -155,6 +164,8 @@ class Servings:
             preempt=serve.preempt,
             prefix_cache=serve.prefix_cache,
             queue=serve.queue,
+            balance=serve.balance if ranks > 1 and role.role == BOTH and serve.roles == "fixed" else 0,
+            gather=serve.gather,
             prefix_block=prefix_block(serve),
             tokens_per_step=drafts.tokens_per_step if drafts is not None and generates else 1.0,
             most_tokens_per_step=1 + (drafts.speculative if drafts is not None else 0),

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from . import gaps
 from .live_request import COMPUTED, SWAPPED, Sequence
-from .prefix import PrefixCache
+from .prefix import Found, PrefixCache
 from .rules import Rules
 
 NEVER = 1 << 62
@@ -80,7 +80,7 @@ class Rank:
     holds ceil(x / size) blocks at x = level size + place + g + 1 has fixed part `level + 1`."""
 
     __slots__ = (
-        "blocks", "cache", "decoding", "fixed", "index", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
+        "blocks", "cache", "decoding", "fixed", "index", "made_room", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
         "tokens", "under_way",
     )  # fmt: skip
 
@@ -94,6 +94,7 @@ class Rank:
         self.ring = [0] * rules.size
         self.cache = PrefixCache() if rules.prefix_cache else None
         self.short = NEVER  # the step that cannot start without a look at the blocks
+        self.made_room = [0, 0]  # by a look ahead at the step: parts of tokens moved, sequences preempted
         self.stall: tuple[float, list[Sequence]] | None = None  # decode waits for prompts: since when; who joined since
 
     def held(self, step: int) -> int:
@@ -242,32 +243,82 @@ class Rank:
             seq.refs += count
             seq.own -= count * rules.unit_blocks
 
-    def schedule(self, step: int, now: float, admits: bool, decodes: bool) -> tuple[int, int, int]:
+    def ready(self, step: int, now: float, admits: bool, decodes: bool) -> bool:
+        """Whether `schedule`, which is to follow, could compute a part of a prompt. Makes room for decode as it would."""
+        rules, under_way, cache, queue = self.rules, self.under_way, self.cache, self.queue
+        mixed = rules.mixed and decodes
+        room = rules.kv_blocks - self.held(step) - self.grown(step)
+        if room < 0:
+            room, *self.made_room = self._make_room(step, now, decodes and (mixed or not under_way))
+        budget = rules.budget - (self.decoding * rules.most if mixed else 0)
+        if under_way and budget > 0:
+            return True
+        free_slots = rules.slots - self.shared.running[self.index]
+        if budget <= 0 or not queue or not admits or self.made_room[1] or free_slots <= 0:
+            return False
+        behind = queue if rules.fifo else [seq for _, seq in sorted(queue)] if queue[0][1].source else [queue[0][1]]
+        for seq, _ in zip(behind, range(free_slots), strict=False):
+            if room < 0 or budget <= 0:
+                return False
+            if cache is not None:
+                cache.shrink(room // rules.unit_blocks)
+            need = self._needs(seq)[0]
+            if need > room:
+                return False
+            if not seq.source:
+                return True
+            if mixed and budget < rules.most:
+                return False
+            room -= need
+            budget -= rules.most
+        return False
+
+    def generates(self, step: int, decodes: bool) -> bool:
+        """Whether it has sequences in decode, with room for their next step, or no requests at all."""
+        if not (self.decoding and decodes):
+            return not (self.queue or self.under_way)
+        return self.rules.kv_blocks - self.held(step) - self.grown(step) >= 0
+
+    def _make_room(self, step: int, now: float, preempts: bool) -> tuple[int, int, int]:
+        """For the blocks that decode takes, of which there are too few. Returns the blocks left, parts of tokens moved, sequences preempted."""
+        rules, shared = self.rules, self.shared
+        held = self.held(step)
+        shared.most_blocks = max(shared.most_blocks, shared.held + held - self.blocks)
+        self.evict(step)
+        room = rules.kv_blocks - held - self.grown(step)
+        moved = preempted = 0
+        while room < 0 and preempts:
+            moved += self._preempt(step, now)
+            preempted += 1
+            room = rules.kv_blocks - self.held(step) - self.grown(step)
+        return room, moved, preempted
+
+    def schedule(
+        self, step: int, now: float, admits: bool, decodes: bool, computes: bool = True
+    ) -> tuple[int, int, int]:
         """What the rank does in the step after `step`: prompt tokens, their pairs, parts of tokens of cache that are moved. Its sequences
-        in decode come first, then prompts under way, then the queue in its order, up to the first that has no room."""
+        in decode come first, then prompts under way, then the queue in its order, up to the first that has no room. Not `computes`: prompts wait."""
         rules, under_way, cache = self.rules, self.under_way, self.cache
         kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots, fifo, plain = rules.limits
         mixed = rules.mixed and decodes
         held = self.held(step)
         grown = self.ring[-1 - (step - self.skipped) % size] if rules.by_ring else self.grown(step)
         room = kv_blocks - held - grown
-        moved = preempted = 0
+        moved, preempted = self.made_room
+        if preempted:
+            self.made_room = [0, 0]
         if room < 0:
-            shared = self.shared
-            shared.most_blocks = max(shared.most_blocks, shared.held + held - self.blocks)
-            self.evict(step)
-        while room < 0 and decodes and (mixed or not under_way):
-            moved += self._preempt(step, now)
-            preempted += 1
+            room, now_moved, now_preempted = self._make_room(step, now, decodes and (mixed or not under_way))
+            moved += now_moved
+            preempted += now_preempted
             held = self.held(step)
-            room = kv_blocks - held - self.grown(step)
         if mixed:
             budget -= self.decoding * most
         tokens = pairs = 0
         shared = self.shared
         worked = shared.worked
         for seq in under_way:
-            if budget <= 0:
+            if budget <= 0 or not computes:
                 break
             seq.part = part = min(chunk, budget, seq.todo - seq.done)
             tokens += part
@@ -282,6 +333,8 @@ class Rank:
             brought = False
             while started < free_slots and queue and room >= 0:
                 seq = queue[0] if fifo else queue[0][1]
+                if not seq.source and not computes:
+                    break
                 if budget <= 0 and (mixed or not seq.source):
                     break
                 if plain and not seq.source:
@@ -351,40 +404,43 @@ class Rank:
 
     def _admit(self, seq: Sequence, room: int, full: bool, now: float) -> int:
         """Gives a sequence of the queue its blocks. Returns what they and its next step take of `room`; -1: there is none."""
+        need, own, found = self._needs(seq)
+        if need > room or (full and seq.source):
+            return -1
+        seq.own = own
+        if seq.source:
+            self.fixed += own
+            return need
+        hits, cache = found[0] if found is not None else 0, self.cache
+        if hits:
+            assert cache is not None and found is not None
+            seq.text = cache.take(found, now)
+            seq.refs = hits
+            seq.done = min(hits * self.rules.unit, seq.todo - 1)
+            if seq.first_s is None:
+                seq.cached = seq.done
+                self.shared.hit_tokens += seq.done
+        self.fixed += need
+        return need
+
+    def _needs(self, seq: Sequence) -> tuple[int, int, Found | None]:
+        """Of a sequence of the queue: what its blocks and its next step take of the room, its own blocks, and what the prefix cache has of it."""
         rules = self.rules
         size = rules.size
         if seq.source:
             reach = seq.done + rules.ahead
             need = -(-(reach + (seq.left if rules.whole else 1) * rules.growth) // size)
-            if full or need > room:
-                return -1
-            seq.own = need if rules.whole else -(-reach // size)
-            self.fixed += seq.own
-            return need
+            return need, need if rules.whole else -(-reach // size), None
         reach = seq.todo * rules.parts + rules.ahead
         if rules.whole:
             reach += seq.left * rules.growth
-        need = own = -(-reach // size)
-        hits = idle = 0
+        own = -(-reach // size)
         cache, blocks = self.cache, seq.request.blocks
-        if cache is not None and blocks:
-            found = cache.find(blocks, min(len(blocks), seq.request.prompt // rules.unit))
-            hits, idle, _, _ = found
-            own -= hits * rules.unit_blocks
-            need = own + idle * rules.unit_blocks
-        if need > room:
-            return -1
-        if hits:
-            assert cache is not None
-            seq.text = cache.take(found, now)
-            seq.refs = hits
-            seq.done = min(hits * rules.unit, seq.todo - 1)
-            if seq.first_s is None:
-                seq.cached = seq.done
-                self.shared.hit_tokens += seq.done
-        seq.own = own
-        self.fixed += need
-        return need
+        if cache is None or not blocks:
+            return own, own, None
+        found = cache.find(blocks, min(len(blocks), seq.request.prompt // rules.unit))
+        own -= found[0] * rules.unit_blocks
+        return own + found[1] * rules.unit_blocks, own, found
 
     def resume(self, seq: Sequence, step: int, now: float) -> None:
         """A sequence whose cache has come decodes."""

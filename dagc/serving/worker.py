@@ -19,6 +19,7 @@ from heapq import heappop, heappush, heapreplace
 from typing import Any
 
 from . import gaps
+from .balance import Gate
 from .dp_rank import NEVER, Rank, Shared
 from .live_request import BROUGHT, Sequence
 from .records import Engine, Line, Request, Served, Stretch
@@ -88,6 +89,8 @@ class Worker:
         self.waiting, self.running = self.shared.waiting, self.shared.running
         self.ranks = [Rank(index, self.rules, self.shared) for index in range(engine.ranks)]
         self.awake: set[int] = set()  # ranks where something may be scheduled
+        self.gate = Gate(engine.balance, engine.gather) if engine.balance and engine.ranks > 1 else None
+        self.gated: set[int] = set()  # ranks where something may be once the gate opens
         self.now: float = 0
         self.step = 0
         self.events = 0
@@ -404,6 +407,12 @@ class Worker:
             gaps.add_runs(self.shared.gaps, self.shared.runs)
         return self.sample_at
 
+    def _opens(self, gate: Gate, step: int, now: float) -> bool:
+        """Whether the prompts that the ranks have may run in the step after `step`."""
+        admits, decodes = self.admits, self.decodes
+        ready = [rank.index in self.awake and rank.ready(step, now, admits, decodes) for rank in self.ranks]
+        return gate.opens(step, ready, [rank.generates(step, decodes) for rank in self.ranks])
+
     def _fullest(self, working: set[int]) -> tuple[int, int, int]:
         """Of the ranks in decode: the largest context, what it grows by in a step, and for how many steps it stays the largest."""
         growth, step = self.rules.growth, self.step
@@ -443,6 +452,7 @@ class Worker:
         ranks, count, parts, growth = self.ranks, len(self.ranks), self.rules.parts, self.rules.growth
         price, swap_s = self.engine.prices.step, self.engine.swap_s
         first_mode = not self.rules.mixed
+        gate, gated, computes = self.gate, self.gated, True
         shared, awake = self.shared, self.awake
         ends, worked, resumed = shared.ends, shared.worked, shared.resumed
         add_gaps = shared.runs.extend
@@ -506,10 +516,18 @@ class Worker:
                 self._landed.clear()
                 if short <= step:
                     awake.update([rank.index for rank in ranks if rank.short <= step])
+                if gate is not None:
+                    awake |= gated
+                    gated.clear()
+                    computes = self._opens(gate, step, t)
                 for index in sorted(awake) if count > 1 else (0,):
                     rank = ranks[index]
-                    tokens, some, move = rank.schedule(step, t, self.admits, decodes)
-                    if not rank.under_way:
+                    tokens, some, move = rank.schedule(step, t, self.admits, decodes, computes)
+                    if not computes:
+                        awake.discard(index)
+                        if rank.under_way or rank.queue:
+                            gated.add(index)
+                    elif not rank.under_way:
                         awake.discard(index)
                     if tokens:
                         prompt += tokens
@@ -522,6 +540,9 @@ class Worker:
                     if move > moved:
                         moved = move
                 short = alone.short if alone is not None else min([rank.short for rank in ranks])
+                if gated:
+                    assert gate is not None
+                    short = min(short, gate.due(step))
                 single = bool(prompt or moved or resumed or stalled or awake)
                 sequences = shared.decoding
                 for index in working:
@@ -623,6 +644,8 @@ class Worker:
                     rank.evict(step)
                 rank.leave(seq, step, t)
                 self._finish(seq, rank, t)
+                if gated:
+                    awake |= gated
                 due = ends[0][0] if ends else NEVER
             if single:
                 for seq in worked:

@@ -49,7 +49,8 @@ class Serve:
     the memory has room for) in blocks of `kv_block`. A step takes up to `batch_tokens`, of them `chunk` of one prompt;
     `prompts`: mixed into decode steps, or first, in steps of their own. `admit` whole: a request enters when prompt and
     all its output have room; prompt: when the prompt has. `queue`: requests that may wait, others are turned away (None:
-    all may). `prefix`: tokens of every prompt that all requests share. `host_s` of every step, `launch_s` of every layer of a step that no CUDA graph covers,
+    all may). `balance`: steps in which prompts may wait until every attention-DP rank has one (0: they do not), `gather`: more steps in
+    which they wait for others once every rank has one. `prefix`: tokens of every prompt that all requests share. `host_s` of every step, `launch_s` of every layer of a step that no CUDA graph covers,
     `request_s` of every request before its first token: None, as measured for the engine."""
 
     name: str
@@ -82,5 +83,7 @@ class Serve:
     host_s: float | None = None
     launch_s: float | None = None
     request_s: float | None = None
+    balance: int = 0
+    gather: int = 0
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)

@@ -116,6 +116,8 @@ def _serve(
         host_s=_number(values["host"]),
         launch_s=_number(values["launch"]),
         request_s=_number(values["request"]),
+        balance=_whole(values["balance"]) or 0,
+        gather=_whole(values["gather"]) or 0,
         span=section.kind_span,
         spans={
             **body.spans(),
@@ -351,6 +353,8 @@ class _Checks:
         for word, needs in (("prefill_workers", apart), ("hand_over", apart)):
             if word in given and not needs:
                 self._add("E12", f"`{word}` has no effect: prompts are taken in on the GPUs of the decode", word)
+        if "gather" in given and "balance" not in given:
+            self._add("E12", "`gather` has no effect without `balance`", "gather", "write `balance = 50`")
         if "switch" in given and "roles" not in given:
             self._add("E12", "`switch` has no effect without `roles = switch`", "switch")
         if s.roles == "switch" and (self.prefill is None or self.decode is None):

@@ -94,6 +94,10 @@ def rules_text(serve: Serve, result: ServeResult) -> str:
                 "prefix": "the rank with most of the prompt cached",
             }[serve.route]
         )
+    waits = max(workers.engine.balance for workers in result.setup.workers)
+    if waits:
+        more = f", and {serve.gather:,} steps more" if serve.gather else ""
+        rest.append(f"prompts wait up to {waits:,} steps until every rank has one{more}")
     request_s = result.setup.workers[0].engine.request_s
     if request_s:
         rest.append(f"{show(request_s, TIME)} of the host before a request enters the queue")
