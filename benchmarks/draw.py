@@ -15,9 +15,9 @@ from pathlib import Path
 import dagc
 from dagc.view.draw.dot import digraph, edge, node
 from dagc.view.draw.figures.standalone import svg
-from dagc.view.facts.lanes.choice import Choice
 from dagc.view.facts.lanes.fold import picture
 from dagc.view.facts.lanes.grid import grid
+from dagc.view.facts.lanes.shown_part import Choice
 from dagc.view.facts.lanes.wires import wires
 
 SPEC = Path(__file__).resolve().parent.parent / "examples" / "plan_a.moe"

@@ -185,7 +185,7 @@ class Plan(CompiledPlan):
         `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing, ValueError for
         another view."""
         from .view.draw.figures.standalone import svg
-        from .view.facts.lanes.choice import Choice
+        from .view.facts.lanes.shown_part import Choice
 
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
         return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))

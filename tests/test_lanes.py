@@ -18,9 +18,9 @@ from dagc.cli import main
 from dagc.view.draw.dot import identifier
 from dagc.view.facts.critical import critical
 from dagc.view.facts.every_rank import expand_ranks
-from dagc.view.facts.lanes.choice import FOLDS, Choice
 from dagc.view.facts.lanes.fold import READABLE, Picture, picture
 from dagc.view.facts.lanes.grid import BOX_H, Grid, grid
+from dagc.view.facts.lanes.shown_part import FOLDS, Choice
 from dagc.view.facts.lanes.wires import wires
 from dagc.view.facts.lanes.words import heading
 from dagc.view.facts.unroll import Node, unroll

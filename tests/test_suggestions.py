@@ -128,15 +128,12 @@ LATER = {
     "train": (TRAIN, "training plans"),
     "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "training plans"),
     "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "training plans"),
-    "tp = any": ("phase decode { gpus = 8..15, tp = any }", "free strategies"),
-    "any in a fold": ("phase decode { gpus = 8..15\nattention { tp = any }\nexperts { ep = 8 } }", "free strategies"),
-    "strategy = any": ("phase a { kind = decode, gpus = 8..15, strategy = any }\nphase b { kind = decode, gpus = 8..15, strategy = any }", "free strategies"),
-    "place = best": ("phase decode { gpus = 8..15, tp = 8, place = best }", "free strategies"),
+    "place = best": ("phase decode { gpus = 8..15, tp = 8, place = best }", "searches of a placement"),
     "alternative": ("alternative decode { gpus = 8..15, tp = 8 }", "alternatives of a phase"),
     "price": ("let cost = 2 $/h", "prices and power"),
     "power": ("let power = 700 W", "prices and power"),
     "price beside a text": ('hardware "b" { price = 2 $/h }', "prices and power"),
-    "place gpu = best": ("phase decode { gpus = 8..15, tp = 8\nplace gpu = best }", "free strategies"),
+    "place gpu = best": ("phase decode { gpus = 8..15, tp = 8\nplace gpu = best }", "searches of a placement"),
 }  # fmt: skip
 
 
@@ -456,12 +453,12 @@ def test_a_second_kind_of_gpu_is_a_pool_and_the_same_one_is_given_twice() -> Non
 
 
 def test_a_slip_of_a_word_is_no_free_strategy() -> None:
-    """`free` leaves a degree to a search, but for `freed` it is a slip."""
+    """`free` is meant to leave a degree to a search, but for `freed` it is a slip."""
     with pytest.raises(dagc.SpecError) as caught:
         dagc.compile_text(spec_text(kind="decode", phase="gpus = 0..7, tp = 8, window_cache = free"))
     (error,) = caught.value.diagnostics
     assert error.code == "E02" and any("`freed`" in line for line in error.help)
-    with pytest.raises(dagc.SpecError, match="free strategies are not there yet"):
+    with pytest.raises(dagc.SpecError, match="`tp` cannot be `free`"):
         dagc.compile_text(spec_text(kind="decode", phase="gpus = 0..7, tp = free"))
 
 

@@ -37,6 +37,7 @@ TABLE: tuple[Code, ...] = (
     Code("E16", "this machine", "a package, a device or a process that a command needs is missing"),
     Code("E17", "plugin", "a plugin is missing, cannot be loaded, or breaks the graph"),
     Code("E18", "not there yet", "a planned capability that this version of dagc does not have"),
+    Code("E19", "left open", "a phase leaves a choice to a search, and this command needs one plan"),
 )  # fmt: skip
 
 TITLES = {entry.code: entry.title for entry in TABLE}

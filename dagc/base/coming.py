@@ -27,7 +27,7 @@ POOLS = Coming(
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
-FREE = Coming("free strategies are", "give a number, or a param with a domain: `dagc sweep` compiles every combination")
+FREE = Coming("searches of a placement are", "give `order = [...]`, or ids: `place gpu = dp * 16 + ep`")
 ALTERNATIVES = Coming(
     "alternatives of a phase are",
     "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",
@@ -44,7 +44,7 @@ _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "hardware": {"price": COSTS, "power": COSTS},
     "phase": {
-        "hardware": POOLS, "strategy": FREE, "place": FREE, "alternative": ALTERNATIVES,
+        "hardware": POOLS, "place": FREE, "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING),
     },
@@ -54,7 +54,7 @@ ATTRIBUTES: dict[str, dict[str, Coming]] = {
 WORDS = {"train": TRAINING, "training": TRAINING}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
-"""What leaves a number or a word of a phase to a search."""
+"""What leaves a placement to a search, or is meant to leave a number or a word to one."""
 UNITS = dict.fromkeys(("W", "kW", "MW"), COSTS)
 TEXTS = (
     (re.compile(r"^\s*link\s+\w+\s+to\b"), POOLS),

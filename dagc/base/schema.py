@@ -232,7 +232,18 @@ PHASE: dict[str, Attribute] = {
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
+    "strategy": _word("any: degrees and methods that the phase does not give are left to `dagc search`", None, "any"),
 }
+
+ANY = "any"
+"""The word that leaves an attribute to a search."""
+STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dispatch", "overlap")
+"""What `strategy = any` leaves open, and attention's and experts' degrees."""
+OPEN = (
+    "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
+    "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
+)  # fmt: skip
+"""Attributes of a phase that may be left open; the others are not for a search to choose."""
 
 BESIDE: dict[str, Attribute] = {
     "tokens": _count("tokens of the largest batch that the engine keeps room for", None, low=0, high=1e9, dim=TOKENS),

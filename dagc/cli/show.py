@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..export.registry import SHOW, VIEW, exporter, names
-from ..view.facts.lanes.choice import DEFAULT, Choice
+from ..view.facts.lanes.shown_part import DEFAULT, Choice
 from .arguments import at_least, spec_arguments
 from .common import compiled, tell
 from .writing import write_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base.diagnostics import Diagnostic, SpecError
 from ..plan.plan import CompiledPlan
 from ..view.draw import views
-from ..view.facts.lanes.choice import DEFAULT, Choice
+from ..view.facts.lanes.shown_part import DEFAULT, Choice
 
 
 def picture(plan: CompiledPlan, phase: str, view: str, *, name: str, choice: Choice = DEFAULT) -> dict[str, bytes]:

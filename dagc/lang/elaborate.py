@@ -159,7 +159,7 @@ class Elaborator:
             seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
-            phase = read_phase(section, body, self.names(), hardware, model, workload)
+            phase = self.phase(section, body, hardware, model, workload)
             self.unnamed |= phase is None and section.name not in KINDS and not asks(section, "kind")
             if phase is not None:
                 phases.append(phase)
@@ -168,6 +168,17 @@ class Elaborator:
                 self.out.add("E09", f"together, the phases name more than {MAX_ITEMS:,} GPUs", section.kind_span)
                 return None
         return tuple(phases)
+
+    def phase(
+        self,
+        section: ast.Section,
+        body: Body,
+        hardware: Hardware | None,
+        model: Model | None,
+        workload: Workload | None,
+    ) -> Phase | None:
+        """One phase; None where it cannot be read."""
+        return read_phase(section, body, self.names(), hardware, model, workload)
 
     def serves(
         self,

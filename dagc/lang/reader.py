@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..base import coming
 from ..base.diagnostics import Collector
-from ..base.schema import HOMES, REQUIRED, Attribute
+from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
+from ..base.units import TOKENS
 from .body import Body
+from .open_words import left_open
 from .typed import default_of, typed
 from .values.evaluate import Value, evaluate
 from .values.functions import env
@@ -27,6 +29,7 @@ class Reader:
     names: Names
     sections: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
+    open: Collection[str] = ()  # attributes that may be left to a search
     free: bool = False  # further attributes are allowed: numbers, words or flags
     taken: set[str] = field(default_factory=set)  # what an unknown name probably means: it is not missing
 
@@ -94,20 +97,33 @@ class Reader:
         return next((a for a in others if self.out.near(a.name, missing) == name), None)
 
     def _left_open(self, name: str, attribute: Attribute, value: ast.Expr) -> bool:
-        """`tp = any`, `kind = train`: what is not there yet."""
-        if not isinstance(value, ast.Name) or value.text in (*self.names.constants, *attribute.words):
+        """`tp = any`, which a search decides; `tp = auto`, which means that; `kind = train`, which is not there yet."""
+        constants = self.names.constants
+        if left_open(value, constants):
+            if name in self.open:
+                self.out.add(
+                    "E19", f"`{name}` is left open", value.span, "a search decides",
+                    help=("`dagc search` finds the best", f"one plan has {_instead(name, attribute)}"),
+                )  # fmt: skip
+                return True
+            if ANY not in attribute.words and attribute.kind in ("number", "count", "counts", "word", "dtype", "flag"):
+                help_ = (f"a phase may leave {', '.join(OPEN)} open",)
+                self.out.add("E12", f"`{name}` of `{self.section}` cannot be left open", value.span, help=help_)
+                return True
+        if not isinstance(value, ast.Name) or value.text in (*constants, *attribute.words):
             return False
-        what = coming.WORDS.get(value.text) if self.kind == "phase" and name == "kind" else None
+        if self.kind == "phase" and name == "kind" and value.text in coming.WORDS:
+            coming.refuse(coming.WORDS[value.text], value.span, self.out)
+            return True
         if (
-            self.kind in ("phase", *FOLDS)
+            name in self.open
             and value.text in coming.CHOICES
-            and attribute.kind in ("count", "counts", "word", "dtype")
             and not any(word.startswith(value.text) for word in attribute.words)  # a slip: `free` for `freed`
         ):
-            what = coming.FREE
-        if what is not None:
-            coming.refuse(what, value.span, self.out)
-        return what is not None
+            help_ = (f"did you mean `{name} = {ANY}`, which leaves it to `dagc search`?",)
+            self.out.add("E02", f"`{name}` cannot be `{value.text}`", value.span, help=help_)
+            return True
+        return False
 
     def _unknown(self) -> None:
         known = [*self.schema, *self.sections, *self.directives]
@@ -145,7 +161,13 @@ class Reader:
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
 
 
-FOLDS = ("attention", "experts")
+def _instead(name: str, attribute: Attribute) -> str:
+    """What a plan that is compiled has instead of `any`."""
+    if attribute.words == (ANY,):
+        return "degrees: `pp = 2`, `tp = 4`"
+    number = "2048 tok" if attribute.dim == TOKENS else "4"
+    value = {"counts": "0..7", "flag": "true", "count": number}.get(attribute.kind) or attribute.words[0]
+    return f"one value: `{name} = {value}`"
 
 
 def homes(name: str, section: str) -> list[str]:

@@ -10,7 +10,7 @@ from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
 from ...base.phase_kinds import MIXED, PHASE_KINDS
-from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, PHASE, Attribute
+from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity
@@ -38,14 +38,16 @@ def read_phase(
     hardware: Hardware | None,
     model: Model | None,
     workload: Workload | None,
+    *,
+    judged: bool = True,
 ) -> Phase | None:
-    """The phase, or None when its own attributes are wrong; shape errors are reported as well."""
+    """The phase, or None when its own attributes are wrong; shape errors are reported as well where it is `judged`."""
     out = names.out
     name = str(section.name)
     errors = out.errors
     if section.preset is not None:
         out.add("E12", "a phase has no presets", section.preset.span)
-    values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",)).read()
+    values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",), (*OPEN, "strategy")).read()
     kind = values["kind"] or (name if name in PHASE_KINDS else None)
     later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
     asked = coming.WORDS.get(name) or (coming.TRAINING if "train" in name.lower() else None)
@@ -108,7 +110,7 @@ def read_phase(
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, drafter=str(values["drafter"]), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
-    if out.errors == errors:
+    if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
     return phase
 
@@ -250,7 +252,7 @@ def _fold(
             continue
         constant = None if axis in body.assigns else names.constants.get(axis)
         degrees[axis] = counts[axis] if constant is None else _degree(axis, constant, statement.span, names.out)
-    read = Reader(section, inner, schema, names).read()
+    read = Reader(section, inner, schema, names, open=schema).read()
     for axis in schema:
         value = read[axis]
         if axis not in degrees:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...plan.plan import CompiledPlan
-from ..facts.lanes.choice import DEFAULT, Choice
 from ..facts.lanes.grid import BOX_H, Box, Grid, Label, drawn
+from ..facts.lanes.shown_part import DEFAULT, Choice
 from ..facts.lanes.wires import Wire, wires
 from ..facts.lanes.words import heading
 from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, digraph, edge, html, legend, node

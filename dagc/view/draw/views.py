@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...plan.plan import CompiledPlan
-from ..facts.lanes.choice import DEFAULT, Choice
+from ..facts.lanes.shown_part import DEFAULT, Choice
 from . import lane_digraph as digraph
 from . import layer_digraph, overview
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from ....base.frozen import record
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
-from ...facts.lanes.choice import DEFAULT, Choice, refused
 from ...facts.lanes.grid import drawn
+from ...facts.lanes.shown_part import DEFAULT, Choice, refused
 from ...facts.lanes.words import heading
 from ...facts.size import check_size
 from ..layer_digraph import subtitle

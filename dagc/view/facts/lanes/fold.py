@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ....base.frozen import record
 from ....plan.result import PhaseResult
 from ..timeline import labels
-from .choice import DEFAULT, FOLDS, Choice, refused
 from .select import Masks, select
+from .shown_part import DEFAULT, FOLDS, Choice, refused
 from .steps import Mask, Part, Program, Step
 
 READABLE = 300

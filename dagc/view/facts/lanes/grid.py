@@ -14,8 +14,8 @@ from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..size import check_size
 from . import words
-from .choice import DEFAULT, Choice
 from .fold import Band, Group, Picture, picture
+from .shown_part import DEFAULT, Choice
 from .steps import Mask
 
 ROW, BOX_H, HEAD, TOP = 25.0, 19.0, 24.0, 46.0

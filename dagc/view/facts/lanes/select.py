@@ -10,7 +10,7 @@ import numpy as np
 from ....base.diagnostics import did_you_mean
 from ....plan.result import PhaseResult
 from ..critical import critical
-from .choice import Choice, refused
+from .shown_part import Choice, refused
 from .steps import Mask, Part, Program, Step
 
 Masks = dict[Part, Mask]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ....base.units import BYTES, FLOPS, TIME, show, show_runs
 from ....ir.ops.op_set import OPS
-from .choice import FOLDS
 from .fold import Column, Group, Picture
+from .shown_part import FOLDS
 from .steps import Part, Program, Step
 
 MAX_NAMES = 6

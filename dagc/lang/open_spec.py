@@ -1,0 +1,186 @@
+"""A spec that leaves choices to a search: what is free in it, its phases for given choices, and its text with them made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.diagnostics import Collector
+from ..base.frozen import record
+from ..base.source import Source
+from ..base.syntax import ast
+from ..spec.choice import Choice, Chosen
+from ..spec.hardware import Hardware
+from ..spec.model import Model
+from ..spec.phase import Phase
+from ..spec.spec import Spec
+from ..spec.workload import Workload
+from .body import Body
+from .choices import ChoiceReader, body_with, default
+from .elaborate import Elaborator, Sections
+from .params import Constants
+from .rewrite import Rewrite
+from .sections.phase import read_phase
+from .statements import Statements
+
+if TYPE_CHECKING:
+    from ..spec.serve import Serve
+
+Values = Mapping[str, Chosen | None]
+"""Path of a choice -> its value; None: the attribute is not given."""
+
+
+OF_PHASES = ("E03", "E12")
+"""Codes of what a serving says that its phases do not fit."""
+
+
+@record
+class OpenPhase:
+    """A phase as written: its section, its statements, and what they leave open."""
+
+    section: ast.Section
+    body: Body
+    choices: tuple[Choice, ...]
+    hardware: Hardware | None
+
+    def values(self, given: Values) -> dict[str, Chosen | None]:
+        """A value for each choice: as given, else the first of those listed, or that of an attribute which is not written.
+        Raises KeyError where `given` names something else."""
+        free = {choice.path: default(choice, self.hardware) for choice in self.choices}
+        for path in given:
+            if path not in free:
+                raise KeyError(f"phase {self.section.name} leaves no `{path}` open")
+        return {**free, **given}
+
+
+@dataclass(slots=True)
+class _Opener(Elaborator):
+    """Reads phases with their choices at a default, and keeps what is needed to read them with others."""
+
+    opened: dict[str, OpenPhase] = field(default_factory=dict)
+
+    def phase(
+        self,
+        section: ast.Section,
+        body: Body,
+        hardware: Hardware | None,
+        model: Model | None,
+        workload: Workload | None,
+    ) -> Phase | None:
+        names = self.names()
+        choices = ChoiceReader(str(section.name), body, names, hardware).read()
+        opened = OpenPhase(section, body, choices, hardware)
+        self.opened[str(section.name)] = opened
+        closed = body_with(body, choices, opened.values({}))
+        return read_phase(section, closed, names, hardware, model, workload, judged=not choices)
+
+    def serves(
+        self,
+        sections: Sections,
+        hardware: Hardware | None,
+        workload: Workload | None,
+        phases: Sequence[Phase],
+        whole: bool,
+    ) -> tuple[Serve, ...]:
+        """Those that phases with choices at a default have; what is wrong with these phases together is not told."""
+        if not any(opened.choices for opened in self.opened.values()):
+            return Elaborator.serves(self, sections, hardware, workload, phases, whole)
+        found = Collector()
+        read = self.for_(found).serves(sections, hardware, workload, phases, whole)
+        for diagnostic in found.items:
+            if diagnostic.code not in OF_PHASES:
+                self.out.take(diagnostic)
+        return read
+
+    def for_(self, out: Collector) -> Elaborator:
+        """One that reports elsewhere."""
+        return Elaborator(
+            replace(self.statements, out=out, failed=set(self.statements.failed)), self.values, self.domains
+        )
+
+
+@record(slots=False)
+class OpenSpec:
+    """A spec some of whose phases leave choices open. `spec` has each at a default, which need not be legal: its hardware, model,
+    workload, requirements and servings are those of all candidates. A spec without choices has none."""
+
+    spec: Spec
+    choices: tuple[Choice, ...]
+    source: Source
+    phases: Mapping[str, OpenPhase]
+    settings: Mapping[str, str]
+    reader: _Opener
+
+    def of(self, phase: str) -> tuple[Choice, ...]:
+        """The choices of one phase."""
+        return self.phases[phase].choices
+
+    def phase(self, name: str, values: Values, out: Collector) -> Phase | None:
+        """The phase with these values in place of its choices, as `compile` reads it; None, with diagnostics in `out`, where it
+        cannot be. Choices without a value have their default. Raises KeyError where nothing is left open by that path."""
+        errors = out.errors
+        phase = self._read(name, values, out)
+        return phase if out.errors == errors else None
+
+    def _read(self, name: str, values: Values, out: Collector) -> Phase | None:
+        """The phase, also where its strategy does not fit."""
+        opened, spec = self.phases[name], self.spec
+        names = self.reader.for_(out).names()
+        body = body_with(opened.body, opened.choices, opened.values(values))
+        return read_phase(opened.section, body, names, opened.hardware, spec.model, spec.workload)
+
+    def closed(self, values: Mapping[str, Values], out: Collector) -> Spec | None:
+        """The whole spec with these values, by phase: servings too, whose defaults follow from their phases. None, with
+        diagnostics in `out`, where it cannot be."""
+        errors = out.errors
+        phases = [self._read(name, values.get(name, {}), out) for name in self.phases]
+        read = tuple(p for p in phases if p is not None)
+        reader = self.reader.for_(out)
+        sections = [(s, b) for s, b in self.reader.statements.sections if s.kind == "serve"]
+        serves = reader.serves(sections, self.spec.hardware, self.spec.workload, read, len(read) == len(phases))
+        return replace(self.spec, phases=read, serves=serves) if out.errors == errors else None
+
+    def text(self, values: Mapping[str, Values]) -> str:
+        """The spec as a formatted file, with these values, by phase, in place of its choices, and params as they were set;
+        comments are kept. It reads as `closed` says."""
+        rewrite = Rewrite(self.source, self.spec.constants)
+        for name, opened in self.phases.items():
+            rewrite.phase(opened.body, opened.choices, opened.values(values.get(name, {})))
+        for name, text in self.settings.items():
+            rewrite.param(self.reader.statements.lets[name], text)
+        return rewrite.text()
+
+
+def load_open(
+    source: Source,
+    out: Collector,
+    settings: Mapping[str, str] | None = None,
+    base_dir: Path | None = None,
+    allow_import: Sequence[str | Path] = (),
+) -> OpenSpec:
+    """Like `load`, of a spec whose phases may leave choices open. Raises SpecError with every diagnostic found."""
+    import os
+
+    from ..base.files import Reach
+    from ..base.syntax.parse import parse
+
+    settings = settings or {}
+    reach = Reach.of(None if base_dir is None else base_dir / "-.moe", allow_import)
+    file = parse(source, out)
+    statements = Statements(out, reach)
+    base = reach.base
+    statements.gather(file, base, (Path(os.path.realpath(base / Path(source.name).name)),))
+    constants = Constants(statements.lets, out, statements.failed)
+    constants.read(settings)
+    reader = _Opener(statements, constants.values, constants.domains)
+    spec = reader.spec(file)
+    choices = tuple(choice for opened in reader.opened.values() for choice in opened.choices)
+    for choice in choices:
+        if choice.span.source != source:
+            help_ = (f"move the phase into {source.name}, which the plan that is found is written from",)
+            out.add("E12", f"`{choice.path}` is left open in an imported file", choice.span, help=help_)
+    out.check()
+    assert spec is not None
+    return OpenSpec(spec, choices, source, dict(reader.opened), dict(settings), reader)

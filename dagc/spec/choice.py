@@ -1,0 +1,23 @@
+"""What a phase leaves to a search."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from ..base.frozen import record
+from ..base.source import Span
+
+Chosen = int | str | bool | range
+"""A value in place of a choice: a number, a word, a flag. Of `gpus` a count, whose ids begin at 0, or a range of ids."""
+
+
+@record
+class Choice:
+    """`tp = any(1, 2, 4)` of a phase. `path`: the attribute, after a dot where it is in a section (`tp`, `attention.tp`,
+    `gpus`). `values`: those that it may have, in the order written; none: all that it can be. `span`: what was written;
+    choices that `strategy = any` makes share one."""
+
+    phase: str
+    path: str
+    values: tuple[int | str | bool, ...]
+    span: Span = field(compare=False, repr=False)
