@@ -31,6 +31,7 @@ from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
+from comparison.degrees import LOAD, Twins, of_rows, ran
 from comparison.estimate import Estimates, calibration_of, estimate, text_of
 from comparison.published import Serving, read_csv, read_records
 from comparison.runs import Job, Run, Runs
@@ -442,6 +443,53 @@ def test_series_have_equal_gpus_and_two_layouts(tmp_path: Path) -> None:
     assert ranking.rank([one], []) == ([], [one])  # no estimate: no choice
     # What has no choice counts as wrong.
     assert ranking.rows("all", [right, wrong], [one])[:4] == ("all", "3", "1", "1 (33%, 6% to 79%)")
+
+
+def test_series_say_what_else_their_runs_differ_in(tmp_path: Path) -> None:
+    new = {"backend_version": "1", "backend": "sglang"}
+    rows = [
+        layout_row(4, 4, 1, 10.0, **new),
+        layout_row(4, 2, 2, 14.0, **new),  # tp2 with experts on two ranks, multiplied
+        layout_row(2, 2, 1, 15.0, **new),
+        layout_row(4, 4, 1, 9.0, **new, concurrency="16"),
+        layout_row(4, 1, 4, 8.0, **new | {"backend_version": "2"}, concurrency="16"),
+        layout_row(4, 4, 1, 9.0, **new | {"backend_version": ""}, concurrency="32"),
+        layout_row(4, 1, 4, 8.0, **new, concurrency="32"),
+        layout_row(4, 4, 1, 9.0, **new, concurrency="64"),
+        layout_row(4, 1, 4, 8.0, **new, concurrency="64"),
+    ]
+    file = csv_of(tmp_path, rows)
+    labelled = {one.what[-1]: one.doubts for one in ranking.series(file, Catalog(CONFIGS))}
+    assert labelled == {
+        "8": (ranking.OTHER_GPUS,), "16": (ranking.VERSIONS,), "32": (ranking.NO_VERSION,), "64": ()
+    }  # fmt: skip
+    ran = {(one.what[-1], one.gpus, one.version): set(one.measured_s) for one in ranking.as_run(file, Catalog(CONFIGS))}
+    assert ran == {
+        ("8", 2, "1"): {(2, 1, 1, 1, 2), (2, 1, 1, 2, 1)},
+        ("64", 4, "1"): {(4, 1, 1, 4, 1), (4, 1, 1, 1, 4)},
+    }
+
+
+def test_degrees_as_they_ran() -> None:
+    def row(engine: str, tp: int, dp: int | str, moe_tp: int, ep: int, tpot: float = 1.0) -> dict[str, str]:
+        degrees = {"tp_size": tp, "pp_size": 1, "attention_dp_size": dp, "moe_tp_size": moe_tp, "moe_ep_size": ep}
+        load = dict.fromkeys(LOAD, "") | {"backend": engine}
+        return (
+            load | {k: str(v) for k, v in degrees.items()} | {"measured_ttft_ms": "90", "measured_tpot_ms": str(tpot)}
+        )
+
+    for given, wanted in (
+        (("sglang", 16, 1, 4, 4), Layout(4, 1, 1, 4, 1)),
+        (("trtllm", 1, 64, 8, 8), Layout(1, 1, 8, 8, 1)),
+        (("vllm", 4, 4, 1, 16), Layout(4, 1, 1, 4, 1)),
+        (("trtllm", 4, 4, 1, 16), Layout(4, 1, 4, 16, 1)),  # of vLLM alone
+        (("trtllm", 4, "", 2, 2), Layout(4, 1, 1, 2, 2)),  # another source
+        (("trtllm", 8, 1, 2, 4), Layout(8, 1, 1, 4, 2)),
+        (("sglang", 1, 1, 1, 1), Layout(1, 1, 1, 1, 1)),
+    ):
+        assert ran(row(*given)) == wanted
+    listed = [row("sglang", 16, 1, 4, 4, 2.0), row("sglang", 4, 1, 1, 4, 2.001), row("sglang", 16, 1, 4, 4, 3.0)]
+    assert of_rows(listed) == Twins(2, 1)
 
 
 def test_intervals() -> None:

@@ -32,8 +32,7 @@ def section(
 ) -> str:
     """Figure, goal, reached, and whether it is."""
     body = [
-        *_kernels(parts), *_tpot(found), *_simulated(found, outcomes), *_layouts(found.ranked, found.unsaid),
-        *_records(outcomes), *_offered(offered),
+        *_kernels(parts), *_tpot(found), *_simulated(found, outcomes), *_layouts(found), *_records(outcomes), *_offered(offered),
     ]  # fmt: skip
     return table(("figure", "goal", "reached", "met"), body)
 
@@ -88,7 +87,8 @@ def _errors(name: str, ratios: Sequence[float], goal: tuple[float, float | None]
         yield _row(f"{name}, mean", errors.mean, mean)
 
 
-def _layouts(ranked: Sequence[ranking.Ranked], unsaid: Sequence[ranking.Series]) -> Iterator[Row]:
+def _layouts(found: unseen.Unseen) -> Iterator[Row]:
+    ranked, unsaid = found.ranked, found.unsaid
     for name, least in RIGHT.items():
         every = name == "all series"
         chosen = [r for r in ranked if every or not r.series.drafts]
@@ -104,6 +104,18 @@ def _layouts(ranked: Sequence[ranking.Ranked], unsaid: Sequence[ranking.Series])
         low, high = ranking.bootstrap(regret)
         name, goal, mean, met = _row("mean regret of the layout chosen", fmean(regret), REGRET)
         yield name, goal, f"{mean} (95 % interval {low:.1%} to {high:.1%})", met
+    equal = [r for r in ranked if ranking.OTHER_GPUS not in r.series.doubts]
+    if len(equal) < len(ranked):
+        n = len(equal) + sum(ranking.OTHER_GPUS not in s.doubts for s in unsaid)
+        yield "the same, as many GPUs in truth", "printed", _share(equal, n), ""
+    if found.ranked_as_run:
+        n = len(found.ranked_as_run) + len(found.unsaid_as_run)
+        yield "best layout found, layouts as they ran, one version", "printed", _share(found.ranked_as_run, n), ""
+
+
+def _share(ranked: Sequence[ranking.Ranked], n: int) -> str:
+    """How many are right, and the mean regret."""
+    return f"{sum(r.right for r in ranked)} of {n}, regret {fmean(r.regret for r in ranked):.1%}"
 
 
 def _records(outcomes: Sequence[Outcome]) -> Iterator[Row]:

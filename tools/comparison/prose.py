@@ -86,6 +86,22 @@ repeats; a run listed twice counts once. Only rows that state everything (degree
 flight), of models that cannot speculate: rows with blanks look like repeats and are not. No model of the configuration can be
 closer than this."""
 
+LABELS = """What these series can tell is little. Rows state neither speculation nor what else was set, and their degrees are not always those of
+the run (`differ also in`):
+
+- *Another number of GPUs*: {rows} rows of sweeps multiply degrees: runs on d GPUs with the experts on d ranks are listed as tp d² (or dp d²)
+  with experts tp d ep d, of vLLM as tp d dp d with ep d². {twice} of them are listed a second time, plainly, with the same two figures to 0.1 %.
+  They are estimated on d GPUs everywhere on this page; here they stay in the series that their labels put them in, where more GPUs are faster.
+- *No version*: older rows, whose labels always say expert-TP. The sweep recorded no degrees of experts then, and its launch scripts
+  (SemiAnalysisAI/InferenceX, 2025) ran several of them with expert parallelism: SGLang's DeepSeek-R1 in FP4, TensorRT-LLM on H200.
+- *Versions*: no version of the engine ran all layouts.
+- Not in the table, by the same repository's launch scripts of 2026: DeepSeek-R1 with TensorRT-LLM 1.2.0rc6.post3, and Qwen3.5 in FP8 on B200 with SGLang
+  0.5.9 as tp4 ep1, ran with drafts alone, the layouts beside them without; Kimi-K2.5 in FP4 with vLLM was launched without
+  expert parallelism whatever its row says; MiniMax-M2.5 never drafted."""
+
+AS_RUN = """The same with the degrees that ran, one stated version of the engine in a series, and no row without a version. Drafts are not
+known here either, but for the scripts above."""
+
 REFUSED = (
     """Reasons as dagc or the reader states them, and the number of figures lost (a row of the CSV has one or two)."""
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from .case import Deployment, Inexpressible, Layout
 from .catalog import Catalog
+from .degrees import ran, stated, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +84,13 @@ def _csv_serving(row: Mapping[str, str], catalog: Catalog) -> Serving:
     if not labels[0]:
         labels = (_suffix(row["model_path"]),) * 2
 
-    def layout(prefix: str) -> Layout:
-        names = ("tp_size", "pp_size", "attention_dp_size", "moe_ep_size", "moe_tp_size")
-        tp, pp, dp, ep, moe_tp = (_whole(row[prefix + name]) for name in names)
-        return Layout(tp or 1, pp or 1, dp or 1, ep, moe_tp)
-
-    concurrency = _whole(row["concurrency"])
-    if split and not (_whole(row["prefill_num_workers"]) and _whole(row["decode_num_workers"])):
+    concurrency = whole(row["concurrency"])
+    if split and not (whole(row["prefill_num_workers"]) and whole(row["decode_num_workers"])):
         raise Inexpressible(NO_WORKERS)
-    sides = (layout("prefill_"), layout("decode_")) if split else (layout(""),) * 2
+    sides = (stated(row, "prefill_"), stated(row, "decode_")) if split else (ran(row),) * 2
     return _serving(
         catalog, "measured_serving", "", row["model_path"], row["system"], row["backend"], labels, None, sides,
-        (_whole(row["prefill_num_workers"]), _whole(row["decode_num_workers"])) if split else (0, 0),
+        (whole(row["prefill_num_workers"]), whole(row["decode_num_workers"])) if split else (0, 0),
         int(row["isl"]), int(row["osl"]), concurrency or None,
     )  # fmt: skip
 
@@ -103,10 +99,6 @@ def _suffix(model: str) -> str:
     """The format that a checkpoint's own name states."""
     last = model.rsplit("-", 1)[-1].lower()
     return last if last in ("fp8", "nvfp4", "bf16") else ""
-
-
-def _whole(text: object) -> int:
-    return int(float(str(text))) if text not in (None, "") else 0
 
 
 def read_records(file: Path, catalog: Catalog) -> tuple[list[Serving], list[Refused]]:
@@ -256,8 +248,8 @@ def _serving(
     per_node = catalog.per_node(preset)
     if not workers[1] and source != "measured" and sides[0].tp * sides[0].dp > per_node:
         raise Inexpressible("aggregated, with more ranks than a node has GPUs: the degrees are doubtful")
-    stated = kv in catalog.constants["dtypes"]  # else free text that names several, or none
-    kv_dtype = catalog.dtype(str(kv)) if stated else catalog.kv_dtype(engine, experts)
+    one = kv in catalog.constants["dtypes"]  # else free text that names several, or none
+    kv_dtype = catalog.dtype(str(kv)) if one else catalog.kv_dtype(engine, experts)
     prefill, decode = (Deployment(name, gpu, engine, side, dense, experts, kv_dtype) for side in sides)
     guesses = catalog.drafts(name)
     return Serving(

@@ -1,8 +1,11 @@
-"""Whether the best of several layouts is found: series of runs that differ in their layout alone, on as many GPUs.
+"""Whether the best of several layouts is found.
 
 A series: rows of one file of equal model, GPU, engine, precision (of both labels), lengths and requests in flight, and of
-an equal number of GPUs, with two layouts or more. Versions of the engine are pooled, as no price knows them; runs of one layout count as their
-median. Best: the least TPOT. A series with a layout that no spec can say is not ranked, and counts as wrong.
+an equal number of GPUs, with two layouts or more. Runs of one layout count as their median. Best: the least TPOT. A series with
+a layout that no spec can say is not ranked, and counts as wrong.
+
+`series`: layouts as the file labels them, versions of the engine pooled; `doubts` says what else its runs differ in. `as_run`:
+layouts as they ran (`degrees.py`), and one stated version of the engine.
 """
 
 from __future__ import annotations
@@ -11,12 +14,16 @@ import csv
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
+from typing import TypeVar
 
+from .case import Layout
 from .catalog import Catalog
+from .degrees import ran, stated
 from .servings import Outcome
 from .statistics import quantile, table
 
@@ -31,20 +38,25 @@ EQUAL = (
     "osl",
     "concurrency",
 )
-DEGREES = ("tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+OTHER_GPUS = "another number of GPUs"
+NO_VERSION = "no version, so no degrees of experts"
+VERSIONS = "versions"
 NEAR = 0.05
 SAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """`measured_s`: TPOT by layout; `rows`: names of its runs. `drafts`: the model has layers of its own to draft tokens."""
+    """`measured_s`: TPOT by layout (tp, pp, dp, expert-tp, ep); `rows`: names of its runs. `drafts`: the model has layers of its
+    own to draft tokens. `doubts`: what its runs differ in beside the layout. `version`: of the engine, of all its runs."""
 
     what: tuple[str, ...]
     gpus: int
     drafts: bool
     measured_s: Mapping[tuple[int, ...], float]
     rows: Mapping[tuple[int, ...], tuple[str, ...]]
+    doubts: tuple[str, ...] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +83,87 @@ class Ranked:
         return self.series.measured_s[self.chosen] / self.series.measured_s[self.best] - 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    key: tuple[str, ...]
+    model: str
+    said: Layout
+    ran: Layout
+    version: str
+    tpot_s: float
+    name: str
+
+
 def series(file: Path, catalog: Catalog) -> list[Series]:
-    """The series of a CSV of servings; aggregated runs only."""
-    found: dict[tuple[str, ...], dict[tuple[int, ...], list[tuple[float, str]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    models: dict[tuple[str, ...], str] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.DictReader(lines)):
-            if row["mode"] != "agg" or not row["concurrency"] or not row["measured_tpot_ms"]:
-                continue
-            layout = tuple(int(float(row[name] or 1)) or 1 for name in DEGREES)
-            gpus = math.prod(layout[:3])
-            names = [row[name].rsplit("/", 1)[-1] for name in EQUAL]
-            key = (*names, str(gpus))
-            models[key] = row["model_path"]
-            found[key][layout].append((float(row["measured_tpot_ms"]) * 1e-3, f"{file.stem} {number}"))
+    """The series of a CSV of servings, as it labels them; aggregated runs only."""
     return [
         Series(
-            key[:-1],
-            int(key[-1]),
-            catalog.drafts(models[key]),
-            {layout: median(value for value, _ in runs) for layout, runs in layouts.items()},
-            {layout: tuple(name for _, name in runs) for layout, runs in layouts.items()},
+            key, gpus, catalog.drafts(runs[0].model), _medians(layouts), _names(layouts), tuple(_doubts(layouts))
         )
-        for key, layouts in found.items()
-        if len(layouts) > 1
-    ]
+        for (key, gpus), runs in _grouped(_runs(file), lambda run: (run.key, run.said.gpus)).items()
+        if len(layouts := _grouped(runs, lambda run: _degrees(run.said))) > 1
+    ]  # fmt: skip
+
+
+def as_run(file: Path, catalog: Catalog) -> list[Series]:
+    """The series of layouts as they ran, with one version of the engine."""
+    stating = [run for run in _runs(file) if run.version]
+    return [
+        Series(
+            key, gpus, catalog.drafts(runs[0].model), _medians(layouts), _names(layouts), version=version
+        )
+        for (key, gpus, version), runs in _grouped(stating, lambda run: (run.key, run.ran.gpus, run.version)).items()
+        if len(layouts := _grouped(runs, lambda run: _degrees(run.ran))) > 1
+    ]  # fmt: skip
+
+
+def _runs(file: Path) -> list[_Run]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [
+            _Run(
+                tuple(row[name].rsplit("/", 1)[-1] for name in EQUAL), row["model_path"], stated(row), ran(row),
+                row["backend_version"], float(row["measured_tpot_ms"]) * 1e-3, f"{file.stem} {number}",
+            )
+            for number, row in enumerate(csv.DictReader(lines))
+            if row["mode"] == "agg" and row["concurrency"] and row["measured_tpot_ms"]
+        ]  # fmt: skip
+
+
+def _degrees(layout: Layout) -> tuple[int, ...]:
+    return layout.tp, layout.pp, layout.dp, layout.moe_tp or 1, layout.ep or 1
+
+
+K = TypeVar("K")
+
+
+def _grouped(runs: Iterable[_Run], key: Callable[[_Run], K]) -> dict[K, list[_Run]]:
+    found: dict[K, list[_Run]] = defaultdict(list)
+    for run in runs:
+        found[key(run)].append(run)
+    return found
+
+
+def _medians(layouts: Mapping[tuple[int, ...], Sequence[_Run]]) -> dict[tuple[int, ...], float]:
+    return {layout: median(run.tpot_s for run in runs) for layout, runs in layouts.items()}
+
+
+def _names(layouts: Mapping[tuple[int, ...], Sequence[_Run]]) -> dict[tuple[int, ...], tuple[str, ...]]:
+    return {layout: tuple(run.name for run in runs) for layout, runs in layouts.items()}
+
+
+def _doubts(layouts: Mapping[tuple[int, ...], Sequence[_Run]]) -> Iterator[str]:
+    if len({run.ran.gpus for runs in layouts.values() for run in runs}) > 1:
+        yield OTHER_GPUS
+    versions = [{run.version for run in runs} for runs in layouts.values()]
+    if {""} in versions:
+        yield NO_VERSION
+    elif not set.intersection(*versions) - {""}:
+        yield VERSIONS
+
+
+def names(found: Iterable[Series]) -> set[str]:
+    """Rows that are in any series."""
+    return {name for one in found for rows in one.rows.values() for name in rows}
 
 
 def rank(found: Iterable[Series], predicted: Iterable[Outcome]) -> tuple[list[Ranked], list[Series]]:
@@ -152,20 +218,33 @@ HEAD = (
 
 
 def section(found: Sequence[Ranked], unsaid: Sequence[Series]) -> str:
-    """The table: all series, and those whose models cannot speculate."""
-    body = [rows("all", found, unsaid)]
-    sure = [r for r in found if not r.series.drafts], [s for s in unsaid if not s.drafts]
-    if any(sure):
-        body.append(rows("models without layers that draft", *sure))
-    for engine in sorted({r.series.what[0] for r in found} | {s.what[0] for s in unsaid}):
-        body.append(
-            rows(engine, [r for r in found if r.series.what[0] == engine], [s for s in unsaid if s.what[0] == engine])
-        )
+    """The table: all series, those whose models cannot speculate, each doubt's and engine's."""
+    every = [*(r.series for r in found), *unsaid]
+    kinds: dict[str, Callable[[Series], bool]] = {"all": lambda s: True}
+    kinds["models without layers that draft"] = lambda s: not s.drafts
+    if any(s.doubts for s in every):
+        kinds |= {f"runs differ in: {doubt}": partial(_doubted, doubt) for doubt in (OTHER_GPUS, NO_VERSION, VERSIONS)}
+        kinds["runs differ in the layout alone, as far as rows say"] = lambda s: not s.doubts
+        kinds["the same, models without layers that draft"] = lambda s: not s.doubts and not s.drafts
+    kinds |= {engine: partial(_of_engine, engine) for engine in sorted({s.what[0] for s in every})}
+    body = [
+        rows(name, [r for r in found if holds(r.series)], [s for s in unsaid if holds(s)])
+        for name, holds in kinds.items()
+        if any(holds(s) for s in every)
+    ]
     return table(HEAD, body)
 
 
+def _doubted(doubt: str, one: Series) -> bool:
+    return doubt in one.doubts
+
+
+def _of_engine(engine: str, one: Series) -> bool:
+    return one.what[0] == engine
+
+
 def details(found: Sequence[Ranked], unsaid: Sequence[Series]) -> str:
-    """Every series: layouts as tp.pp.dp/moe_tp.ep, measured and estimated TPOT."""
+    """Every series: layouts, measured and estimated TPOT, and what else its runs differ in."""
 
     def name(at: tuple[int, ...]) -> str:
         tp, pp, dp, moe_tp, ep = at
@@ -177,11 +256,18 @@ def details(found: Sequence[Ranked], unsaid: Sequence[Series]) -> str:
             f"{name(at)}: {s * 1e3:.1f} ({r.predicted_s[at] * 1e3:.1f})"
             for at, s in sorted(r.series.measured_s.items(), key=lambda item: item[1])
         )
-        body.append((_what(r.series), r.series.gpus, times, "yes" if r.right else f"no, {r.regret:+.1%}"))
-    body += [(_what(s), s.gpus, "; ".join(map(name, s.measured_s)), "not expressed") for s in unsaid]
-    return table(("series", "GPUs", "TPOT in ms, measured (estimated), best first", "right"), sorted(body))
+        body.append(_line(r.series, times, "yes" if r.right else f"no, {r.regret:+.1%}"))
+    body += [_line(s, "; ".join(map(name, s.measured_s)), "not expressed") for s in unsaid]
+    doubted = any(line[-1] for line in body)
+    head = ("series", "GPUs", "TPOT in ms, measured (estimated), best first", "right", "differ also in")
+    return table(head if doubted else head[:-1], sorted(line if doubted else line[:-1] for line in body))
+
+
+def _line(one: Series, times: str, right: str) -> tuple[str, ...]:
+    return _what(one), str(one.gpus), times, right, ", ".join(one.doubts)
 
 
 def _what(one: Series) -> str:
     engine, model, gpu, precision, _, _, isl, osl, concurrency = one.what
-    return f"{engine}, {model}, {gpu}, {precision}, {isl}/{osl}, {concurrency} in flight"
+    version = f" {one.version}" if one.version else ""
+    return f"{engine}{version}, {model}, {gpu}, {precision}, {isl}/{osl}, {concurrency} in flight"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import (
     accuracy_page,
+    degrees,
     goals,
     host,
     kernel_page,
@@ -69,6 +70,7 @@ class Found:
     kernels: list[KernelCase] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     series: list[ranking.Series] = field(default_factory=list)
+    as_run: list[ranking.Series] = field(default_factory=list)
     offered: list[open_page.Simulated] = field(default_factory=list)
 
 
@@ -116,7 +118,8 @@ def _servings(options: Options, catalog: Catalog, estimates: Estimates, found: F
         found.refused += refused
     for file in _files(options.data, SERVINGS):
         found.series += ranking.series(file, catalog)
-    chosen, left = sure(found.servings, found.series, options.doubtful)
+        found.as_run += ranking.as_run(file, catalog)
+    chosen, left = sure(found.servings, [*found.series, *found.as_run], options.doubtful)
     found.refused += left
     done, refused = cases(chosen, estimates, found.runs, found.fitted, catalog.constants)
     found.cases += done
@@ -141,7 +144,7 @@ def sure(
     servings: Sequence[Serving], series: Sequence[ranking.Series], all_of_them: bool
 ) -> tuple[list[Serving], list[Refused]]:
     """Servings to simulate: without rows that may speculate, but for those whose layouts are compared."""
-    compared = {name for one in series for names in one.rows.values() for name in names}
+    compared = ranking.names(series)
     kept: list[Serving] = []
     left: list[Refused] = []
     for s in servings:
@@ -160,9 +163,9 @@ def run(options: Options) -> str:
     wider = unmeasured.of(found.cases, found.estimates, options.cache)
     rows = host.linear(found.cases, found.fitted, found.runs)
     fitted_on = {id(row.case) for row in rows}
-    in_series = {name for one in found.series for names in one.rows.values() for name in names}
+    in_series = ranking.names((*found.series, *found.as_run))
     doubtful = [c for c in found.cases if id(c) not in fitted_on and c.serving.row in in_series]
-    apart = unseen.of(rows, doubtful, found.engines, found.series, found.runs)
+    apart = unseen.of(rows, doubtful, found.engines, (found.series, found.as_run), found.runs)
     if options.write:
         stated = stated_errors.of(found.outcomes, repeats_of(options), wider, apart.ratios)
         stated_errors.write(stated)
@@ -177,7 +180,7 @@ def run(options: Options) -> str:
         parts += ["## Kernels", prose.KERNELS, kernel_table(found.kernels)]
     if found.outcomes:
         parts += ["## Models, GPUs and engines that no constant saw", prose.UNSEEN]
-        parts.append(unseen.section(apart))
+        parts.append(unseen.section(apart, twins_of(options)))
         parts += ["## Phases alone", prose.PHASES, phase_table(found.outcomes)]
         parts += ["### GPUs that nobody measured", prose.UNMEASURED, unmeasured.section(wider)]
         parts += ["## Servings", prose.SERVING, fitted_text(found.fitted), serving_section(found, options)]
@@ -331,6 +334,12 @@ def repeats_of(options: Options) -> list[noise.Group]:
     catalog = catalog_of(options.configs)
     files = _files(options.data, SERVINGS)
     return [group for file in files for group in noise.repeats(file, catalog.drafts)]
+
+
+def twins_of(options: Options) -> degrees.Twins:
+    """Rows with multiplied degrees, of all files of servings."""
+    found = [degrees.twins(file) for file in _files(options.data, SERVINGS)]
+    return degrees.Twins(sum(each.rows for each in found), sum(each.twice for each in found))
 
 
 def noise_table(groups: Sequence[noise.Group]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import host, ranking
+from . import host, prose, ranking
+from .degrees import Twins
 from .host import Linear
 from .runs import Runs
 from .servings import Case, Outcome, outcomes, requests
@@ -20,22 +21,25 @@ LEFT_OUT: dict[str, Callable[[Case], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """`ratios` by figure, what was left out, and engine; series of layouts with a choice and without one, models left out."""
+    """`ratios` by figure, what was left out, and engine; series of layouts with a choice and without one, models left out: as the
+    rows label them, and as they ran."""
 
     ratios: Mapping[str, Sequence[float]]
     ranked: Sequence[ranking.Ranked] = ()
     unsaid: Sequence[ranking.Series] = ()
+    ranked_as_run: Sequence[ranking.Ranked] = ()
+    unsaid_as_run: Sequence[ranking.Series] = ()
 
 
 def of(
     rows: Sequence[Linear],
     doubtful: Sequence[Case],
     engines: Sequence[str],
-    series: Sequence[ranking.Series],
+    series: tuple[Sequence[ranking.Series], Sequence[ranking.Series]],
     runs: Runs,
 ) -> Unseen:
     """Each group left out in turn; then the choice of layouts with the model left out. `doubtful`: cases that no constant is fitted on,
-    simulated for the choice alone."""
+    simulated for the choice alone. `series`: as labelled, and as run."""
     groups: dict[str, list[float]] = {}
     by_model: list[Outcome] = []
     for what, group in LEFT_OUT.items():
@@ -44,14 +48,15 @@ def of(
         for metric, o, ratio in figures(outs):
             for engine in ("all", o.serving.where[2]):
                 groups.setdefault(name_of(metric, what, engine), []).append(ratio)
-    if not series:
+    labelled, as_run = series
+    if not labelled:
         return Unseen(groups)
     constants = host.without(rows, engines, LEFT_OUT["model"])
     every = host.rounded(host.fit(rows, engines))
     for model in sorted({LEFT_OUT["model"](c) for c in doubtful}):
         chosen = [c for c in doubtful if LEFT_OUT["model"](c) == model and c.serving.metric == "tpot"]
         by_model += outcomes(chosen, constants.get(model, every), runs)
-    return Unseen(groups, *ranking.rank(series, by_model))
+    return Unseen(groups, *ranking.rank(labelled, by_model), *ranking.rank(as_run, by_model))
 
 
 def figures(found: Sequence[Outcome]) -> list[tuple[str, Outcome, float]]:
@@ -72,10 +77,14 @@ def name_of(metric: str, what: str, engine: str) -> str:
     return f"{metric.upper()}, without the {what}, {engine}"
 
 
-def section(found: Unseen) -> str:
+def section(found: Unseen, listed: Twins) -> str:
     """Errors by engine, and the layouts."""
     parts = [error_table("figure, left out, engine", found.ratios)]
     if found.ranked or found.unsaid:
-        parts += ["### Choice of layouts", ranking.section(found.ranked, found.unsaid)]
-        parts.append(ranking.details(found.ranked, found.unsaid))
+        parts += ["### Choice of layouts", prose.LABELS.format(rows=listed.rows, twice=listed.twice)]
+        parts += [ranking.section(found.ranked, found.unsaid), ranking.details(found.ranked, found.unsaid)]
+    if found.ranked_as_run or found.unsaid_as_run:
+        parts += ["### Choice of layouts as they ran", prose.AS_RUN]
+        parts.append(ranking.section(found.ranked_as_run, found.unsaid_as_run))
+        parts.append(ranking.details(found.ranked_as_run, found.unsaid_as_run))
     return "\n\n".join(parts)
