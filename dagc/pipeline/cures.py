@@ -7,19 +7,15 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import prod
 
-from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..base.units import BYTES, show, show_runs
-from ..cost.footprint import Memory
-from ..ir.graph import Graph
-from ..ir.verify.violation import VerifyError
 from ..plan.pools import Pool, listed
 from ..plan.result import PhaseResult
-from ..spec.engines import engine_memory
-from ..spec.phase import EngineMemory, Phase
+from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.strategy import Fold
 from ..spec.unit import Unit
+from .changed import Changes, Refused
 
 TRIES = 60
 """Changes of one plan that are compiled at most."""
@@ -147,81 +143,19 @@ class Cures:
 
     def attempt(self, change: PlanChange) -> Attempt | None:
         """None where the change is not legal."""
-        from . import pools
-
         phases = (change.phase, *change.others)
-        new = {phase.name: phase for phase in phases}
-        spec = replace(self.spec, phases=tuple(new.get(p.name, p) for p in self.spec.phases))
-        changed = {}
+        plan = Changes(self.spec, self.results)
         for phase in phases:
-            found = self.estimate(spec, phase)
-            if found is None:
+            if plan.refusal(phase) is not None:
                 return None
-            graph, memory = found
-            gpus = tuple(g for stage in graph.stages for g in stage.gpus)
-            changed[phase.name] = replace(self.results[phase.name], graph=graph, memory=memory, gpus=gpus)
-        others = {n: self.cured.get(n, r) for n, r in self.results.items() if n not in new}
-        others |= self.lowered_anew(spec, others)
-        used = {gpu for result in changed.values() for gpu in result.gpus}
-        without = tuple(n for n, r in others.items() if not r.memory.fits and used & set(r.gpus))
-        others = {n: r for n, r in others.items() if r.memory.fits}
-        mine = [pool for pool in pools.run(others | changed) if new.keys() & set(pool.phases)]
-        fits = all(pool.fits for pool in mine) and all(result.memory.fits for result in changed.values())
-        peak_B, fraction = max(pool.peak_B for pool in mine), max(pool.fraction for pool in mine)
-        return Attempt(change, changed[change.phase.name], peak_B, fraction, fits, without)
-
-    def lowered_anew(self, spec: Spec, others: Mapping[str, PhaseResult]) -> dict[str, PhaseResult]:
-        """Phases whose own lowering follows the one that was changed, on the same GPUs: experts are stored in one order."""
-        from ..spec.factors import factorisations, neighbours
-
-        out = {}
-        for name in others:
-            unit = self.units[name]
-            before, after = (neighbours(s, unit.phase) for s in (self.spec, spec))
-            if name in self.cured or [*map(factorisations, before)] == [*map(factorisations, after)]:
-                continue
-            tried, left = self.tried, self.left
-            found = self.estimate(spec, unit.phase)
-            self.tried, self.left = tried, left
-            if found is not None:
-                out[name] = replace(others[name], graph=found[0], memory=found[1])
-        return out
-
-    def estimate(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | None:
-        """The phase as the passes lower it, and its memory."""
-        from ..cost.memory import stage_memory
-        from ..cost.price import price
-        from ..lang.body import Body
-        from ..lang.fits import StrategyFit
-        from .lower import lowered
-
-        out = Collector()
-        if phase.span is not None:
-            StrategyFit(phase, Body(phase.span), spec.model, spec.workload, out).check()
-        if out.failed:
+            self.left, self.tried = self.left - 1, self.tried + 1
+        held = plan.held(phases, self.cured)
+        if isinstance(held, Refused):
             return None
-        self.left, self.tried = self.left - 1, self.tried + 1
-        unit = Unit(spec, self.with_engine(phase), out)
-        try:
-            graph = lowered(unit)
-            return graph, stage_memory(graph, price(graph, unit), unit)
-        except (SpecError, VerifyError, ArithmeticError, ValueError, KeyError):
-            return None  # no layout to recommend
-
-    def with_engine(self, phase: Phase) -> Phase:
-        """What the engine keeps follows the ranks, unless the spec says it."""
-        old = self.units[phase.name].phase
-        before, after = (_engine_memory(self.spec, p) for p in (old, phase))
-        kept = phase.memory
-        fraction = after.fraction if kept.fraction == before.fraction else kept.fraction
-        buffers_B = after.communication_B if kept.communication_B == before.communication_B else kept.communication_B
-        return replace(phase, memory=replace(kept, fraction=fraction, communication_B=buffers_B))
-
-
-def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
-    """The engine's own defaults for the phase's degrees."""
-    s = phase.strategy
-    return engine_memory(phase.memory.engine, spec.hardware, s, len(phase.gpus) // s.replicas // s.pp)
+        pool = max(held.pools, key=lambda pool: pool.peak_B)
+        return Attempt(
+            change, held.results[change.phase.name], pool.peak_B, held.fullest.fraction, held.fits, held.without
+        )
 
 
 def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:
