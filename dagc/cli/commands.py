@@ -9,6 +9,7 @@ COMMANDS = {
     "serve": "simulate the servings of a spec, request by request",
     "sweep": "compile a spec under every combination of some params",
     "check": "verdict only; writes nothing",
+    "fit": "the largest batch, context and cache that fit, and the fewest GPUs that hold the phases",
     "show": "draw a picture",
     "ir": "print the textual IR",
     "opt": "run passes on the textual IR",

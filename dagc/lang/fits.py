@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from math import gcd, prod
+from math import gcd, lcm, prod
 
 from ..base.axes import AXES
 from ..base.diagnostics import Collector, Label
 from ..base.source import Span
 from ..spec.model import Model
 from ..spec.phase import Phase
-from ..spec.strategy import Fold
+from ..spec.strategy import Fold, Strategy
 from ..spec.workload import Workload
 from .block_checks import dims_of
 from .body import Body
@@ -292,7 +292,7 @@ class StrategyFit:
             )  # fmt: skip
         if self.phase.context != self.workload.prompt:
             self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
-        pieces = 2 * sp if self.s.sp_layout == "zigzag" and sp > 1 else sp
+        pieces = _pieces(self.s, sp)
         self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")
         if self.s.sequence_parallel:
             self.need_tokens(tokens, "sp x tp", sp * tp, "sequence_parallel")
@@ -339,6 +339,20 @@ class StrategyFit:
                     rules.assigns[dim].name_span,
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
+
+
+def tokens_divide_by(phase: Phase) -> int:
+    """What the tokens of a phase's context must be a multiple of."""
+    s = phase.strategy
+    sp, tp = (dict(s.attention.degrees).get(a, 1) if s.attention else getattr(s, a) for a in ("sp", "tp"))
+    if phase.parts or phase.generates:
+        return 1 if phase.parts else sp
+    return lcm(_pieces(s, sp), sp * tp if s.sequence_parallel else 1)
+
+
+def _pieces(s: Strategy, sp: int) -> int:
+    """Parts of a prompt that ranks of sp have."""
+    return 2 * sp if s.sp_layout == "zigzag" and sp > 1 else sp
 
 
 SPLIT_BY = {

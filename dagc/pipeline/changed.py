@@ -100,10 +100,15 @@ class Changes:
             return Refused((Diagnostic("E03", str(error)),))  # no layout to recommend
 
     def held(
-        self, phases: Sequence[Phase], others: Mapping[str, PhaseResult] | None = None, *, spec: Spec | None = None
+        self,
+        phases: Sequence[Phase],
+        others: Mapping[str, PhaseResult] | None = None,
+        *,
+        spec: Spec | None = None,
+        leave: bool = False,
     ) -> Held | Refused:
         """What changed phases hold, with the others of the plan (those in `others` in their place). `spec`: with which they are
-        lowered, where more than phases changes."""
+        lowered, where more than phases changes. `leave`: leave out phases that do not fit by themselves."""
         from . import pools
 
         new = {phase.name: phase for phase in phases}
@@ -120,8 +125,8 @@ class Changes:
         beside = {n: kept.get(n, r) for n, r in self.results.items() if n not in new}
         beside |= self.lowered_anew(spec, beside, kept)
         used = {gpu for result in changed.values() for gpu in result.gpus}
-        without = tuple(n for n, r in beside.items() if not r.memory.fits and used & set(r.gpus))
-        beside = {n: r for n, r in beside.items() if r.memory.fits}
+        without = tuple(n for n, r in beside.items() if leave and not r.memory.fits and used & set(r.gpus))
+        beside = {n: r for n, r in beside.items() if r.memory.fits or not leave}
         mine = [pool for pool in pools.run(beside | changed) if new.keys() & set(pool.phases)]
         return Held(changed, tuple(mine), without)
 

@@ -149,7 +149,7 @@ class Cures:
             if plan.refusal(phase) is not None:
                 return None
             self.left, self.tried = self.left - 1, self.tried + 1
-        held = plan.held(phases, self.cured)
+        held = plan.held(phases, self.cured, leave=True)
         if isinstance(held, Refused):
             return None
         pool = max(held.pools, key=lambda pool: pool.peak_B)

@@ -89,6 +89,9 @@ class Phase:
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     parts: tuple[Part, ...] = ()
     drafter: str = "none"  # none | mtp: what drafts the tokens that a step checks; none costs nothing
+    chunk: int = field(
+        default=0, compare=False
+    )  # as written, also where it is longer than the prompt; 0: prompts stay whole
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -96,6 +99,21 @@ class Phase:
     def new_tokens(self) -> int:
         """Tokens of a sequence that all passes together take in."""
         return (self.passes - 1) * self.tokens + (self.last or self.tokens)
+
+    def at_context(self, context: int) -> Phase:
+        """The phase where sequences are so long when its cache is fullest: a prompt of so many tokens, its cached prefix
+        included and cut as written, or sequences in decode. Of a mixed step only those in decode."""
+        if self.parts:
+            parts = tuple(
+                replace(p, context=context) if part_kind(p.scope, self.kind).generates else p for p in self.parts
+            )
+            return replace(self, parts=parts, context=parts[0].context)
+        if self.phase_kind.generates:
+            return replace(self, context=context)
+        new = context - (self.context - self.new_tokens)
+        tokens = min(self.chunk or new, new)
+        passes = -(-new // tokens) if new > 0 else 1
+        return replace(self, context=context, tokens=tokens, passes=passes, last=new % tokens if passes > 1 else 0)
 
     @property
     def phase_kind(self) -> PhaseKind:
