@@ -133,6 +133,32 @@ def test_a_row_with_prefill_apart_has_its_workers_of_both_sides() -> None:
     assert "workers" not in loads.words(serving(), LOADS)
 
 
+@pytest.mark.parametrize(
+    ("model", "engine", "words"),
+    [
+        ("deepseek-r1", "trtllm", {"balance": 60, "gather": 0, "route": "least"}),
+        ("gpt-oss-120b", "trtllm", {"balance": 50, "gather": 10, "route": "least"}),
+        ("qwen3-235b-a22b", "trtllm", {}),
+        ("deepseek-r1", "sglang", {}),
+    ],
+)
+def test_prompts_of_sweeps_wait_for_other_ranks_where_their_scripts_say_so(
+    model: str, engine: str, words: dict[str, object]
+) -> None:
+    apart = replace(PLAN, model=model, layout=Layout(tp=1, dp=4, ep=4))
+    row = replace(serving(), isl=1024, osl=1024, decode=apart, prefill=apart, where=("", model, engine))
+
+    def said(row: Serving) -> dict[str, object]:
+        return {
+            name: value for name, value in loads.words(row, LOADS).items() if name in ("balance", "gather", "route")
+        }
+
+    assert said(row) == words
+    assert said(replace(row, isl=1000)) == {}  # of no sweep
+    assert said(replace(row, decode=replace(apart, layout=PLAN.layout))) == {}  # one rank
+    assert said(replace(row, prefill_workers=1, decode_workers=1)) == {}  # workers that decode take no prompts
+
+
 def test_saturated_and_static_runs_are_bursts() -> None:
     finite = replace(serving("output_rate"), isl=2048, osl=2048, concurrency=None, saturated=True)
     words = loads.words(finite, LOADS)

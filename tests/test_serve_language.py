@@ -113,12 +113,12 @@ def test_every_word_is_read() -> None:
         "arrivals = closed(8, think = 1 s), lengths = uniform(50%, 100%), prompt = 1000 tok, output = 50 tok, requests = 1e4, duration = 600 s, "
         "seed = 7, policy = shortest, prompts = first, batch_tokens = 4096 tok, chunk = 512 tok, slots = 32, kv_block = 64 tok, "
         "kv_tokens = 100_000 tok, admit = whole, preempt = swap, prefix_cache, prefix = 256 tok, queue = 10 req, route = prefix, workers = 2, "
-        "prefill_workers = 3, roles = switch, switch = 2 s, hand_over = chunk, host = 1 ms, launch = 0.5 s, request = 20 ms",
+        "prefill_workers = 3, roles = switch, switch = 2 s, hand_over = chunk, host = 1 ms, launch = 0.5 s, request = 20 ms, balance = 60, gather = 5",
         APART,
     )  # fmt: skip
     assert one == Serve(
         "chat", Arrivals("closed", clients=8, think_s=1.0), Lengths("uniform", 1000, 50, 0.5, 1.0), "prefill", "decode", None, 10_000, 600.0, 7,
-        "shortest", "first", 4096, 512, 32, 64, 100_000, "whole", "swap", True, 256, 10, "prefix", 2, 3, "switch", 2.0, "chunk", 1e-3, 0.5, 0.02,
+        "shortest", "first", 4096, 512, 32, 64, 100_000, "whole", "swap", True, 256, 10, "prefix", 2, 3, "switch", 2.0, "chunk", 1e-3, 0.5, 0.02, 60, 5,
     )  # fmt: skip
 
 
@@ -161,7 +161,12 @@ def test_engines_schedule_as_they_do() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["prefix_cache = false, prefix = 512", "prefix_cache = true, prefix = 0", "roles = fixed, switch = 2 s"],
+    [
+        "prefix_cache = false, prefix = 512",
+        "prefix_cache = true, prefix = 0",
+        "roles = fixed, switch = 2 s",
+        "balance = 0, gather = 5",
+    ],
 )
 def test_a_sweep_may_go_through_values_that_change_nothing(words: str) -> None:
     assert served(f"{LOAD}, {words}").name == "chat"
@@ -340,6 +345,14 @@ REFUSED = [
     ("arrivals = closed(4), requests = 5, queue = 2", "E12", "2", "ask again at once, forever"),
     (f"{LOAD}, prefill_workers = 2", "E12", "2", "has no effect"),
     (f"{LOAD}, hand_over = chunk", "E12", "chunk", "has no effect"),
+    (f"{LOAD}, balance = -1", "E09", "-1", "balance"),
+    (f"{LOAD}, balance = 1e7", "E09", "1e7", "balance"),
+    (f"{LOAD}, balance = 2.5", "E08", "2.5", "whole"),
+    (f"{LOAD}, balance = 50 ms", "E08", "50 ms", "balance"),
+    (f"{LOAD}, balance = true", "E08", "true", "balance"),
+    (f"{LOAD}, balance = 5, gather = -1", "E09", "-1", "gather"),
+    (f"{LOAD}, gather = 5", "E12", "5", "without `balance`"),
+    (f"{LOAD}, timeout_iters = 50", "E02", "timeout_iters", "did you mean `balance`?"),
     (f"{LOAD}, switch = 2 s", "E12", "2 s", "without `roles = switch`"),
     # Phases.
     (f"{LOAD}, decode = decod", "E02", "decod", "did you mean `decode`?"),

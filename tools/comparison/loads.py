@@ -41,7 +41,7 @@ def words(serving: Serving, conventions: Mapping[str, Any]) -> dict[str, Any]:
         raise Inexpressible("concurrency not stated")
     closed = Arrivals("closed", clients=serving.concurrency)
     return _lengths(serving, spread(serving, conventions)) | {
-        "arrivals": closed, "requests": ROUNDS * serving.concurrency, **_workers(serving),
+        "arrivals": closed, "requests": ROUNDS * serving.concurrency, **_workers(serving), **_attention_dp(serving, conventions),
     }  # fmt: skip
 
 
@@ -52,10 +52,22 @@ def _workers(serving: Serving) -> dict[str, int]:
     )
 
 
+def _attention_dp(serving: Serving, conventions: Mapping[str, Any]) -> dict[str, Any]:
+    """What the script of a sweep sets where attention is data parallel and one worker does all: no row says it."""
+    if not swept(serving, conventions) or serving.disaggregated or serving.decode.layout.dp == 1:
+        return {}
+    by_model: Mapping[str, dict[str, Any]] = conventions["swept_attention_dp"].get(serving.where[2], {})
+    return next((words for start, words in by_model.items() if serving.decode.model.startswith(start)), {})
+
+
+def swept(serving: Serving, conventions: Mapping[str, Any]) -> bool:
+    """Whether its lengths are those of the sweeps."""
+    return f"{serving.isl}/{serving.osl}" in conventions["swept_lengths"]
+
+
 def spread(serving: Serving, conventions: Mapping[str, Any]) -> Spread:
     """Of a sweep whose lengths say what it is, the share that its script draws from; else around the stated mean."""
-    swept = f"{serving.isl}/{serving.osl}" in conventions["swept_lengths"]
-    return Spread(*conventions["swept_spread" if swept else "other_spread"])
+    return Spread(*conventions["swept_spread" if swept(serving, conventions) else "other_spread"])
 
 
 def _lengths(serving: Serving, share: Spread) -> dict[str, Any]:

@@ -48,6 +48,9 @@ interpolated between compiled ones (powers of two of sequences and prompt tokens
 
 - Sweeps (rows of 1024/1024, 1024/8192 and 8192/1024): a closed loop of the clients that the row states, all of which start at
   once, ten requests each, lengths drawn uniformly between 0.8 and 1.0 of those stated, no prefix cache. Others: between 0.9 and 1.1.
+- Sweeps of DeepSeek-V3, R1 and gpt-oss on TensorRT-LLM with attention DP and one kind of worker: no row says how prompts wait for other
+  ranks. Taken as the scripts of these sweeps set it (InferenceMAX: `enable_balance`): `balance = 60` for DeepSeek, `balance = 50, gather = 10` for
+  gpt-oss; and `route = least`, as that engine gives requests to its ranks. Other servings with attention DP: prompts do not wait, ranks in turn.
 - Disaggregated: the same closed loop over prefill workers that hand the cache over to decode workers.
 - Saturated runs: as many requests as trtllm-bench sends for these lengths, all queued at once; filling and draining count.
 - Static batches: a burst of the batch, prompts first, no time for a front end.
