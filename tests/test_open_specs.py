@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from pathlib import Path
 
 import pytest
 from conftest import spec_text
@@ -10,7 +12,7 @@ from conftest import spec_text
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
-from dagc.lang.choices import FREED, attribute_of
+from dagc.lang.choices import FREED, OpenKind
 from dagc.lang.load import load
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.spec.choice import Chosen
@@ -29,7 +31,7 @@ phase prefill {
   chunk = any(512 tok, 1024), dispatch_dtype = any(fp8, bf16), redundant = any, replicas = any, pp = any
 }
 phase decode { gpus = any, sequences = any(16, 32, 64), attention { dp = any, tp = any(4, 8) }, experts { ep = any } }
-serve chat { arrivals = poisson(4 req/s), requests = 100 }
+serve chat { arrivals = poisson(4 req/s), requests = 100, workers = any, slots = any(8, 64) }
 require "fits" decode.memory.peak <= 95% * hardware.memory
 """
 ALL = """moe 1
@@ -58,13 +60,13 @@ def faults(text: str) -> tuple[Diagnostic, ...]:
 def drawn(spec: OpenSpec, rng: random.Random) -> dict[str, dict[str, Chosen | None]]:
     """Any values: half of the time with degrees that multiply to the GPUs."""
 
-    def value(path: str, values: tuple[int | str | bool, ...]) -> Chosen | None:
+    def value(path: str, values: tuple[int | str | bool, ...], kind: OpenKind) -> Chosen | None:
         if values:
             return rng.choice(values)
         if path == "gpus":
             first = rng.randrange(8)
             return rng.choice([8, 16, range(first, first + 8)])
-        attribute = attribute_of(path)
+        attribute = kind.attribute(path)
         if attribute.kind == "flag":
             return rng.random() < 0.5
         if attribute.words:
@@ -72,10 +74,10 @@ def drawn(spec: OpenSpec, rng: random.Random) -> dict[str, dict[str, Chosen | No
         return rng.choice([1, 2, 4, 8] if attribute.low else [0, 8])
 
     made: dict[str, dict[str, Chosen | None]] = {}
-    for name in spec.phases:
+    for name, opened in {**spec.phases, **spec.serves}.items():
         free = {c.path: c.values for c in spec.of(name)}
-        made[name] = {path: value(path, values) for path, values in free.items() if rng.random() < 0.8}
-        if rng.random() < 0.5:
+        made[name] = {path: value(path, values, opened.kind) for path, values in free.items() if rng.random() < 0.8}
+        if name in spec.phases and rng.random() < 0.5:
             made[name] |= {
                 path: 1 for path in ("pp", "replicas", "dp", "sp", "attention.dp", "attention.sp") if path in free
             }
@@ -123,7 +125,8 @@ def test_what_is_free() -> None:
     assert free["ep"] == (1, 2, 4, 5, 6, 7, 8) and free["tp"] == (4, 8) and free["gpus"] == (8, 16)
     assert free["dp"] == () and free["chunk"] == (512, 1024) and free["overlap"] == ("none", "two_batch")
     assert [c.path for c in spec.of("decode")] == ["gpus", "sequences", "attention.dp", "attention.tp", "experts.ep"]
-    assert spec.choices == spec.of("prefill") + spec.of("decode")
+    assert spec.choices == spec.of("prefill") + spec.of("decode") + spec.of("chat")
+    assert {c.path: c.values for c in spec.of("chat")} == {"workers": (), "slots": (8, 64)}
     every = opened(ALL)
     assert {c.path for c in every.of("prefill")} == {*FREED} - {"pp"}
     assert {c.path for c in every.of("decode")} == {*FREED} - {"experts.ep"}
@@ -135,3 +138,98 @@ def test_a_plain_spec_leaves_nothing_open() -> None:
     spec = opened(spec_text())
     assert spec.choices == () and spec.spec == load(Source("plan.moe", spec_text()), Collector())
     assert spec.text({}) == format_source(Source("plan.moe", spec_text()))
+
+
+REFUSED = {
+    "tp = any(3.5)": ("E08", "whole number", ""),
+    "tp = any()": ("E10", "no values", "`tp = any`"),
+    "tp = any(8 GB)": ("E08", "found a size", ""),
+    "tp = any(8, 8)": ("E11", "`8` is given twice", ""),
+    "tp = any(1..100000000)": ("E09", "at most 10,000 values", ""),
+    "tp = any(0, 8)": ("E09", "at least 1", ""),
+    "tp = any(most = 8)": ("E08", "takes values alone", ""),
+    "tp = 2 * any": ("E02", "unknown name `any`", "whole value"),
+    "tp = free": ("E02", "cannot be `free`", "`tp = any`"),
+    "tp = best": ("E02", "cannot be `best`", "`tp = any`"),
+    "tp = auto": ("E02", "cannot be `auto`", "`tp = any`"),
+    "tp = Any": ("E02", "cannot be `Any`", "`tp = any`"),
+    "tp = [1, 2]": ("E08", "not a list", "`tp = any(1, 2)`"),
+    "tp = 1..8": ("E08", "not a list", "`tp = any(1..8)`"),
+    "tp = 8, sp_method = any(rng, ulysses)": ("E02", "cannot be `rng`", "`ring`"),
+    "tp = 8, sp_method = any(zigzag)": ("E02", "cannot be `zigzag`", "known: allgather, ring, ulysses"),
+    "tp = 8, dispatch_dtype = any(fp9)": ("E02", "cannot be `fp9`", "fp8"),
+    "tp = 8, context = any": ("E12", "cannot be left open", "tp, replicas"),
+    "tp = 8, kind = any": ("E12", "cannot be left open", "tp, replicas"),
+    "attention = any": ("E08", "is a section", "attention {"),
+    "strategy = any, tp = any": ("E12", "beside `strategy = any`", "attention { tp = any }"),
+    "strategy = any, ep = 8": ("E12", "beside `strategy = any`", "experts { ep = 8 }"),
+    "strategy = any, pp = any": ("E11", "left open twice", ""),
+    "strategy = any(1, 2)": ("E08", "takes no values", "pp = any(1, 2)"),
+    "strategy = best": ("E02", "cannot be `best`", "`strategy = any`"),
+    "strategy = any, attention { tp }": ("E10", "has no value", "frees what is left out"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_wrong_choice_is_one_error(words: str) -> None:
+    """The same for a search and for a command that needs one plan."""
+    code, message, help_ = REFUSED[words]
+    text = ALL.replace(
+        "phase decode {\n  strategy = any    # the rest\n  gpus = 0..7\n  experts { ep = 8 }",
+        f"phase decode {{ gpus = 0..7, {words}",
+    )
+    text = text.replace("strategy = any, pp = 1, microbatches = any(1, 2)", "tp = 16")
+    assert words in text
+    for found in (faults(text), refused(text)):
+        assert [d.code for d in found] == [code] and message in found[0].message and help_ in " ".join(found[0].help)
+        assert found[0].span is not None and found[0].span.text in words
+
+
+def refused(text: str) -> tuple[Diagnostic, ...]:
+    with pytest.raises(SpecError) as caught:
+        load(Source("plan.moe", text), Collector())
+    return caught.value.diagnostics
+
+
+def test_of_gpus_it_is_how_many() -> None:
+    (found,) = faults(FLAT.replace("any(8, 16)", "any(0..7, 0..15)"))
+    assert found.code == "E08" and "how many" in found.message and "ids 0..7, or 0..15" in found.help[0]
+    (found,) = faults(FLAT.replace("any(8, 16)", "any(8, 32)"))
+    assert found.code == "E09" and "at most 16" in found.message
+
+
+def test_commands_that_need_one_plan_refuse_each_choice_once() -> None:
+    found = refused(ALL)
+    assert [(d.code, d.span.text if d.span else "") for d in found] == [
+        ("E19", "any"),
+        ("E19", "any(1, 2)"),
+        ("E19", "any"),
+    ]
+    assert all("dagc search plan.moe" in d.help[0] for d in found)
+    assert "pp = 2" in found[0].help[1] and "microbatches = 1" in found[1].help[1]
+
+
+def test_a_constant_called_any_is_a_constant() -> None:
+    text = ALL.replace("moe 1", "moe 1\nlet any = 8").replace("strategy = any    # the rest", "attention { tp = any }")
+    assert {
+        c.phase for c in opened(text.replace("strategy = any, pp = 1, microbatches = any(1, 2)", "tp = 16")).choices
+    } == set()
+
+
+def test_a_phase_of_another_file_is_not_searched(tmp_path: Path) -> None:
+    """The plan that is found could not be written."""
+    lines = ALL.splitlines()
+    (tmp_path / "phases.moe").write_text("\n".join(["moe 1", *lines[4:]]))
+    text = "\n".join([*lines[:4], 'import "phases.moe"'])
+    with pytest.raises(SpecError) as caught:
+        load_open(Source("plan.moe", text), Collector(), base_dir=tmp_path)
+    assert {d.code for d in caught.value.diagnostics} == {"E12"} and "move the phase" in caught.value.diagnostics[
+        0
+    ].help[0]
+
+
+def test_many_values_are_refused_in_no_time() -> None:
+    numbers = ", ".join(map(str, range(1, 15_000)))
+    started = time.perf_counter()
+    (found,) = faults(ALL.replace("microbatches = any(1, 2)", f"microbatches = any({numbers})"))
+    assert found.code == "E09" and time.perf_counter() - started < 5

@@ -244,6 +244,18 @@ OPEN = (
     "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""
+OPEN_IN_SERVINGS = (
+    "batch_tokens",
+    "chunk",
+    "slots",
+    "workers",
+    "prefill_workers",
+    "prompts",
+    "policy",
+    "route",
+    "admit",
+)
+"""Those of a serving."""
 
 BESIDE: dict[str, Attribute] = {
     "tokens": _count("tokens of the largest batch that the engine keeps room for", None, low=0, high=1e9, dim=TOKENS),

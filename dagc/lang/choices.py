@@ -1,4 +1,4 @@
-"""Attributes that a phase leaves to a search: `tp = any`, `microbatches = any(1, 2, 4)`, `strategy = any`."""
+"""Attributes that a phase or a serving leaves to a search: `tp = any`, `slots = any(64, 128)`, `strategy = any`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,37 @@ from dataclasses import dataclass, replace
 
 from ..base.axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from ..base.diagnostics import Collector, Label
-from ..base.schema import FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, STRATEGY, Attribute
+from ..base.frozen import record
+from ..base.schema import FOLD_ATTENTION, FOLD_EXPERTS, OPEN, OPEN_IN_SERVINGS, PHASE, SERVE, STRATEGY, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import TOKENS, Quantity
 from ..spec.choice import Choice, Chosen
 from ..spec.hardware import Hardware
 from .body import Body
-from .open_words import left_open
+from .open_words import FOLDS, left_open
 from .typed import typed
-from .values.evaluate import evaluate
+from .values.evaluate import Env, evaluate
 from .values.functions import env
 from .values.names import Names
 
-FOLDS: dict[str, Mapping[str, Attribute]] = {"attention": FOLD_ATTENTION, "experts": FOLD_EXPERTS}
+
+@record
+class OpenKind:
+    """A kind of section whose attributes may be left open. `schemas`: its own under no name, those of sections inside by their
+    names; `open`: those of its own that may be."""
+
+    schemas: Mapping[str, Mapping[str, Attribute]]
+    open: tuple[str, ...]
+
+    def attribute(self, path: str) -> Attribute:
+        """The schema's entry of a path."""
+        section, _, name = path.rpartition(".")
+        return self.schemas[section][name]
+
+
+PHASES = OpenKind({"": PHASE, "attention": FOLD_ATTENTION, "experts": FOLD_EXPERTS}, OPEN)
+SERVINGS = OpenKind({"": SERVE}, OPEN_IN_SERVINGS)
 MAX_VALUES = 10_000
 """Of one choice."""
 FREED = (
@@ -29,17 +46,12 @@ FREED = (
 """Paths that `strategy = any` leaves open."""
 
 
-def attribute_of(path: str) -> Attribute:
-    """The schema's entry of a path."""
-    section, _, name = path.rpartition(".")
-    return FOLDS[section][name] if section else PHASE[name]
-
-
 @dataclass(slots=True)
 class ChoiceReader:
-    """The choices of one phase."""
+    """The choices of one phase or serving, called `owner`."""
 
-    phase: str
+    kind: OpenKind
+    owner: str
     body: Body
     names: Names
     hardware: Hardware | None
@@ -52,7 +64,7 @@ class ChoiceReader:
         """In the order of the schema, those that `strategy = any` frees last. What is wrong with them is reported."""
         own = {choice.path: choice for choice in self._written()}
         strategy = self.body.assigns.get("strategy")
-        if strategy is None or not left_open(strategy.value, self.names.constants):
+        if strategy is None or self.kind is not PHASES or not left_open(strategy.value, self.names.constants):
             return tuple(own.values())
         span = strategy.value.span
         if isinstance(strategy.value, ast.CallExpr):
@@ -65,21 +77,19 @@ class ChoiceReader:
                 self.out.add("E11", f"`{choice.path}` is left open twice", choice.span, "again here", also=first)
         self._flat(span)
         said = {*own, *self._said()}
-        return (*own.values(), *(Choice(self.phase, path, (), span) for path in FREED if path not in said))
+        return (*own.values(), *(Choice(self.owner, path, (), span, freed=True) for path in FREED if path not in said))
 
     def _written(self) -> Iterator[Choice]:
-        for section, body in (("", self.body), *((fold, self.body.sub(fold, self.out)) for fold in FOLDS)):
-            schema = FOLDS.get(section, PHASE)
-            for name in schema if body is not None else ():
+        for section, schema in self.kind.schemas.items():
+            body = self.body.sub(section, self.out) if section else self.body
+            for name in (schema if section else self.kind.open) if body is not None else ():
                 assert body is not None
                 assign = body.assigns.get(name)
-                if assign is None or name not in (*OPEN, *FOLDS.get(section, ())):
-                    continue
-                if left_open(assign.value, self.names.constants):
+                if assign is not None and left_open(assign.value, self.names.constants):
                     path = f"{section}.{name}" if section else name
                     values = self._values(name, path, assign.value)
                     if values is not None:
-                        yield Choice(self.phase, path, values, assign.value.span)
+                        yield Choice(self.owner, path, values, assign.value.span)
 
     def _values(self, name: str, path: str, value: ast.Expr) -> tuple[int | str | bool, ...] | None:
         """Those of `any(...)`, each as the attribute takes it; None after reporting what is wrong."""
@@ -95,11 +105,19 @@ class ChoiceReader:
             return None
         attribute = self._attribute(path)
         found: dict[int | str | bool, Span] = {}
+        lookup = env(self.names, words=attribute.kind in ("word", "dtype"))
         for arg in value.args:
-            read = evaluate(arg, env(self.names, words=attribute.kind in ("word", "dtype")), self.out)
+            read = None if self._long(arg, lookup) else evaluate(arg, lookup, self.out)
             items = read if isinstance(read, tuple) else (read,)
-            if len(found) + len(items) > MAX_VALUES:
+            if self._long(arg, lookup) or len(found) + len(items) > MAX_VALUES:
                 self.out.add("E09", f"a choice has at most {MAX_VALUES:,} values", value.span)
+                return None
+            if path == "gpus" and isinstance(arg, ast.Range) and arg.low == ast.Number(arg.span, 0.0):
+                help_ = (
+                    "`gpus = any(8, 16)`: ids 0..7, or 0..15",
+                    f"given ids are no choice: `gpus = {arg.span.text}`",
+                )
+                self.out.add("E08", "`gpus = any(...)` says how many", arg.span, "these are ids", help=help_)
                 return None
             for item in items:
                 if item is None or (one := typed(name, attribute, item, arg.span, self.out)) is None:
@@ -113,10 +131,17 @@ class ChoiceReader:
                 found[plain] = arg.span
         return tuple(found)
 
+    def _long(self, arg: ast.Expr, lookup: Env) -> bool:
+        """Whether it is a range of more values than a choice has, which is told without counting them."""
+        if not isinstance(arg, ast.Range):
+            return False
+        low, high = (evaluate(end, lookup, Collector()) for end in (arg.low, arg.high))
+        return isinstance(low, Quantity) and isinstance(high, Quantity) and high.value - low.value >= MAX_VALUES
+
     def _attribute(self, path: str) -> Attribute:
         """As a value of a choice is read: of `gpus` it is how many."""
         if path != "gpus":
-            return attribute_of(path)
+            return self.kind.attribute(path)
         most = 1e6 if self.hardware is None else self.hardware.gpus
         return Attribute("how many GPUs", "count", low=1, high=most, open_low=False)
 
@@ -140,7 +165,8 @@ class ChoiceReader:
         """Paths that the phase gives itself."""
         yield from (name for name in STRATEGY if name in self.body.assigns)
         yield from (name for name in STRATEGY if name in self.body.bare)
-        for section, schema in FOLDS.items():
+        for section in FOLDS:
+            schema = self.kind.schemas[section]
             inner = self.body.sub(section, self.out)
             for name in schema if inner is not None else ():
                 assert inner is not None
@@ -155,19 +181,53 @@ class ChoiceReader:
                     yield f"{section}.{name}"
 
 
-def default(choice: Choice, hardware: Hardware | None) -> Chosen | None:
+def closed(owner: str, body: Body, kind: OpenKind, names: Names, hardware: Hardware | None) -> tuple[Body, bool]:
+    """A body without its choices, for a command that needs one plan and refuses them; and whether there are any."""
+    errors = names.out.errors
+    choices = ChoiceReader(kind, owner, body, names, hardware).read()
+    if names.out.errors == errors:
+        refuse(choices, kind, names.out)
+    defaults = {choice.path: default(choice, kind, hardware) for choice in choices}
+    return body_with(body, choices, defaults, kind), names.out.errors > errors
+
+
+def refuse(choices: Sequence[Choice], kind: OpenKind, out: Collector) -> None:
+    """What a command that needs one plan says of choices: once for each that is written."""
+    for choice in {c.span: c for c in reversed(choices)}.values():
+        name = choice.path.rpartition(".")[2]
+        instead = f"one value: `{name} = {_example(choice, kind)}`"
+        if choice.freed:
+            name, instead = "strategy", "degrees: `pp = 2`, `tp = 4`"
+        help_ = (f"`dagc search {choice.span.source.name}` finds the best", f"one plan has {instead}")
+        out.add("E19", f"`{name}` is left open", choice.span, "a search decides", help=help_)
+
+
+def _example(choice: Choice, kind: OpenKind) -> str:
+    if choice.path == "gpus":
+        return "0..7"
+    attribute = kind.attribute(choice.path)
+    if choice.values:
+        return written(choice.path, choice.values[0], {}, kind)
+    if attribute.words:
+        return attribute.words[0]
+    return "true" if attribute.kind == "flag" else "2048 tok" if attribute.dim == TOKENS else "4"
+
+
+def default(choice: Choice, kind: OpenKind, hardware: Hardware | None) -> Chosen | None:
     """The value of a choice that nobody makes: the first, or what the attribute is when it is not given (None: such)."""
     if choice.values:
         return choice.values[0]
     if choice.path == "gpus":
         return 1 if hardware is None else hardware.gpus
-    value = attribute_of(choice.path).default
+    value = kind.attribute(choice.path).default
     return value if isinstance(value, (int, str, bool)) else None
 
 
-def body_with(body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen | None]) -> Body:
+def body_with(body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen | None], kind: OpenKind) -> Body:
     """The body of a phase with values in place of its choices, by path; None leaves the attribute out."""
-    assigns = {name: assign for name, assign in body.assigns.items() if name != "strategy"}
+    assigns = dict(body.assigns)
+    if any(choice.freed for choice in choices):
+        del assigns["strategy"]
     inner: dict[str, dict[str, ast.Assign]] = {}
     for choice in choices:
         section, _, name = choice.path.rpartition(".")
@@ -175,7 +235,7 @@ def body_with(body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen
         into = inner.setdefault(section, {}) if section else assigns
         into.pop(name, None)
         if value is not None:
-            node = literal(choice.path, value, choice.span)
+            node = literal(choice.path, value, choice.span, kind)
             into[name] = ast.Assign(choice.span, name, node, choice.span)
     sections = dict(body.sections)
     for section, given in inner.items():
@@ -191,7 +251,7 @@ def body_with(body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen
     return Body(body.span, body.partial, assigns, sections, body.directives, body.bare)
 
 
-def literal(path: str, value: Chosen, span: Span) -> ast.Expr:
+def literal(path: str, value: Chosen, span: Span, kind: OpenKind) -> ast.Expr:
     """The value as an expression."""
     if path == "gpus":
         ids = value if isinstance(value, range) else range(int(value))
@@ -200,18 +260,18 @@ def literal(path: str, value: Chosen, span: Span) -> ast.Expr:
     if isinstance(value, bool):
         return ast.Bool(span, value)
     if isinstance(value, int):
-        return ast.Number(span, float(value), "tok" if attribute_of(path).dim == TOKENS else None, str(value))
+        return ast.Number(span, float(value), "tok" if kind.attribute(path).dim == TOKENS else None, str(value))
     return ast.String(span, str(value))
 
 
-def written(path: str, value: Chosen, constants: Mapping[str, object]) -> str:
+def written(path: str, value: Chosen, constants: Mapping[str, object], kind: OpenKind) -> str:
     """The value as text. A word that is a constant's name too is quoted."""
     if path == "gpus":
         ids = value if isinstance(value, range) else range(int(value))
         return f"{ids.start}..{ids.stop - 1}"
     if isinstance(value, str) and value in constants:
         return f'"{value}"'
-    return shown(value) + (" tok" if not isinstance(value, (str, bool)) and attribute_of(path).dim == TOKENS else "")
+    return shown(value) + (" tok" if not isinstance(value, (str, bool)) and kind.attribute(path).dim == TOKENS else "")
 
 
 def shown(value: Chosen) -> str:

@@ -27,6 +27,7 @@ from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .body import Body
 from .huggingface.config import Config
+from .open_words import leaves_open
 from .params import Constants
 from .presets import Presets
 from .requirements import read_requirements
@@ -177,8 +178,15 @@ class Elaborator:
         model: Model | None,
         workload: Workload | None,
     ) -> Phase | None:
-        """One phase; None where it cannot be read."""
-        return read_phase(section, body, self.names(), hardware, model, workload)
+        """One phase; None where it cannot be read, or leaves a choice open."""
+        names = self.names()
+        if leaves_open(body, self.values):
+            from .choices import PHASES, closed  # a spec that leaves nothing open does not pay for it
+
+            body, is_open = closed(str(section.name), body, PHASES, names, hardware)
+            phase = read_phase(section, body, names, hardware, model, workload, judged=not is_open)
+            return None if is_open else phase
+        return read_phase(section, body, names, hardware, model, workload)
 
     def serves(
         self,
@@ -191,8 +199,6 @@ class Elaborator:
         """Those that can be read. `whole`: all phases could be."""
         if not sections:
             return ()
-        from .sections.serve import read_serve  # a spec without servings does not pay for them
-
         if len(sections) > MAX_SERVES:
             beyond = sections[MAX_SERVES][0].kind_span
             self.out.add("E03", f"a spec has at most {MAX_SERVES} servings, this one {len(sections)}", beyond)
@@ -216,10 +222,31 @@ class Elaborator:
             seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
-            serve = read_serve(section, body, self.names(), base, hardware, workload, phases, whole=whole)
+            serve = self.serve(section, body, base, hardware, workload, phases, whole)
             if serve is not None:
                 serves.append(serve)
         return tuple(serves)
+
+    def serve(
+        self,
+        section: ast.Section,
+        body: Body,
+        base: Path | None,
+        hardware: Hardware | None,
+        workload: Workload | None,
+        phases: Sequence[Phase],
+        whole: bool,
+    ) -> Serve | None:
+        """One serving; None where it cannot be read, or leaves a choice open."""
+        from .sections.serve import read_serve
+
+        names = self.names()
+        if leaves_open(body, self.values):
+            from .choices import SERVINGS, closed
+
+            body, is_open = closed(str(section.name), body, SERVINGS, names, hardware)
+            whole = whole and not is_open
+        return read_serve(section, body, names, base, hardware, workload, phases, whole=whole)
 
     def _well_named(self, section: ast.Section, name: str, what: str, seen: Mapping[str, Span]) -> bool:
         if not PHASE_NAME.fullmatch(name):

@@ -18,8 +18,8 @@ from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .body import Body
-from .choices import ChoiceReader, body_with, default
-from .elaborate import Elaborator, Sections
+from .choices import PHASES, SERVINGS, ChoiceReader, OpenKind, body_with, default
+from .elaborate import Elaborator
 from .params import Constants
 from .rewrite import Rewrite
 from .sections.phase import read_phase
@@ -33,33 +33,40 @@ Values = Mapping[str, Chosen | None]
 
 
 OF_PHASES = ("E03", "E12")
-"""Codes of what a serving says that its phases do not fit."""
+"""Codes of what a serving says that does not fit its phases."""
 
 
 @record
-class OpenPhase:
-    """A phase as written: its section, its statements, and what they leave open."""
+class OpenSection:
+    """A phase or serving as written: its statements, and what they leave open. Files of it are looked up in `base`."""
 
+    kind: OpenKind
     section: ast.Section
     body: Body
     choices: tuple[Choice, ...]
     hardware: Hardware | None
+    base: Path | None = None
 
     def values(self, given: Values) -> dict[str, Chosen | None]:
         """A value for each choice: as given, else the first of those listed, or that of an attribute which is not written.
         Raises KeyError where `given` names something else."""
-        free = {choice.path: default(choice, self.hardware) for choice in self.choices}
+        free = {choice.path: default(choice, self.kind, self.hardware) for choice in self.choices}
         for path in given:
             if path not in free:
-                raise KeyError(f"phase {self.section.name} leaves no `{path}` open")
+                raise KeyError(f"{self.section.kind} {self.section.name} leaves no `{path}` open")
         return {**free, **given}
+
+    def closed(self, given: Values) -> Body:
+        """The statements with values in place of the choices."""
+        return body_with(self.body, self.choices, self.values(given), self.kind)
 
 
 @dataclass(slots=True)
 class _Opener(Elaborator):
     """Reads phases with their choices at a default, and keeps what is needed to read them with others."""
 
-    opened: dict[str, OpenPhase] = field(default_factory=dict)
+    phases_read: dict[str, OpenSection] = field(default_factory=dict)
+    serves_read: dict[str, OpenSection] = field(default_factory=dict)
 
     def phase(
         self,
@@ -69,30 +76,34 @@ class _Opener(Elaborator):
         model: Model | None,
         workload: Workload | None,
     ) -> Phase | None:
-        names = self.names()
-        choices = ChoiceReader(str(section.name), body, names, hardware).read()
-        opened = OpenPhase(section, body, choices, hardware)
-        self.opened[str(section.name)] = opened
-        closed = body_with(body, choices, opened.values({}))
-        return read_phase(section, closed, names, hardware, model, workload, judged=not choices)
+        names, name = self.names(), str(section.name)
+        choices = ChoiceReader(PHASES, name, body, names, hardware).read()
+        self.phases_read[name] = opened = OpenSection(PHASES, section, body, choices, hardware)
+        return read_phase(section, opened.closed({}), names, hardware, model, workload, judged=not choices)
 
-    def serves(
+    def serve(
         self,
-        sections: Sections,
+        section: ast.Section,
+        body: Body,
+        base: Path | None,
         hardware: Hardware | None,
         workload: Workload | None,
         phases: Sequence[Phase],
         whole: bool,
-    ) -> tuple[Serve, ...]:
-        """Those that phases with choices at a default have; what is wrong with these phases together is not told."""
-        if not any(opened.choices for opened in self.opened.values()):
-            return Elaborator.serves(self, sections, hardware, workload, phases, whole)
-        found = Collector()
-        read = self.for_(found).serves(sections, hardware, workload, phases, whole)
-        for diagnostic in found.items:
+    ) -> Serve | None:
+        """What is wrong with it for phases at their defaults need not be."""
+        from .sections.serve import read_serve
+
+        names, name = self.names(), str(section.name)
+        choices = ChoiceReader(SERVINGS, name, body, names, hardware).read()
+        self.serves_read[name] = opened = OpenSection(SERVINGS, section, body, choices, hardware, base)
+        is_open = bool(choices) or any(p.choices for p in self.phases_read.values())
+        names.out = Collector() if is_open else self.out
+        serve = read_serve(section, opened.closed({}), names, base, hardware, workload, phases, whole=whole)
+        for diagnostic in names.out.items if is_open else ():
             if diagnostic.code not in OF_PHASES:
                 self.out.take(diagnostic)
-        return read
+        return serve
 
     def for_(self, out: Collector) -> Elaborator:
         """One that reports elsewhere."""
@@ -103,19 +114,20 @@ class _Opener(Elaborator):
 
 @record(slots=False)
 class OpenSpec:
-    """A spec some of whose phases leave choices open. `spec` has each at a default, which need not be legal: its hardware, model,
+    """A spec some of whose phases and servings leave choices open. `spec` has each at a default, which need not be legal: its hardware, model,
     workload, requirements and servings are those of all candidates. A spec without choices has none."""
 
     spec: Spec
     choices: tuple[Choice, ...]
     source: Source
-    phases: Mapping[str, OpenPhase]
+    phases: Mapping[str, OpenSection]
+    serves: Mapping[str, OpenSection]
     settings: Mapping[str, str]
     reader: _Opener
 
-    def of(self, phase: str) -> tuple[Choice, ...]:
-        """The choices of one phase."""
-        return self.phases[phase].choices
+    def of(self, name: str) -> tuple[Choice, ...]:
+        """The choices of one phase or serving."""
+        return (self.phases.get(name) or self.serves[name]).choices
 
     def phase(self, name: str, values: Values, out: Collector) -> Phase | None:
         """The phase with these values in place of its choices, as `compile` reads it; None, with diagnostics in `out`, where it
@@ -128,26 +140,33 @@ class OpenSpec:
         """The phase, also where its strategy does not fit."""
         opened, spec = self.phases[name], self.spec
         names = self.reader.for_(out).names()
-        body = body_with(opened.body, opened.choices, opened.values(values))
-        return read_phase(opened.section, body, names, opened.hardware, spec.model, spec.workload)
+        return read_phase(opened.section, opened.closed(values), names, opened.hardware, spec.model, spec.workload)
 
     def closed(self, values: Mapping[str, Values], out: Collector) -> Spec | None:
-        """The whole spec with these values, by phase: servings too, whose defaults follow from their phases. None, with
+        """The whole spec with these values, by phase and serving: servings too, whose defaults follow from their phases. None, with
         diagnostics in `out`, where it cannot be."""
         errors = out.errors
         phases = [self._read(name, values.get(name, {}), out) for name in self.phases]
         read = tuple(p for p in phases if p is not None)
-        reader = self.reader.for_(out)
-        sections = [(s, b) for s, b in self.reader.statements.sections if s.kind == "serve"]
-        serves = reader.serves(sections, self.spec.hardware, self.spec.workload, read, len(read) == len(phases))
-        return replace(self.spec, phases=read, serves=serves) if out.errors == errors else None
+        serves = [self._serve(name, values.get(name, {}), read, len(read) == len(phases), out) for name in self.serves]
+        done = tuple(s for s in serves if s is not None)
+        return replace(self.spec, phases=read, serves=done) if out.errors == errors else None
+
+    def _serve(self, name: str, values: Values, phases: Sequence[Phase], whole: bool, out: Collector) -> Serve | None:
+        from .sections.serve import read_serve
+
+        opened, spec = self.serves[name], self.spec
+        names = self.reader.for_(out).names()
+        return read_serve(
+            opened.section, opened.closed(values), names, opened.base, spec.hardware, spec.workload, phases, whole=whole
+        )
 
     def text(self, values: Mapping[str, Values]) -> str:
-        """The spec as a formatted file, with these values, by phase, in place of its choices, and params as they were set;
+        """The spec as a formatted file, with these values, by phase and serving, in place of its choices, and params as they were set;
         comments are kept. It reads as `closed` says."""
         rewrite = Rewrite(self.source, self.spec.constants)
-        for name, opened in self.phases.items():
-            rewrite.phase(opened.body, opened.choices, opened.values(values.get(name, {})))
+        for name, opened in {**self.phases, **self.serves}.items():
+            rewrite.section(opened.body, opened.kind, opened.choices, opened.values(values.get(name, {})))
         for name, text in self.settings.items():
             rewrite.param(self.reader.statements.lets[name], text)
         return rewrite.text()
@@ -176,11 +195,13 @@ def load_open(
     constants.read(settings)
     reader = _Opener(statements, constants.values, constants.domains)
     spec = reader.spec(file)
-    choices = tuple(choice for opened in reader.opened.values() for choice in opened.choices)
+    choices = tuple(
+        choice for opened in (*reader.phases_read.values(), *reader.serves_read.values()) for choice in opened.choices
+    )
     for choice in choices:
         if choice.span.source != source:
             help_ = (f"move the phase into {source.name}, which the plan that is found is written from",)
             out.add("E12", f"`{choice.path}` is left open in an imported file", choice.span, help=help_)
     out.check()
     assert spec is not None
-    return OpenSpec(spec, choices, source, dict(reader.opened), dict(settings), reader)
+    return OpenSpec(spec, choices, source, reader.phases_read, reader.serves_read, dict(settings), reader)

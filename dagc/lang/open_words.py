@@ -6,6 +6,16 @@ from collections.abc import Mapping
 
 from ..base.schema import ANY
 from ..base.syntax import ast
+from .body import Body
+
+FOLDS = ("attention", "experts")
+"""Sections of a phase whose attributes may be left open."""
+
+
+def leaves_open(body: Body, constants: Mapping[str, object]) -> bool:
+    """Whether a section leaves anything open."""
+    inside = (b for fold in FOLDS for s in body.sections.get(fold, ()) for b in s.body if isinstance(b, ast.Assign))
+    return any(left_open(assign.value, constants) for group in (body.assigns.values(), inside) for assign in group)
 
 
 def left_open(value: ast.Expr, constants: Mapping[str, object]) -> bool:

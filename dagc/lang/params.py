@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..base.diagnostics import Collector, Label
-from ..base.schema import HARDWARE, PHASE, WORKLOAD
+from ..base.schema import ANY, HARDWARE, PHASE, WORKLOAD
 from ..base.syntax import ast
 from ..base.units import Quantity, show
 from ..spec.model import AttrValue
 from .values.evaluate import Env, Value, evaluate, names_in
+from .values.functions import ALONE
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ class Constants:
                     "E02",
                     f"unknown name `{node.text}`",
                     node.span,
-                    help=(f"did you mean `{near}`?",) if near else (),
+                    help=(f"did you mean `{near}`?",) if near else ALONE if node.text == ANY else (),
                 )
             else:
                 self.out.add("E08", "a constant consists of numbers, names and + - * /", node.span)

@@ -10,7 +10,6 @@ from ..base.diagnostics import Collector
 from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
-from ..base.units import TOKENS
 from .body import Body
 from .open_words import left_open
 from .typed import default_of, typed
@@ -101,15 +100,23 @@ class Reader:
         constants = self.names.constants
         if left_open(value, constants):
             if name in self.open:
-                self.out.add(
-                    "E19", f"`{name}` is left open", value.span, "a search decides",
-                    help=("`dagc search` finds the best", f"one plan has {_instead(name, attribute)}"),
-                )  # fmt: skip
-                return True
+                return True  # what is wrong with it is told
             if ANY not in attribute.words and attribute.kind in ("number", "count", "counts", "word", "dtype", "flag"):
-                help_ = (f"a phase may leave {', '.join(OPEN)} open",)
+                help_ = (f"a search chooses what a phase leaves open: {', '.join(OPEN)}",)
                 self.out.add("E12", f"`{name}` of `{self.section}` cannot be left open", value.span, help=help_)
                 return True
+        if (
+            name in self.open
+            and isinstance(value, (ast.ListExpr, ast.Range))
+            and attribute.kind not in ("counts", "list")
+        ):
+            values = value.span.text.strip("[]").strip()
+            help_ = (
+                f"a search chooses from several: `{name} = {ANY}({values})`",
+                "`dagc sweep` goes through the domain of a param",
+            )
+            self.out.add("E08", f"`{name}` is one value, not a list", value.span, help=help_)
+            return True
         if not isinstance(value, ast.Name) or value.text in (*constants, *attribute.words):
             return False
         if self.kind == "phase" and name == "kind" and value.text in coming.WORDS:
@@ -117,7 +124,7 @@ class Reader:
             return True
         if (
             name in self.open
-            and value.text in coming.CHOICES
+            and (value.text in coming.CHOICES or value.text.lower() == ANY)
             and not any(word.startswith(value.text) for word in attribute.words)  # a slip: `free` for `freed`
         ):
             help_ = (f"did you mean `{name} = {ANY}`, which leaves it to `dagc search`?",)
@@ -128,7 +135,11 @@ class Reader:
     def _unknown(self) -> None:
         known = [*self.schema, *self.sections, *self.directives]
         for name, assign in self.body.assigns.items():
-            if name not in self.schema and not self.free:
+            if name in self.sections and name not in self.schema and not self.free:
+                self.out.add(
+                    "E08", f"`{name}` is a section, not a value", assign.span, help=(f"write `{name} {{ ... }}`",)
+                )
+            elif name not in self.schema and not self.free:
                 self._complain(name, assign.name_span, known)
         for key, sections in self.body.sections.items():
             if key not in self.sections:
@@ -159,15 +170,6 @@ class Reader:
             self.taken.add(near)
         hint = f"did you mean `{near}`?" if near else f"`{self.section}` takes {', '.join(known)}"
         self.out.add("E02", f"`{self.section}` has no `{name}`", span, help=(hint,))
-
-
-def _instead(name: str, attribute: Attribute) -> str:
-    """What a plan that is compiled has instead of `any`."""
-    if attribute.words == (ANY,):
-        return "degrees: `pp = 2`, `tp = 4`"
-    number = "2048 tok" if attribute.dim == TOKENS else "4"
-    value = {"counts": "0..7", "flag": "true", "count": number}.get(attribute.kind) or attribute.words[0]
-    return f"one value: `{name} = {value}`"
 
 
 def homes(name: str, section: str) -> list[str]:

@@ -10,7 +10,8 @@ from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen
 from .body import Body
-from .choices import FOLDS, attribute_of, written
+from .choices import OpenKind, written
+from .open_words import FOLDS
 
 
 @dataclass(slots=True)
@@ -40,23 +41,25 @@ class Rewrite:
         if isinstance(s, ast.Param):
             self.replace(s.default.span, text)
 
-    def phase(self, body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen | None]) -> None:
-        """A phase, whose choices have these values."""
+    def section(
+        self, body: Body, kind: OpenKind, choices: Sequence[Choice], values: Mapping[str, Chosen | None]
+    ) -> None:
+        """A phase or serving, whose choices have these values."""
         strategy = body.assigns.get("strategy")
         added: dict[str, list[str]] = {}
         for choice in choices:
             section, _, name = choice.path.rpartition(".")
             value = values[choice.path]
-            if strategy is not None and choice.span == strategy.value.span:
+            if choice.freed:
                 into = added.setdefault(section, [])
-                if value is not None and value != attribute_of(choice.path).default:
-                    into.append(f"{name} = {written(choice.path, value, self.constants)}")
+                if value is not None and value != kind.attribute(choice.path).default:
+                    into.append(f"{name} = {written(choice.path, value, self.constants, kind)}")
                 continue
             if value is not None:
-                self.replace(choice.span, written(choice.path, value, self.constants))
+                self.replace(choice.span, written(choice.path, value, self.constants, kind))
             else:
                 self.leave_out(self._assign(body, section, name).span)
-        if strategy is not None and any(c.span == strategy.value.span for c in choices):
+        if strategy is not None and any(choice.freed for choice in choices):
             self._strategy(strategy, body, added)
 
     def _assign(self, body: Body, section: str, name: str) -> ast.Assign:

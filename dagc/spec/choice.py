@@ -1,4 +1,4 @@
-"""What a phase leaves to a search."""
+"""What a phase or a serving leaves to a search."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ Chosen = int | str | bool | range
 
 @record
 class Choice:
-    """`tp = any(1, 2, 4)` of a phase. `path`: the attribute, after a dot where it is in a section (`tp`, `attention.tp`,
-    `gpus`). `values`: those that it may have, in the order written; none: all that it can be. `span`: what was written;
-    choices that `strategy = any` makes share one."""
+    """`tp = any(1, 2, 4)` of a phase, or `slots = any` of a serving, by its name. `path`: the attribute, after a dot where it is in a section (`tp`,
+    `attention.tp`, `gpus`). `values`: those that it may have, in the order written; none: all that it can be. `span`: what was written;
+    those that are `freed` by `strategy = any` share it."""
 
     phase: str
     path: str
     values: tuple[int | str | bool, ...]
     span: Span = field(compare=False, repr=False)
+    freed: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...base.diagnostics import Collector
 from ...base.files import Unreadable, open_regular
 from ...base.phase_kinds import DECODE, MIXED, PREFILL
-from ...base.schema import ARRIVALS, LENGTHS, MOST_REQUESTS, SERVE
+from ...base.schema import ARRIVALS, LENGTHS, MOST_REQUESTS, OPEN_IN_SERVINGS, SERVE
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.engines import SCHEDULING, Scheduling, by_card
@@ -43,7 +43,7 @@ def read_serve(
     errors = out.errors
     if section.preset is not None:
         out.add("E12", "a serving has no presets", section.preset.span)
-    values = Reader(f"serve {name}", body, SERVE, names, ("arrivals", "lengths")).read()
+    values = Reader(f"serve {name}", body, SERVE, names, ("arrivals", "lengths"), open=OPEN_IN_SERVINGS).read()
     forms = {word: _form(word, takes, body, names) for word, takes in (("arrivals", ARRIVALS), ("lengths", LENGTHS))}
     arrivals, lengths = forms["arrivals"], forms["lengths"]
     if not whole or workload is None or hardware is None:

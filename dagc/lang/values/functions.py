@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...base.schema import ANY
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words
 from .evaluate import Env, Value, evaluate, kind_of
 from .names import Names
 
 MAX_EACH = 10_000
+ALONE = ("`any` is a whole value of a phase: `tp = any`, `tp = any(4, 8)`",)
 
 
 class _Wrong(Exception):
@@ -42,11 +44,9 @@ def env(names: Names, words: bool = False) -> Env:
             return None
         names.unknown.add(node.text)  # once is enough
         near = names.out.near(node.text, [*names.constants, *names.extra, "true", "false"])
+        help_ = (f"did you mean `{near}`?",) if near else ()
         names.out.add(
-            "E02",
-            f"unknown name `{node.text}`",
-            node.span,
-            help=(f"did you mean `{near}`?",) if near else (),
+            "E02", f"unknown name `{node.text}`", node.span, help=ALONE if node.text == ANY and not near else help_
         )
         return None
 
