@@ -8,6 +8,7 @@ COMMANDS = {
     "diff": "compare two plans, or one plan under two settings",
     "serve": "simulate the servings of a spec, request by request",
     "sweep": "compile a spec under every combination of some params",
+    "search": "find the best plan of a spec that leaves choices open, with a certificate",
     "check": "verdict only; writes nothing",
     "fit": "the largest batch, context and cache that fit, and the fewest GPUs that hold the phases",
     "show": "draw a picture",

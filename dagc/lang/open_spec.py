@@ -188,6 +188,7 @@ def load_open(
     settings = settings or {}
     reach = Reach.of(None if base_dir is None else base_dir / "-.moe", allow_import)
     file = parse(source, out)
+    source = file.span.source  # a text that was read before has the spans of then
     statements = Statements(out, reach)
     base = reach.base
     statements.gather(file, base, (Path(os.path.realpath(base / Path(source.name).name)),))

@@ -1,0 +1,101 @@
+"""domains: all that a choice can be, where the spec does not list its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...base.axes import AXES
+from ...lang.choices import attribute_of
+from ...spec.choice import Choice
+from .rules import FOLDED, GPUS, Facts
+from .space import Domain, Word
+
+FIRST = (
+    GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
+    "sp_method", "sequence_parallel", "overlap",
+)  # fmt: skip
+"""The order in which a grid grows: what rejects most comes first."""
+MOST_SEQUENCES = 1 << 16
+LEAST_CHUNK = 256
+MOST_DRAFTED = 8
+
+
+class Unbounded(ValueError):
+    """A choice that has no end."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__(f"`{choice.path} = any` has no end")
+        self.choice = choice
+
+
+def domains(choices: Sequence[Choice], facts: Facts, gpus: Sequence[int] = ()) -> tuple[Domain, ...]:
+    """The domains of a phase's choices, in the order in which a grid grows. `gpus`: numbers of GPUs that it may have beside those
+    of its own choice. Raises Unbounded."""
+    own = {choice.path: choice for choice in choices}
+    counts = _gpus(own.get(GPUS), facts)
+    order = sorted(own, key=lambda path: FIRST.index(path) if path in FIRST else len(FIRST))
+    batches = own.get("sequences")
+    most = (
+        facts.phase.sequences
+        if batches is None
+        else max((*_numbers(batches), *(() if batches.values else (MOST_SEQUENCES,))))
+    )
+    every = _Every(facts, counts, most)
+    return tuple(Domain(path, own[path].values or every.of(own[path])) for path in order)
+
+
+def _numbers(choice: Choice) -> tuple[int, ...]:
+    return tuple(v for v in choice.values if isinstance(v, int))
+
+
+def _gpus(choice: Choice | None, facts: Facts) -> tuple[int, ...]:
+    if choice is None:
+        return (len(facts.phase.gpus),)
+    return _numbers(choice) or tuple(range(1, facts.spec.hardware.gpus + 1))
+
+
+class _Every:
+    """All values of an attribute."""
+
+    def __init__(self, facts: Facts, gpus: Sequence[int], sequences: int) -> None:
+        self.facts, self.gpus, self.sequences = facts, gpus, sequences
+
+    def of(self, choice: Choice) -> tuple[Word, ...]:
+        path = choice.path
+        if path == GPUS:
+            return tuple(self.gpus)
+        if path in (*FOLDED, *AXES, "replicas"):
+            return tuple(sorted({d for n in self.gpus for d in range(1, n + 1) if n % d == 0}))
+        found = OWN.get(path)
+        if found is not None:
+            return found(self)
+        attribute = attribute_of(path)
+        if attribute.kind == "flag":
+            return (False, True)
+        if attribute.words:
+            first = [attribute.default] if attribute.default in attribute.words else []
+            return tuple(dict.fromkeys((*(str(w) for w in first), *attribute.words)))
+        raise Unbounded(choice)
+
+
+def _powers(most: int, least: int = 1) -> tuple[int, ...]:
+    """Powers of two between two numbers."""
+    return tuple(1 << k for k in range(64) if least <= 1 << k <= most)
+
+
+def _chunks(every: _Every) -> tuple[Word, ...]:
+    """Whole prompts, or powers of two of their tokens."""
+    new = every.facts.new
+    return (new, *reversed(_powers(new - 1, LEAST_CHUNK)))
+
+
+OWN: Mapping[str, Callable[[_Every], tuple[Word, ...]]] = {
+    "microbatches": lambda every: _powers(every.sequences),
+    "sequences": lambda every: _powers(every.sequences),
+    "chunk": _chunks,
+    "redundant": lambda every: (0, *_powers(every.facts.count("experts.count"))),
+    "draft": lambda every: tuple(range(MOST_DRAFTED + 1)),
+    "decode": lambda every: _powers(every.sequences),
+    "prompt_tokens": lambda every: _powers(every.facts.spec.workload.prompt, LEAST_CHUNK),
+}
+"""Attributes whose values are fewer than all numbers."""

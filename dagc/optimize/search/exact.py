@@ -1,0 +1,216 @@
+"""exact: one plan of a phase compiled, and judged as `compile` judges it: memory, GPUs that it shares, requirements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast, overload
+
+from ...base.diagnostics import Collector, SpecError
+from ...base.frozen import record
+from ...base.syntax import ast
+from ...base.units import Quantity
+from ...ir.verify.violation import VerifyError
+from ...lang.values.evaluate import compare, names_in
+from ...pipeline import pools
+from ...pipeline.estimates import Estimate, Estimates
+from ...plan.pools import Pool
+from ...plan.require import judged, owners
+from ...plan.result import PhaseResult
+from ...plan.subject import Subject, all_metrics
+from ...spec.metrics import PHASE, SERVE, TABLE
+from ...spec.model import AttrValue
+from ...spec.phase import Phase
+from ...spec.requirement import Requirement
+from ...spec.spec import Spec
+from .objectives import Terms
+
+METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
+OTHERS = {m.full: m for m in TABLE if m.owner not in (PHASE, SERVE)}
+
+
+@record(slots=False)
+class Plan:
+    """A plan of one phase as it was costed. `refused`: (rule, code) of what is wrong with it, if anything is."""
+
+    phase: Phase
+    estimate: Estimate | None
+    refused: tuple[str, str] | None = None
+    why: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        found = self.the_estimate
+        return Terms(found.time_s, found.throughput_tok_s, float(found.gpus), float(self.phase.sequences))
+
+    @property
+    def the_estimate(self) -> Estimate:
+        assert self.estimate is not None
+        return self.estimate
+
+
+@dataclass
+class Judge:
+    """Plans of one phase beside the others of the spec, which stay as they are. `others`: their results."""
+
+    spec: Spec
+    name: str
+    others: Mapping[str, PhaseResult] = field(default_factory=dict)
+    params: tuple[float, float] | None = None
+    requirements: tuple[Requirement, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.estimates = Estimates(self.spec)
+        known = {self.name, *self.others}
+        phases = {p.name for p in self.spec.phases} | {s.name for s in self.spec.serves}
+        self.requirements = tuple(r for r in self.spec.requirements if owners(r) & phases <= known)
+
+    def plan(self, phase: Phase) -> Plan:
+        try:
+            estimate = self.estimates(phase)
+        except SpecError as error:
+            first = next(d for d in error.diagnostics if d.code.startswith("E"))
+            return Plan(phase, None, ("layout", first.code), first.message)
+        except VerifyError as error:
+            return Plan(phase, None, ("layout", "E03"), str(error))
+        plan = Plan(phase, estimate)
+        if not estimate.fits:
+            return replace(plan, refused=("memory", "E04"))
+        subject = self.subject(plan)
+        if self.shares(phase) and not all(pool.fits for pool in subject.pools):
+            return replace(plan, refused=("shared memory", "E04"))
+        failed = self.failed(subject)
+        if failed is not None:
+            return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
+        return plan
+
+    def shares(self, phase: Phase) -> bool:
+        mine = set(phase.gpus)
+        return any(mine & set(result.gpus) for result in self.others.values())
+
+    def subject(self, plan: Plan) -> Subject:
+        """What metrics are read from, each worked out when it is asked for."""
+        spec = replace(self.spec, phases=tuple(plan.phase if p.name == self.name else p for p in self.spec.phases))
+        lean = cast(PhaseResult, Lean(plan.the_estimate, self.name))
+        results = {p.name: lean if p.name == self.name else self.others[p.name]
+                   for p in spec.phases if p.name == self.name or p.name in self.others}  # fmt: skip
+        alone = not self.shares(plan.phase)
+
+        def found() -> tuple[Pool, ...]:
+            own = plan.the_estimate.result
+            return pools.run({name: own if name == self.name else result for name, result in results.items()})
+
+        return _Asked(spec, results, self._params(plan), cast(Sequence[Pool], LazyPools(found)), self.name, alone=alone)
+
+    def _params(self, plan: Plan) -> tuple[float, float]:
+        if self.params is None:
+            from ...pipeline.parameters import count_parameters
+
+            self.params = count_parameters(plan.the_estimate.result.graph)
+        return self.params
+
+    def failed(self, subject: Subject) -> Requirement | None:
+        """The first requirement that does not hold."""
+        for requirement in self.requirements:
+            if any(isinstance(node, ast.CallExpr) for node in _nodes(requirement.test)):
+                verdicts = judged(subject, (requirement,))
+                if not all(v.passed for v in verdicts):
+                    return requirement
+                continue
+            found = compare(requirement.test, lambda node: value(node, subject), Collector())
+            if found is None:
+                judged(subject, (requirement,))  # says what is wrong with it
+                raise SpecError(_wrong(requirement, subject))
+            if not found[2]:
+                return requirement
+        return None
+
+
+def _wrong(requirement: Requirement, subject: Subject) -> list[Any]:
+    out = Collector()
+    metrics = all_metrics(subject)
+    for name in names_in(requirement.test):
+        if name.text not in metrics:
+            out.add("E02", f"unknown metric `{name.text}`", name.span)
+    return out.items
+
+
+def _nodes(test: ast.Comparison) -> Iterator[ast.Expr]:
+    stack: list[ast.Expr | None] = [test.left, test.right, test.tolerance]
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        yield node
+        if isinstance(node, ast.Binary):
+            stack += [node.left, node.right]
+        elif isinstance(node, ast.Unary):
+            stack.append(node.operand)
+
+
+def value(node: ast.Name | ast.CallExpr, subject: Subject) -> AttrValue | None:
+    """Of a name in a requirement."""
+    assert isinstance(node, ast.Name)
+    spec, text = subject.spec, node.text
+    owner, _, rest = text.partition(".")
+    if owner in subject.phases and rest in METRICS:
+        found = METRICS[rest].how(subject.of(owner))
+        return None if found is None else Quantity(found, METRICS[rest].dim)
+    if text in OTHERS:
+        found = OTHERS[text].how(subject)
+        return None if found is None else Quantity(found, OTHERS[text].dim)
+    constant = spec.constants.get(text)
+    if constant is None and owner == "model":
+        constant = spec.model.attributes.get(rest)
+    return constant if isinstance(constant, Quantity) else None
+
+
+class Lean:
+    """The result of a phase of which a few figures are known; all others are worked out when they are asked for."""
+
+    def __init__(self, estimate: Estimate, name: str) -> None:
+        self.estimate, self.name = estimate, name
+        self.time_s, self.throughput_tok_s = estimate.time_s, estimate.throughput_tok_s
+        self.memory, self.gpus = estimate.memory, estimate.phase.gpus
+        self.phase_kind = estimate.phase.phase_kind
+        self.per_node = estimate.unit.spec.hardware.per_node
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.estimate.result, name)
+
+
+class LazyPools(Sequence[Pool]):
+    """Pools that are added up when somebody looks at them."""
+
+    def __init__(self, make: Callable[[], tuple[Pool, ...]]) -> None:
+        self.make: Callable[[], tuple[Pool, ...]] = make
+        self.made: tuple[Pool, ...] | None = None
+
+    @property
+    def all(self) -> tuple[Pool, ...]:
+        if self.made is None:
+            self.made = self.make()
+        return self.made
+
+    @overload
+    def __getitem__(self, index: int) -> Pool: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Pool]: ...
+    def __getitem__(self, index: int | slice) -> Pool | Sequence[Pool]:
+        return self.all[index]
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+
+@record(slots=False)
+class _Asked(Subject):
+    """`alone`: no other phase is on the GPUs of the phase that is searched, so that nothing needs to be added up to say so."""
+
+    alone: bool = False
+
+    @property
+    def shared(self) -> list[Pool]:
+        if self.alone and len(self.phases) == 1:
+            return []
+        return [pool for pool in self.pools if pool.shared and self.name in pool.phases]

@@ -1,0 +1,108 @@
+"""objectives: what makes one plan better than another, as a figure of its time, its batch and its GPUs.
+
+One formula serves exact plans and bounds: of a time that is never above the true one it gives a figure that is never worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...base.frozen import record
+from ...base.suggest import did_you_mean
+from ...base.units import SCALAR, TIME, TOKEN_RATE, Dim
+
+Floats = NDArray[np.float64]
+Figure = float | Floats
+
+
+@record
+class Terms:
+    """Of one plan, or columns of many. `time_s`: what the phase's kind calls it (ttft, tpot, step_time); `throughput`: tokens/s of
+    all its GPUs; `sequences` in its batch."""
+
+    time_s: Figure
+    throughput: Figure
+    gpus: Figure
+    sequences: Figure
+
+
+@record
+class Objective:
+    """`name`: the metric of the phase where it is one. `better`: lower or higher. `figure`: in SI units of `dim`."""
+
+    name: str
+    better: str
+    dim: Dim
+    about: str
+    figure: Callable[[Terms], Figure]
+    phase: str = ""
+
+    def score(self, terms: Terms) -> Figure:
+        """The figure, so that less is better."""
+        return self.figure(terms) if self.better == "lower" else -self.figure(terms)
+
+    def shown(self, score: float) -> float:
+        """The figure of a score."""
+        return score if self.better == "lower" else -score
+
+
+def _time(name: str, about: str) -> Objective:
+    return Objective(name, "lower", TIME, about, lambda t: t.time_s)
+
+
+TABLE: Mapping[str, Objective] = {
+    one.name: one
+    for one in (
+        Objective("throughput", "higher", TOKEN_RATE, "tokens per second of all GPUs of the phase", lambda t: t.throughput),
+        Objective("throughput_per_gpu", "higher", TOKEN_RATE, "the same per GPU", lambda t: t.throughput / t.gpus),
+        Objective(
+            "throughput_per_user", "higher", TOKEN_RATE, "tokens per second of one sequence", lambda t: t.throughput / t.sequences
+        ),
+        _time("ttft", "prefill: the first token of the last sequence of the batch"),
+        _time("tpot", "decode: between two tokens of a sequence"),
+        _time("step_time", "mixed: one step of prompts and decode together"),
+        Objective("gpus", "lower", SCALAR, "GPUs of the phase", lambda t: t.gpus),
+    )
+}  # fmt: skip
+SHORT: Mapping[str, str] = {
+    "per_gpu": "throughput_per_gpu",
+    "per_user": "throughput_per_user",
+    "latency": "time",
+    "fewest_gpus": "gpus",
+}
+"""Other words for them."""
+TIMES = {"prefill": "ttft", "decode": "tpot", "mixed": "step_time"}
+"""What a phase's time is called, by its kind."""
+
+
+class NoObjective(ValueError):
+    """A word that is none; `help`: what is meant, or the list."""
+
+    def __init__(self, word: str, help: str) -> None:
+        super().__init__(f"there is no objective `{word}`")
+        self.help = help
+
+
+def objective(word: str, kinds: Mapping[str, str]) -> Objective:
+    """What a word of the command line means. `kinds`: phases that may be meant, and their kinds; the first of them that has such a
+    figure is meant where the word names none (`decode.tpot`). Raises NoObjective."""
+    phase, dot, name = word.rpartition(".")
+    name = SHORT.get(name, name)
+    phases = [phase] if dot else list(kinds)
+    known = [n for n in TABLE if n not in TIMES.values()] + list(dict.fromkeys(TIMES[kind] for kind in kinds.values()))
+    for one in phases:
+        kind = kinds.get(one)
+        own = TIMES.get(kind or "") if name == "time" else name
+        found = TABLE.get(own or "")
+        if kind is None or found is None or (found.name in TIMES.values() and found.name != TIMES[kind]):
+            continue
+        return Objective(found.name, found.better, found.dim, found.about, found.figure, one)
+    near = did_you_mean(name, (*known, *SHORT))
+    raise NoObjective(word, f"did you mean `{near}`?" if near else _list(known, kinds))
+
+
+def _list(known: Sequence[str], kinds: Mapping[str, str]) -> str:
+    return f"objectives: {', '.join(known)}; of a phase: {', '.join(f'{phase}.throughput' for phase in kinds)}"

@@ -1,0 +1,157 @@
+"""Search: the optimum, the front and every count equal what compiling each plan of the space says."""
+
+from __future__ import annotations
+
+import os
+import random
+from functools import cache
+from itertools import product
+
+import pytest
+from conftest import spec_text
+
+import dagc
+from dagc.api import Plan
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
+from dagc.lang.open_spec import OpenSpec, load_open
+from dagc.optimize.search.answer import Answer
+from dagc.optimize.search.domains import domains
+from dagc.optimize.search.exact import METRICS
+from dagc.optimize.search.optimum import search
+from dagc.optimize.search.rules import Facts, fixed, names, rules
+from dagc.optimize.search.space import Tally, Values, legal, size
+
+SPACES = int(os.environ.get("DAGC_SPACES", "12"))
+"""Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
+MOST_PLANS = 48
+"""Of one of them."""
+
+BETTER = {"throughput": -1, "throughput_per_gpu": -1, "ttft": 1, "tpot": 1, "gpus": 1}
+
+
+def opened(text: str) -> OpenSpec:
+    return load_open(Source("plan.moe", text), Collector())
+
+
+def drawn(seed: int) -> tuple[str, str, list[str]]:
+    """A small open spec, its phase, and what it is searched for."""
+    rng = random.Random(seed)
+    while True:
+        text, name, asked = one_drawn(rng)
+        spec = opened(text)
+        phase = spec.spec.phase(name)
+        if 2 <= size(domains(spec.of(name), Facts(phase, spec.spec, phase.new_tokens))) <= MOST_PLANS:
+            return text, name, asked
+
+
+def one_drawn(rng: random.Random) -> tuple[str, str, list[str]]:
+    kind = rng.choice(["prefill", "decode"])
+    time = "ttft" if kind == "prefill" else "tpot"
+    gpus = rng.choice([4, 6, 8, 8, 16])
+    lines = [rng.choice([f"gpus = 0..{gpus - 1}", f"gpus = 0..{gpus - 1}", f"gpus = any({gpus // 2}, {gpus})"])]
+    choices = {
+        "pp": "any(1, 2, 3)", "microbatches": "any(1, 2, 3, 4)", "dispatch": "any", "overlap": "any", "redundant": "any(0, 4, 8)",
+        "sequence_parallel": "any", "sp_method": "any", "sequences": "any(8, 24, 64)", "dispatch_dtype": "any(fp8, bf16)",
+    }  # fmt: skip
+    if kind == "prefill":
+        choices |= {"chunk": "any(64 tok, 100 tok, 256 tok)", "sp_layout": "any"}
+    folded = rng.random() < 0.7
+    sides = (
+        (("attention", ("dp", "sp", "tp")), ("experts", ("ep", "tp"))) if folded else (("", ("dp", "ep", "sp", "tp")),)
+    )
+    free = 0
+    for side, axes in sides:
+        inner = []
+        for axis in axes:
+            if rng.random() < 0.65 and free < 4:
+                free += 1
+                inner.append(f"{axis} = {rng.choice(['any', 'any(1, 2, 4)', 'any(1, 3, 8)'])}")
+            else:
+                inner.append(f"{axis} = {rng.choice([1, 1, 1, 2])}")
+        lines.append(f"{side} {{ {', '.join(inner)} }}" if side else ", ".join(inner))
+    for name in rng.sample(sorted(choices), rng.randrange(3)):
+        lines.append(f"{name} = {choices[name]}")
+    if not any("any" in line for line in lines):
+        lines.append("microbatches = any(1, 2)")
+    extra = rng.choice([
+        "", "", f"require \"fast\" {kind}.{time} <= {rng.choice([0.3, 1, 3])} ms",
+        f"require \"room\" {kind}.memory.weights <= {rng.choice([1, 2])} MB",
+        f"require \"both\" {kind}.throughput_per_gpu >= 1000 tok/s\nrequire \"few\" {kind}.gpus <= {gpus - 1}",
+    ])  # fmt: skip
+    text = spec_text(kind=kind, gpus=gpus, phase="\n".join(lines), extra=extra)
+    if rng.random() < 0.3:
+        text = text.replace("memory = 64 GB", f"memory = {rng.choice([2, 3, 5])} MB")
+    asked = rng.choice(
+        [["throughput_per_gpu"], ["throughput"], [time], ["gpus"], [time, "throughput_per_gpu"], ["gpus", time]]
+    )
+    return text, kind, asked
+
+
+@cache
+def every_plan(text: str, name: str) -> tuple[tuple[Values, Plan | None], ...]:
+    """Each plan of the space, compiled from its own text; None where it is refused."""
+    spec = opened(text)
+    phase = spec.spec.phase(name)
+    own = domains(spec.of(name), Facts(phase, spec.spec, phase.new_tokens))
+    out: list[tuple[Values, Plan | None]] = []
+    for values in product(*(d.values for d in own)):
+        chosen = dict(zip((d.path for d in own), values, strict=True))
+        try:
+            out.append((chosen, dagc.compile_text(spec.text({name: chosen}))))
+        except SpecError:
+            out.append((chosen, None))
+    return tuple(out)
+
+
+def figures(plan: Plan, name: str, asked: list[str]) -> tuple[float, ...]:
+    subject = plan.subject().of(name)
+    return tuple(float(METRICS[one].how(subject) or 0.0) for one in asked)
+
+
+def brute_force(text: str, name: str, asked: list[str]) -> list[tuple[float, ...]]:
+    """Figures of the optimum, or of the front, of all plans that pass."""
+    found = [figures(plan, name, asked) for _, plan in every_plan(text, name) if plan is not None and plan.passed]
+    scores = {tuple(BETTER[o] * v for o, v in zip(asked, one, strict=True)): one for one in found}
+    if len(asked) == 1:
+        return [scores[min(scores)]] if scores else []
+    front = [s for s in scores if not any(o != s and all(a <= b for a, b in zip(o, s, strict=True)) for o in scores)]
+    return [scores[s] for s in sorted(front)]
+
+
+def searched(text: str, asked: list[str], top: int = 1) -> Answer:
+    return search(opened(text), asked, top=top)
+
+
+@pytest.mark.parametrize("seed", range(SPACES))
+def test_the_optimum_is_that_of_every_plan_compiled(seed: int) -> None:
+    text, name, asked = drawn(seed)
+    found = searched(text, asked)
+    expected = brute_force(text, name, asked)
+    assert list(dict.fromkeys(one.figures for one in found.ranked)) == expected
+    assert found.certificate.complete
+    assert found.certificate.counted == found.certificate.size == len(every_plan(text, name))
+    for one in found.ranked:
+        plan = dagc.compile_text(opened(text).text(one.values))
+        assert plan.passed and figures(plan, name, asked) == one.figures
+
+
+@pytest.mark.parametrize("seed", range(SPACES))
+def test_rules_reject_what_compile_refuses_and_nothing_else_that_is_about_degrees(seed: int) -> None:
+    """What a rule rejects is refused with its code; what it lets pass is refused for something else at most."""
+    text, name, _ = drawn(seed)
+    spec = opened(text)
+    phase = spec.spec.phase(name)
+    facts = Facts(phase, spec.spec, phase.new_tokens)
+    own, tally = domains(spec.of(name), facts), Tally()
+    rows = legal(own, fixed(facts), names(facts), rules(facts, [d.path for d in own]), tally)
+    kept = [rows.values(k) for k in range(len(rows))]
+    assert len(kept) + tally.total == size(own)
+    for values, plan in every_plan(text, name):
+        assert plan is None or values in kept
+    for values in kept:
+        assert spec.phase(name, values, Collector()) is not None
+    for one in tally:
+        with pytest.raises(SpecError) as caught:
+            dagc.compile_text(spec.text({name: one.example}))
+        assert one.code in {d.code for d in caught.value.diagnostics}
