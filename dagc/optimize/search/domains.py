@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...base.axes import AXES
-from ...lang.choices import attribute_of
+from ...lang.choices import PHASES
 from ...spec.choice import Choice
 from .rules import FOLDED, GPUS, Facts
 from .space import Domain, Word
@@ -69,7 +69,7 @@ class _Every:
         found = OWN.get(path)
         if found is not None:
             return found(self)
-        attribute = attribute_of(path)
+        attribute = PHASES.attribute(path)
         if attribute.kind == "flag":
             return (False, True)
         if attribute.words:
