@@ -44,7 +44,7 @@ _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "hardware": {"price": COSTS, "power": COSTS},
     "phase": {
-        "hardware": POOLS, "place": FREE, "alternative": ALTERNATIVES,
+        "hardware": POOLS, "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING),
     },

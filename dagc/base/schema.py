@@ -165,6 +165,9 @@ PHASE: dict[str, Attribute] = {
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
     "routing": Attribute("how tokens choose experts (default: as in the workload)", "routing", default=None),
     "order": Attribute("axes, outermost first", "list", default=None),
+    "place": _word(
+        "which GPU each rank is: as `order` deals them out, or where it costs least", "order", "order", "best"
+    ),
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),

@@ -13,6 +13,7 @@ from ..base.render import as_records
 from ..base.units import dim_name
 from ..plan.graph_file import GRAPH_SCHEMA, ir_section, plan_section
 from ..plan.held_memory import parts
+from ..plan.placement import Placement
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool, sizes
 from ..plan.recorded import SCHEMA
@@ -96,6 +97,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         **_figures(plan, result),
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
         **({"drafter": _drafter(result.drafter)} if result.drafter is not None else {}),
+        **({"placement": _placement(result.placement)} if result.placement is not None else {}),
         "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
@@ -134,6 +136,23 @@ def _drafter(drafter: Drafter) -> dict[str, Any]:
         "time_s": drafter.time_s,
         "weights_B": drafter.weights_B,
         "kv_cache_B": drafter.kv_cache_B,
+    }
+
+
+def _placement(placement: Placement) -> dict[str, Any]:
+    """How `place = best` placed a phase, and what was tried."""
+    return {
+        "moved": placement.moved,
+        "inside": [{"level": level, "axes": dict(axes)} for level, axes in placement.inside],
+        "levels": [asdict(row) for row in placement.levels],
+        "before_s": placement.before_s,
+        "after_s": placement.after_s,
+        "together": list(placement.together),
+        "ways": placement.ways,
+        "compiled": placement.priced,
+        "alike": placement.alike,
+        "held_back": placement.held_back,
+        "complete": placement.complete,
     }
 
 

@@ -150,6 +150,11 @@ class Mesh:
             self._groups[axes] = self.shape_of(self.groups(axes))
         return self._groups[axes]
 
+    @property
+    def asked(self) -> tuple[Axes, ...]:
+        """Axes whose groups were asked for: all that a lowering and its prices know of where GPUs are, beside stages."""
+        return tuple(sorted(self._groups))
+
     def shape_of(self, groups: NDArray[np.int64]) -> GroupShape:
         """The same of any groups of GPU ids [groups, ranks]."""
         gpus = self.the_gpus

@@ -259,6 +259,8 @@ def _strategy(s: Strategy) -> Iterator[str]:
         yield f"shard {{ {', '.join(f'{d} = {a}' for d, a in s.shard)} }}"
     if s.place is not None:
         yield f"place gpu = {expression(s.place)}"
+    if s.best:
+        yield "place = best"
 
 
 def _serve(s: Serve) -> str:

@@ -20,6 +20,7 @@ from .lower import lowered
 from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:
+    from ..plan.placement import Placement
     from ..serving.result import ServeResult
     from .cures import Cures
     from .serve import Servings
@@ -61,6 +62,12 @@ def compile_spec(
             near = did_you_mean(name, known)
             out.add("E14", f"unknown phase `{name}`", help=(f"did you mean `{near}`?",) if near else ())
     out.check()
+    written = spec
+    placements: Mapping[str, Placement] = {}
+    if any(p.strategy.best for p in spec.phases):
+        from .placement import placed
+
+        spec, placements = placed(spec)
     results: dict[str, PhaseResult] = {}
     units: dict[str, Unit] = {}
     for phase in spec.phases:
@@ -69,6 +76,8 @@ def compile_spec(
         unit = Unit(spec, phase, Collector(steps=out.steps))  # errors of one phase do not end the next one
         try:
             results[phase.name] = compile_phase(unit)
+            if phase.name in placements:
+                results[phase.name] = replace(results[phase.name], placement=placements[phase.name])
             units[phase.name] = replace(unit, out=out)
             warn_of_substitutes(unit, results[phase.name])
             warn_of_extrapolation(unit, results[phase.name])
@@ -85,7 +94,7 @@ def compile_spec(
     if cures and not all(pool.fits for pool in shared):
         from .cures import Cures
 
-        search = Cures(spec, results, units)
+        search = Cures(written, results, units)
     for name, result in results.items():
         overflow.check(result.memory, units[name], search.of_phase(name) if search and not result.memory.fits else ())
     pools.check(shared, results, units, out, search.of_pool if search else None)

@@ -99,7 +99,7 @@ def draft_units(unit: Unit, graph: Graph) -> Iterator[tuple[int, Unit]]:
         own = replace(
             phase,
             gpus=ids[-(len(ids) // len(graph.stages)) :],
-            strategy=replace(phase.strategy, pp=1, layers_per_stage=None, place=None, passes=()),
+            strategy=replace(phase.strategy, pp=1, layers_per_stage=None, place=None, best=False, ids=(), passes=()),
             routing=_of_one_layer(unit.routing),
             host_s=0.0,
             acceptance=0.0,

@@ -23,6 +23,8 @@ FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
 SKIP = frozenset(
     {
         (Strategy, "place"),
+        (Strategy, "best"),
+        (Strategy, "ids"),
         (Model, "blocks"),
         (Model, "checkpoint"),
         (Phase, "constants"),

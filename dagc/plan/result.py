@@ -13,6 +13,7 @@ from ..cost.records import Costs, OpCost
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import Axes
+from .placement import Placement
 
 
 @record
@@ -107,6 +108,8 @@ class PhaseResult:
     tokens_per_step: float = 1.0  # of a sequence, in decode: more than one with accepted drafts
 
     drafter: Drafter | None = None  # what drafts the tokens that a step checks, if it takes time
+
+    placement: Placement | None = None  # how `place = best` put its ranks on GPUs
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 

@@ -34,17 +34,20 @@ def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
 
 
 def neighbours(spec: Spec, own: Phase) -> list[Strategy]:
-    """Strategies of other phases that number the same GPUs as this one: stages outermost, ranks in mesh order."""
+    """Strategies of other phases that number the same GPUs as this one: stages outermost, ranks in mesh order; or placed best
+    together with it."""
     if not _plain(own.strategy):
         return []
     strategies: dict[tuple[Side, ...], Strategy] = {}
     for phase in spec.phases:
         s = phase.strategy
-        alike = (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and _plain(s)
+        alike = (
+            (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and s.best == own.strategy.best and _plain(s)
+        )
         if phase.name != own.name and alike and phase.gpus == own.gpus:
             strategies.setdefault(factorisations(s), s)
     return list(strategies.values())
 
 
 def _plain(strategy: Strategy) -> bool:
-    return strategy.place is None and strategy.order[0] == STAGES
+    return strategy.best or (strategy.place is None and strategy.order[0] == STAGES)

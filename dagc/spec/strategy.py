@@ -16,7 +16,8 @@ class Fold:
 
 @record
 class Strategy:
-    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them."""
+    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them. `best`: which GPU each
+    rank is, is searched for; `ids` are what was found, stage by stage, ranks in mesh order."""
 
     pp: int = 1
     dp: int = 1
@@ -28,6 +29,8 @@ class Strategy:
     experts: Fold | None = None
     order: tuple[str, ...] = tuple(AXES)
     place: Expr | None = None
+    best: bool = False
+    ids: tuple[int, ...] = ()
     microbatches: int = 1
     layers_per_stage: tuple[int, ...] | None = None
     sequence_parallel: bool = False

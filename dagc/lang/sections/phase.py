@@ -209,7 +209,10 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     passes = _passes(values["passes"], body, out)
     stages = _whole_list(values["layers_per_stage"])
     place = body.directives.get("place gpu")
-    if place is not None:
+    if place is not None and "place" in body.assigns:
+        help_ = ("leave one of them out",)
+        out.add("E12", "`place gpu` gives the ids that `place` is to choose", place.span, help=help_)
+    elif place is not None:
         _check_place(place.value, names)
     if order is None or passes is None:
         return None
@@ -219,6 +222,8 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         experts=experts,
         order=order,
         place=None if place is None else place.value,
+        best=values["place"] == "best",
+        ids=(),
         layers_per_stage=stages,
         sequence_parallel=values["sequence_parallel"] is True,
         sp_method=str(values["sp_method"]),
@@ -312,7 +317,9 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             constant = names.constants.get(node.text)
             if node.text in known and (constant is None or isinstance(constant, Quantity)):
                 continue
-            if node.text in coming.CHOICES:
+            if node.text == "best" and node is expr:
+                out.add("E02", "`place gpu` takes a formula", node.span, help=("write `place = best`",))
+            elif node.text in coming.CHOICES:
                 coming.refuse(coming.FREE, node.span, out)
             elif node.text not in names.unknown:
                 near = out.near(node.text, known)

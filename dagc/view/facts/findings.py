@@ -9,7 +9,9 @@ from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
 from ...ir.ops.op_set import attention_imbalance
+from ...plan.placement import Placement
 from ...plan.plan import CompiledPlan
+from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.hardware import Hardware, Level
 from ...spec.phase import Phase
@@ -223,6 +225,47 @@ def drafter_lines(result: PhaseResult) -> list[str]:
         f"before each step; {show(one.weights_B, BYTES)} of weights and {show(one.kv_cache_B, BYTES)} of cache on a GPU of "
         "the last stage"
     ]
+
+
+def placement_lines(result: PhaseResult) -> list[str]:
+    """Where `place = best` put the axes, what that gains over the default order, and what was tried."""
+    one = result.placement
+    if one is None:
+        return []
+    where = "; ".join(
+        f"{' x '.join(f'{axis} {n}' for axis, n in axes.items())} {'inside' if i == 0 else 'over'} {level}"
+        for i, (level, axes) in enumerate(one.inside)
+    )
+    kept = "" if one.moved else "the default order, which no other betters"
+    others = [name for name in one.together if name != result.name]
+    together = f", together with {listed(others)}" if others else ""
+    sent = ", ".join(
+        f"{row.level} {show(row.before_B, BYTES, 3)} -> {show(row.after_B, BYTES, 3)}" for row in one.levels
+    )
+    gain = f"{-one.gain:+.1%}" if abs(one.gain) >= 0.0005 else "as long"
+    lines = [
+        f"placed best: {': '.join(filter(None, (kept, where))) or 'axes end inside domains'}{together}",
+        f"  default order -> placed: {result.phase_kind.metric} {show(one.before_s, TIME, 3)} -> {show(one.after_s, TIME, 3)} "
+        f"({gain}); sent by a device of every stage in one pass, by links: {sent}",
+        f"  {searched(one)}",
+    ]
+    if one.held_back:
+        lines.append(f"  {one.held_back} better ways would store weights a second time on GPUs that other phases use")
+    return lines
+
+
+def searched(one: Placement) -> str:
+    """What was tried, and whether that is all."""
+    ways = "1 way" if one.ways == 1 else f"{one.ways:,} ways"
+    space = "every assignment of GPUs" if one.every else "orders of axes over the levels of links"
+    if one.complete:
+        return f"{ways} tried ({space}): {one.priced} compiled, {one.alike} of equal groups; none is better"
+    more = " of more" if one.cut else ""
+    left = one.ways - one.priced - one.alike
+    return (
+        f"{ways}{more} ranked ({space}) by their collectives: the first {one.priced} compiled, {one.alike} of equal groups, "
+        f"{left} only ranked: the best is not proved"
+    )
 
 
 SHORT_NAMES = {"node": "link in a node", "cluster": "link between nodes"}

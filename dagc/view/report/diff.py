@@ -191,9 +191,11 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
         from ...lang.printer import expression
 
         out[name] = expression(value)
+    elif name.endswith(".strategy.best"):
+        out |= {f"{name.removesuffix('best')}place": "best"} if value else {}
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):
-            if field.name not in ("span", "spans") and not (isinstance(value, Level) and field.name == "name"):
+            if field.name not in ("span", "spans", "ids") and not (isinstance(value, Level) and field.name == "name"):
                 part = getattr(value, field.name)
                 named, dim = _as_written(field.name)
                 if isinstance(part, float) and dim is not None:

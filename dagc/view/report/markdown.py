@@ -10,7 +10,7 @@ from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
-from ..facts.findings import HELPS, binding, error_range
+from ..facts.findings import HELPS, binding, error_range, placement_lines
 from . import headline
 from .terminal import axes_text
 
@@ -90,6 +90,10 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     yield ""
     yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
     yield ""
+    placed = placement_lines(result)
+    if placed:
+        yield escaped(". ".join(line.strip() for line in placed) + ".")
+        yield ""
     room = room_text(plan, result.name)
     if room:
         yield escaped(f"{room[0].upper()}{room[1:]}.")

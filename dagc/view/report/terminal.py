@@ -13,7 +13,7 @@ from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, sha
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.workload import Routing
-from ..facts.findings import drafter_lines, spared, worst_layer
+from ..facts.findings import drafter_lines, placement_lines, spared, worst_layer
 from .headline import headline, others
 from .terminal_text import WIDTH, Paint, table, within
 
@@ -73,7 +73,10 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     )
     if more := others(figures):
         lines.append(f"  {'   '.join(f'{name} {text}' for name, text in more.items())}")
-    lines += [f"  {line}" for line in (*_attention(result), *drafter_lines(result), *_sureness(result))]
+    lines += [
+        f"  {line}"
+        for line in (*_attention(result), *drafter_lines(result), *placement_lines(result), *_sureness(result))
+    ]
     lines += _memory(plan, result)
     lines += _collectives(result)
     lines += _path(result)
