@@ -27,7 +27,6 @@ POOLS = Coming(
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
-FREE = Coming("searches of a placement are", "give `order = [...]`, or ids: `place gpu = dp * 16 + ep`")
 ALTERNATIVES = Coming(
     "alternatives of a phase are",
     "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",

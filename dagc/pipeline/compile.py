@@ -65,7 +65,7 @@ def compile_spec(
     written = spec
     placements: Mapping[str, Placement] = {}
     if any(p.strategy.best for p in spec.phases):
-        from .placement import placed
+        from .place_best import placed
 
         spec, placements = placed(spec)
     results: dict[str, PhaseResult] = {}

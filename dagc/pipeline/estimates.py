@@ -65,6 +65,10 @@ class Estimates:
 
     def __call__(self, phase: Phase) -> Estimate:
         """Raises SpecError where the phase does not compile."""
+        if phase.strategy.best and not phase.strategy.ids:
+            from .place_best import best
+
+            phase = best(self.spec, phase)
         unit = Unit(self.spec, phase, Collector())
         graph = self._lowered(unit)
         check(graph, unit)

@@ -16,15 +16,11 @@ from ..spec.unit import Unit
 
 
 def placed_ids(unit: Unit, sides: tuple[Side, ...]) -> tuple[int, ...]:
-    """The id of every rank, stage by stage, ranks in mesh order; none where the phase has no expression and is not placed best, or
-    its sides have no mesh. Raises SpecError with E03 where they are not the phase's GPUs, each once."""
+    """The id of every rank, stage by stage, ranks in mesh order; none where the phase has no expression and was not placed (see
+    `place_best.py`), or its sides have no mesh. Raises SpecError with E03 where they are not the phase's GPUs, each once."""
     strategy = unit.phase.strategy
     if strategy.ids:  # found for these GPUs; a phase that was changed to others since has them in order
         return strategy.ids if set(strategy.ids) == set(unit.phase.gpus) else ()
-    if strategy.best:
-        from .placement import best
-
-        return best(unit)
     expr = strategy.place
     if expr is None:
         return ()

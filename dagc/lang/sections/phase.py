@@ -317,10 +317,9 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             constant = names.constants.get(node.text)
             if node.text in known and (constant is None or isinstance(constant, Quantity)):
                 continue
-            if node.text == "best" and node is expr:
-                out.add("E02", "`place gpu` takes a formula", node.span, help=("write `place = best`",))
-            elif node.text in coming.CHOICES:
-                coming.refuse(coming.FREE, node.span, out)
+            if node is expr and node.text in coming.CHOICES:
+                help_ = ("`place = best` chooses the ids",)
+                out.add("E02", "`place gpu` is a formula over axes", node.span, help=help_)
             elif node.text not in names.unknown:
                 near = out.near(node.text, known)
                 help_ = (f"did you mean `{near}`?",) if near and near != node.text else ()

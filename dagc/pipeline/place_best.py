@@ -54,13 +54,13 @@ Asked = tuple[tuple[Axes, ...], ...]
 """Of each phase, the axes whose groups its lowering and prices ask for."""
 
 
-def best(unit: Unit) -> tuple[int, ...]:
-    """The GPU of every rank of a phase, stage by stage, ranks in mesh order; none where the phase cannot be lowered."""
-    own = unit.phase
-    others = tuple(own if p.name == own.name else p for p in unit.spec.phases)
-    known = any(p.name == own.name for p in others)
-    spec, _ = placed(replace(unit.spec, phases=others if known else (*others, own)))
-    return spec.phase(own.name).strategy.ids
+def best(spec: Spec, phase: Phase) -> Phase:
+    """A phase of a spec, or one in the place of that of its name, with the GPU of every rank as `place = best` finds it; in its
+    default order where it cannot be lowered."""
+    own = _with(phase, ())
+    others = tuple(own if p.name == own.name else p for p in spec.phases)
+    known = any(p is own for p in others)
+    return placed(replace(spec, phases=others if known else (*others, own)))[0].phase(own.name)
 
 
 def placed(spec: Spec) -> tuple[Spec, Mapping[str, Placement]]:
