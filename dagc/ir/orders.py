@@ -167,3 +167,16 @@ def _counted(gpus: Sequence[int], size: int) -> tuple[list[int], list[int]]:
     for gpu in gpus:
         counts[gpu // size] = counts.get(gpu // size, 0) + 1
     return list(counts), list(counts.values())
+
+
+def shares(ids: Sequence[int], dims: Sequence[int], domain: int) -> tuple[int, ...] | None:
+    """Ranks along each dimension that a domain of so many GPU ids has, of GPUs by rank; None where that is not the same anywhere."""
+    where = np.asarray(ids, dtype=np.int64).reshape(tuple(dims)) // domain
+    out = []
+    for dim, size in enumerate(dims):
+        rows = np.sort(np.moveaxis(where, dim, -1).reshape(-1, size), axis=1)
+        touched = 1 + (rows[:, 1:] != rows[:, :-1]).sum(axis=1)
+        if (touched != touched[0]).any() or size % touched[0]:
+            return None
+        out.append(size // int(touched[0]))
+    return tuple(out)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
+from math import prod
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.groups import GroupShape
 from ..ir.mesh import GpuMap, Mesh, MeshError, refine
-from ..ir.orders import SMALL, Way, ways
+from ..ir.orders import SMALL, Way, even_counts, shares, ways
 from ..ir.sharding import Axes
 from ..passes.mesh import MakeMesh
 from ..plan.placement import LevelBytes, Placement
@@ -238,7 +239,7 @@ class Search:
             before_B, after_B = trial.level_B(trial.base, trial.base_costs), trial.level_B(graph, costs)
             tiers = [tier.name for tier in self.spec.hardware.tiers]
             levels = tuple(LevelBytes(*row) for row in zip(tiers, before_B, after_B, strict=True))
-            inside = self.inside(trial, chosen, found)
+            inside = self.inside(trial, ids)
             phases[trial.unit.phase.name] = _with(trial.unit.phase, ids)
             placements[trial.unit.phase.name] = Placement(
                 inside, levels, trial.base_s, after_s, priced + alike + left, priced, alike, held_back, together,
@@ -381,25 +382,25 @@ class Search:
         each = [trial.straddling(graph) for trial, graph in zip(self.trials, graphs, strict=True)]
         return tuple(map(sum, zip(*each, strict=True)))
 
-    def inside(
-        self, trial: Trial, chosen: Candidate, found: Sequence[Tried]
-    ) -> tuple[tuple[str, Mapping[str, int]], ...]:
-        """Where the axes of a phase lie, innermost level first."""
-        way = chosen.way
-        if way is None:
-            ids = trial.default
-            aligned = (c.way for t in found for c in (t.candidate, *t.alike) if c.way is not None and c.way.levels)
-            way = next((w for w in aligned if w.ids == ids), None)
-        if way is None or not way.levels:
+    def inside(self, trial: Trial, ids: tuple[int, ...]) -> tuple[tuple[str, Mapping[str, int]], ...]:
+        """Where the axes of a phase lie, innermost level first; empty where not all domains have the same of them."""
+        counts = even_counts(ids, self.domains)
+        if counts is None:
             return ()
-        mesh, out = trial.graph.the_mesh, []
+        sizes, outermost = dict(self.domains), self.spec.hardware.tiers[-1].name
+        mesh = trial.graph.the_mesh
         names = [STAGES, *(self.axis(mesh, low) for low, _ in self.bounds)]
-        outermost = self.spec.hardware.tiers[-1].name
-        for name, digits in way.levels:
+        before, out = [1] * len(self.dims), []
+        for name, count in counts:
+            within = shares(ids, self.dims, sizes[name]) if name else self.dims
+            if within is None or prod(within) != count or any(b % a for a, b in zip(before, within, strict=True)):
+                return ()
             axes: dict[str, int] = {}
-            for dim, size in digits:
-                axes[names[dim]] = axes.get(names[dim], 1) * size
+            for axis, inner, outer in zip(names, before, within, strict=True):
+                if outer > inner:
+                    axes[axis] = axes.get(axis, 1) * (outer // inner)
             out.append((name or outermost, axes))
+            before = list(within)
         return tuple(out)
 
     def axis(self, mesh: Mesh, stride: int) -> str:

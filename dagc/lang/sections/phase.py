@@ -318,8 +318,8 @@ def _check_place(expr: ast.Expr, names: Names) -> None:
             if node.text in known and (constant is None or isinstance(constant, Quantity)):
                 continue
             if node is expr and node.text in coming.CHOICES:
-                help_ = ("`place = best` chooses the ids",)
-                out.add("E02", "`place gpu` is a formula over axes", node.span, help=help_)
+                formula = ("`place = best` chooses the ids",)
+                out.add("E02", "`place gpu` is a formula over axes", node.span, help=formula)
             elif node.text not in names.unknown:
                 near = out.near(node.text, known)
                 help_ = (f"did you mean `{near}`?",) if near and near != node.text else ()

@@ -1,0 +1,238 @@
+"""`place = best`: against every assignment of GPUs on small pools, what must not matter, and what else reads GPU ids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import spec_text
+
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
+from dagc.cost.price import price
+from dagc.cost.schedule.scheduler import schedule
+from dagc.lang.load import load
+from dagc.pipeline.compile import compile_phase
+from dagc.pipeline.lower import unverified
+from dagc.pipeline.place_best import default_ids, placed
+from dagc.plan.placement import Placement
+from dagc.plan.result import CollectiveTotal, PhaseResult
+from dagc.plan.totals import collective_totals
+from dagc.spec.spec import Spec
+from dagc.spec.unit import Unit
+
+SHORT = """link node { bandwidth = 450 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }"""
+FAST, SLOW = "bandwidth = 450 GB/s, latency = 2 us", "bandwidth = 45 GB/s, latency = 6 us"
+
+
+def pairs(node: int, more: str = "") -> str:
+    return f"link node {{ gpus = {node}, {FAST} }}\n  {more}link cluster {{ {SLOW} }}"
+
+
+RACKS = f"link node {{ gpus = 2, {FAST} }}\n  link rack {{ gpus = 4, bandwidth = 90 GB/s, latency = 3 us }}\n  link cluster {{ {SLOW} }}"
+RAILS = f"link node {{ gpus = 8, {FAST} }}\n  link cluster {{ nics = 4, {SLOW} }}"
+NICS = f"link node {{ gpus = 4, {FAST} }}\n  link cluster {{ nics = 2, {SLOW} }}"
+
+
+def text_of(phase: str, links: str, **more: str) -> str:
+    text = spec_text(phase=phase, **more)  # type: ignore[arg-type]
+    return text.replace(", per_node = 8", "").replace(SHORT, links)
+
+
+def spec_of(phase: str, links: str, **more: str) -> Spec:
+    return load(Source("s.moe", text_of(phase, links, **more)), Collector())
+
+
+Cost = tuple[float, ...]
+"""Seconds of a pass, then bytes on the links of each level, outermost first; to eleven digits."""
+
+
+def unit_on(spec: Spec, ids: Sequence[int], phase: int = 0) -> Unit:
+    own = spec.phases[phase]
+    return Unit(spec, replace(own, strategy=replace(own.strategy, ids=tuple(ids))), Collector())
+
+
+def cost_on(spec: Spec, ids: Sequence[int]) -> Cost:
+    """Of the only phase, lowered for these GPUs."""
+    unit = unit_on(spec, ids)
+    graph = unverified(unit)
+    costs = price(graph, unit)
+    return cost(spec, schedule(graph, costs).period_s, collective_totals(graph, costs))
+
+
+def cost(spec: Spec, time_s: float, totals: Sequence[CollectiveTotal]) -> Cost:
+    sent = [sum(c.level_B.get(t.name, 0.0) for c in totals) for t in reversed(spec.hardware.tiers)]
+    return tuple(float(f"{x:.11g}") for x in (time_s, *sent))
+
+
+def every(spec: Spec) -> dict[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """Assignments of GPUs to ranks, one for each way to fill domains."""
+    hardware = spec.hardware
+    sizes = [t.gpus for t in hardware.tiers if t.gpus is not None]
+    nics = hardware.nics
+    found: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
+    for ids in itertools.permutations(spec.phases[0].gpus):
+        where = [tuple(g // size for size in sizes) + ((g * nics[0] // nics[1],) if nics else ()) for g in ids]
+        found.setdefault(tuple(where), ids)
+    return found
+
+
+def best_of(spec: Spec) -> tuple[PhaseResult, Placement]:
+    new, found = placed(spec)
+    (phase,) = new.phases
+    assert sorted(phase.strategy.ids) == sorted(phase.gpus)
+    return compile_phase(unit_on(spec, phase.strategy.ids)), found[phase.name]
+
+
+SMALL = {
+    "two nodes": ("gpus = 0..3, ep = 2, tp = 2, order = [pp, dp, tp, sp, ep], place = best", pairs(2)),
+    "stages": ("gpus = 0..3, pp = 2, tp = 2, microbatches = 4, order = [tp, pp, dp, ep, sp], place = best", pairs(2)),
+    "listed otherwise": ("gpus = [3, 0, 2, 1], sp = 2, tp = 2, place = best", pairs(2)),
+    "racks": ("gpus = [0, 1, 2, 3, 8, 9], ep = 3, sp = 2, redundant = 1, place = best", RACKS),
+    "folded": ("gpus = [0, 1, 4, 5], place = best\nattention { dp = 2, tp = 2 }\nexperts { ep = 2, tp = 2 }", RACKS),
+    "shared NICs": ("gpus = 2..5, pp = 2, tp = 2, microbatches = 4, place = best", NICS),
+    "nodes of three": ("gpus = 0..5, ep = 3, tp = 2, redundant = 1, place = best", pairs(3)),
+    "four and two": ("gpus = 0..5, dp = 3, tp = 2, order = [pp, tp, ep, sp, dp], place = best", pairs(4)),
+    "three, two and one": ("gpus = [1, 2, 3, 4, 5, 8], pp = 2, ep = 3, redundant = 1, place = best", pairs(4)),
+}
+WORK = "sequences = 48, prompt = 256 tok, output = 16 tok"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_assignment_of_the_gpus_of_a_small_pool_is_better(name: str) -> None:
+    spec = spec_of(*SMALL[name], workload=WORK)
+    result, placement = best_of(spec)
+    others = {cost_on(spec, ids) for ids in every(spec).values()}
+    assert cost(spec, result.time_s, result.collectives) == min(others)
+    assert placement.every and placement.complete and placement.held_back == 0
+    assert len(others) > 1, "the case tells nothing"
+    assert placement.after_s == result.time_s
+    assert cost_on(spec, default_ids(spec.phases[0]))[0] == pytest.approx(placement.before_s)
+
+
+EVEN = {
+    "two nodes of four": ("gpus = 0..7, ep = 2, sp = 2, tp = 2, order = [pp, tp, sp, dp, ep], place = best", pairs(4)),
+    "parts of axes": ("gpus = 0..7, sp = 4, tp = 2, order = [tp, pp, ep, sp, dp], place = best", pairs(4)),
+}
+
+
+@pytest.mark.parametrize("name", EVEN)
+def test_orders_and_parts_of_axes_are_enough_where_domains_are_even(name: str) -> None:
+    """More GPUs than those whose assignments are all tried: the ways to fill domains with parts of axes have the best of them."""
+    spec = spec_of(*EVEN[name], workload=WORK)
+    result, placement = best_of(spec)
+    assert not placement.every and placement.complete and placement.moved
+    others = set()
+    for inside in itertools.combinations(range(1, 8), 3):  # with rank 0; the other half is the same mirrored
+        free = {True: iter(range(4)), False: iter(range(4, 8))}
+        others.add(cost_on(spec, [next(free[rank in (0, *inside)]) for rank in range(8)]))
+    assert len(others) > 2
+    assert cost(spec, result.time_s, result.collectives) == min(others)
+
+
+UNEVEN = {
+    "a node and a half": ("gpus = 4..15, ep = 3, tp = 2, sp = 2, redundant = 1, order = [tp, pp, sp, ep, dp], place = best", pairs(8)),
+    "listed by another rule": (
+        "gpus = [15, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], pp = 3, tp = 4, layers_per_stage = [2, 1, 1], place = best", pairs(8),
+    ),
+    "three nodes": ("gpus = [0..2, 4..7, 8], ep = 4, tp = 2, place = best", pairs(4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_no_drawn_assignment_is_better_where_domains_are_uneven(name: str) -> None:
+    spec = spec_of(*UNEVEN[name], workload=WORK)
+    result, placement = best_of(spec)
+    assert placement.complete
+    found = cost(spec, result.time_s, result.collectives)
+    draw = np.random.default_rng(15)
+    for _ in range(60):
+        assert found <= cost_on(spec, draw.permutation(spec.phases[0].gpus).tolist())
+
+
+# -- what must not matter --------------------------------------------------------------------------
+
+
+PLAN = "pp = 2, ep = 4, sp = 2, tp = 2, microbatches = 4, place = best"
+
+
+def test_where_nodes_are_and_how_they_are_listed_changes_nothing() -> None:
+    gpus = [*range(8, 16), *range(24, 32), *range(0, 8), *range(40, 48)]
+    lists = [gpus, gpus[::-1], sorted(gpus), [63 - gpu for gpu in gpus]]
+    found = [best_of(spec_of(f"gpus = {ids}, {PLAN}", pairs(8), workload=WORK)) for ids in lists]
+    costs = {
+        (result.time_s, *(c.level_B["cluster"] for c in result.collectives if "cluster" in c.level_B))
+        for result, _ in found
+    }
+    assert len(costs) == 1
+    assert len({str(placement.inside) for _, placement in found}) == 1
+
+
+def test_the_order_that_is_written_changes_nothing_but_the_start() -> None:
+    written = ("[pp, dp, ep, sp, tp]", "[tp, sp, ep, dp, pp]", "[ep, tp, pp, sp, dp]")
+    found = [best_of(spec_of(f"gpus = 0..31, order = {order}, {PLAN}", pairs(8), workload=WORK)) for order in written]
+    assert len({result.time_s for result, _ in found}) == 1
+    assert len({placement.before_s for _, placement in found}) == 3
+
+
+def test_on_a_flat_network_the_default_order_stays() -> None:
+    for links in (f"link all {{ {FAST} }}", f"link node {{ gpus = 8, {FAST} }}\n  link cluster {{ {FAST} }}"):
+        spec = spec_of(f"gpus = [3, 1, 0, 2, 4..31], order = [tp, pp, dp, ep, sp], {PLAN}", links, workload=WORK)
+        _, placement = best_of(spec)
+        assert not placement.moved and placement.gain == 0.0 and placement.complete
+        assert placed(spec)[0].phases[0].strategy.ids == default_ids(spec.phases[0])
+        assert [row.before_B for row in placement.levels] == [row.after_B for row in placement.levels]
+
+
+# -- what must -------------------------------------------------------------------------------------
+
+
+def test_an_order_that_is_written_is_the_order_of_the_ids() -> None:
+    """Ids and time both follow it: dp is innermost, then ep, then tp."""
+    order, usual = (
+        spec_of(f"gpus = 0..15, dp = 2, ep = 2, tp = 4{more}", pairs(8), workload=WORK)
+        for more in (", order = [pp, sp, tp, ep, dp]", "")
+    )
+    ids = np.asarray(compile_phase(Unit(order, order.phases[0], Collector())).gpus).reshape(4, 2, 2)  # [tp, ep, dp]
+    tp, ep, dp = np.indices(ids.shape)
+    assert (ids == tp * 4 + ep * 2 + dp).all()
+    assert compile_phase(Unit(order, order.phases[0])).time_s > compile_phase(Unit(usual, usual.phases[0])).time_s
+
+
+def test_the_heaviest_axis_moves_inside() -> None:
+    """Behind links ten times slower, tp ends up inside a node, whatever the order, and its bytes leave the slow links."""
+    slow = f"link node {{ gpus = 4, {FAST} }}\n  link cluster {{ bandwidth = 45 GB/s, latency = 2 us }}"
+    spec = spec_of("gpus = 0..15, dp = 4, tp = 4, order = [tp, pp, ep, sp, dp], place = best", slow)
+    result, placement = best_of(spec)
+    assert placement.inside == (("node", {"tp": 4}), ("cluster", {"dp": 4}))
+    node, cluster = placement.levels
+    assert node.after_B > node.before_B and cluster.after_B == 0.0 < cluster.before_B
+    assert result.graph.the_mesh.group(result.graph.the_mesh.of("tp")).nodes == 1
+
+
+def test_groups_that_fit_a_domain_do_not_straddle_it_where_that_costs_nothing() -> None:
+    """Nodes have 3, 8 and 5 of the GPUs: one pair must be of two nodes, which sets the price. In order two are."""
+    spec = spec_of("gpus = 5..20, dp = 8, tp = 2, place = best", pairs(8), workload=WORK)
+    result, placement = best_of(spec)
+
+    def straddling(ids: Sequence[int]) -> int:
+        groups = np.asarray(ids).reshape(8, 2) // 8
+        return int((groups[:, 0] != groups[:, 1]).sum())
+
+    assert (straddling(default_ids(spec.phases[0])), straddling(result.gpus)) == (2, 1)
+    assert placement.moved and placement.gain == 0.0
+
+
+def test_rails_are_used() -> None:
+    """Two GPUs share a NIC. Of two stages in a node one sends to the next node: its GPUs have a NIC each."""
+    spec = spec_of("gpus = 0..15, pp = 4, tp = 4, microbatches = 4, place = best", RAILS, workload=WORK)
+    result, placement = best_of(spec)
+    mesh = result.graph.the_mesh
+    before, after = (np.asarray(ids).reshape(4, 4)[1] // 2 for ids in (default_ids(spec.phases[0]), result.gpus))
+    assert (len(set(before.tolist())), len(set(after.tolist()))) == (2, 4)
+    assert placement.after_s < placement.before_s and placement.complete
+    assert mesh.group(mesh.of("tp")).nodes == 1
