@@ -20,10 +20,6 @@ class Coming:
     instead: str = ""
 
 
-POOLS = Coming(
-    "several pools of GPUs are",
-    "a spec has one kind of GPU: write a spec for each pool, or give all phases one `hardware` section",
-)
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
@@ -34,8 +30,7 @@ ALTERNATIVES = Coming(
 COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one kind of GPU")
 
 SECTIONS = {
-    "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "pool": POOLS, "link": POOLS,
-    "optimizer": TRAINING,
+    "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "optimizer": TRAINING,
 }  # fmt: skip
 """Sections at the top of a file."""
 
@@ -43,7 +38,7 @@ _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "hardware": {"price": COSTS, "power": COSTS},
     "phase": {
-        "hardware": POOLS, "alternative": ALTERNATIVES,
+        "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING),
     },
@@ -55,10 +50,7 @@ WORDS = {"train": TRAINING, "training": TRAINING}
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a placement to a search, or is meant to leave a number or a word to one."""
 UNITS = dict.fromkeys(("W", "kW", "MW"), COSTS)
-TEXTS = (
-    (re.compile(r"^\s*link\s+\w+\s+to\b"), POOLS),
-    (re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),
-)
+TEXTS = ((re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),)
 """Statements that the grammar does not have yet."""
 
 

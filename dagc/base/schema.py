@@ -76,6 +76,14 @@ LINK: dict[str, Attribute] = {
     "nics": _count("NICs of a node, where its GPUs share them; bandwidth is then of one NIC", None, high=1e6),
 }
 
+POOL_LINK: dict[str, Attribute] = {
+    "bandwidth": Attribute(
+        "bytes per second from one pool to the other, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE
+    ),
+    "latency": LINK["latency"],
+}
+"""`link A to B`."""
+
 MODEL: dict[str, Attribute] = {
     "layers": _count("transformer layers", None, high=1e5),
     "hidden": _count("width of the residual stream", high=1e7),
@@ -156,6 +164,7 @@ WORKLOAD: dict[str, Attribute] = {
 
 PHASE: dict[str, Attribute] = {
     "kind": _word("prefill, decode or mixed (default: the phase's name)", None, *PHASE_KINDS),
+    "hardware": _word("pool of GPUs that it runs on (needed where there are several)", None),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
     "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),

@@ -28,7 +28,7 @@ SYNONYMS: dict[str, str] = {
     "sliding_window": "window", "tie_word_embeddings": "tied", "kv_cache_dtype": "kv_dtype", "torch_dtype": "dtype",
     "moe": "experts", "self_attention": "attention", "attn": "attention", "self_attn": "attention", "feed_forward": "mlp", "ffn_hidden": "hidden",
     # The machine.
-    "gpu": "hardware", "machine": "hardware", "cluster": "hardware", "server": "hardware",
+    "gpu": "hardware", "machine": "hardware", "cluster": "hardware", "server": "hardware", "pool": "hardware",
     "vram": "memory", "hbm_capacity": "memory", "memory_bandwidth": "hbm", "mem_bw": "hbm", "flops": "compute", "peak_flops": "compute",
     "gpus_per_node": "per_node", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
     # Dtypes.

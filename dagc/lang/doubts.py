@@ -33,6 +33,7 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
 """Attribute of `hardware` -> the least and the most that is not told, in SI units of one GPU."""
 WHAT = {
     "memory": "memory of one GPU", "hbm": "memory bandwidth of one GPU", "compute": "compute of one GPU",
+    "link.bandwidth": "bandwidth per GPU between pools", "link.latency": "latency between pools",
     "link node.bandwidth": "bandwidth per GPU inside a node", "link cluster.bandwidth": "bandwidth per GPU between nodes",
 }  # fmt: skip
 
@@ -50,6 +51,14 @@ def doubt_hardware(body: Body, values: Mapping[str, object], levels: Sequence[Le
             _nodes(int(gpus.value), level, body, out)
     for inner, outer in itertools.pairwise(levels):
         _faster_outside(inner, outer, body, out)
+
+
+def doubt_link(body: Body, values: Mapping[str, Quantity], out: Collector) -> None:
+    """W06 for what is out of range of a link between pools, which is one between nodes."""
+    for name, value in values.items():
+        low, high = PLAUSIBLE[f"link {SHORT[1]}.{name}"]
+        if not low <= value.value <= high:
+            _tell(f"link.{name}", value, low, high, body.assigns[name], out)
 
 
 def _faster_outside(inner: Level, outer: Level, body: Body, out: Collector) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base import coming
 from ..base.coming import ALTERNATIVES
 from ..base.diagnostics import Collector, Label
 from ..base.dtypes import find
@@ -29,6 +28,7 @@ from .body import Body
 from .huggingface.config import Config
 from .open_words import leaves_open
 from .params import Constants
+from .pools import Pools, read_pool_links, read_pools, several
 from .presets import Presets
 from .requirements import read_requirements
 from .sections.checkpoint import read_checkpoint
@@ -51,11 +51,6 @@ KINDS = tuple(PHASE_KINDS)
 
 Sections = Sequence[tuple[ast.Section, Path | None]]
 """Sections of one kind, each with the folder that its files are looked up in."""
-
-
-def _several(sections: Sequence[ast.Section]) -> bool:
-    """Pools of their own, rather than the same one given twice."""
-    return len(sections) > 1 and (len({s.name for s in sections}) > 1 or any(s.preset is not None for s in sections))
 
 
 def elaborate(
@@ -102,22 +97,46 @@ class Elaborator:
     def spec(self, file: ast.File) -> Spec | None:
         found = {kind: [(s, b) for s, b in self.statements.sections if s.kind == kind] for kind in TOP}
         self.amount(found, file)
-        hardware = self.hardware(*found["hardware"][0]) if found["hardware"] else None
-        if len(found["hardware"]) > 1:
-            hardware = None  # it is not known whose GPUs a phase means
+        pools = self.pools(found)
+        if pools is None:
+            return None
         model = self.model(*found["model"][0]) if found["model"] else None
         workload = self.workload(*found["workload"][0]) if found["workload"] else None
-        phases = self.phases(found["phase"], hardware, model, workload)
+        phases = self.phases(found["phase"], pools, model, workload)
         if phases is None:
             return None
         names = {s.name for s, _ in found["phase"] if s.name}
-        serves = self.serves(found["serve"], hardware, workload, phases, len(phases) == len(found["phase"]))
+        serves = self.serves(found["serve"], pools, workload, phases, len(phases) == len(found["phase"]))
         served = {s.name for s, _ in found["serve"] if s.name}
-        requirements = read_requirements(self.statements, self.values, names, served, unnamed=self.unnamed)
-        if hardware is None or model is None or workload is None:
+        unnamed = self.unnamed or not pools.sure
+        requirements = read_requirements(self.statements, self.values, names, served, pools.names, unnamed=unnamed)
+        joined = read_pool_links(self.statements.joinings, pools, self.names())
+        known = tuple(own for own in pools.known.values() if own is not None)
+        if not pools.whole or model is None or workload is None:
             return None
-        self.check_dtypes(hardware, model)
-        return Spec(hardware, model, workload, phases, requirements, dict(self.values), dict(self.domains), serves)
+        used = {phase.hardware for phase in phases}
+        for own in known:
+            if not pools.several or own.name in used:
+                self.check_dtypes(own, model)
+        return Spec(
+            known[0], model, workload, phases, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined
+        )  # fmt: skip
+
+    def pools(self, found: Mapping[str, Sections]) -> Pools | None:
+        """The pools of GPUs; None where there are more than can be."""
+        sections = found["hardware"]
+        if several([s for s, _ in sections]):
+            owners: dict[str, tuple[str, Span | None]] = dict.fromkeys(
+                ("hardware", "model", "workload"), ("section", None)
+            )
+            owners |= {s.name: (kind, s.kind_span) for kind in ("phase", "serve") for s, _ in found[kind] if s.name}
+            pools = read_pools([s for s, _ in sections], lambda i: self.hardware(*sections[i]), owners, self.out)
+            return pools
+        own = (
+            self.hardware(*sections[0]) if len(sections) == 1 else None
+        )  # else it is not known whose GPUs a phase means
+        names = [s.name or "" for s, _ in sections[:1]]
+        return Pools({own.name if own is not None else name: own for name in names}, sure=own is not None)
 
     def amount(self, found: Mapping[str, Sections], file: ast.File) -> None:
         """One section of a kind, and at least one phase."""
@@ -132,16 +151,13 @@ class Elaborator:
                 self.out.add(
                     "E10", f"the spec has no `{kind}` section", end, help=[example[kind]] if kind in example else []
                 )
-            if kind == "hardware" and _several([s for s, _ in found[kind]]):
-                coming.refuse(coming.POOLS, found[kind][1][0].kind_span, self.out)
-                self.statements.failed |= {s.name for s, _ in found[kind] if s.name}
-            elif kind != "phase":
+            if kind != "phase" and not (kind == "hardware" and several([s for s, _ in found[kind]])):
                 for s, _ in found[kind][1:]:
                     first = Label(found[kind][0][0].kind_span, "first here")
                     self.out.add("E11", f"a spec has one `{kind}` section", s.kind_span, "again here", also=(first,))
 
     def phases(
-        self, sections: Sections, hardware: Hardware | None, model: Model | None, workload: Workload | None
+        self, sections: Sections, pools: Pools, model: Model | None, workload: Workload | None
     ) -> tuple[Phase, ...] | None:
         """Those that can be read; None where there are more than can be."""
         if len(sections) > MAX_PHASES:
@@ -160,7 +176,7 @@ class Elaborator:
             seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
-            phase = self.phase(section, body, hardware, model, workload)
+            phase = self.phase(section, body, pools, model, workload)
             self.unnamed |= phase is None and section.name not in KINDS and not asks(section, "kind")
             if phase is not None:
                 phases.append(phase)
@@ -174,7 +190,7 @@ class Elaborator:
         self,
         section: ast.Section,
         body: Body,
-        hardware: Hardware | None,
+        pools: Pools,
         model: Model | None,
         workload: Workload | None,
     ) -> Phase | None:
@@ -183,15 +199,15 @@ class Elaborator:
         if leaves_open(body, self.values):
             from .choices import PHASES, closed  # a spec that leaves nothing open does not pay for it
 
-            body, is_open = closed(str(section.name), body, PHASES, names, hardware)
-            phase = read_phase(section, body, names, hardware, model, workload, judged=not is_open)
+            body, is_open = closed(str(section.name), body, PHASES, names, pools.meant_by(body))
+            phase = read_phase(section, body, names, pools, model, workload, judged=not is_open)
             return None if is_open else phase
-        return read_phase(section, body, names, hardware, model, workload)
+        return read_phase(section, body, names, pools, model, workload)
 
     def serves(
         self,
         sections: Sections,
-        hardware: Hardware | None,
+        pools: Pools,
         workload: Workload | None,
         phases: Sequence[Phase],
         whole: bool,
@@ -222,7 +238,7 @@ class Elaborator:
             seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
-            serve = self.serve(section, body, base, hardware, workload, phases, whole)
+            serve = self.serve(section, body, base, pools, workload, phases, whole)
             if serve is not None:
                 serves.append(serve)
         return tuple(serves)
@@ -232,7 +248,7 @@ class Elaborator:
         section: ast.Section,
         body: Body,
         base: Path | None,
-        hardware: Hardware | None,
+        pools: Pools,
         workload: Workload | None,
         phases: Sequence[Phase],
         whole: bool,
@@ -244,9 +260,9 @@ class Elaborator:
         if leaves_open(body, self.values):
             from .choices import SERVINGS, closed
 
-            body, is_open = closed(str(section.name), body, SERVINGS, names, hardware)
+            body, is_open = closed(str(section.name), body, SERVINGS, names, None)
             whole = whole and not is_open
-        return read_serve(section, body, names, base, hardware, workload, phases, whole=whole)
+        return read_serve(section, body, names, base, pools, workload, phases, self.statements.joinings, whole=whole)
 
     def _well_named(self, section: ast.Section, name: str, what: str, seen: Mapping[str, Span]) -> bool:
         if not PHASE_NAME.fullmatch(name):

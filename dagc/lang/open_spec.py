@@ -12,7 +12,6 @@ from ..base.frozen import record
 from ..base.source import Source
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen
-from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -21,6 +20,7 @@ from .body import Body
 from .choices import PHASES, SERVINGS, ChoiceReader, OpenKind, body_with, default
 from .elaborate import Elaborator
 from .params import Constants
+from .pools import Pools
 from .rewrite import Rewrite
 from .sections.phase import read_phase
 from .statements import Statements
@@ -44,13 +44,13 @@ class OpenSection:
     section: ast.Section
     body: Body
     choices: tuple[Choice, ...]
-    hardware: Hardware | None
+    pools: Pools
     base: Path | None = None
 
     def values(self, given: Values) -> dict[str, Chosen | None]:
         """A value for each choice: as given, else the first of those listed, or that of an attribute which is not written.
         Raises KeyError where `given` names something else."""
-        free = {choice.path: default(choice, self.kind, self.hardware) for choice in self.choices}
+        free = {choice.path: default(choice, self.kind, self.pools.meant_by(self.body)) for choice in self.choices}
         for path in given:
             if path not in free:
                 raise KeyError(f"{self.section.kind} {self.section.name} leaves no `{path}` open")
@@ -72,21 +72,21 @@ class _Opener(Elaborator):
         self,
         section: ast.Section,
         body: Body,
-        hardware: Hardware | None,
+        pools: Pools,
         model: Model | None,
         workload: Workload | None,
     ) -> Phase | None:
         names, name = self.names(), str(section.name)
-        choices = ChoiceReader(PHASES, name, body, names, hardware).read()
-        self.phases_read[name] = opened = OpenSection(PHASES, section, body, choices, hardware)
-        return read_phase(section, opened.closed({}), names, hardware, model, workload, judged=not choices)
+        choices = ChoiceReader(PHASES, name, body, names, pools.meant_by(body)).read()
+        self.phases_read[name] = opened = OpenSection(PHASES, section, body, choices, pools)
+        return read_phase(section, opened.closed({}), names, pools, model, workload, judged=not choices)
 
     def serve(
         self,
         section: ast.Section,
         body: Body,
         base: Path | None,
-        hardware: Hardware | None,
+        pools: Pools,
         workload: Workload | None,
         phases: Sequence[Phase],
         whole: bool,
@@ -95,11 +95,12 @@ class _Opener(Elaborator):
         from .sections.serve import read_serve
 
         names, name = self.names(), str(section.name)
-        choices = ChoiceReader(SERVINGS, name, body, names, hardware).read()
-        self.serves_read[name] = opened = OpenSection(SERVINGS, section, body, choices, hardware, base)
+        choices = ChoiceReader(SERVINGS, name, body, names, None).read()
+        self.serves_read[name] = opened = OpenSection(SERVINGS, section, body, choices, pools, base)
         is_open = bool(choices) or any(p.choices for p in self.phases_read.values())
         names.out = Collector() if is_open else self.out
-        serve = read_serve(section, opened.closed({}), names, base, hardware, workload, phases, whole=whole)
+        joinings = self.statements.joinings
+        serve = read_serve(section, opened.closed({}), names, base, pools, workload, phases, joinings, whole=whole)
         for diagnostic in names.out.items if is_open else ():
             if diagnostic.code not in OF_PHASES:
                 self.out.take(diagnostic)
@@ -140,7 +141,7 @@ class OpenSpec:
         """The phase, also where its strategy does not fit."""
         opened, spec = self.phases[name], self.spec
         names = self.reader.for_(out).names()
-        return read_phase(opened.section, opened.closed(values), names, opened.hardware, spec.model, spec.workload)
+        return read_phase(opened.section, opened.closed(values), names, opened.pools, spec.model, spec.workload)
 
     def closed(self, values: Mapping[str, Values], out: Collector) -> Spec | None:
         """The whole spec with these values, by phase and serving: servings too, whose defaults follow from their phases. None, with
@@ -158,8 +159,9 @@ class OpenSpec:
         opened, spec = self.serves[name], self.spec
         names = self.reader.for_(out).names()
         return read_serve(
-            opened.section, opened.closed(values), names, opened.base, spec.hardware, spec.workload, phases, whole=whole
-        )
+            opened.section, opened.closed(values), names, opened.base, opened.pools, spec.workload, phases,
+            self.reader.statements.joinings, whole=whole,
+        )  # fmt: skip
 
     def text(self, values: Mapping[str, Values]) -> str:
         """The spec as a formatted file, with these values, by phase and serving, in place of its choices, and params as they were set;

@@ -8,7 +8,7 @@ from ..base.axes import AXES
 from ..base.phase_kinds import DECODE, PHASE_KINDS
 from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
-from ..spec.hardware import Hardware, Level
+from ..spec.hardware import Hardware, Level, PoolLink
 from ..spec.model import Model
 from ..spec.phase import EngineMemory, Phase
 from ..spec.serve import Arrivals, Lengths, Serve
@@ -21,7 +21,8 @@ from .lean import builtin, stack_follows, told
 def print_spec(spec: Spec) -> str:
     """A self-contained `.moe` file equal to the spec."""
     parts = ["moe 1", *(f"let {k} = {_value(v)}" for k, v in spec.constants.items())]
-    parts.append(_hardware(spec.hardware))
+    parts += [_hardware(own) for own in spec.pools.values()]
+    parts += [_pool_link(link) for link in spec.pool_links]
     parts += model_parts(spec.model)
     parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases), *(_serve(s) for s in spec.serves)]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
@@ -106,6 +107,11 @@ def _level(level: Level, short: bool) -> str:
         parts.append(f"nics = {level.nics}")
     name = level.name if _plain(level.name) else f'"{level.name}"'
     return f"link {name} {{ {', '.join(parts)} }}"
+
+
+def _pool_link(link: PoolLink) -> str:
+    inside = f"bandwidth = {number(link.bandwidth_Bps, 'B/s')}, latency = {number(link.latency_s, 's')}"
+    return f"link {link.pools[0]} to {link.pools[1]} {{ {inside} }}"
 
 
 def _word_or_path(text: str) -> str:
@@ -200,7 +206,7 @@ def _phase(p: Phase) -> str:
         f"phase {p.name}",
         [
             *(_mixed(p) if p.parts else (f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",)),
-            f"gpus = [{show_runs(p.gpus)}]",
+            f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),

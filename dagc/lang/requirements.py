@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..base.units import meant_unit
 from ..spec.metrics import PHASE, SERVE, metric
@@ -13,11 +13,18 @@ from .values.evaluate import names_in
 
 
 def read_requirements(
-    statements: Statements, values: Mapping[str, AttrValue], phases: set[str], serves: set[str], *, unnamed: bool
+    statements: Statements,
+    values: Mapping[str, AttrValue],
+    phases: set[str],
+    serves: set[str],
+    pools: Sequence[str],
+    *,
+    unnamed: bool,
 ) -> tuple[Requirement, ...]:
     """Every `require`, whose names are looked up as far as they can be before anything is compiled. `phases` and `serves`:
-    names of them; `unnamed`: what some of them is called is not known, and a requirement may mean it."""
-    roots = {"hardware", "model", "workload", *phases, *serves, *values, *statements.failed}
+    names of them; `pools`: names where there are several; `unnamed`: what some of them is called is not known, and a requirement may
+    mean it."""
+    roots = {*(pools or ("hardware",)), "model", "workload", *phases, *serves, *values, *statements.failed}
     out = []
     for i, s in enumerate(statements.requires):
         for name in names_in(s.test):
@@ -28,6 +35,10 @@ def read_requirements(
                 hint = f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(roots - {name.parts[0]}))}"
                 if any(s.kind == "hardware" and s.name == name.parts[0] for s, _ in statements.sections):
                     hint = f"did you mean `{'.'.join(('hardware', *name.parts[1:]))}`?"
+                if pools and name.parts[0] == "hardware":
+                    hint = f"it has several pools: did you mean `{'.'.join((pools[0], *name.parts[1:]))}`?"
+                elif pools and any(name.parts[0] == s.name for s, _ in statements.sections if s.kind == "hardware"):
+                    continue  # a pool with a wrong name, which is reported
                 if unit := meant_unit(name.text):
                     hint = f"if this is a unit, did you mean {unit}?"
                 owner = next(iter(sorted(phases)), "PHASE")

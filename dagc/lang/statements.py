@@ -36,6 +36,7 @@ class Statements:
     blocks: dict[tuple[str, str | None], ast.BlockDef] = field(default_factory=dict)
     layers: dict[str, ast.LayerDef] = field(default_factory=dict)
     sections: list[tuple[ast.Section, Path | None]] = field(default_factory=list)
+    joinings: list[ast.Joining] = field(default_factory=list)
     requires: list[ast.Require] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
@@ -58,6 +59,8 @@ class Statements:
                 self._define(self.layers, s.name, s, f"layer `{s.name}`")
             elif isinstance(s, ast.Section):
                 self._section(s, base)
+            elif isinstance(s, ast.Joining):
+                self.joinings.append(s)
             elif isinstance(s, ast.Require):
                 self.requires.append(s)
             elif not isinstance(s, ast.Version):
@@ -91,6 +94,8 @@ class Statements:
                 self.taken.add(near)
                 self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
+            if s.kind == "link":
+                hint = "`link A to B { bandwidth = ..., latency = ... }` joins two pools; links of one stand in its hardware section"
             if near is None and self.out.incomplete:
                 return  # probably a section of the model or the phase whose brace is missing
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))

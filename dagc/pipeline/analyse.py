@@ -63,6 +63,7 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         per_node=unit.spec.hardware.per_node,
         bound_by=bound_shares(joined_path(passes)),
         tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
+        hardware=unit.phase.hardware,
         kind=unit.phase.kind,
     )
 

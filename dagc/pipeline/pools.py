@@ -37,7 +37,7 @@ def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
     by_phases: dict[tuple[str, ...], list[Pool]] = {}
     for pool in sharing.alike():
         by_phases.setdefault(pool.phases, []).append(pool)
-    return tuple(sorted((_merged(parts) for parts in by_phases.values()), key=lambda pool: pool.gpus[0]))
+    return tuple(sorted((_merged(parts) for parts in by_phases.values()), key=sharing.place))
 
 
 def _merged(parts: Sequence[Pool]) -> Pool:
@@ -55,20 +55,26 @@ def _merged(parts: Sequence[Pool]) -> Pool:
         fullest.reserve_B,
         fullest.capacity_B,
         room,
+        fullest.hardware,
     )
 
 
 class Sharing:
-    """Where phases sit: `stage` and `rank` of every phase on every GPU in use [phases, gpus], -1 where it is not there."""
+    """Where phases sit: `stage` and `rank` of every phase on every GPU in use [phases, gpus], -1 where it is not there. `gpus`: ids
+    of all hardware sections in a row, those of section i from i * `span` on."""
 
     def __init__(self, results: Sequence[PhaseResult]) -> None:
         self.results = results
         # np.unique would import numpy.ma, a twentieth of a whole compilation.
-        self.gpus: Ids = np.asarray(sorted({gpu for r in results for gpu in r.gpus}), dtype=np.int64)
+        self.hardware = list(dict.fromkeys(result.hardware for result in results))
+        self.span = 1 + max(max(result.gpus) for result in results)
+        starts = [self.span * self.hardware.index(result.hardware) for result in results]
+        used = {start + gpu for start, r in zip(starts, results, strict=True) for gpu in r.gpus}
+        self.gpus: Ids = np.asarray(sorted(used), dtype=np.int64)
         self.stage: Ids = np.full((len(results), len(self.gpus)), -1)
         self.rank: Ids = np.full_like(self.stage, -1)
         for i, result in enumerate(results):
-            ids = np.asarray(result.gpus, dtype=np.int64).reshape(len(result.graph.stages), -1)
+            ids = starts[i] + np.asarray(result.gpus, dtype=np.int64).reshape(len(result.graph.stages), -1)
             at = np.searchsorted(self.gpus, ids)
             self.stage[i, at] = np.arange(ids.shape[0])[:, None]
             self.rank[i, at] = np.arange(ids.shape[1])
@@ -82,6 +88,10 @@ class Sharing:
         kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
         which = np.asarray([kinds[stages] for stages in of_gpu])
         return [self.pool(np.asarray(stages), np.flatnonzero(which == k)) for stages, k in kinds.items()]
+
+    def place(self, pool: Pool) -> tuple[int, int]:
+        """In the order of hardware sections and of the first GPU."""
+        return self.hardware.index(pool.hardware), pool.gpus[0]
 
     def pool(self, stages: Ids, at: Ids) -> Pool:
         """What the GPUs `self.gpus[at]` hold: stage `stages[i]` of phase i."""
@@ -102,8 +112,8 @@ class Sharing:
         limit_B = min(capacity(held, m.total_B, m.engine) if m.engine is not None else m.total_B for m in memories)
         return Pool(
             tuple(self.results[i].name for i in here),
-            tuple(self.gpus[at].tolist()),
-            int(self.gpus[at[fullest]]),
+            tuple((self.gpus[at] % self.span).tolist()),
+            int(self.gpus[at[fullest]] % self.span),
             float(weights_B[fullest]),
             max(0.0, float(weights_B[fullest]) - own_B),
             cache_B,
@@ -111,6 +121,7 @@ class Sharing:
             reserve_B,
             limit_B,
             {(self.results[i].name, int(stages[i])): limit_B - held.peak_B + cache_B for i in here},
+            self.results[here[0]].hardware,
         )
 
     @cached_property
@@ -122,7 +133,14 @@ class Sharing:
             graph = result.graph
             weights = tuple(tuple((w.name, w.dtype, w.dims, w.sharding) for w in s.weights) for s in graph.segments)
             sizes = tuple(tuple(s.size(d, w.scope) for w in s.weights for d in w.dims) for s in graph.segments)
-            key = (result.gpus, graph.the_mesh.atoms, tuple(s.layers for s in graph.stages), weights, sizes)
+            key = (
+                result.hardware,
+                result.gpus,
+                graph.the_mesh.atoms,
+                tuple(s.layers for s in graph.stages),
+                weights,
+                sizes,
+            )
             out.append(numbers.setdefault(key, i))
         return out
 

@@ -277,7 +277,7 @@ class Servings:
 
     def host_constants(self, phase: Phase, serve: Serve) -> HostConstants:
         """What the serving says, else the phase, else what is known of the engine."""
-        known = constants(phase.memory.engine, self.spec.hardware.calibration)
+        known = constants(phase.memory.engine, self.spec.of(phase).hardware.calibration)
         host_s = serve.host_s
         if host_s is None:
             host_s = phase.host_s if "host" in phase.spans or not known.source else known.host_s
@@ -346,7 +346,7 @@ class Servings:
     def transfer(self, taker: Phase, maker: Phase, serve: Serve) -> Transfer:
         """Of a request's cache, linear in its tokens: between those of half a prompt and of a whole one of the phase."""
         from ..cost.chunks import resized
-        from ..plan.subject import joining, kv_transfer
+        from ..plan.subject import joined, kv_transfer
 
         source, target = self.result(taker), self.result(maker)
         whole = float(taker.context)
@@ -358,7 +358,9 @@ class Servings:
             per_token_s = (whole_s - half_s) / (whole - half)
             latency_s = max(0.0, whole_s - per_token_s * whole)
         else:
-            latency_s = joining(self.spec.hardware, (*source.gpus, *target.gpus)).latency_s
+            link = joined(source, target, self.spec)
+            assert link is not None
+            latency_s = link.latency_s
             per_token_s = (whole_s - latency_s) / whole
         return Transfer(latency_s, per_token_s, serve.hand_over == "chunk")
 

@@ -43,7 +43,7 @@ def roles_of(spec: Spec, serve: Serve) -> tuple[Role, ...]:
         None if name is None else spec.phase(name) for name in (serve.decode, serve.prefill, serve.mixed)
     )
     generates = decode or mixed
-    apart = prefill is not None and generates is not None and not set(prefill.gpus) & set(generates.gpus)
+    apart = prefill is not None and generates is not None and not prefill.shares(generates)
     if apart and serve.roles != "switch":
         return Role(PREFILL.name, None, prefill, None), Role(DECODE.name, decode, None, mixed)
     return (Role(BOTH, decode, prefill, mixed, apart),)

@@ -1,4 +1,4 @@
-"""GPUs that serve the same phases: what the fullest of them holds, its room for cache, and both in words."""
+"""GPUs of one hardware section that serve the same phases: what the fullest of them holds, its room for cache, and both in words."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Pool:
     reserve_B: float
     capacity_B: float
     room_B: Mapping[tuple[str, int], float] = field(default_factory=dict, repr=False)
+    hardware: str = ""  # name of the pool that they are of; nothing: the only one
 
     @property
     def peak_B(self) -> float:
@@ -83,7 +84,8 @@ def text(pool: Pool) -> str:
 
 def heading(pool: Pool) -> str:
     """`prefill and decode on 16 GPUs`"""
-    return f"{listed(pool.phases)} on {len(pool.gpus)} GPU{'s' if len(pool.gpus) > 1 else ''}"
+    of = f" of {pool.hardware}" if pool.hardware else ""
+    return f"{listed(pool.phases)} on {len(pool.gpus)} GPU{'s' if len(pool.gpus) > 1 else ''}{of}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from ..base.units import (
 from ..ir.mesh import axis_coordinates
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
-from ..spec.metrics import meant_metric, metric, of_serving, percent
+from ..spec.metrics import HARDWARE, meant_metric, metric, of_serving, percent
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
@@ -84,7 +84,11 @@ def run(
                 f"requirement `{requirement.label}` does not hold",
                 requirement.span,
                 f"{verdict.shown(left.value)} against {verdict.shown(right.value)}",
-                because=[f"{heading(p)}: {text(p)}" for p in pools if p.shared and _asks_of(requirement, p.phases)],
+                because=[
+                    f"{heading(p)}: {text(p)}"
+                    for p in pools
+                    if p.shared and _asks_of(requirement, p.phases, p.hardware)
+                ],
             )
     return tuple(verdicts)
 
@@ -96,7 +100,7 @@ def judged(subject: Subject, requirements: Sequence[Requirement]) -> tuple[Verdi
 
 
 def owners(requirement: Requirement) -> set[str]:
-    """What precedes the metrics that it names: phases, servings, `hardware`."""
+    """What precedes the metrics that it names: phases, servings, pools of GPUs."""
     return {name.parts[0] for name in names_in(requirement.test)}
 
 
@@ -141,26 +145,34 @@ def requirement_holds(test: ast.Comparison, left: float, right: float) -> bool:
     return holds(test.op, left, Quantity(right), None)
 
 
-def _asks_of(requirement: Requirement, phases: Collection[str]) -> list[str]:
-    """Those of the phases whose GPUs' memory a requirement names."""
+def _asked(requirement: Requirement) -> set[str]:
+    """Phases and pools, whose GPUs' memory a requirement names."""
     names = (".".join(name.parts) for name in names_in(requirement.test))
-    asked = {n.partition(".")[0] for n in names if (m := metric(n)) is not None and m.pooled}
-    return [phase for phase in phases if phase in asked or "hardware" in asked]
+    return {n.partition(".")[0] for n in names if (m := metric(n)) is not None and m.pooled}
+
+
+def _asks_of(requirement: Requirement, phases: Collection[str], pool: str = "") -> list[str]:
+    """Those of the phases, all on one pool, whose GPUs' memory a requirement names."""
+    asked = _asked(requirement)
+    return [phase for phase in phases if phase in asked or (pool or HARDWARE) in asked]
 
 
 def warn_of_phases_left_out(
     requirement: Requirement, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector
 ) -> None:
     """Memory of GPUs that a phase shares with one that was not compiled counts less than they hold."""
-    known = {p.name: set(p.gpus) for p in spec.phases}
-    left = [p.name for p in spec.phases if p.name not in phases]
+    left = [p for p in spec.phases if p.name not in phases]
+    if not left:
+        return
     asked = _asks_of(requirement, phases)
-    every = any(name.parts[0] == "hardware" for name in names_in(requirement.test))
-    for name in asked[:1] if every else asked:
-        missing = [n for n in left if every or known[name] & known[n]]
+    every = any(name.parts[0] == HARDWARE for name in names_in(requirement.test))
+    pools = sorted(_asked(requirement) & set(spec.pools)) if spec.others else []
+    for name in (*(asked[:1] if every else asked), *pools):
+        wide = every or name in pools
+        missing = [p.name for p in left if every or p.hardware == name or (not wide and p.shares(spec.phase(name)))]
         if missing:
-            whose = "the fullest GPU" if every else f"`{name}`"
-            where = "" if every else " on the same GPUs"
+            whose = "the fullest GPU" if every else f"the fullest GPU of `{name}`" if wide else f"`{name}`"
+            where = "" if wide else " on the same GPUs"
             out.add(
                 "W06",
                 f"memory of {whose} is judged without {listed([f'`{n}`' for n in missing])}{where}",
@@ -181,6 +193,9 @@ def _lookup(
         return _gpu(node, spec, phases, out)
     if node.text in metrics:
         return metrics[node.text]
+    if node.parts[0] in phases and node.parts[1:2] in (("kv_transfer",), ("kv_bytes",)) and spec.others:
+        out.add("E10", f"`{node.text}`: {_no_way(node.parts[0], spec)}", node.span)
+        return None
     if (what := coming.metric(node.text)) is not None:
         coming.refuse(what, node.span, out)
         return None
@@ -193,6 +208,16 @@ def _lookup(
         return None
     out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None
+
+
+def _no_way(name: str, spec: Spec) -> str:
+    """Why the cache of a phase goes nowhere, where there are several pools."""
+    own = spec.phase(name)
+    away = [p for p in spec.phases if p.generates and not p.shares(own)] if own.takes_prompts else []
+    if not away:
+        return "it is that of a prefill with a decode on other GPUs"
+    pools = own.hardware, away[0].hardware
+    return f"no link joins `{pools[0]}` to `{pools[1]}`, on which `{away[0].name}` is: `link {pools[0]} to {pools[1]} {{ bandwidth = ..., latency = ... }}`"
 
 
 def _gpu(node: ast.CallExpr, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector) -> Quantity | None:

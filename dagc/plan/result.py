@@ -111,6 +111,8 @@ class PhaseResult:
 
     placement: Placement | None = None  # how `place = best` put its ranks on GPUs
 
+    hardware: str = ""  # name of its pool of GPUs; nothing: the only one
+
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 
     @property
@@ -120,6 +122,10 @@ class PhaseResult:
     @property
     def name(self) -> str:
         return self.graph.phase
+
+    def shares(self, other: PhaseResult) -> bool:
+        """Whether some GPU serves both."""
+        return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
 
     @property
     def batch_ways(self) -> int:

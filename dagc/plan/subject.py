@@ -18,7 +18,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..spec.hardware import Hardware, Link
-from ..spec.metrics import PHASE, SERVE, TABLE, Metric, of_phase, of_serving
+from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, Metric, of_phase, of_serving
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .pools import Pool, kv_tokens
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @record(slots=False)
 class Subject:
-    """`name`: the phase, or the serving, that is asked about; metrics of the plan itself need none. `params`: (total, active per
+    """`name`: the phase, the serving, or the pool of GPUs that is asked about; metrics of the plan itself need none. `params`: (total, active per
     token). `servings`: those that were simulated."""
 
     spec: Spec
@@ -69,6 +69,18 @@ class Subject:
         return self.spec.phase(self.name)
 
     @cached_property
+    def hardware(self) -> Hardware:
+        """The pool of the phase, or the pool itself."""
+        if self.name in self.phases:
+            return self.spec.of(self.phase).hardware
+        return self.spec.pools.get(self.name, self.spec.hardware)
+
+    @cached_property
+    def held(self) -> list[Pool]:
+        """What GPUs of the pool hold."""
+        return [pool for pool in self.pools if pool.hardware in ("", self.hardware.name)]
+
+    @cached_property
     def memory(self) -> StageMemory:
         """Of the fullest stage."""
         return self.result.memory.worst
@@ -98,9 +110,10 @@ class Subject:
         """(bytes, seconds) to send the cache of one sequence to the first decode on other GPUs; None where there is none."""
         if not self.result.graph.takes_prompts:
             return None
-        mine = set(self.result.gpus)
-        after = next((r for r in self.phases.values() if r.graph.generates and not set(r.gpus) & mine), None)
-        return None if after is None else kv_transfer(self.result, after, self.spec)
+        own = self.result
+        apart = (r for r in self.phases.values() if r.graph.generates and not r.shares(own))
+        after = next((r for r in apart if joined(own, r, self.spec) is not None), None)
+        return None if after is None else kv_transfer(own, after, self.spec)
 
 
 def phase_metrics(subject: Subject) -> dict[str, Quantity]:
@@ -142,6 +155,12 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
     out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
     found = ((m, m.how(subject)) for m in TABLE if m.owner not in (PHASE, SERVE))
     out |= {m.full: Quantity(value, m.dim) for m, value in found if value is not None}
+    if spec.others:
+        out = {k: v for k, v in out.items() if not k.startswith(f"{HARDWARE}.")}
+        for name in spec.pools:
+            pool = subject.of(name)
+            of_pool = ((m, m.how(pool)) for m in TABLE if m.owner == HARDWARE)
+            out |= {f"{name}.{m.name}": Quantity(value, m.dim) for m, value in of_pool if value is not None}
     for name in subject.phases:
         out |= {f"{name}.{k}": v for k, v in phase_metrics(subject.of(name)).items()}
     for name in subject.servings:
@@ -150,11 +169,14 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
 
 
 def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
-    """(bytes, seconds) to send the cache of one sequence from one pool of GPUs to another.
+    """(bytes, seconds) to send the cache of one sequence from the GPUs of one phase to those of another.
 
-    Every rank that holds a part of it sends over its own link between nodes; the pool with fewer such ranks sets the pace.
+    Every rank that holds a part of it sends over its own link between nodes or pools; the phase with fewer such ranks sets the pace.
+    Raises ValueError where no link joins their pools.
     """
-    size_B, hardware = 0.0, spec.hardware
+    size_B, link = 0.0, joined(prefill, decode, spec)
+    if link is None:
+        raise ValueError(f"no link joins {prefill.hardware} and {decode.hardware}")
     policy = cache_policy(spec.phase(prefill.name))
     for segment in prefill.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
@@ -164,8 +186,15 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
                     each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat
     links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
-    link = joining(hardware, (*prefill.gpus, *decode.gpus))
     return size_B, size_B / (links * link.bandwidth_Bps) + link.latency_s
+
+
+def joined(one: PhaseResult, other: PhaseResult, spec: Spec) -> Link | None:
+    """The links between the GPUs of two phases; None where no link joins their pools."""
+    if one.hardware == other.hardware:
+        return joining(spec.of(spec.phase(one.name)).hardware, (*one.gpus, *other.gpus))
+    found = spec.pool_link(one.hardware, other.hardware)
+    return None if found is None else found.link
 
 
 def joining(hardware: Hardware, gpus: Sequence[int]) -> Link:

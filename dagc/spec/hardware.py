@@ -39,6 +39,20 @@ class Level:
         return Link(self.bandwidth_Bps / self.oversubscription, self.latency_s)
 
 
+@record
+class PoolLink:
+    """Between any GPU of one pool and any of the other, per GPU and direction."""
+
+    pools: tuple[str, str]
+    bandwidth_Bps: float
+    latency_s: float
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def link(self) -> Link:
+        return Link(self.bandwidth_Bps, self.latency_s)
+
+
 class Tier(NamedTuple):
     """Adjacent levels whose links are alike, which to a message are one. `gpus`: joined by it, None: all; `levels`: their
     indices. `bound`: what waits for it is bound by this word."""

@@ -199,7 +199,7 @@ _PHASES: tuple[Metric, ...] = (
     ),
     _phase("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
     _phase(
-        "idle_gpus", SCALAR, "lower", lambda s: float(s.spec.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out"
+        "idle_gpus", SCALAR, "lower", lambda s: float(s.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out"
     ),
     _phase("stages", SCALAR, "", lambda s: float(s.mesh.stages), "pipeline stages"),
     _phase("sequences", SCALAR, "", lambda s: float(s.phase.sequences), "sequences in its batch"),
@@ -300,31 +300,31 @@ _SERVINGS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 _HARDWARE: tuple[Metric, ...] = (
-    Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool", lambda s: float(s.spec.hardware.gpus)),
-    Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node", lambda s: float(s.spec.hardware.per_node)),
+    Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool", lambda s: float(s.hardware.gpus)),
+    Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node", lambda s: float(s.hardware.per_node)),
     Metric(
         HARDWARE, "compute", FLOP_RATE, "", "peak of a GPU in the model's dtype",
-        lambda s: s.spec.hardware.peak_flops(s.spec.model.dtype),
+        lambda s: s.hardware.peak_flops(s.spec.model.dtype),
     ),
     Metric(
-        HARDWARE, "mfu", SCALAR, "", "share of the compute peak that kernels reach", lambda s: s.spec.hardware.mfu, share=True
+        HARDWARE, "mfu", SCALAR, "", "share of the compute peak that kernels reach", lambda s: s.hardware.mfu, share=True
     ),
-    Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU", lambda s: s.spec.hardware.memory_B),
+    Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU", lambda s: s.hardware.memory_B),
     Metric(
         HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU stores, all phases together",
-        lambda s: max(pool.peak_B for pool in s.pools), pooled=True,
+        lambda s: max((pool.peak_B for pool in s.held), default=None), pooled=True,
     ),
     Metric(
         HARDWARE, "memory.fraction", SCALAR, "lower", "the peak over the memory of a GPU",
-        lambda s: max(pool.fraction for pool in s.pools), share=True, pooled=True,
+        lambda s: max((pool.fraction for pool in s.held), default=None), share=True, pooled=True,
     ),
-    Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU", lambda s: s.spec.hardware.hbm_Bps),
+    Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU", lambda s: s.hardware.hbm_Bps),
     Metric(
-        HARDWARE, "mbu", SCALAR, "", "share of the memory bandwidth that kernels reach", lambda s: s.spec.hardware.mbu,
+        HARDWARE, "mbu", SCALAR, "", "share of the memory bandwidth that kernels reach", lambda s: s.hardware.mbu,
         share=True,
     ),
-    Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel", lambda s: s.spec.hardware.launch_s),
-    Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps", lambda s: s.spec.hardware.reserve_B),
+    Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel", lambda s: s.hardware.launch_s),
+    Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps", lambda s: s.hardware.reserve_B),
 )  # fmt: skip
 
 _REST: tuple[Metric, ...] = (
@@ -352,10 +352,10 @@ def of_serving() -> tuple[Metric, ...]:
 
 
 def metric(name: str) -> Metric | None:
-    """What is known of a name as written in a spec: `decode.memory.peak`. What both phases and servings have is taken for a
+    """What is known of a name as written in a spec: `decode.memory.peak`. What both phases and servings or pools have is taken for a
     phase's: its dimension is the same."""
     owner, _, rest = name.partition(".")
-    owners = (owner,) if owner in (HARDWARE, MODEL, WORKLOAD) else (PHASE, SERVE)
+    owners = (owner,) if owner in (HARDWARE, MODEL, WORKLOAD) else (PHASE, SERVE, HARDWARE)
     return next((m for o in owners for m in TABLE if m.name == rest and m.owner == o), None)
 
 

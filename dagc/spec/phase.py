@@ -88,12 +88,17 @@ class Phase:
     routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     parts: tuple[Part, ...] = ()
+    hardware: str = ""  # name of its pool of GPUs; nothing: the only one
     drafter: str = "none"  # none | mtp: what drafts the tokens that a step checks; none costs nothing
     chunk: int = field(
         default=0, compare=False
     )  # as written, also where it is longer than the prompt; 0: prompts stay whole
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    def shares(self, other: Phase) -> bool:
+        """Whether some GPU serves both."""
+        return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
 
     @property
     def new_tokens(self) -> int:

@@ -6,10 +6,11 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..base.frozen import record
-from .hardware import Hardware
+from .hardware import Hardware, PoolLink
 from .model import AttrValue, Model
 from .phase import Phase
 from .requirement import Requirement
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 @record
 class Spec:
-    """Everything that a `.moe` file says."""
+    """Everything that a `.moe` file says. `hardware` is its first pool of GPUs, `others` are further ones; where there are any,
+    each phase names its own."""
 
     hardware: Hardware
     model: Model
@@ -31,10 +33,29 @@ class Spec:
     constants: Mapping[str, AttrValue]  # params (after --set) and lets
     params: Mapping[str, tuple[AttrValue, ...]]  # param -> its domain, for search
     serves: tuple[Serve, ...] = ()
+    others: tuple[Hardware, ...] = ()
+    pool_links: tuple[PoolLink, ...] = ()
 
     def serve(self, name: str) -> Serve:
         """Raises StopIteration where no serving has that name."""
         return next(s for s in self.serves if s.name == name)
+
+    @property
+    def pools(self) -> Mapping[str, Hardware]:
+        """By name, in the spec's order."""
+        return {own.name: own for own in (self.hardware, *self.others)}
+
+    def of(self, phase: Phase) -> Spec:
+        """The spec as a phase sees it: `hardware` is its own pool."""
+        if not self.others or phase.hardware in ("", self.hardware.name):
+            return self
+        own = self.pools[phase.hardware]
+        rest = tuple(other for other in (self.hardware, *self.others) if other is not own)
+        return replace(self, hardware=own, others=rest)
+
+    def pool_link(self, one: str, other: str) -> PoolLink | None:
+        """What joins two pools."""
+        return next((link for link in self.pool_links if set(link.pools) == {one, other}), None)
 
     def phase(self, name: str) -> Phase:
         """Raises StopIteration where no phase has that name."""

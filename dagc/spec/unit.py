@@ -15,12 +15,17 @@ from .workload import Routing
 
 @record
 class Unit:
-    """`spans`: the statement that each (segment, op) comes from, filled in as blocks are expanded."""
+    """`spec`: as the phase sees it, with its own pool of GPUs as `hardware`, whichever it is made with. `spans`: the statement that
+    each (segment, op) comes from, filled in as blocks are expanded."""
 
     spec: Spec
     phase: Phase
     out: Collector = field(default_factory=Collector)
     spans: dict[tuple[str, str], Span] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.spec.others:
+            object.__setattr__(self, "spec", self.spec.of(self.phase))
 
     @property
     def routing(self) -> Routing:

@@ -188,6 +188,16 @@ class Section(Node):
 
 
 @record
+class Joining(Node):
+    """`link A to B { body }`. `kind_span` covers the first word; `name_spans` the two names."""
+
+    names: tuple[str, str]
+    body: tuple[Statement, ...]
+    kind_span: Span = field(compare=False, repr=False)
+    name_spans: tuple[Span, Span] = field(compare=False, repr=False)
+
+
+@record
 class Require(Node):
     """`require "label" left op right`. `text` is the comparison as written, whitespace normalised."""
 
@@ -230,7 +240,9 @@ class LayerDef(Node):
     blocks: tuple[Name, ...]
 
 
-Statement = Version | Import | Let | Param | Assign | Bare | Directive | Section | Require | BlockDef | LayerDef
+Statement = (
+    Version | Import | Let | Param | Assign | Bare | Directive | Section | Joining | Require | BlockDef | LayerDef
+)
 
 
 @record

@@ -85,8 +85,18 @@ class Builder:
         from_ = None
         if preset is not None:
             from_ = ast.String(self.span(preset.children[0]), self.string(preset.children[0]))
-        inside = () if body is None else tuple(self.statement(s) for s in body.children if s is not None)
-        return ast.Section(self.span(node), self.word(c[0]), name, from_, inside, self.span(c[0]))
+        return ast.Section(self.span(node), self.word(c[0]), name, from_, self.inside(body), self.span(c[0]))
+
+    def inside(self, body: Any) -> tuple[Any, ...]:
+        return () if body is None else tuple(self.statement(s) for s in body.children if s is not None)
+
+    def on_joining(self, node: Any, c: list[Any]) -> ast.Joining:
+        left, right = self.word(c[1]), self.word(c[3])
+        names = self.span(c[1]), self.span(c[3])
+        for name, span in zip((left, right), names, strict=True):
+            if len(name) > MAX_NAME:
+                self.out.add("E01", f"a name of {len(name)} characters is too long", span)
+        return ast.Joining(self.span(node), (left, right), self.inside(c[4]), self.span(c[0]), names)
 
     def on_block(self, node: Any, c: list[Any]) -> ast.BlockDef:
         params = () if c[1] is None else tuple(self.word(w) for w in c[1].children)

@@ -49,6 +49,7 @@ _SPOKEN = {
     "_END": "the end of the statement",
     "COMMA": "`,`",
     "MOE": "`moe 1`",
+    "JOIN": "`link`",
     "EQUAL": "`=`",
     "LBRACE": "`{`",
     "RBRACE": "`}`",
@@ -68,6 +69,7 @@ _HIDDEN = {
     "RSQB",
     "COMMA",
     "MOE",
+    "JOIN",
     "DOT",
     "PLUS",
     "MINUS",
@@ -209,6 +211,8 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
             return ("comparisons are <= >= < > == ~",)
     if token.value == "\n" and "LBRACE" in error.expected and source.text[at:].lstrip().startswith("{"):
         return ("the `{` belongs on this line",)
+    if re.match(r"\s*link\s+\w+\s", source.line(line)):
+        return ("two pools of GPUs are joined by `link A to B { bandwidth = ..., latency = ... }`",)
     head = source.line(line)[: column - 1].strip()
     if "LBRACE" in error.expected and (
         token.value in ("\n", "[", "(") or (token.type == "NAME" and head.split(" ")[0] in SECTIONS)

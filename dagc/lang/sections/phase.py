@@ -22,6 +22,7 @@ from ...spec.strategy import Fold, Strategy
 from ...spec.workload import Workload
 from ..body import Body
 from ..fits import StrategyFit
+from ..pools import Pools
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
@@ -35,7 +36,7 @@ def read_phase(
     section: ast.Section,
     body: Body,
     names: Names,
-    hardware: Hardware | None,
+    pools: Pools,
     model: Model | None,
     workload: Workload | None,
     *,
@@ -63,9 +64,11 @@ def read_phase(
             section.kind_span,
             help=help_,
         )
-    gpus = _gpus(values.get("gpus"), body, hardware, out)
+    pool = pools.named_by(values["hardware"], body, section, names)
+    hardware = None if pool is None else pools.of(pool)
+    gpus = _gpus(values.get("gpus"), body, hardware, out, pool)
     strategy = _strategy(values, body, names)
-    if later or strategy is None or gpus is None or kind is None or model is None or workload is None:
+    if later or pool is None or strategy is None or gpus is None or kind is None or model is None or workload is None:
         return None
     context = values["context"]
     length = (
@@ -108,7 +111,7 @@ def read_phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
+        parts=parts, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
@@ -159,7 +162,9 @@ def _number(value: Value | None) -> float:
     return value.value if isinstance(value, Quantity) else 0.0
 
 
-def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Collector) -> tuple[int, ...] | None:
+def _gpus(
+    value: Value | None, body: Body, hardware: Hardware | None, out: Collector, name: str | None
+) -> tuple[int, ...] | None:
     if value is None:
         return None
     span = body.span_of("gpus")
@@ -174,7 +179,7 @@ def _gpus(value: Value | None, body: Body, hardware: Hardware | None, out: Colle
         pool = hardware.span if hardware.span is not None and hardware.span.source == span.source else None
         out.add(
             "E03",
-            f"GPU {_short(beyond)} is not in the pool of {hardware.gpus}",
+            f"GPU {_short(beyond)} is not in {f'the {hardware.gpus} of the pool `{name}`' if name else f'the pool of {hardware.gpus}'}",
             span,
             also=() if pool is None else (Label(pool, f"{hardware.gpus} GPUs"),),
             help=(

@@ -12,11 +12,11 @@ from ...base.schema import ARRIVALS, LENGTHS, MOST_REQUESTS, OPEN_IN_SERVINGS, S
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.engines import SCHEDULING, Scheduling, by_card
-from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.serve import Arrivals, Lengths, Serve
 from ...spec.workload import Workload
 from ..body import Body
+from ..pools import Pools
 from ..reader import Reader
 from ..values.evaluate import Value
 from ..values.names import Names
@@ -32,13 +32,15 @@ def read_serve(
     body: Body,
     names: Names,
     base: Path | None,
-    hardware: Hardware | None,
+    pools: Pools,
     workload: Workload | None,
     phases: Sequence[Phase],
+    joinings: Sequence[ast.Joining],
     *,
     whole: bool,
 ) -> Serve | None:
-    """The serving, or None when something is wrong or missing. `phases`: those that could be read; `whole`: all could."""
+    """The serving, or None when something is wrong or missing. `phases`: those that could be read; `whole`: all could;
+    `joinings`: what joins pools."""
     out, name = names.out, str(section.name)
     errors = out.errors
     if section.preset is not None:
@@ -46,7 +48,7 @@ def read_serve(
     values = Reader(f"serve {name}", body, SERVE, names, ("arrivals", "lengths"), open=OPEN_IN_SERVINGS).read()
     forms = {word: _form(word, takes, body, names) for word, takes in (("arrivals", ARRIVALS), ("lengths", LENGTHS))}
     arrivals, lengths = forms["arrivals"], forms["lengths"]
-    if not whole or workload is None or hardware is None:
+    if not whole or workload is None or not pools.whole:
         return None
     served = _Phases(values, body, phases, out).read()
     if served is None or arrivals is None or (lengths is None and "lengths" in body.assigns) or out.errors > errors:
@@ -57,10 +59,10 @@ def read_serve(
     serve = (
         None
         if came is None or drawn is None
-        else _serve(name, came, drawn, served, values, hardware, section, body, (arrivals, lengths))
+        else _serve(name, came, drawn, served, values, pools, section, body, (arrivals, lengths))
     )
     if serve is not None:
-        _Checks(serve, {p.name: p for p in phases}, body, out).check()
+        _Checks(serve, {p.name: p for p in phases}, body, joinings, out).check()
     return serve if out.errors == errors else None
 
 
@@ -74,21 +76,20 @@ def _form(word: str, takes: Forms, body: Body, names: Names) -> Form | None:
 
 
 def _serve(
-    name: str, arrivals: Arrivals, lengths: Lengths, served: Mapping[str, Phase], values: Values, hardware: Hardware,
+    name: str, arrivals: Arrivals, lengths: Lengths, served: Mapping[str, Phase], values: Values, pools: Pools,
     section: ast.Section, body: Body, forms: Sequence[Form],
 ) -> Serve:  # fmt: skip
     """With the defaults of the engines: what a step takes, of the phase that takes prompts; the rest, of the one that generates."""
     takes = served.get(MIXED.name) or served.get(PREFILL.name) or served[DECODE.name]
     makes = served.get(DECODE.name) or served.get(MIXED.name) or served[PREFILL.name]
     front, back = SCHEDULING[takes.memory.engine], SCHEDULING[makes.memory.engine]
-    ranks = {"chunk": _ranks(takes), "slots": _ranks(makes)}
 
-    def most(word: str, defaults: Scheduling, steps: tuple[tuple[int, int], ...]) -> int:
-        return max(1, by_card(steps, hardware) // (ranks[word] if word in defaults.divided else 1))
+    def most(word: str, phase: Phase, defaults: Scheduling, steps: tuple[tuple[int, int], ...]) -> int:
+        return max(1, _by_card(steps, phase, pools) // (_ranks(phase) if word in defaults.divided else 1))
 
-    batch = _whole(values["batch_tokens"]) or by_card(front.batch_tokens, hardware)
-    chunk = _whole(values["chunk"]) or (min(batch, most("chunk", front, front.chunk)) if front.chunk else None)
-    slots = _whole(values["slots"]) or most("slots", back, back.slots)
+    batch = _whole(values["batch_tokens"]) or _by_card(front.batch_tokens, takes, pools)
+    chunk = _whole(values["chunk"]) or (min(batch, most("chunk", takes, front, front.chunk)) if front.chunk else None)
+    slots = _whole(values["slots"]) or most("slots", makes, back, back.slots)
     return Serve(
         name, arrivals, lengths,
         **{kind: served[kind].name if kind in served else None for kind in KINDS},
@@ -125,6 +126,13 @@ def _serve(
             **{f"lengths.{word}": span for word, span in forms[1].spans.items()},
         },
     )  # fmt: skip
+
+
+def _by_card(steps: tuple[tuple[int, int], ...], phase: Phase, pools: Pools) -> int:
+    """An engine's default on the GPUs of a phase."""
+    own = pools.of(phase.hardware)
+    assert own is not None
+    return by_card(steps, own)
 
 
 def _ranks(phase: Phase) -> int:
@@ -231,8 +239,11 @@ def _file(form: Form, names: Names, base: Path | None) -> Path | None:
 class _Checks:
     """Words that contradict each other, or that nothing heeds."""
 
-    def __init__(self, serve: Serve, phases: Mapping[str, Phase], body: Body, out: Collector) -> None:
+    def __init__(
+        self, serve: Serve, phases: Mapping[str, Phase], body: Body, joinings: Sequence[ast.Joining], out: Collector
+    ) -> None:
         self.serve, self.body, self.out = serve, body, out
+        self.joined = {frozenset(one.names) for one in joinings}
         self.prefill, self.decode, self.mixed = (
             phases.get(n or "") for n in (serve.prefill, serve.decode, serve.mixed)
         )
@@ -250,8 +261,8 @@ class _Checks:
         for other in (self.prefill, self.mixed):
             if other is None or makes is None or other is makes:
                 continue
-            own, others = set(makes.gpus), set(other.gpus)
-            if own <= others or others <= own:
+            own, others = set(makes.gpus), set(other.gpus) if other.hardware == makes.hardware else set()
+            if others and (own <= others or others <= own):
                 continue
             if own & others or other is self.mixed:
                 has = "some of its GPUs, not all, in common with" if own & others else "none of the GPUs of"
@@ -259,10 +270,19 @@ class _Checks:
                 self._add("E03", f"`{other.name}` has {has} `{makes.name}`", other.kind, help_)
             else:
                 apart = True
+        if apart and self.prefill is not None and makes is not None:
+            self._linked(self.prefill.hardware, makes.hardware)
         if apart and self.mixed is not None:
             why = f"the workers of `{self.mixed.name}` get no prompts: `{self.serve.prefill}` has GPUs of its own"
             self._add("E12", why, "mixed", "write `mixed = none`, or `prefill = none`")
         return apart
+
+    def _linked(self, source: str, target: str) -> None:
+        if source != target and frozenset((source, target)) not in self.joined:
+            what = f"its prefill runs on `{source}`, its decode on `{target}`, and no link joins them for the caches"
+            self._add(
+                "E10", what, "prefill", f"write `link {source} to {target} {{ bandwidth = 50 GB/s, latency = 6 us }}`"
+            )
 
     def _end(self) -> None:
         s = self.serve
@@ -360,6 +380,12 @@ class _Checks:
         if s.roles == "switch" and (self.prefill is None or self.decode is None):
             self._add("E12", "`roles = switch` needs a prefill and a decode to change between", "roles")
         if s.roles == "switch" and apart and self.prefill is not None and self.decode is not None:
+            if self.prefill.hardware != self.decode.hardware:
+                self._add(
+                    "E03",
+                    f"workers that change roles are on one pool of GPUs, not on `{self.prefill.hardware}` and `{self.decode.hardware}`",
+                    "roles",
+                )
             sizes = [len(p.gpus) // p.strategy.replicas for p in (self.prefill, self.decode)]
             if sizes[0] != sizes[1]:
                 self._add(

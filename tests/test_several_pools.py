@@ -1,0 +1,231 @@
+"""Several pools of GPUs in one spec: what the language takes and refuses, and which GPUs a phase is priced on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import dagc
+from dagc.base.diagnostics import Collector, Diagnostic
+from dagc.base.source import Source
+from dagc.lang.load import load
+from dagc.lang.printer import print_spec
+from dagc.spec.spec import Spec
+
+SMALL = """
+model small {
+  layers = 4, hidden = 64, vocab = 512, dtype = bf16
+  attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }
+  experts { count = 8, top_k = 2, hidden = 32 }
+}
+workload { sequences = 16, prompt = 64 tok, output = 16 tok }
+"""
+POOLS = """
+hardware pre from "h100-sxm" { gpus = 16 }
+hardware dec from "h200-sxm" { gpus = 8 }
+link pre to dec { bandwidth = 50 GB/s, latency = 8 us }
+"""
+PHASES = """
+phase prefill { hardware = pre, gpus = 0..3, tp = 4, sequences = 4 }
+phase decode { hardware = dec, gpus = 0..1, tp = 2 }
+"""
+
+
+def text(pools: str = POOLS, phases: str = PHASES, rest: str = "") -> str:
+    return f"moe 1\n{pools}{SMALL}{phases}{rest}\n"
+
+
+def spec_of(source: str) -> Spec:
+    return load(Source("x.moe", source), Collector())
+
+
+def errors_of(source: str) -> list[Diagnostic]:
+    with pytest.raises(dagc.SpecError) as caught:
+        dagc.compile_text(source)
+    return [d for d in caught.value.diagnostics if d.code.startswith("E")]
+
+
+def one(source: str) -> Diagnostic:
+    (found,) = errors_of(source)
+    return found
+
+
+# -- what a spec says ------------------------------------------------------------------------------
+
+
+def test_a_phase_sees_its_own_pool() -> None:
+    spec = spec_of(text())
+    assert list(spec.pools) == ["pre", "dec"] and spec.hardware.name == "pre"
+    assert [phase.hardware for phase in spec.phases] == ["pre", "dec"]
+    seen = spec.of(spec.phase("decode"))
+    assert seen.hardware.name == "dec" and set(seen.pools) == {"pre", "dec"}
+    assert spec.of(spec.phase("prefill")) is spec
+    assert seen.of(spec.phase("prefill")).hardware.name == "pre"
+    link = spec.pool_link("dec", "pre")
+    assert link is not None and (link.bandwidth_Bps, link.latency_s) == (50e9, 8e-6)
+
+
+def test_a_printed_spec_reads_back_equal() -> None:
+    spec = spec_of(text())
+    assert spec_of(print_spec(spec)) == spec
+
+
+def test_the_only_pool_may_be_named_too() -> None:
+    hardware = 'hardware pre from "h100-sxm" { gpus = 16 }'
+    bare = text(hardware, "phase prefill { gpus = 0..3, tp = 4 }")
+    named = text(hardware, "phase prefill { hardware = pre, gpus = 0..3, tp = 4 }")
+    assert spec_of(bare) == spec_of(named)
+
+
+# -- what it costs ---------------------------------------------------------------------------------
+
+
+def test_each_phase_is_as_in_a_spec_of_its_pool_alone() -> None:
+    both = dagc.compile_text(text())
+    for name, preset, gpus in (("prefill", "h100-sxm", 16), ("decode", "h200-sxm", 8)):
+        line = next(line for line in PHASES.splitlines() if name in line)
+        pool = "pre" if name == "prefill" else "dec"
+        alone = dagc.compile_text(
+            text(f'hardware {pool} from "{preset}" {{ gpus = {gpus} }}', line.replace(f"hardware = {pool}, ", ""))
+        )
+        own, other = both.phases[name], alone.phases[name]
+        assert own.time_s == other.time_s and own.memory == other.memory
+        assert own.measured == other.measured and own.utilization == other.utilization
+
+
+def test_gpus_of_equal_ids_are_shared_within_a_pool_alone() -> None:
+    plan = dagc.compile_text(text(rest="phase more { kind = decode, hardware = dec, gpus = 0..3, tp = 4 }"))
+    found = [(pool.hardware, pool.phases, pool.gpus) for pool in plan.pools]
+    assert found == [
+        ("pre", ("prefill",), (0, 1, 2, 3)),
+        ("dec", ("decode", "more"), (0, 1)),
+        ("dec", ("more",), (2, 3)),
+    ]
+    assert [pool.capacity_B for pool in plan.pools] == [plan.spec.pools[pool.hardware].memory_B for pool in plan.pools]
+
+
+def test_phases_that_share_gpus_hold_what_they_hold_in_a_spec_of_one_pool() -> None:
+    shared = "phase more { kind = decode, hardware = dec, gpus = 0..3, ep = 4 }"
+    plan = dagc.compile_text(text(rest=shared))
+    alone = dagc.compile_text(text('hardware dec from "h200-sxm" { gpus = 8 }', PHASES.splitlines()[2] + "\n" + shared))
+    assert [replace(pool, hardware="") for pool in plan.pools[1:]] == [
+        replace(pool, hardware="") for pool in alone.pools
+    ]
+
+
+def test_requirements_name_pools() -> None:
+    rest = """
+    require "a" decode.memory.peak <= 90% * dec.memory
+    require "b" dec.gpus == 8
+    require "c" pre.compute > 900 TFLOP/s
+    require "d" dec.memory.peak <= 200 GB
+    require "e" decode.idle_gpus == 6
+    """
+    plan = dagc.compile_text(text(rest=rest))
+    assert plan.passed and len(plan.requirements) == 5
+    assert plan.requirements[3].value == plan.phases["decode"].memory.worst.peak_B
+
+
+def test_the_cache_goes_over_the_link_of_the_pools() -> None:
+    rest = 'require "a" prefill.kv_transfer <= 1 s\nrequire "b" prefill.kv_bytes <= 1 GB'
+    verdicts = dagc.compile_text(text(rest=rest)).requirements
+    time_s, size_B = (v.value for v in verdicts)
+    assert size_B == 64 * 4 * 2 * 4 * 8 * 2  # tokens, layers, keys and values, heads, their width, bf16
+    assert time_s == pytest.approx(size_B / (2 * 50e9) + 8e-6)  # two ranks hold what four send
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words", "help_"),
+    [
+        (("hardware = dec, ", ""), "E10", "does not say on which of the 2 pools", "hardware = pre"),
+        (("hardware = dec,", "hardware = decs,"), "E02", "there is no pool `decs`", "did you mean `dec`?"),
+        (("hardware = dec,", "hardware = 3,"), "E08", "`hardware` is a word", ""),
+        (("gpus = 0..1,", "gpus = 8..9,"), "E03", "not in the 8 of the pool `dec`", "ids run from 0 to 7"),
+        (("link pre to dec", "link pre to pre"), "E03", "joins `pre` to itself", "link node"),
+        (("link pre to dec", "link pre to decc"), "E02", "there is no pool `decc`", "did you mean `dec`?"),
+        (("link pre to dec", "link pre and dec"), "E01", "unexpected `and`", "joined by `link A to B"),
+        ((", latency = 8 us", ""), "E10", "`link` needs `latency`", ""),
+        (("50 GB/s", "50 GB"), "E08", "`bandwidth` is a bandwidth", ""),
+        (("8 us }", "8 us, nics = 3 }"), "E12", "`link` has no `nics`", ""),
+        (("hardware dec from", "hardware pre from"), "E11", "pool `pre` is defined twice", ""),
+        (("hardware dec from", "hardware from"), "E10", "needs a name", 'hardware NAME from "h200-sxm"'),
+        (("hardware dec from", 'hardware "d-c" from'), "E08", "`d-c` cannot be the name of a pool", "letters"),
+    ],
+)
+def test_one_fault_is_one_message(change: tuple[str, str], code: str, words: str, help_: str) -> None:
+    source = text()
+    assert source.count(change[0]) == 1
+    found = one(source.replace(*change))
+    assert found.code == code and words in found.message and help_ in " ".join(found.help)
+    assert found.span is not None
+
+
+def test_a_pair_is_joined_once() -> None:
+    found = one(text(rest="link dec to pre { bandwidth = 50 GB/s, latency = 8 us }"))
+    assert found.code == "E11" and found.also[0].text == "first here"
+
+
+@pytest.mark.parametrize("name", ["prefill", "model", "workload", "hardware"])
+def test_a_pool_is_not_called_as_a_phase_or_a_section(name: str) -> None:
+    found = one(text().replace("pre ", f"{name} ", 2).replace("hardware = pre,", f"hardware = {name},"))
+    assert found.code == "E11" and f"the pool `{name}`" in found.message
+
+
+def test_hardware_alone_does_not_say_which_pool_a_requirement_means() -> None:
+    found = one(text(rest="require hardware.memory >= 1 GB"))
+    assert found.code == "E02" and found.help == ("it has several pools: did you mean `pre.memory`?",)
+
+
+def test_a_link_of_one_pool_stands_in_it() -> None:
+    found = one(text(rest="link node { bandwidth = 50 GB/s, latency = 8 us }"))
+    assert found.code == "E02" and "joins two pools" in found.help[0]
+
+
+def test_pools_and_their_links_are_bounded() -> None:
+    many = "".join(f'hardware p{i} from "h100-sxm" {{ gpus = 8 }}\n' for i in range(1000))
+    many += "".join(f"link p{i} to p{i + 1} {{ bandwidth = 50 GB/s, latency = 8 us }}\n" for i in range(999))
+    assert one(text(many)).message == "a spec has at most 64 pools of GPUs, this one 1000"
+
+
+def test_a_pool_that_lacks_a_dtype_is_told_of_the_phases_on_it() -> None:
+    pools = POOLS.replace('dec from "h200-sxm"', 'dec from "a100-80gb-sxm"')
+    source = text(pools).replace("dtype = bf16", "dtype = bf16, weight_dtype = fp8")
+    assert "`dec` cannot run fp8" in one(source).message
+    spec_of(source.replace("hardware = dec", "hardware = pre"))
+
+
+# -- servings --------------------------------------------------------------------------------------
+
+SERVE = "serve chat { arrivals = poisson(20 req/s), requests = 50 }"
+
+
+def test_a_serving_hands_caches_over_between_pools() -> None:
+    times = []
+    for bandwidth in ("50 GB/s", "0.2 GB/s"):
+        plan = dagc.compile_text(text(POOLS.replace("50 GB/s", bandwidth), rest=f"{SERVE}\nrequire chat.gpus == 6"))
+        chat = plan.servings["chat"]
+        assert plan.passed and chat.finished == 50
+        times.append(chat.e2e.mean_s)
+    assert times[1] > times[0]
+
+
+def test_a_serving_needs_the_link() -> None:
+    found = one(text(POOLS.replace(POOLS.splitlines()[3], ""), rest=SERVE))
+    assert found.code == "E10" and "no link joins them" in found.message
+    assert found.help[0].startswith("write `link pre to dec {")
+
+
+def test_without_a_link_a_static_plan_has_no_hand_over() -> None:
+    alone = POOLS.replace(POOLS.splitlines()[3], "")
+    assert dagc.compile_text(text(alone)).fits
+    found = one(text(alone, rest="require prefill.kv_transfer <= 1 s"))
+    assert found.code == "E10" and "no link joins `pre` to `dec`" in found.message
+
+
+def test_workers_change_roles_on_one_pool_alone() -> None:
+    found = errors_of(text(rest=SERVE.replace("}", ", roles = switch }")))
+    assert [d.code for d in found] == ["E03", "E03"] and "on one pool" in found[0].message
