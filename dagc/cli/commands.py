@@ -11,6 +11,7 @@ COMMANDS = {
     "search": "find the best plan of a spec that leaves choices open, with a certificate",
     "check": "verdict only; writes nothing",
     "fit": "the largest batch, context and cache that fit, and the fewest GPUs that hold the phases",
+    "survive": "the plan that goes on after GPUs were lost",
     "show": "draw a picture",
     "ir": "print the textual IR",
     "opt": "run passes on the textual IR",

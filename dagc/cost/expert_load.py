@@ -120,6 +120,19 @@ class ExpertLoad:
         return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
 
 
+def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> NDArray[np.int64]:
+    """Experts that each rank of the routed experts holds [ranks, slots], for the loads of all layers together."""
+    mesh, s = graph.the_mesh, unit.phase.strategy
+    own = [op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows]
+    grouped = next((op for op in own if OPS[op.kind].product), own[0])
+    axes = grouped.loop(rows.expert)
+    tokens, _ = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
+    count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
+    limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
+    whole = max(1, ceil(tokens - 1e-9))
+    return _placed(unit.routing, count, top_k, mesh.size(axes), s.redundant, whole, limit.groups, nodes)[1].slots
+
+
 def routed_layers(graph: Graph) -> tuple[int, ...]:
     """Numbers of the layers that have routed experts, the first transformer layer 0."""
     sparse = {segment.name for segment in graph.segments if routers(segment)}

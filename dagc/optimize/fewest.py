@@ -57,9 +57,10 @@ def together(fit: Fit, names: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(found) for found in groups.values() if set(found) & set(names)]
 
 
-def fewest(fit: Fit, names: Sequence[str], *, sequences: int | None = None) -> Fewest:
-    """Of phases on the same GPUs, with their batches as written or others."""
-    return _Question(fit, names, sequences).answer()
+def fewest(fit: Fit, names: Sequence[str], *, sequences: int | None = None, ids: Sequence[int] = ()) -> Fewest:
+    """Of phases on the same GPUs, with their batches as written or others. `ids`: GPUs to choose from, in this order; their own and those
+    that no phase uses where none are named."""
+    return _Question(fit, names, sequences, list(ids)).answer()
 
 
 @dataclass(slots=True)
@@ -67,8 +68,8 @@ class _Question:
     fit: Fit
     names: Sequence[str]
     sequences: int | None
+    ids: list[int]
     phases: list[Phase] = field(init=False)
-    ids: list[int] = field(init=False)
     bounds: list[LeastMemory] = field(init=False)
     limit_B: float = field(init=False)
     tried: int = 0
@@ -78,7 +79,8 @@ class _Question:
         written = [spec.phase(name) for name in self.names]
         self.phases = [p if self.sequences is None else with_sequences(p, self.sequences) for p in written]
         used = {gpu for phase in spec.phases for gpu in phase.gpus}
-        self.ids = [*written[0].gpus, *(gpu for gpu in range(spec.hardware.gpus) if gpu not in used)]
+        unused = (gpu for gpu in range(spec.hardware.gpus) if gpu not in used)
+        self.ids = self.ids or [*written[0].gpus, *unused]
         self.bounds = [LeastMemory(self.fit.changes, phase) for phase in self.phases]
         self.limit_B = max(map(self.may_hold_B, self.phases))
 

@@ -1,0 +1,269 @@
+"""Weights that GPUs have to fetch when a plan changes: from GPUs that still have them, else from storage.
+
+Every weight is cut where any layout of either plan cuts it, experts one by one. A GPU fetches the pieces that the new plan wants on it
+and that it does not hold yet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.dtypes import dtype
+from ..base.frozen import record
+from ..cost.expert_load import expert_slots
+from ..ir.graph import Segment, Weight
+from ..ir.routed_dims import routers, stem
+from ..plan.plan import CompiledPlan
+from ..spec.hardware import Hardware
+from ..spec.host_constants import host_link_Bps
+
+PARTS = 8
+"""Parts of a run of equal layers whose lacking experts may go to different ranks."""
+Bits = NDArray[np.bool_]
+Ids = NDArray[np.int64]
+
+
+@record
+class Moved:
+    """Bytes of weights that all GPUs together fetch: over the links of a node, between nodes, and from storage, where no GPU that is
+    left has them. `time_s`: of the GPU that takes longest, each fetching over its own links, from storage over the link
+    of its host. `fetching`: GPUs that fetch anything. `experts`: (layer, expert) pairs that were on lost GPUs alone."""
+
+    node_B: float = 0.0
+    cluster_B: float = 0.0
+    storage_B: float = 0.0
+    time_s: float = 0.0
+    fetching: int = 0
+    experts: int = 0
+
+    @property
+    def total_B(self) -> float:
+        return self.node_B + self.cluster_B + self.storage_B
+
+
+def moved(
+    before: CompiledPlan, after: CompiledPlan, lost: Collection[int], changed: Sequence[str], *, least: bool = False
+) -> Moved:
+    """What the GPUs of the `changed` phases fetch. Experts go where the new plan's balanced placement has them; `least`: GPUs keep
+    those that they have, and only experts that a group of expert ranks lacks go to the ranks with most room."""
+    return _Moves(before, after, frozenset(lost), tuple(changed), least).total()
+
+
+class _Held:
+    """One phase of a plan: where its ranks are, and which part of each weight they hold."""
+
+    def __init__(self, plan: CompiledPlan, name: str) -> None:
+        self.unit, self.graph = plan.units[name], plan.phases[name].graph
+        self.mesh = self.graph.the_mesh
+        ranks = prod(self.mesh.shape)
+        self.gpus = np.asarray(plan.phases[name].gpus, dtype=np.int64).reshape(self.mesh.stages, ranks)
+        self.at = np.indices(self.mesh.shape).reshape(len(self.mesh.shape), ranks)
+        self.bounds: dict[tuple[int, tuple[str, ...]], tuple[list[int], list[int]]] = {}
+        self.experts: dict[tuple[str, str], Ids] = {}
+
+    def place(self, layer: int) -> tuple[int, str]:
+        """(stage, segment) of a layer, the embedding and the head counted."""
+        at = 0
+        for stage in self.graph.stages:
+            for name, count in stage.layers:
+                at += count
+                if layer < at:
+                    return stage.index, name
+        raise IndexError(layer)
+
+    def edges(self) -> list[int]:
+        """Where runs of equal layers of a stage begin and end."""
+        at = [0]
+        for stage in self.graph.stages:
+            for _, count in stage.layers:
+                at.append(at[-1] + count)
+        return at
+
+    def parts(self, size: int, axes: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """Where the part of each rank begins and ends, of a dimension split over some axes."""
+        key = (size, axes)
+        if key not in self.bounds:
+            coordinates = [dict(zip(self.mesh.sizes, column, strict=True)) for column in self.at.T.tolist()]
+            found = [self.mesh.part(size, axes, at) for at in coordinates]
+            self.bounds[key] = ([s.start for s in found], [s.stop for s in found])
+        return self.bounds[key]
+
+    def slots(self, segment: Segment, dim: str) -> Ids:
+        """Experts of each expert rank [ranks, slots]."""
+        key = (segment.name, dim)
+        if key not in self.experts:
+            rows = next(r for r in routers(segment) if r.expert == dim)
+            self.experts[key] = expert_slots(self.graph, segment, rows, self.unit)
+        return self.experts[key]
+
+
+class _View:
+    """A weight as the ranks of one stage of a phase hold it: per dimension where the part of each begins and ends; of experts
+    which ones each has [ranks, experts]."""
+
+    def __init__(self, one: _Held, stage: int, segment: Segment, weight: Weight) -> None:
+        assert weight.sharding is not None
+        self.gpus, self.bytes = one.gpus[stage].tolist(), dtype(weight.dtype).bytes
+        self.sizes: list[int] = []
+        self.ends: list[tuple[list[int], list[int]]] = []
+        self.expert: int | None = None
+        self.holds: Bits = np.zeros((0, 0), dtype=bool)
+        self.rank = np.zeros(len(self.gpus), dtype=np.int64)
+        self.each = 0
+        for i, (dim, axes) in enumerate(zip(weight.dims, weight.sharding.dims, strict=True)):
+            if weight.scope == "experts" and stem(dim) == "expert":
+                slots = one.slots(segment, dim)
+                self.expert, count, self.each = i, int(segment.sizes[dim]), slots.shape[1]
+                for axis in axes:
+                    self.rank = self.rank * one.mesh.sizes[axis] + one.at[one.mesh.index[axis]]
+                has: Bits = np.zeros((len(slots), count), dtype=bool)
+                np.put_along_axis(has, slots, True, axis=1)
+                self.holds = has[self.rank]
+                self.sizes.append(count)
+                self.ends.append(([0], [count]))
+                continue
+            self.sizes.append(int(segment.size(dim, weight.scope)))
+            self.ends.append(one.parts(self.sizes[-1], axes))
+
+    def over(self, cells: Sequence[Sequence[int]], holds: Bits | None = None) -> Bits:
+        """The pieces that each rank has [ranks, pieces]; `holds`: other experts than its own."""
+        out: Bits = np.ones((len(self.gpus), 1), dtype=bool)
+        for i, edges in enumerate(cells):
+            if i == self.expert:
+                one = self.holds if holds is None else holds
+            else:
+                starts, ends = (np.asarray(found)[:, None] for found in self.ends[i])
+                low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
+                one = np.asarray((low >= starts) & (high <= ends))
+            out = (out[:, :, None] & one[:, None, :]).reshape(len(self.gpus), -1)
+        return out
+
+    def keeping(self, cells: Sequence[Sequence[int]], own: Bits, turn: int) -> Bits:
+        """Experts of each rank when it keeps those that it holds whole (`own` [ranks, pieces]) and its group takes in what none of
+        its ranks has: to the rank with most room, or in the place of a copy; of equal ranks to one that follows from `turn`."""
+        assert self.expert is not None
+        count = self.sizes[self.expert]
+        shape = [len(edges) - 1 for edges in cells]
+        wanted = self.over(cells, np.ones_like(self.holds)).reshape(-1, *shape)
+        lacks = np.moveaxis(wanted & ~own.reshape(-1, *shape), 1 + self.expert, 1).reshape(len(self.gpus), count, -1)
+        kept: Bits = ~lacks.any(axis=2)
+        others = [
+            tuple(found[r] for i, ends in enumerate(self.ends) for found in ends if i != self.expert and len(found) > 1)
+            for r in range(len(self.gpus))
+        ]
+        groups: dict[tuple[object, ...], list[list[int]]] = {}
+        for r, e in enumerate(self.rank.tolist()):
+            open_ = groups.setdefault(others[r], [[]])
+            group = next((g for g in open_ if all(int(self.rank[k]) != e for k in g)), None)
+            if group is None:
+                group = []
+                open_.append(group)
+            group.append(r)
+        for group in (g for found in groups.values() for g in found):
+            self._fill(kept, np.roll(group, turn))
+        return kept
+
+    def _fill(self, kept: Bits, group: Ids) -> None:
+        """Every expert on some rank of a group, no rank with more than it has slots."""
+        for r in group[kept[group].sum(axis=1) > self.each]:
+            for e in np.flatnonzero(kept[r])[::-1]:
+                if kept[r].sum() > self.each and kept[group, e].sum() > 1:
+                    kept[r, e] = False
+        for e in np.flatnonzero(~kept[group].any(axis=0)):
+            room = self.each - kept[group].sum(axis=1)
+            r = group[int(room.argmax())]
+            if room.max() <= 0:
+                copies = kept[group].sum(axis=0) > 1
+                r = group[int((kept[group] & copies).any(axis=1).argmax())]
+                kept[r, int((kept[r] & copies).argmax())] = False
+            kept[r, e] = True
+
+
+class _Moves:
+    """The sum over all weights of a plan that becomes another one."""
+
+    def __init__(
+        self, before: CompiledPlan, after: CompiledPlan, lost: frozenset[int], changed: tuple[str, ...], least: bool
+    ) -> None:
+        self.hardware: Hardware = before.spec.hardware
+        self.least = least
+        self.old = {name: _Held(before, name) for name in before.phases}
+        self.new = [_Held(after, name) for name in changed]
+        self.changed = changed
+        everyone = [*self.old.values(), *self.new]
+        self.ids = sorted({gpu for one in everyone for gpu in one.gpus.ravel().tolist()})
+        self.at = {gpu: i for i, gpu in enumerate(self.ids)}
+        self.alive: Bits = np.asarray([gpu not in lost for gpu in self.ids])
+        self.node = np.asarray([gpu // self.hardware.per_node for gpu in self.ids])
+        self.fetched_B = np.zeros((3, len(self.ids)))  # over the links of the node, between nodes, from storage
+        self.gone: dict[int, int] = {}
+
+    def total(self) -> Moved:
+        """Every weight of every run of equal layers."""
+        bounds = {edge for one in (*self.old.values(), *self.new) for edge in one.edges()}
+        if self.least:  # what many layers lack goes to other ranks in each of a few parts of them
+            bounds |= {low + (high - low) * k // PARTS for low, high in pairwise(sorted(bounds)) for k in range(PARTS)}
+        for low, high in pairwise(sorted(bounds)):
+            names = {w.name: None for one in self.new for w in one.graph.segment(one.place(low)[1]).weights}
+            for name in names:
+                self.fetch(name, low, high - low)
+        links = (self.hardware.node.bandwidth_Bps, self.hardware.cluster.bandwidth_Bps, host_link_Bps())
+        each_s = (self.fetched_B / np.asarray(links)[:, None]).sum(axis=0)
+        node_B, cluster_B, storage_B = self.fetched_B.sum(axis=1).tolist()
+        fetching = int((self.fetched_B.sum(axis=0) > 0).sum())
+        return Moved(
+            node_B, cluster_B, storage_B, float(each_s.max(initial=0.0)), fetching, sum(self.gone.values())
+        )  # fmt: skip
+
+    def view(self, one: _Held, layer: int, name: str) -> _View | None:
+        """The weight of a layer in one phase; None where the phase has none of that name."""
+        stage, kind = one.place(layer)
+        segment = one.graph.segment(kind)
+        weight = next((w for w in segment.weights if w.name == name), None)
+        return None if weight is None else _View(one, stage, segment, weight)
+
+    def fetch(self, name: str, layer: int, layers: int) -> None:
+        """One weight of a run of equal layers."""
+        held = {n: v for n, one in self.old.items() if (v := self.view(one, layer, name)) is not None}
+        wanted = [v for one in self.new if (v := self.view(one, layer, name)) is not None]
+        views = [*held.values(), *wanted]
+        cells = [
+            list(range(size + 1)) if i == views[0].expert else sorted({e for v in views for ends in v.ends[i] for e in ends})
+            for i, size in enumerate(views[0].sizes)
+        ]  # fmt: skip
+        cell_B = np.asarray([views[0].bytes])
+        for edges in cells:
+            cell_B = (cell_B[:, None] * np.diff(edges)[None, :]).ravel()
+        have: Bits = np.zeros((len(self.ids), len(cell_B)), dtype=bool)
+        own = have.copy()
+        for phase, view in held.items():
+            rows, bits = self.rows(view), view.over(cells)
+            have[rows] |= bits
+            if phase in self.changed:
+                own[rows] |= bits
+        have &= self.alive[:, None]
+        own &= self.alive[:, None]
+        want: Bits = np.zeros_like(have)
+        for view in wanted:
+            rows = self.rows(view)
+            kept = view.keeping(cells, have[rows], layer) if self.least and view.expert is not None else None
+            want[rows] |= view.over(cells, kept)
+        missing = want & ~have
+        near: Bits = np.zeros_like(have)
+        for node in set(self.node.tolist()):
+            there = self.node == node
+            near[there] = have[there].any(axis=0)
+        anywhere = have.any(axis=0)
+        for kind, bits in enumerate((missing & near, missing & ~near & anywhere, missing & ~anywhere)):
+            self.fetched_B[kind] += layers * (bits @ cell_B)
+        if views[0].expert is not None:
+            whole = np.asarray(own.any(axis=0)).reshape([len(edges) - 1 for edges in cells])
+            others = tuple(i for i in range(whole.ndim) if i != views[0].expert)
+            self.gone[layer] = max(self.gone.get(layer, 0), layers * int((~np.all(whole, axis=others)).sum()))
+
+    def rows(self, view: _View) -> Ids:
+        return np.asarray([self.at[gpu] for gpu in view.gpus])

@@ -1,0 +1,415 @@
+"""The plans that go on after GPUs were lost: each legal, compiled, judged and compared with the plan before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+from math import isfinite
+
+import numpy as np
+
+from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import record
+from ..lang.open_spec import OpenSpec
+from ..lang.rewrite_phase import with_changed_phases
+from ..pipeline.changed import Changes, Held, with_phases
+from ..pipeline.compile import compile_spec
+from ..plan.plan import CompiledPlan
+from ..plan.require import Verdict, judged, owners
+from ..spec.phase import Phase
+from ..spec.requirement import Requirement
+from ..spec.spec import Spec
+from .fewest import Fewest, fewest
+from .fit import Fit
+from .largest import largest
+from .layouts import layout_words
+from .moved import Moved, moved
+from .survivors import RELAY, Engine, Survivor, engines, spare_for
+
+OF_EACH = 6
+"""Plans of one engine that are combined with those of others, where several lost GPUs."""
+COMBINED = 64
+SHOWN = 8
+"""Plans that are told."""
+SERVED = 3
+"""Plans whose servings are simulated, where a requirement asks for them."""
+SPARE_EXPERTS = "spare experts"
+
+
+@record
+class Lost:
+    """What a phase loses at once. `sequences` (of `of`): whose cache was on a lost GPU, wholly or in part; `kv_B`: bytes of cache on the
+    lost GPUs; `restarted`: sequences that begin anew because all caches are laid out anew, those included."""
+
+    phase: str
+    sequences: int
+    of: int
+    kv_B: float
+    restarted: int
+
+
+@record(slots=False)
+class Kept:
+    """A plan that goes on. `kept`: throughput of each phase that lost GPUs, over that before; `least_moved`: weights that GPUs fetch when
+    they keep the experts that they have, `moved`: with experts balanced as the plan is priced; `broken`: requirements that held and do not any
+    more, `unsaid`: those that cannot be asked of it; `idle`: GPUs of the phases that it leaves unused."""
+
+    kind: str
+    phases: tuple[Phase, ...]
+    plan: CompiledPlan = field(repr=False)
+    kept: Mapping[str, float]
+    headroom: float
+    lost: tuple[Lost, ...]
+    moved: Moved
+    least_moved: Moved
+    verdicts: tuple[Verdict, ...] = field(repr=False)
+    broken: tuple[str, ...]
+    unsaid: tuple[str, ...]
+    idle: tuple[int, ...] = ()
+    served: bool = False
+
+    @property
+    def share(self) -> float:
+        """Of the throughput, what the phase that loses most keeps."""
+        return min(self.kept.values())
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The smaller, the better: requirements first, then throughput, then bytes."""
+        return (
+            len(self.broken) + len(self.unsaid),
+            -round(self.share, 9),
+            -round(sum(self.kept.values()), 9),
+            self.least_moved.total_B,
+        )
+
+
+@record(slots=False)
+class Stopped:
+    """Phases that cannot go on: what each kind of plan was refused for, and the fewest GPUs that would hold them."""
+
+    phases: tuple[str, ...]
+    left: int
+    refused: tuple[tuple[str, str], ...]
+    fewest: Fewest | None
+
+
+@record(slots=False)
+class Survival:
+    """`lost`: ids; `unused`: those of them that no phase uses; `plans`: the best first, none where some phases stopped."""
+
+    spec: Spec = field(repr=False)
+    before: CompiledPlan = field(repr=False)
+    lost: tuple[int, ...]
+    unused: tuple[int, ...]
+    touched: tuple[str, ...]
+    headroom: float
+    verdicts: tuple[Verdict, ...]
+    plans: tuple[Kept, ...]
+    stopped: tuple[Stopped, ...]
+    tried: int
+
+    @property
+    def unchanged(self) -> bool:
+        """No phase lost anything."""
+        return not self.touched
+
+
+def survive(opened: OpenSpec, lost: Sequence[int]) -> Survival:
+    """How a spec goes on without some GPUs. Raises SpecError where it does not compile."""
+    return _Survive(opened, frozenset(lost)).answer()
+
+
+def written(opened: OpenSpec, phases: Sequence[Phase]) -> str:
+    """The spec of a plan that goes on. Raises SpecError where a phase stands in an imported file."""
+    return with_changed_phases(opened, phases)
+
+
+@dataclass(slots=True)
+class _Survive:
+    opened: OpenSpec
+    lost: frozenset[int]
+    spec: Spec = field(init=False)
+    before: CompiledPlan = field(init=False)
+    changes: Changes = field(init=False)
+    held: tuple[Requirement, ...] = ()
+    tried: int = 0
+    refused: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.spec = self.opened.spec
+        self.before = self.compiled(self.spec)
+        self.changes = Changes(self.before.spec, self.before.phases)
+
+    @staticmethod
+    def compiled(spec: Spec) -> CompiledPlan:
+        return compile_spec(replace(spec, requirements=(), serves=()), Collector())
+
+    def answer(self) -> Survival:
+        found = engines(self.before, sorted(self.lost))
+        touched = tuple(name for names in found for name in names)
+        used = {gpu for result in self.before.phases.values() for gpu in result.gpus}
+        unused = tuple(sorted(self.lost - used))
+        verdicts = tuple(v for r in self.of_phases() if (v := self.judge(self.before, r)) is not None)
+        self.held = tuple(v.requirement for v in verdicts if v.passed)
+        plans: list[Kept] = []
+        stopped: list[Stopped] = []
+        if found:
+            spare = tuple(g for g in range(self.spec.hardware.gpus) if g not in used and g not in self.lost)
+            to = spare_for(sorted(self.lost & used), spare, self.spec.hardware.per_node)
+            options = {names: self.of_engine(Engine(self.before, names, self.lost, to, spare)) for names in found}
+            stopped = [self.why_stopped(names, spare) for names, own in options.items() if not own]
+            if not stopped:
+                plans = self.combined(options)
+                plans = self.with_servings(sorted(plans, key=lambda one: one.rank)[:SHOWN])
+        return Survival(
+            self.spec, self.before, tuple(sorted(self.lost)), unused, touched, self.headroom(self.before, touched), verdicts,
+            tuple(plans), tuple(stopped), self.tried,
+        )  # fmt: skip
+
+    # -- one engine ------------------------------------------------------------------------------------
+
+    def of_engine(self, engine: Engine) -> list[tuple[float, Survivor]]:
+        """What its phases may do, what keeps most first; of equal figures, the first kind."""
+        found: list[tuple[float, Survivor]] = []
+        for survivor in engine.survivors():
+            for one in self.batches(survivor):
+                self.tried += 1
+                kept = self.share(one, engine.names)
+                if kept is not None:
+                    found.append((kept, one))
+        if not found:
+            found += self.last_resort(engine)
+        return sorted(found, key=lambda pair: -pair[0])
+
+    def share(self, one: Survivor, names: tuple[str, ...]) -> float | None:
+        """Of the throughput of its phases, what the one that loses most keeps; None where it does not compile or fit."""
+        try:
+            plan = self.compiled(with_phases(self.spec, self.engine_memory(one.phases)))
+        except SpecError as error:
+            self.refused.setdefault(names, {}).setdefault(one.kind, f"{words(one)}: {error.diagnostics[0].message}")
+            return None
+        mine = {phase.name for phase in one.phases}
+        over = [pool for pool in plan.pools if mine & set(pool.phases) and not pool.fits]
+        if over or not all(plan.phases[name].memory.fits for name in mine):
+            why = max(over, key=lambda pool: pool.fraction) if over else None
+            text = (
+                f"{why.peak_B / 1e9:.4g} GB of {why.capacity_B / 1e9:.4g} GB on the fullest GPU"
+                if why
+                else "it does not fit"
+            )
+            self.refused.setdefault(names, {}).setdefault(one.kind, f"{words(one)}: {text}")
+            return None
+        return min(self.ratio(plan, name) for name in mine)
+
+    def ratio(self, plan: CompiledPlan, name: str) -> float:
+        before = self.before.phases[name].throughput_tok_s
+        found = plan.phases[name].throughput_tok_s / before if before else 1.0
+        return found if isfinite(found) else 0.0
+
+    def engine_memory(self, phases: Sequence[Phase]) -> list[Phase]:
+        """What an engine keeps follows the ranks."""
+        return [self.changes.with_engine(phase) for phase in phases]
+
+    def batches(self, one: Survivor) -> Iterator[Survivor]:
+        """With the sequences as written, and with as many for each rank of the batch as before; where neither fits, the most that do."""
+        whole = one if self.fits(one.phases) else None
+        if whole is not None:
+            yield whole
+        scaled = tuple(self.scaled(phase) for phase in one.phases)
+        if scaled == one.phases:
+            if whole is None:
+                yield from self.most(one)
+            return
+        less = replace(one, phases=scaled)
+        if self.fits(scaled):
+            yield less
+        elif whole is None:
+            yield from self.most(one)
+
+    def scaled(self, phase: Phase) -> Phase:
+        """A batch that gives every rank as many sequences as it had."""
+        if phase.parts:
+            return phase
+        old = self.before.spec.phase(phase.name)
+        ranks = phase.batching.ranks / old.batching.ranks
+        return replace(phase, sequences=max(1, min(old.sequences, int(old.sequences * ranks + 1e-9))))
+
+    def fits(self, phases: Sequence[Phase]) -> bool:
+        held = self.changes.held(list(phases))
+        return isinstance(held, Held) and held.fits
+
+    def most(self, one: Survivor) -> Iterator[Survivor]:
+        """The same share of every batch, the largest that fits."""
+        if any(phase.parts for phase in one.phases):
+            yield one  # which says what does not fit
+            return
+        most = max(phase.sequences for phase in one.phases)
+
+        def share(k: int) -> float:
+            held = self.changes.held([replace(p, sequences=max(1, p.sequences * k // most)) for p in one.phases])
+            return held.fraction if isinstance(held, Held) else float("inf")
+
+        k = largest(share, most, most)
+        yield (
+            one
+            if not k
+            else replace(one, phases=tuple(replace(p, sequences=max(1, p.sequences * k // most)) for p in one.phases))
+        )
+
+    def last_resort(self, engine: Engine) -> Iterator[tuple[float, Survivor]]:
+        """The fewest of the GPUs left that hold the phases with one sequence each, with as many as fit there."""
+        alive = sorted(engine.alive)
+        if not alive:
+            return
+        found = fewest(Fit(self.spec), engine.names, sequences=1, ids=alive)
+        if not found.layout:
+            return
+        wanted = {p.name: p.sequences for p in self.before.spec.phases}
+        one = Survivor(RELAY, tuple(replace(p, sequences=wanted[p.name]) for p in found.layout), keeps=False)
+        for fitting in self.batches(one):
+            kept = self.share(fitting, engine.names)
+            if kept is not None:
+                yield kept, fitting
+
+    def why_stopped(self, names: tuple[str, ...], spare: Sequence[int]) -> Stopped:
+        """Phases for which nothing was found."""
+        left = [gpu for gpu in self.before.phases[names[0]].gpus if gpu not in self.lost]
+        ids = [*self.before.phases[names[0]].gpus, *spare]
+        need = fewest(Fit(self.spec), names, sequences=1, ids=ids)
+        return Stopped(names, len(left), tuple(self.refused.get(names, {}).items()), need)
+
+    # -- all of them -----------------------------------------------------------------------------------
+
+    def combined(self, options: Mapping[tuple[str, ...], Sequence[tuple[float, Survivor]]]) -> list[Kept]:
+        """Every engine's plans with the others'."""
+        each = OF_EACH if len(options) > 1 else SHOWN * 2
+        found = []
+        for chosen in islice(product(*(own[:each] for own in options.values())), COMBINED):
+            phases = tuple(phase for _, one in chosen for phase in one.phases)
+            try:
+                plan = self.compiled(with_phases(self.spec, self.engine_memory(phases)))
+            except SpecError:
+                continue
+            if all(pool.fits for pool in plan.pools if {p.name for p in phases} & set(pool.phases)):
+                found.append(self.kept([one for _, one in chosen], phases, plan))
+        return found
+
+    def kept(self, chosen: Sequence[Survivor], phases: tuple[Phase, ...], plan: CompiledPlan) -> Kept:
+        """Everything that is told of a plan."""
+        names = [phase.name for phase in phases]
+        balanced = moved(self.before, plan, self.lost, names)
+        least = moved(self.before, plan, self.lost, names, least=True)
+        kinds = [SPARE_EXPERTS if self.by_copies(one, least) else one.kind for one in chosen]
+        lost = tuple(self.lost_of(phase, keeps=one.keeps) for one in chosen for phase in one.phases)
+        verdicts = {r: self.judge(plan, r) for r in self.held}
+        used = {gpu for result in plan.phases.values() for gpu in result.gpus}
+        idle = {g for name in names for g in self.before.phases[name].gpus} - used - self.lost
+        return Kept(
+            " and ".join(dict.fromkeys(kinds)), phases, plan, {name: self.ratio(plan, name) for name in names},
+            self.headroom(plan, names), lost, balanced, least, tuple(v for v in verdicts.values() if v is not None),
+            tuple(r.label for r, v in verdicts.items() if v is not None and not v.passed),
+            tuple(r.label for r, v in verdicts.items() if v is None), tuple(sorted(idle)),
+        )  # fmt: skip
+
+    def by_copies(self, one: Survivor, least: Moved) -> bool:
+        """Whether spare copies of experts cover all that was on the lost GPUs: nothing moves."""
+        return (
+            one.kind != RELAY
+            and not least.experts
+            and not least.total_B
+            and any(
+                phase.strategy.redundant < self.before.spec.phase(phase.name).strategy.redundant for phase in one.phases
+            )
+        )
+
+    def lost_of(self, phase: Phase, *, keeps: bool) -> Lost:
+        """Sequences of the ranks that had a lost GPU in any stage."""
+        old, result = self.before.spec.phase(phase.name), self.before.phases[phase.name]
+        mesh = result.graph.the_mesh
+        gone = np.isin(mesh.ids, list(self.lost))
+        others = tuple(i for i in range(gone.ndim) if i == 0 or mesh.atoms[i - 1][0] not in mesh.batch_axes)
+        groups = int(gone.any(axis=others).sum())
+        room = old.batching
+        places = (
+            sum(-(-part.sequences // room.ranks) for part in old.parts) if old.parts else -(-room.places // room.ranks)
+        )
+        of = sum(part.sequences for part in old.parts) if old.parts else old.sequences
+        on = min(of, groups * places)
+        each_B = [stage.kv_cache_B for stage in result.memory.stages]
+        kv_B = sum(each * int(gone[i].sum()) for i, each in enumerate(each_B))
+        return Lost(phase.name, on, of, kv_B, on if keeps else of)
+
+    def headroom(self, plan: CompiledPlan, names: Sequence[str]) -> float:
+        """Of what the fullest GPU of some phases may hold, what is free; of all phases where none is named."""
+        pools = [pool for pool in plan.pools if not names or set(names) & set(pool.phases)]
+        return 1.0 - max(pool.fraction for pool in pools)
+
+    # -- requirements ----------------------------------------------------------------------------------
+
+    def of_phases(self) -> list[Requirement]:
+        """Requirements that ask for no serving."""
+        served = {serve.name for serve in self.spec.serves}
+        return [r for r in self.spec.requirements if not owners(r) & served]
+
+    def judge(self, plan: CompiledPlan, requirement: Requirement) -> Verdict | None:
+        """None where it cannot be asked of the plan, such as one on a rank that it does not have."""
+        try:
+            found = judged(plan.subject(), [requirement])
+        except (SpecError, ArithmeticError, ValueError, KeyError):
+            return None
+        return found[0] if found else None
+
+    def with_servings(self, plans: list[Kept]) -> list[Kept]:
+        """The best plan whose servings keep what is required of them too, of a few that are simulated where a requirement asks for
+        one; then the others."""
+        served = {serve.name for serve in self.spec.serves}
+        asked = [r for r in self.spec.requirements if owners(r) & served]
+        if not asked:
+            return plans
+        held = {v.requirement.label for v in self.simulated(self.spec, asked) if v.passed}
+        found: list[Kept] = []
+        for one in plans[:SERVED]:
+            verdicts = self.simulated(self.reread(one.phases), asked)
+            said = {v.requirement.label for v in verdicts}
+            broken = tuple(v.requirement.label for v in verdicts if not v.passed and v.requirement.label in held)
+            unsaid = tuple(sorted(held - said))
+            found.append(
+                replace(
+                    one, verdicts=(*one.verdicts, *verdicts), broken=(*one.broken, *broken),
+                    unsaid=(*one.unsaid, *unsaid), served=True,
+                )
+            )  # fmt: skip
+            if not broken and not unsaid:
+                break  # no other one is better
+        return [*sorted(found, key=lambda one: one.rank), *plans[len(found) :]]
+
+    def simulated(self, spec: Spec, asked: Sequence[Requirement]) -> tuple[Verdict, ...]:
+        """Verdicts on servings; none where they cannot run."""
+        try:
+            return compile_spec(replace(spec, requirements=tuple(asked)), Collector()).requirements
+        except SpecError:
+            return ()
+
+    def reread(self, phases: Sequence[Phase]) -> Spec:
+        """The spec as it is written, since defaults of servings follow from phases; where it cannot be written, with the phases."""
+        from ..base.source import Source
+        from ..lang.open_spec import load_open
+
+        try:
+            text = written(self.opened, phases)
+            reader = self.opened.reader.statements.reach
+            return load_open(Source(self.opened.source.name, text), Collector(), base_dir=reader.base).spec
+        except SpecError:
+            return with_phases(self.spec, self.engine_memory(phases))
+
+
+def words(one: Survivor) -> str:
+    """`decode: 143 GPUs, attention { dp = 143 }, experts { ep = 143 }, redundant = 30`"""
+    return "; ".join(f"{p.name}: {phase_words(p)}" for p in one.phases)
+
+
+def phase_words(phase: Phase) -> str:
+    """`143 GPUs, attention { dp = 143 }, experts { ep = 143 }`"""
+    return f"{len(phase.gpus)} GPU{'s' if len(phase.gpus) > 1 else ''}, {layout_words(phase)}"

@@ -1,0 +1,259 @@
+"""Layouts in which phases may go on without the GPUs that they lost: on spare GPUs, without what depended on the lost ones, or anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.axes import DATA, EXPERT_REPLICA, REPLICA
+from ..base.frozen import record
+from ..ir.mesh import axis_coordinates
+from ..pipeline.changed import Changes
+from ..plan.plan import CompiledPlan
+from ..spec.factors import factorisations
+from ..spec.phase import Phase
+from ..spec.strategy import Fold, Strategy
+from .layouts import LeastMemory, filling, layouts, relaid
+
+RE_PLACE, DRAIN, SHRINK, RELAY = "re-place", "drain", "shrink", "lay out anew"
+TRIED = 150
+"""New layouts of one engine that are estimated at most."""
+BEST = 3
+"""New layouts of one engine that are proposed."""
+Ids = NDArray[np.int64]
+
+
+@record
+class Survivor:
+    """Phases as they would go on, of one `kind`. `keeps`: whether sequences of ranks that lost no GPU go on; else all caches are
+    laid out anew."""
+
+    kind: str
+    phases: tuple[Phase, ...]
+    keeps: bool = True
+
+
+@dataclass(slots=True)
+class Engine:
+    """Phases on the same GPUs, some of which are `lost`. `spare`: GPUs that no phase uses; `to`: one of them for each lost one, as far as
+    there are."""
+
+    plan: CompiledPlan
+    names: tuple[str, ...]
+    lost: frozenset[int]
+    to: Mapping[int, int]
+    spare: tuple[int, ...] = ()
+    changes: Changes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.changes = Changes(self.plan.spec, self.plan.phases)
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [self.plan.spec.phase(name) for name in self.names]
+
+    @property
+    def alive(self) -> list[int]:
+        """Its GPUs that are left, and spare ones where there are too few to take the place of the lost."""
+        own = [gpu for gpu in self.plan.phases[self.names[0]].gpus if gpu not in self.lost]
+        return own if self.replaceable else [*own, *self.spare]
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether there is a spare GPU for each lost one."""
+        return all(gpu in self.to for gpu in self.plan.phases[self.names[0]].gpus if gpu in self.lost)
+
+    def survivors(self) -> Iterator[Survivor]:
+        """Everything that no rule forbids, the same layout once."""
+        seen: list[tuple[Phase, ...]] = []
+        for found in (self.re_placed(), self.drained(), self.shrunk(), self.relaid()):
+            for one in found:
+                if one.phases not in seen and all(self.changes.refusal(phase) is None for phase in one.phases):
+                    seen.append(one.phases)
+                    yield one
+
+    # -- on spare GPUs ---------------------------------------------------------------------------------
+
+    def re_placed(self) -> Iterator[Survivor]:
+        """Every lost GPU gives its ranks to a spare one."""
+        if not self.replaceable:
+            return
+        moved = []
+        for phase in self.phases:
+            ids = tuple(self.to.get(gpu, gpu) for gpu in self.plan.phases[phase.name].gpus)
+            moved.append(replace(phase, gpus=ids, strategy=replace(phase.strategy, place=None)))
+        yield Survivor(RE_PLACE, tuple(moved))
+
+    # -- without what depended on them -----------------------------------------------------------------
+
+    def coordinates(self, name: str) -> tuple[Ids, dict[str, Ids]]:
+        """GPU ids of a phase [stages, ranks], and the coordinate of each along every axis."""
+        mesh = self.plan.phases[name].graph.the_mesh
+        sides = factorisations(self.plan.spec.phase(name).strategy)
+        found = axis_coordinates(mesh, sides[0])
+        ranks = prod(mesh.shape)
+        return mesh.ids.reshape(-1, ranks), {axis: value.reshape(-1, ranks) for axis, value in found.items()}
+
+    def drained(self) -> Iterator[Survivor]:
+        """Copies of everything (replicas, dp of a flat strategy, expert replicas with the attention ranks on them) that had a lost GPU stop."""
+        for axis in (REPLICA, DATA, EXPERT_REPLICA):
+            phases = [self.without(phase, axis) for phase in self.phases]
+            if all(phase is not None for phase in phases):
+                found = tuple(phase for phase in phases if phase is not None)
+                if len({frozenset(phase.gpus) for phase in found}) == 1:
+                    yield Survivor(DRAIN, found)
+
+    def without(self, phase: Phase, axis: str) -> Phase | None:
+        """A phase without the indices of an axis that had a lost GPU; None where the axis does not hold all there is, or
+        nothing is left."""
+        s = phase.strategy
+        ids, at = self.coordinates(phase.name)
+        lost = np.isin(ids, list(self.lost))
+        if axis not in at:
+            return None
+        gone = set(at[axis][lost].tolist())
+        whole = int(at[axis].max()) + 1
+        left = whole - len(gone)
+        if not left or whole == 1:
+            return None
+        if axis == REPLICA:
+            changed = replace(s, replicas=left)
+        elif axis == DATA and s.attention is None:
+            changed = replace(s, dp=left)
+        elif axis == EXPERT_REPLICA and s.attention is not None:
+            degrees = dict(s.attention.degrees)
+            if degrees["dp"] * left % whole:
+                return None
+            changed = replace(s, attention=_fold(degrees | {"dp": degrees["dp"] * left // whole}))
+        else:
+            return None
+        kept = ids[~np.isin(at[axis], list(gone))]
+        return replace(phase, gpus=tuple(kept.tolist()), strategy=replace(changed, place=None))
+
+    def shrunk(self) -> Iterator[Survivor]:
+        """Attention ranks that had a lost GPU stop, in every stage; the others share the experts anew. The first of these has as many
+        ranks as there are left, further ones fewer, where experts divide better."""
+        for stop in range(4):
+            options = [list(self.smaller(phase, stop)) for phase in self.phases]
+            for found in zip(*options, strict=False):
+                if len({frozenset(phase.gpus) for phase in found}) == 1:
+                    yield Survivor(SHRINK, tuple(found))
+
+    def smaller(self, phase: Phase, stop: int) -> Iterator[Phase]:
+        """A phase with fewer attention ranks, whose experts have spare copies or none: `stop` chooses how many ranks."""
+        s, model = phase.strategy, self.plan.spec.model
+        routed = model.count("experts.count", 0)
+        ids, at = self.coordinates(phase.name)
+        replica = at.get(REPLICA, np.zeros_like(ids))
+        batch = at[DATA] if s.attention is not None else at[DATA] * s.ep + at.get("ep", np.zeros_like(ids))
+        if s.replicas > 1 or not routed:
+            return
+        lost = np.isin(ids, list(self.lost))
+        gone = set((batch + replica * 0)[lost].tolist())
+        whole = int(batch.max()) + 1
+        attention = dict(s.attention.degrees) if s.attention is not None else {"dp": whole, "sp": s.sp, "tp": s.tp}
+        experts = dict(s.experts.degrees) if s.experts is not None else {"ep": s.ep, "tp": s.tp}
+        left = [index for index in range(whole) if index not in gone]
+        counts = self.counts(len(left), routed)
+        if stop >= len(counts):
+            return
+        dp = counts[stop]
+        kept = ids[np.isin(batch, left[:dp])]
+        stage = dp * attention["sp"] * attention["tp"]
+        per_rank = -(-(routed + s.redundant) // experts["ep"])
+        for ep in self.expert_ranks(stage, experts["ep"], experts["tp"], routed):
+            spare = dict.fromkeys(n for n in (per_rank * ep - routed, filling(routed, s.redundant, ep), -routed % ep))
+            for redundant in spare:
+                if 0 <= redundant <= routed * (ep - 1):
+                    folds = _fold(attention | {"dp": dp}), _fold({"ep": ep, "tp": experts["tp"]})
+                    changed = replace(
+                        s, attention=folds[0], experts=folds[1], redundant=redundant, place=None, dp=1, ep=1, sp=1, tp=1
+                    )
+                    yield replace(phase, gpus=tuple(kept.tolist()), strategy=changed)
+
+    @staticmethod
+    def counts(left: int, routed: int) -> list[int]:
+        """Attention ranks to go on with: all that are left; the most over which experts divide; whole powers of two."""
+        even = next((n for n in range(left, 0, -1) if routed % n == 0), 0)
+        power = 1 << (left.bit_length() - 1) if left else 0
+        return list(dict.fromkeys(n for n in (left, even, power) if n))
+
+    @staticmethod
+    def expert_ranks(stage: int, ep: int, etp: int, routed: int) -> list[int]:
+        """How many ranks to spread experts over: as many as there are, and the most that are no more than before."""
+        whole = [n for n in range(1, stage // etp + 1) if stage % (n * etp) == 0 and n <= routed]
+        no_more = [n for n in whole if n <= ep]
+        return list(dict.fromkeys([*whole[-1:], *no_more[-1:]]))
+
+    # -- anew ------------------------------------------------------------------------------------------
+
+    def relaid(self) -> Iterator[Survivor]:
+        """The fastest layouts on the GPUs that are left, or on a rounder number of them: of all degrees, by estimate."""
+        from ..base.diagnostics import SpecError
+        from ..pipeline.estimates import Estimates
+
+        alive, model = self.alive, self.plan.spec.model
+        size = self.plan.spec.hardware.per_node
+        counts = dict.fromkeys(
+            n
+            for n in (len(alive), len(alive) // size * size, 1 << max(0, len(alive).bit_length() - 1))
+            if 0 < n <= len(alive)
+        )
+        bounds = [LeastMemory(self.changes, phase) for phase in self.phases]
+        limit_B = self.plan.spec.hardware.memory_B - self.plan.spec.hardware.reserve_B
+        estimates = Estimates(self.plan.spec)
+        found: list[tuple[float, int, tuple[Phase, ...]]] = []
+        tried = 0
+        for count in counts:
+            ids = tuple(sorted(alive)[:count])
+            ranked = sorted(
+                ((max(b.of(s) for b in bounds), k, s) for k, s in enumerate(layouts(self.phases[0], count, model))),
+                key=lambda one: one[:2],
+            )
+            for bound_B, _, s in ranked:
+                phases = tuple(self.laid_out(phase, s, ids) for phase in self.phases)
+                if bound_B > limit_B or any(self.changes.refusal(phase) is not None for phase in phases):
+                    continue
+                tried += 1
+                if tried > TRIED:
+                    break
+                try:
+                    kept = min(
+                        estimates(phase).throughput_tok_s / self.plan.phases[phase.name].throughput_tok_s
+                        for phase in phases
+                    )
+                except (SpecError, ArithmeticError, ValueError):
+                    continue
+                found.append((kept, count, phases))
+        for _, _, phases in sorted(found, key=lambda one: -one[0])[:BEST]:
+            yield Survivor(RELAY, phases, keeps=False)
+
+    def laid_out(self, phase: Phase, s: Strategy, ids: tuple[int, ...]) -> Phase:
+        """A phase in a layout: with the spare copies of experts that it had, or a few more."""
+        return replace(phase, gpus=ids, strategy=relaid(phase.strategy, s))
+
+
+def _fold(degrees: Mapping[str, int]) -> Fold:
+    return Fold(tuple(degrees.items()))
+
+
+def engines(plan: CompiledPlan, lost: Sequence[int]) -> list[tuple[str, ...]]:
+    """Phases by the GPUs that they use, of those that lost one."""
+    groups: dict[frozenset[int], list[str]] = {}
+    for name, result in plan.phases.items():
+        groups.setdefault(frozenset(result.gpus), []).append(name)
+    return [tuple(names) for gpus, names in groups.items() if gpus & set(lost)]
+
+
+def spare_for(lost: Sequence[int], spare: Sequence[int], per_node: int) -> dict[int, int]:
+    """A GPU that no phase uses for each lost one, of its node where there is one, as far as they go."""
+    left = list(spare)
+    out = {}
+    for gpu in lost[: len(left)]:
+        out[gpu] = min(left, key=lambda g: (g // per_node != gpu // per_node, g))
+        left.remove(out[gpu])
+    return out
