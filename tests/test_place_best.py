@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
-from dagc.base.diagnostics import Collector
+import dagc
+from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
+from dagc.cli import main
 from dagc.cost.price import price
 from dagc.cost.schedule.scheduler import schedule
+from dagc.export.engines.launch import export
+from dagc.export.json import plan_object
+from dagc.ir.orders import even_counts, ways
 from dagc.lang.load import load
+from dagc.lang.printer import print_spec
 from dagc.pipeline.compile import compile_phase
+from dagc.pipeline.estimates import Estimates
 from dagc.pipeline.lower import unverified
-from dagc.pipeline.place_best import default_ids, placed
+from dagc.pipeline.place_best import best, default_ids, placed
 from dagc.plan.placement import Placement
 from dagc.plan.result import CollectiveTotal, PhaseResult
 from dagc.plan.totals import collective_totals
@@ -236,3 +248,212 @@ def test_rails_are_used() -> None:
     assert (len(set(before.tolist())), len(set(after.tolist()))) == (2, 4)
     assert placement.after_s < placement.before_s and placement.complete
     assert mesh.group(mesh.of("tp")).nodes == 1
+
+
+def spread(phases: str, gpus: int = 64, links: str = "") -> str:
+    """A spec of two phases, whose tp is outermost unless they are placed."""
+    text = spec_text(phase="gpus = 0..7", gpus=gpus, workload="sequences = 64, prompt = 256 tok, output = 16 tok")
+    start, end = text.index("phase prefill {"), text.index("}\n", text.index("phase prefill {")) + 2
+    return (text[:start] + phases + text[end:]).replace(", per_node = 8", "").replace(SHORT, links or pairs(4))
+
+
+OUT = "order = [tp, pp, dp, ep, sp]"
+
+
+def test_phases_on_the_same_gpus_are_placed_together_and_store_weights_once() -> None:
+    plan = dagc.compile_text(
+        spread(
+            f"phase prefill {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT}, place = best }}\n"
+            f"phase decode {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT}, place = best }}\n"
+        )
+    )
+    prefill, decode = (plan.phases[name].placement for name in ("prefill", "decode"))
+    assert prefill is not None and decode is not None
+    assert prefill.together == decode.together == ("prefill", "decode") and prefill.moved
+    assert plan.phases["prefill"].gpus == plan.phases["decode"].gpus
+    (pool,) = plan.shared
+    assert pool.copies_B == 0.0
+    gains = [one.after_s / one.before_s for one in (prefill, decode)]
+    assert sum(gains) < 2
+
+
+def test_a_phase_beside_others_that_stay_stores_no_weights_a_second_time() -> None:
+    """What would be faster moves tp, and with it weights that decode has where they are."""
+    alone = f"phase prefill {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT}, place = best }}\n"
+    beside = alone + f"phase decode {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT} }}\n"
+    free, held = (dagc.compile_text(spread(text)) for text in (alone, beside))
+    placements = [plan.phases["prefill"].placement for plan in (free, held)]
+    assert placements[0] is not None and placements[0].moved and placements[0].held_back == 0
+    assert placements[1] is not None and placements[1].held_back > 0
+    assert placements[0].after_s < placements[1].after_s <= placements[1].before_s
+    assert held.shared[0].copies_B == 0.0
+    assert "would store weights a second time" in held.report()
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_no_more_bytes_over_the_slowest_links_than_in_the_orders_of_engines(name: str) -> None:
+    """Plans A and B against Megatron's tp-cp-ep-dp-pp (innermost first), and vLLM's dp, pp, cp, tp (outermost first; its experts are
+    split over dp and tp, so that ep is part of dp)."""
+    text = re.sub(r"\n  place gpu = .*", "", (ROOT / "examples" / f"plan_{name}.moe").read_text())
+    sent: dict[str, dict[str, float]] = {}
+    for more in ("place = best", "order = [pp, dp, ep, sp, tp]", "order = [dp, ep, pp, sp, tp]"):
+        own = re.sub(r"(phase \w+ \{\s*)gpus", rf"\1{more}, gpus", text)
+        spec, _ = placed(load(Source(f"plan_{name}.moe", own), Collector()))
+        results = {p.name: compile_phase(Unit(spec, p, Collector())) for p in spec.phases}
+        sent[more] = {n: sum(c.level_B.get("cluster", 0.0) for c in r.collectives) for n, r in results.items()}
+    best_B, *others_B = sent.values()
+    for other in others_B:
+        assert all(best_B[phase] <= other[phase] for phase in best_B)
+    assert (best_B["prefill"] < min(other["prefill"] for other in others_B)) == (name == "a")
+
+
+def test_a_prefill_and_a_decode_of_unequal_sizes_on_two_levels() -> None:
+    """Eight GPUs of one node and a half, and sixteen of two and two halves, on nodes of six."""
+    plan = dagc.compile_text(
+        spread(
+            f"phase prefill {{ gpus = 0..7, sp = 4, tp = 2, {OUT}, place = best }}\n"
+            f"phase decode {{ gpus = 8..23, ep = 4, dp = 2, tp = 2, {OUT}, place = best }}\n",
+            links=pairs(6),
+        )
+    )
+    for name, gpus in (("prefill", range(8)), ("decode", range(8, 24))):
+        result = plan.phases[name]
+        assert result.placement is not None and result.placement.moved and result.placement.complete
+        assert (
+            sorted(result.gpus) == list(gpus) and result.time_s == result.placement.after_s < result.placement.before_s
+        )
+
+
+# -- what else reads it ----------------------------------------------------------------------------
+
+
+@cache
+def moved() -> dagc.Plan:
+    return dagc.compile_text(
+        spread(f"phase prefill {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT}, place = best }}\n"), name="moved.moe"
+    )
+
+
+def test_report_and_json_say_what_was_gained() -> None:
+    placement = moved().phases["prefill"].placement
+    assert placement is not None and placement.moved
+    data = json.loads(json.dumps(plan_object(moved())))
+    jsonschema.validate(data, json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text()))
+    found = data["phases"]["prefill"]["placement"]
+    assert found["complete"] and found["compiled"] + found["alike"] == found["ways"]
+    assert [row["level"] for row in found["levels"]] == ["node", "cluster"]
+    assert found["after_s"] == moved().phases["prefill"].time_s < found["before_s"]
+    for text in (moved().report(), moved().markdown()):
+        flat = " ".join(text.split())
+        assert "placed best:" in flat and f"({-placement.gain:+.1%})" in flat
+        assert "default order -" in flat and "cluster" in flat
+
+
+def test_the_numeric_proof_holds_and_a_placed_graph_compiles_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "moved.moe"
+    spec.write_text(spread(f"phase prefill {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT}, place = best }}\n"))
+    assert main(["verify", str(spec)]) == 0
+    assert main(["compile", str(spec), "--emit", "json", "-o", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert main(["compile", str(tmp_path / "out" / "moved.prefill.graph.json"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["phases"]["prefill"]
+    assert (again["gpus"], again["makespan_s"]) == (
+        list(moved().phases["prefill"].gpus),
+        moved().phases["prefill"].time_s,
+    )
+    assert main(["ir", str(spec)]) == 0
+    shown = "gpus 0..3+" if moved().phases["prefill"].gpus[:4] == (0, 1, 2, 3) else "gpus "
+    assert shown in capsys.readouterr().out
+
+
+def test_a_spec_is_printed_with_it_and_reads_back() -> None:
+    spec = moved().spec
+    again = load(Source("again.moe", print_spec(spec)), Collector())
+    assert again.phases[0].strategy.best and not again.phases[0].strategy.ids
+    assert best(again, again.phases[0]).strategy.ids == spec.phases[0].strategy.ids
+    assert Estimates(again)(again.phases[0]).time_s == moved().phases["prefill"].time_s
+
+
+def test_an_engine_takes_a_placement_that_it_numbers_alike_and_refuses_others() -> None:
+    """Of ways that cost the same it is the engines' own; tp outermost, and stages on NICs of their own, are not."""
+    plain = "gpus = 0..7, dp = 4, tp = 2, order = [tp, pp, dp, ep, sp]"
+    better, worse = (
+        dagc.compile_text(spread(f"phase prefill {{ {plain}{more} }}\n").replace("fp32", "bf16"))
+        for more in (", place = best", "")
+    )
+    text = spec_text(phase="gpus = 0..15, pp = 4, tp = 4, microbatches = 4, place = best", workload=WORK, dtype="bf16")
+    rails = dagc.compile_text(text.replace(", per_node = 8", "").replace(SHORT, RAILS))
+    assert export(better, "megatron", None, "plan.prefill")
+    for plan in (worse, rails):
+        with pytest.raises(SpecError, match="cannot express") as refused:
+            export(plan, "megatron", None, "plan.prefill")
+        assert "it numbers GPUs by" in refused.value.diagnostics[0].because[0]
+
+
+def test_steps_of_a_serving_run_where_the_phase_is_placed() -> None:
+    text = spread(
+        f"phase prefill {{ gpus = 0..15, ep = 4, dp = 2, tp = 2, {OUT}, place = best }}\n"
+        f"phase decode {{ gpus = 0..15, ep = 4, dp = 2, tp = 2, {OUT}, place = best }}\n"
+        "serve s { prefill = prefill, decode = decode, arrivals = closed(64), requests = 64 }\n"
+        'require "r" s.throughput >= 1 tok/s\n'
+    )
+    before, after = (dagc.compile_text(t) for t in (text.replace(", place = best", ""), text))
+    assert after.requirements[0].value > before.requirements[0].value
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "help"),
+    [
+        ("place = best\nplace gpu = ep * 2 + tp", "E12", "leave one of them out"),
+        ("place gpu = best", "E02", "`place = best` chooses the ids"),
+        ("place = bset", "E02", "did you mean `best`?"),
+        ("place = 3", "E08", ""),
+        ("place = any", "E12", ""),
+    ],
+)
+def test_what_is_no_placement_is_said(written: str, code: str, help: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        dagc.compile_text(spec_text(phase=f"gpus = 0..7, ep = 4, tp = 2\n{written}"))
+    (found,) = refused.value.diagnostics
+    assert found.code == code and help in " ".join(found.help)
+
+
+def test_a_phase_that_has_no_layout_says_the_same_with_it() -> None:
+    wrong = "gpus = 0..7, attention { dp = 2, tp = 4 } experts { ep = 3 }"
+    texts = []
+    for more in ("", ", place = best"):
+        with pytest.raises(SpecError) as refused:
+            dagc.compile_text(spec_text(phase=wrong + more))
+        texts.append([(d.code, d.message) for d in refused.value.diagnostics])
+    assert texts[0] == texts[1]
+
+
+# -- how much is tried -----------------------------------------------------------------------------
+
+
+def test_many_gpus_take_few_compilations_and_it_is_said_what_was_not_tried() -> None:
+    three = f"link node {{ gpus = 8, {FAST} }}\n  link rack {{ gpus = 64, bandwidth = 90 GB/s, latency = 3 us }}\n  link cluster {{ {SLOW} }}"
+    text = spec_text(
+        phase="gpus = 0..511, pp = 4, dp = 2, ep = 8, sp = 2, tp = 4, order = [tp, pp, sp, dp, ep], place = best",
+        gpus=512, workload="sequences = 512, prompt = 256 tok, output = 16 tok",
+    )  # fmt: skip
+    spec = load(Source("s.moe", text.replace(", per_node = 8", "").replace(SHORT, three)), Collector())
+    _, found = placed(spec)
+    placement = found["prefill"]
+    assert placement.priced == 24 and not placement.complete and placement.ways > 200
+    assert placement.after_s < placement.before_s
+
+
+@pytest.mark.parametrize(("counts", "want"), [((8, 8), 2), ((4, 4), 2), ((3, 5), None), ((1, 1), 1), ((6,), 1)])
+def test_levels_that_hold_the_same_of_the_gpus_everywhere(counts: tuple[int, ...], want: int | None) -> None:
+    gpus = [node * 8 + i for node, count in enumerate(counts) for i in range(count)]
+    found = even_counts(gpus, [("node", 8), ("rack", 16)])
+    assert (None if found is None else len(found)) == want
+
+
+def test_every_way_is_an_assignment_and_none_occurs_twice() -> None:
+    for dims, gpus in (((2, 3, 4), range(24)), ((2, 6), [*range(5), *range(8, 15)]), ((1, 4, 1, 2), range(3, 11))):
+        seen = [way.ids for way in ways(dims, list(gpus), [("node", 4), ("rack", 12)])]
+        assert all(sorted(ids) == list(gpus) for ids in seen) and len(set(seen)) == len(seen) > 1

@@ -48,12 +48,13 @@ class Way:
         return tuple(prod(size for dim, size in digits if dim in dims) for _, digits in self.levels)
 
 
-def ways(dims: Sequence[int], gpus: Sequence[int], domains: Domains) -> Iterator[Way]:
-    """Every way that differs, lazily. `dims`: sizes of the dimensions, whose product is the number of GPUs."""
+def ways(dims: Sequence[int], gpus: Sequence[int], domains: Domains, outermost: Sequence[int] = ()) -> Iterator[Way]:
+    """Every way that differs, lazily. `dims`: sizes of the dimensions, whose product is the number of GPUs; `outermost`: in which
+    order they are inside a domain, where any will do (default: as they stand)."""
     sizes, in_order = tuple(dims), sorted(gpus)
     counts = even_counts(in_order, domains)
     if counts is not None:
-        yield from aligned(sizes, in_order, counts)
+        yield from aligned(sizes, in_order, counts, outermost or range(len(sizes)))
     if len(in_order) <= SMALL:
         whole = tuple((dim, size) for dim, size in enumerate(sizes))
         yield from (Way(whole, found) for found in assignments(in_order, domains))
@@ -76,7 +77,9 @@ def even_counts(gpus: Sequence[int], domains: Domains) -> tuple[tuple[str, int],
     return tuple(counts)
 
 
-def aligned(dims: tuple[int, ...], gpus: Sequence[int], counts: Sequence[tuple[str, int]]) -> Iterator[Way]:
+def aligned(
+    dims: tuple[int, ...], gpus: Sequence[int], counts: Sequence[tuple[str, int]], outermost: Sequence[int]
+) -> Iterator[Way]:
     """Ways that fill the domains of every level with whole digits."""
     ratios = [outer // inner for inner, outer in itertools.pairwise((1, *(count for _, count in counts)))]
     dealt = tuple(gpus)
@@ -86,7 +89,7 @@ def aligned(dims: tuple[int, ...], gpus: Sequence[int], counts: Sequence[tuple[s
             yield ()
             return
         for parts in factors(left, ratios[level]):
-            digits = tuple((dim, size) for dim, size in enumerate(parts) if size > 1)
+            digits = tuple((dim, parts[dim]) for dim in outermost if parts[dim] > 1)
             rest = tuple(a // b for a, b in zip(left, parts, strict=True))
             for outer in fill(rest, level + 1):
                 yield (digits, *outer)

@@ -251,7 +251,7 @@ class Search:
         out = [Candidate(0, None)]
         counts = {True: 0, False: 0}
         most = {True: MOST_WAYS, False: MOST_WAYS if len(self.trials[0].default) <= SMALL else MOST_CROSSING}
-        for way in ways(self.dims, self.trials[0].default, self.domains):
+        for way in ways(self.dims, self.trials[0].default, self.domains, self.usual()):
             kind = bool(way.levels)
             counts[kind] += 1
             if counts[kind] > most[kind]:
@@ -261,6 +261,14 @@ class Search:
                 continue
             out.append(Candidate(len(out), way))
         return out
+
+    def usual(self) -> list[int]:
+        """Dimensions outermost first as engines have them: where any order will do, it is theirs."""
+        mesh, axes = self.trials[0].graph.the_mesh, [STAGES, REPLICA, *AXES]
+        names = [STAGES, *(self.axis(mesh, low) for low, _ in self.bounds)]
+        return sorted(
+            range(len(names)), key=lambda dim: (axes.index(names[dim]) if names[dim] in axes else len(axes), dim)
+        )
 
     # -- what ways cost ----------------------------------------------------------------------------
 
@@ -415,7 +423,7 @@ def _same(a: Key, b: Key) -> bool:
 
 
 class Guard:
-    """Whether a way stores weights that phases which are placed otherwise store too as often as the default order."""
+    """Whether a way stores weights no more often than the default order: phases that use the same GPUs have most in common."""
 
     def __init__(self, spec: Spec, trials: Sequence[Trial]) -> None:
         self.trials = trials
@@ -430,7 +438,8 @@ class Guard:
                     self.others[phase.name] = cost_graph(unverified(unit), unit)
                 except SpecError:
                     continue
-        self.results = {t.unit.phase.name: cost_graph(t.base, t.unit) for t in trials} if self.others else {}
+        shared = self.others or len(trials) > 1
+        self.results = {t.unit.phase.name: cost_graph(t.base, t.unit) for t in trials} if shared else {}
         self.before_B = self._held(self.results)
 
     def _held(self, results: Mapping[str, PhaseResult]) -> float:
@@ -440,7 +449,7 @@ class Guard:
         return max((pool.weights_B for pool in pools.run({**self.others, **results})), default=0.0) if results else 0.0
 
     def keeps(self, candidate: Candidate) -> bool:
-        if not self.others:
+        if not self.results:
             return True
         moved = {}
         for trial in self.trials:
