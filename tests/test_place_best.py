@@ -324,6 +324,19 @@ def test_a_prefill_and_a_decode_of_unequal_sizes_on_two_levels() -> None:
         )
 
 
+def test_each_pool_has_links_of_its_own() -> None:
+    text = spread(
+        f"phase prefill {{ hardware = pool, gpus = 0..15, sp = 8, tp = 2, {OUT}, place = best }}\n"
+        f"phase decode {{ hardware = wide, gpus = 0..15, ep = 8, tp = 2, {OUT}, place = best }}\n"
+    )
+    pool = text[text.index("hardware pool {") : text.index("model small")]
+    text = text.replace(pool, pool + pool.replace("pool {", "wide {").replace("gpus = 4,", "gpus = 16,"))
+    plan = dagc.compile_text(text + f"link pool to wide {{ {SLOW} }}\n")
+    prefill, decode = (plan.phases[name].placement for name in ("prefill", "decode"))
+    assert prefill is not None and prefill.moved and prefill.together == ("prefill",)
+    assert decode is not None and not decode.moved and decode.gain == 0.0
+
+
 # -- what else reads it ----------------------------------------------------------------------------
 
 

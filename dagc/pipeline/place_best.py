@@ -85,7 +85,7 @@ def _groups(spec: Spec) -> list[list[str]]:
     for phase in spec.phases:
         s = phase.strategy
         if s.best and not s.ids:
-            groups.setdefault((tuple(sorted(phase.gpus)), s.pp, s.replicas), []).append(phase.name)
+            groups.setdefault((phase.hardware, tuple(sorted(phase.gpus)), s.pp, s.replicas), []).append(phase.name)
     return list(groups.values())
 
 
@@ -204,7 +204,7 @@ class Search:
     def __init__(self, spec: Spec, phases: Sequence[Phase]) -> None:
         self.spec = spec
         self.trials = [Trial(spec, phase) for phase in phases]
-        hardware = spec.hardware
+        self.hardware = hardware = self.trials[0].unit.spec.hardware
         inner = [(tier.name, tier.gpus) for tier in hardware.tiers[:-1]]
         nics = hardware.nics
         self.domains = [(name, gpus) for name, gpus in inner if gpus is not None]
@@ -237,7 +237,7 @@ class Search:
             graph = trial.lowered(ids)
             after_s, costs = trial.cost(graph)
             before_B, after_B = trial.level_B(trial.base, trial.base_costs), trial.level_B(graph, costs)
-            tiers = [tier.name for tier in self.spec.hardware.tiers]
+            tiers = [tier.name for tier in self.hardware.tiers]
             levels = tuple(LevelBytes(*row) for row in zip(tiers, before_B, after_B, strict=True))
             inside = self.inside(trial, ids)
             phases[trial.unit.phase.name] = _with(trial.unit.phase, ids)
@@ -292,7 +292,7 @@ class Search:
         return found, left
 
     def tried(self, candidate: Candidate) -> tuple[Tried, Asked]:
-        score, total_B, asked = 0.0, np.zeros(len(self.spec.hardware.tiers)), []
+        score, total_B, asked = 0.0, np.zeros(len(self.hardware.tiers)), []
         for trial in self.trials:
             graph = trial.base if candidate.way is None else trial.lowered(candidate.ids(trial))
             time_s, costs = (trial.base_s, trial.base_costs) if candidate.way is None else trial.cost(graph)
@@ -395,7 +395,7 @@ class Search:
         counts = even_counts(ids, self.domains)
         if counts is None:
             return ()
-        sizes, outermost = dict(self.domains), self.spec.hardware.tiers[-1].name
+        sizes, outermost = dict(self.domains), self.hardware.tiers[-1].name
         mesh = trial.graph.the_mesh
         names = [STAGES, *(self.axis(mesh, low) for low, _ in self.bounds)]
         before, out = [1] * len(self.dims), []
@@ -428,10 +428,9 @@ class Guard:
     def __init__(self, spec: Spec, trials: Sequence[Trial]) -> None:
         self.trials = trials
         own = {trial.unit.phase.name for trial in trials}
-        gpus = {gpu for trial in trials for gpu in trial.default}
         self.others: dict[str, PhaseResult] = {}
         for phase in spec.phases:
-            if phase.name not in own and gpus & set(phase.gpus):
+            if phase.name not in own and any(phase.shares(trial.unit.phase) for trial in trials):
                 default = phase.strategy.ids or (default_ids(phase) if phase.strategy.best else ())
                 unit = Unit(spec, _with(phase, default, best=phase.strategy.best), Collector())
                 try:

@@ -41,10 +41,9 @@ def neighbours(spec: Spec, own: Phase) -> list[Strategy]:
     strategies: dict[tuple[Side, ...], Strategy] = {}
     for phase in spec.phases:
         s = phase.strategy
-        alike = (
-            (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and s.best == own.strategy.best and _plain(s)
-        )
-        if phase.name != own.name and alike and phase.gpus == own.gpus:
+        alike = (s.pp, s.replicas) == (own.strategy.pp, own.strategy.replicas) and s.best == own.strategy.best
+        same = (phase.hardware, phase.gpus) == (own.hardware, own.gpus)
+        if phase.name != own.name and alike and same and _plain(s):
             strategies.setdefault(factorisations(s), s)
     return list(strategies.values())
 
