@@ -109,8 +109,8 @@ def wanted_cuts(graph: Graph, factors: Factors) -> list[int]:
     """Where dimensions that do not fill the axis would cut it: those of rules, then tensor dimensions in the order of `tp`."""
     degree = dict(factors.sides[0]).get(TENSOR, 1)
     rules = set(factors.rules)
-    dims = [(d, int(size)) for s in graph.segments for d, size in s.sizes.items()]
-    sizes = {(-1 if d in rules else priority(d), size) for d, size in dims if d in rules or is_tensor_dim(d)}
+    dims = [(d, size) for s in graph.segments for d, size in s.sizes.items() if d in rules or is_tensor_dim(d)]
+    sizes = {(-1 if d in rules else priority(d), int(size)) for d, size in dims}
     return list(dict.fromkeys(cut for _, size in sorted(sizes) for cut in head_cuts(degree, [size])))
 
 

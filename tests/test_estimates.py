@@ -80,7 +80,7 @@ def check(found: Estimate | tuple[str, ...], true: Outcome, phase: Phase) -> boo
 def drawn(rng: random.Random, spec: Spec) -> Phase:
     """Some phase of some layout on 8 or 16 GPUs; most are legal."""
     phase = rng.choice(spec.phases)
-    gpus, pp = rng.choice(((8, 1), (8, 1), (8, 2), (16, 1)))
+    gpus, pp = rng.choice(((8, 1), (8, 1), (16, 2), (16, 1)))
     dp, sp = rng.choice(((1, 1), (1, 1), (2, 1), (4, 1), (8, 1), (1, 2)))
     tp = gpus // pp // dp // sp
     etp = rng.choice((1, 1, 2))
@@ -105,7 +105,8 @@ def resized(rng: random.Random, phase: Phase) -> Phase:
         return replace(sized, context=cached + sized.new_tokens)
     context = rng.choice((64, 1000, 4096, 30000))
     sized = replace(phase, sequences=sequences, context=context)
-    if rng.random() < 0.7:
+    degrees = phase.strategy.attention.degrees if phase.strategy.attention is not None else ()
+    if rng.random() < 0.7 or ("sp", 2) in degrees:
         return sized
     parts = (Part("decode", sequences, sized.tokens, context), Part("prompt", 3, 512, rng.choice((512, 700))))
     return replace(sized, kind="mixed", parts=parts, sequences=sequences + 3)
@@ -117,7 +118,7 @@ def test_an_estimate_is_what_compile_finds(name: str) -> None:
     rng = random.Random(name)
     spec = spec_of(name, "h200-sxm" if name != "dense" else "h100-sxm")
     estimates = Estimates(spec)
-    layouts = [drawn(rng, spec) for _ in range(4 * examples(1))]
+    layouts = [drawn(rng, spec) for _ in range(3 * examples(1))]
     held = 0
     for turn in range(3):
         for layout in layouts:
@@ -126,7 +127,7 @@ def test_an_estimate_is_what_compile_finds(name: str) -> None:
     assert held >= 3
 
 
-@settings(deadline=None, max_examples=examples(25), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(plans())
 def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
     _, text = case

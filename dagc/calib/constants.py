@@ -8,6 +8,7 @@ from importlib.resources.abc import Traversable
 from typing import Generic, TypeVar
 
 from ..base.frozen import record
+from ..base.traced import is_traced
 from .residual import Residual
 
 C = TypeVar("C")
@@ -80,11 +81,12 @@ class Entry(Generic[C]):
         return id(self) >> 4
 
     def outside(self, **shape: float) -> list[str]:
-        """Shapes, of those given, that lie outside the fitted range (an extrapolation).
+        """Shapes, of those given, that lie outside the fitted range (an extrapolation); of traced ones it says none.
 
         Raises KeyError for a shape that the variant does not have.
         """
-        return [name for name, value in shape.items() if not self.shapes[name][0] <= value <= self.shapes[name][1]]
+        given = [(name, value) for name, value in shape.items() if not is_traced(value)]
+        return [name for name, value in given if not self.shapes[name][0] <= value <= self.shapes[name][1]]
 
     @property
     def table(self) -> str:

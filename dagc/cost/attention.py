@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..base.traced import array_of, called, listed, number
 from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
 from ..calib.family import Family
 from ..calib.head_widths import classes_near
 from ..ir.graph import Op
+from ..ir.mesh import Mesh
 from ..ir.ops.attention import attend_operands, context_shares
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Fuse
@@ -82,12 +84,12 @@ def _grouped_prefill(found: Match, op: Op, shape: AttentionShape, kv: str) -> Me
 
     launch_s = entry.constants.launch_s
     blocks = _blocks(found, op)
-    shares = np.broadcast_to(seen, len(blocks)).tolist()
+    shares = listed(seen, len(blocks))
     times = [
         sum(max(of_run(end - first, first, share) - launch_s, 0.0) for first, end in block)
         for block, share in zip(blocks, shares, strict=True)
     ]
-    over_ranks = over_blocks(launch_s + np.asarray(times), op.loop("seq"), found.mesh)
+    over_ranks = over_blocks(launch_s + array_of(times), op.loop("seq"), found.mesh)
     outside = entry.outside(batch_size=shape.batch, seq_len=shape.seq, head_dim=width)
     return Measured.of(over_ranks, family.name, entry, outside)
 
@@ -116,15 +118,39 @@ def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Mea
         return None
     segment = found.segment.within(op.scope)
     shares, context = context_shares(segment, op, found.mesh), segment.size("context")
-    attended, whole = np.maximum(1.0, context * shape.seen * shares), max(1.0, context / len(shares))
-    sizes = heads, shape.kv_heads, width
-    time_s = estimate_s(family, entry, shape.batch, attended, *sizes, np.maximum(attended, whole))
-    for each in entries:
-        if each is not None and shape.seen < 1:
-            time_s = np.minimum(time_s, estimate_s(family, each, shape.batch, whole, *sizes, whole))
-    outside = entry.outside(batch_size=shape.batch, kv_len=float(attended.max()), head_dim=width)
-    over_ranks = over_blocks(time_s.reshape(len(shares)), op.loop("context"), found.mesh)
+    sizes = shape.batch, heads, shape.kv_heads, width
+    over_ranks = _decode_s((entry, tuple(entries)), shares, (op, found.mesh), context, shape.seen, *sizes)
+    outside = entry.outside(
+        batch_size=shape.batch, kv_len=number(_attended(context, shape.seen, shares).max()), head_dim=width
+    )
     return Measured.of(over_ranks, family.name, entry, outside)
+
+
+Entries = tuple[
+    Entry[decode_attention.DecodeAttentionConstants],
+    tuple[Entry[decode_attention.DecodeAttentionConstants] | None, ...],
+]
+
+
+def _attended(context: float, seen: float, shares: Array) -> Array:
+    """Tokens that each rank of a split context attends to."""
+    return np.maximum(1.0, context * seen * shares)
+
+
+@called
+def _decode_s(
+    entries: Entries, shares: Array, where: tuple[Op, Mesh], context: float, seen: float,
+    batch: float, heads: float, kv_heads: float, width: float,
+) -> Array:  # fmt: skip
+    """Seconds over the mesh, by the first of the entries; with a window, by none of them more than without."""
+    family, (entry, others), (op, mesh) = decode_attention.FAMILY, entries, where
+    attended, whole = _attended(context, seen, shares), max(1.0, context / len(shares))
+    sizes = heads, kv_heads, width
+    time_s = estimate_s(family, entry, batch, attended, *sizes, np.maximum(attended, whole))
+    for each in others:
+        if each is not None and seen < 1:
+            time_s = np.minimum(time_s, estimate_s(family, each, batch, whole, *sizes, whole))
+    return over_blocks(time_s.reshape(len(shares)), op.loop("context"), mesh)
 
 
 def _classes(width: float, seen: float) -> tuple[tuple[str, ...], ...]:
@@ -133,7 +159,8 @@ def _classes(width: float, seen: float) -> tuple[tuple[str, ...], ...]:
 
 
 def _seconds(family: Family[C], entry: Entry[C], *sizes: float) -> float:
-    return float(estimate_s(family, entry, *sizes))
+    found: float = number(estimate_s(family, entry, *sizes))
+    return found
 
 
 def _latent(found: Match, op: Op, queries: tuple[str, ...], keys: tuple[str, ...], value: str) -> Measured | None:
@@ -166,7 +193,7 @@ def _latent_prefill(found: Match, op: Op, batch: float, heads: float, width: flo
         return None
 
     def of_run(seq: float, before: float) -> float:
-        return float(estimate_s(prefill_mla.FAMILY, entry, batch, seq, heads, before))
+        return _seconds(prefill_mla.FAMILY, entry, batch, seq, heads, before)
 
     time_s = _prefill(found, op, of_run, entry.constants.launch_s, width / prefill_mla.WIDTH)
     outside = entry.outside(batch_size=batch, seq_len=found.shapes.lengths(op)[0])
@@ -179,7 +206,7 @@ def _prefill(
     """Latent prefill attention of each rank: the runs of tokens that it has, each behind those before it, in one kernel.
     `of_run`: seconds of (new tokens, tokens before them). A window or chunk shortens it in proportion to the pairs."""
     times = [sum(of_run(end - first, first) - launch_s for first, end in block) for block in _blocks(found, op)]
-    seconds = launch_s + np.asarray(times) * found.shapes.seen_by_rank(op) * scale
+    seconds = launch_s + array_of(times) * found.shapes.seen_by_rank(op) * scale
     return over_blocks(seconds, op.loop("seq"), found.mesh)
 
 

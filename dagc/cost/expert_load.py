@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
+from ..base.traced import called
 from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Graph, Segment
@@ -113,11 +114,19 @@ class ExpertLoad:
         layers = tuple(index for own, index in graph.layers if own is segment) if unit.routing.layers else ()
         ranks, redundant, draws = mesh.size(axes), unit.phase.strategy.redundant, _draws(layers)
         limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
-        each = tuple(
-            rank_work(routing, count, top_k, ranks, redundant, tokens, full, draws, limit, nodes)
-            for routing in unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
-        )
-        return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
+        routings = unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
+        given = count, top_k, ranks, redundant
+        return _load(axes, mesh, layers, routings, given, (full, draws, limit, nodes), tokens, filled)
+
+
+@called
+def _load(
+    axes: Axes, mesh: Mesh, layers: tuple[int, ...], routings: tuple[Routing, ...], given: tuple[int, int, int, int],
+    limits: tuple[float, int, GroupLimit, int], tokens: float, filled: float,
+) -> ExpertLoad:  # fmt: skip
+    """`given`: experts, top_k, ranks and redundant experts; `limits`: as `rank_work` takes them."""
+    each = tuple(rank_work(routing, *given, tokens, *limits) for routing in routings)
+    return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
 
 
 def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> NDArray[np.int64]:

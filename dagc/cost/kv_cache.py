@@ -9,6 +9,7 @@ import numpy as np
 from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
 from ..base.phase_kinds import part_kind
+from ..base.traced import called
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
@@ -63,8 +64,13 @@ def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) ->
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
     if window is None and chunk is None:
         return context
-    queries = int(segment.size("seq", op.scope)) if part_kind(op.scope, kind).generates else 1
-    return kept_tokens(int(context), queries, window, chunk, policy.block)
+    queries = segment.size("seq", op.scope) if part_kind(op.scope, kind).generates else 1
+    return _kept_of(context, queries, window, chunk, policy.block)
+
+
+@called
+def _kept_of(context: float, queries: float, window: int | None, chunk: int | None, block: int) -> int:
+    return kept_tokens(int(context), int(queries), window, chunk, block)
 
 
 def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePolicy) -> float:

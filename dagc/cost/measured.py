@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..base.frozen import record
+from ..base.traced import called
 from ..calib import load
 from ..calib.calibration import Calibration
 from ..calib.constants import Device, Entry
@@ -97,6 +98,7 @@ def _scaled(entry: Entry[C], by: Faster) -> Entry[C]:
     return replace(entry, constants=replace(c, **changed), device=device)
 
 
+@called
 def estimate_s(family: Family[C], entry: Entry[C], *arguments: Any) -> Array:
     """Seconds of a kernel. The same kernels are asked for again and again: of scalars the answer is kept."""
     if all(isinstance(each, (int, float)) for each in arguments):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS, local_flops, rank_share, traffic
@@ -42,7 +43,8 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
-            by_layer |= {own.layer: own for own in experts.by_layer}
+            if unit.routing.layers:
+                by_layer |= {own.layer: own for own in experts.by_layer}
         measured = _measured(segment, graph.the_mesh, unit, hardware, loads)
         exchanges = _exchanges(segment, unit, hardware)
         for op in segment.ops:
@@ -113,14 +115,19 @@ def _compute(
     compute_s, memory_s = own_flops / (peak * hardware.mfu), moved_B / (hardware.hbm_Bps * hardware.mbu)
     time: Array = np.maximum(compute_s, memory_s) + launch
     floor: Array = np.maximum(own_flops / peak, moved_B / hardware.hbm_Bps)
-    bound = "compute" if compute_s.max() > memory_s.max() else "memory"
+    bound, bytes_ = _bound(compute_s, memory_s), number(moved_B.max())
     if measured is None:
-        return OpCost(time, floor, bound, flops, float(moved_B.max()), launch_s=launch)
+        return OpCost(time, floor, bound, flops, bytes_, launch_s=launch)
     return OpCost(
-        measured.time_s, np.minimum(floor, measured.time_s), bound, flops, float(moved_B.max()),
+        measured.time_s, np.minimum(floor, measured.time_s), bound, flops, bytes_,
         family=measured.family, error=measured.error, outside=measured.outside, table=measured.table,
         instead_of=measured.instead_of,
     )  # fmt: skip
+
+
+@called
+def _bound(compute_s: Array, memory_s: Array) -> str:
+    return "compute" if compute_s.max() > memory_s.max() else "memory"
 
 
 def _math_dtype(segment: Segment, op: Op) -> str:

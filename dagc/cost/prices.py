@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base.traced import number
 from ..ir.mesh import Mesh
 from ..ir.moves import Price
 from ..ir.sharding import Axes
@@ -25,7 +26,7 @@ class LinkPrices(tuple[Link, ...]):
             key = (kind, payload_B, axes)
             if key not in memo:
                 time = collective_time(kind, payload_B, mesh.group(axes), *self)
-                memo[key] = float(time.time_s)
+                memo[key] = number(time.time_s)
             return memo[key]
 
         return price

@@ -11,12 +11,15 @@ from functools import lru_cache
 import numpy as np
 
 from ..base import dtypes
+from ..base.traced import called
 from ..calib import gemm, moe
 from ..calib.constants import Entry
 from ..ir.ops.kind import Fuse
 from .expert_kernels import ExpertRun, variants
+from .expert_load import ExpertLoad
 from .local_shapes import ExpertShape, GemmShape
 from .measured import Match, Measured, estimate_s
+from .records import Array
 
 GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
 
@@ -53,16 +56,25 @@ def _quantised_before(
 
 
 def _experts(found: Match, shape: ExpertShape) -> None:
-    load = found.loads[shape.rows]
-    work = load.ranks.kernel
-    run = ExpertRun(shape, len(load.ranks.slot_rows), not found.phase.takes_prompts)
+    load, ranks = found.loads[shape.rows], found.mesh.size(shape.products[0].loop(shape.rows.expert))
+    run = ExpertRun(shape, ranks, not found.phase.takes_prompts)
     wanted = variants(found.phase.engine, dtypes.dtype(shape.dtype).kernel, run)
     entry = found.find(moe.FAMILY, wanted) if wanted else None
     if entry is None:
         return
-    # Kernels that got their rows from other ranks see those rows; those that see every token choose among all.
-    seen = work.rows if shape.exchanged else np.full(work.rows.shape, shape.tokens)
-    time = estimate_s(moe.FAMILY, entry, work, seen, shape.top_k, shape.hidden, shape.inter, float(len(shape.products)))
-    found.share(shape.products, Measured.of(load.over_mesh(time), moe.FAMILY.name, entry))
+    sizes = shape.top_k, shape.hidden, shape.inter, float(len(shape.products))
+    time_s = _experts_s(entry, load, shape.exchanged, shape.tokens, sizes)
+    found.share(shape.products, Measured.of(time_s, moe.FAMILY.name, entry))
     for op in shape.ops:
         found.ride(op, Fuse.EXPERTS)
+
+
+@called
+def _experts_s(
+    entry: Entry[moe.MoeConstants], load: ExpertLoad, exchanged: bool, tokens: float, sizes: tuple[float, ...]
+) -> Array:
+    """Seconds over the mesh. Kernels that got their rows from other ranks see those rows; those that see every token choose
+    among all."""
+    work = load.ranks.kernel
+    seen = work.rows if exchanged else np.full(work.rows.shape, tokens)
+    return load.over_mesh(estimate_s(moe.FAMILY, entry, work, seen, *sizes))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
+from ..base.traced import number
 from ..ir.groups import GroupShape
 
 Array = NDArray[np.float64]
@@ -91,4 +92,5 @@ class Costs:
     @property
     def imbalance(self) -> float:
         """Expected rows of the busiest rank over the mean of all ranks."""
-        return float(self.load.max())
+        found: float = number(self.load.max())
+        return found

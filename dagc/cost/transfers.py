@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base.collectives import COLLECTIVES, SEND, wire_bytes
+from ..base.traced import called
 from ..ir.graph import Graph, Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.mesh import Mesh
@@ -39,9 +40,17 @@ def collective_cost(
     layout = op.sharding if COLLECTIVES[op.runtime_kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
+    worst = experts.most if experts is not None and op.is_token_exchange else 1.0
+    return _call_cost(op, payload, worst, mesh, hardware, exchanges)
+
+
+@called
+def _call_cost(
+    op: Op, payload: float, worst: float, mesh: Mesh, hardware: Hardware, exchanges: Exchanges | None
+) -> OpCost:
+    """Of a payload on the mean rank, `worst` times as much on the busiest."""
     group = mesh.group(op.axes)
     steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
-    worst = experts.most if experts is not None and op.is_token_exchange else 1.0
     found = collective_time(op.runtime_kind, payload * worst, group, *hardware.links)
     floor = collective_time(op.runtime_kind, payload, group, *hardware.links, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
@@ -98,13 +107,7 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     ids = mesh.ids.reshape(mesh.stages, -1)
 
     def transfer(size: float, source: int, target: int) -> Transfer:
-        group = mesh.shape_of(np.stack([ids[source], ids[target]], axis=1))
-        found = collective_time(SEND.name, size, group, *hardware.links)
-        floor = collective_time(SEND.name, size, group, *hardware.links, floor=True)
-        tier = _crossed(group, hardware)
-        time_s = max(float(found.time_s), _nccl_send_s(size, group, hardware))
-        bound = _link_bound(time_s, float(floor.time_s), tier.bound)
-        return Transfer(size, time_s, float(floor.time_s), bound, tier.name)
+        return _transfer(size, mesh.shape_of(np.stack([ids[source], ids[target]], axis=1)), hardware)
 
     takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
     sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
@@ -113,6 +116,16 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
     return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)
+
+
+@called
+def _transfer(size: float, group: GroupShape, hardware: Hardware) -> Transfer:
+    found = collective_time(SEND.name, size, group, *hardware.links)
+    floor = collective_time(SEND.name, size, group, *hardware.links, floor=True)
+    tier = _crossed(group, hardware)
+    time_s = max(float(found.time_s), _nccl_send_s(size, group, hardware))
+    bound = _link_bound(time_s, float(floor.time_s), tier.bound)
+    return Transfer(size, time_s, float(floor.time_s), bound, tier.name)
 
 
 def _nccl_send_s(size: float, group: GroupShape, hardware: Hardware) -> float:

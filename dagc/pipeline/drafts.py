@@ -22,8 +22,7 @@ from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memor
 from .lower import lowered
 
 if TYPE_CHECKING:
-    from ..cost.footprint import Memory
-    from ..cost.records import Costs
+    from ..cost.footprint import Memory, StageMemory
     from ..ir.graph import Graph
     from ..spec.hardware import Hardware
 
@@ -47,7 +46,8 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
             raise
         passes.append(DraftPass(graph, replace(price(graph, own)[0], count=count)))
     first, layers = passes[0], unit.spec.model.count("mtp_layers")
-    memory, weights_B = memory_with(result.memory, result.graph, unit, first.graph, units[0][1], first.chunk.costs)
+    own_memory = whole_memory(first.graph, units[0][1], first.chunk.costs).stages[-1]
+    memory, weights_B = memory_with(result.memory, result.graph, unit, first.graph, own_memory)
     params = layers * sum(
         segment.count(weight.dims)
         for segment in first.graph.segments
@@ -68,13 +68,10 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
     )
 
 
-def memory_with(
-    memory: Memory, graph: Graph, unit: Unit, draft: Graph, own: Unit, costs: Costs
-) -> tuple[Memory, float]:
-    """The memory of a phase with what its drafter stores, and the bytes of the drafter's weights. `draft`, `own`, `costs`: of its
-    first pass."""
+def memory_with(memory: Memory, graph: Graph, unit: Unit, draft: Graph, of_draft: StageMemory) -> tuple[Memory, float]:
+    """The memory of a phase with what its drafter stores, and the bytes of the drafter's weights. `draft`, `of_draft`: its first
+    pass, and what it stores."""
     has_table = len(graph.stages) == 1 or any(w.tied for w in graph.head.weights)
-    of_draft = whole_memory(draft, own, costs).stages[-1]
     return with_drafter(memory, draft, of_draft, unit, unit.spec.model.count("mtp_layers"), has_table=has_table)
 
 
@@ -91,10 +88,11 @@ def priced_again(result: PhaseResult, unit: Unit, hardware: Hardware) -> tuple[C
     return (*own, *drafts)
 
 
-def draft_units(unit: Unit, graph: Graph) -> Iterator[tuple[int, Unit]]:
-    """(passes in a step, what is compiled for them). `graph`: the lowered step, whose last stage has the GPUs."""
+def draft_units(unit: Unit, graph: Graph, model: Model | None = None) -> Iterator[tuple[int, Unit]]:
+    """(passes in a step, what is compiled for them). `graph`: the lowered step, whose last stage has the GPUs; `model`: the drafter,
+    where it is known."""
     ids = graph.the_mesh.the_gpus.ids
-    model = drafter_model(unit.spec.model)
+    model = model or drafter_model(unit.spec.model)
     for count, phase in draft_phases(unit.phase):
         own = replace(
             phase,

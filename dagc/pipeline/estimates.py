@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from ..base.diagnostics import Collector
 from ..base.frozen import record
+from ..base.traced import Untraceable
 from ..cost import chunks
 from ..cost.footprint import Memory
 from ..cost.price import price
 from ..cost.records import Costs
-from ..cost.schedule.scheduler import schedule
+from ..cost.schedule.even import period_s
 from ..ir.graph import Graph
 from ..plan.result import PhaseResult
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .analyse import check, of_size, phase_tokens, whole_memory
+from .kept import Expansions, Figures, Layout, Numbers, Ranges, layout_key, lowered_at, lowering
 from .lower import unverified
 
 
@@ -57,11 +60,19 @@ class Estimate:
         return compile_phase(Unit(self.unit.spec, self.phase, Collector()))
 
 
+FRESH = 2
+"""How often a layout is lowered for its sizes alone, before it is traced for all: tracing takes as long as four of these."""
+
+
 class Estimates:
-    """Estimates phases of one spec, whether or not the spec has them: only its hardware, model and workload count."""
+    """Estimates phases of one spec, whether or not the spec has them. Its phases count where they are on the same GPUs as the
+    estimated one and of another name: experts may be cut alike then."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self.expansions = Expansions()
+        self.layouts: dict[tuple[object, ...], tuple[int, Ranges[Layout] | None]] = {}
+        self.drafter: Estimates | None = None
 
     def __call__(self, phase: Phase) -> Estimate:
         """Raises SpecError where the phase does not compile."""
@@ -70,37 +81,83 @@ class Estimates:
 
             phase = best(self.spec, phase)
         unit = Unit(self.spec, phase, Collector())
-        graph = self._lowered(unit)
-        check(graph, unit)
-        passes_s = 0.0
-        costs: Costs | None = None
-        for size in chunks.sizes(phase):
-            own = of_size(graph, phase, size)
-            found = price(own, unit)
-            passes_s += size.count * schedule(own, found).period_s
-            if size.tokens == phase.tokens and size.context == phase.context:
-                costs = found
-        memory = whole_memory(graph, unit, price(graph, unit) if costs is None else costs)
+        passes_s, memory, graph = self._passes(unit)
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         if phase.drafter != "none":
-            drafts_s, memory = self._drafts(unit, graph, memory, passes_s)
-            passes_s = drafts_s
+            passes_s, memory = self._drafts(unit, graph, memory, passes_s)
         throughput = phase_tokens(phase) / passes_s if passes_s else 0.0
         return Estimate(unit, passes_s / per_step, throughput, per_step, memory)
 
+    def _passes(self, unit: Unit) -> tuple[float, Memory, Graph]:
+        """Seconds of all passes of a phase, what it stores, and its lowered graph (at whatever sizes)."""
+        try:
+            return self._kept(unit)
+        except (Untraceable, ZeroDivisionError):
+            return _compiled(unit, unverified(unit))
+
+    def _kept(self, unit: Unit) -> tuple[float, Memory, Graph]:
+        """By what is kept. Raises Untraceable, SpecError."""
+        template, numbers = self.expansions.at(unit)
+        key = (id(template), *layout_key(unit.phase))
+        seen, ranges = self.layouts.get(key, (0, None))
+        if seen < FRESH or ranges is None:
+            if seen == FRESH:
+                raise Untraceable("it was tried")
+            if seen == FRESH - 1:
+                ranges = Ranges(lambda sizes: lowering(unit, template, sizes))
+            self.layouts[key] = seen + 1, ranges
+            graph = lowered_at(unit, template, numbers)
+            return _compiled(unit, graph)
+        try:
+            _, layout = ranges.at(numbers)
+            return self._at(unit.phase, layout, numbers)
+        except Untraceable:
+            if not ranges.found or not ranges.found[0][1].prices.found:
+                self.layouts[key] = FRESH, None
+            raise
+
+    def _at(self, phase: Phase, layout: Layout, numbers: Numbers) -> tuple[float, Memory, Graph]:
+        passes_s = 0.0
+        whole: Figures | None = None
+        for size in chunks.sizes(phase):
+            own = numbers
+            if size.tokens != phase.tokens or size.context != phase.context:
+                own = layout.resized(phase, size, numbers)
+            found = layout.figures(own, phase)
+            passes_s += size.count * layout.period_s(found)
+            if own is numbers:
+                whole = found
+        if whole is None:
+            whole = layout.figures(numbers, phase)
+        return passes_s, layout.memory(numbers, whole), layout.template.graph
+
     def _drafts(self, unit: Unit, graph: Graph, memory: Memory, passes_s: float) -> tuple[float, Memory]:
         """Seconds of a step and its memory, with what drafts tokens for it."""
-        from .drafts import draft_units, memory_with
+        from .drafts import draft_units, drafter_model, memory_with
 
+        if self.drafter is None:
+            self.drafter = Estimates(replace(self.spec, model=drafter_model(self.spec.model), phases=()))
+        model = self.drafter.spec.model
         first = True
-        for count, own in draft_units(unit, graph):
-            draft = self._lowered(own)
-            costs = price(draft, own)
-            passes_s += count * schedule(draft, costs).period_s
+        for count, own in draft_units(unit, graph, model):
+            drafts_s, stored, draft = self.drafter._passes(own)
+            passes_s += count * drafts_s
             if first:
-                memory, _ = memory_with(memory, graph, unit, draft, own, costs)
+                memory, _ = memory_with(memory, graph, unit, draft, stored.stages[-1])
                 first = False
         return passes_s, memory
 
-    def _lowered(self, unit: Unit) -> Graph:
-        return unverified(unit)
+
+def _compiled(unit: Unit, graph: Graph) -> tuple[float, Memory, Graph]:
+    """Of a graph lowered for the phase alone."""
+    check(graph, unit)
+    phase, passes_s = unit.phase, 0.0
+    costs: Costs | None = None
+    for size in chunks.sizes(phase):
+        own = of_size(graph, phase, size)
+        found = price(own, unit)
+        passes_s += size.count * period_s(own, found)
+        if size.tokens == phase.tokens and size.context == phase.context:
+            costs = found
+    memory = whole_memory(graph, unit, price(graph, unit) if costs is None else costs)
+    return passes_s, memory, graph

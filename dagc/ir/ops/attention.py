@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from ...base.traced import array_of
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import stem
@@ -38,7 +39,8 @@ def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
 def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """Query-key pairs of each block of queries over the op's `seq` loop, [blocks]."""
     runs = query_runs(segment, op, mesh)
-    return np.asarray([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in runs])
+    found: Array = array_of([sum(_pairs_between(segment, op, a, b) for a, b in block) for block in runs])
+    return found
 
 
 def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:

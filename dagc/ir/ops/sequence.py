@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...base.traced import is_traced, number
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes
@@ -27,7 +28,7 @@ def pieces(size: float, mesh: Mesh) -> list[Run]:
     """The runs of positions that a sequence of `size` tokens consists of, in the order in which they are stored."""
     ranks = mesh.size(mesh.zigzag)
     if ranks == 1:
-        return [(0.0, float(size))]
+        return [(0.0, number(size))]
     step = size / (2 * ranks)
     order = [k for rank in range(ranks) for k in (rank, 2 * ranks - 1 - rank)]
     return [(k * step, (k + 1) * step) for k in order]
@@ -71,6 +72,8 @@ def _joined(held: list[Run]) -> list[Run]:
 def over_blocks(values: NDArray[np.float64], axes: Axes, mesh: Mesh) -> Array:
     """A value for each block over `axes`, laid over the mesh; of length one where all are equal."""
     alike = [1] * len(mesh.atoms)
+    if is_traced(values):
+        return values.reshape(alike)
     if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         return values.ravel()[:1].reshape(alike)
     shape = [size if name in axes else 1 for name, size in mesh.atoms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...base.syntax import ast
+from ...base.traced import fixed
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
@@ -49,7 +50,7 @@ def attend(call: BlockCall) -> Ref:
         if made is None or OPS[made.kind].tokens is not Tokens.CHOOSE:
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)
-        options["chosen"] = call.sizes[selected.dims[-1]]
+        options["chosen"] = fixed(call.sizes[selected.dims[-1]])
     return call.emit("attend", inputs, dims, **options)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...base.dtypes import dtype as dtype_record
+from ...base.traced import number
 from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.op_set import OPS
+from ...spec.batching import Batching
 from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
@@ -15,12 +17,12 @@ from .builder import BlockBuilder, Ref
 from .join_parts import CannotJoin, joined
 
 
-def run(unit: Unit) -> Graph:
-    """The model graph of a phase."""
+def run(unit: Unit, batching: Batching | None = None) -> Graph:
+    """The model graph of a phase. `batching`: other than its own."""
     phase, spec = unit.phase, unit.spec
-    batching = phase.batching
+    batching = batching or phase.batching
     kinds = spec.model.kinds
-    segments = tuple(of_all_parts(unit, layer) for layer in kinds.values())
+    segments = tuple(of_all_parts(unit, layer, batching) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
         segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
     unit.out.check()
@@ -36,14 +38,14 @@ def run(unit: Unit) -> Graph:
     )
 
 
-def of_all_parts(unit: Unit, layer: Layer) -> Segment:
+def of_all_parts(unit: Unit, layer: Layer, batching: Batching) -> Segment:
     """One kind of layer; of a mixed step, its parts joined."""
-    phase, batching = unit.phase, unit.phase.batching
+    phase = unit.phase
     if not phase.is_packed:
-        return expanded(replace(unit, phase=phase.as_parts[0]), layer, float(batching.part))
+        return expanded(replace(unit, phase=phase.as_parts[0]), layer, number(batching.part))
     rooms = [room for room, _ in batching.parts]
     alone = [
-        (part.scope, expanded(replace(unit, phase=own), layer, float(room.part)))
+        (part.scope, expanded(replace(unit, phase=own), layer, number(room.part)))
         for part, own, room in zip(phase.parts, phase.as_parts, rooms, strict=True)
     ]
     for scope, segment in alone:
@@ -62,7 +64,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
     context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context
-    sizes = {"batch": batch, "seq": float(phase.tokens), "context": float(context)}
+    sizes = {"batch": batch, "seq": number(phase.tokens), "context": number(context)}
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)

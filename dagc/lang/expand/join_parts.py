@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from ...base.phase_kinds import SAMPLED
+from ...base.traced import number
 from ...ir.graph import Op, Segment
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS
@@ -127,7 +128,7 @@ class _Join:
         """What all parts agree on; the phase's dims, and others in which they differ, for each part. Rows of experts
         are those of all tokens."""
         rows = [self.rows(segment, all_tokens=True) for segment in self.segments]
-        self.sizes = {"batch": float(self.ranks), "seq": float(sum(rows))}
+        self.sizes = {"batch": float(self.ranks), "seq": number(sum(rows))}
         for dim in dict.fromkeys(d for s in self.segments for d in s.sizes if d not in PHASE_DIMS):
             sizes = [s.sizes[dim] for s in self.segments if dim in s.sizes]
             if stem(dim) == "slot":
@@ -141,12 +142,12 @@ class _Join:
             self.sizes |= {f"{scope}:{dim}": segment.sizes[dim] for dim in PHASE_DIMS}
         if self.sampled:
             found = zip(self.segments, self.sampled_rows, strict=True)
-            self.sizes[f"{SAMPLED}:seq"] = float(sum(self.rows(s, all_tokens=every) for s, every in found))
+            self.sizes[f"{SAMPLED}:seq"] = number(sum(self.rows(s, all_tokens=every) for s, every in found))
 
-    def rows(self, segment: Segment, *, all_tokens: bool) -> int:
+    def rows(self, segment: Segment, *, all_tokens: bool) -> float:
         """Of a part on a rank."""
-        each = int(segment.sizes["batch"]) // self.ranks
-        return each * (int(segment.sizes["seq"]) if all_tokens else 1)
+        each = segment.sizes["batch"] // self.ranks
+        return each * (segment.sizes["seq"] if all_tokens else 1.0)
 
     # -- the ops, in an order that every part has ------------------------------------------------------
 
@@ -215,7 +216,7 @@ class _Join:
         if not every:
             self.sizes.setdefault(
                 f"{SAMPLED}:seq",
-                float(sum(self.rows(s, all_tokens="seq" in d) for s, d in zip(self.segments, dims, strict=True))),
+                number(sum(self.rows(s, all_tokens="seq" in d) for s, d in zip(self.segments, dims, strict=True))),
             )
         return name
 

@@ -1,0 +1,374 @@
+"""Numbers that remember how they were computed, so that the same figures at other sizes need not run the code again.
+
+Code that computes with numbers is run once on `Traced` ones. What it did becomes a straight line of arithmetic in the same order,
+so its results are the same bit for bit. Where the code looked at a number (`if a < b`), the line has a guard: at sizes where the
+answer is another one it gives no results, and the code is run again. Where a number would leave the line unseen (as a float, as an
+array of several), tracing raises `Untraceable`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from operator import attrgetter
+from typing import Any, NoReturn, TypeVar, cast
+
+import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., "tuple[Any, ...] | None"]
+"""Results at other inputs; None where a guard does not hold."""
+
+KEPT = 4096
+"""Results of a call in a line that are remembered."""
+
+
+class Untraceable(Exception):
+    """What was computed is no straight line of numbers."""
+
+
+class Tape:
+    """What happens to the numbers that come from `given`, in order."""
+
+    def __init__(self) -> None:
+        self.inputs: list[str] = []
+        self.lines: list[tuple[str, str, tuple[str, ...]]] = []  # (name; none: a guard; code; names that it takes)
+        self.known: dict[str, Traced] = {}
+        self.guards: set[str] = set()
+        self.scope: dict[str, Any] = {"np": np, "math": math, "_alone": _alone}
+        self.sealed = False
+
+    def given(self, value: float) -> Traced:
+        """A number that the line depends on."""
+        name = f"i{len(self.inputs)}"
+        self.inputs.append(name)
+        return Traced(self, name, value)
+
+    def node(self, code: str, value: Any, takes: tuple[str, ...], shape: tuple[int, ...] = ()) -> Traced:
+        """The result of a step; the same step is taken once."""
+        if self.sealed:
+            raise Untraceable("its tape is done")
+        found = self.known.get(code)
+        if found is None:
+            name = f"v{len(self.lines)}"
+            self.lines.append((name, code, takes))
+            found = self.known[code] = Traced(self, name, value, shape)
+        return found if found.shape == shape else Traced(self, found.name, value, shape)
+
+    def guard(self, code: str, holds: bool, takes: tuple[str, ...]) -> bool:
+        """An answer that the code went on with."""
+        if self.sealed:
+            raise Untraceable("its tape is done")
+        text = code if holds else f"not {code}"
+        if text not in self.guards:
+            self.guards.add(text)
+            self.lines.append(("", text, takes))
+        return holds
+
+    def constant(self, value: Any) -> str:
+        """How the line names what does not change."""
+        if isinstance(value, (bool, int, float)) and math.isfinite(value):
+            return repr(value.item() if isinstance(value, np.generic) else value)
+        name = f"c{len(self.scope)}"
+        self.scope[name] = value
+        return name
+
+    def call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        """A function that is called in the line: for what is not made of single steps, such as tables. Its results are remembered."""
+        codes, takes, values = [], [], []
+        for each in arguments:
+            if isinstance(each, TracedObject):
+                codes.append(each.of.name)
+                takes.append(each.of.name)
+                values.append(each.of.value)
+            elif isinstance(each, Traced):
+                codes.append(f"np.full({each.shape}, {each.name})" if each.shape else each.name)
+                takes.append(each.name)
+                values.append(np.full(each.shape, each.value) if each.shape else each.value)
+            else:
+                codes.append(self.constant(each))
+                values.append(each)
+        found = function(*values)
+        keys = tuple(dict.fromkeys(takes))
+        name = f"f{len(self.scope)}"
+        self.scope[name] = function
+        line = f"{name}({', '.join(codes)})"
+        if isinstance(found, (float, int, np.generic)) or (isinstance(found, np.ndarray) and found.size == 1):
+            line = f"_alone({line})"
+        kept = f"k{len(self.scope)}"
+        self.scope[kept] = _remembering(eval(f"lambda {', '.join(keys)}: {line}", self.scope))
+        if not line.startswith("_alone"):
+            return TracedObject(self, self.node(f"{kept}({', '.join(keys)})", found, keys))
+        shape = found.shape if isinstance(found, np.ndarray) else ()
+        return self.node(f"{kept}({', '.join(keys)})", _alone(found), keys, shape)
+
+    def function(self, results: Sequence[Any]) -> Function:
+        """The line as a function of the inputs, in their order. Ends the tape."""
+        self.sealed = True
+        codes = [each.name if isinstance(each, Traced) else self.constant(each) for each in results]
+        needed = {each.name for each in results if isinstance(each, Traced)}
+        body: list[str] = []
+        for name, code, takes in reversed(self.lines):
+            if not name:
+                body.append(f" if not ({code}): return None")
+            elif name in needed:
+                body.append(f" {name} = {code}")
+            else:
+                continue
+            needed.update(takes)
+        text = f"def line({', '.join(self.inputs)}):\n" + "\n".join(reversed(body))
+        exec(f"{text}\n return ({''.join(f'{code}, ' for code in codes)})", self.scope)
+        return cast(Function, self.scope["line"])
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Results by the numbers, and by which objects, they were computed from."""
+    kept: dict[tuple[Any, ...], Any] = {}
+
+    def remembered(*arguments: Any) -> Any:
+        key = tuple(each if isinstance(each, (float, int)) else id(each) for each in arguments)
+        found = kept.get(key)
+        if found is None:
+            if len(kept) >= KEPT:
+                kept.clear()
+            found = kept[key] = function(*arguments), arguments  # which keeps their ids
+        return found[0]
+
+    return remembered
+
+
+def _alone(found: Any) -> Any:
+    """A number, or an array of one, as that number."""
+    if isinstance(found, (np.ndarray, np.generic)):
+        if found.size != 1:
+            raise Untraceable("ranks differ")
+        return found.item()
+    return found
+
+
+class Traced:
+    """A number on a tape, or an array of one (`shape`: all ones). `value`: what it is as the code runs."""
+
+    __slots__ = ("name", "shape", "tape", "value")
+
+    def __init__(self, tape: Tape, name: str, value: Any, shape: tuple[int, ...] = ()) -> None:
+        self.tape, self.name, self.value, self.shape = tape, name, value, shape
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<{self.name} = {self.value!r}>"
+
+    # -- what it is like -----------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def reshape(self, *shape: Any) -> Traced:
+        flat = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        return Traced(self.tape, self.name, self.value, (1,) * len(flat))
+
+    def max(self, axis: Any = None, out: Any = None, **_: Any) -> Traced:
+        return Traced(self.tape, self.name, self.value)
+
+    min = max
+
+    def any(self) -> bool:
+        return bool(self)
+
+    def _leaves(self, *_: Any, **__: Any) -> NoReturn:
+        raise Untraceable(f"{self!r} is looked at as a number")
+
+    __float__ = __int__ = __index__ = __iter__ = __len__ = __array__ = __round__ = _leaves
+
+    # -- steps ---------------------------------------------------------------------------------------
+
+    def _with(self, other: Any) -> tuple[str, Any, tuple[str, ...], tuple[int, ...]]:
+        """(code, value, names, shape) of an operand."""
+        if isinstance(other, Traced):
+            return other.name, other.value, (other.name,), other.shape
+        if isinstance(other, np.ndarray):
+            value = _alone(other)
+            return self.tape.constant(value), value, (), other.shape
+        return self.tape.constant(other), other, (), ()
+
+    def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> Traced:
+        if isinstance(other, Traced) and other.tape is not self.tape:
+            raise Untraceable("of another tape")
+        code, value, names, shape = self._with(other)
+        a, b = (code, self.name) if swapped else (self.name, code)
+        x, y = (value, self.value) if swapped else (self.value, value)
+        widest = self.shape if len(self.shape) >= len(shape) else shape
+        return self.tape.node(form.format(a, b), how(x, y), (self.name, *names), widest)
+
+    def __add__(self, other: Any) -> Traced:
+        return self._step("{0} + {1}", lambda a, b: a + b, other)
+
+    def __radd__(self, other: Any) -> Traced:
+        return self._step("{0} + {1}", lambda a, b: a + b, other, swapped=True)
+
+    def __sub__(self, other: Any) -> Traced:
+        return self._step("{0} - {1}", lambda a, b: a - b, other)
+
+    def __rsub__(self, other: Any) -> Traced:
+        return self._step("{0} - {1}", lambda a, b: a - b, other, swapped=True)
+
+    def __mul__(self, other: Any) -> Traced:
+        return self._step("{0} * {1}", lambda a, b: a * b, other)
+
+    def __rmul__(self, other: Any) -> Traced:
+        return self._step("{0} * {1}", lambda a, b: a * b, other, swapped=True)
+
+    def __truediv__(self, other: Any) -> Traced:
+        return self._step("{0} / {1}", lambda a, b: a / b, other)
+
+    def __rtruediv__(self, other: Any) -> Traced:
+        return self._step("{0} / {1}", lambda a, b: a / b, other, swapped=True)
+
+    def __floordiv__(self, other: Any) -> Traced:
+        return self._step("{0} // {1}", lambda a, b: a // b, other)
+
+    def __rfloordiv__(self, other: Any) -> Traced:
+        return self._step("{0} // {1}", lambda a, b: a // b, other, swapped=True)
+
+    def __mod__(self, other: Any) -> Traced:
+        return self._step("{0} % {1}", lambda a, b: a % b, other)
+
+    def __rmod__(self, other: Any) -> Traced:
+        return self._step("{0} % {1}", lambda a, b: a % b, other, swapped=True)
+
+    def __divmod__(self, other: Any) -> tuple[Traced, Traced]:
+        return self // other, self % other
+
+    def __neg__(self) -> Traced:
+        return self.tape.node(f"-{self.name}", -self.value, (self.name,), self.shape)
+
+    def __abs__(self) -> Traced:
+        return self.tape.node(f"abs({self.name})", abs(self.value), (self.name,), self.shape)
+
+    def __ceil__(self) -> Traced:
+        return self.tape.node(f"math.ceil({self.name})", math.ceil(self.value), (self.name,))
+
+    # -- what the code asks --------------------------------------------------------------------------
+
+    def _asked(self, sign: str, how: Callable[[Any, Any], Any], other: Any) -> bool:
+        if isinstance(other, str) or other is None:
+            return sign == "!="
+        code, value, names, _ = self._with(other)
+        return self.tape.guard(f"({self.name} {sign} {code})", bool(how(self.value, value)), (self.name, *names))
+
+    def __lt__(self, other: Any) -> bool:
+        return self._asked("<", lambda a, b: a < b, other)
+
+    def __le__(self, other: Any) -> bool:
+        return self._asked("<=", lambda a, b: a <= b, other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self._asked(">", lambda a, b: a > b, other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._asked(">=", lambda a, b: a >= b, other)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or self._asked("==", lambda a, b: a == b, other)
+
+    def __ne__(self, other: object) -> bool:
+        return other is not self and self._asked("!=", lambda a, b: a != b, other)
+
+    def __bool__(self) -> bool:
+        return self._asked("!=", lambda a, b: a != b, 0.0)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Traced:
+        form = UFUNCS.get(ufunc.__name__)
+        if form is None or method != "__call__" or options or len(inputs) != 2:
+            self._leaves()
+        a, b = inputs
+        if isinstance(a, Traced):
+            return a._step(form, lambda x, y: float(ufunc(x, y)), b)
+        return cast(Traced, b)._step(form, lambda x, y: float(ufunc(x, y)), a, swapped=True)
+
+
+class TracedObject:
+    """A result of a call that is not a number; its attributes and methods are calls too."""
+
+    __slots__ = ("of", "tape")
+
+    def __init__(self, tape: Tape, of: Traced) -> None:
+        self.tape, self.of = tape, of
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.tape.call(attrgetter(name), (self,))
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.tape.call(_apply, (self, *arguments))
+
+    def __bool__(self) -> bool:
+        raise Untraceable("an object of the line is looked at")
+
+
+def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+UFUNCS = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "true_divide": "{0} / {1}",
+    "maximum": "({0} if {0} >= {1} else {1})",
+    "minimum": "({0} if {0} <= {1} else {1})",
+}
+"""Functions of arrays that are steps on numbers."""
+
+
+TRACED = frozenset((Traced, TracedObject))
+
+
+def called(function: F) -> F:
+    """A function that a line calls as it is: what it does inside is not traced."""
+
+    @wraps(function)
+    def either(*arguments: Any) -> Any:
+        for each in arguments:
+            if type(each) in TRACED:
+                return each.tape.call(function, arguments)
+        return function(*arguments)
+
+    return cast(F, either)
+
+
+def fixed(value: Any) -> Any:
+    """A number of which nothing is to be traced: the line is for this one alone."""
+    return value.value if type(value) is Traced and value == value.value else value
+
+
+def is_traced(value: Any) -> bool:
+    return type(value) is Traced
+
+
+def array_of(values: Sequence[Any]) -> Any:
+    """Numbers as an array; of traced ones, one alone."""
+    if not any(type(each) is Traced for each in values):
+        return np.asarray(values)
+    if len(values) != 1:
+        raise Untraceable("ranks differ")
+    return values[0].reshape(1)
+
+
+def listed(values: Any, count: int) -> list[Any]:
+    """An array as so many numbers."""
+    return [values] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
+
+
+def number(value: Any) -> Any:
+    """A value as a float; a traced one, or an array of one, stays on its tape."""
+    return value.max() if type(value) is Traced else float(value)

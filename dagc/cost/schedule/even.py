@@ -1,0 +1,199 @@
+"""even: the time of a step where all ranks run alike, so that each moment is one number: the scheduler's recurrence on numbers.
+
+The same sums and maxima in the same order as `Scheduler`, so the same time bit for bit; no path, starts or finishes are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...ir.graph import Graph, Segment
+from ...ir.ops.attributes import RingTurnAttrs
+from ..records import Costs
+from .layer import RESOLUTION_S, lane_program
+from .microbatches import LEAST
+from .pipelines import PIPELINES
+from .scheduler import schedule
+
+Entry = tuple[tuple[float, ...], float, float]
+"""When each lane's input is ready and the two streams are free."""
+
+
+Memo = dict[tuple[object, ...], tuple[Entry, Entry]]
+"""(layer, rounded entry) -> the entry that it was first seen with, and the state behind it."""
+
+
+class Step(NamedTuple):
+    """An op of a lane in a layer's program. `takes`: nodes that it waits for; `rings`: those of whose ring it waits for the
+    end alone; `entry`: it waits for the layer's input."""
+
+    time: int
+    comm: bool
+    lane: int
+    takes: tuple[int, ...]
+    rings: tuple[int, ...]
+    entry: bool
+
+
+class Program(NamedTuple):
+    """A layer: its steps, and which of them makes each lane's result (none: what enters)."""
+
+    steps: tuple[Step, ...]
+    results: tuple[int | None, ...]
+
+
+def program(segment: Segment, lanes: int, times: Mapping[str, int]) -> Program:
+    """`times`: where the time of each op is in the list that a schedule is given."""
+    at: dict[tuple[str, int], int] = {}
+    steps: list[Step] = []
+    for op, lane in lane_program(segment, lanes):
+        takes, rings, entry = [], [], False
+        for name in segment.sources(op):
+            if name == segment.input:
+                entry = True
+            elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):
+                rings.append(at[name, lane])
+            else:
+                takes.append(at[name, lane])
+        at[op.name, lane] = len(steps)
+        steps.append(Step(times[op.name], op.is_collective, lane, tuple(takes), tuple(rings), entry))
+    ends = tuple(None if segment.output == segment.input else at[segment.output, lane] for lane in range(lanes))
+    return Program(tuple(steps), ends)
+
+
+def period_s(graph: Graph, costs: Costs) -> float:
+    """Seconds of a step."""
+    times = {key: cost.time_s for key, cost in costs.ops.items()}
+    even = EvenSchedule(graph, {key: k for k, key in enumerate(times)})
+    if not even.known or any(each.size != 1 for each in times.values()):
+        return schedule(graph, costs).period_s
+    sends_s = [edge.time_s for edge in costs.edges]
+    each_s = [float(each.item()) for each in times.values()]
+    return even.period_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s)
+
+
+@dataclass(slots=True)
+class EvenSchedule:
+    """Of a graph. `times`: (segment, op) -> where its time is."""
+
+    graph: Graph
+    times: Mapping[tuple[str, str], int]
+    programs: dict[str, Program] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.programs = {
+            s.name: program(s, self.graph.lanes, {op.name: self.times[s.name, op.name] for op in s.ops})
+            for s in self.graph.segments
+        }
+
+    @property
+    def known(self) -> bool:
+        """Whether the time is known here: of very many micro-batches in a row, the scheduler leaves out those that repeat."""
+        return self.graph.microbatches <= LEAST
+
+    def period_s(
+        self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float, launched_s: float
+    ) -> float:
+        """Seconds of a step: the longer of what the GPUs take and of what the host takes to launch it. `times`: of ops;
+        `sends_s`, `return_s`: from each stage to the next and of tokens back; `launched_s`: of all launches."""
+        period_s = self._once_s(times, sends_s, return_s, host_s)
+        late_s = launched_s - (period_s - host_s)
+        return period_s if late_s <= 0 else self._once_s(times, sends_s, return_s, host_s + late_s)
+
+    def _once_s(self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float) -> float:
+        graph, pipeline = self.graph, PIPELINES[self.graph.kind]
+        stages, lanes = len(graph.stages), graph.lanes
+        memo: Memo = {}
+        latest_s = self._latest_s(times, sends_s, host_s, memo)
+        if pipeline.step is None:
+            return latest_s
+        idle: Entry = ((0.0,) * lanes, 0.0, 0.0)
+        alone = [max(self._cell(stage, idle, times, memo)[0]) for stage in range(stages)]
+        return pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s + host_s
+
+    def _latest_s(self, times: Sequence[float], sends_s: Sequence[float], host_s: float, memo: Memo) -> float:
+        """When the last micro-batch is done."""
+        graph = self.graph
+        stages, lanes = len(graph.stages), graph.lanes
+        cells = PIPELINES[graph.kind].cells(stages)
+        free = [(0.0, 0.0)] * stages
+        latest = 0.0
+        for _ in range(graph.microbatches):
+            arrived: dict[int | None, tuple[float, ...]] = {None: (host_s,) * lanes}
+            done = 0.0
+            for stage, takes, gives in cells:
+                ready, compute, comm = self._cell(stage, (arrived[takes], *free[stage]), times, memo)
+                if gives is not None:
+                    sent = []
+                    for moment in ready:
+                        comm = max(moment, comm) + sends_s[stage]
+                        sent.append(comm)
+                    arrived[stage] = tuple(sent)
+                free[stage] = compute, comm
+                done = max(done, *ready)
+            latest = max(latest, done)
+        return latest
+
+    def _cell(self, stage: int, state: Entry, times: Sequence[float], memo: Memo) -> Entry:
+        """A stage's layers from a state: when they are done."""
+        for name, count in self.graph.stages[stage].layers:
+            left = count
+            while left:
+                base = max(state[0])
+                entered = _shifted(state, -base)
+                key = (name, *_key(entered))
+                found = memo.get(key)
+                if found is None:
+                    found = memo[key] = entered, self._layer(self.programs[name], entered, times)
+                entry, leaving = found
+                after = _shifted(leaving, base)
+                period = max(after[0]) - base
+                repeat = left if left == 1 or _key(_shifted(leaving, -period)) == _key(entry) else 1
+                state = _shifted(after, period * (repeat - 1))
+                left -= repeat
+        return state
+
+    @staticmethod
+    def _layer(program: Program, entry: Entry, times: Sequence[float]) -> Entry:
+        ready, compute, comm = entry
+        starts: list[float] = []
+        ends: list[float] = []
+        for time, is_comm, lane, takes, rings, enters in program.steps:
+            at = comm if is_comm else compute
+            if enters and ready[lane] > at:
+                at = ready[lane]
+            for k in takes:
+                if ends[k] > at:
+                    at = ends[k]
+            for k in rings:
+                if starts[k] > at:
+                    at = starts[k]
+            end = at + times[time]
+            for k in rings:
+                if ends[k] > end:
+                    end = ends[k]
+            starts.append(at)
+            ends.append(end)
+            if is_comm:
+                comm = end
+            else:
+                compute = end
+        left = tuple(ready[lane] if k is None else ends[k] for lane, k in enumerate(program.results))
+        return left, compute, comm
+
+
+def _shifted(state: Entry, by: float) -> Entry:
+    if by == 0.0:
+        return state
+    ready, compute, comm = state
+    return tuple([each + by for each in ready]), compute + by, comm + by
+
+
+def _key(state: Entry) -> tuple[int, ...]:
+    """As `entry_key`: what differs by less than the resolution, or by how long a stream has been idle, is the same."""
+    ready, compute, comm = state
+    least = min(ready)
+    numbers = (*ready, compute if compute > least else least, comm if comm > least else least)
+    return tuple([round(each / RESOLUTION_S) for each in numbers])

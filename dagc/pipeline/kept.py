@@ -1,0 +1,324 @@
+"""What phases that differ in sizes alone share: one expanded model graph, one lowered graph, one line of arithmetic for costs.
+
+The passes and the prices are run on traced sizes (`dagc/base/traced.py`), once for each range of sizes in which they go the same
+way; so at other sizes of that range they would find the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..base.diagnostics import SpecError
+from ..base.frozen import record
+from ..base.traced import Function, Tape, Traced, Untraceable
+from ..cost.chunks import PassSize
+from ..cost.footprint import Memory, StageMemory
+from ..cost.memory import stage_memory
+from ..cost.price import price
+from ..cost.records import NO_TRANSFER, Costs, OpCost
+from ..cost.schedule.even import EvenSchedule
+from ..ir.graph import Graph
+from ..ir.routed_dims import stem
+from ..spec.batching import Batching
+from ..spec.phase import Part, Phase
+from ..spec.unit import Unit
+from .analyse import check, of_size
+
+T = TypeVar("T")
+Numbers = tuple[Any, ...]
+"""Floats, or traced ones."""
+
+MOST_RANGES = 64
+"""Ranges of sizes that are kept of one graph."""
+
+
+# -- the sizes of a phase ------------------------------------------------------------------------
+
+
+def numbers_of(phase: Phase) -> Numbers:
+    """Sequences, new tokens and context of every part."""
+    parts: tuple[Any, ...] = phase.parts or (phase,)
+    return tuple(float(getattr(part, name)) for name in ("sequences", "tokens", "context") for part in parts)
+
+
+def with_numbers(phase: Phase, numbers: Numbers) -> Phase:
+    """The phase with other ones."""
+    count = len(phase.parts) or 1
+    sequences, tokens, context = (numbers[k * count : (k + 1) * count] for k in range(3))
+    if not phase.parts:
+        return replace(phase, sequences=sequences[0], tokens=tokens[0], context=context[0])
+    rows = zip(phase.parts, sequences, tokens, context, strict=True)
+    parts = tuple(Part(part.scope, *each) for part, *each in rows)
+    return replace(phase, parts=parts, sequences=sum(sequences), tokens=tokens[0], context=context[0])
+
+
+def rooms_of(phase: Phase) -> Numbers:
+    """As `numbers_of`, with the places for sequences in the stead of sequences."""
+    batching = phase.batching
+    rooms = [room for room, _ in batching.parts] or [batching]
+    numbers = numbers_of(phase)
+    return (*(float(room.part) for room in rooms), *numbers[len(rooms) :])
+
+
+# -- ranges --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ranges(Generic[T]):
+    """Lines for one question, each right in a range of sizes, the last one that was right first. `trace`: makes the line around
+    some numbers, and what else is the same in its range."""
+
+    trace: Callable[[Numbers], tuple[Function, T]]
+    found: list[tuple[Function, T]] = field(default_factory=list)
+
+    def at(self, numbers: Numbers) -> tuple[Numbers, T]:
+        """The results at some numbers. Raises Untraceable."""
+        for k, (line, own) in enumerate(self.found):
+            results = line(*numbers)
+            if results is not None:
+                if k:
+                    self.found.insert(0, self.found.pop(k))
+                return results, own
+        try:
+            made = self.trace(numbers)
+        except (SpecError, Untraceable):
+            raise
+        except Exception as error:  # code that takes numbers alone
+            raise Untraceable(f"{type(error).__name__}: {error}") from error
+        results = made[0](*numbers)
+        assert results is not None, "a line is right where it was traced"
+        self.found.insert(0, made)
+        del self.found[MOST_RANGES:]
+        return results, made[1]
+
+
+# -- graphs --------------------------------------------------------------------------------------
+
+Slots = tuple[tuple[int, str, int], ...]
+"""(segment, dimension, number) of each size that follows from the phase's."""
+
+
+@record(slots=False)
+class Template:
+    """A graph whose sizes in `slots` are filled in."""
+
+    graph: Graph
+    slots: Slots
+
+    def at(self, numbers: Numbers) -> Graph:
+        own: list[dict[str, Any]] = [dict(segment.sizes) for segment in self.graph.segments]
+        for at, dim, k in self.slots:
+            own[at][dim] = numbers[k]
+        segments = (replace(s, sizes=sizes) for s, sizes in zip(self.graph.segments, own, strict=True))
+        return replace(self.graph, segments=tuple(segments))
+
+    def numbers(self, graph: Graph) -> Numbers:
+        """Those of a graph of the same template."""
+        found = {k: graph.segments[at].sizes[dim] for at, dim, k in self.slots}
+        return tuple(found[k] for k in range(len(found)))
+
+
+class Expansions:
+    """Model graphs of one spec: those of phases whose strategies differ are the same."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[object, ...], Ranges[Template]] = {}
+
+    def at(self, unit: Unit) -> tuple[Template, Numbers]:
+        """The graph of a phase, and the numbers that are its sizes. Raises Untraceable, SpecError."""
+        phase = unit.phase
+        scopes = tuple(part.scope for part in phase.parts)
+        packed = phase.batching.ranks if phase.is_packed else 0
+        key = phase.name, phase.kind, scopes, phase.strategy.redundant, packed
+        ranges = self.known.get(key)
+        if ranges is None:
+            ranges = self.known[key] = Ranges(lambda numbers: expansion(unit, numbers))
+        numbers, template = ranges.at(rooms_of(phase))
+        return template, numbers
+
+
+def expansion(unit: Unit, rooms: Numbers) -> tuple[Function, Template]:
+    """The model graph of a phase with places for some numbers of sequences, traced. Raises Untraceable, SpecError."""
+    from ..lang.expand import expand
+
+    tape, count = Tape(), len(unit.phase.parts) or 1
+    numbers = tuple(tape.given(each) for each in rooms)
+    batching, traced = unit.phase.batching, with_numbers(unit.phase, numbers)
+    alone = [(_of_places(places), 0) for places in numbers[:count]]
+    every = replace(batching, parts=tuple(alone)) if unit.phase.is_packed else alone[0][0]
+    graph = expand.run(replace(unit, phase=traced), every)
+    found: dict[str, int] = {}
+    slots: list[tuple[int, str, int]] = []
+    results: list[Traced] = []
+    for at, segment in enumerate(graph.segments):
+        for dim, size in segment.sizes.items():
+            if isinstance(size, Traced):
+                if size.name not in found:
+                    found[size.name] = len(results)
+                    results.append(size)
+                slots.append((at, dim, found[size.name]))
+    return tape.function(results), Template(graph, tuple(slots))
+
+
+def _of_places(places: Any) -> Batching:
+    """One rank has all places."""
+    return Batching(places, places, 1, 1, 1)
+
+
+# -- costs ---------------------------------------------------------------------------------------
+
+
+class Figures(NamedTuple):
+    """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches; local inputs of
+    collectives, of sends; load of the busiest expert rank over the mean."""
+
+    times_s: Numbers
+    payloads_B: Numbers
+    sends_s: Numbers
+    return_s: float
+    launched_s: float
+    sent_B: Numbers
+    imbalance: float
+
+
+class Layout:
+    """A lowered graph of phases that differ in sizes alone. `unit`: one of them. Raises Untraceable where ranks differ."""
+
+    def __init__(self, unit: Unit, template: Template) -> None:
+        self.unit, self.template = unit, template
+        graph = template.graph
+        self.keys = [(s.name, op.name) for s in graph.segments for op in s.ops]
+        self.calls = [(s.name, op.name) for s in graph.segments for op in s.ops if op.is_collective]
+        self.schedule = EvenSchedule(graph, {key: k for k, key in enumerate(self.keys)})
+        self.prices: Ranges[None] = Ranges(self._priced)
+        self.memories: Ranges[None] = Ranges(self._memory)
+        if not self.schedule.known:
+            raise Untraceable("its micro-batches are too many")
+
+    def figures(self, sizes: Numbers, phase: Phase) -> Figures:
+        """Of a pass with these sizes of the graph. Raises Untraceable."""
+        results, _ = self.prices.at((*sizes, *numbers_of(phase)))
+        return self._figures(results)
+
+    def _figures(self, results: Numbers) -> Figures:
+        ends = np.cumsum([len(self.keys), len(self.calls), *(2 * [len(self.template.graph.stages) - 1])]).tolist()
+        times, payloads, sends, sent = (results[a:b] for a, b in zip((0, *ends[:-1]), ends, strict=True))
+        return_s, launched_s, imbalance = results[ends[-1] :]
+        return Figures(times, payloads, sends, return_s, launched_s, sent, imbalance)
+
+    def resized(self, phase: Phase, size: PassSize, sizes: Numbers) -> Numbers:
+        """Sizes of the graph in one of the phase's passes. Raises Untraceable."""
+        whole = self.template.at(sizes)
+        if any(stem(dim) == "chosen" for segment in whole.segments for dim in segment.sizes):
+            raise Untraceable("each pass chooses among its own tokens")
+        return self.template.numbers(of_size(whole, phase, size))
+
+    def period_s(self, figures: Figures) -> float:
+        own = self.schedule
+        return own.period_s(
+            figures.times_s, figures.sends_s, figures.return_s, self.unit.phase.host_s, figures.launched_s
+        )
+
+    def memory(self, sizes: Numbers, figures: Figures) -> Memory:
+        """Raises Untraceable."""
+        numbers = (*sizes, figures.imbalance, *figures.payloads_B, *figures.sent_B)
+        results, _ = self.memories.at(numbers)
+        each = iter(results)
+        own = tuple(StageMemory(s.index, *islice(each, STAGE_FIELDS)) for s in self.template.graph.stages)
+        live = dict(zip((s.name for s in self.template.graph.segments), each, strict=True))
+        return Memory(own, self.unit.spec.hardware.memory_B, live, self.unit.phase.memory)
+
+    def _priced(self, numbers: Numbers) -> tuple[Function, None]:
+        tape = Tape()
+        given = tuple(tape.given(each) for each in numbers)
+        count = len(numbers_of(self.unit.phase))
+        graph = self.template.at(given[:-count])
+        costs = price(graph, replace(self.unit, phase=with_numbers(self.unit.phase, given[-count:])))
+        edges = costs.edges
+        results = (
+            *(_one(costs.ops[key].time_s) for key in self.keys), *(costs.ops[key].payload_B for key in self.calls),
+            *(edge.time_s for edge in edges), *(edge.payload_B for edge in edges),
+            costs.token_return.time_s, costs.launched_s, costs.imbalance,
+        )  # fmt: skip
+        return tape.function(results), None
+
+    def _memory(self, numbers: Numbers) -> tuple[Function, None]:
+        tape = Tape()
+        given: list[Any] = [tape.given(each) for each in numbers]
+        stages, calls = len(self.template.graph.stages) - 1, len(self.calls)
+        sizes, (imbalance, *rest) = given[: -1 - calls - stages], given[-1 - calls - stages :]
+        ops = {
+            key: OpCost(np.zeros(1), np.zeros(1), "", payload_B=payload)
+            for key, payload in zip(self.calls, rest, strict=False)
+        }
+        edges = tuple(replace(NO_TRANSFER, payload_B=each) for each in rest[calls:])
+        costs = Costs(ops, edges, NO_TRANSFER, imbalance, 0.0)
+        found = stage_memory(self.template.at(tuple(sizes)), costs, self.unit)
+        results = [value for stage in found.stages for value in _fields(stage)]
+        return tape.function([*results, *found.live_B.values()]), None
+
+
+STAGE_FIELDS = 8
+
+
+def _fields(stage: StageMemory) -> tuple[Any, ...]:
+    return (
+        stage.weights_B, stage.kv_cache_B, stage.activations_B, stage.buffers_B, stage.reserve_B, stage.capacity_B,
+        stage.engine_B, stage.drafter_B,
+    )  # fmt: skip
+
+
+def _one(time_s: Any) -> Any:
+    """The time of all ranks. Raises Untraceable."""
+    if isinstance(time_s, Traced):
+        return time_s
+    if time_s.size != 1:
+        raise Untraceable("ranks differ")
+    return float(time_s.item())
+
+
+OF_LAYOUT = (
+    "name", "kind", "gpus", "strategy", "acceptance", "dispatch_dtype", "exchange", "quantise", "engine", "host_s", "cuda_graph",
+    "window_cache", "kv_block", "memory", "launches", "routing", "drafter",
+)  # fmt: skip
+"""What two phases of one layout have the same, beside the scopes of their parts, their micro-batches and lanes."""
+
+
+def layout_key(phase: Phase) -> tuple[object, ...]:
+    batching = phase.batching
+    scopes = tuple(part.scope for part in phase.parts)
+    constants = tuple(sorted(phase.constants.items())) if phase.strategy.place is not None else ()
+    own = tuple(getattr(phase, name) for name in OF_LAYOUT)
+    return (*own, scopes, constants, batching.microbatches, batching.lanes)
+
+
+def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:
+    """The phase's graph, lowered for these sizes, which may be traced. Raises SpecError."""
+    from ..ir.graph_pass import PassError
+    from .lower import passes_of, stop, unverified
+    from .run_passes import run
+
+    batching = unit.phase.batching
+    graph = replace(template.at(sizes), microbatches=batching.microbatches, lanes=batching.lanes)
+    try:
+        *_, (_, graph) = run(passes_of(unit), graph)
+    except PassError as error:
+        if not unit.spans:
+            unverified(unit)  # which knows the statements that the error is at
+        stop(unit, error)
+    return graph
+
+
+def lowering(unit: Unit, template: Template, sizes: Numbers) -> tuple[Function, Layout]:
+    """A graph lowered for some sizes; the line has no results, and is right where the same graph would be made. Raises
+    Untraceable, SpecError."""
+    tape = Tape()
+    graph = lowered_at(unit, template, tuple(tape.given(each) for each in sizes))
+    check(graph, unit)
+    line = tape.function(())
+    return line, Layout(unit, Template(Template(graph, template.slots).at(sizes), template.slots))
