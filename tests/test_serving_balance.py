@@ -102,6 +102,19 @@ def test_slots_and_blocks_count_as_room_for_a_prompt() -> None:
     assert {s.start_s: s.prompt // 10 for s in worker.stretches if s.prompt} == {0: 4, 30: 3}
 
 
+def test_a_worker_that_does_not_decode_lets_prompts_in() -> None:
+    worker = Worker(engine(50, ranks=2), steps_kept=100)
+    worker.feed([Request(0.0, 10, 30), Request(0.0, 10, 30)])
+    worker.run_until(5.0)
+    worker.turn(True, False, 5.0)
+    worker.add(Request(5.0, 10, 30), rank=0)
+    worker.run_until(9.0)
+    worker.turn(True, True, 9.0)
+    worker.run()
+    assert {s.start_s: s.prompt // 10 for s in worker.stretches if s.prompt} == {0: 2, 5: 1}
+    assert worker.counts["finished"] == 3
+
+
 def gate_by_hand(limit: int, gather: int, looks: Sequence[tuple[bool, bool]]) -> list[bool]:
     """`dagc.serving.balance`, counted step by step. `looks`: whether all ranks have prompts, and whether all generate."""
     waited = gathered = 0

@@ -201,6 +201,8 @@ def test_the_cases_have_every_policy_at_work() -> None:
         "preempt": {"recompute", "swap"},
         "prefix_cache": {False, True},
         "ranks": {1, 2, 3, 4},
+        "balance": {0, 1, 2, 7, 60},
+        "gather": {0, 1, 4},
     }.items():
         assert {getattr(engine, field) for engine in engines} == kinds
     counts: Counter[str] = Counter()
