@@ -64,7 +64,8 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
     seen: set[tuple[str, str]] = set()
     step = "gpus = 0..7, tp = 8, decode = 8, prompts = [64 tok]"
     serving = "phase decode { gpus = 0..7, tp = 2, ep = 4 }\nserve chat { arrivals = burst, requests = 2 }\nrequire chat.met > 0\n"
-    served = dagc.compile_text(spec_text(extra=serving))
+    priced = spec_text(extra=serving).replace("per_node = 8", "per_node = 8, price = 2 $/h, power = 700 W", 1)
+    served = dagc.compile_text(priced)
     for plan in (*map(dagc.compile, EXAMPLES), served, dagc.compile_text(spec_text(kind="mixed", phase=step))):
         for name, value in all_metrics(plan.subject()).items():
             owner, _, rest = name.partition(".")

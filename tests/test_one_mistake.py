@@ -69,10 +69,10 @@ def test_the_plan_without_a_mistake() -> None:
         ("moe 1\n", "moe 1\n-- about\n", "E01", "-", "comments begin with `#`"),
         ("prefill.ttft <= 10 s", "prefill.throughput >= 10 tok/sec", "E02", "sec", "if this is a unit, did you mean `s`?"),
         ("prefill.ttft <= 10 s", "pool.memory <= 90 GB", "E02", "pool.memory", "did you mean `hardware.memory`?"),
-        # What is not there yet.
+        # What is not there.
         ("prefill.ttft <= 10 s", "prefill.ttft.p99 <= 10 s", "E02", "prefill.ttft.p99", None),
         ("prefill.ttft <= 10 s", "decode.goodput >= 1", "E02", "decode.goodput", None),
-        ("prefill.ttft <= 10 s", "hardware.power <= 700 W", "E18", "hardware.power", None),
+        ("prefill.ttft <= 10 s", "hardware.power <= 700 W", "E10", "hardware.power", None),
         # Brackets that are missing, or another kind.
         ("model m {", "model m", "E01", "\n", "a section has braces: `model m { ... }`"),
         ("model m {", "model m [", "E01", "[", "a section has braces: `model m { ... }`"),

@@ -27,7 +27,6 @@ ALTERNATIVES = Coming(
     "alternatives of a phase are",
     "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",
 )
-COSTS = Coming("prices and power are", "throughput_per_gpu compares plans on one kind of GPU")
 
 SECTIONS = {
     "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "optimizer": TRAINING,
@@ -36,7 +35,6 @@ SECTIONS = {
 
 _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
-    "hardware": {"price": COSTS, "power": COSTS},
     "phase": {
         "alternative": ALTERNATIVES,
         "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
@@ -49,17 +47,8 @@ WORDS = {"train": TRAINING, "training": TRAINING}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a placement to a search, or is meant to leave a number or a word to one."""
-UNITS = dict.fromkeys(("W", "kW", "MW"), COSTS)
 TEXTS = ((re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),)
 """Statements that the grammar does not have yet."""
-
-
-METRICS = ((re.compile(r"^\w+\.(price|power)$"), COSTS),)
-"""Names in requirements."""
-
-
-def metric(name: str) -> Coming | None:
-    return next((what for pattern, what in METRICS if pattern.search(name)), None)
 
 
 def refuse(what: Coming, span: Span, out: Collector) -> None:

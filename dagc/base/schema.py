@@ -6,7 +6,7 @@ from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from .dtypes import NAMED
 from .frozen import record
 from .phase_kinds import PHASE_KINDS
-from .units import BYTE_RATE, BYTES, FLOP_RATE, REQUEST_RATE, REQUESTS, SCALAR, TIME, TOKENS, Dim
+from .units import BYTE_RATE, BYTES, FLOP_RATE, MONEY_RATE, POWER, REQUEST_RATE, REQUESTS, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
 LARGE = 1e18
@@ -64,6 +64,8 @@ HARDWARE: dict[str, Attribute] = {
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
     "calibration": _word('measured constants of its kernels, e.g. h100_sxm or "mine.json" (none: mfu and mbu)', None),
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
+    "price": Attribute("money for one GPU over time, for costs", dim=MONEY_RATE, default=None, low=1e-12, high=1e6),
+    "power": Attribute("what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6),
 }
 
 LINK: dict[str, Attribute] = {

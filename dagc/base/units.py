@@ -1,6 +1,6 @@
 """Units and dimension-checked numbers.
 
-A dimension is a tuple of exponents over (second, byte, FLOP, token, request); everything else is a plain count.
+A dimension is a tuple of exponents over (second, byte, FLOP, token, request, joule, money); everything else is a plain count.
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from collections.abc import Iterable
 
 from .frozen import record
 
-Dim = tuple[int, int, int, int, int]
+Dim = tuple[int, int, int, int, int, int, int]
 
-SCALAR: Dim = (0, 0, 0, 0, 0)
-TIME: Dim = (1, 0, 0, 0, 0)
-BYTES: Dim = (0, 1, 0, 0, 0)
-FLOPS: Dim = (0, 0, 1, 0, 0)
-TOKENS: Dim = (0, 0, 0, 1, 0)
-REQUESTS: Dim = (0, 0, 0, 0, 1)
-BYTE_RATE: Dim = (-1, 1, 0, 0, 0)
-FLOP_RATE: Dim = (-1, 0, 1, 0, 0)
-TOKEN_RATE: Dim = (-1, 0, 0, 1, 0)
-REQUEST_RATE: Dim = (-1, 0, 0, 0, 1)
-BYTES_PER_TOKEN: Dim = (0, 1, 0, -1, 0)
-FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1, 0)
+SCALAR: Dim = (0, 0, 0, 0, 0, 0, 0)
+TIME: Dim = (1, 0, 0, 0, 0, 0, 0)
+BYTES: Dim = (0, 1, 0, 0, 0, 0, 0)
+FLOPS: Dim = (0, 0, 1, 0, 0, 0, 0)
+TOKENS: Dim = (0, 0, 0, 1, 0, 0, 0)
+REQUESTS: Dim = (0, 0, 0, 0, 1, 0, 0)
+BYTE_RATE: Dim = (-1, 1, 0, 0, 0, 0, 0)
+FLOP_RATE: Dim = (-1, 0, 1, 0, 0, 0, 0)
+TOKEN_RATE: Dim = (-1, 0, 0, 1, 0, 0, 0)
+REQUEST_RATE: Dim = (-1, 0, 0, 0, 1, 0, 0)
+BYTES_PER_TOKEN: Dim = (0, 1, 0, -1, 0, 0, 0)
+FLOPS_PER_TOKEN: Dim = (0, 0, 1, -1, 0, 0, 0)
+ENERGY: Dim = (0, 0, 0, 0, 0, 1, 0)
+POWER: Dim = (-1, 0, 0, 0, 0, 1, 0)
+ENERGY_PER_TOKEN: Dim = (0, 0, 0, -1, 0, 1, 0)
+MONEY: Dim = (0, 0, 0, 0, 0, 0, 1)
+MONEY_RATE: Dim = (-1, 0, 0, 0, 0, 0, 1)
+MONEY_PER_TOKEN: Dim = (0, 0, 0, -1, 0, 0, 1)
+MONEY_PER_REQUEST: Dim = (0, 0, 0, 0, -1, 0, 1)
 
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -33,6 +40,18 @@ def _table() -> dict[str, tuple[float, Dim]]:
     units |= {"s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME)}
     units |= {"req": (1.0, REQUESTS), "req/s": (1.0, REQUEST_RATE), "req/min": (1 / 60, REQUEST_RATE)}
     units |= {"tok": (1.0, TOKENS), "tok/s": (1.0, TOKEN_RATE), "tok/ms": (1e3, TOKEN_RATE)}
+    units |= {
+        "$": (1.0, MONEY),
+        "$/h": (1 / 3600, MONEY_RATE),
+        "$/s": (1.0, MONEY_RATE),
+        "$/req": (1.0, MONEY_PER_REQUEST),
+    }
+    units |= {"$/tok": (1.0, MONEY_PER_TOKEN), "$/Mtok": (1e-6, MONEY_PER_TOKEN)}
+    for prefix in ("", "k", "M"):
+        units[f"{prefix}W"] = (_PREFIX[prefix], POWER)
+        units[f"{prefix}J"] = (_PREFIX[prefix], ENERGY)
+        units[f"{prefix}Wh"] = (3600 * _PREFIX[prefix], ENERGY)
+    units |= {"J/tok": (1.0, ENERGY_PER_TOKEN)}
     for prefix, scale in (_PREFIX | _BINARY).items():
         units[f"{prefix}B"] = (scale, BYTES)
         units[f"{prefix}B/s"] = (scale, BYTE_RATE)
@@ -49,13 +68,17 @@ def _table() -> dict[str, tuple[float, Dim]]:
 UNITS: dict[str, tuple[float, Dim]] = _table()
 """Unit as written -> (factor to SI base units, dimension)."""
 
-BASE = ("s", "B", "FLOP", "tok", "req")
+BASE = ("s", "B", "FLOP", "tok", "req", "J", "$")
+_NAMED = {POWER: "W"}
+"""Dimensions whose unit has a name of its own."""
 
 
 def dim_name(dim: Dim) -> str:
     """A dimension in words: `B/s`, `tok`, or `a plain number`."""
     if dim == SCALAR:
         return "a plain number"
+    if dim in _NAMED:
+        return _NAMED[dim]
     up = [b if e == 1 else f"{b}^{e}" for b, e in zip(BASE, dim, strict=True) if e > 0]
     down = [b if e == -1 else f"{b}^{-e}" for b, e in zip(BASE, dim, strict=True) if e < 0]
     return ("*".join(up) or "1") + ("/" + "/".join(down) if down else "")
@@ -72,12 +95,20 @@ _WORDS: dict[Dim, str] = {
     TOKEN_RATE: "a token rate (tok/s)",
     REQUESTS: "a number of requests (req)",
     REQUEST_RATE: "a rate of requests (req/s)",
+    ENERGY: "an energy (J)",
+    POWER: "a power (W)",
+    ENERGY_PER_TOKEN: "an energy per token (J/tok)",
+    MONEY: "an amount of money ($)",
+    MONEY_RATE: "a price per time ($/h)",
+    MONEY_PER_TOKEN: "a price per token ($/Mtok)",
+    MONEY_PER_REQUEST: "a price per request ($/req)",
 }
 
 
 EXAMPLES: dict[Dim, str] = {
     TIME: "5 us", BYTES: "80 GB", TOKENS: "4096 tok", BYTE_RATE: "450 GB/s", FLOP_RATE: "989 TFLOP/s", TOKEN_RATE: "100 tok/s",
-    REQUESTS: "1000 req", REQUEST_RATE: "12 req/s",
+    REQUESTS: "1000 req", REQUEST_RATE: "12 req/s", POWER: "700 W", MONEY_RATE: "2 $/h",
+    MONEY_PER_TOKEN: "0.5 $/Mtok", ENERGY_PER_TOKEN: "1 J/tok", MONEY_PER_REQUEST: "0.01 $/req",
 }  # fmt: skip
 
 
@@ -90,7 +121,8 @@ _SPELT = {
     "seconds": "s", "second": "s", "sec": "s", "secs": "s", "msec": "ms", "usec": "us", "tokens": "tok", "token": "tok",
     "tokens/s": "tok/s", "token/s": "tok/s", "tps": "tok/s", "bytes": "B", "byte": "B", "percent": "%", "G": "e9", "B/sec": "B/s",
     "K": "k", "requests": "req", "request": "req", "reqs": "req", "requests/s": "req/s", "request/s": "req/s", "rps": "req/s",
-    "qps": "req/s", "rpm": "req/min",
+    "qps": "req/s", "rpm": "req/min", "watt": "W", "watts": "W", "joule": "J", "joules": "J", "USD": "$", "dollars": "$",
+    "$/hour": "$/h", "$/hr": "$/h", "$/token": "$/tok", "$/request": "$/req", "$/MTok": "$/Mtok",
 }  # fmt: skip
 
 
@@ -150,7 +182,10 @@ class Quantity:
 
 
 def _combine(a: Dim, b: Dim, sign: int) -> Dim:
-    return (a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3], a[4] + sign * b[4])
+    return (
+        a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3], a[4] + sign * b[4],
+        a[5] + sign * b[5], a[6] + sign * b[6],
+    )  # fmt: skip
 
 
 _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
@@ -163,6 +198,13 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
     TOKENS: ((1.0, "tok"),),
     REQUEST_RATE: ((1.0, "req/s"),),
     REQUESTS: ((1.0, "req"),),
+    ENERGY: ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J")),
+    POWER: ((1e6, "MW"), (1e3, "kW"), (1.0, "W")),
+    ENERGY_PER_TOKEN: ((1.0, "J/tok"),),
+    MONEY: ((1.0, "$"),),
+    MONEY_RATE: ((1 / 3600, "$/h"),),
+    MONEY_PER_TOKEN: ((1e-6, "$/Mtok"),),
+    MONEY_PER_REQUEST: ((1.0, "$/req"),),
     FLOPS_PER_TOKEN: ((1e12, "TFLOP/tok"), (1e9, "GFLOP/tok"), (1e6, "MFLOP/tok"), (1.0, "FLOP/tok")),
     BYTES_PER_TOKEN: ((1e9, "GB/tok"), (1e6, "MB/tok"), (1e3, "kB/tok"), (1.0, "B/tok")),
 }

@@ -27,6 +27,8 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "hbm_Bps": HARDWARE["hbm"],
         "launch_s": HARDWARE["launch"],
         "reserve_B": HARDWARE["reserve"],
+        "price_per_s": HARDWARE["price"],
+        "power_W": HARDWARE["power"],
     },
     Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
     Level: {

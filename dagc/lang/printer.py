@@ -85,6 +85,8 @@ def _hardware(h: Hardware) -> str:
             f"hbm = {number(h.hbm_Bps, 'B/s')}, mbu = {number(h.mbu)}",
             *([f"calibration = {_word_or_path(h.calibration)}"] if h.calibration else []),
             f"launch = {number(h.launch_s, 's')}, reserve = {number(h.reserve_B, 'B')}",
+            *([f"price = {number(h.price_per_s, '$/s')}"] if h.price_per_s is not None else []),
+            *([f"power = {number(h.power_W, 'W')}"] if h.power_W is not None else []),
             *(_level(level, h.short) for level in h.levels),
         ],
     )

@@ -102,8 +102,8 @@ class Reader:
             if name in self.open:
                 return True  # what is wrong with it is told
             if ANY not in attribute.words and attribute.kind in ("number", "count", "counts", "word", "dtype", "flag"):
-                help_ = (f"a search chooses what a phase leaves open: {', '.join(OPEN)}",)
-                self.out.add("E12", f"`{name}` of `{self.section}` cannot be left open", value.span, help=help_)
+                what = f"a search chooses what a phase leaves open: {', '.join(OPEN)}"
+                self.out.add("E12", f"`{name}` of `{self.section}` cannot be left open", value.span, help=(what,))
                 return True
         if (
             name in self.open
@@ -111,11 +111,9 @@ class Reader:
             and attribute.kind not in ("counts", "list")
         ):
             values = value.span.text.strip("[]").strip()
-            help_ = (
-                f"a search chooses from several: `{name} = {ANY}({values})`",
-                "`dagc sweep` goes through the domain of a param",
-            )
-            self.out.add("E08", f"`{name}` is one value, not a list", value.span, help=help_)
+            several = f"a search chooses from several: `{name} = {ANY}({values})`"
+            swept = "`dagc sweep` goes through the domain of a param"
+            self.out.add("E08", f"`{name}` is one value, not a list", value.span, help=(several, swept))
             return True
         if not isinstance(value, ast.Name) or value.text in (*constants, *attribute.words):
             return False

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..base import coming
+from ..base import schema
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.frozen import record
 from ..base.syntax import ast
 from ..base.units import (
     BYTES,
+    EXAMPLES,
     SCALAR,
     Dim,
     Quantity,
@@ -196,8 +197,10 @@ def _lookup(
     if node.parts[0] in phases and node.parts[1:2] in (("kv_transfer",), ("kv_bytes",)) and spec.others:
         out.add("E10", f"`{node.text}`: {_no_way(node.parts[0], spec)}", node.span)
         return None
-    if (what := coming.metric(node.text)) is not None:
-        coming.refuse(what, node.span, out)
+    if (known := metric(node.text)) is not None and known.needs and _lacks(known.needs, node.parts[0], spec, metrics):
+        example = EXAMPLES[schema.HARDWARE[known.needs].dim]
+        help_ = (f"write `{known.needs} = {example}`, of one GPU, in the hardware section",)
+        out.add("E10", f"`{node.text}` needs `{known.needs}` of the hardware", node.span, help=help_)
         return None
     served = servings.get(node.parts[0])
     if served is not None and (name := ".".join(node.parts[1:])) in {m.name for m in of_serving()}:
@@ -208,6 +211,12 @@ def _lookup(
         return None
     out.add("E02", f"unknown metric `{node.text}`", node.span, help=meant_metric(node.text, metrics))
     return None
+
+
+def _lacks(needs: str, owner: str, spec: Spec, metrics: Mapping[str, Quantity]) -> bool:
+    """Whether GPUs that the owner, a phase, serving or pool, may mean have no such figure."""
+    pools = (owner,) if owner in spec.pools else tuple(spec.pools) if spec.others else (HARDWARE,)
+    return any(f"{pool}.{needs}" not in metrics for pool in pools)
 
 
 def _no_way(name: str, spec: Spec) -> str:

@@ -64,6 +64,30 @@ class Subject:
     def gpus(self) -> float:
         return float(len(self.result.gpus))
 
+    @property
+    def price_per_s(self) -> float | None:
+        """Money over time for the GPUs of the phase or serving; None: not given."""
+        return self._together(lambda hardware: hardware.price_per_s)
+
+    @property
+    def power_W(self) -> float | None:
+        """What these GPUs draw at most; None: not given."""
+        return self._together(lambda hardware: hardware.power_W)
+
+    def _together(self, each: Callable[[Hardware], float | None]) -> float | None:
+        """What one GPU has, summed over those of the phase or serving."""
+        if self.name not in self.servings:
+            own = each(self.hardware)
+            return None if own is None else own * self.gpus
+        serve, total = self.spec.serve(self.name), 0.0
+        for role in self.serving.roles:
+            phase = serve.prefill if role.role == PREFILL.name else serve.decode or serve.mixed or serve.prefill
+            own = each(self.of(str(phase)).hardware)
+            if own is None:
+                return None
+            total += own * role.gpus
+        return total
+
     @cached_property
     def phase(self) -> Phase:
         return self.spec.phase(self.name)

@@ -76,7 +76,8 @@ SHORT = ("node", "cluster")
 @record(slots=False)
 class Hardware:
     """A pool of equal GPUs. `compute_flops` maps dtype -> peak FLOP/s; key "default" serves the rest. `levels`: of links,
-    innermost first; `per_host`: GPUs of one host, the machine that processes and ports are on."""
+    innermost first; `per_host`: GPUs of one host, the machine that processes and ports are on. `price_per_s`: money for one GPU over time; `power_W`: what one GPU draws
+    at most; None: not given."""
 
     name: str
     gpus: int
@@ -90,6 +91,8 @@ class Hardware:
     levels: tuple[Level, ...]
     per_host: int
     calibration: str | None = None
+    price_per_s: float | None = None
+    power_W: float | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def peak_flops(self, dtype: str) -> float:

@@ -15,8 +15,13 @@ from ..base.suggest import did_you_mean
 from ..base.units import (
     BYTE_RATE,
     BYTES,
+    ENERGY_PER_TOKEN,
     FLOP_RATE,
     FLOPS_PER_TOKEN,
+    MONEY_PER_REQUEST,
+    MONEY_PER_TOKEN,
+    MONEY_RATE,
+    POWER,
     REQUEST_RATE,
     REQUESTS,
     SCALAR,
@@ -42,7 +47,7 @@ class Metric:
     Where it appears beyond what can be named: `json`: its path in a phase of `dagc compile --json`; `row`: its column in
     `plan.rows("phases")`; `reported`: reports show it, in the format `brief` if there is one; `usual`: a column of every sweep;
     `gated`: `--fail-on-regression` heeds it; `compared`: `dagc diff` shows it (None: if one direction is better); `pooled`: it
-    counts all that the GPUs hold, for whatever phase."""
+    counts all that the GPUs hold, for whatever phase; `needs`: an attribute of the hardware without which it has no value."""
 
     owner: str
     name: str
@@ -59,6 +64,7 @@ class Metric:
     gated: bool = False
     compared: bool | None = None
     pooled: bool = False
+    needs: str = ""
 
     @property
     def full(self) -> str:
@@ -197,6 +203,17 @@ _PHASES: tuple[Metric, ...] = (
         "kv_bytes", BYTES, "lower", lambda s: None if s.transfer is None else s.transfer[0], "the size of that cache",
         compared=False,
     ),
+    _phase(
+        "cost_per_token", MONEY_PER_TOKEN, "lower",
+        lambda s: _over(s.price_per_s, s.result.throughput_tok_s), "price of its GPUs over its throughput", needs="price",
+        json="cost_per_token", reported=True, usual=True,
+    ),
+    _phase(
+        "energy_per_token", ENERGY_PER_TOKEN, "lower",
+        lambda s: _over(s.power_W, s.result.throughput_tok_s),
+        "power of its GPUs over its throughput: an upper bound, since GPUs that wait draw less", needs="power",
+        json="energy_per_token_J", reported=True, usual=True,
+    ),
     _phase("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
     _phase(
         "idle_gpus", SCALAR, "lower", lambda s: float(s.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out"
@@ -211,6 +228,12 @@ _PHASES: tuple[Metric, ...] = (
     *(_calls(kind) for kind in TRANSFERS),
 )  # fmt: skip
 
+
+def _over(rate: float | None, per_s: float) -> float | None:
+    """What costs so much per second, of one of so many per second; nothing where none is done or nothing known."""
+    return None if rate is None or per_s <= 0 else rate / per_s
+
+
 _TIMES = {
     "ttft": "from a request's arrival to its first token at the client",
     "tpot": "between two tokens of a request: (e2e - ttft) / (output - 1)",
@@ -223,9 +246,9 @@ _OF_THEM = {
 
 
 def _serve(
-    name: str, dim: Dim, better: str, how: How, about: str, *, share: bool = False, usual: bool = False
+    name: str, dim: Dim, better: str, how: How, about: str, *, share: bool = False, usual: bool = False, needs: str = ""
 ) -> Metric:
-    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual)
+    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual, needs=needs)
 
 
 def _time_of(name: str, of: str) -> Metric:
@@ -294,6 +317,18 @@ _SERVINGS: tuple[Metric, ...] = (
     _serve("duration", TIME, "", lambda s: s.serving.duration_s, "from the first arrival to the last token"),
     _serve("gpus", SCALAR, "", lambda s: float(s.serving.gpus), "GPUs of all workers"),
     _serve(
+        "cost_per_token", MONEY_PER_TOKEN, "lower", lambda s: _over(s.price_per_s, s.serving.throughput_tok_s),
+        "price of all GPUs, busy or not, over the output tokens", needs="price",
+    ),
+    _serve(
+        "cost_per_request", MONEY_PER_REQUEST, "lower", lambda s: _over(s.price_per_s, s.serving.rate_per_s),
+        "price of all GPUs, busy or not, over the requests that end", needs="price",
+    ),
+    _serve(
+        "energy_per_token", ENERGY_PER_TOKEN, "lower", lambda s: _over(s.power_W, s.serving.throughput_tok_s),
+        "power of all GPUs over the output tokens: an upper bound, since GPUs that wait draw less", needs="power",
+    ),
+    _serve(
         "price_error", SCALAR, "", lambda s: s.serving.prices_error,
         "largest error of a step's price that was interpolated, where it was checked", share=True,
     ),
@@ -324,6 +359,10 @@ _HARDWARE: tuple[Metric, ...] = (
         share=True,
     ),
     Metric(HARDWARE, "launch", TIME, "", "time to launch a kernel", lambda s: s.hardware.launch_s),
+    Metric(
+        HARDWARE, "price", MONEY_RATE, "", "money for a GPU over time", lambda s: s.hardware.price_per_s, needs="price"
+    ),
+    Metric(HARDWARE, "power", POWER, "", "what a GPU draws at most", lambda s: s.hardware.power_W, needs="power"),
     Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps", lambda s: s.hardware.reserve_B),
 )  # fmt: skip
 

@@ -94,9 +94,6 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
             return
     if token is None:
         char = source.text[at : at + 1]
-        if char == "$":
-            coming.refuse(coming.COSTS, Span(source, at, at + 1), out)
-            return
         if char == '"':
             out.add("E01", "a string does not end on its line", Span(source, at, at + 1))
         else:
@@ -295,4 +292,5 @@ def _char_help(char: str) -> tuple[str, ...]:
         ":": ("write `name = value`",),
         "!": ("`!=` does not exist; state what must hold",),
         "/": ("comments begin with `#`",),
+        "$": ("an amount of money follows its number: `2 $/h`",),
     }.get(char, ())

@@ -13,11 +13,11 @@ WIDTH = 110
 _TOKEN = re.compile(
     r"(?P<comment>#[^\n]*)|(?P<string>\"[^\"\n]*\")|(?P<newline>\n)|(?P<blank>[ \t\r\f]+)"
     r"|(?P<number>[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<op><=|>=|==|\.\.|\+-|.)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*|\$)|(?P<op><=|>=|==|\.\.|\+-|.)"
 )
 _BINARY = {"=", "+", "-", "*", "/", "<=", ">=", "==", "<", ">", "~", "+-"}
 _VALUE_END = {"name", "number", "string"}
-_UNIT_TAIL = {"s", "ms", "us", "tok"}
+_UNIT_TAIL = {"s", "ms", "us", "min", "tok", "h", "Mtok", "req"}
 
 
 @dataclass(slots=True)

@@ -26,9 +26,12 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
     numbers = {k: int(v.value) for k, v in values.items() if isinstance(v, Quantity)}
     per_host = numbers.get("per_host")
     levels = read_levels(body, names, numbers.get("gpus", 1), numbers.get("per_node", 1), per_host)
-    optional = ("compute", "calibration", "per_host")
-    wrong = any(values[k] is None for k in HARDWARE if k not in optional) or (
-        "per_host" in body.assigns and not per_host
+    optional = ("compute", "calibration", "per_host", "price", "power")
+    given = [k for k in ("price", "power") if k in body.assigns]
+    wrong = (
+        any(values[k] is None for k in given)
+        or any(values[k] is None for k in HARDWARE if k not in optional)
+        or ("per_host" in body.assigns and not per_host)
     )
     if wrong or not compute or levels is None:
         return None
@@ -43,7 +46,8 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
     q = {k: v.value for k, v in values.items() if isinstance(v, Quantity)}
     return Hardware(
         name, int(q["gpus"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
-        levels, per_host or node_size(levels, int(q["gpus"])), _calibration(values["calibration"], body, names, base), span,
+        levels, per_host or node_size(levels, int(q["gpus"])), _calibration(values["calibration"], body, names, base),
+        q.get("price"), q.get("power"), span,
     )  # fmt: skip
 
 

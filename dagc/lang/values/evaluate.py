@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ...base import coming
 from ...base.diagnostics import Collector, Label
 from ...base.syntax import ast
 from ...base.units import (
@@ -62,9 +61,6 @@ def number(expr: ast.Number, out: Collector) -> Quantity | None:
     if expr.unit is None:
         return Quantity(expr.value)
     if expr.unit not in UNITS:
-        if expr.unit in coming.UNITS:
-            coming.refuse(coming.UNITS[expr.unit], expr.span, out)
-            return None
         meant = meant_unit(expr.unit)
         hint = (
             f"did you mean {meant}?"
