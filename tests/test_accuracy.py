@@ -31,9 +31,9 @@ from comparison.cache import Cache
 from comparison.case import Deployment, Estimate, Inexpressible, Layout, Point, half
 from comparison.catalog import Catalog
 from comparison.classes import ALL, class_seconds, reference_class
-from comparison.degrees import LOAD, Twins, of_rows, ran
 from comparison.estimate import Estimates, calibration_of, estimate, text_of
 from comparison.published import Serving, read_csv, read_records
+from comparison.run_degrees import LOAD, Twins, of_rows, ran
 from comparison.runs import Job, Run, Runs
 from comparison.site import Constants, Site
 from comparison.statistics import Errors

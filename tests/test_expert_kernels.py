@@ -221,6 +221,15 @@ def test_an_engine_runs_its_own_kernel(engine: str, dtype: str, changes: dict[st
     assert variants(engine, dtype, run(**changes))[0] == first
 
 
+def test_a_phase_says_what_kernels_of_mxfp4_experts_compute_with() -> None:
+    for engine in ENGINES:
+        for activations, first in (("mxfp8", "w4a8_mxfp4_mxfp8"), ("bf16", "w4a16_mxfp4")):
+            asked = variants(engine, "mxfp4", run(), activations)
+            assert moe.dtype_of(asked[0]) == first
+            assert sorted(asked) == sorted(variants(engine, "mxfp4", run()))  # the others may take its place
+        assert variants(engine, "nvfp4", run(), "bf16") == variants(engine, "nvfp4", run())
+
+
 def test_no_choice_names_what_nobody_measured() -> None:
     there = {v for gpu, e in MEASURED for v in load(gpu).of(moe.FAMILY, e)}
     kernels = {variant.partition("-")[2] for variant in there}

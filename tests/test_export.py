@@ -251,6 +251,7 @@ PHASE = {
         "dispatch_dtype",
         "exchange",
         "quantise",
+        "expert_activations",
         "engine",
         "host_s",
         "launches",
@@ -280,7 +281,7 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
     assert "draft = 3: speculative decoding" in refused(engine, phase="gpus = 0..7, tp = 8, draft = 3")
     model = "layers = 4, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nexperts { count = 8, top_k = 2, hidden = 32, capacity = 1.25 }"
     assert "capacity = 1.25 drops tokens" in refused(engine, phase="gpus = 0..7, tp = 8", model=model)
-    asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate, window_cache = whole, kv_block = 64 tok"
+    asked = "cuda_graph = false, host = 3 ms, dispatch_dtype = fp8, quantise = separate, expert_activations = mxfp8, window_cache = whole, kv_block = 64 tok"
     made = "".join(written(engine, phase=f"gpus = 0..7, tp = 8, {asked}").values())
     graphs = {"vllm": "--enforce-eager", "sglang": "--disable-cuda-graph", "trtllm": "cuda_graph_config: null"}
     assert graphs.get(engine, "# not fixed by flags: cuda_graph = false") in made
@@ -288,6 +289,7 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
         "host = 3 ms",
         "dispatch_dtype = fp8",
         "quantise = separate",
+        "expert_activations = mxfp8",
         "window_cache = whole",
         "kv_block = 64 tok",
     ):

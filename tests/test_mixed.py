@@ -260,7 +260,7 @@ def test_experts_of_a_mixed_step_are_those_of_prompts(engine: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["engine", "exchange", "quantise", "drafter", "window_cache", "dispatch_dtype"]
+    ["engine", "exchange", "quantise", "expert_activations", "drafter", "window_cache", "dispatch_dtype"]
     + [f"strategy/{name}" for name in ("dispatch", "overlap", "sp_method", "sp_layout")],
 )
 @pytest.mark.parametrize("word", ["zzz", "../h200_sxm/vllm", "x" * 5000])

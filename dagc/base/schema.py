@@ -193,6 +193,12 @@ PHASE: dict[str, Attribute] = {
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
+    "expert_activations": _word(
+        "what kernels of MXFP4 experts multiply their weights with (default: the engine's own choice)",
+        None,
+        "bf16",
+        "mxfp8",
+    ),
     "engine": _word(
         "whose measured kernels set the times, and whose memory budget counts where it is named",
         "trtllm",

@@ -100,14 +100,17 @@ CHOICES = (
 
 ACTIVATIONS: Mapping[str, tuple[str, ...]] = {"vllm": ("w4a16_mxfp4", "w4a8_mxfp4_mxfp8")}
 """MXFP4 in an engine that computes with 16-bit activations first."""
+COMPUTES_WITH: Mapping[str, str] = {"w4a16_mxfp4": "bf16", "w4a8_mxfp4_mxfp8": "mxfp8"}
+"""Activations of a dtype of the tables, where weights alone do not say them."""
 
 
-def variants(engine: str, dtype: str, run: ExpertRun) -> tuple[str, ...]:
-    """Variants of the measured kernels for a dtype of the language, the one that the engine runs first; none for a dtype
-    that no engine's experts were measured with."""
+def variants(engine: str, dtype: str, run: ExpertRun, activations: str | None = None) -> tuple[str, ...]:
+    """Variants of the measured kernels for a dtype of the language, the one that the engine runs first, or with
+    `activations`; none for a dtype that no engine's experts were measured with."""
     found: list[str] = []
     named = VARIANTS.get(_plain(dtype), ())
-    for measured in ACTIVATIONS.get(engine, named) if len(named) > 1 else named:
+    named = ACTIVATIONS.get(engine, named) if len(named) > 1 else named
+    for measured in sorted(named, key=lambda each: activations is not None and COMPUTES_WITH.get(each) != activations):
         first = next((c.kernels for c in CHOICES if _holds(c, engine, measured, run)), ())
         found += (variant_of(measured, kernel) for kernel in dict.fromkeys((*first, *KERNELS)))
     return tuple(found)

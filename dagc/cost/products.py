@@ -58,7 +58,7 @@ def _quantised_before(
 def _experts(found: Match, shape: ExpertShape) -> None:
     load, ranks = found.loads[shape.rows], found.mesh.size(shape.products[0].loop(shape.rows.expert))
     run = ExpertRun(shape, ranks, not found.phase.takes_prompts)
-    wanted = variants(found.phase.engine, dtypes.dtype(shape.dtype).kernel, run)
+    wanted = variants(found.phase.engine, dtypes.dtype(shape.dtype).kernel, run, found.phase.expert_activations)
     entry = found.find(moe.FAMILY, wanted) if wanted else None
     if entry is None:
         return

@@ -153,7 +153,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("dtype", "weight_dtype", "kv_dtype", "attention_dtype"):
         if find(getattr(model, name)) is None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
-    for name in ("window_cache", "drafter", "engine", "exchange", "quantise"):
+    for name in ("window_cache", "drafter", "engine", "exchange", "quantise", "expert_activations"):
         _check_word(name, getattr(phase, name), "plan.phase")
     for name in ("dispatch", "overlap", "sp_method", "sp_layout"):
         _check_word(name, getattr(strategy, name), "plan.phase.strategy")

@@ -213,6 +213,7 @@ def _phase(p: Phase) -> str:
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),
             f"quantise = {p.quantise}",
+            *([f"expert_activations = {p.expert_activations}"] if p.expert_activations else []),
             *([f"engine = {p.engine}"] if p.memory.engine is not None else []),
             f"host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",
             *([f"launch = {number(p.launches.layer_s, 's')}"] if p.launches.layer_s or p.memory.engine else []),

@@ -78,6 +78,7 @@ class Phase:
     dispatch_dtype: str | None = None
     exchange: str | None = None  # kernels for tokens; None: the engine's in such a phase
     quantise: str = "fused"  # fused | separate
+    expert_activations: str | None = None  # of MXFP4 experts: bf16 | mxfp8; None: the engine's choice
     engine: str = "trtllm"
     host_s: float = 0.0
     cuda_graph: bool = True

@@ -43,6 +43,7 @@ class Deployment:
     two_batch: bool = False
     expert_slots: int = 0  # replicas included; 0: one of each expert
     dispatch_dtype: str | None = None
+    expert_activations: str | None = None  # of MXFP4 experts; None: the engine's choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,19 @@ class Catalog:
             return True
         return any(config.get(key) or config.get("text_config", {}).get(key) for key in DRAFTS)
 
+    def recipe(self, engine: str, model: str, preset: str, experts: str) -> Mapping[str, Any]:
+        """What the launch scripts of a sweep set and its rows do not state; nothing where they are not known."""
+        return next(
+            (
+                row
+                for row in self.constants["recipes"]["rows"]
+                if (row["engine"], row["model"]) == (engine, model)
+                and preset in row["gpus"]
+                and experts in row["experts"]
+            ),
+            {},
+        )
+
     def dtype(self, label: str) -> str:
         dtypes: Mapping[str, str] = self.constants["dtypes"]
         plain = label.split("(")[0].strip() + ("_block" if "(block" in label else "")

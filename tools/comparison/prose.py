@@ -59,7 +59,8 @@ Four constants per engine are free: the host's time of a step, of each layer tha
 run), of a request before it is scheduled, and what prompts add to a step over what their kernels take. They are fitted on the `tune` half, for the least mean error of
 TPOT and (0.4 of it) TTFT, and are the product's (`grammar/library/serving/engines.json`). Deployments fall into `tune` or `check`
 by a hash of model, GPU, engine, dtype and degrees, so rows of one deployment are on one side. Engine defaults that rows do not state (dtype of the KV cache,
-which phases gather tokens and which exchange them) are in `tools/accuracy.json`. Routing is uniform.
+which phases gather tokens and which exchange them) are in `tools/accuracy.json`, and so is what the public launch scripts of the sweeps set
+(dtype of the KV cache, activations of MXFP4 experts, whether a model ever drafted). Routing is uniform.
 
 `high`, `medium`, `low`: how complete the published record is. `may speculate`: rows of a model with layers for multi-token
 prediction, from a source that does not say whether they ran. A TPOT far below the estimate often means that they did."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from .case import Deployment, Inexpressible, Layout
 from .catalog import Catalog
-from .degrees import ran, stated, whole
+from .run_degrees import ran, stated, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,22 @@ def _csv_serving(row: Mapping[str, str], catalog: Catalog) -> Serving:
     if split and not (whole(row["prefill_num_workers"]) and whole(row["decode_num_workers"])):
         raise Inexpressible(NO_WORKERS)
     sides = (stated(row, "prefill_"), stated(row, "decode_")) if split else (ran(row),) * 2
-    return _serving(
+    serving = _serving(
         catalog, "measured_serving", "", row["model_path"], row["system"], row["backend"], labels, None, sides,
         (whole(row["prefill_num_workers"]), whole(row["decode_num_workers"])) if split else (0, 0),
         int(row["isl"]), int(row["osl"]), concurrency or None,
     )  # fmt: skip
+    return serving if split or not whole(row["attention_dp_size"]) else _as_launched(serving, catalog)
+
+
+def _as_launched(serving: Serving, catalog: Catalog) -> Serving:
+    """With what the launch scripts of its sweep set."""
+    plan, (preset, model, engine) = serving.decode, serving.where
+    recipe = catalog.recipe(engine, model, preset, plan.expert_dtype)
+    kv_dtype, activations = recipe.get("kv", plan.kv_dtype), recipe.get("expert_activations")
+    plan = replace(plan, kv_dtype=kv_dtype, expert_activations=activations)
+    drafts = recipe.get("drafts", serving.speculative_layers)
+    return replace(serving, prefill=plan, decode=plan, speculative_layers=drafts)
 
 
 def _suffix(model: str) -> str:

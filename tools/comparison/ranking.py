@@ -5,7 +5,7 @@ an equal number of GPUs, with two layouts or more. Runs of one layout count as t
 a layout that no spec can say is not ranked, and counts as wrong.
 
 `series`: layouts as the file labels them, versions of the engine pooled; `doubts` says what else its runs differ in. `as_run`:
-layouts as they ran (`degrees.py`), and one stated version of the engine.
+layouts as they ran (`run_degrees.py`), and one stated version of the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from .case import Layout
 from .catalog import Catalog
-from .degrees import ran, stated
+from .run_degrees import ran, stated
 from .servings import Outcome
 from .statistics import quantile, table
 

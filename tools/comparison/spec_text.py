@@ -140,6 +140,8 @@ def _phase_lines(point: Point, catalog: Catalog, sparse: bool, first: int = 0) -
         lines.append("overlap = two_batch")
     if d.dispatch_dtype is not None and sparse:
         lines.append(f"dispatch_dtype = {d.dispatch_dtype}")
+    if d.expert_activations is not None and sparse and "expert_activations" in language.phase:
+        lines.append(f"expert_activations = {d.expert_activations}")
     if d.expert_slots and sparse:
         lines.append(f"redundant = {d.expert_slots - catalog.experts(catalog.model(d.model))}")
     if "host" in language.phase:

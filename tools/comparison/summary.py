@@ -10,7 +10,6 @@ from pathlib import Path
 
 from . import (
     accuracy_page,
-    degrees,
     goals,
     host,
     kernel_page,
@@ -20,6 +19,7 @@ from . import (
     prose,
     published,
     ranking,
+    run_degrees,
     stated_errors,
     static,
     unmeasured,
@@ -336,10 +336,10 @@ def repeats_of(options: Options) -> list[noise.Group]:
     return [group for file in files for group in noise.repeats(file, catalog.drafts)]
 
 
-def twins_of(options: Options) -> degrees.Twins:
+def twins_of(options: Options) -> run_degrees.Twins:
     """Rows with multiplied degrees, of all files of servings."""
-    found = [degrees.twins(file) for file in _files(options.data, SERVINGS)]
-    return degrees.Twins(sum(each.rows for each in found), sum(each.twice for each in found))
+    found = [run_degrees.twins(file) for file in _files(options.data, SERVINGS)]
+    return run_degrees.Twins(sum(each.rows for each in found), sum(each.twice for each in found))
 
 
 def noise_table(groups: Sequence[noise.Group]) -> str:

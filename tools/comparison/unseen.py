@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import host, prose, ranking
-from .degrees import Twins
 from .host import Linear
+from .run_degrees import Twins
 from .runs import Runs
 from .servings import Case, Outcome, outcomes, requests
 from .statistics import error_table

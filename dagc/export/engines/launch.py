@@ -213,6 +213,9 @@ def left_open(draft: ServerDraft) -> None:
             f"exchange = {phase.exchange}: the engine chooses the kernels": phase.exchange is not None
             and not (draft.exchange and draft.layout.exchanges),
             f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
+            f"expert_activations = {phase.expert_activations}: the engine chooses its kernels of MXFP4 experts": bool(
+                phase.expert_activations
+            ),
             f"engine = {phase.engine}: times are those of its communication kernels": phase.engine != draft.engine,
             f"host = {show(phase.host_s, TIME)} is an input of the estimate": phase.host_s > 0,
             f"launch = {show(phase.launches.layer_s, TIME)} is an input of the estimate": "launch" in phase.spans,

@@ -109,7 +109,7 @@ def read_phase(
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
-        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
+        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
