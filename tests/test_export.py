@@ -233,14 +233,16 @@ STRATEGY = {
         "experts",
         "order",
         "place",
+        "best",
+        "ids",
         "layers_per_stage",
     ),
     "flags and rules of an engine": ("sequence_parallel", "sp_method", "sp_layout", "redundant", "dispatch", "overlap"),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
 }
 PHASE = {
-    "identity": ("name", "kind", "gpus", "strategy", "constants", "span", "spans"),
-    "flags of an engine": ("context", "tokens", "sequences"),
+    "identity": ("name", "kind", "hardware", "gpus", "strategy", "constants", "span", "spans"),
+    "flags of an engine": ("context", "tokens", "chunk", "sequences"),
     "what the engine sees in its traffic": ("routing",),
     "left_open": (
         "acceptance",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
+from conftest import ROOT
 
 import dagc
+from dagc.api import read_plan
 from dagc.base.diagnostics import Collector, Diagnostic
 from dagc.base.source import Source
+from dagc.export.engines.launch import export
+from dagc.export.json import graph_file, plan_file
+from dagc.importers.plan_object import recorded
 from dagc.lang.load import load
 from dagc.lang.printer import print_spec
 from dagc.spec.spec import Spec
+from dagc.view.report.diff import compare
 
 SMALL = """
 model small {
@@ -229,3 +238,60 @@ def test_without_a_link_a_static_plan_has_no_hand_over() -> None:
 def test_workers_change_roles_on_one_pool_alone() -> None:
     found = errors_of(text(rest=SERVE.replace("}", ", roles = switch }")))
     assert [d.code for d in found] == ["E03", "E03"] and "on one pool" in found[0].message
+
+
+# -- outputs ---------------------------------------------------------------------------------------
+
+
+def test_reports_say_which_pool_a_phase_runs_on() -> None:
+    plan = dagc.compile_text(text())
+    for report in (plan.report(), plan.markdown(), plan.html()):
+        assert "pre" in report and "dec" in report
+    assert "  2 GPUs of dec: tp 2" in plan.report()
+    assert "          pre to dec: 50 GB/s per GPU and direction, latency 8 us" in plan.report()
+    assert "on 16 pre GPUs and 8 dec GPUs" in plan.markdown()
+    assert "GPU 0..1 of dec" in plan.svg("decode", "overview")
+
+
+def test_the_plan_object_names_pools() -> None:
+    plan = dagc.compile_text(text())
+    data = json.loads(plan_file(plan)["json"])
+    jsonschema.validate(data, json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text()))
+    assert list(data["hardware"]) == ["pre", "dec"]
+    assert data["pool_links"] == [{"pools": ["pre", "dec"], "bandwidth_Bps": 50e9, "latency_s": 8e-6}]
+    assert [pool["hardware"] for pool in data["pools"]] == ["pre", "dec"]
+    assert data["phases"]["decode"]["hardware"] == "dec"
+    assert recorded(data).hardware == {"prefill": "pre", "decode": "dec"}
+    one = dagc.compile_text(text('hardware pre from "h100-sxm" { gpus = 16 }', "phase prefill { gpus = 0..3, tp = 4 }"))
+    assert not {"hardware", "pool_links"} & set(json.loads(plan_file(one)["json"]))
+
+
+def test_a_placed_graph_is_of_its_own_pool(tmp_path: Path) -> None:
+    plan = dagc.compile_text(text())
+    path = tmp_path / "decode.graph.json"
+    path.write_bytes(graph_file(plan, "decode")["graph.json"])
+    again = read_plan(path)
+    assert again.spec.hardware.name == "dec" and not again.spec.others
+    assert again.phases["decode"].time_s == plan.phases["decode"].time_s
+    assert again.phases["decode"].memory == plan.phases["decode"].memory
+
+
+def test_a_change_of_pool_is_a_change_of_structure() -> None:
+    moved = dagc.compile_text(text(phases=PHASES.replace("hardware = dec", "hardware = pre, sequences = 16")))
+    found = compare(dagc.compile_text(text()), moved)
+    assert ("decode: pool", "dec", "pre") in [(c.name, c.before, c.after) for c in found.structure]
+    links = compare(dagc.compile_text(text()), dagc.compile_text(text(POOLS.replace("50 GB/s", "40 GB/s"))))
+    assert [(c.name, c.before, c.after) for c in links.inputs] == [("link pre to dec.bandwidth", "50 GB/s", "40 GB/s")]
+
+
+def test_an_engine_has_a_server_on_each_pool() -> None:
+    plan = dagc.compile_text(text(phases=PHASES.replace("gpus = 0..1, tp = 2", "gpus = 0..3, tp = 4")))
+    files = export(plan, "vllm", None, "x")
+    assert sorted(files) == ["x.decode.vllm.sh", "x.prefill.vllm.sh"]
+    assert b"on 4 GPUs of dec" in files["x.decode.vllm.sh"] and b"kv-transfer-config" in files["x.decode.vllm.sh"]
+
+
+def test_cures_take_gpus_of_the_same_pool() -> None:
+    spec = spec_of(text())
+    assert list(spec.unused(spec.phase("decode"))) == [2, 3, 4, 5, 6, 7]
+    assert list(spec.unused(spec.phase("prefill"))) == list(range(4, 16))

@@ -88,7 +88,8 @@ def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], args: Namespace
             graph = step
             if name == args.after:
                 break
-        parts.append(print_graph(graph, types=args.types))
+        pool = f"# hardware {phase.hardware}\n" if phase.hardware else ""
+        parts.append(pool + print_graph(graph, types=args.types))
     return "\n".join(parts)
 
 

@@ -47,6 +47,7 @@ def run(args: Namespace) -> int:
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
+        _check_pool(plan)
         device = _device(args.device)
         return _collectives(args, plan, device) if args.collectives else _compute(args, plan, device)
     except SpecError as error:
@@ -64,6 +65,16 @@ def _check(args: Namespace) -> None:
         raise _stop("`dagc measure` needs PyTorch", how_to_install("torch"))
     if args.fit and find_spec("scipy") is None:
         raise _stop("`--fit` needs SciPy", how_to_install("fit"))
+
+
+def _check_pool(plan: CompiledPlan) -> None:
+    """A machine has GPUs of one pool."""
+    pools = sorted({result.hardware for result in plan.phases.values()})
+    if len(pools) > 1:
+        of_one = [name for name, result in plan.phases.items() if result.hardware == pools[0]]
+        chosen = " ".join(f"--phase {name}" for name in of_one)
+        message = f"the phases run on several pools of GPUs: {', '.join(pools)}"
+        raise _stop(message, f"a machine has GPUs of one: `{chosen}` measures what runs on `{pools[0]}`")
 
 
 def _device(kind: str) -> TorchDevice:
@@ -142,8 +153,9 @@ def _fit(args: Namespace, plan: CompiledPlan, device: TorchDevice, gpu: str, fol
     from ..measure.calibrate import calibrate
 
     how = {"device": device.name, **device.versions}
+    hardware = next(iter(plan.units.values())).spec.hardware
     try:
-        fitted = calibrate(folder, gpu, plan.spec.hardware, device.processors, how)
+        fitted = calibrate(folder, gpu, hardware, device.processors, how)
     except TableError as error:
         raise _stop(str(error)) from None
     print("fitted:", *fitted.lines, sep="\n")

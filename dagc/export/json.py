@@ -11,7 +11,7 @@ from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
-from ..plan.graph_file import GRAPH_SCHEMA, ir_section, plan_section
+from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
 from ..plan.held_memory import parts
 from ..plan.placement import Placement
 from ..plan.plan import CompiledPlan, cached_tokens
@@ -55,6 +55,7 @@ def plan_object(plan: CompiledPlan, knees: Mapping[str, Knee] | None = None) -> 
             "params_active": plan.params[1],
             "params_stated": plan.spec.model.params_stated,
         },
+        **_hardware(plan),
         "phases": {name: phase_object(plan, result) for name, result in plan.phases.items()},
         "pools": [_pool(pool) for pool in plan.pools],
         **_servings(plan, knees or {}),
@@ -71,6 +72,17 @@ def plan_object(plan: CompiledPlan, knees: Mapping[str, Knee] | None = None) -> 
         ],
         "diagnostics": as_records(plan.diagnostics),
     }
+
+
+def _hardware(plan: CompiledPlan) -> dict[str, Any]:
+    """Pools of GPUs by name, and what joins them; nothing where there is one."""
+    if not plan.spec.others:
+        return {}
+    links = [
+        {"pools": list(one.pools), "bandwidth_Bps": one.bandwidth_Bps, "latency_s": one.latency_s}
+        for one in plan.spec.pool_links
+    ]
+    return {"hardware": {name: hardware_data(own) for name, own in plan.spec.pools.items()}, "pool_links": links}
 
 
 def _servings(plan: CompiledPlan, knees: Mapping[str, Knee]) -> dict[str, Any]:
@@ -92,6 +104,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     axes |= {a: d for a, d in mesh.degrees.items() if a not in axes and (d > 1 or a in EXPERT_SIDE)}
     layers = [(s, s.repeat) for s in graph.segments]
     return {
+        **({"hardware": result.hardware} if result.hardware else {}),
         "gpus": list(result.gpus),
         "axes": axes,
         **_figures(plan, result),
@@ -202,6 +215,7 @@ def _tokens(room: float) -> int | None:
 
 def _pool(pool: Pool) -> dict[str, Any]:
     return {
+        **({"hardware": pool.hardware} if pool.hardware else {}),
         "phases": list(pool.phases),
         "gpus": list(pool.gpus),
         "fullest_gpu": pool.fullest,

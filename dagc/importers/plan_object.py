@@ -75,6 +75,7 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
         _fits(data, phases),
         dict(_servings(data)),
         {name: _word(one, "verdict", f"servings.{name}") for name, one in data.get("servings", {}).items()},
+        {name: _word(phase, "hardware", f"phases.{name}") for name, phase in phases.items() if "hardware" in phase},
     )
 
 

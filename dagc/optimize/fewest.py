@@ -51,9 +51,9 @@ class Fewest:
 
 def together(fit: Fit, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Phases by the GPUs that they use: those on the same ones are of one engine."""
-    groups: dict[frozenset[int], list[str]] = {}
+    groups: dict[tuple[str, frozenset[int]], list[str]] = {}
     for phase in fit.plan.spec.phases:
-        groups.setdefault(frozenset(phase.gpus), []).append(phase.name)
+        groups.setdefault((phase.hardware, frozenset(phase.gpus)), []).append(phase.name)
     return [tuple(found) for found in groups.values() if set(found) & set(names)]
 
 
@@ -78,15 +78,13 @@ class _Question:
         spec = self.fit.plan.spec
         written = [spec.phase(name) for name in self.names]
         self.phases = [p if self.sequences is None else with_sequences(p, self.sequences) for p in written]
-        used = {gpu for phase in spec.phases for gpu in phase.gpus}
-        unused = (gpu for gpu in range(spec.hardware.gpus) if gpu not in used)
-        self.ids = self.ids or [*written[0].gpus, *unused]
+        self.ids = self.ids or [*written[0].gpus, *spec.unused(written[0])]
         self.bounds = [LeastMemory(self.fit.changes, phase) for phase in self.phases]
         self.limit_B = max(map(self.may_hold_B, self.phases))
 
     def may_hold_B(self, phase: Phase) -> float:
         """What weights and cache alone may not pass, whatever else there is."""
-        hardware, engine = self.fit.plan.spec.hardware, phase.memory
+        hardware, engine = self.fit.plan.spec.of(phase).hardware, phase.memory
         share = engine.fraction if engine.of == "all" else 1.0
         return share * hardware.memory_B - hardware.reserve_B
 

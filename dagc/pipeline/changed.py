@@ -124,8 +124,8 @@ class Changes:
         kept = others or {}
         beside = {n: kept.get(n, r) for n, r in self.results.items() if n not in new}
         beside |= self.lowered_anew(spec, beside, kept)
-        used = {gpu for result in changed.values() for gpu in result.gpus}
-        without = tuple(n for n, r in beside.items() if leave and not r.memory.fits and used & set(r.gpus))
+        crowded = (n for n, r in beside.items() if leave and not r.memory.fits)
+        without = tuple(n for n in crowded if any(beside[n].shares(own) for own in changed.values()))
         beside = {n: r for n, r in beside.items() if r.memory.fits or not leave}
         mine = [pool for pool in pools.run(beside | changed) if new.keys() & set(pool.phases)]
         return Held(changed, tuple(mine), without)
@@ -170,4 +170,4 @@ def _errors(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
 def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:
     """The engine's own defaults for the phase's degrees."""
     s = phase.strategy
-    return engine_memory(phase.memory.engine, spec.hardware, s, len(phase.gpus) // s.replicas // s.pp)
+    return engine_memory(phase.memory.engine, spec.of(phase).hardware, s, len(phase.gpus) // s.replicas // s.pp)

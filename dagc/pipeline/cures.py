@@ -326,8 +326,7 @@ def batch_parts(phase: Phase) -> int:
 
 def more_gpus(spec: Spec, phase: Phase) -> Iterator[PlanChange]:
     """Twice as many or more, where the hardware has that many that no phase uses."""
-    used = {g for other in spec.phases for g in other.gpus}
-    spare = list(islice((g for g in range(spec.hardware.gpus) if g not in used), len(phase.gpus) * 7))
+    spare = list(islice(spec.unused(phase), len(phase.gpus) * 7))
     s = phase.strategy
     for factor in (2, 4, 8):
         need = len(phase.gpus) * (factor - 1)

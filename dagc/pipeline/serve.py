@@ -349,6 +349,9 @@ class Servings:
         from ..plan.subject import joined, kv_transfer
 
         source, target = self.result(taker), self.result(maker)
+        link = joined(source, target, self.spec)
+        if link is None:
+            raise CannotServe(f"no link joins `{taker.hardware}` to `{maker.hardware}`", "prefill")
         whole = float(taker.context)
         half = max(float(taker.tokens), whole / 2)
         _, whole_s = kv_transfer(source, target, self.spec)
@@ -358,8 +361,6 @@ class Servings:
             per_token_s = (whole_s - half_s) / (whole - half)
             latency_s = max(0.0, whole_s - per_token_s * whole)
         else:
-            link = joined(source, target, self.spec)
-            assert link is not None
             latency_s = link.latency_s
             per_token_s = (whole_s - latency_s) / whole
         return Transfer(latency_s, per_token_s, serve.hand_over == "chunk")

@@ -29,15 +29,16 @@ SKIP = frozenset(
         (Model, "checkpoint"),
         (Phase, "constants"),
         (Phase, "gpus"),
+        (Phase, "hardware"),
     }
 )
-"""Fields whose result is in the placed graph."""
+"""Fields whose result is in the placed graph, or in the hardware beside it."""
 
 
 def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     """What costs depend on, besides the graph."""
-    spec = plan.spec
-    own = spec.phase(phase)
+    own = plan.spec.phase(phase)
+    spec = plan.spec.of(own)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
     return {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
 

@@ -16,7 +16,8 @@ Metric = tuple[float, Dim]
 @record(slots=False)
 class Recorded:
     """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
-    bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated; `kept_up`: their verdicts."""
+    bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated; `kept_up`: their verdicts;
+    `hardware`: phase -> pool of GPUs, where there are several."""
 
     schema: int
     params: tuple[float, float]
@@ -28,3 +29,4 @@ class Recorded:
     fits: bool = True
     servings: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     kept_up: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, str] = field(default_factory=dict)

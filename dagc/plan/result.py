@@ -123,6 +123,11 @@ class PhaseResult:
     def name(self) -> str:
         return self.graph.phase
 
+    @property
+    def of_pool(self) -> str:
+        """` of NAME` behind its GPUs, where there are several pools."""
+        return f" of {self.hardware}" if self.hardware else ""
+
     def shares(self, other: PhaseResult) -> bool:
         """Whether some GPU serves both."""
         return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)

@@ -347,11 +347,11 @@ _HARDWARE: tuple[Metric, ...] = (
     Metric(HARDWARE, "memory", BYTES, "", "memory of a GPU", lambda s: s.hardware.memory_B),
     Metric(
         HARDWARE, "memory.peak", BYTES, "lower", "what the fullest GPU stores, all phases together",
-        lambda s: max((pool.peak_B for pool in s.held), default=None), pooled=True,
+        lambda s: max((pool.peak_B for pool in s.held), default=0.0), pooled=True,
     ),
     Metric(
         HARDWARE, "memory.fraction", SCALAR, "lower", "the peak over the memory of a GPU",
-        lambda s: max((pool.fraction for pool in s.held), default=None), share=True, pooled=True,
+        lambda s: max((pool.fraction for pool in s.held), default=0.0), share=True, pooled=True,
     ),
     Metric(HARDWARE, "hbm", BYTE_RATE, "", "memory bandwidth of a GPU", lambda s: s.hardware.hbm_Bps),
     Metric(

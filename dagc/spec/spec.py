@@ -5,7 +5,7 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,11 @@ class Spec:
         own = self.pools[phase.hardware]
         rest = tuple(other for other in (self.hardware, *self.others) if other is not own)
         return replace(self, hardware=own, others=rest)
+
+    def unused(self, phase: Phase) -> Iterator[int]:
+        """GPUs of the phase's pool that no phase uses."""
+        used = {gpu for own in self.phases if own.hardware == phase.hardware for gpu in own.gpus}
+        return (gpu for gpu in range(self.of(phase).hardware.gpus) if gpu not in used)
 
     def pool_link(self, one: str, other: str) -> PoolLink | None:
         """What joins two pools."""

@@ -97,7 +97,7 @@ def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callabl
 
 def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     """Everything that the simulator needs for one phase, into an empty directory that will have this name."""
-    result, hardware = plan.phases[phase], plan.spec.hardware
+    result, hardware = plan.phases[phase], plan.units[phase].spec.hardware
     check_size(result, "the traces", MOST_STREAMED)
     ranks = Ranks(result)
     for rank, data in traces(result, ranks):

@@ -32,6 +32,16 @@ class EngineDegrees:
     layers: tuple[int, ...]
     exchanges: bool
 
+    def serves(self, phase: Phase) -> bool:
+        """Whether the phase runs on some of its GPUs, exported or not."""
+        return self.phases[0].shares(phase)
+
+    @property
+    def of_pool(self) -> str:
+        """` of NAME` behind its GPUs, where there are several pools."""
+        hardware = self.phases[0].hardware
+        return f" of {hardware}" if hardware else ""
+
     @property
     def strategy(self) -> Strategy:
         return self.phases[0].strategy
@@ -55,7 +65,7 @@ class EngineDegrees:
     @property
     def kinds(self) -> set[str]:
         """Of all phases that run on its GPUs, also of those that are not exported."""
-        return {part.kind for p in self.spec.phases if set(p.gpus) & set(self.gpus) for part in p.as_parts}
+        return {part.kind for p in self.spec.phases if self.serves(p) for part in p.as_parts}
 
     @property
     def graphs(self) -> bool:

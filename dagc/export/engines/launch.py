@@ -129,7 +129,7 @@ def merged(layouts: list[EngineDegrees]) -> list[EngineDegrees]:
     """Phases on the same GPUs are one server, which has one strategy."""
     out: list[EngineDegrees] = []
     for one in layouts:
-        shared = next((k for k, other in enumerate(out) if set(other.gpus) & set(one.gpus)), None)
+        shared = next((k for k, other in enumerate(out) if other.serves(one.phases[0])), None)
         if shared is None:
             out.append(one)
             continue
@@ -157,7 +157,7 @@ def _said(one: EngineDegrees, other: EngineDegrees) -> str:
 
 def _degrees(one: EngineDegrees) -> str:
     degrees = ", ".join(f"{a} {n}" for a, n in one.degree.items() if n > 1)
-    return f"{degrees or 'one rank'} on {len(one.gpus)} GPUs"
+    return f"{degrees or 'one rank'} on {len(one.gpus)} GPUs{one.of_pool}"
 
 
 def common_rules(draft: ServerDraft) -> None:
@@ -184,8 +184,7 @@ def has_others(server: EngineDegrees) -> bool:
     """Another server runs other phases of the spec, also where only one of them is exported. One that runs mixed steps
     needs none."""
     return not any(p.is_packed for p in server.phases) and any(
-        p.name not in {own.name for own in server.phases} and not set(p.gpus) & set(server.gpus)
-        for p in server.spec.phases
+        p.name not in {own.name for own in server.phases} and not server.serves(p) for p in server.spec.phases
     )
 
 
@@ -198,7 +197,7 @@ def left_open(draft: ServerDraft) -> None:
         draft.refuse(True, f"experts.capacity = {capacity.value:g} drops tokens, which the engine does not")
     own = {p.name for p in draft.layout.phases}
     for other in draft.layout.spec.phases:
-        if other.name not in own and set(other.gpus) & set(draft.layout.gpus):
+        if other.name not in own and draft.layout.serves(other):
             draft.notes.append(f"`{other.name}`, on the same GPUs, runs in this layout too, not in its own")
     for phase in draft.layout.phases:
         drafted_tokens(draft, phase)
@@ -299,7 +298,9 @@ def script(draft: ServerDraft, command: list[str]) -> str:
     lines = ["#!/usr/bin/env bash", *comments(draft)]
     if len(one.nodes) > 1:
         lines.append("# run on each node: NODE=<its number here> HEAD=<address of number 0>")
-        lines += [f"#   NODE={k}: GPU {show_runs(gpus)} of the pool" for k, gpus in enumerate(one.nodes)]
+        lines += [
+            f"#   NODE={k}: GPU {show_runs(gpus)}{one.of_pool or ' of the pool'}" for k, gpus in enumerate(one.nodes)
+        ]
         lines.append(': "${NODE:?}" "${HEAD:?}"')
     lines += [f"export {k}={shlex.quote(v)}" for k, v in draft.environment.items()]
     lines += devices(one)

@@ -126,7 +126,7 @@ def facts(result: PhaseResult) -> list[str]:
     chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""
     folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
     return [
-        f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result)}",
+        f"{result.name}: {len(result.gpus)} GPUs{result.of_pool}, {axes_text(result)}",
         f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
         f"{show(result.throughput_tok_s, TOKEN_RATE)}, {chunks}{batches} micro-batch{'es' if batches > 1 else ''}, "
         f"expert imbalance {result.costs.imbalance:.2f}",
@@ -144,7 +144,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
     rows = [
         head,
-        f"GPU {html(show_runs(gpus, most=6))}",
+        f"GPU {html(show_runs(gpus, most=6))}{html(result.of_pool)}",
         _time(result, card[0]),
         *_collectives(result, card[0]),
         _bar(memory, capacity),

@@ -13,7 +13,7 @@ from ...plan.placement import Placement
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivity
-from ...spec.hardware import Hardware, Level
+from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
 
 WORDS = {
@@ -172,20 +172,12 @@ def error_range(result: PhaseResult) -> str:
 
 def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
     """(what, how it is taken) of everything the figures rest on and do not derive."""
-    hardware, work = plan.spec.hardware, plan.spec.workload
-    dtype = plan.spec.model.weight_dtype
-    yield (
-        "efficiency",
-        f"{hardware.mfu:.0%} of {show(hardware.peak_flops(dtype), FLOP_RATE)} ({dtype}) and {hardware.mbu:.0%} of {show(hardware.hbm_Bps, BYTE_RATE)}, wherever no measured kernel is used",
-    )
-    yield (
-        "measured kernels",
-        f"calibration {hardware.calibration}" if hardware.calibration else "none for this hardware",
-    )
-    for level in hardware.levels:
-        yield SHORT_NAMES[level.name] if hardware.short else f"link {level.name}", _link(level, hardware)
-    yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
-    yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} per GPU; paging overhead of the cache is not counted"
+    work, pools = plan.spec.workload, plan.spec.pools
+    for own in pools.values():
+        of = f"{own.name}: " if len(pools) > 1 else ""
+        yield from ((f"{of}{what}", taken) for what, taken in _of_hardware(own, plan.spec.model.weight_dtype))
+    for link in plan.spec.pool_links:
+        yield f"link {' to '.join(link.pools)}", f"{pool_link(link)}; transfers do not contend for it"
     yield "routing", _routing(work.routing.kind, work.routing.s)
     for phase in plan.spec.phases:
         if phase.name in plan.phases:
@@ -211,6 +203,27 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
         "not counted",
         "queueing, contention of several groups for a link, padding to capacity",
     )
+
+
+def _of_hardware(hardware: Hardware, dtype: str) -> Iterator[tuple[str, str]]:
+    """Of one pool of GPUs."""
+    yield (
+        "efficiency",
+        f"{hardware.mfu:.0%} of {show(hardware.peak_flops(dtype), FLOP_RATE)} ({dtype}) and {hardware.mbu:.0%} of {show(hardware.hbm_Bps, BYTE_RATE)}, wherever no measured kernel is used",
+    )
+    yield (
+        "measured kernels",
+        f"calibration {hardware.calibration}" if hardware.calibration else "none for this hardware",
+    )
+    for level in hardware.levels:
+        yield SHORT_NAMES[level.name] if hardware.short else f"link {level.name}", _link(level, hardware)
+    yield "kernel launch", f"{show(hardware.launch_s, TIME)} a kernel; element-wise ops are fused, their bytes count"
+    yield "memory reserve", f"{show(hardware.reserve_B, BYTES)} per GPU; paging overhead of the cache is not counted"
+
+
+def pool_link(link: PoolLink) -> str:
+    """What joins two pools, in words."""
+    return f"{show(link.bandwidth_Bps, BYTE_RATE)} per GPU and direction, latency {show(link.latency_s, TIME)}"
 
 
 def drafter_lines(result: PhaseResult) -> list[str]:

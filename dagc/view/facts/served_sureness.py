@@ -6,6 +6,7 @@ from ...base.phase_kinds import DECODE
 from ...calib.accuracy import OWN, PRICED, kernels_of, phase_errors, serving_errors
 from ...plan.plan import CompiledPlan
 from ...serving.result import ServeResult
+from ...spec.hardware import Hardware
 from ...spec.host_constants import constants
 from ...spec.serve import Serve
 
@@ -36,13 +37,19 @@ def sureness(plan: CompiledPlan, serve: Serve, result: ServeResult) -> list[str]
         ]
     shown = ", ".join(f"{time.upper()} {e.median:.0%} (nine of ten within {e.p90:.0%})" for time, e in errors.items())
     cases = max(e.cases for e in errors.values())
-    factor = constants(engine, plan.spec.hardware.calibration).prompt_factor
+    factor = constants(engine, _prompts(plan, serve).calibration).prompt_factor
     host = [f"prompts take {factor:.3g} times what their kernels do, as measured servings of {engine} did"]
     return [
         prices,
         *(host if factor != 1 else ()),
         f"simulated against {cases:,} measured servings of {engine}, models that nothing was fitted to: half are within {shown}",
     ]
+
+
+def _prompts(plan: CompiledPlan, serve: Serve) -> Hardware:
+    """The GPUs that take prompts in."""
+    name = serve.prefill or _phases(serve)[0]
+    return plan.spec.of(plan.spec.phase(name)).hardware
 
 
 def engine_of(plan: CompiledPlan, serve: Serve) -> str | None:

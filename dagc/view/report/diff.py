@@ -129,6 +129,7 @@ def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
         plan.fits,
         {name: _served(plan, result) for name, result in plan.servings.items()},
         {name: result.verdict for name, result in plan.servings.items()},
+        {name: result.hardware for name, result in plan.phases.items() if result.hardware},
     )
 
 
@@ -139,8 +140,9 @@ def _served(plan: CompiledPlan, result: ServeResult) -> dict[str, tuple[float, D
 
 def _shape(plan: Recorded) -> dict[str, str]:
     """GPUs and degrees of every phase, and whether servings keep up."""
-    out = {}
+    out: dict[str, str] = {}
     for name, degrees in plan.degrees.items():
+        out |= {f"{name}: pool": plan.hardware[name]} if name in plan.hardware else {}
         out[f"{name}: GPUs"] = str(plan.gpus[name])
         out |= {f"{name}: {axis}": str(degree) for axis, degree in degrees.items() if degree > 1}
     return out | {f"{name}: verdict": verdict for name, verdict in plan.kept_up.items()}
@@ -167,7 +169,10 @@ def inputs(spec: Spec) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, value in spec.constants.items():
         out[f"param.{name}" if name in spec.params else f"let.{name}"] = _value(value)
-    _flatten("hardware", spec.hardware, out)
+    for own in spec.pools.values():
+        _flatten(f"hardware.{own.name}" if spec.others else "hardware", own, out)
+    for link in spec.pool_links:
+        _flatten(f"link {' to '.join(link.pools)}", link, out)
     model = spec.model
     for name in ("name", "dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params_stated", "weight_dtypes"):
         _flatten(f"model.{name}", getattr(model, name), out)
@@ -195,7 +200,9 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
         out |= {f"{name.removesuffix('best')}place": "best"} if value else {}
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):
-            if field.name not in ("span", "spans", "ids") and not (isinstance(value, Level) and field.name == "name"):
+            if field.name not in ("span", "spans", "ids", "pools") and not (
+                isinstance(value, Level) and field.name == "name"
+            ):
                 part = getattr(value, field.name)
                 named, dim = _as_written(field.name)
                 if isinstance(part, float) and dim is not None:
@@ -209,7 +216,7 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
     elif isinstance(value, Mapping):
         for key, part in value.items():
             _flatten(name if key == "default" else f"{name}.{key}", part, out)
-    elif value is not None:
+    elif value not in (None, ""):
         known = [schema[last] for schema in HOMES.values() if (last := name.rpartition(".")[2]) in schema]
         if known and isinstance(value, int | float) and not isinstance(value, bool):
             share = known[0].kind == "number" and known[0].high == 1 and known[0].dim == SCALAR
@@ -258,6 +265,7 @@ def structure(plan: CompiledPlan) -> dict[str, str]:
     """Phases, their stages, and the collectives of each kind of layer."""
     out: dict[str, str] = {}
     for name, result in plan.phases.items():
+        out |= {f"{name}: pool": result.hardware} if result.hardware else {}
         out[f"{name}: GPUs"] = str(len(result.gpus))
         out[f"{name}: mesh"] = axes_text(result)
         out[f"{name}: layers by stage"] = _stages(result)

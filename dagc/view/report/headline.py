@@ -39,6 +39,6 @@ def summary(plan: CompiledPlan) -> tuple[list[str], list[list[str]]]:
         memory, time = result.memory, figures[result.phase_kind.metric]
         fullest = f"{show(memory.worst.peak_B, BYTES)} ({memory.fraction:.1%}){beside(plan, name)}"
         named = [time, figures["floor"], figures["throughput"], fullest]
-        rows.append([name, str(len(result.gpus)), *named, *(figures.get(other, "") for other in more)])
+        rows.append([name, f"{len(result.gpus)}{result.of_pool}", *named, *(figures.get(other, "") for other in more)])
     times = " / ".join(dict.fromkeys(result.phase_kind.metric for result in plan.phases.values()))
     return ["phase", "GPUs", times, "floor", "throughput", "memory, fullest GPU", *more], rows

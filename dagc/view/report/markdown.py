@@ -9,6 +9,7 @@ from ...base.harmless import harmless
 from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
+from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ..facts.findings import HELPS, binding, error_range, placement_lines
 from . import headline
@@ -47,8 +48,8 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     yield f"## {mark} {escaped(plan.spec.model.name)}: {plan.verdict}"
     yield ""
     yield (
-        f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on {plan.spec.hardware.gpus} "
-        f"{escaped(plan.spec.hardware.name)} GPUs"
+        f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on "
+        f"{listed([f'{own.gpus} {escaped(own.name)} GPUs' for own in plan.spec.pools.values()])}"
     )
     yield ""
     if plan.requirements:

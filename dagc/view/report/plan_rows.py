@@ -69,6 +69,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult) -> Row:
     beside = {"makespan_s": ("passes", result.passes), "utilization": ("bubble", result.schedule.bubble)}
     return {
         "kind": result.phase_kind.name,
+        **({"hardware": result.hardware} if result.hardware else {}),
         "gpus": len(result.gpus),
         "stages": len(result.graph.stages),
         "microbatches": result.graph.microbatches,
@@ -101,7 +102,8 @@ def _memory(plan: CompiledPlan) -> Iterator[Row]:
 def _pools(plan: CompiledPlan) -> Iterator[Row]:
     """Sets of GPUs that the same phases use, with what the fullest of each holds."""
     for pool in plan.pools:
-        head = {"phases": "+".join(pool.phases), "gpus": len(pool.gpus), "fullest_gpu": pool.fullest}
+        head: Row = {"hardware": pool.hardware} if pool.hardware else {}
+        head |= {"phases": "+".join(pool.phases), "gpus": len(pool.gpus), "fullest_gpu": pool.fullest}
         yield head | sizes(pool)
 
 

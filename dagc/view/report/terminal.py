@@ -12,8 +12,9 @@ from ...ir.ops.op_set import attention_imbalance
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
+from ...spec.hardware import Hardware
 from ...spec.workload import Routing
-from ..facts.findings import drafter_lines, placement_lines, spared, worst_layer
+from ..facts.findings import drafter_lines, placement_lines, pool_link, spared, worst_layer
 from .headline import headline, others
 from .terminal_text import WIDTH, Paint, table, within
 
@@ -43,25 +44,33 @@ def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
 
 
 def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
-    model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
+    model, work = plan.spec.model, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
     layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
-    peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
+    machines = [_hardware(own, model.weight_dtype) for own in plan.spec.pools.values()]
+    machines += [f"{' to '.join(link.pools)}: {pool_link(link)}" for link in plan.spec.pool_links]
     return [
         f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
         f"          {layers}",
-        f"{paint.bold('hardware')}  {hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak} at "
-        f"{hardware.mfu:.0%}, {show(hardware.hbm_Bps, BYTE_RATE)} at {hardware.mbu:.0%}, {show(hardware.memory_B, BYTES)}",
+        *(f"{' ' * 8 if i else paint.bold('hardware')}  {words}" for i, words in enumerate(machines)),
         f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
     ]
+
+
+def _hardware(own: Hardware, dtype: str) -> str:
+    peak = show(own.peak_flops(dtype), FLOP_RATE)
+    return (
+        f"{own.name}: {own.gpus} GPUs, {own.per_node} per node; {peak} at {own.mfu:.0%}, "
+        f"{show(own.hbm_Bps, BYTE_RATE)} at {own.mbu:.0%}, {show(own.memory_B, BYTES)}"
+    )
 
 
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
     figures, gpus = headline(plan, result.name), len(result.gpus)
     name = result.phase_kind.metric
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
-    lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}: {axes_text(result)}; {_batches(result)}")
+    lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}{result.of_pool}: {axes_text(result)}; {_batches(result)}")
     lines.append(
         f"  {name} {figures[name]} (floor {figures['floor']})   "
         f"{figures['throughput']} ({figures['throughput_per_gpu']} per GPU)"

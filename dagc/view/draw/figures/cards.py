@@ -92,7 +92,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     room = CARD - 2 * PAD
     share = memory.peak_B / memory.capacity_B
     peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} per GPU ({share:.1%})"
-    top = [(f"{name_of(card)}: {layers}{each}", "strong"), (f"GPU {show_runs(gpus, most=6)}", "")]
+    top = [(f"{name_of(card)}: {layers}{each}", "strong"), (f"GPU {show_runs(gpus, most=6)}{result.of_pool}", "")]
     top.append(
         (
             f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}",

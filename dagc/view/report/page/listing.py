@@ -26,7 +26,7 @@ def sources(plan: CompiledPlan) -> list[Source]:
     spec = plan.spec
     spans: list[Span | None] = [p.span for p in spec.phases]
     spans += [r.span for r in spec.requirements] + [d.span for d in plan.diagnostics]
-    spans += [spec.hardware.span, spec.model.span, spec.workload.span]
+    spans += [*(own.span for own in spec.pools.values()), spec.model.span, spec.workload.span]
     listed: list[Source] = []
     for span in spans:
         if span is not None and span.source not in listed and not span.source.name.startswith("library/"):

@@ -16,9 +16,10 @@ from ....base.version import VERSION
 from ....plan.held_memory import shared_lines
 from ....plan.plan import CompiledPlan
 from ....plan.result import Sensitivities
+from ....spec.hardware import Hardware
 from ...draw.figures.markup import Markup, join, tag, text
 from ...draw.figures.svg import style
-from ...facts.findings import assumptions, error_range, origins
+from ...facts.findings import assumptions, error_range, origins, pool_link
 from ..terminal import routing_text
 from . import listing
 from .html_tables import Row, table
@@ -66,19 +67,16 @@ def plan_name(plan: CompiledPlan, found: Sequence[Source]) -> str:
 
 
 def _header(plan: CompiledPlan, name: str) -> Markup:
-    model, hardware, work = plan.spec.model, plan.spec.hardware, plan.spec.workload
+    model, work = plan.spec.model, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
-    peak = show(hardware.peak_flops(model.weight_dtype), FLOP_RATE)
     facts = [
         (
             "model",
             f"{model.name}: {show(total, SCALAR)} parameters, {show(active, SCALAR)} active{stated}; {model.layers} layers, {model.precision}",
         ),
-        (
-            "hardware",
-            f"{hardware.name}: {hardware.gpus} GPUs, {hardware.per_node} per node; {peak}, {show(hardware.hbm_Bps, BYTE_RATE)}, {show(hardware.memory_B, BYTES)} each",
-        ),
+        *(("hardware", _hardware(own, model.weight_dtype)) for own in plan.spec.pools.values()),
+        *((f"link {' to '.join(link.pools)}", pool_link(link)) for link in plan.spec.pool_links),
         (
             "workload",
             f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
@@ -98,6 +96,13 @@ def _header(plan: CompiledPlan, name: str) -> Markup:
         tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts"),
         tag("nav", join((tag("a", what, href=f"#{key}") for key, what in links), " "), aria_label="sections"),
     )
+
+
+def _hardware(own: Hardware, dtype: str) -> str:
+    figures = ", ".join(
+        (show(own.peak_flops(dtype), FLOP_RATE), show(own.hbm_Bps, BYTE_RATE), show(own.memory_B, BYTES))
+    )
+    return f"{own.name}: {own.gpus} GPUs, {own.per_node} per node; {figures} each"
 
 
 def _overflow(plan: CompiledPlan) -> Markup:

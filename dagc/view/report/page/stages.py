@@ -37,7 +37,7 @@ def _card(result: PhaseResult, card: Card) -> Markup:
     lines = [
         tag("h5", name_of(card)),
         tag("p", layers + (" each" if len(card) > 1 else "")),
-        tag("p", f"GPU {show_runs(gpus, most=4)}"),
+        tag("p", f"GPU {show_runs(gpus, most=4)}{result.of_pool}"),
         tag("p", f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
         tag(
             "p",
