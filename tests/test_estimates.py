@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from conftest import examples
@@ -15,6 +15,7 @@ from dagc.base.source import Source
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.estimates import Estimate, Estimates
+from dagc.pipeline.kept import OF_LAYOUT
 from dagc.plan.result import PhaseResult
 from dagc.spec.phase import Part, Phase
 from dagc.spec.spec import Spec
@@ -138,3 +139,18 @@ def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
     estimates = Estimates(spec)
     for phase in (spec.phases[0], replace(spec.phases[0], sequences=3 * spec.phases[0].sequences)):
         check(estimated(estimates, phase), compiled(spec, phase), phase)
+
+
+def test_a_kept_layout_knows_every_attribute_of_its_phase() -> None:
+    """A field that is neither of the layout nor a size would be that of another phase."""
+    sizes = {
+        "context",
+        "tokens",
+        "sequences",
+        "passes",
+        "last",
+        "parts",
+        "constants",
+        "chunk",
+    }  # constants, parts: by themselves
+    assert {f.name for f in fields(Phase) if f.compare} == {*OF_LAYOUT} | sizes

@@ -283,8 +283,8 @@ def _one(time_s: Any) -> Any:
 
 
 OF_LAYOUT = (
-    "name", "kind", "gpus", "strategy", "acceptance", "dispatch_dtype", "exchange", "quantise", "engine", "host_s", "cuda_graph",
-    "window_cache", "kv_block", "memory", "launches", "routing", "drafter",
+    "name", "kind", "gpus", "strategy", "acceptance", "dispatch_dtype", "exchange", "quantise", "expert_activations", "engine", "host_s",
+    "cuda_graph", "window_cache", "kv_block", "memory", "launches", "routing", "drafter", "hardware",
 )  # fmt: skip
 """What two phases of one layout have the same, beside the scopes of their parts, their micro-batches and lanes."""
 
