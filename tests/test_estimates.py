@@ -143,14 +143,5 @@ def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
 
 def test_a_kept_layout_knows_every_attribute_of_its_phase() -> None:
     """A field that is neither of the layout nor a size would be that of another phase."""
-    sizes = {
-        "context",
-        "tokens",
-        "sequences",
-        "passes",
-        "last",
-        "parts",
-        "constants",
-        "chunk",
-    }  # constants, parts: by themselves
+    sizes = {"context", "tokens", "sequences", "passes", "last", "parts", "constants"}
     assert {f.name for f in fields(Phase) if f.compare} == {*OF_LAYOUT} | sizes
