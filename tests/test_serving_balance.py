@@ -15,7 +15,9 @@ from test_serving_worker import Prices, drawn, simulated
 
 import dagc
 from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
 from dagc.cli import main
+from dagc.lang.open_spec import load_open
 from dagc.pipeline.serve import Servings
 from dagc.serving.balance import Gate
 from dagc.serving.records import Engine, Line, Request, Served
@@ -251,3 +253,16 @@ def test_a_command_says_how_prompts_wait_or_that_they_do_not(
     assert "prompts wait up to 40 steps until every rank has one, and 2 steps more" in " ".join(on.split())
     assert "W06" in alone and "`balance` of `chat` has no effect: a worker has one attention-DP rank" in alone
     assert "has no effect" not in on
+
+
+def test_a_search_may_choose_it() -> None:
+    text = SPEC.format(layout="dp = 4", prefill="0..3", words="balance = any(0, 60), gather = any(0, 10)")
+    out = Collector()
+    found = load_open(Source("small.moe", text), out)
+    assert [(c.phase, c.path, c.values) for c in found.choices] == [
+        ("chat", "balance", (0, 60)),
+        ("chat", "gather", (0, 10)),
+    ]
+    closed = found.closed({"chat": {"balance": 60, "gather": 10}}, out)
+    assert closed is not None and not out.items
+    assert [(s.balance, s.gather) for s in closed.serves] == [(60, 10)]

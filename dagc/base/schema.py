@@ -274,6 +274,8 @@ OPEN_IN_SERVINGS = (
     "policy",
     "route",
     "admit",
+    "balance",
+    "gather",
 )
 """Those of a serving."""
 
