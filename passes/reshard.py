@@ -10,7 +10,7 @@ from dagc.base.frozen import record
 from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import PLAIN_PRICES, NoRoute, Price, Prices, TensorSizes, cheapest
+from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
 from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
 from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.op_set import OPS, input_layout, result_layout
@@ -29,11 +29,11 @@ class Reshard(GraphPass):
 
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
-        price = self.prices.of(mesh)
+        chains = Chains(self.prices, mesh)
         residual = self.residual(graph)
         segments = []
         for segment in graph.segments:
-            work = Resharder(segment, mesh, price, residual, last=segment is graph.head)
+            work = Resharder(segment, mesh, chains, residual, last=segment is graph.head)
             try:
                 segments.append(work.run())
             except NoRoute as error:
@@ -79,7 +79,7 @@ class Resharder:
 
     segment: Segment
     mesh: Mesh
-    price: Price
+    chains: Chains
     residual: tuple[Axes, Axes, Axes]
     last: bool
     ops: list[Op] = field(default_factory=list)
@@ -211,7 +211,7 @@ class Resharder:
         key = (name, want)
         if key not in self.made:
             current = self.merge_softmax(name) if have.reduce == "softmax" else name
-            for move in cheapest(self.layout[current], want, self.shape(current), self.mesh, self.price):
+            for move in self.chains.cheapest(self.layout[current], want, self.shape(current)):
                 current = self.move(current, move)
             self.made[key] = current
             for partner, moved in zip(self.partners.get(name, ()), self.partners.get(current, ()), strict=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from conftest import examples
@@ -15,7 +15,6 @@ from dagc.base.source import Source
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.estimates import Estimate, Estimates
-from dagc.pipeline.kept import OF_LAYOUT
 from dagc.plan.result import PhaseResult
 from dagc.spec.phase import Part, Phase
 from dagc.spec.spec import Spec
@@ -141,7 +140,3 @@ def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
         check(estimated(estimates, phase), compiled(spec, phase), phase)
 
 
-def test_a_kept_layout_knows_every_attribute_of_its_phase() -> None:
-    """A field that is neither of the layout nor a size would be that of another phase."""
-    sizes = {"context", "tokens", "sequences", "passes", "last", "parts", "constants"}
-    assert {f.name for f in fields(Phase) if f.compare} == {*OF_LAYOUT} | sizes

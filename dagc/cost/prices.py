@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from ..base.traced import number
-from ..ir.mesh import Mesh
+from functools import lru_cache
+
+from ..base.traced import is_traced, number
+from ..ir.mesh import GpuMap, Mesh
 from ..ir.moves import Price
 from ..ir.sharding import Axes
 from ..spec.hardware import Link
 from .network import collective_time
+
+
+KEPT = 1 << 14
+"""Prices on one mesh that are remembered."""
+
+
+@lru_cache(maxsize=64)
+def _kept(
+    links: tuple[Link, ...], atoms: tuple[tuple[str, int], ...], gpus: GpuMap | None
+) -> dict[tuple[str, float, Axes], float]:
+    return {}
 
 
 class LinkPrices(tuple[Link, ...]):
@@ -20,11 +33,15 @@ class LinkPrices(tuple[Link, ...]):
 
     def of(self, mesh: Mesh) -> Price:
         """Seconds of a collective between the GPUs of the mesh, memoised: the searches ask the same few questions again."""
-        memo: dict[tuple[str, float, Axes], float] = {}
+        kept = _kept(self, mesh.atoms, mesh.gpus)
+        own: dict[tuple[str, float, Axes], float] = {}
 
         def price(kind: str, payload_B: float, axes: Axes) -> float:
             key = (kind, payload_B, axes)
+            memo = own if is_traced(payload_B) else kept
             if key not in memo:
+                if len(memo) >= KEPT:
+                    memo.clear()
                 time = collective_time(kind, payload_B, mesh.group(axes), *self)
                 memo[key] = number(time.time_s)
             return memo[key]

@@ -7,22 +7,24 @@ all-to-all, an all-reduce or a permute, over one axis or a product of axes, each
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from math import prod
 from typing import Protocol
 
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from ..base.frozen import record
-from .mesh import Mesh
+from ..base.traced import is_traced
+from .mesh import GpuMap, Mesh
 from .sharding import Axes, Move, Sharding
 
 Price = Callable[[str, float, Axes], float]
 """(kind, payload bytes of the local input buffer, group axes) -> seconds."""
 
 
-class Prices(Protocol):
+class Prices(Hashable, Protocol):
     """What moves cost on some machine; a pass gets one as an option and asks it for the prices on its mesh."""
 
     def of(self, mesh: Mesh) -> Price: ...
@@ -40,6 +42,36 @@ class PlainPrices:
 
 
 PLAIN_PRICES = PlainPrices()
+
+
+class Chains:
+    """Cheapest chains on a mesh, each looked for once: plans of one mesh ask for the same ones."""
+
+    def __init__(self, prices: Prices, mesh: Mesh) -> None:
+        self.mesh, self.price = mesh, prices.of(mesh)
+        self.known = _known(prices, mesh.atoms, mesh.gpus)
+
+    def cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Sequence[Move]:
+        """As `cheapest`."""
+        if any(is_traced(size) for size in shape.sizes):
+            return cheapest(source, target, shape, self.mesh, self.price)
+        key = source, target, shape
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= MOST_CHAINS:
+                self.known.clear()
+            found = self.known[key] = tuple(cheapest(source, target, shape, self.mesh, self.price))
+        return found
+
+
+MOST_CHAINS = 4096
+
+
+@lru_cache(maxsize=64)
+def _known(
+    prices: Prices, atoms: tuple[tuple[str, int], ...], gpus: GpuMap | None
+) -> dict[tuple[Sharding, Sharding, TensorSizes], tuple[Move, ...]]:
+    return {}
 
 
 MOST_MOVES = 1_000_000
@@ -77,6 +109,7 @@ def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh,
     order = 0
     queue: list[tuple[float, int, int, Sharding, tuple[Move, ...]]] = [(0.0, 0, order, source, ())]
     done: set[Sharding] = set()
+    known: dict[Sharding, tuple[float, int]] = {}
     while queue:
         cost, steps, _, state, chain = heapq.heappop(queue)
         if state == target:
@@ -91,14 +124,16 @@ def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh,
             order += 1
             if order > MOST_MOVES:
                 raise NoRoute(f"{source} -> {target}: the axes are too many to search for a chain")
-            sent = shape.local_bytes(move.result, mesh) if _sends_result(move.kind) else payload
+            sent = shape.local_bytes(move.result, mesh) if move.kind in SEND_RESULT else payload
             step = 0.0 if move.kind == "slice" else _tie_s(move, mesh) + price(move.kind, sent, move.axes)
-            heapq.heappush(queue, (cost + step, steps + 1, order, move.result, (*chain, move)))
+            there, before = (cost + step, steps + 1), known.get(move.result)
+            if before is None or there < before:  # of equal ways the first one is taken
+                known[move.result] = there
+                heapq.heappush(queue, (*there, order, move.result, (*chain, move)))
     raise NoRoute(f"{source} -> {target}")
 
 
-def _sends_result(kind: str) -> bool:
-    return kind in COLLECTIVES and COLLECTIVES[kind].sends_result
+SEND_RESULT = frozenset(kind for kind, found in COLLECTIVES.items() if found.sends_result)
 
 
 def _tie_s(move: Move, mesh: Mesh) -> float:
@@ -108,8 +143,10 @@ def _tie_s(move: Move, mesh: Mesh) -> float:
 def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     partial = tuple(a for a in state.partial if a not in target.partial)
     yield from _reductions(state, partial, shape, mesh)
+    used = state.used
+    idle = [axis for axis, _ in mesh.atoms if axis not in used]
     for dim, axes in enumerate(state.dims):
-        yield from _slices(state, dim, shape, mesh)
+        yield from _slices(state, dim, idle, shape, mesh)
         keep = _common(axes, target.dims[dim])
         for count in range(1, len(axes) - keep + 1):
             stay, moved = axes[:-count], axes[-count:]
@@ -161,10 +198,10 @@ def _reductions(state: Sharding, partial: Axes, shape: TensorSizes, mesh: Mesh) 
                     yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
 
 
-def _slices(state: Sharding, dim: int, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
+def _slices(state: Sharding, dim: int, idle: list[str], shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     """A rank keeps its part of what it has whole, over any idle axis: also on another dim than the target's, or
     over an axis that the target does not split by, since moving a part costs less than moving the whole."""
-    for axis in (a for a, _ in mesh.atoms if a not in state.used):
+    for axis in idle:
         joined = (*state.dims[dim], axis)
         if shape.splits(dim, mesh.size(joined)):
             yield Move("slice", (axis,), state.with_dim(dim, joined), target_dim=dim)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..base.frozen import record
 
 Axes = tuple[str, ...]
@@ -28,12 +26,12 @@ class Sharding:
         return frozenset(a for axes in self.dims for a in axes) | frozenset(self.partial)
 
     def with_dim(self, index: int, axes: Axes) -> Sharding:
-        return replace(self, dims=(*self.dims[:index], axes, *self.dims[index + 1 :]))
+        return Sharding((*self.dims[:index], axes, *self.dims[index + 1 :]), self.partial, self.reduce)
 
     def resolved(self, axes: Axes | None = None) -> Sharding:
         """The same layout after the reduction over `axes` (all when None)."""
         left = () if axes is None else tuple(a for a in self.partial if a not in axes)
-        return replace(self, partial=left, reduce=self.reduce if left else "sum")
+        return Sharding(self.dims, left, self.reduce if left else "sum")
 
 
 @record

@@ -7,8 +7,9 @@ way; so at other sizes of that range they would find the same, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -282,19 +283,16 @@ def _one(time_s: Any) -> Any:
     return float(time_s.item())
 
 
-OF_LAYOUT = (
-    "name", "kind", "gpus", "strategy", "acceptance", "dispatch_dtype", "exchange", "quantise", "expert_activations", "engine", "host_s",
-    "cuda_graph", "window_cache", "kv_block", "memory", "launches", "routing", "drafter", "hardware",
-)  # fmt: skip
-"""What two phases of one layout have the same, beside the scopes of their parts, their micro-batches and lanes."""
+SIZES = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans")
+"""What two phases of one layout may have of their own; of parts they have the same scopes."""
+OF_LAYOUT = attrgetter(*(each.name for each in fields(Phase) if each.name not in SIZES))
 
 
 def layout_key(phase: Phase) -> tuple[object, ...]:
     batching = phase.batching
     scopes = tuple(part.scope for part in phase.parts)
     constants = tuple(sorted(phase.constants.items())) if phase.strategy.place is not None else ()
-    own = tuple(getattr(phase, name) for name in OF_LAYOUT)
-    return (*own, scopes, constants, batching.microbatches, batching.lanes)
+    return (OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes)
 
 
 def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:
