@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil, comb
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,17 +68,42 @@ def busiest_rank(
         return Busiest(exact, exact, exact, 0.0, 0.0)
     if tokens * p.sum() <= CHOICES + 0.5:
         rows = _rows_by_token(p, slots, tokens, most_draws, limit)
-        of_rank = rows.sum(axis=2)
+        of_rank = _over_slots(rows, MANY_SLOTS)
     else:
         rows, of_rank = _rows_by_expert(p, slots, tokens, most_draws, limit)
-    taken = np.minimum(rows, most_rows / copies[slots])
-    of_rank = of_rank if np.isinf(most_rows) else taken.sum(axis=2)
-    loads = (of_rank, np.ceil(taken / tile).sum(axis=2), np.count_nonzero(rows, axis=2))
+    taken, dropped = rows, 0.0
+    if not np.isinf(most_rows):
+        taken = np.minimum(rows, most_rows / copies[slots])
+        of_rank, dropped = taken.sum(axis=2), 1.0 - float(taken.sum() / rows.sum())
+    loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
     most = np.array([each.max(axis=1) for each in loads], dtype=float)  # [rows, tiles and distinct, draws]
     means = most.mean(axis=1)
     error = float((most.std(axis=1) / means).max()) / most.shape[1] ** 0.5
-    dropped = 1.0 - float(taken.sum() / rows.sum())
     return Busiest(float(means[0]), float(means[1]), float(means[2]), dropped, error)
+
+
+def _whole(values: Floats) -> Floats:
+    """`np.ceil`, which is many times slower than `np.rint`."""
+    near = np.rint(values)
+    near += near < values
+    return near
+
+
+FEW_SLOTS = 7
+"""Numbers that NumPy adds up one after the other; of more the order of its sums is another one."""
+MANY_SLOTS = 64
+"""Whole numbers that are faster to add up column by column, in whatever order."""
+
+
+def _over_slots(values: NDArray[Any], most: int = FEW_SLOTS) -> Floats:
+    """Sums over the slots of each rank, [draws, ranks] from [draws, ranks, slots], column by column where these are not
+    more than `most`."""
+    if values.shape[2] > most:
+        return np.asarray(values.sum(axis=2), dtype=float)
+    total = values[:, :, 0].astype(float)
+    for slot in range(1, values.shape[2]):
+        total += values[:, :, slot]
+    return total
 
 
 def most_of_one_token(ranks: int, per_rank: int, top_k: int) -> float:
@@ -173,21 +199,43 @@ def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int, limi
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
     share = variance / variance.sum()
     draws = _draws(each.size, most_draws)
-    z = np.random.default_rng(SEED).standard_normal((draws, each.size))
-    away = z * np.sqrt(variance / np.maximum(1 - share, 0.5))
+    away = _normal(draws, each.size) * np.sqrt(variance / np.maximum(1 - share, 0.5))
     away -= away.sum(axis=1, keepdims=True) * share
     z = away / np.sqrt(variance)
-    rows = np.round(mean + away + (1 - 2 * each) * (z * z - 1) / 6)
-    rows = np.clip(rows, z > _quantiles(each, tokens), tokens).reshape(draws, *slots.shape)
+    some = z > _quantiles(each, tokens)
+    # mean + away + (1 - 2 each) (z z - 1) / 6, in place: these are the largest arrays of a price.
+    z *= z
+    z -= 1
+    z *= 1 - 2 * each
+    z /= 6
+    z += mean + away
+    np.rint(z, out=z)
+    np.maximum(z, some, out=z)
+    rows = np.minimum(z, tokens, out=z).reshape(draws, *slots.shape)
     # Rounding would widen the sums.
-    rank_away, rank_variance = (x.reshape(-1, *slots.shape).sum(axis=2) for x in (away, variance))
+    rank_away, rank_variance = (_over_slots(x.reshape(-1, *slots.shape)) for x in (away, variance))
     if limit.limits:
         spread = _spread(p, slots, copies, limit)
         rank_away, rank_variance = rank_away * spread, rank_variance * spread**2
     skew = (1 - 2 * mean.reshape(slots.shape).sum(axis=1) / (tokens * slots.shape[1])) / 6
     of_rank = mean.reshape(slots.shape).sum(axis=1) + rank_away + skew * (rank_away**2 / rank_variance - 1)
     most = tokens * min(slots.shape[1], ceil(p.sum() - 1e-9))  # a token never picks an expert twice
-    return np.asarray(rows, dtype=float), np.clip(of_rank, 0.0, most)
+    return rows, np.clip(of_rank, 0.0, most)
+
+
+def _normal(draws: int, size: int) -> Floats:
+    """Standard normal numbers, always the same. Those of usual sizes are kept: drawing them takes longer than using them."""
+    return _kept_normal(draws, size) if draws * size <= KEPT_CELLS else _new_normal(draws, size)
+
+
+KEPT_CELLS = 2**18
+
+
+def _new_normal(draws: int, size: int) -> Floats:
+    return np.random.default_rng(SEED).standard_normal((draws, size))
+
+
+_kept_normal = lru_cache(maxsize=4)(_new_normal)
 
 
 def _quantiles(each: Floats, tokens: int) -> Floats:

@@ -11,7 +11,6 @@ from ..ir.sharding import Axes
 from ..spec.hardware import Link
 from .network import collective_time
 
-
 KEPT = 1 << 14
 """Prices on one mesh that are remembered."""
 
