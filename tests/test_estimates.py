@@ -138,5 +138,3 @@ def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
     estimates = Estimates(spec)
     for phase in (spec.phases[0], replace(spec.phases[0], sequences=3 * spec.phases[0].sequences)):
         check(estimated(estimates, phase), compiled(spec, phase), phase)
-
-
