@@ -35,6 +35,7 @@ from dagc.plan.result import CollectiveTotal, PhaseResult
 from dagc.plan.totals import collective_totals
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
+from dagc.view.report.diff import compare
 
 SHORT = """link node { bandwidth = 450 GB/s, latency = 2 us }
   link cluster { bandwidth = 50 GB/s, latency = 6 us }"""
@@ -356,10 +357,9 @@ def test_report_and_json_say_what_was_gained() -> None:
     assert found["complete"] and found["compiled"] + found["alike"] == found["ways"]
     assert [row["level"] for row in found["levels"]] == ["node", "cluster"]
     assert found["after_s"] == moved().phases["prefill"].time_s < found["before_s"]
-    for text in (moved().report(), moved().markdown()):
+    for text in (moved().report(), moved().markdown(), moved().html()):
         flat = " ".join(text.split())
-        assert "placed best:" in flat and f"({-placement.gain:+.1%})" in flat
-        assert "default order -" in flat and "cluster" in flat
+        assert "laced best:" in flat and f"({-placement.gain:+.1%})" in flat and "none is better" in flat
 
 
 def test_the_numeric_proof_holds_and_a_placed_graph_compiles_again(
@@ -379,6 +379,13 @@ def test_the_numeric_proof_holds_and_a_placed_graph_compiles_again(
     assert main(["ir", str(spec)]) == 0
     shown = "gpus 0..3+" if moved().phases["prefill"].gpus[:4] == (0, 1, 2, 3) else "gpus "
     assert shown in capsys.readouterr().out
+
+
+def test_a_comparison_names_it() -> None:
+    default = dagc.compile_text(spread(f"phase prefill {{ gpus = 0..15, ep = 4, sp = 2, tp = 2, {OUT} }}\n"))
+    found = compare(default, moved())
+    assert [(c.name, c.after) for c in found.inputs] == [("phase.prefill.place", "best")]
+    assert {f.name for f in found.results if f.better} >= {"prefill.ttft", "prefill.throughput"}
 
 
 def test_a_spec_is_printed_with_it_and_reads_back() -> None:

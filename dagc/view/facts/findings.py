@@ -267,6 +267,12 @@ def placement_lines(result: PhaseResult) -> list[str]:
     return lines
 
 
+def placement_text(result: PhaseResult) -> str:
+    """The same as sentences."""
+    lines = (line.strip() for line in placement_lines(result))
+    return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
+
+
 def searched(one: Placement) -> str:
     """What was tried, and whether that is all."""
     ways = "1 way" if one.ways == 1 else f"{one.ways:,} ways"

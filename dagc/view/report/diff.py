@@ -196,7 +196,7 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
         from ...lang.printer import expression
 
         out[name] = expression(value)
-    elif name.endswith(".strategy.best"):
+    elif name.endswith(".best"):
         out |= {f"{name.removesuffix('best')}place": "best"} if value else {}
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):

@@ -11,7 +11,7 @@ from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
-from ..facts.findings import HELPS, binding, error_range, placement_lines
+from ..facts.findings import HELPS, binding, error_range, placement_text
 from . import headline
 from .terminal import axes_text
 
@@ -91,9 +91,8 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     yield ""
     yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
     yield ""
-    placed = placement_lines(result)
-    if placed:
-        yield escaped(". ".join(line.strip() for line in placed) + ".")
+    if placed := placement_text(result):
+        yield escaped(placed)
         yield ""
     room = room_text(plan, result.name)
     if room:

@@ -13,7 +13,7 @@ from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
-from ...facts.findings import binding, spared, worst_layer
+from ...facts.findings import binding, placement_text, spared, worst_layer
 from ...facts.size import too_many
 from ..headline import headline, others
 from ..terminal import axes_text, collectives_heading
@@ -32,6 +32,8 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
         f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
     )
     yield tag("p", binding(result, buys), cls="binding")
+    if placed := placement_text(result):
+        yield tag("p", placed)
     yield _figures(plan, result)
     yield _fold("Stages", stages.draw(result))
     yield _fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
