@@ -149,7 +149,7 @@ def read_pool_links(joinings: Iterable[ast.Joining], pools: Pools, names: Names)
                     out.add("E02", f"there is no pool `{name}`", at, help=(pools.meant(name, out),))
         pair = frozenset(joining.names)
         if not wrong and left == right:
-            help_ = ("links inside a pool stand in its hardware section: `link node { ... }`",)
+            help_ = ("links inside a pool are written in its hardware section: `link node { ... }`",)
             out.add("E03", f"this link joins `{left}` to itself", span, help=help_)
             wrong = True
         elif pair in seen:

@@ -95,7 +95,7 @@ class Statements:
                 self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
             if s.kind == "link":
-                hint = "`link A to B { bandwidth = ..., latency = ... }` joins two pools; links of one stand in its hardware section"
+                hint = "`link A to B { bandwidth = ..., latency = ... }` joins two pools; those of one pool are written in its hardware section"
             if near is None and self.out.incomplete:
                 return  # probably a section of the model or the phase whose brace is missing
             self.out.add("E02", f"unknown section `{s.kind}`", s.kind_span, help=(hint,))
