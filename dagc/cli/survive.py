@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,11 @@ Proofs = dict[int, list["Proof"]]
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="spec file, - for standard input")
     parser.add_argument(
-        "--lose", action="append", default=[], metavar="WHAT", help="gpu:17, gpu:8..11 or node:3 (repeatable)"
+        "--lose",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="gpu:17, gpu:8..11 or node:3, of one of several pools POOL.gpu:17 (repeatable)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="value of a param (repeatable)")
     parser.add_argument(
@@ -47,9 +52,8 @@ def run(args: Namespace) -> int:
             help = ("dagc survive SPEC --lose gpu:17",)
             raise SpecError([Diagnostic("E14", "nothing is lost", help=help)])
         opened = read(args)
-        found = survive(opened, lost_gpus(args.lose, opened.spec.hardware))
-        plans = found.plans[: int(args.top)]
-        proofs: Proofs = {k: proved(one) for k, one in enumerate(plans)} if args.verify else {}
+        found = survive(opened, lost_gpus(args.lose, opened.spec), top=int(args.top))
+        proofs: Proofs = {k: proved(one) for k, one in enumerate(found.plans)} if args.verify else {}
         path = write(args, opened, found)
     except SpecError as error:
         tell(error.diagnostics)
@@ -57,9 +61,10 @@ def run(args: Namespace) -> int:
     if args.json:
         put((json.dumps(plain(found, proofs), indent=1) + "\n").encode())
     else:
-        print("\n".join([*text(args.spec, found, plans, proofs), *([f"wrote {path}"] if path else [])]))
+        print("\n".join([*text(args.spec, found, proofs), *([f"wrote {path}"] if path else [])]))
     if found.unchanged:
         return 0
+    plans = found.plans
     held = bool(plans) and not plans[0].broken and not plans[0].unsaid
     return 0 if held and all(proof.holds for of in proofs.values() for proof in of) else 1
 
@@ -95,12 +100,12 @@ def write(args: Namespace, opened: OpenSpec, found: Survival) -> Path | None:
     return path
 
 
-def text(name: str, found: Survival, plans: tuple[Kept, ...], proofs: Proofs) -> list[str]:
+def text(name: str, found: Survival, proofs: Proofs) -> list[str]:
     """The report, line by line."""
-    count = len(found.lost)
-    lines = [f"{name} without GPU{'s' if count > 1 else ''} {show_runs(found.lost, most=8)}"]
+    plans = found.plans
+    lines = [f"{name} without {gpus_words(found.lost)}"]
     if found.unused:
-        lines.append(f"no phase uses GPU{'s' if len(found.unused) > 1 else ''} {show_runs(found.unused, most=8)}")
+        lines.append(f"no phase uses {gpus_words(found.unused)}")
     if found.unchanged:
         return [*lines, "the plan goes on unchanged"]
     held = sum(v.passed for v in found.verdicts)
@@ -115,6 +120,15 @@ def text(name: str, found: Survival, plans: tuple[Kept, ...], proofs: Proofs) ->
     for k, plan in enumerate(plans):
         lines += ["", *plan_lines(k, plan, found, proofs)]
     return lines
+
+
+def gpus_words(gpus: Mapping[str, tuple[int, ...]]) -> str:
+    """`GPUs 8..15`, of several pools `GPU 3 of fast and GPU 17 of slow`"""
+    parts = []
+    for pool, ids in gpus.items():
+        of = f" of {pool}" if pool else ""
+        parts.append(f"GPU{'s' if len(ids) > 1 else ''} {show_runs(ids, most=8)}{of}")
+    return " and ".join(parts)
 
 
 def plan_lines(k: int, one: Kept, found: Survival, proofs: Proofs) -> list[str]:
@@ -146,14 +160,12 @@ def batch(phase: Phase) -> str:
 
 
 def fetched(one: Kept) -> str:
-    """`2.555 GB to 1 GPU in 51.1 ms at least; ...`"""
+    """`at least 2.555 GB to 1 GPU in 51.1 ms; 1.088 TB to 143 GPUs in 153.3 ms with experts balanced as they are priced`"""
     least, balanced = one.least_moved, one.moved
-    if not balanced.total_B:
-        return "none"
-    words = f"{fetched_words(least)} at least" if least.total_B else "none at least"
-    if balanced != least:
-        words += f"; {fetched_words(balanced)} with experts balanced as they are priced"
-    return words
+    words = f"at least {fetched_words(least)}" if least.total_B else "none" if not balanced.total_B else "at least none"
+    return (
+        words if balanced == least else f"{words}; {fetched_words(balanced)} with experts balanced as they are priced"
+    )
 
 
 def fetched_words(moves: Moved) -> str:
@@ -188,8 +200,8 @@ def stopped_lines(stopped: Stopped) -> list[str]:
 def plain(found: Survival, proofs: Proofs) -> dict[str, Any]:
     """The same as data, SI units."""
     return {
-        "lost": list(found.lost),
-        "unused": list(found.unused),
+        "lost": {pool: list(ids) for pool, ids in found.lost.items()},
+        "unused": {pool: list(ids) for pool, ids in found.unused.items()},
         "phases": list(found.touched),
         "headroom": found.headroom,
         "requirements": [{"label": v.requirement.label, "passed": v.passed} for v in found.verdicts],
@@ -242,6 +254,7 @@ def moved_object(moves: Moved) -> dict[str, Any]:
     return {
         "node_B": moves.node_B,
         "cluster_B": moves.cluster_B,
+        "pools_B": moves.pools_B,
         "storage_B": moves.storage_B,
         "time_s": moves.time_s,
         "gpus": moves.fetching,

@@ -1,4 +1,4 @@
-"""The text of a spec with phases changed: attributes get their new values where they stand, or beside `gpus`; comments are kept."""
+"""The text of a spec with phases changed: attributes get their new values in place, or beside `gpus`; comments are kept."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FLAT = ("dp", "ep", "sp", "tp")
 
 def with_changed_phases(opened: OpenSpec, changed: Sequence[Phase]) -> str:
     """The formatted file with some phases in the place of those of their names, as far as GPUs, sequences and degrees go; params as they
-    were set. Raises SpecError with E12 where a phase stands in an imported file."""
+    were set. Raises SpecError with E12 where a phase is in an imported file."""
     rewrite = Rewrite(opened.source, opened.spec.constants)
     for phase in changed:
         written = opened.phases[phase.name]
         if written.body.span.source != opened.source:
-            message = f"phase `{phase.name}` stands in an imported file, which is not rewritten"
+            message = f"phase `{phase.name}` is in an imported file, which is not rewritten"
             help_ = (f"move the phase into {opened.source.name}",)
             raise SpecError([Diagnostic("E12", message, written.body.span, help=help_)])
         _Phase(rewrite, written.body, opened.spec.phase(phase.name), phase).edit()
@@ -82,7 +82,7 @@ class _Phase:
             self.rewrite.replace(assign.value.span, text)
 
     def fold(self, side: str, degrees: Fold) -> None:
-        """The degrees of attention or experts: each where it stands, others at the end of the section."""
+        """The degrees of attention or experts: each in place, others at the end of the section."""
         sections = self.body.sections.get(side, [])
         if not sections:
             inner = ", ".join(f"{axis} = {n}" for axis, n in degrees.degrees if n > 1) or "tp = 1"

@@ -46,7 +46,7 @@ def with_degrees(
     cut = tuple(layers // pp + (i < layers % pp) for i in range(pp)) if layers % pp and pp <= layers else None
     if s.layers_per_stage is not None and len(s.layers_per_stage) == pp:
         cut = s.layers_per_stage
-    kept = replace(s, pp=pp, replicas=1, layers_per_stage=cut, place=None)
+    kept = replace(s, pp=pp, replicas=1, layers_per_stage=cut, place=None, ids=())
     if experts is None:
         return replace(kept, dp=dp, ep=1, sp=sp, tp=tp, attention=None, experts=None)
     ep, etp = experts
@@ -82,7 +82,7 @@ class LeastMemory:
         spec, phase = self.changes.spec, self.phase
         experts = (1, 1) if spec.model.count("experts.count", 0) else None
         s = with_degrees(phase.strategy, spec.model, 1, (1, sp, tp), experts)
-        s = replace(s, redundant=0, microbatches=1, overlap="none", layers_per_stage=None)
+        s = replace(s, redundant=0, microbatches=1, overlap="none", layers_per_stage=None, best=False)
         small = replace(phase, gpus=tuple(range(tp * sp)), strategy=s, drafter="none")
         if self.changes.refusal(small) is not None:
             return None
@@ -121,10 +121,10 @@ def alone(spec: Spec, phase: Phase) -> Spec:
 
 
 def relaid(own: Strategy, other: Strategy) -> Strategy:
-    """A strategy with the degrees of another one: its micro-batches, methods and rules stay its own."""
+    """A strategy with the degrees of another one: its order, micro-batches, methods and rules stay its own."""
     return replace(
         own, pp=other.pp, dp=other.dp, ep=other.ep, sp=other.sp, tp=other.tp, replicas=other.replicas, attention=other.attention,
-        experts=other.experts, redundant=other.redundant, layers_per_stage=other.layers_per_stage, place=None, order=other.order,
+        experts=other.experts, redundant=other.redundant, layers_per_stage=other.layers_per_stage, place=None, ids=(),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ and that it does not hold yet."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -24,17 +24,20 @@ from ..spec.host_constants import host_link_Bps
 PARTS = 8
 """Parts of a run of equal layers whose lacking experts may go to different ranks."""
 Bits = NDArray[np.bool_]
+Gpu = tuple[str, int]
+"""Its pool and its id there."""
 Ids = NDArray[np.int64]
 
 
 @record
 class Moved:
-    """Bytes of weights that all GPUs together fetch: over the links of a node, between nodes, and from storage, where no GPU that is
+    """Bytes of weights that all GPUs together fetch: over the links of a node, between nodes, between pools, and from storage, where no GPU that is
     left has them. `time_s`: of the GPU that takes longest, each fetching over its own links, from storage over the link
     of its host. `fetching`: GPUs that fetch anything. `experts`: (layer, expert) pairs that were on lost GPUs alone."""
 
     node_B: float = 0.0
     cluster_B: float = 0.0
+    pools_B: float = 0.0
     storage_B: float = 0.0
     time_s: float = 0.0
     fetching: int = 0
@@ -42,22 +45,27 @@ class Moved:
 
     @property
     def total_B(self) -> float:
-        return self.node_B + self.cluster_B + self.storage_B
+        return self.node_B + self.cluster_B + self.pools_B + self.storage_B
 
 
 def moved(
-    before: CompiledPlan, after: CompiledPlan, lost: Collection[int], changed: Sequence[str], *, least: bool = False
+    before: CompiledPlan,
+    after: CompiledPlan,
+    lost: Mapping[str, Collection[int]],
+    changed: Sequence[str],
+    *,
+    least: bool = False,
 ) -> Moved:
     """What the GPUs of the `changed` phases fetch. Experts go where the new plan's balanced placement has them; `least`: GPUs keep
     those that they have, and only experts that a group of expert ranks lacks go to the ranks with most room."""
-    return _Moves(before, after, frozenset(lost), tuple(changed), least).total()
+    return _Moves(before, after, lost, tuple(changed), least).total()
 
 
 class _Held:
     """One phase of a plan: where its ranks are, and which part of each weight they hold."""
 
     def __init__(self, plan: CompiledPlan, name: str) -> None:
-        self.unit, self.graph = plan.units[name], plan.phases[name].graph
+        self.unit, self.graph, self.pool = plan.units[name], plan.phases[name].graph, plan.phases[name].hardware
         self.mesh = self.graph.the_mesh
         ranks = prod(self.mesh.shape)
         self.gpus = np.asarray(plan.phases[name].gpus, dtype=np.int64).reshape(self.mesh.stages, ranks)
@@ -107,7 +115,8 @@ class _View:
 
     def __init__(self, one: _Held, stage: int, segment: Segment, weight: Weight) -> None:
         assert weight.sharding is not None
-        self.gpus, self.bytes = one.gpus[stage].tolist(), dtype(weight.dtype).bytes
+        self.gpus: list[Gpu] = [(one.pool, gpu) for gpu in one.gpus[stage].tolist()]
+        self.bytes = dtype(weight.dtype).bytes
         self.sizes: list[int] = []
         self.ends: list[tuple[list[int], list[int]]] = []
         self.expert: int | None = None
@@ -150,7 +159,7 @@ class _View:
         shape = [len(edges) - 1 for edges in cells]
         wanted = self.over(cells, np.ones_like(self.holds)).reshape(-1, *shape)
         lacks = np.moveaxis(wanted & ~own.reshape(-1, *shape), 1 + self.expert, 1).reshape(len(self.gpus), count, -1)
-        kept: Bits = ~lacks.any(axis=2)
+        kept: Bits = np.logical_not(np.any(lacks, axis=2))
         others = [
             tuple(found[r] for i, ends in enumerate(self.ends) for found in ends if i != self.expert and len(found) > 1)
             for r in range(len(self.gpus))
@@ -187,19 +196,27 @@ class _Moves:
     """The sum over all weights of a plan that becomes another one."""
 
     def __init__(
-        self, before: CompiledPlan, after: CompiledPlan, lost: frozenset[int], changed: tuple[str, ...], least: bool
+        self,
+        before: CompiledPlan,
+        after: CompiledPlan,
+        lost: Mapping[str, Collection[int]],
+        changed: tuple[str, ...],
+        least: bool,
     ) -> None:
-        self.hardware: Hardware = before.spec.hardware
+        self.spec = before.spec
         self.least = least
         self.old = {name: _Held(before, name) for name in before.phases}
         self.new = [_Held(after, name) for name in changed]
         self.changed = changed
         everyone = [*self.old.values(), *self.new]
-        self.ids = sorted({gpu for one in everyone for gpu in one.gpus.ravel().tolist()})
+        self.ids: list[Gpu] = sorted({(one.pool, gpu) for one in everyone for gpu in one.gpus.ravel().tolist()})
         self.at = {gpu: i for i, gpu in enumerate(self.ids)}
-        self.alive: Bits = np.asarray([gpu not in lost for gpu in self.ids])
-        self.node = np.asarray([gpu // self.hardware.per_node for gpu in self.ids])
-        self.fetched_B = np.zeros((3, len(self.ids)))  # over the links of the node, between nodes, from storage
+        self.alive: Bits = np.asarray([gpu not in lost.get(pool, ()) for pool, gpu in self.ids])
+        self.pools = {pool: self.hardware(pool) for pool, _ in self.ids}
+        self.pool = np.asarray([list(self.pools).index(pool) for pool, _ in self.ids])
+        node = [gpu // self.pools[pool].per_node for pool, gpu in self.ids]
+        self.node = self.pool * (1 + max(node)) + np.asarray(node)
+        self.fetched_B = np.zeros((len(self.kinds()), len(self.ids)))
         self.gone: dict[int, int] = {}
 
     def total(self) -> Moved:
@@ -211,13 +228,29 @@ class _Moves:
             names = {w.name: None for one in self.new for w in one.graph.segment(one.place(low)[1]).weights}
             for name in names:
                 self.fetch(name, low, high - low)
-        links = (self.hardware.node.bandwidth_Bps, self.hardware.cluster.bandwidth_Bps, host_link_Bps())
-        each_s = (self.fetched_B / np.asarray(links)[:, None]).sum(axis=0)
-        node_B, cluster_B, storage_B = self.fetched_B.sum(axis=1).tolist()
+        own = [self.pools[pool] for pool, _ in self.ids]
+        links = [
+            [h.node.bandwidth_Bps for h in own], [h.cluster.bandwidth_Bps for h in own],
+            [self.between(pool) for pool, _ in self.ids], [host_link_Bps()] * len(own),
+        ]  # fmt: skip
+        each_s = (self.fetched_B / np.asarray(links)).sum(axis=0)
+        node_B, cluster_B, pools_B, storage_B = self.fetched_B.sum(axis=1).tolist()
         fetching = int((self.fetched_B.sum(axis=0) > 0).sum())
         return Moved(
-            node_B, cluster_B, storage_B, float(each_s.max(initial=0.0)), fetching, sum(self.gone.values())
+            node_B, cluster_B, pools_B, storage_B, float(each_s.max(initial=0.0)), fetching, sum(self.gone.values())
         )  # fmt: skip
+
+    @staticmethod
+    def kinds() -> tuple[str, ...]:
+        """Where a GPU may fetch from, the nearest first."""
+        return ("node", "cluster", "pools", "storage")
+
+    def hardware(self, pool: str) -> Hardware:
+        return self.spec.pools[pool] if pool else self.spec.hardware
+
+    def between(self, pool: str) -> float:
+        """Bytes per second from other pools to a GPU of this one, over the slowest of the links."""
+        return min((link.bandwidth_Bps for link in self.spec.pool_links if pool in link.pools), default=1.0)
 
     def view(self, one: _Held, layer: int, name: str) -> _View | None:
         """The weight of a layer in one phase; None where the phase has none of that name."""
@@ -253,13 +286,17 @@ class _Moves:
             kept = view.keeping(cells, have[rows], layer) if self.least and view.expert is not None else None
             want[rows] |= view.over(cells, kept)
         missing = want & ~have
-        near: Bits = np.zeros_like(have)
-        for node in set(self.node.tolist()):
-            there = self.node == node
-            near[there] = have[there].any(axis=0)
-        anywhere = have.any(axis=0)
-        for kind, bits in enumerate((missing & near, missing & ~near & anywhere, missing & ~anywhere)):
-            self.fetched_B[kind] += layers * (bits @ cell_B)
+        near, own_pool, joined = (np.zeros_like(have) for _ in range(3))
+        for where, of in ((self.node, near), (self.pool, own_pool)):
+            for value in set(where.tolist()):
+                of[where == value] = have[where == value].any(axis=0)
+        for one, pool in enumerate(self.pools):
+            for other, name in enumerate(self.pools):
+                if self.spec.pool_link(pool, name) is not None:
+                    joined[self.pool == one] |= have[self.pool == other].any(axis=0)
+        for kind, there in enumerate((near, own_pool, joined, np.ones_like(have))):
+            self.fetched_B[kind] += layers * ((missing & there) @ cell_B)
+            missing &= ~there
         if views[0].expert is not None:
             whole = np.asarray(own.any(axis=0)).reshape([len(edges) - 1 for edges in cells])
             others = tuple(i for i in range(whole.ndim) if i != views[0].expert)

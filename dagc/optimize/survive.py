@@ -25,7 +25,7 @@ from .fit import Fit
 from .largest import largest
 from .layouts import layout_words
 from .moved import Moved, moved
-from .survivors import RELAY, Engine, Survivor, engines, spare_for
+from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for
 
 OF_EACH = 6
 """Plans of one engine that are combined with those of others, where several lost GPUs."""
@@ -40,7 +40,8 @@ SPARE_EXPERTS = "spare experts"
 @record
 class Lost:
     """What a phase loses at once. `sequences` (of `of`): whose cache was on a lost GPU, wholly or in part; `kv_B`: bytes of cache on the
-    lost GPUs; `restarted`: sequences that begin anew because all caches are laid out anew, those included."""
+    lost GPUs; `restarted`: sequences that begin anew, those included: of ranks that stop, for which there is no place any more, or all
+    where caches are laid out anew."""
 
     phase: str
     sequences: int
@@ -61,13 +62,13 @@ class Kept:
     kept: Mapping[str, float]
     headroom: float
     lost: tuple[Lost, ...]
-    moved: Moved
-    least_moved: Moved
     verdicts: tuple[Verdict, ...] = field(repr=False)
     broken: tuple[str, ...]
     unsaid: tuple[str, ...]
     idle: tuple[int, ...] = ()
     served: bool = False
+    moved: Moved = Moved()
+    least_moved: Moved = Moved()
 
     @property
     def share(self) -> float:
@@ -76,13 +77,8 @@ class Kept:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """The smaller, the better: requirements first, then throughput, then bytes."""
-        return (
-            len(self.broken) + len(self.unsaid),
-            -round(self.share, 9),
-            -round(sum(self.kept.values()), 9),
-            self.least_moved.total_B,
-        )
+        """The smaller, the better: requirements first, then throughput."""
+        return (len(self.broken) + len(self.unsaid), -round(self.share, 9), -round(sum(self.kept.values()), 9))
 
 
 @record(slots=False)
@@ -97,12 +93,12 @@ class Stopped:
 
 @record(slots=False)
 class Survival:
-    """`lost`: ids; `unused`: those of them that no phase uses; `plans`: the best first, none where some phases stopped."""
+    """`lost`: ids by pool; `unused`: those of them that no phase uses; `plans`: the best first, none where some phases stopped."""
 
     spec: Spec = field(repr=False)
     before: CompiledPlan = field(repr=False)
-    lost: tuple[int, ...]
-    unused: tuple[int, ...]
+    lost: Mapping[str, tuple[int, ...]]
+    unused: Mapping[str, tuple[int, ...]]
     touched: tuple[str, ...]
     headroom: float
     verdicts: tuple[Verdict, ...]
@@ -116,20 +112,21 @@ class Survival:
         return not self.touched
 
 
-def survive(opened: OpenSpec, lost: Sequence[int]) -> Survival:
-    """How a spec goes on without some GPUs. Raises SpecError where it does not compile."""
-    return _Survive(opened, frozenset(lost)).answer()
+def survive(opened: OpenSpec, lost: Mapping[str, frozenset[int]], *, top: int = SHOWN) -> Survival:
+    """How a spec goes on without some GPUs: ids by pool. `top`: plans that are told, at most. Raises SpecError where it does not compile."""
+    return _Survive(opened, lost, min(top, SHOWN)).answer()
 
 
 def written(opened: OpenSpec, phases: Sequence[Phase]) -> str:
-    """The spec of a plan that goes on. Raises SpecError where a phase stands in an imported file."""
+    """The spec of a plan that goes on. Raises SpecError where a phase is in an imported file."""
     return with_changed_phases(opened, phases)
 
 
 @dataclass(slots=True)
 class _Survive:
     opened: OpenSpec
-    lost: frozenset[int]
+    lost: Mapping[str, frozenset[int]]
+    top: int
     spec: Spec = field(init=False)
     before: CompiledPlan = field(init=False)
     changes: Changes = field(init=False)
@@ -147,26 +144,34 @@ class _Survive:
         return compile_spec(replace(spec, requirements=(), serves=()), Collector())
 
     def answer(self) -> Survival:
-        found = engines(self.before, sorted(self.lost))
+        found = engines(self.before, self.lost)
         touched = tuple(name for names in found for name in names)
-        used = {gpu for result in self.before.phases.values() for gpu in result.gpus}
-        unused = tuple(sorted(self.lost - used))
+        unused = {pool: tuple(sorted(own)) for pool, ids in self.lost.items() if (own := ids - self.used(pool))}
         verdicts = tuple(v for r in self.of_phases() if (v := self.judge(self.before, r)) is not None)
         self.held = tuple(v.requirement for v in verdicts if v.passed)
         plans: list[Kept] = []
         stopped: list[Stopped] = []
         if found:
-            spare = tuple(g for g in range(self.spec.hardware.gpus) if g not in used and g not in self.lost)
-            to = spare_for(sorted(self.lost & used), spare, self.spec.hardware.per_node)
-            options = {names: self.of_engine(Engine(self.before, names, self.lost, to, spare)) for names in found}
-            stopped = [self.why_stopped(names, spare) for names, own in options.items() if not own]
+            options = {names: self.of_engine(self.engine(names)) for names in found}
+            stopped = [self.why_stopped(self.engine(names)) for names, own in options.items() if not own]
             if not stopped:
-                plans = self.combined(options)
-                plans = self.with_servings(sorted(plans, key=lambda one: one.rank)[:SHOWN])
+                ranked = sorted(self.combined(options), key=lambda one: one.rank)
+                plans = [self.with_moves(one) for one in self.with_servings(ranked)[: self.top]]
         return Survival(
-            self.spec, self.before, tuple(sorted(self.lost)), unused, touched, self.headroom(self.before, touched), verdicts,
+            self.spec, self.before, {pool: tuple(sorted(ids)) for pool, ids in self.lost.items()}, unused, touched, self.headroom(self.before, touched), verdicts,
             tuple(plans), tuple(stopped), self.tried,
         )  # fmt: skip
+
+    def used(self, pool: str) -> frozenset[int]:
+        """GPUs of a pool that some phase uses."""
+        return frozenset(g for r in self.before.phases.values() if r.hardware == pool for g in r.gpus)
+
+    def engine(self, names: tuple[str, ...]) -> Engine:
+        """Phases on the same GPUs, with what they lost and what could take its place."""
+        pool = self.before.phases[names[0]].hardware
+        hardware, lost, used = self.spec.of(self.spec.phase(names[0])).hardware, self.lost[pool], self.used(pool)
+        spare = tuple(g for g in range(hardware.gpus) if g not in used and g not in lost)
+        return Engine(self.before, names, lost, spare_for(sorted(lost & used), spare, hardware.per_node), spare)
 
     # -- one engine ------------------------------------------------------------------------------------
 
@@ -273,12 +278,12 @@ class _Survive:
             if kept is not None:
                 yield kept, fitting
 
-    def why_stopped(self, names: tuple[str, ...], spare: Sequence[int]) -> Stopped:
+    def why_stopped(self, engine: Engine) -> Stopped:
         """Phases for which nothing was found."""
-        left = [gpu for gpu in self.before.phases[names[0]].gpus if gpu not in self.lost]
-        ids = [*self.before.phases[names[0]].gpus, *spare]
-        need = fewest(Fit(self.spec), names, sequences=1, ids=ids)
-        return Stopped(names, len(left), tuple(self.refused.get(names, {}).items()), need)
+        names = engine.names
+        gpus = self.before.phases[names[0]].gpus
+        need = fewest(Fit(self.spec), names, sequences=1, ids=[*gpus, *engine.spare])
+        return Stopped(names, len(engine.alive), tuple(self.refused.get(names, {}).items()), need)
 
     # -- all of them -----------------------------------------------------------------------------------
 
@@ -299,47 +304,49 @@ class _Survive:
     def kept(self, chosen: Sequence[Survivor], phases: tuple[Phase, ...], plan: CompiledPlan) -> Kept:
         """Everything that is told of a plan."""
         names = [phase.name for phase in phases]
-        balanced = moved(self.before, plan, self.lost, names)
-        least = moved(self.before, plan, self.lost, names, least=True)
-        kinds = [SPARE_EXPERTS if self.by_copies(one, least) else one.kind for one in chosen]
         lost = tuple(self.lost_of(phase, keeps=one.keeps) for one in chosen for phase in one.phases)
         verdicts = {r: self.judge(plan, r) for r in self.held}
-        used = {gpu for result in plan.phases.values() for gpu in result.gpus}
-        idle = {g for name in names for g in self.before.phases[name].gpus} - used - self.lost
+        idle = (
+            self.places(self.before, names)
+            - self.places(plan, list(plan.phases))
+            - {(pool, gpu) for pool, ids in self.lost.items() for gpu in ids}
+        )
         return Kept(
-            " and ".join(dict.fromkeys(kinds)), phases, plan, {name: self.ratio(plan, name) for name in names},
-            self.headroom(plan, names), lost, balanced, least, tuple(v for v in verdicts.values() if v is not None),
+            " and ".join(dict.fromkeys(one.kind for one in chosen)), phases, plan, {name: self.ratio(plan, name) for name in names},
+            self.headroom(plan, names), lost, tuple(v for v in verdicts.values() if v is not None),
             tuple(r.label for r, v in verdicts.items() if v is not None and not v.passed),
-            tuple(r.label for r, v in verdicts.items() if v is None), tuple(sorted(idle)),
+            tuple(r.label for r, v in verdicts.items() if v is None), tuple(gpu for _, gpu in sorted(idle)),
         )  # fmt: skip
 
-    def by_copies(self, one: Survivor, least: Moved) -> bool:
-        """Whether spare copies of experts cover all that was on the lost GPUs: nothing moves."""
-        return (
-            one.kind != RELAY
-            and not least.experts
-            and not least.total_B
-            and any(
-                phase.strategy.redundant < self.before.spec.phase(phase.name).strategy.redundant for phase in one.phases
-            )
-        )
+    @staticmethod
+    def places(plan: CompiledPlan, names: Sequence[str]) -> set[tuple[str, int]]:
+        """(pool, GPU) of some phases."""
+        return {(plan.phases[name].hardware, gpu) for name in names for gpu in plan.phases[name].gpus}
+
+    def with_moves(self, one: Kept) -> Kept:
+        """The plan with the weights that GPUs fetch for it, and its kind by that."""
+        names = [phase.name for phase in one.phases]
+        balanced = moved(self.before, one.plan, self.lost, names)
+        least = moved(self.before, one.plan, self.lost, names, least=True)
+        spared = any(p.strategy.redundant < self.before.spec.phase(p.name).strategy.redundant for p in one.phases)
+        by_copies = spared and not least.experts and not least.total_B
+        kind = one.kind.replace(SHRINK, SPARE_EXPERTS) if by_copies else one.kind
+        return replace(one, kind=kind, moved=balanced, least_moved=least)
 
     def lost_of(self, phase: Phase, *, keeps: bool) -> Lost:
         """Sequences of the ranks that had a lost GPU in any stage."""
         old, result = self.before.spec.phase(phase.name), self.before.phases[phase.name]
         mesh = result.graph.the_mesh
-        gone = np.isin(mesh.ids, list(self.lost))
+        gone = np.isin(mesh.ids, list(self.lost.get(result.hardware, ())))
+        away = gone | ~np.isin(mesh.ids, phase.gpus)
         others = tuple(i for i in range(gone.ndim) if i == 0 or mesh.atoms[i - 1][0] not in mesh.batch_axes)
-        groups = int(gone.any(axis=others).sum())
         room = old.batching
-        places = (
-            sum(-(-part.sequences // room.ranks) for part in old.parts) if old.parts else -(-room.places // room.ranks)
-        )
         of = sum(part.sequences for part in old.parts) if old.parts else old.sequences
-        on = min(of, groups * places)
-        each_B = [stage.kv_cache_B for stage in result.memory.stages]
-        kv_B = sum(each * int(gone[i].sum()) for i, each in enumerate(each_B))
-        return Lost(phase.name, on, of, kv_B, on if keeps else of)
+        places = sum(-(-p.sequences // room.ranks) for p in old.parts) if old.parts else room.places // room.ranks
+        lost, stopped = (min(of, int(ranks.any(axis=others).sum()) * places) for ranks in (gone, away))
+        now = sum(part.sequences for part in phase.parts) if phase.parts else phase.sequences
+        kv_B = sum(stage.kv_cache_B * int(gone[i].sum()) for i, stage in enumerate(result.memory.stages))
+        return Lost(phase.name, lost, of, kv_B, max(stopped, of - now) if keeps else of)
 
     def headroom(self, plan: CompiledPlan, names: Sequence[str]) -> float:
         """Of what the fullest GPU of some phases may hold, what is free; of all phases where none is named."""

@@ -20,7 +20,7 @@ from ..spec.strategy import Fold, Strategy
 from .layouts import LeastMemory, filling, layouts, relaid
 
 RE_PLACE, DRAIN, SHRINK, RELAY = "re-place", "drain", "shrink", "lay out anew"
-TRIED = 150
+TRIED = 60
 """New layouts of one engine that are estimated at most."""
 BEST = 3
 """New layouts of one engine that are proposed."""
@@ -85,7 +85,7 @@ class Engine:
         moved = []
         for phase in self.phases:
             ids = tuple(self.to.get(gpu, gpu) for gpu in self.plan.phases[phase.name].gpus)
-            moved.append(replace(phase, gpus=ids, strategy=replace(phase.strategy, place=None)))
+            moved.append(replace(phase, gpus=ids, strategy=replace(phase.strategy, place=None, ids=())))
         yield Survivor(RE_PLACE, tuple(moved))
 
     # -- without what depended on them -----------------------------------------------------------------
@@ -132,11 +132,10 @@ class Engine:
         else:
             return None
         kept = ids[~np.isin(at[axis], list(gone))]
-        return replace(phase, gpus=tuple(kept.tolist()), strategy=replace(changed, place=None))
+        return replace(phase, gpus=tuple(kept.tolist()), strategy=replace(changed, place=None, ids=()))
 
     def shrunk(self) -> Iterator[Survivor]:
-        """Attention ranks that had a lost GPU stop, in every stage; the others share the experts anew. The first of these has as many
-        ranks as there are left, further ones fewer, where experts divide better."""
+        """Fewer attention ranks share the experts anew: as many as there are GPUs for, or fewer, where experts divide better."""
         for stop in range(4):
             options = [list(self.smaller(phase, stop)) for phase in self.phases]
             for found in zip(*options, strict=False):
@@ -148,21 +147,17 @@ class Engine:
         s, model = phase.strategy, self.plan.spec.model
         routed = model.count("experts.count", 0)
         ids, at = self.coordinates(phase.name)
-        replica = at.get(REPLICA, np.zeros_like(ids))
         batch = at[DATA] if s.attention is not None else at[DATA] * s.ep + at.get("ep", np.zeros_like(ids))
         if s.replicas > 1 or not routed:
             return
-        lost = np.isin(ids, list(self.lost))
-        gone = set((batch + replica * 0)[lost].tolist())
         whole = int(batch.max()) + 1
         attention = dict(s.attention.degrees) if s.attention is not None else {"dp": whole, "sp": s.sp, "tp": s.tp}
         experts = dict(s.experts.degrees) if s.experts is not None else {"ep": s.ep, "tp": s.tp}
-        left = [index for index in range(whole) if index not in gone]
-        counts = self.counts(len(left), routed)
+        counts = self.counts(min(whole - 1, len(self.alive) // (ids.size // whole)), routed)
         if stop >= len(counts):
             return
         dp = counts[stop]
-        kept = ids[np.isin(batch, left[:dp])]
+        kept = self.healed(ids, batch, dp)
         stage = dp * attention["sp"] * attention["tp"]
         per_rank = -(-(routed + s.redundant) // experts["ep"])
         for ep in self.expert_ranks(stage, experts["ep"], experts["tp"], routed):
@@ -171,9 +166,33 @@ class Engine:
                 if 0 <= redundant <= routed * (ep - 1):
                     folds = _fold(attention | {"dp": dp}), _fold({"ep": ep, "tp": experts["tp"]})
                     changed = replace(
-                        s, attention=folds[0], experts=folds[1], redundant=redundant, place=None, dp=1, ep=1, sp=1, tp=1
+                        s,
+                        attention=folds[0],
+                        experts=folds[1],
+                        redundant=redundant,
+                        place=None,
+                        ids=(),
+                        dp=1,
+                        ep=1,
+                        sp=1,
+                        tp=1,
                     )
                     yield replace(phase, gpus=tuple(kept.tolist()), strategy=changed)
+
+    def healed(self, ids: Ids, batch: Ids, count: int) -> Ids:
+        """GPUs of so many attention ranks, stage by stage: of those that lost none first, then of those that lost fewest, whose ranks
+        without a GPU get one of the attention ranks that stop."""
+        lost = np.isin(ids, list(self.lost))
+        holes = np.bincount(batch[lost], minlength=int(batch.max()) + 1)
+        chosen = np.argsort(holes, kind="stable")[:count]
+        mine = np.isin(batch, chosen)
+        free = [gpu for gpu in self.alive if gpu not in set(ids[mine].tolist())]
+        size, out = self.plan.spec.of(self.phases[0]).hardware.per_node, ids.copy()
+        for at in zip(*np.nonzero(lost & mine), strict=True):
+            gpu = min(free, key=lambda g: (g // size != int(ids[at]) // size, g))
+            free.remove(gpu)
+            out[at] = gpu
+        return np.asarray(out[mine])
 
     @staticmethod
     def counts(left: int, routed: int) -> list[int]:
@@ -184,37 +203,39 @@ class Engine:
 
     @staticmethod
     def expert_ranks(stage: int, ep: int, etp: int, routed: int) -> list[int]:
-        """How many ranks to spread experts over: as many as there are, and the most that are no more than before."""
+        """How many ranks to spread experts over: as many as there are, half of them, and the most that are no more than before."""
         whole = [n for n in range(1, stage // etp + 1) if stage % (n * etp) == 0 and n <= routed]
         no_more = [n for n in whole if n <= ep]
-        return list(dict.fromkeys([*whole[-1:], *no_more[-1:]]))
+        return list(dict.fromkeys([*whole[-1:], *no_more[-1:], *whole[-2:-1]]))
 
     # -- anew ------------------------------------------------------------------------------------------
 
     def relaid(self) -> Iterator[Survivor]:
-        """The fastest layouts on the GPUs that are left, or on a rounder number of them: of all degrees, by estimate."""
+        """The fastest layouts on the GPUs that are left, or on a rounder number of them: of all degrees, by estimate, those tried first
+        whose ranks of the batch are most like those before."""
         from ..base.diagnostics import SpecError
         from ..pipeline.estimates import Estimates
 
         alive, model = self.alive, self.plan.spec.model
-        size = self.plan.spec.hardware.per_node
+        hardware = self.plan.spec.of(self.phases[0]).hardware
+        size = hardware.per_node
         counts = dict.fromkeys(
             n
             for n in (len(alive), len(alive) // size * size, 1 << max(0, len(alive).bit_length() - 1))
             if 0 < n <= len(alive)
         )
         bounds = [LeastMemory(self.changes, phase) for phase in self.phases]
-        limit_B = self.plan.spec.hardware.memory_B - self.plan.spec.hardware.reserve_B
+        limit_B = hardware.memory_B - hardware.reserve_B
         estimates = Estimates(self.plan.spec)
         found: list[tuple[float, int, tuple[Phase, ...]]] = []
         tried = 0
         for count in counts:
             ids = tuple(sorted(alive)[:count])
             ranked = sorted(
-                ((max(b.of(s) for b in bounds), k, s) for k, s in enumerate(layouts(self.phases[0], count, model))),
-                key=lambda one: one[:2],
+                (self.unlike(s), max(b.of(s) for b in bounds), k, s)
+                for k, s in enumerate(layouts(self.phases[0], count, model))
             )
-            for bound_B, _, s in ranked:
+            for _, bound_B, _, s in ranked:
                 phases = tuple(self.laid_out(phase, s, ids) for phase in self.phases)
                 if bound_B > limit_B or any(self.changes.refusal(phase) is not None for phase in phases):
                     continue
@@ -232,21 +253,34 @@ class Engine:
         for _, _, phases in sorted(found, key=lambda one: -one[0])[:BEST]:
             yield Survivor(RELAY, phases, keeps=False)
 
+    def unlike(self, s: Strategy) -> int:
+        """How many degrees of a layout within a rank of the batch are not as written."""
+        own = self.phases[0].strategy
+        return sum(a != b for a, b in zip(_inside(own), _inside(s), strict=True))
+
     def laid_out(self, phase: Phase, s: Strategy, ids: tuple[int, ...]) -> Phase:
         """A phase in a layout: with the spare copies of experts that it had, or a few more."""
         return replace(phase, gpus=ids, strategy=relaid(phase.strategy, s))
+
+
+def _inside(s: Strategy) -> tuple[int, ...]:
+    """Degrees that say how one rank of the batch is laid out: pp, sp, tp, and tp of the experts."""
+    if s.attention is None or s.experts is None:
+        return s.pp, s.sp, s.tp, s.tp
+    attention, experts = dict(s.attention.degrees), dict(s.experts.degrees)
+    return s.pp, attention["sp"], attention["tp"], experts["tp"]
 
 
 def _fold(degrees: Mapping[str, int]) -> Fold:
     return Fold(tuple(degrees.items()))
 
 
-def engines(plan: CompiledPlan, lost: Sequence[int]) -> list[tuple[str, ...]]:
-    """Phases by the GPUs that they use, of those that lost one."""
-    groups: dict[frozenset[int], list[str]] = {}
+def engines(plan: CompiledPlan, lost: Mapping[str, frozenset[int]]) -> list[tuple[str, ...]]:
+    """Phases by the GPUs that they use, of those that lost one. `lost`: ids by pool."""
+    groups: dict[tuple[str, frozenset[int]], list[str]] = {}
     for name, result in plan.phases.items():
-        groups.setdefault(frozenset(result.gpus), []).append(name)
-    return [tuple(names) for gpus, names in groups.items() if gpus & set(lost)]
+        groups.setdefault((result.hardware, frozenset(result.gpus)), []).append(name)
+    return [tuple(names) for (pool, gpus), names in groups.items() if gpus & lost.get(pool, frozenset())]
 
 
 def spare_for(lost: Sequence[int], spare: Sequence[int], per_node: int) -> dict[int, int]:
