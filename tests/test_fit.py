@@ -18,9 +18,9 @@ from dagc.base.source import Source
 from dagc.cli import main
 from dagc.lang.load import load
 from dagc.optimize.fewest import Fewest, fewest, together
-from dagc.optimize.fit import Fit, Largest
 from dagc.optimize.largest import largest
 from dagc.optimize.layouts import LeastMemory, layout_words, layouts
+from dagc.optimize.room import Fit, Largest
 from dagc.pipeline.changed import Changes, Held
 from dagc.pipeline.compile import compile_spec
 from dagc.plan.plan import CompiledPlan

@@ -44,7 +44,7 @@ TWICE: dict[str, str] = {
         ("collectives", "moves", "ops", "router", "row_moves", "rules"),
         "one kind of op or move: its record, and what NumPy, torch and the clock make of it",
     ),
-    **dict.fromkeys(("compile", "diff", "explain", "prove"), "a command, and what it calls"),
+    **dict.fromkeys(("compile", "diff", "explain", "prove", "survive"), "a command, and what it calls"),
     **dict.fromkeys(
         ("checkpoint", "hardware", "model", "phase", "serve", "workload"),
         "a section: its reader, its record, its part of the page, the file that it describes",

@@ -26,5 +26,5 @@ COMMANDS = {
 }
 """Name -> what `dagc --help` says of it."""
 
-MODULES = {"list": "list_", "verify": "prove"}
-"""Commands whose module has another name: `list` is one of Python's own, and `ir.verify` is something else than the proof."""
+MODULES = {"fit": "fit_", "list": "list_", "verify": "prove"}
+"""Commands whose module has another name: `fit` is what constants are made by, `list` is one of Python's own, and `ir.verify` is something else than the proof."""

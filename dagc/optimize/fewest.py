@@ -11,8 +11,8 @@ from ..base.units import BYTES, show
 from ..pipeline.changed import Held, Refused, with_phases
 from ..spec.phase import Phase
 from ..spec.strategy import Strategy
-from .fit import Edge, Fit
 from .layouts import LeastMemory, layout_words, layouts, relaid
+from .room import Edge, Fit
 
 LOWERED = 3000
 """Layouts of one question that are lowered at most."""

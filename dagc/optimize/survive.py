@@ -21,10 +21,10 @@ from ..spec.phase import Phase
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
 from .fewest import Fewest, fewest
-from .fit import Fit
 from .largest import largest
 from .layouts import layout_words
 from .moved import Moved, moved
+from .room import Fit
 from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for
 
 OF_EACH = 6

@@ -13,7 +13,7 @@ from .common import put, settings, tell
 
 if TYPE_CHECKING:
     from ..optimize.fewest import Fewest
-    from ..optimize.fit import Edge, Fit, Largest
+    from ..optimize.room import Edge, Fit, Largest
     from ..spec.phase import Phase
     from ..spec.spec import Spec
 
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..optimize.fewest import fewest, together
-    from ..optimize.fit import Fit
+    from ..optimize.room import Fit
 
     try:
         spec = read(args)
