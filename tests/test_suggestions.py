@@ -125,9 +125,6 @@ LATER = {
     "train": (TRAIN, "training plans"),
     "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "training plans"),
     "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "training plans"),
-    "place = best": ("phase decode { gpus = 8..15, tp = 8, place = best }", "searches of a placement"),
-    "alternative": ("alternative decode { gpus = 8..15, tp = 8 }", "alternatives of a phase"),
-    "place gpu = best": ("phase decode { gpus = 8..15, tp = 8\nplace gpu = best }", "searches of a placement"),
 }  # fmt: skip
 
 

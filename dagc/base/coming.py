@@ -23,21 +23,14 @@ class Coming:
 TRAINING = Coming(
     "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
 )
-ALTERNATIVES = Coming(
-    "alternatives of a phase are",
-    "give each layout a name and `kind = prefill` or `kind = decode`, or compare two specs: `dagc diff`",
-)
-
 SECTIONS = {
-    "train": TRAINING, "alternative": ALTERNATIVES, "alternatives": ALTERNATIVES, "optimizer": TRAINING,
+    "train": TRAINING, "optimizer": TRAINING,
 }  # fmt: skip
 """Sections at the top of a file."""
 
 _TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
     "phase": {
-        "alternative": ALTERNATIVES,
-        "alternatives": ALTERNATIVES, "alternative_of": ALTERNATIVES,
         **dict.fromkeys(_TRAIN, TRAINING),
     },
 }  # fmt: skip

@@ -9,6 +9,7 @@ COMMANDS = {
     "serve": "simulate the servings of a spec, request by request",
     "sweep": "compile a spec under every combination of some params",
     "search": "find the best plan of a spec that leaves choices open, with a certificate",
+    "pick": "compare alternatives of a phase, or write the chosen one back as a plain spec",
     "check": "verdict only; writes nothing",
     "fit": "the largest batch, context and cache that fit, and the fewest GPUs that hold the phases",
     "survive": "the plan that goes on after GPUs were lost",

@@ -83,15 +83,15 @@ def _rows(domains: Mapping[str, Sequence[str]], args: Namespace) -> Iterator[Gri
     """A spec is compiled once for each combination of its params, and its step prices are kept."""
     base = read(args, Collector())
     serves = asked(base, args)
-    params = [name for name in domains if name in base.params]
+    params = [name for name in domains if name in base.domains]
     words = [name for name in domains if name not in params]
     for name in words:
         if name not in WORDS:
-            near = did_you_mean(name, [*base.params, *WORDS])
+            near = did_you_mean(name, [*base.domains, *WORDS])
             hint = (
                 f"did you mean `{near}`?"
                 if near
-                else f"params: {', '.join(base.params) or 'none'}; words: {', '.join(WORDS)}"
+                else f"params: {', '.join(base.domains) or 'none'}; words: {', '.join(WORDS)}"
             )
             message = f"`--over {name}`: neither a param of the spec nor a word of a serving"
             raise SpecError([Diagnostic("E14", message, help=(hint,))])

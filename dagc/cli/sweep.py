@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="K=V,V",
-        help="values of a param (repeatable; default: the domain of every param)",
+        help="values of a param, or alternatives of a phase (repeatable; default: the domain of every param, every alternative)",
     )
     parser.add_argument(
         "--metric", action="append", default=[], metavar="M", help="metric to show, as in a require (repeatable)"
@@ -81,7 +81,7 @@ def run(args: Namespace) -> int:
 
 
 def _tasks(args: Namespace) -> list[Task]:
-    """The product of what --over names, or of the domains that the spec's params declare."""
+    """The product of what --over names, or of the domains that the spec's params declare and the alternatives of its phases."""
     from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
 
@@ -98,9 +98,9 @@ def _tasks(args: Namespace) -> list[Task]:
         domains[name.strip()] = [v.strip() for v in values.split(",")]
     if not domains:
         spec = load(source, Collector(), fixed, base, args.allow_import)
-        for name, values in spec.params.items():
+        for name, values in spec.domains.items():
             if name not in fixed:
-                domains[name] = [_text(v) for v in values]
+                domains[name] = [str(v) if name in spec.alternatives else _text(v) for v in values]
     if not domains:
         help = ("dagc sweep SPEC --over k=1,2,4", "or give a param its domain: param k = 1 in [1, 2, 4]")
         raise SpecError([Diagnostic("E14", "there is nothing to sweep over", help=help)])

@@ -107,6 +107,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         **({"hardware": result.hardware} if result.hardware else {}),
         "gpus": list(result.gpus),
         "axes": axes,
+        **({"alternative": asdict(known)} if (known := plan.spec.alternatives.get(result.name)) is not None else {}),
         **_figures(plan, result),
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
         **({"drafter": _drafter(result.drafter)} if result.drafter is not None else {}),

@@ -187,8 +187,7 @@ def closed(owner: str, body: Body, kind: OpenKind, names: Names, hardware: Hardw
     choices = ChoiceReader(kind, owner, body, names, hardware).read()
     if names.out.errors == errors:
         refuse(choices, kind, names.out)
-    defaults = {choice.path: default(choice, kind, hardware) for choice in choices}
-    return body_with(body, choices, defaults, kind), names.out.errors > errors
+    return body_with(body, choices, defaults(choices, kind, hardware), kind), names.out.errors > errors
 
 
 def refuse(choices: Sequence[Choice], kind: OpenKind, out: Collector) -> None:
@@ -213,8 +212,13 @@ def _example(choice: Choice, kind: OpenKind) -> str:
     return "true" if attribute.kind == "flag" else "2048 tok" if attribute.dim == TOKENS else "4"
 
 
-def default(choice: Choice, kind: OpenKind, hardware: Hardware | None) -> Chosen | None:
-    """The value of a choice that nobody makes: the first, or what the attribute is when it is not given (None: such)."""
+def defaults(choices: Sequence[Choice], kind: OpenKind, hardware: Hardware | None) -> dict[str, Chosen | None]:
+    """Values of choices that nobody makes, by path."""
+    return {choice.path: _default(choice, kind, hardware) for choice in choices}
+
+
+def _default(choice: Choice, kind: OpenKind, hardware: Hardware | None) -> Chosen | None:
+    """The first that is listed, or what the attribute is when it is not given (None: such)."""
     if choice.values:
         return choice.values[0]
     if choice.path == "gpus":

@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.coming import ALTERNATIVES
 from ..base.diagnostics import Collector, Label
 from ..base.dtypes import find
 from ..base.files import Reach
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
 from ..base.syntax import ast
+from ..spec.choice import Alternatives
 from ..spec.hardware import Hardware
 from ..spec.model import AttrValue, Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.workload import Workload
+from .alternatives import picks, read_variants
 from .body import Body
 from .huggingface.config import Config
 from .open_words import leaves_open
@@ -43,6 +44,7 @@ from .values.names import Names
 if TYPE_CHECKING:
     from ..spec.serve import Serve
 
+TWO_LAYOUTS = "two layouts of one phase are alternatives inside it: `phase decode { alternative small { ... } alternative wide { ... } }`"
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
 """It becomes part of file names and of requirements."""
 MAX_PHASES = 256
@@ -60,9 +62,10 @@ def elaborate(
     statements = Statements(out, reach or Reach.of(None))
     base = statements.reach.base
     statements.gather(file, base, (Path(os.path.realpath(base / Path(file.span.source.name).name)),))
+    picked, settings = picks([s for s, _ in statements.sections], settings or {}, statements.lets, out)
     constants = Constants(statements.lets, out, statements.failed)
-    constants.read(settings or {})
-    spec = Elaborator(statements, constants.values, constants.domains).spec(file)
+    constants.read(settings)
+    spec = Elaborator(statements, constants.values, constants.domains, picked).spec(file)
     out.check()
     assert spec is not None
     return spec
@@ -70,11 +73,13 @@ def elaborate(
 
 @dataclass(slots=True)
 class Elaborator:
-    """Sections to records. `values`: of params and lets; `domains`: of params."""
+    """Sections to records. `values`: of params and lets; `domains`: of params; `picked`: alternatives by phase."""
 
     statements: Statements
     values: Mapping[str, AttrValue] = field(default_factory=dict)
     domains: Mapping[str, tuple[AttrValue, ...]] = field(default_factory=dict)
+    picked: Mapping[str, str] = field(default_factory=dict)
+    alternatives: dict[str, Alternatives] = field(default_factory=dict)
     presets: Presets = field(init=False)
     unnamed: bool = False  # what some phase is called is not known: requirements may mean it
 
@@ -119,7 +124,8 @@ class Elaborator:
             if not pools.several or own.name in used:
                 self.check_dtypes(own, model)
         return Spec(
-            known[0], model, workload, phases, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined
+            known[0], model, workload, phases, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined,
+            self.alternatives,
         )  # fmt: skip
 
     def pools(self, found: Mapping[str, Sections]) -> Pools | None:
@@ -176,7 +182,13 @@ class Elaborator:
             seen[section.name] = section.kind_span
             body = Body(section.kind_span)
             body.add(section.body, self.out)
-            phase = self.phase(section, body, pools, model, workload)
+            variants = read_variants(section, body, self.picked.get(section.name), self.out)
+            if variants.known is not None:
+                self.alternatives[section.name] = variants.known
+            for other in variants.others:
+                self.other(section, other, pools, model, workload)
+            own = variants.body
+            phase = None if own is None else self.phase(section, own, pools, model, workload, variants.chosen)
             self.unnamed |= phase is None and section.name not in KINDS and not asks(section, "kind")
             if phase is not None:
                 phases.append(phase)
@@ -193,8 +205,9 @@ class Elaborator:
         pools: Pools,
         model: Model | None,
         workload: Workload | None,
+        alternative: str,
     ) -> Phase | None:
-        """One phase; None where it cannot be read, or leaves a choice open."""
+        """One phase, of whose alternatives the body has one; None where it cannot be read, or leaves a choice open."""
         names = self.names()
         if leaves_open(body, self.values):
             from .choices import PHASES, closed  # a spec that leaves nothing open does not pay for it
@@ -203,6 +216,23 @@ class Elaborator:
             phase = read_phase(section, body, names, pools, model, workload, judged=not is_open)
             return None if is_open else phase
         return read_phase(section, body, names, pools, model, workload)
+
+    def other(
+        self, section: ast.Section, body: Body, pools: Pools, model: Model | None, workload: Workload | None
+    ) -> None:
+        """Tells what is wrong with a layout that is not chosen."""
+        from .choices import PHASES, ChoiceReader, body_with, defaults
+
+        names = self.names()
+        names.out = found = Collector(steps=self.out.steps)
+        meant = pools.meant_by(body)
+        choices = ChoiceReader(PHASES, str(section.name), body, names, meant).read()
+        without = body_with(body, choices, defaults(choices, PHASES, meant), PHASES)
+        read_phase(section, without, names, pools, model, workload, judged=not choices)
+        self.out.steps = found.steps
+        for diagnostic in found.items:
+            if diagnostic.code.startswith("E"):
+                self.out.take(diagnostic)
 
     def serves(
         self,
@@ -273,7 +303,7 @@ class Elaborator:
         if name in seen:
             first = Label(seen[name], "first here")
             message = f"{what} `{name}` is defined twice"
-            hint = (ALTERNATIVES.instead,) if what == "phase" else ()
+            hint = (TWO_LAYOUTS,) if what == "phase" else ()
             self.out.add("E11", message, section.kind_span, "again here", also=(first,), help=hint)
             return False
         return True

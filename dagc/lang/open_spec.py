@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.workload import Workload
+from .alternatives import picks
 from .body import Body
-from .choices import PHASES, SERVINGS, ChoiceReader, OpenKind, body_with, default
+from .choices import PHASES, SERVINGS, ChoiceReader, OpenKind, body_with, defaults
 from .elaborate import Elaborator
 from .params import Constants
 from .pools import Pools
@@ -38,7 +39,8 @@ OF_PHASES = ("E03", "E12")
 
 @record
 class OpenSection:
-    """A phase or serving as written: its statements, and what they leave open. Files of it are looked up in `base`."""
+    """A phase or serving as written: its statements, those of its chosen `alternative` included, and what they
+    leave open. Files of it are looked up in `base`."""
 
     kind: OpenKind
     section: ast.Section
@@ -46,11 +48,12 @@ class OpenSection:
     choices: tuple[Choice, ...]
     pools: Pools
     base: Path | None = None
+    alternative: str = ""
 
     def values(self, given: Values) -> dict[str, Chosen | None]:
         """A value for each choice: as given, else the first of those listed, or that of an attribute which is not written.
         Raises KeyError where `given` names something else."""
-        free = {choice.path: default(choice, self.kind, self.pools.meant_by(self.body)) for choice in self.choices}
+        free = defaults(self.choices, self.kind, self.pools.meant_by(self.body))
         for path in given:
             if path not in free:
                 raise KeyError(f"{self.section.kind} {self.section.name} leaves no `{path}` open")
@@ -75,10 +78,12 @@ class _Opener(Elaborator):
         pools: Pools,
         model: Model | None,
         workload: Workload | None,
+        alternative: str,
     ) -> Phase | None:
         names, name = self.names(), str(section.name)
         choices = ChoiceReader(PHASES, name, body, names, pools.meant_by(body)).read()
-        self.phases_read[name] = opened = OpenSection(PHASES, section, body, choices, pools)
+        opened = OpenSection(PHASES, section, body, choices, pools, alternative=alternative)
+        self.phases_read[name] = opened
         return read_phase(section, opened.closed({}), names, pools, model, workload, judged=not choices)
 
     def serve(
@@ -97,7 +102,7 @@ class _Opener(Elaborator):
         names, name = self.names(), str(section.name)
         choices = ChoiceReader(SERVINGS, name, body, names, None).read()
         self.serves_read[name] = opened = OpenSection(SERVINGS, section, body, choices, pools, base)
-        is_open = bool(choices) or any(p.choices for p in self.phases_read.values())
+        is_open = bool(choices) or any(p.choices or p.alternative for p in self.phases_read.values())
         names.out = Collector() if is_open else self.out
         joinings = self.statements.joinings
         serve = read_serve(section, opened.closed({}), names, base, pools, workload, phases, joinings, whole=whole)
@@ -125,6 +130,16 @@ class OpenSpec:
     serves: Mapping[str, OpenSection]
     settings: Mapping[str, str]
     reader: _Opener
+    again: Callable[[Mapping[str, str]], OpenSpec]
+
+    @property
+    def alternatives(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the layouts of each phase that has some and of which none was asked for."""
+        return {name: a.names for name, a in self.spec.alternatives.items() if name not in self.reader.picked}
+
+    def under(self, picked: Mapping[str, str]) -> OpenSpec:
+        """The same spec with these alternatives, by phase: what is open in them is open then. Raises SpecError where a phase has no such."""
+        return self.again(picked)
 
     def of(self, name: str) -> tuple[Choice, ...]:
         """The choices of one phase or serving."""
@@ -165,13 +180,24 @@ class OpenSpec:
 
     def text(self, values: Mapping[str, Values]) -> str:
         """The spec as a formatted file, with these values, by phase and serving, in place of its choices, and params as they were set;
-        comments are kept. It reads as `closed` says."""
-        rewrite = Rewrite(self.source, self.spec.constants)
+        comments are kept. Of alternatives there is the chosen one. It reads as `closed` says."""
+        rewrite = self.rewrite(self.spec.alternatives)
         for name, opened in {**self.phases, **self.serves}.items():
             rewrite.section(opened.body, opened.kind, opened.choices, opened.values(values.get(name, {})))
+        return rewrite.text()
+
+    def picked(self) -> str:
+        """The spec as a formatted file with the alternatives that were asked for, and no others of these phases; what is left open stays so."""
+        return self.rewrite(self.reader.picked).text()
+
+    def rewrite(self, phases: Collection[str]) -> Rewrite:
+        """An edit of the file in which params are as they were set, and these phases have the alternative that was chosen."""
+        rewrite = Rewrite(self.source, self.spec.constants)
+        for name in phases:
+            rewrite.chosen.append((self.phases[name].section, self.phases[name].alternative))
         for name, text in self.settings.items():
             rewrite.param(self.reader.statements.lets[name], text)
-        return rewrite.text()
+        return rewrite
 
 
 def load_open(
@@ -187,16 +213,17 @@ def load_open(
     from ..base.files import Reach
     from ..base.syntax.parse import parse
 
-    settings = settings or {}
     reach = Reach.of(None if base_dir is None else base_dir / "-.moe", allow_import)
     file = parse(source, out)
     source = file.span.source  # a text that was read before has the spans of then
     statements = Statements(out, reach)
     base = reach.base
     statements.gather(file, base, (Path(os.path.realpath(base / Path(source.name).name)),))
+    given = dict(settings or {})
+    picked, settings = picks([s for s, _ in statements.sections], given, statements.lets, out)
     constants = Constants(statements.lets, out, statements.failed)
     constants.read(settings)
-    reader = _Opener(statements, constants.values, constants.domains)
+    reader = _Opener(statements, constants.values, constants.domains, picked)
     spec = reader.spec(file)
     choices = tuple(
         choice for opened in (*reader.phases_read.values(), *reader.serves_read.values()) for choice in opened.choices
@@ -205,6 +232,15 @@ def load_open(
         if choice.span.source != source:
             help_ = (f"move the phase into {source.name}, which the plan that is found is written from",)
             out.add("E12", f"`{choice.path}` is left open in an imported file", choice.span, help=help_)
+    for name, read in reader.phases_read.items():
+        section = read.section
+        if read.alternative and section.span.source != source:
+            help_ = (f"move the phase into {source.name}, which the plan that is chosen is written from",)
+            out.add("E12", f"`{name}` has alternatives in an imported file", section.kind_span, help=help_)
     out.check()
     assert spec is not None
-    return OpenSpec(spec, choices, source, reader.phases_read, reader.serves_read, dict(settings), reader)
+
+    def again(more: Mapping[str, str]) -> OpenSpec:
+        return load_open(source, Collector(), {**given, **more}, base_dir, allow_import)
+
+    return OpenSpec(spec, choices, source, reader.phases_read, reader.serves_read, settings, reader, again)

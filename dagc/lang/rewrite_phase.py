@@ -19,7 +19,7 @@ FLAT = ("dp", "ep", "sp", "tp")
 def with_changed_phases(opened: OpenSpec, changed: Sequence[Phase]) -> str:
     """The formatted file with some phases in the place of those of their names, as far as GPUs, sequences and degrees go; params as they
     were set. Raises SpecError with E12 where a phase is in an imported file."""
-    rewrite = Rewrite(opened.source, opened.spec.constants)
+    rewrite = opened.rewrite(opened.spec.alternatives)
     for phase in changed:
         written = opened.phases[phase.name]
         if written.body.span.source != opened.source:
@@ -27,8 +27,6 @@ def with_changed_phases(opened: OpenSpec, changed: Sequence[Phase]) -> str:
             help_ = (f"move the phase into {opened.source.name}",)
             raise SpecError([Diagnostic("E12", message, written.body.span, help=help_)])
         _Phase(rewrite, written.body, opened.spec.phase(phase.name), phase).edit()
-    for name, text in opened.settings.items():
-        rewrite.param(opened.reader.statements.lets[name], text)
     return rewrite.text()
 
 

@@ -11,6 +11,7 @@ from ..base.diagnostics import Collector, Label, SpecError
 from ..base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
 from ..base.source import Source, Span
 from ..base.syntax import ast
+from ..spec.choice import ALTERNATIVE
 from .block_checks import check_block
 
 MAX_CHAIN = 64
@@ -94,6 +95,8 @@ class Statements:
                 self.taken.add(near)
                 self.failed |= {s.name} if s.name else set()
             hint = f"did you mean `{near}`?" if near else f"sections: {', '.join(TOP)}"
+            if s.kind in (ALTERNATIVE, f"{ALTERNATIVE}s"):
+                hint = "an alternative is inside its phase: `phase decode { alternative wide { ... } }`"
             if s.kind == "link":
                 hint = "`link A to B { bandwidth = ..., latency = ... }` joins two pools; those of one pool are written in its hardware section"
             if near is None and self.out.incomplete:

@@ -6,10 +6,11 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from ..base.frozen import record
+from .choice import Alternatives
 from .hardware import Hardware, PoolLink
 from .model import AttrValue, Model
 from .phase import Phase
@@ -35,6 +36,7 @@ class Spec:
     serves: tuple[Serve, ...] = ()
     others: tuple[Hardware, ...] = ()
     pool_links: tuple[PoolLink, ...] = ()
+    alternatives: Mapping[str, Alternatives] = field(default_factory=dict, compare=False)  # of phases that have some
 
     def serve(self, name: str) -> Serve:
         """Raises StopIteration where no serving has that name."""
@@ -44,6 +46,11 @@ class Spec:
     def pools(self) -> Mapping[str, Hardware]:
         """By name, in the spec's order."""
         return {own.name: own for own in (self.hardware, *self.others)}
+
+    @property
+    def domains(self) -> Mapping[str, tuple[AttrValue, ...]]:
+        """What `--set` may choose from: values of params, alternatives of phases."""
+        return {**self.params, **{name: known.names for name, known in self.alternatives.items()}}
 
     def of(self, phase: Phase) -> Spec:
         """The spec as a phase sees it: `hardware` is its own pool."""

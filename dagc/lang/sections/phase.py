@@ -14,6 +14,7 @@ from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, At
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity
+from ...spec.choice import ALTERNATIVE
 from ...spec.engines import ENGINES, engine_memory
 from ...spec.hardware import Hardware
 from ...spec.model import AttrValue, Model
@@ -29,7 +30,7 @@ from ..values.names import Names
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 
-SECTIONS = ("attention", "experts", "shard", "memory")
+SECTIONS = ("attention", "experts", "shard", "memory", ALTERNATIVE)
 
 
 def read_phase(

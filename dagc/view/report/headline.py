@@ -22,6 +22,17 @@ def headline(plan: CompiledPlan, phase: str) -> dict[str, str]:
     return {m.name: m.briefly(value) for m, value in found if value is not None}
 
 
+def alternative_text(plan: CompiledPlan, phase: str) -> str:
+    """Which of its layouts the phase has; nothing where the spec has one."""
+    known = plan.spec.alternatives.get(phase)
+    if known is None:
+        return ""
+    rest = [name for name in known.names if name != known.chosen]
+    return f"alternative {known.chosen}" + (
+        f" (not {' or '.join(rest[:6])}{' ...' if len(rest) > 6 else ''})" if rest else ""
+    )
+
+
 def others(figures: dict[str, str]) -> dict[str, str]:
     """Those without a place of their own."""
     return {name: text for name, text in figures.items() if name not in PLACED}

@@ -89,7 +89,8 @@ def summary(plan: CompiledPlan) -> list[str]:
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) -> Iterator[str]:
     yield f"### {escaped(result.name)}"
     yield ""
-    yield escaped(f"{axes_text(result)}. {binding(result, buys)}")
+    own = headline.alternative_text(plan, result.name)
+    yield escaped(f"{axes_text(result)}{', ' if own else ''}{own}. {binding(result, buys)}")
     yield ""
     if placed := placement_text(result):
         yield escaped(placed)

@@ -15,7 +15,7 @@ from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
 from ..facts.findings import drafter_lines, placement_lines, pool_link, spared, worst_layer
-from .headline import headline, others
+from .headline import alternative_text, headline, others
 from .terminal_text import WIDTH, Paint, table, within
 
 
@@ -71,6 +71,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     name = result.phase_kind.metric
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
     lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}{result.of_pool}: {axes_text(result)}; {_batches(result)}")
+    lines += [f"  {text}"] if (text := alternative_text(plan, result.name)) else []
     lines.append(
         f"  {name} {figures[name]} (floor {figures['floor']})   "
         f"{figures['throughput']} ({figures['throughput_per_gpu']} per GPU)"

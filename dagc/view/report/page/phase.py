@@ -15,7 +15,7 @@ from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
 from ...facts.findings import binding, placement_text, spared, worst_layer
 from ...facts.size import too_many
-from ..headline import headline, others
+from ..headline import alternative_text, headline, others
 from ..terminal import axes_text, collectives_heading
 from . import stages
 from .html_tables import Row, table
@@ -31,6 +31,8 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
         "p",
         f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
     )
+    if text := alternative_text(plan, result.name):
+        yield tag("p", text.capitalize())
     yield tag("p", binding(result, buys), cls="binding")
     if placed := placement_text(result):
         yield tag("p", placed)
