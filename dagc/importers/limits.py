@@ -73,7 +73,7 @@ def check_ranges(record: Any, path: str) -> None:
             for axis, degree in value.degrees:
                 if axis not in AXES or not 1 <= degree <= 1e6:
                     raise DataError(f"{path}.{f.name}", f"has {axis} {degree}, not at least 1")
-        elif f.name in ranges:
+        elif f.name in ranges and value is not None:
             check_number(ranges[f.name], value, f"{path}.{f.name}")
     if isinstance(record, EngineMemory):
         if record.of not in ("all", "static", "free"):
