@@ -159,6 +159,8 @@ def test_asking_for_what_is_not_there() -> None:
     many = "\n".join(f"alternative a{k} {{ sequences = 64 }}" for k in range(100))
     found = faults(SPEC.replace("# one node each", many))[0]
     assert found.code == "E03" and "at most 64 alternatives" in found.message
+    wide = "\n".join(f"x{k} = 1" for k in range(7000)) + "\n" + many[: many.index("alternative a9 ")]
+    assert any("share 7,0" in d.message for d in faults(SPEC.replace("# one node each", wide)))
     (found,) = faults(SPEC + "alternative wide { tp = 8 }\n")
     assert found.code == "E02" and "inside its phase" in found.help[0]
 

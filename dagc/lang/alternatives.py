@@ -13,6 +13,8 @@ from .body import Body
 
 MOST = 64
 """Alternatives of one phase."""
+MOST_STATEMENTS = 20_000
+"""Which they have in common, counted for each."""
 
 
 @record
@@ -42,6 +44,11 @@ def sections_of(section: ast.Section) -> list[ast.Section]:
     return [s for s in section.body if isinstance(s, ast.Section) and s.kind == ALTERNATIVE]
 
 
+def common_of(section: ast.Section) -> list[ast.Statement]:
+    """What all alternatives of a phase share."""
+    return [s for s in section.body if not (isinstance(s, ast.Section) and s.kind == ALTERNATIVE)]
+
+
 def read_variants(section: ast.Section, body: Body, picked: str | None, out: Collector) -> Variants:
     """`body`: statements of the phase, which are read; `picked`: the alternative that is asked for (default: the first)."""
     found = sections_of(section)
@@ -50,7 +57,11 @@ def read_variants(section: ast.Section, body: Body, picked: str | None, out: Col
     if len(found) > MOST:
         out.add("E03", f"a phase has at most {MOST} alternatives, this one {len(found)}", found[MOST].kind_span)
         return Variants({})
-    common = [s for s in section.body if s not in found]
+    common = common_of(section)
+    if len(common) * len(found) > MOST_STATEMENTS:
+        message = f"{len(found)} alternatives share {len(common):,} statements: at most {MOST_STATEMENTS:,} in all"
+        out.add("E03", message, found[0].kind_span)
+        return Variants({})
     seen: set[str] = set()
     bodies: dict[str, Body] = {}
     for one in found:
@@ -71,7 +82,7 @@ def read_variants(section: ast.Section, body: Body, picked: str | None, out: Col
 def _merged(section: ast.Section, common: Sequence[ast.Statement], one: ast.Section, out: Collector) -> Body:
     body = Body(section.kind_span)
     body.add(common, Collector())  # which is told of the phase
-    body.add([s for s in one.body if s not in sections_of(one)], out)
+    body.add(common_of(one), out)
     _flat(body, one, out)
     return body
 

@@ -324,6 +324,8 @@ class StrategyFit:
 
     def _shard(self) -> None:
         """A rule on a dimension that no block has would do nothing."""
+        if not self.s.shard:
+            return
         known = {d for block in self.model.blocks.values() for d in dims_of(block)}
         rules = self.body.sub("shard", self.out)
         for dim, _ in self.s.shard:

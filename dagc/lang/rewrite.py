@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen
-from .alternatives import sections_of
+from .alternatives import common_of, sections_of
 from .body import Body
 from .choices import OpenKind, written
 from .open_words import FOLDS
@@ -132,7 +132,7 @@ class Rewrite:
         """Statements of an alternative come in its place, and those of the phase that they override go."""
         found = sections_of(phase)
         own = next(s for s in found if s.name == chosen)
-        common = {_key(s): s for s in phase.body if s not in found}
+        common = {_key(s): s for s in common_of(phase)}
         for s in own.body:
             before = common.get(_key(s))
             if isinstance(before, ast.Section) and isinstance(s, ast.Section):
