@@ -18,7 +18,10 @@ from dagc.export.engines.launch import export
 from dagc.export.json import graph_file, plan_file
 from dagc.importers.plan_object import recorded
 from dagc.lang.load import load
+from dagc.lang.open_spec import load_open
 from dagc.lang.printer import print_spec
+from dagc.optimize.search.answer import Answer
+from dagc.optimize.search.optimum import search
 from dagc.spec.spec import Spec
 from dagc.view.report.diff import compare
 
@@ -295,3 +298,44 @@ def test_cures_take_gpus_of_the_same_pool() -> None:
     spec = spec_of(text())
     assert list(spec.unused(spec.phase("decode"))) == [2, 3, 4, 5, 6, 7]
     assert list(spec.unused(spec.phase("prefill"))) == list(range(4, 16))
+
+
+# -- a search over pools ---------------------------------------------------------------------------
+
+OPEN = "phase decode { hardware = any, gpus = any(2, 4, 16), attention { tp = any }, experts { ep = any } }"
+
+
+def searched(phases: str, rest: str = "") -> Answer:
+    spec = load_open(Source("x.moe", text(phases=phases, rest=f"\n{rest}")), Collector())
+    return search(spec, ("throughput",))
+
+
+def test_a_search_chooses_the_pool() -> None:
+    """The best of both pools is the better one of those that are found on each; 16 GPUs are on one of them alone."""
+    best = searched(OPEN)
+    narrow = OPEN.replace("hardware = any, ", "hardware = dec, ").replace("4, 16)", "4)")
+    each = [searched(OPEN.replace("hardware = any", "hardware = pre")), searched(narrow)]
+    assert {answer.certificate.complete for answer in (best, *each)} == {True}
+    figures = [answer.ranked[0].figures[0] for answer in (best, *each)]
+    assert figures[0] == max(figures[1:])
+    assert best.ranked[0].values["decode"]["hardware"] == ("pre" if figures[1] == figures[0] else "dec")
+
+
+def test_a_search_judges_requirements_on_pools() -> None:
+    large = searched(OPEN, "require decode.memory.peak <= 10 GB + 0 * dec.memory")
+    none = searched(OPEN, "require dec.memory <= 1 GB")
+    assert large.ranked and not none.ranked
+
+
+@pytest.mark.parametrize(
+    ("choice", "code", "words"),
+    [("any(pre, decc)", "E02", "there is no pool `decc`"), ("any(pre, pre)", "E11", "`pre` is given twice")],
+)
+def test_choices_of_pools_that_are_wrong(choice: str, code: str, words: str) -> None:
+    found = one(text(phases=f"phase decode {{ hardware = {choice}, gpus = 0..1, tp = 2 }}"))
+    assert found.code == code and words in found.message
+
+
+def test_one_pool_is_no_choice() -> None:
+    found = one(text('hardware a from "h100-sxm" { gpus = 8 }', "phase decode { hardware = any, gpus = 0..1, tp = 2 }"))
+    assert found.code == "E12" and "one pool" in found.message

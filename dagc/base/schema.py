@@ -260,7 +260,7 @@ ANY = "any"
 STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
-    "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
+    "hardware", "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
     "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""

@@ -16,6 +16,7 @@ from ..spec.choice import Choice, Chosen
 from ..spec.hardware import Hardware
 from .body import Body
 from .open_words import FOLDS, left_open
+from .pools import Pools
 from .typed import typed
 from .values.evaluate import Env, evaluate
 from .values.functions import env
@@ -38,6 +39,7 @@ class OpenKind:
 
 PHASES = OpenKind({"": PHASE, "attention": FOLD_ATTENTION, "experts": FOLD_EXPERTS}, OPEN)
 SERVINGS = OpenKind({"": SERVE}, OPEN_IN_SERVINGS)
+HARDWARE = "hardware"
 MAX_VALUES = 10_000
 """Of one choice."""
 FREED = (
@@ -54,7 +56,12 @@ class ChoiceReader:
     owner: str
     body: Body
     names: Names
-    hardware: Hardware | None
+    pools: Pools
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """The pool, where there is no choice of it."""
+        return self.pools.meant_by(self.body)
 
     @property
     def out(self) -> Collector:
@@ -93,8 +100,11 @@ class ChoiceReader:
 
     def _values(self, name: str, path: str, value: ast.Expr) -> tuple[int | str | bool, ...] | None:
         """Those of `any(...)`, each as the attribute takes it; None after reporting what is wrong."""
+        if path == HARDWARE and self.pools.sure and not self.pools.several:
+            self.out.add("E12", "there is one pool of GPUs: nothing is left open", value.span)
+            return None
         if not isinstance(value, ast.CallExpr):
-            return ()
+            return tuple(self.pools.known) if path == HARDWARE else ()
         if value.kwargs:
             self.out.add("E08", "`any(...)` takes values alone", value.kwargs[0][1].span)
             return None
@@ -124,6 +134,10 @@ class ChoiceReader:
                     return None
                 plain = int(one.value) if isinstance(one, Quantity) else one
                 assert not isinstance(plain, tuple)
+                if path == HARDWARE and self.pools.sure and plain not in self.pools.known:
+                    meant = self.pools.meant(str(plain), self.out)
+                    self.out.add("E02", f"there is no pool `{plain}`", arg.span, help=(meant,))
+                    return None
                 if plain in found:
                     also = (Label(found[plain], "first here"),)
                     self.out.add("E11", f"`{shown(plain)}` is given twice", arg.span, "again here", also=also)
@@ -142,7 +156,7 @@ class ChoiceReader:
         """As a value of a choice is read: of `gpus` it is how many."""
         if path != "gpus":
             return self.kind.attribute(path)
-        most = 1e6 if self.hardware is None else self.hardware.gpus
+        most = self.pools.most(self.body) or 1e6
         return Attribute("how many GPUs", "count", low=1, high=most, open_low=False)
 
     def _flat(self, span: Span) -> None:
@@ -181,13 +195,13 @@ class ChoiceReader:
                     yield f"{section}.{name}"
 
 
-def closed(owner: str, body: Body, kind: OpenKind, names: Names, hardware: Hardware | None) -> tuple[Body, bool]:
+def closed(owner: str, body: Body, kind: OpenKind, names: Names, pools: Pools) -> tuple[Body, bool]:
     """A body without its choices, for a command that needs one plan and refuses them; and whether there are any."""
     errors = names.out.errors
-    choices = ChoiceReader(kind, owner, body, names, hardware).read()
+    choices = ChoiceReader(kind, owner, body, names, pools).read()
     if names.out.errors == errors:
         refuse(choices, kind, names.out)
-    return body_with(body, choices, defaults(choices, kind, hardware), kind), names.out.errors > errors
+    return body_with(body, choices, defaults(choices, kind, pools.meant_by(body)), kind), names.out.errors > errors
 
 
 def refuse(choices: Sequence[Choice], kind: OpenKind, out: Collector) -> None:

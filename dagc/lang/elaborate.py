@@ -212,7 +212,7 @@ class Elaborator:
         if leaves_open(body, self.values):
             from .choices import PHASES, closed  # a spec that leaves nothing open does not pay for it
 
-            body, is_open = closed(str(section.name), body, PHASES, names, pools.meant_by(body))
+            body, is_open = closed(str(section.name), body, PHASES, names, pools)
             phase = read_phase(section, body, names, pools, model, workload, judged=not is_open)
             return None if is_open else phase
         return read_phase(section, body, names, pools, model, workload)
@@ -290,7 +290,7 @@ class Elaborator:
         if leaves_open(body, self.values):
             from .choices import SERVINGS, closed
 
-            body, is_open = closed(str(section.name), body, SERVINGS, names, None)
+            body, is_open = closed(str(section.name), body, SERVINGS, names, pools)
             whole = whole and not is_open
         return read_serve(section, body, names, base, pools, workload, phases, self.statements.joinings, whole=whole)
 

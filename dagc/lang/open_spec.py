@@ -81,7 +81,7 @@ class _Opener(Elaborator):
         alternative: str,
     ) -> Phase | None:
         names, name = self.names(), str(section.name)
-        choices = ChoiceReader(PHASES, name, body, names, pools.meant_by(body)).read()
+        choices = ChoiceReader(PHASES, name, body, names, pools).read()
         opened = OpenSection(PHASES, section, body, choices, pools, alternative=alternative)
         self.phases_read[name] = opened
         return read_phase(section, opened.closed({}), names, pools, model, workload, judged=not choices)
@@ -100,7 +100,7 @@ class _Opener(Elaborator):
         from .sections.serve import read_serve
 
         names, name = self.names(), str(section.name)
-        choices = ChoiceReader(SERVINGS, name, body, names, None).read()
+        choices = ChoiceReader(SERVINGS, name, body, names, pools).read()
         self.serves_read[name] = opened = OpenSection(SERVINGS, section, body, choices, pools, base)
         is_open = bool(choices) or any(p.choices or p.alternative for p in self.phases_read.values())
         names.out = Collector() if is_open else self.out

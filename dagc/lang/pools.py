@@ -72,7 +72,15 @@ class Pools:
         said = body.assigns.get("hardware")
         if said is None:
             return None if self.several else self.first
-        return self.known.get(said.value.text) if isinstance(said.value, ast.Name) else None
+        if isinstance(said.value, ast.Name | ast.String):
+            return self.known.get(said.value.text if isinstance(said.value, ast.Name) else said.value.value)
+        return None
+
+    def most(self, body: Body) -> int | None:
+        """GPUs that a phase may have, on whatever pool; None where that cannot be told."""
+        own = self.meant_by(body)
+        every = [own] if own is not None else [h for h in self.known.values() if h is not None]
+        return max((h.gpus for h in every), default=None)
 
     def meant(self, given: str, out: Collector) -> str:
         """Help for a name that no pool has."""

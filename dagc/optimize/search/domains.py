@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from ...base.axes import AXES
 from ...lang.choices import PHASES
 from ...spec.choice import Choice
-from .rules import FOLDED, GPUS, Facts
+from .rules import FOLDED, GPUS, HARDWARE, Facts
 from .space import Domain, Word
 
 FIRST = (
-    GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
+    HARDWARE, GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
     "sp_method", "sequence_parallel", "overlap",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""
@@ -51,7 +51,7 @@ def _numbers(choice: Choice) -> tuple[int, ...]:
 def _gpus(choice: Choice | None, facts: Facts) -> tuple[int, ...]:
     if choice is None:
         return (len(facts.phase.gpus),)
-    return _numbers(choice) or tuple(range(1, facts.spec.hardware.gpus + 1))
+    return _numbers(choice) or tuple(range(1, 1 + max(own.gpus for own in facts.pools.values())))
 
 
 class _Every:

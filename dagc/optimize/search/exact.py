@@ -18,7 +18,7 @@ from ...plan.pools import Pool
 from ...plan.require import judged, owners
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject, all_metrics
-from ...spec.metrics import PHASE, SERVE, TABLE
+from ...spec.metrics import HARDWARE, PHASE, SERVE, TABLE
 from ...spec.model import AttrValue
 from ...spec.phase import Phase
 from ...spec.requirement import Requirement
@@ -85,8 +85,7 @@ class Judge:
         return plan
 
     def shares(self, phase: Phase) -> bool:
-        mine = set(phase.gpus)
-        return any(mine & set(result.gpus) for result in self.others.values())
+        return any(phase.shares(self.spec.phase(name)) for name in self.others)
 
     def subject(self, plan: Plan) -> Subject:
         """What metrics are read from, each worked out when it is asked for."""
@@ -156,6 +155,10 @@ def value(node: ast.Name | ast.CallExpr, subject: Subject) -> AttrValue | None:
     if owner in subject.phases and rest in METRICS:
         found = METRICS[rest].how(subject.of(owner))
         return None if found is None else Quantity(found, METRICS[rest].dim)
+    if spec.others and owner in spec.pools:
+        pooled = OTHERS.get(f"{HARDWARE}.{rest}")
+        found = None if pooled is None else pooled.how(subject.of(owner))
+        return None if pooled is None or found is None else Quantity(found, pooled.dim)
     if text in OTHERS:
         found = OTHERS[text].how(subject)
         return None if found is None else Quantity(found, OTHERS[text].dim)

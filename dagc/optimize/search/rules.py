@@ -6,19 +6,20 @@ is refused when the plan is read or lowered, and counted there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from ...base.axes import AXES, DATA, EXPERT, EXPERT_TENSOR, SEQUENCE, STAGES, TENSOR
 from ...base.frozen import record
+from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.spec import Spec
 from .space import Flags, Ints, Rows, Rule, Test, Word
 
 Asked = tuple[tuple[str, ...], Test]
 """The names that a test asks, and the test."""
-GPUS = "gpus"
+GPUS, HARDWARE = "gpus", "hardware"
 FOLDED = {
     "attention.dp": DATA, "attention.sp": SEQUENCE, "attention.tp": TENSOR, "experts.ep": EXPERT, "experts.tp": EXPERT_TENSOR,
 }  # fmt: skip
@@ -36,6 +37,11 @@ class Facts:
     new: int
 
     @property
+    def pools(self) -> Mapping[str, Hardware]:
+        """Those that the phase may run on, as far as rules know."""
+        return self.spec.pools
+
+    @property
     def folded(self) -> bool:
         return self.phase.strategy.attention is not None
 
@@ -51,7 +57,7 @@ def fixed(facts: Facts) -> dict[str, Word]:
         STAGES: s.pp, "replicas": s.replicas, "microbatches": s.microbatches, "redundant": s.redundant, "dispatch": s.dispatch,
         "sp_method": s.sp_method, "overlap": s.overlap, "sequence_parallel": s.sequence_parallel, GPUS: len(phase.gpus),
         "sequences": phase.sequences, "chunk": phase.tokens, "draft": phase.speculative, "sp_layout": s.sp_layout,
-        "exchange": phase.exchange or "",
+        "exchange": phase.exchange or "", HARDWARE: phase.hardware,
     }  # fmt: skip
     if s.attention is None or s.experts is None:
         return out | {axis: getattr(s, axis) for axis in AXES} | {EXPERT_TENSOR: s.tp}
@@ -68,7 +74,21 @@ def names(facts: Facts) -> dict[str, str]:
 
 def rules(facts: Facts, open_: Collection[str]) -> tuple[Rule, ...]:
     """In the order in which a plan is refused. `open_`: paths of what is open."""
-    return (*_products(facts), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
+    return (*_pool(facts), *_products(facts), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
+
+
+def _pool(facts: Facts) -> tuple[Rule, ...]:
+    """GPUs against those of the pool, where there are several."""
+    if not facts.spec.others:
+        return ()
+
+    def fits(rows: Rows) -> Flags:
+        most = np.zeros((), dtype=np.int64)
+        for name, own in facts.pools.items():
+            most = most + np.where(rows.is_(HARDWARE, name), own.gpus, 0)
+        return rows.number(GPUS) <= most
+
+    return (Rule("pool", "the pool has so many GPUs", (((HARDWARE, GPUS), fits),)),)
 
 
 def _products(facts: Facts) -> tuple[Rule, ...]:
