@@ -225,9 +225,8 @@ class Elaborator:
 
         names = self.names()
         names.out = found = Collector(steps=self.out.steps)
-        meant = pools.meant_by(body)
-        choices = ChoiceReader(PHASES, str(section.name), body, names, meant).read()
-        without = body_with(body, choices, defaults(choices, PHASES, meant), PHASES)
+        choices = ChoiceReader(PHASES, str(section.name), body, names, pools).read()
+        without = body_with(body, choices, defaults(choices, PHASES, pools.meant_by(body)), PHASES)
         read_phase(section, without, names, pools, model, workload, judged=not choices)
         self.out.steps = found.steps
         for diagnostic in found.items:
