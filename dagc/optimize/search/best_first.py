@@ -1,4 +1,4 @@
-"""best_first: one plan after another, exact until no bound can reach what was found."""
+"""best_first: one plan after another, the best bound first, until no bound can reach what was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...base.frozen import record
 from .certificate import Certificate
 from .exact import Plan
 from .objectives import Floats, Objective
-from .space import Ints, Rows, Tally, Values
+from .space import Flags, Ints, Rows, Tally, Values
 
 SLACK = 1e-9
 """Share by which a bound may exceed an exact cost: rounding of sums in another order."""
@@ -29,10 +29,19 @@ class Found:
     scores: tuple[float, ...]
 
 
+@record
+class Limit:
+    """A requirement on an objective: a score that no plan may exceed."""
+
+    objective: Objective
+    score: float
+    label: str
+
+
 @record(slots=False)
 class Outcome:
-    """`found`: every legal plan that was costed, the best first: of two objectives the front first. `front`: those that no other
-    is better than in both."""
+    """`found`: every legal plan that was costed and passes, the best first. `front`: those that no other is better than in all
+    objectives."""
 
     objectives: tuple[Objective, ...]
     found: tuple[Found, ...]
@@ -40,15 +49,20 @@ class Outcome:
     certificate: Certificate
 
 
+Bound = Callable[[Sequence[Objective]], Sequence[Floats]]
+"""Scores that no row can beat, by objective."""
+
+
 @dataclass
 class Search:
-    """Of one phase. `rows`: legal plans; `bounds`: by objective, of each row, never above its exact score. `tally`: what rules
-    rejected so far, `equal`: rows that were left out because they are another one."""
+    """Of one phase. `rows`: legal plans. `evaluate`: costs a row exactly; bounds may be better afterwards. `tally`: what rules rejected so
+    far, `equal`: rows that were left out because they are another one."""
 
     rows: Rows
-    bounds: Sequence[Floats]
+    bound: Bound
     objectives: Sequence[Objective]
-    evaluate: Callable[[Values], Plan]
+    limits: Sequence[Limit]
+    evaluate: Callable[[int, Values], Plan]
     tally: Tally
     size: int
     equal: int = 0
@@ -57,55 +71,62 @@ class Search:
     began: float = field(default_factory=perf_counter)
     told: Callable[[Found, int], None] | None = None
     found: list[Found] = field(default_factory=list)
+    edge: list[Found] = field(default_factory=list)
     done: int = 0
     bounded: int = 0
     broken: int = 0
     stopped: bool = False
 
     def run(self) -> Outcome:
-        order = self.order()
-        seen = 0
+        open_ = np.ones(len(self.rows), dtype=bool)
         try:
-            for row in order:
-                if self.passed(row):
-                    self.bounded += 1
-                    seen += 1
-                    if len(self.objectives) == 1:  # all that follow have bounds at least as bad
-                        self.bounded += len(order) - seen
-                        seen = len(order)
-                        break
-                    continue
+            while open_.any():
                 if self.budget_s is not None and perf_counter() - self.began > self.budget_s and self.found:
                     break
-                self.visit(int(row))
-                seen += 1
+                scores = self.bound(self.objectives)
+                at = np.flatnonzero(open_)
+                row = int(at[np.argmin(scores[0][at])])
+                if self.passed(scores, row):
+                    out = at[self.all_passed(scores, at)]
+                    self.bounded += len(out)
+                    open_[out] = False
+                    continue
+                open_[row] = False
+                limit = self.over(row)
+                if limit is None:
+                    self.visit(row, scores)
+                else:
+                    self.tally.add(f"requirement: {limit.label}", limit.label, "R07", 1, self.rows.values(row))
         except KeyboardInterrupt:
             self.stopped = True
-        return self.outcome(order[seen:])
+        return self.outcome(np.flatnonzero(open_))
 
-    def order(self) -> Ints:
-        """Rows by their bounds; of two objectives, those first whose bounds are good in both."""
-        if not len(self.rows):
-            return np.zeros(0, dtype=np.int64)
-        if len(self.bounds) == 1:
-            return np.lexsort((np.arange(len(self.rows)), self.bounds[0]))
-        total = np.zeros(len(self.rows))
-        for column in self.bounds:
-            rank = np.argsort(np.argsort(column, kind="stable"), kind="stable")
-            total = np.maximum(total, rank)
-        return np.lexsort((np.arange(len(self.rows)), total))
+    def over(self, row: int) -> Limit | None:
+        """A requirement that the bound of a row proves not to hold."""
+        for limit in self.limits:
+            least = float(self.bound((limit.objective,))[0][row])
+            if least > limit.score + abs(limit.score) * SLACK:
+                return limit
+        return None
 
-    def passed(self, row: int) -> bool:
+    def passed(self, scores: Sequence[Floats], row: int) -> bool:
         """Whether the bound of a row proves that it is worse than what was found."""
+        return bool(self.all_passed(scores, np.asarray([row]))[0])
+
+    def all_passed(self, scores: Sequence[Floats], at: Ints) -> Flags:
         if len(self.objectives) == 1:
             best = self.best()
-            return best is not None and float(self.bounds[0][row]) > best + abs(best) * SLACK
-        own = [float(column[row]) for column in self.bounds]
-        return any(
-            all(s + abs(s) * SLACK <= b for s, b in zip(one.scores, own, strict=True))
-            and any(s + abs(s) * SLACK < b for s, b in zip(one.scores, own, strict=True))
-            for one in self.front()
-        )
+            if best is None:
+                return np.zeros(len(at), dtype=bool)
+            found: Flags = scores[0][at] > best + abs(best) * SLACK
+            return found
+        out = np.zeros(len(at), dtype=bool)
+        for one in self.edge:
+            least = [s + abs(s) * SLACK for s in one.scores]
+            own = [column[at] for column in scores]
+            as_good = np.all([b >= s for s, b in zip(least, own, strict=True)], axis=0)
+            out |= as_good & np.any([b > s for s, b in zip(least, own, strict=True)], axis=0)
+        return out
 
     def best(self) -> float | None:
         """The score that a plan must reach to be among the best so many."""
@@ -113,41 +134,42 @@ class Search:
             return None
         return sorted(one.scores[0] for one in self.found)[self.top - 1]
 
-    def visit(self, row: int) -> None:
+    def visit(self, row: int, before: Sequence[Floats]) -> None:
         values = self.rows.values(row)
-        plan = self.evaluate(values)
+        least = [float(column[row]) for column in before]
+        plan = self.evaluate(row, values)
         self.done += 1
         if plan.refused is not None:
             rule, code = plan.refused
             self.tally.add(rule, plan.why or rule, code, 1, values)
-        if plan.estimate is not None:
-            scores = tuple(float(o.score(plan.terms)) for o in self.objectives)
-            if any(float(c[row]) > s + abs(s) * SLACK for c, s in zip(self.bounds, scores, strict=True)):
-                self.broken += 1
-            if plan.refused is None:
-                one = Found(row, values, plan, scores)
-                self.found.append(one)
-                if self.told is not None:
-                    self.told(one, self.done)
-
-    def front(self) -> list[Found]:
-        return front(self.found)
+        if plan.estimate is None:
+            return
+        scores = tuple(float(o.score(plan.terms)) for o in self.objectives)
+        after = [float(column[row]) for column in self.bound(self.objectives)]
+        if any(max(b, a) > s + abs(s) * SLACK for b, a, s in zip(least, after, scores, strict=True)):
+            self.broken += 1
+        if plan.refused is None:
+            one = Found(row, values, plan, scores)
+            self.found.append(one)
+            if len(self.objectives) > 1:
+                self.edge = front([*self.edge, one])
+            if self.told is not None:
+                self.told(one, self.done)
 
     def outcome(self, left: Ints) -> Outcome:
         ranked = sorted(self.found, key=lambda one: (*one.scores[:1], one.row))
-        edge = front(ranked)
         gap, bound = None, None
         if len(left) and len(self.objectives) == 1:
-            lowest = float(self.bounds[0][left].min())
+            lowest = float(self.bound(self.objectives)[0][left].min())
             bound = self.objectives[0].shown(lowest)
             if ranked:
                 best = ranked[0].scores[0]
                 gap = abs(best - min(best, lowest)) / abs(lowest) if lowest else float("inf")
         certificate = Certificate(
             self.size, tuple(self.tally), self.equal, len(self.found), self.bounded, len(left), bound, gap, self.broken,
-            perf_counter() - self.began,
+            self.done, perf_counter() - self.began,
         )  # fmt: skip
-        return Outcome(tuple(self.objectives), tuple(ranked), tuple(edge), certificate)
+        return Outcome(tuple(self.objectives), tuple(ranked), tuple(front(ranked)), certificate)
 
 
 def front(found: Sequence[Found]) -> list[Found]:

@@ -10,10 +10,17 @@ from ...base.diagnostics import Collector, SpecError
 from ...base.frozen import record
 from ...base.syntax import ast
 from ...base.units import Quantity
+from ...cost import chunks
+from ...cost.price import price
+from ...cost.records import Costs
+from ...cost.schedule.scheduler import schedule
+from ...ir.graph import Graph
 from ...ir.verify.violation import VerifyError
-from ...lang.values.evaluate import compare, names_in
+from ...lang.values.evaluate import compare, names_in, quantity
 from ...pipeline import pools
+from ...pipeline.analyse import check, of_size, phase_tokens, whole_memory
 from ...pipeline.estimates import Estimate, Estimates
+from ...pipeline.lower import unverified
 from ...plan.pools import Pool
 from ...plan.require import judged, owners
 from ...plan.result import PhaseResult
@@ -23,6 +30,7 @@ from ...spec.model import AttrValue
 from ...spec.phase import Phase
 from ...spec.requirement import Requirement
 from ...spec.spec import Spec
+from ...spec.unit import Unit
 from .objectives import Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
@@ -65,9 +73,10 @@ class Judge:
         phases = {p.name for p in self.spec.phases} | {s.name for s in self.spec.serves}
         self.requirements = tuple(r for r in self.spec.requirements if owners(r) & phases <= known)
 
-    def plan(self, phase: Phase) -> Plan:
+    def plan(self, phase: Phase, seen: Callable[[Graph, Costs], None] | None = None) -> Plan:
+        """`seen`: hears of the lowered graph and the costs of its first pass."""
         try:
-            estimate = self.estimates(phase)
+            estimate = self.estimates(phase) if seen is None else self.detailed(phase, seen)
         except SpecError as error:
             first = next(d for d in error.diagnostics if d.code.startswith("E"))
             return Plan(phase, None, ("layout", first.code), first.message)
@@ -83,6 +92,25 @@ class Judge:
         if failed is not None:
             return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
         return plan
+
+    def detailed(self, phase: Phase, seen: Callable[[Graph, Costs], None]) -> Estimate:
+        """As `Estimates` finds it, with a look at the graph. Raises SpecError."""
+        unit = Unit(self.spec, phase, Collector())
+        graph = unverified(unit)
+        check(graph, unit)
+        passes_s, costs = 0.0, None
+        for k, size in enumerate(chunks.sizes(phase)):
+            own = of_size(graph, phase, size)
+            found = price(own, unit)
+            if not k:
+                seen(own, found)
+            passes_s += size.count * schedule(own, found).period_s
+            if size.tokens == phase.tokens and size.context == phase.context:
+                costs = found
+        memory = whole_memory(graph, unit, price(graph, unit) if costs is None else costs)
+        per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
+        throughput = phase_tokens(phase) / passes_s if passes_s else 0.0
+        return Estimate(unit, passes_s / per_step, throughput, per_step, memory)
 
     def shares(self, phase: Phase) -> bool:
         return any(phase.shares(self.spec.phase(name)) for name in self.others)
@@ -108,6 +136,14 @@ class Judge:
             self.params = count_parameters(plan.the_estimate.result.graph)
         return self.params
 
+    def constant(self, expr: ast.Expr) -> float | None:
+        """Of an expression that asks nothing of what is searched or compiled."""
+        subject = Subject(self.spec, {}, (0.0, 0.0), (), "")
+        if {name.parts[0] for name in names_in(expr)} & {p.name for p in self.spec.phases} or _pooled(expr):
+            return None
+        found = quantity(expr, lambda node: value(node, subject), Collector())
+        return None if found is None else found.value
+
     def failed(self, subject: Subject) -> Requirement | None:
         """The first requirement that does not hold."""
         for requirement in self.requirements:
@@ -132,6 +168,11 @@ def _wrong(requirement: Requirement, subject: Subject) -> list[Any]:
         if name.text not in metrics:
             out.add("E02", f"unknown metric `{name.text}`", name.span)
     return out.items
+
+
+def _pooled(expr: ast.Expr) -> bool:
+    """Whether it asks what the model or the GPUs hold, which is known when something is compiled."""
+    return any(name.text in OTHERS and name.parts[0] not in ("workload",) for name in names_in(expr))
 
 
 def _nodes(test: ast.Comparison) -> Iterator[ast.Expr]:

@@ -1,0 +1,306 @@
+"""bound: a time that no plan of a row can beat, put together from pieces of plans that were costed.
+
+Passes that split work only annotate, and one pass inserts collectives. So what an op of attention takes follows from the degrees
+of attention and the sequences on a rank alone; what an op of experts takes from the degrees of experts, and which tokens their ranks
+have; what a collective before the experts takes from attention and where the groups of experts cut it. Each of these is read off
+the first costed plan that has it, and holds for all rows of the same key (tests compare random plans of equal keys). What no costed
+plan has shown yet counts as nothing. Pieces are laid out as the scheduler does, with fewer ops and without waiting for other ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...base.axes import AXES, DATA, EXPERT, EXPERT_TENSOR, SEQUENCE, STAGES, TENSOR
+from ...base.frozen import record
+from ...cost.records import Costs, OpCost
+from ...ir.graph import Graph, Op, Segment
+from ...ir.ops.attributes import ExchangeAttrs, RingTurnAttrs
+from .objectives import Floats
+from .rules import PARTS, Facts, batching
+from .space import Flags, Ints, Rows
+
+ATTENTION, ROUTED = 0, 1
+IN_KEYS = {
+    "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
+    "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences",
+}  # fmt: skip
+"""Choices that enter keys by what they do; all others enter as they are."""
+
+
+@record(slots=False)
+class Layer:
+    """A segment as it is before collectives: ops in program order, each with its side and where its inputs come from. `edges`: (from,
+    to) of values that may have to move, `to` empty for the result; `side` of each: whether it is before the experts."""
+
+    name: str
+    repeat: int
+    input: str
+    output: str
+    ops: tuple[tuple[str, int], ...]
+    edges: tuple[tuple[str, str], ...]
+    sides: tuple[int, ...]
+
+    @staticmethod
+    def of(segment: Segment, own: frozenset[str]) -> Layer:
+        """`own`: ops of the segment that are no collectives, in a graph before these were inserted."""
+        ops: list[tuple[str, int]] = []
+        edges: list[tuple[str, str]] = []
+        sides: list[int] = []
+        side, origin = ATTENTION, {segment.input: segment.input}
+        for op in segment.ops:
+            inputs = [n for n in op.inputs if not n.startswith("@")]
+            if op.name not in own:
+                for name in (op.name, *(v.name for v in op.more)):
+                    origin[name] = origin[inputs[0]]
+                continue
+            side = ROUTED if op.kind == "dispatch" else side
+            for source in dict.fromkeys(origin[n] for n in inputs):
+                edges.append((source, op.name))
+                sides.append(side)
+            for name in (op.name, *(v.name for v in op.more)):
+                origin[name] = op.name
+            ops.append((op.name, _side(op)))
+        edges.append((origin[segment.output], ""))
+        sides.append(side)
+        return Layer(
+            segment.name, segment.repeat, segment.input, origin[segment.output], tuple(ops), tuple(edges), tuple(sides)
+        )
+
+
+def _side(op: Op) -> int:
+    return ROUTED if op.scope == "experts" or isinstance(op.attrs, ExchangeAttrs) else ATTENTION
+
+
+@dataclass
+class Table:
+    """Pieces by key: columns of seconds, zero where nothing is known."""
+
+    keys: Ints
+    known: dict[int, Floats] = field(default_factory=dict)
+    values: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def put(self, row: int, found: Floats) -> bool:
+        """Whether the key of a row was new."""
+        key = int(self.keys[row])
+        if key in self.known:
+            return False
+        if not len(self.values):
+            self.values = np.zeros((int(self.keys.max()) + 1, len(found)))
+        self.known[key] = found
+        self.values[key] = found
+        return True
+
+    def at(self, rows: Ints, width: int) -> Floats:
+        """[width, rows]"""
+        if not len(self.values):
+            return np.zeros((width, len(rows)))
+        return self.values[self.keys[rows]].T
+
+
+@dataclass
+class Bounds:
+    """Of the rows of one space: `time_s` is the least that all passes of each may take."""
+
+    rows: Rows
+    facts: Facts
+    time_s: Floats = field(init=False)
+    layers: list[Layer] = field(default_factory=list)
+    tables: list[Table] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows, facts = self.rows, self.facts
+        count = len(rows)
+        self.time_s = np.zeros(count)
+        each, lanes, micro = (np.broadcast_to(a, (count,)) for a in batching(rows, facts))
+        self.lanes, self.micro = lanes, micro
+        self.stages = np.broadcast_to(rows.number(STAGES), (count,))
+        chunk = np.broadcast_to(rows.number("chunk"), (count,))
+        self.passes = np.maximum(facts.new // chunk, 1) if not facts.phase.generates else np.ones(count, dtype=np.int64)
+        self.tables = [Table(ids) for ids in keys(rows, facts, each)]
+
+    def learn(self, row: int, graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> None:
+        """From a plan that was costed: its lowered graph, and the costs of its first pass, which is that of the shortest context. `own`:
+        ops by segment that are no collectives."""
+        if not self.layers:
+            self.layers = [Layer.of(s, own[s.name]) for s in graph.segments]
+        found = [_pieces(layer, graph.segment(layer.name), costs) for layer in self.layers]
+        touched = np.zeros(len(self.rows), dtype=bool)
+        for k, table in enumerate(self.tables):
+            if table.put(row, np.concatenate([piece[k] for piece in found])):
+                touched |= table.keys == table.keys[row]
+        at = np.flatnonzero(touched)
+        if len(at):
+            self.time_s[at] = self.times(at)
+
+    def known(self, row: int) -> bool:
+        """Whether every piece of a row was seen."""
+        return all(int(table.keys[row]) in table.known for table in self.tables)
+
+    def times(self, at: Ints) -> Floats:
+        """The least seconds of all whole passes of some rows."""
+        ops = sum(len(layer.ops) for layer in self.layers)
+        moves = sum(len(layer.edges) + 1 for layer in self.layers)
+        found = [table.at(at, n) for table, n in zip(self.tables, (ops, moves, ops, moves), strict=True)]
+        return self.passes[at] * self.one_pass(found[0] + found[2], found[1] + found[3], at)
+
+    def one_pass(self, compute: Floats, move: Floats, at: Ints) -> Floats:
+        """Seconds of one pass: `compute` [ops, rows], `move` [edges and a sum of each layer, rows]."""
+        chain, busy, sent = (np.zeros(len(at)) for _ in range(3))
+        op_at = edge_at = 0
+        for layer in self.layers:
+            own = compute[op_at : op_at + len(layer.ops)]
+            moved = move[edge_at : edge_at + len(layer.edges)]
+            chain += layer.repeat * _laid_out(layer, own, moved)
+            busy += layer.repeat * own.sum(axis=0)
+            sent += layer.repeat * move[edge_at + len(layer.edges)]
+            op_at += len(layer.ops)
+            edge_at += len(layer.edges) + 1
+        lanes, micro, stages = self.lanes[at], self.micro[at], self.stages[at]
+        streams = np.maximum(busy, sent) * lanes
+        alone = np.maximum(chain, streams)
+        if self.facts.phase.generates:
+            found: Floats = np.maximum(alone, micro * alone / stages)
+            return found
+        return np.maximum(alone, alone + (micro - 1) * streams / stages)
+
+
+def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
+    """When the result of a layer is ready, ops in program order."""
+    zero = np.zeros(compute.shape[1])
+    ready = {layer.input: zero}
+    edge, free = 0, zero
+    for k, (name, _) in enumerate(layer.ops):
+        start = free
+        while edge < len(layer.edges) and layer.edges[edge][1] == name:
+            start = np.maximum(start, ready[layer.edges[edge][0]] + move[edge])
+            edge += 1
+        free = start + compute[k]
+        ready[name] = free
+    return ready[layer.output] + move[-1]
+
+
+def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, Floats, Floats, Floats]:
+    """(ops of attention, moves before the experts, ops of experts, moves behind) of a layer: seconds, zeros where the other side has it;
+    of moves also the sum of all on the links."""
+    own = {name: k for k, (name, _) in enumerate(layer.ops)}
+    edge = {e: k for k, e in enumerate(layer.edges)}
+    compute = [np.zeros(len(layer.ops)), np.zeros(len(layer.ops))]
+    moves = [np.zeros(len(layer.edges) + 1), np.zeros(len(layer.edges) + 1)]
+    arrays = [costs.ops[segment.name, name].time_s for name, _ in layer.ops]
+    for side in (ATTENTION, ROUTED):
+        at = [k for k, (_, s) in enumerate(layer.ops) if s == side]
+        uneven = side == ROUTED and any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
+        compute[side][at] = _of_one_rank([arrays[k] for k in at], least=uneven)
+    origin, delay, side = {segment.input: segment.input}, {segment.input: 0.0}, ATTENTION
+    for op in segment.ops:
+        inputs = [n for n in op.inputs if not n.startswith("@")]
+        names = (op.name, *(v.name for v in op.more))
+        if op.name in own:
+            side = ROUTED if op.kind == "dispatch" else side
+            for name in inputs:
+                k = edge[origin[name], op.name]
+                moves[side][k] = max(moves[side][k], delay[name])
+            origin |= dict.fromkeys(names, op.name)
+            delay |= dict.fromkeys(names, 0.0)
+            continue
+        time_s = _least(costs.ops[segment.name, op.name])
+        if op.is_collective:
+            moves[side][-1] += time_s
+        hidden = isinstance(op.attrs, RingTurnAttrs)  # all but its end
+        origin |= dict.fromkeys(names, origin[inputs[0]])
+        delay |= dict.fromkeys(names, max(delay[n] for n in inputs) + (0.0 if hidden else time_s))
+    moves[side][len(layer.edges) - 1] = delay[segment.output]
+    return compute[ATTENTION], moves[ATTENTION], compute[ROUTED], moves[ROUTED]
+
+
+def _least(cost: OpCost) -> float:
+    return float(cost.time_s.min())
+
+
+def _of_one_rank(arrays: Sequence[Floats], *, least: bool) -> list[float]:
+    """Seconds of ops on the rank that works longest, or the least of any."""
+    if least or not arrays:
+        return [float(a.min()) for a in arrays]
+    if all(a.size == 1 for a in arrays):
+        return [float(a.item()) for a in arrays]
+    every = np.broadcast_arrays(*arrays)
+    rank = int(np.sum(every, axis=0).argmax())
+    return [float(a.ravel()[rank]) for a in every]
+
+
+def usable(rows: Rows, facts: Facts) -> bool:
+    """Whether bounds are known of such rows: mixed steps and drafters have pieces of their own."""
+    paths = {d.path for d in rows.domains}
+    return (
+        not paths & {*PARTS}
+        and not facts.phase.parts
+        and facts.phase.drafter == "none"
+        and not facts.phase.strategy.passes
+    )
+
+
+def keys(rows: Rows, facts: Facts, each: Ints) -> list[Ints]:
+    """Of each row, numbers of its keys: ops of attention, moves before the experts, ops of experts, moves behind."""
+    count = len(rows)
+
+    def column(name: str) -> Ints:
+        return np.broadcast_to(rows.number(name), (count,))
+
+    dp, sp, tp, ep = (column(name) for name in (DATA, SEQUENCE, TENSOR, EXPERT))
+    etp, copies, stages, gpus = (column(name) for name in (EXPERT_TENSOR, "replicas", STAGES, "gpus"))
+    if not facts.folded:
+        # Experts have their own factor between those of the batch and the sequence.
+        dp = dp * ep
+    prompts = not facts.phase.generates
+    words = {
+        "sp_method": (sp > 1) & prompts,
+        "sequence_parallel": (tp > 1) & prompts,
+        "dispatch": ep > 1,
+    }
+    method, residual, dispatch = (_word(rows, name, matters) for name, matters in words.items())
+    inner = ep * etp
+    dense = tp * sp
+    tensor = np.minimum(inner, tp)
+    sequence = np.minimum(np.maximum(inner // tp, 1), sp)
+    data = np.maximum(inner // dense, 1)
+    batch = column("sequences")
+    groups = np.maximum(dp * copies // data, 1)
+    room = np.maximum(each * dp * copies // groups, 1)
+    share = np.minimum(room, -(-batch // groups)) * 1_000_000_000 // room
+    others = [p for p, d in zip(rows.places, rows.domains, strict=True) if d.path not in IN_KEYS]
+    nodes = facts.spec.hardware.per_node
+    powers = np.ones(count, dtype=bool)
+    for one in (dp, sp, tp, ep, etp, copies, stages, np.full(count, nodes)):
+        powers &= (one & (one - 1)) == 0
+    plain = facts.phase.strategy.place is None and facts.phase.strategy.order == tuple(AXES) and facts.folded
+    everything = [gpus, stages, copies, dp, ep]
+    place = [np.where(powers & plain, 0, one) for one in everything]
+    attention = [sp, tp, method, residual, each, *others]
+    cuts = [np.minimum(etp, dense), np.minimum(inner, dense)]
+    routed = [ep, etp, dispatch, each, data, share, *others, *place]
+    if prompts:
+        routed += [tensor, sequence, tp // tensor, sp // sequence, residual]
+    layout = [ep, etp, dispatch, each, dp * copies, sp, tp, method, residual, *others, *place]
+    if not plain or not facts.folded:
+        routed = layout
+    return [_numbered(columns) for columns in (attention, [*attention, *cuts, *place], routed, layout)]
+
+
+def _word(rows: Rows, name: str, matters: Flags) -> Ints:
+    at = next((k for k, d in enumerate(rows.domains) if d.path == name), None)
+    found = rows.places[at] if at is not None else np.zeros(len(rows), dtype=np.int64)
+    return np.where(matters, found, -1)
+
+
+def _numbered(columns: Sequence[Ints]) -> Ints:
+    """Equal rows of columns have equal numbers, from zero."""
+    out = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        _, number = np.unique(column, return_inverse=True)
+        _, out = np.unique(out * (int(number.max(initial=0)) + 1) + number, return_inverse=True)
+        out = out.astype(np.int64)
+    return out
