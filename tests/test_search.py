@@ -17,10 +17,11 @@ from dagc.base.source import Source
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.domains import domains
-from dagc.optimize.search.exact import METRICS
-from dagc.optimize.search.optimum import search
-from dagc.optimize.search.rules import Facts, fixed, names, rules
-from dagc.optimize.search.space import Tally, Values, legal, size
+from dagc.optimize.search.exact import METRICS, Judge
+from dagc.optimize.search.objectives import TABLE
+from dagc.optimize.search.optimum import Pieces, search
+from dagc.optimize.search.rules import Facts, fixed, key, names, rules
+from dagc.optimize.search.space import Tally, Values, distinct, legal, size
 
 SPACES = int(os.environ.get("DAGC_SPACES", "12"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
@@ -155,3 +156,68 @@ def test_rules_reject_what_compile_refuses_and_nothing_else_that_is_about_degree
         with pytest.raises(SpecError) as caught:
             dagc.compile_text(spec.text({name: one.example}))
         assert one.code in {d.code for d in caught.value.diagnostics}
+
+
+def everything(kind: str, gpus: int, model: str = "", workload: str = "", extra: str = "") -> str:
+    return spec_text(
+        kind=kind, gpus=gpus, phase=f"gpus = 0..{gpus - 1}, strategy = any, microbatches = any(1, 2, 4)\n{extra}", model=model,
+        workload=workload or "sequences = 96, prompt = 240 tok, output = 16 tok, routing = zipf(0.7)",
+    )  # fmt: skip
+
+
+SHARED = """layers = 4, hidden = 64, vocab = 512, dtype = fp32, dense_first = 1
+attention { kind = gqa, heads = 8, kv_heads = 2, head_dim = 8 }
+experts { count = 12, top_k = 2, hidden = 48, shared = 1 }
+mlp { hidden = 96 }"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        everything("decode", 16),
+        everything("prefill", 16),
+        everything("decode", 12, SHARED),
+        everything("prefill", 12, SHARED, extra="chunk = any(240 tok, 100 tok)"),
+        everything(
+            "prefill", 8, workload="sequences = 20, prompt = 240 tok, output = 16 tok, routing = power_law(0.5)"
+        ),
+        everything("decode", 8)
+        .replace("hardware pool {", 'hardware pool from "h100-sxm" {')
+        .replace("memory = 64 GB", "memory = 80 GB"),
+    ],
+    ids=["decode", "prefill", "shared decode", "shared prefill", "few sequences", "measured"],
+)
+def test_no_plan_takes_less_than_its_bound(text: str) -> None:
+    """Whatever was seen before: bounds learnt from some plans hold for all others."""
+    spec = opened(text)
+    (name,) = spec.phases
+    phase = spec.spec.phase(name)
+    facts = Facts(phase, spec.spec, phase.new_tokens)
+    own = domains(spec.of(name), facts)
+    rows = legal(own, fixed(facts), names(facts), rules(facts, [d.path for d in own]), Tally())
+    columns = key(rows, facts)
+    assert columns is not None
+    rows = rows.where(distinct(rows, columns))
+    pieces = Pieces(spec, name, facts, rows, Judge(spec.spec, name))
+    rng = random.Random(len(rows))
+    drawn = rng.sample(range(len(rows)), min(len(rows), PLANS))
+    objectives = [TABLE["throughput"], TABLE["ttft" if phase.takes_prompts else "tpot"]]
+    exact: dict[int, tuple[float, ...]] = {}
+    close = []
+    for row in drawn:
+        before = [float(column[row]) for column in pieces.bound(objectives)]
+        plan = pieces.evaluate(row, rows.values(row))
+        assert plan.estimate is not None
+        exact[row] = tuple(float(o.score(plan.terms)) for o in objectives)
+        assert all(b <= s + abs(s) * 1e-9 for b, s in zip(before, exact[row], strict=True))
+    after = pieces.bound(objectives)
+    for row, scores in exact.items():
+        assert all(float(column[row]) <= s + abs(s) * 1e-9 for column, s in zip(after, scores, strict=True)), (
+            rows.values(row)
+        )
+        close.append(float(after[1][row]) / scores[1])
+    assert sorted(close)[len(close) // 2] > 0.6  # and says something
+
+
+PLANS = int(os.environ.get("DAGC_PLANS", "25"))
+"""Plans of each space whose bounds are compared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
 from ..base.diagnostics import Collector
 from ..base.frozen import record
@@ -60,6 +61,14 @@ class Estimate:
         return compile_phase(Unit(self.unit.spec, self.phase, Collector()))
 
 
+class Look(Protocol):
+    """Who sees what an estimate is made of: the lowered graph, then each of its passes with their costs."""
+
+    def at_graph(self, graph: Graph, unit: Unit) -> None: ...
+
+    def at_costs(self, graph: Graph, costs: Costs) -> None: ...
+
+
 FRESH = 2
 """How often a layout is lowered for its sizes alone, before it is traced for all: tracing takes as long as four of these."""
 
@@ -74,14 +83,14 @@ class Estimates:
         self.layouts: dict[tuple[object, ...], tuple[int, Ranges[Layout] | None]] = {}
         self.drafter: Estimates | None = None
 
-    def __call__(self, phase: Phase) -> Estimate:
-        """Raises SpecError where the phase does not compile."""
+    def __call__(self, phase: Phase, look: Look | None = None) -> Estimate:
+        """Raises SpecError where the phase does not compile. `look`: sees the graph, which is lowered for it, and what it costs."""
         if phase.strategy.best and not phase.strategy.ids:
             from .place_best import best
 
             phase = best(self.spec, phase)
         unit = Unit(self.spec, phase, Collector())
-        passes_s, memory, graph = self._passes(unit)
+        passes_s, memory, graph = self._passes(unit) if look is None else self._fresh(unit, look)
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         if phase.drafter != "none":
             passes_s, memory = self._drafts(unit, graph, memory, passes_s)
@@ -94,6 +103,16 @@ class Estimates:
             return self._kept(unit)
         except (Untraceable, ZeroDivisionError):
             return _compiled(unit, unverified(unit))
+
+    def _fresh(self, unit: Unit, look: Look) -> tuple[float, Memory, Graph]:
+        """The same of a graph that is lowered for the phase alone, seen by somebody."""
+        try:
+            template, numbers = self.expansions.at(unit)
+            graph = lowered_at(unit, template, numbers)
+        except (Untraceable, ZeroDivisionError):
+            graph = unverified(unit)
+        look.at_graph(graph, unit)
+        return _compiled(unit, graph, look)
 
     def _kept(self, unit: Unit) -> tuple[float, Memory, Graph]:
         """By what is kept. Raises Untraceable, SpecError."""
@@ -148,7 +167,7 @@ class Estimates:
         return passes_s, memory
 
 
-def _compiled(unit: Unit, graph: Graph) -> tuple[float, Memory, Graph]:
+def _compiled(unit: Unit, graph: Graph, look: Look | None = None) -> tuple[float, Memory, Graph]:
     """Of a graph lowered for the phase alone."""
     check(graph, unit)
     phase, passes_s = unit.phase, 0.0
@@ -156,6 +175,8 @@ def _compiled(unit: Unit, graph: Graph) -> tuple[float, Memory, Graph]:
     for size in chunks.sizes(phase):
         own = of_size(graph, phase, size)
         found = price(own, unit)
+        if look is not None:
+            look.at_costs(own, found)
         passes_s += size.count * period_s(own, found)
         if size.tokens == phase.tokens and size.context == phase.context:
             costs = found

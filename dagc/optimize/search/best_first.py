@@ -65,6 +65,7 @@ class Search:
     evaluate: Callable[[int, Values], Plan]
     tally: Tally
     size: int
+    alike: Callable[[int, Plan], Flags] | None = None
     equal: int = 0
     top: int = 1
     budget_s: float | None = None
@@ -94,7 +95,7 @@ class Search:
                 open_[row] = False
                 limit = self.over(row)
                 if limit is None:
-                    self.visit(row, scores)
+                    self.visit(row, scores, open_)
                 else:
                     self.tally.add(f"requirement: {limit.label}", limit.label, "R07", 1, self.rows.values(row))
         except KeyboardInterrupt:
@@ -134,7 +135,7 @@ class Search:
             return None
         return sorted(one.scores[0] for one in self.found)[self.top - 1]
 
-    def visit(self, row: int, before: Sequence[Floats]) -> None:
+    def visit(self, row: int, before: Sequence[Floats], open_: Flags) -> None:
         values = self.rows.values(row)
         least = [float(column[row]) for column in before]
         plan = self.evaluate(row, values)
@@ -142,6 +143,10 @@ class Search:
         if plan.refused is not None:
             rule, code = plan.refused
             self.tally.add(rule, plan.why or rule, code, 1, values)
+            if self.alike is not None:
+                same = open_ & self.alike(row, plan)
+                self.tally.add(rule, plan.why or rule, code, int(same.sum()), values)
+                open_ &= ~same
         if plan.estimate is None:
             return
         scores = tuple(float(o.score(plan.terms)) for o in self.objectives)

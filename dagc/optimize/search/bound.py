@@ -23,7 +23,8 @@ from .objectives import Floats
 from .rules import PARTS, Facts, batching
 from .space import Flags, Ints, Rows
 
-ATTENTION, ROUTED = 0, 1
+ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
+"""Sides of a layer: what attention's degrees decide, what those of the experts do, and what both do: taking tokens there and back."""
 IN_KEYS = {
     "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
     "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences",
@@ -72,33 +73,48 @@ class Layer:
 
 
 def _side(op: Op) -> int:
-    return ROUTED if op.scope == "experts" or isinstance(op.attrs, ExchangeAttrs) else ATTENTION
+    if isinstance(op.attrs, ExchangeAttrs):
+        return EXCHANGE
+    return ROUTED if op.scope == "experts" else ATTENTION
 
 
 @dataclass
 class Table:
-    """Pieces by key: columns of seconds, zero where nothing is known."""
+    """Pieces by key: a group and, in it, a number of tokens. What is known of fewer tokens is the least that more of them take
+    (no price falls as tokens grow: a test). `rising` false: of equal tokens alone."""
 
-    keys: Ints
-    known: dict[int, Floats] = field(default_factory=dict)
-    values: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    groups: Ints
+    tokens: Floats
+    rising: bool
+    values: list[Floats] = field(default_factory=list)
+    place: Ints = field(init=False)
+    source: Floats = field(init=False)
 
-    def put(self, row: int, found: Floats) -> bool:
-        """Whether the key of a row was new."""
-        key = int(self.keys[row])
-        if key in self.known:
-            return False
-        if not len(self.values):
-            self.values = np.zeros((int(self.keys.max()) + 1, len(found)))
-        self.known[key] = found
-        self.values[key] = found
-        return True
+    def __post_init__(self) -> None:
+        self.place = np.zeros(len(self.groups), dtype=np.int64)
+        self.source = np.full(len(self.groups), -1.0)
 
-    def at(self, rows: Ints, width: int) -> Floats:
-        """[width, rows]"""
-        if not len(self.values):
-            return np.zeros((width, len(rows)))
-        return self.values[self.keys[rows]].T
+    def known(self, row: int) -> bool:
+        return bool(self.source[row] == self.tokens[row])
+
+    def put(self, row: int, found: Floats) -> Flags | None:
+        """Rows of which more is known now; None: none."""
+        if self.known(row):
+            return None
+        level = self.tokens[row]
+        if not self.values:
+            self.values.append(np.zeros(len(found)))
+        self.values.append(found)
+        at = self.tokens >= level if self.rising else self.tokens == level
+        touched: Flags = (self.groups == self.groups[row]) & at & (self.source < level)
+        self.place[touched] = len(self.values) - 1
+        self.source[touched] = level
+        return touched
+
+    def at(self, rows: Ints) -> Floats:
+        """[pieces, rows]"""
+        found: Floats = np.stack(self.values)[self.place[rows]].T
+        return found
 
 
 @dataclass
@@ -120,7 +136,10 @@ class Bounds:
         self.stages = np.broadcast_to(rows.number(STAGES), (count,))
         chunk = np.broadcast_to(rows.number("chunk"), (count,))
         self.passes = np.maximum(facts.new // chunk, 1) if not facts.phase.generates else np.ones(count, dtype=np.int64)
-        self.tables = [Table(ids) for ids in keys(rows, facts, each)]
+        self.tables = [
+            Table(_numbered(columns), np.broadcast_to(np.asarray(tokens, dtype=np.float64), (count,)), rising)
+            for columns, tokens, rising in keys(rows, facts, each)
+        ]
 
     def learn(self, row: int, graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> None:
         """From a plan that was costed: its lowered graph, and the costs of its first pass, which is that of the shortest context. `own`:
@@ -130,22 +149,20 @@ class Bounds:
         found = [_pieces(layer, graph.segment(layer.name), costs) for layer in self.layers]
         touched = np.zeros(len(self.rows), dtype=bool)
         for k, table in enumerate(self.tables):
-            if table.put(row, np.concatenate([piece[k] for piece in found])):
-                touched |= table.keys == table.keys[row]
+            more = table.put(row, np.concatenate([piece[k] for piece in found]))
+            touched = touched if more is None else touched | more
         at = np.flatnonzero(touched)
         if len(at):
             self.time_s[at] = self.times(at)
 
     def known(self, row: int) -> bool:
         """Whether every piece of a row was seen."""
-        return all(int(table.keys[row]) in table.known for table in self.tables)
+        return all(table.known(row) for table in self.tables)
 
     def times(self, at: Ints) -> Floats:
         """The least seconds of all whole passes of some rows."""
-        ops = sum(len(layer.ops) for layer in self.layers)
-        moves = sum(len(layer.edges) + 1 for layer in self.layers)
-        found = [table.at(at, n) for table, n in zip(self.tables, (ops, moves, ops, moves), strict=True)]
-        return self.passes[at] * self.one_pass(found[0] + found[2], found[1] + found[3], at)
+        found = [table.at(at) for table in self.tables]
+        return self.passes[at] * self.one_pass(found[0] + found[2] + found[4], found[1] + found[3], at)
 
     def one_pass(self, compute: Floats, move: Floats, at: Ints) -> Floats:
         """Seconds of one pass: `compute` [ops, rows], `move` [edges and a sum of each layer, rows]."""
@@ -160,12 +177,14 @@ class Bounds:
             op_at += len(layer.ops)
             edge_at += len(layer.edges) + 1
         lanes, micro, stages = self.lanes[at], self.micro[at], self.stages[at]
-        streams = np.maximum(busy, sent) * lanes
-        alone = np.maximum(chain, streams)
+        streams = np.maximum(busy, sent)
         if self.facts.phase.generates:
-            found: Floats = np.maximum(alone, micro * alone / stages)
-            return found
-        return np.maximum(alone, alone + (micro - 1) * streams / stages)
+            around = np.maximum(chain, streams * lanes)
+            step: Floats = np.maximum(around, micro * around / stages)
+            return step
+        # On any stage all parts pass its streams, after the stages before it and before those behind; the mean over stages.
+        makespan: Floats = np.maximum(chain, lanes * micro * streams / stages + chain * (1.0 - 1.0 / stages))
+        return makespan
 
 
 def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
@@ -183,38 +202,48 @@ def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
     return ready[layer.output] + move[-1]
 
 
-def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, Floats, Floats, Floats]:
-    """(ops of attention, moves before the experts, ops of experts, moves behind) of a layer: seconds, zeros where the other side has it;
-    of moves also the sum of all on the links."""
+def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
+    """Of a layer: ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens to experts and
+    back: seconds, zeros where another one has it; of moves also the sum of all on the links."""
     own = {name: k for k, (name, _) in enumerate(layer.ops)}
     edge = {e: k for k, e in enumerate(layer.edges)}
-    compute = [np.zeros(len(layer.ops)), np.zeros(len(layer.ops))]
+    compute = [np.zeros(len(layer.ops)) for _ in (ATTENTION, ROUTED, EXCHANGE)]
     moves = [np.zeros(len(layer.edges) + 1), np.zeros(len(layer.edges) + 1)]
     arrays = [costs.ops[segment.name, name].time_s for name, _ in layer.ops]
-    for side in (ATTENTION, ROUTED):
+    uneven = any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
+    for side in (ATTENTION, ROUTED, EXCHANGE):
         at = [k for k, (_, s) in enumerate(layer.ops) if s == side]
-        uneven = side == ROUTED and any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
-        compute[side][at] = _of_one_rank([arrays[k] for k in at], least=uneven)
+        compute[side][at] = _of_one_rank([arrays[k] for k in at], least=side == EXCHANGE or (side == ROUTED and uneven))
     origin, delay, side = {segment.input: segment.input}, {segment.input: 0.0}, ATTENTION
+    sent: dict[str, dict[str, float]] = {segment.input: {}}
+    counted: set[str] = set()
+
+    def taken(name: str, to: str) -> None:
+        """A value where it is needed: what moved it there counts on the side of the first that takes it."""
+        k = edge[origin[name], to]
+        moves[side][k] = max(moves[side][k], delay[name])
+        moves[side][-1] += sum(time_s for op, time_s in sent[name].items() if op not in counted)
+        counted.update(sent[name])
+
     for op in segment.ops:
         inputs = [n for n in op.inputs if not n.startswith("@")]
         names = (op.name, *(v.name for v in op.more))
         if op.name in own:
             side = ROUTED if op.kind == "dispatch" else side
             for name in inputs:
-                k = edge[origin[name], op.name]
-                moves[side][k] = max(moves[side][k], delay[name])
+                taken(name, op.name)
             origin |= dict.fromkeys(names, op.name)
             delay |= dict.fromkeys(names, 0.0)
+            sent |= {name: {} for name in names}
             continue
         time_s = _least(costs.ops[segment.name, op.name])
-        if op.is_collective:
-            moves[side][-1] += time_s
+        before = {k: v for n in inputs for k, v in sent[n].items()}
         hidden = isinstance(op.attrs, RingTurnAttrs)  # all but its end
         origin |= dict.fromkeys(names, origin[inputs[0]])
         delay |= dict.fromkeys(names, max(delay[n] for n in inputs) + (0.0 if hidden else time_s))
-    moves[side][len(layer.edges) - 1] = delay[segment.output]
-    return compute[ATTENTION], moves[ATTENTION], compute[ROUTED], moves[ROUTED]
+        sent |= dict.fromkeys(names, before | ({op.name: time_s} if op.is_collective else {}))
+    taken(segment.output, "")
+    return compute[ATTENTION], moves[0], compute[ROUTED], moves[1], compute[EXCHANGE]
 
 
 def _least(cost: OpCost) -> float:
@@ -243,8 +272,12 @@ def usable(rows: Rows, facts: Facts) -> bool:
     )
 
 
-def keys(rows: Rows, facts: Facts, each: Ints) -> list[Ints]:
-    """Of each row, numbers of its keys: ops of attention, moves before the experts, ops of experts, moves behind."""
+Key = tuple[Sequence[Ints | Floats], Ints, bool]
+"""Columns that must be equal, tokens, and whether a piece of fewer tokens says something of more."""
+
+
+def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
+    """Of ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens there and back."""
     count = len(rows)
 
     def column(name: str) -> Ints:
@@ -270,7 +303,7 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Ints]:
     batch = column("sequences")
     groups = np.maximum(dp * copies // data, 1)
     room = np.maximum(each * dp * copies // groups, 1)
-    share = np.minimum(room, -(-batch // groups)) * 1_000_000_000 // room
+    share = np.minimum(room, -(-batch // groups)) / room
     others = [p for p, d in zip(rows.places, rows.domains, strict=True) if d.path not in IN_KEYS]
     nodes = facts.spec.hardware.per_node
     powers = np.ones(count, dtype=bool)
@@ -279,15 +312,21 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Ints]:
     plain = facts.phase.strategy.place is None and facts.phase.strategy.order == tuple(AXES) and facts.folded
     everything = [gpus, stages, copies, dp, ep]
     place = [np.where(powers & plain, 0, one) for one in everything]
-    attention = [sp, tp, method, residual, each, *others]
+    attention = [sp, tp, method, residual, *others]
     cuts = [np.minimum(etp, dense), np.minimum(inner, dense)]
-    routed = [ep, etp, dispatch, each, data, share, *others, *place]
+    sent = np.broadcast_to(rows.is_("dispatch", "all_to_all"), (count,)) & (ep > 1) & (inner > dense)
+    routed = [ep, etp, sent.astype(np.int64), share, *others, *place]
     if prompts:
-        routed += [tensor, sequence, tp // tensor, sp // sequence, residual]
-    layout = [ep, etp, dispatch, each, dp * copies, sp, tp, method, residual, *others, *place]
-    if not plain or not facts.folded:
-        routed = layout
-    return [_numbered(columns) for columns in (attention, [*attention, *cuts, *place], routed, layout)]
+        routed += [tensor, sequence, tp // tensor, sp // sequence, residual, method, dispatch, data]
+    layout = [ep, etp, dispatch, share, dp * copies, sp, tp, method, residual, *others, *place]
+    regular = plain and facts.folded
+    return [
+        (attention, each, True),
+        ([*attention, *cuts, *place], each, False),
+        (routed, each * data, True) if regular else (layout, each, True),
+        (layout, each, False),
+        (layout, each, True),
+    ]
 
 
 def _word(rows: Rows, name: str, matters: Flags) -> Ints:
@@ -296,7 +335,7 @@ def _word(rows: Rows, name: str, matters: Flags) -> Ints:
     return np.where(matters, found, -1)
 
 
-def _numbered(columns: Sequence[Ints]) -> Ints:
+def _numbered(columns: Sequence[Ints | Floats]) -> Ints:
     """Equal rows of columns have equal numbers, from zero."""
     out = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:

@@ -10,17 +10,13 @@ from ...base.diagnostics import Collector, SpecError
 from ...base.frozen import record
 from ...base.syntax import ast
 from ...base.units import Quantity
-from ...cost import chunks
-from ...cost.price import price
+from ...cost import scale_blocks
 from ...cost.records import Costs
-from ...cost.schedule.scheduler import schedule
 from ...ir.graph import Graph
 from ...ir.verify.violation import VerifyError
 from ...lang.values.evaluate import compare, names_in, quantity
 from ...pipeline import pools
-from ...pipeline.analyse import check, of_size, phase_tokens, whole_memory
 from ...pipeline.estimates import Estimate, Estimates
-from ...pipeline.lower import unverified
 from ...plan.pools import Pool
 from ...plan.require import judged, owners
 from ...plan.result import PhaseResult
@@ -35,6 +31,33 @@ from .objectives import Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
 OTHERS = {m.full: m for m in TABLE if m.owner not in (PHASE, SERVE)}
+
+
+BLOCKS = "scale blocks"
+"""Refused because degrees cut blocks of quantised weights: a matter of tp and the experts' tp alone."""
+
+
+@dataclass
+class FirstPass:
+    """Looks at the first pass of a phase, and at its weights before anything is priced."""
+
+    seen: Callable[[Graph, Costs], None]
+    first: bool = True
+
+    def at_graph(self, graph: Graph, unit: Unit) -> None:
+        scale_blocks.check(graph, unit)
+        wrong = next((d for d in unit.out.items if d.code == "E03"), None)
+        if wrong is not None:
+            raise CutBlocks(wrong.message)
+
+    def at_costs(self, graph: Graph, costs: Costs) -> None:
+        if self.first:
+            self.seen(graph, costs)
+        self.first = False
+
+
+class CutBlocks(Exception):
+    """Weights that cannot be cut like that."""
 
 
 @record(slots=False)
@@ -76,10 +99,12 @@ class Judge:
     def plan(self, phase: Phase, seen: Callable[[Graph, Costs], None] | None = None) -> Plan:
         """`seen`: hears of the lowered graph and the costs of its first pass."""
         try:
-            estimate = self.estimates(phase) if seen is None else self.detailed(phase, seen)
+            estimate = self.estimates(phase, None if seen is None else FirstPass(seen))
         except SpecError as error:
             first = next(d for d in error.diagnostics if d.code.startswith("E"))
             return Plan(phase, None, ("layout", first.code), first.message)
+        except CutBlocks as error:
+            return Plan(phase, None, (BLOCKS, "E03"), str(error))
         except VerifyError as error:
             return Plan(phase, None, ("layout", "E03"), str(error))
         plan = Plan(phase, estimate)
@@ -92,25 +117,6 @@ class Judge:
         if failed is not None:
             return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
         return plan
-
-    def detailed(self, phase: Phase, seen: Callable[[Graph, Costs], None]) -> Estimate:
-        """As `Estimates` finds it, with a look at the graph. Raises SpecError."""
-        unit = Unit(self.spec, phase, Collector())
-        graph = unverified(unit)
-        check(graph, unit)
-        passes_s, costs = 0.0, None
-        for k, size in enumerate(chunks.sizes(phase)):
-            own = of_size(graph, phase, size)
-            found = price(own, unit)
-            if not k:
-                seen(own, found)
-            passes_s += size.count * schedule(own, found).period_s
-            if size.tokens == phase.tokens and size.context == phase.context:
-                costs = found
-        memory = whole_memory(graph, unit, price(graph, unit) if costs is None else costs)
-        per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
-        throughput = phase_tokens(phase) / passes_s if passes_s else 0.0
-        return Estimate(unit, passes_s / per_step, throughput, per_step, memory)
 
     def shares(self, phase: Phase) -> bool:
         return any(phase.shares(self.spec.phase(name)) for name in self.others)

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
+from ...base.axes import EXPERT_TENSOR, TENSOR
 from ...base.diagnostics import Collector
 from ...base.syntax import ast
 from ...lang.open_spec import OpenSpec
@@ -19,10 +20,10 @@ from .answer import Answer, Ranked
 from .best_first import Found, Limit, Search
 from .bound import Bounds, usable
 from .domains import domains
-from .exact import Judge, Plan
+from .exact import BLOCKS, Judge, Plan
 from .objectives import TABLE, Floats, Objective, Terms, objective
 from .rules import Facts, fixed, key, names, rules
-from .space import Rows, Tally, Values, distinct, legal, size
+from .space import Flags, Rows, Tally, Values, distinct, legal, size
 
 
 class Nothing(ValueError):
@@ -75,7 +76,7 @@ def one_phase(
     judge = Judge(spec.spec, name, others)
     pieces = Pieces(spec, name, facts, rows, judge)
     found = Search(
-        rows, pieces.bound, objectives, limits(judge, name), pieces.evaluate, tally, size(own), equal, top=top, budget_s=budget_s,
+        rows, pieces.bound, objectives, limits(judge, name), pieces.evaluate, tally, size(own), pieces.alike, equal, top=top, budget_s=budget_s,
         told=told, began=began,
     )  # fmt: skip
     result = found.run()
@@ -127,6 +128,16 @@ class Pieces:
             self.own = {segment.name: frozenset(op.name for op in segment.ops) for segment in whole.segments}
         own = self.own
         return self.judge.plan(phase, lambda graph, costs: bounds.learn(row, graph, costs, own))
+
+    def alike(self, row: int, plan: Plan) -> Flags:
+        """Rows that are refused for the same reason as one that was."""
+        same = np.zeros(len(self.rows), dtype=bool)
+        if plan.refused is not None and plan.refused[0] == BLOCKS:
+            same[:] = True
+            for name in (TENSOR, EXPERT_TENSOR):
+                column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
+                same &= column == column[row]
+        return same
 
 
 def values_phase(facts: Facts) -> Phase:
