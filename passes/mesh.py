@@ -68,7 +68,10 @@ class MakeMesh(GraphPass):
         edges = {mesh.stride(name) for name in mesh.sizes}
         added: list[int] = []
         for other in self.beside:
-            found = with_cuts(other.sides, wanted_cuts(graph, other))
+            try:
+                found = with_cuts(other.sides, wanted_cuts(graph, other))
+            except MeshError:
+                continue  # that phase is refused when it is lowered itself
             for name in found.sizes if found.of("ep") else ():
                 stride = found.stride(name)
                 if stride in edges or not any(low < stride < high for low, high in experts.values()):

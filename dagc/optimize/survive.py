@@ -13,6 +13,7 @@ from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..lang.open_spec import OpenSpec
 from ..lang.rewrite_phase import with_changed_phases
+from ..pipeline import pools
 from ..pipeline.changed import Changes, Held, with_phases
 from ..pipeline.compile import compile_spec
 from ..plan.plan import CompiledPlan
@@ -133,15 +134,33 @@ class _Survive:
     held: tuple[Requirement, ...] = ()
     tried: int = 0
     refused: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+    compilations: dict[tuple[object, ...], CompiledPlan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.spec = self.opened.spec
-        self.before = self.compiled(self.spec)
+        self.before = compile_spec(replace(self.spec, requirements=(), serves=()), Collector())
         self.changes = Changes(self.before.spec, self.before.phases)
 
-    @staticmethod
-    def compiled(spec: Spec) -> CompiledPlan:
-        return compile_spec(replace(spec, requirements=(), serves=()), Collector())
+    def compiled(self, phases: tuple[Phase, ...]) -> CompiledPlan:
+        """The plan with some phases changed: these are compiled, with those that share a GPU with them before or after; once.
+        Raises SpecError."""
+        key = tuple((p.name, p.gpus, p.sequences, p.strategy) for p in phases)
+        found = self.compilations.get(key)
+        if found is not None:
+            return found
+        spec = with_phases(self.spec, [self.changes.with_engine(phase) for phase in phases])
+        mine = {phase.name for phase in phases}
+        near = [
+            p.name for p in self.spec.phases
+            if p.name in mine or any(p.shares(one) or p.shares(self.spec.phase(one.name)) for one in phases)
+        ]  # fmt: skip
+        part = compile_spec(replace(spec, requirements=(), serves=()), Collector(), near)
+        order = [phase.name for phase in self.spec.phases]
+        results = {name: part.phases.get(name) or self.before.phases[name] for name in order}
+        units = {name: part.units.get(name) or self.before.units[name] for name in order}
+        plan = replace(part, phases=results, units=units, pools=pools.run(results))
+        self.compilations[key] = plan
+        return plan
 
     def answer(self) -> Survival:
         found = engines(self.before, self.lost)
@@ -179,19 +198,16 @@ class _Survive:
         """What its phases may do, what keeps most first; of equal figures, the first kind."""
         found: list[tuple[float, Survivor]] = []
         for survivor in engine.survivors():
-            for one in self.batches(survivor):
-                self.tried += 1
-                kept = self.share(one, engine.names)
-                if kept is not None:
-                    found.append((kept, one))
+            found += self.batches(survivor, engine.names)
         if not found:
             found += self.last_resort(engine)
         return sorted(found, key=lambda pair: -pair[0])
 
     def share(self, one: Survivor, names: tuple[str, ...]) -> float | None:
         """Of the throughput of its phases, what the one that loses most keeps; None where it does not compile or fit."""
+        self.tried += 1
         try:
-            plan = self.compiled(with_phases(self.spec, self.engine_memory(one.phases)))
+            plan = self.compiled(one.phases)
         except SpecError as error:
             self.refused.setdefault(names, {}).setdefault(one.kind, f"{words(one)}: {error.diagnostics[0].message}")
             return None
@@ -213,25 +229,15 @@ class _Survive:
         found = plan.phases[name].throughput_tok_s / before if before else 1.0
         return found if isfinite(found) else 0.0
 
-    def engine_memory(self, phases: Sequence[Phase]) -> list[Phase]:
-        """What an engine keeps follows the ranks."""
-        return [self.changes.with_engine(phase) for phase in phases]
-
-    def batches(self, one: Survivor) -> Iterator[Survivor]:
+    def batches(self, one: Survivor, names: tuple[str, ...]) -> Iterator[tuple[float, Survivor]]:
         """With the sequences as written, and with as many for each rank of the batch as before; where neither fits, the most that do."""
-        whole = one if self.fits(one.phases) else None
-        if whole is not None:
-            yield whole
-        scaled = tuple(self.scaled(phase) for phase in one.phases)
-        if scaled == one.phases:
-            if whole is None:
-                yield from self.most(one)
-            return
-        less = replace(one, phases=scaled)
-        if self.fits(scaled):
-            yield less
-        elif whole is None:
-            yield from self.most(one)
+        scaled = replace(one, phases=tuple(self.scaled(phase) for phase in one.phases))
+        options = [one] if scaled.phases == one.phases else [one, scaled]
+        found = [(kept, option) for option in options if (kept := self.share(option, names)) is not None]
+        if not found:
+            most = self.most(scaled)
+            found = [] if most is None or (kept := self.share(most, names)) is None else [(kept, most)]
+        yield from found
 
     def scaled(self, phase: Phase) -> Phase:
         """A batch that gives every rank as many sequences as it had."""
@@ -241,27 +247,21 @@ class _Survive:
         ranks = phase.batching.ranks / old.batching.ranks
         return replace(phase, sequences=max(1, min(old.sequences, int(old.sequences * ranks + 1e-9))))
 
-    def fits(self, phases: Sequence[Phase]) -> bool:
-        held = self.changes.held(list(phases))
-        return isinstance(held, Held) and held.fits
-
-    def most(self, one: Survivor) -> Iterator[Survivor]:
-        """The same share of every batch, the largest that fits."""
+    def most(self, one: Survivor) -> Survivor | None:
+        """The same share of every batch, the largest that fits; None where not even one sequence each does."""
         if any(phase.parts for phase in one.phases):
-            yield one  # which says what does not fit
-            return
+            return None
         most = max(phase.sequences for phase in one.phases)
 
+        def of(k: int) -> tuple[Phase, ...]:
+            return tuple(replace(p, sequences=max(1, p.sequences * k // most)) for p in one.phases)
+
         def share(k: int) -> float:
-            held = self.changes.held([replace(p, sequences=max(1, p.sequences * k // most)) for p in one.phases])
+            held = self.changes.held(of(k))
             return held.fraction if isinstance(held, Held) else float("inf")
 
         k = largest(share, most, most)
-        yield (
-            one
-            if not k
-            else replace(one, phases=tuple(replace(p, sequences=max(1, p.sequences * k // most)) for p in one.phases))
-        )
+        return replace(one, phases=of(k)) if k else None
 
     def last_resort(self, engine: Engine) -> Iterator[tuple[float, Survivor]]:
         """The fewest of the GPUs left that hold the phases with one sequence each, with as many as fit there."""
@@ -273,10 +273,7 @@ class _Survive:
             return
         wanted = {p.name: p.sequences for p in self.before.spec.phases}
         one = Survivor(RELAY, tuple(replace(p, sequences=wanted[p.name]) for p in found.layout), keeps=False)
-        for fitting in self.batches(one):
-            kept = self.share(fitting, engine.names)
-            if kept is not None:
-                yield kept, fitting
+        yield from self.batches(one, engine.names)
 
     def why_stopped(self, engine: Engine) -> Stopped:
         """Phases for which nothing was found."""
@@ -294,7 +291,7 @@ class _Survive:
         for chosen in islice(product(*(own[:each] for own in options.values())), COMBINED):
             phases = tuple(phase for _, one in chosen for phase in one.phases)
             try:
-                plan = self.compiled(with_phases(self.spec, self.engine_memory(phases)))
+                plan = self.compiled(phases)
             except SpecError:
                 continue
             if all(pool.fits for pool in plan.pools if {p.name for p in phases} & set(pool.phases)):
@@ -409,7 +406,7 @@ class _Survive:
             reader = self.opened.reader.statements.reach
             return load_open(Source(self.opened.source.name, text), Collector(), base_dir=reader.base).spec
         except SpecError:
-            return with_phases(self.spec, self.engine_memory(phases))
+            return with_phases(self.spec, [self.changes.with_engine(phase) for phase in phases])
 
 
 def words(one: Survivor) -> str:

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.axes import DATA, EXPERT_REPLICA, REPLICA
+from ..base.axes import DATA, EXPERT_REPLICA, REPLICA, STAGES
 from ..base.frozen import record
 from ..ir.mesh import axis_coordinates
 from ..pipeline.changed import Changes
@@ -84,8 +84,9 @@ class Engine:
             return
         moved = []
         for phase in self.phases:
-            ids = tuple(self.to.get(gpu, gpu) for gpu in self.plan.phases[phase.name].gpus)
-            moved.append(replace(phase, gpus=ids, strategy=replace(phase.strategy, place=None, ids=())))
+            mesh = self.plan.phases[phase.name].graph.the_mesh
+            ids = np.asarray([self.to.get(gpu, gpu) for gpu in mesh.ids.ravel().tolist()])
+            moved.append(on(ids, replace(phase, strategy=replace(phase.strategy, place=None, ids=()))))
         yield Survivor(RE_PLACE, tuple(moved))
 
     # -- without what depended on them -----------------------------------------------------------------
@@ -132,7 +133,7 @@ class Engine:
         else:
             return None
         kept = ids[~np.isin(at[axis], list(gone))]
-        return replace(phase, gpus=tuple(kept.tolist()), strategy=replace(changed, place=None, ids=()))
+        return on(kept, replace(phase, strategy=replace(changed, place=None, ids=())))
 
     def shrunk(self) -> Iterator[Survivor]:
         """Fewer attention ranks share the experts anew: as many as there are GPUs for, or fewer, where experts divide better."""
@@ -177,7 +178,7 @@ class Engine:
                         sp=1,
                         tp=1,
                     )
-                    yield replace(phase, gpus=tuple(kept.tolist()), strategy=changed)
+                    yield on(kept, replace(phase, strategy=changed))
 
     def healed(self, ids: Ids, batch: Ids, count: int) -> Ids:
         """GPUs of so many attention ranks, stage by stage: of those that lost none first, then of those that lost fewest, whose ranks
@@ -273,6 +274,21 @@ def _inside(s: Strategy) -> tuple[int, ...]:
 
 def _fold(degrees: Mapping[str, int]) -> Fold:
     return Fold(tuple(degrees.items()))
+
+
+def on(ids: Ids, phase: Phase) -> Phase:
+    """A phase on these GPUs, stage by stage, ranks in mesh order: listed so that its `order` of axes gives each rank its own."""
+    s = phase.strategy
+    side = factorisations(s)[0]
+    sizes = {STAGES: s.pp, **dict(side)}
+    at = dict(zip(sizes, np.indices(tuple(sizes.values())), strict=True))
+    index = np.zeros(tuple(sizes.values()), dtype=np.int64)
+    for axis in dict.fromkeys((REPLICA, *s.order, *sizes)):
+        if axis in sizes:
+            index = index * sizes[axis] + at[axis]
+    listed = np.empty(ids.size, dtype=np.int64)
+    listed[index.ravel()] = ids.ravel()
+    return replace(phase, gpus=tuple(listed.tolist()))
 
 
 def engines(plan: CompiledPlan, lost: Mapping[str, frozenset[int]]) -> list[tuple[str, ...]]:
