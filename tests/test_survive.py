@@ -18,7 +18,7 @@ from dagc.lang.load import load
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.lost import lost_gpus
 from dagc.optimize.moved import moved
-from dagc.optimize.survive import Survival, survive, written
+from dagc.optimize.survive import Kept, Survival, survive, written
 from dagc.pipeline.compile import compile_spec
 from dagc.plan.plan import CompiledPlan
 
@@ -53,6 +53,12 @@ def opened(source: str) -> OpenSpec:
 def survived(source: str, *lost: str, top: int = 8) -> Survival:
     own = opened(source)
     return survive(own, lost_gpus(lost, own.spec), top=top)
+
+
+def re_placed(found: Survival) -> Kept:
+    """The lost GPUs alone replaced, not their nodes."""
+    own = (p for p in found.plans if p.kind == "re-place")
+    return min(own, key=lambda p: len(set(p.phases[0].gpus) - set(found.before.phases[p.phases[0].name].gpus)))
 
 
 def compiled(source: str) -> CompiledPlan:
@@ -121,15 +127,22 @@ def test_lost_sequences_are_those_of_ranks_that_split_the_batch(phase: str, lost
 
 def test_a_spare_gpu_takes_the_place() -> None:
     source = text("phase decode { gpus = [0..3, 8..11], attention { dp = 8 }, experts { ep = 8 } }", gpus=16)
-    best = next(p for p in survived(source, "gpu:9").plans if p.kind == "re-place")
+    best = re_placed(survived(source, "gpu:9"))
     assert best.phases[0].gpus == (0, 1, 2, 3, 8, 4, 10, 11)
     assert best.kept["decode"] == pytest.approx(1.0, rel=0.01) and best.lost[0].restarted == 2
 
 
 def test_the_spare_gpu_is_of_the_same_node_where_there_is_one() -> None:
     source = text("phase decode { gpus = [0, 1, 2, 4, 5, 6], attention { dp = 6 }, experts { ep = 6 }, redundant = 4 }")
-    best = next(p for p in survived(source, "gpu:5").plans if p.kind == "re-place")
+    best = re_placed(survived(source, "gpu:5"))
     assert best.phases[0].gpus == (0, 1, 2, 4, 7, 6)
+
+
+def test_a_whole_node_is_replaced_by_one_that_nobody_uses() -> None:
+    source = text("phase decode { gpus = 0..7, pp = 2, tp = 4 }", gpus=16)
+    wanted = (0, 1, 2, 3, 8, 9, 10, 11)
+    one = next(p for p in survived(source, "gpu:6").plans if p.phases[0].gpus == wanted)
+    assert one.kind == "re-place" and one.idle == (4, 5, 7) and one.kept["decode"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +169,7 @@ def test_ids_are_listed_in_the_order_of_axes() -> None:
     """With `tp` before `pp`, the list of GPUs is not stage by stage."""
     phase = "phase decode { gpus = 0..7, pp = 2, tp = 2, dp = 2, order = [tp, dp, pp, ep, sp] }"
     found = survived(text(phase, gpus=12), "gpu:5")
-    one = next(p for p in found.plans if p.kind == "re-place")
+    one = re_placed(found)
     before, after = (p.phases["decode"].graph.the_mesh.ids for p in (found.before, one.plan))
     assert ((before == after) | (before == 5)).all() and (before != after).sum() == 1
 
@@ -380,7 +393,7 @@ def test_a_pool_of_several_is_named() -> None:
         survived(source, "nowhere.gpu:1")
     found = survived(source, "other.gpu:1..2")
     assert found.touched == ("prefill",) and found.lost == {"other": (1, 2)}
-    best = next(p for p in found.plans if p.kind == "re-place")
+    best = re_placed(found)
     assert set(best.phases[0].gpus) == {0, 3, 4, 5}
     assert best.moved.storage_B == 0 and best.moved.pools_B > 0
 

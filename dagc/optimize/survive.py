@@ -26,7 +26,7 @@ from .largest import largest
 from .layouts import layout_words
 from .moved import Moved, moved
 from .room import Fit
-from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for
+from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for, spare_nodes
 
 OF_EACH = 6
 """Plans of one engine that are combined with those of others, where several lost GPUs."""
@@ -190,7 +190,9 @@ class _Survive:
         pool = self.before.phases[names[0]].hardware
         hardware, lost, used = self.spec.of(self.spec.phase(names[0])).hardware, self.lost[pool], self.used(pool)
         spare = tuple(g for g in range(hardware.gpus) if g not in used and g not in lost)
-        return Engine(self.before, names, lost, spare_for(sorted(lost & used), spare, hardware.per_node), spare)
+        to = spare_for(sorted(lost & used), spare, hardware.per_node)
+        to_nodes = spare_nodes(lost & used, used, set(spare), hardware.per_node)
+        return Engine(self.before, names, lost, to, to_nodes, spare)
 
     # -- one engine ------------------------------------------------------------------------------------
 

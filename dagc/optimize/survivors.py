@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -40,12 +40,13 @@ class Survivor:
 @dataclass(slots=True)
 class Engine:
     """Phases on the same GPUs, some of which are `lost`. `spare`: GPUs that no phase uses; `to`: one of them for each lost one, as far as
-    there are."""
+    there are; `to_nodes`: for each GPU of a node that lost one, that of a node that nobody uses."""
 
     plan: CompiledPlan
     names: tuple[str, ...]
     lost: frozenset[int]
     to: Mapping[int, int]
+    to_nodes: Mapping[int, int]
     spare: tuple[int, ...] = ()
     changes: Changes = field(init=False)
 
@@ -79,15 +80,15 @@ class Engine:
     # -- on spare GPUs ---------------------------------------------------------------------------------
 
     def re_placed(self) -> Iterator[Survivor]:
-        """Every lost GPU gives its ranks to a spare one."""
-        if not self.replaceable:
-            return
-        moved = []
-        for phase in self.phases:
-            mesh = self.plan.phases[phase.name].graph.the_mesh
-            ids = np.asarray([self.to.get(gpu, gpu) for gpu in mesh.ids.ravel().tolist()])
-            moved.append(on(ids, replace(phase, strategy=replace(phase.strategy, place=None, ids=()))))
-        yield Survivor(RE_PLACE, tuple(moved))
+        """Every lost GPU gives its ranks to a spare one; or all GPUs of its node do, to a node that nobody uses."""
+        for to in (self.to, self.to_nodes):
+            if all(gpu in to for gpu in self.plan.phases[self.names[0]].gpus if gpu in self.lost):
+                moved = []
+                for phase in self.phases:
+                    mesh = self.plan.phases[phase.name].graph.the_mesh
+                    ids = np.asarray([to.get(gpu, gpu) for gpu in mesh.ids.ravel().tolist()])
+                    moved.append(on(ids, replace(phase, strategy=replace(phase.strategy, place=None, ids=()))))
+                yield Survivor(RE_PLACE, tuple(moved))
 
     # -- without what depended on them -----------------------------------------------------------------
 
@@ -297,6 +298,18 @@ def engines(plan: CompiledPlan, lost: Mapping[str, frozenset[int]]) -> list[tupl
     for name, result in plan.phases.items():
         groups.setdefault((result.hardware, frozenset(result.gpus)), []).append(name)
     return [tuple(names) for (pool, gpus), names in groups.items() if gpus & lost.get(pool, frozenset())]
+
+
+def spare_nodes(lost: Collection[int], used: Collection[int], spare: Collection[int], per_node: int) -> dict[int, int]:
+    """For every GPU in use of a node that lost some, the same place in a node whose GPUs are all spare; none where these are too few."""
+    damaged = sorted({gpu // per_node for gpu in lost})
+    whole = [
+        n for n in sorted({g // per_node for g in spare}) if all(n * per_node + k in spare for k in range(per_node))
+    ]
+    if len(whole) < len(damaged):
+        return {}
+    to = dict(zip(damaged, whole, strict=False))
+    return {g: to[g // per_node] * per_node + g % per_node for g in sorted(used) if g // per_node in to}
 
 
 def spare_for(lost: Sequence[int], spare: Sequence[int], per_node: int) -> dict[int, int]:
