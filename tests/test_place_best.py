@@ -47,6 +47,7 @@ def pairs(node: int, more: str = "") -> str:
 
 
 RACKS = f"link node {{ gpus = 2, {FAST} }}\n  link rack {{ gpus = 4, bandwidth = 90 GB/s, latency = 3 us }}\n  link cluster {{ {SLOW} }}"
+ODD_NICS = f"link node {{ gpus = 3, {FAST} }}\n  link cluster {{ nics = 2, {SLOW} }}"
 RAILS = f"link node {{ gpus = 8, {FAST} }}\n  link cluster {{ nics = 4, {SLOW} }}"
 NICS = f"link node {{ gpus = 4, {FAST} }}\n  link cluster {{ nics = 2, {SLOW} }}"
 
@@ -108,6 +109,7 @@ SMALL = {
     "racks": ("gpus = [0, 1, 2, 3, 8, 9], ep = 3, sp = 2, redundant = 1, place = best", RACKS),
     "folded": ("gpus = [0, 1, 4, 5], place = best\nattention { dp = 2, tp = 2 }\nexperts { ep = 2, tp = 2 }", RACKS),
     "shared NICs": ("gpus = 2..5, pp = 2, tp = 2, microbatches = 4, place = best", NICS),
+    "two NICs for three": ("gpus = 1..4, pp = 2, tp = 2, microbatches = 4, place = best", ODD_NICS),
     "nodes of three": ("gpus = 0..5, ep = 3, tp = 2, redundant = 1, place = best", pairs(3)),
     "four and two": ("gpus = 0..5, dp = 3, tp = 2, order = [pp, tp, ep, sp, dp], place = best", pairs(4)),
     "three, two and one": ("gpus = [1, 2, 3, 4, 5, 8], pp = 2, ep = 3, redundant = 1, place = best", pairs(4)),
@@ -152,6 +154,7 @@ UNEVEN = {
     "listed by another rule": (
         "gpus = [15, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], pp = 3, tp = 4, layers_per_stage = [2, 1, 1], place = best", pairs(8),
     ),
+    "begun at the end of a node": ("gpus = [1..4, 6, 7, 11, 12], pp = 2, tp = 4, microbatches = 2, place = best", pairs(4)),
     "three nodes": ("gpus = [0..2, 4..7, 8], ep = 4, tp = 2, place = best", pairs(4)),
 }  # fmt: skip
 
@@ -274,8 +277,40 @@ def test_phases_on_the_same_gpus_are_placed_together_and_store_weights_once() ->
     assert plan.phases["prefill"].gpus == plan.phases["decode"].gpus
     (pool,) = plan.shared
     assert pool.copies_B == 0.0
-    gains = [one.after_s / one.before_s for one in (prefill, decode)]
-    assert sum(gains) < 2
+
+
+def test_what_counts_of_phases_placed_together_is_the_sum_of_their_shares() -> None:
+    """Prefill would have ep inside, decode dp: no placement of both has a smaller sum of times, each over its default."""
+    text = spread(
+        "phase prefill { gpus = 0..15, ep = 4, sp = 4, order = [pp, dp, ep, sp, tp], place = best }\n"
+        "phase decode { gpus = 0..15, ep = 4, dp = 4, order = [pp, ep, dp, sp, tp], place = best }\n"
+    )
+    spec = load(Source("s.moe", text), Collector())
+
+    def times(ids: Sequence[int]) -> list[float]:
+        return [compile_phase(unit_on(spec, ids, i)).time_s for i in (0, 1)]
+
+    before = times(range(16))
+    every = [way.ids for way in ways((1, 4, 4), range(16), [("node", 4)])]
+    sums = [sum(b / a for a, b in zip(before, times(ids), strict=True)) for ids in every]
+    new, found = placed(spec)
+    chosen = times(new.phases[0].strategy.ids)
+    assert min(sums) == pytest.approx(sum(b / a for a, b in zip(before, chosen, strict=True)), rel=1e-11)
+    best_alone = [min(times(ids)[i] for ids in every) for i in (0, 1)]
+    assert chosen[0] == best_alone[0] and chosen[1] > best_alone[1]
+    assert found["decode"].after_s == chosen[1]
+
+
+def test_experts_are_cut_alike_in_phases_placed_together_whatever_is_outermost() -> None:
+    texts = (
+        spread(
+            f"phase prefill {{ gpus = 0..7, order = {order}, place = best\nattention {{ dp = 4, tp = 2 }}\nexperts {{ ep = 8 }} }}\n"
+            f"phase decode {{ gpus = 0..7, order = {order}, place = best\nattention {{ dp = 8 }}\nexperts {{ ep = 8 }} }}\n"
+        )
+        for order in ("[pp, dp, ep, sp, tp]", "[dp, pp, ep, sp, tp]")
+    )
+    first, second = (dagc.compile_text(text).shared[0].copies_B for text in texts)
+    assert first == second
 
 
 def test_a_phase_beside_others_that_stay_stores_no_weights_a_second_time() -> None:

@@ -48,16 +48,22 @@ class Way:
         return tuple(prod(size for dim, size in digits if dim in dims) for _, digits in self.levels)
 
 
-def ways(dims: Sequence[int], gpus: Sequence[int], domains: Domains, outermost: Sequence[int] = ()) -> Iterator[Way]:
+def ways(
+    dims: Sequence[int],
+    gpus: Sequence[int],
+    domains: Domains,
+    outermost: Sequence[int] = (),
+    nics: tuple[int, int] | None = None,
+) -> Iterator[Way]:
     """Every way that differs, lazily. `dims`: sizes of the dimensions, whose product is the number of GPUs; `outermost`: in which
-    order they are inside a domain, where any will do (default: as they stand)."""
+    order they are inside a domain, where any will do (default: as given); `nics`: (NICs, GPUs that have so many)."""
     sizes, in_order = tuple(dims), sorted(gpus)
     counts = even_counts(in_order, domains)
     if counts is not None:
         yield from aligned(sizes, in_order, counts, outermost or range(len(sizes)))
     if len(in_order) <= SMALL:
         whole = tuple((dim, size) for dim, size in enumerate(sizes))
-        yield from (Way(whole, found) for found in assignments(in_order, domains))
+        yield from (Way(whole, found) for found in assignments(in_order, domains, nics))
     else:
         yield from crossing(sizes, in_order, domains, counts)
 
@@ -112,11 +118,14 @@ def factors(left: tuple[int, ...], product: int) -> Iterator[tuple[int, ...]]:
                 yield (*parts, size)
 
 
-def assignments(gpus: Sequence[int], domains: Domains) -> Iterator[tuple[int, ...]]:
-    """Every order of the GPUs that puts other domains at some rank."""
+def assignments(
+    gpus: Sequence[int], domains: Domains, nics: tuple[int, int] | None = None
+) -> Iterator[tuple[int, ...]]:
+    """Every order of the GPUs that puts other domains, or another NIC, at some rank."""
+    count, among = nics or (0, 1)
     seen: set[tuple[tuple[int, ...], ...]] = set()
     for order in itertools.permutations(gpus):
-        where = tuple(tuple(gpu // size for _, size in domains) for gpu in order)
+        where = tuple((*(gpu // size for _, size in domains), gpu * count // among) for gpu in order)
         if where not in seen:
             seen.add(where)
             yield order

@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 
-from ..base.axes import AXES, EXPERT_REPLICA, REPLICA, STAGES
+from ..base.axes import ATTENTION_SIDE, AXES, REPLICA, STAGES
 from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..cost import chunks
@@ -251,7 +251,7 @@ class Search:
         out = [Candidate(0, None)]
         counts = {True: 0, False: 0}
         most = {True: MOST_WAYS, False: MOST_WAYS if len(self.trials[0].default) <= SMALL else MOST_CROSSING}
-        for way in ways(self.dims, self.trials[0].default, self.domains, self.usual()):
+        for way in ways(self.dims, self.trials[0].default, self.domains, self.usual(), self.hardware.nics):
             kind = bool(way.levels)
             counts[kind] += 1
             if counts[kind] > most[kind]:
@@ -414,7 +414,7 @@ class Search:
     def axis(self, mesh: Mesh, stride: int) -> str:
         """The name of the axis that has a stride: of attention, in a folded strategy."""
         atom = next(a for a, size in mesh.atoms if mesh.stride(a) <= stride < mesh.stride(a) * size)
-        order = (REPLICA, *AXES, EXPERT_REPLICA)
+        order = (REPLICA, *ATTENTION_SIDE, *AXES)
         return next((name for name in order if atom in mesh.of(name)), atom)
 
 
