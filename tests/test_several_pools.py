@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dagc.lang.printer import print_spec
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.optimum import search
 from dagc.spec.spec import Spec
+from dagc.view.draw.figures import pool_frames
 from dagc.view.report.diff import compare
 
 SMALL = """
@@ -254,6 +256,22 @@ def test_reports_say_which_pool_a_phase_runs_on() -> None:
     assert "          pre to dec: 50 GB/s per GPU and direction, latency 8 us" in plan.report()
     assert "on 16 pre GPUs and 8 dec GPUs" in plan.markdown()
     assert "GPU 0..1 of dec" in plan.svg("decode", "overview")
+
+
+def test_the_page_frames_each_pool() -> None:
+    pools = POOLS.replace("gpus = 16", "gpus = 100")
+    more = "phase more { kind = decode, hardware = dec, gpus = 1, tp = 1 }"
+    plan = dagc.compile_text(text(pools, rest=more))
+    drawn = pool_frames.draw(plan)
+    found = re.findall(r"<text[^>]*>([^<]*)</text>", drawn.body)
+    assert [t for t in found if t.startswith("node")] == ["node 0", "nodes 1..11", "node 12", "node 0"]
+    assert found[0].startswith("pre: 100 GPUs, 8 per node") and "pre to dec" in found
+    assert "50 GB/s per GPU, 8 us" in found and any(t.startswith("prefill → decode: 32.8 kB") for t in found)
+    assert [name for _, name in pool_frames.keys(plan)] == ["prefill", "decode", "decode and more", "no phase"]
+    assert "Pools of GPUs" in plan.html()
+    assert drawn.body.count("1 GPU: decode and more") == 1 and drawn.body.count("1 GPU: decode<") == 1
+    one = text('hardware pre from "h100-sxm" { gpus = 16 }', "phase prefill { gpus = 0..3, tp = 4 }")
+    assert "Pools of GPUs" not in dagc.compile_text(one).html()
 
 
 def test_the_plan_object_names_pools() -> None:

@@ -131,13 +131,17 @@ class Subject:
 
     @cached_property
     def transfer(self) -> tuple[float, float] | None:
-        """(bytes, seconds) to send the cache of one sequence to the first decode on other GPUs; None where there is none."""
-        if not self.result.graph.takes_prompts:
-            return None
+        """(bytes, seconds) to send the cache of one sequence to its receiver; None where there is none."""
+        return None if self.receiver is None else kv_transfer(self.result, self.receiver, self.spec)
+
+    @cached_property
+    def receiver(self) -> PhaseResult | None:
+        """The first decode on other GPUs, to which a link leads, of a phase that takes prompts."""
         own = self.result
+        if not own.graph.takes_prompts:
+            return None
         apart = (r for r in self.phases.values() if r.graph.generates and not r.shares(own))
-        after = next((r for r in apart if joined(own, r, self.spec) is not None), None)
-        return None if after is None else kv_transfer(own, after, self.spec)
+        return next((r for r in apart if joined(own, r, self.spec) is not None), None)
 
 
 def phase_metrics(subject: Subject) -> dict[str, Quantity]:

@@ -18,7 +18,7 @@ from ....plan.plan import CompiledPlan
 from ....plan.result import Sensitivities
 from ....spec.hardware import Hardware
 from ...draw.figures.markup import Markup, join, tag, text
-from ...draw.figures.svg import style
+from ...draw.figures.svg import legend, style
 from ...facts.findings import assumptions, error_range, origins, pool_link
 from ..terminal import routing_text
 from . import listing
@@ -85,6 +85,7 @@ def _header(plan: CompiledPlan, name: str) -> Markup:
     links = [
         ("requirements", "requirements"),
         *((f"phase-{k}", p) for k, p in enumerate(plan.phases)),
+        *([("pools", "pools")] if plan.spec.others else []),
         *((f"serving-{k}", s) for k, s in enumerate(plan.servings)),
         ("spec", "spec"),
         ("assumptions", "assumptions"),
@@ -129,6 +130,11 @@ def _sections(plan: CompiledPlan, found: Sequence[Source], sensitivities: Sensit
             id=f"phase-{k}",
             cls="phase",
         )
+    if plan.spec.others:
+        from ...draw.figures import pool_frames
+
+        drawn = pool_frames.draw(plan).framed(), legend(pool_frames.keys(plan))
+        yield tag("section", tag("h2", "Pools of GPUs"), *drawn, id="pools")
     if plan.servings:
         from .served import sections
 
