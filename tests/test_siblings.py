@@ -90,6 +90,15 @@ def test_few_rows_learn_from_a_sibling_what_they_cannot_show() -> None:
     assert over == pytest.approx(part.entry.error.median, abs=0.05)  # the stated error is that of new rows
 
 
+def test_an_engine_that_calls_the_kernel_of_another_learns_from_it() -> None:
+    few = alone(RICH, rows(RICH, 16, 4))
+    own = replace(few, key=few.key._replace(engine="sglang"))
+    part = next(part for part in over_siblings([rich(), own], DEVICES) if part.key.engine == "sglang")
+    assert part.entry is not None and part.entry.over is not None and part.entry.engine == "sglang"
+    assert (part.entry.over.gpu, part.entry.over.engine, part.entry.over.variant) == (RICH, "vllm", "")
+    assert off(part, part.by_row) < 0.6 * off(own, own.by_row)
+
+
 def test_a_sibling_that_misses_elsewhere_is_left_alone() -> None:
     own = alone(POOR, rows(POOR, 50, 2, alike=False))
     found = over_siblings([rich(), own], DEVICES)
@@ -156,8 +165,12 @@ def test_the_library_leans_on_parts_that_stand_alone() -> None:
                     if entry.over is None:
                         continue
                     found += 1
-                    below = load(entry.over.gpu).of(family, entry.over.engine)[entry.variant]
-                    assert below.over is None and below.residual is entry.over.residual and entry.engine == below.engine
+                    below = load(entry.over.gpu).of(family, entry.over.engine)[entry.over.variant or entry.variant]
+                    assert below.residual is entry.over.residual and below.over is entry.over.over
+                    assert below.over is None or below.over.over is None
+                    # Another engine's only where both call one kernel, on the same GPU.
+                    kernels = {family.kernels(each.engine, each.variant) for each in (entry, below)}
+                    assert len(kernels) == 1 and (entry.engine == below.engine or entry.gpu == below.gpu)
                     assert entry.error.rows <= MOST_ROWS and below.error.rows >= RICHER * entry.error.rows
     assert found > 50
     assert FAR_BETTER < BETTER < 1

@@ -34,7 +34,7 @@ def tell(part: Part) -> None:
         return
     error = part.entry.error
     unseen = "     -" if error.unseen is None else f"{error.unseen:6.1%}"
-    over = f" over {part.entry.over.gpu}" if part.entry.over is not None else ""
+    over = f" over {part.entry.over.engine} on {part.entry.over.gpu}" if part.entry.over is not None else ""
     print(f"{head} {error.median:6.1%} {error.p90:6.1%} {error.bias:+6.1%} {unseen} {error.rows:5d}{over}", flush=True)
 
 

@@ -185,15 +185,17 @@ def _entry(found: object, family: Family[C], variant: str, head: Head, where: st
 
 
 def _over(found: object, family: Family[C], variant: str, where: str) -> Over:
-    body = _keys(found, {"gpu", "engine"}, where)
+    body = _keys(found, {"gpu", "engine"}, where, {"variant"})
     gpu, engine = (_text(body[name], f"{where}.{name}") for name in ("gpu", "engine"))
+    theirs = _text(body["variant"], f"{where}.variant") if "variant" in body else ""
+    variant = theirs or variant
     known = engine in (*ENGINES, COMMON) and gpu in {each.name for each in folder().iterdir()}
     entry = shipped(family, gpu, engine).get(variant) if known else None
-    if entry is None or entry.over is not None:
+    if entry is None or (entry.over is not None and entry.over.over is not None):
         raise CalibrationError(
-            f"{where}: the library has no {variant} of {_short(engine)} on {_short(gpu)} that was fitted alone"
+            f"{where}: the library has no {variant} of {_short(engine)} on {_short(gpu)} that others may lean on"
         )
-    return Over(gpu, engine, entry.residual)
+    return Over(gpu, engine, entry.residual, theirs, entry.over)
 
 
 @lru_cache(maxsize=4096)

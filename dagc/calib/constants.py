@@ -47,11 +47,19 @@ class FitError:
 
 @record
 class Over:
-    """The sibling that few rows were fitted over, the same kernels on another GPU: its residual counts as well."""
+    """The sibling that few rows were fitted over, the same kernels on another GPU or called by another engine: its residual
+    counts as well. `variant`: the sibling's name of them; empty: the same. `over`: what the sibling itself was fitted over."""
 
     gpu: str
     engine: str
     residual: Residual | None
+    variant: str = ""
+    over: Over | None = None
+
+    @property
+    def residuals(self) -> tuple[Residual | None, ...]:
+        """The sibling's, and of what that was fitted over."""
+        return (self.residual, *(self.over.residuals if self.over is not None else ()))
 
 
 @record

@@ -96,6 +96,10 @@ LENGTH = 2.0
 """Octaves over which a residual changes, where a family does not say."""
 
 
+def own_kernel(engine: str, variant: str) -> tuple[str, str]:
+    return engine, variant
+
+
 @record
 class Family(Generic[C]):
     """`time_s(constants, *arguments(rows))` are the seconds of each row of the tables, by formula alone; `estimate_s` with
@@ -103,7 +107,8 @@ class Family(Generic[C]):
 
     `file` is the family's own table, `tables` are further ones. `variant` names the constants that a row belongs to, None
     leaves it out; `shapes` are the columns whose range a calibration states, `ranges` those of them that it must state;
-    `unseen` the columns that say which shape a row has; `bounds` gives the fitted constants, `facts` the known. `substitutes`:
+    `unseen` the columns that say which shape a row has; `kernels(engine, variant)` is the same
+    where engines call the same kernel; `bounds` gives the fitted constants, `facts` the known. `substitutes`:
     variants that may take the place of one that nobody measured. `untimed`: why `dagc measure` does not time it; empty where a
     job of `measure/jobs.py` writes its table.
     """
@@ -124,6 +129,7 @@ class Family(Generic[C]):
     lengths: tuple[float, ...] = ()
     unseen: tuple[str, ...] = ()
     substitutes: Callable[[str], tuple[str, ...]] = no_substitutes
+    kernels: Callable[[str, str], tuple[str, str]] = own_kernel
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -136,8 +142,8 @@ class Family(Generic[C]):
     def estimate_s(self, entry: Entry[C], *arguments: Any) -> Floats:
         """Seconds by formula and residual; never faster than the formula at the bounds of its constants."""
         plain = self.time_s(entry.constants, *arguments)
-        below = entry.over.residual if entry.over is not None else None
-        residuals = [each for each in (entry.residual, below) if each is not None]
+        below = entry.over.residuals if entry.over is not None else ()
+        residuals = [each for each in (entry.residual, *below) if each is not None]
         if not residuals:
             return plain
         features = self.features(*arguments)

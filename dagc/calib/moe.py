@@ -252,6 +252,25 @@ def _arguments(rows: list[Row]) -> tuple[Any, ...]:
 UNGATED = frozenset({("2048", "5120"), ("2688", "1856")})
 """(hidden, inter) of the experts in the tables that have no gate: a kernel's name says so for TensorRT-LLM alone."""
 
+SHARED: Mapping[tuple[str, str], str] = {
+    ("trtllm", "nvfp4"): "nvfp4",
+    ("vllm", "nvfp4"): "nvfp4",
+    ("sglang", "nvfp4-trtllm"): "nvfp4",
+    ("trtllm", "w4a8_mxfp4_mxfp8"): "mxfp4_mxfp8",
+    ("vllm", "w4a8_mxfp4_mxfp8"): "mxfp4_mxfp8",
+    ("sglang", "w4a8_mxfp4_mxfp8-trtllm"): "mxfp4_mxfp8",
+    ("vllm", "w4a16_mxfp4"): "mxfp4_bf16",
+    ("sglang", "w4a16_mxfp4-trtllm"): "mxfp4_bf16",
+}
+"""Kernels of TensorRT-LLM that the other engines call too, by (engine, variant)."""
+
+
+def kernels(engine: str, variant: str) -> tuple[str, str]:
+    """The same where engines call the same kernel."""
+    shared = SHARED.get((engine, variant))
+    return (engine, variant) if shared is None else ("", shared)
+
+
 FAMILY = Family(
     name="moe",
     constants=MoeConstants,
@@ -271,4 +290,5 @@ FAMILY = Family(
     lengths=LENGTHS,
     unseen=("hidden_size", "inter_size", "topk", "num_experts"),
     substitutes=substitutes,
+    kernels=kernels,
 )

@@ -24,6 +24,8 @@ def body(entry: Entry[Any]) -> dict[str, Any]:
     }
     if entry.over is not None:
         found["over"] = {"gpu": entry.over.gpu, "engine": entry.over.engine}
+        if entry.over.variant:
+            found["over"]["variant"] = entry.over.variant
     if entry.residual is not None:
         residual = entry.residual
         found["residual"] = {"lengths": list(residual.lengths), "most": residual.most, "packed": residual.packed}

@@ -45,7 +45,7 @@ def fit_folders(
     jobs: int = 1,
 ) -> Fit:
     """Fits every part of the tables in some folders for which `wanted`, calling `done` after each, in `jobs` processes. A
-    part may lean on one of another GPU only if that is wanted too. A row without a backend is of no engine.
+    part may lean on one of another GPU or engine only if that is wanted too. A row without a backend is of no engine.
 
     Raises UnknownDevice(file, gpu), and tables.TableError when a table is not what its columns say.
     """
@@ -59,7 +59,7 @@ def fit_folders(
             if wanted(key):
                 if key.gpu not in devices:
                     raise UnknownDevice(family.file, key.gpu)
-                kernels[key.engine, key.variant][key] = rows
+                kernels[family.kernels(key.engine, key.variant)][key] = rows
         tasks += kernels.values()
     for part in _fitted(tasks, devices, jobs):
         result.parts.append(part)
@@ -82,7 +82,7 @@ def _fitted(tasks: Sequence[Rows], devices: Mapping[str, Device], jobs: int) -> 
 
 
 def _fit(task: Rows, devices: Mapping[str, Device]) -> list[Part]:
-    """The same kernels on every GPU."""
+    """The same kernels on every GPU, and of every engine that calls them."""
     return over_siblings([fit_part(key, rows, devices[key.gpu]) for key, rows in task.items()], devices)
 
 

@@ -1,4 +1,5 @@
-"""Fits a part of few rows over a sibling: the same kernels on the nearest GPU with more rows.
+"""Fits a part of few rows over a sibling: the same kernels on the nearest GPU with more rows, or of another engine that
+calls them on the same GPU.
 
     time = formula(constants) x residual of the sibling x own residual
 
@@ -8,8 +9,9 @@ shipped is decided by their cross-validated errors. Where a shape is hidden, it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -48,31 +50,41 @@ def apart(a: Device, b: Device) -> float:
 
 
 def over_siblings(parts: Sequence[Part], devices: Mapping[str, Device]) -> list[Part]:
-    """`parts`: the same kernels on several GPUs, each fitted alone. Those that miss less over a sibling come back so; none
-    leans on a part that leans itself."""
-    found = {part.gpu: part for part in parts}
+    """`parts`: the same kernels on several GPUs and called by several engines, each fitted alone. Those that miss less over a
+    sibling come back so; what one leans on may lean once more."""
+    found = {(part.gpu, part.key.engine): part for part in parts}
     for part in sorted(parts, key=lambda part: -len(part.rows)):
-        sibling = _sibling(part, found, devices)
-        if sibling is not None:
+        if part.entry is None:
+            continue
+        leaning = [part]
+        for sibling in _siblings(part, found, devices):
             close = apart(devices[part.gpu], devices[sibling.gpu]) <= NEAR
             tries = [_over(part, sibling, devices[part.gpu], again) for again in (False, True)]
             best = min((each for each in tries if each is not None), key=_loss, default=part)
             if _loss(best) < (BETTER if close else FAR_BETTER) * _loss(part):
-                found[part.gpu] = best
+                leaning.append(best)
+        found[part.gpu, part.key.engine] = min(leaning, key=_loss)
     return list(found.values())
 
 
-def _sibling(part: Part, found: Mapping[str, Part], devices: Mapping[str, Device]) -> Part | None:
-    if part.entry is None or len(part.rows) > MOST_ROWS:
-        return None
-    for gpu in near(part.gpu, devices):
-        other = found.get(gpu)
-        entry = other.entry if other is not None else None
-        if other is None or entry is None or entry.over is not None or len(other.rows) < RICHER * len(part.rows):
-            continue
-        if moved(part.family, entry, devices[part.gpu], part.variant) is not None:
-            return other
-    return None
+def _siblings(part: Part, found: Mapping[tuple[str, str], Part], devices: Mapping[str, Device]) -> Iterator[Part]:
+    """The engine's own on the nearest other GPU, then those of other engines on the same GPU."""
+    if len(part.rows) > MOST_ROWS:
+        return
+    elsewhere = ((gpu, part.key.engine) for gpu in near(part.gpu, devices))
+    yield from islice((found[at] for at in elsewhere if at in found and _richer(found[at], part, devices)), 1)
+    for (gpu, engine), other in sorted(found.items()):
+        if gpu == part.gpu and engine != part.key.engine and _richer(other, part, devices):
+            yield other
+
+
+def _richer(other: Part, part: Part, devices: Mapping[str, Device]) -> bool:
+    """Stands alone or over one that does, has more rows, and holds on the part's GPU."""
+    entry = other.entry
+    leans = entry is not None and entry.over is not None and entry.over.over is not None
+    if entry is None or leans or len(other.rows) < RICHER * len(part.rows):
+        return False
+    return moved(part.family, entry, devices[part.gpu], part.variant) is not None
 
 
 def _loss(part: Part) -> float:
@@ -91,7 +103,8 @@ def _over(part: Part, sibling: Part, device: Device, again: bool) -> Part | None
     def fitted(base: Entry[Any], seen: NDArray[np.intp]) -> Entry[Any]:
         scaled = moved(family, base, device, part.variant)
         assert scaled is not None
-        below = 1.0 if base.residual is None else np.exp(base.residual.log_factor(features))
+        beneath = (base.residual, *(base.over.residuals if base.over is not None else ()))
+        below = np.exp(sum(each.log_factor(features) for each in beneath if each is not None))
         fitter = Fitter(family, device, part.variant, arguments, part.measured_s / below, shapes)
         constants = {
             name: float(f"{getattr(scaled.constants, name):.6g}") for name in family.constants.__dataclass_fields__
@@ -99,7 +112,8 @@ def _over(part: Part, sibling: Part, device: Device, again: bool) -> Part | None
         if again:
             constants = fitter.constants(seen, constants)
         entry = fitter.entry(constants, fitter.residual(constants, seen))
-        return replace(entry, over=Over(sibling.gpu, sibling.key.engine, base.residual))
+        theirs = sibling.variant if sibling.variant != part.variant else ""
+        return replace(entry, over=Over(sibling.gpu, sibling.key.engine, base.residual, theirs, base.over))
 
     def base_without(hidden: frozenset[str]) -> Entry[Any] | None:
         if not hidden & there:
