@@ -6,6 +6,7 @@ import os
 import random
 from functools import cache
 from itertools import product
+from math import log
 
 import pytest
 from conftest import spec_text
@@ -16,17 +17,21 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.search.answer import Answer
+from dagc.optimize.search.apart import Pieces
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
 from dagc.optimize.search.objectives import TABLE
-from dagc.optimize.search.optimum import Pieces, search
+from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Tally, Values, distinct, legal, size
 
-SPACES = int(os.environ.get("DAGC_SPACES", "12"))
+SPACES = int(os.environ.get("DAGC_SPACES", "10"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
 MOST_PLANS = 48
 """Of one of them."""
+
+PAIRS = int(os.environ.get("DAGC_PAIRS", "2"))
+"""Random specs of two phases whose pairs are compiled."""
 
 BETTER = {"throughput": -1, "throughput_per_gpu": -1, "ttft": 1, "tpot": 1, "gpus": 1}
 
@@ -121,7 +126,7 @@ def brute_force(text: str, name: str, asked: list[str]) -> list[tuple[float, ...
 
 
 def searched(text: str, asked: list[str], top: int = 1) -> Answer:
-    return search(opened(text), asked, top=top)
+    return search(opened(text), Asked(tuple(asked), top=top))
 
 
 @pytest.mark.parametrize("seed", range(SPACES))
@@ -130,7 +135,7 @@ def test_the_optimum_is_that_of_every_plan_compiled(seed: int) -> None:
     found = searched(text, asked)
     expected = brute_force(text, name, asked)
     assert list(dict.fromkeys(one.figures for one in found.ranked)) == expected
-    assert found.certificate.complete
+    assert found.complete
     assert found.certificate.counted == found.certificate.size == len(every_plan(text, name))
     for one in found.ranked:
         plan = dagc.compile_text(opened(text).text(one.values))
@@ -156,6 +161,86 @@ def test_rules_reject_what_compile_refuses_and_nothing_else_that_is_about_degree
         with pytest.raises(SpecError) as caught:
             dagc.compile_text(spec.text({name: one.example}))
         assert one.code in {d.code for d in caught.value.diagnostics}
+
+
+def two_phases(rng: random.Random, *, divided: bool) -> str:
+    """Prefill and decode on the same GPUs, or on GPUs that they divide."""
+    gpus = "gpus = any(1, 2, 3, 4)" if divided else "gpus = 0..3"
+    each = [
+        f"{gpus}, {rng.choice(['tp', 'dp', 'ep'])} = any, {rng.choice(['microbatches', 'pp'])} = any(1, 2)"
+        for _ in range(2)
+    ]
+    room = rng.choice([60, 1500, 2500, 6000])
+    text = spec_text(kind="prefill", gpus=4, phase=each[0], extra=f"phase decode {{\n{each[1]}\n}}")
+    return text.replace("memory = 64 GB", f"memory = {room} kB" if room > 60 else "memory = 64 GB")
+
+
+def pairs(text: str) -> list[tuple[dict[str, Values], Plan]]:
+    """All plans of a spec of two open phases that pass, each compiled from its own text."""
+    spec = opened(text)
+    spaces = []
+    for name in spec.phases:
+        phase = spec.spec.phase(name)
+        own = domains(spec.of(name), Facts(phase, spec.spec, phase.new_tokens))
+        kept = legal(
+            own,
+            fixed(f := Facts(phase, spec.spec, phase.new_tokens)),
+            names(f),
+            rules(f, [d.path for d in own]),
+            Tally(),
+        )
+        spaces.append([kept.values(k) for k in range(len(kept))])
+    out = []
+    for one, other in product(*spaces):
+        values: dict[str, Values] = dict(zip(spec.phases, (dict(one), dict(other)), strict=True))
+        if "gpus" in one:
+            first, second = int(one["gpus"]), int(other["gpus"])
+            if first + second > 4:
+                continue
+            values["prefill"]["gpus"], values["decode"]["gpus"] = range(first), range(first, first + second)  # type: ignore[assignment]
+        try:
+            plan = dagc.compile_text(spec.text(values))
+        except SpecError:
+            continue
+        if plan.passed:
+            out.append((values, plan))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(PAIRS))
+def test_phases_on_the_same_gpus_are_as_good_together_as_any_pair(seed: int) -> None:
+    text = two_phases(random.Random(seed), divided=False)
+    found = search(opened(text), Asked(top=1))
+    every = [[log(plan.phases[n].throughput_tok_s) for n in ("prefill", "decode")] for _, plan in pairs(text)]
+    assert found.complete
+    if not every:
+        assert found.best is None
+        return
+    assert found.best is not None
+    own = sum(log(v) for v in found.best.figures) + 2 * log(4)
+    assert own == pytest.approx(max(map(sum, every)), abs=1e-9)
+    plan = dagc.compile_text(found.best.text)
+    assert plan.passed and [plan.phases[n].throughput_tok_s / 4 for n in ("prefill", "decode")] == list(
+        found.best.figures
+    )
+
+
+@pytest.mark.parametrize("seed", range(PAIRS))
+def test_gpus_are_divided_between_prefill_and_decode_as_well_as_any_pair_does(seed: int) -> None:
+    text = two_phases(random.Random(seed), divided=True)
+    name = ["throughput_per_gpu", "throughput", "rate"][seed % 3]
+    found = search(opened(text), Asked((name,), top=1))
+
+    def figure(plan: Plan) -> float:
+        rate = min(plan.phases["prefill"].throughput_tok_s / 256, plan.phases["decode"].throughput_tok_s / 16)
+        gpus = sum(len(plan.phases[n].gpus) for n in ("prefill", "decode"))
+        return {"rate": rate, "throughput": rate * 16, "throughput_per_gpu": rate * 16 / gpus}[name]
+
+    every = [figure(plan) for _, plan in pairs(text)]
+    assert found.complete
+    assert [one.figures[0] for one in found.ranked] == ([pytest.approx(max(every), rel=1e-12)] if every else [])
+    if found.best is not None:
+        assert figure(dagc.compile_text(found.best.text)) == pytest.approx(found.best.figures[0], rel=1e-12)
 
 
 def everything(kind: str, gpus: int, model: str = "", workload: str = "", extra: str = "") -> str:
@@ -219,5 +304,5 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
     assert sorted(close)[len(close) // 2] > 0.6  # and says something
 
 
-PLANS = int(os.environ.get("DAGC_PLANS", "25"))
+PLANS = int(os.environ.get("DAGC_PLANS", "15"))
 """Plans of each space whose bounds are compared."""

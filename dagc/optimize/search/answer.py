@@ -1,40 +1,87 @@
-"""answer: what a search found, as records: the best plans with their figures, the certificate, and how to write them out."""
+"""answer: what a search found, as records: the best plans with their figures, the certificates, and why others are not there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from ...base.frozen import record
+from .best_first import Outcome
 from .certificate import Certificate
 from .exact import Plan
 from .objectives import Objective
-from .space import Domain, Values
+from .space import Domain, Values, Word
 
 
 @record(slots=False)
 class Ranked:
-    """A plan that was found. `values`: what it chose, by phase and path. `figures`: of the objectives, in their order, in SI units.
-    `plans`: of each phase that was searched. `text`: the spec with the choices made."""
+    """A plan that was found. `values`: what it chose, by phase and path (`gpus`: a count, or a range of ids). `figures`: of the answer's
+    objectives, in their order, in SI units. `plans`: of each phase that was searched. `slow_B`: bytes that a GPU sends over the outermost
+    links in a pass. `picked`: alternatives, by phase. `text`: the spec with the choices made."""
 
-    values: Mapping[str, Values]
+    values: Mapping[str, Mapping[str, Word | range]]
     figures: tuple[float, ...]
     plans: Mapping[str, Plan]
     gpus: int
-    slow_B: float
+    slow_B: float = 0.0
+    picked: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
 
 
 @record(slots=False)
+class Searched:
+    """What was found of one phase by itself. `near`: of an empty space, a plan that breaks one rule alone, by that rule."""
+
+    name: str
+    objectives: tuple[Objective, ...]
+    domains: tuple[Domain, ...]
+    outcome: Outcome
+    near: tuple[tuple[str, Values], ...] = ()
+
+    @property
+    def certificate(self) -> Certificate:
+        return self.outcome.certificate
+
+
+@record
+class Joined:
+    """How plans of several phases were put together. `tried`: pairs that were compiled together; `refused`: of them, those that do not fit or
+    fail a requirement together; `complete`: no other pair can be better. `broken`: pairs that are better than their parts are alone."""
+
+    tried: int
+    refused: int
+    complete: bool
+    broken: int = 0
+
+
+@record(slots=False)
 class Answer:
-    """`ranked`: the best plans, the best first; of two objectives the front, in the order of the first. `phases`: that were searched,
-    with the domains of their choices."""
+    """`ranked`: the best plans, the best first; of two objectives the front, in the order of the first. `searched`: by phase."""
 
     objectives: tuple[Objective, ...]
     ranked: tuple[Ranked, ...]
-    certificate: Certificate
-    phases: Mapping[str, tuple[Domain, ...]]
+    searched: Mapping[str, Searched]
+    seconds: float
+    joined: Joined | None = None
     interrupted: bool = False
 
     @property
     def best(self) -> Ranked | None:
         return self.ranked[0] if self.ranked else None
+
+    @property
+    def complete(self) -> bool:
+        """Every plan was costed, or excluded by a rule or a proven bound."""
+        whole = all(one.certificate.complete for one in self.searched.values())
+        return whole and (self.joined is None or self.joined.complete)
+
+    @property
+    def certificate(self) -> Certificate:
+        """Of the phase that was searched first."""
+        return next(iter(self.searched.values())).certificate
+
+    @property
+    def gap(self) -> float | None:
+        """By how much a plan that was not looked at could be better at most, as a share; None: unknown, or nothing is left."""
+        found = [one.certificate.gap for one in self.searched.values()]
+        return max((g for g in found if g is not None), default=None)

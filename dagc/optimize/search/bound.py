@@ -199,7 +199,8 @@ def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
             edge += 1
         free = start + compute[k]
         ready[name] = free
-    return ready[layer.output] + move[-1]
+    done: Floats = ready[layer.output] + move[-1]
+    return done
 
 
 def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:

@@ -82,19 +82,21 @@ class Plan:
 
 @dataclass
 class Judge:
-    """Plans of one phase beside the others of the spec, which stay as they are. `others`: their results."""
+    """Plans of one phase beside the others of the spec, which stay as they are. `others`: their results. `unknown`: phases that
+    are not there yet; requirements that ask them wait."""
 
     spec: Spec
     name: str
     others: Mapping[str, PhaseResult] = field(default_factory=dict)
     params: tuple[float, float] | None = None
     requirements: tuple[Requirement, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.estimates = Estimates(self.spec)
         known = {self.name, *self.others}
         phases = {p.name for p in self.spec.phases} | {s.name for s in self.spec.serves}
-        self.requirements = tuple(r for r in self.spec.requirements if owners(r) & phases <= known)
+        self.requirements = tuple(r for r in self.spec.requirements if owners(r) & (phases | self.unknown) <= known)
 
     def plan(self, phase: Phase, seen: Callable[[Graph, Costs], None] | None = None) -> Plan:
         """`seen`: hears of the lowered graph and the costs of its first pass."""
@@ -119,7 +121,7 @@ class Judge:
         return plan
 
     def shares(self, phase: Phase) -> bool:
-        return any(phase.shares(self.spec.phase(name)) for name in self.others)
+        return any(self.spec.phase(name).shares(phase) for name in self.others)
 
     def subject(self, plan: Plan) -> Subject:
         """What metrics are read from, each worked out when it is asked for."""
@@ -224,6 +226,7 @@ class Lean:
         self.memory, self.gpus = estimate.memory, estimate.phase.gpus
         self.phase_kind = estimate.phase.phase_kind
         self.per_node = estimate.unit.spec.hardware.per_node
+        self.hardware = estimate.phase.hardware
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.estimate.result, name)

@@ -6,13 +6,14 @@ One formula serves exact plans and bounds: of a time that is never above the tru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...base.frozen import record
 from ...base.suggest import did_you_mean
-from ...base.units import SCALAR, TIME, TOKEN_RATE, Dim
+from ...base.units import REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
 
 Floats = NDArray[np.float64]
 Figure = float | Floats
@@ -76,6 +77,58 @@ SHORT: Mapping[str, str] = {
 """Other words for them."""
 TIMES = {"prefill": "ttft", "decode": "tpot", "mixed": "step_time"}
 """What a phase's time is called, by its kind."""
+
+
+def usual(phase: str, kind: str) -> Objective:
+    """What a phase is searched for where nothing is said."""
+    return replace(TABLE["throughput_per_gpu"], phase=phase)
+
+
+@record
+class Split:
+    """Prefill and decode on GPUs of their own: requests per second that both keep up with, all their GPUs, generated tokens of a
+    request."""
+
+    rate: float
+    gpus: float
+    output: float
+
+
+@record
+class System:
+    """An objective of prefill and decode together."""
+
+    name: str
+    better: str
+    dim: Dim
+    about: str
+    figure: Callable[[Split], float]
+
+    def score(self, split: Split) -> float:
+        return self.figure(split) if self.better == "lower" else -self.figure(split)
+
+    def shown(self, score: float) -> float:
+        return score if self.better == "lower" else -score
+
+    @property
+    def as_objective(self) -> Objective:
+        return Objective(self.name, self.better, self.dim, self.about, lambda t: t.throughput, "all")
+
+
+SYSTEMS: Mapping[str, System] = {
+    one.name: one
+    for one in (
+        System("throughput", "higher", TOKEN_RATE, "generated tokens per second that prefill and decode keep up with", lambda s: s.rate * s.output),
+        System("throughput_per_gpu", "higher", TOKEN_RATE, "the same per GPU of both", lambda s: s.rate * s.output / s.gpus),
+        System("rate", "higher", REQUEST_RATE, "requests per second that both keep up with", lambda s: s.rate),
+        System("gpus", "lower", SCALAR, "GPUs of both", lambda s: s.gpus),
+    )
+}  # fmt: skip
+
+
+def of_system(word: str) -> System | None:
+    """The objective of prefill and decode together that a word means."""
+    return SYSTEMS.get(SHORT.get(word, word))
 
 
 class NoObjective(ValueError):

@@ -1,0 +1,165 @@
+"""apart: the space of one phase, and the search in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+
+from ...base.axes import EXPERT_TENSOR, TENSOR
+from ...base.diagnostics import Collector
+from ...base.syntax import ast
+from ...lang.open_spec import OpenSpec
+from ...lang.values.evaluate import names_in
+from ...plan.result import PhaseResult
+from ...spec.unit import Unit
+from .best_first import Found, Limit, Outcome, Search
+from .bound import Bounds, usable
+from .domains import domains
+from .exact import BLOCKS, Judge, Plan
+from .objectives import TABLE, Floats, Objective, Terms
+from .rules import Facts, fixed, key, names, rules
+from .space import Domain, Flags, Rows, Tally, Values, distinct, legal, size
+from .within import Wrong, restrictions, unknown
+
+Told = Callable[[Found, int], None]
+
+
+@dataclass
+class Apart:
+    """One phase beside others that stay as they are (`others`: their results). `within`: restrictions of the command line, for any of
+    the phases `searched`."""
+
+    spec: OpenSpec
+    name: str
+    others: Mapping[str, PhaseResult]
+    within: Sequence[str] = ()
+    searched: Sequence[str] = ()
+    facts: Facts = field(init=False)
+    domains: tuple[Domain, ...] = field(init=False)
+    rows: Rows = field(init=False)
+    tally: Tally = field(default_factory=Tally)
+    equal: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises Unbounded, TooLarge, Wrong."""
+        phase = self.spec.spec.phase(self.name)
+        # Phases that are open too are no neighbours: what they will be is not known here.
+        own = tuple(p for p in self.spec.spec.phases if p.name == self.name or p.name in self.others)
+        alone = replace(self.spec.spec, phases=own)
+        self.facts = facts = Facts(phase, alone.of(phase), phase.new_tokens)
+        self.domains = domains(self.spec.of(self.name), facts)
+        paths = [d.path for d in self.domains]
+        asked = restrictions(self.within, self.name, self.searched, paths)
+        wrong = unknown(asked, Rows(self.domains, fixed(facts), (), names(facts)))
+        if wrong is not None:
+            raise Wrong(
+                f"phase `{self.name}` has no `{wrong}`", f"it has {', '.join(dict.fromkeys((*paths, *fixed(facts))))}"
+            )
+        rows = legal(self.domains, fixed(facts), names(facts), (*asked, *rules(facts, paths)), self.tally)
+        columns = key(rows, facts)
+        first = distinct(rows, columns) if columns is not None else np.arange(len(rows))
+        self.equal = len(rows) - len(first)
+        self.rows = rows.where(first)
+        unknown_ = frozenset(p.name for p in self.spec.spec.phases) - {self.name, *self.others}
+        self.judge = Judge(alone, self.name, self.others, unknown=unknown_)
+        self.pieces = Pieces(self.spec, self.name, facts, self.rows, self.judge)
+
+    @property
+    def size(self) -> int:
+        return size(self.domains)
+
+    def search(
+        self, objectives: Sequence[Objective], top: int, until: float | None = None, told: Told | None = None
+    ) -> tuple[Outcome, bool]:
+        """What is found, and whether somebody interrupted. `until`: the moment (of `perf_counter`) to stop at."""
+        tally = Tally(dict(self.tally.found))
+        began = perf_counter()
+        own = Search(
+            self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate, tally, self.size,
+            self.pieces.alike, self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
+        )  # fmt: skip
+        return own.run(), own.stopped
+
+
+class Pieces:
+    """Exact costs and bounds of the rows of one phase's space. What was costed once is kept."""
+
+    def __init__(self, spec: OpenSpec, name: str, facts: Facts, rows: Rows, judge: Judge) -> None:
+        self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
+        self.bounds = Bounds(rows, facts) if usable(rows, facts) else None
+        self.own: Mapping[str, frozenset[str]] | None = None
+        self.known: dict[int, Plan] = {}
+        count = len(rows)
+        phase = facts.phase
+        self.gpus, self.sequences, draft = (
+            np.broadcast_to(rows.number(name), (count,)).astype(np.float64) for name in ("gpus", "sequences", "draft")
+        )
+        steps = range(int(draft.max(initial=0)) + 1)
+        per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
+        self.per_step = per_step if phase.generates else np.ones(count)
+        self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)
+
+    def bound(self, objectives: Sequence[Objective]) -> list[Floats]:
+        """Scores that no row can beat."""
+        count = len(self.rows)
+        time_s = np.zeros(count) if self.bounds is None else self.bounds.time_s
+        with np.errstate(divide="ignore"):
+            terms = Terms(time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences)
+            return [np.broadcast_to(np.asarray(o.score(terms), dtype=np.float64), (count,)) for o in objectives]
+
+    def evaluate(self, row: int, values: Values) -> Plan:
+        if row not in self.known:
+            self.known[row] = self._evaluate(row, values)
+        return self.known[row]
+
+    def _evaluate(self, row: int, values: Values) -> Plan:
+        out = Collector()
+        phase = self.spec.phase(self.name, values, out)
+        if phase is None:
+            wrong = next(d for d in out.items if d.code.startswith("E"))
+            return Plan(self.facts.phase, None, ("the phase as it is read", wrong.code), wrong.message)
+        bounds = self.bounds
+        if bounds is None or bounds.known(row):
+            return self.judge.plan(phase)
+        if self.own is None:
+            self.own = plain_ops(Unit(self.judge.spec, phase, Collector()))
+        own = self.own
+        return self.judge.plan(phase, lambda graph, costs: bounds.learn(row, graph, costs, own))
+
+    def alike(self, row: int, plan: Plan) -> Flags:
+        """Rows that are refused for the same reason as one that was."""
+        same = np.zeros(len(self.rows), dtype=bool)
+        if plan.refused is not None and plan.refused[0] == BLOCKS:
+            same[:] = True
+            for name in (TENSOR, EXPERT_TENSOR):
+                column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
+                same &= column == column[row]
+        return same
+
+
+def plain_ops(unit: Unit) -> dict[str, frozenset[str]]:
+    """Ops of each segment before anything is inserted."""
+    from ...lang.expand import expand
+
+    return {segment.name: frozenset(op.name for op in segment.ops) for segment in expand.run(unit).segments}
+
+
+def limits(judge: Judge, name: str) -> list[Limit]:
+    """Requirements that compare a metric which is an objective too with what is known before anything is compiled."""
+    out = []
+    for requirement in judge.requirements:
+        test = requirement.test
+        if not isinstance(test.left, ast.Name) or any(n.parts[0] == name for n in names_in(test.right)):
+            continue
+        owner, _, metric = test.left.text.partition(".")
+        found = TABLE.get(metric)
+        wanted = {"<=": "lower", "<": "lower", ">=": "higher", ">": "higher"}.get(test.op)
+        if owner != name or found is None or found.better != wanted:
+            continue
+        bound = judge.constant(test.right)
+        if bound is not None:
+            out.append(Limit(found, bound if wanted == "lower" else -bound, requirement.label))
+    return out
