@@ -29,7 +29,8 @@ from dagc.lang.printer import print_spec
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.estimates import Estimates
 from dagc.pipeline.lower import unverified
-from dagc.pipeline.place_best import best, default_ids, placed
+from dagc.pipeline.place_best import best, placed
+from dagc.pipeline.place_trial import default_ids
 from dagc.plan.placement import Placement
 from dagc.plan.result import CollectiveTotal, PhaseResult
 from dagc.plan.totals import collective_totals
@@ -291,7 +292,7 @@ def test_what_counts_of_phases_placed_together_is_the_sum_of_their_shares() -> N
         return [compile_phase(unit_on(spec, ids, i)).time_s for i in (0, 1)]
 
     before = times(range(16))
-    every = [way.ids for way in ways((1, 4, 4), range(16), [("node", 4)])]
+    every = [way.ids() for way in ways((1, 4, 4), range(16), [("node", 4)])]
     sums = [sum(b / a for a, b in zip(before, times(ids), strict=True)) for ids in every]
     new, found = placed(spec)
     chosen = times(new.phases[0].strategy.ids)
@@ -475,14 +476,32 @@ def test_what_is_no_placement_is_said(written: str, code: str, help: str) -> Non
     assert found.code == code and help in " ".join(found.help)
 
 
-def test_a_phase_that_has_no_layout_says_the_same_with_it() -> None:
-    wrong = "gpus = 0..7, attention { dp = 2, tp = 4 } experts { ep = 3 }"
+WRONG = {
+    "they do not nest": "gpus = 0..11, redundant = 1\nattention { dp = 4, tp = 3 }\nexperts { ep = 3, tp = 4 }",
+    "no such pass": "gpus = 0..7, ep = 4, tp = 2, passes = [nobody]",
+    "no layout": "gpus = 0..7, ep = 4, tp = 2\nshard { seq = tp }",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_phase_that_has_no_layout_says_the_same_with_it(name: str) -> None:
     texts = []
-    for more in ("", ", place = best"):
+    for more in ("", "\nplace = best"):
         with pytest.raises(SpecError) as refused:
-            dagc.compile_text(spec_text(phase=wrong + more))
+            dagc.compile_text(spec_text(phase=WRONG[name] + more))
         texts.append([(d.code, d.message) for d in refused.value.diagnostics])
-    assert texts[0] == texts[1]
+    assert texts[0] == texts[1] and texts[0]
+
+
+def test_phases_whose_axes_do_not_nest_are_placed_each_by_itself() -> None:
+    plan = dagc.compile_text(
+        spread(
+            f"phase prefill {{ gpus = 0..11, sp = 4, ep = 3, redundant = 1, {OUT}, place = best }}\n"
+            f"phase decode {{ gpus = 0..11, dp = 3, tp = 4, {OUT}, place = best }}\n"
+        ).replace("sequences = 64", "sequences = 48")
+    )
+    placements = [result.placement for result in plan.phases.values()]
+    assert [p.together for p in placements if p is not None] == [("prefill",), ("decode",)]
 
 
 # -- how much is tried -----------------------------------------------------------------------------
@@ -510,5 +529,5 @@ def test_levels_that_hold_the_same_of_the_gpus_everywhere(counts: tuple[int, ...
 
 def test_every_way_is_an_assignment_and_none_occurs_twice() -> None:
     for dims, gpus in (((2, 3, 4), range(24)), ((2, 6), [*range(5), *range(8, 15)]), ((1, 4, 1, 2), range(3, 11))):
-        seen = [way.ids for way in ways(dims, list(gpus), [("node", 4), ("rack", 12)])]
+        seen = [way.ids() for way in ways(dims, list(gpus), [("node", 4), ("rack", 12)])]
         assert all(sorted(ids) == list(gpus) for ids in seen) and len(set(seen)) == len(seen) > 1

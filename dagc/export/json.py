@@ -158,6 +158,7 @@ def _placement(placement: Placement) -> dict[str, Any]:
     return {
         "moved": placement.moved,
         "inside": [{"level": level, "axes": dict(axes)} for level, axes in placement.inside],
+        "order": list(placement.order),
         "levels": [asdict(row) for row in placement.levels],
         "before_s": placement.before_s,
         "after_s": placement.after_s,

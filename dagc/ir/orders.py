@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -26,7 +25,7 @@ SMALL = 6
 """GPUs up to which every assignment of GPUs to ranks is a way."""
 
 
-@record(slots=False)
+@record
 class Way:
     """`digits`: outermost first. `gpus`: in the order in which they are dealt out. `levels`: digits inside a domain of each level,
     innermost first, without those of the levels inside it, and what the level is called; none where digits and domains do not
@@ -36,9 +35,8 @@ class Way:
     gpus: tuple[int, ...]
     levels: tuple[tuple[str, tuple[Digit, ...]], ...] = ()
 
-    @cached_property
     def ids(self) -> tuple[int, ...]:
-        """The GPU of every rank, ranks counted by the dimensions."""
+        """The GPU of every rank, ranks counted by the dimensions; made anew, as there may be thousands of ways."""
         order = sorted(range(len(self.digits)), key=lambda i: self.digits[i][0])  # digits of a dimension stay in order
         dealt = np.arange(len(self.gpus)).reshape([size for _, size in self.digits])
         return tuple(np.asarray(self.gpus, dtype=np.int64)[dealt.transpose(order).ravel()].tolist())

@@ -19,12 +19,13 @@ class LevelBytes:
 @record
 class Placement:
     """`inside`: (level, axis -> ranks of it that the level adds to a domain), innermost first; empty where axes do not end together
-    with domains. `together`: phases that were placed alike, so that weights stay stored once. Of so many `ways`, `priced` were
+    with domains: then `order` has the axes outermost first, as the GPUs were dealt out, domain by domain. `together`: phases that were placed alike, so that weights stay stored once. Of so many `ways`, `priced` were
     compiled and `alike` have groups of the same shapes as one of those; `held_back` were better, but would store weights a second
     time. `moved`: it is not the default order; `every`: each assignment of GPUs to ranks was among the ways; `cut`: there are more
     ways, which were not looked at. Times are of the phase."""
 
     inside: tuple[tuple[str, Mapping[str, int]], ...]
+    order: tuple[str, ...]
     levels: tuple[LevelBytes, ...]
     before_s: float
     after_s: float

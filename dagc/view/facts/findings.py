@@ -249,6 +249,7 @@ def placement_lines(result: PhaseResult) -> list[str]:
         f"{' x '.join(f'{axis} {n}' for axis, n in axes.items())} {'inside' if i == 0 else 'over'} {level}"
         for i, (level, axes) in enumerate(one.inside)
     )
+    where = where or (f"outermost first {', '.join(one.order)}" if one.order else "")
     kept = "" if one.moved else "the default order, which no other betters"
     others = [name for name in one.together if name != result.name]
     together = f", together with {listed(others)}" if others else ""
@@ -257,7 +258,7 @@ def placement_lines(result: PhaseResult) -> list[str]:
     )
     gain = f"{-one.gain:+.1%}" if abs(one.gain) >= 0.0005 else "as long"
     lines = [
-        f"placed best: {': '.join(filter(None, (kept, where))) or 'axes end inside domains'}{together}",
+        f"placed best: {': '.join(filter(None, (kept, where))) or 'GPU by GPU'}{together}",
         f"  default order -> placed: {result.phase_kind.metric} {show(one.before_s, TIME, 3)} -> {show(one.after_s, TIME, 3)} "
         f"({gain}); sent by a device of every stage in one pass, by links: {sent}",
         f"  {searched(one)}",

@@ -1,0 +1,120 @@
+"""A phase that is to be placed: its graph up to the mesh, and what it costs on any GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..base.diagnostics import Collector
+from ..cost import chunks
+from ..cost.order_costs import OrderCosts
+from ..cost.price import price
+from ..cost.records import Costs
+from ..cost.schedule.scheduler import schedule
+from ..ir.graph import Graph
+from ..ir.graph_pass import GraphPass
+from ..ir.groups import GroupShape
+from ..ir.mesh import GpuMap, Mesh, refine
+from ..ir.sharding import Axes
+from ..passes.mesh import MakeMesh
+from ..plan.totals import collective_totals
+from ..spec.factors import factorisations
+from ..spec.phase import Phase
+from ..spec.spec import Spec
+from ..spec.unit import Unit
+from .analyse import check, of_size
+from .lower import passes_of, unverified
+from .run_passes import run
+
+Shapes = tuple[GroupShape, ...]
+
+
+def with_ids(phase: Phase, ids: tuple[int, ...], *, best: bool = True) -> Phase:
+    """The phase on these GPUs, stage by stage, ranks in mesh order; none: in its default order."""
+    return replace(phase, strategy=replace(phase.strategy, ids=ids, best=best))
+
+
+def default_ids(phase: Phase) -> tuple[int, ...]:
+    """The GPU of every rank as `order` deals them out. Raises MeshError."""
+    s = phase.strategy
+    sides = factorisations(s)
+    mesh = replace(refine(sides, {}), stages=s.pp)
+    return MakeMesh(sides=sides, stages=s.pp, order=s.order, gpus=phase.gpus).ids(mesh)
+
+
+def _last(passes: Sequence[GraphPass], graph: Graph) -> Graph:
+    """The graph behind the last of the passes."""
+    *_, (_, last) = run(passes, graph)
+    return last
+
+
+class Trial:
+    """One phase: its graph up to the mesh, and what it costs on any GPUs."""
+
+    def __init__(self, spec: Spec, phase: Phase) -> None:
+        from ..lang.expand import expand
+
+        self.default = default_ids(phase)
+        self.unit = Unit(spec, with_ids(phase, self.default), Collector())
+        passes = passes_of(self.unit)
+        cut = next(i for i, one in enumerate(passes) if isinstance(one, MakeMesh)) + 1
+        self.rest = passes[cut:]
+        self.graph = _last(passes[:cut], expand.run(self.unit))
+        self.base = self.lowered(self.default)
+        check(self.base, self.unit)
+        self.base_s, self.base_costs = self.cost(self.base)
+        self.orders = OrderCosts(self.base, self.unit)
+        self.shapes: dict[tuple[Axes, tuple[int, ...]], GroupShape] = {}
+        self.sends: dict[tuple[int, ...], Shapes] = {}
+        self.seconds: dict[object, float] = {}
+
+    def unit_on(self, ids: tuple[int, ...]) -> Unit:
+        return replace(self.unit, phase=with_ids(self.unit.phase, ids))
+
+    def mesh(self, ids: tuple[int, ...]) -> Mesh:
+        mesh = self.graph.the_mesh
+        known = mesh.the_gpus
+        return replace(mesh, gpus=GpuMap(ids, known.per_node, known.beyond, known.nics))
+
+    def lowered(self, ids: tuple[int, ...]) -> Graph:
+        return _last(self.rest, replace(self.graph, mesh=self.mesh(ids)))
+
+    def cost(self, graph: Graph) -> tuple[float, Costs]:
+        """Seconds of the phase, and the costs of its largest pass: what `compile` finds."""
+        unit, phase = self.unit_on(graph.the_mesh.the_gpus.ids), self.unit.phase
+        total, whole = 0.0, None
+        for size in chunks.sizes(phase):
+            own = of_size(graph, phase, size)
+            costs = price(own, unit)
+            total += size.count * schedule(own, costs).period_s
+            whole = costs if own is graph else whole
+        if phase.drafter != "none":
+            from .drafts import draft_units
+
+            for count, drafted in draft_units(unit, graph):
+                draft = unverified(drafted)
+                total += count * schedule(draft, price(draft, drafted)).period_s
+        per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
+        return total / per_step, price(graph, unit) if whole is None else whole
+
+    def level_B(self, graph: Graph, costs: Costs) -> tuple[float, ...]:
+        """Bytes that one device of every stage sends on the links of each tier in one pass, innermost first."""
+        totals = collective_totals(graph, costs)
+        return tuple(sum(t.level_B.get(tier.name, 0.0) for t in totals) for tier in self.unit.spec.hardware.tiers)
+
+    def straddling(self, graph: Graph) -> tuple[int, ...]:
+        """Groups of its collectives that touch more domains of a level than as many ranks need, outermost level first."""
+        mesh = graph.the_mesh
+        used = sorted({op.axes for s in graph.segments for op in s.ops if op.is_collective})
+        sizes = (mesh.the_gpus.per_node, *mesh.the_gpus.beyond)
+        out = []
+        for size in reversed(sizes):
+            count = 0
+            for axes in used:
+                domains = np.sort(mesh.groups(axes) // size, axis=1)
+                touched = 1 + (domains[:, 1:] != domains[:, :-1]).sum(axis=1)
+                count += int((touched > -(-domains.shape[1] // size)).sum())
+            out.append(count)
+        return tuple(out)
