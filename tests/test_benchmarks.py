@@ -17,6 +17,7 @@ SHORTEST = {
     "estimate": (["-n", "1", "examples/mixtral_8xh100.moe"], "mixtral_8xh100, decode"),
     "ir_text": (["examples/mixtral_8xh100.moe"], "mixtral_8xh100"),
     "scale": (["-n", "1", "--nodes", "2000"], "equal"),
+    "placing": (["-n", "1"], "ways"),
     "requests_per_second": (["-n", "1", "--requests", "200", "--stepped", "20", "--many", "1000"], "times longer"),
     "startup": (["-n", "1"], "dagc check"),
 }
