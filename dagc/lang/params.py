@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..base.diagnostics import Collector, Label
 from ..base.schema import ANY, HARDWARE, PHASE, WORKLOAD
@@ -12,6 +13,16 @@ from ..base.units import Quantity, show
 from ..spec.model import AttrValue
 from .values.evaluate import Env, Value, evaluate, names_in
 from .values.functions import ALONE
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> tuple[ast.Expr | None, tuple[str, ...]]:
+    """The text of a `--set`, or why it is not one value: a sweep sets the same ones again and again."""
+    from ..base.syntax.parse import parse_expression
+
+    found = Collector()
+    expr = parse_expression(text, found)
+    return expr, tuple(d.message for d in found.items)
 
 
 @dataclass(slots=True)
@@ -31,8 +42,6 @@ class Constants:
             self._constant(name, set_values)
 
     def _settings(self, settings: Mapping[str, str]) -> dict[str, ast.Expr]:
-        from ..base.syntax.parse import parse_expression
-
         set_values: dict[str, ast.Expr] = {}
         params = [n for n, s in self.lets.items() if isinstance(s, ast.Param)]
         for name, text in settings.items():
@@ -47,10 +56,8 @@ class Constants:
                     hint = f"declare it in the spec: `param {name} = ...`, and use it there: `{name} = {name}`"
                 self.out.add("E14", f"`--set {name}`: there is no such param", help=(hint,))
                 continue
-            found = Collector()
-            expr = parse_expression(text, found)
+            expr, because = _parsed(text)
             if expr is None:
-                because = [d.message for d in found.items]
                 self.out.add("E14", f"`--set {name}={text}` is not one value", because=because)
                 self.failed.add(name)
             else:

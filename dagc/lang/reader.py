@@ -115,7 +115,7 @@ class Reader:
             swept = "`dagc sweep` goes through the domain of a param"
             self.out.add("E08", f"`{name}` is one value, not a list", value.span, help=(several, swept))
             return True
-        if not isinstance(value, ast.Name) or value.text in (*constants, *attribute.words):
+        if not isinstance(value, ast.Name) or value.text in constants or value.text in attribute.words:
             return False
         if self.kind == "phase" and name == "kind" and value.text in coming.WORDS:
             coming.refuse(coming.WORDS[value.text], value.span, self.out)

@@ -15,8 +15,14 @@ from contextlib import contextmanager
 from dataclasses import field
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.frozen import record
+
+if TYPE_CHECKING:
+    from ..base.units import Quantity
+    from ..plan.require import Verdict
+    from .kept_points import KeptPoints
 
 TRIES = 3
 """How often a point may take a worker of its own with it."""
@@ -56,6 +62,25 @@ def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 
 
 def evaluate(task: Task) -> SweepRow:
+    """One point, by what is kept of others of its sweep, or compiled."""
+    global _kept
+    from .kept_points import KeptPoints
+
+    key = (task.text, task.name, task.base_dir, task.phases, task.allow_import, task.servings)
+    if _kept is None or _kept[0] != key:
+        _kept = key, KeptPoints(task)
+    try:
+        row = _kept[1].row(task)
+    except Exception:  # the fault of one point does not affect the others
+        row, _kept = None, None
+    return compiled(task) if row is None else row
+
+
+_kept: tuple[tuple[object, ...], KeptPoints] | None = None
+"""Of the sweep that this process works on."""
+
+
+def compiled(task: Task) -> SweepRow:
     """Compile one point."""
     from ..base.diagnostics import Collector, SpecError
     from ..base.source import Source
@@ -74,13 +99,19 @@ def evaluate(task: Task) -> SweepRow:
         )
     except Exception as error:  # the fault of one point does not affect the others
         return SweepRow(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
-    metrics = {name: value.value for name, value in all_metrics(plan.subject()).items()}
-    failed = [
+    return row_of(settings, all_metrics(plan.subject()), plan.requirements, plan.fits)
+
+
+def row_of(
+    settings: dict[str, str], metrics: Mapping[str, Quantity], verdicts: Sequence[Verdict], fits: bool
+) -> SweepRow:
+    failed = tuple(
         f"{v.requirement.label}: {v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}"
-        for v in plan.requirements
+        for v in verdicts
         if not v.passed
-    ]
-    return SweepRow(settings, plan.passed, metrics, tuple(failed), fits=plan.fits)
+    )
+    numbers = {name: value.value for name, value in metrics.items()}
+    return SweepRow(settings, fits and not failed, numbers, failed, fits=fits)
 
 
 def sweep(
@@ -90,9 +121,10 @@ def sweep(
     workers = min(len(tasks), workers or os.cpu_count() or 1)
     done: dict[int, SweepRow] = {}
     shown = 0
+    together = max(1, min(MOST_TOGETHER, len(tasks) // (8 * workers))) if workers else 1
     while len(done) < len(tasks):
         with _processes(workers) as pool:
-            for index, row in _together(pool, tasks, done, run):
+            for index, row in _together(pool, tasks, done, run, together):
                 done[index] = row
                 while shown in done:
                     yield done[shown]
@@ -101,6 +133,7 @@ def sweep(
         # kills its worker is known by it.
         for index in [i for i in range(len(tasks)) if i not in done][: workers + 1]:
             done[index] = _alone(tasks[index], run)
+        together = 1
     yield from (done[i] for i in range(shown, len(tasks)))
 
 
@@ -119,21 +152,32 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _together(
-    pool: Executor, tasks: Sequence[Task], done: Mapping[int, SweepRow], run: Callable[[Task], SweepRow]
+    pool: Executor, tasks: Sequence[Task], done: Mapping[int, SweepRow], run: Callable[[Task], SweepRow], together: int
 ) -> Iterator[tuple[int, SweepRow]]:
-    """Every task that is not done yet, until the pool breaks."""
-    waiting: dict[int, Future[SweepRow]] = {}
-    submitted: set[int] = set()
+    """Every task that is not done yet, so many at once, until the pool breaks."""
+    waiting: dict[tuple[int, ...], Future[list[SweepRow]]] = {}
+    given: set[tuple[int, ...]] = set()
+    left = [index for index in range(len(tasks)) if index not in done]
     try:
-        waiting = {index: pool.submit(run, task) for index, task in enumerate(tasks) if index not in done}
-        for index, future in waiting.items():
-            row = future.result()
-            submitted.add(index)
-            yield index, row
+        for first in range(0, len(left), together):
+            some = tuple(left[first : first + together])
+            waiting[some] = pool.submit(_several, run, [tasks[index] for index in some])
+        for some, future in waiting.items():
+            rows = future.result()
+            given.add(some)
+            yield from zip(some, rows, strict=True)
     except BrokenProcessPool:
-        for index, future in waiting.items():
-            if index not in submitted and future.done() and future.exception() is None:
-                yield index, future.result()
+        for some, future in waiting.items():
+            if some not in given and future.done() and future.exception() is None:
+                yield from zip(some, future.result(), strict=True)
+
+
+MOST_TOGETHER = 32
+"""Points that a process is given at once."""
+
+
+def _several(run: Callable[[Task], SweepRow], tasks: Sequence[Task]) -> list[SweepRow]:
+    return [run(task) for task in tasks]
 
 
 def _alone(task: Task, run: Callable[[Task], SweepRow]) -> SweepRow:

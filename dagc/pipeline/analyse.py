@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
@@ -15,7 +15,7 @@ from ..passes.cost import PriceOps
 from ..passes.memory import AddUpMemory
 from ..passes.schedule import ScheduleOps
 from ..plan.analysis import Analysis, Findings
-from ..plan.result import Chunk, PhaseResult, joined_path, passes_s
+from ..plan.result import Chunk, CollectiveTotal, PhaseResult, joined_path, passes_s
 from ..plan.totals import collective_totals
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
@@ -41,11 +41,19 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     verify_schedule(graph, end.schedule)
     warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
-    tokens = phase_tokens(unit.phase)
-    filled = unit.phase.batching.filled
-    total = filled * sum(
+    flops = sum(
         size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
     )
+    totals = collective_totals(graph, end.costs)
+    return assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
+
+
+def assembled(
+    unit: Unit, graph: Graph, passes: tuple[Chunk, ...], end: Chunk, memory: Memory, flops: float,
+    collectives: tuple[CollectiveTotal, ...], bound_by: Mapping[str, float],
+) -> PhaseResult:  # fmt: skip
+    """The result of a phase. `end`: a whole chunk at the end of the prompt; `flops`: of all passes, over all places."""
+    tokens, total = phase_tokens(unit.phase), unit.phase.batching.filled * flops
     peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
     time_s = passes_s(passes)
     return PhaseResult(
@@ -54,14 +62,14 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         floor=end.floor,
         schedule=end.schedule,
         chunks=passes,
-        memory=need,
-        collectives=collective_totals(graph, end.costs),
+        memory=memory,
+        collectives=collectives,
         gpus=graph.the_mesh.the_gpus.ids,
         flops_per_token=total / tokens,
         utilization=total / (time_s * peak) if time_s else 0.0,
         throughput_tok_s=tokens / time_s if time_s else 0.0,
         per_node=unit.spec.hardware.per_node,
-        bound_by=bound_shares(joined_path(passes)),
+        bound_by=bound_by,
         tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
         hardware=unit.phase.hardware,
         kind=unit.phase.kind,

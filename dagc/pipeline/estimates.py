@@ -8,7 +8,6 @@ from typing import Protocol
 
 from ..base.diagnostics import Collector
 from ..base.frozen import record
-from ..base.traced import Untraceable
 from ..cost import chunks
 from ..cost.footprint import Memory
 from ..cost.price import price
@@ -20,8 +19,7 @@ from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .analyse import check, of_size, phase_tokens, whole_memory
-from .kept import Expansions, Figures, Layout, Numbers, Ranges, layout_key, lowered_at, lowering
-from .lower import unverified
+from .kept import LOST, Figures, Layout, Layouts, Numbers
 
 
 @record(slots=False)
@@ -69,18 +67,14 @@ class Look(Protocol):
     def at_costs(self, graph: Graph, costs: Costs) -> None: ...
 
 
-FRESH = 2
-"""How often a layout is lowered for its sizes alone, before it is traced for all: tracing takes as long as four of these."""
-
-
 class Estimates:
     """Estimates phases of one spec, whether or not the spec has them. Its phases count where they are on the same GPUs as the
     estimated one and of another name: experts may be cut alike then."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, layouts: Layouts | None = None) -> None:
+        """`layouts`: of a spec whose hardware, model and constants are the same."""
         self.spec = spec
-        self.expansions = Expansions()
-        self.layouts: dict[tuple[object, ...], tuple[int, Ranges[Layout] | None]] = {}
+        self.layouts = Layouts() if layouts is None else layouts
         self.drafter: Estimates | None = None
 
     def __call__(self, phase: Phase, look: Look | None = None) -> Estimate:
@@ -100,55 +94,18 @@ class Estimates:
     def _passes(self, unit: Unit) -> tuple[float, Memory, Graph]:
         """Seconds of all passes of a phase, what it stores, and its lowered graph (at whatever sizes)."""
         try:
-            return self._kept(unit)
-        except (Untraceable, ZeroDivisionError):
-            return _compiled(unit, unverified(unit))
+            found = self.layouts.of(unit)
+            if found is not None:
+                return _at(unit.phase, *found)
+        except LOST:
+            self.layouts.lose(unit)
+        return _compiled(unit, self.layouts.lowered(unit))
 
     def _fresh(self, unit: Unit, look: Look) -> tuple[float, Memory, Graph]:
         """The same of a graph that is lowered for the phase alone, seen by somebody."""
-        try:
-            template, numbers = self.expansions.at(unit)
-            graph = lowered_at(unit, template, numbers)
-        except (Untraceable, ZeroDivisionError):
-            graph = unverified(unit)
+        graph = self.layouts.lowered(unit)
         look.at_graph(graph, unit)
         return _compiled(unit, graph, look)
-
-    def _kept(self, unit: Unit) -> tuple[float, Memory, Graph]:
-        """By what is kept. Raises Untraceable, SpecError."""
-        template, numbers = self.expansions.at(unit)
-        key = (id(template), *layout_key(unit.phase))
-        seen, ranges = self.layouts.get(key, (0, None))
-        if seen < FRESH or ranges is None:
-            if seen == FRESH:
-                raise Untraceable("it was tried")
-            if seen == FRESH - 1:
-                ranges = Ranges(lambda sizes: lowering(unit, template, sizes))
-            self.layouts[key] = seen + 1, ranges
-            graph = lowered_at(unit, template, numbers)
-            return _compiled(unit, graph)
-        try:
-            _, layout = ranges.at(numbers)
-            return self._at(unit.phase, layout, numbers)
-        except Untraceable:
-            if not ranges.found or not ranges.found[0][1].prices.found:
-                self.layouts[key] = FRESH, None
-            raise
-
-    def _at(self, phase: Phase, layout: Layout, numbers: Numbers) -> tuple[float, Memory, Graph]:
-        passes_s = 0.0
-        whole: Figures | None = None
-        for size in chunks.sizes(phase):
-            own = numbers
-            if size.tokens != phase.tokens or size.context != phase.context:
-                own = layout.resized(phase, size, numbers)
-            found = layout.figures(own, phase)
-            passes_s += size.count * layout.period_s(found)
-            if own is numbers:
-                whole = found
-        if whole is None:
-            whole = layout.figures(numbers, phase)
-        return passes_s, layout.memory(numbers, whole), layout.template.graph
 
     def _drafts(self, unit: Unit, graph: Graph, memory: Memory, passes_s: float) -> tuple[float, Memory]:
         """Seconds of a step and its memory, with what drafts tokens for it."""
@@ -165,6 +122,19 @@ class Estimates:
                 memory, _ = memory_with(memory, graph, unit, draft, stored.stages[-1])
                 first = False
         return passes_s, memory
+
+
+def _at(phase: Phase, layout: Layout, numbers: Numbers) -> tuple[float, Memory, Graph]:
+    """Of a kept layout, at the sizes of a phase. Raises Untraceable."""
+    passes_s = 0.0
+    whole: Figures | None = None
+    for size, own in layout.passes(phase, numbers):
+        found = layout.figures(own, phase)
+        passes_s += size.count * layout.times_s(found).period_s
+        whole = found if own is numbers else whole
+    if whole is None:
+        whole = layout.figures(numbers, phase)
+    return passes_s, layout.memory(numbers, whole), layout.template.graph
 
 
 def _compiled(unit: Unit, graph: Graph, look: Look | None = None) -> tuple[float, Memory, Graph]:

@@ -6,7 +6,7 @@ way; so at other sizes of that range they would find the same, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from operator import attrgetter
@@ -17,18 +17,22 @@ import numpy as np
 from ..base.diagnostics import SpecError
 from ..base.frozen import record
 from ..base.traced import Function, Tape, Traced, Untraceable
+from ..cost import chunks
 from ..cost.chunks import PassSize
 from ..cost.footprint import Memory, StageMemory
 from ..cost.memory import stage_memory
 from ..cost.price import price
 from ..cost.records import NO_TRANSFER, Costs, OpCost
-from ..cost.schedule.even import EvenSchedule
+from ..cost.schedule.even import EvenSchedule, Times
 from ..ir.graph import Graph
 from ..ir.routed_dims import stem
+from ..plan.result import CollectiveTotal
 from ..spec.batching import Batching
+from ..spec.factors import neighbours
 from ..spec.phase import Part, Phase
 from ..spec.unit import Unit
-from .analyse import check, of_size
+from .analyse import check, graph_flops, of_size
+from .lower import passes_of, stop, unverified
 
 T = TypeVar("T")
 Numbers = tuple[Any, ...]
@@ -175,29 +179,35 @@ def _of_places(places: Any) -> Batching:
 
 
 class Figures(NamedTuple):
-    """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches; local inputs of
-    collectives, of sends; load of the busiest expert rank over the mean."""
+    """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches, and the
+    first three at datasheet peaks; local inputs of collectives, of sends; load of the busiest expert rank over the mean."""
 
     times_s: Numbers
+    floors_s: Numbers
     payloads_B: Numbers
     sends_s: Numbers
-    return_s: float
-    launched_s: float
+    send_floors_s: Numbers
     sent_B: Numbers
+    return_s: float
+    return_floor_s: float
+    launched_s: float
     imbalance: float
 
 
 class Layout:
-    """A lowered graph of phases that differ in sizes alone. `unit`: one of them. Raises Untraceable where ranks differ."""
+    """A lowered graph of phases that differ in sizes alone. `unit`: one of them, with these sizes of the graph. Raises Untraceable
+    where ranks differ."""
 
-    def __init__(self, unit: Unit, template: Template) -> None:
-        self.unit, self.template = unit, template
+    def __init__(self, unit: Unit, template: Template, sizes: Numbers) -> None:
+        self.unit, self.template, self.sizes = unit, template, sizes
         graph = template.graph
         self.keys = [(s.name, op.name) for s in graph.segments for op in s.ops]
         self.calls = [(s.name, op.name) for s in graph.segments for op in s.ops if op.is_collective]
         self.schedule = EvenSchedule(graph, {key: k for k, key in enumerate(self.keys)})
         self.prices: Ranges[None] = Ranges(self._priced)
         self.memories: Ranges[None] = Ranges(self._memory)
+        self.work: Ranges[None] = Ranges(self._work)
+        self.calls_made: tuple[CollectiveTotal, ...] | None = None  # once somebody counts them
         if not self.schedule.known:
             raise Untraceable("its micro-batches are too many")
 
@@ -207,23 +217,45 @@ class Layout:
         return self._figures(results)
 
     def _figures(self, results: Numbers) -> Figures:
-        ends = np.cumsum([len(self.keys), len(self.calls), *(2 * [len(self.template.graph.stages) - 1])]).tolist()
-        times, payloads, sends, sent = (results[a:b] for a, b in zip((0, *ends[:-1]), ends, strict=True))
-        return_s, launched_s, imbalance = results[ends[-1] :]
-        return Figures(times, payloads, sends, return_s, launched_s, sent, imbalance)
+        ops, sends = len(self.keys), len(self.template.graph.stages) - 1
+        counts = (ops, ops, len(self.calls), sends, sends, sends)
+        each = iter(results)
+        parts: list[Any] = [tuple(islice(each, count)) for count in counts]
+        return Figures(*parts, *each)
 
-    def resized(self, phase: Phase, size: PassSize, sizes: Numbers) -> Numbers:
-        """Sizes of the graph in one of the phase's passes. Raises Untraceable."""
-        whole = self.template.at(sizes)
-        if any(stem(dim) == "chosen" for segment in whole.segments for dim in segment.sizes):
+    def passes(self, phase: Phase, sizes: Numbers) -> Iterator[tuple[PassSize, Numbers]]:
+        """The passes of a phase, each with its sizes of the graph; `sizes`: of a whole one. Raises Untraceable."""
+        for size in chunks.sizes(phase):
+            if size.tokens == phase.tokens and size.context == phase.context:
+                yield size, sizes
+            else:
+                yield size, self._numbers(of_size(self.template.at(sizes), phase, size))
+
+    def unpadded(self, size: PassSize, sizes: Numbers) -> Numbers:
+        """The same, of the tokens of a pass that ranks have in the mean. Raises Untraceable."""
+        return self._numbers(chunks.resized(self.template.at(sizes), size.tokens, size.context))
+
+    def _numbers(self, graph: Graph) -> Numbers:
+        if any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes):
             raise Untraceable("each pass chooses among its own tokens")
-        return self.template.numbers(of_size(whole, phase, size))
+        return self.template.numbers(graph)
 
-    def period_s(self, figures: Figures) -> float:
-        own = self.schedule
-        return own.period_s(
-            figures.times_s, figures.sends_s, figures.return_s, self.unit.phase.host_s, figures.launched_s
-        )
+    def times_s(self, found: Figures) -> Times:
+        host_s = self.unit.phase.host_s
+        return self.schedule.times_s(found.times_s, found.sends_s, found.return_s, host_s, found.launched_s)
+
+    def floor_s(self, found: Figures) -> Times:
+        """At datasheet peaks, without the host."""
+        return self.schedule.times_s(found.floors_s, found.send_floors_s, found.return_floor_s, 0.0, 0.0)
+
+    def flops(self, sizes: Numbers) -> float:
+        """FLOPs of one pass of all micro-batches over all ranks. Raises Untraceable."""
+        (found,), _ = self.work.at(sizes)
+        return float(found)
+
+    def _work(self, sizes: Numbers) -> tuple[Function, None]:
+        tape = Tape()
+        return tape.function([graph_flops(self.template.at(tuple(tape.given(each) for each in sizes)))]), None
 
     def memory(self, sizes: Numbers, figures: Figures) -> Memory:
         """Raises Untraceable."""
@@ -242,9 +274,10 @@ class Layout:
         costs = price(graph, replace(self.unit, phase=with_numbers(self.unit.phase, given[-count:])))
         edges = costs.edges
         results = (
-            *(_one(costs.ops[key].time_s) for key in self.keys), *(costs.ops[key].payload_B for key in self.calls),
-            *(edge.time_s for edge in edges), *(edge.payload_B for edge in edges),
-            costs.token_return.time_s, costs.launched_s, costs.imbalance,
+            *(_one(costs.ops[key].time_s) for key in self.keys), *(_one(costs.ops[key].floor_s) for key in self.keys),
+            *(costs.ops[key].payload_B for key in self.calls), *(edge.time_s for edge in edges),
+            *(edge.floor_s for edge in edges), *(edge.payload_B for edge in edges),
+            costs.token_return.time_s, costs.token_return.floor_s, costs.launched_s, costs.imbalance,
         )  # fmt: skip
         return tape.function(results), None
 
@@ -288,17 +321,64 @@ SIZES = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "
 OF_LAYOUT = attrgetter(*(each.name for each in fields(Phase) if each.name not in SIZES))
 
 
-def layout_key(phase: Phase) -> tuple[object, ...]:
-    batching = phase.batching
+def layout_key(unit: Unit) -> tuple[object, ...]:
+    phase, batching = unit.phase, unit.phase.batching
     scopes = tuple(part.scope for part in phase.parts)
     constants = tuple(sorted(phase.constants.items())) if phase.strategy.place is not None else ()
-    return (OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes)
+    beside = tuple(neighbours(unit.spec, phase))
+    return OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes, unit.routing, beside
+
+
+MOST_LOST = 3
+"""Times that a layout's sizes could not be traced, until it is not tried again."""
+LOST = (Untraceable, ZeroDivisionError)
+
+
+class Layouts:
+    """Lowered graphs of one hardware and one model. `fresh`: how often a layout is lowered for its sizes alone, before it is traced
+    for all: tracing takes as long as four of these."""
+
+    def __init__(self, fresh: int = 2) -> None:
+        self.fresh = fresh
+        self.expansions = Expansions()
+        self.known: dict[tuple[object, ...], tuple[int, Ranges[Layout]]] = {}
+
+    def of(self, unit: Unit) -> tuple[Layout, Numbers] | None:
+        """The layout of a phase, and the sizes of its graph; None where the phase had better be lowered for itself. Raises
+        Untraceable, SpecError."""
+        template, numbers = self.expansions.at(unit)
+        key = (id(template), *layout_key(unit))
+        seen, ranges = self.known.get(key, (0, None))
+        if ranges is None:
+            ranges = Ranges(lambda sizes: lowering(unit, template, sizes, ranges))
+        if seen < self.fresh:
+            self.known[key] = seen + 1, ranges
+            return None
+        if seen >= self.fresh + MOST_LOST:
+            return None
+        return ranges.at(numbers)[1], numbers
+
+    def lose(self, unit: Unit) -> None:
+        """The phase's sizes could not be traced."""
+        try:
+            key = (id(self.expansions.at(unit)[0]), *layout_key(unit))
+        except LOST:
+            return
+        if key in self.known:
+            seen, ranges = self.known[key]
+            self.known[key] = seen + 1, ranges
+
+    def lowered(self, unit: Unit) -> Graph:
+        """The phase's graph, lowered for its sizes alone. Raises SpecError."""
+        try:
+            return lowered_at(unit, *self.expansions.at(unit))
+        except LOST:
+            return unverified(unit)
 
 
 def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:
     """The phase's graph, lowered for these sizes, which may be traced. Raises SpecError."""
     from ..ir.graph_pass import PassError
-    from .lower import passes_of, stop, unverified
     from .run_passes import run
 
     batching = unit.phase.batching
@@ -312,11 +392,17 @@ def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:
     return graph
 
 
-def lowering(unit: Unit, template: Template, sizes: Numbers) -> tuple[Function, Layout]:
-    """A graph lowered for some sizes; the line has no results, and is right where the same graph would be made. Raises
-    Untraceable, SpecError."""
+def lowering(
+    unit: Unit, template: Template, sizes: Numbers, known: Ranges[Layout] | None = None
+) -> tuple[Function, Layout]:
+    """A graph lowered for some sizes; the line has no results, and is right where the same graph would be made. `known`: other
+    ranges, which may have the same graph. Raises Untraceable, SpecError."""
     tape = Tape()
     graph = lowered_at(unit, template, tuple(tape.given(each) for each in sizes))
     check(graph, unit)
     line = tape.function(())
-    return line, Layout(unit, Template(Template(graph, template.slots).at(sizes), template.slots))
+    own = Template(graph, template.slots)
+    for _, layout in known.found if known is not None else ():
+        if own.at(layout.sizes) == layout.template.graph:
+            return line, layout
+    return line, Layout(unit, Template(own.at(sizes), template.slots), sizes)

@@ -58,11 +58,13 @@ def run(
     pools: Sequence[Pool],
     out: Collector,
     servings: Mapping[str, ServeResult] | None = None,
+    metrics: Mapping[str, Quantity] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Verdicts in the spec's order. A requirement on a phase that was not compiled is left out, and one on a serving that was not
+    """Verdicts in the spec's order. `metrics`: all of the plan, where they are known. A requirement on a phase that was not compiled is left out, and one on a serving that was not
     simulated: who did not simulate it says so."""
     servings = servings or {}
-    metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings))
+    if metrics is None:
+        metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings))
     skipped = {p.name for p in spec.phases} - set(phases) | {s.name for s in spec.serves} - set(servings)
     verdicts = []
     for requirement in spec.requirements:

@@ -25,6 +25,14 @@ Memo = dict[tuple[object, ...], tuple[Entry, Entry]]
 """(layer, rounded entry) -> the entry that it was first seen with, and the state behind it."""
 
 
+class Times(NamedTuple):
+    """As in a schedule: a step in steady state, all micro-batches, and of both what the host takes first."""
+
+    period_s: float
+    latency_s: float
+    host_s: float
+
+
 class Step(NamedTuple):
     """An op of a lane in a layer's program. `takes`: nodes that it waits for; `rings`: those of whose ring it waits for the
     end alone; `entry`: it waits for the layer's input."""
@@ -71,7 +79,7 @@ def period_s(graph: Graph, costs: Costs) -> float:
         return schedule(graph, costs).period_s
     sends_s = [edge.time_s for edge in costs.edges]
     each_s = [float(each.item()) for each in times.values()]
-    return even.period_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s)
+    return even.times_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s).period_s
 
 
 @dataclass(slots=True)
@@ -93,25 +101,26 @@ class EvenSchedule:
         """Whether the time is known here: of very many micro-batches in a row, the scheduler leaves out those that repeat."""
         return self.graph.microbatches <= LEAST
 
-    def period_s(
+    def times_s(
         self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float, launched_s: float
-    ) -> float:
-        """Seconds of a step: the longer of what the GPUs take and of what the host takes to launch it. `times`: of ops;
-        `sends_s`, `return_s`: from each stage to the next and of tokens back; `launched_s`: of all launches."""
-        period_s = self._once_s(times, sends_s, return_s, host_s)
-        late_s = launched_s - (period_s - host_s)
-        return period_s if late_s <= 0 else self._once_s(times, sends_s, return_s, host_s + late_s)
+    ) -> Times:
+        """A step takes the longer of what the GPUs take and of what the host takes to launch it. `times`: of ops; `sends_s`,
+        `return_s`: from each stage to the next and of tokens back; `launched_s`: of all launches."""
+        found = self._once_s(times, sends_s, return_s, host_s)
+        late_s = launched_s - (found.period_s - host_s)
+        return found if late_s <= 0 else self._once_s(times, sends_s, return_s, host_s + late_s)
 
-    def _once_s(self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float) -> float:
+    def _once_s(self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float) -> Times:
         graph, pipeline = self.graph, PIPELINES[self.graph.kind]
         stages, lanes = len(graph.stages), graph.lanes
         memo: Memo = {}
         latest_s = self._latest_s(times, sends_s, host_s, memo)
         if pipeline.step is None:
-            return latest_s
+            return Times(latest_s, latest_s, host_s)
         idle: Entry = ((0.0,) * lanes, 0.0, 0.0)
         alone = [max(self._cell(stage, idle, times, memo)[0]) for stage in range(stages)]
-        return pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s + host_s
+        step_s = pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s
+        return Times(step_s + host_s, latest_s, host_s)
 
     def _latest_s(self, times: Sequence[float], sends_s: Sequence[float], host_s: float, memo: Memo) -> float:
         """When the last micro-batch is done."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
-from typing import NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard, cast
 
 from ...base.diagnostics import did_you_mean
 from ...base.source import Span
@@ -111,7 +112,8 @@ class Scope:
         if len(expr.args) != 3:
             self.fail(expr, "`if` takes a condition and two values")
         lets = {name: Quantity(value) for name, value in self.lets.items()}
-        names = Names({**unit.spec.constants, **unit.spec.model.attributes, **lets}, unit.out)
+        outer = cast("tuple[dict[str, Any], ...]", (unit.spec.model.attributes, unit.spec.constants))
+        names = Names(ChainMap(dict(lets), *outer), unit.out)  # the first that has a name
         condition = evaluate(expr.args[0], env(names), unit.out)
         if not isinstance(condition, bool):
             self.fail(expr.args[0], "`if` needs a condition: a flag of the model, or equal, less, not")
