@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..base.frozen import record
+from ..base.traced import number
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import stem
 from ..spec.phase import Phase
@@ -56,13 +57,13 @@ def resized(graph: Graph, tokens: float, context: float) -> Graph:
         return graph
 
     def change(segment: Segment) -> Segment:
-        sizes = {**segment.sizes, "seq": float(tokens), "context": float(context)}
+        sizes = {**segment.sizes, "seq": number(tokens), "context": number(context)}
         for name, size in segment.sizes.items():
             if stem(name) == "slot":
                 sizes[name] = size * tokens / segment.sizes["seq"]
             elif stem(name) == "chosen":
                 sizes[name] = min(size, context)
-        return replace(segment, sizes=sizes)
+        return segment.with_sizes(sizes)
 
     return replace(graph, segments=tuple(change(s) for s in graph.segments))
 

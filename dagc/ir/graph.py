@@ -148,6 +148,14 @@ class Segment:
         """Elements of a tensor."""
         return prod(self.size(d, scope) for d in dims)
 
+    def with_sizes(self, sizes: Mapping[str, float]) -> Segment:
+        """The same ops at other sizes, with all that is known of them."""
+        found = object.__new__(Segment)
+        known = {**self.__dict__, "sizes": sizes}
+        known.pop("_parts", None)
+        found.__dict__.update(known)
+        return found
+
     def within(self, scope: str) -> Segment:
         """The segment as ops of a part of a mixed step see it: with the sizes of that part. Of other scopes itself."""
         return self if scope in SCOPES else self._parts.get(scope, self)

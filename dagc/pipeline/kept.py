@@ -119,7 +119,7 @@ class Template:
         own: list[dict[str, Any]] = [dict(segment.sizes) for segment in self.graph.segments]
         for at, dim, k in self.slots:
             own[at][dim] = numbers[k]
-        segments = (replace(s, sizes=sizes) for s, sizes in zip(self.graph.segments, own, strict=True))
+        segments = (s.with_sizes(sizes) for s, sizes in zip(self.graph.segments, own, strict=True))
         return replace(self.graph, segments=tuple(segments))
 
     def numbers(self, graph: Graph) -> Numbers:
@@ -229,16 +229,10 @@ class Layout:
             if size.tokens == phase.tokens and size.context == phase.context:
                 yield size, sizes
             else:
-                yield size, self._numbers(of_size(self.template.at(sizes), phase, size))
-
-    def unpadded(self, size: PassSize, sizes: Numbers) -> Numbers:
-        """The same, of the tokens of a pass that ranks have in the mean. Raises Untraceable."""
-        return self._numbers(chunks.resized(self.template.at(sizes), size.tokens, size.context))
-
-    def _numbers(self, graph: Graph) -> Numbers:
-        if any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes):
-            raise Untraceable("each pass chooses among its own tokens")
-        return self.template.numbers(graph)
+                graph = of_size(self.template.at(sizes), phase, size)
+                if any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes):
+                    raise Untraceable("each pass chooses among its own tokens")
+                yield size, self.template.numbers(graph)
 
     def times_s(self, found: Figures) -> Times:
         host_s = self.unit.phase.host_s
@@ -248,14 +242,16 @@ class Layout:
         """At datasheet peaks, without the host."""
         return self.schedule.times_s(found.floors_s, found.send_floors_s, found.return_floor_s, 0.0, 0.0)
 
-    def flops(self, sizes: Numbers) -> float:
-        """FLOPs of one pass of all micro-batches over all ranks. Raises Untraceable."""
-        (found,), _ = self.work.at(sizes)
+    def flops(self, sizes: Numbers, size: PassSize) -> float:
+        """FLOPs of all micro-batches in one pass of so many tokens, over all ranks. Raises Untraceable."""
+        (found,), _ = self.work.at((*sizes, float(size.tokens), float(size.context)))
         return float(found)
 
-    def _work(self, sizes: Numbers) -> tuple[Function, None]:
+    def _work(self, numbers: Numbers) -> tuple[Function, None]:
         tape = Tape()
-        return tape.function([graph_flops(self.template.at(tuple(tape.given(each) for each in sizes)))]), None
+        *sizes, tokens, context = (tape.given(each) for each in numbers)
+        graph: Any = chunks.resized(self.template.at(tuple(sizes)), tokens, context)  # type: ignore[arg-type]
+        return tape.function([graph_flops(graph)]), None
 
     def memory(self, sizes: Numbers, figures: Figures) -> Memory:
         """Raises Untraceable."""

@@ -34,7 +34,7 @@ def outline(unit: Unit, layout: Layout, numbers: Numbers) -> PhaseResult:
     if end is None or whole is None:
         whole = layout.figures(numbers, phase)
         end = _chunk(layout, whole, chunks.PassSize(1, phase.tokens, phase.context), phase)
-    flops = sum(size.count * layout.flops(layout.unpadded(size, numbers)) for size in chunks.sizes(phase))
+    flops = sum(size.count * layout.flops(numbers, size) for size in chunks.sizes(phase))
     graph, memory = layout.template.at(numbers), layout.memory(numbers, whole)
     return assembled(unit, graph, tuple(passes), end, memory, flops, calls_of(layout), {})
 

@@ -7,9 +7,10 @@ needs is free again for the next."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,35 +60,55 @@ def _merged(parts: Sequence[Pool]) -> Pool:
     )
 
 
+class Seats(NamedTuple):
+    """Of phases: the hardware sections, the ids of one of them, and as in `Sharing`; `together`: (stage of each phase, GPUs)."""
+
+    hardware: tuple[str, ...]
+    span: int
+    gpus: Ids
+    stage: Ids
+    rank: Ids
+    together: tuple[tuple[Ids, Ids], ...]
+
+
+@lru_cache(maxsize=64)
+def _seats(phases: tuple[tuple[str, tuple[int, ...], int], ...]) -> Seats:
+    """`phases`: hardware section, GPUs and stages of each; the same for all sizes of one plan."""
+    # np.unique would import numpy.ma, a twentieth of a whole compilation.
+    hardware = tuple(dict.fromkeys(own for own, _, _ in phases))
+    span = 1 + max(max(gpus) for _, gpus, _ in phases)
+    starts = [span * hardware.index(own) for own, _, _ in phases]
+    used = {start + gpu for start, (_, gpus, _) in zip(starts, phases, strict=True) for gpu in gpus}
+    every: Ids = np.asarray(sorted(used), dtype=np.int64)
+    stage: Ids = np.full((len(phases), len(every)), -1)
+    rank: Ids = np.full_like(stage, -1)
+    for i, (_, gpus, stages) in enumerate(phases):
+        ids = starts[i] + np.asarray(gpus, dtype=np.int64).reshape(stages, -1)
+        at = np.searchsorted(every, ids)
+        stage[i, at] = np.arange(ids.shape[0])[:, None]
+        rank[i, at] = np.arange(ids.shape[1])
+    of_gpu = list(map(tuple, stage.T.tolist()))
+    kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
+    which = np.asarray([kinds[stages] for stages in of_gpu])
+    together = tuple((np.asarray(stages), np.flatnonzero(which == k)) for stages, k in kinds.items())
+    return Seats(hardware, span, every, stage, rank, together)
+
+
 class Sharing:
     """Where phases sit: `stage` and `rank` of every phase on every GPU in use [phases, gpus], -1 where it is not there. `gpus`: ids
     of all hardware sections in a row, those of section i from i * `span` on."""
 
     def __init__(self, results: Sequence[PhaseResult]) -> None:
         self.results = results
-        # np.unique would import numpy.ma, a twentieth of a whole compilation.
-        self.hardware = list(dict.fromkeys(result.hardware for result in results))
-        self.span = 1 + max(max(result.gpus) for result in results)
-        starts = [self.span * self.hardware.index(result.hardware) for result in results]
-        used = {start + gpu for start, r in zip(starts, results, strict=True) for gpu in r.gpus}
-        self.gpus: Ids = np.asarray(sorted(used), dtype=np.int64)
-        self.stage: Ids = np.full((len(results), len(self.gpus)), -1)
-        self.rank: Ids = np.full_like(self.stage, -1)
-        for i, result in enumerate(results):
-            ids = starts[i] + np.asarray(result.gpus, dtype=np.int64).reshape(len(result.graph.stages), -1)
-            at = np.searchsorted(self.gpus, ids)
-            self.stage[i, at] = np.arange(ids.shape[0])[:, None]
-            self.rank[i, at] = np.arange(ids.shape[1])
+        seats = _seats(tuple((r.hardware, r.gpus, len(r.graph.stages)) for r in results))
+        self.hardware, self.span, self.gpus, self.stage, self.rank, self.together = seats
         self.kinds: dict[tuple[object, ...], int] = {}
         self.kind_B: list[float] = []
         self.blocks: dict[tuple[int, str], dict[tuple[bool, str], Ids]] = {}
 
     def alike(self) -> list[Pool]:
         """A pool for each combination of phases and their stages on a GPU."""
-        of_gpu = list(map(tuple, self.stage.T.tolist()))
-        kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
-        which = np.asarray([kinds[stages] for stages in of_gpu])
-        return [self.pool(np.asarray(stages), np.flatnonzero(which == k)) for stages, k in kinds.items()]
+        return [self.pool(stages, at) for stages, at in self.together]
 
     def place(self, pool: Pool) -> tuple[int, int]:
         """In the order of hardware sections and of the first GPU."""

@@ -1,0 +1,106 @@
+"""Rows of a sweep by kept graphs are those that compiling every point gives, to the last digit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from conftest import examples
+
+from dagc.optimize.kept_points import KeptPoints
+from dagc.optimize.points import SweepRow, Task, compiled
+
+SPEC = """moe 1
+param b = 64
+param c = 4096
+param p = 2048
+param k = 512
+param hbm = 4.8
+hardware from "h200-sxm" {{ gpus = 16, hbm = hbm * 1 TB/s }}
+model from "{model}" {{ }}
+workload {{ sequences = b, prompt = p * 1 tok, output = 256 tok }}
+phase prefill {{ gpus = 0..7, {sides}, chunk = k * 1 tok, engine = vllm }}
+phase decode {{ gpus = 8..15, context = c * 1 tok, {sides}, engine = vllm }}
+phase both {{ kind = mixed, gpus = 0..7, decode = b, prompt_tokens = k * 1 tok, {sides} }}
+require decode.tpot <= 20 ms
+require "half" prefill.ttft / 2 <= b * 1 ms
+require decode.memory.peak <= 100 GB
+"""
+SIDES = "attention { dp = 2, tp = 4 }, experts { ep = 8, tp = 1 }"
+DOMAINS = {
+    "b": ("1", "16", "64", "100", "777"), "c": ("3000", "4096", "9000"), "p": ("512", "2048", "3000"), "k": ("256", "512", "1000"),
+    "hbm": ("4.8", "4.8", "4.8", "4"),
+}  # fmt: skip
+
+
+def task(text: str, **settings: str) -> Task:
+    return Task(text, "s.moe", None, tuple(settings.items()))
+
+
+@pytest.mark.parametrize("model", ["qwen3-235b-a22b", "gpt-oss-20b"])
+def test_a_kept_row_is_what_compiling_gives(model: str) -> None:
+    """Also where the hardware changes between points, and comes back."""
+    rng, text = random.Random(model), SPEC.format(model=model, sides=SIDES)
+    points, kept = None, 0
+    for _ in range(6 * examples(1)):
+        own = task(text, **{name: rng.choice(values) for name, values in DOMAINS.items()})
+        points = points or KeptPoints(own)
+        row = points.row(own)
+        if row is not None:
+            kept += 1
+            assert repr(row) == repr(compiled(own))
+    assert kept >= 2
+
+
+def rows(text: str, values: tuple[str, ...]) -> list[SweepRow | None]:
+    tasks = [task(text, n=value) for value in values]
+    points = KeptPoints(tasks[0])
+    return [points.row(each) for each in tasks]
+
+
+BASE = """moe 1
+param n = 8
+hardware from "h200-sxm" { gpus = 8 }
+model from "qwen3-32b" { }
+workload { sequences = 8, prompt = 64 tok, output = 64 tok }
+"""
+
+
+def test_a_layout_is_compiled_before_it_is_kept() -> None:
+    first, *others = rows(
+        BASE.replace("sequences = 8", "sequences = n") + "phase decode { gpus = 0..7, tp = 8 }", ("8", "9", "10")
+    )
+    assert first is None and None not in others
+
+
+def test_each_layout_is_compiled() -> None:
+    text = BASE + "phase decode { gpus = 0..7, tp = n, dp = 8 / n }"
+    assert rows(text, ("8", "4", "2")) == [None, None, None]
+    assert rows(text, ("8", "4", "8"))[2] is not None
+
+
+def test_a_point_that_is_wrong_is_compiled() -> None:
+    text = BASE.replace("sequences = 8", "sequences = n") + "phase decode { gpus = 0..7, tp = 8 }"
+    assert rows(text, ("8", "9", "0", "10"))[2] is None
+
+
+def test_what_blocks_read_of_a_param_is_not_kept() -> None:
+    """The width of a block's own product follows from the param: another one is another graph."""
+    text = """moe 1
+param n = 8
+hardware from "h200-sxm" { gpus = 8 }
+model small { layers = 2, hidden = 64, vocab = 64, attention { kind = gqa, heads = 8, kv_heads = 8, head_dim = 8 }, mlp { hidden = 64 }
+  stack = [embed, 2 * own, lm_head] }
+block waist(x) {
+  d[batch, seq, low] = x * Wd[hidden, low]
+  y[batch, seq, hidden] = d * Wy[low, hidden]
+  return x + y
+}
+layer own { gqa, waist }
+workload { sequences = 8, prompt = 64 tok, output = 64 tok }
+phase decode { gpus = 0..7, dp = 8 }"""
+    text = text.replace("block waist(x) {", "block waist(x) {\n  let low = n * 8")
+    assert rows(text, ("8", "8", "4", "4"))[2] is None
+    tasks = [task(text, n=value) for value in ("8", "8", "4", "4", "8")]
+    points = KeptPoints(tasks[0])
+    assert [row is None or row == compiled(each) for each in tasks for row in [points.row(each)]] == [True] * 5
