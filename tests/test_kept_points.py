@@ -8,7 +8,7 @@ import pytest
 from conftest import examples
 
 from dagc.optimize.kept_points import KeptPoints
-from dagc.optimize.points import SweepRow, Task, compiled
+from dagc.optimize.point import SweepRow, Task, compiled
 
 SPEC = """moe 1
 param b = 64

@@ -18,7 +18,8 @@ from conftest import ROOT, spec_text
 import dagc
 import dagc.optimize.points
 from dagc.cli import main
-from dagc.optimize.points import TRIES, SweepRow, Task, evaluate, points, sweep
+from dagc.optimize.point import SweepRow, Task
+from dagc.optimize.points import TRIES, evaluate, points, sweep
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"

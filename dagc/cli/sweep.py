@@ -20,7 +20,8 @@ from ..base.distribution import how_to_install
 from ..base.harmless import in_json
 from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
-from ..optimize.points import CLUSTERS, ClusterError, SweepRow, Task, points, sweep
+from ..optimize.point import SweepRow, Task
+from ..optimize.points import CLUSTERS, ClusterError, points, sweep
 from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
 from .common import settings, tell

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..pipeline.kept import Layouts
     from ..plan.result import PhaseResult
     from ..spec.spec import Spec
-    from .points import SweepRow, Task
+    from .point import SweepRow, Task
 
 
 MOST_FAMILIES = 16
@@ -43,7 +43,7 @@ class KeptPoints:
         from ..pipeline import pools
         from ..plan import require
         from ..plan.subject import Subject, all_metrics
-        from .points import row_of
+        from .point import row_of
 
         spec = self.read.spec(dict(task.settings))
         if spec.serves or any(phase.strategy.best for phase in spec.phases):
