@@ -35,7 +35,25 @@ SPEC_COMMANDS = (
     (("diff", "spec.moe", "part.moe"), 2),
     (("sweep", "spec.moe", "--workers", "1", "--over", "n=4,8"), 1),
 )
-KINDS = {"spec": 70, "config": 10, "graph": 8, "calibration": 5, "histogram": 2, "trace": 4, "archive": 5, "ir": 8}
+OPEN_COMMANDS = (
+    ("check", "spec.moe"),
+    ("pick", "spec.moe", "small"),
+    ("pick", "spec.moe", "decode=wide", "-o", "out.moe"),
+    ("pick", "spec.moe", "wide", "--set", "n=4"),
+    ("check", "spec.moe", "--set", "decode=wide"),
+    ("fmt", "spec.moe"),
+)
+KINDS = {
+    "spec": 70,
+    "open": 8,
+    "config": 10,
+    "graph": 8,
+    "calibration": 5,
+    "histogram": 2,
+    "trace": 4,
+    "archive": 5,
+    "ir": 8,
+}
 
 
 @dataclass(slots=True)
@@ -58,7 +76,7 @@ def case(number: int, seed: int) -> Case:
     random = Random(f"{seed}/{number}")
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
     chosen = random.choice([s for s in seeds() if s.kind == kind])
-    return {"spec": _spec, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram, "trace": _trace,
+    return {"spec": _spec, "open": _open, "config": _config, "graph": _graph, "calibration": _calibration, "histogram": _histogram, "trace": _trace,
             "archive": _archive, "ir": _ir}[kind](number, chosen, random)  # fmt: skip
 
 
@@ -81,6 +99,12 @@ def _spec(number: int, chosen: Seed, random: Random) -> Case:
         )
     part = b"moe 1\nlet q = 3\n" if random.random() < 0.7 else _moe(other, chosen, random)
     return Case(number, "spec", command, {"spec.moe": data, "part.moe": part, "h.txt": b"1 2 3 4"})
+
+
+def _open(number: int, chosen: Seed, random: Random) -> Case:
+    other = random.choice([s for s in seeds() if s.kind == "spec"])
+    data = _moe(chosen, chosen if random.random() < 0.7 else other, random)
+    return Case(number, "open", random.choice(OPEN_COMMANDS), {"spec.moe": data})
 
 
 def _moe(chosen: Seed, other: Seed, random: Random) -> bytes:

@@ -38,6 +38,25 @@ require "room" decode.memory.peak <= 90% * hardware.memory
 require decode.tpot ~ 1 ms +- 200%
 """
 
+OPEN = (
+    SMALL.split("phase prefill")[0].replace("gpus = 64,", "gpus = 64, price = 2 $/h, power = 700 W,")
+    + """phase prefill { gpus = any(8, 16), strategy = any, pp = any(1, 2), microbatches = any(1, n / 2) }  # open
+phase decode {
+  gpus = 0..7
+  attention { dp = 2 }
+  alternative small { attention { tp = 4 }, experts { ep = 8 } }
+  # wide
+  alternative wide {
+    attention { dp = 8, tp = any }
+    experts { ep = any(4, 8), tp = 1 }, dispatch = any(all_to_all, allgather)
+  }
+}
+serve chat { arrivals = poisson(12 req/s), requests = 100, slots = any(8, 64) }
+require decode.cost_per_token <= 1 $/Mtok
+"""
+)
+"""What is open or has alternatives is written back by `dagc pick`."""
+
 OWN = """moe 1
 import "part.moe"
 hardware from "h100-sxm" { gpus = 16 }
@@ -113,7 +132,7 @@ TRACES = {
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """`kind`: spec, config, calibration, graph, ir, histogram, trace or archive; `data` is what is mutated."""
+    """`kind`: spec, config, calibration, graph, ir, histogram, open, trace or archive; `data` is what is mutated."""
 
     kind: str
     name: str
@@ -134,6 +153,7 @@ def seeds() -> tuple[Seed, ...]:
         if path.parent.name in ("models", "hardware"):
             text += AROUND_MODEL if path.parent.name == "models" else AROUND_HARDWARE
         found.append(Seed("spec", path.stem, text.encode()))
+    found.append(Seed("open", "open", OPEN.encode()))
     for path in sorted((ROOT / "tests" / "data" / "hf_configs").rglob("*.json")):
         if "model_type" in path.read_text():
             found.append(Seed("config", path.stem, path.read_bytes()))
