@@ -24,7 +24,7 @@ class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.
     `per_node`, `further`, `nics`: GPUs in a domain of each level of links, and (NICs, GPUs that have so many); see GpuMap.
-    `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
+    `dcp`: ranks of `tp`, its innermost, that a further pass takes apart. `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
     levels: ClassVar[tuple[str, ...]] = ("model",)
@@ -39,6 +39,7 @@ class MakeMesh(GraphPass):
     nics: tuple[int, ...] = ()
     zigzag: bool = False
     beside: tuple[Factors, ...] = ()
+    dcp: int = 1
 
     def run(self, graph: Graph) -> Graph:
         for name, number in (("stages", self.stages), ("per_node", self.per_node)):
@@ -55,11 +56,16 @@ class MakeMesh(GraphPass):
                 because=(" | ".join(_product(s) for s in self.sides), f"group boundaries: {error}"),
                 help=("choose degrees whose inner products divide each other, e.g. an ep that is a multiple of tp",),
             ) from None
-        mesh = with_cuts(self.sides, wanted_cuts(graph, Factors(self.sides, self.rules)))
+        mesh = with_cuts(self.sides, [*self.apart(), *wanted_cuts(graph, Factors(self.sides, self.rules))])
         mesh = self.cut_alike(mesh, graph)
         dealt = mesh.of("sp") if self.zigzag and graph.takes_prompts else ()
         mesh = replace(mesh, stages=self.stages, degrees={STAGES: self.stages, **mesh.degrees}, zigzag=dealt)
         return replace(graph, mesh=replace(mesh, gpus=self.gpu_map(mesh)), level="annotated")
+
+    def apart(self) -> list[int]:
+        """The cut that `dcp` asks for."""
+        degree = dict(self.sides[0]).get(TENSOR, 1)
+        return [degree // self.dcp] if 1 < self.dcp < degree and degree % self.dcp == 0 else []
 
     def cut_alike(self, mesh: Mesh, graph: Graph) -> Mesh:
         """The mesh with the axis of experts cut where phases on the same GPUs cut it: what is cut in the same way can be

@@ -11,7 +11,14 @@ from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
-from dagc.ir.ops.attributes import Attrs, MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
+from dagc.ir.ops.attributes import (
+    Attrs,
+    MoveAttrs,
+    RingTurnAttrs,
+    SliceAttrs,
+    SoftmaxMergeAttrs,
+    SoftmaxScatterAttrs,
+)
 from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.op_set import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count
@@ -210,23 +217,29 @@ class Resharder:
             return name
         key = (name, want)
         if key not in self.made:
-            current = self.merge_softmax(name) if have.reduce == "softmax" else name
-            for move in self.chains.cheapest(self.layout[current], want, self.shape(current)):
+            chain, current = self.chains.cheapest(have, want, self.shape(name)), name
+            if have.reduce == "softmax":
+                current, chain = self.merge_softmax(name, chain[0]), chain[1:]
+            for move in chain:
                 current = self.move(current, move)
             self.made[key] = current
             for partner, moved in zip(self.partners.get(name, ()), self.partners.get(current, ()), strict=False):
                 self.made[partner, want] = moved
         return self.made[key]
 
-    def merge_softmax(self, name: str) -> str:
-        """Attention over pieces of the context: all-reduce the row maxima, the row sums, then the outputs. The sums of a rank
-        count as much as its maxima make them; its outputs as much as its share of the sums."""
+    def merge_softmax(self, name: str, last: Move) -> str:
+        """Attention over pieces of the context: all-reduce the row maxima, the row sums, then join the outputs as the last move
+        says. The sums of a rank count as much as its maxima make them; its outputs as much as its share of the sums."""
         axes, whole = self.layout[name].partial, self.layout[name].resolved()
         rows = replace(whole, dims=whole.dims[:-1])
         maxima, sums = self.partners[name]
         peak = self.emit((maxima,), "all_reduce", MoveAttrs(reduce="max"), axes, rows)
         total = self.emit((sums, maxima, peak), "softmax_merge", SoftmaxMergeAttrs(), axes, rows)
-        return self.emit((name, *self.partners[total]), "softmax_merge", SoftmaxMergeAttrs(), axes, whole)
+        merged = name, *self.partners[total]
+        if last.kind == "all_reduce":
+            return self.emit(merged, "softmax_merge", SoftmaxMergeAttrs(), axes, whole)
+        target = self.dims[name][last.target_dim]
+        return self.emit(merged, "softmax_scatter", SoftmaxScatterAttrs(target), axes, last.result)
 
     def shape(self, name: str) -> TensorSizes:
         dims, scope = self.dims[name], self.scope(name)

@@ -10,7 +10,8 @@ from dagc.base.frozen import record
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.graph_pass import Doubt, GraphPass
+from dagc.ir.graph_pass import Doubt, GraphPass, PassError
+from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
@@ -22,19 +23,25 @@ from dagc.ir.sharding import Axes
 @record
 class SequenceParallel(GraphPass):
     """The sequence over its axis. `method`: how attention sees the whole context. `sequence_parallel`: the residual stream
-    is split over `tp` too."""
+    is split over `tp` too. `dcp`: ranks of `tp`, its innermost, over which a step that generates splits the context instead of
+    heads, where attention sees the whole of it."""
 
     name: ClassVar[str] = "sp"
     method: Method = "allgather"
     sequence_parallel: bool = False
+    dcp: int = 1
 
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
         seq = mesh.of("sp")
         tensor = mesh.of("tp") if self.sequence_parallel and graph.takes_prompts else ()
         inner = mesh.of("etp") if mesh.folded else mesh.of("tp")
+        shared = shared_axes(mesh, self.dcp) if graph.generates and not graph.takes_prompts else ()
+        whole = {segment.name: seen_in_part(segment) for segment in graph.segments} if shared else {}
 
         def annotate(segment: Segment, op: Op) -> Op:
+            if shared and "context" in loop_dims(segment, op) and op.name not in whole[segment.name]:
+                return _share(segment, op, seq, shared)
             dims = loop_dims(segment, op)
             tokens = OPS[op.kind].tokens
             if tokens is Tokens.ATTEND:
@@ -56,7 +63,14 @@ class SequenceParallel(GraphPass):
                 op = op.annotate("context", seq)
             return op
 
-        return graph.map_ops(annotate, "annotated")
+        done = graph.map_ops(annotate, "annotated")
+        if shared and not any(set(shared) & set(op.loop("context")) for s in done.segments for op in s.ops):
+            raise PassError(
+                f"dcp {self.dcp} splits no cache: no layer's attention sees a whole context",
+                at="dcp",
+                help=("leave out `dcp`",),
+            )
+        return done
 
     def doubts(self, graph: Graph) -> Iterator[Doubt]:
         """Attention of which ulysses finds no heads to exchange."""
@@ -73,6 +87,42 @@ class SequenceParallel(GraphPass):
                         "ulysses has no heads to exchange here: keys and values are gathered instead",
                         (f"dimensions of heads: {heads}; heads, kv_heads or group must divide over tp x sp",),
                     )  # fmt: skip
+
+
+def shared_axes(mesh: Mesh, dcp: int) -> Axes:
+    """The innermost atoms of `tp` that make this many ranks. Raises PassError."""
+    if dcp == 1:
+        return ()
+    tensor = mesh.of("tp")
+    for first in range(len(tensor) - 1, -1, -1):
+        if mesh.size(tensor[first:]) == dcp:
+            return tensor[first:]
+    raise PassError(f"dcp {dcp} is no inner part of tp {mesh.size(tensor)}", at="dcp")
+
+
+def seen_in_part(segment: Segment) -> set[str]:
+    """Ops on keys and values of which queries see a part alone, or choose from: every rank has those whole, as in engines."""
+    whole: set[str] = set()
+    for op in reversed(segment.ops):
+        tokens = OPS[op.kind].tokens
+        attrs = op.attrs if isinstance(op.attrs, AttendAttrs) else None
+        if op.name in whole or tokens is Tokens.CHOOSE or (attrs is not None and (attrs.window or attrs.chunk)):
+            whole.add(op.name)
+            whole |= {name for name in op.inputs if name in segment.by_name and "context" in segment.dims_of(name)}
+    return whole
+
+
+def _share(segment: Segment, op: Op, seq: Axes, shared: Axes) -> Op:
+    """The context over `shared`, and nothing else of the op. Raises PassError where ranks of it keep other heads."""
+    for dim, axes in op.loops:
+        if dim != "context" and set(axes) & set(shared):
+            if OPS[op.kind].tokens is Tokens.CACHE:
+                raise PassError(
+                    f"dcp splits a cache that tp splits by {dim} already", at="dcp", where=(segment.name, op.name),
+                    because=("dcp takes ranks of tp that would keep copies of keys and values",),
+                )  # fmt: skip
+            op = op.annotate(dim, _without(axes, shared))
+    return op.annotate("context", (*seq, *shared))
 
 
 def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: Callable[[Axes], int]) -> Op:

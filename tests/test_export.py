@@ -237,7 +237,15 @@ STRATEGY = {
         "ids",
         "layers_per_stage",
     ),
-    "flags and rules of an engine": ("sequence_parallel", "sp_method", "sp_layout", "redundant", "dispatch", "overlap"),
+    "flags and rules of an engine": (
+        "sequence_parallel",
+        "sp_method",
+        "sp_layout",
+        "dcp",
+        "redundant",
+        "dispatch",
+        "overlap",
+    ),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
 }
 PHASE = {

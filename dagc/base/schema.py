@@ -182,6 +182,9 @@ PHASE: dict[str, Attribute] = {
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
+    "dcp": _count(
+        "decode: ranks of tp over which the KV cache is split by tokens (decode context parallel)", 1, high=1e6
+    ),
     "sp_layout": _word("which tokens of a sequence an sp rank has", "contiguous", "contiguous", "zigzag"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "exchange": _word(
@@ -257,11 +260,11 @@ PHASE: dict[str, Attribute] = {
 
 ANY = "any"
 """The word that leaves an attribute to a search."""
-STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dispatch", "overlap")
+STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
     "hardware", "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
-    "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
+    "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""
 OPEN_IN_SERVINGS = (

@@ -34,7 +34,7 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
             wire = made - held  # every block but its own has passed
         elif op.runtime_kind == "all_reduce":
             wire = 2.0 * held * (group - 1) / group
-        elif op.kind == "reduce_scatter":
+        elif op.runtime_kind == "reduce_scatter":
             wire = made * (group - 1)
         elif isinstance(before, Ragged) and isinstance(after, Ragged):
             rows = shards.rows(segment, op.inputs[0])

@@ -54,7 +54,7 @@ RANGES: dict[type, dict[str, Attribute]] = {
     },
     Launches: {"layer_s": PHASE["launch"], "prompt_tokens": BESIDE["tokens"]},
     Part: {"sequences": PHASE["sequences"], "tokens": PROMPT, "context": PHASE["context"]},
-    Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant")},
+    Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant", "dcp")},
 }
 """Record -> field -> the attribute of the language whose range it has."""
 

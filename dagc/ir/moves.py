@@ -103,9 +103,25 @@ class NoRoute(ValueError):
 
 
 def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price) -> list[Move]:
-    """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves."""
+    """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves. A partial softmax is merged
+    in the first move, over all its axes."""
+    if source.reduce != "softmax":
+        return _search(source, target, shape, mesh, price)[1]
+    payload = shape.local_bytes(source, mesh)
+    chains = []
+    for move in _reduced(source, source.partial, shape, mesh):
+        cost, chain = _search(move.result, target, shape, mesh, price)
+        cost += _tie_s(move, mesh) + price(move.kind, payload, move.axes)
+        chains.append((cost, len(chain), [move, *chain]))
+    return min(chains, key=lambda one: one[:2])[2]
+
+
+def _search(
+    source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price
+) -> tuple[float, list[Move]]:
+    """(seconds, moves) of the cheapest chain."""
     if source == target:
-        return []
+        return 0.0, []
     order = 0
     queue: list[tuple[float, int, int, Sharding, tuple[Move, ...]]] = [(0.0, 0, order, source, ())]
     done: set[Sharding] = set()
@@ -113,7 +129,7 @@ def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh,
     while queue:
         cost, steps, _, state, chain = heapq.heappop(queue)
         if state == target:
-            return list(chain)
+            return cost, list(chain)
         if state in done:
             continue
         done.add(state)
@@ -188,14 +204,20 @@ def _wanted_first(have: Axes, want: Axes) -> Axes:
 def _reductions(state: Sharding, partial: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
     for count in range(1, len(partial) + 1):
         for axes in combinations(partial, count):
-            reduced = state.resolved(axes)
-            yield Move("all_reduce", axes, reduced)
-            if state.reduce != "sum":
-                continue
-            for dim, held in enumerate(state.dims):
-                joined = (*held, *axes)
-                if shape.splits(dim, mesh.size(joined)):
-                    yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
+            if state.reduce == "sum":
+                yield from _reduced(state, axes, shape, mesh)
+            else:
+                yield Move("all_reduce", axes, state.resolved(axes))
+
+
+def _reduced(state: Sharding, axes: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
+    """Partial values joined on every rank, or each rank its part."""
+    reduced = state.resolved(axes)
+    yield Move("all_reduce", axes, reduced)
+    for dim, held in enumerate(state.dims):
+        joined = (*held, *axes)
+        if shape.splits(dim, mesh.size(joined)):
+            yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
 
 
 def _slices(state: Sharding, dim: int, idle: list[str], shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:

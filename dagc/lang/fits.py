@@ -213,6 +213,7 @@ class StrategyFit:
                 message = f"kv_heads {kv} and tp {tp}: neither divides the other"
                 also = self.why("attention", f"kv_heads {kv}")
                 self.out.add("E03", message, self.at("tp", "attention"), also=also)
+            self._context_parallel(tp, cached_heads(m))
         width = m.count("mlp.hidden", tp)
         if any("mlp" in layer.blocks for layer in m.stack) and width % tp:
             left = "split over fewer ranks or not at all" if gcd(width, tp) > 1 else "whole on every rank"
@@ -221,6 +222,20 @@ class StrategyFit:
                 also=self.why("mlp", f"width {width}"), because=("engines refuse to load such a split",),
                 help=_divisors(width, "tp", tp),
             )  # fmt: skip
+
+    def _context_parallel(self, tp: int, kv: int) -> None:
+        """dcp shares what ranks of tp would keep copies of. `kv`: heads of keys and values in the cache."""
+        copies = tp // gcd(tp, kv)
+        if copies % self.s.dcp == 0:
+            return
+        dcp, heads = self.s.dcp, kv > 1
+        self.out.add(
+            "E03", "no ranks of tp keep the same keys and values, which dcp would split" if copies == 1
+            else f"dcp {dcp} does not divide the {copies} ranks of tp that keep the same keys and values" if heads
+            else f"dcp {dcp} does not divide tp {tp}", self.at("dcp"),
+            because=(f"tp {tp} over kv_heads {kv}",) if heads else (),
+            help=_divisors(copies, "dcp", dcp) if copies > 1 else ("leave out `dcp`",),
+        )  # fmt: skip
 
     def _batch(self) -> None:
         """Any number of sequences will do; ranks that are idle for lack of them are worth a warning."""
@@ -262,6 +277,11 @@ class StrategyFit:
                 because=("sp splits the context of sequences in decode, and the tokens of prompts",),
                 help=("split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
+        if self.s.dcp > 1:
+            self.out.add(
+                "E03", f"a mixed step and dcp {self.s.dcp} cannot be combined", self.at("dcp"),
+                because=("its prompts attend to the keys and values of all ranks",),
+            )  # fmt: skip
         if self.s.sequence_parallel:
             self.out.add(
                 "E03", "a mixed step and `sequence_parallel` cannot be combined", self.at("sequence_parallel"),
@@ -278,10 +298,11 @@ class StrategyFit:
             return
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
         tokens = self.phase.tokens
-        if not 1 <= tokens <= self.phase.context // (sp if self.phase.generates else 1):
-            self._too_few(sp)
+        parts, by = (sp * self.s.dcp, "sp x dcp" if self.s.dcp > 1 else "sp") if self.phase.generates else (1, "")
+        if not 1 <= tokens <= self.phase.context // parts:
+            self._too_few(parts, by)
         if self.phase.generates:
-            self.need_tokens(self.phase.context, "sp", sp, "sp", "context")
+            self.need_tokens(self.phase.context, by, parts, "dcp", "sp", "context")
             return
         if tokens < self.phase.context and sp > 1:
             what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
@@ -310,7 +331,7 @@ class StrategyFit:
                     help=("use sp_method = allgather or ring",),
                 )  # fmt: skip
 
-    def _too_few(self, sp: int) -> None:
+    def _too_few(self, parts: int, by: str) -> None:
         """A prefix as long as the prompt, or more drafted tokens than the last rank of the context has."""
         tokens, context = self.phase.new_tokens, self.phase.context
         if self.phase.takes_prompts and tokens < 1:
@@ -319,7 +340,7 @@ class StrategyFit:
             help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()
             self.out.add("E03", message, self.at("prefix"), help=help_)
             return
-        message = f"{tokens} new tokens exceed a context of {context}" + (f" over sp {sp}" if sp > 1 else "")
+        message = f"{tokens} new tokens exceed a context of {context}" + (f" over {by} {parts}" if parts > 1 else "")
         self.out.add("E03", message, self.at("draft" if self.phase.speculative else "context", "context"))
 
     def _shard(self) -> None:
@@ -343,12 +364,18 @@ class StrategyFit:
                 )
 
 
+def cached_heads(model: Model) -> int:
+    """Heads of keys and values that ranks of tp share out; one where blocks have none, as latent attention."""
+    own = any("kv_heads" in dims_of(block) for block in model.blocks.values())
+    return model.count("attention.kv_heads", model.count("attention.heads", 1)) if own else 1
+
+
 def tokens_divide_by(phase: Phase) -> int:
     """What the tokens of a phase's context must be a multiple of."""
     s = phase.strategy
     sp, tp = (dict(s.attention.degrees).get(a, 1) if s.attention else getattr(s, a) for a in ("sp", "tp"))
     if phase.parts or phase.generates:
-        return 1 if phase.parts else sp
+        return 1 if phase.parts else sp * s.dcp
     return lcm(_pieces(s, sp), sp * tp if s.sequence_parallel else 1)
 
 

@@ -241,7 +241,7 @@ class Servings:
 
     def can_mix(self, phase: Phase, role: Role) -> bool:
         """Whether a step of the phase's strategy can hold prompts and decode."""
-        if self.result(phase).graph.the_mesh.degrees.get(SEQUENCE, 1) > 1:
+        if self.result(phase).graph.the_mesh.degrees.get(SEQUENCE, 1) > 1 or phase.strategy.dcp > 1:
             return False
         if phase.is_packed:
             return True

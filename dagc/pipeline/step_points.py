@@ -84,7 +84,7 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
         sequences=knot.sequences + knot.prompts,
         tokens=drafted,
         context=knot.context,
-        strategy=replace(strategy, sequence_parallel=False),
+        strategy=replace(strategy, sequence_parallel=False, dcp=1),
     )
 
 
@@ -125,7 +125,8 @@ class Steps:
             return resized(kept, unit.phase.tokens, unit.phase.context)
         graph = unverified(unit)
         chooses = any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes)
-        if not unit.phase.is_packed and not chooses and graph.the_mesh.degrees.get(SEQUENCE, 1) == 1:
+        splits = graph.the_mesh.degrees.get(SEQUENCE, 1) > 1 or unit.phase.strategy.dcp > 1
+        if not unit.phase.is_packed and not chooses and not splits:
             if len(self.graphs) == GRAPHS_KEPT:
                 del self.graphs[next(iter(self.graphs))]
             self.graphs[key] = graph

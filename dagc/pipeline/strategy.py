@@ -53,9 +53,10 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             nics=hardware.nics or (),
             zigzag=s.sp_layout == "zigzag",
             beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
+            dcp=s.dcp,
         ),
         TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == TENSOR)),
-        SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel),
+        SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel, s.dcp),
         # No engine exchanges tokens that all its ranks have, unless told whose kernels take them
         # (vllm/config/parallel.py, use_sequence_parallel_moe: from two data-parallel ranks on).
         ExpertParallel(cast(Dispatch, s.dispatch), prices, phase.memory.engine is not None and phase.exchange is None),

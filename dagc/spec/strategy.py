@@ -36,6 +36,7 @@ class Strategy:
     sequence_parallel: bool = False
     sp_method: str = "allgather"  # allgather | ring | ulysses
     sp_layout: str = "contiguous"  # contiguous | zigzag
+    dcp: int = 1  # ranks of tp that share the context of decode
     redundant: int = 0
     dispatch: str = "all_to_all"  # all_to_all | allgather
     overlap: str = "none"  # none | two_batch

@@ -68,7 +68,7 @@ def _may_move(op: Op, have: Sharding) -> None:
     """A reduction reduces what is partial over its group; anything else leaves partial sums unchanged, which it can
     only do if none of them is over its group."""
     partial = set(have.partial) & set(op.axes)
-    reduces = op.kind in (*REDUCTIONS, "softmax_merge")
+    reduces = op.runtime_kind in REDUCTIONS
     if reduces and partial != set(op.axes):
         raise Wrong(f"{op.name}: reduces over {op.axes}, partial is {have.partial}")
     if not reduces and partial:
@@ -143,6 +143,11 @@ def _softmax_merge(group: Group, operands: Sequence[Members]) -> Sequence[Member
     return [total, [factor / total[0] for factor in factors]]
 
 
+def _softmax_scatter(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+    """Of (outputs, shares) each rank's part of the output."""
+    return [_moved(group, [out * share[..., None] for out, share in zip(*operands, strict=True)])]
+
+
 COLLECTIVES: Mapping[str, Exchange] = {
     "all_reduce": _all_reduce,
     "all_gather": _each(_moved),
@@ -151,6 +156,7 @@ COLLECTIVES: Mapping[str, Exchange] = {
     "permute": _each(_moved),
     "ring_turn": _each(_ring),
     "softmax_merge": _softmax_merge,
+    "softmax_scatter": _softmax_scatter,
 }
 
 
@@ -166,7 +172,7 @@ def _reassemble(group: Group, arrays: Members) -> Take:
         blocks.setdefault(tuple((p.start, p.stop) for p in parts), []).append(array)
     for number, (key, copies) in enumerate(blocks.items()):
         where = tuple(slice(*edges) for edges in key)
-        total[where] = np.sum(copies, axis=0) if op.kind in REDUCTIONS else _agreed(op, copies)
+        total[where] = np.sum(copies, axis=0) if op.runtime_kind in REDUCTIONS else _agreed(op, copies)
         source[where] = number
 
     def take(rank: Coordinates, got: Sharding) -> Floats:

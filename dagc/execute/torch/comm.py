@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ...ir.graph import Op, Segment
-from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
+from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxScatterAttrs
 from ..failure import CannotRun
 from ..values import Ragged
 from .communicator import Communicator, Exchange
@@ -80,6 +80,11 @@ def _softmax_merge(exchange: Exchange, operands: Sequence[Tensor]) -> tuple[Tens
     return total, factor / total
 
 
+def _softmax_scatter(exchange: Exchange, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    dim = exchange.op.dims.index(exchange.op.of(SoftmaxScatterAttrs).target_dim)
+    return (exchange.scattered(operands[0] * operands[1][..., None], dim, exchange.moved(exchange.got, dim)),)
+
+
 def _each(move: Callable[[Exchange, Tensor], Tensor]) -> Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]:
     """Every operand moves in the same way."""
 
@@ -97,6 +102,7 @@ COLLECTIVES: Mapping[str, Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]] 
     "permute": _each(_permute),
     "ring_turn": _each(_ring),
     "softmax_merge": _softmax_merge,
+    "softmax_scatter": _softmax_scatter,
 }
 
 

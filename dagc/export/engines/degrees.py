@@ -21,7 +21,7 @@ from ...spec.unit import Unit
 @record(slots=False)
 class EngineDegrees:
     """Degrees of attention (dp, sp, tp) and experts (edp, ep, etp) of a stage. `at`: axis -> coordinate of each GPU, GPU
-    ids ascending. `exchanges`: routed tokens travel between ranks."""
+    ids ascending. `exchanges`: routed tokens travel between ranks. `windows`: some attention sees a part of the context."""
 
     spec: Spec
     phases: tuple[Phase, ...]
@@ -31,6 +31,7 @@ class EngineDegrees:
     at: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]
     layers: tuple[int, ...]
     exchanges: bool
+    windows: bool
 
     def serves(self, phase: Phase) -> bool:
         """Whether the phase runs on some of its GPUs, exported or not."""
@@ -66,6 +67,11 @@ class EngineDegrees:
     def kinds(self) -> set[str]:
         """Of all phases that run on its GPUs, also of those that are not exported."""
         return {part.kind for p in self.spec.phases if self.serves(p) for part in p.as_parts}
+
+    @property
+    def dcp(self) -> int:
+        """Ranks of tp that share the context of its decode phases, the most of any."""
+        return max(phase.strategy.dcp for phase in self.phases)
 
     @property
     def graphs(self) -> bool:
@@ -140,4 +146,5 @@ def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
         {a: coordinates[a].ravel()[order] if a in coordinates else zero for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
         any(op.is_token_exchange for op in ops),
+        any(seen != (None, None) for s in result.graph.segments for seen in s.reach.values()),
     )

@@ -180,6 +180,21 @@ def common_rules(draft: ServerDraft) -> None:
     draft.notes.append("weights and their dtypes are those of the checkpoint")
 
 
+def context_parallel(draft: ServerDraft, flag: str) -> None:
+    """The flag of decode context parallelism, which a server has for all of its decode phases."""
+    one = draft.layout
+    if one.dcp == 1:
+        return
+    own = {phase.strategy.dcp for phase in one.phases if not phase.takes_prompts}
+    draft.refuse(len(own) > 1, f"dcp = {' and '.join(map(str, sorted(own)))}: one server has one")
+    draft.refuse(one.windows, f"dcp = {one.dcp} where some layers see a part of the context: it was not checked")
+    draft.flag(flag, one.dcp)
+    if any(phase.takes_prompts for phase in one.phases):
+        draft.notes.append(
+            "the engine splits caches of prompts by dcp as well; the plan's passes over prompts keep them whole"
+        )
+
+
 def has_others(server: EngineDegrees) -> bool:
     """Another server runs other phases of the spec, also where only one of them is exported. One that runs mixed steps
     needs none."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import DTYPES, GATHERED, NODE, ServerDraft, Shell, memory_share, script
+from ...lang.fits import cached_heads
+from .launch import DTYPES, GATHERED, NODE, ServerDraft, Shell, context_parallel, memory_share, script
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
@@ -35,6 +36,11 @@ def flags(draft: ServerDraft) -> None:
     draft.flag("tp", ranks)
     if d["dp"] > 1:
         attention_dp(draft)
+    # docs/advanced_features/dcp: "stripes a request's MLA KV cache".
+    draft.refuse(
+        one.dcp > 1 and cached_heads(model) > 1, f"dcp = {one.dcp}: it is documented of latent attention alone"
+    )
+    context_parallel(draft, "dcp")
     if one.moe and d["ep"] > 1:
         draft.flag("ep", d["ep"])
         exchange(draft, ranks)

@@ -26,6 +26,7 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     if not draft.refused:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "etp", "ep"))
     draft.refuse(strategy.sequence_parallel, "sequence_parallel has no setting")
+    draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no setting")
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no setting")
     draft.refuse(bool(strategy.redundant), "redundant experts: how many slots each rank gets was not checked")
     if one.moe and one.exchanges:

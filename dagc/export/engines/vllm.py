@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from .launch import DTYPES, GATHERED, HEAD, NODE, ServerDraft, Shell, memory_share, script
+from .launch import DTYPES, GATHERED, HEAD, NODE, ServerDraft, Shell, context_parallel, memory_share, script
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
@@ -36,6 +36,7 @@ def flags(draft: ServerDraft, whole: bool) -> None:
     for key in ("pp", "tp", "dp"):
         if d[key] > 1:
             draft.flag(key, d[key])
+    context_parallel(draft, "dcp")
     if one.moe and whole and d["ep"] > 1:
         draft.flag("ep")
         exchange(draft)

@@ -243,6 +243,13 @@ class SoftmaxMergeAttrs(CollectiveAttrs):
     runtime_kind: ClassVar[str] = "all_reduce"
 
 
+class SoftmaxScatterAttrs(CollectiveAttrs):
+    """Of (outputs, shares of the row sums)."""
+
+    runtime_kind: ClassVar[str] = "reduce_scatter"
+    target_dim: str = _dim("dimension that is split", default="")
+
+
 # -- records as tables ---------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ def moved_results(op: Op, layout: Sharding, operands: Sequence[Value | Op]) -> t
     """Of a collective or slice whose first result has this layout. A move has a result for each operand, but for the value
     next to an index once nothing is partial; the merge of row sums leaves every rank its share of each row."""
     have = operands[0].sharding
-    if op.kind == "softmax_merge":
+    if op.kind in ("softmax_merge", "softmax_scatter"):
         rows = operands[0]
         return (Value(f"{op.name}.share", rows.dims, STATISTIC, have),) if len(operands) > 2 else ()
     if have is not None and have.reduce == "max" and not layout.partial:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..graph import Op, Segment, Value
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
-from .attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs
+from .attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
 from .further import moved_results
 from .kind import AS_OPERAND, IN_EXPERTS, Misfit, OpKind, listed, same_dims
 
@@ -129,28 +129,50 @@ def _ring_turn(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Me
 def _softmax_merge(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
     """Pieces of a context are merged in two: the row sums, which read the maxima of a piece and of all, then the outputs, which
     read a piece's share of the sums."""
-    if have.reduce != "softmax" or set(op.axes) != set(have.partial):
-        raise Misfit("operand", shown(have), f"partial(softmax {'+'.join(op.axes)})")
+    source = _pieces(segment, op, have)
     _leaves(got, have.resolved())
-    source, reads = segment.by_name.get(op.inputs[0]), op.inputs[1:]
-    if source is None or len(source.more) != 2:
-        raise Misfit("operand 1", f"%{op.inputs[0]}", "a result of an op that has statistics of its rows")
     if op.inputs[0] == source.name:
-        total = segment.by_name.get(reads[0]) if len(reads) == 1 else None
-        shares = [value.name for value in total.more] if total is not None and total.kind == "softmax_merge" else []
-        if total is None or shares != [*reads] or segment.by_name.get(total.inputs[0]) is not source:
-            raise Misfit("statistics", reads, f"the shares of %{source.name}'s row sums")
+        _shares(segment, op, source)
         return
     maxima, sums = (value.name for value in source.more)
-    peak = segment.by_name.get(reads[-1]) if op.inputs[:2] == (sums, maxima) and len(reads) == 2 else None
+    peak = segment.by_name.get(op.inputs[-1]) if op.inputs[:2] == (sums, maxima) and len(op.inputs) == 3 else None
     if peak is None or peak.kind != "all_reduce" or (peak.inputs, peak.axes) != ((maxima,), op.axes):
         raise Misfit("operands", op.inputs, f"%{sums}, %{maxima} and its largest over {'+'.join(op.axes)}")
+
+
+def _softmax_scatter(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
+    """The outputs of pieces of a context merged, each rank its part."""
+    source, to = _pieces(segment, op, have), _dim(op, "target_dim")
+    if op.inputs[0] != source.name:
+        raise Misfit("operand 1", f"%{op.inputs[0]}", f"the output %{source.name}")
+    _shares(segment, op, source)
+    moved = _minor(op, got, to)
+    _leaves(got, have.resolved().with_dim(to, (*have.dims[to], *moved)))
+
+
+def _pieces(segment: Segment, op: Op, have: Sharding) -> Op:
+    """The attention over pieces whose results are merged."""
+    if have.reduce != "softmax" or set(op.axes) != set(have.partial):
+        raise Misfit("operand", shown(have), f"partial(softmax {'+'.join(op.axes)})")
+    source = segment.by_name.get(op.inputs[0])
+    if source is None or len(source.more) != 2:
+        raise Misfit("operand 1", f"%{op.inputs[0]}", "a result of an op that has statistics of its rows")
+    return source
+
+
+def _shares(segment: Segment, op: Op, source: Op) -> None:
+    """Outputs are merged by the shares that the merge of their row sums left."""
+    reads = op.inputs[1:]
+    total = segment.by_name.get(reads[0]) if len(reads) == 1 else None
+    shares = [value.name for value in total.more] if total is not None and total.kind == "softmax_merge" else []
+    if total is None or shares != [*reads] or segment.by_name.get(total.inputs[0]) is not source:
+        raise Misfit("statistics", reads, f"the shares of %{source.name}'s row sums")
 
 
 def check_moved_results(segment: Segment, op: Op, got: Sharding) -> None:
     """A move takes a value with all that belongs to it, and has a result for each."""
     moved = [segment.result(name) for name in op.inputs if name in segment.by_name]
-    if op.kind != "softmax_merge":
+    if not isinstance(op.attrs, (SoftmaxMergeAttrs, SoftmaxScatterAttrs)):
         source = segment.by_name.get(op.inputs[0])
         single = source is None or op.inputs[0] != source.name or source.kind == "softmax_merge"
         belongs = () if single or source is None else tuple(value.name for value in source.more)
@@ -207,5 +229,9 @@ KINDS = (
         name="softmax_merge", about="attention over pieces of the context joined: row maxima, row sums, output",
         attrs=SoftmaxMergeAttrs, dims=_moved, dtype=AS_OPERAND, idle=NO_WORK, local=True,
         move=_softmax_merge,
+    ),
+    OpKind(
+        name="softmax_scatter", about="attention over pieces of the context joined, each rank its part of the output",
+        attrs=SoftmaxScatterAttrs, dims=_moved, dtype=AS_OPERAND, idle=NO_WORK, local=True, move=_softmax_scatter,
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from math import isclose
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
-from ..ops.attributes import AttributeFault, RingTurnAttrs, SoftmaxMergeAttrs
+from ..ops.attributes import AttributeFault, RingTurnAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
 from ..ops.moves import check_moved_results, named, shown
@@ -128,7 +128,7 @@ def _moved(segment: Segment, op: Op, mesh: Mesh) -> None:
     assert have is not None and op.sharding is not None and kind.move is not None
     if kind.is_collective and mesh.size(op.axes) < 2:
         raise Misfit("group", f"{mesh.size(op.axes)} rank", "more than one")
-    if have.reduce == "softmax" and not isinstance(op.attrs, SoftmaxMergeAttrs):
+    if have.reduce == "softmax" and not isinstance(op.attrs, (SoftmaxMergeAttrs, SoftmaxScatterAttrs)):
         raise Misfit("operand", shown(have), "one that is not to be merged as a softmax")
     kind.move(segment, op, have, op.sharding, mesh)
     check_moved_results(segment, op, op.sharding)

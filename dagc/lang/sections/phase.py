@@ -99,6 +99,8 @@ def read_phase(
     passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
+    if kind == "prefill" and _number(values["dcp"]) > 1:
+        out.add("E12", "`dcp` belongs to a decode phase", body.span_of("dcp"))
     if "exchange" in body.assigns and values["dispatch"] == "allgather":
         help_ = ("write `dispatch = all_to_all`, or leave `exchange` out",)
         out.add("E12", "`exchange` belongs to `dispatch = all_to_all`", body.span_of("exchange"), help=help_)
@@ -200,10 +202,10 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     out = names.out
     counts = {
         k: int(v.value)
-        for k in (*AXES, "replicas", "microbatches", "redundant")
+        for k in (*AXES, "replicas", "microbatches", "redundant", "dcp")
         if isinstance(v := values[k], Quantity)
     }
-    if len(counts) < len(AXES) + 3:
+    if len(counts) < len(AXES) + 4:
         return None
     attention = _fold(body, "attention", FOLD_ATTENTION, counts, names)
     experts = _fold(body, "experts", FOLD_EXPERTS, counts, names)

@@ -11,7 +11,7 @@ from .rules import FOLDED, GPUS, HARDWARE, Facts
 from .space import Domain, Word
 
 FIRST = (
-    HARDWARE, GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
+    HARDWARE, GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
     "sp_method", "sequence_parallel", "overlap",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""
@@ -64,7 +64,9 @@ class _Every:
         path = choice.path
         if path == GPUS:
             return tuple(self.gpus)
-        if path in (*FOLDED, *AXES, "replicas"):
+        if path == "dcp" and self.facts.phase.takes_prompts:
+            return (1,)
+        if path in (*FOLDED, *AXES, "replicas", "dcp"):
             return tuple(sorted({d for n in self.gpus for d in range(1, n + 1) if n % d == 0}))
         found = OWN.get(path)
         if found is not None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...base.axes import AXES, DATA, EXPERT, EXPERT_TENSOR, SEQUENCE, STAGES, TENSOR
 from ...base.frozen import record
+from ...lang.fits import cached_heads
 from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.spec import Spec
@@ -57,7 +58,7 @@ def fixed(facts: Facts) -> dict[str, Word]:
         STAGES: s.pp, "replicas": s.replicas, "microbatches": s.microbatches, "redundant": s.redundant, "dispatch": s.dispatch,
         "sp_method": s.sp_method, "overlap": s.overlap, "sequence_parallel": s.sequence_parallel, GPUS: len(phase.gpus),
         "sequences": phase.sequences, "chunk": phase.tokens, "draft": phase.speculative, "sp_layout": s.sp_layout,
-        "exchange": phase.exchange or "", HARDWARE: phase.hardware,
+        "exchange": phase.exchange or "", HARDWARE: phase.hardware, "dcp": s.dcp,
     }  # fmt: skip
     if s.attention is None or s.experts is None:
         return out | {axis: getattr(s, axis) for axis in AXES} | {EXPERT_TENSOR: s.tp}
@@ -167,6 +168,11 @@ def _model(facts: Facts) -> tuple[Rule, ...]:
         found.append(Rule("kv_heads", f"one of tp and the {kv} kv_heads divides the other", (
             ((TENSOR,), lambda r: (kv % r.number(TENSOR) == 0) | (r.number(TENSOR) % kv == 0)),
         )))  # fmt: skip
+    if heads:
+        cached = cached_heads(model)
+        found.append(Rule("dcp", "dcp divides the ranks of tp that keep the same keys and values", (
+            ((TENSOR, "dcp"), lambda r: r.number(TENSOR) // np.gcd(r.number(TENSOR), cached) % r.number("dcp") == 0),
+        )))  # fmt: skip
     if facts.folded:
         asked = ("replicas", DATA, SEQUENCE, TENSOR, EXPERT, EXPERT_TENSOR)
         found.append(
@@ -198,16 +204,18 @@ def _sequence(facts: Facts) -> tuple[Rule, ...]:
     context, new = phase.context, facts.new
     if phase.parts:
         return (
-            Rule("mixed step", "a mixed step has no sp and no `sequence_parallel`", (
+            Rule("mixed step", "a mixed step has no sp, no dcp and no `sequence_parallel`", (
                 ((SEQUENCE,), lambda r: r.number(SEQUENCE) == 1),
+                (("dcp",), lambda r: r.number("dcp") == 1),
                 (("sequence_parallel",), lambda r: ~r.is_("sequence_parallel", True)),
             )),
         )  # fmt: skip
     if phase.generates:
         return (
-            Rule("context", f"sp divides the context of {context} tokens", (
+            Rule("context", f"sp x dcp divides the context of {context} tokens", (
                 ((SEQUENCE,), lambda r: context % r.number(SEQUENCE) == 0),
-                ((SEQUENCE, "draft"), lambda r: context // r.number(SEQUENCE) > r.number("draft")),
+                ((SEQUENCE, "dcp"), lambda r: context % (r.number(SEQUENCE) * r.number("dcp")) == 0),
+                ((SEQUENCE, "dcp", "draft"), lambda r: context // (r.number(SEQUENCE) * r.number("dcp")) > r.number("draft")),
             )),
         )  # fmt: skip
 
@@ -230,6 +238,9 @@ def _sequence(facts: Facts) -> tuple[Rule, ...]:
         return found
 
     return (
+        Rule("dcp in decode", "dcp splits the context of a decode step alone", (
+            (("dcp",), lambda r: r.number("dcp") == 1),
+        ), "E12"),
         Rule("whole prompts", "sp splits whole prompts, none in chunks or with a cached prefix", (
             (("chunk", SEQUENCE), lambda r: (tokens(r) >= context) | (r.number(SEQUENCE) == 1)),
         )),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from textwrap import shorten, wrap
 
-from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES
+from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES, TENSOR
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...ir.ops.op_set import attention_imbalance
@@ -149,6 +149,9 @@ def axes_text(result: PhaseResult) -> str:
     degrees, inner = mesh.degrees, ATTENTION_SIDE if mesh.folded else (a for a in AXES if a != STAGES)
     dense = (STAGES, REPLICA, *inner)
     text = " x ".join(f"{a} {degrees[a]}" for a in dense if degrees.get(a, 1) > 1) or "one GPU"
+    ops = (op for segment in result.graph.segments for op in segment.ops)
+    shared = mesh.sort([*({a for op in ops for a in op.loop("context")} & set(mesh.of(TENSOR)))])
+    text += f" (dcp {mesh.size(shared)})" if shared else ""
     if mesh.folded:
         text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in EXPERT_SIDE if degrees.get(a, 1) > 1)
     return text
