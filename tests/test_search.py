@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from functools import cache
 from itertools import product
 from math import log
+from pathlib import Path
 
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
 import dagc
 from dagc.api import Plan
@@ -25,12 +31,12 @@ from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Tally, Values, distinct, legal, size
 
-SPACES = int(os.environ.get("DAGC_SPACES", "10"))
+SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
 MOST_PLANS = 48
 """Of one of them."""
 
-PAIRS = int(os.environ.get("DAGC_PAIRS", "2"))
+PAIRS = int(os.environ.get("DAGC_PAIRS", "1"))
 """Random specs of two phases whose pairs are compiled."""
 
 BETTER = {"throughput": -1, "throughput_per_gpu": -1, "ttft": 1, "tpot": 1, "gpus": 1}
@@ -306,3 +312,115 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
 
 PLANS = int(os.environ.get("DAGC_PLANS", "15"))
 """Plans of each space whose bounds are compared."""
+
+
+def test_requirements_only_take_plans_away_and_wider_choices_only_add_some() -> None:
+    """One more requirement never makes the best plan better, one more value never makes it worse."""
+    narrow, wide = (
+        spec_text(kind="decode", phase=f"gpus = 0..7, attention {{ dp = {dp}, tp = any(1, 2, 4, 8) }}\nexperts {{ ep = any(2, 4, 8) }}", extra=extra)
+        for dp, extra in (("any(1, 2)", ""), ("any(1, 2, 4, 8)", ""))
+    )  # fmt: skip
+    few, many = (searched(text, ["throughput"]).ranked[0].figures[0] for text in (narrow, wide))
+    assert many >= few
+    limit = 'require "small" decode.memory.weights <= 1 MB'
+    most = searched(wide + limit, ["throughput"])
+    assert all(one.figures[0] <= many for one in most.ranked)
+
+
+def test_of_equals_the_one_on_fewer_gpus_comes_first() -> None:
+    text = spec_text(kind="decode", gpus=8, phase="gpus = any(8, 2, 4), dp = any, ep = 2")
+    found = searched(text, ["memory.reserve"], top=3)
+    assert [one.gpus for one in found.ranked] == [2, 4, 8] and len({one.figures for one in found.ranked}) == 1
+
+
+def test_an_empty_space_has_a_plan_that_breaks_one_rule_alone() -> None:
+    base = "gpus = 0..7, attention { dp = any, tp = any }\nexperts { ep = any }"
+    slow = searched(spec_text(kind="decode", phase=base, extra='require "fast" decode.tpot <= 1 us'), ["throughput"])
+    assert not slow.ranked and slow.complete
+    near = slow.searched["decode"].near[0]
+    assert near.rule == "requirement: fast" and "not <= 1 us" in near.words
+    odd = searched(spec_text(kind="decode", phase="gpus = 0..7, dp = any(3, 5), tp = any(1, 2)"), ["throughput"])
+    assert odd.searched["decode"].near[0].rule == "gpus"
+    full = searched(spec_text(kind="decode", phase=base).replace("memory = 64 GB", "memory = 20 kB"), ["throughput"])
+    assert full.searched["decode"].near[0].rule == "memory"
+    assert {r.code for r in full.certificate.rejected} >= {"E04"}
+
+
+def test_a_search_that_stops_says_what_is_left_and_how_much_better_it_could_be() -> None:
+    found = search(opened(everything("decode", 8)), Asked(("throughput",), top=1, budget_s=0.2))
+    own = found.certificate
+    assert own.counted == own.size
+    if own.left:  # a fast machine may be done
+        assert not found.complete and found.best is not None
+        best = searched(everything("decode", 8), ["throughput"]).ranked[0].figures[0]
+        assert own.bound is not None and own.bound >= best >= found.best.figures[0]
+        assert found.gap is not None and found.best.figures[0] * (1 + found.gap) >= best * (1 - 1e-9)
+
+
+def cli(*words: str, spec: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "plan.moe").write_text(spec)
+    return subprocess.run(
+        [sys.executable, "-m", "dagc", "search", "plan.moe", *words], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )  # fmt: skip
+
+
+SMALL = spec_text(kind="decode", phase="gpus = any(2, 4), dp = any, tp = any(1, 2)")
+
+
+def test_the_command_writes_plans_that_compile_to_the_figures_that_it_says(tmp_path: Path) -> None:
+    done = cli("--objective", "tpot", "--json", "-o", "out", "--verify", spec=SMALL, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["complete"] and answer == json.loads((tmp_path / "out" / "plan.search.json").read_text())
+    for k, one in enumerate(answer["plans"], 1):
+        plan = dagc.compile(tmp_path / "out" / f"plan.{k}.moe")
+        assert plan.phases["decode"].time_s == one["figures"][0]
+    assert "equal" in done.stderr or "proved" in done.stderr or "holds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words,text,message",
+    [
+        (("--objective", "tput"), SMALL, "there is no objective `tput`"),
+        (("--objective", "ttft"), SMALL, "there is no objective `ttft`"),
+        (("--objective", "cost"), SMALL, "gives no price"),
+        (("--within", "gpus ~ 4"), SMALL, "is not of the form"),
+        (("--within", "cpus <= 4"), SMALL, "has no `cpus`"),
+        (("--phase", "prefill"), SMALL, "unknown phase `prefill`"),
+        (("--budget", "soon"), SMALL, "is no time"),
+        ((), spec_text(), "leaves nothing open"),
+        ((), spec_text(phase="gpus = 0..7, tp = 8, chunk = any, microbatches = any(" + ", ".join(map(str, range(1, 3000))) + "), sp_layout = any,"
+          "sp_method = any, dispatch = any, overlap = any, sequence_parallel = any, dispatch_dtype = any, exchange = any, sequences = any"), "the space has"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_refused(words: tuple[str, ...], text: str, message: str, tmp_path: Path) -> None:
+    done = cli(*words, spec=text, folder=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_interrupted_it_prints_the_best_so_far(tmp_path: Path) -> None:
+    (tmp_path / "plan.moe").write_text(everything("decode", 64))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dagc", "search", "plan.moe"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    time.sleep(4)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130 and out.startswith("1. ") and "not complete" in out
+
+
+def test_servings_choose_the_plan(tmp_path: Path) -> None:
+    text = spec_text(
+        kind="prefill", gpus=4, phase="gpus = 0..3, tp = any(2, 4), dp = any(1, 2)",
+        extra="phase decode { gpus = 0..3, tp = 4 }\n"
+        "serve chat { prefill = prefill, decode = decode, arrivals = poisson(200 req/s), requests = 12, slots = any(4, 32) }",
+    )  # fmt: skip
+    spec = opened(text)
+    found = search(spec, Asked(("chat.throughput",), top=4))
+    assert found.complete and found.joined is not None and found.joined.tried == 4
+    for one in found.ranked:
+        plan = dagc.compile_text(one.text)
+        assert {"chat": "slots"}.keys() <= one.values.keys()
+        assert plan.serve("chat").throughput_tok_s == one.figures[0]
+    assert [one.figures[0] for one in found.ranked] == sorted((one.figures[0] for one in found.ranked), reverse=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping
+from math import isinf
 from pathlib import Path
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
@@ -14,6 +16,7 @@ from ..optimize.search.answer import Answer, Ranked, Searched
 from ..optimize.search.domains import Unbounded
 from ..optimize.search.objectives import NoObjective
 from ..optimize.search.optimum import Asked, Nothing, search
+from ..optimize.search.served import TooMany
 from ..optimize.search.space import TooLarge
 from ..optimize.search.within import Wrong
 from .arguments import at_least, spec_arguments
@@ -62,7 +65,7 @@ def run(args: Namespace) -> int:
     except SpecError as error:
         tell(error.diagnostics)
         return 2
-    except (Nothing, NoObjective, Unbounded, TooLarge, Wrong) as error:
+    except (Nothing, NoObjective, Unbounded, TooLarge, TooMany, Wrong) as error:
         tell([_refusal(error)])
         return 2
     if args.output:
@@ -103,6 +106,10 @@ def _refusal(error: Exception) -> Diagnostic:
             "E09", f"the space has {error.size:,} plans, and more than {error.rows:,} of them pass the first rules",
             because=(f"the widest choices: {shown} values",), help=(f"bound one: `{widest[0].path} = any(...)`",),
         )  # fmt: skip
+    if isinstance(error, TooMany):
+        return Diagnostic(
+            "E09", str(error), help=("stop after a while: `--budget 60 s`", "leave less open, or restrict it: --within")
+        )
     assert isinstance(error, (NoObjective, Wrong))
     return Diagnostic("E14", str(error), help=(error.help,))
 
@@ -140,7 +147,7 @@ def as_object(answer: Answer) -> dict[str, object]:
     return {
         "objectives": [{"name": o.name, "phase": o.phase, "better": o.better} for o in answer.objectives],
         "complete": answer.complete,
-        "gap": answer.gap,
+        "gap": _finite(answer.gap),
         "seconds": answer.seconds,
         "plans": [
             {
@@ -157,11 +164,15 @@ def as_object(answer: Answer) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _finite(gap: float | None) -> float | None:
+    return None if gap is None or isinf(gap) else gap
+
+
 def _searched(one: Searched) -> dict[str, object]:
     own = one.certificate
     return {
         "size": own.size, "equal": own.equal, "costed": own.costed, "compiled": own.compiled, "bounded": own.bounded, "left": own.left,
-        "complete": own.complete, "gap": own.gap,
+        "complete": own.complete, "gap": _finite(own.gap),
         "rejected": [{"rule": r.rule, "about": r.about, "code": r.code, "count": r.count, "example": r.example} for r in own.rejected],
     }  # fmt: skip
 
@@ -173,11 +184,12 @@ def lines(answer: Answer) -> list[str]:
         out.append("no plan of the space is legal and meets every requirement")
     for name, one in answer.searched.items():
         own = one.certificate
+        out += [f"{name}: breaks `{near.rule}` alone ({near.words}): {_chosen(near.values)}" for near in one.near]
         out.append(
             f"{name}: {own.size:,} plans: {own.costed:,} costed, {own.bounded:,} excluded by their bound, {own.equal:,} equal to another"
         )
         out += [f"  {r.count:>18,}  {r.rule}: {r.about}" for r in own.rejected]
-    gap = "" if answer.gap is None else f", at most {answer.gap:.1%} better"
+    gap = "" if answer.gap is None or isinf(answer.gap) else f", at most {answer.gap:.1%} better"
     left = sum(one.certificate.left for one in answer.searched.values())
     out.append(
         f"{'complete' if answer.complete else f'not complete: {left:,} plans left{gap}'}, {answer.seconds:.2f} s"
@@ -191,7 +203,7 @@ def _figures(answer: Answer, one: Ranked) -> str:
     )
 
 
-def _choices(one: Ranked) -> str:
+def _chosen(values: Mapping[str, object]) -> str:
     def shown(value: object) -> str:
         return (
             f"{value.start}..{value.stop - 1}"
@@ -201,6 +213,8 @@ def _choices(one: Ranked) -> str:
             else str(value)
         )
 
-    return "; ".join(
-        f"{phase} {' '.join(f'{p} {shown(v)}' for p, v in values.items())}" for phase, values in one.values.items()
-    )
+    return " ".join(f"{p} {shown(v)}" for p, v in values.items())
+
+
+def _choices(one: Ranked) -> str:
+    return "; ".join(f"{phase} {_chosen(values)}" for phase, values in one.values.items())

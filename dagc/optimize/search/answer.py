@@ -9,8 +9,9 @@ from ...base.frozen import record
 from .best_first import Outcome
 from .certificate import Certificate
 from .exact import Plan
+from .nearest import Near
 from .objectives import Objective
-from .space import Domain, Values, Word
+from .space import Domain, Word
 
 
 @record(slots=False)
@@ -30,13 +31,13 @@ class Ranked:
 
 @record(slots=False)
 class Searched:
-    """What was found of one phase by itself. `near`: of an empty space, a plan that breaks one rule alone, by that rule."""
+    """What was found of one phase by itself. `near`: of an empty space, plans that break one rule alone, the nearest first."""
 
     name: str
     objectives: tuple[Objective, ...]
     domains: tuple[Domain, ...]
     outcome: Outcome
-    near: tuple[tuple[str, Values], ...] = ()
+    near: tuple[Near, ...] = ()
 
     @property
     def certificate(self) -> Certificate:

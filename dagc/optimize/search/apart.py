@@ -14,6 +14,7 @@ from ...base.syntax import ast
 from ...lang.open_spec import OpenSpec
 from ...lang.values.evaluate import names_in
 from ...plan.result import PhaseResult
+from ...spec.hardware import Hardware
 from ...spec.unit import Unit
 from .best_first import Found, Limit, Outcome, Search
 from .bound import Bounds, usable
@@ -21,7 +22,7 @@ from .domains import domains
 from .exact import BLOCKS, Judge, Plan
 from .objectives import TABLE, Floats, Objective, Terms
 from .rules import Facts, fixed, key, names, rules
-from .space import Domain, Flags, Rows, Tally, Values, distinct, legal, size
+from .space import Domain, Flags, Rows, Rule, Tally, Values, distinct, legal, size
 from .within import Wrong, restrictions, unknown
 
 Told = Callable[[Found, int], None]
@@ -30,16 +31,18 @@ Told = Callable[[Found, int], None]
 @dataclass
 class Apart:
     """One phase beside others that stay as they are (`others`: their results). `within`: restrictions of the command line, for any of
-    the phases `searched`."""
+    the phases `searched`. `merged`: plans of equal cost count as one."""
 
     spec: OpenSpec
     name: str
     others: Mapping[str, PhaseResult]
     within: Sequence[str] = ()
     searched: Sequence[str] = ()
+    merged: bool = True
     facts: Facts = field(init=False)
     domains: tuple[Domain, ...] = field(init=False)
     rows: Rows = field(init=False)
+    asked: tuple[Rule, ...] = ()
     tally: Tally = field(default_factory=Tally)
     equal: int = 0
 
@@ -52,14 +55,14 @@ class Apart:
         self.facts = facts = Facts(phase, alone.of(phase), phase.new_tokens)
         self.domains = domains(self.spec.of(self.name), facts)
         paths = [d.path for d in self.domains]
-        asked = restrictions(self.within, self.name, self.searched, paths)
+        self.asked = asked = restrictions(self.within, self.name, self.searched, paths)
         wrong = unknown(asked, Rows(self.domains, fixed(facts), (), names(facts)))
         if wrong is not None:
             raise Wrong(
                 f"phase `{self.name}` has no `{wrong}`", f"it has {', '.join(dict.fromkeys((*paths, *fixed(facts))))}"
             )
         rows = legal(self.domains, fixed(facts), names(facts), (*asked, *rules(facts, paths)), self.tally)
-        columns = key(rows, facts)
+        columns = key(rows, facts) if self.merged else None
         first = distinct(rows, columns) if columns is not None else np.arange(len(rows))
         self.equal = len(rows) - len(first)
         self.rows = rows.where(first)
@@ -78,7 +81,8 @@ class Apart:
         tally = Tally(dict(self.tally.found))
         began = perf_counter()
         own = Search(
-            self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate, tally, self.size,
+            self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
+            self.judge.score, tally, self.size,
             self.pieces.alike, self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return own.run(), own.stopped
@@ -97,6 +101,8 @@ class Pieces:
         self.gpus, self.sequences, draft = (
             np.broadcast_to(rows.number(name), (count,)).astype(np.float64) for name in ("gpus", "sequences", "draft")
         )
+        pools = facts.pools
+        self.price, self.power = (_of_pools(rows, pools, each) for each in ("price_per_s", "power_W"))
         steps = range(int(draft.max(initial=0)) + 1)
         per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
         self.per_step = per_step if phase.generates else np.ones(count)
@@ -107,8 +113,14 @@ class Pieces:
         count = len(self.rows)
         time_s = np.zeros(count) if self.bounds is None else self.bounds.time_s
         with np.errstate(divide="ignore"):
-            terms = Terms(time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences)
-            return [np.broadcast_to(np.asarray(o.score(terms), dtype=np.float64), (count,)) for o in objectives]
+            terms = Terms(
+                time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences, self.price * self.gpus, self.power * self.gpus
+            )  # fmt: skip
+            scores = [
+                np.nan_to_num(np.asarray(o.score(terms), dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
+                for o in objectives
+            ]
+            return [np.broadcast_to(one, (count,)) for one in scores]
 
     def evaluate(self, row: int, values: Values) -> Plan:
         if row not in self.known:
@@ -138,6 +150,16 @@ class Pieces:
                 column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
                 same &= column == column[row]
         return same
+
+
+def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: str) -> Floats:
+    """What one GPU of each row's pool has; not a number where that is not given."""
+    known = {name: getattr(hardware, what) for name, hardware in pools.items()}
+    out = np.full(len(rows), np.nan)
+    for name, value in known.items():
+        at = np.broadcast_to(rows.is_("hardware", name) if len(known) > 1 else True, (len(rows),))
+        out[at] = np.nan if value is None else value
+    return out
 
 
 def plain_ops(unit: Unit) -> dict[str, frozenset[str]]:

@@ -63,6 +63,7 @@ class Search:
     objectives: Sequence[Objective]
     limits: Sequence[Limit]
     evaluate: Callable[[int, Values], Plan]
+    score: Callable[[Objective, Plan], float]
     tally: Tally
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
@@ -149,7 +150,7 @@ class Search:
                 open_ &= ~same
         if plan.estimate is None:
             return
-        scores = tuple(float(o.score(plan.terms)) for o in self.objectives)
+        scores = tuple(self.score(o, plan) for o in self.objectives)
         after = [float(column[row]) for column in self.bound(self.objectives)]
         if any(max(b, a) > s + abs(s) * SLACK for b, a, s in zip(least, after, scores, strict=True)):
             self.broken += 1
@@ -169,7 +170,7 @@ class Search:
             bound = self.objectives[0].shown(lowest)
             if ranked:
                 best = ranked[0].scores[0]
-                gap = abs(best - min(best, lowest)) / abs(lowest) if lowest else float("inf")
+                gap = max(0.0, best - lowest) / abs(best) if best else float("inf")
         certificate = Certificate(
             self.size, tuple(self.tally), self.equal, len(self.found), self.bounded, len(left), bound, gap, self.broken,
             self.done, perf_counter() - self.began,

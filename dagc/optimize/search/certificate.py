@@ -11,7 +11,7 @@ class Certificate:
     """`size`: plans of the whole space. `rejected`: by rule. `equal`: plans that are another one in other words. `costed`: plans
     whose exact cost is known and that meet every requirement. `bounded`: plans that a bound proves to be worse than
     those found. `left`: plans that were neither costed nor excluded. `bound`: best figure that any of those left could have (None: none
-    left). `broken`: plans that cost less than their bound said, so that nothing is proved.
+    left). `gap`: by which share of the best figure one of those left could be better at most. `broken`: plans that cost less than their bound said, so that nothing is proved.
     `compiled`: plans that were costed exactly, those that fail a requirement or do not fit included."""
 
     size: int

@@ -16,6 +16,7 @@ from ...ir.graph import Graph
 from ...ir.verify.violation import VerifyError
 from ...lang.values.evaluate import compare, names_in, quantity
 from ...pipeline import pools
+from ...pipeline.compile import compile_phase
 from ...pipeline.estimates import Estimate, Estimates
 from ...plan.pools import Pool
 from ...plan.require import judged, owners
@@ -27,7 +28,7 @@ from ...spec.phase import Phase
 from ...spec.requirement import Requirement
 from ...spec.spec import Spec
 from ...spec.unit import Unit
-from .objectives import Terms
+from .objectives import Objective, Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
 OTHERS = {m.full: m for m in TABLE if m.owner not in (PHASE, SERVE)}
@@ -72,7 +73,9 @@ class Plan:
     @property
     def terms(self) -> Terms:
         found = self.the_estimate
-        return Terms(found.time_s, found.throughput_tok_s, float(found.gpus), float(self.phase.sequences))
+        hardware, gpus = found.unit.spec.hardware, float(found.gpus)
+        price, power = (float("nan") if one is None else one * gpus for one in (hardware.price_per_s, hardware.power_W))
+        return Terms(found.time_s, found.throughput_tok_s, gpus, float(self.phase.sequences), price, power)
 
     @property
     def the_estimate(self) -> Estimate:
@@ -120,6 +123,16 @@ class Judge:
             return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
         return plan
 
+    def score(self, objective: Objective, plan: Plan) -> float:
+        """Of a plan that was costed; infinite where it has no such figure."""
+        if not objective.measured:
+            figure = float(objective.score(plan.terms))
+            return figure if figure == figure else float("inf")
+        found = METRICS[objective.name].how(self.subject(plan))
+        if found is None:
+            return float("inf")
+        return found if objective.better == "lower" else -found
+
     def shares(self, phase: Phase) -> bool:
         return any(self.spec.phase(name).shares(phase) for name in self.others)
 
@@ -127,7 +140,8 @@ class Judge:
         """What metrics are read from, each worked out when it is asked for."""
         spec = replace(self.spec, phases=tuple(plan.phase if p.name == self.name else p for p in self.spec.phases))
         lean = cast(PhaseResult, Lean(plan.the_estimate, self.name))
-        results = {p.name: lean if p.name == self.name else self.others[p.name]
+        beside = self.beside(spec, plan.phase)
+        results = {p.name: lean if p.name == self.name else beside[p.name]
                    for p in spec.phases if p.name == self.name or p.name in self.others}  # fmt: skip
         alone = not self.shares(plan.phase)
 
@@ -136,6 +150,14 @@ class Judge:
             return pools.run({name: own if name == self.name else result for name, result in results.items()})
 
         return _Asked(spec, results, self._params(plan), cast(Sequence[Pool], LazyPools(found)), self.name, alone=alone)
+
+    def beside(self, spec: Spec, phase: Phase) -> Mapping[str, PhaseResult]:
+        """Results of the other phases: on the same GPUs experts may be cut alike, and stored in another order than before."""
+        anew = {name for name in self.others if spec.phase(name).shares(phase)}
+        return {
+            name: compile_phase(Unit(spec, spec.phase(name), Collector())) if name in anew else own
+            for name, own in self.others.items()
+        }
 
     def _params(self, plan: Plan) -> tuple[float, float]:
         if self.params is None:
@@ -155,7 +177,7 @@ class Judge:
     def failed(self, subject: Subject) -> Requirement | None:
         """The first requirement that does not hold."""
         for requirement in self.requirements:
-            if any(isinstance(node, ast.CallExpr) for node in _nodes(requirement.test)):
+            if not plain_test(requirement.test):
                 verdicts = judged(subject, (requirement,))
                 if not all(v.passed for v in verdicts):
                     return requirement
@@ -181,6 +203,11 @@ def _wrong(requirement: Requirement, subject: Subject) -> list[Any]:
 def _pooled(expr: ast.Expr) -> bool:
     """Whether it asks what the model or the GPUs hold, which is known when something is compiled."""
     return any(name.text in OTHERS and name.parts[0] not in ("workload",) for name in names_in(expr))
+
+
+def plain_test(test: ast.Comparison) -> bool:
+    """Whether it asks for figures alone, and for no GPU ids."""
+    return not any(isinstance(node, ast.CallExpr) for node in _nodes(test))
 
 
 def _nodes(test: ast.Comparison) -> Iterator[ast.Expr]:

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from ...base.frozen import record
 from ...base.suggest import did_you_mean
-from ...base.units import REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
+from ...base.units import ENERGY_PER_TOKEN, MONEY_PER_TOKEN, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
+from ...spec.hardware import Hardware
+from ...spec.metrics import Metric, of_phase
+from ...spec.metrics import of_serving as metrics_of_serving
 
 Floats = NDArray[np.float64]
 Figure = float | Floats
@@ -22,17 +25,22 @@ Figure = float | Floats
 @record
 class Terms:
     """Of one plan, or columns of many. `time_s`: what the phase's kind calls it (ttft, tpot, step_time); `throughput`: tokens/s of
-    all its GPUs; `sequences` in its batch."""
+    all its GPUs; `sequences` in its batch. `price_per_s`,
+    `power_W`: of all its GPUs, not a number where the hardware has none."""
 
     time_s: Figure
     throughput: Figure
     gpus: Figure
     sequences: Figure
+    price_per_s: Figure = float("nan")
+    power_W: Figure = float("nan")
 
 
 @record
 class Objective:
-    """`name`: the metric of the phase where it is one. `better`: lower or higher. `figure`: in SI units of `dim`."""
+    """`name`: the metric of the phase where it is one. `better`: lower or higher. `figure`: in SI units of `dim`. `measured`: a metric that is read off a
+    plan, or serving, of which no bound is known. `needs`: what the hardware must give.
+    """
 
     name: str
     better: str
@@ -40,6 +48,8 @@ class Objective:
     about: str
     figure: Callable[[Terms], Figure]
     phase: str = ""
+    measured: bool = False
+    needs: str = ""
 
     def score(self, terms: Terms) -> Figure:
         """The figure, so that less is better."""
@@ -66,6 +76,14 @@ TABLE: Mapping[str, Objective] = {
         _time("tpot", "decode: between two tokens of a sequence"),
         _time("step_time", "mixed: one step of prompts and decode together"),
         Objective("gpus", "lower", SCALAR, "GPUs of the phase", lambda t: t.gpus),
+        Objective(
+            "cost_per_token", "lower", MONEY_PER_TOKEN, "price of its GPUs over its throughput", lambda t: t.price_per_s / t.throughput,
+            needs="price",
+        ),
+        Objective(
+            "energy_per_token", "lower", ENERGY_PER_TOKEN, "power of its GPUs over its throughput: an upper bound",
+            lambda t: t.power_W / t.throughput, needs="power",
+        ),
     )
 }  # fmt: skip
 SHORT: Mapping[str, str] = {
@@ -73,6 +91,8 @@ SHORT: Mapping[str, str] = {
     "per_user": "throughput_per_user",
     "latency": "time",
     "fewest_gpus": "gpus",
+    "cost": "cost_per_token",
+    "energy": "energy_per_token",
 }
 """Other words for them."""
 TIMES = {"prefill": "ttft", "decode": "tpot", "mixed": "step_time"}
@@ -131,6 +151,14 @@ def of_system(word: str) -> System | None:
     return SYSTEMS.get(SHORT.get(word, word))
 
 
+def unbounded(metric: Metric, owner: str) -> Objective:
+    """Of a metric that is read off a compiled plan alone."""
+    best = float("-inf") if metric.better == "lower" else float("inf")
+    return Objective(
+        metric.name, metric.better, metric.dim, metric.about, lambda t: best, owner, measured=True, needs=metric.needs
+    )
+
+
 class NoObjective(ValueError):
     """A word that is none; `help`: what is meant, or the list."""
 
@@ -139,22 +167,60 @@ class NoObjective(ValueError):
         self.help = help
 
 
+def of_serving(word: str, serves: Sequence[str]) -> Objective | None:
+    """A metric of a serving that a word means: `chat.goodput`; None: it means none. Raises NoObjective."""
+    owner, _, name = word.partition(".")
+    if owner not in serves:
+        metric = next((m for m in metrics_of_serving() if m.name == word and m.better), None)
+        return unbounded(metric, serves[0]) if metric is not None and word in ONLY_SERVED and len(serves) == 1 else None
+    own = SHORT.get(name, name)
+    metric = next((m for m in metrics_of_serving() if m.name == own and m.better), None)
+    if metric is not None:
+        return unbounded(metric, owner)
+    known = [m.name for m in metrics_of_serving() if m.better]
+    near = did_you_mean(name, known)
+    raise NoObjective(
+        word, f"did you mean `{owner}.{near}`?" if near else f"objectives of a serving: {', '.join(known)}"
+    )
+
+
+ONLY_SERVED = ("goodput", "rate", "cost_per_request")
+"""Metrics that phases do not have: no serving needs to be named where there is one."""
+
+
 def objective(word: str, kinds: Mapping[str, str]) -> Objective:
     """What a word of the command line means. `kinds`: phases that may be meant, and their kinds; the first of them that has such a
     figure is meant where the word names none (`decode.tpot`). Raises NoObjective."""
-    phase, dot, name = word.rpartition(".")
+    phase, _, rest = word.partition(".")
+    name = rest if phase in kinds else word
     name = SHORT.get(name, name)
-    phases = [phase] if dot else list(kinds)
+    phases = [phase] if phase in kinds else list(kinds)
     known = [n for n in TABLE if n not in TIMES.values()] + list(dict.fromkeys(TIMES[kind] for kind in kinds.values()))
     for one in phases:
         kind = kinds.get(one)
         own = TIMES.get(kind or "") if name == "time" else name
         found = TABLE.get(own or "")
+        metric = next((m for m in of_phase() if m.name == name and m.better), None)
+        if found is None and metric is not None and kind is not None:
+            return unbounded(metric, one)
         if kind is None or found is None or (found.name in TIMES.values() and found.name != TIMES[kind]):
             continue
-        return Objective(found.name, found.better, found.dim, found.about, found.figure, one)
+        return replace(found, phase=one)
     near = did_you_mean(name, (*known, *SHORT))
     raise NoObjective(word, f"did you mean `{near}`?" if near else _list(known, kinds))
+
+
+EXAMPLES = {"price": "price = 2 $/h", "power": "power = 700 W"}
+
+
+def check_given(objectives: Sequence[Objective], pools: Mapping[str, Hardware]) -> None:
+    """Raises NoObjective where no pool has what an objective needs."""
+    for one in objectives:
+        if one.needs and all(getattr(own, GIVEN[one.needs]) is None for own in pools.values()):
+            raise NoObjective(one.name, f"the hardware gives no {one.needs}: write `{EXAMPLES[one.needs]}` in it")
+
+
+GIVEN = {"price": "price_per_s", "power": "power_W"}
 
 
 def _list(known: Sequence[str], kinds: Mapping[str, str]) -> str:

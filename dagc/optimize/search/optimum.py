@@ -15,7 +15,9 @@ from ...spec.unit import Unit
 from .answer import Answer, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
-from .objectives import Objective, objective, of_system, usual
+from .nearest import near_of
+from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
+from .served import Served, domains_of
 from .together import Together
 
 
@@ -81,11 +83,25 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float) -> Answer:
 def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -> Answer:
     known = [p.name for p in spec.spec.phases]
     open_ = [name for name in known if spec.of(name) and (not asked.phases or name in asked.phases)]
-    if not open_ and not spec.spec.alternatives:
+    if not open_ and not spec.spec.alternatives and not any(spec.of(s.name) for s in spec.spec.serves):
         raise Nothing
     kinds = {name: spec.spec.phase(name).kind for name in open_}
-    others = {p.name: compile_phase(Unit(spec.spec, p, Collector())) for p in spec.spec.phases if not spec.of(p.name)}
-    spaces = {name: Apart(spec, name, others, asked.within, open_) for name in open_}
+    serves = [s.name for s in spec.spec.serves] if not asked.phases else []
+    served = [one for word in asked.objectives if (one := of_serving(word, serves)) is not None]
+    settings = {name: domains_of(spec.of(name)) for name in serves if spec.of(name)}
+    if served and len(served) < len(asked.objectives):
+        raise NoObjective(asked.objectives[0], "objectives of servings and of phases cannot be combined")
+    if settings and not served:
+        raise NoObjective(
+            "of a phase",
+            f"`{next(iter(settings))}` leaves choices open: search by one of its figures, such as `{next(iter(settings))}.goodput`",
+        )
+    closed = replace(spec.spec, phases=tuple(p for p in spec.spec.phases if not spec.of(p.name)))
+    others = {p.name: compile_phase(Unit(closed, p, Collector())) for p in closed.phases}
+    spaces = {name: Apart(spec, name, others, asked.within, open_, merged=not served) for name in open_}
+    if served:
+        check_given(served, spec.spec.pools)
+        return Served(spec, spaces, settings, until, told).search(served, asked.top)
     divided = [name for name in open_ if any(choice.path == "gpus" for choice in spec.of(name))]
     system = [of_system(word) for word in asked.objectives or ("throughput_per_gpu",)]
     if (
@@ -105,6 +121,8 @@ def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -
                     wanted.setdefault(name, []).append(objective(word, {name: kind}))
     for name, kind in kinds.items():
         wanted.setdefault(name, [usual(name, kind)])
+    for name in open_:
+        check_given(wanted[name], spaces[name].facts.pools)
     if len(open_) == 1:
         return _alone(spaces[open_[0]], wanted[open_[0]], asked.top, until, told)
     return Together(spec, spaces, until, told).beside(wanted, asked.top)
@@ -115,7 +133,7 @@ def _alone(space: Apart, objectives: Sequence[Objective], top: int, until: float
     outcome, stopped = space.search(objectives, top, until, told)
     chosen = outcome.front if len(objectives) > 1 else ordered(outcome.found, top)
     ranked = tuple(ranked_one(space.name, one, objectives) for one in chosen)
-    searched = Searched(space.name, tuple(objectives), space.domains, outcome)
+    searched = Searched(space.name, tuple(objectives), space.domains, outcome, near_of(space, outcome))
     return Answer(tuple(objectives), ranked, {space.name: searched}, perf_counter() - began, None, stopped)
 
 

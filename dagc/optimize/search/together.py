@@ -17,6 +17,7 @@ from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
 from .exact import Judge, Plan
+from .nearest import near_of
 from .objectives import TABLE, Objective, Split, System
 from .space import Word
 
@@ -63,7 +64,9 @@ class Together:
                 break
             count *= MORE
         searched = {
-            name: Searched(name, tuple(wanted[name][:1]), self.spaces[name].domains, outcome)
+            name: Searched(
+                name, tuple(wanted[name][:1]), self.spaces[name].domains, outcome, near_of(self.spaces[name], outcome)
+            )
             for name, (outcome, _) in found.items()
         }
         joined = Joined(self.tried, self.refused, sure and not self.broken, self.broken)
@@ -94,7 +97,7 @@ class Together:
             plans = self.compiled({name: (one.plan.phase, dict(one.values)) for name, one in chosen.items()})
             if plans is None:
                 continue
-            scores = [float(o.score(plans[name].terms)) for o, name in zip(objectives, names, strict=True)]
+            scores = [self.spaces[name].judge.score(o, plans[name]) for o, name in zip(objectives, names, strict=True)]
             exact = self.worse(scores, best)
             if exact < total - 1e-9:
                 self.broken += 1
@@ -212,7 +215,8 @@ class Together:
         out.sort(key=lambda pair: (pair[0], pair[1].gpus))
         objectives = tuple(one.as_objective for one in system)
         searched = {
-            name: Searched(name, each, self.spaces[name].domains, outcome) for name, (outcome, _) in found.items()
+            name: Searched(name, each, self.spaces[name].domains, outcome, near_of(self.spaces[name], outcome))
+            for name, (outcome, _) in found.items()
         }
         joined = Joined(self.tried, self.refused, sure and not self.broken, self.broken)
         kept = [one for _, one in out][: top if len(system) == 1 else None]

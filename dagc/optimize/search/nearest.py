@@ -1,0 +1,87 @@
+"""nearest: of a space without a plan, those that break one rule alone, and by how little."""
+
+from __future__ import annotations
+
+from ...base.diagnostics import Collector
+from ...base.frozen import record
+from ...base.units import BYTES, show
+from ...lang.values.evaluate import compare
+from ...plan.require import is_share
+from ...spec.metrics import percent
+from .apart import Apart
+from .best_first import Outcome
+from .exact import Judge, Plan, plain_test, value
+from .rules import fixed, names, rules
+from .space import Tally, Values, legal
+
+NAMED = 3
+"""Plans that are shown at most."""
+
+
+@record(slots=False)
+class Near:
+    """A plan that breaks `rule` alone. `words`: how; `excess`: by how much, as a share, where that is known."""
+
+    rule: str
+    values: Values
+    words: str
+    excess: float = float("inf")
+
+
+def near_of(space: Apart, outcome: Outcome) -> tuple[Near, ...]:
+    """Nothing where something was found, or not all was looked at."""
+    return () if outcome.found or outcome.certificate.left else nearest(space)
+
+
+def nearest(space: Apart) -> tuple[Near, ...]:
+    """The nearest first: plans that were compiled and fail one thing, else plans that one rule rejects and no other."""
+    found = [near for row, plan in space.pieces.known.items() if (near := _compiled(space, row, plan)) is not None]
+    best: dict[str, Near] = {}
+    for near in sorted(found, key=lambda one: one.excess):
+        best.setdefault(near.rule, near)
+    return tuple(best.values())[:NAMED] or tuple(_illegal(space))[:NAMED]
+
+
+def _illegal(space: Apart) -> list[Near]:
+    """A plan that each rule rejects alone."""
+    own = (*space.asked, *rules(space.facts, [d.path for d in space.domains]))
+    out = []
+    for rule in own:
+        if space.tally.found.get(rule.name) is None and len(space.rows):
+            continue
+        others = [one for one in own if one is not rule]
+        rows = legal(space.domains, fixed(space.facts), names(space.facts), others, Tally())
+        if len(rows):
+            out.append(Near(rule.name, rows.values(0), f"not so: {rule.about}"))
+    return out
+
+
+def _compiled(space: Apart, row: int, plan: Plan) -> Near | None:
+    if plan.refused is None or plan.estimate is None:
+        return None
+    judge, values = space.judge, space.rows.values(row)
+    failed = _failed(judge, plan)
+    fits = plan.estimate.fits
+    if plan.refused[0] == "memory" and not failed:
+        worst = plan.estimate.memory.worst
+        words = f"{show(worst.peak_B, BYTES)} on the fullest GPU, of {show(worst.capacity_B, BYTES)}"
+        return Near("memory", values, words, worst.peak_B / worst.capacity_B - 1)
+    if not fits or len(failed) != 1 or not plan.refused[0].startswith("requirement"):
+        return None
+    label, words, excess = failed[0]
+    return Near(f"requirement: {label}", values, words, excess)
+
+
+def _failed(judge: Judge, plan: Plan) -> list[tuple[str, str, float]]:
+    """(label, words, share by which it fails) of the requirements that do not hold; those that ask for GPU ids are left out."""
+    subject, out = judge.subject(plan), []
+    for requirement in judge.requirements:
+        test = requirement.test
+        found = compare(test, lambda node: value(node, subject), Collector()) if plain_test(test) else None
+        if found is None or found[2]:
+            continue
+        left, right, _ = found
+        shown = percent if is_share(test) else lambda v, dim=left.dim: show(v, dim)
+        excess = abs(left.value - right.value) / (abs(right.value) or 1.0)
+        out.append((requirement.label, f"{shown(left.value)}, not {test.op} {shown(right.value)}", excess))
+    return out

@@ -1,0 +1,151 @@
+"""served: plans judged by how they serve requests: each that is legal is simulated, those first whose phases are best alone.
+
+No bound of a simulated figure is known, so only a search that has simulated all of them is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from time import perf_counter
+
+from ...base.diagnostics import Collector, SpecError
+from ...lang.choices import SERVINGS
+from ...lang.open_spec import OpenSpec
+from ...pipeline.compile import compile_spec
+from ...plan.subject import serving_metrics
+from ...spec.choice import Choice
+from ...spec.spec import Spec
+from .answer import Answer, Joined, Ranked, Searched
+from .apart import Apart, Told
+from .best_first import Found, dominates
+from .domains import Unbounded
+from .exact import Plan
+from .nearest import near_of
+from .objectives import TABLE, Objective
+from .space import Domain, Word
+from .together import Together
+
+MOST = 5_000
+"""Simulations of a search without a budget."""
+ALL = 1 << 30
+
+
+class TooMany(ValueError):
+    """More plans than anybody waits for: `count` of them would be simulated."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count:,} plans would be simulated, more than {MOST:,}")
+        self.count = count
+
+
+@dataclass
+class Served:
+    """`spaces`: of each phase that is open; `serves`: servings that leave something open, with their domains."""
+
+    spec: OpenSpec
+    spaces: Mapping[str, Apart]
+    serves: Mapping[str, tuple[Domain, ...]]
+    until: float | None
+    told: Told | None
+
+    def search(self, objectives: Sequence[Objective], top: int) -> Answer:
+        """By figures of servings. Raises TooMany."""
+        began = perf_counter()
+        own = (TABLE["throughput_per_gpu"],)
+        found = {name: space.search(own, ALL, self.until, self.told) for name, space in self.spaces.items()}
+        stopped = any(s for _, s in found.values())
+        lists = [outcome.found for outcome, _ in found.values()]
+        settings = [*product(*(product(*(d.values for d in own)) for own in self.serves.values()))]
+        count = prod(len(one) for one in lists) * len(settings)
+        if count > MOST and self.until is None:
+            raise TooMany(count)
+        out: list[tuple[tuple[float, ...], Ranked]] = []
+        tried = refused = 0
+        whole = not stopped and all(outcome.certificate.complete for outcome, _ in found.values())
+        try:
+            for plans, given in self._pairs(lists, settings):
+                if self.until is not None and perf_counter() > self.until and out:
+                    whole = False
+                    break
+                tried += 1
+                values: dict[str, dict[str, Word | range]] = {
+                    name: dict(p.values) for name, p in zip(self.spaces, plans, strict=True)
+                }
+                for (name, domains), chosen in zip(self.serves.items(), given, strict=True):
+                    values[name] = dict(zip((d.path for d in domains), chosen, strict=True))
+                scores = self._scores(values, objectives)
+                if scores is None:
+                    refused += 1
+                    continue
+                figures = tuple(o.shown(s) for o, s in zip(objectives, scores, strict=True))
+                chosen_plans = {name: p.plan for name, p in zip(self.spaces, plans, strict=True)}
+                out.append((scores, Ranked(values, figures, chosen_plans, _gpus(chosen_plans))))
+        except KeyboardInterrupt:
+            whole, stopped = False, True
+        out.sort(key=lambda one: (one[0], one[1].gpus))
+        if len(objectives) > 1:
+            out = [one for one in out if not any(dominates(other[0], one[0]) for other in out)]
+        searched = {
+            name: Searched(name, own, self.spaces[name].domains, outcome, near_of(self.spaces[name], outcome))
+            for name, (outcome, _) in found.items()
+        }
+        kept = [one for _, one in out][: top if len(objectives) == 1 else None]
+        return Answer(
+            tuple(objectives), tuple(kept), searched, perf_counter() - began, Joined(tried, refused, whole), stopped
+        )
+
+    def _pairs(
+        self, lists: Sequence[Sequence[Found]], settings: Sequence[tuple[tuple[Word, ...], ...]]
+    ) -> Iterator[tuple[tuple[Found, ...], tuple[tuple[Word, ...], ...]]]:
+        """Plans of the phases, the best together first, each under every setting of the servings."""
+        if not all(lists):
+            return
+        scores = [[one.scores[0] for one in each] for each in lists]
+        together = Together(self.spec, self.spaces, self.until, self.told)
+        for _, places in together.pairs(scores, [each[0] for each in scores]):
+            plans = tuple(each[k] for each, k in zip(lists, places, strict=True))
+            for given in settings:
+                yield plans, given
+
+    def _scores(
+        self, values: Mapping[str, Mapping[str, Word | range]], objectives: Sequence[Objective]
+    ) -> tuple[float, ...] | None:
+        """None where the plan is refused, or has no such figure."""
+        spec = self.spec.closed({name: dict(own) for name, own in values.items()}, Collector())
+        return None if spec is None else scores_of(spec, objectives)
+
+
+def scores_of(spec: Spec, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """Of a whole spec that is compiled and served."""
+    try:
+        plan = compile_spec(spec, Collector(), servings={o.phase for o in objectives})
+    except SpecError:
+        return None
+    if not plan.passed:
+        return None
+    out = []
+    for one in objectives:
+        found = serving_metrics(plan.subject().of(one.phase)).get(one.name)
+        if found is None:
+            return None
+        out.append(found.value if one.better == "lower" else -found.value)
+    return tuple(out)
+
+
+def domains_of(choices: Sequence[Choice]) -> tuple[Domain, ...]:
+    """Of the choices of a serving. Raises Unbounded."""
+    found = []
+    for choice in choices:
+        attribute = SERVINGS.attribute(choice.path)
+        values: tuple[Word, ...] = choice.values or ((False, True) if attribute.kind == "flag" else attribute.words)
+        if not values:
+            raise Unbounded(choice)
+        found.append(Domain(choice.path, values))
+    return tuple(found)
+
+
+def _gpus(plans: Mapping[str, Plan]) -> int:
+    return len({(plan.phase.hardware, gpu) for plan in plans.values() for gpu in plan.phase.gpus})
