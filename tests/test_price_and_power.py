@@ -9,9 +9,10 @@ import pytest
 from conftest import spec_text
 
 import dagc
+from dagc.base.plain_data import DataError, from_data, to_data
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
-from dagc.base.units import UNITS, show
+from dagc.base.units import UNITS, Quantity, show
 from dagc.cli import main
 from dagc.lang.printer import print_spec
 from dagc.plan.subject import phase_metrics
@@ -80,6 +81,17 @@ def test_text_and_files_keep_them(tmp_path: Path, capsys: pytest.CaptureFixture[
     again = json.loads(capsys.readouterr().out)["phases"]["prefill"]
     assert again["cost_per_token"] == figures(plan)["cost_per_token"]
     assert again["energy_per_token_J"] == figures(plan)["energy_per_token"]
+
+
+def test_dimensions_in_files() -> None:
+    """Files from before money and energy are read, and what has neither is written as they have it."""
+    for unit, size in (("tok/s", 5), ("$/Mtok", 7), ("W", 7), ("%", 5)):
+        quantity = Quantity(3.0, UNITS[unit][1])
+        data = to_data(quantity)
+        assert len(data["dim"]) == size and from_data(Quantity, data, "x") == quantity
+    for wrong in ([0] * 4, [0] * 8, [0] * 6 + ["x"]):
+        with pytest.raises(DataError):
+            from_data(Quantity, {"value": 1.0, "dim": wrong}, "x")
 
 
 def test_each_pool_has_its_own() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .diagnostics import did_you_mean
 from .harmless import CONTROL
+from .units import SCALAR, Dim, Quantity
 
 
 class DataError(ValueError):
@@ -20,12 +21,16 @@ class DataError(ValueError):
         self.path, self.reason = path, reason
 
 
+WRITTEN = 5
+"""Exponents of a dimension that are always written: seconds, bytes, FLOPs, tokens, requests."""
 Skip = frozenset[tuple[type, str]]
 """(record, field): fields that are not part of the data."""
 
 
 def to_data(value: Any, skip: Skip = frozenset()) -> Any:
     """Records become objects, tuples lists; fields that take no part in comparisons are left out."""
+    if isinstance(value, Quantity):
+        return {"value": value.value, "dim": _short(value.dim)}
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_data(getattr(value, f.name), skip) for f in _kept(type(value), skip)}
     if isinstance(value, Mapping):
@@ -35,8 +40,16 @@ def to_data(value: Any, skip: Skip = frozenset()) -> Any:
     return value
 
 
+def _short(dim: Dim) -> list[int]:
+    """Without the exponents that were added to dimensions later, where they are zero."""
+    return list(dim if any(dim[WRITTEN:]) else dim[:WRITTEN])
+
+
 def from_data(kind: Any, data: Any, path: str, skip: Skip = frozenset(), given: Mapping[str, Any] | None = None) -> Any:
     """The value of a type. `given`: fields of the outermost record that are not in the data. Raises DataError."""
+    if kind is Quantity and isinstance(data, dict) and isinstance(data.get("dim"), list):
+        missing = len(SCALAR) - len(data["dim"])
+        data = {**data, "dim": data["dim"] + [0] * (missing if missing <= len(SCALAR) - WRITTEN else 0)}
     if isinstance(kind, type) and is_dataclass(kind):
         return _record(kind, data, path, skip, given or {})
     origin, arguments = get_origin(kind), get_args(kind)
