@@ -106,4 +106,8 @@ class _Phase:
         value = self.body.assigns["gpus"].value.span
         if gpus is None and not self.added:
             return
-        self.rewrite.replace(value, ", ".join([gpus or value.text, *self.added]))
+        text = self.rewrite.source.text
+        apart = "\n" if "\n" in text[self.body.span.end : value.start] else ", "
+        sections = [added for added in self.added if added.endswith("}")]
+        plain = [gpus or value.text, *(added for added in self.added if added not in sections)]
+        self.rewrite.replace(value, apart.join([", ".join(plain), *sections]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from ..base.frozen import record
 from ..base.units import BYTES, show
@@ -16,8 +17,10 @@ from .room import Edge, Fit
 
 LOWERED = 3000
 """Layouts of one question that are lowered at most."""
-COUNTED = 100_000
-"""Layouts on one GPU fewer whose rules are counted at most."""
+COUNTED = 50_000
+"""Layouts on one number of GPUs that are looked at at most."""
+NUMBERS = 4096
+"""Numbers of GPUs that are tried at most."""
 MEMORY = "memory"
 
 
@@ -71,7 +74,6 @@ class _Question:
     ids: list[int]
     phases: list[Phase] = field(init=False)
     bounds: list[LeastMemory] = field(init=False)
-    limit_B: float = field(init=False)
     tried: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +82,6 @@ class _Question:
         self.phases = [p if self.sequences is None else with_sequences(p, self.sequences) for p in written]
         self.ids = self.ids or [*written[0].gpus, *spec.unused(written[0])]
         self.bounds = [LeastMemory(self.fit.changes, phase) for phase in self.phases]
-        self.limit_B = max(map(self.may_hold_B, self.phases))
 
     def may_hold_B(self, phase: Phase) -> float:
         """What weights and cache alone may not pass, whatever else there is."""
@@ -89,10 +90,18 @@ class _Question:
         return share * hardware.memory_B - hardware.reserve_B
 
     def answer(self) -> Fewest:
+        """Numbers of GPUs from the least on which weights and cache could stand, until a layout holds the phases."""
+        start = max(bound.gpus(self.may_hold_B(bound.phase)) for bound in self.bounds)
         least, complete = 0, True
-        for count in range(1, len(self.ids) + 1):
-            found = sorted(self.bounded(count), key=lambda pair: pair[0])
-            possible = [s for bound_B, s in found if bound_B <= self.limit_B]
+        for count in range(start, len(self.ids) + 1):
+            if count >= start + NUMBERS:
+                complete = False
+                break
+            found = sorted(
+                ((self.bound(s)[0], k, s) for k, s in enumerate(self.layouts(count))), key=lambda one: one[:2]
+            )
+            complete &= len(found) < COUNTED
+            possible = [s for share, _, s in found if share <= 1]
             least = least or (count if possible else 0)
             for s in possible:
                 if self.tried >= LOWERED:
@@ -118,10 +127,14 @@ class _Question:
             least, self.broken(fewer) if fewer else (), self.tried, complete,
         )  # fmt: skip
 
-    def bounded(self, count: int) -> Iterator[tuple[float, Strategy]]:
-        """Layouts on so many GPUs, each with the bytes that its fullest rank holds at least."""
-        for s in layouts(self.phases[0], count, self.fit.plan.spec.model):
-            yield max(bound.of(s) for bound in self.bounds), s
+    def layouts(self, count: int) -> Iterator[Strategy]:
+        """On so many GPUs."""
+        return islice(layouts(self.phases[0], count, self.fit.plan.spec.model), COUNTED)
+
+    def bound(self, s: Strategy) -> tuple[float, float, float]:
+        """(share, bytes, limit) of weights and cache on the fullest rank, at least, of what they may take, for the phase that needs most."""
+        found = ((bound.of(s), self.may_hold_B(bound.phase)) for bound in self.bounds)
+        return max((held_B / limit_B if limit_B > 0 else float("inf"), held_B, limit_B) for held_B, limit_B in found)
 
     def laid_out(self, s: Strategy, count: int) -> list[Phase]:
         """The phases in a layout on the first so many GPUs."""
@@ -147,15 +160,14 @@ class _Question:
             if rule not in nearest or share < nearest[rule][0]:
                 nearest[rule] = (share, example)
 
-        for number, (bound_B, s) in enumerate(self.bounded(count)):
-            if number >= COUNTED:
-                break
+        for s in self.layouts(count):
+            share, bound_B, limit_B = self.bound(s)
             phases = self.laid_out(s, count)
             words = layout_words(phases[0])
             refused = next((r for phase in phases if (r := self.fit.changes.refusal(phase)) is not None), None)
-            if refused is None and bound_B > self.limit_B:
-                held = f"{show(bound_B, BYTES)} of {show(self.limit_B, BYTES)} a GPU for weights and cache alone"
-                add(MEMORY, bound_B / self.limit_B, f"{words}: {held}")
+            if refused is None and share > 1:
+                held = f"{show(bound_B, BYTES)} of {show(limit_B, BYTES)} a GPU for weights and cache alone"
+                add(MEMORY, share, f"{words}: {held}")
                 continue
             found = refused or (self.held(s, count)[1] if self.tried < 2 * LOWERED else Refused(()))
             if isinstance(found, Refused):

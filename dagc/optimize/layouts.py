@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 from ..cost.memory import weight_size
 from ..pipeline.changed import Changes, Refused
@@ -99,6 +100,13 @@ class LeastMemory:
         )
         (stage,) = memory.stages
         return stage.weights_B - routed_B, routed_B, stage.kv_cache_B
+
+    def gpus(self, limit_B: float) -> int:
+        """How many GPUs it takes at least where weights and cache of each may take so much: splitting them makes them no smaller."""
+        found = self.parts(1, 1)
+        if found is None or self.phase.strategy.shard or limit_B <= 0:
+            return 1
+        return max(1, ceil(sum(found) / limit_B * (1 - 1e-9)))
 
     def of(self, s: Strategy) -> float:
         """Bytes on the fullest rank, at least; infinite where tp or sp is refused. 0 where rules of the phase's own split weights."""

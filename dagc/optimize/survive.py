@@ -9,7 +9,7 @@ from math import isfinite
 
 import numpy as np
 
-from ..base.diagnostics import Collector, SpecError
+from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.frozen import record
 from ..lang.open_spec import OpenSpec
 from ..lang.rewrite_phase import with_changed_phases
@@ -26,7 +26,7 @@ from .largest import largest
 from .layouts import layout_words
 from .moved import Moved, moved
 from .room import Fit
-from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for, spare_nodes
+from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for, spare_nodes, unplaced
 
 OF_EACH = 6
 """Plans of one engine that are combined with those of others, where several lost GPUs."""
@@ -35,6 +35,8 @@ SHOWN = 8
 """Plans that are told."""
 SERVED = 3
 """Plans whose servings are simulated, where a requirement asks for them."""
+MOST_GPUS = 16_384
+"""Of a phase."""
 SPARE_EXPERTS = "spare experts"
 
 
@@ -141,14 +143,16 @@ class _Survive:
         self.before = compile_spec(replace(self.spec, requirements=(), serves=()), Collector())
         self.changes = Changes(self.before.spec, self.before.phases)
 
-    def compiled(self, phases: tuple[Phase, ...]) -> CompiledPlan:
-        """The plan with some phases changed: these are compiled, with those that share a GPU with them before or after; once.
-        Raises SpecError."""
-        key = tuple((p.name, p.gpus, p.sequences, p.strategy) for p in phases)
+    def compiled(self, phases: tuple[Phase, ...], *, placed: bool = False) -> CompiledPlan:
+        """The plan with some phases changed: these are compiled, with those that share a GPU with them before or after; once. In
+        the default order of ranks, unless they are to be `placed` best where they say so. Raises SpecError."""
+        key = (placed, *((p.name, p.gpus, p.sequences, p.strategy) for p in phases))
         found = self.compilations.get(key)
         if found is not None:
             return found
         spec = with_phases(self.spec, [self.changes.with_engine(phase) for phase in phases])
+        if not placed:
+            spec = replace(spec, phases=tuple(unplaced(phase) for phase in spec.phases))
         mine = {phase.name for phase in phases}
         near = [
             p.name for p in self.spec.phases
@@ -163,6 +167,11 @@ class _Survive:
         return plan
 
     def answer(self) -> Survival:
+        """Raises SpecError with E09 where there are more GPUs than their pieces of weights can be counted for."""
+        for phase in self.before.spec.phases:
+            if len(phase.gpus) > MOST_GPUS:
+                message = f"phase `{phase.name}` has {len(phase.gpus):,} GPUs: what is fetched is counted for up to {MOST_GPUS:,}"
+                raise SpecError([Diagnostic("E09", message, phase.span)])
         found = engines(self.before, self.lost)
         touched = tuple(name for names in found for name in names)
         unused = {pool: tuple(sorted(own)) for pool, ids in self.lost.items() if (own := ids - self.used(pool))}
@@ -175,6 +184,8 @@ class _Survive:
             stopped = [self.why_stopped(self.engine(names)) for names, own in options.items() if not own]
             if not stopped:
                 ranked = sorted(self.combined(options), key=lambda one: one.rank)
+                if any(phase.strategy.best for one in ranked for phase in one.phases):
+                    ranked = sorted(map(self.placed, ranked[: self.top]), key=lambda one: one.rank)
                 plans = [self.with_moves(one) for one in self.with_servings(ranked)[: self.top]]
         return Survival(
             self.spec, self.before, {pool: tuple(sorted(ids)) for pool, ids in self.lost.items()}, unused, touched, self.headroom(self.before, touched), verdicts,
@@ -300,10 +311,18 @@ class _Survive:
                 found.append(self.kept([one for _, one in chosen], phases, plan))
         return found
 
+    def placed(self, one: Kept) -> Kept:
+        """The plan with its ranks where they are best, for phases that say so."""
+        return self.told(one.kind, one.phases, self.compiled(one.phases, placed=True), one.lost)
+
     def kept(self, chosen: Sequence[Survivor], phases: tuple[Phase, ...], plan: CompiledPlan) -> Kept:
-        """Everything that is told of a plan."""
-        names = [phase.name for phase in phases]
+        """Everything that is told of a plan but for the weights that move."""
         lost = tuple(self.lost_of(phase, keeps=one.keeps) for one in chosen for phase in one.phases)
+        return self.told(" and ".join(dict.fromkeys(one.kind for one in chosen)), phases, plan, lost)
+
+    def told(self, kind: str, phases: tuple[Phase, ...], plan: CompiledPlan, lost: tuple[Lost, ...]) -> Kept:
+        """What is judged and compared."""
+        names = [phase.name for phase in phases]
         verdicts = {r: self.judge(plan, r) for r in self.held}
         idle = (
             self.places(self.before, names)
@@ -311,7 +330,7 @@ class _Survive:
             - {(pool, gpu) for pool, ids in self.lost.items() for gpu in ids}
         )
         return Kept(
-            " and ".join(dict.fromkeys(one.kind for one in chosen)), phases, plan, {name: self.ratio(plan, name) for name in names},
+            kind, phases, plan, {name: self.ratio(plan, name) for name in names},
             self.headroom(plan, names), lost, tuple(v for v in verdicts.values() if v is not None),
             tuple(r.label for r, v in verdicts.items() if v is not None and not v.passed),
             tuple(r.label for r, v in verdicts.items() if v is None), tuple(gpu for _, gpu in sorted(idle)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +21,16 @@ from ..spec.phase import Phase
 from ..spec.strategy import Fold, Strategy
 from .layouts import LeastMemory, filling, layouts, relaid
 
+if TYPE_CHECKING:
+    from ..pipeline.estimates import Estimate
+
 RE_PLACE, DRAIN, SHRINK, RELAY = "re-place", "drain", "shrink", "lay out anew"
-TRIED = 60
-"""New layouts of one engine that are estimated at most."""
+TRIED = 30
+"""New layouts of one engine on one number of GPUs that are estimated at most."""
+MOST_LAYOUTS = 50_000
+"""Of one number of GPUs that are looked at."""
 BEST = 3
-"""New layouts of one engine that are proposed."""
+"""New layouts of one engine that are proposed for their throughput; one fewer are for their time."""
 Ids = NDArray[np.int64]
 
 
@@ -229,40 +236,45 @@ class Engine:
         bounds = [LeastMemory(self.changes, phase) for phase in self.phases]
         limit_B = hardware.memory_B - hardware.reserve_B
         estimates = Estimates(self.plan.spec)
-        found: list[tuple[float, int, tuple[Phase, ...]]] = []
-        tried = 0
+        found: list[tuple[float, float, tuple[Phase, ...]]] = []
         for count in counts:
             ids = tuple(sorted(alive)[:count])
             ranked = sorted(
                 (self.unlike(s), max(b.of(s) for b in bounds), k, s)
-                for k, s in enumerate(layouts(self.phases[0], count, model))
+                for k, s in enumerate(islice(layouts(self.phases[0], count, model), MOST_LAYOUTS))
             )
-            for _, bound_B, _, s in ranked:
-                phases = tuple(self.laid_out(phase, s, ids) for phase in self.phases)
-                if bound_B > limit_B or any(self.changes.refusal(phase) is not None for phase in phases):
-                    continue
-                tried += 1
-                if tried > TRIED:
-                    break
+            laid_out = (self.laid_out(s, ids) for _, bound_B, _, s in ranked if bound_B <= limit_B)
+            legal = (phases for phases in laid_out if all(self.changes.refusal(phase) is None for phase in phases))
+            best: dict[str, tuple[float, float, Phase]] = {}
+            for phases in islice(legal, TRIED):
                 try:
-                    kept = min(
-                        estimates(phase).throughput_tok_s / self.plan.phases[phase.name].throughput_tok_s
-                        for phase in phases
-                    )
+                    rows = [(*self.against(estimates(unplaced(phase))), phase) for phase in phases]
                 except (SpecError, ArithmeticError, ValueError):
                     continue
-                found.append((kept, count, phases))
-        for _, _, phases in sorted(found, key=lambda one: -one[0])[:BEST]:
+                found.append((min(row[0] for row in rows), max(row[1] for row in rows), phases))
+                for row in rows:
+                    best[row[2].name] = max(best.get(row[2].name, row), row, key=lambda one: one[0])
+            if len(best) > 1:  # each in the layout that is best for itself
+                own = [best[phase.name] for phase in self.phases]
+                found.append((min(row[0] for row in own), max(row[1] for row in own), tuple(row[2] for row in own)))
+        by_throughput = sorted(found, key=lambda one: -one[0])[:BEST]
+        by_time = sorted(found, key=lambda one: one[1])[: BEST - 1]  # requirements may ask for that
+        for _, _, phases in (*by_throughput, *by_time):
             yield Survivor(RELAY, phases, keeps=False)
+
+    def against(self, one: Estimate) -> tuple[float, float]:
+        """(throughput, time) of a phase over those before."""
+        before = self.plan.phases[one.phase.name]
+        return one.throughput_tok_s / before.throughput_tok_s, one.time_s / before.time_s
 
     def unlike(self, s: Strategy) -> int:
         """How many degrees of a layout within a rank of the batch are not as written."""
         own = self.phases[0].strategy
         return sum(a != b for a, b in zip(_inside(own), _inside(s), strict=True))
 
-    def laid_out(self, phase: Phase, s: Strategy, ids: tuple[int, ...]) -> Phase:
-        """A phase in a layout: with the spare copies of experts that it had, or a few more."""
-        return replace(phase, gpus=ids, strategy=relaid(phase.strategy, s))
+    def laid_out(self, s: Strategy, ids: tuple[int, ...]) -> tuple[Phase, ...]:
+        """The phases in a layout: with the spare copies of experts that they had, or a few more."""
+        return tuple(replace(phase, gpus=ids, strategy=relaid(phase.strategy, s)) for phase in self.phases)
 
 
 def _inside(s: Strategy) -> tuple[int, ...]:
@@ -290,6 +302,11 @@ def on(ids: Ids, phase: Phase) -> Phase:
     listed = np.empty(ids.size, dtype=np.int64)
     listed[index.ravel()] = ids.ravel()
     return replace(phase, gpus=tuple(listed.tolist()))
+
+
+def unplaced(phase: Phase) -> Phase:
+    """The phase with its ranks in the default order of axes, where the best is to be searched for."""
+    return replace(phase, strategy=replace(phase.strategy, best=False)) if phase.strategy.best else phase
 
 
 def engines(plan: CompiledPlan, lost: Mapping[str, frozenset[int]]) -> list[tuple[str, ...]]:
