@@ -13,6 +13,7 @@ from dagc.execute.prove import prove
 from dagc.export.engines.launch import export
 from dagc.ir.graph import Graph, Op
 from dagc.lang.open_spec import load_open
+from dagc.optimize.search.answer import Asked
 from dagc.optimize.search.optimum import search
 
 GQA_PLANS = {
@@ -166,9 +167,31 @@ def test_a_search_finds_it(context: int, best: int) -> None:
     text = preset(
         "qwen3-235b-a22b", "gpus = 0..7, attention { tp = 8 }, experts { ep = 8 }, dcp = any, engine = vllm", context
     )
-    answer = search(load_open(Source("plan.moe", text), Collector()), ["tpot"])
+    answer = search(load_open(Source("plan.moe", text), Collector()), Asked(("tpot",)))
     assert answer.best is not None
     assert answer.best.values["decode"]["dcp"] == best
+
+
+def test_a_search_among_degrees_too() -> None:
+    """The best of all plans that compile: what is known of one dcp is not taken for another."""
+    text = preset(
+        "qwen3-235b-a22b", "gpus = 0..15, attention { dp = any, tp = any }, experts { ep = 16 }, dcp = any", 65536, 16
+    )
+    answer = search(load_open(Source("plan.moe", text), Collector()), Asked(("tpot",)))
+    times = {}
+    for tp in (1, 2, 4, 8, 16):
+        for dcp in (1, 2, 4, 8, 16):
+            degrees = text.replace("dp = any, tp = any", f"dp = {16 // tp}, tp = {tp}").replace(
+                "dcp = any", f"dcp = {dcp}"
+            )
+            try:
+                times[tp, dcp] = dagc.compile_text(degrees).phases["decode"].time_s
+            except SpecError:
+                continue
+    assert answer.best is not None
+    best = answer.best.values["decode"]
+    assert min(times, key=times.__getitem__) == (best["attention.tp"], best["dcp"])
+    assert set(times) == {(1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (16, 1), (16, 2), (16, 4)}
 
 
 def test_what_engines_are_told() -> None:

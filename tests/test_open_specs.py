@@ -79,7 +79,9 @@ def drawn(spec: OpenSpec, rng: random.Random) -> dict[str, dict[str, Chosen | No
         made[name] = {path: value(path, values, opened.kind) for path, values in free.items() if rng.random() < 0.8}
         if name in spec.phases and rng.random() < 0.5:
             made[name] |= {
-                path: 1 for path in ("pp", "replicas", "dp", "sp", "attention.dp", "attention.sp") if path in free
+                path: 1
+                for path in ("pp", "replicas", "dp", "sp", "dcp", "attention.dp", "attention.sp")
+                if path in free
             }
             made[name] |= {"gpus": 8} if "gpus" in free else {}
             made[name] |= {"redundant": 0} if "redundant" in free else {}

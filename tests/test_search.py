@@ -68,6 +68,8 @@ def one_drawn(rng: random.Random) -> tuple[str, str, list[str]]:
     }  # fmt: skip
     if kind == "prefill":
         choices |= {"chunk": "any(64 tok, 100 tok, 256 tok)", "sp_layout": "any"}
+    else:
+        choices |= {"dcp": "any"}
     folded = rng.random() < 0.7
     sides = (
         (("attention", ("dp", "sp", "tp")), ("experts", ("ep", "tp"))) if folded else (("", ("dp", "ep", "sp", "tp")),)

@@ -27,7 +27,7 @@ ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 """Sides of a layer: what attention's degrees decide, what those of the experts do, and what both do: taking tokens there and back."""
 IN_KEYS = {
     "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
-    "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences",
+    "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences", "dcp",
 }  # fmt: skip
 """Choices that enter keys by what they do; all others enter as they are."""
 
@@ -289,13 +289,14 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
     if not facts.folded:
         # Experts have their own factor between those of the batch and the sequence.
         dp = dp * ep
-    prompts = not facts.phase.generates
+    prompts = np.full(count, not facts.phase.generates)
     words = {
         "sp_method": (sp > 1) & prompts,
         "sequence_parallel": (tp > 1) & prompts,
         "dispatch": ep > 1,
+        "dcp": (tp > 1) & ~prompts,
     }
-    method, residual, dispatch = (_word(rows, name, matters) for name, matters in words.items())
+    method, residual, dispatch, dcp = (_word(rows, name, matters) for name, matters in words.items())
     inner = ep * etp
     dense = tp * sp
     tensor = np.minimum(inner, tp)
@@ -313,13 +314,13 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
     plain = facts.phase.strategy.place is None and facts.phase.strategy.order == tuple(AXES) and facts.folded
     everything = [gpus, stages, copies, dp, ep]
     place = [np.where(powers & plain, 0, one) for one in everything]
-    attention = [sp, tp, method, residual, *others]
+    attention = [sp, tp, dcp, method, residual, *others]
     cuts = [np.minimum(etp, dense), np.minimum(inner, dense)]
     sent = np.broadcast_to(rows.is_("dispatch", "all_to_all"), (count,)) & (ep > 1) & (inner > dense)
     routed = [ep, etp, sent.astype(np.int64), share, *others, *place]
-    if prompts:
+    if not facts.phase.generates:
         routed += [tensor, sequence, tp // tensor, sp // sequence, residual, method, dispatch, data]
-    layout = [ep, etp, dispatch, share, dp * copies, sp, tp, method, residual, *others, *place]
+    layout = [ep, etp, dispatch, share, dp * copies, sp, tp, dcp, method, residual, *others, *place]
     regular = plain and facts.folded
     return [
         (attention, each, True),
