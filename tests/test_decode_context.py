@@ -13,8 +13,7 @@ from dagc.execute.prove import prove
 from dagc.export.engines.launch import export
 from dagc.ir.graph import Graph, Op
 from dagc.lang.open_spec import load_open
-from dagc.optimize.search.answer import Asked
-from dagc.optimize.search.optimum import search
+from dagc.optimize.search.optimum import Asked, search
 
 GQA_PLANS = {
     "all copies": "gpus = 0..3, tp = 4, dcp = 2",
