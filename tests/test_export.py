@@ -249,7 +249,7 @@ STRATEGY = {
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
 }
 PHASE = {
-    "identity": ("name", "kind", "hardware", "gpus", "strategy", "constants", "span", "spans"),
+    "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),
     "flags of an engine": ("context", "tokens", "chunk", "sequences"),
     "what the engine sees in its traffic": ("routing",),
     "left_open": (

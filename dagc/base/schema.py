@@ -192,6 +192,9 @@ PHASE: dict[str, Attribute] = {
         None,
         *EXCHANGES,
     ),
+    "weight_dtype": dtype_of("weights in this phase (default: the model's)"),
+    "kv_dtype": dtype_of("KV cache in this phase (default: the model's)"),
+    "attention_dtype": dtype_of("math of prefill attention in this phase (default: the model's)"),
     "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
@@ -263,7 +266,7 @@ ANY = "any"
 STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
-    "hardware", "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
+    "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
     "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Label
-from ..base.dtypes import find
 from ..base.files import Reach
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
@@ -27,6 +26,7 @@ from ..spec.workload import Workload
 from .alternatives import picks, read_variants
 from .body import Body
 from .huggingface.config import Config
+from .math_units import check_units
 from .open_words import leaves_open
 from .params import Constants
 from .pools import Pools, read_pool_links, read_pools, several
@@ -119,10 +119,12 @@ class Elaborator:
         known = tuple(own for own in pools.known.values() if own is not None)
         if not pools.whole or model is None or workload is None:
             return None
-        used = {phase.hardware for phase in phases}
+        plain = {
+            phase.hardware for phase in phases if phase.precision is None
+        }  # others were checked with their own dtypes
         for own in known:
-            if not pools.several or own.name in used:
-                self.check_dtypes(own, model)
+            if (own.name if pools.several else "") in plain or not phases:
+                check_units(own, model, model.spans, self.out)
         return Spec(
             known[0], model, workload, phases, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined,
             self.alternatives,
@@ -306,23 +308,6 @@ class Elaborator:
             self.out.add("E11", message, section.kind_span, "again here", also=(first,), help=hint)
             return False
         return True
-
-    def check_dtypes(self, hardware: Hardware, model: Model) -> None:
-        """Math that the GPU has no unit for. Weights of 4 bits that are widened before they are used (int4, mxfp4) run
-        anywhere, and a GPU whose peaks are not given by dtype is taken at its word."""
-        if set(hardware.compute_flops) == {"default"}:
-            return
-        used = {"weight_dtype": model.weight_dtype, "attention_dtype": model.attention_dtype}
-        used |= {f"weights.{block}": dtype for block, dtype in model.weight_dtypes.items()}
-        for name, dtype in used.items():
-            known_dtype = find(dtype)
-            assert known_dtype is not None
-            math = known_dtype.unit
-            if math in ("fp8", "nvfp4") and not known_dtype.widened and math not in hardware.compute_flops:
-                known = ", ".join(d for d in hardware.compute_flops if d != "default")
-                span = model.spans.get(name.split(".")[0], model.span)
-                because = (f"its matrix units take {known}",)
-                self.out.add("E03", f"`{hardware.name}` cannot run {dtype} ({name})", span, because=because)
 
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
         body, name = self.presets.merged(section, base)

@@ -9,7 +9,7 @@ from ..base.phase_kinds import DECODE, PHASE_KINDS
 from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
 from ..spec.hardware import Hardware, Level, PoolLink
-from ..spec.model import Model
+from ..spec.model import Model, Precision
 from ..spec.phase import EngineMemory, Phase
 from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
@@ -210,6 +210,7 @@ def _phase(p: Phase) -> str:
             *(_mixed(p) if p.parts else (f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",)),
             f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
+            *_precision(p.precision),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),
             f"quantise = {p.quantise}",
@@ -250,6 +251,12 @@ def _new_tokens(p: Phase) -> Iterator[str]:
         yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}{drafter}"
     elif p.takes_prompts and p.tokens < p.context:
         yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
+
+
+def _precision(given: Precision | None) -> Iterator[str]:
+    if given is not None:
+        dtypes = {name: getattr(given, name) for name in ("weight_dtype", "kv_dtype", "attention_dtype")}
+        yield ", ".join(f"{name} = {dtype}" for name, dtype in dtypes.items() if dtype is not None)
 
 
 def _strategy(s: Strategy) -> Iterator[str]:

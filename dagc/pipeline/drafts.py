@@ -102,6 +102,7 @@ def draft_units(unit: Unit, graph: Graph, model: Model | None = None) -> Iterato
             host_s=0.0,
             acceptance=0.0,
             drafter=NONE,
+            precision=None,
         )
         yield count, Unit(replace(unit.spec, model=model, phases=(own,)), own, Collector())
 

@@ -15,6 +15,7 @@ from ..cost.records import Costs
 from ..cost.schedule.even import period_s
 from ..ir.graph import Graph
 from ..plan.result import PhaseResult
+from ..spec.model import Precision
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
@@ -75,7 +76,7 @@ class Estimates:
         """`layouts`: of a spec whose hardware, model and constants are the same."""
         self.spec = spec
         self.layouts = Layouts() if layouts is None else layouts
-        self.drafter: Estimates | None = None
+        self.drafters: dict[Precision | None, Estimates] = {}  # by dtypes of the phase
 
     def __call__(self, phase: Phase, look: Look | None = None) -> Estimate:
         """Raises SpecError where the phase does not compile. `look`: sees the graph, which is lowered for it, and what it costs."""
@@ -111,12 +112,14 @@ class Estimates:
         """Seconds of a step and its memory, with what drafts tokens for it."""
         from .drafts import draft_units, drafter_model, memory_with
 
-        if self.drafter is None:
-            self.drafter = Estimates(replace(self.spec, model=drafter_model(self.spec.model), phases=()))
-        model = self.drafter.spec.model
+        drafter = self.drafters.get(unit.phase.precision)
+        if drafter is None:
+            drafter = Estimates(replace(self.spec, model=drafter_model(unit.spec.model), phases=()))
+            self.drafters[unit.phase.precision] = drafter
+        model = drafter.spec.model
         first = True
         for count, own in draft_units(unit, graph, model):
-            drafts_s, stored, draft = self.drafter._passes(own)
+            drafts_s, stored, draft = drafter._passes(own)
             passes_s += count * drafts_s
             if first:
                 memory, _ = memory_with(memory, graph, unit, draft, stored.stages[-1])

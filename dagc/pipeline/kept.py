@@ -139,7 +139,7 @@ class Expansions:
         phase = unit.phase
         scopes = tuple(part.scope for part in phase.parts)
         packed = phase.batching.ranks if phase.is_packed else 0
-        key = phase.name, phase.kind, scopes, phase.strategy.redundant, packed
+        key = phase.name, phase.kind, phase.precision, scopes, phase.strategy.redundant, packed
         ranges = self.known.get(key)
         if ranges is None:
             ranges = self.known[key] = Ranges(lambda numbers: expansion(unit, numbers))

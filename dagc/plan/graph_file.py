@@ -30,9 +30,10 @@ SKIP = frozenset(
         (Phase, "constants"),
         (Phase, "gpus"),
         (Phase, "hardware"),
+        (Phase, "precision"),
     }
 )
-"""Fields whose result is in the placed graph, or in the hardware beside it."""
+"""Fields whose result is in the placed graph, or in the hardware and the model beside it."""
 
 
 def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 
+from ..base.dtypes import find
 from ..base.frozen import record
 from ..base.source import Span
 from ..base.syntax.ast import BlockDef
 from ..base.units import Quantity
 
 AttrValue = Quantity | str | bool
+
+
+@record
+class Precision:
+    """Dtypes that a phase has in place of the model's; None: the model's."""
+
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
+    attention_dtype: str | None = None
 
 
 @record
@@ -57,6 +67,28 @@ class Model:
         return default
 
     @property
+    def tables(self) -> frozenset[str]:
+        """Blocks of embedding and head."""
+        return frozenset(block for layer in (self.stack[0], self.stack[-1]) for block in layer.blocks)
+
+    def stored_as(self, given: Precision) -> Model:
+        """With other dtypes. Those of weights replace those of all parts, but for an embedding and a head that are apart in 16 bits
+        or more: no quantisation takes them."""
+        weight = given.weight_dtype or self.weight_dtype
+        kv, attention = given.kv_dtype or self.kv_dtype, given.attention_dtype or self.attention_dtype
+        parts = self.weight_dtypes
+        if given.weight_dtype is not None:
+            parts = {p: dtype for p, dtype in parts.items() if p in self.tables and left_out(dtype, weight)}
+        if (weight, kv, attention, parts) == (
+            self.weight_dtype,
+            self.kv_dtype,
+            self.attention_dtype,
+            self.weight_dtypes,
+        ):
+            return self
+        return replace(self, weight_dtype=weight, kv_dtype=kv, attention_dtype=attention, weight_dtypes=parts)
+
+    @property
     def precision(self) -> str:
         """Dtypes in words: `bf16`, or `fp8_block weights (bf16: embed, lm_head), bf16 activations`."""
         parts: dict[str, list[str]] = {}
@@ -82,3 +114,9 @@ class Model:
     def layers(self) -> int:
         """Transformer layers: every stack entry but the first and the last (embedding and head)."""
         return sum(layer.repeat for layer in self.stack[1:-1])
+
+
+def left_out(part: str, asked: str) -> bool:
+    """Whether a table or head of one dtype is left out by a quantisation to another."""
+    kept, wanted = find(part), find(asked)
+    return kept is not None and wanted is not None and wanted.quantised and not kept.quantised

@@ -9,6 +9,7 @@ from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
+from .model import Precision
 from .strategy import Strategy
 from .workload import Routing
 
@@ -89,6 +90,7 @@ class Phase:
     routing: Routing | None = None  # None: the workload's
     constants: Mapping[str, float] = field(default_factory=dict)  # names a `place` expression may use
     parts: tuple[Part, ...] = ()
+    precision: Precision | None = None  # None: the model's dtypes
     hardware: str = ""  # name of its pool of GPUs; nothing: the only one
     drafter: str = "none"  # none | mtp: what drafts the tokens that a step checks; none costs nothing
     chunk: int = field(

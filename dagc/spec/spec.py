@@ -53,7 +53,10 @@ class Spec:
         return {**self.params, **{name: known.names for name, known in self.alternatives.items()}}
 
     def of(self, phase: Phase) -> Spec:
-        """The spec as a phase sees it: `hardware` is its own pool."""
+        """The spec as a phase sees it: `hardware` is its own pool, and `model` has its dtypes. To be asked of the spec as it is
+        written: what one phase sees has lost the dtypes of the model."""
+        if phase.precision is not None and (model := self.model.stored_as(phase.precision)) is not self.model:
+            return replace(self, model=model).of(phase)
         if not self.others or phase.hardware in ("", self.hardware.name):
             return self
         own = self.pools[phase.hardware]

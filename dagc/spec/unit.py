@@ -15,7 +15,7 @@ from .workload import Routing
 
 @record
 class Unit:
-    """`spec`: as the phase sees it, with its own pool of GPUs as `hardware`, whichever it is made with. `spans`: the statement that
+    """`spec`: as the phase sees it, with its own pool of GPUs and its own dtypes, whichever it is made with. `spans`: the statement that
     each (segment, op) comes from, filled in as blocks are expanded."""
 
     spec: Spec
@@ -24,8 +24,9 @@ class Unit:
     spans: dict[tuple[str, str], Span] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.spec.others:
-            object.__setattr__(self, "spec", self.spec.of(self.phase))
+        own = self.spec.of(self.phase)
+        if own is not self.spec:
+            object.__setattr__(self, "spec", own)
 
     @property
     def routing(self) -> Routing:

@@ -15,6 +15,7 @@ from ...base.diagnostics import Diagnostic, SpecError
 from ...base.units import TIME, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
 from ...spec.phase import Phase
+from ...spec.spec import Spec
 from .degrees import EngineDegrees, layout
 
 SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
@@ -108,6 +109,7 @@ def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dic
         draft = ServerDraft(engine, server, checkpoint, has_others(server), verdict=plan.overflow)
         common_rules(draft)
         left_open(draft)
+        own_dtypes(draft, plan.spec)
         if model is None:
             draft.notes.append(f"`{draft.model}` is the model's name in the plan; --model gives the checkpoint's")
         written = write(draft)
@@ -145,12 +147,16 @@ def merged(layouts: list[EngineDegrees]) -> list[EngineDegrees]:
 
 def _alike(a: EngineDegrees, b: EngineDegrees) -> bool:
     same = all((a.at[axis] == b.at[axis]).all() for axis in a.at) and a.degree == b.degree and a.layers == b.layers
+    same = same and a.phases[0].precision == b.phases[0].precision
     return same and all(getattr(a.strategy, f) == getattr(b.strategy, f) for f in SERVER_WIDE)
 
 
 def _said(one: EngineDegrees, other: EngineDegrees) -> str:
     """What its strategy says otherwise, besides degrees."""
     ours, theirs = one.strategy, other.strategy
+    dtypes = [p.precision for p in (one.phases[0], other.phases[0])]
+    if dtypes[0] != dtypes[1]:
+        return f", {one.spec.model.precision}"
     differences = [f"{f} {getattr(ours, f)}" for f in SERVER_WIDE if getattr(ours, f) != getattr(theirs, f)]
     return "".join(f", {words}" for words in differences)
 
@@ -241,6 +247,20 @@ def left_open(draft: ServerDraft) -> None:
             and (draft.layout.graphs or "no_graphs" not in facts(draft.engine)["names"]),
         }
         draft.notes += [words for words, holds in said.items() if holds and words not in draft.notes]
+
+
+def own_dtypes(draft: ServerDraft, spec: Spec) -> None:
+    """Where phases have dtypes of their own: the checkpoint of this server, and caches that other servers store otherwise."""
+    one = draft.layout
+    said = one.phases[0].precision
+    if said is not None and said.weight_dtype is not None:
+        draft.notes.append(f"weight_dtype = {said.weight_dtype}: this server needs a checkpoint in {said.weight_dtype}")
+    for other in spec.phases:
+        dtype = spec.of(other).model.kv_dtype
+        if not one.serves(other) and dtype != one.spec.model.kv_dtype:
+            draft.notes.append(
+                f"caches are {one.spec.model.kv_dtype} here and {dtype} in `{other.name}`: whether it converts them on the way is not checked"
+            )
 
 
 def drafted_tokens(draft: ServerDraft, phase: Phase) -> None:

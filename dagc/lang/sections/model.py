@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from ...base.diagnostics import Collector
-from ...base.dtypes import find
 from ...base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
 from ...base.syntax import ast
 from ...base.units import Quantity
-from ...spec.model import AttrValue, Layer, Model
+from ...spec.model import AttrValue, Layer, Model, left_out
 from .. import library
 from ..block_checks import mentioned
 from ..body import Body
@@ -303,14 +302,8 @@ def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, 
         for section in sections:
             inner.add(section.body, names.out)
         read = {k: str(v) for k, v in Reader("weights", inner, schema, names).read().items() if v is not None}
-        dtypes |= {k: v for k, v in read.items() if own or asked is None or (k in tables and _left_out(v, asked))}
+        dtypes |= {k: v for k, v in read.items() if own or asked is None or (k in tables and left_out(v, asked))}
     return dtypes
-
-
-def _left_out(part: str, asked: str) -> bool:
-    """A table or head that a quantisation leaves out."""
-    kept, wanted = find(part), find(asked)
-    return kept is not None and wanted is not None and wanted.quantised and not kept.quantised
 
 
 def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: Body, out: Collector) -> None:

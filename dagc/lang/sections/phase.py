@@ -17,12 +17,13 @@ from ...base.units import SCALAR, Quantity
 from ...spec.choice import ALTERNATIVE
 from ...spec.engines import ENGINES, engine_memory
 from ...spec.hardware import Hardware
-from ...spec.model import AttrValue, Model
+from ...spec.model import AttrValue, Model, Precision
 from ...spec.phase import EngineMemory, Launches, Phase
 from ...spec.strategy import Fold, Strategy
 from ...spec.workload import Workload
 from ..body import Body
 from ..fits import StrategyFit
+from ..math_units import check_units
 from ..pools import Pools
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of, number
@@ -30,6 +31,7 @@ from ..values.names import Names
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 
+DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 SECTIONS = ("attention", "experts", "shard", "memory", ALTERNATIVE)
 
 
@@ -108,17 +110,28 @@ def read_phase(
     memory = _memory(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
     )
+    precision = _precision(values)
+    if precision is not None:
+        model = model.stored_as(precision)
+        if hardware is not None:
+            check_units(hardware, model, {name: body.span_of(name) for name in DTYPES if name in body.assigns}, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
+        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
     return phase
+
+
+def _precision(values: Mapping[str, Value | None]) -> Precision | None:
+    """The dtypes that the phase says; None where it says none."""
+    given = {name: str(values[name]) for name in DTYPES if values[name] is not None}
+    return Precision(**given) if given else None
 
 
 def _memory(body: Body, names: Names, values: Mapping[str, Value | None], default: EngineMemory) -> EngineMemory:

@@ -226,6 +226,12 @@ def pool_link(link: PoolLink) -> str:
     return f"{show(link.bandwidth_Bps, BYTE_RATE)} per GPU and direction, latency {show(link.latency_s, TIME)}"
 
 
+def own_precision(plan: CompiledPlan, phase: str) -> str:
+    """Dtypes of a phase that has others than the model; else nothing."""
+    own = plan.spec.phase(phase)
+    return "" if own.precision is None else plan.spec.of(own).model.precision
+
+
 def drafter_lines(result: PhaseResult) -> list[str]:
     """What a drafter takes of a step's time and of the memory of a GPU."""
     one = result.drafter

@@ -226,7 +226,14 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
 
 
 _SUFFIXES = {"_B": BYTES, "_Bps": BYTE_RATE, "_s": TIME, "_flops": FLOP_RATE}
-_WRITTEN = {"node": "link node", "cluster": "link cluster", "params_stated": "params", "strategy": "", "degrees": ""}
+_WRITTEN = {
+    "node": "link node",
+    "cluster": "link cluster",
+    "params_stated": "params",
+    "strategy": "",
+    "precision": "",
+    "degrees": "",
+}
 
 
 def _as_written(field: str) -> tuple[str, Dim | None]:

@@ -14,7 +14,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
-from ..facts.findings import drafter_lines, placement_lines, pool_link, spared, worst_layer
+from ..facts.findings import drafter_lines, own_precision, placement_lines, pool_link, spared, worst_layer
 from .headline import alternative_text, headline, others
 from .terminal_text import WIDTH, Paint, table, within
 
@@ -81,6 +81,8 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
         f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}   expert imbalance "
         f"{figures['imbalance']}{_chance(result)}{_spare(result)}   {figures['flops_per_token']}"
     )
+    if dtypes := own_precision(plan, result.name):
+        lines.append(f"  {dtypes}")
     if more := others(figures):
         lines.append(f"  {'   '.join(f'{name} {text}' for name, text in more.items())}")
     lines += [

@@ -13,7 +13,7 @@ from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
-from ...facts.findings import binding, placement_text, spared, worst_layer
+from ...facts.findings import binding, own_precision, placement_text, spared, worst_layer
 from ...facts.size import too_many
 from ..headline import alternative_text, headline, others
 from ..terminal import axes_text, collectives_heading
@@ -29,8 +29,10 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
     batches = result.graph.microbatches
     yield tag(
         "p",
-        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
+        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}{result.of_pool}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
     )
+    if dtypes := own_precision(plan, result.name):
+        yield tag("p", dtypes)
     if text := alternative_text(plan, result.name):
         yield tag("p", text.capitalize())
     yield tag("p", binding(result, buys), cls="binding")
