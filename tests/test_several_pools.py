@@ -22,7 +22,7 @@ from dagc.lang.load import load
 from dagc.lang.open_spec import load_open
 from dagc.lang.printer import print_spec
 from dagc.optimize.search.answer import Answer
-from dagc.optimize.search.optimum import search
+from dagc.optimize.search.optimum import Asked, search
 from dagc.spec.spec import Spec
 from dagc.view.draw.figures import pool_frames
 from dagc.view.report.diff import compare
@@ -325,7 +325,7 @@ OPEN = "phase decode { hardware = any, gpus = any(2, 4, 16), attention { tp = an
 
 def searched(phases: str, rest: str = "") -> Answer:
     spec = load_open(Source("x.moe", text(phases=phases, rest=f"\n{rest}")), Collector())
-    return search(spec, ("throughput",))
+    return search(spec, Asked(("throughput",)))
 
 
 def test_a_search_chooses_the_pool() -> None:
@@ -357,3 +357,18 @@ def test_choices_of_pools_that_are_wrong(choice: str, code: str, words: str) -> 
 def test_one_pool_is_no_choice() -> None:
     found = one(text('hardware a from "h100-sxm" { gpus = 8 }', "phase decode { hardware = any, gpus = 0..1, tp = 2 }"))
     assert found.code == "E12" and "one pool" in found.message
+
+
+def test_a_search_over_dtypes_and_pools_is_the_best_of_all_plans() -> None:
+    """Every plan compiled by itself; what a pool has no unit for is no plan."""
+    choices = "hardware = any, weight_dtype = any(bf16, fp8), gpus = 0..1, tp = 2"
+    pools = POOLS.replace('pre from "h100-sxm"', 'pre from "a100-80gb-sxm"')
+    phase = f"phase decode {{ {choices} }}"
+    spec = load_open(Source("x.moe", text(pools, phase)), Collector())
+    found = search(spec, Asked(("throughput",), top=9))
+    assert found.certificate.complete
+    plans = []
+    for pool, dtype in (("pre", "bf16"), ("dec", "bf16"), ("dec", "fp8")):
+        written = phase.replace("hardware = any", f"hardware = {pool}").replace("any(bf16, fp8)", dtype)
+        plans.append(dagc.compile_text(text(pools, written)).phases["decode"].throughput_tok_s)
+    assert [one.figures[0] for one in found.ranked] == sorted(plans, reverse=True)
