@@ -131,6 +131,7 @@ def test_what_is_open_in_one_is_open_when_it_is_chosen() -> None:
 WRONG = {
     "alternative { tp = 8 }": ("E10", "needs a name"),
     'alternative a from "h100-sxm" { tp = 8 }': ("E12", "no presets"),
+    'alternative "a, b" { tp = 8 }': ("E08", "cannot be the name"),
     "alternative a { alternative b { tp = 8 } }": ("E12", "no alternatives"),
     "alternative small { attention { tp = 8 }, experts { ep = 8 } }": ("E11", "`alternative small` is given twice"),
     "alternative a { attention { dp = 2, tp = 4 }, experts { ep = 8 } }": ("E03", "must both factor"),

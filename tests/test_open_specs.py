@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
+from dagc.base.axes import AXES
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
+from dagc.base.schema import OPEN, OPEN_IN_SERVINGS, STRATEGY
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.lang.choices import FREED, OpenKind
@@ -228,6 +231,13 @@ def test_a_phase_of_another_file_is_not_searched(tmp_path: Path) -> None:
     assert {d.code for d in caught.value.diagnostics} == {"E12"} and "move the phase" in caught.value.diagnostics[
         0
     ].help[0]
+
+
+def test_the_language_page_names_what_may_be_open() -> None:
+    page = (ROOT / "docs" / "language.md").read_text()
+    part = page[page.index("**Choices.**") : page.index("**Alternatives**")]
+    named = {word for code in re.findall(r"`([^`]*)`", part.replace("\n", " ")) for word in code.split()}
+    assert {*OPEN, *STRATEGY, *OPEN_IN_SERVINGS} - {*AXES} <= named and "Degrees" in part
 
 
 def test_many_values_are_refused_in_no_time() -> None:

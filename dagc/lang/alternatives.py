@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from ..base.axes import ATTENTION_SIDE, AXES, IN_EXPERTS
@@ -11,6 +12,8 @@ from ..base.syntax import ast
 from ..spec.choice import ALTERNATIVE, Alternatives
 from .body import Body
 
+NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
+"""It is given on command lines, in lists."""
 MOST = 64
 """Alternatives of one phase."""
 MOST_STATEMENTS = 20_000
@@ -67,6 +70,9 @@ def read_variants(section: ast.Section, body: Body, picked: str | None, out: Col
     for one in found:
         if one.name is None:
             out.add("E10", "an alternative needs a name", one.kind_span, help=("alternative wide { ... }",))
+        elif not NAME.fullmatch(one.name):
+            help_ = ("letters, digits, `_`, `-` and `.`, beginning with a letter or `_`",)
+            out.add("E08", f"`{one.name}` cannot be the name of an alternative", one.kind_span, help=help_)
         elif one.preset is not None:
             out.add("E12", "an alternative has no presets", one.preset.span)
         elif one.name not in seen:  # else it is told that it is given twice
