@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def opened(source: str) -> OpenSpec:
     return load_open(Source("x.moe", source), Collector())
 
 
+@cache
 def survived(source: str, *lost: str, top: int = 8) -> Survival:
     own = opened(source)
     return survive(own, lost_gpus(lost, own.spec), top=top)
