@@ -25,6 +25,7 @@ from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.optimum import Asked, search
 from dagc.spec.spec import Spec
 from dagc.view.draw.figures import pool_frames
+from dagc.view.facts.served_words import workers_text
 from dagc.view.report.diff import compare
 
 SMALL = """
@@ -223,6 +224,7 @@ def test_a_serving_hands_caches_over_between_pools() -> None:
         plan = dagc.compile_text(text(POOLS.replace("50 GB/s", bandwidth), rest=f"{SERVE}\nrequire chat.gpus == 6"))
         chat = plan.servings["chat"]
         assert plan.passed and chat.finished == 50
+        assert workers_text(chat) == "1 prefill worker of 4 GPUs of pre and 1 decode worker of 2 GPUs of dec"
         times.append(chat.e2e.mean_s)
     assert times[1] > times[0]
 

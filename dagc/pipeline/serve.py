@@ -181,6 +181,7 @@ class Servings:
             len(gpus) // copies,
             prompt_gpus=len(set(prompts.gpus)) // copies,
             decode_gpus=len(set((role.mixed or main).gpus)) // copies,
+            hardware=main.hardware,
         )
 
     def facts(self, serve: Serve) -> Facts:

@@ -89,7 +89,7 @@ class Engine:
 @record
 class Workers:
     """`count` equal workers. `role`: both, prefill or decode. `gpus` of one of them; so many of them work in steps of prompts alone,
-    and in all other steps (0: all)."""
+    and in all other steps (0: all). `hardware`: name of their pool, where there are several."""
 
     role: str
     count: int
@@ -97,6 +97,7 @@ class Workers:
     gpus: int = 1
     prompt_gpus: int = 0
     decode_gpus: int = 0
+    hardware: str = ""
 
 
 @record

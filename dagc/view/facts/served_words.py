@@ -113,7 +113,9 @@ def workers_text(result: ServeResult) -> str:
     parts = []
     for workers in result.setup.workers:
         role = "" if workers.role == "both" else f"{workers.role} "
-        gpus = f"{workers.gpus} GPU{'s' if workers.gpus > 1 else ''}"
+        gpus = f"{workers.gpus} GPU{'s' if workers.gpus > 1 else ''}" + (
+            f" of {workers.hardware}" if workers.hardware else ""
+        )
         ranks = f" ({workers.engine.ranks} ranks in lockstep)" if workers.engine.ranks > 1 else ""
         parts.append(f"{workers.count} {role}worker{'s' if workers.count > 1 else ''} of {gpus}{ranks}")
     return " and ".join(parts)
