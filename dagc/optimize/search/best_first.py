@@ -38,6 +38,19 @@ class Limit:
     label: str
 
 
+LEFT, COSTED, BOUNDED, REFUSED = 0, 1, 2, 3
+"""What became of a row; from REFUSED on, a place in `Fates.rules`."""
+
+
+@record(slots=False)
+class Fates:
+    """What became of each row that rules let pass."""
+
+    rows: Rows
+    code: Ints
+    rules: tuple[str, ...]
+
+
 @record(slots=False)
 class Outcome:
     """`found`: every legal plan that was costed and passes, the best first. `front`: those that no other is better than in all
@@ -47,6 +60,7 @@ class Outcome:
     found: tuple[Found, ...]
     front: tuple[Found, ...]
     certificate: Certificate
+    fates: Fates
 
 
 Bound = Callable[[Sequence[Objective]], Sequence[Floats]]
@@ -78,9 +92,12 @@ class Search:
     bounded: int = 0
     broken: int = 0
     stopped: bool = False
+    fate: Ints = field(init=False)
+    refusing: list[str] = field(default_factory=list)
 
     def run(self) -> Outcome:
         open_ = np.ones(len(self.rows), dtype=bool)
+        self.fate = np.full(len(self.rows), LEFT, dtype=np.int64)
         try:
             while open_.any():
                 if self.budget_s is not None and perf_counter() - self.began > self.budget_s and self.found:
@@ -92,16 +109,25 @@ class Search:
                     out = at[self.all_passed(scores, at)]
                     self.bounded += len(out)
                     open_[out] = False
+                    self.fate[out] = BOUNDED
                     continue
                 open_[row] = False
                 limit = self.over(row)
                 if limit is None:
                     self.visit(row, scores, open_)
                 else:
-                    self.tally.add(f"requirement: {limit.label}", limit.label, "R07", 1, self.rows.values(row))
+                    rule = f"requirement: {limit.label}"
+                    self.tally.add(rule, rule, "R07", 1, self.rows.values(row))
+                    self.fate[row] = self.refusal(rule)
         except KeyboardInterrupt:
             self.stopped = True
         return self.outcome(np.flatnonzero(open_))
+
+    def refusal(self, rule: str) -> int:
+        """The fate of rows that this rule refuses."""
+        if rule not in self.refusing:
+            self.refusing.append(rule)
+        return REFUSED + self.refusing.index(rule)
 
     def over(self, row: int) -> Limit | None:
         """A requirement that the bound of a row proves not to hold."""
@@ -144,9 +170,11 @@ class Search:
         if plan.refused is not None:
             rule, code = plan.refused
             self.tally.add(rule, plan.why or rule, code, 1, values)
+            self.fate[row] = self.refusal(rule)
             if self.alike is not None:
                 same = open_ & self.alike(row, plan)
                 self.tally.add(rule, plan.why or rule, code, int(same.sum()), values)
+                self.fate[same] = self.refusal(rule)
                 open_ &= ~same
         if plan.estimate is None:
             return
@@ -157,6 +185,7 @@ class Search:
         if plan.refused is None:
             one = Found(row, values, plan, scores)
             self.found.append(one)
+            self.fate[row] = COSTED
             if len(self.objectives) > 1:
                 self.edge = front([*self.edge, one])
             if self.told is not None:
@@ -175,7 +204,8 @@ class Search:
             self.size, tuple(self.tally), self.equal, len(self.found), self.bounded, len(left), bound, gap, self.broken,
             self.done, perf_counter() - self.began,
         )  # fmt: skip
-        return Outcome(tuple(self.objectives), tuple(ranked), tuple(front(ranked)), certificate)
+        fates = Fates(self.rows, self.fate, tuple(self.refusing))
+        return Outcome(tuple(self.objectives), tuple(ranked), tuple(front(ranked)), certificate, fates)
 
 
 def front(found: Sequence[Found]) -> list[Found]:

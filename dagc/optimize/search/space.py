@@ -117,13 +117,14 @@ class Rule:
 
 @record
 class Rejected:
-    """What a rule rejects of a space. `example`: one such plan, by path."""
+    """What a rule rejects of a space. `example`: one such plan, by path. `asks`: paths that the rule asks (none: any)."""
 
     rule: str
     about: str
     count: int
     example: Values
     code: str = "E03"
+    asks: tuple[str, ...] = ()
 
 
 class TooLarge(ValueError):
@@ -140,13 +141,13 @@ class Tally:
 
     found: dict[str, Rejected] = field(default_factory=dict)
 
-    def add(self, rule: str, about: str, code: str, count: int, example: Values) -> None:
+    def add(self, rule: str, about: str, code: str, count: int, example: Values, asks: tuple[str, ...] = ()) -> None:
         before = self.found.get(rule)
         if not count:
             return
         if before is not None:
-            count, example = count + before.count, before.example
-        self.found[rule] = Rejected(rule, about, count, example, code)
+            count, example, about, asks = count + before.count, before.example, before.about, before.asks
+        self.found[rule] = Rejected(rule, about, count, example, code, asks)
 
     @property
     def total(self) -> int:
@@ -183,7 +184,8 @@ def legal(
                 if kept.all():
                     continue
                 out = np.flatnonzero(~kept)
-                tally.add(rule.name, rule.about, rule.code, len(out) * left, rows.values(int(out[0])))
+                asks = tuple(rows.names.get(name, name) for name in asked)
+                tally.add(rule.name, rule.about, rule.code, len(out) * left, rows.values(int(out[0])), asks)
                 if len(out) < len(rows):
                     rows = rows.where(kept)
                 else:

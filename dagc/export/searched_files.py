@@ -1,0 +1,105 @@
+"""The answer of a search as files: JSON, the plans as specs, and every plan that was costed as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from ..base.harmless import in_json
+from ..plan.searched import Findings, PhasePlan, Space
+
+SCHEMA = 1
+
+
+def as_object(found: Findings) -> dict[str, Any]:
+    """Plain data in SI units, as `search.schema.json` describes it."""
+    return {
+        "schema": SCHEMA,
+        "spec": found.spec,
+        "complete": found.complete,
+        "interrupted": found.interrupted,
+        "gap": found.gap,
+        "seconds": found.seconds,
+        "objectives": [{"name": m.name, "phase": m.phase, "better": m.better} for m in found.measures],
+        "plans": [
+            {
+                "figures": list(plan.figures),
+                "behind": plan.behind,
+                "equal": plan.equal,
+                "gpus": plan.gpus,
+                "slow_B": plan.slow_B,
+                "alternatives": dict(plan.picked),
+                "servings": {name: dict(choices) for name, choices in plan.servings.items()},
+                "phases": {one.phase: _phase(one) for one in plan.phases},
+                "spec": plan.spec,
+            }
+            for plan in found.plans
+        ],
+        "spaces": {space.phase: _space(space) for space in found.spaces},
+        "joined": None if found.joined is None else dict(zip(("tried", "refused"), found.joined, strict=True)),
+        "errors": {one.phase: {"median": one.median, "cases": one.cases} for one in found.errors},
+    }
+
+
+def _phase(one: PhasePlan) -> dict[str, Any]:
+    return {
+        "choices": dict(one.choices),
+        "gpus": one.gpus,
+        "sequences": one.sequences,
+        "time": one.time_name,
+        "time_s": one.time_s,
+        "throughput_tok_s": one.throughput_tok_s,
+        "throughput_per_gpu_tok_s": one.per_gpu_tok_s,
+        "throughput_per_user_tok_s": one.per_user_tok_s,
+        "peak_B": one.peak_B,
+        "capacity_B": one.capacity_B,
+    }
+
+
+def _space(space: Space) -> dict[str, Any]:
+    return {
+        "size": space.size,
+        "complete": space.complete,
+        "gap": space.gap,
+        "costed": space.costed,
+        "compiled": space.compiled,
+        "bounded": space.bounded,
+        "equal": space.equal,
+        "left": space.left,
+        "choices": dict(space.choices),
+        "rejected": [
+            {"rule": one.rule, "about": one.about, "code": one.code, "count": one.count, "example": dict(one.example)}
+            for one in space.refusals
+        ],
+        "near": [{"rule": rule, "how": how, "choices": dict(choices)} for rule, how, choices in space.near],
+    }
+
+
+def as_json(found: Findings) -> bytes:
+    return (in_json(json.dumps(as_object(found), indent=1)) + "\n").encode()
+
+
+def as_csv(space: Space) -> str:
+    """A row for each legal plan that was costed, the best first; units in the names of the columns."""
+    paths = list(space.choices)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    figures = ("gpus", "sequences", "time_s", "throughput_tok_s", "throughput_per_gpu_tok_s", "throughput_per_user_tok_s", "peak_B")  # fmt: skip
+    writer.writerow(["phase", *(f"choice.{path}" for path in paths), *figures])
+    for one in space.legal:
+        row = _phase(one)
+        writer.writerow([one.phase, *(one.choices.get(path, "") for path in paths), *(row[name] for name in figures)])
+    return out.getvalue()
+
+
+def files(found: Findings, name: str) -> dict[str, bytes]:
+    """Name -> content: `NAME.1.moe` is the best plan."""
+    from ..base.harmless import file_part
+
+    out = {f"{name}.{k}.moe": plan.spec.encode() for k, plan in enumerate(found.plans, 1)}
+    out[f"{name}.search.json"] = as_json(found)
+    for space in found.spaces:
+        out[f"{name}.{file_part(space.phase)}.csv"] = as_csv(space).encode()
+    return out

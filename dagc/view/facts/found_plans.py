@@ -1,0 +1,179 @@
+"""Plans that a search found, in words and as cells of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...base.units import show
+from ...plan.searched import Findings, Measure, PhasePlan, Refusal, Space
+
+GB, MS = 1e9, 1e-3
+STANDARD = {"throughput_per_gpu", "throughput_per_user", "ttft", "tpot", "step_time", "time"}
+"""Measures of a phase that every table has anyway."""
+EQUAL = "="
+"""Mark of a plan that is as good as the best within what is known of the error."""
+TIED = "\u00a0"
+"""A space at which no line is broken."""
+REQUIREMENT = "requirement: "
+PLAIN = {
+    "memory": "it does not fit into the memory of a GPU",
+    "shared memory": "it does not fit together with the phases on the same GPUs",
+}
+"""What a rule's name means, where the rule says no more."""
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`5,756`, `22.48`, `0.312`."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}".rstrip(".")
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def choices_text(choices: Mapping[str, str], paths: Sequence[str] | None = None) -> str:
+    """`attention.tp 4, experts.ep 4`, no value apart from its path; all of them where no paths are named."""
+    shown = [path for path in (choices if paths is None else paths) if path in choices]
+    return ", ".join(f"{path}{TIED}{choices[path]}" for path in shown)
+
+
+def differing(plans: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Paths of choices whose values are not the same in all."""
+    paths = dict.fromkeys(path for one in plans for path in one)
+    return tuple(path for path in paths if len({one.get(path) for one in plans}) > 1)
+
+
+def phases(found: Findings) -> tuple[str, ...]:
+    """Phases that were searched, in order."""
+    return tuple(dict.fromkeys(one.phase for plan in found.plans for one in plan.phases))
+
+
+def varied(found: Findings) -> dict[str, tuple[str, ...]]:
+    """By phase, the choices in which the plans shown differ."""
+    return {
+        name: differing([one.choices for plan in found.plans for one in plan.phases if one.phase == name])
+        for name in phases(found)
+    }
+
+
+def common(found: Findings) -> dict[str, dict[str, str]]:
+    """By phase, the choices that all plans shown have alike."""
+    differ = varied(found)
+    best = found.best
+    return {
+        one.phase: {path: value for path, value in one.choices.items() if path not in differ[one.phase]}
+        for one in (best.phases if best is not None else ())
+    }
+
+
+def measure_name(measure: Measure) -> str:
+    """`decode.tpot`; of all phases together, its name alone."""
+    return measure.name if measure.phase == "all" else f"{measure.phase}.{measure.name}"
+
+
+def figure(measure: Measure, value: float) -> str:
+    """With its unit: throughput in tokens per second, as tables have it."""
+    return f"{number(value)} tok/s" if "throughput" in measure.name else show(value, measure.dim)
+
+
+def head(found: Findings) -> list[str]:
+    """Of the table of plans, without the choices."""
+    extra = [measure_name(m) for m in _extra(found)]
+    several = len(phases(found)) > 1
+    time = "time ms" if several or not found.plans else f"{found.plans[0].phases[0].time_name} ms"
+    gpus = ["GPUs"] if several or len({plan.gpus for plan in found.plans}) > 1 else []
+    picked = ["alternative"] if any(plan.picked for plan in found.plans) else []
+    return ["", *extra, *picked, *(["phase"] if several else []), *gpus, "tok/s/GPU", "tok/s/user", time, "GB"]
+
+
+def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
+    """A row for each phase of each plan; cells as in `head`."""
+    out = []
+    several = len(phases(found)) > 1
+    gpus = several or len({plan.gpus for plan in found.plans}) > 1
+    picked = any(plan.picked for plan in found.plans)
+    for k, plan in enumerate(found.plans, 1):
+        for j, one in enumerate(plan.phases):
+            mark = f"{k}{EQUAL if plan.equal and k > 1 else ''}" if j == 0 else ""
+            extra = [figure(m, plan.figures[found.measures.index(m)]) if j == 0 else "" for m in _extra(found)]
+            cells = [mark, *extra]
+            cells += [" ".join(plan.picked.values()) if j == 0 else ""] if picked else []
+            cells += [one.phase] if several else []
+            cells += [str(one.gpus)] if gpus else []
+            cells += [number(one.per_gpu_tok_s), number(one.per_user_tok_s), number(one.time_s / MS)]
+            out.append(([*cells, number(one.peak_B / GB, 3)], one))
+    return out
+
+
+def _extra(found: Findings) -> list[Measure]:
+    """Measures that have no column of their own yet."""
+    return [m for m in found.measures if (m.phase == "all" or m.name not in STANDARD) and m.name != "gpus"]
+
+
+def verdict(found: Findings) -> str:
+    """The answer in one line."""
+    size = counted(found.size, "plan")
+    if found.best is None:
+        left = f"; {found.left:,} were not looked at" if found.left else ""
+        return f"no plan of {size} is legal and meets every requirement{left} ({duration(found.seconds)})"
+    if len(found.measures) > 1 and all(m.phase == found.measures[0].phase for m in found.measures):
+        what = f"front of {counted(len(found.plans), 'plan')}"
+    else:
+        own = zip(found.measures, found.best.figures, strict=True)
+        what = "best: " + ", ".join(f"{measure_name(m)} {figure(m, v)}" for m, v in own)
+    return f"{what}; {proof(found)}: {size} in {duration(found.seconds)}"
+
+
+def proof(found: Findings) -> str:
+    """What is proved about plans that were not costed."""
+    if found.complete:
+        return "complete"
+    stopped = "interrupted" if found.interrupted else "not complete"
+    if found.gap is not None:
+        return f"{stopped}, at most {found.gap:.1%} better is left among {found.left:,}"
+    return f"{stopped}, {found.left:,} not looked at" if found.left else stopped
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def rule_text(one: Refusal) -> str:
+    """What a rule wants, or what is wrong, in a sentence."""
+    if one.rule.startswith(REQUIREMENT):
+        return f'the requirement "{one.rule.removeprefix(REQUIREMENT)}" does not hold'
+    if one.legal:
+        return f"against the rule that {one.about}"
+    return PLAIN.get(one.rule, one.about)
+
+
+def example_text(one: Refusal, most: int = 6) -> str:
+    """An example in the choices that the rule asks."""
+    paths = list(one.example)
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return choices_text(one.example, paths[:most]) + more
+
+
+def counts(space: Space) -> list[tuple[int, str, str]]:
+    """(plans, what became of them, an example) of a space, all of them once."""
+    out = [(one.count, rule_text(one), example_text(one)) for one in space.refusals]
+    out += [
+        (space.equal, "another plan in other words", ""),
+        (space.bounded, "a bound proves them worse", ""),
+        (space.costed, "costed, legal, and every requirement holds", ""),
+        (space.left, "not looked at", ""),
+    ]
+    return [one for one in out if one[0]]
+
+
+def equal_text(found: Findings) -> str:
+    """Which plans are as good as the best, as far as anybody knows."""
+    if not found.errors or not any(plan.equal for plan in found.plans[1:]):
+        return ""
+    worst = max(found.errors, key=lambda one: one.median)
+    count = sum(plan.equal for plan in found.plans)
+    which = f"all {count}" if count == len(found.plans) else f"{count} of the {len(found.plans)}"
+    return (
+        f"{EQUAL} {which} plans shown are equal within {worst.median:.0%}, the error that half of {worst.cases:,} such estimates"
+        f"{worst.priced} had against real servings: choose among them by other reasons"
+    )
