@@ -31,11 +31,20 @@ phase prefill {
   gpus = any(8, 16), dp = any, ep = any(1, 2, 4..8), tp = any(batch / 16, 8)   # degrees
   microbatches = any, sp = any, sp_method = any, sequence_parallel = any, overlap = any(none, two_batch)
   dispatch = any(all_to_all, allgather)
-  chunk = any(512 tok, 1024), dispatch_dtype = any(fp8, bf16), redundant = any, replicas = any, pp = any
+  chunk = any(512 tok, 1024), dispatch_dtype = any(fp8, bf16), redundant = any, replicas = any, pp = any, weight_dtype = any(bf16, fp8)
 }
 phase decode { gpus = any, sequences = any(16, 32, 64), attention { dp = any, tp = any(4, 8) }, experts { ep = any } }
 serve chat { arrivals = poisson(4 req/s), requests = 100, workers = any, slots = any(8, 64) }
 require "fits" decode.memory.peak <= 95% * hardware.memory
+"""
+POOLS = """moe 1
+hardware a from "h100-sxm" { gpus = 16 }
+hardware b from "h200-sxm" { gpus = 16 }
+link a to b { bandwidth = 50 GB/s, latency = 5 us }
+model from "mixtral-8x7b" { }
+workload { sequences = 64, prompt = 2048 tok, output = 256 tok }
+phase prefill { hardware = any, gpus = any(8, 16), ep = any, tp = any, dp = any }
+phase decode { hardware = any(b, a), gpus = 0..7, strategy = any }
 """
 ALL = """moe 1
 hardware from "h100-sxm" { gpus = 16 }
@@ -97,7 +106,7 @@ def drawn(spec: OpenSpec, rng: random.Random) -> dict[str, dict[str, Chosen | No
     return made
 
 
-@pytest.mark.parametrize(("text", "settings"), [(FLAT, {}), (FLAT, {"batch": "32"}), (ALL, {})])
+@pytest.mark.parametrize(("text", "settings"), [(FLAT, {}), (FLAT, {"batch": "32"}), (ALL, {}), (POOLS, {})])
 def test_a_choice_reads_as_what_is_written_out(text: str, settings: dict[str, str]) -> None:
     """The text that is written is formatted, has its comments, leaves nothing open, and reads as the very same spec; and where it
     is refused, so is the choice, in the same words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from dagc.plan.subject import phase_metrics
 PRICED = spec_text(
     extra="phase decode { gpus = 0..7, tp = 2, ep = 4 }\nserve chat { arrivals = poisson(2 req/s), requests = 40 }\n"
 ).replace("gpus = 64, per_node = 8", "gpus = 64, per_node = 8, price = 2.5 $/h, power = 0.7 kW")
+
+
+PRICE = ", price = 2.5 $/h, power = 0.7 kW"
 
 
 def figures(plan: dagc.Plan, phase: str = "prefill") -> dict[str, float]:
@@ -40,6 +44,11 @@ def test_figures_by_hand() -> None:
     assert found["energy_per_token"] == pytest.approx(8 * 700 / found["throughput"], rel=1e-12)
     served = plan.servings["chat"]
     (verdict,) = plan.requirements
+    assert re.search(r"costs +[\d.]+ \$/Mtok, [\d.]+ \$/req, at most [\d.]+ J/tok", plan.report())
+    assert (
+        "$/req" in plan.html()
+        and "costs" not in dagc.compile_text(PRICED.replace(PRICE, "") + "require chat.met > 0\n").report()
+    )
     assert verdict.passed and verdict.value == pytest.approx(served.gpus * 2.5 / 3600 / served.rate_per_s, rel=1e-12)
 
 
@@ -60,9 +69,7 @@ def test_without_them_nothing_is_said_and_asking_is_an_error() -> None:
 
 
 def test_times_do_not_change() -> None:
-    plain, priced = (
-        figures(dagc.compile_text(t)) for t in (PRICED.replace(", price = 2.5 $/h, power = 0.7 kW", ""), PRICED)
-    )
+    plain, priced = (figures(dagc.compile_text(t)) for t in (PRICED.replace(PRICE, ""), PRICED))
     assert plain == {name: value for name, value in priced.items() if name in plain}
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from ...base.units import TOKEN_RATE, show
 from ...plan.plan import CompiledPlan
 from ...plan.require import owners
+from ...plan.subject import result_metrics
 from ...serving.knee import Knee, Point, load_kind
 from ...serving.result import RoleResult, ServeResult
 from ...serving.verdict import BACKLOGGED
+from ...spec.metrics import of_serving
 from ...spec.serve import Serve
 from ..facts import served_words as said
 from ..facts.served_sureness import sureness
@@ -25,7 +27,7 @@ def report(
     paint = Paint(color)
     lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-")), *_load(serve, result)]
     lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result)]
-    lines += ["", *figures(result), ""]
+    lines += ["", *figures(plan, result), ""]
     lines += [f"  {line}" for line in sureness(plan, serve, result)]
     if knee is not None:
         lines += ["", *knee_lines(result, knee)]
@@ -41,7 +43,7 @@ def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
         *_load(serve, result)[:1],
         f"  verdict   {_coloured(said.verdict_text(result), paint)}",
         *times(result)[:-1],
-        *list(figures(result))[:2],
+        *list(figures(plan, result))[: 3 if costs(plan, result) else 2],
         *(f"  {line}" for line in sureness(plan, serve, result)),
     ]
 
@@ -85,16 +87,25 @@ def times(result: ServeResult) -> list[str]:
     return [*(line[2:].rstrip() for line in table(rows, "<>>>>")), f"  {about}"]
 
 
-def figures(result: ServeResult) -> Iterable[str]:
+def figures(plan: CompiledPlan, result: ServeResult) -> Iterable[str]:
     """Rates, and how full everything was."""
     out, prompts = show(result.throughput_tok_s, TOKEN_RATE), show(result.prompt_tok_s, TOKEN_RATE)
     each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU{said.per_user(result)}"
     yield f"  output    {out} ({each}); prompts {prompts}"
     yield f"  goodput   {_goodput(result)}"
+    if found := costs(plan, result):
+        yield f"  costs     {', '.join(found)}"
     yield f"  run       {result.arrived:,} request{'s' if result.arrived != 1 else ''} in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"
     yield ""
     head = ["workers", "busy", "waiting (most)", "any", "running (most)", "cache (most)", "waste"]
     yield from (line[2:].rstrip() for line in table([head, *map(_role, result.roles)], "<>>>>>>"))
+
+
+def costs(plan: CompiledPlan, result: ServeResult) -> list[str]:
+    """What its tokens and requests cost, as far as the hardware says."""
+    found = result_metrics(plan.subject(), result)
+    priced = [m for m in of_serving() if m.needs and m.name in found]
+    return [f"{'at most ' if m.needs == 'power' else ''}{m.shown(found[m.name])}" for m in priced]
 
 
 def _role(role: RoleResult) -> list[str]:

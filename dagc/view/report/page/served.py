@@ -14,6 +14,7 @@ from ...draw.figures.served.sheets import style
 from ...draw.figures.svg import legend, moment_text
 from ...facts import served_words as said
 from ...facts.served_sureness import sureness
+from ..served_report import costs
 from .html_tables import table
 
 PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
@@ -41,7 +42,7 @@ def _serving(plan: CompiledPlan, result: ServeResult) -> Iterator[Markup]:
     yield tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts")
     word, _, reason = said.verdict_text(result).partition(": ")
     yield tag("p", tag("span", word, cls=f"pill {PILLS[word]}".strip()), " ", reason)
-    yield _cards(result)
+    yield _cards(plan, result)
     rows = [[name, *said.spread_row(getattr(result, field)), said.OF[field]] for name, field in said.TIMES]
     yield table(["time", "mean", "p50", "p90", "p99", "what it is"], rows, numbers=(1, 2, 3, 4))
     yield _fold("How the times are spread", latencies.draw(result).framed(), legend(latencies.keys(result)))
@@ -61,7 +62,7 @@ def _fold(head: str, *body: object) -> Markup:
     return tag("details", tag("summary", tag("h3", head)), *body, open=True)
 
 
-def _cards(result: ServeResult) -> Markup:
+def _cards(plan: CompiledPlan, result: ServeResult) -> Markup:
     limits = said.limits_text(result.limits)
     good = f"{result.met:.1%} keep {limits}" if limits else "no requirement limits a request"
     full = result.fullest
@@ -75,6 +76,7 @@ def _cards(result: ServeResult) -> Markup:
         ("waiting", f"{result.queue_mean:.3g}", f"{result.queue_most:,} at most; any {result.saturated:.0%} of the time"),
         ("KV cache", f"{full.kv_fill_mean:.1%} full", f"{full.kv_fill_most:.1%} at most; {full.kv_waste:.1%} of what it holds is empty"),
     ]  # fmt: skip
+    facts += [("costs", found[0], ", ".join(found[1:])) for found in (costs(plan, result),) if found]
     facts += [
         (word, f"{result.count(key):,}", "")
         for key, word in (("rejected", "turned away"), ("preempted", "preemptions"), ("switches", "changes of role"))
