@@ -43,7 +43,7 @@ class Way:
 
     def inside(self, dims: frozenset[int]) -> tuple[int, ...]:
         """Ranks of a group over some dimensions that each level adds to a domain, innermost first."""
-        return tuple(prod(size for dim, size in digits if dim in dims) for _, digits in self.levels)
+        return tuple([prod([size for dim, size in digits if dim in dims]) for _, digits in self.levels])
 
 
 def ways(

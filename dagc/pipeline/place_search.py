@@ -27,8 +27,9 @@ from ..spec.spec import Spec
 from .place_trial import Shapes, Trial, with_ids
 from .place_weights import SAME, Guard
 
-PRICED = 24
-"""Ways that are compiled, where more than a few GPUs have so many that differ."""
+ALL = 24
+PRICED = 16
+"""Ways of which all are compiled, and how many are where there are more: a compile is to take no more than twenty times as long."""
 MOST_WAYS = 4096
 MOST_CROSSING = 240
 """Ways that are looked at: whose axes end together with domains, and of others."""
@@ -139,7 +140,8 @@ class Search:
         known: dict[Asked, dict[object, Tried]] = {}
         found: list[Tried] = []
         left = 0
-        most = len(every) if len(self.trials[0].default) <= SMALL else PRICED
+        few = len(every) <= ALL or len(self.trials[0].default) <= SMALL
+        most = len(every) if few else PRICED
         for candidate in sorted(every, key=lambda c: (c.number > 0, self.quick(c), c.number)):
             same = next(filter(None, (of.get(self.signature(candidate, asked)) for asked, of in known.items())), None)
             if same is not None:
@@ -155,11 +157,12 @@ class Search:
     def tried(self, candidate: Candidate) -> tuple[Tried, Asked]:
         score, total_B, asked = 0.0, np.zeros(len(self.hardware.tiers)), []
         for trial in self.trials:
-            graph = trial.base if candidate.way is None else trial.lowered(candidate.ids(trial))
-            time_s, costs = (trial.base_s, trial.base_costs) if candidate.way is None else trial.cost(graph)
+            default = candidate.way is None
+            graph, asks = (trial.base, trial.asks) if default else trial.asking(candidate.ids(trial))
+            time_s, costs = (trial.base_s, trial.base_costs) if default else trial.cost(graph)
             score += time_s / trial.base_s if trial.base_s else 0.0
             total_B += trial.level_B(graph, costs)
-            asked.append(graph.the_mesh.asked)
+            asked.append(asks.of(graph))
         return Tried(candidate, (score, *reversed(total_B.tolist()))), tuple(asked)
 
     def mesh(self, candidate: Candidate, t: int) -> Mesh:
@@ -174,11 +177,14 @@ class Search:
 
     def dims_of(self, t: int, axes: Axes) -> frozenset[int]:
         """Dimensions of ways that make up some axes of a phase."""
-        mesh = self.trials[t].graph.the_mesh
-        spans = [(mesh.stride(a), mesh.stride(a) * mesh.sizes[a]) for a in axes]
-        return frozenset(
-            1 + i for i, (low, high) in enumerate(self.bounds) if any(a <= low and high <= b for a, b in spans)
-        )
+        trial = self.trials[t]
+        if axes not in trial.dims:
+            mesh = trial.graph.the_mesh
+            spans = [(mesh.stride(a), mesh.stride(a) * mesh.sizes[a]) for a in axes]
+            trial.dims[axes] = frozenset(
+                1 + i for i, (low, high) in enumerate(self.bounds) if any(a <= low and high <= b for a, b in spans)
+            )
+        return trial.dims[axes]
 
     def shape(self, candidate: Candidate, t: int, axes: Axes) -> GroupShape:
         """Of the groups over some axes; ways with equal digits inside domains share it."""

@@ -17,8 +17,11 @@ from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.groups import GroupShape
 from ..ir.mesh import GpuMap, Mesh, refine
+from ..ir.moves import Price, Prices
 from ..ir.sharding import Axes
+from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh
+from ..passes.reshard import Reshard
 from ..plan.totals import collective_totals
 from ..spec.factors import factorisations
 from ..spec.phase import Phase
@@ -29,6 +32,35 @@ from .lower import passes_of, unverified
 from .run_passes import run
 
 Shapes = tuple[GroupShape, ...]
+PRICED = (ExpertParallel, Reshard)
+"""Passes that ask for prices."""
+
+
+class Asks:
+    """Axes whose prices a lowering asked for."""
+
+    def __init__(self) -> None:
+        self.priced: set[Axes] = set()
+
+    def of(self, graph: Graph) -> tuple[Axes, ...]:
+        """And those whose groups the costs of its graph asked for: with its stages all that it knows of where GPUs are."""
+        return tuple(sorted({*self.priced, *graph.the_mesh.asked}))
+
+
+class Asking:
+    """Prices that note what they are asked. Each is other prices than all before: nothing that is kept of these answers for it."""
+
+    def __init__(self, prices: Prices, asks: Asks) -> None:
+        self.prices, self.asks = prices, asks
+
+    def of(self, mesh: Mesh) -> Price:
+        price = self.prices.of(mesh)
+
+        def noted(kind: str, payload_B: float, axes: Axes) -> float:
+            self.asks.priced.add(axes)
+            return price(kind, payload_B, axes)
+
+        return noted
 
 
 def with_ids(phase: Phase, ids: tuple[int, ...], *, best: bool = True) -> Phase:
@@ -62,10 +94,11 @@ class Trial:
         cut = next(i for i, one in enumerate(passes) if isinstance(one, MakeMesh)) + 1
         self.rest = passes[cut:]
         self.graph = _last(passes[:cut], expand.run(self.unit))
-        self.base = self.lowered(self.default)
+        self.base, self.asks = self.asking(self.default)
         check(self.base, self.unit)
         self.base_s, self.base_costs = self.cost(self.base)
         self.orders = OrderCosts(self.base, self.unit)
+        self.dims: dict[Axes, frozenset[int]] = {}
         self.shapes: dict[tuple[Axes, tuple[int, ...]], GroupShape] = {}
         self.sends: dict[tuple[int, ...], Shapes] = {}
         self.seconds: dict[object, float] = {}
@@ -80,6 +113,14 @@ class Trial:
 
     def lowered(self, ids: tuple[int, ...]) -> Graph:
         return _last(self.rest, replace(self.graph, mesh=self.mesh(ids)))
+
+    def asking(self, ids: tuple[int, ...]) -> tuple[Graph, Asks]:
+        """The same, and the axes whose groups were asked for on the way."""
+        asks = Asks()
+        passes = [
+            replace(one, prices=Asking(one.prices, asks)) if isinstance(one, PRICED) else one for one in self.rest
+        ]
+        return _last(passes, replace(self.graph, mesh=self.mesh(ids))), asks
 
     def cost(self, graph: Graph) -> tuple[float, Costs]:
         """Seconds of the phase, and the costs of its largest pass: what `compile` finds."""
