@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
     from ..plan.searched import Findings
+    from ..spec.spec import Spec
 
 BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)?\s*")
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -42,6 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--budget", type=seconds, metavar="TIME", help="stop after `10 s`, with the best so far and the proven gap"
     )
+    parser.add_argument(
+        "--against", metavar="SPEC", help="a plan that is there today: how much better the best one is, and by what"
+    )
     parser.add_argument("--verify", action="store_true", help="prove the lowering of the winner")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     parser.add_argument(
@@ -58,34 +62,49 @@ def run(args: Namespace) -> int:
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
     from ..optimize.search.refusals import REFUSALS
+    from ..optimize.search.why import Explainer
+    from ..view.report.search_report import answer, reasons
 
     asked = Asked(tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget)
     try:
         source = read_source(args.spec, args.allow_import)
         spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         _check_phases(spec, args.phase)
+        today = _today(args)
         found = search(spec, asked)
+        shown = findings(found, source.name)
+        if not args.json:
+            put(answer(shown, color=color(sys.stdout)).encode())
+        shown = Explainer(spec, asked, found).explained(shown, today)
+        if args.output:
+            _write(shown, Path(args.output), stem(args.spec))
     except SpecError as error:
         tell(error.diagnostics)
         return 2
     except REFUSALS as error:
         tell([_refusal(error)])
         return 2
-    shown = findings(found, spec.source.name)
-    if args.output:
-        _write(shown, Path(args.output), stem(args.spec))
     if args.json:
         from ..export.searched_files import as_json
 
         put(as_json(shown))
     else:
-        from ..view.report.search_report import answer
-
-        put(answer(shown, color=color(sys.stdout)).encode())
+        put(reasons(shown).encode())
     code = 0 if found.ranked else 1
     if args.verify and found.best is not None and not _proved(found.best, source.name, args):
         code = 1
     return 130 if found.interrupted else code
+
+
+def _today(args: Namespace) -> tuple[str, Spec] | None:
+    """The plan that `--against` names, and its name. Raises SpecError."""
+    if args.against is None:
+        return None
+    from ..base.syntax.input import folder_of, read_source
+    from ..lang.load import load
+
+    source = read_source(args.against, args.allow_import)
+    return source.name, load(source, Collector(), {}, folder_of(args.against), args.allow_import)
 
 
 def _check_phases(spec: OpenSpec, names: list[str]) -> None:

@@ -39,8 +39,29 @@ def as_object(found: Findings) -> dict[str, Any]:
         ],
         "spaces": {space.phase: _space(space) for space in found.spaces},
         "joined": None if found.joined is None else dict(zip(("tried", "refused"), found.joined, strict=True)),
+        "why": {
+            "versus": [
+                {
+                    "plan": one.name, "phase": one.phase, "per": one.per, "best_s": one.own, "other_s": one.other,
+                    "parts": [{"name": p.name, "best_s": p.own, "other_s": p.other} for p in one.parts],
+                    "idle": {"best": one.idle[0], "other": one.idle[1]},
+                }
+                for one in found.versus
+            ],
+            "against": None if (today := found.against) is None else {
+                "spec": today.name, "figures": list(today.figures), "gains": list(today.gains), "passed": today.passed,
+            },
+            "binding": None if (bound := found.binding) is None else {
+                "requirement": bound.label, "slack": bound.slack, "found": bound.found, "bound": bound.bound, "refused": bound.refused,
+                "without": bound.without, "gain": bound.gain, "sure": bound.sure,
+            },
+            "gpus": [
+                {"phase": one.phase, "gpus": one.gpus, "figure": one.figure, "change": one.change, "complete": one.complete}
+                for one in found.steps
+            ],
+        },
         "errors": {one.phase: {"median": one.median, "cases": one.cases} for one in found.errors},
-    }
+    }  # fmt: skip
 
 
 def _phase(one: PhasePlan) -> dict[str, Any]:

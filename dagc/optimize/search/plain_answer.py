@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isinf
 
+from ...base.units import BYTES, SCALAR
 from ...calib.accuracy import PRICED, kernels_of, phase_errors
 from ...plan.searched import Error, Findings, Measure, PhasePlan, PlanFound, Refusal, Space
 from .answer import Answer, Ranked, Searched
@@ -26,7 +27,7 @@ def words(values: Mapping[str, Word | range]) -> dict[str, str]:
 
 def findings(answer: Answer, spec: str) -> Findings:
     """`spec`: what people call it."""
-    errors = _errors(answer.best)
+    errors = _errors(answer.best, served=any(o.phase not in (*answer.searched, "all") for o in answer.objectives))
     return Findings(
         spec,
         tuple(Measure(o.name, o.phase, o.better, o.dim) for o in answer.objectives),
@@ -56,7 +57,7 @@ def _plans(answer: Answer, error: float) -> tuple[PlanFound, ...]:
         phases = tuple(phase_plan(name, one.values.get(name, {}), plan) for name, plan in one.plans.items())
         servings = {name: words(values) for name, values in one.values.items() if name not in one.plans}
         lost = behind(answer.objectives[0], one, answer.ranked[0]) if len(answer.ranked) else 0.0
-        equal = _judged_by_time(answer.objectives[0]) and lost <= error
+        equal = bool(error) and _judged_by_time(answer.objectives[0]) and lost <= error
         out.append(
             PlanFound(one.figures, phases, one.gpus, one.slow_B, lost, equal, dict(one.picked), servings, one.text)
         )
@@ -79,13 +80,13 @@ def gain(objective: Objective | Measure, before: float, after: float) -> float:
 
 def _judged_by_time(objective: Objective) -> bool:
     """Whether a figure follows from an estimated time, so that it has its error."""
-    return objective.name != "gpus"
+    return objective.dim not in (SCALAR, BYTES)
 
 
-def _errors(best: Ranked | None) -> tuple[Error, ...]:
-    """Of the phases of the best plan, where such phases were measured."""
-    out = []
-    for name, plan in (best.plans if best is not None else {}).items():
+def _errors(best: Ranked | None, *, served: bool) -> tuple[Error, ...]:
+    """Of the phases of the best plan, where such phases were measured. Figures of servings have errors of their own."""
+    out: list[Error] = []
+    for name, plan in (best.plans if best is not None and not served else {}).items():
         result = plan.the_estimate.result
         kernels = kernels_of(result.measured[0], result.substituted)
         known = phase_errors(kernels).get(result.phase_kind.name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ...base.units import show
-from ...plan.searched import Findings, Measure, PhasePlan, Refusal, Space
+from ...base.units import TIME, show
+from ...plan.searched import Against, Binding, Findings, Measure, Part, PhasePlan, Refusal, Space, Step, Versus
 
 GB, MS = 1e9, 1e-3
 STANDARD = {"throughput_per_gpu", "throughput_per_user", "ttft", "tpot", "step_time", "time"}
@@ -177,3 +177,81 @@ def equal_text(found: Findings) -> str:
         f"{EQUAL} {which} plans shown are equal within {worst.median:.0%}, the error that half of {worst.cases:,} such estimates"
         f"{worst.priced} had against real servings: choose among them by other reasons"
     )
+
+
+def reasons(found: Findings) -> Iterator[str]:
+    """Sentences: against today's plan, what binds, what other numbers of GPUs give."""
+    if found.against is not None:
+        yield against_text(found, found.against)
+    if found.binding is not None:
+        yield binding_text(found, found.binding)
+    for step in found.steps:
+        yield step_text(found, step)
+    yield from found.asks
+
+
+def against_text(found: Findings, today: Against) -> str:
+    """`today.moe: decode.tpot 12 ms, so the best plan is 8.1% better`"""
+    parts = []
+    for measure, figure_, gain in zip(found.measures, today.figures, today.gains, strict=True):
+        if figure_ is None:
+            continue
+        how = (
+            ""
+            if gain is None
+            else f", which the best plan betters by {gain:.1%}"
+            if gain > 0
+            else f", {-gain:.1%} better than the best plan"
+        )
+        parts.append(f"{measure_name(measure)} {figure(measure, figure_)}{how if gain else ', as the best plan'}")
+    broken = "" if today.passed else "; it does not keep every requirement"
+    return f"{today.name}: {'; '.join(parts) or 'it has no such figure'}{broken}"
+
+
+def binding_text(found: Findings, one: Binding) -> str:
+    """Which requirement has the least slack, and what it costs."""
+    text = f"{one.label}: {one.found}, {one.bound} is required ({one.slack:.1%} slack, the least of all)"
+    if not one.refused:
+        return f"{text}; no plan was refused for it"
+    text += f"; {counted(one.refused, 'plan')} refused for it"
+    if one.without is None or one.gain is None:
+        return text
+    first = found.measures[0]
+    without = f"{measure_name(first)} {figure(first, one.without)}"
+    if one.gain <= 0:
+        return f"{text}; without it the best is {'no' if one.sure else 'not known to be'} better"
+    return f"{text}; without it {'' if one.sure else 'at least '}{without}, {one.gain:.1%} better"
+
+
+def step_text(found: Findings, step: Step) -> str:
+    """`with 8 GPUs: ...`"""
+    first = found.measures[0]
+    of = f" in {step.phase}" if len(phases(found)) > 1 else ""
+    if step.figure is None or step.change is None:
+        return f"{step.gpus} GPUs{of}: no plan passes"
+    how = f"{step.change:+.1%}" if step.change else "the same"
+    return f"{step.gpus} GPUs{of}: {measure_name(first)} {'' if step.complete else 'at least '}{figure(first, step.figure)} ({how})"
+
+
+def versus_text(one: Versus) -> str:
+    """`against plan 3: 173.7 us of GPU time a token instead of 183.4 us`"""
+    text = f"{one.phase} against {one.name}, {one.per}: {show(one.own, TIME)} instead of {show(one.other, TIME)}"
+    if max(one.idle) >= 0.005:
+        text += f"; stages idle {one.idle[0]:.1%} of it instead of {one.idle[1]:.1%}"
+    return text
+
+
+def versus_rows(one: Versus, most: int = 6) -> list[list[str]]:
+    """Class of ops, its time in the best plan, in the other, and the difference; all of them add up to the whole."""
+    *large, rest = one.parts
+    kept, cut = large[: most - 1], large[most - 1 :]
+    rest = Part(rest.name, rest.own + sum(p.own for p in cut), rest.other + sum(p.other for p in cut))
+    return [
+        [
+            p.name,
+            show(p.own, TIME, 3),
+            show(p.other, TIME, 3),
+            f"{'+' if p.own > p.other else '-'}{show(abs(p.own - p.other), TIME, 3)}",
+        ]
+        for p in (*kept, rest)
+    ]

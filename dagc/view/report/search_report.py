@@ -36,6 +36,17 @@ def hung(first: str, text: str, rest: str | None = None) -> list[str]:
     return [line.replace(said.TIED, " ") for line in lines]
 
 
+def reasons(found: Findings) -> str:
+    """Why the best plan is the best, ending in a newline; empty where there is nothing to say."""
+    lines: list[str] = []
+    for text in said.reasons(found):
+        lines += hung("    ", text, "      ")
+    for versus in found.versus:
+        lines += ["", *hung("    ", said.versus_text(versus), "      ")]
+        lines += [f"  {line}" for line in table(said.versus_rows(versus), "<>>>")]
+    return "\n".join(["", "why", *lines]) + "\n" if lines else ""
+
+
 def plans(found: Findings) -> Iterator[str]:
     """A line for each plan, or for each phase of it; choices below where they are wide."""
     if not found.plans:
