@@ -113,7 +113,7 @@ def test_a_choice_reads_as_what_is_written_out(text: str, settings: dict[str, st
     spec = opened(text, **settings)
     rng = random.Random(7)
     legal = 0
-    for _ in range(100):
+    for _ in range(50):
         values = drawn(spec, rng)
         written = spec.text(values)
         assert format_source(Source("plan.moe", written)) == written and "any" not in written
@@ -130,7 +130,7 @@ def test_a_choice_reads_as_what_is_written_out(text: str, settings: dict[str, st
         legal += 1
         assert closed == plain
         assert all(spec.phase(p.name, values[p.name], Collector()) == p for p in plain.phases)
-    assert legal > 5
+    assert legal > 3
 
 
 def test_what_is_free() -> None:
