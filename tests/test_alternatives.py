@@ -198,6 +198,17 @@ def test_a_file_that_could_not_be_read_is_not_written(tmp_path: Path, capsys: py
     assert "shared.moe" in capsys.readouterr().err and not list((tmp_path / "there").iterdir())
 
 
+def test_a_search_goes_through_them() -> None:
+    """Also where none leaves anything open: each is a plan, and the answer is the spec with the best one."""
+    from dagc.optimize.search.optimum import Asked, search
+
+    answer = search(load_open(Source("plan.moe", SPEC), Collector()), Asked(("throughput_per_gpu",), ("decode",)))
+    assert [one.picked for one in answer.ranked] == [{"decode": "wide"}, {"decode": "small"}]
+    assert [one.text for one in answer.ranked] == [picked(SPEC, decode=name) for name in ("wide", "small")]
+    rates = [dagc.compile_text(one.text).phases["decode"].throughput_tok_s / 16 for one in answer.ranked]
+    assert [one.figures[0] for one in answer.ranked] == rates and rates[0] > rates[1]
+
+
 def test_reports_say_which_one_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = dagc.compile_text(SPEC, settings={"decode": "wide"})
     assert "alternative wide (not small)" in plan.report() and "alternative wide (not small)" in plan.markdown()

@@ -82,7 +82,8 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float) -> Answer:
 
 def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -> Answer:
     known = [p.name for p in spec.spec.phases]
-    open_ = [name for name in known if spec.of(name) and (not asked.phases or name in asked.phases)]
+    free = {name for name in known if spec.of(name) or name in spec.spec.alternatives}
+    open_ = [name for name in known if name in free and (not asked.phases or name in asked.phases)]
     if not open_ and not spec.spec.alternatives and not any(spec.of(s.name) for s in spec.spec.serves):
         raise Nothing
     kinds = {name: spec.spec.phase(name).kind for name in open_}
@@ -96,7 +97,7 @@ def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -
             "of a phase",
             f"`{next(iter(settings))}` leaves choices open: search by one of its figures, such as `{next(iter(settings))}.goodput`",
         )
-    closed = replace(spec.spec, phases=tuple(p for p in spec.spec.phases if not spec.of(p.name)))
+    closed = replace(spec.spec, phases=tuple(p for p in spec.spec.phases if p.name not in free))
     others = {p.name: compile_phase(Unit(closed, p, Collector())) for p in closed.phases}
     spaces = {name: Apart(spec, name, others, asked.within, open_, merged=not served) for name in open_}
     if served:
