@@ -374,3 +374,36 @@ def test_a_search_over_dtypes_and_pools_is_the_best_of_all_plans() -> None:
         written = phase.replace("hardware = any", f"hardware = {pool}").replace("any(bf16, fp8)", dtype)
         plans.append(dagc.compile_text(text(pools, written)).phases["decode"].throughput_tok_s)
     assert [one.figures[0] for one in found.ranked] == sorted(plans, reverse=True)
+
+
+def test_phases_that_divide_the_gpus_of_pools_left_open() -> None:
+    """The best of all ways to choose the pools; where both are on one, they have GPUs of their own there."""
+    pools = POOLS.replace("gpus = 16", "gpus = 4").replace("gpus = 8", "gpus = 4")
+    body = "gpus = any(2, 4), tp = any, sequences = 8"
+
+    def best(prefill: str, decode: str) -> Answer:
+        phases = f"phase prefill {{ hardware = {prefill}, {body} }}\nphase decode {{ hardware = {decode}, {body} }}"
+        return search(load_open(Source("x.moe", text(pools, phases)), Collector()), Asked(("throughput",), top=4))
+
+    found = best("any", "any")
+    each = [best(a, b) for a in ("pre", "dec") for b in ("pre", "dec")]
+    figures = sorted((one.figures[0] for answer in each for one in answer.ranked), reverse=True)
+    assert [one.figures[0] for one in found.ranked] == figures[:4]
+    for one in found.ranked:
+        plan = dagc.compile_text(one.text)
+        assert not plan.shared and plan.fits
+        assert [plan.spec.phase(n).hardware for n in ("prefill", "decode")] == [
+            one.values[n]["hardware"] for n in ("prefill", "decode")
+        ]
+
+
+def test_a_search_judges_what_all_phases_of_a_pool_hold() -> None:
+    tight = "require pre.memory.peak <= {} * 1 B"
+    plan = dagc.compile_text(text(phases=PHASES.replace("= dec", "= pre")))
+    peak_B = max(pool.peak_B for pool in plan.pools)
+    alone_B = max(result.memory.worst.peak_B for result in plan.phases.values())
+    assert peak_B > alone_B  # the phases share GPUs
+    phases = PHASES.replace("= dec", "= pre").replace("tp = 4", "tp = any(4)").replace("tp = 2", "tp = any(2)")
+    for limit_B, count in ((peak_B * 1.001, 1), ((peak_B + alone_B) / 2, 0)):
+        spec = load_open(Source("x.moe", text(phases=phases, rest="\n" + tight.format(f"{limit_B:.0f}"))), Collector())
+        assert len(search(spec, Asked(("throughput",))).ranked) == count

@@ -307,9 +307,9 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
     room = np.maximum(each * dp * copies // groups, 1)
     share = np.minimum(room, -(-batch // groups)) / room
     others = [p for p, d in zip(rows.places, rows.domains, strict=True) if d.path not in IN_KEYS]
-    nodes = facts.spec.hardware.per_node
+    nodes = [np.full(count, own.per_node) for own in facts.pools.values()]
     powers = np.ones(count, dtype=bool)
-    for one in (dp, sp, tp, ep, etp, copies, stages, np.full(count, nodes)):
+    for one in (dp, sp, tp, ep, etp, copies, stages, *nodes):
         powers &= (one & (one - 1)) == 0
     plain = facts.phase.strategy.place is None and facts.phase.strategy.order == tuple(AXES) and facts.folded
     everything = [gpus, stages, copies, dp, ep]

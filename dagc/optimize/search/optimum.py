@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from time import perf_counter
@@ -17,6 +17,7 @@ from .apart import Apart, Told
 from .best_first import Found
 from .nearest import near_of
 from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
+from .rules import GPUS, HARDWARE
 from .served import Served, domains_of
 from .together import Together
 
@@ -45,18 +46,38 @@ def search(spec: OpenSpec, asked: Asked, told: Told | None = None) -> Answer:
     for names in product(*choices.values()):
         picked = dict(zip(choices, names, strict=True))
         own = spec.under(picked) if picked else spec
-        found = _one(own, asked, until, told)
+        parts = list(_by_pools(own, asked))
+        found = _merged(
+            [_one(part, asked, until, told) for _, part in parts], asked, 0.0, [label for label, _ in parts]
+        )
         ranked = (replace(one, picked=picked, text=_text(own, one)) for one in found.ranked)
         answers.append(replace(found, ranked=tuple(ranked)))
     return _merged(answers, asked, perf_counter() - began)
+
+
+def _by_pools(spec: OpenSpec, asked: Asked) -> Iterator[tuple[str, OpenSpec]]:
+    """Where phases that divide GPUs leave their pools open, every way to choose these: how many GPUs are left for one follows from the
+    pool of the other."""
+    names = [p.name for p in spec.spec.phases if not asked.phases or p.name in asked.phases]
+    divided = [name for name in names if any(choice.path == GPUS for choice in spec.of(name))]
+    free = {name: c.values for name in divided for c in spec.of(name) if c.path == HARDWARE} if len(divided) > 1 else {}
+    for pools in product(*free.values()):
+        chosen = dict(zip(free, pools, strict=True))
+        phases = {
+            name: one if name not in chosen else replace(one, choices=tuple(
+                replace(c, values=(chosen[name],)) if c.path == HARDWARE else c for c in one.choices
+            ))
+            for name, one in spec.phases.items()
+        }  # fmt: skip
+        yield " ".join(map(str, pools)), replace(spec, phases=phases) if chosen else spec
 
 
 def _text(spec: OpenSpec, one: Ranked) -> str:
     return spec.text({name: dict(values) for name, values in one.values.items()})
 
 
-def _merged(answers: Sequence[Answer], asked: Asked, seconds: float) -> Answer:
-    """The best of several spaces, which alternatives make."""
+def _merged(answers: Sequence[Answer], asked: Asked, seconds: float, labels: Sequence[str] = ()) -> Answer:
+    """The best of several spaces, which alternatives make, or pools, which `labels` name."""
     first = answers[0]
     if len(answers) == 1:
         return replace(first, seconds=seconds)
@@ -74,8 +95,12 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float) -> Answer:
             ):
                 kept.append(one)
         every = kept
-    searched = {f"{name} ({' '.join(next(iter(a.ranked)).picked.values()) if a.ranked else k})": one
-                for k, a in enumerate(answers) for name, one in a.searched.items()}  # fmt: skip
+    said = labels or [
+        " ".join(next(iter(a.ranked)).picked.values()) if a.ranked else str(k) for k, a in enumerate(answers)
+    ]
+    searched = {
+        f"{name} ({label})": one for label, a in zip(said, answers, strict=True) for name, one in a.searched.items()
+    }
     cut = every if len(signs) > 1 else every[: asked.top]
     return Answer(first.objectives, tuple(cut), searched, seconds, first.joined, any(a.interrupted for a in answers))
 

@@ -12,6 +12,7 @@ from time import perf_counter
 from ...base.diagnostics import Collector
 from ...lang.open_spec import OpenSpec
 from ...plan.require import owners
+from ...spec.metrics import HARDWARE
 from ...spec.phase import Phase
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
@@ -152,7 +153,8 @@ class Together:
             plans[name] = plan
         last = list(phases)[-1]
         shared = any(spec.phase(a).shares(spec.phase(b)) for a in phases for b in phases if a != b)
-        crossing = any(len(owners(r) & phases.keys()) > 1 or "hardware" in owners(r) for r in spec.requirements)
+        wide = {HARDWARE, *spec.pools}
+        crossing = any(len(owners(r) & phases.keys()) > 1 or owners(r) & wide for r in spec.requirements)
         if shared or crossing:
             results = {name: plan.the_estimate.result for name, plan in plans.items() if name != last}
             judge = Judge(spec, last, {**others, **results})
@@ -178,12 +180,12 @@ class Together:
         options: list[tuple[tuple[float, ...], Split, dict[str, Found]]] = []
         for pair in product(*(found[name][0].front for name in names)):
             chosen = dict(zip(names, pair, strict=True))
-            sizes = {name: len(one.plan.phase.gpus) for name, one in chosen.items()}
-            if ids(sizes) is None:
+            phases = {name: one.plan.phase for name, one in chosen.items()}
+            if ids(phases) is None:
                 continue
             split = Split(
                 min(-one.scores[1] / tokens[name] for name, one in chosen.items()),
-                float(sum(sizes.values())),
+                float(sum(len(phase.gpus) for phase in phases.values())),
                 float(self.output),
             )
             options.append((tuple(o.score(split) for o in system), split, chosen))
@@ -226,12 +228,12 @@ class Together:
     def output(self) -> int:
         return self.spec.spec.workload.output
 
-    def placed(self, sizes: Mapping[str, int]) -> dict[str, range] | None:
-        """Ids of so many GPUs of each phase, one after the other in its pool; None where there are not enough."""
+    def placed(self, phases: Mapping[str, Phase]) -> dict[str, range] | None:
+        """Ids of as many GPUs for each phase as it has, one after the other in its pool; None where there are not enough."""
         used: dict[str, int] = {}
         out = {}
-        for name, size in sizes.items():
-            phase = self.spec.spec.phase(name)
+        for name, phase in phases.items():
+            size = len(phase.gpus)
             begin = used.get(phase.hardware, 0)
             if begin + size > self.spec.spec.of(phase).hardware.gpus:
                 return None
@@ -243,7 +245,7 @@ class Together:
         self, chosen: Mapping[str, Found], system: Sequence[System], tokens: Mapping[str, int]
     ) -> tuple[tuple[float, ...], Ranked] | None:
         """The pair on GPUs of its own."""
-        ids = self.placed({name: len(one.plan.phase.gpus) for name, one in chosen.items()})
+        ids = self.placed({name: one.plan.phase for name, one in chosen.items()})
         assert ids is not None
         values: dict[str, dict[str, Word | range]] = {
             name: {**one.values, "gpus": ids[name]} for name, one in chosen.items()
