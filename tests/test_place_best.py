@@ -115,6 +115,7 @@ SMALL = {
     "four and two": ("gpus = 0..5, dp = 3, tp = 2, order = [pp, tp, ep, sp, dp], place = best", pairs(4)),
     "three, two and one": ("gpus = [1, 2, 3, 4, 5, 8], pp = 2, ep = 3, redundant = 1, place = best", pairs(4)),
 }
+OUT = "order = [tp, pp, dp, ep, sp]"
 WORK = "sequences = 48, prompt = 256 tok, output = 16 tok"
 
 
@@ -196,6 +197,15 @@ def test_the_order_that_is_written_changes_nothing_but_the_start() -> None:
     assert len({placement.before_s for _, placement in found}) == 3
 
 
+def test_hosts_are_no_levels_of_links() -> None:
+    """Processes and ports of a tray say nothing of the links: two GPUs a host in nodes of eight."""
+    texts = [
+        text_of(f"gpus = 0..31, {OUT}, {PLAN}", pairs(8) + hosts, workload=WORK) for hosts in ("", "\n  per_host = 2")
+    ]
+    found = [best_of(load(Source("s.moe", text), Collector())) for text in texts]
+    assert found[0][1] == found[1][1] and found[0][1].moved and found[0][0].gpus == found[1][0].gpus
+
+
 def test_on_a_flat_network_the_default_order_stays() -> None:
     for links in (f"link all {{ {FAST} }}", f"link node {{ gpus = 8, {FAST} }}\n  link cluster {{ {FAST} }}"):
         spec = spec_of(f"gpus = [3, 1, 0, 2, 4..31], order = [tp, pp, dp, ep, sp], {PLAN}", links, workload=WORK)
@@ -260,9 +270,6 @@ def spread(phases: str, gpus: int = 64, links: str = "") -> str:
     text = spec_text(phase="gpus = 0..7", gpus=gpus, workload="sequences = 64, prompt = 256 tok, output = 16 tok")
     start, end = text.index("phase prefill {"), text.index("}\n", text.index("phase prefill {")) + 2
     return (text[:start] + phases + text[end:]).replace(", per_node = 8", "").replace(SHORT, links or pairs(4))
-
-
-OUT = "order = [tp, pp, dp, ep, sp]"
 
 
 def test_phases_on_the_same_gpus_are_placed_together_and_store_weights_once() -> None:
