@@ -236,6 +236,7 @@ STRATEGY = {
         "best",
         "ids",
         "layers_per_stage",
+        "balanced",
     ),
     "flags and rules of an engine": (
         "sequence_parallel",

@@ -180,6 +180,12 @@ PHASE: dict[str, Attribute] = {
         "which GPU each rank is: as `order` deals them out, or where it costs least", "order", "order", "best"
     ),
     "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
+    "stages": _word(
+        "how layers are cut into stages: equally many each, or so that the busiest takes the least time",
+        "even",
+        "even",
+        "balanced",
+    ),
     "sequence_parallel": Attribute("split the residual sequence over tp", "flag", default=False),
     "sp_method": _word("how attention sees the whole context", "allgather", "allgather", "ring", "ulysses"),
     "dcp": _count(
@@ -266,8 +272,8 @@ ANY = "any"
 STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
-    "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "redundant", "sequence_parallel", "sp_method", "sp_layout",
-    "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
+    "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "sequence_parallel", "sp_method",
+    "sp_layout", "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""
 OPEN_IN_SERVINGS = (

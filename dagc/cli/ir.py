@@ -59,6 +59,11 @@ def run(args: Namespace) -> int:
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
+        if any(p.strategy.balanced for p in phases):
+            from ..pipeline.stage_cut import balanced
+
+            spec = balanced(spec)
+            phases = [spec.phase(p.name) for p in phases]
         if any(p.strategy.best for p in phases):
             from ..pipeline.place_best import placed
 

@@ -18,6 +18,10 @@ IDLE = 0.1
 """Share of a batch's places that may be empty before it is reported."""
 
 
+MOST_BALANCED = 1024
+"""Layers of a stack that is cut into balanced stages: each run of them is looked at."""
+
+
 class StrategyFit:
     """The shape checks of one phase: products against GPUs, and everything that must divide."""
 
@@ -153,13 +157,19 @@ class StrategyFit:
                     "E03", f"`layers_per_stage` must be {s.pp} numbers that add up to {layers}", self.at("layers_per_stage"),
                     because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
                 )  # fmt: skip
+        elif s.balanced:
+            if not s.pp <= layers or layers > MOST_BALANCED:
+                self.out.add(
+                    "E03", f"pp {s.pp} stages need a layer each, of {layers}" if s.pp > layers
+                    else f"{layers} layers are more than {MOST_BALANCED}, which are balanced at most", self.at("pp", "stages"),
+                )  # fmt: skip
         elif layers % s.pp:
             low = layers // s.pp
             uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
             self.out.add(
                 "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.at("pp"),
                 also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
-                help=(f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
+                help=("`stages = balanced` cuts them so that the busiest takes the least time", f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
             )  # fmt: skip
 
     def _routing(self, experts: int) -> None:

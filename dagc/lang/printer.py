@@ -271,7 +271,9 @@ def _strategy(s: Strategy) -> Iterator[str]:
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:
             yield f"{name} {{ {', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
-    if s.layers_per_stage is not None:
+    if s.balanced:
+        yield "stages = balanced"
+    elif s.layers_per_stage is not None:
         yield f"layers_per_stage = [{', '.join(map(str, s.layers_per_stage))}]"
     if s.shard:
         yield f"shard {{ {', '.join(f'{d} = {a}' for d, a in s.shard)} }}"

@@ -8,6 +8,7 @@ from math import ceil
 
 from ..cost.memory import weight_size
 from ..pipeline.changed import Changes, Refused
+from ..spec.factors import even_stages
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -44,7 +45,7 @@ def with_degrees(
     """The strategy with other degrees: attention (dp, sp, tp), experts (ep, tp). Stages as even as they can be."""
     dp, sp, tp = attention
     layers = model.layers
-    cut = tuple(layers // pp + (i < layers % pp) for i in range(pp)) if layers % pp and pp <= layers else None
+    cut = even_stages(layers, pp) if layers % pp and pp <= layers and not s.balanced else None
     if s.layers_per_stage is not None and len(s.layers_per_stage) == pp:
         cut = s.layers_per_stage
     kept = replace(s, pp=pp, replicas=1, layers_per_stage=cut, place=None, ids=())

@@ -64,6 +64,10 @@ def compile_spec(
     out.check()
     written = spec
     placements: Mapping[str, Placement] = {}
+    if any(p.strategy.balanced for p in spec.phases):
+        from .stage_cut import balanced
+
+        spec = balanced(spec)
     if any(p.strategy.best for p in spec.phases):
         from .place_best import placed
 

@@ -177,7 +177,7 @@ def balanced_stages(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[P
     from ..cost.memory import weight_bytes
 
     graph, stages = result.graph, phase.strategy.pp
-    if stages < 2 or not stages <= spec.model.layers <= LONGEST:
+    if stages < 2 or phase.strategy.balanced or not stages <= spec.model.layers <= LONGEST:
         return
     passes, policy = graph.microbatches * graph.lanes, cache_policy(phase)
     size = {

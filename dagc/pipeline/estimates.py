@@ -80,6 +80,10 @@ class Estimates:
 
     def __call__(self, phase: Phase, look: Look | None = None) -> Estimate:
         """Raises SpecError where the phase does not compile. `look`: sees the graph, which is lowered for it, and what it costs."""
+        if phase.strategy.balanced and phase.strategy.layers_per_stage is None:
+            from .stage_cut import balanced_phase
+
+            phase = balanced_phase(self.spec, phase)
         if phase.strategy.best and not phase.strategy.ids:
             from .place_best import best
 

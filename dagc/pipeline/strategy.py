@@ -18,7 +18,7 @@ from ..passes.pp import PipelineParallel
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
 from ..passes.tp import TensorParallel
-from ..spec.factors import factorisations, neighbours
+from ..spec.factors import even_stages, factorisations, neighbours
 from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from .gpu_ids import placed_ids
@@ -61,7 +61,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         # (vllm/config/parallel.py, use_sequence_parallel_moe: from two data-parallel ranks on).
         ExpertParallel(cast(Dispatch, s.dispatch), prices, phase.memory.engine is not None and phase.exchange is None),
         DataParallel(cast(Dispatch, s.dispatch)),
-        PipelineParallel(s.layers_per_stage or ()),
+        PipelineParallel(s.layers_per_stage or (even_stages(unit.spec.model.layers, s.pp) if s.balanced else ())),
         Reshard(s.sequence_parallel, prices),
     )
 

@@ -28,6 +28,11 @@ def factorisations(strategy: Strategy) -> tuple[Side, ...]:
     )
 
 
+def even_stages(layers: int, stages: int) -> tuple[int, ...]:
+    """Layers of each stage, as equal as they can be."""
+    return tuple(layers // stages + (k < layers % stages) for k in range(stages))
+
+
 def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:
     degrees = fold.degrees if fold is not None else ()
     return sorted(degrees, key=lambda axis: strategy.order.index(axis[0]))

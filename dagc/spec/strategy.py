@@ -16,8 +16,8 @@ class Fold:
 
 @record
 class Strategy:
-    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them. `best`: which GPU each
-    rank is, is searched for; `ids` are what was found, stage by stage, ranks in mesh order."""
+    """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them. `balanced`: the layers of each
+    stage are those of the least busy cut, `layers_per_stage` once found. `best`: which GPU each rank is, is searched for; `ids` are what was found, stage by stage, ranks in mesh order."""
 
     pp: int = 1
     dp: int = 1
@@ -33,6 +33,7 @@ class Strategy:
     ids: tuple[int, ...] = ()
     microbatches: int = 1
     layers_per_stage: tuple[int, ...] | None = None
+    balanced: bool = False
     sequence_parallel: bool = False
     sp_method: str = "allgather"  # allgather | ring | ulysses
     sp_layout: str = "contiguous"  # contiguous | zigzag

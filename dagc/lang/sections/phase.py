@@ -235,6 +235,9 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         out.add("E12", "`place gpu` gives the ids that `place` is to choose", place.span, help=help_)
     elif place is not None:
         _check_place(place.value, names)
+    if stages is not None and values["stages"] == "balanced":
+        help_ = ("leave one of them out",)
+        out.add("E12", "`layers_per_stage` gives the cut that `stages` is to find", body.span_of("stages"), help=help_)
     if order is None or passes is None:
         return None
     return Strategy(
@@ -246,6 +249,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         best=values["place"] == "best",
         ids=(),
         layers_per_stage=stages,
+        balanced=values["stages"] == "balanced",
         sequence_parallel=values["sequence_parallel"] is True,
         sp_method=str(values["sp_method"]),
         sp_layout=str(values["sp_layout"]),

@@ -28,6 +28,7 @@ ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 IN_KEYS = {
     "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
     "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences", "dcp",
+    "stages",
 }  # fmt: skip
 """Choices that enter keys by what they do; all others enter as they are."""
 

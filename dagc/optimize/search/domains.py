@@ -11,7 +11,7 @@ from .rules import FOLDED, GPUS, HARDWARE, Facts
 from .space import Domain, Word
 
 FIRST = (
-    HARDWARE, GPUS, "pp", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
+    HARDWARE, GPUS, "pp", "stages", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
     "sp_method", "sequence_parallel", "overlap",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""

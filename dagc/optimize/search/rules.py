@@ -59,6 +59,7 @@ def fixed(facts: Facts) -> dict[str, Word]:
         "sp_method": s.sp_method, "overlap": s.overlap, "sequence_parallel": s.sequence_parallel, GPUS: len(phase.gpus),
         "sequences": phase.sequences, "chunk": phase.tokens, "draft": phase.speculative, "sp_layout": s.sp_layout,
         "exchange": phase.exchange or "", HARDWARE: phase.hardware, "dcp": s.dcp,
+        "stages": "balanced" if s.balanced else "even",
     }  # fmt: skip
     if s.attention is None or s.experts is None:
         return out | {axis: getattr(s, axis) for axis in AXES} | {EXPERT_TENSOR: s.tp}
@@ -140,9 +141,10 @@ def _model(facts: Facts) -> tuple[Rule, ...]:
             ((STAGES,), lambda r: r.number(STAGES) == fits),
         )))  # fmt: skip
     else:
-        found.append(
-            Rule("layers", f"pp divides the {layers} layers", (((STAGES,), lambda r: layers % r.number(STAGES) == 0),))
-        )
+        found.append(Rule("layers", f"pp divides the {layers} layers, or balanced stages have one each", (
+            ((STAGES, "stages"), lambda r: (layers % r.number(STAGES) == 0)
+             | (r.is_("stages", "balanced") & (r.number(STAGES) <= layers))),
+        )))  # fmt: skip
     experts, width = facts.count("experts.count"), facts.count("experts.hidden", 1)
     if experts:
         found.append(Rule("expert count", f"ep divides the {experts} experts with their spare copies", (

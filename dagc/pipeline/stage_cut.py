@@ -1,0 +1,125 @@
+"""`stages = balanced`: the layers of each stage, so that the busiest stage takes as little time as can be, of the cuts that fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..base.diagnostics import Collector, SpecError
+from ..cost import chunks
+from ..cost.footprint import StageMemory
+from ..cost.memory import capacity, stage_memory
+from ..cost.partition import Ranges, least_most
+from ..cost.price import price
+from ..cost.records import Costs
+from ..cost.schedule.ranges import range_times_s
+from ..ir.graph import Graph, Stage
+from ..spec.factors import even_stages
+from ..spec.phase import Phase
+from ..spec.spec import Spec
+from ..spec.strategy import Strategy
+from ..spec.unit import Unit
+
+
+def waits(strategy: Strategy) -> bool:
+    """Whether its stages are still to be balanced."""
+    return strategy.balanced and strategy.layers_per_stage is None and strategy.pp > 1
+
+
+def balanced(spec: Spec) -> Spec:
+    """The spec with the layers of every stage of all phases that ask for them. Phases on the same GPUs with as many stages are cut
+    alike, so that weights stay stored once. A phase that cannot be lowered stays as it is: compiling it says why."""
+    groups: dict[object, list[Phase]] = {}
+    for phase in spec.phases:
+        s = phase.strategy
+        if waits(s):
+            groups.setdefault((phase.hardware, phase.gpus, s.pp, s.replicas), []).append(phase)
+    new: dict[str, Phase] = {}
+    for phases in groups.values():
+        try:
+            cut = _cut(spec, phases)
+        except SpecError:
+            continue
+        new |= {p.name: replace(p, strategy=replace(p.strategy, layers_per_stage=cut)) for p in phases}
+    return replace(spec, phases=tuple(new.get(p.name, p) for p in spec.phases)) if new else spec
+
+
+def balanced_phase(spec: Spec, phase: Phase) -> Phase:
+    """A phase of a spec, or one in the place of that of its name."""
+    if not waits(phase.strategy):
+        return phase
+    others = tuple(phase if p.name == phase.name else p for p in spec.phases)
+    known = any(p is phase for p in others)
+    return balanced(replace(spec, phases=others if known else (*others, phase))).phase(phase.name)
+
+
+def _cut(spec: Spec, phases: list[Phase]) -> tuple[int, ...]:
+    """Layers of each stage. Of several phases the share of each counts that a stage has of it. Raises SpecError."""
+    stages = phases[0].strategy.pp
+    times, fullest = zip(*(_ranges(spec, phase) for phase in phases), strict=True)
+    busiest = np.maximum.reduce(times)
+    fill = np.maximum.reduce(fullest)
+    edges = least_most([np.where(fill <= 1.0, busiest, np.inf), fill], stages) or least_most([fill, busiest], stages)
+    assert edges is not None  # there are no fewer layers than stages
+    counts = np.diff(edges)
+    counts[[0, -1]] -= 1  # the embedding and the head
+    return tuple(int(n) for n in counts)
+
+
+def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
+    """Of every run of layers as a stage: its share of the time of all, and of what a GPU may hold the part that it fills. Raises
+    SpecError."""
+    from .analyse import cost_graph, of_size
+    from .drafts import with_drafts
+    from .lower import unverified
+
+    own = replace(
+        phase, strategy=replace(phase.strategy, layers_per_stage=even_stages(spec.model.layers, phase.strategy.pp))
+    )
+    unit = Unit(spec, own, Collector())
+    graph = unverified(unit)
+    time_s, costs = np.zeros(()), None
+    for size in chunks.sizes(own):
+        resized = of_size(graph, own, size)
+        found = price(resized, unit)
+        time_s = time_s + size.count * range_times_s(resized, found)
+        if size.tokens == own.tokens and size.context == own.context:
+            costs = found
+    costs = price(graph, unit) if costs is None else costs
+    drafter_B = 0.0
+    if own.drafter != "none":
+        drafted = with_drafts(cost_graph(graph, unit), unit).memory
+        drafter_B = drafted.stages[-1].peak_B - stage_memory(graph, costs, unit).stages[-1].peak_B
+    return _a_layer_each(time_s / time_s[0, -1]), _filled(graph, costs, unit, drafter_B)
+
+
+def _a_layer_each(ranges: Ranges) -> Ranges:
+    """The first and the last stage have a layer beside the embedding and the head."""
+    ranges = ranges.copy()
+    ranges[0, 1], ranges[-2, -1] = np.inf, np.inf
+    return ranges
+
+
+def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
+    """[i, j]: of what a GPU may hold the part that the layers from the i-th to before the j-th fill; with a drafter on the last stage.
+
+    Sums and maxima of single layers, as the memory pass has them of a stage."""
+    names = [segment.name for segment, _ in graph.layers]
+    kinds = list(dict.fromkeys(names))
+    single = stage_memory(replace(graph, stages=tuple(Stage(k, ((n, 1),)) for k, n in enumerate(kinds))), costs, unit)
+    of = dict(zip(kinds, single.stages, strict=True))
+    engine, total_B = unit.phase.memory, single.total_B
+    fixed_B = engine.graphs_B + engine.communication_B + (engine.padding_B or 0.0)
+    filled = np.full((len(names) + 1,) * 2, np.inf)
+    for i in range(len(names)):
+        weights = kv = live = buffers = padding = 0.0
+        for j, name in enumerate(names[i:], start=i + 1):
+            one = of[name]
+            weights, kv = weights + one.weights_B, kv + one.kv_cache_B
+            padding += one.engine_B - fixed_B
+            live, buffers = max(live, one.activations_B), max(buffers, one.buffers_B)
+            last_B = drafter_B if j == len(names) else 0.0
+            need = StageMemory(0, weights + last_B, kv, live, buffers, one.reserve_B, total_B, fixed_B + padding)
+            filled[i, j] = need.peak_B / capacity(need, total_B, engine)
+    return _a_layer_each(filled)
