@@ -168,6 +168,7 @@ def test_the_cache_goes_over_the_link_of_the_pools() -> None:
         (("8 us }", "8 us, nics = 3 }"), "E12", "`link` has no `nics`", ""),
         (("hardware dec from", "hardware pre from"), "E11", "pool `pre` is defined twice", ""),
         (("hardware dec from", "hardware from"), "E10", "needs a name", 'hardware NAME from "h200-sxm"'),
+        (("hardware dec from", "hardware any from"), "E08", "`any` cannot be the name of a pool", "to a search"),
         (("hardware dec from", 'hardware "d-c" from'), "E08", "`d-c` cannot be the name of a pool", "letters"),
     ],
 )

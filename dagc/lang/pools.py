@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..base.diagnostics import Collector, Label
 from ..base.frozen import record
-from ..base.schema import POOL_LINK
+from ..base.schema import ANY, POOL_LINK
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, TIME, Quantity
@@ -118,8 +118,10 @@ def read_pools(
             source = f' from "{section.preset.value}"' if section.preset is not None else ""
             help_ = (f"write `hardware NAME{source} {{ ... }}`, and `hardware = NAME` in its phases",)
             out.add("E10", "one of several pools of GPUs needs a name", section.kind_span, help=help_)
-        elif not POOL_NAME.fullmatch(name):
+        elif not POOL_NAME.fullmatch(name) or name == ANY:
             help_ = ("letters, digits and `_`, beginning with a letter or `_`: phases name it without quotes",)
+            if name == ANY:
+                help_ = ("`hardware = any` leaves the pool of a phase to a search",)
             out.add("E08", f"`{name}` cannot be the name of a pool", section.kind_span, help=help_)
         elif name in seen:
             first = Label(seen[name], "first here")

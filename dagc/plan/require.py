@@ -196,8 +196,11 @@ def _lookup(
         return _gpu(node, spec, phases, out)
     if node.text in metrics:
         return metrics[node.text]
-    if node.parts[0] in phases and node.parts[1:2] in (("kv_transfer",), ("kv_bytes",)) and spec.others:
-        out.add("E10", f"`{node.text}`: {_no_way(node.parts[0], spec)}", node.span)
+    if node.parts[1:] in (("kv_transfer",), ("kv_bytes",)) and (apart := _unlinked(node.parts[0], spec, phases)):
+        source, target = phases[node.parts[0]].hardware, apart.hardware
+        message = f"no link joins `{source}` to `{target}`, on which `{apart.name}` is"
+        help_ = (f"write `link {source} to {target} {{ bandwidth = 50 GB/s, latency = 6 us }}`",)
+        out.add("E10", f"`{node.text}`: {message}", node.span, help=help_)
         return None
     if (known := metric(node.text)) is not None and known.needs and _lacks(known.needs, node.parts[0], spec, metrics):
         example = EXAMPLES[schema.HARDWARE[known.needs].dim]
@@ -221,14 +224,13 @@ def _lacks(needs: str, owner: str, spec: Spec, metrics: Mapping[str, Quantity]) 
     return any(f"{pool}.{needs}" not in metrics for pool in pools)
 
 
-def _no_way(name: str, spec: Spec) -> str:
-    """Why the cache of a phase goes nowhere, where there are several pools."""
-    own = spec.phase(name)
-    away = [p for p in spec.phases if p.generates and not p.shares(own)] if own.takes_prompts else []
-    if not away:
-        return "it is that of a prefill with a decode on other GPUs"
-    pools = own.hardware, away[0].hardware
-    return f"no link joins `{pools[0]}` to `{pools[1]}`, on which `{away[0].name}` is: `link {pools[0]} to {pools[1]} {{ bandwidth = ..., latency = ... }}`"
+def _unlinked(name: str, spec: Spec, phases: Mapping[str, PhaseResult]) -> PhaseResult | None:
+    """The first decode on another pool, to which no link leads, of a phase whose cache goes nowhere."""
+    if name not in phases or not phases[name].graph.takes_prompts:
+        return None
+    own = phases[name]
+    apart = (r for r in phases.values() if r.graph.generates and r.hardware != own.hardware)
+    return next((r for r in apart if spec.pool_link(own.hardware, r.hardware) is None), None)
 
 
 def _gpu(node: ast.CallExpr, spec: Spec, phases: Mapping[str, PhaseResult], out: Collector) -> Quantity | None:
