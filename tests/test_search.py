@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import log
@@ -21,15 +20,18 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
+from dagc.cli import main
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Pieces
+from dagc.optimize.search.best_first import Found
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
 from dagc.optimize.search.objectives import TABLE
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Tally, Values, distinct, legal, size
+from dagc.optimize.search.workers import Text
 
 SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
@@ -299,7 +301,7 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
     close = []
     for row in drawn:
         before = [float(column[row]) for column in pieces.bound(objectives)]
-        plan = pieces.evaluate(row, rows.values(row))
+        (plan,) = pieces.evaluate([row])
         assert plan.estimate is not None
         exact[row] = tuple(float(o.score(plan.terms)) for o in objectives)
         assert all(b <= s + abs(s) * 1e-9 for b, s in zip(before, exact[row], strict=True))
@@ -390,6 +392,7 @@ def test_the_command_writes_plans_that_compile_to_the_figures_that_it_says(tmp_p
         (("--within", "cpus <= 4"), SMALL, "has no `cpus`"),
         (("--phase", "prefill"), SMALL, "unknown phase `prefill`"),
         (("--budget", "soon"), SMALL, "is no time"),
+        (("--on", "dask://here"), SMALL, "is no address of a cluster"),
         ((), spec_text(), "leaves nothing open"),
         ((), spec_text(phase="gpus = 0..7, tp = 8, chunk = any, microbatches = any(" + ", ".join(map(str, range(1, 3000))) + "), sp_layout = any,"
           "sp_method = any, dispatch = any, overlap = any, sequence_parallel = any, dispatch_dtype = any, exchange = any, sequences = any"), "the space has"),
@@ -400,16 +403,36 @@ def test_what_cannot_be_searched_is_refused(words: tuple[str, ...], text: str, m
     assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
-def test_interrupted_it_prints_the_best_so_far(tmp_path: Path) -> None:
-    (tmp_path / "plan.moe").write_text(everything("decode", 64))
-    running = subprocess.Popen(
-        [sys.executable, "-m", "dagc", "search", "plan.moe"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    time.sleep(4)
-    running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=60)
-    assert running.returncode == 130 and out.startswith("1. ") and "not complete" in out
+def test_interrupted_it_prints_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C after the third plan: exit code 130."""
+
+    def stopped(spec: OpenSpec, asked: Asked, **more: object) -> Answer:
+        def told(one: Found, count: int) -> None:
+            if count >= 3:
+                raise KeyboardInterrupt
+
+        return search(spec, replace(asked, workers=1), told)
+
+    monkeypatch.setattr("dagc.optimize.search.optimum.search", stopped)
+    (tmp_path / "plan.moe").write_text(everything("decode", 8))
+    assert main(["search", str(tmp_path / "plan.moe")]) == 130
+    out = capsys.readouterr().out
+    assert "throughput_per_gpu" in out and "interrupted" in out
+
+
+def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
+    """Counts and all: batches do not depend on workers."""
+    text = everything("decode", 8)
+    spec = opened(text)
+    one, two = (
+        search(spec, Asked(("throughput", "tpot"), workers=workers), text=Text(text, "plan.moe", None))
+        for workers in (1, 2)
+    )
+    assert [r.values for r in one.ranked] == [r.values for r in two.ranked] and len(one.ranked) > 1
+    assert [r.figures for r in one.ranked] == [r.figures for r in two.ranked]
+    assert replace(one.certificate, seconds=0.0) == replace(two.certificate, seconds=0.0)
 
 
 def test_servings_choose_the_plan(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,14 @@ from .arguments import at_least, spec_arguments
 from .common import color, put, settings, stem, tell
 
 if TYPE_CHECKING:
+    from ..base.source import Source
     from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
+    from ..optimize.search.workers import Text
     from ..plan.searched import Findings
     from ..spec.spec import Spec
 
+ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)?\s*")
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -46,6 +51,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="SPEC", help="a plan that is there today: how much better the best one is, and by what"
     )
+    parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU)")
+    parser.add_argument(
+        "--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT"
+    )
     parser.add_argument("--verify", action="store_true", help="prove the lowering of the winner")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     parser.add_argument(
@@ -59,19 +68,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
     from ..lang.open_spec import load_open
+    from ..optimize.points import ClusterError
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
     from ..optimize.search.refusals import REFUSALS
     from ..optimize.search.why import Explainer
+    from ..optimize.search.workers import usual_workers
     from ..view.report.search_report import answer, reasons
 
-    asked = Asked(tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget)
+    asked = Asked(
+        tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on
+    )  # fmt: skip
     try:
         source = read_source(args.spec, args.allow_import)
         spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         _check_phases(spec, args.phase)
         today = _today(args)
-        found = search(spec, asked)
+        _check_cluster(args.on)
+        found = search(spec, asked, text=_text(source, args))
         shown = findings(found, source.name)
         if not args.json:
             put(answer(shown, color=color(sys.stdout)).encode())
@@ -80,6 +94,9 @@ def run(args: Namespace) -> int:
             _write(shown, Path(args.output), stem(args.spec))
     except SpecError as error:
         tell(error.diagnostics)
+        return 2
+    except ClusterError as error:
+        tell([Diagnostic("E16", str(error))])
         return 2
     except REFUSALS as error:
         tell([_refusal(error)])
@@ -94,6 +111,33 @@ def run(args: Namespace) -> int:
     if args.verify and found.best is not None and not _proved(found.best, source.name, args):
         code = 1
     return 130 if found.interrupted else code
+
+
+def _text(source: Source, args: Namespace) -> Text:
+    """The spec as other processes read it."""
+    from ..base.syntax.input import folder_of
+    from ..optimize.search.workers import Text
+
+    base = folder_of(args.spec)
+    folders = tuple(os.path.realpath(folder) for folder in args.allow_import)
+    return Text(source.text, source.name, None if base is None else str(base), tuple(settings(args).items()), folders)
+
+
+def _check_cluster(url: str) -> None:
+    """Raises SpecError where a cluster cannot be meant or its client is not installed."""
+    if not url:
+        return
+    from ..optimize.points import CLUSTERS
+
+    scheme, sign, address = url.partition("://")
+    if not sign or scheme not in CLUSTERS or not ADDRESS.fullmatch(address):
+        help_ = ("write dask://HOST:PORT or ray://HOST:PORT",)
+        raise SpecError([Diagnostic("E14", f"`--on {url}` is no address of a cluster", help=help_)])
+    package = CLUSTERS[scheme][0]
+    if find_spec(package) is None:
+        from ..base.distribution import how_to_install
+
+        raise SpecError([Diagnostic("E16", f"`--on {scheme}://` needs `{package}`", help=(how_to_install(scheme),))])
 
 
 def _today(args: Namespace) -> tuple[str, Spec] | None:

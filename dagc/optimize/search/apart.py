@@ -13,17 +13,19 @@ from ...base.diagnostics import Collector
 from ...base.syntax import ast
 from ...lang.open_spec import OpenSpec
 from ...lang.values.evaluate import names_in
+from ...pipeline.estimates import Estimate
 from ...plan.result import PhaseResult
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
 from .best_first import Found, Limit, Outcome, Search
-from .bound import Bounds, usable
+from .bound import Bounds, pieces_of, usable
 from .domains import domains
-from .exact import BLOCKS, Judge, Plan
+from .exact import BLOCKS, Judge, Plan, plain_ops
 from .objectives import TABLE, Floats, Objective, Terms
 from .rules import Facts, fixed, key, names, rules
-from .space import Domain, Flags, Rows, Rule, Tally, Values, distinct, legal, size
+from .space import Domain, Flags, Rows, Rule, Tally, distinct, legal, size
 from .within import Wrong, restrictions, unknown
+from .workers import Costed, Run, Task, Text
 
 Told = Callable[[Found, int], None]
 
@@ -31,7 +33,8 @@ Told = Callable[[Found, int], None]
 @dataclass
 class Apart:
     """One phase beside others that stay as they are (`others`: their results). `within`: restrictions of the command line, for any of
-    the phases `searched`. `merged`: plans of equal cost count as one."""
+    the phases `searched`. `merged`: plans of equal cost count as one. `run`: who costs plans
+    of the `text`; None: this process."""
 
     spec: OpenSpec
     name: str
@@ -39,6 +42,8 @@ class Apart:
     within: Sequence[str] = ()
     searched: Sequence[str] = ()
     merged: bool = True
+    text: Text | None = None
+    run: Run | None = None
     facts: Facts = field(init=False)
     domains: tuple[Domain, ...] = field(init=False)
     rows: Rows = field(init=False)
@@ -66,9 +71,8 @@ class Apart:
         first = distinct(rows, columns) if columns is not None else np.arange(len(rows))
         self.equal = len(rows) - len(first)
         self.rows = rows.where(first)
-        unknown_ = frozenset(p.name for p in self.spec.spec.phases) - {self.name, *self.others}
-        self.judge = Judge(alone, self.name, self.others, unknown=unknown_)
-        self.pieces = Pieces(self.spec, self.name, facts, self.rows, self.judge)
+        self.judge = Judge.beside_closed(self.spec, self.name, self.others, [p.name for p in own])
+        self.pieces = Pieces(self.spec, self.name, facts, self.rows, self.judge, self.text, self.run)
 
     @property
     def size(self) -> int:
@@ -82,8 +86,8 @@ class Apart:
         began = perf_counter()
         own = Search(
             self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
-            self.judge.score, tally, self.size,
-            self.pieces.alike, self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
+            self.judge.score, self.pieces.news, tally, self.size, self.pieces.alike,
+             self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return own.run(), own.stopped
 
@@ -91,7 +95,17 @@ class Apart:
 class Pieces:
     """Exact costs and bounds of the rows of one phase's space. What was costed once is kept."""
 
-    def __init__(self, spec: OpenSpec, name: str, facts: Facts, rows: Rows, judge: Judge) -> None:
+    def __init__(
+        self,
+        spec: OpenSpec,
+        name: str,
+        facts: Facts,
+        rows: Rows,
+        judge: Judge,
+        text: Text | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self.text, self.run = text, run
         self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
         self.bounds = Bounds(rows, facts) if usable(rows, facts) else None
         self.own: Mapping[str, frozenset[str]] | None = None
@@ -122,24 +136,53 @@ class Pieces:
             ]
             return [np.broadcast_to(one, (count,)) for one in scores]
 
-    def evaluate(self, row: int, values: Values) -> Plan:
-        if row not in self.known:
-            self.known[row] = self._evaluate(row, values)
-        return self.known[row]
+    def evaluate(self, rows: Sequence[int]) -> list[Plan]:
+        """Plans of some rows, each costed once."""
+        new = [row for row in rows if row not in self.known]
+        if self.run is None or self.text is None:
+            for row in new:
+                self.known[row] = self._here(row)
+        else:
+            for row, found in zip(new, self.run([self._task(row, self.text) for row in new]), strict=True):
+                self.known[row] = self._taken(row, found)
+        return [self.known[row] for row in rows]
 
-    def _evaluate(self, row: int, values: Values) -> Plan:
-        out = Collector()
-        phase = self.spec.phase(self.name, values, out)
-        if phase is None:
-            wrong = next(d for d in out.items if d.code.startswith("E"))
-            return Plan(self.facts.phase, None, ("the phase as it is read", wrong.code), wrong.message)
+    def _wanted(self, row: int) -> bool:
+        return self.bounds is not None and not self.bounds.known(row)
+
+    def _here(self, row: int) -> Plan:
+        values = self.rows.values(row)
         bounds = self.bounds
-        if bounds is None or bounds.known(row):
-            return self.judge.plan(phase)
+        if bounds is None or not self._wanted(row):
+            return self.judge.of_values(self.spec, values)
         if self.own is None:
+            phase = self.spec.phase(self.name, values, Collector())
+            if phase is None:
+                return self.judge.of_values(self.spec, values)
             self.own = plain_ops(Unit(self.judge.spec, phase, Collector()))
         own = self.own
-        return self.judge.plan(phase, lambda graph, costs: bounds.learn(row, graph, costs, own))
+        return self.judge.of_values(
+            self.spec, values, lambda graph, costs: bounds.learn(row, *pieces_of(graph, costs, own))
+        )
+
+    def _task(self, row: int, text: Text) -> Task:
+        alone = tuple(p.name for p in self.judge.spec.phases)
+        return Task(text, self.name, alone, tuple(self.rows.values(row).items()), self._wanted(row))
+
+    def _taken(self, row: int, found: Costed) -> Plan:
+        """A plan that was costed elsewhere."""
+        phase = self.spec.phase(self.name, self.rows.values(row), Collector())
+        if found.learnt is not None and self.bounds is not None:
+            self.bounds.learn(row, *found.learnt)
+        if phase is None or found.figures is None:
+            return Plan(phase or self.facts.phase, None, found.refused, found.why)
+        return Plan(
+            phase, Estimate(Unit(self.judge.spec, phase, Collector()), *found.figures), found.refused, found.why
+        )
+
+    def news(self, row: int) -> frozenset[tuple[int, int, float]]:
+        """What a row would tell of others; nothing: all is known."""
+        return frozenset() if self.bounds is None else self.bounds.news(row)
 
     def alike(self, row: int, plan: Plan) -> Flags:
         """Rows that are refused for the same reason as one that was."""
@@ -160,13 +203,6 @@ def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: str) -> Floats:
         at = np.broadcast_to(rows.is_("hardware", name) if len(known) > 1 else True, (len(rows),))
         out[at] = np.nan if value is None else value
     return out
-
-
-def plain_ops(unit: Unit) -> dict[str, frozenset[str]]:
-    """Ops of each segment before anything is inserted."""
-    from ...lang.expand import expand
-
-    return {segment.name: frozenset(op.name for op in segment.ops) for segment in expand.run(unit).segments}
 
 
 def limits(judge: Judge, name: str) -> list[Limit]:

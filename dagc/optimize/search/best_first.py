@@ -14,6 +14,10 @@ from .exact import Plan
 from .objectives import Floats, Objective
 from .space import Flags, Ints, Rows, Tally, Values
 
+BATCH = 4
+"""Plans that are costed before bounds are looked at again: the same number wherever they are costed, so that the answer is the same."""
+LOOKED_AT = 64
+"""Rows among which those of a batch are chosen."""
 SLACK = 1e-9
 """Share by which a bound may exceed an exact cost: rounding of sums in another order."""
 
@@ -76,8 +80,9 @@ class Search:
     bound: Bound
     objectives: Sequence[Objective]
     limits: Sequence[Limit]
-    evaluate: Callable[[int, Values], Plan]
+    evaluate: Callable[[Sequence[int]], Sequence[Plan]]
     score: Callable[[Objective, Plan], float]
+    news: Callable[[int], frozenset[tuple[int, int, float]]]
     tally: Tally
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
@@ -111,14 +116,9 @@ class Search:
                     open_[out] = False
                     self.fate[out] = BOUNDED
                     continue
-                open_[row] = False
-                limit = self.over(row)
-                if limit is None:
-                    self.visit(row, scores, open_)
-                else:
-                    rule = f"requirement: {limit.label}"
-                    self.tally.add(rule, rule, "R07", 1, self.rows.values(row))
-                    self.fate[row] = self.refusal(rule)
+                batch = self.batch(scores, at, open_)
+                for row, plan in zip(batch, self.evaluate(batch), strict=True):
+                    self.visit(row, plan, scores, open_)
         except KeyboardInterrupt:
             self.stopped = True
         return self.outcome(np.flatnonzero(open_))
@@ -128,6 +128,32 @@ class Search:
         if rule not in self.refusing:
             self.refusing.append(rule)
         return REFUSED + self.refusing.index(rule)
+
+    def batch(self, scores: Sequence[Floats], at: Ints, open_: Flags) -> list[int]:
+        """The rows that are costed next: the best bounds, each of which tells something that those before it do not. Rows that fail a
+        requirement for certain are rejected on the way. Always at least one leaves the open ones."""
+        few = at[np.argpartition(scores[0][at], LOOKED_AT - 1)[:LOOKED_AT]] if len(at) > LOOKED_AT else at
+        few = few[np.lexsort((few, scores[0][few]))]
+        out: list[int] = []
+        told: set[tuple[int, int, float]] = set()
+        passed = self.all_passed(scores, few)
+        for row, worse in zip(few.tolist(), passed.tolist(), strict=True):
+            if worse or len(out) == BATCH:
+                break
+            limit = self.over(row)
+            if limit is not None:
+                open_[row] = False
+                rule = f"requirement: {limit.label}"
+                self.tally.add(rule, rule, "R07", 1, self.rows.values(row))
+                self.fate[row] = self.refusal(rule)
+                continue
+            news = self.news(row)
+            if news and news <= told:
+                continue
+            told |= news
+            out.append(row)
+            open_[row] = False
+        return out
 
     def over(self, row: int) -> Limit | None:
         """A requirement that the bound of a row proves not to hold."""
@@ -162,10 +188,9 @@ class Search:
             return None
         return sorted(one.scores[0] for one in self.found)[self.top - 1]
 
-    def visit(self, row: int, before: Sequence[Floats], open_: Flags) -> None:
+    def visit(self, row: int, plan: Plan, before: Sequence[Floats], open_: Flags) -> None:
         values = self.rows.values(row)
         least = [float(column[row]) for column in before]
-        plan = self.evaluate(row, values)
         self.done += 1
         if plan.refused is not None:
             rule, code = plan.refused

@@ -142,19 +142,25 @@ class Bounds:
             for columns, tokens, rising in keys(rows, facts, each)
         ]
 
-    def learn(self, row: int, graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> None:
-        """From a plan that was costed: its lowered graph, and the costs of its first pass, which is that of the shortest context. `own`:
-        ops by segment that are no collectives."""
+    def learn(self, row: int, layers: Sequence[Layer], pieces: Sequence[Floats]) -> None:
+        """From a plan that was costed: what `pieces_of` finds of it."""
         if not self.layers:
-            self.layers = [Layer.of(s, own[s.name]) for s in graph.segments]
-        found = [_pieces(layer, graph.segment(layer.name), costs) for layer in self.layers]
+            self.layers = list(layers)
         touched = np.zeros(len(self.rows), dtype=bool)
-        for k, table in enumerate(self.tables):
-            more = table.put(row, np.concatenate([piece[k] for piece in found]))
+        for table, piece in zip(self.tables, pieces, strict=True):
+            more = table.put(row, piece)
             touched = touched if more is None else touched | more
         at = np.flatnonzero(touched)
         if len(at):
             self.time_s[at] = self.times(at)
+
+    def news(self, row: int) -> frozenset[tuple[int, int, float]]:
+        """What a row would tell that nobody knows."""
+        return frozenset(
+            (k, int(table.groups[row]), float(table.tokens[row]))
+            for k, table in enumerate(self.tables)
+            if not table.known(row)
+        )
 
     def known(self, row: int) -> bool:
         """Whether every piece of a row was seen."""
@@ -186,6 +192,19 @@ class Bounds:
         # On any stage all parts pass its streams, after the stages before it and before those behind; the mean over stages.
         makespan: Floats = np.maximum(chain, lanes * micro * streams / stages + chain * (1.0 - 1.0 / stages))
         return makespan
+
+
+def pieces_of(
+    graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]
+) -> tuple[tuple[Layer, ...], tuple[Floats, ...]]:
+    """The layers of a plan that was costed, and its pieces, one for each table. `costs`: of its first pass, which is that of the shortest
+    context; `own`: ops by segment that are no collectives."""
+    layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
+    found = [_pieces(layer, graph.segment(layer.name), costs) for layer in layers]
+    return layers, tuple(np.concatenate([piece[k] for piece in found]) for k in range(TABLES))
+
+
+TABLES = 5
 
 
 def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, overload
 
@@ -14,6 +14,7 @@ from ...cost import scale_blocks
 from ...cost.records import Costs
 from ...ir.graph import Graph
 from ...ir.verify.violation import VerifyError
+from ...lang.open_spec import OpenSpec
 from ...lang.values.evaluate import compare, names_in, quantity
 from ...pipeline import pools
 from ...pipeline.compile import compile_phase
@@ -22,6 +23,7 @@ from ...plan.pools import Pool
 from ...plan.require import judged, owners
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject, all_metrics
+from ...spec.choice import Chosen
 from ...spec.metrics import HARDWARE, PHASE, SERVE, TABLE
 from ...spec.model import AttrValue
 from ...spec.phase import Phase
@@ -38,11 +40,29 @@ BLOCKS = "scale blocks"
 """Refused because degrees cut blocks of quantised weights: a matter of tp and the experts' tp alone."""
 
 
+Told = Callable[[Graph, Costs], None]
+"""Hears of the lowered graph and the costs of the first pass."""
+
+
+def closed_phases(spec: OpenSpec) -> dict[str, PhaseResult]:
+    """Phases that leave nothing open, compiled. Raises SpecError."""
+    free = {p.name for p in spec.spec.phases if spec.of(p.name) or p.name in spec.spec.alternatives}
+    closed = replace(spec.spec, phases=tuple(p for p in spec.spec.phases if p.name not in free))
+    return {p.name: compile_phase(Unit(closed, p, Collector())) for p in closed.phases}
+
+
+def plain_ops(unit: Unit) -> dict[str, frozenset[str]]:
+    """Ops of each segment before anything is inserted."""
+    from ...lang.expand import expand
+
+    return {segment.name: frozenset(op.name for op in segment.ops) for segment in expand.run(unit).segments}
+
+
 @dataclass
 class FirstPass:
     """Looks at the first pass of a phase, and at its weights before anything is priced."""
 
-    seen: Callable[[Graph, Costs], None]
+    seen: Told
     first: bool = True
 
     def at_graph(self, graph: Graph, unit: Unit) -> None:
@@ -101,7 +121,25 @@ class Judge:
         phases = {p.name for p in self.spec.phases} | {s.name for s in self.spec.serves}
         self.requirements = tuple(r for r in self.spec.requirements if owners(r) & (phases | self.unknown) <= known)
 
-    def plan(self, phase: Phase, seen: Callable[[Graph, Costs], None] | None = None) -> Plan:
+    @staticmethod
+    def beside_closed(spec: OpenSpec, name: str, others: Mapping[str, PhaseResult], alone: Collection[str]) -> Judge:
+        """Of a phase of an open spec. `alone`: the phases that are there at all. Phases that are open too are no neighbours: what they will
+        be is not known."""
+        whole = spec.spec
+        own = replace(whole, phases=tuple(p for p in whole.phases if p.name in alone))
+        unknown = frozenset(p.name for p in whole.phases) - {name, *others}
+        return Judge(own, name, others, unknown=unknown)
+
+    def of_values(self, spec: OpenSpec, values: Mapping[str, Chosen], seen: Told | None = None) -> Plan:
+        """The phase with these values in place of its choices."""
+        out = Collector()
+        phase = spec.phase(self.name, values, out)
+        if phase is None:
+            wrong = next(d for d in out.items if d.code.startswith("E"))
+            return Plan(self.spec.phase(self.name), None, ("the phase as it is read", wrong.code), wrong.message)
+        return self.plan(phase, seen)
+
+    def plan(self, phase: Phase, seen: Told | None = None) -> Plan:
         """`seen`: hears of the lowered graph and the costs of its first pass."""
         try:
             estimate = self.estimates(phase, None if seen is None else FirstPass(seen))

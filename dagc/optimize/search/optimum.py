@@ -7,19 +7,18 @@ from dataclasses import replace
 from itertools import product
 from time import perf_counter
 
-from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...lang.open_spec import OpenSpec
-from ...pipeline.compile import compile_phase
-from ...spec.unit import Unit
 from .answer import Answer, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
+from .exact import closed_phases
 from .nearest import near_of
 from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
 from .rules import GPUS, HARDWARE
 from .served import Served, domains_of
 from .together import Together
+from .workers import Run, Text, running
 
 
 class Nothing(ValueError):
@@ -28,31 +27,53 @@ class Nothing(ValueError):
 
 @record
 class Asked:
-    """What is searched for. `phases`: these alone (none: all that are open). `budget_s`: seconds after which the best so far will do."""
+    """What is searched for. `phases`: these alone (none: all that are open). `budget_s`: seconds after which the best so far will do. `workers`: processes
+    that cost plans; `on`: a cluster that does instead, `dask://HOST:PORT` or `ray://HOST:PORT`."""
 
     objectives: tuple[str, ...] = ()
     phases: tuple[str, ...] = ()
     within: tuple[str, ...] = ()
     top: int = 3
     budget_s: float | None = None
+    workers: int = 1
+    on: str = ""
 
 
-def search(spec: OpenSpec, asked: Asked, told: Told | None = None) -> Answer:
-    """The best plans. Raises Nothing, NoObjective, Unbounded, TooLarge, Wrong, and SpecError where the spec itself is wrong."""
+def search(spec: OpenSpec, asked: Asked, told: Told | None = None, text: Text | None = None) -> Answer:
+    """The best plans. `text`: the spec as other processes can read it; without one this process costs all. Raises ClusterError, Nothing, NoObjective, Unbounded, TooLarge, Wrong, and SpecError where the spec itself is wrong."""
     began = perf_counter()
     until = None if asked.budget_s is None else began + asked.budget_s
+    with running(asked.workers, asked.on) as run:
+        return _over_alternatives(spec, asked, Time(began, until), told, text, run)
+
+
+@record
+class Time:
+    """When a search began, and when it stops."""
+
+    began: float
+    until: float | None
+
+
+def _over_alternatives(
+    spec: OpenSpec, asked: Asked, time: Time, told: Told | None, text: Text | None, run: Run | None
+) -> Answer:
     answers: list[Answer] = []
     choices = spec.alternatives
     for names in product(*choices.values()):
         picked = dict(zip(choices, names, strict=True))
         own = spec.under(picked) if picked else spec
+        same = None if text is None else replace(text, picked=tuple(picked.items()))
         parts = list(_by_pools(own, asked))
         found = _merged(
-            [_one(part, asked, until, told) for _, part in parts], asked, 0.0, [label for label, _ in parts]
+            [_one(part, asked, time.until, told, same, run) for _, part in parts],
+            asked,
+            0.0,
+            [label for label, _ in parts],
         )
         ranked = (replace(one, picked=picked, text=_text(own, one)) for one in found.ranked)
         answers.append(replace(found, ranked=tuple(ranked)))
-    return _merged(answers, asked, perf_counter() - began)
+    return _merged(answers, asked, perf_counter() - time.began)
 
 
 def _by_pools(spec: OpenSpec, asked: Asked) -> Iterator[tuple[str, OpenSpec]]:
@@ -105,7 +126,9 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float, labels: Seq
     return Answer(first.objectives, tuple(cut), searched, seconds, first.joined, any(a.interrupted for a in answers))
 
 
-def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -> Answer:
+def _one(
+    spec: OpenSpec, asked: Asked, until: float | None, told: Told | None, text: Text | None, run: Run | None
+) -> Answer:
     known = [p.name for p in spec.spec.phases]
     free = {name for name in known if spec.of(name) or name in spec.spec.alternatives}
     open_ = [name for name in known if name in free and (not asked.phases or name in asked.phases)]
@@ -122,9 +145,10 @@ def _one(spec: OpenSpec, asked: Asked, until: float | None, told: Told | None) -
             "of a phase",
             f"`{next(iter(settings))}` leaves choices open: search by one of its figures, such as `{next(iter(settings))}.goodput`",
         )
-    closed = replace(spec.spec, phases=tuple(p for p in spec.spec.phases if p.name not in free))
-    others = {p.name: compile_phase(Unit(closed, p, Collector())) for p in closed.phases}
-    spaces = {name: Apart(spec, name, others, asked.within, open_, merged=not served) for name in open_}
+    others = closed_phases(spec)
+    spaces = {
+        name: Apart(spec, name, others, asked.within, open_, merged=not served, text=text, run=run) for name in open_
+    }
     if served:
         check_given(served, spec.spec.pools)
         return Served(spec, spaces, settings, until, told).search(served, asked.top)

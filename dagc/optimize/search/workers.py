@@ -1,0 +1,190 @@
+"""workers: exact costs in processes of this machine or on a Dask or Ray cluster: the same answer wherever they run.
+
+Plans are costed in batches whose size does not depend on who costs them. A plan is a pure function of the spec's text and the values of
+its choices; what a lost worker had not finished is done here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from ...base.diagnostics import Collector
+from ...base.frozen import record
+from ...base.source import Source
+from ...cost.footprint import Memory
+from ...lang.open_spec import OpenSpec, load_open
+from ...spec.unit import Unit
+from ..points import CONNECT_S, ClusterError
+from .bound import Layer, pieces_of
+from .exact import Judge, Told, closed_phases, plain_ops
+from .objectives import Floats
+from .space import Word
+
+
+@record
+class Text:
+    """A spec as any machine can read it. `picked`: alternatives, by phase."""
+
+    text: str
+    name: str
+    base_dir: str | None
+    settings: tuple[tuple[str, str], ...] = ()
+    allow_import: tuple[str, ...] = ()
+    picked: tuple[tuple[str, str], ...] = ()
+
+    def opened(self) -> OpenSpec:
+        """Raises SpecError."""
+        base = None if self.base_dir is None else Path(self.base_dir)
+        spec = load_open(Source(self.name, self.text), Collector(), dict(self.settings), base, self.allow_import)
+        return spec.under(dict(self.picked)) if self.picked else spec
+
+
+@record
+class Task:
+    """A plan to cost: the phase, and the values of its choices. `pieces`: what bounds learn from it is wanted too."""
+
+    spec: Text
+    phase: str
+    alone: tuple[str, ...]
+    values: tuple[tuple[str, Word], ...]
+    pieces: bool
+
+
+@record(slots=False)
+class Costed:
+    """A plan that was costed elsewhere: without the spec that its sender has too."""
+
+    refused: tuple[str, str] | None
+    why: str
+    figures: tuple[float, float, float, Memory] | None
+    learnt: tuple[tuple[Layer, ...], tuple[Floats, ...]] | None
+
+
+Run = Callable[[Sequence[Task]], Sequence[Costed]]
+"""Costs a batch, in its order."""
+
+
+@lru_cache(maxsize=8)
+def _judge(spec: Text, phase: str, alone: tuple[str, ...]) -> tuple[OpenSpec, Judge]:
+    opened = spec.opened()
+    return opened, Judge.beside_closed(opened, phase, closed_phases(opened), alone)
+
+
+def cost(task: Task) -> Costed:
+    """One plan, wherever this runs."""
+    opened, judge = _judge(task.spec, task.phase, task.alone)
+    learnt: list[tuple[tuple[Layer, ...], tuple[Floats, ...]]] = []
+    told: Told | None = None
+    if task.pieces:
+        phase = opened.phase(task.phase, dict(task.values), Collector())
+        own = plain_ops(Unit(judge.spec, phase, Collector())) if phase is not None else {}
+        told = lambda graph, costs: learnt.append(pieces_of(graph, costs, own))  # noqa: E731
+    plan = judge.of_values(opened, dict(task.values), told)
+    found = plan.estimate
+    figures = None if found is None else (found.time_s, found.throughput_tok_s, found.tokens_per_step, found.memory)
+    return Costed(plan.refused, plan.why, figures, learnt[0] if learnt else None)
+
+
+def here(tasks: Sequence[Task]) -> list[Costed]:
+    return [cost(task) for task in tasks]
+
+
+@contextmanager
+def running(workers: int, on: str = "") -> Iterator[Run | None]:
+    """Who costs batches; None: the search itself does. Raises ClusterError."""
+    scheme, _, address = on.partition("://")
+    if scheme == "dask":
+        with _dask(address) as run:
+            yield run
+    elif scheme == "ray":
+        with _ray(address) as run:
+            yield run
+    elif workers > 1:
+        with _processes(workers) as run:
+            yield run
+    else:
+        yield None
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Run]:
+    pool = ProcessPoolExecutor(workers, initializer=_begin)
+
+    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
+        try:
+            return list(pool.map(cost, tasks))
+        except BrokenProcessPool:
+            return here(tasks)
+
+    try:
+        yield run
+    except BaseException:
+        for process in (getattr(pool, "_processes", None) or {}).values():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _begin() -> None:
+    """A worker ends on request, and leaves Ctrl-C to the search."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Run]:
+    from distributed import Client, KilledWorker
+
+    try:
+        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call, unused-ignore]
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ClusterError(f"no scheduler with workers answers at {address}: {error}") from None
+
+    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
+        try:
+            futures = client.map(cost, list(tasks), pure=False)
+            return [future.result() for future in futures]
+        except KilledWorker:
+            return here(tasks)
+        except OSError as error:
+            raise ClusterError(f"the scheduler at {address} went away: {error}") from None
+
+    with client:
+        yield run
+
+
+@contextmanager
+def _ray(address: str) -> Iterator[Run]:
+    import ray
+
+    try:
+        cluster = ray.init(f"ray://{address}", log_to_driver=False)
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Ray client server answers at {address}: {error}") from None
+
+    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
+        try:
+            found: list[Costed] = ray.get([remote.remote(task) for task in tasks])
+            return found
+        except ray.exceptions.WorkerCrashedError:
+            return here(tasks)
+        except ConnectionError as error:
+            raise ClusterError(f"the cluster at {address} went away: {error}") from None
+
+    with cluster:
+        remote = ray.remote(cost)
+        yield run
+
+
+def usual_workers() -> int:
+    """One for each CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
