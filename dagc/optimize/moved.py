@@ -164,16 +164,13 @@ class _View:
             tuple(found[r] for i, ends in enumerate(self.ends) for found in ends if i != self.expert and len(found) > 1)
             for r in range(len(self.gpus))
         ]
-        groups: dict[tuple[object, ...], list[list[int]]] = {}
-        for r, e in enumerate(self.rank.tolist()):
-            open_ = groups.setdefault(others[r], [[]])
-            group = next((g for g in open_ if all(int(self.rank[k]) != e for k in g)), None)
-            if group is None:
-                group = []
-                open_.append(group)
-            group.append(r)
-        for group in (g for found in groups.values() for g in found):
-            self._fill(kept, np.roll(group, turn))
+        groups: dict[tuple[object, ...], list[int]] = {}
+        seen: dict[tuple[object, ...], int] = {}
+        for r, e in enumerate(self.rank.tolist()):  # the next rank with the same experts is of the next group
+            number = seen[others[r], e] = seen.get((others[r], e), -1) + 1
+            groups.setdefault((others[r], number), []).append(r)
+        for group in groups.values():
+            self._fill(kept, np.roll(np.asarray(group), turn))
         return kept
 
     def _fill(self, kept: Bits, group: Ids) -> None:
