@@ -148,6 +148,12 @@ def test_what_is_free() -> None:
         every.phase("decode", {"pp": 1, "experts.ep": 4}, Collector())
 
 
+def test_comments_inside_a_choice_are_kept() -> None:
+    text = FLAT.replace("any(1, 2, 4..8)", "any(1, # one\n  2, 4..8 # more\n  )")
+    written = opened(text).text({"prefill": {"ep": 8}})
+    assert "  # one\n  # more\n  gpus = 0..7, dp = 1, ep = 8, tp = 4  # degrees\n" in written
+
+
 def test_a_plain_spec_leaves_nothing_open() -> None:
     spec = opened(spec_text())
     assert spec.choices == () and spec.spec == load(Source("plan.moe", spec_text()), Collector())

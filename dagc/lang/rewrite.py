@@ -101,12 +101,20 @@ class Rewrite:
                 if value is not None and value != kind.attribute(choice.path).default:
                     into.append(f"{name} = {written(choice.path, value, self.constants, kind)}")
                 continue
+            self._kept_comments(choice.span)
             if value is not None:
                 self.replace(choice.span, written(choice.path, value, self.constants, kind))
             else:
                 self.leave_out(self._assign(body, section, name).span)
         if strategy is not None and any(choice.freed for choice in choices):
             self._strategy(strategy, body, added)
+
+    def _kept_comments(self, span: Span) -> None:
+        """Comments inside what a value takes the place of come on lines of their own above."""
+        comments = [match[0].rstrip() for match in _TOKEN.finditer(span.text) if match[0][0] == "#"]
+        if comments and span.source == self.source:
+            start = self.source.text.rfind("\n", 0, span.start) + 1
+            self.edits.append((start, start, "".join(f"{comment}\n" for comment in comments)))
 
     def _assign(self, body: Body, section: str, name: str) -> ast.Assign:
         if not section:
