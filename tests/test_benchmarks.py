@@ -19,6 +19,7 @@ SHORTEST = {
     "scale": (["-n", "1", "--nodes", "2000"], "equal"),
     "placing": (["-n", "1"], "ways"),
     "requests_per_second": (["-n", "1", "--requests", "200", "--stepped", "20", "--many", "1000"], "times longer"),
+    "kept_graphs": (["-n", "4"], "exact costs"),
     "startup": (["-n", "1"], "dagc check"),
 }
 LIBRARIES = {"expand_nx"}

@@ -101,7 +101,7 @@ def test_a_graph_serves_other_contexts(model: str) -> None:
     for context in (4096, 64, 20000):
         for knot in (Knot("decode", 16, context), Knot("prefill", prompts=2, tokens=64, attended=context)):
             assert steps(knot) == compiled(knot, spec)
-    assert len(steps.graphs) == (0 if model == "deepseek-v3.2" else 2)
+    assert len(steps.layouts.known) < 6  # of as many steps
 
 
 @pytest.mark.parametrize("own", [DENSE, EXPERTS, (*LATENT, DRAFTS)], ids=["dense", "experts", "latent"])

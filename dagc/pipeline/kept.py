@@ -354,6 +354,17 @@ class Layouts:
             return None
         return ranges.at(numbers)[1], numbers
 
+    def graph(self, unit: Unit) -> Graph:
+        """The phase's lowered graph, at its sizes. Raises SpecError."""
+        try:
+            found = self.of(unit)
+            if found is not None:
+                layout, numbers = found
+                return layout.template.at(numbers)
+        except LOST:
+            self.lose(unit)
+        return self.lowered(unit)
+
     def lose(self, unit: Unit) -> None:
         """The phase's sizes could not be traced."""
         try:

@@ -6,21 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..base.axes import SEQUENCE
 from ..base.diagnostics import Collector
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
-from ..cost.chunks import resized
 from ..cost.price import launched_s, price
 from ..cost.records import Costs
 from ..cost.schedule.pipelines import PIPELINES
 from ..cost.schedule.records import Schedule
 from ..cost.schedule.scheduler import Scheduler
 from ..ir.graph import Graph
-from ..ir.routed_dims import stem
 from ..spec.phase import Launches, Part, Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
-from .lower import unverified
+from .kept import Layouts
 
 
 class Knot(NamedTuple):
@@ -54,9 +51,6 @@ class Figures(NamedTuple):
     launches: float = 0.0
 
 
-GRAPHS_KEPT = 64
-"""Lowered graphs, for steps of other contexts."""
-
 Price = Callable[[Knot], Figures]
 """What prices steps ask; may raise, and is then asked again."""
 
@@ -89,17 +83,17 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
 
 
 class Steps:
-    """Compiles steps of a spec. A graph that was lowered serves steps of other contexts too, where only sizes follow from these."""
+    """Compiles steps of a spec; those of one layout share their lowered graph. `drafts`: layouts of the passes that draft."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.graphs: dict[Knot, Graph] = {}
+        self.layouts, self.drafts = Layouts(fresh=1), Layouts(fresh=1)
 
     def __call__(self, knot: Knot) -> Figures:
         """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
         phase = replace(phase_of(knot, self.spec), host_s=0.0, launches=Launches())
         unit = Unit(self.spec, phase, Collector())
-        graph = self.lowered(knot, unit)
+        graph = self.layouts.graph(unit)
         figures = _figures(graph, price(graph, unit), phase)
         if phase.drafter == "none":
             return figures
@@ -107,7 +101,7 @@ class Steps:
 
         joint_s = alone_s = 0.0
         for count, own in draft_units(unit, graph):
-            draft = unverified(own)
+            draft = self.drafts.graph(own)
             costs = price(draft, own)
             drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
             if own.phase.is_packed:  # the first pass takes the prompts' tokens too
@@ -115,22 +109,6 @@ class Steps:
             else:
                 alone_s += drafts_s
         return figures._replace(time_s=figures.time_s + joint_s + alone_s, decode_s=figures.decode_s + alone_s)
-
-    def lowered(self, knot: Knot, unit: Unit) -> Graph:
-        """A step of both kinds has contexts of its own in every part; what chooses among cached tokens, and ranks that split them,
-        are laid out by how many there are."""
-        key = knot._replace(context=1, attended=0)
-        kept = self.graphs.get(key)
-        if kept is not None:
-            return resized(kept, unit.phase.tokens, unit.phase.context)
-        graph = unverified(unit)
-        chooses = any(stem(dim) == "chosen" for segment in graph.segments for dim in segment.sizes)
-        splits = graph.the_mesh.degrees.get(SEQUENCE, 1) > 1 or unit.phase.strategy.dcp > 1
-        if not unit.phase.is_packed and not chooses and not splits:
-            if len(self.graphs) == GRAPHS_KEPT:
-                del self.graphs[next(iter(self.graphs))]
-            self.graphs[key] = graph
-        return graph
 
 
 def compiled(knot: Knot, spec: Spec) -> Figures:
