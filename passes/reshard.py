@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import record
+from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
@@ -35,6 +36,14 @@ class Reshard(GraphPass):
     prices: Prices = PLAIN_PRICES
 
     def run(self, graph: Graph) -> Graph:
+        while True:
+            done, cuts = self.once(graph)
+            if not cuts:
+                return done
+            graph = cut_graph(graph, cuts)
+
+    def once(self, graph: Graph) -> tuple[Graph, Cuts]:
+        """The graph with its collectives; and cuts of axes that would make some of them cheaper."""
         mesh = graph.the_mesh
         chains = Chains(self.prices, mesh)
         residual = self.residual(graph)
@@ -49,8 +58,10 @@ class Reshard(GraphPass):
                     where=(segment.name, work.visited),
                     because=(str(error),),
                 ) from None
+            if work.cuts:
+                return graph, work.cuts
         done = replace(graph, segments=tuple(segments), level="sharded")
-        return replace(done, sends=stage_edges(done))
+        return replace(done, sends=stage_edges(done)), {}
 
     def residual(self, graph: Graph) -> tuple[Axes, Axes, Axes]:
         """Layout of the residual stream [batch, seq, hidden] between layers."""
@@ -82,7 +93,7 @@ def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
 @dataclass(slots=True)
 class Resharder:
     """Rewrites one segment in program order; one reshard per (value, target). `partners`: of an op's first result the further
-    ones, which move with it."""
+    ones, which move with it. `cuts`: those of axes that would make a chain cheaper."""
 
     segment: Segment
     mesh: Mesh
@@ -99,6 +110,7 @@ class Resharder:
     dtypes: dict[str, str] = field(default_factory=dict)
     partners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     visited: str = ""
+    cuts: Cuts = field(default_factory=dict)
 
     def run(self) -> Segment:
         segment = self.segment
@@ -217,6 +229,8 @@ class Resharder:
             return name
         key = (name, want)
         if key not in self.made:
+            if have.reduce == "sum" and not self.cuts:
+                self.cuts = self.chains.cuts(have, want, self.shape(name))
             chain, current = self.chains.cheapest(have, want, self.shape(name)), name
             if have.reduce == "softmax":
                 current, chain = self.merge_softmax(name, chain[0]), chain[1:]

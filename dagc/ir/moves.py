@@ -17,6 +17,7 @@ from typing import Protocol
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from ..base.frozen import record
 from ..base.traced import is_traced
+from .cuts import Cuts, cut_layout, cut_mesh, trades, useful
 from .mesh import GpuMap, Mesh
 from .sharding import Axes, Move, Sharding
 
@@ -48,7 +49,7 @@ class Chains:
     """Cheapest chains on a mesh, each looked for once: plans of one mesh ask for the same ones."""
 
     def __init__(self, prices: Prices, mesh: Mesh) -> None:
-        self.mesh, self.price = mesh, prices.of(mesh)
+        self.prices, self.mesh, self.price = prices, mesh, prices.of(mesh)
         self.known = _known(prices, mesh.atoms, mesh.gpus)
 
     def cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Sequence[Move]:
@@ -62,6 +63,20 @@ class Chains:
                 self.known.clear()
             found = self.known[key] = tuple(cheapest(source, target, shape, self.mesh, self.price))
         return found
+
+    def cuts(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Cuts:
+        """Cuts of axes that make the chain cheaper; mostly none."""
+        found = useful(source, target, self.mesh)
+        if not found:
+            return {}
+        finer = cut_mesh(self.mesh, found)
+        ends = cut_layout(source, found), cut_layout(target, found)
+        try:
+            whole_s, _ = _search(source, target, shape, self.mesh, self.price)
+            cut_s, _ = _search(*ends, shape, finer, self.prices.of(finer))
+        except NoRoute:
+            return {}
+        return found if cut_s < whole_s - CALL_S else {}
 
 
 MOST_CHAINS = 4096
@@ -177,6 +192,11 @@ def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) ->
         return
     if state.dims != target.dims and _contained(state, target, mesh):
         yield _permute(state, target.dims, mesh)
+    for x, y in trades(state, target, mesh):
+        if mesh.sizes[x] == mesh.sizes[y]:
+            swapped = tuple(tuple({x: y, y: x}.get(axis, axis) for axis in axes) for axes in state.dims)
+            if swapped != target.dims:
+                yield _permute(state, swapped, mesh)
     sorted_dims = tuple(_wanted_first(s, t) for s, t in zip(state.dims, target.dims, strict=True))
     if sorted_dims not in (state.dims, target.dims):
         yield _permute(state, sorted_dims, mesh)

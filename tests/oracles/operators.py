@@ -14,6 +14,7 @@ from typing import Any
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh, refine
+from dagc.ir.moves import Chains
 from dagc.ir.ops.op_set import whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims
 from dagc.ir.sharding import Axes, Sharding
@@ -24,7 +25,7 @@ from . import reshards
 from .case import Collective, collective, group_of_zero
 from .layout import NotExpressible
 from .records import DATA, axes_of
-from .reshards import pricing
+from .reshards import WirePrices
 
 AXIS_SIZE = 4
 """Devices along every mesh axis of the table."""
@@ -154,7 +155,7 @@ def run(row: Row, sketch: Sketch, segment: Segment, mesh: Mesh, ops: tuple[Op, .
     """Collectives that the pass inserts for one annotation."""
     ops = split_norms(replace(segment, ops=ops)).ops
     segment = replace(segment, ops=(*segment.ops[: len(sketch.operands)], *ops))
-    work = Resharder(segment, mesh, pricing(mesh), ((), (), ()), last=True)
+    work = Resharder(segment, mesh, Chains(WirePrices(), mesh), ((), (), ()), last=True)
     for op, (_, _, layout) in zip(segment.ops, row.inputs, strict=False):
         work.put(op.name, op.dims, Sharding(layout))
     for op in segment.ops[len(sketch.operands) :]:

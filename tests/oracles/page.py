@@ -141,14 +141,14 @@ def differing(rows: Iterable[reshards.Row]) -> Iterator[str]:
         ours = reshards.chain_wire_B(r, chain)
         if ours == r.wire_B:
             continue
-        steps = ", ".join(f"{m.kind} ({', '.join(m.axes)})" for m in chain if m.kind != "slice")
+        steps = ", ".join(f"{m.kind} ({', '.join(m.axes)})" for m in chain.moves if m.kind != "slice")
         planner = "" if r.planner_B is None else f" (planner {r.planner_B:,.0f})"
         yield f"| {r} | {steps} | {ours:,.0f} / {r.wire_B:,.0f}{planner} | {reshard_verdict(r, ours)} |"
 
 
 def reshard_verdict(r: reshards.Row, ours: float) -> str:
     if ours > r.wire_B:
-        return "dearer: the reference moves a part of an axis, dagc whole axes only"
+        return "dearer"
     if r.planner_B is None:
         return "cheaper"
     return "cheaper than the steps, equal to the planner" if ours == r.planner_B else "cheaper than both"

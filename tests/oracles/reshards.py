@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dagc.base.collectives import wire_bytes
+from dagc.ir.cuts import cut_layout, cut_mesh
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.moves import NoRoute, TensorSizes, cheapest
+from dagc.ir.moves import Chains, NoRoute, TensorSizes, cheapest
 from dagc.ir.sharding import Axes, Move, Sharding
 
 from .records import DATA, KINDS, axes_of
@@ -55,22 +56,40 @@ def pricing(mesh: Mesh) -> Callable[[str, float, Axes], float]:
     return lambda kind, payload_B, axes: wire_bytes(kind, payload_B, mesh.size(axes))
 
 
-def moves(row: Row) -> list[Move]:
+@dataclass(frozen=True, slots=True)
+class WirePrices:
+    """Wire bytes of a collective, for a search of the fewest bytes."""
+
+    def of(self, mesh: Mesh) -> Callable[[str, float, Axes], float]:
+        return pricing(mesh)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Moves from a layout, on a mesh whose axes may be cut."""
+
+    mesh: Mesh
+    source: Sharding
+    moves: list[Move]
+
+
+def moves(row: Row) -> Chain:
     mesh = row.device_mesh
     source = Sharding(axes_of(row.source), mesh.sort(row.partial_over))
     target = Sharding(axes_of(row.target), mesh.sort(row.partial_target or []))
+    if cuts := Chains(WirePrices(), mesh).cuts(source, target, row.tensor):
+        mesh, source, target = cut_mesh(mesh, cuts), cut_layout(source, cuts), cut_layout(target, cuts)
     chain = cheapest(source, target, row.tensor, mesh, pricing(mesh))
     assert (chain[-1].result if chain else source) == target
-    return chain
+    return Chain(mesh, source, chain)
 
 
-def chain_wire_B(row: Row, chain: Iterable[Move]) -> float:
-    mesh, total = row.device_mesh, 0.0
-    state = Sharding(axes_of(row.source), mesh.sort(row.partial_over))
-    for move in chain:
+def chain_wire_B(row: Row, chain: Chain) -> float:
+    state, total = chain.source, 0.0
+    for move in chain.moves:
         if move.kind != "slice":
             sent = move.result if move.kind == "permute" else state
-            total += pricing(mesh)(move.kind, row.tensor.local_bytes(sent, mesh), move.axes)
+            total += pricing(chain.mesh)(move.kind, row.tensor.local_bytes(sent, chain.mesh), move.axes)
         state = move.result
     return total
 
