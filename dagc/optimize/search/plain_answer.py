@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isinf
 
 from ...base.units import BYTES, SCALAR
 from ...calib.accuracy import PRICED, kernels_of, phase_errors
 from ...plan.searched import Error, Findings, Measure, PhasePlan, PlanFound, Refusal, Space
-from .answer import Answer, Ranked, Searched
+from .answer import Answer, Searched
 from .exact import Plan
 from .objectives import TIMES, Objective
 from .space import Rejected, Word
+
+TOGETHER = "all"
+"""Whose figures are of prefill and decode together."""
 
 
 def word(value: Word | range) -> str:
@@ -27,11 +30,11 @@ def words(values: Mapping[str, Word | range]) -> dict[str, str]:
 
 def findings(answer: Answer, spec: str) -> Findings:
     """`spec`: what people call it."""
-    errors = _errors(answer.best, served=any(o.phase not in (*answer.searched, "all") for o in answer.objectives))
+    errors = _errors(answer)
     return Findings(
         spec,
         tuple(Measure(o.name, o.phase, o.better, o.dim) for o in answer.objectives),
-        _plans(answer, max((one.median for one in errors), default=0.0)),
+        _plans(answer, errors),
         tuple(_space(name, one) for name, one in answer.searched.items()),
         answer.complete,
         finite(answer.gap),
@@ -50,26 +53,33 @@ def phase_plan(name: str, values: Mapping[str, Word | range], plan: Plan) -> Pha
     )  # fmt: skip
 
 
-def _plans(answer: Answer, error: float) -> tuple[PlanFound, ...]:
+def _plans(answer: Answer, errors: Sequence[Error]) -> tuple[PlanFound, ...]:
     """Of a front, none is behind another."""
     out = []
     for one in answer.ranked:
         phases = tuple(phase_plan(name, one.values.get(name, {}), plan) for name, plan in one.plans.items())
         servings = {name: words(values) for name, values in one.values.items() if name not in one.plans}
-        lost = behind(answer.objectives[0], one, answer.ranked[0]) if len(answer.ranked) else 0.0
-        equal = bool(error) and _judged_by_time(answer.objectives[0]) and lost <= error
+        best = answer.ranked[0]
+        lost = gain(answer.objectives[0], one.figures[0], best.figures[0])
+        equal = all(
+            _within(o, was, now, errors)
+            for o, was, now in zip(answer.objectives, one.figures, best.figures, strict=True)
+        )
         out.append(
             PlanFound(one.figures, phases, one.gpus, one.slow_B, lost, equal, dict(one.picked), servings, one.text)
         )
     return tuple(out)
 
 
-def behind(objective: Objective, one: Ranked, best: Ranked) -> float:
-    """Share by which a plan is worse than the best, in the first objective."""
-    return gain(objective, one.figures[0], best.figures[0])
+def _within(objective: Objective, was: float, now: float, errors: Sequence[Error]) -> bool:
+    """Whether two figures differ by less than what is known of the error of the time that they follow from."""
+    known = max((e.median for e in errors if objective.phase in (e.phase, TOGETHER)), default=0.0)
+    if not known or objective.dim in (SCALAR, BYTES):
+        return was == now
+    return max(gain(objective, was, now), gain(objective, now, was)) <= known
 
 
-def gain(objective: Objective | Measure, before: float, after: float) -> float:
+def gain(objective: Objective, before: float, after: float) -> float:
     """By how much a figure gets better, as a share: of a time by how much more work fits into it."""
     if before == after:
         return 0.0
@@ -78,21 +88,32 @@ def gain(objective: Objective | Measure, before: float, after: float) -> float:
     return before / after - 1 if after else float("inf")
 
 
-def _judged_by_time(objective: Objective) -> bool:
-    """Whether a figure follows from an estimated time, so that it has its error."""
-    return objective.dim not in (SCALAR, BYTES)
+def _errors(answer: Answer) -> tuple[Error, ...]:
+    """Of the phases of the best plan, where such phases were measured; of prefill and decode together, of that which limits. Figures of
+    servings have errors of their own."""
+    best, owners = answer.best, {o.phase for o in answer.objectives}
+    if best is None or not owners <= {*best.plans, TOGETHER}:
+        return ()
+    plans = dict(best.plans)
+    if TOGETHER in owners:
+        limit = min(plans, key=lambda name: _requests(plans[name]))
+        plans = {limit: plans[limit]}
+    found = ((name, _error(name, plan)) for name, plan in plans.items() if {name, TOGETHER} & owners)
+    return tuple(one for _, one in found if one is not None)
 
 
-def _errors(best: Ranked | None, *, served: bool) -> tuple[Error, ...]:
-    """Of the phases of the best plan, where such phases were measured. Figures of servings have errors of their own."""
-    out: list[Error] = []
-    for name, plan in (best.plans if best is not None and not served else {}).items():
-        result = plan.the_estimate.result
-        kernels = kernels_of(result.measured[0], result.substituted)
-        known = phase_errors(kernels).get(result.phase_kind.name)
-        if known is not None:
-            out.append(Error(name, known.median, known.cases, PRICED[kernels]))
-    return tuple(out)
+def _requests(plan: Plan) -> float:
+    """Requests a second that a phase keeps up with."""
+    estimate, phase = plan.the_estimate, plan.phase
+    tokens = phase.new_tokens if phase.takes_prompts else estimate.unit.spec.workload.output
+    return float(estimate.throughput_tok_s) / tokens
+
+
+def _error(name: str, plan: Plan) -> Error | None:
+    result = plan.the_estimate.result
+    kernels = kernels_of(result.measured[0], result.substituted)
+    known = phase_errors(kernels).get(result.phase_kind.name)
+    return None if known is None else Error(name, known.median, known.cases, PRICED[kernels])
 
 
 def finite(gap: float | None) -> float | None:

@@ -191,26 +191,26 @@ def reasons(found: Findings) -> Iterator[str]:
 
 
 def against_text(found: Findings, today: Against) -> str:
-    """`today.moe: decode.tpot 12 ms, so the best plan is 8.1% better`"""
+    """`today.moe: decode.tpot 12 ms: the best plan is 8.1% better`"""
+    noise = max((one.median for one in found.errors), default=0.0)
     parts = []
-    for measure, figure_, gain in zip(found.measures, today.figures, today.gains, strict=True):
-        if figure_ is None:
-            continue
-        how = (
-            ""
-            if gain is None
-            else f", which the best plan betters by {gain:.1%}"
-            if gain > 0
-            else f", {-gain:.1%} better than the best plan"
-        )
-        parts.append(f"{measure_name(measure)} {figure(measure, figure_)}{how if gain else ', as the best plan'}")
+    for measure, was, gain in zip(found.measures, today.figures, today.gains, strict=True):
+        if was is not None:
+            parts.append(f"{measure_name(measure)} {figure(measure, was)}{_gained(gain, noise)}")
     broken = "" if today.passed else "; it does not keep every requirement"
     return f"{today.name}: {'; '.join(parts) or 'it has no such figure'}{broken}"
 
 
+def _gained(gain: float | None, noise: float) -> str:
+    if not gain:
+        return "" if gain is None else ", as the best plan"
+    within = f", less than the {noise:.0%} that such estimates err by" if abs(gain) < noise else ""
+    return f": the best plan is {abs(gain):.1%} {'better' if gain > 0 else 'worse'}{within}"
+
+
 def binding_text(found: Findings, one: Binding) -> str:
     """Which requirement has the least slack, and what it costs."""
-    text = f"{one.label}: {one.found}, {one.bound} is required ({one.slack:.1%} slack, the least of all)"
+    text = f"least slack: {one.label}, {one.found} where {one.bound} is required ({one.slack:.1%})"
     if not one.refused:
         return f"{text}; no plan was refused for it"
     text += f"; {counted(one.refused, 'plan')} refused for it"
@@ -219,7 +219,7 @@ def binding_text(found: Findings, one: Binding) -> str:
     first = found.measures[0]
     without = f"{measure_name(first)} {figure(first, one.without)}"
     if one.gain <= 0:
-        return f"{text}; without it the best is {'no' if one.sure else 'not known to be'} better"
+        return f"{text}; without it {'no plan is better' if one.sure else 'nothing better was found in time'}"
     return f"{text}; without it {'' if one.sure else 'at least '}{without}, {one.gain:.1%} better"
 
 
@@ -228,9 +228,9 @@ def step_text(found: Findings, step: Step) -> str:
     first = found.measures[0]
     of = f" in {step.phase}" if len(phases(found)) > 1 else ""
     if step.figure is None or step.change is None:
-        return f"{step.gpus} GPUs{of}: no plan passes"
+        return f"{counted(step.gpus, 'GPU')}{of}: no plan passes"
     how = f"{step.change:+.1%}" if step.change else "the same"
-    return f"{step.gpus} GPUs{of}: {measure_name(first)} {'' if step.complete else 'at least '}{figure(first, step.figure)} ({how})"
+    return f"{counted(step.gpus, 'GPU')}{of}: {measure_name(first)} {'' if step.complete else 'at least '}{figure(first, step.figure)} ({how})"
 
 
 def versus_text(one: Versus) -> str:
@@ -246,12 +246,12 @@ def versus_rows(one: Versus, most: int = 6) -> list[list[str]]:
     *large, rest = one.parts
     kept, cut = large[: most - 1], large[most - 1 :]
     rest = Part(rest.name, rest.own + sum(p.own for p in cut), rest.other + sum(p.other for p in cut))
+    least = 1e-6 * max(one.own, one.other)
     return [
-        [
-            p.name,
-            show(p.own, TIME, 3),
-            show(p.other, TIME, 3),
-            f"{'+' if p.own > p.other else '-'}{show(abs(p.own - p.other), TIME, 3)}",
-        ]
-        for p in (*kept, rest)
+        [p.name, show(p.own, TIME, 3), show(p.other, TIME, 3), _change(p.own - p.other, least)] for p in (*kept, rest)
     ]
+
+
+def _change(seconds: float, least: float) -> str:
+    """With its sign; what is less than `least` is rounding."""
+    return "0" if abs(seconds) < least else f"{'+' if seconds > 0 else '-'}{show(abs(seconds), TIME, 3)}"
