@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments
 from .common import color, put, settings, stem, tell
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..base.source import Source
     from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
+    from ..optimize.search.exact import Allowed
     from ..optimize.search.workers import Text
     from ..plan.searched import Findings
     from ..spec.spec import Spec
@@ -49,6 +51,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--budget", type=seconds, metavar="TIME", help="stop after `10 s`, with the best so far and the proven gap"
     )
     parser.add_argument(
+        "--engine", choices=ENGINES, help="only plans that this engine runs, by the rules of its exporter"
+    )
+    parser.add_argument(
         "--against", metavar="SPEC", help="a plan that is there today: how much better the best one is, and by what"
     )
     parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU)")
@@ -77,7 +82,8 @@ def run(args: Namespace) -> int:
     from ..view.report.search_report import answer, reasons
 
     asked = Asked(
-        tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on
+        tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on,
+        _engine(args),
     )  # fmt: skip
     try:
         source = read_source(args.spec, args.allow_import)
@@ -138,6 +144,15 @@ def _check_cluster(url: str) -> None:
         from ..base.distribution import how_to_install
 
         raise SpecError([Diagnostic("E16", f"`--on {scheme}://` needs `{package}`", help=(how_to_install(scheme),))])
+
+
+def _engine(args: Namespace) -> Allowed | None:
+    """What the engine that `--engine` names runs, by the rules of its exporter."""
+    if args.engine is None:
+        return None
+    from ..export.engines.runs import Runs
+
+    return Runs(args.engine)
 
 
 def _today(args: Namespace) -> tuple[str, Spec] | None:

@@ -8,6 +8,11 @@ from dataclasses import field
 from ..base.frozen import record
 from ..base.units import Dim
 
+ENGINE = "engine "
+"""Begins the rule of plans that an engine does not run."""
+NOT_READY = "exporter not ready"
+"""The rule of plans that an engine could run, if files for them were written."""
+
 
 @record
 class Measure:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...base.frozen import record
+from ...ir.graph import Graph
 from ...ir.mesh import axis_coordinates
-from ...plan.result import PhaseResult
 from ...spec.factors import factorisations
 from ...spec.phase import Phase
 from ...spec.spec import Spec
@@ -120,8 +120,9 @@ def _named(at: Mapping[str, int]) -> str:
     return ", ".join(f"{a} {i}" for a, i in at.items())
 
 
-def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
-    mesh, strategy = result.graph.the_mesh, unit.phase.strategy
+def layout(graph: Graph, gpus: Sequence[int], unit: Unit) -> EngineDegrees:
+    """Of a lowered phase; `gpus`: of its ranks in the order of the mesh."""
+    mesh, strategy = graph.the_mesh, unit.phase.strategy
     sides = factorisations(strategy)
     coordinates = axis_coordinates(mesh, sides[0])
     size = {"pp": strategy.pp, **{a: n for side in sides for a, n in side}}
@@ -130,12 +131,12 @@ def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
         coordinates["edp"], size["edp"] = coordinates["dp"] * sp + coordinates["sp"], size["dp"] * sp
         coordinates["dp"], size["dp"] = coordinates["dp"] * ep + coordinates["ep"], size["dp"] * ep
         coordinates["etp"], size["etp"] = coordinates["tp"], size["tp"]
-    ids = np.asarray(result.gpus)
+    ids = np.asarray(gpus)
     order = np.argsort(ids)
     zero = np.zeros(len(ids), dtype=np.int64)
     axes = ("pp", "dp", "sp", "tp", "edp", "ep", "etp")
-    ops = [op for s in result.graph.segments for op in s.ops]
-    stages = result.graph.stages
+    ops = [op for s in graph.segments for op in s.ops]
+    stages = graph.stages
     ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are not layers
     return EngineDegrees(
         unit.spec,
@@ -146,5 +147,5 @@ def layout(result: PhaseResult, unit: Unit) -> EngineDegrees:
         {a: coordinates[a].ravel()[order] if a in coordinates else zero for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
         any(op.is_token_exchange for op in ops),
-        any(seen != (None, None) for s in result.graph.segments for seen in s.reach.values()),
+        any(seen != (None, None) for s in graph.segments for seen in s.reach.values()),
     )

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...base.frozen import record
 from ...base.units import TIME, Quantity, show, show_runs
 from ...plan.plan import CompiledPlan
 from ...spec.phase import Phase
@@ -33,6 +34,15 @@ def facts(engine: str) -> dict[str, Any]:
     return found
 
 
+@record
+class Refused:
+    """A plan that an engine does not run. `rules`: those that it breaks; `lacking`: the engine could run it, but files for that are not
+    written yet."""
+
+    rules: tuple[str, ...]
+    lacking: bool
+
+
 @dataclass
 class ServerDraft:
     """What an engine makes of one server. `refused`: rules that the plan breaks; `notes`: what the flags leave open."""
@@ -43,6 +53,7 @@ class ServerDraft:
     split: bool  # another server runs the other phase
     refused: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)  # what would fix them
+    lacking: list[str] = field(default_factory=list)  # of those, what the engine can do and is not written yet
     notes: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -69,6 +80,12 @@ class ServerDraft:
     def refuse(self, when: bool, rule: str) -> None:
         if when:
             self.refused.append(rule)
+
+    def lack(self, when: bool, rule: str) -> None:
+        """Refuse what the engine can do, and what is not written for it yet."""
+        self.refuse(when, rule)
+        if when:
+            self.lacking.append(rule)
 
     def advise(self, when: bool, help: str) -> None:
         if when and help not in self.advice:
@@ -98,7 +115,7 @@ Write = Callable[[ServerDraft], Mapping[str, str]]
 def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dict[str, bytes]:
     """File name -> content for every server of the plan. Raises SpecError with E05 and every rule that it breaks."""
     write: Write = import_module(f".{engine}", __package__).write
-    servers = merged([layout(plan.phases[name], plan.units[name]) for name in plan.phases])
+    servers = merged([layout(result.graph, result.gpus, plan.units[name]) for name, result in plan.phases.items()])
     checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
     if checkpoint.startswith("-") or not checkpoint.isprintable():
         help = ("--model gives its name or path",)
@@ -125,6 +142,26 @@ def export(plan: CompiledPlan, engine: str, model: str | None, stem: str) -> dic
     if errors:
         raise SpecError(errors)
     return out
+
+
+def refused(layouts: list[EngineDegrees], engine: str) -> Refused | None:
+    """By the same rules, for phases without a plan around them; None: the engine runs them."""
+    write: Write = import_module(f".{engine}", __package__).write
+    try:
+        servers = merged(layouts)
+    except SpecError as error:
+        first = error.diagnostics[0]
+        return Refused((first.message, *first.because), lacking=False)
+    rules: list[str] = []
+    lacking: list[str] = []
+    for server in servers:
+        draft = ServerDraft(engine, server, server.spec.model.name, has_others(server))
+        common_rules(draft)
+        left_open(draft)
+        write(draft)
+        rules += draft.refused
+        lacking += draft.lacking
+    return Refused(tuple(rules), len(lacking) == len(rules)) if rules else None
 
 
 def merged(layouts: list[EngineDegrees]) -> list[EngineDegrees]:
@@ -168,14 +205,15 @@ def _degrees(one: EngineDegrees) -> str:
 
 def common_rules(draft: ServerDraft) -> None:
     one, strategy = draft.layout, draft.layout.strategy
-    draft.refuse(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
+    draft.lack(strategy.replicas > 1, f"replicas = {strategy.replicas}: a launch is one replica; export it with one")
     draft.refuse(bool(strategy.shard), "`shard` rules of the plan have no flag")
     draft.refuse(bool(strategy.passes), "what a plugin's graph pass changed has no flag")
     width, tp = one.spec.model.count("mlp.hidden", 0), one.degree["tp"]
     draft.refuse(width % tp > 0, f"the mlp width {width} does not divide by tp {tp}, which every engine wants")
     counts = {len(node) for node in one.nodes}
     draft.refuse(len(counts) > 1, f"nodes have unequal numbers of its GPUs: {sorted(counts)}")
-    draft.refuse(
+    context_parallel = "context_parallel" in facts(draft.engine)
+    (draft.lack if context_parallel else draft.refuse)(
         one.degree["sp"] > 1,
         f"sp = {one.degree['sp']} ({strategy.sp_method}, {strategy.sp_layout}): its own context parallelism moves other data than the plan's",
     )

@@ -18,7 +18,7 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     if not draft.refused:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))
     draft.refuse(strategy.sequence_parallel, "sequence_parallel is for a few models only")
-    draft.refuse(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
+    draft.lack(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
     flags(draft)
     command = ["python3", "-m", "sglang.launch_server", draft.name("model"), draft.model, *draft.flags]
     if len(one.nodes) > 1:

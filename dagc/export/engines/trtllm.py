@@ -28,7 +28,7 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     draft.refuse(strategy.sequence_parallel, "sequence_parallel has no setting")
     draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no setting")
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no setting")
-    draft.refuse(bool(strategy.redundant), "redundant experts: how many slots each rank gets was not checked")
+    draft.lack(bool(strategy.redundant), "redundant experts: how many slots each rank gets was not checked")
     if one.moe and one.exchanges:
         draft.refuse(d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them")
         draft.advise(d["dp"] == 1, GATHERED)

@@ -52,7 +52,9 @@ def flags(draft: ServerDraft, whole: bool) -> None:
     if len(set(one.layers)) > 1:
         draft.environment["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, one.layers))
     draft.flag("dtype", DTYPES.get(model.dtype, "auto"))
-    draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
+    latent = model.count("attention.kv_latent", 0) > 0
+    other = model.kv_dtype not in (model.dtype, "fp8")
+    (draft.lack if model.kv_dtype == "nvfp4" and not latent else draft.refuse)(other, f"a KV cache in {model.kv_dtype}")
     draft.flag("kv_dtype", "fp8" if model.kv_dtype == "fp8" else "auto")
     draft.flag("context", one.context)
     if (share := memory_share(draft)) is not None:

@@ -20,7 +20,7 @@ from ...spec.unit import Unit
 from .best_first import Found, Limit, Outcome, Search
 from .bound import Bounds, pieces_of, usable
 from .domains import domains
-from .exact import BLOCKS, Judge, Plan, plain_ops
+from .exact import BLOCKS, Allowed, Judge, Plan, plain_ops
 from .objectives import TABLE, Floats, Objective, Terms
 from .rules import Facts, fixed, key, names, rules
 from .space import Domain, Flags, Rows, Rule, Tally, distinct, legal, size
@@ -33,7 +33,7 @@ Told = Callable[[Found, int], None]
 @dataclass
 class Apart:
     """One phase beside others that stay as they are (`others`: their results). `within`: restrictions of the command line, for any of
-    the phases `searched`. `merged`: plans of equal cost count as one. `run`: who costs plans
+    the phases `searched`. `merged`: plans of equal cost count as one (not all of them may be allowed). `allowed`: see Judge. `run`: who costs plans
     of the `text`; None: this process."""
 
     spec: OpenSpec
@@ -44,6 +44,7 @@ class Apart:
     merged: bool = True
     text: Text | None = None
     run: Run | None = None
+    allowed: Allowed | None = None
     facts: Facts = field(init=False)
     domains: tuple[Domain, ...] = field(init=False)
     rows: Rows = field(init=False)
@@ -71,7 +72,7 @@ class Apart:
         first = distinct(rows, columns) if columns is not None else np.arange(len(rows))
         self.equal = len(rows) - len(first)
         self.rows = rows.where(first)
-        self.judge = Judge.beside_closed(self.spec, self.name, self.others, [p.name for p in own])
+        self.judge = Judge.beside_closed(self.spec, self.name, self.others, [p.name for p in own], self.allowed)
         self.pieces = Pieces(self.spec, self.name, facts, self.rows, self.judge, self.text, self.run)
 
     @property
@@ -167,7 +168,7 @@ class Pieces:
 
     def _task(self, row: int, text: Text) -> Task:
         alone = tuple(p.name for p in self.judge.spec.phases)
-        return Task(text, self.name, alone, tuple(self.rows.values(row).items()), self._wanted(row))
+        return Task(text, self.name, alone, tuple(self.rows.values(row).items()), self._wanted(row), self.judge.allowed)
 
     def _taken(self, row: int, found: Costed) -> Plan:
         """A plan that was costed elsewhere."""

@@ -103,6 +103,10 @@ class Plan:
         return self.estimate
 
 
+Allowed = Callable[[Sequence[Unit]], tuple[str, str] | None]
+"""Whether somebody who is asked from outside runs phases that are beside each other: None, or (rule, why not)."""
+
+
 @dataclass
 class Judge:
     """Plans of one phase beside the others of the spec, which stay as they are. `others`: their results. `unknown`: phases that
@@ -114,6 +118,7 @@ class Judge:
     params: tuple[float, float] | None = None
     requirements: tuple[Requirement, ...] = ()
     unknown: frozenset[str] = frozenset()
+    allowed: Allowed | None = None
 
     def __post_init__(self) -> None:
         self.estimates = Estimates(self.spec)
@@ -122,13 +127,19 @@ class Judge:
         self.requirements = tuple(r for r in self.spec.requirements if owners(r) & (phases | self.unknown) <= known)
 
     @staticmethod
-    def beside_closed(spec: OpenSpec, name: str, others: Mapping[str, PhaseResult], alone: Collection[str]) -> Judge:
+    def beside_closed(
+        spec: OpenSpec,
+        name: str,
+        others: Mapping[str, PhaseResult],
+        alone: Collection[str],
+        allowed: Allowed | None = None,
+    ) -> Judge:
         """Of a phase of an open spec. `alone`: the phases that are there at all. Phases that are open too are no neighbours: what they will
         be is not known."""
         whole = spec.spec
         own = replace(whole, phases=tuple(p for p in whole.phases if p.name in alone))
         unknown = frozenset(p.name for p in whole.phases) - {name, *others}
-        return Judge(own, name, others, unknown=unknown)
+        return Judge(own, name, others, unknown=unknown, allowed=allowed)
 
     def of_values(self, spec: OpenSpec, values: Mapping[str, Chosen], seen: Told | None = None) -> Plan:
         """The phase with these values in place of its choices."""
@@ -159,7 +170,16 @@ class Judge:
         failed = self.failed(subject)
         if failed is not None:
             return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
-        return plan
+        not_run = self.not_run(phase)
+        return plan if not_run is None else replace(plan, refused=(not_run[0], "E05"), why=not_run[1])
+
+    def not_run(self, phase: Phase) -> tuple[str, str] | None:
+        """Asked last, as nothing is known of it before a plan is lowered."""
+        if self.allowed is None:
+            return None
+        phases = tuple(phase if p.name == self.name else p for p in self.spec.phases if p.name not in self.unknown)
+        spec = replace(self.spec, phases=phases)
+        return self.allowed([Unit(spec, p, Collector()) for p in phases if p.name == self.name or p.shares(phase)])
 
     def score(self, objective: Objective, plan: Plan) -> float:
         """Of a plan that was costed; infinite where it has no such figure."""

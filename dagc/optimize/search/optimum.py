@@ -12,7 +12,7 @@ from ...lang.open_spec import OpenSpec
 from .answer import Answer, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
-from .exact import closed_phases
+from .exact import Allowed, closed_phases
 from .nearest import near_of
 from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
 from .rules import GPUS, HARDWARE
@@ -28,7 +28,8 @@ class Nothing(ValueError):
 @record
 class Asked:
     """What is searched for. `phases`: these alone (none: all that are open). `budget_s`: seconds after which the best so far will do. `workers`: processes
-    that cost plans; `on`: a cluster that does instead, `dask://HOST:PORT` or `ray://HOST:PORT`."""
+    that cost plans; `on`: a cluster that does instead, `dask://HOST:PORT` or `ray://HOST:PORT`. `allowed`: who else must run a plan, such as
+    an engine."""
 
     objectives: tuple[str, ...] = ()
     phases: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Asked:
     budget_s: float | None = None
     workers: int = 1
     on: str = ""
+    allowed: Allowed | None = None
 
 
 def search(spec: OpenSpec, asked: Asked, told: Told | None = None, text: Text | None = None) -> Answer:
@@ -146,8 +148,10 @@ def _one(
             f"`{next(iter(settings))}` leaves choices open: search by one of its figures, such as `{next(iter(settings))}.goodput`",
         )
     others = closed_phases(spec)
+    merged = not served and asked.allowed is None
     spaces = {
-        name: Apart(spec, name, others, asked.within, open_, merged=not served, text=text, run=run) for name in open_
+        name: Apart(spec, name, others, asked.within, open_, merged=merged, text=text, run=run, allowed=asked.allowed)
+        for name in open_
     }
     if served:
         check_given(served, spec.spec.pools)

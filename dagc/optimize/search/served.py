@@ -18,6 +18,7 @@ from ...pipeline.compile import compile_spec
 from ...plan.subject import serving_metrics
 from ...spec.choice import Choice
 from ...spec.spec import Spec
+from ...spec.unit import Unit
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found, dominates
@@ -115,7 +116,12 @@ class Served:
     ) -> tuple[float, ...] | None:
         """None where the plan is refused, or has no such figure."""
         spec = self.spec.closed({name: dict(own) for name, own in values.items()}, Collector())
-        return None if spec is None else scores_of(spec, objectives)
+        if spec is None:
+            return None
+        allowed = next((space.allowed for space in self.spaces.values()), None)
+        if allowed is not None and allowed([Unit(spec, phase, Collector()) for phase in spec.phases]) is not None:
+            return None
+        return scores_of(spec, objectives)
 
 
 def scores_of(spec: Spec, objectives: Sequence[Objective]) -> tuple[float, ...] | None:

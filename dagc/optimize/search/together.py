@@ -143,10 +143,11 @@ class Together:
             phases=tuple(phases.get(p.name, p) for p in base.phases if p.name in phases or not self.spec.of(p.name)),
         )
         self.tried += 1
-        others = next(iter(self.spaces.values())).others
+        first = next(iter(self.spaces.values()))
+        others, allowed = first.others, first.allowed
         plans: dict[str, Plan] = {}
         for name, phase in phases.items():
-            plan = Judge(spec, name, others, unknown=frozenset(phases) - {name}).plan(phase)
+            plan = Judge(spec, name, others, unknown=frozenset(phases) - {name}, allowed=allowed).plan(phase)
             if plan.refused is not None:
                 self.refused += 1
                 return None
@@ -157,7 +158,7 @@ class Together:
         crossing = any(len(owners(r) & phases.keys()) > 1 or owners(r) & wide for r in spec.requirements)
         if shared or crossing:
             results = {name: plan.the_estimate.result for name, plan in plans.items() if name != last}
-            judge = Judge(spec, last, {**others, **results})
+            judge = Judge(spec, last, {**others, **results}, allowed=allowed)
             if judge.plan(phases[last]).refused is not None:
                 self.refused += 1
                 return None

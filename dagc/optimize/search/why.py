@@ -186,7 +186,7 @@ class Explainer:
         if left <= 0:
             return None
         try:
-            return search(spec, replace(self.asked, within=tuple(within), top=1, budget_s=left))
+            return search(spec, replace(self.asked, within=tuple(within), top=1, budget_s=left, workers=1, on=""))
         except (*REFUSALS, SpecError):
             return None
 

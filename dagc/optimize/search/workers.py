@@ -23,7 +23,7 @@ from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
 from ..points import CONNECT_S, ClusterError
 from .bound import Layer, pieces_of
-from .exact import Judge, Told, closed_phases, plain_ops
+from .exact import Allowed, Judge, Told, closed_phases, plain_ops
 from .objectives import Floats
 from .space import Word
 
@@ -55,6 +55,7 @@ class Task:
     alone: tuple[str, ...]
     values: tuple[tuple[str, Word], ...]
     pieces: bool
+    allowed: Allowed | None = None
 
 
 @record(slots=False)
@@ -72,14 +73,14 @@ Run = Callable[[Sequence[Task]], Sequence[Costed]]
 
 
 @lru_cache(maxsize=8)
-def _judge(spec: Text, phase: str, alone: tuple[str, ...]) -> tuple[OpenSpec, Judge]:
+def _judge(spec: Text, phase: str, alone: tuple[str, ...], allowed: Allowed | None) -> tuple[OpenSpec, Judge]:
     opened = spec.opened()
-    return opened, Judge.beside_closed(opened, phase, closed_phases(opened), alone)
+    return opened, Judge.beside_closed(opened, phase, closed_phases(opened), alone, allowed)
 
 
 def cost(task: Task) -> Costed:
     """One plan, wherever this runs."""
-    opened, judge = _judge(task.spec, task.phase, task.alone)
+    opened, judge = _judge(task.spec, task.phase, task.alone, task.allowed)
     learnt: list[tuple[tuple[Layer, ...], tuple[Floats, ...]]] = []
     told: Told | None = None
     if task.pieces:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...base.units import TIME, show
-from ...plan.searched import Against, Binding, Findings, Measure, Part, PhasePlan, Refusal, Space, Step, Versus
+from ...plan.searched import (
+    ENGINE,
+    NOT_READY,
+    Against,
+    Binding,
+    Findings,
+    Measure,
+    Part,
+    PhasePlan,
+    Refusal,
+    Space,
+    Step,
+    Versus,
+)
 
 GB, MS = 1e9, 1e-3
 STANDARD = {"throughput_per_gpu", "throughput_per_user", "ttft", "tpot", "step_time", "time"}
@@ -128,7 +141,7 @@ def proof(found: Findings) -> str:
     """What is proved about plans that were not costed."""
     if found.complete:
         return "complete"
-    stopped = "interrupted" if found.interrupted else "not complete"
+    stopped = "not complete (interrupted)" if found.interrupted else "not complete"
     if found.gap is not None:
         return f"{stopped}, at most {found.gap:.1%} better is left among {found.left:,}"
     return f"{stopped}, {found.left:,} not looked at" if found.left else stopped
@@ -144,6 +157,10 @@ def rule_text(one: Refusal) -> str:
         return f'the requirement "{one.rule.removeprefix(REQUIREMENT)}" does not hold'
     if one.legal:
         return f"against the rule that {one.about}"
+    if one.rule.startswith(ENGINE):
+        return f"not run by {one.about}"
+    if one.rule == NOT_READY:
+        return f"the engine could run it, and its exporter is not ready: {one.about}"
     return PLAIN.get(one.rule, one.about)
 
 

@@ -1,0 +1,126 @@
+"""What a search prints and writes: plans, counts, reasons, what an engine runs."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from io import StringIO
+
+import pytest
+from conftest import spec_text
+
+import dagc
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
+from dagc.export.engines.launch import export
+from dagc.export.engines.runs import Runs
+from dagc.export.searched_files import as_csv
+from dagc.lang.open_spec import load_open
+from dagc.optimize.search.optimum import Asked, search
+from dagc.optimize.search.plain_answer import findings
+from dagc.optimize.search.why import Explainer
+from dagc.plan.searched import ENGINE, NOT_READY, Findings
+from dagc.view.facts import found_plans as said
+from dagc.view.report.search_report import answer, reasons
+
+PHASE = "gpus = any(4, 8), attention { tp = any }, experts { ep = any(2, 4), tp = any }, sequences = any(8, 64), redundant = any(0, 8)"
+LIMIT = 'require "fast" decode.tpot <= 0.145 ms'
+
+
+@cache
+def found(phase: str = PHASE, extra: str = LIMIT, engine: str = "", against: str = "") -> Findings:
+    text = spec_text(kind="decode", phase=phase, extra=extra)
+    spec = load_open(Source("plan.moe", text), Collector())
+    asked = Asked(top=4, allowed=Runs(engine) if engine else None)
+    got = search(spec, asked)
+    today = ("today.moe", dagc.compile_text(against).spec) if against else None
+    return Explainer(spec, asked, got).explained(findings(got, "plan.moe"), today)
+
+
+def test_the_table_is_sorted_and_shows_what_differs_alone() -> None:
+    own = found()
+    per_gpu = [plan.phases[0].per_gpu_tok_s for plan in own.plans]
+    assert per_gpu == sorted(per_gpu, reverse=True) and len(per_gpu) == 4
+    text = answer(own)
+    (differ,), (same,) = said.varied(own).values(), said.common(own).values()
+    assert differ and same and not set(differ) & set(same)
+    head = next(line for line in text.splitlines() if "tok/s/GPU" in line)
+    assert not any(path in head for path in same)
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_every_plan_of_the_space_is_counted_once_in_words() -> None:
+    (space,) = found().spaces
+    rows = said.counts(space)
+    assert sum(count for count, _, _ in rows) == space.size
+    assert all(example for count, what, example in rows if "rule" in what)
+
+
+def test_the_reasons_add_up_to_the_difference() -> None:
+    own = found()
+    (one,) = own.versus
+    assert (
+        sum(p.own for p in one.parts)
+        == pytest.approx(one.own)
+        == pytest.approx(1 / own.plans[0].phases[0].per_gpu_tok_s)
+    )
+    other = own.plans[int(one.name.removeprefix("plan ")) - 1]
+    assert (
+        sum(p.other for p in one.parts) == pytest.approx(one.other) == pytest.approx(1 / other.phases[0].per_gpu_tok_s)
+    )
+
+
+def test_the_binding_requirement_says_what_it_costs() -> None:
+    own, free = found(), found(extra="")
+    assert own.binding is not None and own.binding.label == "fast" and own.binding.refused > 0 and own.binding.sure
+    assert own.binding.without == free.plans[0].figures[0] > own.plans[0].figures[0]
+
+
+def test_the_next_number_of_gpus_is_the_best_there() -> None:
+    own = found()
+    (step,) = own.steps
+    alone = found(phase=PHASE.replace("any(4, 8)", f"0..{step.gpus - 1}"))
+    assert {own.plans[0].gpus, step.gpus} == {4, 8} and step.complete
+    assert step.figure == alone.plans[0].figures[0]
+
+
+def test_todays_plan_is_compared_by_the_same_figures() -> None:
+    today = spec_text(kind="decode", phase="gpus = 0..7, attention { tp = 8 }, experts { ep = 8 }, sequences = 8")
+    own = found(against=today)
+    assert own.against is not None
+    assert own.against.figures[0] == dagc.compile_text(today).phases["decode"].throughput_tok_s / 8
+    assert own.against.gains[0] == pytest.approx(own.plans[0].figures[0] / own.against.figures[0] - 1)
+    assert "today.moe" in reasons(own)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_an_engine_runs_the_plans_that_its_exporter_writes(engine: str) -> None:
+    """Of all plans of the space: those and no others."""
+    phase = "gpus = 0..3, attention { tp = any(2, 4), dp = any(1, 2) }, experts { ep = any, tp = any }, redundant = any(0, 4)"
+    own, free = found(phase=phase, extra="", engine=engine), found(phase=phase, extra="")
+    spec = load_open(Source("plan.moe", spec_text(kind="decode", phase=phase)), Collector())
+    runs = []
+    for one in search(spec, Asked(top=99)).ranked:
+        plan = dagc.compile_text(one.text)
+        runs.append(Runs(engine)([plan.units["decode"]]) is None)
+        assert runs[-1] == exported(plan, engine)
+    assert any(runs) and not all(runs)
+    refused = {one.rule: one.count for one in own.spaces[0].refusals}
+    assert refused[f"{ENGINE}{engine}"] > 0 and (engine != "trtllm" or refused[NOT_READY] > 0)
+    assert own.complete and own.plans[0].figures[0] <= free.plans[0].figures[0]
+    assert all(exported(dagc.compile_text(one.spec), engine) for one in own.plans)
+
+
+def exported(plan: dagc.Plan, engine: str) -> bool:
+    try:
+        return bool(export(plan, engine, None, "plan"))
+    except dagc.SpecError:
+        return False
+
+
+def test_csv_has_every_legal_plan_that_was_costed() -> None:
+    (space,) = found().spaces
+    rows = list(csv.DictReader(StringIO(as_csv(space))))
+    assert len(rows) == space.costed == len(space.legal)
+    assert float(rows[0]["throughput_per_gpu_tok_s"]) == found().plans[0].figures[0]
+    assert rows[0]["choice.experts.ep"] == found().plans[0].phases[0].choices["experts.ep"]
