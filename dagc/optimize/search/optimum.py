@@ -9,7 +9,7 @@ from time import perf_counter
 
 from ...base.frozen import record
 from ...lang.open_spec import OpenSpec
-from .answer import Answer, Ranked, Searched
+from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
 from .exact import Allowed, closed_phases
@@ -66,13 +66,12 @@ def _over_alternatives(
         picked = dict(zip(choices, names, strict=True))
         own = spec.under(picked) if picked else spec
         same = None if text is None else replace(text, picked=tuple(picked.items()))
-        parts = list(_by_pools(own, asked))
-        found = _merged(
-            [_one(part, asked, time.until, told, same, run) for _, part in parts],
-            asked,
-            0.0,
-            [label for label, _ in parts],
-        )
+        parts: dict[str, Answer] = {}
+        for label, part in _by_pools(own, asked):
+            parts[label] = _one(part, asked, time.until, told, same, run)
+            if parts[label].interrupted:
+                break
+        found = _merged(list(parts.values()), asked, 0.0, list(parts))
         ranked = (replace(one, picked=picked, text=_text(own, one)) for one in found.ranked)
         answers.append(replace(found, ranked=tuple(ranked)))
     return _merged(answers, asked, perf_counter() - time.began)
@@ -83,7 +82,9 @@ def _by_pools(spec: OpenSpec, asked: Asked) -> Iterator[tuple[str, OpenSpec]]:
     pool of the other."""
     names = [p.name for p in spec.spec.phases if not asked.phases or p.name in asked.phases]
     divided = [name for name in names if any(choice.path == GPUS for choice in spec.of(name))]
-    free = {name: c.values for name in divided for c in spec.of(name) if c.path == HARDWARE} if len(divided) > 1 else {}
+    free = (
+        {name: c.values for name in divided for c in spec.of(name) if c.path == HARDWARE} if len(divided) == 2 else {}
+    )
     for pools in product(*free.values()):
         chosen = dict(zip(free, pools, strict=True))
         phases = {
@@ -125,7 +126,17 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float, labels: Seq
         f"{name} ({label})": one for label, a in zip(said, answers, strict=True) for name, one in a.searched.items()
     }
     cut = every if len(signs) > 1 else every[: asked.top]
-    return Answer(first.objectives, tuple(cut), searched, seconds, first.joined, any(a.interrupted for a in answers))
+    return Answer(
+        first.objectives, tuple(cut), searched, seconds, _joined(answers), any(a.interrupted for a in answers)
+    )
+
+
+def _joined(answers: Sequence[Answer]) -> Joined | None:
+    found = [answer.joined for answer in answers if answer.joined is not None]
+    if not found:
+        return None
+    tried, refused, broken = (sum(getattr(one, what) for one in found) for what in ("tried", "refused", "broken"))
+    return Joined(tried, refused, all(one.complete for one in found), broken)
 
 
 def _one(
