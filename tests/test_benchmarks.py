@@ -20,6 +20,7 @@ SHORTEST = {
     "placing": (["-n", "1"], "ways"),
     "requests_per_second": (["-n", "1", "--requests", "200", "--stepped", "20", "--many", "1000"], "times longer"),
     "kept_graphs": (["-n", "4"], "exact costs"),
+    "searching": (["--gpus", "4", "--workers", "1"], "complete"),
     "startup": (["-n", "1"], "dagc check"),
 }
 LIBRARIES = {"expand_nx"}

@@ -391,7 +391,7 @@ def test_the_command_writes_plans_that_compile_to_the_figures_that_it_says(tmp_p
         (("--within", "gpus ~ 4"), SMALL, "is not of the form"),
         (("--within", "cpus <= 4"), SMALL, "has no `cpus`"),
         (("--phase", "prefill"), SMALL, "unknown phase `prefill`"),
-        (("--budget", "soon"), SMALL, "is no time"),
+        (("--budget", "soon"), SMALL, "is not a time"),
         (("--on", "dask://here"), SMALL, "is no address of a cluster"),
         ((), spec_text(), "leaves nothing open"),
         ((), spec_text(phase="gpus = 0..7, tp = 8, chunk = any, microbatches = any(" + ", ".join(map(str, range(1, 3000))) + "), sp_layout = any,"

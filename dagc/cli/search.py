@@ -33,7 +33,7 @@ def seconds(text: str) -> float:
     """`10 s`, `500 ms`; a bare number counts seconds."""
     found = BUDGET.fullmatch(text)
     if found is None:
-        raise ArgumentTypeError(f"{text} is no time such as `10 s`")
+        raise ArgumentTypeError(f"{text} is not a time such as `10 s`")
     return float(found[1]) * SECONDS[found[2] or "s"]
 
 
@@ -174,10 +174,10 @@ def _check_phases(spec: OpenSpec, names: list[str]) -> None:
 
 
 def _refusal(error: Exception) -> Diagnostic:
+    from ..optimize.search.by_serving import TooMany
     from ..optimize.search.domains import Unbounded
     from ..optimize.search.objectives import NoObjective
     from ..optimize.search.optimum import Nothing
-    from ..optimize.search.served import TooMany
     from ..optimize.search.space import TooLarge
     from ..optimize.search.within import Wrong
 

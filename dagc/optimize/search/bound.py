@@ -90,6 +90,7 @@ class Table:
     values: list[Floats] = field(default_factory=list)
     place: Ints = field(init=False)
     source: Floats = field(init=False)
+    columns: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         self.place = np.zeros(len(self.groups), dtype=np.int64)
@@ -114,8 +115,9 @@ class Table:
 
     def at(self, rows: Ints) -> Floats:
         """[pieces, rows]"""
-        found: Floats = np.stack(self.values)[self.place[rows]].T
-        return found
+        if self.columns.shape[1] < len(self.values):
+            self.columns = np.stack(self.values, axis=1)
+        return np.take(self.columns, self.place[rows], axis=1)
 
 
 @dataclass
@@ -168,8 +170,13 @@ class Bounds:
 
     def times(self, at: Ints) -> Floats:
         """The least seconds of all whole passes of some rows."""
-        found = [table.at(at) for table in self.tables]
-        return self.passes[at] * self.one_pass(found[0] + found[2] + found[4], found[1] + found[3], at)
+        out = np.empty(len(at))
+        for start in range(0, len(at), BLOCK):
+            some = at[start : start + BLOCK]
+            found = [table.at(some) for table in self.tables]
+            one = self.one_pass(found[0] + found[2] + found[4], found[1] + found[3], some)
+            out[start : start + BLOCK] = self.passes[some] * one
+        return out
 
     def one_pass(self, compute: Floats, move: Floats, at: Ints) -> Floats:
         """Seconds of one pass: `compute` [ops, rows], `move` [edges and a sum of each layer, rows]."""
@@ -205,6 +212,8 @@ def pieces_of(
 
 
 TABLES = 5
+BLOCK = 2048
+"""Rows that are bounded at once: their pieces stay in a core's cache."""
 
 
 def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:

@@ -12,11 +12,11 @@ from ...lang.open_spec import OpenSpec
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found
+from .by_serving import Served, domains_of
 from .exact import Allowed, closed_phases
 from .nearest import near_of
 from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
 from .rules import GPUS, HARDWARE
-from .served import Served, domains_of
 from .together import Together
 from .workers import Run, Text, running
 

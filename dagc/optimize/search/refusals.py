@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from .by_serving import TooMany
 from .domains import Unbounded
 from .objectives import NoObjective
 from .optimum import Nothing
-from .served import TooMany
 from .space import TooLarge
 from .within import Wrong
 

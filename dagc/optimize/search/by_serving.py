@@ -1,4 +1,4 @@
-"""served: plans judged by how they serve requests: each that is legal is simulated, those first whose phases are best alone.
+"""by_serving: plans judged by how they serve requests: each that is legal is simulated, those first whose phases are best alone.
 
 No bound of a simulated figure is known, so only a search that has simulated all of them is complete.
 """
