@@ -10,9 +10,14 @@ import pytest
 
 import dagc
 from dagc.api import read_plan
-from dagc.base.diagnostics import SpecError
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
 from dagc.cost.expert_load import mean_work, rank_work
+from dagc.lang.open_spec import load_open
 from dagc.lang.sections.loads_file import LoadsError, parse_loads
+from dagc.optimize.search.domains import domains
+from dagc.optimize.search.optimum import Asked, search
+from dagc.optimize.search.rules import Facts
 from dagc.spec.workload import Routing
 
 SPEC = """moe 1
@@ -163,6 +168,37 @@ def test_spare_copies_follow_each_layers_loads() -> None:
     costs = compiled(routing, more=", redundant = 8").phases["prefill"].costs
     assert all(own.imbalance < 0.75 * own.plain for own in costs.layers)
     assert costs.imbalance == pytest.approx(np.mean([own.imbalance for own in costs.layers]))
+
+
+def test_a_search_takes_as_many_spare_copies_as_measured_loads_ask_for(tmp_path: Path) -> None:
+    """Of all numbers up to one more copy of each, as they compile."""
+    (tmp_path / "loads.csv").write_text(rows([SKEWED, EVEN, tuple(reversed(SKEWED))]) + "\n")
+    text = SPEC.format(routing='loads("loads.csv")', ep=8, dp=1, more=", redundant = any")
+    source = Source(str(tmp_path / "plan.moe"), text)
+    answer = search(load_open(source, Collector(), base_dir=tmp_path), Asked(("ttft",)))
+    times = {}
+    for spare in (0, 8):
+        own = text.replace("redundant = any", f"redundant = {spare}")
+        (tmp_path / "plan.moe").write_text(own)
+        times[spare] = dagc.compile(tmp_path / "plan.moe").phases["prefill"].time_s
+    assert answer.best is not None
+    best = answer.best.values["prefill"]["redundant"]
+    assert best == 8 and answer.best.figures[0] == times[8] < times[0]
+
+
+@pytest.mark.parametrize(
+    ("experts", "gpus", "some"), [(8, 8, {0, 8}), (60, 8, {0, 4, 12}), (160, 32, {0, 32, 64}), (128, 48, {0, 16, 64})]
+)
+def test_numbers_of_spare_copies_that_a_search_looks_at(experts: int, gpus: int, some: set[int]) -> None:
+    """Those that fill the ranks are among them, also where no power of two does."""
+    text = SPEC.format(routing="uniform", dp=1, ep=gpus, more=", redundant = any")
+    for old, new in (("count = 8", f"count = {experts}"), ("gpus = 8", f"gpus = {gpus}"), ("0..7", f"0..{gpus - 1}")):
+        text = text.replace(old, new)
+    spec = load_open(Source("plan.moe", text), Collector())
+    phase = spec.spec.phase("prefill")
+    (domain,) = domains(spec.of("prefill"), Facts(phase, spec.spec, phase.new_tokens))
+    assert some <= set(domain.values)
+    assert any((experts + int(n)) % gpus == 0 and n for n in domain.values)
 
 
 def test_a_phase_has_loads_of_its_own_and_json_lists_layers() -> None:

@@ -91,11 +91,20 @@ def _chunks(every: _Every) -> tuple[Word, ...]:
     return (new, *reversed(_powers(new - 1, LEAST_CHUNK)))
 
 
+def _spares(every: _Every) -> tuple[Word, ...]:
+    """None, powers of two, and on any number of expert ranks the fewest that fill them, and so many more that every rank has a power
+    of two of them."""
+    experts = every.facts.count("experts.count")
+    ranks = {d for n in every.gpus for d in range(1, n + 1) if n % d == 0}
+    filling = {-experts % ep + ep * more for ep in ranks for more in (0, *_powers(experts // ep))}
+    return tuple(sorted({0, *_powers(experts), *(n for n in filling if n <= experts)}))
+
+
 OWN: Mapping[str, Callable[[_Every], tuple[Word, ...]]] = {
     "microbatches": lambda every: _powers(every.sequences),
     "sequences": lambda every: _powers(every.sequences),
     "chunk": _chunks,
-    "redundant": lambda every: (0, *_powers(every.facts.count("experts.count"))),
+    "redundant": _spares,
     "draft": lambda every: tuple(range(MOST_DRAFTED + 1)),
     "decode": lambda every: _powers(every.sequences),
     "prompt_tokens": lambda every: _powers(every.facts.spec.workload.prompt, LEAST_CHUNK),
