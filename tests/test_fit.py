@@ -122,6 +122,13 @@ def test_what_is_printed_is_what_compiles_there() -> None:
         assert plan.pools[0].peak_B == edge.peak_B and plan.fits == edge.fits
 
 
+def test_balanced_stages_are_cut_anew_at_every_value() -> None:
+    body = "phase decode { gpus = 0..2, pp = 3, stages = balanced, sequences = %d, context = 64 tok }"
+    one = found(text(body % 4), "decode")["sequences"]
+    assert one.at is not None and one.beyond is not None
+    assert fits(text(body % one.at.value), "decode") and not fits(text(body % one.beyond.value), "decode")
+
+
 def test_other_phases_on_the_same_gpus_take_their_part() -> None:
     alone = found(text("phase decode { gpus = 0..3, tp = 4, context = 64 tok }"), "decode")
     both = text(

@@ -425,3 +425,12 @@ def test_a_phase_whose_neighbour_has_no_mesh_is_no_internal_error() -> None:
     with pytest.raises(SpecError) as caught:
         compiled(text(phases))
     assert "do not nest" in caught.value.diagnostics[0].message
+
+
+def test_balanced_stages_are_cut_anew() -> None:
+    source = text("phase decode { gpus = 0..5, pp = 3, dp = 2, stages = balanced }", gpus=6)
+    own = opened(source)
+    for plan in survived(source, "gpu:1").plans:
+        again = written(own, plan.phases)
+        assert "layers_per_stage" not in again and "stages = balanced" in again
+        assert compiled(again).phases["decode"].time_s == plan.plan.phases["decode"].time_s

@@ -46,7 +46,9 @@ def with_degrees(
     dp, sp, tp = attention
     layers = model.layers
     cut = even_stages(layers, pp) if layers % pp and pp <= layers and not s.balanced else None
-    if s.layers_per_stage is not None and len(s.layers_per_stage) == pp:
+    if s.balanced:
+        cut = None
+    elif s.layers_per_stage is not None and len(s.layers_per_stage) == pp:
         cut = s.layers_per_stage
     kept = replace(s, pp=pp, replicas=1, layers_per_stage=cut, place=None, ids=())
     if experts is None:
@@ -84,7 +86,7 @@ class LeastMemory:
         spec, phase = self.changes.spec, self.phase
         experts = (1, 1) if spec.model.count("experts.count", 0) else None
         s = with_degrees(phase.strategy, spec.model, 1, (1, sp, tp), experts)
-        s = replace(s, redundant=0, microbatches=1, overlap="none", layers_per_stage=None, best=False)
+        s = replace(s, redundant=0, microbatches=1, overlap="none", layers_per_stage=None, best=False, balanced=False)
         small = replace(phase, gpus=tuple(range(tp * sp)), strategy=s, drafter="none")
         if self.changes.refusal(small) is not None:
             return None

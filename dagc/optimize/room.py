@@ -9,7 +9,7 @@ from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
 from ..base.schema import PHASE
 from ..lang.fits import tokens_divide_by
-from ..pipeline.changed import Changes, Held, Refused, with_phases
+from ..pipeline.changed import Changes, Held, Refused, unbalanced, with_phases
 from ..pipeline.compile import compile_spec
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import kv_tokens
@@ -108,7 +108,7 @@ class Fit:
 
     def at(self, phase: Phase, what: str, value: int) -> tuple[Spec, Phase]:
         """The spec and the phase that say another value. The context of a prefill is the prompt of the workload."""
-        spec = self.changes.spec
+        spec, phase = self.changes.spec, unbalanced(phase)
         if what == "sequences":
             return spec, replace(phase, sequences=value)
         changed = phase.at_context(value)

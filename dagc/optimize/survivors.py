@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..base.axes import DATA, EXPERT_REPLICA, REPLICA, STAGES
 from ..base.frozen import record
 from ..ir.mesh import axis_coordinates
-from ..pipeline.changed import Changes
+from ..pipeline.changed import Changes, unbalanced
 from ..plan.plan import CompiledPlan
 from ..spec.factors import factorisations
 from ..spec.phase import Phase
@@ -62,7 +62,7 @@ class Engine:
 
     @property
     def phases(self) -> list[Phase]:
-        return [self.plan.spec.phase(name) for name in self.names]
+        return [unbalanced(self.plan.spec.phase(name)) for name in self.names]
 
     @property
     def alive(self) -> list[int]:

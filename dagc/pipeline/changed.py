@@ -81,6 +81,10 @@ class Changes:
         from . import layer_loads
         from .lower import lowered
 
+        if phase.strategy.balanced:
+            from .stage_cut import balanced_phase
+
+            phase = balanced_phase(spec, phase)
         unit = Unit(spec, self.with_engine(phase), Collector())
         try:
             if phase.drafter != "none":  # what drafts is stored too
@@ -161,6 +165,11 @@ def with_phases(spec: Spec, phases: Sequence[Phase]) -> Spec:
     """The spec with some of its phases replaced by those of their names."""
     new = {phase.name: phase for phase in phases}
     return replace(spec, phases=tuple(new.get(p.name, p) for p in spec.phases))
+
+
+def unbalanced(phase: Phase) -> Phase:
+    """The phase with its stages still to be cut, where they are to be balanced."""
+    return replace(phase, strategy=replace(phase.strategy, layers_per_stage=None)) if phase.strategy.balanced else phase
 
 
 def _errors(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
