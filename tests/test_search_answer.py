@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from functools import cache
 from io import StringIO
+from xml.etree import ElementTree
 
+import jsonschema
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
 import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.export.engines.launch import export
 from dagc.export.engines.runs import Runs
-from dagc.export.searched_files import as_csv
+from dagc.export.searched_files import as_csv, files
 from dagc.lang.open_spec import load_open
+from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.plain_answer import findings
+from dagc.optimize.search.space_map import BOUND, map_of
 from dagc.optimize.search.why import Explainer
 from dagc.plan.searched import ENGINE, NOT_READY, Findings
+from dagc.view.draw.figures.searched import front
 from dagc.view.facts import found_plans as said
 from dagc.view.report.search_report import answer, reasons
 
+SCHEMA = json.loads((ROOT / "dagc" / "export" / "search.schema.json").read_text())
 PHASE = "gpus = any(4, 8), attention { tp = any }, experts { ep = any(2, 4), tp = any }, sequences = any(8, 64), redundant = any(0, 8)"
 LIMIT = 'require "fast" decode.tpot <= 0.145 ms'
+
+
+@cache
+def answered(phase: str = PHASE, extra: str = LIMIT) -> tuple[Asked, Answer]:
+    asked = Asked(top=4)
+    return asked, search(
+        load_open(Source("plan.moe", spec_text(kind="decode", phase=phase, extra=extra)), Collector()), asked
+    )
 
 
 @cache
@@ -124,3 +140,52 @@ def test_csv_has_every_legal_plan_that_was_costed() -> None:
     assert len(rows) == space.costed == len(space.legal)
     assert float(rows[0]["throughput_per_gpu_tok_s"]) == found().plans[0].figures[0]
     assert rows[0]["choice.experts.ep"] == found().plans[0].phases[0].choices["experts.ep"]
+
+
+def test_the_map_has_the_best_of_each_pair_of_values() -> None:
+    """Each cell against all plans of the space that were costed; what was not costed says why."""
+    _, got = answered()
+    (one,) = got.searched.values()
+    drawn = map_of(one)
+    assert drawn is not None and len(drawn.cells) == len(drawn.across[1]) * len(drawn.up[1])
+    for cell in drawn.cells:
+        values = {drawn.across[0]: drawn.across[1][cell.across], drawn.up[0]: drawn.up[1][cell.up]}
+        here = [p for p in found().spaces[0].legal if values.items() <= p.choices.items()]
+        assert cell.figure == max((p.per_gpu_tok_s for p in here), default=None)
+        assert bool(cell.why) == (cell.figure is None)
+    reasons = {cell.why for cell in drawn.cells if cell.figure is None}
+    assert reasons <= {*(r.rule for r in found().spaces[0].refusals), BOUND, "another plan in other words"} and reasons
+
+
+def test_the_front_is_of_plans_that_no_other_is_better_than() -> None:
+    (space,) = found().spaces
+    edge = front.front(space.legal)
+    assert edge and all(
+        not any(o.per_gpu_tok_s > p.per_gpu_tok_s and o.per_user_tok_s > p.per_user_tok_s for o in space.legal)
+        for p in edge
+    )
+
+
+def test_pictures_and_page_are_whole() -> None:
+    """Texts are inside of their pictures and large enough; the page has everything, and loads nothing."""
+    _, got = answered()
+    own = replace(found(), maps=tuple(m for one in got.searched.values() if (m := map_of(one)) is not None))
+    made = files(own, "plan")
+    assert {
+        "plan.1.moe",
+        "plan.search.json",
+        "plan.decode.csv",
+        "plan.decode.front.svg",
+        "plan.decode.map.svg",
+        "plan.html",
+    } <= made.keys()
+    for name in ("plan.decode.front.svg", "plan.decode.map.svg"):
+        root = ElementTree.fromstring(made[name])
+        wide, high = (float(root.attrib[side]) for side in ("width", "height"))
+        texts = list(root.iter("{http://www.w3.org/2000/svg}text"))
+        assert texts and all(0 <= float(t.attrib["x"]) <= wide and 0 <= float(t.attrib["y"]) <= high for t in texts)
+        assert not {"small", "tiny"} & {word for t in texts for word in t.attrib.get("class", "").split()}
+    page = made["plan.html"].decode()
+    assert page.count("<svg") == 2 and "default-src 'none'" in page
+    assert all(f">{word}<" in page for word in ("Plans", "Why", "The best plan as a spec"))
+    jsonschema.validate(json.loads(made["plan.search.json"]), SCHEMA)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        help="write the plans as specs, every legal plan that was costed as CSV, the answer as JSON",
+        help="write the plans as specs, every legal plan that was costed as CSV, the answer as JSON and as a page, pictures as SVG",
     )
 
 
@@ -77,6 +78,7 @@ def run(args: Namespace) -> int:
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
     from ..optimize.search.refusals import REFUSALS
+    from ..optimize.search.space_map import map_of
     from ..optimize.search.why import Explainer
     from ..optimize.search.workers import usual_workers
     from ..view.report.search_report import answer, reasons
@@ -97,6 +99,7 @@ def run(args: Namespace) -> int:
             put(answer(shown, color=color(sys.stdout)).encode())
         shown = Explainer(spec, asked, found).explained(shown, today)
         if args.output:
+            shown = replace(shown, maps=tuple(m for one in found.searched.values() if (m := map_of(one)) is not None))
             _write(shown, Path(args.output), stem(args.spec))
     except SpecError as error:
         tell(error.diagnostics)

@@ -118,9 +118,16 @@ def as_csv(space: Space) -> str:
 def files(found: Findings, name: str) -> dict[str, bytes]:
     """Name -> content: `NAME.1.moe` is the best plan."""
     from ..base.harmless import file_part
+    from ..view.draw.figures.searched.search_sheets import front_svg, map_svg
+    from ..view.report.page.found import page
 
     out = {f"{name}.{k}.moe": plan.spec.encode() for k, plan in enumerate(found.plans, 1)}
     out[f"{name}.search.json"] = as_json(found)
     for space in found.spaces:
         out[f"{name}.{file_part(space.phase)}.csv"] = as_csv(space).encode()
+        if space.legal:
+            out[f"{name}.{file_part(space.phase)}.front.svg"] = front_svg(found, space).encode()
+    for one in found.maps:
+        out[f"{name}.{file_part(one.phase)}.map.svg"] = map_svg(found, one).encode()
+    out[f"{name}.html"] = page(found).encode()
     return out

@@ -99,6 +99,27 @@ class Space:
 
 
 @record
+class Cell:
+    """Plans with one value of each of two choices. `figure`: the best that was costed, in SI units; None: none was, because of `why`."""
+
+    across: int
+    up: int
+    figure: float | None
+    why: str
+
+
+@record(slots=False)
+class SpaceMap:
+    """A space over two of its choices. `measure`: of the figures."""
+
+    phase: str
+    across: tuple[str, tuple[str, ...]]
+    up: tuple[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    measure: Measure
+
+
+@record
 class Error:
     """How far phases like this were from real servings. `median`: half of the `cases` are within; `priced`: with whose kernels."""
 
@@ -186,6 +207,7 @@ class Findings:
     steps: tuple[Step, ...] = ()
     asks: tuple[str, ...] = ()
     against: Against | None = None
+    maps: tuple[SpaceMap, ...] = ()
 
     @property
     def best(self) -> PlanFound | None:

@@ -49,6 +49,7 @@ class Apart:
     domains: tuple[Domain, ...] = field(init=False)
     rows: Rows = field(init=False)
     asked: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
     tally: Tally = field(default_factory=Tally)
     equal: int = 0
 
@@ -67,7 +68,8 @@ class Apart:
             raise Wrong(
                 f"phase `{self.name}` has no `{wrong}`", f"it has {', '.join(dict.fromkeys((*paths, *fixed(facts))))}"
             )
-        rows = legal(self.domains, fixed(facts), names(facts), (*asked, *rules(facts, paths)), self.tally)
+        self.rules = rules(facts, paths)
+        rows = legal(self.domains, fixed(facts), names(facts), (*asked, *self.rules), self.tally)
         columns = key(rows, facts) if self.merged else None
         first = distinct(rows, columns) if columns is not None else np.arange(len(rows))
         self.equal = len(rows) - len(first)
@@ -90,7 +92,7 @@ class Apart:
             self.judge.score, self.pieces.news, tally, self.size, self.pieces.alike,
              self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
-        return own.run(), own.stopped
+        return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped
 
 
 class Pieces:

@@ -12,7 +12,7 @@ from ...base.frozen import record
 from .certificate import Certificate
 from .exact import Plan
 from .objectives import Floats, Objective
-from .space import Flags, Ints, Rows, Tally, Values
+from .space import Flags, Ints, Rows, Rule, Tally, Values
 
 BATCH = 4
 """Plans that are costed before bounds are looked at again: the same number wherever they are costed, so that the answer is the same."""
@@ -58,13 +58,14 @@ class Fates:
 @record(slots=False)
 class Outcome:
     """`found`: every legal plan that was costed and passes, the best first. `front`: those that no other is better than in all
-    objectives."""
+    objectives. `rules`: by which the rows of `fates` were chosen."""
 
     objectives: tuple[Objective, ...]
     found: tuple[Found, ...]
     front: tuple[Found, ...]
     certificate: Certificate
     fates: Fates
+    rules: tuple[Rule, ...] = ()
 
 
 Bound = Callable[[Sequence[Objective]], Sequence[Floats]]

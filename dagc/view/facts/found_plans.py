@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from ...base.units import TIME, show
 from ...plan.searched import (
@@ -33,6 +34,11 @@ PLAIN = {
     "shared memory": "it does not fit together with the phases on the same GPUs",
 }
 """What a rule's name means, where the rule says no more."""
+
+
+def spec_name(found: Findings) -> str:
+    """Without its folder."""
+    return PurePath(found.spec).name or found.spec
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -94,7 +100,7 @@ def head(found: Findings) -> list[str]:
     extra = [measure_name(m) for m in _extra(found)]
     several = len(phases(found)) > 1
     time = "time ms" if several or not found.plans else f"{found.plans[0].phases[0].time_name} ms"
-    gpus = ["GPUs"] if several or len({plan.gpus for plan in found.plans}) > 1 else []
+    gpus = ["GPUs"] if _with_gpus(found) else []
     picked = ["alternative"] if any(plan.picked for plan in found.plans) else []
     return ["", *extra, *picked, *(["phase"] if several else []), *gpus, "tok/s/GPU", "tok/s/user", time, "GB"]
 
@@ -103,7 +109,7 @@ def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
     """A row for each phase of each plan; cells as in `head`."""
     out = []
     several = len(phases(found)) > 1
-    gpus = several or len({plan.gpus for plan in found.plans}) > 1
+    gpus = _with_gpus(found)
     picked = any(plan.picked for plan in found.plans)
     for k, plan in enumerate(found.plans, 1):
         for j, one in enumerate(plan.phases):
@@ -116,6 +122,13 @@ def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
             cells += [number(one.per_gpu_tok_s), number(one.per_user_tok_s), number(one.time_s / MS)]
             out.append(([*cells, number(one.peak_B / GB, 3)], one))
     return out
+
+
+def _with_gpus(found: Findings) -> bool:
+    """Whether the number of GPUs has a column of its own: not where it is a choice that differs."""
+    if len(phases(found)) > 1:
+        return True
+    return len({plan.gpus for plan in found.plans}) > 1 and not any("gpus" in paths for paths in varied(found).values())
 
 
 def _extra(found: Findings) -> list[Measure]:
@@ -272,3 +285,17 @@ def versus_rows(one: Versus, most: int = 6) -> list[list[str]]:
 def _change(seconds: float, least: float) -> str:
     """With its sign; what is less than `least` is rounding."""
     return "0" if abs(seconds) < least else f"{'+' if seconds > 0 else '-'}{show(abs(seconds), TIME, 3)}"
+
+
+def cell_figure(measure: Measure, value: float) -> str:
+    """As short as a cell of a map is wide: throughput without its unit."""
+    return number(value) if "throughput" in measure.name else show(value, measure.dim, 3)
+
+
+def why_text(why: str) -> str:
+    """Why no plan of a cell was found."""
+    if why.startswith(REQUIREMENT):
+        return f'the requirement "{why.removeprefix(REQUIREMENT)}" does not hold'
+    if why.startswith(ENGINE):
+        return f"not run by {why.removeprefix(ENGINE)}"
+    return PLAIN.get(why, why)

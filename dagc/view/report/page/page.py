@@ -29,15 +29,11 @@ from .phase import phase
 def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     """One HTML document. It loads nothing, and its policy forbids loading."""
     look, script = style() + asset("page.css") + _served_look(plan), asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     sources = listing.sources(plan)
     name = plan_name(plan, sources)
     body = join([_header(plan, name), tag("main", join(_sections(plan, sources, sensitivities))), _footer()])
     return Template(asset("page.html")).substitute(
-        title=text(f"{name}: dagc report"), policy=policy, style=look, body=body, script=script
+        title=text(f"{name}: dagc report"), policy=policy(look, script), style=look, body=body, script=script
     )
 
 
@@ -54,6 +50,14 @@ def _served_look(plan: CompiledPlan) -> str:
 def asset(name: str) -> str:
     """A template, style sheet or script that ships next to this file."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def policy(look: str, script: str) -> str:
+    """Of a page that runs its own script and loads nothing."""
+    return (
+        f"default-src 'none'; style-src '{_digest(look)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _digest(content: str) -> str:

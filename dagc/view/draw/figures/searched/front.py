@@ -1,0 +1,92 @@
+"""Plans of a phase by tokens per second and user, and per GPU: those that no other is better than in both, and those that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .....base.units import BYTES, TIME, show
+from .....plan.searched import Findings, PhasePlan, Space
+from ....facts.found_plans import TIED, choices_text, number
+from ..markup import Markup
+from ..plot import Axis, Panel, linear, logarithmic, thinned
+from ..svg import Figure, Keys, figure, title, words
+
+WIDTH, HEIGHT, LEFT, TOP = 760, 380, 74, 30
+MOST = 1_200
+"""Plans that are drawn beside the front."""
+NEAR = 30
+"""Pixels within which plans of the table share a label."""
+FAR = 30
+"""Ratio from which an axis is logarithmic."""
+
+
+def draw(found: Findings, space: Space) -> Figure:
+    """A dot for each legal plan that was costed; the front as a line; numbers are those of the table."""
+    plans = space.legal
+    edge = front(plans)
+    across, up = _axis([p.per_user_tok_s for p in plans]), _axis([p.per_gpu_tok_s for p in plans])
+    panel = Panel(LEFT, TOP, WIDTH, HEIGHT, across, up)
+    body = panel.frame("tokens/s per GPU", bottom="tokens/s per user")
+    body += [_dot(panel, plans[k], "s0", hollow=True) for k in thinned([0.0] * len(plans), MOST)]
+    body.append(panel.curve([(p.per_user_tok_s, p.per_gpu_tok_s) for p in edge], "s1"))
+    body += [_dot(panel, one, "s1") for one in edge]
+    body += _chosen(panel, found, space)
+    label = f"{len(plans):,} plans of {space.phase} by tokens per second and user and per GPU"
+    return figure("plan-front", LEFT + WIDTH + 30, TOP + HEIGHT + 46, label, *body)
+
+
+def keys(found: Findings, space: Space) -> Keys:
+    return [
+        ("s0", f"{len(space.legal):,} legal plans that were costed"),
+        ("s1", f"front: {len(front(space.legal)):,} that none of them is better than in both"),
+        ("s2", "plans of the table"),
+    ]
+
+
+def front(plans: Sequence[PhasePlan]) -> list[PhasePlan]:
+    """By tokens per second and user, the fewest first; of equals one."""
+    out: list[PhasePlan] = []
+    for one in sorted(plans, key=lambda p: (-p.per_user_tok_s, -p.per_gpu_tok_s)):
+        if not out or one.per_gpu_tok_s > out[-1].per_gpu_tok_s:
+            out.append(one)
+    return out[::-1]
+
+
+def _axis(values: Sequence[float]) -> Axis:
+    low, high = min(values), max(values)
+    return (
+        logarithmic(low, high, lambda v: f"{v:,.6g}", most=9)
+        if high > FAR * low > 0
+        else linear(high * 1.03, lambda v: f"{v:,.6g}", most=8)
+    )
+
+
+def _hint(one: PhasePlan) -> Markup:
+    figures = f"{number(one.per_gpu_tok_s)} tok/s per GPU, {number(one.per_user_tok_s)} per user"
+    held = f"{one.time_name} {show(one.time_s, TIME)}, {show(one.peak_B, BYTES)} on the fullest GPU"
+    return title(f"{figures}; {held}; {choices_text(one.choices).replace(TIED, ' ')}")
+
+
+def _dot(panel: Panel, one: PhasePlan, cls: str, *, hollow: bool = False) -> Markup:
+    return panel.mark(one.per_user_tok_s, one.per_gpu_tok_s, cls, _hint(one), hollow=hollow)
+
+
+def _chosen(panel: Panel, found: Findings, space: Space) -> list[Markup]:
+    """Plans whose dots are near each other have one label."""
+    at: list[tuple[float, float, list[str]]] = []
+    out: list[Markup] = []
+    for k, plan in enumerate(found.plans, 1):
+        for one in plan.phases:
+            if one.phase == space.phase:
+                x, y = panel.point(one.per_user_tok_s, one.per_gpu_tok_s)
+                near = next((names for px, py, names in at if abs(px - x) < NEAR and abs(py - y) < NEAR), None)
+                if near is None:
+                    at.append((x, y, [str(k)]))
+                else:
+                    near.append(str(k))
+                out.append(_dot(panel, one, "s2"))
+    for x, y, names in at:
+        end = x > LEFT + WIDTH - 60
+        shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+        out.append(words(x + (-8 if end else 8), max(TOP + 14, y - 7), shown, "strong end" if end else "strong"))
+    return out

@@ -1,0 +1,111 @@
+"""The page of a search: the answer, the plans, what became of all others, why, and both pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from string import Template
+
+from ....base.version import VERSION
+from ....plan.searched import Findings, Space
+from ...draw.figures.markup import Markup, join, tag, text
+from ...draw.figures.searched import cells, front
+from ...draw.figures.searched.search_sheets import style as pictures
+from ...draw.figures.svg import legend, style
+from ...facts import found_plans as said
+from .html_tables import Row, table
+from .page import asset, policy
+
+
+def page(found: Findings) -> str:
+    """One HTML document that loads nothing."""
+    look, script = style() + asset("page.css") + pictures(), asset("page.js")
+    pill = tag(
+        "span",
+        "✓ complete" if found.complete else "not complete",
+        cls=f"pill {'pass' if found.complete else ''}".strip(),
+    )
+    head = tag("header", tag("h1", said.spec_name(found), " ", pill), tag("p", said.verdict(found), cls="binding"))
+    body = join([head, tag("main", join(_sections(found))), tag("footer", f"dagc {VERSION}")])
+    return Template(asset("page.html")).substitute(
+        title=text(f"{said.spec_name(found)}: dagc search"),
+        policy=policy(look, script),
+        style=look,
+        body=body,
+        script=script,
+    )
+
+
+def _sections(found: Findings) -> Iterator[Markup]:
+    if found.plans:
+        yield tag("section", tag("h2", "Plans"), join(_plans(found)), id="plans")
+    if why := join(_why(found)):
+        yield tag("section", tag("h2", "Why"), why, id="why")
+    for k, space in enumerate(found.spaces):
+        drawn = [one for one in found.maps if one.phase == space.phase]
+        body = [_certificate(space)]
+        if space.legal:
+            body += [
+                tag("h3", "Throughput per GPU and per user"),
+                front.draw(found, space).framed(),
+                legend(front.keys(found, space)),
+            ]
+            words = (
+                "Plans that a bound excluded are worse in what was searched for and are not drawn; some of them may be on the front of both "
+                "figures: a search for both, with two objectives, finds it whole."
+            )
+            body.append(tag("p", words if space.bounded else "", cls="soft"))
+        for one in drawn:
+            body += [
+                tag("h3", f"The space over {one.across[0]} and {one.up[0]}"),
+                cells.draw(one).framed(),
+                legend(cells.keys(one)),
+            ]
+        yield tag("section", tag("h2", f"The space of {space.phase}"), *body, id=f"space-{k}")
+    if found.best is not None:
+        yield tag(
+            "section",
+            tag("h2", "The best plan as a spec"),
+            tag("pre", _lines(found.best.spec), cls="listing"),
+            id="spec",
+        )
+
+
+def _lines(spec: str) -> Markup:
+    return join((tag("code", line) for line in spec.splitlines()), "\n")
+
+
+def _plans(found: Findings) -> Iterator[Markup]:
+    paths = tuple(dict.fromkeys(path for own in said.varied(found).values() for path in own))
+    head, rows = said.head(found), said.rows(found)
+    made: list[Row] = [[*own, *(one.choices.get(path, "") for path in paths)] for own, one in rows]
+    numbers = [k for k, name in enumerate(head) if name not in ("", "phase", "alternative")]
+    yield table([*head, *paths], made, "plans", numbers)
+    for name, same in said.common(found).items():
+        if same:
+            of = f"{name}: " if len(said.phases(found)) > 1 else ""
+            yield tag("p", f"{of}all with {said.choices_text(same)}".replace(said.TIED, " "), cls="soft")
+    if words := said.equal_text(found):
+        yield tag("p", words)
+
+
+def _why(found: Findings) -> Iterator[Markup]:
+    reasons = list(said.reasons(found))
+    if reasons:
+        yield tag("ul", join(tag("li", reason) for reason in reasons))
+    for one in found.versus:
+        yield tag("p", said.versus_text(one))
+        yield table(
+            ["class of ops on the critical path", "best plan", one.name, "change"],
+            said.versus_rows(one, 12),
+            numbers=(1, 2, 3),
+        )
+
+
+def _certificate(space: Space) -> Markup:
+    rows: list[Row] = [
+        [f"{count:,}", what, example.replace(said.TIED, " ")] for count, what, example in said.counts(space)
+    ]
+    whole = tag(
+        "p", f"{said.counted(space.size, 'plan')}, each counted once", "" if space.complete else "; not complete"
+    )
+    return join([whole, table(["plans", "what became of them", "such as"], rows, numbers=(0,))])
