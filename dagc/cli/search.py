@@ -9,6 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..base.source import Source
     from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
+    from ..optimize.search.best_first import Found
     from ..optimize.search.exact import Allowed
     from ..optimize.search.workers import Text
     from ..plan.searched import Findings
@@ -93,7 +95,10 @@ def run(args: Namespace) -> int:
         _check_phases(spec, args.phase)
         today = _today(args)
         _check_cluster(args.on)
-        found = search(spec, asked, text=_text(source, args))
+        progress = Progress() if sys.stderr.isatty() else None
+        found = search(spec, asked, progress, _text(source, args))
+        if progress is not None:
+            progress.clear()
         shown = findings(found, source.name)
         if not args.json:
             put(answer(shown, color=color(sys.stdout)).encode())
@@ -120,6 +125,30 @@ def run(args: Namespace) -> int:
     if args.verify and found.best is not None and not _proved(found.best, source.name, args):
         code = 1
     return 130 if found.interrupted else code
+
+
+class Progress:
+    """The first plan as soon as there is one, and then how many were costed, on one line of a terminal."""
+
+    def __init__(self) -> None:
+        self.shown_s = 0.0
+
+    def __call__(self, one: Found, count: int) -> None:
+        now = monotonic()
+        if now - self.shown_s < REFRESH_S:
+            return
+        self.shown_s = now
+        phase, found = one.plan.phase, one.plan.the_estimate
+        words = (
+            f"{phase.name}: {count:,} plans costed, the last one {found.throughput_tok_s / found.gpus:,.0f} tok/s/GPU"
+        )
+        print(f"\r{words:<78}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
+
+
+REFRESH_S = 0.2
 
 
 def _text(source: Source, args: Namespace) -> Text:

@@ -95,6 +95,10 @@ class Apart:
         return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped
 
 
+FEW = 64
+"""Rows of a space below which this process costs all: others would take longer to begin."""
+
+
 class Pieces:
     """Exact costs and bounds of the rows of one phase's space. What was costed once is kept."""
 
@@ -142,7 +146,7 @@ class Pieces:
     def evaluate(self, rows: Sequence[int]) -> list[Plan]:
         """Plans of some rows, each costed once."""
         new = [row for row in rows if row not in self.known]
-        if self.run is None or self.text is None:
+        if self.run is None or self.text is None or len(self.rows) < FEW:
             for row in new:
                 self.known[row] = self._here(row)
         else:
