@@ -25,6 +25,8 @@ from .space import Flags, Ints, Rows
 
 ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 """Sides of a layer: what attention's degrees decide, what those of the experts do, and what both do: taking tokens there and back."""
+BEFORE, INTO, AFTER = 0, 1, 2
+"""Moves before a layer's experts, those that bring tokens to experts and back, and those of their results."""
 IN_KEYS = {
     "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
     "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences", "dcp",
@@ -174,7 +176,7 @@ class Bounds:
         for start in range(0, len(at), BLOCK):
             some = at[start : start + BLOCK]
             found = [table.at(some) for table in self.tables]
-            one = self.one_pass(found[0] + found[2] + found[4], found[1] + found[3], some)
+            one = self.one_pass(found[0] + found[2] + found[4], found[1] + found[3] + found[5], some)
             out[start : start + BLOCK] = self.passes[some] * one
         return out
 
@@ -211,7 +213,7 @@ def pieces_of(
     return layers, tuple(np.concatenate([piece[k] for piece in found]) for k in range(TABLES))
 
 
-TABLES = 5
+TABLES = 6
 BLOCK = 2048
 """Rows that are bounded at once: their pieces stay in a core's cache."""
 
@@ -238,7 +240,8 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
     own = {name: k for k, (name, _) in enumerate(layer.ops)}
     edge = {e: k for k, e in enumerate(layer.edges)}
     compute = [np.zeros(len(layer.ops)) for _ in (ATTENTION, ROUTED, EXCHANGE)]
-    moves = [np.zeros(len(layer.edges) + 1), np.zeros(len(layer.edges) + 1)]
+    moves = [np.zeros(len(layer.edges) + 1) for _ in (BEFORE, INTO, AFTER)]
+    routed = {name for name, own_side in layer.ops if own_side != ATTENTION}
     arrays = [costs.ops[segment.name, name].time_s for name, _ in layer.ops]
     uneven = any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
     for side in (ATTENTION, ROUTED, EXCHANGE):
@@ -251,8 +254,9 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
     def taken(name: str, to: str) -> None:
         """A value where it is needed: what moved it there counts on the side of the first that takes it."""
         k = edge[origin[name], to]
-        moves[side][k] = max(moves[side][k], delay[name])
-        moves[side][-1] += sum(time_s for op, time_s in sent[name].items() if op not in counted)
+        part = moves[BEFORE if side == ATTENTION else INTO if to in routed else AFTER]
+        part[k] = max(part[k], delay[name])
+        part[-1] += sum(time_s for op, time_s in sent[name].items() if op not in counted)
         counted.update(sent[name])
 
     for op in segment.ops:
@@ -273,7 +277,7 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
         delay |= dict.fromkeys(names, max(delay[n] for n in inputs) + (0.0 if hidden else time_s))
         sent |= dict.fromkeys(names, before | ({op.name: time_s} if op.is_collective else {}))
     taken(segment.output, "")
-    return compute[ATTENTION], moves[0], compute[ROUTED], moves[1], compute[EXCHANGE]
+    return compute[ATTENTION], moves[BEFORE], compute[ROUTED], moves[INTO], compute[EXCHANGE], moves[AFTER]
 
 
 def _least(cost: OpCost) -> float:
@@ -355,8 +359,16 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
         (attention, each, True),
         ([*attention, *cuts, *place], each, False),
         (routed, each * data, True) if regular else (layout, each, True),
-        (layout, each, False),
+        # Ranks of tp and of sp have the same tokens of a decode step.
+        (
+            [ep, etp, dispatch, share, dp * copies, dense, *others, *place]
+            if regular and facts.phase.generates
+            else layout,
+            each,
+            False,
+        ),
         (layout, each, True),
+        (layout, each, False),
     ]
 
 
