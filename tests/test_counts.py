@@ -31,6 +31,7 @@ PLANS = [
     ("prefill", "gpus = 0..15, pp = 2, ep = 2, sp = 2, tp = 2, microbatches = 2"),
     ("prefill", "gpus = 0..7, sp = 4, tp = 2, sp_method = ring"),
     ("decode", "gpus = 0..7, sp = 2, ep = 2, tp = 2"),
+    ("decode", "gpus = 0..7, tp = 8, dcp = 2"),
     ("decode", "gpus = 0..7, attention { dp = 4, tp = 2 }, experts { ep = 8 }"),
 ]
 

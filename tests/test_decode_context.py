@@ -171,6 +171,15 @@ def test_a_search_finds_it(context: int, best: int) -> None:
     assert answer.best.values["decode"]["dcp"] == best
 
 
+def test_it_is_a_cure_of_what_does_not_fit() -> None:
+    """Copies alone are too much for a GPU: the diagnostic says with how many ranks the cache fits."""
+    phase = "gpus = 0..7, attention { tp = 8 }, experts { ep = 8 }, engine = vllm"
+    plan = dagc.compile_text(preset("qwen3-235b-a22b", phase, sequences=16))
+    (refusal,) = (d for d in plan.diagnostics if d.code == "E04")
+    assert refusal.help[0].startswith("dcp = 2 fits: 114.8 GB")
+    assert dagc.compile_text(preset("qwen3-235b-a22b", f"{phase}, dcp = 2", sequences=16)).passed
+
+
 def test_a_search_among_degrees_too() -> None:
     """The best of all plans that compile: what is known of one dcp is not taken for another."""
     text = preset(

@@ -46,6 +46,7 @@ def plans() -> tuple[Plan, ...]:
     texts += [
         spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
         spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
+        spec_text(kind="decode", phase="gpus = 0..7, tp = 8, dcp = 2"),
         COMMON_ROWS,
     ]
     return tuple(map(dagc.compile_text, texts))

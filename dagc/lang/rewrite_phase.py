@@ -40,7 +40,7 @@ class _Phase:
         for name, values in self.counts().items():
             if values[0] != values[1]:
                 self.set(name, str(values[1]))
-        if new.layers_per_stage != old.layers_per_stage:
+        if new.layers_per_stage != old.layers_per_stage and not new.balanced:
             cut = new.layers_per_stage
             self.set("layers_per_stage", f"[{', '.join(map(str, cut))}]" if cut is not None else None)
         if old.place is not None and new.place is None and "place gpu" in self.body.directives:

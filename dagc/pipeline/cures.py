@@ -164,6 +164,7 @@ def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[PlanChang
     if phase.takes_prompts and not phase.strategy.sequence_parallel:
         strategy = replace(phase.strategy, sequence_parallel=True)
         yield PlanChange(replace(phase, strategy=strategy), "sequence_parallel")
+    yield from shared_context(phase)
     yield from more_microbatches(phase)
     yield from shorter_chunks(phase)
     yield from other_degrees(phase)
@@ -217,6 +218,15 @@ def partition(sizes: Sequence[float], fixed: Sequence[float]) -> list[int]:
         found = filled(middle)
         low, high, best = (low, middle, found) if found is not None else (middle, high, best)
     return best
+
+
+def shared_context(phase: Phase) -> Iterator[PlanChange]:
+    """The cache of a decode phase split by tokens over more of the ranks of tp that keep copies of it."""
+    s = phase.strategy
+    tp = s.tp if s.attention is None else dict(s.attention.degrees).get("tp", 1)
+    for dcp in range(2 * s.dcp, tp + 1, s.dcp) if not phase.takes_prompts else ():
+        if tp % dcp == 0:
+            yield PlanChange(replace(phase, strategy=replace(s, dcp=dcp)), "dcp")
 
 
 def more_microbatches(phase: Phase) -> Iterator[PlanChange]:
@@ -282,7 +292,7 @@ def differences(old: Phase, new: Phase) -> Iterator[str]:
     if new.gpus != old.gpus:
         yield f"gpus = [{show_runs(new.gpus)}]"
     before, after = old.strategy, new.strategy
-    for name in ("pp", "dp", "ep", "sp", "tp", "microbatches"):
+    for name in ("pp", "dp", "ep", "sp", "tp", "dcp", "microbatches"):
         if getattr(after, name) != getattr(before, name):
             yield f"{name} = {getattr(after, name)}"
     for name, one, other in (
