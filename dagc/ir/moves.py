@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from math import prod
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from ..base.frozen import record
@@ -122,11 +121,13 @@ def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh,
     in the first move, over all its axes."""
     if source.reduce != "softmax":
         return _search(source, target, shape, mesh, price)[1]
-    payload = shape.local_bytes(source, mesh)
+    moves = _Moves(target, shape, mesh)
+    payload = moves.local_bytes(source.dims)
     chains = []
-    for move in _reduced(source, source.partial, shape, mesh):
+    for step in moves.reduced((source.dims, source.partial, source.reduce), source.partial):
+        (move,) = _as_moves((None, step))
         cost, chain = _search(move.result, target, shape, mesh, price)
-        cost += _tie_s(move, mesh) + price(move.kind, payload, move.axes)
+        cost += CALL_S + RANK_S * mesh.size(move.axes) + price(move.kind, payload, move.axes)
         chains.append((cost, len(chain), [move, *chain]))
     return min(chains, key=lambda one: one[:2])[2]
 
@@ -137,69 +138,158 @@ def _search(
     """(seconds, moves) of the cheapest chain."""
     if source == target:
         return 0.0, []
+    search = _Moves(target, shape, mesh)
+    start, goal = (source.dims, source.partial, source.reduce), (target.dims, target.partial, target.reduce)
     order = 0
-    queue: list[tuple[float, int, int, Sharding, tuple[Move, ...]]] = [(0.0, 0, order, source, ())]
-    done: set[Sharding] = set()
-    known: dict[Sharding, tuple[float, int]] = {}
+    queue: list[tuple[float, int, int, State, Chain]] = [(0.0, 0, order, start, None)]
+    done: set[State] = set()
+    known: dict[State, tuple[float, int]] = {}
     while queue:
         cost, steps, _, state, chain = heapq.heappop(queue)
-        if state == target:
-            return cost, list(chain)
+        if state == goal:
+            return cost, _as_moves(chain)
         if state in done:
             continue
         done.add(state)
-        payload = shape.local_bytes(state, mesh)
-        for move in _moves(state, target, shape, mesh):
-            if move.result in done:
+        payload = search.local_bytes(state[0])
+        for step in search.moves(state):
+            kind, axes, result, _, _ = step
+            if result in done:
                 continue
             order += 1
             if order > MOST_MOVES:
                 raise NoRoute(f"{source} -> {target}: the axes are too many to search for a chain")
-            sent = shape.local_bytes(move.result, mesh) if move.kind in SEND_RESULT else payload
-            step = 0.0 if move.kind == "slice" else _tie_s(move, mesh) + price(move.kind, sent, move.axes)
-            there, before = (cost + step, steps + 1), known.get(move.result)
+            there = cost, steps + 1
+            if kind != "slice":
+                sent = search.local_bytes(result[0]) if kind in SEND_RESULT else payload
+                there = cost + (CALL_S + RANK_S * search.size(axes) + price(kind, sent, axes)), steps + 1
+            before = known.get(result)
             if before is None or there < before:  # of equal ways the first one is taken
-                known[move.result] = there
-                heapq.heappush(queue, (*there, order, move.result, (*chain, move)))
+                known[result] = there
+                heapq.heappush(queue, (*there, order, result, (chain, step)))
     raise NoRoute(f"{source} -> {target}")
 
 
 SEND_RESULT = frozenset(kind for kind, found in COLLECTIVES.items() if found.sends_result)
 
+State = tuple[tuple[Axes, ...], Axes, str]
+"""Dims, partial axes and reduction of a sharding: a search looks at thousands, of which a chain has a few."""
+Step = tuple[str, Axes, State, int, int]
+"""The fields of a move."""
+Chain: TypeAlias = "tuple[Chain, Step] | None"
+"""The steps to a state, the last one first."""
 
-def _tie_s(move: Move, mesh: Mesh) -> float:
-    return CALL_S + RANK_S * mesh.size(move.axes)
+
+def _as_moves(chain: Chain) -> list[Move]:
+    moves: list[Move] = []
+    while chain is not None:
+        chain, (kind, axes, result, source_dim, target_dim) = chain
+        moves.append(Move(kind, axes, Sharding(*result), source_dim, target_dim))
+    return moves[::-1]
 
 
-def _moves(state: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    partial = tuple(a for a in state.partial if a not in target.partial)
-    yield from _reductions(state, partial, shape, mesh)
-    used = state.used
-    idle = [axis for axis, _ in mesh.atoms if axis not in used]
-    for dim, axes in enumerate(state.dims):
-        yield from _slices(state, dim, idle, shape, mesh)
-        keep = _common(axes, target.dims[dim])
-        for count in range(1, len(axes) - keep + 1):
-            stay, moved = axes[:-count], axes[-count:]
-            yield Move("all_gather", moved, state.with_dim(dim, stay), source_dim=dim)
-            for other, held in enumerate(state.dims):
-                joined = (*held, *moved)
-                if other != dim and shape.splits(other, mesh.size(joined)):
-                    rest = state.with_dim(dim, stay)
-                    for order in _orders(held, moved, target.dims[other]):
-                        yield Move("all_to_all", moved, rest.with_dim(other, (*held, *order)), dim, other)
-    if partial:
-        return
-    if state.dims != target.dims and _contained(state, target, mesh):
-        yield _permute(state, target.dims, mesh)
-    for x, y in trades(state, target, mesh):
-        if mesh.sizes[x] == mesh.sizes[y]:
-            swapped = tuple(tuple({x: y, y: x}.get(axis, axis) for axis in axes) for axes in state.dims)
-            if swapped != target.dims:
-                yield _permute(state, swapped, mesh)
-    sorted_dims = tuple(_wanted_first(s, t) for s, t in zip(state.dims, target.dims, strict=True))
-    if sorted_dims not in (state.dims, target.dims):
-        yield _permute(state, sorted_dims, mesh)
+class _Moves:
+    """The single moves between states, on the way to a target."""
+
+    def __init__(self, target: Sharding, shape: TensorSizes, mesh: Mesh) -> None:
+        self.target, self.shape, self.mesh = target, shape, mesh
+        self.atoms = [name for name, _ in mesh.atoms]
+        self.whole = prod(shape.sizes)
+        self.sizes: dict[Axes, int] = {}
+        self.divides: dict[tuple[int, Axes], bool] = {}
+
+    def size(self, axes: Axes) -> int:
+        found = self.sizes.get(axes)
+        if found is None:
+            found = self.sizes[axes] = self.mesh.size(axes)
+        return found
+
+    def local_bytes(self, dims: tuple[Axes, ...]) -> float:
+        """As `TensorSizes.local_bytes`."""
+        parts = prod([self.size(axes) for axes in dims])
+        return self.whole / parts * self.shape.element_B
+
+    def splits(self, dim: int, axes: Axes) -> bool:
+        key = dim, axes
+        found = self.divides.get(key)
+        if found is None:
+            found = self.divides[key] = bool(self.shape.splits(dim, self.size(axes)))
+        return found
+
+    def moves(self, state: State) -> Iterator[Step]:
+        dims, partial, reduce = state
+        target = self.target.dims
+        left = tuple(a for a in partial if a not in self.target.partial)
+        if left:
+            yield from self.reductions(state, left)
+        used = {a for axes in dims for a in axes}.union(partial)
+        idle = [axis for axis in self.atoms if axis not in used]
+        for dim, axes in enumerate(dims):
+            # A rank keeps its part of what it has whole, over any idle axis: also on another dim than the target's, or
+            # over an axis that the target does not split by, since moving a part costs less than moving the whole.
+            for axis in idle:
+                joined = (*axes, axis)
+                if self.splits(dim, joined):
+                    yield "slice", (axis,), (_with(dims, dim, joined), partial, reduce), -1, dim
+            keep = _common(axes, target[dim])
+            for count in range(1, len(axes) - keep + 1):
+                stay, moved = axes[:-count], axes[-count:]
+                rest = _with(dims, dim, stay)
+                yield "all_gather", moved, (rest, partial, reduce), dim, -1
+                for other, held in enumerate(dims):
+                    if other != dim and self.splits(other, (*held, *moved)):
+                        for order in _orders(held, moved, target[other]):
+                            there = _with(rest, other, (*held, *order))
+                            yield "all_to_all", moved, (there, partial, reduce), dim, other
+        if left:
+            return
+        if dims != target and self.contained(state):
+            yield self.permute(state, target)
+        sorted_dims = tuple(map(_wanted_first, dims, target))
+        if sorted_dims not in (dims, target):
+            yield self.permute(state, sorted_dims)
+        for x, y in trades(Sharding(*state), self.target, self.mesh):
+            if self.mesh.sizes[x] == self.mesh.sizes[y]:
+                swapped = tuple(tuple({x: y, y: x}.get(axis, axis) for axis in axes) for axes in dims)
+                if swapped != target:
+                    yield self.permute(state, swapped)
+
+    def reductions(self, state: State, left: Axes) -> Iterator[Step]:
+        for count in range(1, len(left) + 1):
+            for axes in combinations(left, count):
+                if state[2] == "sum":
+                    yield from self.reduced(state, axes)
+                else:
+                    yield "all_reduce", axes, _resolved(state, axes), -1, -1
+
+    def reduced(self, state: State, axes: Axes) -> Iterator[Step]:
+        """Partial values joined on every rank, or each rank its part."""
+        dims, still, then = _resolved(state, axes)
+        yield "all_reduce", axes, (dims, still, then), -1, -1
+        for dim, held in enumerate(dims):
+            joined = (*held, *axes)
+            if self.splits(dim, joined):
+                yield "reduce_scatter", axes, (_with(dims, dim, joined), still, then), -1, dim
+
+    def permute(self, state: State, dims: tuple[Axes, ...]) -> Step:
+        changed = [a for s, t in zip(state[0], dims, strict=True) if s != t for a in (*s, *t)]
+        return "permute", self.mesh.sort(tuple(dict.fromkeys(changed))), (dims, *state[1:]), -1, -1
+
+    def contained(self, state: State) -> bool:
+        """Every target block is inside one block that some rank has now: each rank sends one block and receives its own.
+        (As many ranks have a block as need a part of it, so one round of messages is enough.)"""
+        inside = all(self.size(t) % self.size(s) == 0 for s, t in zip(state[0], self.target.dims, strict=True))
+        return inside and state[1] == self.target.partial
+
+
+def _resolved(state: State, axes: Axes) -> State:
+    dims, partial, reduce = state
+    still = tuple(a for a in partial if a not in axes)
+    return dims, still, reduce if still else "sum"
+
+
+def _with(dims: tuple[Axes, ...], index: int, axes: Axes) -> tuple[Axes, ...]:
+    return (*dims[:index], axes, *dims[index + 1 :])
 
 
 def _orders(held: Axes, moved: Axes, want: Axes) -> Iterator[Axes]:
@@ -211,42 +301,9 @@ def _orders(held: Axes, moved: Axes, want: Axes) -> Iterator[Axes]:
         yield wanted
 
 
-def _permute(state: Sharding, dims: tuple[Axes, ...], mesh: Mesh) -> Move:
-    changed = [a for s, t in zip(state.dims, dims, strict=True) if s != t for a in (*s, *t)]
-    return Move("permute", mesh.sort(tuple(dict.fromkeys(changed))), replace(state, dims=dims))
-
-
 def _wanted_first(have: Axes, want: Axes) -> Axes:
     """The axes of a dim with those that the target keeps made major, so that the others can leave as minor ones."""
     return (*(a for a in want if a in have), *(a for a in have if a not in want))
-
-
-def _reductions(state: Sharding, partial: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    for count in range(1, len(partial) + 1):
-        for axes in combinations(partial, count):
-            if state.reduce == "sum":
-                yield from _reduced(state, axes, shape, mesh)
-            else:
-                yield Move("all_reduce", axes, state.resolved(axes))
-
-
-def _reduced(state: Sharding, axes: Axes, shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    """Partial values joined on every rank, or each rank its part."""
-    reduced = state.resolved(axes)
-    yield Move("all_reduce", axes, reduced)
-    for dim, held in enumerate(state.dims):
-        joined = (*held, *axes)
-        if shape.splits(dim, mesh.size(joined)):
-            yield Move("reduce_scatter", axes, reduced.with_dim(dim, joined), target_dim=dim)
-
-
-def _slices(state: Sharding, dim: int, idle: list[str], shape: TensorSizes, mesh: Mesh) -> Iterator[Move]:
-    """A rank keeps its part of what it has whole, over any idle axis: also on another dim than the target's, or
-    over an axis that the target does not split by, since moving a part costs less than moving the whole."""
-    for axis in idle:
-        joined = (*state.dims[dim], axis)
-        if shape.splits(dim, mesh.size(joined)):
-            yield Move("slice", (axis,), state.with_dim(dim, joined), target_dim=dim)
 
 
 def _common(have: Axes, want: Axes) -> int:
@@ -255,10 +312,3 @@ def _common(have: Axes, want: Axes) -> int:
     while count < min(len(have), len(want)) and have[count] == want[count]:
         count += 1
     return count
-
-
-def _contained(state: Sharding, target: Sharding, mesh: Mesh) -> bool:
-    """Every target block is inside one block that some rank has now: each rank sends one block and receives its own.
-    (As many ranks have a block as need a part of it, so one round of messages is enough.)"""
-    inside = all(mesh.size(t) % mesh.size(s) == 0 for s, t in zip(state.dims, target.dims, strict=True))
-    return inside and state.partial == target.partial
