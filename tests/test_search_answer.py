@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from io import StringIO
@@ -16,10 +17,12 @@ from conftest import ROOT, spec_text
 import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
+from dagc.cli import main
 from dagc.export.engines.launch import export
-from dagc.export.engines.runs import Runs
+from dagc.export.engines.runnable import Runs
 from dagc.export.searched_files import as_csv, files
 from dagc.lang.open_spec import load_open
+from dagc.optimize.search import why
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.plain_answer import findings
@@ -33,6 +36,12 @@ from dagc.view.report.search_report import answer, reasons
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "search.schema.json").read_text())
 PHASE = "gpus = any(4, 8), attention { tp = any }, experts { ep = any(2, 4), tp = any }, sequences = any(8, 64), redundant = any(0, 8)"
 LIMIT = 'require "fast" decode.tpot <= 0.145 ms'
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explanations have the time that they need, however busy the machine is."""
+    monkeypatch.setattr(why, "EXTRA_S", 120.0)
 
 
 @cache
@@ -189,3 +198,25 @@ def test_pictures_and_page_are_whole() -> None:
     assert page.count("<svg") == 2 and "default-src 'none'" in page
     assert all(f">{word}<" in page for word in ("Plans", "Why", "The best plan as a spec"))
     jsonschema.validate(json.loads(made["plan.search.json"]), SCHEMA)
+
+
+def test_the_documented_answer_is_that_of_the_command(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word by word; numbers follow the calibration, and are written anew with --update-golden."""
+    monkeypatch.chdir(ROOT)
+    page = ROOT / "docs" / "search.md"
+    text = page.read_text()
+    found = re.search(r"```sh\n(dagc search .*)\n```\n\n```\n(.*?)```\n", text, re.DOTALL)
+    assert found is not None
+    assert main([*found[1].split()[1:], "--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    if request.config.getoption("--update-golden"):
+        page.write_text(text[: found.start(2)] + out + text[found.end(2) :])
+        return
+    assert _words(found[2]) == _words(out)
+
+
+def _words(text: str) -> list[str]:
+    """Without numbers and units of times, whose width moves the ends of lines."""
+    return re.sub(r"[+-]?\d[\d,.]*%?|\b[mun]?s\b", "", text).split()

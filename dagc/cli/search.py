@@ -182,7 +182,7 @@ def _engine(args: Namespace) -> Allowed | None:
     """What the engine that `--engine` names runs, by the rules of its exporter."""
     if args.engine is None:
         return None
-    from ..export.engines.runs import Runs
+    from ..export.engines.runnable import Runs
 
     return Runs(args.engine)
 
