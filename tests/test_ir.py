@@ -33,7 +33,10 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_spec_reads_back_equal(example: Plan) -> None:
     again = load(Source("printed", print_spec(example.spec)), Collector())
     for field in ("hardware", "model", "workload", "phases", "requirements", "constants"):
-        assert getattr(again, field) == getattr(example.spec, field)
+        expected = getattr(example.spec, field)
+        if field == "phases":  # the ids that compile found are no words of the spec
+            expected = tuple(replace(p, strategy=replace(p.strategy, ids=())) for p in expected)
+        assert getattr(again, field) == expected
 
 
 @pytest.mark.parametrize("after", ["expand", "place"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS
+from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS, STAGES
 from .dtypes import NAMED
 from .frozen import record
 from .phase_kinds import PHASE_KINDS
@@ -269,7 +269,7 @@ PHASE: dict[str, Attribute] = {
 
 ANY = "any"
 """The word that leaves an attribute to a search."""
-STRATEGY = ("pp", "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
+STRATEGY = (STAGES, "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
     "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "sequence_parallel", "sp_method",

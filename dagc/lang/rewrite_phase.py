@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..base.axes import DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.syntax import ast
 from ..base.units import show_runs
@@ -13,7 +14,7 @@ from .body import Body
 from .open_spec import OpenSpec
 from .rewrite import Rewrite
 
-FLAT = ("dp", "ep", "sp", "tp")
+FLAT = (DATA, EXPERT, SEQUENCE, TENSOR)
 
 
 def with_changed_phases(opened: OpenSpec, changed: Sequence[Phase]) -> str:
@@ -62,7 +63,7 @@ class _Phase:
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """Numbers of a phase before and after."""
-        names = ("replicas", "pp", "redundant", "microbatches")
+        names = ("replicas", STAGES, "redundant", "microbatches")
         found = {name: (getattr(self.old.strategy, name), getattr(self.new.strategy, name)) for name in names}
         return found if self.new.parts else {**found, "sequences": (self.old.sequences, self.new.sequences)}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from ..base.axes import DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ..cost.memory import weight_size
 from ..pipeline.changed import Changes, Refused
 from ..spec.factors import even_stages
@@ -25,7 +26,7 @@ def layouts(phase: Phase, gpus: int, model: Model) -> Iterator[Strategy]:
     """Strategies on so many GPUs, legal or not: pp, attention dp and tp, experts ep and tp; sp where the phase has it. What else the
     phase says stays, but `place` and replicas, and spare copies of experts are as many as fill every rank."""
     s, routed = phase.strategy, model.count("experts.count", 0)
-    written_sp = dict(s.attention.degrees).get("sp", 1) if s.attention is not None else s.sp
+    written_sp = dict(s.attention.degrees).get(SEQUENCE, 1) if s.attention is not None else s.sp
     for pp in divisors(gpus):
         stage = gpus // pp
         for tp in divisors(stage):
@@ -54,7 +55,7 @@ def with_degrees(
     if experts is None:
         return replace(kept, dp=dp, ep=1, sp=sp, tp=tp, attention=None, experts=None)
     ep, etp = experts
-    sides = (Fold((("dp", dp), ("sp", sp), ("tp", tp))), Fold((("ep", ep), ("tp", etp))))
+    sides = (Fold(((DATA, dp), (SEQUENCE, sp), (TENSOR, tp))), Fold(((EXPERT, ep), (TENSOR, etp))))
     spare = filling(model.count("experts.count", 0), s.redundant, ep)
     return replace(kept, dp=1, ep=1, sp=1, tp=1, attention=sides[0], experts=sides[1], redundant=spare)
 
@@ -113,17 +114,17 @@ class LeastMemory:
 
     def of(self, s: Strategy) -> float:
         """Bytes on the fullest rank, at least; infinite where tp or sp is refused. 0 where rules of the phase's own split weights."""
-        degrees = dict(s.attention.degrees) if s.attention is not None else {"dp": s.dp, "sp": s.sp, "tp": s.tp}
-        found = self.parts(degrees["tp"], degrees["sp"])
+        degrees = dict(s.attention.degrees) if s.attention is not None else {DATA: s.dp, SEQUENCE: s.sp, TENSOR: s.tp}
+        found = self.parts(degrees[TENSOR], degrees[SEQUENCE])
         if found is None:
             return float("inf")
         if s.shard:
             return 0.0
         dense_B, routed_B, cache_B = found
-        routed = dict(s.experts.degrees) if s.experts is not None else {"ep": 1, "tp": s.tp}
+        routed = dict(s.experts.degrees) if s.experts is not None else {EXPERT: 1, TENSOR: s.tp}
         count = max(1, self.changes.spec.model.count("experts.count", 0))
-        slots = (count + s.redundant) / count / (routed["ep"] * routed["tp"])
-        return (dense_B + routed_B * slots + cache_B / degrees["dp"]) / s.pp
+        slots = (count + s.redundant) / count / (routed[EXPERT] * routed[TENSOR])
+        return (dense_B + routed_B * slots + cache_B / degrees[DATA]) / s.pp
 
 
 def alone(spec: Spec, phase: Phase) -> Spec:
@@ -142,9 +143,9 @@ def relaid(own: Strategy, other: Strategy) -> Strategy:
 def layout_words(phase: Phase) -> str:
     """`pp = 2, attention { dp = 2, tp = 4 }, experts { ep = 8 }`"""
     s = phase.strategy
-    parts = [f"{name} = {n}" for name in ("replicas", "pp") if (n := getattr(s, name)) > 1]
+    parts = [f"{name} = {n}" for name in ("replicas", STAGES) if (n := getattr(s, name)) > 1]
     if s.attention is None:
-        parts += [f"{axis} = {n}" for axis in ("dp", "ep", "sp", "tp") if (n := getattr(s, axis)) > 1]
+        parts += [f"{axis} = {n}" for axis in (DATA, EXPERT, SEQUENCE, TENSOR) if (n := getattr(s, axis)) > 1]
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:
             degrees = ", ".join(f"{axis} = {n}" for axis, n in fold.degrees if n > 1) or "tp = 1"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.axes import DATA, EXPERT_REPLICA, REPLICA, STAGES
+from ..base.axes import DATA, EXPERT, EXPERT_REPLICA, REPLICA, SEQUENCE, STAGES, TENSOR
 from ..base.frozen import record
 from ..ir.mesh import axis_coordinates
 from ..pipeline.changed import Changes, unbalanced
@@ -135,9 +135,9 @@ class Engine:
             changed = replace(s, dp=left)
         elif axis == EXPERT_REPLICA and s.attention is not None:
             degrees = dict(s.attention.degrees)
-            if degrees["dp"] * left % whole:
+            if degrees[DATA] * left % whole:
                 return None
-            changed = replace(s, attention=_fold(degrees | {"dp": degrees["dp"] * left // whole}))
+            changed = replace(s, attention=_fold(degrees | {DATA: degrees[DATA] * left // whole}))
         else:
             return None
         kept = ids[~np.isin(at[axis], list(gone))]
@@ -156,24 +156,26 @@ class Engine:
         s, model = phase.strategy, self.plan.spec.model
         routed = model.count("experts.count", 0)
         ids, at = self.coordinates(phase.name)
-        batch = at[DATA] if s.attention is not None else at[DATA] * s.ep + at.get("ep", np.zeros_like(ids))
+        batch = at[DATA] if s.attention is not None else at[DATA] * s.ep + at.get(EXPERT, np.zeros_like(ids))
         if s.replicas > 1 or not routed:
             return
         whole = int(batch.max()) + 1
-        attention = dict(s.attention.degrees) if s.attention is not None else {"dp": whole, "sp": s.sp, "tp": s.tp}
-        experts = dict(s.experts.degrees) if s.experts is not None else {"ep": s.ep, "tp": s.tp}
+        attention = (
+            dict(s.attention.degrees) if s.attention is not None else {DATA: whole, SEQUENCE: s.sp, TENSOR: s.tp}
+        )
+        experts = dict(s.experts.degrees) if s.experts is not None else {EXPERT: s.ep, TENSOR: s.tp}
         counts = self.counts(min(whole - 1, len(self.alive) // (ids.size // whole)), routed)
         if stop >= len(counts):
             return
         dp = counts[stop]
         kept = self.healed(ids, batch, dp)
-        stage = dp * attention["sp"] * attention["tp"]
-        per_rank = -(-(routed + s.redundant) // experts["ep"])
-        for ep in self.expert_ranks(stage, experts["ep"], experts["tp"], routed):
+        stage = dp * attention[SEQUENCE] * attention[TENSOR]
+        per_rank = -(-(routed + s.redundant) // experts[EXPERT])
+        for ep in self.expert_ranks(stage, experts[EXPERT], experts[TENSOR], routed):
             spare = dict.fromkeys(n for n in (per_rank * ep - routed, filling(routed, s.redundant, ep), -routed % ep))
             for redundant in spare:
                 if 0 <= redundant <= routed * (ep - 1):
-                    folds = _fold(attention | {"dp": dp}), _fold({"ep": ep, "tp": experts["tp"]})
+                    folds = _fold(attention | {DATA: dp}), _fold({EXPERT: ep, TENSOR: experts[TENSOR]})
                     changed = replace(
                         s,
                         attention=folds[0],
@@ -282,7 +284,7 @@ def _inside(s: Strategy) -> tuple[int, ...]:
     if s.attention is None or s.experts is None:
         return s.pp, s.sp, s.tp, s.tp
     attention, experts = dict(s.attention.degrees), dict(s.experts.degrees)
-    return s.pp, attention["sp"], attention["tp"], experts["tp"]
+    return s.pp, attention[SEQUENCE], attention[TENSOR], experts[TENSOR]
 
 
 def _fold(degrees: Mapping[str, int]) -> Fold:

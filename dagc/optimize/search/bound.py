@@ -28,7 +28,7 @@ ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 BEFORE, INTO, AFTER = 0, 1, 2
 """Moves before a layer's experts, those that bring tokens to experts and back, and those of their results."""
 IN_KEYS = {
-    "gpus", "pp", "replicas", "dp", "sp", "tp", "ep", "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
+    "gpus", STAGES, "replicas", DATA, SEQUENCE, TENSOR, EXPERT, "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
     "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences", "dcp",
     "stages",
 }  # fmt: skip

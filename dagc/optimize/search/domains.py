@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...base.axes import AXES
+from ...base.axes import AXES, DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ...lang.choices import PHASES
 from ...spec.choice import Choice
 from .rules import FOLDED, GPUS, HARDWARE, Facts
 from .space import Domain, Word
 
 FIRST = (
-    HARDWARE, GPUS, "pp", "stages", "replicas", *FOLDED, "dp", "ep", "sp", "tp", "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
+    HARDWARE, GPUS, STAGES, "stages", "replicas", *FOLDED, DATA, EXPERT, SEQUENCE, TENSOR, "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
     "sp_method", "sequence_parallel", "overlap",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""
