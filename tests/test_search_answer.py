@@ -155,7 +155,7 @@ def test_the_map_has_the_best_of_each_pair_of_values() -> None:
     """Each cell against all plans of the space that were costed; what was not costed says why."""
     _, got = answered()
     (one,) = got.searched.values()
-    drawn = map_of(one)
+    drawn = map_of(one.name, one)
     assert drawn is not None and len(drawn.cells) == len(drawn.across[1]) * len(drawn.up[1])
     for cell in drawn.cells:
         values = {drawn.across[0]: drawn.across[1][cell.across], drawn.up[0]: drawn.up[1][cell.up]}
@@ -178,7 +178,7 @@ def test_the_front_is_of_plans_that_no_other_is_better_than() -> None:
 def test_pictures_and_page_are_whole() -> None:
     """Texts are inside of their pictures and large enough; the page has everything, and loads nothing."""
     _, got = answered()
-    own = replace(found(), maps=tuple(m for one in got.searched.values() if (m := map_of(one)) is not None))
+    own = replace(found(), maps=tuple(m for one in got.searched.values() if (m := map_of(one.name, one)) is not None))
     made = files(own, "plan")
     assert {
         "plan.1.moe",

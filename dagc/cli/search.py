@@ -104,7 +104,9 @@ def run(args: Namespace) -> int:
             put(answer(shown, color=color(sys.stdout)).encode())
         shown = Explainer(spec, asked, found).explained(shown, today)
         if args.output:
-            shown = replace(shown, maps=tuple(m for one in found.searched.values() if (m := map_of(one)) is not None))
+            shown = replace(
+                shown, maps=tuple(m for name, one in found.searched.items() if (m := map_of(name, one)) is not None)
+            )
             _write(shown, Path(args.output), stem(args.spec))
     except SpecError as error:
         tell(error.diagnostics)

@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 
-from ..base.harmless import in_json
+from ..base.harmless import file_part, in_json
 from ..plan.searched import Findings, PhasePlan, Space
 
 SCHEMA = 1
@@ -115,19 +115,23 @@ def as_csv(space: Space) -> str:
     return out.getvalue()
 
 
+def _file(space: str) -> str:
+    """`decode`; `decode.small` of an alternative."""
+    return file_part(space.replace(" (", ".").removesuffix(")"))
+
+
 def files(found: Findings, name: str) -> dict[str, bytes]:
     """Name -> content: `NAME.1.moe` is the best plan."""
-    from ..base.harmless import file_part
     from ..view.draw.figures.searched.search_sheets import front_svg, map_svg
     from ..view.report.page.found import page
 
     out = {f"{name}.{k}.moe": plan.spec.encode() for k, plan in enumerate(found.plans, 1)}
     out[f"{name}.search.json"] = as_json(found)
     for space in found.spaces:
-        out[f"{name}.{file_part(space.phase)}.csv"] = as_csv(space).encode()
+        out[f"{name}.{_file(space.phase)}.csv"] = as_csv(space).encode()
         if space.legal:
-            out[f"{name}.{file_part(space.phase)}.front.svg"] = front_svg(found, space).encode()
+            out[f"{name}.{_file(space.phase)}.front.svg"] = front_svg(found, space).encode()
     for one in found.maps:
-        out[f"{name}.{file_part(one.phase)}.map.svg"] = map_svg(found, one).encode()
+        out[f"{name}.{_file(one.phase)}.map.svg"] = map_svg(found, one).encode()
     out[f"{name}.html"] = page(found).encode()
     return out

@@ -32,14 +32,14 @@ class _Axis:
         return self.domain.path, tuple(word(self.domain.values[k]) for k in self.places)
 
 
-def map_of(one: Searched) -> SpaceMap | None:
-    """None of a space with fewer than two choices."""
+def map_of(name: str, one: Searched) -> SpaceMap | None:
+    """`name`: of the space. None of one with fewer than two choices."""
     axes = _axes(one.outcome.fates)
     if axes is None:
         return None
     objective = one.objectives[0]
     measure = Measure(objective.name, objective.phase, objective.better, objective.dim)
-    return SpaceMap(one.name, axes[0].shown, axes[1].shown, tuple(_cells(one, *axes)), measure)
+    return SpaceMap(name, axes[0].shown, axes[1].shown, tuple(_cells(one, *axes)), measure)
 
 
 def _axes(fates: Fates) -> tuple[_Axis, _Axis] | None:

@@ -21,7 +21,7 @@ from .answer import Answer, Ranked
 from .exact import METRICS
 from .objectives import Objective, Split, Terms, of_system
 from .optimum import Asked, search
-from .plain_answer import gain
+from .plain_answer import TOGETHER, gain
 from .refusals import REFUSALS
 from .rules import GPUS
 from .space import Domain
@@ -197,6 +197,8 @@ def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def _perspective(objective: Objective, result: PhaseResult, sequences: int) -> Perspective:
     """GPU time of a token, unless the objective is a time or counts no GPUs."""
+    if objective.phase not in (result.name, TOGETHER):
+        return "GPU time of a token", len(result.gpus) / result.throughput_tok_s
     if objective.name in ("ttft", "tpot", "step_time"):
         return objective.name, result.time_s
     token = 1 / result.throughput_tok_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
-from ...base.units import TIME, show
+from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.searched import (
     ENGINE,
     NOT_READY,
@@ -15,6 +15,7 @@ from ...plan.searched import (
     Measure,
     Part,
     PhasePlan,
+    PlanFound,
     Refusal,
     Space,
     Step,
@@ -138,26 +139,30 @@ def _extra(found: Findings) -> list[Measure]:
 
 def verdict(found: Findings) -> str:
     """The answer in one line."""
-    size = counted(found.size, "plan")
     if found.best is None:
-        left = f"; {found.left:,} were not looked at" if found.left else ""
-        return f"no plan of {size} is legal and meets every requirement{left} ({duration(found.seconds)})"
+        return f"no plan is legal and meets every requirement; {proof(found)}"
     if len(found.measures) > 1 and all(m.phase == found.measures[0].phase for m in found.measures):
         what = f"front of {counted(len(found.plans), 'plan')}"
     else:
         own = zip(found.measures, found.best.figures, strict=True)
         what = "best: " + ", ".join(f"{measure_name(m)} {figure(m, v)}" for m, v in own)
-    return f"{what}; {proof(found)}: {size} in {duration(found.seconds)}"
+    return f"{what}; {proof(found)}"
 
 
 def proof(found: Findings) -> str:
-    """What is proved about plans that were not costed."""
+    """What is proved about plans that were not costed, and how long it took."""
+    size, took = counted(found.size, "plan"), duration(found.seconds)
     if found.complete:
-        return "complete"
+        return f"complete: {size} in {took}"
     stopped = "not complete (interrupted)" if found.interrupted else "not complete"
-    if found.gap is not None:
-        return f"{stopped}, at most {found.gap:.1%} better is left among {found.left:,}"
-    return f"{stopped}, {found.left:,} not looked at" if found.left else stopped
+    if not found.left:
+        return f"{stopped}: {size} in {took}"
+    could = (
+        "how much better they could be is not known"
+        if found.gap is None
+        else f"one of them could be {found.gap:.1%} better at most"
+    )
+    return f"{stopped}: {found.left:,} of {size} not looked at after {took}; {could}"
 
 
 def duration(seconds: float) -> str:
@@ -198,15 +203,24 @@ def counts(space: Space) -> list[tuple[int, str, str]]:
 
 def equal_text(found: Findings) -> str:
     """Which plans are as good as the best, as far as anybody knows."""
-    if not found.errors or not any(plan.equal for plan in found.plans[1:]):
-        return ""
-    worst = max(found.errors, key=lambda one: one.median)
     count = sum(plan.equal for plan in found.plans)
+    if count < 2:
+        return ""
     which = f"all {count}" if count == len(found.plans) else f"{count} of the {len(found.plans)}"
+    timed = [m for m in found.measures if m.dim not in (SCALAR, BYTES)]
+    if not found.errors or not timed:
+        return f"{EQUAL} {which} plans shown have the same figure"
+    worst = max(found.errors, key=lambda one: one.median)
     return (
         f"{EQUAL} {which} plans shown are equal within {worst.median:.0%}, the error that half of {worst.cases:,} such estimates"
         f"{worst.priced} had against real servings: choose among them by other reasons"
     )
+
+
+def is_of(plan: PlanFound, one: PhasePlan, space: Space) -> bool:
+    """Whether a phase of a plan is from this space, of which alternatives have one each."""
+    picked = " ".join(plan.picked.values())
+    return space.phase in (one.phase, f"{one.phase} ({picked})")
 
 
 def reasons(found: Findings) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .....base.units import BYTES, TIME, show
 from .....plan.searched import Findings, PhasePlan, Space
-from ....facts.found_plans import TIED, choices_text, number
+from ....facts.found_plans import TIED, choices_text, is_of, number
 from ..markup import Markup
 from ..plot import Axis, Panel, linear, logarithmic, thinned
 from ..svg import Figure, Keys, figure, title, words
@@ -77,7 +77,7 @@ def _chosen(panel: Panel, found: Findings, space: Space) -> list[Markup]:
     out: list[Markup] = []
     for k, plan in enumerate(found.plans, 1):
         for one in plan.phases:
-            if one.phase == space.phase:
+            if is_of(plan, one, space):
                 x, y = panel.point(one.per_user_tok_s, one.per_gpu_tok_s)
                 near = next((names for px, py, names in at if abs(px - x) < NEAR and abs(py - y) < NEAR), None)
                 if near is None:
