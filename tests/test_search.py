@@ -408,7 +408,7 @@ def test_interrupted_it_prints_the_best_so_far(
 ) -> None:
     """Ctrl-C after the third plan: exit code 130."""
 
-    def stopped(spec: OpenSpec, asked: Asked, **more: object) -> Answer:
+    def stopped(spec: OpenSpec, asked: Asked, *more: object) -> Answer:
         def told(one: Found, count: int) -> None:
             if count >= 3:
                 raise KeyboardInterrupt

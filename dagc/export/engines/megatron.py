@@ -16,7 +16,7 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     draft.refuse(bool(strategy.redundant), "redundant experts have no argument")
     draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no argument")
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no argument for a forward pass")
-    draft.refuse(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
+    draft.lack(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
     draft.refuse(model.kv_dtype != model.dtype, f"a KV cache in {model.kv_dtype}")
     draft.refuse(model.dtype not in ("bf16", "fp16"), f"dtype {model.dtype}")
     if d["tp"] > 1:
