@@ -1,5 +1,6 @@
 """Mutants that nothing notices, each with the reason: `survivors.txt` has a line `# reason` before the mutants that it explains; a line that
-ends in `*` is a function whose whole effect is a price, so that no mutant of it need be noticed."""
+ends in `*` is a function whose whole effect is a price, or that no plan of the mutants reaches: no mutant of it need
+be noticed."""
 
 from __future__ import annotations
 
