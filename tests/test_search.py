@@ -382,6 +382,13 @@ def test_the_command_writes_plans_that_compile_to_the_figures_that_it_says(tmp_p
     assert "equal" in done.stderr or "proved" in done.stderr or "holds" in done.stderr
 
 
+@pytest.mark.parametrize("place", ["taken", "taken/out"])
+def test_a_folder_that_cannot_be_is_said_before_the_search(place: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    done = cli("-o", place, spec=SMALL, folder=tmp_path)
+    assert done.returncode == 2 and not done.stdout and "taken`: it is not a directory" in done.stderr
+
+
 @pytest.mark.parametrize(
     "words,text,message",
     [

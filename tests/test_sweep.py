@@ -195,6 +195,15 @@ def test_no_more_processes_than_points(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(sweep(tasks()[:2], workers=3000))) == 2 and asked == [2]
 
 
+def test_at_most_four_processes_for_a_cpu() -> None:
+    """Of as many as somebody asks for: a fork of each at once takes the machine."""
+    import os
+
+    from dagc.optimize.points import processes
+
+    assert processes(1) == 1 and processes(10**8) == 4 * (os.cpu_count() or 1)
+
+
 def test_phases_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
     assert main(["sweep", spec, "--over", "batch=16", "--phase", "decode", "--format", "json", "--workers", "1"]) in (

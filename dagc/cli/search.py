@@ -16,6 +16,7 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments
 from .common import color, put, settings, stem, tell
+from .writing import check_folder
 
 if TYPE_CHECKING:
     from ..base.source import Source
@@ -59,7 +60,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="SPEC", help="a plan that is there today: how much better the best one is, and by what"
     )
-    parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU)")
+    parser.add_argument(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU; at most four)"
+    )
     parser.add_argument(
         "--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT"
     )
@@ -95,6 +98,8 @@ def run(args: Namespace) -> int:
         _check_phases(spec, args.phase)
         today = _today(args)
         _check_cluster(args.on)
+        if args.output:
+            check_folder(Path(args.output))
         progress = Progress() if sys.stderr.isatty() else None
         found = search(spec, asked, progress, _text(source, args))
         if progress is not None:

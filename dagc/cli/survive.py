@@ -12,7 +12,7 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.units import BYTES, TIME, show, show_runs
 from .arguments import allow_import_arguments, at_least
 from .common import put, settings, stem, tell
-from .writing import write_all
+from .writing import check_folder, write_all
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
@@ -52,6 +52,8 @@ def run(args: Namespace) -> int:
             help = ("dagc survive SPEC --lose gpu:17",)
             raise SpecError([Diagnostic("E14", "nothing is lost", help=help)])
         opened = read(args)
+        if args.output:
+            check_folder(Path(args.output))
         found = survive(opened, lost_gpus(args.lose, opened.spec), top=int(args.top))
         proofs: Proofs = {k: proved(one) for k, one in enumerate(found.plans)} if args.verify else {}
         path = write(args, opened, found)

@@ -46,7 +46,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metric", action="append", default=[], metavar="M", help="metric to show, as in a require (repeatable)"
     )
-    parser.add_argument("--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU)")
+    parser.add_argument(
+        "--workers", type=at_least(1), metavar="N", help="processes (default: one per CPU; at most four)"
+    )
     parser.add_argument(
         "--on", default="", metavar="URL", help="a cluster instead: dask://HOST:PORT or ray://HOST:PORT"
     )

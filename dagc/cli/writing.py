@@ -57,6 +57,20 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
         raise SpecError([Diagnostic("E05", f"cannot write {target}: {error.strerror or error}")]) from None
 
 
+def check_folder(path: Path) -> None:
+    """Before long work whose result goes there. Raises SpecError with E05 for a folder that cannot be, or be written to."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+    why = (
+        "it is not a directory"
+        if not there.is_dir()
+        else ""
+        if os.access(there, os.W_OK | os.X_OK)
+        else "not permitted"
+    )
+    if why:
+        raise SpecError([Diagnostic("E05", f"cannot write to `{there}`: {why}")])
+
+
 def _permit(made: Path, target: Path) -> None:
     """What may be done with a new file: as with the one in whose place it comes."""
     try:

@@ -24,6 +24,15 @@ TRIES = 3
 """How often a point may take a worker of its own with it."""
 
 
+MOST_PER_CPU = 4
+"""Processes for each CPU: more would only take memory, and without an end they would take the machine."""
+
+
+def processes(asked: int) -> int:
+    """How many are started where so many are asked for."""
+    return min(asked, MOST_PER_CPU * (os.cpu_count() or 1))
+
+
 def points(domains: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """Every combination, the last name varying fastest."""
     return [dict(zip(domains, values, strict=True)) for values in product(*domains.values())]
@@ -52,7 +61,7 @@ def sweep(
     tasks: Sequence[Task], *, workers: int | None = None, run: Callable[[Task], SweepRow] = evaluate
 ) -> Iterator[SweepRow]:
     """Rows in the order of the tasks, each as soon as it and those before it are done, on processes of this machine."""
-    workers = min(len(tasks), workers or os.cpu_count() or 1)
+    workers = min(len(tasks), processes(workers or os.cpu_count() or 1))
     done: dict[int, SweepRow] = {}
     shown = 0
     together = max(1, min(MOST_TOGETHER, len(tasks) // (8 * workers))) if workers else 1

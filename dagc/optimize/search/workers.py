@@ -21,7 +21,7 @@ from ...base.source import Source
 from ...cost.footprint import Memory
 from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
-from ..points import CONNECT_S, ClusterError
+from ..points import CONNECT_S, ClusterError, processes
 from .bound import Layer, pieces_of
 from .exact import Allowed, Judge, Told, closed_phases, plain_ops
 from .objectives import Floats
@@ -116,7 +116,7 @@ def running(workers: int, on: str = "") -> Iterator[Run | None]:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Run]:
-    pool = ProcessPoolExecutor(workers, initializer=_begin)
+    pool = ProcessPoolExecutor(processes(workers), initializer=_begin)
 
     def run(tasks: Sequence[Task]) -> Sequence[Costed]:
         try:
