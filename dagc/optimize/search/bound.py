@@ -83,8 +83,9 @@ def _side(op: Op) -> int:
 
 @dataclass
 class Table:
-    """Pieces by key: a group and, in it, a number of tokens. What is known of fewer tokens is the least that more of them take
-    (no price falls as tokens grow: a test). `rising` false: of equal tokens alone."""
+    """Pieces by key: a group and, in it, a number of tokens. What is known of fewer tokens is the least that more of them take: times of
+    the roofline, and of measured kernels, whose times may fall a little, the floor of the datasheet. `rising` false: of equal tokens
+    alone."""
 
     groups: Ints
     tokens: Floats
@@ -107,13 +108,14 @@ class Table:
             return None
         level = self.tokens[row]
         if not self.values:
-            self.values.append(np.zeros(len(found)))
-        self.values.append(found)
-        at = self.tokens >= level if self.rising else self.tokens == level
-        touched: Flags = (self.groups == self.groups[row]) & at & (self.source < level)
-        self.place[touched] = len(self.values) - 1
-        self.source[touched] = level
-        return touched
+            self.values.append(np.zeros(found.shape[1]))
+        self.values += [found[0], found[1]]
+        mine = (self.groups == self.groups[row]) & (self.source < level)
+        same: Flags = mine & (self.tokens == level)
+        more: Flags = mine & (self.tokens > level) if self.rising else np.zeros_like(same)
+        self.place[same], self.place[more] = len(self.values) - 2, len(self.values) - 1
+        self.source[same | more] = level
+        return same | more
 
     def at(self, rows: Ints) -> Floats:
         """[pieces, rows]"""
@@ -210,7 +212,7 @@ def pieces_of(
     context; `own`: ops by segment that are no collectives."""
     layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
     found = [_pieces(layer, graph.segment(layer.name), costs) for layer in layers]
-    return layers, tuple(np.concatenate([piece[k] for piece in found]) for k in range(TABLES))
+    return layers, tuple(np.concatenate([piece[k] for piece in found], axis=1) for k in range(TABLES))
 
 
 TABLES = 6
@@ -239,14 +241,17 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
     back: seconds, zeros where another one has it; of moves also the sum of all on the links."""
     own = {name: k for k, (name, _) in enumerate(layer.ops)}
     edge = {e: k for k, e in enumerate(layer.edges)}
-    compute = [np.zeros(len(layer.ops)) for _ in (ATTENTION, ROUTED, EXCHANGE)]
+    compute = [np.zeros((2, len(layer.ops))) for _ in (ATTENTION, ROUTED, EXCHANGE)]
     moves = [np.zeros(len(layer.edges) + 1) for _ in (BEFORE, INTO, AFTER)]
     routed = {name for name, own_side in layer.ops if own_side != ATTENTION}
-    arrays = [costs.ops[segment.name, name].time_s for name, _ in layer.ops]
+    found = [costs.ops[segment.name, name] for name, _ in layer.ops]
+    arrays, floors = [c.time_s for c in found], [c.floor_s if c.family else c.time_s for c in found]
     uneven = any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
     for side in (ATTENTION, ROUTED, EXCHANGE):
         at = [k for k, (_, s) in enumerate(layer.ops) if s == side]
-        compute[side][at] = _of_one_rank([arrays[k] for k in at], least=side == EXCHANGE or (side == ROUTED and uneven))
+        rank = _rank([arrays[k] for k in at], least=side == EXCHANGE or (side == ROUTED and uneven))
+        compute[side][0, at] = [_at(arrays[k], rank) for k in at]
+        compute[side][1, at] = [_at(floors[k], rank) for k in at]
     origin, delay, side = {segment.input: segment.input}, {segment.input: 0.0}, ATTENTION
     sent: dict[str, dict[str, float]] = {segment.input: {}}
     counted: set[str] = set()
@@ -277,22 +282,26 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
         delay |= dict.fromkeys(names, max(delay[n] for n in inputs) + (0.0 if hidden else time_s))
         sent |= dict.fromkeys(names, before | ({op.name: time_s} if op.is_collective else {}))
     taken(segment.output, "")
-    return compute[ATTENTION], moves[BEFORE], compute[ROUTED], moves[INTO], compute[EXCHANGE], moves[AFTER]
+    both = [np.stack([one, one]) for one in moves]
+    return compute[ATTENTION], both[BEFORE], compute[ROUTED], both[INTO], compute[EXCHANGE], both[AFTER]
 
 
 def _least(cost: OpCost) -> float:
     return float(cost.time_s.min())
 
 
-def _of_one_rank(arrays: Sequence[Floats], *, least: bool) -> list[float]:
-    """Seconds of ops on the rank that works longest, or the least of any."""
+def _rank(arrays: Sequence[Floats], *, least: bool) -> tuple[int, ...] | None:
+    """The rank that works longest on these ops; None: the least of any rank counts."""
     if least or not arrays:
-        return [float(a.min()) for a in arrays]
-    if all(a.size == 1 for a in arrays):
-        return [float(a.item()) for a in arrays]
-    every = np.broadcast_arrays(*arrays)
-    rank = int(np.sum(every, axis=0).argmax())
-    return [float(a.ravel()[rank]) for a in every]
+        return None
+    total = np.sum(np.broadcast_arrays(*arrays), axis=0)
+    return tuple(int(k) for k in np.unravel_index(int(total.argmax()), total.shape))
+
+
+def _at(array: Floats, rank: tuple[int, ...] | None) -> float:
+    if rank is None:
+        return float(array.min())
+    return float(array[tuple(min(k, n - 1) for k, n in zip(rank, array.shape, strict=True))])
 
 
 def usable(rows: Rows, facts: Facts) -> bool:
