@@ -382,6 +382,13 @@ def test_the_command_writes_plans_that_compile_to_the_figures_that_it_says(tmp_p
     assert "equal" in done.stderr or "proved" in done.stderr or "holds" in done.stderr
 
 
+def test_degrees_of_any_number_of_many_gpus_are_listed_in_time() -> None:
+    from dagc.optimize.search.domains import _divisors
+
+    assert _divisors((6, 8)) == (1, 2, 3, 4, 6, 8)
+    assert len(_divisors(range(1, 100_001))) == 100_000  # by trial of each below each this takes ten minutes
+
+
 @pytest.mark.parametrize("place", ["taken", "taken/out"])
 def test_a_folder_that_cannot_be_is_said_before_the_search(place: str, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()

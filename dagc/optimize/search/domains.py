@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ...base.axes import AXES, DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ...lang.choices import PHASES
 from ...spec.choice import Choice
@@ -67,7 +69,7 @@ class _Every:
         if path == "dcp" and self.facts.phase.takes_prompts:
             return (1,)
         if path in (*FOLDED, *AXES, "replicas", "dcp"):
-            return tuple(sorted({d for n in self.gpus for d in range(1, n + 1) if n % d == 0}))
+            return _divisors(self.gpus)
         found = OWN.get(path)
         if found is not None:
             return found(self)
@@ -78,6 +80,13 @@ class _Every:
             first = [attribute.default] if attribute.default in attribute.words else []
             return tuple(dict.fromkeys((*(str(w) for w in first), *attribute.words)))
         raise Unbounded(choice)
+
+
+def _divisors(counts: Sequence[int]) -> tuple[int, ...]:
+    """Of any of these numbers: a million of them have a million, which is no reason to try a million times a million."""
+    there = np.zeros(max(counts) + 1, dtype=bool)
+    there[list(counts)] = True
+    return tuple(d for d in range(1, len(there)) if there[d::d].any())
 
 
 def _powers(most: int, least: int = 1) -> tuple[int, ...]:
@@ -95,7 +104,7 @@ def _spares(every: _Every) -> tuple[Word, ...]:
     """None, powers of two, and on any number of expert ranks the fewest that fill them, and so many more that every rank has a power
     of two of them."""
     experts = every.facts.count("experts.count")
-    ranks = {d for n in every.gpus for d in range(1, n + 1) if n % d == 0}
+    ranks = _divisors(every.gpus)
     filling = {-experts % ep + ep * more for ep in ranks for more in (0, *_powers(experts // ep))}
     return tuple(sorted({0, *_powers(experts), *(n for n in filling if n <= experts)}))
 
