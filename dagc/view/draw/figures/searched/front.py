@@ -14,8 +14,8 @@ from ..svg import Figure, Keys, figure, title, words
 WIDTH, HEIGHT, LEFT, TOP = 760, 380, 74, 30
 MOST = 1_200
 """Plans that are drawn beside the front."""
-NEAR = 30
-"""Pixels within which plans of the table share a label."""
+NEAR = 30, 15
+"""Pixels across and down within which plans of the table share a label: it would lie over the other one."""
 FAR = 30
 """Ratio from which an axis is logarithmic."""
 
@@ -79,7 +79,7 @@ def _chosen(panel: Panel, found: Findings, space: Space) -> list[Markup]:
         for one in plan.phases:
             if is_of(plan, one, space):
                 x, y = panel.point(one.per_user_tok_s, one.per_gpu_tok_s)
-                near = next((names for px, py, names in at if abs(px - x) < NEAR and abs(py - y) < NEAR), None)
+                near = next((names for px, py, names in at if abs(px - x) < NEAR[0] and abs(py - y) < NEAR[1]), None)
                 if near is None:
                     at.append((x, y, [str(k)]))
                 else:
