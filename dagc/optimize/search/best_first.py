@@ -106,7 +106,7 @@ class Search:
         self.fate = np.full(len(self.rows), LEFT, dtype=np.int64)
         try:
             while open_.any():
-                if self.budget_s is not None and perf_counter() - self.began > self.budget_s and self.found:
+                if self.budget_s is not None and self.done and perf_counter() - self.began > self.budget_s:
                     break
                 scores = self.bound(self.objectives)
                 at = np.flatnonzero(open_)

@@ -298,6 +298,7 @@ def key(rows: Rows, facts: Facts) -> list[Ints] | None:
         "sp_layout": (rows.number(SEQUENCE) > 1) & (not facts.phase.generates),
         "sequence_parallel": (rows.number(TENSOR) > 1) & prompts,
         "dispatch": rows.number(EXPERT) > 1,
+        "stages": rows.number(STAGES) > 1,
     }
     each, lanes, micro = batching(rows, facts)
     out = [each, lanes, micro]

@@ -140,7 +140,8 @@ def _extra(found: Findings) -> list[Measure]:
 def verdict(found: Findings) -> str:
     """The answer in one line."""
     if found.best is None:
-        return f"no plan is legal and meets every requirement; {proof(found)}"
+        missing = "no plan is legal and meets" if found.complete else "none of the plans looked at is legal and meets"
+        return f"{missing} every requirement; {proof(found)}"
     if len(found.measures) > 1 and all(m.phase == found.measures[0].phase for m in found.measures):
         what = f"front of {counted(len(found.plans), 'plan')}"
     else:
