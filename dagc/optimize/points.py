@@ -66,7 +66,7 @@ def sweep(
     shown = 0
     together = max(1, min(MOST_TOGETHER, len(tasks) // (8 * workers))) if workers else 1
     while len(done) < len(tasks):
-        with _processes(workers) as pool:
+        with process_pool(workers) as pool:
             for index, row in _together(pool, tasks, done, run, together):
                 done[index] = row
                 while shown in done:
@@ -80,10 +80,14 @@ def sweep(
     yield from (done[i] for i in range(shown, len(tasks)))
 
 
+def end_on_request() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end on request, and with the process that waits for them."""
-    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_DFL))
+def process_pool(workers: int, begin: Callable[[], None] = end_on_request) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end with the process that waits for them; `begin` runs first in each."""
+    pool = ProcessPoolExecutor(workers, initializer=begin)
     try:
         yield pool
     except BaseException:
@@ -125,7 +129,7 @@ def _several(run: Callable[[Task], SweepRow], tasks: Sequence[Task]) -> list[Swe
 
 def _alone(task: Task, run: Callable[[Task], SweepRow]) -> SweepRow:
     for _ in range(TRIES):
-        with _processes(1) as pool:
+        with process_pool(1) as pool:
             try:
                 return pool.submit(run, task).result()
             except BrokenProcessPool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,7 +20,7 @@ from ...base.source import Source
 from ...cost.footprint import Memory
 from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
-from ..points import CONNECT_S, ClusterError, processes
+from ..points import CONNECT_S, ClusterError, end_on_request, process_pool, processes
 from .bound import Layer, pieces_of
 from .exact import Allowed, Judge, Told, closed_phases, plain_ops
 from .objectives import Floats
@@ -116,27 +115,20 @@ def running(workers: int, on: str = "") -> Iterator[Run | None]:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Run]:
-    pool = ProcessPoolExecutor(processes(workers), initializer=_begin)
+    with process_pool(processes(workers), _begin) as pool:
 
-    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
-        try:
-            return list(pool.map(cost, tasks))
-        except BrokenProcessPool:
-            return here(tasks)
+        def run(tasks: Sequence[Task]) -> Sequence[Costed]:
+            try:
+                return list(pool.map(cost, tasks))
+            except BrokenProcessPool:
+                return here(tasks)
 
-    try:
         yield run
-    except BaseException:
-        for process in (getattr(pool, "_processes", None) or {}).values():
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
 
 
 def _begin() -> None:
-    """A worker ends on request, and leaves Ctrl-C to the search."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A worker leaves Ctrl-C to the search."""
+    end_on_request()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
