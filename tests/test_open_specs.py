@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -255,8 +254,8 @@ def test_the_language_page_names_what_may_be_open() -> None:
     assert {*OPEN, *STRATEGY, *OPEN_IN_SERVINGS} - {*AXES} <= named and "Degrees" in part
 
 
-def test_many_values_are_refused_in_no_time() -> None:
-    numbers = ", ".join(map(str, range(1, 15_000)))
-    started = time.perf_counter()
-    (found,) = faults(ALL.replace("microbatches = any(1, 2)", f"microbatches = any({numbers})"))
-    assert found.code == "E09" and time.perf_counter() - started < 5
+@pytest.mark.parametrize("values", [", ".join(map(str, range(1, 15_000))), "1..1000000000000"])
+def test_many_values_are_refused_by_their_number(values: str) -> None:
+    """A range of so many would not fit into memory."""
+    (found,) = faults(ALL.replace("microbatches = any(1, 2)", f"microbatches = any({values})"))
+    assert found.code == "E09"
