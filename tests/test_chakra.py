@@ -28,7 +28,7 @@ from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.folder import classes, traces
 from dagc.export.chakra.ranks import Ranks
-from dagc.ir.graph import Op, Segment
+from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import MoveAttrs
 from dagc.ir.peers import peers
@@ -143,8 +143,9 @@ def placed_by_rank(result: PhaseResult, ranks: Ranks) -> dict[int, dict[str, Pla
     return out
 
 
-def placed_id(node: Event, lanes: int) -> str:
+def placed_id(node: Event, graph: Graph) -> str:
     """The id that the placed graph gives the op of a node."""
+    lanes = graph.lanes
     lane = "" if lanes == 1 else f".{'ab'[node.attr['lane']]}"
     cell = f"s{node.attr['stage']}.m{node.attr['microbatch']}{lane}"
     if node.name in ("send", "recv"):
@@ -154,17 +155,17 @@ def placed_id(node: Event, lanes: int) -> str:
     segment, op = node.name.split("/")
     for mark in (".send", ".recv"):
         op = op.split(mark)[0]
-    return f"{cell}.{segment}.{node.attr['layer']}/{op}"
+    return f"{cell}.{graph.layer_name(segment, node.attr['layer'])}/{op}"
 
 
 def same_as_placed(nodes: list[Event], placed: dict[str, Placed], result: PhaseResult) -> None:
     """One node per op (a permute is messages), with its FLOPs and bytes."""
     graph = result.graph
-    seen = Counter(placed_id(n, graph.lanes) for n in nodes)
+    seen = Counter(placed_id(n, graph) for n in nodes)
     absent = set(placed) - set(seen)  # a permute skips the ranks that already have their block
     assert set(seen) <= set(placed) and all(placed[key].kind == "permute" for key in absent)
     for node in nodes:
-        op = placed[placed_id(node, graph.lanes)]
+        op = placed[placed_id(node, graph)]
         if node.type == COMP:
             assert seen[op.id.rpartition("@")[0]] == 1
             assert node.attr["num_ops"] == max(1, round(op.flops))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import dagc
 from dagc.api import Plan
 from dagc.base.plain_data import DataError
 from dagc.cli import main
+from dagc.export import chrome
 from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
+from dagc.view.facts.lanes.steps import Program
 from dagc.view.facts.unroll import counts
 
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())
@@ -65,6 +68,43 @@ def test_graphml_has_typed_attributes(small: Plan) -> None:
     fields = next(iter(found.nodes.values()))
     assert isinstance(fields["time_s"], float) and isinstance(fields["stage"], int)
     assert json.loads(fields["gpus"]) == [0, 1, 2, 3]
+    assert all(fields["name"] == name and fields["label"] == fields["op"] for name, fields in found.nodes.items())
+
+
+def test_layers_are_counted_over_the_model(small: Plan) -> None:
+    """Equal numbers in graphs, timelines and pictures, with the ends by their names."""
+    result = small.phases["prefill"]
+    nodes = {name: fields["layer"] for name, fields in small.to_networkx("prefill").nodes(data=True)}
+    layers = [f"sparse.{i}" for i in range(sum(s.repeat for s in result.graph.body))]
+    assert list(dict.fromkeys(filter(None, nodes.values()))) == ["embed", *layers, "lm_head"]
+    found = json.loads(b"".join(chrome.trace(small, "prefill")))["traceEvents"]
+    slices = {e["args"]["layer"] for e in found if e["ph"] == "X" and "layer" in e["args"]}
+    assert slices <= set(nodes.values()) and {"embed", layers[-1]} <= slices
+    program = Program(result)
+    boxes = {program.id(p, s, 0).rpartition("@")[0] for p in program.parts for s in program.steps(p)}
+    assert boxes <= set(nodes) and any(f".{layers[-1]}/" in name for name in boxes)
+
+
+def test_a_graph_of_version_2_is_read(small: Plan, written: bytes) -> None:
+    """It counted layers within their stage, and had the lane in a layer's name."""
+    assert small.phases["prefill"].graph.stages[1].layers == (("sparse", 2), ("lm_head", 1))
+    text = re.sub(rb"s(\d)\.m(\d)\.(a|b)\.(\w+)(?:\.(\d+))?/", _of_version_2, written)
+    data = orjson.loads(text) | {"schema": 2}
+    for node in data["nodes"]:
+        if node["layer"]:
+            node["layer"] = node["id"].partition("/")[0].split(".", 2)[2]
+    assert any(node["layer"] == "b.lm_head.2" for node in data["nodes"])
+    assert plan_of(data).phases["prefill"].time_s == small.phases["prefill"].time_s
+    with pytest.raises(DataError, match="is not in the IR"):
+        plan_of(data | {"schema": 3})
+
+
+def _of_version_2(found: re.Match[bytes]) -> bytes:
+    stage, microbatch, lane, name, number = found.groups()
+    place = {b"embed": 0, b"lm_head": 2}.get(name)
+    if place is None:
+        place = int(number) + 1 if stage == b"0" else int(number) - 2
+    return b"s%s.m%s.%s.%s.%d/" % (stage, microbatch, lane, name, place)
 
 
 def phase_figures(plan: Plan, phase: str) -> Any:
@@ -111,7 +151,7 @@ def change(data: Any, path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("schema", 1, "schema: is 1; this dagc reads version 2"),
+        ("schema", 1, "schema: is 1; this dagc reads versions 2 and 3"),
         ("extra", 1, "extra: is not one of its fields"),
         ("ranks", "some", "ranks: is neither"),
         ("nodes/3/flopz", 1.0, "nodes[3].flopz: is not one of its fields; did you mean `flops`?"),

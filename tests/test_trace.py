@@ -120,6 +120,8 @@ def test_every_rank() -> None:
     threads = [e for e in events if e["name"] == "thread_name"]
     assert len(threads) == 2 * len(result.gpus)
     assert {e["pid"] for e in events} == {g // 8 + 1 for g in result.gpus}
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert names == {pid: f"node {pid - 1}, pid" for pid in {e["pid"] for e in events}}
     folded = len(spans(chrome_events("plan_a", "decode")))
     assert len(spans(events)) == folded * len(result.gpus) // len(result.graph.stages)
 
@@ -148,8 +150,11 @@ def test_perfetto_says_the_same(name: str, phase: str) -> None:
         keys |= {n.iid: n.name for n in packet.interned_data.debug_annotation_names}
         if packet.HasField("track_descriptor"):
             about = packet.track_descriptor
-            if about.HasField("process"):
+            if k == 0:
+                assert (about.uuid, about.process_ordering) == (0, about.PROCESS_ORDERING_EXPLICIT)
+            elif about.HasField("process"):
                 processes.add(about.uuid)
+                assert about.process.process_name == f"node {about.sibling_order_rank - 1}, pid"
             else:
                 assert about.parent_uuid in processes and about.uuid not in tracks
                 tracks.add(about.uuid)

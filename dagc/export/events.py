@@ -88,7 +88,7 @@ def events(result: PhaseResult, ranks: str = "folded") -> Iterator[Event]:
         node = member.gpu // result.per_node
         if node not in nodes:
             nodes.add(node)
-            yield Process(node + 1, f"node {node}")
+            yield Process(node + 1, f"node {node}, pid")  # viewers write the pid behind the name
         yield from writer.rank(member)
 
 
@@ -213,7 +213,8 @@ class _Writer:
             return out | {"bound": "host"}
         cost = self.result.costs.ops[piece.segment, piece.op]
         op = self.result.graph.segment(piece.segment).by_name[piece.op]
-        out |= {"layer": f"{piece.segment}.{piece.layer}", "bound": cost.bound}
+        assert piece.layer is not None
+        out |= {"layer": self.result.graph.layer_name(piece.segment, piece.layer), "bound": cost.bound}
         if op.is_collective:
             mesh = self.result.graph.the_mesh
             group = "+".join(mesh.label(op.axes, op.scope))

@@ -75,7 +75,8 @@ def graphml(graph: nx.MultiDiGraph[str]) -> bytes:
     flat = nx.MultiDiGraph(**graph.graph)
     for name, fields in graph.nodes(data=True):
         lists = {key: dumps(fields[key]).decode().strip() for key in LISTS}
-        flat.add_node(name, label=fields["op"], **fields | lists)  # viewers show what is called `label`
+        # viewers show what is called `label`, libraries find by `name`
+        flat.add_node(name, name=name, label=fields["op"], **fields | lists)
     flat.add_edges_from(graph.edges(keys=True, data=True))
     out = io.BytesIO()
     nx.write_graphml_xml(flat, out)
@@ -91,7 +92,7 @@ def from_graphml(data: bytes) -> nx.MultiDiGraph[str]:
         graph.graph.pop(default, None)
     for _, fields in graph.nodes(data=True):
         fields |= {key: orjson.loads(fields[key]) for key in LISTS}
-        del fields["label"]
+        del fields["label"], fields["name"]
     for _, _, fields in graph.edges(data=True):
         fields.pop("id", None)  # GraphML's own name of the edge, which is its key too
     return graph

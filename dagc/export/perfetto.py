@@ -14,7 +14,9 @@ PACKET = 1  # Trace.packet
 TIMESTAMP, TRACK_EVENT, SEQUENCE, INTERNED, FLAGS, DESCRIPTOR = 8, 11, 10, 12, 13, 60  # TracePacket
 STATE_CLEARED, NEEDS_STATE = 1, 2
 UUID, NAME, PROCESS, PARENT, COUNTER, CHILD_ORDERING, ORDER = 1, 2, 3, 5, 8, 11, 12  # TrackDescriptor
-EXPLICIT = 3
+PROCESS_ORDERING = 19
+EXPLICIT, EXPLICIT_PROCESSES = 3, 1
+ROOT_UUID = 0  # the order of processes is a word of the root track
 PID, PROCESS_NAME = 1, 6
 UNIT, UNIT_NAME, SIZE_BYTES = 3, 6, 3
 ANNOTATION, TYPE, NAME_IID, TRACK, CATEGORY, COUNT, FLOWS, END_FLOWS = 4, 9, 10, 11, 22, 44, 47, 48  # TrackEvent
@@ -57,6 +59,10 @@ class _Writer:
         if isinstance(event, Process):
             about = number(PID, event.pid) + string(PROCESS_NAME, event.name)
             body = number(UUID, PROCESS_UUID + event.pid) + message(PROCESS, about) + number(CHILD_ORDERING, EXPLICIT)
+            body += number(ORDER, event.pid)
+            if not self.started:
+                root = number(UUID, ROOT_UUID) + number(PROCESS_ORDERING, EXPLICIT_PROCESSES)
+                yield self.packet(message(DESCRIPTOR, root))
             yield self.packet(message(DESCRIPTOR, body))
         elif isinstance(event, Track):
             body = number(UUID, event.uuid) + string(NAME, event.name) + number(PARENT, PROCESS_UUID + event.pid)

@@ -7,7 +7,7 @@ Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..ir.text.read import parse_graph
 from ..ir.text.scan import TextError
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
-from ..plan.graph_file import FIELDS, GRAPH_SCHEMA, SKIP
+from ..plan.graph_file import FIELDS, READ_SCHEMAS, SKIP
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..spec.hardware import Hardware
@@ -64,8 +64,9 @@ def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
     """The plan of a file's object. Raises DataError, or SpecError when the plan itself is refused (memory)."""
     if not isinstance(data, dict):
         raise DataError("", "is not an object")
-    if data.get("schema") != GRAPH_SCHEMA:
-        raise DataError("schema", f"is {data.get('schema')!r}; this dagc reads version {GRAPH_SCHEMA}")
+    if isinstance(data.get("schema"), bool) or data.get("schema") not in READ_SCHEMAS:
+        known = " and ".join(map(str, READ_SCHEMAS))
+        raise DataError("schema", f"is {data.get('schema')!r}; this dagc reads versions {known}")
     check_object(data, FIELDS, "")
     nodes, edges = listed(data)
     acyclic(nodes, edges)
@@ -76,7 +77,7 @@ def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
         raise DataError("phase", f"is {data['phase']!r}, the IR is of {graph.phase!r}")
     check_together(unit, graph)
     result = costed(graph, unit)
-    same_graph(result, data["nodes"], edges, data["ranks"])
+    same_graph(result, data["nodes"], edges, data["ranks"], data["schema"])
     return finished(unit, result)
 
 
@@ -225,9 +226,11 @@ RESULTS = ("start_s", "time_s")
 """Fields of a node that follow from costs: any time will do."""
 
 
-def same_graph(result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str) -> None:
+def same_graph(
+    result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str, version: int
+) -> None:
     """Nodes and edges are those of the IR, but for times."""
-    items = unroll(result)
+    items = unroll(result) if version > 2 else _within_stages(result.graph, unroll(result))
     nodes = [node["id"] for node in given]
     want_nodes: dict[str, Node] = {}
     want_edges: set[tuple[str, str, str]] = set()
@@ -253,6 +256,29 @@ def same_graph(result: PhaseResult, given: list[dict[str, Any]], edges: list[tup
             raise DataError(f"edges[{i}]", f"{edge[0]} -> {edge[1]} ({edge[2]}) is not in the IR")
     for edge in sorted(want_edges - set(edges)):
         raise DataError("edges", f"{edge[0]} -> {edge[1]} ({edge[2]}) of the IR is missing")
+
+
+def _within_stages(graph: Graph, items: Iterable[Node | Edge]) -> Iterator[Node | Edge]:
+    """The names of version 2: layers numbered within their stage, the embedding and the head too."""
+    old: dict[str, str] = {}
+    for stage in graph.stages:
+        names = (name for name, count in stage.layers for _ in range(count))
+        for place, name in enumerate(names):
+            layer = graph.layer_name(name, graph.first_layer(stage.index) + place)
+            old[layer] = f"{name}.{place}"
+    ids: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, Edge):
+            yield replace(item, src=ids[item.src], dst=ids[item.dst])
+            continue
+        ids[item.id] = item.id
+        if item.layer:
+            cell, _, op = item.id.partition("/")
+            before = cell.removesuffix(f".{item.layer}")
+            ids[item.id] = f"{before}.{old[item.layer]}/{op}"
+            lane = before.split(".")[2:]  # which version 2 had in the layer's name too
+            item = replace(item, layer=".".join((*lane, old[item.layer])))
+        yield replace(item, id=ids[item.id])
 
 
 def _same(found: Any, wanted: Any) -> bool:

@@ -336,6 +336,18 @@ class Graph:
         names = (name for stage in self.stages for name, count in stage.layers for _ in range(count))
         return ((self.segment(name), index) for index, name in enumerate(names, start=-1))
 
+    def first_layer(self, stage: int) -> int:
+        """Index of the first layer of a stage, as `layers` counts them."""
+        return sum(count for before in self.stages[:stage] for _, count in before.layers) - 1
+
+    def is_end(self, segment: str) -> bool:
+        """Whether it is the embedding or the head, which go by their names."""
+        return segment in (self.embedding.name, self.head.name)
+
+    def layer_name(self, segment: str, index: int) -> str:
+        """The name of a layer in every file and picture: `sparse.5`, counted over the model; `embed` and `lm_head` alone."""
+        return segment if self.is_end(segment) else f"{segment}.{index}"
+
     @cached_property
     def _by_name(self) -> dict[str, Segment]:
         return {s.name: s for s in self.segments}

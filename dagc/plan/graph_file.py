@@ -16,8 +16,9 @@ from ..spec.phase import Phase
 from ..spec.strategy import Strategy
 from .plan import CompiledPlan
 
-GRAPH_SCHEMA = 2
-"""Version of the file; its JSON schema is `dagc/export/graph.schema.json`."""
+GRAPH_SCHEMA = 3
+"""Version of the file; its JSON schema is `dagc/export/graph.schema.json`. Version 2 counted layers within their stage."""
+READ_SCHEMAS = (2, 3)
 FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
 
 SKIP = frozenset(

@@ -121,16 +121,17 @@ class Program:
             compute, base = (base,), base + 1
         for microbatch in range(graph.microbatches):
             state = Context(((),) * lanes, compute, comm)
-            plan: list[tuple[Segment | None, int]] = []
-            if self.stage > 0:
-                plan.append((None, -1))
+            first = graph.first_layer(self.stage)
             layers = [name for name, count in graph.stages[self.stage].layers for _ in range(count)]
-            plan += [(graph.segment(name), i) for i, name in enumerate(layers)]
+            plan: list[tuple[Segment | None, int]] = [(graph.segment(name), first + i) for i, name in enumerate(layers)]
+            if self.stage > 0:
+                plan.insert(0, (None, first))
             if self.stage < stages - 1:
-                plan.append((None, len(layers)))
+                plan.append((None, first + len(layers)))
             for segment, layer in plan:
-                pattern = self.pattern(segment, state, layer < 0)
-                edge = (microbatch * stages + (self.stage - 1 if layer < 0 else self.stage)) * lanes
+                entry = layer == first
+                pattern = self.pattern(segment, state, entry)
+                edge = (microbatch * stages + (self.stage - 1 if entry else self.stage)) * lanes
                 row = TraceLayer(pattern, base, state.flat, layer, microbatch, edge if segment is None else tag)
                 yield row
                 base += len(pattern.nodes)

@@ -131,7 +131,7 @@ def everyone(result: PhaseResult) -> Iterator[Member]:
 
 def layers(result: PhaseResult, stage: int, microbatch: int) -> list[Layer]:
     """The layers of a cell in order, repeats unfolded."""
-    number = sum(count for s in result.graph.stages[:stage] for _, count in s.layers) - 1
+    number = result.graph.first_layer(stage)
     found = []
     for run in result.schedule.cells[stage][microbatch]:
         for repeat in range(run.count):

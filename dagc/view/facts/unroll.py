@@ -16,7 +16,7 @@ from ...plan.result import PhaseResult
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`id` is stable: `s0.m0.sparse.3/gqa.q`. `gpus` are the stage's ids, in rank order; times are the earliest
+    """`id` is stable: `s0.m0.sparse.3/gqa.q`, and so is `layer`: `sparse.3`, counted over the model. `gpus` are the stage's ids, in rank order; times are the earliest
     start over its ranks and the longest duration. `group` labels the axes of a collective."""
 
     id: str
@@ -147,14 +147,15 @@ def _cell(
             source = arrivals[stage, microbatch, lane]
             waiting_nodes.append((node, [Edge(source, node.id, "transfer", sends[stage - 1].payload_B)]))
             value[lane] = node.id
-    index = 0
+    index = graph.first_layer(stage)
     for run in result.schedule.cells[stage][microbatch]:
         segment = graph.segment(run.segment)
         for repeat in range(run.count):
             for lane in range(graph.lanes):
-                prefix = f"{tag}{_lane(graph.lanes, lane)}.{run.segment}.{index}"
+                layer = graph.layer_name(run.segment, index)
+                prefix = f"{tag}{_lane(graph.lanes, lane)}.{layer}"
                 waiting_nodes += [
-                    _op_node(result, segment, op, run, repeat, lane, prefix, stage, microbatch, value)
+                    _op_node(result, segment, op, run, repeat, lane, prefix, layer, stage, microbatch, value)
                     for op in segment.ops
                 ]
                 value[lane] = f"{prefix}/{segment.output}"
@@ -209,6 +210,7 @@ def _op_node(
     repeat: int,
     lane: int,
     prefix: str,
+    layer: str,
     stage: int,
     microbatch: int,
     value: dict[int, str],
@@ -222,7 +224,7 @@ def _op_node(
         op=op.name,
         kind=op.runtime_kind,
         phase=graph.phase,
-        layer=prefix.split(".", 2)[2],
+        layer=layer,
         stage=stage,
         microbatch=microbatch,
         gpus=graph.stages[stage].gpus,

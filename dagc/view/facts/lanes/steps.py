@@ -209,5 +209,5 @@ class Program:
         """As in a placed graph, and the GPU: `s0.m0.sparse.3/gqa.q@5`."""
         graph = self.result.graph
         lane = "" if graph.lanes == 1 else f".{'ab'[step.lane]}"
-        layer = "" if part.run is None else f".{part.segment}.{part.place}"
+        layer = "" if part.number is None else f".{graph.layer_name(part.segment, part.number)}"
         return f"s{part.stage}.m{part.microbatch}{lane}{layer}/{step.name}@{graph.stages[part.stage].gpus[rank]}"
