@@ -72,8 +72,9 @@ def test_the_chosen_one_is_written_back(name: str) -> None:
     text = picked(SPEC, decode=name, batch="64")
     assert text == format_source(Source("plan.moe", text)) and "alternative" not in text
     assert read(text) == read(SPEC, decode=name, batch="64")
-    kept = ("# stays", "# all of them", "# one node each", *(("# tp in a node", "# edp 2") if name == "small" else ()))
-    assert all(comment in text for comment in kept)
+    own = ("# one node each", "# tp in a node", "# edp 2")
+    kept = ("# stays", "# all of them", *(own if name == "small" else ()))
+    assert all((comment in text) == (comment in kept) for comment in (*own, *kept))
 
 
 def test_however_they_are_written() -> None:
@@ -114,6 +115,23 @@ def test_however_they_are_written() -> None:
         assert read(again) == whole and again == format_source(Source("plan.moe", again))
         assert "alternative" not in again and ", }" not in again and ",," not in again
     assert read_back > 10
+
+
+def test_comments_of_an_alternative_go_with_it() -> None:
+    """Those behind it and on the lines directly above, and behind what it overrides; of a shared line they stay."""
+    text = SPEC.replace("  alternative wide {", "  # apart\n\n  # above wide, 1\n  # above wide, 2\n  alternative wide {").replace(
+        "2 * batch }\n", "2 * batch },  # behind wide\n  # last\n"
+    ).replace("  attention { dp = 2 }\n", "  attention { dp = 2 }  # of both\n").replace("  sequences = batch, cuda", "  sequences = batch # how many\n  cuda")  # fmt: skip
+    small, wide = picked(text, decode="small"), picked(text, decode="wide")
+    assert "wide" not in small and all(
+        word in small for word in ("# apart", "# last", "# how many", "# one node each", "# edp 2")
+    )
+    assert "# how many" not in wide and "# one node each" not in wide and "# edp 2" not in wide
+    assert all(word in wide for word in ("# apart", "# above wide, 1", "# above wide, 2", "# behind wide", "# last"))
+    line = SPEC.replace("  alternative wide {", "  alternative a { attention { tp = 8 } }, alternative wide {").replace(
+        "2 * batch }\n", "2 * batch }  # both\n"
+    )
+    assert all("# both" in picked(line, decode=name) for name in ("a", "wide"))
 
 
 def test_what_is_open_in_one_is_open_when_it_is_chosen() -> None:

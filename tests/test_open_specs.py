@@ -147,6 +147,21 @@ def test_what_is_free() -> None:
         every.phase("decode", {"pp": 1, "experts.ep": 4}, Collector())
 
 
+def test_what_strategy_frees_may_be_left_open_by_itself_too() -> None:
+    """`any` twice says the same as once; the text has each degree once."""
+    once, again = (opened(ALL.replace("strategy = any    # the rest", f"strategy = any{more}    # the rest")) for more in ("", ", microbatches = any, replicas = any"))  # fmt: skip
+    assert {(c.path, c.values) for c in once.of("decode")} == {(c.path, c.values) for c in again.of("decode")}
+    values = {
+        "prefill": {"attention.tp": 16, "experts.ep": 8, "experts.tp": 2},
+        "decode": {"microbatches": 2, "attention.dp": 1, "attention.tp": 8},
+    }
+    assert load(Source("plan.moe", once.text(values)), Collector()) == load(
+        Source("plan.moe", again.text(values)), Collector()
+    )
+    inside = opened(ALL.replace("experts { ep = 8 }", "experts { ep = any }"))
+    assert {c.path for c in inside.of("decode")} == {*FREED}
+
+
 def test_comments_inside_a_choice_are_kept() -> None:
     text = FLAT.replace("any(1, 2, 4..8)", "any(1, # one\n  2, 4..8 # more\n  )")
     written = opened(text).text({"prefill": {"ep": 8}})
@@ -182,7 +197,6 @@ REFUSED = {
     "attention = any": ("E08", "is a section", "attention {"),
     "strategy = any, tp = any": ("E12", "beside `strategy = any`", "attention { tp = any }"),
     "strategy = any, ep = 8": ("E12", "beside `strategy = any`", "experts { ep = 8 }"),
-    "strategy = any, pp = any": ("E11", "left open twice", ""),
     "strategy = any(1, 2)": ("E08", "takes no values", "pp = any(1, 2)"),
     "strategy = best": ("E02", "cannot be `best`", "`strategy = any`"),
     "strategy = any, attention { tp }": ("E10", "has no value", "frees what is left out"),

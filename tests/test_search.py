@@ -22,6 +22,7 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.lang.open_spec import OpenSpec, load_open
+from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Pieces
 from dagc.optimize.search.best_first import Found
@@ -464,6 +465,24 @@ def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
     assert [r.values for r in one.ranked] == [r.values for r in two.ranked] and len(one.ranked) > 1
     assert [r.figures for r in one.ranked] == [r.figures for r in two.ranked]
     assert replace(one.certificate, seconds=0.0) == replace(two.certificate, seconds=0.0)
+
+
+def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said() -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
+    text = everything("decode", 8)
+    spec, readable = opened(text), Text(text, "plan.moe", None)
+    here = search(spec, Asked(("throughput",)), text=readable)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        url = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
+        there = search(spec, Asked(("throughput",), on=url), text=readable)
+
+        def told(one: Found, count: int) -> None:
+            cluster.close()
+
+        with pytest.raises(ClusterError, match="went away"):
+            search(spec, Asked(("throughput",), on=url), told, readable)
+    assert [(r.values, r.figures, r.text) for r in here.ranked] == [(r.values, r.figures, r.text) for r in there.ranked]
+    assert replace(here.certificate, seconds=0.0) == replace(there.certificate, seconds=0.0)
 
 
 def test_servings_choose_the_plan(tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, spec_text
 
 import dagc
-import dagc.optimize.points
+import dagc.optimize.clusters
 from dagc.cli import main
+from dagc.optimize.clusters import TRIES
 from dagc.optimize.point import SweepRow, Task
-from dagc.optimize.points import TRIES, evaluate, points, sweep
+from dagc.optimize.points import evaluate, points, sweep, sweep_on
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
@@ -45,6 +47,11 @@ def dies(task: Task) -> SweepRow:
     if dict(task.settings) == {"wide": "2", "unused": "3"}:
         os._exit(1)
     return evaluate(task)
+
+
+def url_of(cluster: Any) -> str:
+    """As `--on` takes it."""
+    return f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
 
 
 def test_rows_are_what_compile_says_in_order() -> None:
@@ -73,19 +80,15 @@ def test_a_point_that_kills_its_workers_is_given_up() -> None:
 
 def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    from dagc.optimize.points import sweep_dask
-
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        rows = list(sweep_dask(tasks(tmp_path), cluster.scheduler_address.removeprefix("tcp://"), run=dies_once))
+        rows = list(sweep_on(url_of(cluster), tasks(tmp_path), run=dies_once))
     assert rows == list(map(evaluate, tasks(tmp_path))) and (tmp_path / "died").exists()
 
 
 def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    from dagc.optimize.points import sweep_dask
-
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        rows = list(sweep_dask(tasks(), cluster.scheduler_address.removeprefix("tcp://"), run=dies))
+        rows = list(sweep_on(url_of(cluster), tasks(), run=dies))
     given_up = (f"lost with its worker {TRIES} times",)
     assert {"wide": "2", "unused": "3"} in [r.settings for r in rows if r.errors == given_up]
     assert all(r == evaluate(t) for t, r in zip(tasks(), rows, strict=True) if r.errors != given_up)
@@ -93,17 +96,23 @@ def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    monkeypatch.setattr("dagc.optimize.points.CONNECT_S", 1.0)
+    monkeypatch.setattr("dagc.optimize.clusters.CONNECT_S", 1.0)
     spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
     assert main(["sweep", spec, "--over", "batch=16", "--on", "dask://127.0.0.1:1"]) == 2
     assert "no scheduler answers at 127.0.0.1:1" in capsys.readouterr().err
 
 
+def test_a_server_that_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and never says a word of the protocol."""
+    pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
+    monkeypatch.setattr("dagc.optimize.clusters.CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(dagc.optimize.clusters.ClusterError):
+        list(sweep_on(f"dask://127.0.0.1:{server.getsockname()[1]}", tasks()))
+
+
 def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     """A head with two CPUs of its own; a point that ends its worker process is done again."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install -e '.[ray]'")
-    from dagc.optimize.points import sweep_ray
-
     command = [sys.executable, "-m", "ray.scripts.scripts"]
     with socket.socket() as free, socket.socket() as other:
         free.bind(("127.0.0.1", 0))
@@ -118,9 +127,9 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
     if done.returncode:
         pytest.skip(f"no Ray cluster can be started here: {done.stderr[-200:]}")
     try:
-        rows = list(sweep_ray(tasks(tmp_path), f"127.0.0.1:{client}", run=dies_once))
-        lost = list(sweep_ray(tasks(), f"127.0.0.1:{client}", run=dies))
-    except dagc.optimize.points.ClusterError as error:
+        rows = list(sweep_on(f"ray://127.0.0.1:{client}", tasks(tmp_path), run=dies_once))
+        lost = list(sweep_on(f"ray://127.0.0.1:{client}", tasks(), run=dies))
+    except dagc.optimize.clusters.ClusterError as error:
         if "Initialization failure from server" not in str(error):
             raise
         pytest.skip(f"Ray's own server does not start here: {str(error)[-200:]}")
@@ -260,9 +269,9 @@ def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.Cap
     ("extra", "message"),
     [
         (["--over", "batch"], "is not of the form"),
-        (["--over", "batch=16", "--on", "spark://x:1"], "not a known kind of cluster"),
-        (["--over", "batch=16", "--on", "dask://x"], "not a known kind of cluster"),
-        (["--over", "batch=16", "--on", "dask://x:1/../"], "not a known kind of cluster"),
+        (["--over", "batch=16", "--on", "spark://x:1"], "is no address of a cluster"),
+        (["--over", "batch=16", "--on", "dask://x"], "is no address of a cluster"),
+        (["--over", "batch=16", "--on", "dask://x:1/../"], "is no address of a cluster"),
         (["--over", "batch=16", "--over", "batch=32"], "`--over batch` is given twice"),
         (["--over", "batch=16", "--metric", "decode.tpott"], "did you mean `decode.tpot`?"),
         (["--over", "batch=" + ",".join("1" * 1001), "--over", "x=" + ",".join("1" * 1001)], "more than 1,000,000"),

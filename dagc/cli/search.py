@@ -7,7 +7,6 @@ import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments
+from .asked_cluster import check_cluster
 from .common import color, put, settings, stem, tell
 from .writing import check_folder
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..plan.searched import Findings
     from ..spec.spec import Spec
 
-ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)?\s*")
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -79,7 +78,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
     from ..lang.open_spec import load_open
-    from ..optimize.points import ClusterError
+    from ..optimize.clusters import ClusterError
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
     from ..optimize.search.refusals import REFUSALS
@@ -97,7 +96,7 @@ def run(args: Namespace) -> int:
         spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         _check_phases(spec, args.phase)
         today = _today(args)
-        _check_cluster(args.on)
+        check_cluster(args.on)
         if args.output:
             check_folder(Path(args.output))
         progress = Progress() if sys.stderr.isatty() else None
@@ -166,23 +165,6 @@ def _text(source: Source, args: Namespace) -> Text:
     base = folder_of(args.spec)
     folders = tuple(os.path.realpath(folder) for folder in args.allow_import)
     return Text(source.text, source.name, None if base is None else str(base), tuple(settings(args).items()), folders)
-
-
-def _check_cluster(url: str) -> None:
-    """Raises SpecError where a cluster cannot be meant or its client is not installed."""
-    if not url:
-        return
-    from ..optimize.points import CLUSTERS
-
-    scheme, sign, address = url.partition("://")
-    if not sign or scheme not in CLUSTERS or not ADDRESS.fullmatch(address):
-        help_ = ("write dask://HOST:PORT or ray://HOST:PORT",)
-        raise SpecError([Diagnostic("E14", f"`--on {url}` is no address of a cluster", help=help_)])
-    package = CLUSTERS[scheme][0]
-    if find_spec(package) is None:
-        from ..base.distribution import how_to_install
-
-        raise SpecError([Diagnostic("E16", f"`--on {scheme}://` needs `{package}`", help=(how_to_install(scheme),))])
 
 
 def _engine(args: Namespace) -> Allowed | None:

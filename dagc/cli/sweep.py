@@ -5,31 +5,29 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.distribution import how_to_install
 from ..base.harmless import in_json
 from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
+from ..optimize.clusters import ClusterError
 from ..optimize.point import SweepRow, Task
-from ..optimize.points import CLUSTERS, ClusterError, points, sweep
+from ..optimize.points import points, sweep, sweep_on
 from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
+from .asked_cluster import check_cluster
 from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..spec.model import AttrValue
 
-ADDRESS = re.compile(r"[^/\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 MOST = 1_000_000
 """Points of one sweep."""
 
@@ -147,14 +145,8 @@ def _declared(source: Source, settings: Mapping[str, str], base: Path | None, al
 def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[SweepRow]:
     if not args.on:
         return sweep(tasks, workers=args.workers)
-    kind, _, address = args.on.partition("://")
-    if kind not in CLUSTERS or not ADDRESS.fullmatch(address):
-        help = ", ".join(f"--on {name}://HOST:PORT" for name in CLUSTERS)
-        raise SpecError([Diagnostic("E14", f"`--on {args.on}` is not a known kind of cluster", help=(help,))])
-    package, swept = CLUSTERS[kind]
-    if find_spec(package) is None:
-        raise SpecError([Diagnostic("E16", f"`--on {kind}://` needs `{package}`", help=(how_to_install(kind),))])
-    return swept(tasks, address)
+    check_cluster(args.on)
+    return sweep_on(args.on, tasks)
 
 
 def _chosen(names: Sequence[str], rows: Sequence[SweepRow]) -> Sequence[str]:

@@ -78,10 +78,6 @@ class ChoiceReader:
             self.out.add(
                 "E08", "`strategy = any` takes no values", span, help=("restrict an attribute: `pp = any(1, 2)`",)
             )
-        for choice in own.values():
-            if choice.path in FREED and not choice.values:
-                first = (Label(span, "frees it already"),)
-                self.out.add("E11", f"`{choice.path}` is left open twice", choice.span, "again here", also=first)
         self._flat(span)
         said = {*own, *self._said()}
         return (*own.values(), *(Choice(self.owner, path, (), span, freed=True) for path in FREED if path not in said))

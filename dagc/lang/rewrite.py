@@ -146,10 +146,10 @@ class Rewrite:
             if isinstance(before, ast.Section) and isinstance(s, ast.Section):
                 self._joined(before, s)
             elif before is not None:
-                self.leave_out(before.span)
+                self.leave_out(self._with_comments(before.span))
         for other in found:
             if other is not own:
-                self.leave_out(other.span)
+                self.leave_out(self._with_comments(other.span))
         for span in (
             Span(self.source, own.span.start, self._brace(own)),
             Span(self.source, own.span.end - 1, own.span.end),
@@ -162,7 +162,7 @@ class Rewrite:
         said = {_key(s) for s in after.body}
         for s in before.body:
             if _key(s) in said:
-                self.leave_out(s.span)
+                self.leave_out(self._with_comments(s.span))
         kept = self._edited(self._brace(before), before.span.end - 1)
         if kept.strip(" \t\r\f\n,"):
             opened = self._brace(after)
@@ -183,6 +183,18 @@ class Rewrite:
         """What is on the lines of a span before and behind it."""
         text = self.source.text
         return text[text.rfind("\n", 0, span.start) + 1 : span.start], text[span.end :].split("\n", 1)[0]
+
+    def _with_comments(self, span: Span) -> Span:
+        """With the comment behind it and those on the lines directly above, which speak of it alone; of what begins inside a line none do."""
+        if span.source != self.source or self._line(span)[0].strip():
+            return span
+        text = self.source.text
+        behind = re.compile(r"[ \t]*,?[ \t]*#[^\n]*").match(text, span.end)
+        start = text.rfind("\n", 0, span.start) + 1
+        while start and (above := text[text.rfind("\n", 0, start - 1) + 1 : start]).lstrip().startswith("#"):
+            start -= len(above)
+        first = span.start if text[start : span.start].isspace() or start == span.start else start
+        return Span(self.source, first, behind.end() if behind else span.end)
 
     def leave_out(self, span: Span) -> None:
         """A statement with its line, or where others are there one comma beside it."""

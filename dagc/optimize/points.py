@@ -15,14 +15,11 @@ from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING
 
+from .clusters import TRIES, cluster
 from .point import SweepRow, Task, compiled
 
 if TYPE_CHECKING:
     from .kept_points import KeptPoints
-
-TRIES = 3
-"""How often a point may take a worker of its own with it."""
-
 
 MOST_PER_CPU = 4
 """Processes for each CPU: more would only take memory, and without an end they would take the machine."""
@@ -141,64 +138,8 @@ def _lost(task: Task) -> SweepRow:
     return SweepRow(dict(task.settings), errors=(f"lost with its worker {TRIES} times",))
 
 
-class ClusterError(Exception):
-    """A cluster that cannot be reached, has no workers, or went away."""
-
-
-CONNECT_S = 30.0
-"""How long a cluster may take to answer, and then to have a worker."""
-
-
-def sweep_dask(tasks: Sequence[Task], address: str, run: Callable[[Task], SweepRow] = evaluate) -> Iterator[SweepRow]:
-    """The same on a Dask cluster (`HOST:PORT` of its scheduler), which gives the points of a lost worker to another one.
-    Raises ClusterError."""
-    import asyncio
-    from concurrent.futures import CancelledError
-
-    from distributed import Client, KilledWorker
-
-    try:
-        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call, unused-ignore]
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"no scheduler answers at {address}: {error}") from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_S)
-        except TimeoutError:
-            raise ClusterError(f"the scheduler at {address} has no workers") from None
-        futures = client.map(run, list(tasks), pure=False, retries=0)
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                yield future.result()
-            except KilledWorker:
-                yield _lost(task)
-            except (CancelledError, asyncio.CancelledError, OSError) as error:
-                raise ClusterError(f"the scheduler at {address} went away: {type(error).__name__}") from None
-
-
-def sweep_ray(tasks: Sequence[Task], address: str, run: Callable[[Task], SweepRow] = evaluate) -> Iterator[SweepRow]:
-    """The same on a Ray cluster (`HOST:PORT` of its client server), which does the points of a lost worker again.
-    Raises ClusterError."""
-    import ray
-
-    try:
-        cluster = ray.init(f"ray://{address}", log_to_driver=False)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"no Ray client server answers at {address}: {error}") from None
-    with cluster:
-        remote = ray.remote(max_retries=TRIES - 1)(run)
-        futures = [remote.remote(task) for task in tasks]
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                yield ray.get(future)
-            except ray.exceptions.WorkerCrashedError:
-                yield _lost(task)
-            except ConnectionError as error:
-                raise ClusterError(f"the cluster at {address} went away: {error}") from None
-
-
-CLUSTERS: dict[str, tuple[str, Callable[[Sequence[Task], str], Iterator[SweepRow]]]] = {
-    "dask": ("distributed", sweep_dask),
-    "ray": ("ray", sweep_ray),
-}
-"""Scheme of `--on` -> the package that it needs (an extra of the scheme's name), and the sweep."""
+def sweep_on(url: str, tasks: Sequence[Task], run: Callable[[Task], SweepRow] = evaluate) -> Iterator[SweepRow]:
+    """The same on a cluster (`dask://HOST:PORT`, `ray://HOST:PORT`). Raises ClusterError."""
+    with cluster(url) as submit:
+        for task, row in zip(tasks, submit(run, tasks), strict=True):
+            yield _lost(task) if row is None else row

@@ -20,7 +20,7 @@ from ...pipeline import pools
 from ...pipeline.compile import compile_phase
 from ...pipeline.estimates import Estimate, Estimates
 from ...plan.pools import Pool
-from ...plan.require import judged, owners
+from ...plan.require import judged
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject, all_metrics
 from ...spec.choice import Chosen
@@ -123,8 +123,7 @@ class Judge:
     def __post_init__(self) -> None:
         self.estimates = Estimates(self.spec)
         known = {self.name, *self.others}
-        phases = {p.name for p in self.spec.phases} | {s.name for s in self.spec.serves}
-        self.requirements = tuple(r for r in self.spec.requirements if owners(r) & (phases | self.unknown) <= known)
+        self.requirements = tuple(r for r in self.spec.requirements if asks(r, self.spec) <= known)
 
     @staticmethod
     def beside_closed(
@@ -247,6 +246,12 @@ class Judge:
             if not found[2]:
                 return requirement
         return None
+
+
+def asks(requirement: Requirement, spec: Spec) -> set[str]:
+    """Phases and servings whose figures it asks for, those that are not read included."""
+    found = {name.parts[0] for name in names_in(requirement.test) if len(name.parts) > 1}
+    return found - {HARDWARE, *spec.pools, "model", "workload"}
 
 
 def _wrong(requirement: Requirement, subject: Subject) -> list[Any]:

@@ -145,10 +145,10 @@ def _one(
     known = [p.name for p in spec.spec.phases]
     free = {name for name in known if spec.of(name) or name in spec.spec.alternatives}
     open_ = [name for name in known if name in free and (not asked.phases or name in asked.phases)]
-    if not open_ and not spec.spec.alternatives and not any(spec.of(s.name) for s in spec.spec.serves):
+    if not open_ and not spec.spec.alternatives and not any(spec.of(name) for name in spec.serves):
         raise Nothing
     kinds = {name: spec.spec.phase(name).kind for name in open_}
-    serves = [s.name for s in spec.spec.serves] if not asked.phases else []
+    serves = [*spec.serves] if not asked.phases else []
     served = [one for word in asked.objectives if (one := of_serving(word, serves)) is not None]
     settings = {name: domains_of(spec.of(name)) for name in serves if spec.of(name)}
     if served and len(served) < len(asked.objectives):

@@ -20,7 +20,8 @@ from ...base.source import Source
 from ...cost.footprint import Memory
 from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
-from ..points import CONNECT_S, ClusterError, end_on_request, process_pool, processes
+from ..clusters import cluster
+from ..points import end_on_request, process_pool, processes
 from .bound import Layer, pieces_of
 from .exact import Allowed, Judge, Told, closed_phases, plain_ops
 from .objectives import Floats
@@ -99,13 +100,11 @@ def here(tasks: Sequence[Task]) -> list[Costed]:
 @contextmanager
 def running(workers: int, on: str = "") -> Iterator[Run | None]:
     """Who costs batches; None: the search itself does. Raises ClusterError."""
-    scheme, _, address = on.partition("://")
-    if scheme == "dask":
-        with _dask(address) as run:
-            yield run
-    elif scheme == "ray":
-        with _ray(address) as run:
-            yield run
+    if on:
+        with cluster(on) as submit:
+            yield lambda tasks: [
+                cost(task) if found is None else found for task, found in zip(tasks, submit(cost, tasks), strict=True)
+            ]
     elif workers > 1:
         with _processes(workers) as run:
             yield run
@@ -130,52 +129,6 @@ def _begin() -> None:
     """A worker leaves Ctrl-C to the search."""
     end_on_request()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _dask(address: str) -> Iterator[Run]:
-    from distributed import Client, KilledWorker
-
-    try:
-        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call, unused-ignore]
-        client.wait_for_workers(1, timeout=CONNECT_S)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"no scheduler with workers answers at {address}: {error}") from None
-
-    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
-        try:
-            futures = client.map(cost, list(tasks), pure=False)
-            return [future.result() for future in futures]
-        except KilledWorker:
-            return here(tasks)
-        except OSError as error:
-            raise ClusterError(f"the scheduler at {address} went away: {error}") from None
-
-    with client:
-        yield run
-
-
-@contextmanager
-def _ray(address: str) -> Iterator[Run]:
-    import ray
-
-    try:
-        cluster = ray.init(f"ray://{address}", log_to_driver=False)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"no Ray client server answers at {address}: {error}") from None
-
-    def run(tasks: Sequence[Task]) -> Sequence[Costed]:
-        try:
-            found: list[Costed] = ray.get([remote.remote(task) for task in tasks])
-            return found
-        except ray.exceptions.WorkerCrashedError:
-            return here(tasks)
-        except ConnectionError as error:
-            raise ClusterError(f"the cluster at {address} went away: {error}") from None
-
-    with cluster:
-        remote = ray.remote(cost)
-        yield run
 
 
 def usual_workers() -> int:
