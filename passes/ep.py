@@ -11,8 +11,9 @@ from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
+from dagc.ir.least import Price
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import PLAIN_PRICES, Price, Prices
+from dagc.ir.moves import PLAIN_PRICES, Prices
 from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
 from dagc.ir.ops.op_set import result_layout
 from dagc.ir.routed_dims import Rows, routed, routers

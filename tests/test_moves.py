@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from math import prod
 
@@ -12,16 +13,18 @@ from oracles.reshards import Row, WirePrices, chain_wire_B, moves, stored_rows
 import dagc
 from dagc.base.collectives import wire_bytes
 from dagc.base.diagnostics import Collector
+from dagc.cost.prices import LinkPrices
 from dagc.execute.prove import prove_graph
 from dagc.ir.cuts import cut_mesh
 from dagc.ir.graph import Graph, Op, Segment
-from dagc.ir.mesh import refine
-from dagc.ir.moves import PLAIN_PRICES, Chains, TensorSizes, cheapest
+from dagc.ir.mesh import GpuMap, refine
+from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes, cheapest
 from dagc.ir.sharding import Axes, Sharding
 from dagc.lang.expand import expand
 from dagc.passes.reshard import Reshard
 from dagc.pipeline.lower import passes_of
 from dagc.pipeline.run_passes import run
+from dagc.spec.hardware import Link
 from dagc.spec.unit import Unit
 
 
@@ -149,3 +152,53 @@ def test_a_graph_whose_axes_were_cut_computes_the_same() -> None:
     assert kinds.count("permute") == 2 and kinds.count("all_to_all") == 2
     proof = prove_graph(graph, unit)
     assert proof.holds, proof
+
+
+LINKS = (
+    LinkPrices(Link(450e9, 1e-6), Link(50e9, 5e-6)),
+    LinkPrices(Link(450e9, 1e-6), Link(50e9, 1e-6, onward=True)),
+    LinkPrices(Link(900e9, 0.0), Link(10e9, 0.0)),
+    LinkPrices(Link(450e9, 1e-6), Link(100e9, 3e-6), Link(50e9, 5e-6)),
+)
+SCATTERED = random.Random(1).sample(range(512), 256)
+
+
+def some_layout(choose: random.Random, axes: list[str], dims: int) -> tuple[Axes, ...]:
+    out: list[Axes] = [() for _ in range(dims)]
+    for axis in choose.sample(axes, choose.randint(0, len(axes))):
+        k = choose.randrange(dims)
+        out[k] = (*out[k], axis)
+    return tuple(out)
+
+
+@pytest.mark.parametrize("prices", [PLAIN_PRICES, WirePrices(), *LINKS])
+def test_bounds_change_no_chain(prices: Prices) -> None:
+    """A search that leaves out what cannot be cheaper finds the very same chains, of equal ones too, as one that looks at all."""
+    choose = random.Random(7)
+    lengths = set()
+    for _ in range(60):
+        sizes = [choose.choice((2, 2, 3, 4)) for _ in range(choose.choice((2, 3, 3)))]
+        names = [f"x{k}" for k in range(len(sizes))]
+        mesh = refine([list(zip(names, sizes, strict=True))], {})
+        ids = range(prod(sizes)) if choose.random() < 0.7 else SCATTERED[: prod(sizes)]
+        beyond = (16,) if isinstance(prices, LinkPrices) and len(prices) == 3 else ()
+        mesh = replace(mesh, gpus=GpuMap(tuple(ids), choose.choice((4, 8)), beyond))
+        partial = tuple(choose.sample(names, choose.choice((0, 0, 1, 2))))
+        kept = partial[:1] if choose.random() < 0.2 else ()
+        dims = choose.choice((1, 2, 3))
+        left = [name for name in names if name not in partial]
+        source = Sharding(some_layout(choose, left, dims), mesh.sort(partial))
+        target = Sharding(some_layout(choose, [n for n in names if n not in kept], dims), kept)
+        shape = TensorSizes(
+            tuple(float(choose.choice((1, 6, 64, 4096))) for _ in range(dims)), 2.0, (choose.random() < 0.2,) * dims
+        )
+        chains = Chains(prices, mesh)
+        try:
+            plain = cheapest(source, target, shape, mesh, prices.of(mesh))
+        except NoRoute:
+            with pytest.raises(NoRoute):
+                chains.cheapest(source, target, shape)
+            continue
+        assert list(chains.cheapest(source, target, shape)) == plain
+        lengths.add(len(plain))
+    assert {0, 1, 2, 3} <= lengths

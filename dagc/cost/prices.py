@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import ClassVar
 
 from ..base.traced import is_traced, number
+from ..ir.groups import GroupShape
+from ..ir.least import Price
 from ..ir.mesh import GpuMap, Mesh
-from ..ir.moves import Price
 from ..ir.sharding import Axes
 from ..spec.hardware import Link
 from .network import collective_time
 
 KEPT = 1 << 14
-"""Prices on one mesh that are remembered."""
+"""Prices that are remembered."""
+Known = dict[tuple[str, float, GroupShape], float]
 
 
 @lru_cache(maxsize=64)
@@ -22,27 +25,50 @@ def _kept(
     return {}
 
 
+@lru_cache(maxsize=8)
+def _known(links: tuple[Link, ...]) -> Known:
+    """Those of groups alike, of whatever mesh."""
+    return {}
+
+
 class LinkPrices(tuple[Link, ...]):
     """Alpha-beta times over links, innermost first."""
 
     __slots__ = ()
+    noted: ClassVar[bool] = False
 
     def __new__(cls, *links: Link) -> LinkPrices:
         return super().__new__(cls, links)
 
     def of(self, mesh: Mesh) -> Price:
         """Seconds of a collective between the GPUs of the mesh, memoised: the searches ask the same few questions again."""
-        kept = _kept(self, mesh.atoms, mesh.gpus)
+        kept, known = _kept(self, mesh.atoms, mesh.gpus), _known(self)
         own: dict[tuple[str, float, Axes], float] = {}
 
         def price(kind: str, payload_B: float, axes: Axes) -> float:
             key = (kind, payload_B, axes)
-            memo = own if is_traced(payload_B) else kept
-            if key not in memo:
+            traced = is_traced(payload_B)
+            memo = own if traced else kept
+            found = memo.get(key)
+            if found is None:
+                shape = mesh.group(axes)
+                if traced:
+                    found = number(collective_time(kind, payload_B, shape, *self).time_s)
+                else:
+                    found = _time_s(self, known, kind, payload_B, shape)
                 if len(memo) >= KEPT:
                     memo.clear()
-                time = collective_time(kind, payload_B, mesh.group(axes), *self)
-                memo[key] = number(time.time_s)
-            return memo[key]
+                memo[key] = found
+            return found
 
         return price
+
+
+def _time_s(links: tuple[Link, ...], known: Known, kind: str, payload_B: float, shape: GroupShape) -> float:
+    key = kind, payload_B, shape
+    found = known.get(key)
+    if found is None:
+        if len(known) >= KEPT:
+            known.clear()
+        found = known[key] = float(collective_time(kind, payload_B, shape, *links).time_s)
+    return found

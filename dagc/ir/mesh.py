@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd, prod
 
 import numpy as np
@@ -146,9 +146,14 @@ class Mesh:
 
     def group(self, axes: Axes) -> GroupShape:
         """Ranks, nodes and ranks per node of the groups over some axes; where groups differ, of the widest spread one."""
-        if axes not in self._groups:
-            self._groups[axes] = self.shape_of(self.groups(axes))
-        return self._groups[axes]
+        found = self._groups.get(axes)
+        if found is None:
+            alike = _shapes(self.shape, self.the_gpus)
+            places = tuple([self.index[axis] for axis in self.sort(axes)])
+            if places not in alike:
+                alike[places] = self.shape_of(self.groups(axes))
+            found = self._groups[axes] = alike[places]
+        return found
 
     @property
     def asked(self) -> tuple[Axes, ...]:
@@ -178,6 +183,12 @@ class Mesh:
                 names.append(name)
                 wanted -= set(atoms)
         return (*names, *self.sort(sorted(wanted)))
+
+
+@lru_cache(maxsize=64)
+def _shapes(sizes: tuple[int, ...], gpus: GpuMap) -> dict[tuple[int, ...], GroupShape]:
+    """Of groups on meshes of these sizes, by the dimensions that the axes are."""
+    return {}
 
 
 def refine(sides: Sequence[Side], cuts: Mapping[str, Sequence[int]], more: Iterable[int] = ()) -> Mesh:

@@ -7,31 +7,34 @@ all-to-all, an all-reduce or a permute, over one axis or a product of axes, each
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import combinations
-from math import prod
-from typing import Protocol, TypeAlias
+from math import inf, prod
+from typing import ClassVar, Protocol, TypeAlias
 
 from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
 from ..base.frozen import record
 from ..base.traced import is_traced
 from .cuts import Cuts, cut_layout, cut_mesh, trades, useful
+from .least import CALL_S, MOST_ATOMS, RANK_S, Calls, Price
 from .mesh import GpuMap, Mesh
 from .sharding import Axes, Move, Sharding
 
-Price = Callable[[str, float, Axes], float]
-"""(kind, payload bytes of the local input buffer, group axes) -> seconds."""
-
 
 class Prices(Hashable, Protocol):
-    """What moves cost on some machine; a pass gets one as an option and asks it for the prices on its mesh."""
+    """What moves cost on some machine; a pass gets one as an option and asks it for the prices on its mesh: the same ones on each
+    mesh of equal sizes on the same GPUs. `noted`: somebody wants to know which prices a search needs, so that it asks for no others."""
+
+    noted: ClassVar[bool]
 
     def of(self, mesh: Mesh) -> Price: ...
 
 
 class PlainPrices:
     """Of no machine: one microsecond for each step of a ring, and the bytes that a rank sends in it at 100 GB/s."""
+
+    noted: ClassVar[bool] = False
 
     def of(self, mesh: Mesh) -> Price:
         def price(kind: str, payload_B: float, axes: Axes) -> float:
@@ -51,6 +54,16 @@ class Chains:
         self.prices, self.mesh, self.price = prices, mesh, prices.of(mesh)
         self.known = _known(prices, mesh.atoms, mesh.gpus)
 
+    @cached_property
+    def calls(self) -> Calls | None:
+        """What calls cost on meshes like this one; None: no prices may be asked but those of a search without bounds."""
+        if self.prices.noted or len(self.mesh.atoms) > MOST_ATOMS:
+            return None
+        made = _calls(self.prices, self.mesh.shape, self.mesh.gpus)
+        if not made:
+            made.append(Calls(self.price, self.mesh))
+        return made[0]
+
     def cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Sequence[Move]:
         """As `cheapest`."""
         if any(is_traced(size) for size in shape.sizes):
@@ -60,7 +73,7 @@ class Chains:
         if found is None:
             if len(self.known) >= MOST_CHAINS:
                 self.known.clear()
-            found = self.known[key] = tuple(cheapest(source, target, shape, self.mesh, self.price))
+            found = self.known[key] = tuple(cheapest(*key, self.mesh, self.price, self.calls))
         return found
 
     def cuts(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Cuts:
@@ -68,11 +81,12 @@ class Chains:
         found = useful(source, target, self.mesh)
         if not found:
             return {}
-        finer = cut_mesh(self.mesh, found)
+        finer = Chains(self.prices, cut_mesh(self.mesh, found))
         ends = cut_layout(source, found), cut_layout(target, found)
+        traced = any(is_traced(size) for size in shape.sizes)
         try:
-            whole_s, _ = _search(source, target, shape, self.mesh, self.price)
-            cut_s, _ = _search(*ends, shape, finer, self.prices.of(finer))
+            whole_s, _ = _search(source, target, shape, self.mesh, self.price, None if traced else self.calls)
+            cut_s, _ = _search(*ends, shape, finer.mesh, finer.price, None if traced else finer.calls)
         except NoRoute:
             return {}
         return found if cut_s < whole_s - CALL_S else {}
@@ -88,12 +102,14 @@ def _known(
     return {}
 
 
+@lru_cache(maxsize=64)
+def _calls(prices: Prices, sizes: tuple[int, ...], gpus: GpuMap | None) -> list[Calls]:
+    """Of meshes of these sizes, once they were made."""
+    return []
+
+
 MOST_MOVES = 1_000_000
 """Moves that one search looks at: graphs that were written by hand may have any number of axes."""
-CALL_S = 1e-9
-"""Added to every collective of a chain: of two chains that cost the same, the one with fewer calls wins."""
-RANK_S = 1e-12
-"""Added for every rank of a collective's group: of as many calls, the one among fewer ranks wins."""
 
 
 @record
@@ -116,30 +132,35 @@ class NoRoute(ValueError):
     """No chain of moves leads from one layout to the other."""
 
 
-def cheapest(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price) -> list[Move]:
+def cheapest(
+    source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price, calls: Calls | None = None
+) -> list[Move]:
     """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves. A partial softmax is merged
-    in the first move, over all its axes."""
+    in the first move, over all its axes. `calls`: of the mesh, so that fewer chains are looked at."""
     if source.reduce != "softmax":
-        return _search(source, target, shape, mesh, price)[1]
+        return _search(source, target, shape, mesh, price, calls)[1]
     moves = _Moves(target, shape, mesh)
     payload = moves.local_bytes(source.dims)
     chains = []
     for step in moves.reduced((source.dims, source.partial, source.reduce), source.partial):
         (move,) = _as_moves((None, step))
-        cost, chain = _search(move.result, target, shape, mesh, price)
+        cost, chain = _search(move.result, target, shape, mesh, price, calls)
         cost += CALL_S + RANK_S * mesh.size(move.axes) + price(move.kind, payload, move.axes)
         chains.append((cost, len(chain), [move, *chain]))
     return min(chains, key=lambda one: one[:2])[2]
 
 
 def _search(
-    source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price
+    source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price, calls: Calls | None
 ) -> tuple[float, list[Move]]:
-    """(seconds, moves) of the cheapest chain."""
+    """(seconds, moves) of the cheapest chain. With a bound on what is left (`calls`), states are left out that no chain passes
+    which costs as little as one that was found; they change neither costs nor which of equal ways comes first."""
     if source == target:
         return 0.0, []
     search = _Moves(target, shape, mesh)
     start, goal = (source.dims, source.partial, source.reduce), (target.dims, target.partial, target.reduce)
+    left = None if calls is None else _Left(calls, search)
+    most = inf if left is None else _most(start, goal, search, price, left)
     order = 0
     queue: list[tuple[float, int, int, State, Chain]] = [(0.0, 0, order, start, None)]
     done: set[State] = set()
@@ -151,23 +172,85 @@ def _search(
         if state in done:
             continue
         done.add(state)
-        payload = search.local_bytes(state[0])
-        for step in search.moves(state):
-            kind, axes, result, _, _ = step
+        for step, own in search.priced(state, price):
+            result = step[2]
             if result in done:
                 continue
             order += 1
             if order > MOST_MOVES:
                 raise NoRoute(f"{source} -> {target}: the axes are too many to search for a chain")
-            there = cost, steps + 1
-            if kind != "slice":
-                sent = search.local_bytes(result[0]) if kind in SEND_RESULT else payload
-                there = cost + (CALL_S + RANK_S * search.size(axes) + price(kind, sent, axes)), steps + 1
+            there = (cost if own is None else cost + own), steps + 1
             before = known.get(result)
             if before is None or there < before:  # of equal ways the first one is taken
+                if left is not None:
+                    if there[0] + left(result) > most:
+                        continue
+                    if result == goal:
+                        most = min(most, there[0] * ROUNDING)
                 known[result] = there
                 heapq.heappush(queue, (*there, order, result, (chain, step)))
     raise NoRoute(f"{source} -> {target}")
+
+
+MOST_STEPS = 12
+"""Of a chain that is tried for a start."""
+ROUNDING = 1 + 1e-9
+"""Of sums in another order."""
+
+
+def _most(start: State, goal: State, search: _Moves, price: Price, left: _Left) -> float:
+    """What some chain costs that always takes the move that seems best; infinite where that leads nowhere."""
+    state, cost = start, 0.0
+    seen = {start}
+    while len(seen) <= MOST_STEPS:
+        best: tuple[float, float, State] | None = None
+        for (_, _, result, _, _), own in search.priced(state, price):
+            there = cost if own is None else cost + own
+            if result == goal:
+                return there * ROUNDING
+            if result in seen:
+                continue
+            more = left(result)
+            if best is None or (there + more, more) < best[:2]:
+                best = there + more, there, result
+        if best is None:
+            break
+        _, cost, state = best
+        seen.add(state)
+    return inf
+
+
+class _Left:
+    """Seconds from a state to the target at least."""
+
+    def __init__(self, calls: Calls, search: _Moves) -> None:
+        self.target = search.target.dims
+        self.bits = {name: 1 << k for k, name in enumerate(search.atoms)}
+        kept = self.axes(search.target.partial)
+        self.split, self.stays = sum(map(self.axes, self.target)), ~kept
+        self.table = calls.left(search.whole * search.shape.element_B, self.split, kept)
+        self.sets: dict[tuple[int, Axes], tuple[int, int]] = {}
+        self.known: dict[tuple[int, int, int], float] = {}
+
+    def axes(self, axes: Axes) -> int:
+        return sum([self.bits[axis] for axis in axes])
+
+    def __call__(self, state: State) -> float:
+        dims, still, _ = state
+        split = astray = 0
+        for dim, axes in enumerate(dims):
+            if axes:
+                own = self.sets.get((dim, axes))
+                if own is None:
+                    moved = self.axes(axes[_common(axes, self.target[dim]) :])
+                    own = self.sets[dim, axes] = self.axes(axes), moved & self.split
+                split |= own[0]
+                astray |= own[1]
+        key = split, astray, self.axes(still) & self.stays if still else 0
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = self.table(*key)
+        return found
 
 
 SEND_RESULT = frozenset(kind for kind, found in COLLECTIVES.items() if found.sends_result)
@@ -197,6 +280,7 @@ class _Moves:
         self.whole = prod(shape.sizes)
         self.sizes: dict[Axes, int] = {}
         self.divides: dict[tuple[int, Axes], bool] = {}
+        self.known: dict[State, Sequence[tuple[Step, float | None]]] = {}
 
     def size(self, axes: Axes) -> int:
         found = self.sizes.get(axes)
@@ -215,6 +299,21 @@ class _Moves:
         if found is None:
             found = self.divides[key] = bool(self.shape.splits(dim, self.size(axes)))
         return found
+
+    def priced(self, state: State, price: Price) -> Sequence[tuple[Step, float | None]]:
+        """The moves, and what each costs; of slices nothing."""
+        known = self.known.get(state)
+        if known is None:
+            payload = self.local_bytes(state[0])
+            known = self.known[state] = [(step, self.cost(step, payload, price)) for step in self.moves(state)]
+        return known
+
+    def cost(self, step: Step, payload_B: float, price: Price) -> float | None:
+        kind, axes, (dims, _, _), _, _ = step
+        if kind == "slice":
+            return None
+        sent_B = self.local_bytes(dims) if kind in SEND_RESULT else payload_B
+        return CALL_S + RANK_S * self.size(axes) + price(kind, sent_B, axes)
 
     def moves(self, state: State) -> Iterator[Step]:
         dims, partial, reduce = state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from ..cost.schedule.scheduler import schedule
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.groups import GroupShape
+from ..ir.least import Price
 from ..ir.mesh import GpuMap, Mesh, refine
-from ..ir.moves import Price, Prices
+from ..ir.moves import Prices
 from ..ir.sharding import Axes
 from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh
@@ -49,6 +51,8 @@ class Asks:
 
 class Asking:
     """Prices that note what they are asked. Each is other prices than all before: nothing that is kept of these answers for it."""
+
+    noted: ClassVar[bool] = True
 
     def __init__(self, prices: Prices, asks: Asks) -> None:
         self.prices, self.asks = prices, asks

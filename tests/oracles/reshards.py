@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dagc.base.collectives import wire_bytes
 from dagc.ir.cuts import cut_layout, cut_mesh
@@ -59,6 +59,8 @@ def pricing(mesh: Mesh) -> Callable[[str, float, Axes], float]:
 @dataclass(frozen=True, slots=True)
 class WirePrices:
     """Wire bytes of a collective, for a search of the fewest bytes."""
+
+    noted: ClassVar[bool] = False
 
     def of(self, mesh: Mesh) -> Callable[[str, float, Axes], float]:
         return pricing(mesh)
