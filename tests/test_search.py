@@ -13,6 +13,7 @@ from itertools import product
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 
@@ -24,15 +25,20 @@ from dagc.cli import main
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
-from dagc.optimize.search.apart import Pieces
+from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.best_first import Found
+from dagc.optimize.search.bound import OPS, pieces_of
+from dagc.optimize.search.bound import Pieces as Learnt
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
+from dagc.optimize.search.glance import glanced, own_ops
 from dagc.optimize.search.objectives import TABLE
 from dagc.optimize.search.optimum import Asked, search
+from dagc.optimize.search.pieces import Pieces
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
+from dagc.spec.unit import Unit
 
 SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
@@ -313,6 +319,23 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
         )
         close.append(float(after[1][row]) / scores[1])
     assert sorted(close)[len(close) // 2] > 0.6  # and says something
+
+
+@pytest.mark.parametrize("kind", ["decode", "prefill"])
+def test_a_glance_tells_of_ops_what_compiling_tells(kind: str) -> None:
+    """Ops without collectives take what they take with them, expert loads and splits of every degree included."""
+    spec = opened(everything(kind, 8, SHARED))
+    space = Apart(spec, kind, {})
+    compiled: list[Learnt] = []
+    for row in random.Random(0).sample(range(len(space.rows)), PLANS):
+        phase = spec.phase(kind, space.rows.values(row), Collector())
+        assert phase is not None
+        own = own_ops(space.judge, Unit(spec.spec, phase, Collector()))
+        space.judge.plan(phase, lambda graph, costs, own=own: compiled.append(pieces_of(graph, costs, own)[1]))  # type: ignore[misc]
+        seen = glanced(space.judge, phase)
+        assert seen is not None
+        for k, piece in enumerate(seen[1]):
+            assert (piece is not None) == (k in OPS) and (piece is None or np.array_equal(piece, compiled[-1][k]))  # type: ignore[arg-type]
 
 
 PLANS = int(os.environ.get("DAGC_PLANS", "15"))

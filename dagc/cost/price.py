@@ -22,7 +22,7 @@ from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad
-from .records import Array, Costs, LayerLoad, OpCost
+from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost
 from .transfers import collective_cost, stage_edges
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
                     launch_s = cost.launch_s + hardware.launch_s
                     cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
             costs[segment.name, op.name] = cost
-    edges, tokens = stage_edges(graph, hardware)
+    # Before collectives are there nothing is sent: ops alone have a price.
+    edges, tokens = stage_edges(graph, hardware) if graph.level != "annotated" else ((), NO_TRANSFER)
     layers = tuple(by_layer[layer] for layer in sorted(by_layer))
     return Costs(
         costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,

@@ -8,24 +8,19 @@ from time import perf_counter
 
 import numpy as np
 
-from ...base.axes import EXPERT_TENSOR, TENSOR
-from ...base.diagnostics import Collector
 from ...base.syntax import ast
 from ...lang.open_spec import OpenSpec
 from ...lang.values.evaluate import names_in
-from ...pipeline.estimates import Estimate
 from ...plan.result import PhaseResult
-from ...spec.hardware import Hardware
-from ...spec.unit import Unit
 from .best_first import Found, Limit, Outcome, Search
-from .bound import Bounds, pieces_of, usable
 from .domains import domains
-from .exact import BLOCKS, Allowed, Judge, Plan, plain_ops
-from .objectives import TABLE, Floats, Objective, Terms
+from .exact import Allowed, Judge
+from .objectives import TABLE, Objective
+from .pieces import Pieces
 from .rules import Facts, fixed, key, names, rules
-from .space import Domain, Flags, Rows, Rule, Tally, distinct, legal, size
+from .space import Domain, Rows, Rule, Tally, distinct, legal, size
 from .within import Wrong, restrictions, unknown
-from .workers import Costed, Run, Task, Text
+from .workers import Run, Text
 
 Told = Callable[[Found, int], None]
 
@@ -89,127 +84,10 @@ class Apart:
         began = perf_counter()
         own = Search(
             self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
-            self.judge.score, self.pieces.news, tally, self.size, self.pieces.alike,
+            self.judge.score, self.pieces.news, self.pieces.unseen, self.pieces.look, tally, self.size, self.pieces.alike,
              self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped
-
-
-FEW = 64
-"""Rows of a space below which this process costs all: others would take longer to begin."""
-
-
-class Pieces:
-    """Exact costs and bounds of the rows of one phase's space. What was costed once is kept."""
-
-    def __init__(
-        self,
-        spec: OpenSpec,
-        name: str,
-        facts: Facts,
-        rows: Rows,
-        judge: Judge,
-        text: Text | None = None,
-        run: Run | None = None,
-    ) -> None:
-        self.text, self.run = text, run
-        self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
-        self.bounds = Bounds(rows, facts) if usable(rows, facts) else None
-        self.own: Mapping[str, frozenset[str]] | None = None
-        self.known: dict[int, Plan] = {}
-        count = len(rows)
-        phase = facts.phase
-        self.gpus, self.sequences, draft = (
-            np.broadcast_to(rows.number(name), (count,)).astype(np.float64) for name in ("gpus", "sequences", "draft")
-        )
-        pools = facts.pools
-        self.price, self.power = (_of_pools(rows, pools, each) for each in ("price_per_s", "power_W"))
-        steps = range(int(draft.max(initial=0)) + 1)
-        per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
-        self.per_step = per_step if phase.generates else np.ones(count)
-        self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)
-
-    def bound(self, objectives: Sequence[Objective]) -> list[Floats]:
-        """Scores that no row can beat."""
-        count = len(self.rows)
-        time_s = np.zeros(count) if self.bounds is None else self.bounds.time_s
-        with np.errstate(divide="ignore"):
-            terms = Terms(
-                time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences, self.price * self.gpus, self.power * self.gpus
-            )  # fmt: skip
-            scores = [
-                np.nan_to_num(np.asarray(o.score(terms), dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
-                for o in objectives
-            ]
-            return [np.broadcast_to(one, (count,)) for one in scores]
-
-    def evaluate(self, rows: Sequence[int]) -> list[Plan]:
-        """Plans of some rows, each costed once."""
-        new = [row for row in rows if row not in self.known]
-        if self.run is None or self.text is None or len(self.rows) < FEW:
-            for row in new:
-                self.known[row] = self._here(row)
-        else:
-            for row, found in zip(new, self.run([self._task(row, self.text) for row in new]), strict=True):
-                self.known[row] = self._taken(row, found)
-        return [self.known[row] for row in rows]
-
-    def _wanted(self, row: int) -> bool:
-        return self.bounds is not None and not self.bounds.known(row)
-
-    def _here(self, row: int) -> Plan:
-        values = self.rows.values(row)
-        bounds = self.bounds
-        if bounds is None or not self._wanted(row):
-            return self.judge.of_values(self.spec, values)
-        if self.own is None:
-            phase = self.spec.phase(self.name, values, Collector())
-            if phase is None:
-                return self.judge.of_values(self.spec, values)
-            self.own = plain_ops(Unit(self.judge.spec, phase, Collector()))
-        own = self.own
-        return self.judge.of_values(
-            self.spec, values, lambda graph, costs: bounds.learn(row, *pieces_of(graph, costs, own))
-        )
-
-    def _task(self, row: int, text: Text) -> Task:
-        alone = tuple(p.name for p in self.judge.spec.phases)
-        return Task(text, self.name, alone, tuple(self.rows.values(row).items()), self._wanted(row), self.judge.allowed)
-
-    def _taken(self, row: int, found: Costed) -> Plan:
-        """A plan that was costed elsewhere."""
-        phase = self.spec.phase(self.name, self.rows.values(row), Collector())
-        if found.learnt is not None and self.bounds is not None:
-            self.bounds.learn(row, *found.learnt)
-        if phase is None or found.figures is None:
-            return Plan(phase or self.facts.phase, None, found.refused, found.why)
-        return Plan(
-            phase, Estimate(Unit(self.judge.spec, phase, Collector()), *found.figures), found.refused, found.why
-        )
-
-    def news(self, row: int) -> frozenset[tuple[int, int, float]]:
-        """What a row would tell of others; nothing: all is known."""
-        return frozenset() if self.bounds is None else self.bounds.news(row)
-
-    def alike(self, row: int, plan: Plan) -> Flags:
-        """Rows that are refused for the same reason as one that was."""
-        same = np.zeros(len(self.rows), dtype=bool)
-        if plan.refused is not None and plan.refused[0] == BLOCKS:
-            same[:] = True
-            for name in (TENSOR, EXPERT_TENSOR):
-                column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
-                same &= column == column[row]
-        return same
-
-
-def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: str) -> Floats:
-    """What one GPU of each row's pool has; not a number where that is not given."""
-    known = {name: getattr(hardware, what) for name, hardware in pools.items()}
-    out = np.full(len(rows), np.nan)
-    for name, value in known.items():
-        at = np.broadcast_to(rows.is_("hardware", name) if len(known) > 1 else True, (len(rows),))
-        out[at] = np.nan if value is None else value
-    return out
 
 
 def limits(judge: Judge, name: str) -> list[Limit]:

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from ...base.frozen import record
+from .bound import News
 from .certificate import Certificate
 from .exact import Plan
 from .objectives import Floats, Objective
@@ -16,6 +17,8 @@ from .space import Flags, Ints, Rows, Rule, Tally, Values
 
 BATCH = 4
 """Plans that are costed before bounds are looked at again: the same number wherever they are costed, so that the answer is the same."""
+GLANCES = 8
+"""Plans that are glanced at beside them."""
 LOOKED_AT = 64
 """Rows among which those of a batch are chosen."""
 SLACK = 1e-9
@@ -83,7 +86,9 @@ class Search:
     limits: Sequence[Limit]
     evaluate: Callable[[Sequence[int]], Sequence[Plan]]
     score: Callable[[Objective, Plan], float]
-    news: Callable[[int], frozenset[tuple[int, int, float]]]
+    news: Callable[[int], News]
+    unseen: Callable[[int], News]
+    look: Callable[[Sequence[int]], None]
     tally: Tally
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
@@ -106,7 +111,7 @@ class Search:
         self.fate = np.full(len(self.rows), LEFT, dtype=np.int64)
         try:
             while open_.any():
-                if self.budget_s is not None and self.done and perf_counter() - self.began > self.budget_s:
+                if self.budget_s is not None and perf_counter() - self.began > self.budget_s:
                     break
                 scores = self.bound(self.objectives)
                 at = np.flatnonzero(open_)
@@ -117,7 +122,10 @@ class Search:
                     open_[out] = False
                     self.fate[out] = BOUNDED
                     continue
-                batch = self.batch(scores, at, open_)
+                batch, glances = self.batch(scores, at, open_)
+                if glances:
+                    self.look(glances)
+                    continue
                 for row, plan in zip(batch, self.evaluate(batch), strict=True):
                     self.visit(row, plan, scores, open_)
         except KeyboardInterrupt:
@@ -130,16 +138,18 @@ class Search:
             self.refusing.append(rule)
         return REFUSED + self.refusing.index(rule)
 
-    def batch(self, scores: Sequence[Floats], at: Ints, open_: Flags) -> list[int]:
-        """The rows that are costed next: the best bounds, each of which tells something that those before it do not. Rows that fail a
-        requirement for certain are rejected on the way. Always at least one leaves the open ones."""
+    def batch(self, scores: Sequence[Floats], at: Ints, open_: Flags) -> tuple[list[int], list[int]]:
+        """The rows that are costed next: the best bounds, each of which tells something that those before it do not; or the rows that are
+        glanced at before. Rows that fail a requirement for certain are rejected on the way. Always at least one leaves the open ones, or
+        is glanced at."""
         few = at[np.argpartition(scores[0][at], LOOKED_AT - 1)[:LOOKED_AT]] if len(at) > LOOKED_AT else at
         few = few[np.lexsort((few, scores[0][few]))]
         out: list[int] = []
+        glances: list[int] = []
         told: set[tuple[int, int, float]] = set()
         passed = self.all_passed(scores, few)
         for row, worse in zip(few.tolist(), passed.tolist(), strict=True):
-            if worse or len(out) == BATCH:
+            if worse or len(out) == BATCH or len(glances) == GLANCES:
                 break
             limit = self.over(row)
             if limit is not None:
@@ -148,13 +158,21 @@ class Search:
                 self.tally.add(rule, rule, "R07", 1, self.rows.values(row))
                 self.fate[row] = self.refusal(rule)
                 continue
+            unseen = self.unseen(row)
+            if unseen and not out:
+                if not unseen <= told:
+                    told |= unseen
+                    glances.append(row)
+                continue
+            if unseen or glances:
+                continue
             news = self.news(row)
             if news and news <= told:
                 continue
             told |= news
             out.append(row)
             open_[row] = False
-        return out
+        return out, glances
 
     def over(self, row: int) -> Limit | None:
         """A requirement that the bound of a row proves not to hold."""

@@ -107,8 +107,6 @@ class Table:
         if self.known(row):
             return None
         level = self.tokens[row]
-        if not self.values:
-            self.values.append(np.zeros(found.shape[1]))
         self.values += [found[0], found[1]]
         mine = (self.groups == self.groups[row]) & (self.source < level)
         same: Flags = mine & (self.tokens == level)
@@ -126,10 +124,12 @@ class Table:
 
 @dataclass
 class Bounds:
-    """Of the rows of one space: `time_s` is the least that all passes of each may take."""
+    """Of the rows of one space: `time_s` is the least that all passes of each may take. `strides`: by tp where heads cut its axis, as
+    flags of strides."""
 
     rows: Rows
     facts: Facts
+    strides: Mapping[int, int] | None = None
     time_s: Floats = field(init=False)
     layers: list[Layer] = field(default_factory=list)
     tables: list[Table] = field(init=False)
@@ -145,27 +145,30 @@ class Bounds:
         self.passes = np.maximum(facts.new // chunk, 1) if not facts.phase.generates else np.ones(count, dtype=np.int64)
         self.tables = [
             Table(_numbered(columns), np.broadcast_to(np.asarray(tokens, dtype=np.float64), (count,)), rising)
-            for columns, tokens, rising in keys(rows, facts, each)
+            for columns, tokens, rising in keys(rows, facts, each, self.strides)
         ]
 
-    def learn(self, row: int, layers: Sequence[Layer], pieces: Sequence[Floats]) -> None:
-        """From a plan that was costed: what `pieces_of` finds of it."""
+    def learn(self, row: int, layers: Sequence[Layer], pieces: Pieces) -> None:
+        """From a plan that was costed, or glanced at: what `pieces_of` or `ops_of` finds of it."""
         if not self.layers:
             self.layers = list(layers)
+            ops, edges = sum(len(one.ops) for one in layers), sum(len(one.edges) + 1 for one in layers)
+            for k, table in enumerate(self.tables):
+                table.values.append(np.zeros(ops if k in OPS else edges))
         touched = np.zeros(len(self.rows), dtype=bool)
         for table, piece in zip(self.tables, pieces, strict=True):
-            more = table.put(row, piece)
+            more = None if piece is None else table.put(row, piece)
             touched = touched if more is None else touched | more
         at = np.flatnonzero(touched)
         if len(at):
             self.time_s[at] = self.times(at)
 
-    def news(self, row: int) -> frozenset[tuple[int, int, float]]:
+    def news(self, row: int, tables: Sequence[int] = range(6)) -> News:
         """What a row would tell that nobody knows."""
         return frozenset(
             (k, int(table.groups[row]), float(table.tokens[row]))
             for k, table in enumerate(self.tables)
-            if not table.known(row)
+            if k in tables and not table.known(row)
         )
 
     def known(self, row: int) -> bool:
@@ -205,17 +208,34 @@ class Bounds:
         return makespan
 
 
-def pieces_of(
-    graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]
-) -> tuple[tuple[Layer, ...], tuple[Floats, ...]]:
+def pieces_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> tuple[tuple[Layer, ...], Pieces]:
     """The layers of a plan that was costed, and its pieces, one for each table. `costs`: of its first pass, which is that of the shortest
     context; `own`: ops by segment that are no collectives."""
     layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
-    found = [_pieces(layer, graph.segment(layer.name), costs) for layer in layers]
-    return layers, tuple(np.concatenate([piece[k] for piece in found], axis=1) for k in range(TABLES))
+    moves = [_moves(layer, graph.segment(layer.name), costs) for layer in layers]
+    computed = _computed(layers, costs)
+    moved = [np.concatenate([each[k] for each in moves], axis=1) for k in range(len(moves[0]))]
+    return layers, tuple(piece for pair in zip(computed, moved, strict=True) for piece in pair)
 
 
-TABLES = 6
+def ops_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> tuple[tuple[Layer, ...], Pieces]:
+    """The same of a graph without collectives: ops alone."""
+    layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
+    return layers, tuple(piece for each in _computed(layers, costs) for piece in (each, None))
+
+
+def _computed(layers: Sequence[Layer], costs: Costs) -> list[Floats]:
+    """Ops of all layers, by side."""
+    found = [_ops(layer, costs) for layer in layers]
+    return [np.concatenate([each[k] for each in found], axis=1) for k in (ATTENTION, ROUTED, EXCHANGE)]
+
+
+News = frozenset[tuple[int, int, float]]
+"""What nobody knows yet: tables, groups and tokens."""
+Pieces = tuple[Floats | None, ...]
+"""One for each table; None: not known."""
+OPS = (0, 2, 4)
+"""Tables of ops; those between are of moves."""
 BLOCK = 2048
 """Rows that are bounded at once: their pieces stay in a core's cache."""
 
@@ -236,15 +256,10 @@ def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
     return done
 
 
-def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
-    """Of a layer: ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens to experts and
-    back: seconds, zeros where another one has it; of moves also the sum of all on the links."""
-    own = {name: k for k, (name, _) in enumerate(layer.ops)}
-    edge = {e: k for k, e in enumerate(layer.edges)}
+def _ops(layer: Layer, costs: Costs) -> list[Floats]:
+    """Of a layer: ops of attention, of experts, and those that take tokens to experts and back: seconds, zeros where another one has it."""
     compute = [np.zeros((2, len(layer.ops))) for _ in (ATTENTION, ROUTED, EXCHANGE)]
-    moves = [np.zeros(len(layer.edges) + 1) for _ in (BEFORE, INTO, AFTER)]
-    routed = {name for name, own_side in layer.ops if own_side != ATTENTION}
-    found = [costs.ops[segment.name, name] for name, _ in layer.ops]
+    found = [costs.ops[layer.name, name] for name, _ in layer.ops]
     arrays, floors = [c.time_s for c in found], [c.floor_s if c.family else c.time_s for c in found]
     uneven = any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
     for side in (ATTENTION, ROUTED, EXCHANGE):
@@ -252,6 +267,16 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
         rank = _rank([arrays[k] for k in at], least=side == EXCHANGE or (side == ROUTED and uneven))
         compute[side][0, at] = [_at(arrays[k], rank) for k in at]
         compute[side][1, at] = [_at(floors[k], rank) for k in at]
+    return compute
+
+
+def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
+    """Of a layer: moves before the experts, those that bring tokens there and back, and those after: seconds, zeros where another one has
+    it, and the sum of all on the links."""
+    own = {name for name, _ in layer.ops}
+    edge = {e: k for k, e in enumerate(layer.edges)}
+    moves = [np.zeros(len(layer.edges) + 1) for _ in (BEFORE, INTO, AFTER)]
+    routed = {name for name, own_side in layer.ops if own_side != ATTENTION}
     origin, delay, side = {segment.input: segment.input}, {segment.input: 0.0}, ATTENTION
     sent: dict[str, dict[str, float]] = {segment.input: {}}
     counted: set[str] = set()
@@ -282,8 +307,7 @@ def _pieces(layer: Layer, segment: Segment, costs: Costs) -> tuple[Floats, ...]:
         delay |= dict.fromkeys(names, max(delay[n] for n in inputs) + (0.0 if hidden else time_s))
         sent |= dict.fromkeys(names, before | ({op.name: time_s} if op.is_collective else {}))
     taken(segment.output, "")
-    both = [np.stack([one, one]) for one in moves]
-    return compute[ATTENTION], both[BEFORE], compute[ROUTED], both[INTO], compute[EXCHANGE], both[AFTER]
+    return [np.stack([one, one]) for one in moves]
 
 
 def _least(cost: OpCost) -> float:
@@ -319,8 +343,11 @@ Key = tuple[Sequence[Ints | Floats], Ints, bool]
 """Columns that must be equal, tokens, and whether a piece of fewer tokens says something of more."""
 
 
-def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
-    """Of ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens there and back."""
+def keys(rows: Rows, facts: Facts, each: Ints, strides: Mapping[int, int] | None = None) -> list[Key]:
+    """Of ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens there and back.
+
+    Which chains of moves there are follows from where axes are cut: by the groups of both sides, by dcp, and by heads (`strides`). Ranks of
+    tp and of sp have the same tokens of a decode step, so of these axes the cuts alone matter to moves from the experts on."""
     count = len(rows)
 
     def column(name: str) -> Ints:
@@ -357,27 +384,44 @@ def keys(rows: Rows, facts: Facts, each: Ints) -> list[Key]:
     everything = [gpus, stages, copies, dp, ep]
     place = [np.where(powers & plain, 0, one) for one in everything]
     attention = [sp, tp, dcp, method, residual, *others]
-    cuts = [np.minimum(etp, dense), np.minimum(inner, dense)]
+    cut = etp | inner | tp | dense | column("dcp")
+    if strides is None:
+        ends = [tp, sp]
+    else:
+        cut = cut | np.vectorize(strides.__getitem__, otypes=[np.int64])(tp)
+        ends = []
+    # Strides are flags where all of them are powers of two.
+    cuts = [
+        np.where(powers, cut & (2 * dense - 1), -1),
+        *(np.where(powers, 0, one) for one in (np.minimum(etp, dense), np.minimum(inner, dense))),
+    ]
     sent = np.broadcast_to(rows.is_("dispatch", "all_to_all"), (count,)) & (ep > 1) & (inner > dense)
     routed = [ep, etp, sent.astype(np.int64), share, *others, *place]
     if not facts.phase.generates:
         routed += [tensor, sequence, tp // tensor, sp // sequence, residual, method, dispatch, data]
     layout = [ep, etp, dispatch, share, dp * copies, sp, tp, dcp, method, residual, *others, *place]
     regular = plain and facts.folded
+    steps = [
+        ep,
+        etp,
+        dispatch,
+        share,
+        data,
+        dense,
+        *ends,
+        *cuts,
+        *(np.where(powers, 0, one) for one in (tp, sp, dcp)),
+        *others,
+        *place,
+    ]
+    moved = steps if regular and facts.phase.generates else layout
     return [
         (attention, each, True),
         ([*attention, *cuts, *place], each, False),
         (routed, each * data, True) if regular else (layout, each, True),
-        # Ranks of tp and of sp have the same tokens of a decode step.
-        (
-            [ep, etp, dispatch, share, dp * copies, dense, *others, *place]
-            if regular and facts.phase.generates
-            else layout,
-            each,
-            False,
-        ),
-        (layout, each, True),
-        (layout, each, False),
+        (moved, each, False),
+        (moved, each, True),
+        (moved, each, False),
     ]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...base.units import BYTES, show
 from ...lang.values.evaluate import compare
 from ...plan.require import is_share
 from ...spec.metrics import percent
-from .apart import Apart
-from .best_first import Outcome
+from .apart import Apart, limits
+from .best_first import REFUSED, Outcome
 from .exact import Judge, Plan, plain_test, value
 from .rules import fixed, names, rules
 from .space import Tally, Values, legal
@@ -30,7 +32,21 @@ class Near:
 
 def near_of(space: Apart, outcome: Outcome) -> tuple[Near, ...]:
     """Nothing where something was found, or not all was looked at."""
-    return () if outcome.found or outcome.certificate.left else nearest(space)
+    if outcome.found or outcome.certificate.left:
+        return ()
+    space.pieces.evaluate(_closest(space, outcome))
+    return nearest(space)
+
+
+def _closest(space: Apart, outcome: Outcome) -> list[int]:
+    """Of each requirement that bounds prove not to hold, the plan whose bound is nearest to it: not one may have been compiled."""
+    fates, out = outcome.fates, []
+    for limit in limits(space.judge, space.name):
+        rule = f"requirement: {limit.label}"
+        if rule in fates.rules:
+            rows = np.flatnonzero(fates.code == REFUSED + fates.rules.index(rule))
+            out.append(int(rows[np.argmin(space.pieces.bound((limit.objective,))[0][rows])]))
+    return out
 
 
 def nearest(space: Apart) -> tuple[Near, ...]:

@@ -22,9 +22,9 @@ from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
 from ..clusters import cluster
 from ..points import end_on_request, process_pool, processes
-from .bound import Layer, pieces_of
-from .exact import Allowed, Judge, Told, closed_phases, plain_ops
-from .objectives import Floats
+from .bound import Layer, Pieces, pieces_of
+from .exact import Allowed, Judge, Told, closed_phases
+from .glance import glanced, own_ops
 from .space import Word
 
 
@@ -48,7 +48,8 @@ class Text:
 
 @record
 class Task:
-    """A plan to cost: the phase, and the values of its choices. `pieces`: what bounds learn from it is wanted too."""
+    """A plan to cost: the phase, and the values of its choices. `pieces`: what bounds learn from it is wanted too; `glance`: what they learn
+    from its ops alone, and nothing else."""
 
     spec: Text
     phase: str
@@ -56,6 +57,7 @@ class Task:
     values: tuple[tuple[str, Word], ...]
     pieces: bool
     allowed: Allowed | None = None
+    glance: bool = False
 
 
 @record(slots=False)
@@ -65,7 +67,7 @@ class Costed:
     refused: tuple[str, str] | None
     why: str
     figures: tuple[float, float, float, Memory] | None
-    learnt: tuple[tuple[Layer, ...], tuple[Floats, ...]] | None
+    learnt: tuple[tuple[Layer, ...], Pieces] | None
 
 
 Run = Callable[[Sequence[Task]], Sequence[Costed]]
@@ -81,13 +83,15 @@ def _judge(spec: Text, phase: str, alone: tuple[str, ...], allowed: Allowed | No
 def cost(task: Task) -> Costed:
     """One plan, wherever this runs."""
     opened, judge = _judge(task.spec, task.phase, task.alone, task.allowed)
-    learnt: list[tuple[tuple[Layer, ...], tuple[Floats, ...]]] = []
+    phase = opened.phase(task.phase, dict(task.values), Collector())
+    if task.glance:
+        return Costed(None, "", None, None if phase is None else glanced(judge, phase))
+    learnt: list[tuple[tuple[Layer, ...], Pieces]] = []
     told: Told | None = None
-    if task.pieces:
-        phase = opened.phase(task.phase, dict(task.values), Collector())
-        own = plain_ops(Unit(judge.spec, phase, Collector())) if phase is not None else {}
+    if task.pieces and phase is not None:
+        own = own_ops(judge, Unit(judge.spec, phase, Collector()))
         told = lambda graph, costs: learnt.append(pieces_of(graph, costs, own))  # noqa: E731
-    plan = judge.of_values(opened, dict(task.values), told)
+    plan = judge.of_values(opened, dict(task.values)) if phase is None else judge.plan(phase, told)
     found = plan.estimate
     figures = None if found is None else (found.time_s, found.throughput_tok_s, found.tokens_per_step, found.memory)
     return Costed(plan.refused, plan.why, figures, learnt[0] if learnt else None)

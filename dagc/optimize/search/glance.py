@@ -1,0 +1,75 @@
+"""glance: a plan lowered up to where collectives would be inserted: its ops have their degrees, and so their prices.
+
+Sharding passes annotate ops alone; finding chains of moves, scheduling and memory are most of what compiling takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import takewhile
+
+from ...base.axes import TENSOR
+from ...base.diagnostics import Collector, SpecError
+from ...cost import chunks
+from ...cost.price import price
+from ...ir.graph import Graph
+from ...ir.graph_pass import GraphPass, PassError
+from ...ir.mesh import Factors
+from ...passes.mesh import wanted_cuts, with_cuts
+from ...passes.reshard import Reshard
+from ...pipeline.analyse import of_size
+from ...pipeline.kept import LOST
+from ...pipeline.lower import passes_of
+from ...pipeline.run_passes import run
+from ...spec.phase import Phase
+from ...spec.unit import Unit
+from .bound import Layer, Pieces, ops_of
+from .exact import Judge, plain_ops
+
+
+def glanced(judge: Judge, phase: Phase) -> tuple[tuple[Layer, ...], Pieces] | None:
+    """What bounds learn from the ops of a plan; None where it is not legal, which compiling it says."""
+    unit = Unit(judge.spec, phase, Collector())
+    try:
+        graph = annotated(judge, unit)
+        first = of_size(graph, phase, chunks.sizes(phase)[0])
+        return ops_of(first, price(first, unit), own_ops(judge, unit))
+    except (SpecError, PassError, ArithmeticError, *LOST):
+        return None
+
+
+def annotated(judge: Judge, unit: Unit) -> Graph:
+    """The graph before collectives. Raises SpecError, PassError, Untraceable."""
+    template, sizes = judge.estimates.layouts.expansions.at(unit)
+    batching = unit.phase.batching
+    graph = replace(template.at(sizes), microbatches=batching.microbatches, lanes=batching.lanes)
+    *_, (_, graph) = run([*takewhile(_annotates, passes_of(unit))], graph)
+    return graph
+
+
+def _annotates(one: GraphPass) -> bool:
+    return not isinstance(one, Reshard)
+
+
+def own_ops(judge: Judge, unit: Unit) -> Mapping[str, frozenset[str]]:
+    """Ops of each segment before anything is inserted."""
+    try:
+        template, _ = judge.estimates.layouts.expansions.at(unit)
+    except LOST:
+        return plain_ops(unit)
+    return {segment.name: frozenset(op.name for op in segment.ops) for segment in template.graph.segments}
+
+
+def head_strides(judge: Judge, phase: Phase, degrees: Iterable[int]) -> Mapping[int, int] | None:
+    """Of each degree of tp the strides at which heads cut its axis, as a sum of them; None where the model has no graph."""
+    try:
+        template, _ = judge.estimates.layouts.expansions.at(Unit(judge.spec, phase, Collector()))
+    except (SpecError, *LOST):
+        return None
+    out = {}
+    for degree in degrees:
+        sides = (((TENSOR, degree),),)
+        mesh = with_cuts(sides, wanted_cuts(template.graph, Factors(sides, tuple(d for d, _ in phase.strategy.shard))))
+        out[degree] = sum(mesh.stride(name) for name in mesh.sizes)
+    return out

@@ -1,0 +1,160 @@
+"""pieces: exact costs and bounds of the plans of one space: what was costed is kept, and bounds learn from it.
+
+What an op takes follows before any collective is inserted, so a glance at a plan, lowered up to there, tells what its ops take for a
+fraction of what it costs to compile it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...base.axes import EXPERT_TENSOR, TENSOR
+from ...base.diagnostics import Collector
+from ...lang.open_spec import OpenSpec
+from ...pipeline.estimates import Estimate
+from ...spec.hardware import Hardware
+from ...spec.unit import Unit
+from .bound import OPS, Bounds, Layer, News, pieces_of, usable
+from .bound import Pieces as Learnt
+from .exact import BLOCKS, Judge, Plan
+from .glance import glanced, head_strides, own_ops
+from .objectives import Floats, Objective, Terms
+from .rules import Facts
+from .space import Flags, Rows
+from .workers import Costed, Run, Task, Text
+
+FEW = 64
+"""Rows of a space below which this process costs all: others would take longer to begin."""
+
+
+class Pieces:
+    """Exact costs and bounds of the rows of one phase's space. What was costed once is kept."""
+
+    def __init__(
+        self,
+        spec: OpenSpec,
+        name: str,
+        facts: Facts,
+        rows: Rows,
+        judge: Judge,
+        text: Text | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self.text, self.run = text, run
+        self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
+        self.bounds = Bounds(rows, facts, self._strides()) if usable(rows, facts) else None
+        self.seen: set[int] = set()  # rows that were glanced at
+        self.known: dict[int, Plan] = {}
+        count = len(rows)
+        phase = facts.phase
+        self.gpus, self.sequences, draft = (
+            np.broadcast_to(rows.number(name), (count,)).astype(np.float64) for name in ("gpus", "sequences", "draft")
+        )
+        pools = facts.pools
+        self.price, self.power = (_of_pools(rows, pools, each) for each in ("price_per_s", "power_W"))
+        steps = range(int(draft.max(initial=0)) + 1)
+        per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
+        self.per_step = per_step if phase.generates else np.ones(count)
+        self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)
+
+    def _strides(self) -> Mapping[int, int] | None:
+        phase = self.spec.phase(self.name, self.rows.values(0), Collector()) if len(self.rows) else None
+        degrees = np.unique(self.rows.number(TENSOR)).tolist()
+        return None if phase is None else head_strides(self.judge, phase, degrees)
+
+    def bound(self, objectives: Sequence[Objective]) -> list[Floats]:
+        """Scores that no row can beat."""
+        count = len(self.rows)
+        time_s = np.zeros(count) if self.bounds is None else self.bounds.time_s
+        with np.errstate(divide="ignore"):
+            terms = Terms(
+                time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences, self.price * self.gpus, self.power * self.gpus
+            )  # fmt: skip
+            scores = [
+                np.nan_to_num(np.asarray(o.score(terms), dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
+                for o in objectives
+            ]
+            return [np.broadcast_to(one, (count,)) for one in scores]
+
+    def evaluate(self, rows: Sequence[int]) -> list[Plan]:
+        """Plans of some rows, each costed once."""
+        new = [row for row in rows if row not in self.known]
+        if self.run is None or self.text is None or len(self.rows) < FEW:
+            for row in new:
+                self.known[row] = self._here(row)
+        else:
+            for row, found in zip(new, self.run([self._task(row, self.text) for row in new]), strict=True):
+                self.known[row] = self._taken(row, found)
+        return [self.known[row] for row in rows]
+
+    def look(self, rows: Sequence[int]) -> None:
+        """Lets bounds learn from a glance at some rows what their ops take."""
+        if self.run is None or self.text is None or len(self.rows) < FEW:
+            for row in rows:
+                phase = self.spec.phase(self.name, self.rows.values(row), Collector())
+                self._learn(row, None if phase is None else glanced(self.judge, phase))
+        else:
+            tasks = [self._task(row, self.text, glance=True) for row in rows]
+            for row, found in zip(rows, self.run(tasks), strict=True):
+                self._learn(row, found.learnt)
+        self.seen.update(rows)
+
+    def _learn(self, row: int, learnt: tuple[tuple[Layer, ...], Learnt] | None) -> None:
+        if learnt is not None and self.bounds is not None:
+            self.bounds.learn(row, *learnt)
+
+    def _wanted(self, row: int) -> bool:
+        return self.bounds is not None and not self.bounds.known(row)
+
+    def _here(self, row: int) -> Plan:
+        values = self.rows.values(row)
+        phase = self.spec.phase(self.name, values, Collector())
+        if phase is None or self.bounds is None or not self._wanted(row):
+            return self.judge.of_values(self.spec, values)
+        own = own_ops(self.judge, Unit(self.judge.spec, phase, Collector()))
+        return self.judge.plan(phase, lambda graph, costs: self._learn(row, pieces_of(graph, costs, own)))
+
+    def _task(self, row: int, text: Text, *, glance: bool = False) -> Task:
+        alone = tuple(p.name for p in self.judge.spec.phases)
+        wanted, values = self._wanted(row), tuple(self.rows.values(row).items())
+        return Task(text, self.name, alone, values, wanted, self.judge.allowed, glance)
+
+    def _taken(self, row: int, found: Costed) -> Plan:
+        """A plan that was costed elsewhere."""
+        phase = self.spec.phase(self.name, self.rows.values(row), Collector())
+        self._learn(row, found.learnt)
+        if phase is None or found.figures is None:
+            return Plan(phase or self.facts.phase, None, found.refused, found.why)
+        return Plan(
+            phase, Estimate(Unit(self.judge.spec, phase, Collector()), *found.figures), found.refused, found.why
+        )
+
+    def news(self, row: int) -> News:
+        """What a row would tell of others; nothing: all is known."""
+        return frozenset() if self.bounds is None else self.bounds.news(row)
+
+    def unseen(self, row: int) -> News:
+        """What a glance at a row would tell."""
+        return frozenset() if self.bounds is None or row in self.seen else self.bounds.news(row, OPS[:2])
+
+    def alike(self, row: int, plan: Plan) -> Flags:
+        """Rows that are refused for the same reason as one that was."""
+        same = np.zeros(len(self.rows), dtype=bool)
+        if plan.refused is not None and plan.refused[0] == BLOCKS:
+            same[:] = True
+            for name in (TENSOR, EXPERT_TENSOR):
+                column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
+                same &= column == column[row]
+        return same
+
+
+def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: str) -> Floats:
+    """What one GPU of each row's pool has; not a number where that is not given."""
+    known = {name: getattr(hardware, what) for name, hardware in pools.items()}
+    out = np.full(len(rows), np.nan)
+    for name, value in known.items():
+        at = np.broadcast_to(rows.is_("hardware", name) if len(known) > 1 else True, (len(rows),))
+        out[at] = np.nan if value is None else value
+    return out
