@@ -15,15 +15,17 @@ import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.engines import ENGINES
-from dagc.export.engines.launch import export, facts
+from dagc.export.engines.facts import facts
+from dagc.export.engines.launch import export
 
 DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nmlp { hidden = 64 }\nexperts { count = 8, top_k = 2, hidden = 32, shared = 1 }"
 Capture = pytest.CaptureFixture[str]
 
 
-def written(engine: str, kind: str = "decode", **given: str) -> dict[str, str]:
+def written(engine: str, kind: str = "decode", version: str | None = None, **given: str) -> dict[str, str]:
     plan = dagc.compile_text(spec_text(kind=kind, dtype="bf16", **given))
-    return {name.split(".")[-1]: data.decode() for name, data in export(plan, engine, "org/model", "p").items()}
+    files = export(plan, engine, "org/model", "p", version)
+    return {name.split(".")[-1]: data.decode() for name, data in files.items() if ".router." not in name}
 
 
 def words(text: str) -> list[str]:
@@ -84,7 +86,7 @@ def test_sglang_tp_is_every_rank_of_a_stage() -> None:
     )
     assert found["--tp-size"] == "8" and found["--attn-dp-size"] == "4" and found["--ep-size"] == "8"
     assert found["--moe-a2a-backend"] == "deepep" and found["--deepep-mode"] == "low_latency"
-    assert {"--enable-dp-lm-head", "--enable-dense-mlp-attn-tp", "--enable-shared-experts-attn-tp"} <= set(found)
+    assert "--enable-dp-lm-head" in found
     found = options(
         written("sglang", phase="gpus = 0..7, dispatch = allgather\nattention { tp = 8 }\nexperts { ep = 4, tp = 2 }")[
             "sh"
@@ -101,7 +103,9 @@ def test_trtllm_attention_is_all_data_or_all_tensor_parallel() -> None:
     config = dict(line.split(": ", 1) for line in found["yaml"].splitlines() if not line.startswith("#"))
     assert config["tensor_parallel_size"] == "8" and config["enable_attention_dp"] == "true"
     assert config["moe_expert_parallel_size"] == "8" and config["moe_tensor_parallel_size"] == "1"
-    assert json.loads(config["kv_cache_config"]) == {"dtype": "auto"} and config["max_batch_size"] == "8"
+    assert json.loads(config["kv_cache_config"]) == {"dtype": "auto", "free_gpu_memory_fraction": 0.9}
+    assert config["max_batch_size"] == "8"
+    assert json.loads(config["cuda_graph_config"]) == {"max_batch_size": 8, "enable_padding": True}
     assert 'trtllm-serve org/model --config "${0%.sh}.yaml"' in found["sh"]
     text = refused("trtllm", phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }")
     assert "attention dp 4 x tp 2" in text
@@ -124,7 +128,6 @@ def test_what_no_engine_expresses(engine: str) -> None:
     for method in ("allgather", "ring", "ulysses"):
         phase = f"gpus = 0..7, sp = 2, tp = 2, ep = 2, sp_method = {method}"
         assert f"sp = 2 ({method}, contiguous)" in refused(engine, "prefill", phase=phase)
-    assert "replicas = 2" in refused(engine, phase="gpus = 0..7, replicas = 2, tp = 4")
     assert "unequal numbers" in refused(
         engine, phase="gpus = 0..11, dp = 12", workload="sequences = 48, prompt = 64 tok"
     )
@@ -136,12 +139,14 @@ def test_what_no_engine_expresses(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_option_is_one_that_was_checked(engine: str) -> None:
     """Nothing is written that the data file does not name, and it names its version."""
-    known = set(facts(engine)["names"].values()) | {"--nproc-per-node", "--config"}
-    assert re.fullmatch(r"\d+\.\d+\.\w+", facts(engine)["version"]) and facts(engine)["checked"] and facts(engine)["tp"]
+    about = facts(engine)
+    names = {option.name for option in about.options.values()}
+    known = names | {name.split(".")[0] for name in names} | {"--nproc-per-node"}
+    assert about.version in about.versions and about.checked and about.tp
     for phase in ("gpus = 0..7\nattention { dp = 8 }\nexperts { ep = 8 }", "gpus = 4..7, tp = 4"):
         found = written(engine, phase=phase)
         text = found.get("yaml", found["sh"])
-        assert f"{facts(engine)['engine']} {facts(engine)['version']}" in text and "# tp there: " in text
+        assert about.label in text and "# tp there: " in text
         used = [word.split("=")[0] for word in words(found["sh"]) if word.startswith("--")]
         assert set(used) <= known
         if "yaml" in found:
@@ -173,7 +178,7 @@ def test_nodes_are_told_apart(tmp_path: Path) -> None:
 
 def test_examples() -> None:
     deepseek = export(compiled("deepseek_v3_h800"), "vllm", None, "d")
-    assert set(deepseek) == {"d.prefill.vllm.sh", "d.decode.vllm.sh"}
+    assert set(deepseek) == {"d.prefill.vllm.sh", "d.decode.vllm.sh", "d.router.vllm.sh"}
     found = options(deepseek["d.decode.vllm.sh"].decode())
     assert found["--data-parallel-size"] == "144" and json.loads(found["--eplb-config"]) == {
         "num_redundant_experts": 32
@@ -306,7 +311,9 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
     ):
         assert f"# not fixed by flags: {words}" in made
     prompts = written(engine, "prefill", phase="gpus = 0..7, tp = 8, prefix = 64 tok, chunk = 64 tok")
-    assert "prefix = 64 tok" in "".join(prompts.values()) and "chunk = 64 tok" in "".join(prompts.values())
+    chunked = {"vllm": "--long-prefill-token-threshold 64", "sglang": "--chunked-prefill-size 4096"}
+    assert "prefix = 64 tok" in "".join(prompts.values())
+    assert chunked.get(engine, "chunk = 64 tok") in "".join(prompts.values())
 
 
 def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:

@@ -311,7 +311,7 @@ def test_a_change_of_pool_is_a_change_of_structure() -> None:
 def test_an_engine_has_a_server_on_each_pool() -> None:
     plan = dagc.compile_text(text(phases=PHASES.replace("gpus = 0..1, tp = 2", "gpus = 0..3, tp = 4")))
     files = export(plan, "vllm", None, "x")
-    assert sorted(files) == ["x.decode.vllm.sh", "x.prefill.vllm.sh"]
+    assert sorted(files) == ["x.decode.vllm.sh", "x.prefill.vllm.sh", "x.router.vllm.sh"]
     assert b"on 4 GPUs of dec" in files["x.decode.vllm.sh"] and b"kv-transfer-config" in files["x.decode.vllm.sh"]
 
 

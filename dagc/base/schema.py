@@ -66,6 +66,7 @@ HARDWARE: dict[str, Attribute] = {
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
     "price": Attribute("money for one GPU over time, for costs", dim=MONEY_RATE, default=None, low=1e-12, high=1e6),
     "power": Attribute("what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6),
+    "vendor": _word("who makes its GPUs: some engines run on one's alone", "nvidia", "nvidia", "amd"),
 }
 
 LINK: dict[str, Attribute] = {

@@ -22,20 +22,29 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="ENGINE",
         help=any_of(ENGINES),
     )
+    parser.add_argument(
+        "--engine-version",
+        metavar="V",
+        help="write for this version of the engine (default: the newest that was checked)",
+    )
     parser.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
     parser.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
     parser.add_argument("--force", action="store_true", help="write into a directory that is not empty")
 
 
 def run(args: Namespace) -> int:
-    from ..export.engines.launch import export
+    from ..export.engines.launch import exported
 
     try:
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=False)
-        files = export(plan, args.to, args.model, stem(args.spec))
+        found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
+        files = found.files
+        tell(found.refused)
+        if not files:
+            return 2
         if args.output:
             directory = Path(args.output)
             refuse_existing(directory, args.force)
@@ -45,6 +54,8 @@ def run(args: Namespace) -> int:
         else:
             for name, data in files.items():
                 sys.stdout.write(f"# ---- {name}\n{data.decode()}")
+        if found.refused:
+            return 2
         return 0 if plan.fits else 1
     except SpecError as error:
         tell(error.diagnostics)

@@ -212,13 +212,19 @@ def engines() -> list[Record]:
     timed = {name: [gpu for gpu in available() if name in engines_of(gpu)] for name in phase}
     found: list[Record] = []
     for name in dict.fromkeys((*ENGINES, *phase)):
-        uses = ["`dagc export --to NAME` writes its launch files"] if name in ENGINES else []
+        uses = [f"`dagc export --to NAME` writes its launch files ({_versions(name)})"] if name in ENGINES else []
         if name in phase:
             says = "a phase with `engine = NAME`" + (", or without one," if name == default else "")
             uses.append(f"{says} is priced with its kernels (measured on {', '.join(timed[name])})")
             uses.append("`engine = NAME` counts the memory it keeps")
         found.append({"name": name, "about": "; ".join(uses), "kernels": timed.get(name, [])})
     return found
+
+
+def _versions(engine: str) -> str:
+    from ..export.engines.facts import facts
+
+    return ", ".join(facts(engine).versions)
 
 
 def architectures() -> list[Record]:

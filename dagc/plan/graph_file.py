@@ -51,7 +51,7 @@ def hardware_data(hardware: Hardware) -> dict[str, Any]:
     for key, value in to_data(hardware, SKIP).items():
         if key == "levels" and hardware.short:
             data |= {name: _link(level) for name, level in zip(SHORT, hardware.levels, strict=True)}
-        elif key in ("price_per_s", "power_W") and value is None:
+        elif (key in ("price_per_s", "power_W") and value is None) or (key, value) == ("vendor", "nvidia"):
             continue
         elif key != "per_host" or hardware.per_host != hardware.per_node:
             data[key] = value

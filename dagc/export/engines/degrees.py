@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...base.axes import REPLICA
 from ...base.frozen import record
 from ...ir.graph import Graph
 from ...ir.mesh import axis_coordinates
@@ -21,7 +22,8 @@ from ...spec.unit import Unit
 @record(slots=False)
 class EngineDegrees:
     """Degrees of attention (dp, sp, tp) and experts (edp, ep, etp) of a stage. `at`: axis -> coordinate of each GPU, GPU
-    ids ascending. `exchanges`: routed tokens travel between ranks. `windows`: some attention sees a part of the context."""
+    ids ascending. `exchanges`: routed tokens travel between ranks. `windows`: some attention sees a part of the context. Of replicas
+    these are of the first; `replicas`: GPU ids of each, `alike`: whether all are laid out in the same way."""
 
     spec: Spec
     phases: tuple[Phase, ...]
@@ -32,6 +34,8 @@ class EngineDegrees:
     layers: tuple[int, ...]
     exchanges: bool
     windows: bool
+    replicas: tuple[tuple[int, ...], ...]
+    alike: bool
 
     def serves(self, phase: Phase) -> bool:
         """Whether the phase runs on some of its GPUs, exported or not."""
@@ -56,12 +60,14 @@ class EngineDegrees:
         return "experts.count" in self.spec.model.attributes
 
     @property
+    def copies(self) -> int:
+        """Replicas: servers of the same phases."""
+        return len(self.replicas)
+
+    @property
     def nodes(self) -> list[list[int]]:
         """GPU ids of each host, which engines call a node."""
-        ranks: dict[int, list[int]] = {}
-        for gpu in self.gpus:
-            ranks.setdefault(gpu // self.per_host, []).append(gpu)
-        return list(ranks.values())
+        return hosts(self.gpus, self.per_host)
 
     @property
     def kinds(self) -> set[str]:
@@ -79,14 +85,22 @@ class EngineDegrees:
         return any(p.cuda_graph for p in self.phases)
 
     def sequences(self, kind: str) -> int:
-        return max((part.sequences for p in self.phases for part in p.as_parts if part.kind == kind), default=0)
+        """Of one server in its phases of a kind, 0 where it has none."""
+        most = max((part.sequences for p in self.phases for part in p.as_parts if part.kind == kind), default=0)
+        return ceil(most / self.copies)
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of a replica's micro-batch in the first phase that takes in prompts; 0 where none does."""
+        """Tokens of a rank's micro-batch in the first phase that takes in prompts; 0 where none does."""
         phase = next((p for p in self.phases if p.takes_prompts), None)
-        share = self.degree["dp"] * self.strategy.microbatches
+        share = self.copies * self.degree["dp"] * self.strategy.microbatches
         return sum(ceil(p.sequences / share) * p.tokens for p in phase.as_parts) if phase is not None else 0
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens of a rank in a step of decode: one of each of its sequences, and those that are drafted."""
+        drafted = max((p.speculative for p in self.phases), default=0)
+        return ceil(self.sequences("decode") / self.degree["dp"]) * (1 + drafted)
 
     @property
     def context(self) -> int:
@@ -132,20 +146,36 @@ def layout(graph: Graph, gpus: Sequence[int], unit: Unit) -> EngineDegrees:
         coordinates["dp"], size["dp"] = coordinates["dp"] * ep + coordinates["ep"], size["dp"] * ep
         coordinates["etp"], size["etp"] = coordinates["tp"], size["tp"]
     ids = np.asarray(gpus)
-    order = np.argsort(ids)
-    zero = np.zeros(len(ids), dtype=np.int64)
     axes = ("pp", "dp", "sp", "tp", "edp", "ep", "etp")
+    zero = np.zeros(len(ids), dtype=np.int64)
+    at = {a: coordinates[a].ravel() if a in coordinates else zero for a in axes}
+    replica = coordinates[REPLICA].ravel() if REPLICA in coordinates else zero
+    picked = [own[np.argsort(ids[own])] for r in range(size.get(REPLICA, 1)) for own in [np.flatnonzero(replica == r)]]
+    replicas = tuple(tuple(int(i) for i in ids[own]) for own in picked)
+    per_host = unit.spec.hardware.per_host
+    shapes = {tuple(len(node) for node in hosts(own, per_host)) for own in replicas}
+    alike = len(shapes) == 1 and all((at[a][own] == at[a][picked[0]]).all() for a in axes for own in picked)
     ops = [op for s in graph.segments for op in s.ops]
     stages = graph.stages
     ends = {0: 1, len(stages) - 1: 1} if len(stages) > 1 else {0: 2}  # embedding and head are not layers
     return EngineDegrees(
         unit.spec,
         (unit.phase,),
-        tuple(int(i) for i in ids[order]),
-        unit.spec.hardware.per_host,
+        replicas[0],
+        per_host,
         {a: size.get(a, 1) for a in axes},
-        {a: coordinates[a].ravel()[order] if a in coordinates else zero for a in axes},
+        {a: at[a][picked[0]] for a in axes},
         tuple(sum(n for _, n in s.layers) - ends.get(s.index, 0) for s in stages),
         any(op.is_token_exchange for op in ops),
         any(seen != (None, None) for s in graph.segments for seen in s.reach.values()),
+        replicas,
+        alike,
     )
+
+
+def hosts(gpus: Sequence[int], per_host: int) -> list[list[int]]:
+    """GPU ids of each host that has some."""
+    found: dict[int, list[int]] = {}
+    for gpu in gpus:
+        found.setdefault(gpu // per_host, []).append(gpu)
+    return list(found.values())

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .launch import ServerDraft, Shell, script
+from .draft import ServerDraft, Shell, judge
+from .rules import COMMON
+from .script import script
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d, model = one.degree, one.spec.model
-    if not draft.refused:
+    judge(draft, COMMON)
+    if draft.layout.degree["sp"] == 1:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))
     draft.refuse(bool(strategy.redundant), "redundant experts have no argument")
     draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no argument")

@@ -9,7 +9,8 @@ from ...pipeline.lower import unverified
 from ...plan.searched import ENGINE, NOT_READY
 from ...spec.unit import Unit
 from .degrees import layout
-from .launch import facts, refused
+from .facts import facts
+from .servers import refused
 
 
 @record
@@ -31,5 +32,5 @@ class Runs:
         if found is None:
             return None
         known = facts(self.engine)
-        why = f"{known['engine']} {known['version']}: {found.rules[0]}"
+        why = f"{known.label}: {found.rules[0]}"
         return (NOT_READY if found.lacking else self.rule), why

@@ -6,61 +6,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from math import ceil
 
-from .launch import DTYPES, GATHERED, ServerDraft, comments, devices, memory_share
+from . import shared_values as values
+from .draft import NOTHING, Check, ServerDraft, Value, fill, judge, word
+from .rules import COMMON
+from .script import broken, comments, preamble
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
-    one, strategy = draft.layout, draft.layout.strategy
-    d = one.degree
-    ranks = d["dp"] * d["tp"]
-    draft.refuse(
-        d["dp"] > 1 and d["tp"] > 1,
-        f"attention dp {d['dp']} x tp {d['tp']}: attention is data parallel over all ranks of a stage, or tensor parallel",
-    )
-    if one.moe:
-        draft.refuse(
-            d["edp"] > 1, f"there are {d['edp']} copies of the experts (edp): ep x tp must be all {ranks} ranks"
-        )
-    if not draft.refused:
+    judge(draft, CHECKS)
+    broken_rules = {one.rule.name for one in draft.refused}
+    if not broken_rules & {"attention_whole", "copies_of_experts", "sequence_split"}:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "etp", "ep"))
-    draft.refuse(strategy.sequence_parallel, "sequence_parallel has no setting")
-    draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no setting")
-    draft.refuse(strategy.overlap != "none", "overlap = two_batch has no setting")
-    draft.lack(bool(strategy.redundant), "redundant experts: how many slots each rank gets was not checked")
-    if one.moe and one.exchanges:
-        draft.refuse(d["dp"] == 1, "the plan exchanges tokens between tp ranks, which all have them")
-        draft.advise(d["dp"] == 1, GATHERED)
-        draft.notes.append("whether tokens are exchanged or gathered is chosen by the engine for the machine")
-    settings(draft, ranks)
+    fill(draft, VALUES)
     return {"yaml": yaml(draft), "sh": launch(draft)}
-
-
-def settings(draft: ServerDraft, ranks: int) -> None:
-    one, model = draft.layout, draft.layout.spec.model
-    d = one.degree
-    draft.set("tp", ranks)
-    draft.set("pp", d["pp"])
-    if one.moe:
-        draft.set("ep", d["ep"])
-        draft.set("etp", d["etp"])
-    draft.set("attention_dp", d["dp"] > 1)
-    if len(set(one.layers)) > 1:
-        draft.set("layers", list(one.layers))
-    draft.set("per_node", len(one.nodes[0]))
-    draft.set("dtype", DTYPES.get(model.dtype, "auto"))
-    draft.refuse(model.kv_dtype not in (model.dtype, "fp8"), f"a KV cache in {model.kv_dtype}")
-    share = memory_share(draft)
-    free = {} if share is None else {"free_gpu_memory_fraction": share}
-    draft.set("kv", {"dtype": "fp8" if model.kv_dtype == "fp8" else "auto", **free})
-    if not one.graphs:
-        draft.set("no_graphs", None)
-    if one.sequences("decode"):
-        draft.set("sequences", ceil(one.sequences("decode") / d["dp"]))
-    if one.batch_tokens:
-        draft.set("tokens", one.batch_tokens)
-    draft.set("context", one.context)
 
 
 def yaml(draft: ServerDraft) -> str:
@@ -71,8 +30,114 @@ def yaml(draft: ServerDraft) -> str:
 def launch(draft: ServerDraft) -> str:
     """One process per GPU, started by MPI or Slurm."""
     one = draft.layout
-    serve = f'trtllm-serve {shlex.quote(draft.model)} --config "${{0%.sh}}.yaml"'
+    where = [draft.name("host"), values.HOST, draft.name("port"), word(values.port(draft))]
+    serve = f'trtllm-serve {shlex.quote(draft.model)} {draft.name("config")} "${{0%.sh}}.yaml"{broken(where)}'
     if len(one.nodes) > 1:
         tasks = f"-N {len(one.nodes)} --ntasks-per-node={len(one.nodes[0])}"
         serve = f"srun {tasks} --mpi=pmix trtllm-llmapi-launch {serve}"
-    return "\n".join(["#!/usr/bin/env bash", *comments(draft), *devices(one), serve]) + "\n"
+    return "\n".join(["#!/usr/bin/env bash", *comments(draft), *preamble(draft, by_node=False), serve]) + "\n"
+
+
+def vendor(draft: ServerDraft) -> str:
+    hardware = draft.layout.spec.hardware
+    return f"`{hardware.name}` are GPUs of AMD" if hardware.vendor == "amd" else ""
+
+
+def attention_whole(draft: ServerDraft) -> str:
+    d = draft.layout.degree
+    if d["dp"] == 1 or d["tp"] == 1:
+        return ""
+    return f"attention dp {d['dp']} x tp {d['tp']}: attention is data parallel over all ranks of a stage, or tensor parallel"
+
+
+def dcp(draft: ServerDraft) -> str:
+    return f"dcp = {draft.layout.dcp} has no setting" if draft.layout.dcp > 1 else ""
+
+
+def two_batch(draft: ServerDraft) -> str:
+    return "overlap = two_batch has no setting" if draft.layout.strategy.overlap != "none" else ""
+
+
+def slots_divide(draft: ServerDraft) -> str:
+    count, ep = slots(draft), draft.layout.degree["ep"]
+    return (
+        f"{count} experts with their copies do not divide by ep {ep}" if isinstance(count, int) and count % ep else ""
+    )
+
+
+def sequence_parallel(draft: ServerDraft) -> str:
+    return "sequence_parallel has no setting" if draft.layout.strategy.sequence_parallel else ""
+
+
+CHECKS: dict[str, Check] = {
+    **COMMON,
+    "vendor": vendor,
+    "attention_whole": attention_whole,
+    "dcp": dcp,
+    "two_batch": two_batch,
+    "slots_divide": slots_divide,
+    "sequence_parallel": sequence_parallel,
+}
+
+
+def expert_degree(axis: str) -> Value:
+    return lambda draft: draft.layout.degree[axis] if draft.layout.moe else None
+
+
+def slots(draft: ServerDraft) -> object:
+    one = draft.layout
+    spare = one.strategy.redundant
+    return one.spec.model.count("experts.count") + spare if one.moe and spare else None
+
+
+def moe_backend(draft: ServerDraft) -> object:
+    """Copies of experts follow the load in these kernels alone; others are chosen for the machine."""
+    if slots(draft) is not None:
+        return "WIDEEP"
+    if draft.layout.moe and draft.layout.exchanges:
+        draft.note("whether tokens are exchanged or gathered is chosen by the engine for the machine")
+    return None
+
+
+def chunked(draft: ServerDraft) -> object:
+    """Prompts longer than a step are refused unless they may be cut."""
+    tokens, chunk = values.step_tokens(draft), values.chunk(draft)
+    if not tokens:
+        return None
+    if chunk and chunk < tokens:
+        draft.note(f"chunk = {chunk} tok: the engine cuts prompts where a step of {tokens:,} tokens is full")
+    return True if chunk or tokens < draft.layout.spec.workload.prompt else None
+
+
+def draft_config(draft: ServerDraft) -> object:
+    count = values.drafted(draft)
+    return {"decoding_type": "MTP", "num_nextn_predict_layers": count} if count else None
+
+
+def is_prefill(draft: ServerDraft) -> bool:
+    return draft.split and all(p.takes_prompts for p in draft.layout.phases)
+
+
+VALUES: dict[str, Value] = {
+    **values.SHARED,
+    "stage_ranks": lambda draft: draft.layout.degree["dp"] * draft.layout.degree["tp"],
+    "pp": lambda draft: draft.layout.degree["pp"],
+    "ep": expert_degree("ep"),
+    "etp": expert_degree("etp"),
+    "divided_attention": lambda draft: draft.layout.degree["dp"] > 1,
+    "layers": lambda draft: list(draft.layout.layers) if len(set(draft.layout.layers)) > 1 else None,
+    "per_node": lambda draft: len(draft.layout.nodes[0]),
+    "cache_dtype": lambda draft: "fp8" if draft.layout.spec.model.kv_dtype == "fp8" else "auto",
+    "prefix": values.prefix_cache,
+    "moe_backend": moe_backend,
+    "slots": slots,
+    "updates": lambda draft: 1 if slots(draft) is not None else None,
+    "no_graphs": lambda draft: NOTHING if values.no_graphs(draft) else None,
+    "graphs_padded": lambda draft: True if values.graph_sequences(draft) else None,
+    "chunked": chunked,
+    "draft": draft_config,
+    "transfer": lambda draft: "DEFAULT" if draft.split else None,
+    "transfer_tokens": lambda draft: draft.layout.spec.workload.prompt if draft.split else None,
+    "no_overlap": lambda draft: True if is_prefill(draft) else None,
+}
+"""By the names that trtllm.json has for them."""

@@ -3,101 +3,179 @@ on each (expert parallel) or a part of every expert on each."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from math import ceil
 
-from .launch import DTYPES, GATHERED, HEAD, NODE, ServerDraft, Shell, context_parallel, memory_share, script
+from . import shared_values as values
+from .draft import Check, ServerDraft, Shell, Value, fill, judge, word
+from .rules import COMMON
+from .script import HEAD, NODE, script
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
-    one, strategy = draft.layout, draft.layout.strategy
-    d = one.degree
-    ranks = d["dp"] * d["tp"]
-    whole = d["ep"] == ranks and d["etp"] == 1
-    if one.moe:
-        draft.refuse(
-            not whole and not (d["ep"] == 1 and d["etp"] == ranks),
-            f"experts ep {d['ep']} x tp {d['etp']} over {ranks} ranks (edp {d['edp']}): expert parallelism is all or "
-            f"nothing, ep {ranks} with tp 1 or ep 1 with tp {ranks}",
-        )
-    if not draft.refused:
+    judge(draft, CHECKS)
+    if not any(one.rule.name in ("experts_all_or_nothing", "sequence_split") for one in draft.refused):
         draft.ordered(("dp", "pp", "sp", "tp"))
-        axis = "ep" if whole else "etp"
-        draft.refuse(one.moe and not one.follows(axis, ("dp", "tp")), f"{axis} of a rank is dp x {d['tp']} + tp there")
-    draft.refuse(strategy.sequence_parallel, "sequence_parallel: sequence parallel norms have no flag")
-    flags(draft, whole)
+    fill(draft, VALUES)
     return {"sh": script(draft, command(draft))}
-
-
-def flags(draft: ServerDraft, whole: bool) -> None:
-    one, strategy = draft.layout, draft.layout.strategy
-    d, model = one.degree, one.spec.model
-    for key in ("pp", "tp", "dp"):
-        if d[key] > 1:
-            draft.flag(key, d[key])
-    context_parallel(draft, "dcp")
-    if one.moe and whole and d["ep"] > 1:
-        draft.flag("ep")
-        exchange(draft)
-    draft.refuse(bool(strategy.redundant) and not (one.moe and whole and d["ep"] > 1), "redundant experts need ep")
-    if strategy.redundant:
-        draft.flag("eplb")
-        draft.flag("eplb_config", json.dumps({"num_redundant_experts": strategy.redundant}))
-    if strategy.overlap == "two_batch":
-        draft.refuse(d["dp"] == 1 or not one.exchanges, "overlap = two_batch needs dp and an exchange of tokens")
-        draft.flag("two_batch")
-        draft.flag("two_batch_prefill", 2)  # a token for each batch: fewer are refused
-        draft.flag("two_batch_decode", 2)
-    if len(set(one.layers)) > 1:
-        draft.environment["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, one.layers))
-    draft.flag("dtype", DTYPES.get(model.dtype, "auto"))
-    latent = model.count("attention.kv_latent", 0) > 0
-    other = model.kv_dtype not in (model.dtype, "fp8")
-    (draft.lack if model.kv_dtype == "nvfp4" and not latent else draft.refuse)(other, f"a KV cache in {model.kv_dtype}")
-    draft.flag("kv_dtype", "fp8" if model.kv_dtype == "fp8" else "auto")
-    draft.flag("context", one.context)
-    if (share := memory_share(draft)) is not None:
-        draft.flag("memory", f"{share:g}")
-    if not one.graphs:
-        draft.flag("no_graphs")
-    if one.sequences("decode"):
-        draft.flag("sequences", ceil(one.sequences("decode") / d["dp"]))
-    if one.batch_tokens:
-        draft.flag("tokens", one.batch_tokens)
-    if draft.split:
-        draft.flag("transfer", json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"}))
-
-
-def exchange(draft: ServerDraft) -> None:
-    """How tokens come to their experts. Without dp the ranks all have them: each computes its own experts, and they add up."""
-    one = draft.layout
-    if one.degree["dp"] == 1:
-        draft.refuse(one.exchanges, "the plan exchanges tokens between tp ranks, which all have them here")
-        draft.advise(one.exchanges, GATHERED)
-    elif not one.exchanges:
-        draft.flag("exchange", "allgather_reducescatter")
-    else:
-        only_decode = one.kinds == {"decode"}
-        usual = "deepep_low_latency" if only_decode else "deepep_high_throughput"
-        draft.flag("exchange", draft.exchange or usual)
-        if (draft.exchange or usual) != "deepep_low_latency" and "decode" in one.kinds and one.graphs:
-            draft.notes.append("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
 
 
 def command(draft: ServerDraft) -> list[str]:
     """The server, on each of its nodes; all but the first run without a front end."""
-    one = draft.layout
-    d, nodes = one.degree, draft.layout.nodes
     start = ["vllm", "serve", draft.model, *draft.flags]
-    if len(nodes) == 1:
+    nodes = len(draft.layout.nodes)
+    if nodes == 1:
         return start
-    others = Shell(f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})')
-    each, held = d["pp"] * d["tp"], len(nodes[0])
-    draft.refuse(
-        held % each > 0 and each % held > 0,
-        f"a data-parallel rank of {each} GPUs neither fills nodes of {held} nor divides them",
-    )
     # Which ranks a node runs follows from its number; a start rank on node 0 would ask for a server on every node.
-    where = [draft.name("nodes"), str(len(nodes)), draft.name("node"), NODE, draft.name("master"), HEAD]
-    return [*start, *where, others]
+    others = Shell(f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})')
+    port = word(values.own_port(draft, "master"))
+    where = [draft.name("nodes"), str(nodes), draft.name("node"), NODE, draft.name("master"), HEAD]
+    return [*start, *where, draft.name("master_port"), port, others]
+
+
+def has_whole_experts(draft: ServerDraft) -> bool:
+    d = draft.layout.degree
+    return d["ep"] == d["dp"] * d["tp"] and d["etp"] == 1
+
+
+def experts_all_or_nothing(draft: ServerDraft) -> str:
+    d = draft.layout.degree
+    ranks = d["dp"] * d["tp"]
+    if not draft.layout.moe or has_whole_experts(draft) or (d["ep"] == 1 and d["etp"] == ranks):
+        return ""
+    return (
+        f"experts ep {d['ep']} x tp {d['etp']} over {ranks} ranks (edp {d['edp']}): expert parallelism is all or "
+        f"nothing, ep {ranks} with tp 1 or ep 1 with tp {ranks}"
+    )
+
+
+def experts_order(draft: ServerDraft) -> str:
+    one, axis = draft.layout, "ep" if has_whole_experts(draft) else "etp"
+    if not one.moe or experts_all_or_nothing(draft) or one.follows(axis, ("dp", "tp")):
+        return ""
+    return f"{axis} of a rank is dp x {one.degree['tp']} + tp there"
+
+
+def redundant_without_ep(draft: ServerDraft) -> str:
+    one = draft.layout
+    whole = one.moe and has_whole_experts(draft) and one.degree["ep"] > 1
+    return "redundant experts need ep" if one.strategy.redundant and not whole else ""
+
+
+def two_batch(draft: ServerDraft) -> str:
+    one = draft.layout
+    lacks = one.strategy.overlap == "two_batch" and (one.degree["dp"] == 1 or not one.exchanges)
+    return "overlap = two_batch needs dp and an exchange of tokens" if lacks else ""
+
+
+def cache_refused(draft: ServerDraft) -> str:
+    """With latent attention there is no cache in nvfp4."""
+    model = draft.layout.spec.model
+    latent = model.count("attention.kv_latent", 0) > 0
+    if model.kv_dtype in (model.dtype, "fp8") or (model.kv_dtype == "nvfp4" and not latent):
+        return ""
+    return f"a KV cache in {model.kv_dtype}{' of latent attention' if latent else ''}"
+
+
+def rank_and_node(draft: ServerDraft) -> str:
+    one = draft.layout
+    each, held = one.degree["pp"] * one.degree["tp"], len(one.nodes[0])
+    if len(one.nodes) == 1 or not (held % each and each % held):
+        return ""
+    return f"a data-parallel rank of {each} GPUs neither fills nodes of {held} nor divides them"
+
+
+LATENCY_TOKENS = 1024
+"""Tokens of a rank in a step that the exchange for latency takes."""
+
+
+def latency_tokens(draft: ServerDraft) -> str:
+    tokens = draft.layout.decode_tokens
+    if exchange(draft) != draft.facts.words["latency"] or tokens <= LATENCY_TOKENS:
+        return ""
+    return f"{tokens:,} tokens of a rank in a step of decode: the exchange for latency takes up to {LATENCY_TOKENS}"
+
+
+CHECKS: dict[str, Check] = {
+    **COMMON,
+    "experts_all_or_nothing": experts_all_or_nothing,
+    "experts_order": experts_order,
+    "redundant_without_ep": redundant_without_ep,
+    "two_batch": two_batch,
+    "cache_dtype": cache_refused,
+    "rank_and_node": rank_and_node,
+    "latency_tokens": latency_tokens,
+}
+
+
+def exchange(draft: ServerDraft) -> object:
+    """How tokens come to their experts. Without dp the ranks all have them: each computes its own experts, and they add up."""
+    one, words = draft.layout, draft.facts.words
+    if not one.moe or one.degree["ep"] == 1 or one.degree["dp"] == 1:
+        return None
+    if not one.exchanges:
+        return words["gathered"]
+    return draft.exchange or words["latency" if one.kinds == {"decode"} else "throughput"]
+
+
+def exchange_said(draft: ServerDraft) -> object:
+    chosen, one = exchange(draft), draft.layout
+    captured = (draft.facts.words["latency"], draft.facts.words["gathered"])
+    if chosen is not None and chosen not in captured and "decode" in one.kinds and one.graphs:
+        draft.note("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
+    return chosen
+
+
+def budget(draft: ServerDraft) -> object:
+    """Its buffers have room for a step of so many tokens."""
+    tokens = values.budget(draft)
+    if exchange(draft) != draft.facts.words["latency"] or not isinstance(tokens, int) or tokens <= LATENCY_TOKENS:
+        return tokens
+    draft.note(f"the exchange for latency takes {LATENCY_TOKENS} tokens of a rank in a step, the plan {tokens:,}")
+    return LATENCY_TOKENS
+
+
+def redundant_experts(draft: ServerDraft) -> object:
+    count = values.redundant(draft)
+    return count and {"num_redundant_experts": count}
+
+
+def cache_dtype(draft: ServerDraft) -> object:
+    model = draft.layout.spec.model
+    return model.kv_dtype if model.kv_dtype in ("fp8", "nvfp4") else "auto"
+
+
+def prompt_chunk(draft: ServerDraft) -> object:
+    """Where a step holds more than a chunk of one prompt."""
+    tokens = values.chunk(draft)
+    return tokens if tokens and values.step_tokens(draft) > tokens else None
+
+
+def draft_config(draft: ServerDraft) -> object:
+    count = values.drafted(draft)
+    return {"method": "mtp", "num_speculative_tokens": count} if count else None
+
+
+def transfer(draft: ServerDraft) -> object:
+    return {"kv_connector": "NixlConnector", "kv_role": "kv_both"} if draft.split else None
+
+
+def side_port(draft: ServerDraft) -> object:
+    """A data-parallel rank adds its number: so far apart that no two servers of the plan meet on a host."""
+    return values.own_port(draft, "side_channel") if draft.split else None
+
+
+VALUES: dict[str, Value] = {
+    **values.SHARED,
+    "exchange": exchange_said,
+    "budget": budget,
+    "redundant_experts": redundant_experts,
+    "two_batch_tokens": lambda draft: (
+        2 if values.two_batch(draft) else None
+    ),  # a token for each batch: fewer are refused
+    "cache_dtype": cache_dtype,
+    "chunk": prompt_chunk,
+    "draft": draft_config,
+    "transfer": transfer,
+    "side_host": lambda draft: values.OWN if draft.split else None,
+    "side_port": side_port,
+}

@@ -1,0 +1,115 @@
+"""Rules that several engines refuse plans by. Which of them an engine has, and by which of its own checks, is in its data file."""
+
+from __future__ import annotations
+
+from ...base.units import Quantity
+from .draft import Check, ServerDraft
+
+
+def shard(draft: ServerDraft) -> str:
+    return "`shard` rules of the plan have no flag" if draft.layout.strategy.shard else ""
+
+
+def passes(draft: ServerDraft) -> str:
+    return "what a plugin's graph pass changed has no flag" if draft.layout.strategy.passes else ""
+
+
+def mlp_width(draft: ServerDraft) -> str:
+    one = draft.layout
+    width, tp = one.spec.model.count("mlp.hidden", 0), one.degree["tp"]
+    return f"the mlp width {width} does not divide by tp {tp}, which every engine wants" if width % tp else ""
+
+
+def unequal_hosts(draft: ServerDraft) -> str:
+    counts = {len(node) for node in draft.layout.nodes}
+    return f"nodes have unequal numbers of its GPUs: {sorted(counts)}" if len(counts) > 1 else ""
+
+
+def replicas_alike(draft: ServerDraft) -> str:
+    one = draft.layout
+    return (
+        f"replicas = {one.copies} lie on their GPUs in different ways: one script is for all" if not one.alike else ""
+    )
+
+
+def sequence_split(draft: ServerDraft) -> str:
+    one, strategy = draft.layout, draft.layout.strategy
+    how = f"sp = {one.degree['sp']} ({strategy.sp_method}, {strategy.sp_layout})"
+    return f"{how}: its own context parallelism moves other data than the plan's" if one.degree["sp"] > 1 else ""
+
+
+def capacity(draft: ServerDraft) -> str:
+    found = draft.layout.spec.model.attributes.get("experts.capacity")
+    if isinstance(found, Quantity) and found.value:
+        return f"experts.capacity = {found.value:g} drops tokens, which the engine does not"
+    return ""
+
+
+def drafter(draft: ServerDraft) -> str:
+    count = max((p.speculative for p in draft.layout.phases), default=0)
+    if not count or (draft.has("draft") and draft.layout.spec.model.count("mtp_layers", 0)):
+        return ""
+    why = "needs a drafter, and the model has no `mtp_layers`" if draft.has("draft") else "has no flag"
+    return f"draft = {count}: speculative decoding {why}"
+
+
+def copies_of_experts(draft: ServerDraft) -> str:
+    d = draft.layout.degree
+    if draft.layout.moe and d["edp"] > 1:
+        return f"there are {d['edp']} copies of the experts (edp): ep x tp must be all {d['dp'] * d['tp']} ranks"
+    return ""
+
+
+def exchange_inside_tp(draft: ServerDraft) -> str:
+    """Without dp all ranks have all tokens: each computes its own experts, and they add up."""
+    one = draft.layout
+    return (
+        "the plan exchanges tokens between tp ranks, which all have them there"
+        if one.exchanges and one.degree["dp"] == 1
+        else ""
+    )
+
+
+def sequence_parallel(draft: ServerDraft) -> str:
+    return "sequence_parallel: sequence parallel norms have no flag" if draft.layout.strategy.sequence_parallel else ""
+
+
+def two_batch_exchange(draft: ServerDraft) -> str:
+    one = draft.layout
+    lacks = one.strategy.overlap == "two_batch" and not one.exchanges
+    return "overlap = two_batch needs an exchange of tokens" if lacks else ""
+
+
+def dcp_alike(draft: ServerDraft) -> str:
+    own = {phase.strategy.dcp for phase in draft.layout.phases if not phase.takes_prompts}
+    return f"dcp = {' and '.join(map(str, sorted(own)))}: one server has one" if len(own) > 1 else ""
+
+
+def dcp_windows(draft: ServerDraft) -> str:
+    one = draft.layout
+    hidden = one.dcp > 1 and one.windows
+    return f"dcp = {one.dcp} where some layers see a part of the context: it was not checked" if hidden else ""
+
+
+def cache_dtype(draft: ServerDraft) -> str:
+    model = draft.layout.spec.model
+    return f"a KV cache in {model.kv_dtype}" if model.kv_dtype not in (model.dtype, "fp8") else ""
+
+
+COMMON: dict[str, Check] = {
+    "shard": shard,
+    "passes": passes,
+    "mlp_width": mlp_width,
+    "unequal_hosts": unequal_hosts,
+    "replicas_alike": replicas_alike,
+    "sequence_split": sequence_split,
+    "capacity": capacity,
+    "drafter": drafter,
+    "copies_of_experts": copies_of_experts,
+    "exchange_inside_tp": exchange_inside_tp,
+    "sequence_parallel": sequence_parallel,
+    "two_batch_exchange": two_batch_exchange,
+    "dcp_alike": dcp_alike,
+    "dcp_windows": dcp_windows,
+    "cache_dtype": cache_dtype,
+}
