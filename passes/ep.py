@@ -24,12 +24,14 @@ from dagc.ir.sharding import Axes
 class ExpertParallel(GraphPass):
     """Routed experts over the expert axis, with the group over which their tokens are exchanged. `dispatch`: tokens
     are exchanged, or every rank sees all tokens and its result is partial. `prices`: decide whether repeated tokens are cut first;
-    `whole`: not where every expert rank has all of them."""
+    `whole`: not where every expert rank has all of them. `placed`: how experts are placed on ranks by their loads: rows go where the
+    weights were put."""
 
     name: ClassVar[str] = "ep"
     dispatch: Dispatch = "all_to_all"
     prices: Prices = PLAIN_PRICES
     whole: bool = False
+    placed: str = ""
 
     def run(self, graph: Graph) -> Graph:
         mesh = graph.the_mesh
@@ -56,9 +58,17 @@ class ExpertParallel(GraphPass):
                 seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
                 op = op.annotate("seq", seq) if seq != op.loop("seq") else op
                 op = replace(op, attrs=op.of(ExchangeAttrs).but(exchange=exchange))
+                if self.placed and isinstance(op.attrs, DispatchAttrs):
+                    op = replace(op, attrs=op.attrs.but(placed=self.placed))
             return op
 
-        return graph.map_ops(annotate, "annotated")
+        annotated = graph.map_ops(annotate, "annotated")
+        return replace(annotated, segments=tuple(map(self.stored, annotated.segments))) if self.placed else annotated
+
+    def stored(self, segment: Segment) -> Segment:
+        """Weights of experts in the order in which their slots are placed."""
+        weights = (replace(w, placed=self.placed) if w.scope == "experts" else w for w in segment.weights)
+        return replace(segment, weights=tuple(weights))
 
 
 def stored_order(mesh: Mesh) -> Axes:

@@ -14,7 +14,8 @@ import dagc
 from dagc.calib import load, moe
 from dagc.cost.busiest import busiest_rank, most_of_one_token
 from dagc.cost.expert_load import rank_work
-from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.cost.expert_placement import place_experts
+from dagc.cost.routing import expert_probabilities
 from dagc.ir.routed_dims import GroupLimit
 from dagc.plan.result import PhaseResult
 from dagc.spec.workload import Routing

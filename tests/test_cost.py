@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.api import Plan
+from dagc.cost.expert_placement import place_experts
 from dagc.cost.network import collective_time
-from dagc.cost.routing import expert_probabilities, place_experts
+from dagc.cost.routing import expert_probabilities
 from dagc.ir.groups import GroupShape, group_shape
 from dagc.ir.ops.attributes import RingTurnAttrs
 from dagc.spec.hardware import Link

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector
+from dagc.base.schema import PLACINGS
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cost.prices import LinkPrices
@@ -83,7 +84,7 @@ PASSES = st.one_of(
     ),
     st.builds(TensorParallel, NAMES),
     st.builds(SequenceParallel, st.sampled_from(("allgather", "ring", "ulysses")), st.booleans(), st.integers(1, 64)),
-    st.builds(ExpertParallel, DISPATCH, PRICES, st.booleans()),
+    st.builds(ExpertParallel, DISPATCH, PRICES, st.booleans(), st.sampled_from(("", *PLACINGS))),
     st.builds(DataParallel, DISPATCH),
     st.builds(PipelineParallel, IDS),
     st.just(SplitNorms()),
@@ -95,7 +96,7 @@ PASSES = st.one_of(
 
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
-    drawn = {MakeMesh: 12, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 3, DataParallel: 1}
+    drawn = {MakeMesh: 12, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES

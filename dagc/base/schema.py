@@ -165,6 +165,9 @@ WORKLOAD: dict[str, Attribute] = {
     "routing": Attribute("uniform, zipf(s), power_law(s), histogram(...) or loads(...)", "routing", default="uniform"),
 }
 
+PLACINGS = ("linear", "eplb", "balanced")
+"""Ways to place experts on ranks."""
+
 PHASE: dict[str, Attribute] = {
     "kind": _word("prefill, decode or mixed (default: the phase's name)", None, *PHASE_KINDS),
     "hardware": _word("pool of GPUs that it runs on (needed where there are several)", None),
@@ -175,6 +178,11 @@ PHASE: dict[str, Attribute] = {
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
     "microbatches": _count("micro-batches of a pass", 1, high=1e6),
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
+    "expert_placement": _word(
+        "which experts each rank has: as they are numbered, or by their loads (default: linear, with spare copies eplb)",
+        None,
+        *PLACINGS,
+    ),
     "routing": Attribute("how tokens choose experts (default: as in the workload)", "routing", default=None),
     "order": Attribute("axes, outermost first", "list", default=None),
     "place": _word(
@@ -273,7 +281,7 @@ ANY = "any"
 STRATEGY = (STAGES, "replicas", "microbatches", "sequence_parallel", "sp_method", "dcp", "dispatch", "overlap")
 """What `strategy = any` leaves open, and attention's and experts' degrees."""
 OPEN = (
-    "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "sequence_parallel", "sp_method",
+    "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "expert_placement", "sequence_parallel", "sp_method",
     "sp_layout", "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""

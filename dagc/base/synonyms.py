@@ -14,7 +14,7 @@ SYNONYMS: dict[str, str] = {
     **{f"{axis}_size": axis for axis in AXES},
     "cp": "sp", "cp_size": "sp", "num_replicas": "replicas", "num_microbatches": "microbatches", "micro_batches": "microbatches",
     "gpu_memory_utilization": "memory_fraction", "mem_fraction_static": "memory_fraction", "max_num_batched_tokens": "chunk",
-    "chunked_prefill_size": "chunk", "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "devices": "gpus", "gpu_ids": "gpus",
+    "chunked_prefill_size": "chunk", "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "expert_placement_strategy": "expert_placement", "eplb": "expert_placement", "devices": "gpus", "gpu_ids": "gpus",
     # The batch.
     "batch": "sequences", "batch_size": "sequences", "max_num_seqs": "sequences", "concurrency": "sequences", "requests": "sequences",
     "isl": "prompt", "input": "prompt", "input_len": "prompt", "input_length": "prompt", "prompt_len": "prompt", "prompt_tokens": "prompt",

@@ -7,6 +7,7 @@ the busiest one, whichever it is in a step (`dagc/cost/busiest.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import ceil, sqrt
 from statistics import fmean
@@ -27,10 +28,12 @@ from ..spec.batching import Batching
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .busiest import DRAWS, busiest_rank
+from .expert_placement import place_layers
 from .records import Array, LayerLoad
-from .routing import ExpertPlacement, distinct_experts, expert_probabilities, place_experts
+from .routing import distinct_experts, expert_probabilities
 
 Floats = NDArray[np.float64]
+Slots = NDArray[np.int64]
 
 
 @record
@@ -38,7 +41,7 @@ class RankWork:
     """Work of each expert rank [ranks], in the order that the op splits experts: `relative` rows over the mean,
     `read` the share of its slots whose weights are read, `slot_rows` [ranks, slots] the rows of each slot, `kernel` what
     the fused kernel does with them. `distinct`: experts read
-    by all ranks; `plain`: rows of the busiest rank over the mean, without spare copies; `dropped`: share of the choices
+    by all ranks; `plain`: rows of the busiest rank over the mean, experts as they are numbered and without spare copies; `dropped`: share of the choices
     beyond an expert's capacity; `error`: relative standard error of the busiest rank."""
 
     relative: Floats
@@ -112,24 +115,24 @@ class ExpertLoad:
         if isinstance(capacity, Quantity) and capacity.value:
             full = max(capacity.value, LEAST_CAPACITY) * top_k / count
         layers = tuple(index for own, index in graph.layers if own is segment) if unit.routing.layers else ()
-        ranks, redundant, draws = mesh.size(axes), unit.phase.strategy.redundant, _draws(layers)
+        strategy, draws = unit.phase.strategy, _draws(layers)
         limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
         routings = unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
-        given = count, top_k, ranks, redundant
-        return _load(axes, mesh, layers, routings, given, (full, draws, limit, nodes), tokens, filled)
+        given = count, top_k, mesh.size(axes), strategy.redundant
+        return _load(axes, mesh, layers, routings, given, (full, draws, limit, nodes), strategy.placing, tokens, filled)
 
 
 @called
 def _load(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], routings: tuple[Routing, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: str, tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
-    """`given`: experts, top_k, ranks and redundant experts; `limits`: as `rank_work` takes them."""
-    each = tuple(rank_work(routing, *given, tokens, *limits) for routing in routings)
+    """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`: as `layer_work` takes them."""
+    each = layer_work(routings, *given, tokens, *limits, how)
     return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
 
 
-def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> NDArray[np.int64]:
+def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> Slots:
     """Experts that each rank of the routed experts holds [ranks, slots], for the loads of all layers together."""
     mesh, s = graph.the_mesh, unit.phase.strategy
     own = [op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows]
@@ -139,7 +142,8 @@ def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> NDAr
     count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
     limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
     whole = max(1, ceil(tokens - 1e-9))
-    return _placed(unit.routing, count, top_k, mesh.size(axes), s.redundant, whole, limit.groups, nodes)[1].slots
+    given = count, top_k, mesh.size(axes), s.redundant, whole, limit.groups, nodes, s.placing
+    return np.asarray(placed_layers((unit.routing,), *given)[1][0])
 
 
 def routed_layers(graph: Graph) -> tuple[int, ...]:
@@ -192,44 +196,65 @@ LEAST_CAPACITY = 1e-9
 """Less drops every token as well, and what is left is divided by."""
 
 
-@lru_cache(maxsize=1024)
 def rank_work(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1,
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "",
 ) -> RankWork:  # fmt: skip
-    """`tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
-    steps at most; `limit`: groups of experts that a token may use, which spare copies keep on one of the `nodes`. Sensitivities and searches ask for the same work again and again."""
+    """One layer of `layer_work`."""
+    return layer_work((routing,), experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how)[0]
+
+
+@lru_cache(maxsize=1024)
+def layer_work(
+    routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "",
+) -> tuple[RankWork, ...]:  # fmt: skip
+    """Of layers with these loads. `tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
+    steps at most; `limit`: groups of experts that a token may use, which a placement by loads keeps on one of the `nodes`; `how` experts
+    are placed. Sensitivities and searches ask for the same work again and again."""
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
-    wanted, placed = _placed(routing, experts, top_k, ranks, redundant, whole, limit.groups, nodes)
+    how = how or ("eplb" if redundant else "linear")
+    wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
+    each = [_work(p, own, top_k, whole, full, draws, limit) for p, own in zip(wanted, slots, strict=True)]
+    if (redundant or how != "linear") and experts % ranks == 0:
+        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear")
+        each = [replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True)]
+    return tuple(each)
+
+
+def _work(wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit) -> RankWork:
+    """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank."""
     p = np.minimum(wanted, full)
-    most = busiest_rank(wanted, placed.slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit)
+    most = busiest_rank(wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit)
     dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
     p = p * (1.0 - dropped) * top_k / float(p.sum())
-    copies = np.maximum(np.bincount(placed.slots.ravel(), minlength=experts), 1)
-    each = (p / copies)[placed.slots]
-    hit = distinct_experts(wanted, placed.slots, whole)
+    copies = np.maximum(np.bincount(slots.ravel(), minlength=len(p)), 1)
+    each = (p / copies)[slots]
+    hit = distinct_experts(wanted, slots, whole)
     mean = expected_rows(whole * each)
     kernel = ExpertRows(
         _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
     )
-    even = whole * top_k / ranks
+    even = whole * top_k / len(slots)
     relative = kernel.rows / even
-    plain = float(relative.max())
-    if redundant and experts % ranks == 0:
-        plain = rank_work(routing, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes).plain
-    read = kernel.distinct / placed.slots.shape[1]
+    read = kernel.distinct / slots.shape[1]
     # A rank whose experts nobody chooses has no rows to scale.
     grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
     slot_rows = whole * each * grown[:, None]
-    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), plain, dropped, most.error)
+    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), float(relative.max()), dropped, most.error)
 
 
 @lru_cache(maxsize=256)
-def _placed(
-    routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: int, groups: int, nodes: int
-) -> tuple[Floats, ExpertPlacement]:
-    p = expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=1 if redundant else ranks)
-    return p, place_experts(p, ranks, redundant, groups, nodes)
+def placed_layers(
+    routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: int, groups: int, nodes: int, how: str
+) -> tuple[Floats, Slots]:  # fmt: skip
+    """Of layers with these loads: the chance that a token picks each expert [layers, experts], and the expert in each slot
+    [layers, ranks, slots]."""
+    in_order = how == "linear" and experts % ranks == 0
+    p = np.stack([
+        expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=ranks if in_order else 1) for routing in routings
+    ])  # fmt: skip
+    return p, place_layers(p, ranks, redundant, groups, nodes, how)
 
 
 def _up_to(expected: Floats, most: float) -> Floats:

@@ -5,23 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base.frozen import record
 from ..spec.workload import Routing
 
 Floats = NDArray[np.float64]
 SHUFFLE_SEED = 20
-
-
-@record
-class ExpertPlacement:
-    """`slots` [ranks, slots a rank]: the expert in each slot. `load` [ranks]: expected choices of one token that
-    land on each rank (they add up to top_k)."""
-
-    slots: NDArray[np.int64]
-    load: Floats
-
-
-ExpertPlacement = ExpertPlacement  # the passes know it by this name
 
 
 def expert_probabilities(
@@ -80,103 +67,6 @@ def cap(weights: Floats, total: float) -> Floats:
         if not over.any():
             return np.asarray(share)
         full |= over
-
-
-def place_experts(p: Floats, ranks: int, redundant: int, groups: int = 1, nodes: int = 1) -> ExpertPlacement:
-    """Experts on ranks, equally many slots each. Without spare slots: in order. With: every spare slot goes to the
-    expert with the largest load a replica; replicas then go, heaviest first, to the lightest rank that has room
-    and does not have the expert yet (the expert load balancer of deepseek-ai/EPLB, without its doubles).
-
-    Where nodes divide `groups` of experts and the spare slots, groups first go to `nodes` (of consecutive ranks), so
-    that a token that may use few groups reaches few nodes (EPLB's hierarchical placement).
-
-    Raises ValueError when the slots do not divide over the ranks, or a doubled expert cannot be avoided.
-    """
-    experts = len(p)
-    if redundant and 1 < nodes < groups + 1 and not (groups % nodes or redundant % nodes or ranks % nodes):
-        return _place_by_node(p, ranks, redundant, groups, nodes)
-    if (experts + redundant) % ranks:
-        raise ValueError(f"{experts} experts + {redundant} redundant do not divide over {ranks} ranks")
-    per_rank = (experts + redundant) // ranks
-    if redundant == 0:
-        slots = np.arange(experts).reshape(ranks, per_rank)
-        return ExpertPlacement(slots, p[slots].sum(axis=1))
-    copies = replica_counts(p, redundant, ranks)
-    if np.ptp(p) < 1e-15 and np.ptp(copies) == 0:
-        slots = np.arange(experts + redundant).reshape(ranks, per_rank) % experts
-        if all(len(set(row)) == per_rank for row in slots.tolist()):
-            return ExpertPlacement(slots, (p / copies)[slots].sum(axis=1))
-    return pack_replicas(p / copies, copies, ranks, per_rank)
-
-
-def _place_by_node(p: Floats, ranks: int, redundant: int, groups: int, nodes: int) -> ExpertPlacement:
-    """Groups on nodes, heaviest first, then the experts of each node on its ranks."""
-    members = np.arange(len(p)).reshape(groups, -1)
-    of_node = pack_replicas(p[members].sum(axis=1), np.ones(groups, dtype=np.int64), nodes, groups // nodes).slots
-    slots = []
-    for own in of_node:
-        experts = members[own].ravel()
-        slots.append(experts[place_experts(p[experts], ranks // nodes, redundant // nodes).slots])
-    placed = np.concatenate(slots)
-    copies = np.bincount(placed.ravel(), minlength=len(p))
-    return ExpertPlacement(placed, (p / copies)[placed].sum(axis=1))
-
-
-def replica_counts(p: Floats, redundant: int, ranks: int) -> NDArray[np.int64]:
-    """Copies of each expert; never more than there are ranks for them."""
-    copies = np.ones(len(p), dtype=np.int64)
-    for _ in range(redundant):
-        each = np.where(copies < ranks, p / copies, -1.0)
-        copies[int(np.argmax(each))] += 1
-    return copies
-
-
-def pack_replicas(weight: Floats, copies: NDArray[np.int64], ranks: int, per_rank: int) -> ExpertPlacement:
-    """Replicas of `weight` [experts] each, heaviest first, each to the lightest rank with a free slot and without
-    the expert (deepseek-ai/EPLB, balanced packing); ties go to the rank with fewer experts, then the first.
-
-    Raises ValueError when an expert has more copies than there are ranks.
-    """
-    if copies.max() > ranks:
-        raise ValueError(f"{copies.max()} replicas of one expert do not fit {ranks} ranks without doubles")
-    slots = np.full((ranks, per_rank), -1, dtype=np.int64)
-    used = np.zeros(ranks, dtype=np.int64)
-    load = np.zeros(ranks)
-    for expert in np.argsort(-weight, kind="stable").tolist():
-        holders = np.zeros(ranks, dtype=bool)
-        for _ in range(int(copies[expert])):
-            free = np.flatnonzero((used < per_rank) & ~holders)
-            if not free.size:
-                free = np.array([_make_room(slots, used, load, weight, holders)])
-            lightest = free[load[free] == load[free].min()]
-            rank = int(lightest[np.argmin(used[lightest])])
-            slots[rank, used[rank]] = expert
-            used[rank] += 1
-            holders[rank] = True
-            load[rank] += weight[expert]
-    slots.sort(axis=1)
-    return ExpertPlacement(slots, weight[slots].sum(axis=1))
-
-
-def _make_room(
-    slots: NDArray[np.int64], used: NDArray[np.int64], load: Floats, weight: Floats, holders: NDArray[np.bool_]
-) -> int:
-    """Every rank with room already has the expert: move another expert there from a full rank that does not.
-
-    Always possible: the giver has more distinct experts than the rank with room, so one of them is new there.
-    """
-    giver = int(np.flatnonzero(~holders)[0])
-    room = int(np.flatnonzero(used < slots.shape[1])[0])
-    place = int(np.flatnonzero(~np.isin(slots[giver], slots[room]))[0])
-    moved = slots[giver, place]
-    slots[room, used[room]] = moved
-    slots[giver, place:-1] = slots[giver, place + 1 :]  # keeps the used slots in front
-    slots[giver, -1] = -1
-    used[room] += 1
-    used[giver] -= 1
-    load[room] += weight[moved]
-    load[giver] -= weight[moved]
-    return giver
 
 
 def distinct_experts(p: Floats, slots: NDArray[np.int64], tokens: float) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
-from ..cost.routing import expert_probabilities, place_experts
+from ..cost.expert_placement import place_experts
+from ..cost.routing import expert_probabilities
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs
@@ -49,15 +50,16 @@ class RoutedRows:
     copies: Mapping[int, list[int]]
 
     @classmethod
-    def of(cls, segment: Segment, dispatch: Op, mesh: Mesh, routing: Routing, redundant: int) -> RoutedRows:
+    def of(cls, segment: Segment, dispatch: Op, mesh: Mesh, routing: Routing, redundant: int, how: str) -> RoutedRows:
+        """`how`: experts are placed (`dagc/cost/expert_placement.py`)."""
         expert = dispatch.dims[0]
         choice = segment.dims_of(dispatch.inputs[1])[-1]
         count, top_k = int(segment.sizes[expert]), int(segment.sizes[choice])
         p = expert_probabilities(routing, count, top_k)
         axes, rows = dispatch.loop(expert), rows_of(dispatch.dims)
         groups = 1 if rows is None else group_limit(segment, rows).groups
-        nodes = mesh.group(axes).nodes if redundant else 1  # the graph of the model alone has no GPUs
-        slots = place_experts(p, mesh.size(axes), redundant, groups, nodes).slots.ravel().tolist()
+        nodes = mesh.group(axes).nodes if redundant or how else 1  # the graph of the model alone has no GPUs
+        slots = place_experts(p, mesh.size(axes), redundant, groups, nodes, how).slots.ravel().tolist()
         copies: dict[int, list[int]] = {}
         for physical, held in enumerate(slots):
             copies.setdefault(held, []).append(physical)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import DispatchAttrs
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
@@ -27,8 +28,8 @@ Coordinates = Mapping[str, int]
 @dataclass
 class Shards:
     """The parts of one graph, of every rank of a stage (every stage has the same mesh). `offset`: first global sequence (of a
-    mixed step first packed row) of the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment and
-    dispatch."""
+    mixed step first packed row) of the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment,
+    dispatch and the way to place experts."""
 
     graph: Graph
     inputs: Inputs
@@ -36,7 +37,7 @@ class Shards:
     offset: int = 0
     ranks: list[dict[str, int]] = field(init=False)
     wholes: dict[tuple[int, str], Floats] = field(default_factory=dict)
-    placements: dict[tuple[str, str], RoutedRows] = field(default_factory=dict)
+    placements: dict[tuple[str, str, str], RoutedRows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.mesh.atoms]
@@ -95,14 +96,15 @@ class Shards:
         return order(size, self.mesh)[self.part(size, axes, rank)] + before
 
     def rows(self, segment: Segment, name: str) -> RoutedRows:
-        """The routed rows that a value, or an expert weight, is of."""
+        """The routed rows that a value, or an expert weight, is of: where the dispatch sends them, or where the weight was put."""
         dispatch = dispatch_of(segment, name)
-        key = (segment.name, dispatch.name)
+        how = segment.weight[name].placed if name.startswith("@") else dispatch.of(DispatchAttrs).placed
+        key = (segment.name, dispatch.name, how)
         if key not in self.placements:
             # The model itself has no spare copies; a split one has those of its placement.
             expert = dispatch.dims[0]
             spare = int(segment.size(expert, "experts") - segment.sizes[expert]) if self.graph.level == "placed" else 0
-            self.placements[key] = RoutedRows.of(segment, dispatch, self.mesh, self.inputs.routing, spare)
+            self.placements[key] = RoutedRows.of(segment, dispatch, self.mesh, self.inputs.routing, spare, how)
         return self.placements[key]
 
     # -- what a rank is given ----------------------------------------------------------------------

@@ -157,7 +157,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
     for name in ("window_cache", "drafter", "engine", "exchange", "quantise", "expert_activations"):
         _check_word(name, getattr(phase, name), "plan.phase")
-    for name in ("dispatch", "overlap", "sp_method", "sp_layout"):
+    for name in ("dispatch", "overlap", "sp_method", "sp_layout", "expert_placement"):
         _check_word(name, getattr(strategy, name), "plan.phase.strategy")
     if phase.dispatch_dtype is not None and find(phase.dispatch_dtype) is None:
         raise DataError("plan.phase.dispatch_dtype", f"{phase.dispatch_dtype!r} is not one of {', '.join(DTYPES)}")

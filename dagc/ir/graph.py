@@ -33,7 +33,8 @@ def is_scope(scope: str) -> bool:
 @record
 class Weight:
     """A parameter tensor. `scope` is "experts" for routed experts, else "dense". `tied`: the weight of the first layer
-    whose numbers it shares."""
+    whose numbers it shares. `placed`: how routed experts are placed on ranks by their loads, where that is
+    said."""
 
     name: str
     dims: tuple[str, ...]
@@ -41,6 +42,7 @@ class Weight:
     scope: str = "dense"
     sharding: Sharding | None = None
     tied: str = ""
+    placed: str = ""
 
 
 @record

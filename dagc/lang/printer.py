@@ -264,6 +264,8 @@ def _strategy(s: Strategy) -> Iterator[str]:
     yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", "redundant"))
     layout = f"sp_layout = {s.sp_layout}, " if s.sp_layout != "contiguous" else ""
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
+    if s.expert_placement:
+        yield f"expert_placement = {s.expert_placement}"
     if s.dcp > 1:
         yield f"dcp = {s.dcp}"
     if s.passes:

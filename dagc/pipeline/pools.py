@@ -152,7 +152,9 @@ class Sharing:
         out = []
         for i, result in enumerate(self.results):
             graph = result.graph
-            weights = tuple(tuple((w.name, w.dtype, w.dims, w.sharding) for w in s.weights) for s in graph.segments)
+            weights = tuple(
+                tuple((w.name, w.dtype, w.dims, w.sharding, w.placed) for w in s.weights) for s in graph.segments
+            )
             sizes = tuple(tuple(s.size(d, w.scope) for w in s.weights for d in w.dims) for s in graph.segments)
             key = (
                 result.hardware,
@@ -206,7 +208,7 @@ class Sharing:
         assert weight.sharding is not None
         dims = sorted(zip(weight.dims, weight.sharding.dims, strict=True))
         cut = tuple((d, segment.size(d, weight.scope), mesh.size(axes)) for d, axes in dims)
-        kind = self.kinds.setdefault((weight.tied or weight.name, weight.dtype, cut), len(self.kinds))
+        kind = self.kinds.setdefault((weight.tied or weight.name, weight.dtype, weight.placed, cut), len(self.kinds))
         if kind == len(self.kind_B):
             self.kind_B.append(weight_size(segment, weight, mesh))
         index = np.zeros(coordinates.shape[1], dtype=np.int64)

@@ -59,7 +59,12 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel, s.dcp),
         # No engine exchanges tokens that all its ranks have, unless told whose kernels take them
         # (vllm/config/parallel.py, use_sequence_parallel_moe: from two data-parallel ranks on).
-        ExpertParallel(cast(Dispatch, s.dispatch), prices, phase.memory.engine is not None and phase.exchange is None),
+        ExpertParallel(
+            cast(Dispatch, s.dispatch),
+            prices,
+            phase.memory.engine is not None and phase.exchange is None,
+            "" if s.placing == s.usual_placing else s.placing,
+        ),
         DataParallel(cast(Dispatch, s.dispatch)),
         PipelineParallel(s.layers_per_stage or (even_stages(unit.spec.model.layers, s.pp) if s.balanced else ())),
         Reshard(s.sequence_parallel, prices),

@@ -39,7 +39,18 @@ class Strategy:
     sp_layout: str = "contiguous"  # contiguous | zigzag
     dcp: int = 1  # ranks of tp that share the context of decode
     redundant: int = 0
+    expert_placement: str | None = None  # linear | eplb | balanced; None: see `placing`
     dispatch: str = "all_to_all"  # all_to_all | allgather
     overlap: str = "none"  # none | two_batch
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
     passes: tuple[str, ...] = ()  # of installed plugins
+
+    @property
+    def placing(self) -> str:
+        """How experts are placed on ranks."""
+        return self.expert_placement or self.usual_placing
+
+    @property
+    def usual_placing(self) -> str:
+        """By their numbers, with spare copies as engines place them."""
+        return "eplb" if self.redundant else "linear"

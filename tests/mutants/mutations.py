@@ -95,7 +95,7 @@ def change_attribute(graph: Graph) -> Iterator[Mutant]:
         if isinstance(op.attrs, ExchangeAttrs):
             said["exchange"] = op.attrs.exchange
         for name, value in said.items():
-            if name in ("steps", "reduce", "exchange", "ring", "axes", "source_dim", "target_dim"):
+            if name in ("steps", "reduce", "exchange", "ring", "axes", "source_dim", "target_dim", "placed"):
                 for new in _other_values(name, value, graph):
                     attrs = op.attrs.but(**{name: new})
                     what = f"{name} = {new}"
@@ -105,6 +105,8 @@ def change_attribute(graph: Graph) -> Iterator[Mutant]:
 def _other_values(name: str, value: Any, graph: Graph) -> list[Value]:
     if name == "steps":
         return [value + 1, max(0, value - 1)]
+    if name == "placed":
+        return ["", "linear"]  # another placement by loads may be the same one
     if name == "reduce":
         return [v for v in ("sum", "max") if v != value]
     if name in ("source_dim", "target_dim"):

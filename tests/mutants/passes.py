@@ -42,6 +42,12 @@ MORE: dict[str, tuple[str, str, str, str]] = {
     "decode, folded": ("decode", "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }", MLA, EXPERTS),
     "an expression for ids": ("prefill", "gpus = 0..7, dp = 2, tp = 4, place gpu = -(dp * 4 + tp) / 1 + 2 * 3.5", GQA, EXPERTS),
     "a rule": ("prefill", "gpus = 0..3, tp = 4, shard { hidden = tp }", GQA, EXPERTS),
+    "decode, mla, context over tp": ("decode", "gpus = 0..3, tp = 4, dcp = 4", MLA, EXPERTS),
+    "decode, mla, context over half of tp": ("decode", "gpus = 0..3, tp = 4, dcp = 2", MLA, SHARED),
+    "decode, context over sp and tp": ("decode", "gpus = 0..7, sp = 2, tp = 4, dcp = 2", GQA, EXPERTS),
+    "decode, context over tp, experts too": ("decode", "gpus = 0..7, dcp = 2\nattention { dp = 2, tp = 4 }\nexperts { ep = 4, tp = 2 }", GQA, EXPERTS),
+    "decode, drafts, context over tp": ("decode", "gpus = 0..3, tp = 4, dcp = 2, draft = 1", GQA, EXPERTS),
+    "decode, experts by load": ("decode", "gpus = 0..3, ep = 2, tp = 2, expert_placement = eplb, routing = histogram([5, 4, 1, 2])", GQA, SHARED),
 }  # fmt: skip
 """Plans for what those of placed graphs leave out."""
 
@@ -119,6 +125,29 @@ OWN |= {
     ),
     "no heads, tp": ("prefill", "gpus = 0..1, tp = 2", HEADS, EXPERTS, OWN_HEADS.replace("mine, ", "")),
 }
+VIEWS = """
+block views(x) {
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = h * Wk[hidden, head_dim]
+  near[batch, seq, head_dim] = h * Wr[hidden, head_dim]
+  block_of[batch, seq, head_dim] = h * Wb[hidden, head_dim]
+  far[batch, seq, head_dim] = h * Wf[hidden, head_dim]
+  p[batch, seq, kv_heads, head_dim] = h * Wp[hidden, kv_heads, head_dim]
+  w[batch, seq, kv_heads] = h * Ww[hidden, kv_heads]
+  c = select(p, far, w, top_k = 3)
+  a = attend(q, k, k)
+  b = attend(q, near, near, window = 3)
+  d = attend(q, block_of, block_of, chunk = 4)
+  e = attend(q, far, far, selected = c)
+  o = a + b + d + e
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+"""
+"""Of the caches, that of `k` alone is seen whole."""
+SEEN = "attention { kind = views, heads = 4, kv_heads = 1, head_dim = 4 }"
+OWN["caches seen in part, context over tp"] = ("decode", "gpus = 0..3, tp = 4, dcp = 2", SEEN, EXPERTS, VIEWS)
 CUT = "experts in tp, cut first"
 MORE[CUT] = (
     "prefill",
@@ -127,6 +156,10 @@ MORE[CUT] = (
     "experts { count = 8, top_k = 1, hidden = 4 }",
 )
 """Tokens are many and links answer at once, so that cutting them before dispatch is the cheaper way."""
+BEST = "where it costs least"
+MORE[BEST] = ("prefill", "gpus = 0..7, dp = 2, tp = 4, order = [tp, pp, ep, sp, dp], place = best", GQA, EXPERTS)
+"""Nodes of two GPUs, so that the order of the axes is not the best one."""
+OTHER_POOLS = {CUT: (("prompt = 4", "prompt = 8"), ("2 us", "0.001 us")), BEST: (("per_node = 8", "per_node = 2"),)}
 
 REFUSED: dict[str, tuple[str, str, str, str]] = {
     "stages that do not divide": ("prefill", "gpus = 0..2, pp = 3", GQA, EXPERTS),
@@ -137,6 +170,8 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
     "ids outside": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = dp * 2 + tp + 4 / 1", GQA, EXPERTS),
     "ids by zero": ("prefill", "gpus = 0..3, dp = 2, tp = 2, place gpu = dp * 2 + tp / (tp - tp)", GQA, EXPERTS),
     "sides that do not nest": ("prefill", "gpus = 0..5\nattention { dp = 3, tp = 2 }\nexperts { ep = 2, tp = 3 }", GQA, "experts { count = 6, top_k = 2, hidden = 6 }"),
+    "no cache that is seen whole": ("decode", "gpus = 0..3, tp = 4, dcp = 2", SEEN, EXPERTS, VIEWS.replace("attend(q, k, k)", "attend(q, k, k, window = 3)").replace("selected = c", "window = 2")),
+    "a cache that a rule splits": ("decode", "gpus = 0..3, tp = 4, dcp = 2, shard { head_dim = tp }", GQA, EXPERTS),
 }  # fmt: skip
 """Phases that a pass refuses."""
 
@@ -162,7 +197,9 @@ def text_of(name: str) -> str:
     text = SPEC.format(
         kind=kind, phase=phase, attention=attention, experts=experts, layers=4 if piped else 1, dense=int(piped)
     ) + "".join(own)
-    return text.replace("prompt = 4", "prompt = 8").replace("2 us", "0.001 us") if name == CUT else text
+    for before, after in OTHER_POOLS.get(name, ()):
+        text = text.replace(before, after)
+    return text
 
 
 def refusal(name: str) -> str:

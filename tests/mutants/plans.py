@@ -37,7 +37,9 @@ PLANS: dict[str, tuple[str, str, str, str]] = {
     "decode": ("decode", "gpus = 0..3, ep = 2, tp = 2", GQA, EXPERTS),
     "decode, context split": ("decode", "gpus = 0..3, sp = 2, tp = 2", GQA, EXPERTS),
     "decode, mla, context split": ("decode", "gpus = 0..3, sp = 2, tp = 2", MLA, EXPERTS),
-}
+    "decode, context over tp": ("decode", "gpus = 0..3, tp = 4, dcp = 2", GQA, EXPERTS),
+    "experts by load": ("prefill", "gpus = 0..1, ep = 2, expert_placement = balanced, routing = histogram([5, 4, 1, 2])", GQA, EXPERTS),
+}  # fmt: skip
 """Name -> (kind, phase, attention, experts)."""
 
 SPEC = """moe 1

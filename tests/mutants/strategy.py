@@ -9,6 +9,7 @@ from math import gcd, prod
 import numpy as np
 
 from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import AttendAttrs, DispatchAttrs
 from dagc.ir.ops.sizes import loop_dims
 from dagc.spec.phase import Phase
 from dagc.spec.strategy import Strategy
@@ -38,6 +39,11 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
         for op in segment.ops:
             if op.is_collective or op.kind in ("slice", "row_sum", "row_square_sum"):
                 continue
+            sent = op.attrs.placed if isinstance(op.attrs, DispatchAttrs) else None
+            if sent is not None and (sent or usual(phase.strategy)) != (
+                phase.strategy.expert_placement or usual(phase.strategy)
+            ):
+                return f"{segment.name}/{op.name}: experts placed {sent or 'as usual'}"
             if op.kind == "attend" and bool(op.ring) != rings(graph.kind, phase.strategy):
                 return f"{segment.name}/{op.name}: a ring or none"
             stray = [d for d, _ in op.loops if d not in loop_dims(segment, op)]
@@ -50,6 +56,11 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
     if [sum(n for _, n in stage.layers) for stage in graph.stages] != stages(graph, phase.strategy):
         return "layers of stages"
     return ""
+
+
+def usual(strategy: Strategy) -> str:
+    """How experts are placed where a phase does not say it."""
+    return "eplb" if strategy.redundant else "linear"
 
 
 def rings(kind: str, strategy: Strategy) -> bool:
@@ -85,11 +96,12 @@ def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> It
         tensor = ()
     if op.kind in ("rope", "attend"):
         tensor = tuple(d for d in tensor if d not in {segment.dims_of(i)[-1] for i in op.inputs})
-    left, share = n["tp"], {}
+    shared = strategy.dcp if kind == "decode" and "context" in dims and not seen_in_part(segment, op) else 1
+    left, share = n["tp"] // shared, {}
     for dim in tensor:
         share[dim] = gcd(left, int(segment.size(dim)))
         left //= share[dim]
-    split = n["tp"] // left
+    split = n["tp"] // shared // left
     sequential = kind == "prefill" and op.kind in ("conv", "delta")
     heads = [d for d in tensor if d not in ("ffn", "shared_ffn", "vocab")]
     wanted = sequential or (op.kind == "attend" and kind == "prefill" and strategy.sp_method == "ulysses")
@@ -100,9 +112,17 @@ def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> It
         residual = strategy.sequence_parallel and split == 1 and op.kind != "attend"
         yield ("seq",), 1 if exchanged or sequential else n["sp"] * (n["tp"] if residual else 1)
     if "context" in dims and (kind == "decode" or op.kind == "cache"):
-        yield ("context",), n["sp"] if op.kind != "select" else 1
+        yield ("context",), n["sp"] * shared if op.kind != "select" else 1
     if "context" in dims and kind == "prefill" and op.kind != "cache":
         yield ("context",), 1
+
+
+def seen_in_part(segment: Segment, op: Op) -> bool:
+    """Keys and values of which queries choose some, or see those behind a window or in a chunk."""
+    if op.kind == "select" or (isinstance(op.attrs, AttendAttrs) and (op.attrs.window or op.attrs.chunk)):
+        return True
+    later = (user for user in segment.users(op.name) if "context" in segment.dims_of(op.name))
+    return any(seen_in_part(segment, user) for user in later)
 
 
 # -- GPU ids -------------------------------------------------------------------------------------------
@@ -112,6 +132,8 @@ def wrong_ids(graph: Graph, phase: Phase) -> bool:
     """The groups of every axis, read off the placed graph, against mixed radix over the phase's ids."""
     found = graph.the_mesh
     ids = np.array([stage.gpus for stage in graph.stages]).reshape(len(graph.stages), *found.shape)
+    if phase.strategy.best:  # the ids that were found are those of the search; tests/test_place_best.py says which
+        return ids.ravel().tolist() != list(phase.strategy.ids)
     if phase.strategy.place is not None:  # the one expression of the plans, written anew
         at = np.indices(ids.shape)
         dp, tp = (sum(at[1 + found.index[a]] * inner for a, inner in _weights(graph, axis)) for axis in ("dp", "tp"))

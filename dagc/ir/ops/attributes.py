@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self, dataclass_transform
 
-from ...base.schema import LARGE, REQUIRED, ROPE, Attribute
+from ...base.schema import LARGE, PLACINGS, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
 
 Value = str | int | float | bool | Axes | None
@@ -208,6 +208,7 @@ class ExchangeAttrs(Attrs):
 
 class DispatchAttrs(ExchangeAttrs):
     weighted: bool = _flag(_WEIGHTED, default=False)
+    placed: str = _word("how the experts that rows go to are placed on ranks", *PLACINGS, made=True, default="")
 
 
 class CombineAttrs(ExchangeAttrs):

@@ -7,7 +7,7 @@
     sizes [dim=SIZE, ...]
     segment NAME x COUNT (%x: TYPE) {
       sizes [dim=SIZE, ...]
-      @w, ... : TYPE SCOPE tied @other
+      @w, ... : TYPE SCOPE tied @other placed WAY
       %y, ... = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE, ... SCOPE in BLOCK loops {dim/AXES, ...}
       return %y
     }
@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.phase_kinds import PHASE_KINDS
+from ...base.schema import PLACINGS
 from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
 from ..mesh import GpuMap
 from ..sharding import Axes, Sharding
@@ -223,15 +224,19 @@ class Body:
         of = self.reader.type(at)
         if of.dtype not in DTYPE_BYTES:
             raise TextError(f"unknown dtype {of.dtype}")
-        scope, tied = "dense", ""
+        scope, tied, placed = "dense", "", ""
         while at.rest():
             if at.takes("tied"):
                 tied = at.value()
+            elif at.takes("placed"):
+                placed = at.name()
+                if placed not in PLACINGS:
+                    raise TextError(f"experts are placed {', '.join(PLACINGS)}, not {placed}")
             else:
                 scope = a_scope(at)
         layout = self.reader.layout(of)
         self.known |= dict.fromkeys(names, (of.dims, layout, of.dtype))
-        return [Weight(name, of.dims, of.dtype, scope, layout, tied) for name in names]
+        return [Weight(name, of.dims, of.dtype, scope, layout, tied, placed) for name in names]
 
     def op(self, at: Cursor) -> Op:
         name = at.value()

@@ -118,6 +118,7 @@ class Form:
         ]
         parts += [weight.scope] if weight.scope != "dense" else []
         parts += [f"tied {weight.tied}"] if weight.tied else []
+        parts += [f"placed {weight.placed}"] if weight.placed else []
         return " ".join(parts)
 
     def op(self, segment: Segment, op: Op) -> str:

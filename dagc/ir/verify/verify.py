@@ -8,7 +8,7 @@ from math import isclose
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
-from ..ops.attributes import AttributeFault, RingTurnAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
+from ..ops.attributes import AttributeFault, DispatchAttrs, RingTurnAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
 from ..ops.moves import check_moved_results, named, shown
@@ -28,6 +28,7 @@ def verify(graph: Graph) -> None:
         _gpus(graph.mesh)
     for segment in graph.segments:
         _dtypes(segment)
+        _one_placement(segment)
         if graph.mesh is not None and graph.mesh.zigzag:
             _dealt(segment, graph.mesh)
         _acyclic(segment)
@@ -79,6 +80,14 @@ def _dtypes(segment: Segment) -> None:
         require(weight.dtype in DTYPE_BYTES, segment, None, f"weight {weight.name}: unknown dtype {weight.dtype}")
         require(weight.dtype not in INDICES, segment, None, f"weight {weight.name}: {weight.dtype} is for indices")
         require(weight.scope in SCOPES, segment, None, f"weight {weight.name}: unknown scope {weight.scope}")
+
+
+def _one_placement(segment: Segment) -> None:
+    """Rows go to where the weights of their experts were put."""
+    sent = {op.attrs.placed for op in segment.ops if isinstance(op.attrs, DispatchAttrs)}
+    stored = {w.placed for w in segment.weights if w.scope == "experts"}
+    require(len(sent | stored) <= 1, segment, None, f"experts are placed in {len(sent | stored)} ways")
+    require(all(w.scope == "experts" or not w.placed for w in segment.weights), segment, None, "places a dense weight")
 
 
 def _acyclic(segment: Segment) -> None:

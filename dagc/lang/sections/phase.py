@@ -253,6 +253,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         sequence_parallel=values["sequence_parallel"] is True,
         sp_method=str(values["sp_method"]),
         sp_layout=str(values["sp_layout"]),
+        expert_placement=str(values["expert_placement"]) if values["expert_placement"] else None,
         dispatch=str(values["dispatch"]),
         overlap=str(values["overlap"]),
         shard=_shard(body, names),

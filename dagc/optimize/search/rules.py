@@ -57,7 +57,7 @@ def fixed(facts: Facts) -> dict[str, Word]:
     out: dict[str, Word] = {
         STAGES: s.pp, "replicas": s.replicas, "microbatches": s.microbatches, "redundant": s.redundant, "dispatch": s.dispatch,
         "sp_method": s.sp_method, "overlap": s.overlap, "sequence_parallel": s.sequence_parallel, GPUS: len(phase.gpus),
-        "sequences": phase.sequences, "chunk": phase.tokens, "draft": phase.speculative, "sp_layout": s.sp_layout,
+        "sequences": phase.sequences, "expert_placement": s.placing, "chunk": phase.tokens, "draft": phase.speculative, "sp_layout": s.sp_layout,
         "exchange": phase.exchange or "", HARDWARE: phase.hardware, "dcp": s.dcp,
         "stages": "balanced" if s.balanced else "even",
     }  # fmt: skip
@@ -298,6 +298,7 @@ def key(rows: Rows, facts: Facts) -> list[Ints] | None:
         "sp_layout": (rows.number(SEQUENCE) > 1) & (not facts.phase.generates),
         "sequence_parallel": (rows.number(TENSOR) > 1) & prompts,
         "dispatch": rows.number(EXPERT) > 1,
+        "expert_placement": rows.number(EXPERT) > 1,
         "stages": rows.number(STAGES) > 1,
     }
     each, lanes, micro = batching(rows, facts)

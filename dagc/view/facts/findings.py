@@ -62,8 +62,8 @@ def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
 
 
 def spared(result: PhaseResult) -> str:
-    """What spare copies of experts gain."""
-    return _without_spares(result.costs.imbalance, result.costs.plain)
+    """What spare copies of experts and their placement gain."""
+    return _unplaced(result, result.costs.imbalance, result.costs.plain)
 
 
 def worst_layer(result: PhaseResult) -> str:
@@ -71,11 +71,14 @@ def worst_layer(result: PhaseResult) -> str:
     worst = max(result.costs.layers, key=lambda own: own.imbalance, default=None)
     if worst is None:
         return ""
-    return f", {worst.imbalance:.2f} in layer {worst.layer}{_without_spares(worst.imbalance, worst.plain)}"
+    return f", {worst.imbalance:.2f} in layer {worst.layer}{_unplaced(result, worst.imbalance, worst.plain)}"
 
 
-def _without_spares(imbalance: float, plain: float) -> str:
-    return f" ({plain:.2f} without spare copies)" if plain > imbalance + 0.005 else ""
+def _unplaced(result: PhaseResult, imbalance: float, plain: float) -> str:
+    if plain <= imbalance + 0.005:
+        return ""
+    spares = any(s.sizes.get(f"experts:{d}", n) > n for s in result.graph.segments for d, n in s.sizes.items())
+    return f" ({plain:.2f} {'without spare copies' if spares else 'as experts are numbered'})"
 
 
 def _clause(result: PhaseResult, bound: str, share: float) -> str:

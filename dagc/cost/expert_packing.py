@@ -1,0 +1,84 @@
+"""Spare copies of experts, and the greedy packing of all replicas on ranks (deepseek-ai/EPLB), without two copies of one expert on a rank."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def copies_of(p: Floats, spare: int, ranks: int) -> Ints:
+    """Copies of each expert [layers, experts]: each spare one goes to the expert with the largest load a replica that has not one
+    on every rank yet; of equal ones to the first. No other copies have a smaller largest load."""
+    layers, experts = p.shape
+    copies = np.ones((layers, experts), dtype=np.int64)
+    many = min(spare, experts)
+    if not many:
+        return copies
+    top = np.sort(np.argsort(-p, axis=1, kind="stable")[:, :many], axis=1)  # no others get a copy
+    whole = np.take_along_axis(p, top, axis=1).ravel()
+    each, own = whole.copy(), np.ones(len(whole))
+    if ranks == 1:
+        each[:] = -1.0
+    first = np.arange(layers) * many
+    for _ in range(spare):
+        at = each.reshape(layers, many).argmax(axis=1) + first
+        count = own.take(at) + 1.0
+        own[at] = count
+        left = whole.take(at) / count
+        each[at] = left if spare < ranks else np.where(count < ranks, left, -1.0)
+    np.put_along_axis(copies, top, own.reshape(layers, many).astype(np.int64), axis=1)
+    return copies
+
+
+def pack_replicas(weight: Floats, copies: Ints, ranks: int, per_rank: int) -> Ints:
+    """Slots [ranks, slots a rank] of replicas of `weight` [experts] each, heaviest first, each to the lightest rank with a free slot and without
+    the expert (deepseek-ai/EPLB, balanced packing); ties go to the rank with fewer experts, then the first.
+
+    Raises ValueError when an expert has more copies than there are ranks.
+    """
+    if copies.max() > ranks:
+        raise ValueError(f"{copies.max()} replicas of one expert do not fit {ranks} ranks without doubles")
+    slots = np.full((ranks, per_rank), -1, dtype=np.int64)
+    load, used = [0.0] * ranks, [0] * ranks
+    light = [(0.0, 0, rank) for rank in range(ranks)]  # a heap of the ranks with room
+    each, many = weight.tolist(), copies.tolist()
+    for expert in np.argsort(-weight, kind="stable").tolist():
+        holders: list[int] = []
+        for _ in range(many[expert]):
+            if light:
+                rank = heappop(light)[2]
+            else:
+                room, rank, moved = _make_room(slots, used, holders)
+                used[room], used[rank] = used[room] + 1, used[rank] - 1
+                load[room], load[rank] = load[room] + each[moved], load[rank] - each[moved]
+            slots[rank, used[rank]] = expert
+            used[rank] += 1
+            load[rank] += each[expert]
+            holders.append(rank)
+        for rank in holders:
+            if used[rank] < per_rank:
+                heappush(light, (load[rank], used[rank], rank))
+    slots.sort(axis=1)
+    return slots
+
+
+def _make_room(slots: Ints, used: list[int], holders: list[int]) -> tuple[int, int, int]:
+    """Every rank with room already has the expert: another expert moves there from a full rank that does not. Returns the rank that
+    had room, the one that has it now, and the expert.
+
+    Always possible: the giver has more distinct experts than the rank with room, so one of them is new there.
+    """
+    ranks, per_rank = slots.shape
+    giver = next(rank for rank in range(ranks) if rank not in holders)
+    room = next(rank for rank in range(ranks) if used[rank] < per_rank)
+    place = int(np.flatnonzero(~np.isin(slots[giver], slots[room]))[0])
+    moved = int(slots[giver, place])
+    slots[room, used[room]] = moved
+    slots[giver, place:-1] = slots[giver, place + 1 :]  # keeps the used slots in front
+    slots[giver, -1] = -1
+    return room, giver, moved

@@ -1,0 +1,258 @@
+"""Experts on ranks by their loads: brute force, bounds, what a placement must keep, and that a wrong one is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from conftest import spec_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dagc
+from dagc.base.diagnostics import SpecError
+from dagc.base.schema import PLACINGS
+from dagc.cost.expert_balance import CLOSE, balanced_slots, least_load
+from dagc.cost.expert_load import expert_slots
+from dagc.cost.expert_packing import copies_of
+from dagc.cost.expert_placement import place_experts, place_layers, rank_loads
+from dagc.cost.routing import Floats, cap
+from dagc.execute.prove import prove, prove_graph
+from dagc.ir.graph import Graph
+from dagc.ir.ops.attributes import DispatchAttrs
+from dagc.ir.routed_dims import routers
+from dagc.ir.verify.verify import VerifyError, verify
+
+SHAPES = (
+    (256, 32, 32),
+    (256, 32, 0),
+    (256, 8, 32),
+    (128, 16, 0),
+    (128, 8, 16),
+    (64, 4, 0),
+    (60, 8, 4),
+    (256, 64, 64),
+    (160, 80, 0),
+)
+"""(experts, ranks, spare copies)"""
+
+
+def loads(law: int, layers: int, experts: int, total: float = 8.0, seed: int = 0) -> Floats:
+    """Of mildly, strongly and extremely uneven experts."""
+    rng = np.random.default_rng([seed, law, experts])
+    drawn = (
+        rng.gamma(2.0, 1.0, (layers, experts)),
+        rng.gamma(0.4, 1.0, (layers, experts)),
+        rng.pareto(1.1, (layers, experts)),
+    )
+    return np.array([cap(row + 1e-9, total) for row in drawn[law]])
+
+
+def most(p: Floats, slots: np.ndarray) -> Floats:
+    return rank_loads(p, slots).max(axis=1)
+
+
+def least(p: Floats, ranks: int, spare: int) -> float:
+    """Over every placement without doubles."""
+    experts = len(p)
+    rows = list(combinations(range(experts), (experts + spare) // ranks))
+    found = np.inf
+
+    def fill(chosen: list[tuple[int, ...]], start: int) -> None:
+        nonlocal found
+        if len(chosen) == ranks:
+            copies = np.bincount(np.ravel(chosen), minlength=experts)
+            if copies.min() > 0:
+                found = min(found, float((p / copies)[np.array(chosen)].sum(axis=1).max()))
+            return
+        for i in range(start, len(rows)):
+            fill([*chosen, rows[i]], i)
+
+    fill([], 0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("experts", "ranks", "spare"),
+    [
+        (4, 2, 0),
+        (6, 3, 0),
+        (6, 2, 0),
+        (8, 4, 0),
+        (8, 2, 0),
+        (3, 2, 1),
+        (4, 2, 2),
+        (4, 3, 2),
+        (5, 2, 1),
+        (5, 3, 1),
+        (6, 4, 2),
+    ],
+)
+def test_few_slots_are_placed_best(experts: int, ranks: int, spare: int) -> None:
+    for law in range(3):
+        p = loads(law, 1, experts, 1.0)
+        for own, slots in zip(p, balanced_slots(p, ranks, spare), strict=True):
+            assert most(own[None], slots[None])[0] == pytest.approx(least(own, ranks, spare), rel=1e-9)
+
+
+@pytest.mark.parametrize(("experts", "ranks", "spare"), SHAPES)
+@pytest.mark.parametrize("law", range(3))
+def test_no_busier_than_in_order_nor_than_the_greedy_packing(law: int, experts: int, ranks: int, spare: int) -> None:
+    """Beside the greedy one it may stop so near the bound that nothing is to gain."""
+    p = loads(law, 12, experts)
+    slots = place_layers(p, ranks, spare, how="balanced")
+    assert all(len(set(rank)) == len(rank) for layer in slots.tolist() for rank in layer)
+    assert all(set(layer.ravel().tolist()) == set(range(experts)) for layer in slots)
+    busiest, bound = most(p, slots), least_load(p, copies_of(p, spare, ranks), ranks)
+    greedy = most(p, place_layers(p, ranks, spare, how="eplb"))
+    assert (busiest <= most(p, place_layers(p, ranks, spare, how="linear")) * (1 + 1e-12)).all()
+    assert (busiest >= bound * (1 - 1e-12)).all()
+    assert ((busiest <= greedy * (1 + 1e-12)) | (busiest <= bound * (1 + CLOSE))).all()
+    assert busiest.mean() <= greedy.mean() * (1 + 1e-3)
+
+
+def test_layers_are_placed_one_by_one_as_together() -> None:
+    p = np.concatenate([loads(law, 4, 64) for law in range(3)])
+    together = place_layers(p, 8, 8, how="balanced")
+    assert all(
+        np.array_equal(place_experts(own, 8, 8, how="balanced").slots, slots)
+        for own, slots in zip(p, together, strict=True)
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 3), st.sampled_from(PLACINGS), st.data())
+def test_any_placement_keeps_every_expert_and_no_doubles(
+    ranks: int, per_rank: int, more: int, how: str, data: st.DataObject
+) -> None:
+    """Loads of 0 and equal ones are drawn too."""
+    experts = ranks * per_rank
+    spare = min(more * ranks, experts * (ranks - 1))
+    p = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.1, 1.0, 7.0]), min_size=experts, max_size=experts)))
+    placed = place_experts(p, ranks, spare, how=how)
+    assert placed.slots.shape == (ranks, (experts + spare) // ranks)
+    assert all(len(set(row)) == len(row) for row in placed.slots.tolist())
+    assert set(placed.slots.ravel().tolist()) == set(range(experts))
+    assert placed.load.sum() == pytest.approx(p.sum())
+
+
+@pytest.mark.parametrize("how", ["eplb", "balanced"])
+def test_equal_loads_have_equal_copies_and_stay_in_order(how: str) -> None:
+    p = np.full((2, 32), 0.25)
+    assert place_layers(p, 8, 0, how=how).tolist() == [np.arange(32).reshape(8, 4).tolist()] * 2
+    copies = np.bincount(place_layers(p, 8, 32, how=how)[0].ravel())
+    assert set(copies.tolist()) == {2}
+
+
+def test_the_order_of_experts_does_not_matter() -> None:
+    p = loads(1, 1, 64)[0]
+    order = np.random.default_rng(3).permutation(64)
+    for spare in (0, 16):
+        found = place_experts(p[order], 8, spare, how="balanced")
+        want = place_experts(p, 8, spare, how="balanced")
+        assert sorted(found.load) == pytest.approx(sorted(want.load), rel=1e-12)
+        assert {frozenset(order[row].tolist()) for row in found.slots} == {
+            frozenset(row.tolist()) for row in want.slots
+        }
+
+
+def test_more_spare_copies_do_not_make_the_busiest_rank_busier() -> None:
+    for law in range(3):
+        p = loads(law, 8, 64)
+        found = np.array([most(p, place_layers(p, 8, spare, how="balanced")) for spare in (0, 8, 16, 32, 64)])
+        assert (np.diff(found, axis=0) <= found[1:] * CLOSE).all()
+
+
+@pytest.mark.parametrize("spare", [0, 16])
+def test_groups_stay_on_one_node(spare: int) -> None:
+    experts, groups, nodes, ranks = 64, 8, 4, 16
+    p = loads(1, 4, experts, 4.0)
+    for how in ("eplb", "balanced"):
+        slots = place_layers(p, ranks, spare, groups, nodes, how)
+        for layer in slots.reshape(4, nodes, -1).tolist():
+            for group in range(groups):
+                members = set(range(group * 8, group * 8 + 8))
+                assert sum(bool(members & set(node)) for node in layer) == 1
+        assert all(len(set(rank)) == len(rank) for layer in slots.tolist() for rank in layer)
+    in_order = most(p, place_layers(p, ranks, spare, groups, nodes, "linear"))
+    assert (most(p, slots) <= in_order * (1 + 1e-12)).all()
+    assert most(p, slots).mean() < 0.8 * in_order.mean()
+
+
+# -- in a plan -------------------------------------------------------------------------------------
+
+
+def text(phase: str, routing: str = "zipf(1.0)", kind: str = "prefill", experts: int = 8) -> str:
+    model = (
+        "layers = 2, dense_first = 1, hidden = 8, vocab = 16, dtype = fp32\n"
+        "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }\nmlp { hidden = 8 }\n"
+        f"experts {{ count = {experts}, top_k = 2, hidden = 4 }}"
+    )
+    work = f"sequences = 8, prompt = 4 tok, output = 4 tok, routing = {routing}"
+    return spec_text(kind=kind, phase=phase, model=model, workload=work)
+
+
+def misplaced(graph: Graph, how: str) -> Graph:
+    """Rows go where another placement has their experts; weights stay where they are."""
+    segments = tuple(
+        replace(s, ops=tuple(
+            replace(op, attrs=op.attrs.but(placed=how)) if isinstance(op.attrs, DispatchAttrs) else op for op in s.ops
+        )) for s in graph.segments
+    )  # fmt: skip
+    return replace(graph, segments=segments)
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    "phase", ["gpus = 0..3, ep = 4", "gpus = 0..7, ep = 4, tp = 2", "gpus = 0..3, ep = 4, redundant = 4"]
+)
+def test_a_placed_plan_computes_the_same_and_a_misplaced_one_does_not(phase: str, kind: str) -> None:
+    plan = dagc.compile_text(text(f"{phase}, expert_placement = balanced", kind=kind))
+    graph, unit, costs = plan.phases[kind].graph, plan.units[kind], plan.phases[kind].costs
+    proof = prove(plan, kind)
+    assert proof.holds, proof
+    assert plan.prove(kind).holds  # the twin
+    wrong = misplaced(graph, "linear")
+    with pytest.raises(VerifyError, match="placed in 2 ways"):
+        verify(wrong)
+    assert not prove_graph(wrong, unit, costs).holds
+
+
+def test_a_placement_by_loads_evens_the_ranks_of_a_plan() -> None:
+    linear, balanced = (
+        dagc.compile_text(
+            text(f"gpus = 0..3, ep = 4, expert_placement = {how}", "histogram([9, 8, 1, 1, 2, 1, 1, 1])")
+        ).phases["prefill"]
+        for how in ("linear", "balanced")
+    )
+    assert balanced.costs.imbalance < linear.costs.imbalance - 0.2
+    assert balanced.costs.plain == pytest.approx(linear.costs.imbalance)
+    assert balanced.memory.stages[0].peak_B < linear.memory.stages[0].peak_B  # rows of the busiest rank
+    assert balanced.costs.ops["sparse", "moe.u"].time_s.max() <= linear.costs.ops["sparse", "moe.u"].time_s.max()
+
+
+def test_what_is_usual_may_be_written() -> None:
+    for phase, usual in (("gpus = 0..3, ep = 4", "linear"), ("gpus = 0..3, ep = 4, redundant = 4", "eplb")):
+        plain, said = (dagc.compile_text(text(phase + more)) for more in ("", f", expert_placement = {usual}"))
+        assert plain.phases["prefill"].graph == said.phases["prefill"].graph
+        assert plain.phases["prefill"].time_s == said.phases["prefill"].time_s
+    with pytest.raises(SpecError) as refused:
+        dagc.compile_text(text("gpus = 0..3, ep = 4, expert_placement = balance"))
+    assert [d.code for d in refused.value.diagnostics] == ["E02"]
+
+
+def test_layers_are_placed_by_their_own_loads() -> None:
+    """Two layers with opposite favourites: each alone is evened, which one placement for both could not do."""
+    hot = [9, 8, 1, 1, 2, 1, 1, 1]
+    spec = text("gpus = 0..3, ep = 4, expert_placement = {}", f"loads([{hot}, {hot[::-1]}])").replace(
+        "layers = 2", "layers = 3"
+    )
+    plan = dagc.compile_text(spec.replace("{}", "balanced"))
+    each = plan.phases["prefill"].costs.layers
+    assert len(each) == 2 and all(own.imbalance < own.plain - 0.2 for own in each)
+    unit, graph = plan.units["prefill"], plan.phases["prefill"].graph
+    segment = next(s for s in graph.segments if list(routers(s)))
+    slots = expert_slots(graph, segment, next(iter(routers(segment))), unit)
+    assert slots.shape == (4, 2)
