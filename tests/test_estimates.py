@@ -26,6 +26,7 @@ Outcome = PhaseResult | tuple[str, ...]
 MODELS = {
     "dense": ('model from "qwen3-32b" { }', ""),
     "routed": ('model from "qwen3-235b-a22b" { weight_dtype = fp8 }', "engine = vllm"),
+    "skewed": ('model from "qwen3-235b-a22b" { weight_dtype = fp8 }', "engine = vllm"),
     "drafts": ('model from "deepseek-v3" { mtp_layers = 1 }', "engine = sglang, draft = 2, acceptance = 70%, drafter = mtp"),
     "windows": ('model from "gpt-oss-20b" { }', "engine = vllm"),
     "chooses": ('model from "deepseek-v3.2" { }', ""),
@@ -35,10 +36,11 @@ MODELS = {
 
 def spec_of(name: str, hardware: str = "h200-sxm") -> Spec:
     model, words = MODELS[name]
+    routing = ", routing = power_law(0.4)" if name == "skewed" else ""
     text = f"""moe 1
 hardware from "{hardware}" {{ gpus = 64 }}
 {model}
-workload {{ sequences = 64, prompt = 2048 tok, output = 256 tok }}
+workload {{ sequences = 64, prompt = 2048 tok, output = 256 tok{routing} }}
 phase prefill {{ gpus = 0..7, tp = 8, {words.partition(", draft")[0]} }}
 phase decode {{ gpus = 0..7, tp = 8, {words} }}"""
     return load(Source("<test>", text), Collector())

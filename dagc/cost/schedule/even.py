@@ -1,4 +1,5 @@
-"""even: the time of a step where all ranks run alike, so that each moment is one number: the scheduler's recurrence on numbers.
+"""even: the time of a step where all ranks run alike, so that each moment is one number: the scheduler's recurrence on numbers
+(where ranks differ: `uneven.py`).
 
 The same sums and maxima in the same order as `Scheduler`, so the same time bit for bit; no path, starts or finishes are kept.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...ir.graph import Graph, Segment
+from ...ir.mesh import Mesh
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Costs
 from .layer import RESOLUTION_S, lane_program
@@ -17,8 +19,8 @@ from .microbatches import LEAST
 from .pipelines import PIPELINES
 from .scheduler import schedule
 
-Entry = tuple[tuple[float, ...], float, float]
-"""When each lane's input is ready and the two streams are free."""
+Entry = tuple[tuple[Any, ...], Any, Any]
+"""When each lane's input is ready and the two streams are free; numbers, or where ranks differ arrays of them."""
 
 
 Memo = dict[tuple[object, ...], tuple[Entry, Entry]]
@@ -35,7 +37,7 @@ class Times(NamedTuple):
 
 class Step(NamedTuple):
     """An op of a lane in a layer's program. `takes`: nodes that it waits for; `rings`: those of whose ring it waits for the
-    end alone; `entry`: it waits for the layer's input."""
+    end alone; `entry`: it waits for the layer's input; `axes`: dimensions of the mesh whose ranks wait for each other."""
 
     time: int
     comm: bool
@@ -43,6 +45,7 @@ class Step(NamedTuple):
     takes: tuple[int, ...]
     rings: tuple[int, ...]
     entry: bool
+    axes: tuple[int, ...]
 
 
 class Program(NamedTuple):
@@ -52,7 +55,7 @@ class Program(NamedTuple):
     results: tuple[int | None, ...]
 
 
-def program(segment: Segment, lanes: int, times: Mapping[str, int]) -> Program:
+def program(segment: Segment, mesh: Mesh, lanes: int, times: Mapping[str, int]) -> Program:
     """`times`: where the time of each op is in the list that a schedule is given."""
     at: dict[tuple[str, int], int] = {}
     steps: list[Step] = []
@@ -66,23 +69,28 @@ def program(segment: Segment, lanes: int, times: Mapping[str, int]) -> Program:
             else:
                 takes.append(at[name, lane])
         at[op.name, lane] = len(steps)
-        steps.append(Step(times[op.name], op.is_collective, lane, tuple(takes), tuple(rings), entry))
+        axes = tuple([mesh.index[axis] for axis in op.axes])
+        steps.append(Step(times[op.name], op.is_collective, lane, tuple(takes), tuple(rings), entry, axes))
     ends = tuple(None if segment.output == segment.input else at[segment.output, lane] for lane in range(lanes))
     return Program(tuple(steps), ends)
 
 
 def period_s(graph: Graph, costs: Costs) -> float:
-    """Seconds of a step."""
+    """Seconds of a step, whether or not ranks run alike."""
     times = {key: cost.time_s for key, cost in costs.ops.items()}
-    even = EvenSchedule(graph, {key: k for k, key in enumerate(times)})
-    if not even.known or any(each.size != 1 for each in times.values()):
-        return schedule(graph, costs).period_s
+    places = {key: k for k, key in enumerate(times)}
+    each_s = [each if each.size > 1 else float(each.item()) for each in times.values()]
+    found: EvenSchedule = EvenSchedule(graph, places)
+    if any(each.size > 1 for each in times.values()):
+        from .uneven import UnevenSchedule
+
+        found = UnevenSchedule(graph, places)
     sends_s = [edge.time_s for edge in costs.edges]
-    each_s = [float(each.item()) for each in times.values()]
-    return even.times_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s).period_s
+    step_s = found.step_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s)
+    return schedule(graph, costs).period_s if step_s is None else step_s
 
 
-@dataclass(slots=True)
+@dataclass
 class EvenSchedule:
     """Of a graph. `times`: (segment, op) -> where its time is."""
 
@@ -92,7 +100,9 @@ class EvenSchedule:
 
     def __post_init__(self) -> None:
         self.programs = {
-            s.name: program(s, self.graph.lanes, {op.name: self.times[s.name, op.name] for op in s.ops})
+            s.name: program(
+                s, self.graph.the_mesh, self.graph.lanes, {op.name: self.times[s.name, op.name] for op in s.ops}
+            )
             for s in self.graph.segments
         }
 
@@ -102,7 +112,7 @@ class EvenSchedule:
         return self.graph.microbatches <= LEAST
 
     def times_s(
-        self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float, launched_s: float
+        self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float, launched_s: float
     ) -> Times:
         """A step takes the longer of what the GPUs take and of what the host takes to launch it. `times`: of ops; `sends_s`,
         `return_s`: from each stage to the next and of tokens back; `launched_s`: of all launches."""
@@ -110,66 +120,109 @@ class EvenSchedule:
         late_s = launched_s - (found.period_s - host_s)
         return found if late_s <= 0 else self._once_s(times, sends_s, return_s, host_s + late_s)
 
-    def _once_s(self, times: Sequence[float], sends_s: Sequence[float], return_s: float, host_s: float) -> Times:
-        graph, pipeline = self.graph, PIPELINES[self.graph.kind]
-        stages, lanes = len(graph.stages), graph.lanes
-        memo: Memo = {}
-        latest_s = self._latest_s(times, sends_s, host_s, memo)
-        if pipeline.step is None:
-            return Times(latest_s, latest_s, host_s)
-        idle: Entry = ((0.0,) * lanes, 0.0, 0.0)
-        alone = [max(self._cell(stage, idle, times, memo)[0]) for stage in range(stages)]
-        step_s = pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s
-        return Times(step_s + host_s, latest_s, host_s)
+    def step_s(
+        self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float, launched_s: float
+    ) -> float | None:
+        """The time of a step alone; None where it is not known here."""
+        found = self._steady_s(times, sends_s, return_s, host_s)
+        if found is not None:
+            late_s = launched_s - (found - host_s)
+            found = found if late_s <= 0 else self._steady_s(times, sends_s, return_s, host_s + late_s)
+        if found is None and self.known:
+            found = self.times_s(times, sends_s, return_s, host_s, launched_s).period_s
+        return found
 
-    def _latest_s(self, times: Sequence[float], sends_s: Sequence[float], host_s: float, memo: Memo) -> float:
-        """When the last micro-batch is done."""
+    def _steady_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float) -> float | None:
+        """The time of a step in steady state, from one micro-batch alone: None where others meet what it does not."""
+        memo: Memo = {}
+        if PIPELINES[self.graph.kind].step is None:
+            return None
+        self._latest_s(times, sends_s, host_s, memo, 1)
+        met = len(memo)
+        found = self._around_s(times, sends_s, return_s, memo) + host_s
+        return found if len(memo) == met else None
+
+    def _once_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float) -> Times:
+        memo: Memo = {}
+        latest_s = self._latest_s(times, sends_s, host_s, memo, self.graph.microbatches)
+        if PIPELINES[self.graph.kind].step is None:
+            return Times(latest_s, latest_s, host_s)
+        return Times(self._around_s(times, sends_s, return_s, memo) + host_s, latest_s, host_s)
+
+    def _around_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, memo: Memo) -> float:
+        """Of a step in steady state, without the host."""
+        graph, pipeline = self.graph, PIPELINES[self.graph.kind]
+        assert pipeline.step is not None
+        idle: Entry = ((0.0,) * graph.lanes, 0.0, 0.0)
+        alone = [self.latest(self._cell(i, idle, times, memo)[0]) for i in range(len(graph.stages))]
+        return pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s
+
+    def _latest_s(
+        self, times: Sequence[Any], sends_s: Sequence[float], host_s: float, memo: Memo, microbatches: int
+    ) -> float:
+        """When the last of so many micro-batches is done."""
         graph = self.graph
         stages, lanes = len(graph.stages), graph.lanes
         cells = PIPELINES[graph.kind].cells(stages)
-        free = [(0.0, 0.0)] * stages
+        free: list[tuple[Any, Any]] = [(0.0, 0.0)] * stages
         latest = 0.0
-        for _ in range(graph.microbatches):
-            arrived: dict[int | None, tuple[float, ...]] = {None: (host_s,) * lanes}
+        for _ in range(microbatches):
+            arrived: dict[int | None, tuple[Any, ...]] = {None: (host_s,) * lanes}
             done = 0.0
             for stage, takes, gives in cells:
                 ready, compute, comm = self._cell(stage, (arrived[takes], *free[stage]), times, memo)
                 if gives is not None:
                     sent = []
                     for moment in ready:
-                        comm = max(moment, comm) + sends_s[stage]
+                        comm = self.later(moment, comm) + sends_s[stage]
                         sent.append(comm)
                     arrived[stage] = tuple(sent)
                 free[stage] = compute, comm
-                done = max(done, *ready)
+                done = max(done, self.latest(ready))
             latest = max(latest, done)
         return latest
 
-    def _cell(self, stage: int, state: Entry, times: Sequence[float], memo: Memo) -> Entry:
+    def _cell(self, stage: int, state: Entry, times: Sequence[Any], memo: Memo) -> Entry:
         """A stage's layers from a state: when they are done."""
         for name, count in self.graph.stages[stage].layers:
             left = count
             while left:
-                base = max(state[0])
+                base = self.latest(state[0])
                 entered = _shifted(state, -base)
-                key = (name, *_key(entered))
+                key = (name, *self.key(entered))
                 found = memo.get(key)
                 if found is None:
-                    found = memo[key] = entered, self._layer(self.programs[name], entered, times)
+                    found = memo[key] = entered, self.layer(self.programs[name], entered, times)
                 entry, leaving = found
                 after = _shifted(leaving, base)
-                period = max(after[0]) - base
-                repeat = left if left == 1 or _key(_shifted(leaving, -period)) == _key(entry) else 1
+                period = self.latest(after[0]) - base
+                repeat = left if left == 1 or self.key(_shifted(leaving, -period)) == self.key(entry) else 1
                 state = _shifted(after, period * (repeat - 1))
                 left -= repeat
         return state
 
-    @staticmethod
-    def _layer(program: Program, entry: Entry, times: Sequence[float]) -> Entry:
+    # -- of moments, which are numbers here --------------------------------------------------------
+
+    def latest(self, moments: tuple[Any, ...]) -> float:
+        found: float = max(moments)
+        return found
+
+    def later(self, a: Any, b: Any) -> Any:
+        return max(a, b)
+
+    def key(self, state: Entry) -> tuple[object, ...]:
+        """As `entry_key`: what differs by less than the resolution, or by how long a stream has been idle, is the same."""
+        ready, compute, comm = state
+        least = min(ready)
+        numbers = (*ready, compute if compute > least else least, comm if comm > least else least)
+        return tuple([round(each / RESOLUTION_S) for each in numbers])
+
+    def layer(self, program: Program, entry: Entry, times: Sequence[Any]) -> Entry:
+        """Of a layer: from when its inputs are ready and the streams free to when its results are."""
         ready, compute, comm = entry
         starts: list[float] = []
         ends: list[float] = []
-        for time, is_comm, lane, takes, rings, enters in program.steps:
+        for time, is_comm, lane, takes, rings, enters, _ in program.steps:
             at = comm if is_comm else compute
             if enters and ready[lane] > at:
                 at = ready[lane]
@@ -198,11 +251,3 @@ def _shifted(state: Entry, by: float) -> Entry:
         return state
     ready, compute, comm = state
     return tuple([each + by for each in ready]), compute + by, comm + by
-
-
-def _key(state: Entry) -> tuple[int, ...]:
-    """As `entry_key`: what differs by less than the resolution, or by how long a stream has been idle, is the same."""
-    ready, compute, comm = state
-    least = min(ready)
-    numbers = (*ready, compute if compute > least else least, comm if comm > least else least)
-    return tuple([round(each / RESOLUTION_S) for each in numbers])
