@@ -70,14 +70,14 @@ def test_replicas_never_share_a_rank(ranks: int, per: int, more: int, s: float, 
 
 
 def longest_path_s(plan: Plan, phase: str) -> float:
-    """networkx over the unrolled placed graph: a node's time is on its outgoing edges."""
+    """networkx over the unrolled placed graph: a node's time is on its outgoing edges. No step waits for requests."""
     graph = nx.DiGraph()
     times: dict[str, float] = {}
     for item in unroll(plan.phases[phase]):
-        if isinstance(item, Node):
+        if isinstance(item, Node) and item.stream != "host":
             times[item.id] = item.time_s
             graph.add_node(item.id)
-        else:
+        elif isinstance(item, Edge) and item.kind != "request":
             graph.add_edge(item.src, item.dst, weight=times[item.src])
     ends = [n for n in graph if graph.out_degree(n) == 0]
     for n in ends:
@@ -106,9 +106,9 @@ def ends_s(plan: Plan, phase: str) -> float:
     nodes: dict[str, Node] = {}
     before: dict[str, list[str]] = {}
     for item in unroll(result):
-        if isinstance(item, Node):
+        if isinstance(item, Node) and item.stream != "host":
             nodes[item.id], before[item.id] = item, []
-        else:
+        elif isinstance(item, Edge) and item.kind != "request":
             before[item.dst].append(item.src)
     begin: dict[str, float] = {}
     end: dict[str, float] = {}

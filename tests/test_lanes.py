@@ -101,7 +101,7 @@ def gpu_of(node: Node) -> int:
 
 @cache
 def by_brute_force(name: str) -> tuple[nx.Graph, dict[str, str]]:
-    """Data edges without direction, a collective one node for its group, receives left out; and who is who."""
+    """Data edges and those of requests without direction, a collective one node for its group, receives left out; and who is who."""
     result = next(iter(plan_of(name).phases.values()))
     who: dict[str, str] = {}
     graph: nx.Graph = nx.Graph()
@@ -109,7 +109,7 @@ def by_brute_force(name: str) -> tuple[nx.Graph, dict[str, str]]:
     for item in expand_ranks(result, unroll(result)):
         if isinstance(item, Node):
             base = item.id.rpartition("@")[0]
-            own = len(item.gpus) > 1 and item.kind not in ("send", "recv")
+            own = len(item.gpus) > 1 and item.kind not in ("send", "recv") and item.stream != "host"
             who[item.id] = f"{base}@{min(item.gpus)}" if own else item.id
             graph.add_node(who[item.id])
             receives |= {item.id} if item.kind == "recv" else set()
@@ -299,7 +299,7 @@ stack = [embed, local, far, local, far, local, far, local, far, lm_head]"""
     blocks = "layer local { gqa, mlp }\nlayer far { gqa, moe }\n"
     plan = dagc.compile_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2", model=model) + blocks)
     found = picture(plan.phases["prefill"])
-    assert [len(g.parts) for g in found.bands[0].groups] == [1, 4, 4, 1]
+    assert [len(g.parts) for g in found.bands[0].groups] == [1, 1, 4, 4, 1, 1]  # ids, embedding, .., head, results
     check_nothing_lost(found, Choice())
 
 

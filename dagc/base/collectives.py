@@ -62,7 +62,12 @@ COLLECTIVES: dict[str, Collective] = {
 
 SEND = Collective("send", _once, _one_step)
 """From a stage to the next."""
-TRANSFERS = COLLECTIVES | {SEND.name: SEND}
+SCATTER = Collective("scatter", _share, _one_step, scatters=True)
+GATHER = Collective("gather", lambda ranks: ranks - 1.0, _one_step, buffer=float)
+REQUESTS = {one.name: one for one in (SCATTER, GATHER)}
+"""Between the front end, which is where the first rank of a group is, and the ranks: token ids to those that have them in
+their part of the batch, and what they chose back. All messages at once; `wire` is what this first rank sends or takes in."""
+TRANSFERS = COLLECTIVES | {SEND.name: SEND} | REQUESTS
 REDUCTIONS = tuple(one.name for one in COLLECTIVES.values() if one.reduces)
 
 

@@ -351,6 +351,19 @@ def _message(shape: GroupShape, links: Links) -> Options:
     return {"direct": _Line(links[-1].latency_s, 1 / links[-1].bandwidth_Bps, sent)}
 
 
+@_at_any_size
+def _handed_out(shape: GroupShape, links: Links) -> Options:
+    """One rank sends every other one its part, all messages at once: what a rank of an all-to-all sends
+    (bytes: nccl-tests PERFORMANCE.md, scatter: factor (n-1)/n)."""
+    return {"direct": _Line(links[-1].latency_s, *_at_once(shape, links, shape.ranks))}
+
+
+@_at_any_size
+def _handed_in(shape: GroupShape, links: Links) -> Options:
+    """Every other rank sends one rank all that it has, all messages at once: the same backwards, with the bytes that one takes in."""
+    return {"direct": _Line(links[-1].latency_s, *_at_once(shape, links, 1))}
+
+
 ALGORITHMS: dict[str, Algorithms] = {
     "all_reduce": _all_reduce,
     "all_gather": _gather,
@@ -358,5 +371,7 @@ ALGORITHMS: dict[str, Algorithms] = {
     "all_to_all": _all_to_all,
     "permute": _message,
     "send": _message,
+    "scatter": _handed_out,
+    "gather": _handed_in,
 }
 """Of each kind of transfer."""

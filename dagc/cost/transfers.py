@@ -16,10 +16,11 @@ from ..ir.groups import GroupShape
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
+from ..ir.requests import request_moves
 from ..spec.hardware import Hardware, Tier
 from .expert_load import ExpertLoad
 from .network import CollectiveTime, beyond_ports, collective_time, spanned
-from .records import NO_TRANSFER, OpCost, Transfer
+from .records import NO_TRANSFER, Array, OpCost, Transfer
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
@@ -116,6 +117,29 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
     return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)
+
+
+def request_costs(graph: Graph, hardware: Hardware) -> dict[str, OpCost]:
+    """Of the scatter of token ids and of the gather of what ranks chose, by kind; of those that the graph has. Hardware names no
+    links of hosts: they take those that join the GPUs, so that what stays in a node is as fast there as anything is."""
+    mesh = graph.the_mesh
+    return {
+        move.kind: _request_cost(
+            move.kind, move.payload_B(graph), move.group(mesh), hardware, np.ones((1,) * len(mesh.atoms))
+        )
+        for move in request_moves(graph)
+    }
+
+
+def _request_cost(kind: str, payload: float, group: GroupShape, hardware: Hardware, one: Array) -> OpCost:
+    found = collective_time(kind, payload, group, *hardware.links)
+    floor_s = float(collective_time(kind, payload, group, *hardware.links, floor=True).time_s)
+    wire, time_s = wire_bytes(kind, payload, group.ranks), float(found.time_s)
+    bound = _link_bound(time_s, floor_s, _crossed(group, hardware).bound)
+    return OpCost(
+        one * time_s, one * floor_s, bound, payload_B=payload, wire_B=wire, group=group, algorithm=found.algorithm,
+        level_B=_by_level(found, wire, hardware),
+    )  # fmt: skip
 
 
 @called

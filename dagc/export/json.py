@@ -96,13 +96,16 @@ def _servings(plan: CompiledPlan, knees: Mapping[str, Knee]) -> dict[str, Any]:
 
 def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     """The figures of one phase."""
-    from ..plan.totals import collective_totals
+    from ..plan.totals import collective_totals, request_totals
 
     graph, mesh = result.graph, result.graph.the_mesh
     nodes, edges = counts(result)
     axes = {a: mesh.degrees.get(a, 1) for a in AXES}
     axes |= {a: d for a, d in mesh.degrees.items() if a not in axes and (d > 1 or a in EXPERT_SIDE)}
     layers = [(s, s.repeat) for s in graph.segments]
+    ends = [
+        {"stage": s.index, **asdict(c)} for s in graph.stages for c in request_totals(graph, result.requests, s.index)
+    ]
     return {
         **({"hardware": result.hardware} if result.hardware else {}),
         "gpus": list(result.gpus),
@@ -124,6 +127,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             for s in graph.stages
             for c in collective_totals(graph, result.costs, s.index)
         ],
+        **({"requests": ends} if ends else {}),
         "kernels": [asdict(one) for one in result.kernels],
         "critical_path": _path(result),
         "bound_by": dict(result.bound_by),

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from math import isclose
+from math import inf, isclose
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..base.collectives import REQUESTS, SCATTER
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
 from ..base.plain_data import DataError, check_object, from_data
@@ -37,7 +38,7 @@ from ..view.facts.every_rank import expand_ranks
 from ..view.facts.unroll import Edge, Node, unroll
 from .limits import check_ranges, check_together, hardware_of
 
-KINDS = ("data", "stream", "transfer")
+KINDS = ("data", "stream", "transfer", "request")
 
 
 def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> CompiledPlan:
@@ -230,7 +231,7 @@ def same_graph(
     result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str, version: int
 ) -> None:
     """Nodes and edges are those of the IR, but for times."""
-    items = unroll(result) if version > 2 else _within_stages(result.graph, unroll(result))
+    items = unroll(result) if version > 2 else _version_2(result.graph, unroll(result))
     nodes = [node["id"] for node in given]
     want_nodes: dict[str, Node] = {}
     want_edges: set[tuple[str, str, str]] = set()
@@ -245,7 +246,8 @@ def same_graph(
         for field in Node.__slots__:
             value = given[i][field]
             if field in RESULTS:
-                if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                least = -inf if (field, given[i]["kind"]) == ("start_s", SCATTER.name) else 0.0
+                if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
                     raise DataError(f"nodes[{i}].{field}", f"is {value!r}, not a time")
             elif not _same(value, getattr(want_nodes[name], field)):
                 raise DataError(f"nodes[{i}].{field}", f"is {value!r}, which does not follow from ir and plan")
@@ -258,8 +260,8 @@ def same_graph(
         raise DataError("edges", f"{edge[0]} -> {edge[1]} ({edge[2]}) of the IR is missing")
 
 
-def _within_stages(graph: Graph, items: Iterable[Node | Edge]) -> Iterator[Node | Edge]:
-    """The names of version 2: layers numbered within their stage, the embedding and the head too."""
+def _version_2(graph: Graph, items: Iterable[Node | Edge]) -> Iterator[Node | Edge]:
+    """As version 2 had them: without requests, and with layers numbered within their stage, the embedding and the head too."""
     old: dict[str, str] = {}
     for stage in graph.stages:
         names = (name for name, count in stage.layers for _ in range(count))
@@ -268,6 +270,8 @@ def _within_stages(graph: Graph, items: Iterable[Node | Edge]) -> Iterator[Node 
             old[layer] = f"{name}.{place}"
     ids: dict[str, str] = {}
     for item in items:
+        if item.kind in (*REQUESTS, "request"):
+            continue
         if isinstance(item, Edge):
             yield replace(item, src=ids[item.src], dst=ids[item.dst])
             continue

@@ -107,10 +107,11 @@ def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]
         if held.get(name) is not None:
             yield metric.name, (_number(held, name, f"{path}.{place}" if place else path), metric.dim)
     counts: dict[str, float] = {}
-    for i, one in enumerate(_list(phase, "collectives", path)):
-        if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
-            raise DataError(f"{path}.collectives[{i}]", "has no kind")
-        counts[one["kind"]] = counts.get(one["kind"], 0.0) + _number(one, "count", f"{path}.collectives[{i}]")
+    for part in ("collectives", *(["requests"] if "requests" in phase else [])):
+        for i, one in enumerate(_list(phase, part, path)):
+            if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+                raise DataError(f"{path}.{part}[{i}]", "has no kind")
+            counts[one["kind"]] = counts.get(one["kind"], 0.0) + _number(one, "count", f"{path}.{part}[{i}]")
     for kind, count in counts.items():
         if kind != "recv":
             yield f"collectives.{kind}", (count, SCALAR)

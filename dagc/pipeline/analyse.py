@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
 from ..cost.records import Costs
 from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
+from ..cost.transfers import request_costs
 from ..ir.graph import Graph
 from ..ir.ops.op_set import flops
 from ..passes.cost import PriceOps
@@ -45,7 +47,8 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
         size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
     )
     totals = collective_totals(graph, end.costs)
-    return assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
+    found = assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
+    return replace(found, requests=request_costs(graph, unit.spec.hardware))
 
 
 def assembled(

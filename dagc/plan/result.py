@@ -113,6 +113,8 @@ class PhaseResult:
 
     hardware: str = ""  # name of its pool of GPUs; nothing: the only one
 
+    requests: Mapping[str, OpCost] = field(default_factory=dict)  # scatter and gather, which no pass waits for
+
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 
     @property

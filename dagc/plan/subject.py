@@ -8,6 +8,7 @@ from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from ..base.collectives import REQUESTS
 from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
 from ..base.phase_kinds import PREFILL
@@ -17,6 +18,7 @@ from ..cost.kv_cache import cache_policy, sequence_tokens
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
+from ..ir.requests import request_moves
 from ..spec.hardware import Hardware, Link
 from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, Metric, of_phase, of_serving
 from ..spec.phase import Phase
@@ -127,6 +129,9 @@ class Subject:
 
     def calls(self, kind: str) -> float:
         """Calls of a collective by one device per stage in one pass."""
+        graph = self.result.graph
+        if kind in REQUESTS:
+            return float(sum(m.kind == kind for m in request_moves(graph)) * graph.microbatches * graph.lanes)
         return float(sum(c.count for c in self.result.collectives if c.kind == kind))
 
     @cached_property

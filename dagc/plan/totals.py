@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from ..base.axes import STAGES
 from ..base.collectives import COLLECTIVES
-from ..cost.records import Costs
+from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph
 from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.requests import request_moves
 from .result import CollectiveTotal
 
 
@@ -67,3 +68,18 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
             for edge in costs.edges[max(0, one.index - 1) : one.index]:
                 add("recv", (STAGES,), 2, passes, edge.payload_B, 0.0, edge.time_s * passes, {})
     return tuple(totals.values())
+
+
+def request_totals(
+    graph: Graph, requests: Mapping[str, OpCost], stage: int | None = None
+) -> tuple[CollectiveTotal, ...]:
+    """The scatter and the gather, of a stage or along the pipeline, in one pass of all micro-batches; of the root."""
+    mesh, calls = graph.the_mesh, graph.microbatches * graph.lanes
+    found = []
+    for move in request_moves(graph):
+        if stage in (None, move.stage):
+            cost, over = requests[move.kind], mesh.label(move.axes)
+            level_B = {name: size * calls for name, size in cost.level_B.items()}
+            total = cost.payload_B, cost.wire_B * calls, float(cost.time_s.max()) * calls
+            found.append(CollectiveTotal(move.kind, over, mesh.size(move.axes), calls, *total, level_B))
+    return tuple(found)

@@ -60,6 +60,7 @@ def image(result: PhaseResult, alike: RankClass, templates: Templates | None = N
     if alike.stage < len(result.costs.edges):
         times[EDGE] = result.costs.edges[alike.stage].time_s
     times[HOST] = result.schedule.host_s
+    times |= {("", kind): float(cost.time_s.max()) for kind, cost in result.requests.items()}
     return Encoder(templates, times).encode(templates.program.rows())
 
 

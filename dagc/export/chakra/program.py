@@ -1,5 +1,8 @@
 """What one rank runs, layer by layer: a pattern of nodes for each kind of layer, and a row of numbers for each layer.
 
+Requests are messages that wait for nothing and that nothing waits for: while a pass runs, the ids of the next one are handed out
+and the results of the one before taken in.
+
 Every rank of a group takes the group's collectives in one order: a communication node waits for the one before it. Compute
 nodes are ordered by control dependencies, as their stream is in the plan.
 """
@@ -10,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from ...base.collectives import COLLECTIVES
+from ...base.collectives import COLLECTIVES, SCATTER
 from ...base.frozen import record
 from ...cost.schedule.layer import lane_program
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.requests import RequestMove, request_moves
 from ...plan.result import PhaseResult
 from . import messages as schema
 from .ranks import Hole
@@ -119,6 +123,12 @@ class Program:
         if self.stage == 0 and self.result.schedule.host_s:
             yield TraceLayer(self.host(lanes), base, (), -1, 0, tag)
             compute, base = (base,), base + 1
+        moves = [move for move in request_moves(graph) if move.stage == self.stage]
+        requests = [(move, m) for move in moves for m in range(graph.microbatches)]
+        for move, microbatch in requests:
+            row = TraceLayer(self.request(move), base, (), -1, microbatch, tag)
+            yield row
+            base, tag = base + len(row.pattern.nodes), tag + lanes
         for microbatch in range(graph.microbatches):
             state = Context(((),) * lanes, compute, comm)
             first = graph.first_layer(self.stage)
@@ -155,6 +165,27 @@ class Program:
         work += schema.attribute("op_kind", "string", "host")
         node = TraceNode("host", schema.COMP, "compute", (), (), HOST, 0, work)
         return Pattern((node,), Context(((),) * lanes, (0,), ()))
+
+    def request(self, move: RequestMove) -> Pattern:
+        """What a rank exchanges with the front end for each lane of a micro-batch: the root with every other rank of the group."""
+        key = ("requests", move.kind)
+        if key not in self.patterns:
+            graph, payload_B = self.result.graph, self.result.requests[move.kind].payload_B
+            ranks, handed_out = graph.the_mesh.size(move.axes), move.kind == SCATTER.name
+            size = schema.attribute("comm_size", "int64", message_size(payload_B / ranks if handed_out else payload_B))
+            size += schema.attribute("op_kind", "string", move.kind)
+            alone: Hole = ("root", move.kind)
+            holes = [alone] if alone in self.holes else [("member", move.kind, str(i)) for i in range(ranks - 1)]
+            sends = handed_out == (alone not in self.holes)
+            kind, word = (schema.SEND, "send") if sends else (schema.RECV, "recv")
+            timed = ("", move.kind) if sends else None
+            nodes = tuple(
+                TraceNode(f"{move.kind}.{word}", kind, "", (), (), timed, lane, size, hole, lane, 1 / len(holes))
+                for lane in range(graph.lanes)
+                for hole in holes
+            )
+            self.patterns[key] = Pattern(nodes, Context((), (), ()))
+        return self.patterns[key]
 
     # -- edges between stages --------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from ...base.frozen import record
 from ...ir.peers import Peers, peers
+from ...ir.requests import RequestMove, request_moves
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
 
 Ints = NDArray[np.int64]
 Hole = tuple[str, ...]
-"""What differs between equal ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
+"""What differs between equal ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..); of the ranks
+that exchange requests with the front end, by kind of request: ("root", kind), and of the root itself ("member", kind, ..)."""
 
 
 @record(slots=False)
@@ -73,6 +75,7 @@ class Ranks:
     groups: list[tuple[int, ...]] = field(init=False)
     group_of: dict[Axes, Ints] = field(default_factory=dict)
     permutes: dict[tuple[str, str], Peers] = field(default_factory=dict)
+    moves: tuple[RequestMove, ...] = ()
 
     def __post_init__(self) -> None:
         graph = self.result.graph
@@ -89,6 +92,7 @@ class Ranks:
             elif axes not in self.group_of and mesh.size(axes) < self.network.ranks:
                 self.group_of[axes] = self._grouped(axes, known)
         self.groups = list(known)
+        self.moves = request_moves(graph)
 
     def _grouped(self, axes: Axes, known: dict[tuple[int, ...], int]) -> Ints:
         """Index of each rank's group over some axes; axes that group ranks in the same way share it."""
@@ -122,4 +126,15 @@ class Ranks:
                 out["to", *key, str(i)] = int(self.number[(stage, *target)])
             if place in found.source:
                 out["from", *key] = int(self.number[(stage, *found.source[place])])
+        for move in self.moves:
+            if move.stage == stage:
+                out |= self._requests(move, at)
         return out
+
+    def _requests(self, move: RequestMove, at: tuple[int, ...]) -> dict[Hole, int]:
+        """The first of a rank's group, where the front end is; of that rank all others."""
+        axes = [1 + self.result.graph.the_mesh.index[a] for a in move.axes]
+        group = self.number[tuple(slice(None) if k in axes else i for k, i in enumerate(at))].ravel().tolist()
+        if int(self.number[at]) != group[0]:
+            return {("root", move.kind): group[0]}
+        return {("member", move.kind, str(i)): member for i, member in enumerate(group[1:])}

@@ -20,6 +20,8 @@ COLORS = {
     "all_to_all": "#CC79A7",
     "permute": "#F0E442",
     "send": "#D55E00",
+    "scatter": "#0072B2",
+    "gather": "#0072B2",
 }
 
 

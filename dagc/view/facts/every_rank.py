@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...ir.requests import request_moves
 from ...plan.result import PhaseResult
 from .unroll import Edge, Node
 
@@ -31,7 +32,8 @@ def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple
     mesh = result.graph.the_mesh
     ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
     out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
-    for axes, scope in {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}:
+    used = {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}
+    for axes, scope in used | {(move.axes, "dense") for move in request_moves(result.graph)}:
         position = [1 + mesh.index[a] for a in axes]
         rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
         out[mesh.label(axes, scope)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}

@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...base.axes import STAGES
+from ...base.collectives import GATHER, REQUESTS, SCATTER
 from ...base.dtypes import DTYPE_BYTES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import Op, Segment
+from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.sizes import local_count
+from ...ir.requests import RequestMove, request_moves
 from ...plan.result import PhaseResult
+from .request_times import begin_s, took_s
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """`id` is stable: `s0.m0.sparse.3/gqa.q`, and so is `layer`: `sparse.3`, counted over the model. `gpus` are the stage's ids, in rank order; times are the earliest
-    start over its ranks and the longest duration. `group` labels the axes of a collective."""
+    start over its ranks and the longest duration. `group` labels the axes of a collective. A scatter is over as soon as its ids
+    are needed: it starts before the pass, at a negative time, where that is at its beginning."""
 
     id: str
     op: str
@@ -37,8 +41,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`kind` is data (a value), stream (program order of a rank's stream) or transfer (between stages). A receive is posted
-    ahead and waits for its send alone. An attention over a ring begins with the permutes that it reads, on the block of its
+    """`kind` is data (a value), stream (program order of a rank's stream), transfer (between stages) or request (ids from the
+    front end, or to it, while other passes run: no step waits for it). A receive is posted ahead and waits for its send alone. An attention over a ring begins with the permutes that it reads, on the block of its
     own rank, and ends no earlier than they do."""
 
     src: str
@@ -52,6 +56,7 @@ def counts(result: PhaseResult) -> tuple[int, int]:
     graph = result.graph
     nodes = edges = 0
     streams = 0
+    ends = {move.kind for move in request_moves(graph)}
     for stage in graph.stages:
         per_cell = [(graph.segment(name), count) for name, count in stage.layers]
         sends = int(stage.index < len(graph.stages) - 1)
@@ -59,7 +64,7 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         for segment, count in per_cell:
             nodes += count * len(segment.ops)
             edges += count * sum(len(segment.sources(op)) for op in segment.ops)
-        if not receives:
+        if not receives and SCATTER.name not in ends:
             edges -= sum(
                 1 for op in per_cell[0][0].ops for n in per_cell[0][0].sources(op) if n == per_cell[0][0].input
             )
@@ -71,6 +76,7 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         streams += sum(max(0, n * passes - 1) for n in used.values())
     passes = graph.microbatches * graph.lanes
     host = int(result.schedule.host_s > 0)
+    nodes, edges = nodes + len(ends), edges + (GATHER.name in ends)
     return nodes * passes + host, edges * passes + streams + host
 
 
@@ -112,7 +118,7 @@ def _edge_node(result: PhaseResult, kind: str, stage: int, microbatch: int, lane
     """One end of a transfer between stages. A receive takes no time: it is posted ahead."""
     graph, transfer = result.graph, result.costs.edges[stage if kind == "send" else stage - 1]
     return Node(
-        id=f"s{stage}.m{microbatch}{_lane(graph.lanes, lane)}/{kind}",
+        id=_end_id(graph, kind, stage, microbatch, lane),
         op=kind,
         kind=kind,
         phase=graph.phase,
@@ -126,6 +132,27 @@ def _edge_node(result: PhaseResult, kind: str, stage: int, microbatch: int, lane
         flops=0.0,
         bytes=transfer.payload_B,
         group=(STAGES,),
+    )
+
+
+def _request_node(result: PhaseResult, move: RequestMove, microbatch: int, lane: int) -> Node:
+    """One end of the graph. It takes no stream of a GPU."""
+    graph, cost = result.graph, result.requests[move.kind]
+    return Node(
+        id=_end_id(graph, move.kind, move.stage, microbatch, lane),
+        op=move.kind,
+        kind=move.kind,
+        phase=graph.phase,
+        layer="",
+        stage=move.stage,
+        microbatch=microbatch,
+        gpus=graph.stages[move.stage].gpus,
+        stream="host",
+        start_s=begin_s(result, move, microbatch, lane),
+        time_s=took_s(result, move),
+        flops=0.0,
+        bytes=cost.payload_B,
+        group=graph.the_mesh.label(move.axes),
     )
 
 
@@ -146,6 +173,13 @@ def _cell(
             node = _edge_node(result, "recv", stage, microbatch, lane, begin)
             source = arrivals[stage, microbatch, lane]
             waiting_nodes.append((node, [Edge(source, node.id, "transfer", sends[stage - 1].payload_B)]))
+            value[lane] = node.id
+    moves = {move.kind: move for move in request_moves(graph)}
+    scatter, gather = moves.get(SCATTER.name), moves.get(GATHER.name)
+    if stage == 0 and scatter is not None:
+        for lane in range(graph.lanes):
+            node = _request_node(result, scatter, microbatch, lane)
+            waiting_nodes.append((node, []))
             value[lane] = node.id
     index = graph.first_layer(stage)
     for run in result.schedule.cells[stage][microbatch]:
@@ -168,12 +202,16 @@ def _cell(
             node = _edge_node(result, "send", stage, microbatch, lane, start)
             waiting_nodes.append((node, [Edge(value[lane], node.id, "data", sends[stage].payload_B)]))
             arrivals[stage + 1, microbatch, lane] = node.id
+    if stage == len(graph.stages) - 1 and gather is not None:
+        for lane in range(graph.lanes):
+            node = _request_node(result, gather, microbatch, lane)
+            waiting_nodes.append((node, [Edge(value[lane], node.id, "request", node.bytes)]))
     waiting_nodes.sort(key=lambda item: item[0].start_s)
     out: set[str] = set()
     for node, edges in _topological(waiting_nodes, out):
         yield node
         yield from edges
-        if node.kind == "recv":
+        if node.kind == "recv" or node.kind in REQUESTS:
             continue  # occupies no stream: it may be posted before anything else is done
         if node.stream in last:
             yield Edge(last[node.stream], node.id, "stream", 0.0)
@@ -243,8 +281,14 @@ def _op_node(
         layout = segment.sharding_of(name)
         assert layout is not None
         size = local_count(segment, segment.dims_of(name), layout.dims, mesh, segment.scope_of(name))
-        edges.append(Edge(source, node.id, "data", size * DTYPE_BYTES[segment.dtype_of(name)]))
+        how = "request" if source == _end_id(graph, SCATTER.name, stage, microbatch, lane) else "data"
+        edges.append(Edge(source, node.id, how, size * DTYPE_BYTES[segment.dtype_of(name)]))
     return node, edges
+
+
+def _end_id(graph: Graph, kind: str, stage: int, microbatch: int, lane: int) -> str:
+    """Of what stands at an end of a cell, outside its layers."""
+    return f"s{stage}.m{microbatch}{_lane(graph.lanes, lane)}/{kind}"
 
 
 def _lane(lanes: int, lane: int) -> str:

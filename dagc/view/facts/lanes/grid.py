@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ....base.collectives import SEND
 from ....base.frozen import record
-from ....ir.graph import Op
+from ....ir.sharding import Axes
 from ....plan.result import PhaseResult
 from ..size import check_size
 from . import words
@@ -142,7 +143,7 @@ def _rows(out: Grid, number: int, band: Band, sent: dict[tuple[int, int], float]
             y += HEAD
         for rows in group.rows:
             out.lines[number].append(_line(out, number, band, group, rows, y))
-            if group.part.run is None:
+            if group.part.end == SEND.name:
                 for stage, m in itertools.product(band.stages, group.microbatches):
                     sent.setdefault((stage, m), y)
             y += ROW
@@ -161,7 +162,7 @@ def _line(out: Grid, number: int, band: Band, group: Group, rows: tuple[int, ...
         out.labels.append(Label(left - WHAT - START, y, START - 8, words.took(first_s), "start"))
     out.labels.append(Label(left - WHAT, y, WHAT - 8, words.describe(program, part, steps), "what"))
     alone = steps[0] if len(steps) == 1 and steps[0].is_exchange else None
-    letters = _Letters(out, band, alone.op) if alone is not None and alone.op is not None else None
+    letters = _Letters(out, band, alone.axes) if alone is not None and alone.axes else None
     hint = words.hint(program, group, steps)
     line = Line(group, rows, {})
     for columns in letters.spans(shown) if letters is not None and letters.groups is not None else ([k] for k in shown):
@@ -190,14 +191,14 @@ def _line(out: Grid, number: int, band: Band, group: Group, rows: tuple[int, ...
 class _Letters:
     """The groups of a collective in a band; none where a column represents several ranks."""
 
-    def __init__(self, out: Grid, band: Band, op: Op) -> None:
+    def __init__(self, out: Grid, band: Band, axes: Axes) -> None:
         self.band = band
         self.groups: NDArray[np.intp] | None = None
         if any(len(c.ranks) > 1 for c in band.columns):
             return
-        self.groups = out.picture.program.groups(op)
+        self.groups = out.picture.program.groups(axes)
         out.lettered = True
-        self.size = out.picture.program.result.graph.the_mesh.size(op.axes)
+        self.size = out.picture.program.result.graph.the_mesh.size(axes)
         order = dict.fromkeys(int(self.groups[c.rank]) for c in band.columns)
         self.letter = {group: words.letter(k) for k, group in enumerate(order)}
 

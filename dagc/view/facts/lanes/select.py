@@ -173,10 +173,11 @@ def _grown(program: Program, found: Masks) -> Masks:
 
 
 def _closed(program: Program, part: Part, mask: Mask) -> Mask:
-    """A collective of which one rank is selected, with all the ranks of its group."""
+    """A collective of which one rank is selected, with all the ranks of its group; what the front end sends another rank is not
+    of interest."""
     out = mask.copy()
     for row, step in enumerate(program.steps(part)):
-        if step.op is not None and step.op.is_collective and out[row].any() and not out[row].all():
-            groups = program.groups(step.op)
+        if step.op is not None and step.axes and out[row].any() and not out[row].all():
+            groups = program.groups(step.axes)
             out[row] = np.isin(groups, np.unique(groups[out[row]]))
     return out

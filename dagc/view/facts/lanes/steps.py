@@ -9,10 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ....base.collectives import GATHER, REQUESTS, SCATTER, SEND
 from ....base.frozen import record
 from ....cost.schedule.records import Run
 from ....ir.graph import Op, Segment
+from ....ir.requests import RequestMove, request_moves
+from ....ir.sharding import Axes
 from ....plan.result import PhaseResult
+from ..request_times import begin_s, took_s
 from ..timeline import Index, layers
 
 Mask = NDArray[np.bool_]
@@ -21,24 +25,27 @@ Mask = NDArray[np.bool_]
 
 @record
 class Step:
-    """An op (None: the send to the next stage) of one lane. Times are seconds from the part's start, one per rank."""
+    """An op of one lane, or (None) what is at an end of the layers: the send to the next stage, the scatter of ids, the gather of
+    results (`end`). Times are seconds from the part's start, one per rank. `axes` of the group that exchanges something."""
 
     op: Op | None
     lane: int
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
+    end: str = ""
+    axes: Axes = ()
 
     @property
     def name(self) -> str:
-        return self.op.name if self.op is not None else "send"
+        return self.op.name if self.op is not None else self.end
 
     @property
     def kind(self) -> str:
-        return self.op.runtime_kind if self.op is not None else "send"
+        return self.op.runtime_kind if self.op is not None else self.end
 
     @property
     def block(self) -> str:
-        return self.op.block if self.op is not None else "send"
+        return self.op.block if self.op is not None else self.end
 
     @property
     def is_exchange(self) -> bool:
@@ -47,7 +54,8 @@ class Step:
 
 @record
 class Part:
-    """One layer of a micro-batch on a stage (`number` counts layers, -1 is the embedding), or its send (None)."""
+    """One layer of a micro-batch on a stage (`number` counts layers, -1 is the embedding), or what is at an `end` of its layers: its
+    send, the scatter of its ids, the gather of its results."""
 
     stage: int
     microbatch: int
@@ -55,17 +63,18 @@ class Part:
     number: int | None
     run: Run | None = field(compare=False)
     start_s: float = field(compare=False)
+    end: str = ""
 
     @property
     def alike(self) -> tuple[str, int, int]:
         """Equal for parts that do the same at the same moments from their start: they share what is made of them."""
-        return (
-            ("", self.stage, 0) if self.run is None else (self.run.segment, id(self.run.starts), id(self.run.finishes))
-        )
+        if self.run is None:
+            return self.end, self.stage, self.microbatch if self.end in REQUESTS else 0
+        return self.run.segment, id(self.run.starts), id(self.run.finishes)
 
     @property
     def segment(self) -> str:
-        return "" if self.run is None else self.run.segment
+        return self.end if self.run is None else self.run.segment
 
 
 @record
@@ -99,16 +108,28 @@ class Program:
         for stage in range(len(graph.stages)):
             for m in range(graph.microbatches):
                 cell = layers(self.result, stage, m)
+                yield from self._ends(SCATTER.name, stage, m, -1)
                 for place, layer in enumerate(cell):
                     yield Part(stage, m, place, layer.number, layer.run, layer.start_s)
                 if (stage, m) in schedule.sends:
                     begin = schedule.sends[stage, m][1] - self.result.costs.edges[stage].time_s * graph.lanes
-                    yield Part(stage, m, len(cell), None, None, begin)
+                    yield Part(stage, m, len(cell), None, None, begin, SEND.name)
+                yield from self._ends(GATHER.name, stage, m, len(cell))
+
+    def _ends(self, kind: str, stage: int, microbatch: int, place: int) -> Iterator[Part]:
+        """The scatter or gather of a micro-batch, where its stage has one."""
+        move = self.moves.get(kind)
+        if move is not None and move.stage == stage:
+            yield Part(stage, microbatch, place, None, None, begin_s(self.result, move, microbatch, 0), kind)
+
+    @cached_property
+    def moves(self) -> dict[str, RequestMove]:
+        return {move.kind: move for move in request_moves(self.result.graph)}
 
     @cached_property
     def at(self) -> dict[tuple[int, int, int | None], Part]:
         """(stage, micro-batch, layer; None for the send) -> the part."""
-        return {(p.stage, p.microbatch, p.number): p for p in self.parts}
+        return {(p.stage, p.microbatch, p.number): p for p in self.parts if p.end not in REQUESTS}
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -138,19 +159,30 @@ class Program:
         """In order of their start."""
         key = part.alike
         if key not in self._steps:
-            self._steps[key] = (
-                self._send(part.stage) if part.run is None else self._ordered(self.segment(part), part.run)
-            )
+            self._steps[key] = self._made(part)
         return self._steps[key]
+
+    def _made(self, part: Part) -> tuple[Step, ...]:
+        if part.run is not None:
+            return self._ordered(self.segment(part), part.run)
+        return self._send(part.stage) if part.end == SEND.name else self._requests(part, self.moves[part.end])
+
+    def _requests(self, part: Part, move: RequestMove) -> tuple[Step, ...]:
+        """Of each lane; from the part's start, which is that of the first."""
+        found = []
+        for lane in range(self.result.graph.lanes):
+            start = np.full(self.ranks, begin_s(self.result, move, part.microbatch, lane) - part.start_s)
+            found.append(Step(None, lane, start, start + took_s(self.result, move), part.end, move.axes))
+        return tuple(found)
 
     def _send(self, stage: int) -> tuple[Step, ...]:
         time = self.result.costs.edges[stage].time_s
         starts = [np.full(self.ranks, lane * time) for lane in range(self.result.graph.lanes)]
-        return tuple(Step(None, lane, start, start + time) for lane, start in enumerate(starts))
+        return tuple(Step(None, lane, start, start + time, SEND.name) for lane, start in enumerate(starts))
 
     def _ordered(self, segment: Segment, run: Run) -> tuple[Step, ...]:
         found = [
-            Step(op, lane, self.flat(run.starts[op.name, lane]), self.flat(run.finishes[op.name, lane]))
+            Step(op, lane, self.flat(run.starts[op.name, lane]), self.flat(run.finishes[op.name, lane]), axes=op.axes)
             for op in segment.ops
             for lane in range(self.result.graph.lanes)
         ]
@@ -197,10 +229,10 @@ class Program:
         """Number of a rank in its stage, from its mesh coordinates."""
         return int(np.ravel_multi_index(index, self.result.graph.the_mesh.shape)) if index else 0
 
-    def groups(self, op: Op) -> NDArray[np.intp]:
-        """The group of every rank in a collective: equal numbers exchange with each other."""
+    def groups(self, over: Axes) -> NDArray[np.intp]:
+        """The group of every rank in a collective over some axes: equal numbers exchange with each other."""
         mesh = self.result.graph.the_mesh
-        axes = [mesh.index[a] for a in op.axes]
+        axes = [mesh.index[a] for a in over]
         shape = tuple(1 if k in axes else n for k, n in enumerate(mesh.shape))
         numbers = np.arange(int(np.prod(shape))).reshape(shape)
         return np.broadcast_to(numbers, mesh.shape).ravel()

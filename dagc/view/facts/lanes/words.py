@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from ....base.collectives import GATHER, REQUESTS, SCATTER
 from ....base.units import BYTES, FLOPS, TIME, show, show_runs
 from ....ir.ops.op_set import OPS
 from .fold import Column, Group, Picture
@@ -13,6 +14,7 @@ from .steps import Part, Program, Step
 
 MAX_NAMES = 6
 MAX_HINT = 12
+ENDS = {SCATTER.name: "scatter of token ids", GATHER.name: "gather of results"}
 
 
 def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
@@ -63,6 +65,9 @@ def describe(program: Program, part: Part, steps: Sequence[Step]) -> str:
 def exchange(program: Program, part: Part, step: Step) -> str:
     """A collective or a send, with what it moves."""
     result = program.result
+    if step.end in REQUESTS:
+        over = "+".join(result.graph.the_mesh.label(step.axes))
+        return f"{ENDS[step.end]} over {over}, {show(result.requests[step.end].payload_B, BYTES, 3)}"
     if step.op is None:
         return f"send to the next stage, {show(result.costs.edges[part.stage].payload_B, BYTES, 3)}"
     over = "+".join(result.graph.the_mesh.label(step.op.axes, step.op.scope))
@@ -72,10 +77,11 @@ def exchange(program: Program, part: Part, step: Step) -> str:
 
 def hint(program: Program, group: Group, steps: Sequence[Step]) -> str:
     """The work of a row and what binds it."""
-    costs, part = program.result.costs, group.part
+    result, part = program.result, group.part
+    costs = result.costs
     title = group_title(program, group)
     if steps[0].op is None:
-        bound = costs.edges[part.stage].bound
+        bound = (result.requests[part.end] if part.end in REQUESTS else costs.edges[part.stage]).bound
         return f"{title + '; ' if title else ''}{exchange(program, part, steps[0])}, bound by {bound}"
     op_costs = [costs.ops[part.segment, s.name] for s in steps]
     if len(steps) == 1 and steps[0].is_exchange:
