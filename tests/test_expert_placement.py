@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.base.diagnostics import SpecError
+from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.schema import PLACINGS
+from dagc.base.source import Source
 from dagc.cost.expert_balance import CLOSE, balanced_slots, least_load
 from dagc.cost.expert_load import expert_slots
 from dagc.cost.expert_packing import copies_of
@@ -24,6 +25,8 @@ from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import DispatchAttrs
 from dagc.ir.routed_dims import routers
 from dagc.ir.verify.verify import VerifyError, verify
+from dagc.lang.open_spec import load_open
+from dagc.optimize.search.optimum import Asked, search
 
 SHAPES = (
     (256, 32, 32),
@@ -256,3 +259,31 @@ def test_layers_are_placed_by_their_own_loads() -> None:
     segment = next(s for s in graph.segments if list(routers(s)))
     slots = expert_slots(graph, segment, next(iter(routers(segment))), unit)
     assert slots.shape == (4, 2)
+
+
+def test_a_report_says_how_even_ranks_are_and_json_which_experts_they_have() -> None:
+    said = "gpus = 0..3, ep = 4, expert_placement = balanced"
+    plan = dagc.compile_text(text(said, "histogram([9, 8, 1, 1, 2, 1, 1, 1])"))
+    (layer,) = plan.to_json()["phases"]["prefill"]["expert_placement"]["layers"]
+    assert layer["before"] == pytest.approx(17 * 4 / 24) and layer["after"] == pytest.approx(10 * 4 / 24)
+    assert layer["least"] == layer["after"]  # the heaviest with the lightest
+    assert sorted(e for rank in layer["experts"] for e in rank) == list(range(8)) and "layer" not in layer
+    assert "experts placed by their loads (balanced): the busiest of 4 ranks 1.667 times the mean" in " ".join(
+        plan.report().split()
+    )
+    usual = dagc.compile_text(text("gpus = 0..3, ep = 4"))
+    assert "expert_placement" not in usual.to_json()["phases"]["prefill"] and "experts placed" not in usual.report()
+
+
+def test_a_search_chooses_how_experts_are_placed() -> None:
+    loads_ = "histogram([9, 8, 1, 1, 2, 1, 1, 1])"
+    spec = text("gpus = 0..3, dp = any(1, 2, 4), ep = any(1, 2, 4), expert_placement = any", loads_)
+    found = search(load_open(Source("plan.moe", spec), Collector()), Asked(("ttft",)))
+    times = {
+        (ep, how): dagc.compile_text(text(f"gpus = 0..3, dp = {4 // ep}, ep = {ep}, expert_placement = {how}", loads_)).phases["prefill"].time_s
+        for ep in (1, 2, 4) for how in PLACINGS
+    }  # fmt: skip
+    assert found.complete and found.best is not None
+    best = found.best.values["prefill"]
+    assert times[int(str(best["ep"])), str(best["expert_placement"])] == min(times.values())
+    assert times[4, "balanced"] < times[4, "linear"]

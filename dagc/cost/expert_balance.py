@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from .expert_packing import copies_of, pack_replicas
+from .expert_packing import copies_of, descending, pack_replicas
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ EXACT_SLOTS = 16
 EXACT_SLOTS_WITH_SPARES = 12
 """The same where copies of any expert may be in some of them."""
 MOST_SWAPS = 32
-CLOSE = 2e-3
+CLOSE = 3e-3
 """A busiest rank so near its bound is left as it is."""
 
 
@@ -38,7 +38,7 @@ def balanced_slots(p: Floats, ranks: int, spare: int) -> Ints:
     else:
         found = _packed(p, copies_of(p, spare, ranks), ranks)
     found.sort(axis=2)
-    order = np.lexsort([found[:, :, k] for k in range(found.shape[2] - 1, -1, -1)], axis=1)
+    order = np.argsort(found[:, :, 0], axis=1, kind="stable")
     return np.asarray(np.take_along_axis(found, order[:, :, None], axis=1))
 
 
@@ -53,7 +53,7 @@ def _replicas(each: Floats, copies: Ints) -> tuple[Ints, Floats]:
     layers, experts = each.shape
     expert = np.repeat(np.tile(np.arange(experts), layers), copies.ravel()).reshape(layers, -1)
     weight = np.take_along_axis(each, expert, axis=1)
-    order = np.argsort(-weight, axis=1, kind="stable")
+    order = descending(weight)
     return np.take_along_axis(expert, order, axis=1), np.take_along_axis(weight, order, axis=1)
 
 

@@ -103,13 +103,9 @@ class ExpertLoad:
     def of(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> ExpertLoad:
         """The load that one router of a layer makes."""
         mesh = graph.the_mesh
-        own = [
-            op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows
-        ]
-        grouped = next((op for op in own if OPS[op.kind].product), own[0])
+        axes, slot = expert_axes(segment, rows)
         count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
-        axes = grouped.loop(rows.expert)
-        tokens, filled = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
+        tokens, filled = routed_tokens(segment, slot, mesh, unit.phase.batching)
         capacity = unit.spec.model.attributes.get("experts.capacity")
         full = float("inf")
         if isinstance(capacity, Quantity) and capacity.value:
@@ -135,15 +131,20 @@ def _load(
 def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> Slots:
     """Experts that each rank of the routed experts holds [ranks, slots], for the loads of all layers together."""
     mesh, s = graph.the_mesh, unit.phase.strategy
-    own = [op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows]
-    grouped = next((op for op in own if OPS[op.kind].product), own[0])
-    axes = grouped.loop(rows.expert)
-    tokens, _ = routed_tokens(segment, grouped.loop(rows.slot), mesh, unit.phase.batching)
+    axes, slot = expert_axes(segment, rows)
+    tokens, _ = routed_tokens(segment, slot, mesh, unit.phase.batching)
     count, top_k = int(segment.sizes[rows.expert]), int(segment.sizes[rows.choice])
     limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
     whole = max(1, ceil(tokens - 1e-9))
     given = count, top_k, mesh.size(axes), s.redundant, whole, limit.groups, nodes, s.placing
     return np.asarray(placed_layers((unit.routing,), *given)[1][0])
+
+
+def expert_axes(segment: Segment, rows: Rows) -> tuple[Axes, Axes]:
+    """Axes that split the experts of a router, and those over which its rows differ."""
+    own = [op for op in segment.ops if op.scope == "experts" and not op.is_collective and routed(segment, op) == rows]
+    grouped = next((op for op in own if OPS[op.kind].product), own[0])
+    return grouped.loop(rows.expert), grouped.loop(rows.slot)
 
 
 def routed_layers(graph: Graph) -> tuple[int, ...]:

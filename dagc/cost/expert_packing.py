@@ -11,6 +11,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def descending(loads: Floats) -> Ints:
+    """Places of the loads of each row, the largest first, of equal ones the first (loads that differ in their last bits count as equal).
+    Sorting numbers with their place in the last bits is several times as fast as a stable sort of places."""
+    places = loads.shape[1]
+    last = (1 << places.bit_length()) - 1
+    key = (np.ascontiguousarray(loads).view(np.int64) & ~last) | (last - np.arange(places))
+    key.sort(axis=1)
+    return np.asarray(last - (key[:, ::-1] & last))
+
+
 def copies_of(p: Floats, spare: int, ranks: int) -> Ints:
     """Copies of each expert [layers, experts]: each spare one goes to the expert with the largest load a replica that has not one
     on every rank yet; of equal ones to the first. No other copies have a smaller largest load."""
@@ -19,7 +29,7 @@ def copies_of(p: Floats, spare: int, ranks: int) -> Ints:
     many = min(spare, experts)
     if not many:
         return copies
-    top = np.sort(np.argsort(-p, axis=1, kind="stable")[:, :many], axis=1)  # no others get a copy
+    top = np.sort(descending(p)[:, :many], axis=1)  # no others get a copy
     whole = np.take_along_axis(p, top, axis=1).ravel()
     each, own = whole.copy(), np.ones(len(whole))
     if ranks == 1:

@@ -11,6 +11,7 @@ from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import dim_name
+from ..cost.placed_experts import placed_experts
 from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
 from ..plan.held_memory import parts
 from ..plan.placement import Placement
@@ -113,6 +114,11 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         **({"alternative": asdict(known)} if (known := plan.spec.alternatives.get(result.name)) is not None else {}),
         **_figures(plan, result),
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
+        **(
+            {"expert_placement": _experts(plan, result)}
+            if plan.spec.phase(result.name).strategy.expert_placement
+            else {}
+        ),
         **({"drafter": _drafter(result.drafter)} if result.drafter is not None else {}),
         **({"placement": _placement(result.placement)} if result.placement is not None else {}),
         "memory": _memory(plan, result),
@@ -142,6 +148,26 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "imbalance": ("imbalance_error", result.costs.load_error),
     }
     return keyed(plan.subject(result.name), lambda metric: metric.json, beside)
+
+
+def _experts(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
+    """Which experts each rank has, by layer."""
+    layers = placed_experts(result.graph, plan.units[result.name])
+    return {
+        "how": plan.spec.phase(result.name).strategy.expert_placement,
+        "layers": [
+            {
+                **({} if own.layer is None else {"layer": own.layer}),
+                "kind": own.kind,
+                "before": own.ranks.before,
+                "after": own.ranks.after,
+                "least": own.least,
+                **({} if own.nodes is None else {"nodes_before": own.nodes.before, "nodes_after": own.nodes.after}),
+                "experts": own.experts,
+            }
+            for own in layers
+        ],
+    }
 
 
 def _drafter(drafter: Drafter) -> dict[str, Any]:

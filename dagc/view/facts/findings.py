@@ -15,6 +15,7 @@ from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
+from .experts import expert_lines
 
 WORDS = {
     "compute": "arithmetic",
@@ -277,9 +278,9 @@ def placement_lines(result: PhaseResult) -> list[str]:
     return lines
 
 
-def placement_text(result: PhaseResult) -> str:
-    """The same as sentences."""
-    lines = (line.strip() for line in placement_lines(result))
+def placement_text(plan: CompiledPlan, result: PhaseResult) -> str:
+    """Both as sentences."""
+    lines = (line.strip() for line in (*placement_lines(result), *expert_lines(plan, result)))
     return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
 
 

@@ -92,7 +92,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     own = headline.alternative_text(plan, result.name)
     yield escaped(f"{axes_text(result)}{', ' if own else ''}{own}. {binding(result, buys)}")
     yield ""
-    if placed := placement_text(result):
+    if placed := placement_text(plan, result):
         yield escaped(placed)
         yield ""
     room = room_text(plan, result.name)

@@ -14,6 +14,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
+from ..facts.experts import expert_lines
 from ..facts.findings import drafter_lines, own_precision, placement_lines, pool_link, spared, worst_layer
 from .headline import alternative_text, headline, others
 from .terminal_text import WIDTH, Paint, table, within
@@ -87,7 +88,13 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
         lines.append(f"  {'   '.join(f'{name} {text}' for name, text in more.items())}")
     lines += [
         f"  {line}"
-        for line in (*_attention(result), *drafter_lines(result), *placement_lines(result), *_sureness(result))
+        for line in (
+            *_attention(result),
+            *drafter_lines(result),
+            *placement_lines(result),
+            *expert_lines(plan, result),
+            *_sureness(result),
+        )
     ]
     lines += _memory(plan, result)
     lines += _collectives(result)

@@ -36,7 +36,7 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
     if text := alternative_text(plan, result.name):
         yield tag("p", text.capitalize())
     yield tag("p", binding(result, buys), cls="binding")
-    if placed := placement_text(result):
+    if placed := placement_text(plan, result):
         yield tag("p", placed)
     yield _figures(plan, result)
     yield _fold("Stages", stages.draw(result))
