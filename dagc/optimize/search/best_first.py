@@ -19,7 +19,7 @@ BATCH = 4
 """Plans that are costed before bounds are looked at again: the same number wherever they are costed, so that the answer is the same."""
 GLANCES = 8
 """Plans that are glanced at beside them."""
-LOOKED_AT = 64
+LOOKED_AT = 256
 """Rows among which those of a batch are chosen."""
 SLACK = 1e-9
 """Share by which a bound may exceed an exact cost: rounding of sums in another order."""
@@ -125,7 +125,9 @@ class Search:
                 batch, glances = self.batch(scores, at, open_)
                 if glances:
                     self.look(glances)
-                    continue
+                    if self.found:
+                        continue
+                    batch = self.sighted(glances, open_)
                 for row, plan in zip(batch, self.evaluate(batch), strict=True):
                     self.visit(row, plan, scores, open_)
         except KeyboardInterrupt:
@@ -143,15 +145,16 @@ class Search:
         glanced at before. Rows that fail a requirement for certain are rejected on the way. Always at least one leaves the open ones, or
         is glanced at."""
         few = at[np.argpartition(scores[0][at], LOOKED_AT - 1)[:LOOKED_AT]] if len(at) > LOOKED_AT else at
-        few = few[np.lexsort((few, scores[0][few]))]
+        few = few[np.lexsort((few, *reversed([column[few] for column in scores])))]
+        over = self.over(few)
         out: list[int] = []
         glances: list[int] = []
-        told: set[tuple[int, int, float]] = set()
+        told: set[tuple[int, int]] = set()
         passed = self.all_passed(scores, few)
-        for row, worse in zip(few.tolist(), passed.tolist(), strict=True):
+        for k, (row, worse) in enumerate(zip(few.tolist(), passed.tolist(), strict=True)):
             if worse or len(out) == BATCH or len(glances) == GLANCES:
                 break
-            limit = self.over(row)
+            limit = next((limit for limit, found in over if found[k]), None)
             if limit is not None:
                 open_[row] = False
                 rule = f"requirement: {limit.label}"
@@ -174,13 +177,24 @@ class Search:
             open_[row] = False
         return out, glances
 
-    def over(self, row: int) -> Limit | None:
-        """A requirement that the bound of a row proves not to hold."""
+    def sighted(self, glances: Sequence[int], open_: Flags) -> list[int]:
+        """The best of the rows that were glanced at, which is costed at once where nothing was found yet: somebody waits for a first plan."""
+        scores = self.bound(self.objectives)[0]
+        over = np.any([found for _, found in self.over(np.asarray(glances))], axis=0) | np.zeros(
+            len(glances), dtype=bool
+        )
+        fine = [row for row, bad in zip(glances, over.tolist(), strict=True) if not bad]
+        best = sorted(fine, key=lambda row: (scores[row], row))[:1]
+        open_[best] = False
+        return best
+
+    def over(self, at: Ints) -> list[tuple[Limit, Flags]]:
+        """Of each requirement, the rows of which a bound proves that it does not hold."""
+        out = []
         for limit in self.limits:
-            least = float(self.bound((limit.objective,))[0][row])
-            if least > limit.score + abs(limit.score) * SLACK:
-                return limit
-        return None
+            least = self.bound((limit.objective,))[0][at]
+            out.append((limit, least > limit.score + abs(limit.score) * SLACK))
+        return out
 
     def passed(self, scores: Sequence[Floats], row: int) -> bool:
         """Whether the bound of a row proves that it is worse than what was found."""

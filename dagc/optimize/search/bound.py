@@ -21,7 +21,7 @@ from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import ExchangeAttrs, RingTurnAttrs
 from .objectives import Floats
 from .rules import PARTS, Facts, batching
-from .space import Flags, Ints, Rows
+from .space import Flags, Ints, Rows, packed
 
 ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 """Sides of a layer: what attention's degrees decide, what those of the experts do, and what both do: taking tokens there and back."""
@@ -83,43 +83,51 @@ def _side(op: Op) -> int:
 
 @dataclass
 class Table:
-    """Pieces by key: a group and, in it, a number of tokens. What is known of fewer tokens is the least that more of them take: times of
-    the roofline, and of measured kernels, whose times may fall a little, the floor of the datasheet. `rising` false: of equal tokens
-    alone."""
+    """Pieces by cell: a group of rows and, in it, a number of tokens. Where `rising`, a cell says something of others of its group: more
+    tokens take no less than the floor of fewer, and fewer no less than their share of the floor of more, since weights are read by
+    few tokens as by many. The floor: times of the roofline, and of measured kernels, whose times may fall a little, that of the
+    datasheet."""
 
     groups: Ints
     tokens: Floats
     rising: bool
-    values: list[Floats] = field(default_factory=list)
-    place: Ints = field(init=False)
-    source: Floats = field(init=False)
-    columns: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    cell: Ints = field(init=False)
+    columns: Floats = field(init=False)
+    """[pieces, cells]"""
 
     def __post_init__(self) -> None:
-        self.place = np.zeros(len(self.groups), dtype=np.int64)
-        self.source = np.full(len(self.groups), -1.0)
+        levels, level = np.unique(self.tokens, return_inverse=True)
+        pairs, self.cell = np.unique(self.groups * len(levels) + level, return_inverse=True)
+        self.level, self.group = levels[pairs % len(levels)], pairs // len(levels)  # of cells
+        self.exact = np.zeros(len(pairs), dtype=bool)
+        self.total = np.zeros(len(pairs))
+        self.columns = np.zeros((0, len(pairs)))
+
+    def widen(self, pieces: int) -> None:
+        self.columns = np.zeros((pieces, len(self.exact)))
 
     def known(self, row: int) -> bool:
-        return bool(self.source[row] == self.tokens[row])
+        return bool(self.exact[self.cell[row]])
 
     def put(self, row: int, found: Floats) -> Flags | None:
-        """Rows of which more is known now; None: none."""
-        if self.known(row):
+        """Rows of which more is known now; None: none. `found`: seconds and their floors [2, pieces]."""
+        own = self.cell[row]
+        if self.exact[own]:
             return None
-        level = self.tokens[row]
-        self.values += [found[0], found[1]]
-        mine = (self.groups == self.groups[row]) & (self.source < level)
-        same: Flags = mine & (self.tokens == level)
-        more: Flags = mine & (self.tokens > level) if self.rising else np.zeros_like(same)
-        self.place[same], self.place[more] = len(self.values) - 2, len(self.values) - 1
-        self.source[same | more] = level
-        return same | more
+        new = np.zeros(len(self.exact), dtype=bool)
+        if self.rising:
+            # Pieces are of one rank, so all of one cell or all of another.
+            scale = np.minimum(self.level / self.level[own], 1.0)
+            new = (self.group == self.group[own]) & ~self.exact & (scale * found[1].sum() > self.total)
+            self.columns[:, new] = found[1][:, None] * scale[new]
+            self.total[new] = scale[new] * found[1].sum()
+        self.columns[:, own] = found[0]
+        self.exact[own] = new[own] = True
+        return new[self.cell]
 
     def at(self, rows: Ints) -> Floats:
         """[pieces, rows]"""
-        if self.columns.shape[1] < len(self.values):
-            self.columns = np.stack(self.values, axis=1)
-        return np.take(self.columns, self.place[rows], axis=1)
+        return np.take(self.columns, self.cell[rows], axis=1)
 
 
 @dataclass
@@ -154,7 +162,7 @@ class Bounds:
             self.layers = list(layers)
             ops, edges = sum(len(one.ops) for one in layers), sum(len(one.edges) + 1 for one in layers)
             for k, table in enumerate(self.tables):
-                table.values.append(np.zeros(ops if k in OPS else edges))
+                table.widen(ops if k in OPS else edges)
         touched = np.zeros(len(self.rows), dtype=bool)
         for table, piece in zip(self.tables, pieces, strict=True):
             more = None if piece is None else table.put(row, piece)
@@ -163,12 +171,14 @@ class Bounds:
         if len(at):
             self.time_s[at] = self.times(at)
 
-    def news(self, row: int, tables: Sequence[int] = range(6)) -> News:
-        """What a row would tell that nobody knows."""
+    def news(self, row: int) -> News:
+        """Cells that a row would tell of and nobody knows."""
+        return frozenset((k, int(t.cell[row])) for k, t in enumerate(self.tables) if not t.known(row))
+
+    def unseen(self, row: int) -> News:
+        """Groups of ops that a glance at a row would tell something of."""
         return frozenset(
-            (k, int(table.groups[row]), float(table.tokens[row]))
-            for k, table in enumerate(self.tables)
-            if k in tables and not table.known(row)
+            (k, int(t.groups[row])) for k, t in enumerate(self.tables) if k in OPS[:2] and not t.known(row)
         )
 
     def known(self, row: int) -> bool:
@@ -230,8 +240,8 @@ def _computed(layers: Sequence[Layer], costs: Costs) -> list[Floats]:
     return [np.concatenate([each[k] for each in found], axis=1) for k in (ATTENTION, ROUTED, EXCHANGE)]
 
 
-News = frozenset[tuple[int, int, float]]
-"""What nobody knows yet: tables, groups and tokens."""
+News = frozenset[tuple[int, int]]
+"""What nobody knows yet: tables and their cells or groups."""
 Pieces = tuple[Floats | None, ...]
 """One for each table; None: not known."""
 OPS = (0, 2, 4)
@@ -432,10 +442,7 @@ def _word(rows: Rows, name: str, matters: Flags) -> Ints:
 
 
 def _numbered(columns: Sequence[Ints | Floats]) -> Ints:
-    """Equal rows of columns have equal numbers, from zero."""
-    out = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        _, number = np.unique(column, return_inverse=True)
-        _, out = np.unique(out * (int(number.max(initial=0)) + 1) + number, return_inverse=True)
-        out = out.astype(np.int64)
-    return out
+    """Equal rows of columns have equal numbers."""
+    return packed(
+        [c if c.dtype == np.int64 else np.unique(c, return_inverse=True)[1] for c in map(np.asarray, columns)]
+    )

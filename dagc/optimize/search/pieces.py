@@ -16,7 +16,7 @@ from ...lang.open_spec import OpenSpec
 from ...pipeline.estimates import Estimate
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
-from .bound import OPS, Bounds, Layer, News, pieces_of, usable
+from .bound import Bounds, Layer, News, pieces_of, usable
 from .bound import Pieces as Learnt
 from .exact import BLOCKS, Judge, Plan
 from .glance import glanced, head_strides, own_ops
@@ -136,8 +136,8 @@ class Pieces:
         return frozenset() if self.bounds is None else self.bounds.news(row)
 
     def unseen(self, row: int) -> News:
-        """What a glance at a row would tell."""
-        return frozenset() if self.bounds is None or row in self.seen else self.bounds.news(row, OPS[:2])
+        """What a glance at a row would tell something of."""
+        return frozenset() if self.bounds is None or row in self.seen else self.bounds.unseen(row)
 
     def alike(self, row: int, plan: Plan) -> Flags:
         """Rows that are refused for the same reason as one that was."""

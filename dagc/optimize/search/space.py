@@ -198,8 +198,27 @@ def distinct(rows: Rows, key: Sequence[Ints]) -> Ints:
     """The first row of every distinct key, in order."""
     if not key:
         return np.arange(min(1, len(rows)))
-    table = np.stack([np.broadcast_to(column, (len(rows),)) for column in key])
-    order = np.lexsort((np.arange(len(rows)), *table))
-    new = np.ones(len(rows), dtype=bool)
-    new[1:] = (table[:, order[1:]] != table[:, order[:-1]]).any(axis=0)
-    return np.sort(order[new])
+    number = packed([np.broadcast_to(column, (len(rows),)) for column in key])
+    _, first = np.unique(number, return_index=True)
+    return np.sort(first)
+
+
+def packed(columns: Sequence[Ints]) -> Ints:
+    """One number for each row: equal where the rows are equal in all columns."""
+    out = np.zeros(len(columns[0]), dtype=np.int64)
+    count = 1  # numbers so far are below it
+    for column in columns:
+        if not len(column):
+            return out
+        least = int(column.min())
+        values = int(column.max()) - least + 1
+        if values >= MOST_PACKED // count:
+            _, out = np.unique(out, return_inverse=True)
+            _, column = np.unique(column, return_inverse=True)
+            count, least, values = int(out.max()) + 1, 0, int(column.max()) + 1
+        out = out * values + (column - least)
+        count *= values
+    return out
+
+
+MOST_PACKED = 1 << 62
