@@ -50,7 +50,10 @@ def write_objects(nodes: list[Plain], path: Path) -> None:
             node.data_deps.extend(data)
             for key, field, value in values:
                 attr = node.attr.add(name=key)
-                setattr(attr, field, value)
+                if isinstance(value, list):
+                    attr.string_list.values.extend(value)
+                else:
+                    setattr(attr, field, value)
             record = node.SerializeToString()
             file.write(varint(len(record)) + record)
 
@@ -72,7 +75,7 @@ def one_rank(name: str, result: PhaseResult, runs: int, folder: Path) -> None:
         return sum(1 for _, data in traces(result, Ranks(result)) if (folder / "ours").write_bytes(data))
 
     for _ in range(runs):
-        first.append(timed(lambda: (folder / "ours").write_bytes(memoryview(image(result, alike).data))))
+        first.append(timed(lambda: (folder / "ours").write_bytes(memoryview(image(ranks, alike).data))))
         mean.append(timed(every) / len(result.gpus))
         peer.append(timed(lambda: write_objects(nodes, folder / "peer")))
     a, b, c = (statistics.median(times) * 1e3 for times in (first, mean, peer))

@@ -21,6 +21,7 @@ FIELDS: dict[str, list[tuple[int, str, str, bool]]] = {
         (9, "outputs", "IOInfo", False),
         (10, "attr", "AttributeProto", True),
     ],
+    "StringList": [(1, "values", "string", True)],
     "AttributeProto": [(1, "name", "string", False), (2, "doc_string", "string", False)],
 }
 VALUES = {"double": 3, "int32": 7, "int64": 9, "uint64": 13, "bool": 27, "string": 29}
@@ -47,6 +48,8 @@ def messages() -> dict[str, Any]:
             for kind, number in VALUES.items():
                 added = message.field.add(name=f"{kind}_val", number=number, label=1, oneof_index=0)
                 added.type = getattr(field, f"TYPE_{kind.upper()}")
+            added = message.field.add(name="string_list", number=30, label=1, oneof_index=0, type=field.TYPE_MESSAGE)
+            added.type_name = ".ChakraProtoMsg.StringList"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {n: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ChakraProtoMsg.{n}")) for n in FIELDS}
@@ -77,4 +80,9 @@ def read(data: bytes) -> tuple[Any, list[Any]]:
 
 def attributes(node: Any) -> dict[str, tuple[str, Any]]:
     """Name -> (type, value)."""
-    return {a.name: (a.WhichOneof("value").removesuffix("_val"), getattr(a, a.WhichOneof("value"))) for a in node.attr}
+    found = {}
+    for a in node.attr:
+        kind = a.WhichOneof("value")
+        value = getattr(a, kind)
+        found[a.name] = (kind.removesuffix("_val"), list(value.values) if kind == "string_list" else value)
+    return found

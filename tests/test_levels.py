@@ -433,10 +433,12 @@ def test_the_simulators_network_has_all_levels() -> None:
         text_of(THREE.replace("latency = 6 us", "latency = 6 us, nics = 4"), "gpus = 0..63, dp = 4, ep = 8, tp = 2")
     )
     found = network(plan.phases["prefill"])
-    assert (found.shape, found.levels, found.gpus.tolist()) == ((8, 4, 2), (0, 1, 2), list(range(64)))
-    rows = dict(line.split(": ") for line in configs.network_text(found, plan.spec.hardware).splitlines())
+    assert (found.shape, found.levels) == ((2, 4, 8), (2, 1, 0))
+    assert found.gpus.tolist() == [i % 2 * 32 + i // 2 % 4 * 8 + i // 8 for i in range(64)]
+    text = configs.network_text(found, configs.links_of(found, plan.spec.hardware))
+    rows = dict(line.split(": ") for line in text.splitlines())
     bandwidth = [x * configs.GIB for x in json.loads(rows["bandwidth"])]
-    assert bandwidth == pytest.approx([450e9, 100e9, 25e9])
+    assert bandwidth == pytest.approx([25e9, 100e9, 450e9])
     uneven = network(
         dagc.compile_text(
             text_of(
@@ -447,9 +449,9 @@ def test_the_simulators_network_has_all_levels() -> None:
         ).phases["prefill"]
     )
     assert (
-        uneven.shape == (8, 4, 2)
-        and uneven.gpus[16:32].tolist() == [-1] * 16
-        and uneven.gpus[40:].tolist() == [-1] * 24
+        uneven.shape == (2, 4, 8)
+        and uneven.gpus.reshape(8, 4, 2)[:, :, 0].T.tolist() == [[*range(8)], [*range(8, 16)], [-1] * 8, [-1] * 8]
+        and uneven.gpus.reshape(8, 4, 2)[:, :, 1].T.tolist() == [[*range(32, 40)], [-1] * 8, [-1] * 8, [-1] * 8]
     )
 
 

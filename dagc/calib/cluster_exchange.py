@@ -87,13 +87,20 @@ def time_s(
     waiting = c.launch_s + c.step_s * np.log2(n)
     if isinstance(c, LowLatency):
         return floats((waiting + t * floats(top_k) * (1 - 1 / n) / (c.efficiency * link)) * (n > 1))
-    g = np.minimum(n, floats(reach))
-    hit = g * (1 - (1 - 1 / g) ** floats(top_k))
+    hit = copies_of(c, top_k, n, reach)
     copies = hit * (1 - 1 / n)
     crowded = 1 + np.minimum((copies / c.crowd) ** c.crowding, MOST_CROWDED)
     wire = t * copies / (c.efficiency * link) * crowded
     sent = t * (hit + c.own) / (floats(sms) * c.sm_Bps)
     return floats((waiting + overlap_s(c.sharpness, wire, sent)) * (n > 1))
+
+
+def copies_of(c: LowLatency | Throughput, top_k: ArrayLike, nodes: ArrayLike, reach: ArrayLike = np.inf) -> Floats:
+    """Copies of a token, the node's own included: one a choice, or one for every node hit."""
+    if isinstance(c, LowLatency):
+        return floats(top_k)
+    g = np.minimum(floats(nodes), floats(reach))
+    return floats(g * (1 - (1 - 1 / g) ** floats(top_k)))
 
 
 def reach(groups: int, limit: int, nodes: int) -> float:

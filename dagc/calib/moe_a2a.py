@@ -46,12 +46,18 @@ def time_s(
     """Seconds of one dispatch or combine; `tokens` of one rank; `element_B`: bytes per element, scales included."""
     t, k, n = floats(tokens), floats(top_k), floats(ranks)
     row_B = t * floats(hidden) * floats(element_B)
-    hit = n * (1 - (1 - 1 / n) ** k)
+    hit = ranks_hit(k, n)
     if c.deduplicated:
         moving = overlap_s(BOTH, row_B * hit * (n - 1) / n / c.link_Bps, row_B * hit / (floats(sms) * c.sm_Bps))
     else:
         moving = row_B * k * (n - 1) / n / c.link_Bps
     return floats(np.where(n > 1, overlap_s(c.sharpness, floats(c.launch_s), moving + t * k * c.choice_s), 0.0))
+
+
+def ranks_hit(top_k: ArrayLike, ranks: ArrayLike) -> Floats:
+    """Ranks that a token is sent to where each gets one copy, the own included."""
+    k, n = floats(top_k), floats(ranks)
+    return floats(n * (1 - (1 - 1 / n) ** k))
 
 
 def key(backend: str, phase: str) -> str:

@@ -78,6 +78,10 @@ class Tokens(NamedTuple):
         sent_B = self.element_B if element_B is None else element_B
         return (float(self.tokens), float(self.hidden), float(self.top_k), float(ranks), float(sent_B))
 
+    def buffer_B(self, copies: float) -> float:
+        """Bytes of the rows with so many copies of a token."""
+        return float(self.tokens * self.hidden * self.element_B * copies)
+
 
 class Option(NamedTuple):
     """A measured kernel, and the most ranks that it was measured on."""
@@ -187,7 +191,9 @@ class Exchanges:
         for other in parts[1:]:
             total = total + rising_s(family, other, 0, *sent.sizes(ranks, 0.0))
         outside = tuple(entry.outside(num_tokens=sent.tokens, ep_size=ranks))
-        return Option(Measured.of(total, entry.variant, entry, outside), entry.shapes["ep_size"][1])
+        copies = sent.top_k if "_ll_" in entry.variant else float(moe_a2a.ranks_hit(sent.top_k, ranks))
+        found = replace(Measured.of(total, entry.variant, entry, outside), buffer_B=sent.buffer_B(copies))
+        return Option(found, entry.shapes["ep_size"][1])
 
     def _find(self, family: Family[C], variants: str | tuple[str, ...]) -> Entry[C] | None:
         """The entry of the phase's engine, else the nearest."""
@@ -235,7 +241,8 @@ class Exchanges:
             found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
             sms=moe_a2a.SMS_V2 if self.unit.phase.exchanges == "deepep_v2" else moe_a2a.SMS, reach=reach,
         )  # fmt: skip
-        return Measured(time_s, f"cluster_{kernel}", found.median)
+        copies = float(cluster_exchange.copies_of(found.constants, sent.top_k, nodes, reach))
+        return Measured(time_s, f"cluster_{kernel}", found.median, buffer_B=sent.buffer_B(copies))
 
     def _nccl_over_nodes(
         self, op: Op, payload_B: float, ranks: int, network: Network, estimate_s: float

@@ -39,7 +39,8 @@ SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "l
 class Measured:
     """Time of an op over its ranks. `family`: table and variant; `error`: median relative error there, on rows that the
     fit did not see; `outside`: sizes beyond what was measured. `table`: whose table (`vllm on h200_sxm`); `instead_of`: what
-    nobody measured and this table takes the place of."""
+    nobody measured and this table takes the place of. `buffer_B`: what a collective sends of its local buffer, where the time is
+    of fewer copies than that has; 0: all of it."""
 
     time_s: Array
     family: str
@@ -47,6 +48,7 @@ class Measured:
     outside: tuple[str, ...] = ()
     table: str = ""
     instead_of: str = ""
+    buffer_B: float = 0.0
 
     @staticmethod
     def of(time_s: Array, family: str, entry: Entry[Any], outside: Sequence[str] = ()) -> Measured:
@@ -57,7 +59,7 @@ class Measured:
         return self.at(self.time_s * share)
 
     def at(self, time_s: Array) -> Measured:
-        return Measured(time_s, self.family, self.error, self.outside, self.table, self.instead_of)
+        return replace(self, time_s=time_s)
 
 
 RIDING = Measured(np.zeros(1), "fused", 0.0)

@@ -37,6 +37,7 @@ class OpCost:
     instead_of: str = ""  # what nobody measured and that table takes the place of
     launch_s: float = 0.0
     level_B: Mapping[str, float] = field(default_factory=dict)  # of `wire_B`, on the links of each level
+    buffer_B: float = 0.0  # of the busiest rank's payload, what the measured kernel sends; 0: all of it
 
 
 @record

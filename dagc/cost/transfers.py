@@ -66,7 +66,7 @@ def _call_cost(
         return OpCost(
             one * time_s * steps, one * min(float(floor.time_s), time_s) * steps, bound, 0.0, 0.0, payload, wire, group,
             measured.family, measured.family, measured.error, measured.outside, measured.table, measured.instead_of,
-            level_B=level_B,
+            level_B=level_B, buffer_B=measured.buffer_B,
         )  # fmt: skip
     return OpCost(
         one * float(found.time_s) * steps,

@@ -67,6 +67,27 @@ def widths(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
+def digits(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Decimal digits of each number; none is negative."""
+    out = np.ones(values.shape, dtype=np.int64)
+    left = values // 10
+    while left.any():
+        out += left > 0
+        left //= 10
+    return out
+
+
+def patch_text(
+    block: NDArray[np.uint8], positions: NDArray[np.int64], size: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
+    """The same as decimal digits."""
+    left = rows
+    for digit in range(int(size.max(initial=0))):
+        longer = np.flatnonzero(size > digit)
+        block[:, positions[longer] + size[longer] - 1 - digit] = (left[:, longer] % 10 + ord("0")).astype(np.uint8)
+        left = left // 10
+
+
 def patch(
     block: NDArray[np.uint8], positions: NDArray[np.int64], size: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> None:

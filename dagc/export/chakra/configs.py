@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
-from ...spec.hardware import Hardware
+from ...spec.hardware import Hardware, Link
 from .ranks import Network, Ranks
 
 GIB = 2.0**30
@@ -16,13 +18,12 @@ SWITCH_HOPS = 2
 
 
 def groups(ranks: Ranks) -> dict[str, list[int]]:
-    """Communicators: id -> ranks, ascending."""
+    """Communicators: id -> ranks, in the order of the simulator's rings."""
     return {str(ranks.first + i): list(members) for i, members in enumerate(ranks.groups)}
 
 
-def network_text(network: Network, hardware: Hardware) -> str:
-    """A switch for each domain of each level of links, whose bandwidth is per GPU and direction; where GPUs share NICs, a GPU's
-    part."""
+def links_of(network: Network, hardware: Hardware) -> tuple[Link, ...]:
+    """The spec's links of each dimension: bandwidth per GPU and direction; where GPUs share NICs, a GPU's part."""
     links = [hardware.links[i] for i in network.levels]
     if hardware.nics is not None:
         outside = next((i for i, link in enumerate(hardware.links) if i and not link.onward), len(hardware.links))
@@ -31,6 +32,11 @@ def network_text(network: Network, hardware: Hardware) -> str:
             replace(link, bandwidth_Bps=link.bandwidth_Bps * (part if i >= outside else 1))
             for i, link in zip(network.levels, links, strict=True)
         ]
+    return tuple(links)
+
+
+def network_text(network: Network, links: tuple[Link, ...]) -> str:
+    """A switch for each domain of each level of links."""
     rows: dict[str, list[str] | list[int] | list[float]] = {
         "topology": ["Switch"] * len(links),
         "npus_count": list(network.shape),
@@ -40,26 +46,33 @@ def network_text(network: Network, hardware: Hardware) -> str:
     return "".join(f"{key}: [ {', '.join(map(str, row))} ]\n" for key, row in rows.items())
 
 
-def system(network: Network, hardware: Hardware, *, roofline: bool) -> dict[str, Any]:
+def system(algorithms: Mapping[str, str], hardware: Hardware, *, roofline: bool) -> dict[str, Any]:
     """Without the roofline the simulator takes the durations that dagc estimated; with it, it makes its own estimate from
-    FLOPs and bytes at the spec's efficiencies."""
-    ring = ["ring"] * len(network.shape)
+    FLOPs and bytes at the spec's efficiencies. Reductions of a ring read memory at `local-mem-bw` too, which the times of
+    collectives have in them already, so that it is out of the way where nothing else needs it."""
+    memory_Bps = hardware.hbm_Bps * hardware.mbu if roofline else NO_LIMIT_GBPS * 1e9
     return {
         "scheduling-policy": "FIFO",
         "endpoint-delay": 1,
         "active-chunks-per-dimension": 1,
         "preferred-dataset-splits": 1,
-        "all-reduce-implementation": ring,
-        "all-gather-implementation": ring,
-        "reduce-scatter-implementation": ring,
-        "all-to-all-implementation": ["direct"] * len(network.shape),
+        # One entry over all dimensions: of several, groups smaller than all ranks get rings.
+        **{f"{kind.replace('_', '-')}-implementation": [name] for kind, name in algorithms.items()},
         "collective-optimization": "baseline",
-        "local-mem-bw": hardware.hbm_Bps * hardware.mbu / 1e9,  # GB/s
+        "local-mem-bw": memory_Bps / 1e9,  # GB/s
         "peak-perf": hardware.peak_flops("default") * hardware.mfu / 1e12,  # TFLOP/s
         "roofline-enabled": int(roofline),
         "trace-enabled": 0,
         "replay-only": 0,
     }
+
+
+NO_LIMIT_GBPS = 1e9
+
+
+def first_B(hardware: Hardware) -> int:
+    """Bytes that take the roofline a nanosecond."""
+    return ceil(hardware.hbm_Bps * hardware.mbu * 1e-9) + 1
 
 
 MEMORY = {"memory-type": "NO_MEMORY_EXPANSION"}

@@ -17,8 +17,9 @@ from ..json import dumps
 from . import configs
 from . import messages as schema
 from .image import Encoder, Image, Templates, encoded
-from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, TraceLayer, TraceNode
+from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, TraceLayer, TraceNode, Words
 from .ranks import Hole, Ranks
+from .simulated import nearest
 
 Position = tuple[int, ...]
 """[stage, *mesh] of a rank."""
@@ -52,15 +53,14 @@ def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
     return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in groups.items())
 
 
-def image(result: PhaseResult, alike: RankClass, templates: Templates | None = None) -> Image:
+def image(ranks: Ranks, alike: RankClass, templates: Templates | None = None) -> Image:
     """The file of some equal ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
-    at = alike.members[0][1]
-    templates = templates or Templates(Program(result, alike.stage, dict(alike.widths)))
+    result, at = ranks.result, alike.members[0][1]
+    templates = templates or Templates(Program(ranks, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
     if alike.stage < len(result.costs.edges):
         times[EDGE] = result.costs.edges[alike.stage].time_s
     times[HOST] = result.schedule.host_s
-    times |= {("", kind): float(cost.time_s.max()) for kind, cost in result.requests.items()}
     return Encoder(templates, times).encode(templates.program.rows())
 
 
@@ -68,26 +68,26 @@ def _at(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], at: Position) 
     return float(array[tuple(min(i, n - 1) for i, n in zip(at, array.shape, strict=True))])
 
 
-def idle(result: PhaseResult) -> memoryview:
+def idle(ranks: Ranks, first_B: int) -> memoryview:
     """The file of a rank that the phase leaves idle: one node of no work, since a file must have one to begin with."""
-    work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
+    work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", first_B)
     none = Context(((),), (), ())
-    pattern = Pattern((TraceNode("idle", schema.COMP, "compute", (), (), None, 0, work),), none)
-    return Encoder(Templates(Program(result, 0, {})), {}).encode([TraceLayer(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
+    pattern = Pattern((TraceNode(Words(("idle",)), schema.COMP, "compute", (), (), None, 0, work),), none)
+    return Encoder(Templates(Program(ranks, 0, {})), {}).encode([TraceLayer(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
 
 
-def traces(result: PhaseResult, ranks: Ranks) -> Iterator[tuple[int, memoryview]]:
-    """The file of each rank, in no order of ranks. A view is good until the next one is asked for."""
+def traces(result: PhaseResult, ranks: Ranks, first_B: int = 1) -> Iterator[tuple[int, memoryview]]:
+    """The file of each rank, in no order of ranks. A view is good until the next one is asked for. `first_B`: as a program's."""
     shared: dict[tuple[int, Widths], Templates] = {}
     for alike in classes(result, ranks):
         key = (alike.stage, alike.widths)
         if key not in shared:
-            shared[key] = Templates(Program(result, alike.stage, dict(alike.widths)))
-        made = image(result, alike, shared[key])
+            shared[key] = Templates(Program(ranks, alike.stage, dict(alike.widths), first_B))
+        made = image(ranks, alike, shared[key])
         for rank, _, holes in alike.members:
             yield rank, made.write_over(holes)
     for rank in (rank for rank, gpu in enumerate(ranks.network.gpus.tolist()) if gpu < 0):
-        yield rank, idle(result)
+        yield rank, idle(ranks, first_B)
 
 
 def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callable[[Path], None]]:
@@ -101,21 +101,29 @@ def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     result, hardware = plan.phases[phase], plan.units[phase].spec.hardware
     check_size(result, "the traces", MOST_STREAMED)
     ranks = Ranks(result)
-    for rank, data in traces(result, ranks):
+    for rank, data in traces(result, ranks, configs.first_B(hardware)):
         (directory / f"rank.{rank}.et").write_bytes(data)
+    given = configs.links_of(ranks.network, hardware)
+    found = nearest(result, ranks, hardware, given)
+    systems = (configs.system(found.algorithms, hardware, roofline=roofline) for roofline in (False, True))
     small = {
         "groups.json": dumps(configs.groups(ranks), indent=True),
-        "network.yml": configs.network_text(ranks.network, hardware).encode(),
+        "network.yml": configs.network_text(ranks.network, found.links).encode(),
         "memory.json": dumps(configs.MEMORY, indent=True),
-        "system.json": dumps(configs.system(ranks.network, hardware, roofline=False), indent=True),
-        "system.roofline.json": dumps(configs.system(ranks.network, hardware, roofline=True), indent=True),
+        **{
+            name: dumps(one, indent=True)
+            for name, one in zip(("system.json", "system.roofline.json"), systems, strict=True)
+        },
     }
+    if found.links != given:
+        small["network.datasheet.yml"] = configs.network_text(ranks.network, given).encode()
     gpus = [gpu if gpu >= 0 else None for gpu in ranks.network.gpus.tolist()]
     small["ranks.json"] = dumps(
         {
-            "schema": 1,
+            "schema": 2,
             "phase": phase,
-            "estimate_s": result.schedule.latency_s,
+            "pass_s": result.schedule.latency_s,  # what the simulator simulates
+            "steady_s": result.schedule.period_s,  # from step to step, where the stages overlap steps
             "gpus": gpus,
             "command": configs.command(name, "system.json"),
         },

@@ -11,27 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...base.frozen import record
-from ..protobuf import LENGTH, VARINT, patch, tag, text, varint, widths
+from ..protobuf import LENGTH, VARINT, digits, patch, patch_text, tag, text, varint, widths
 from . import messages as schema
-from .program import Pattern, Program, TraceLayer, TraceNode
+from .program import DURATION, ID, LAYER, MICROBATCH, TAG, Pattern, Program, Tensor, TraceLayer, TraceNode, Words
 from .ranks import Hole
 
 Ints = NDArray[np.int64]
 
-LAYER, MICROBATCH, TAG, DURATION = range(4)
-"""Numbers of a row that are not ids."""
-
 
 @record(slots=False)
 class Columns:
-    """What the numbers of a pattern are, in their order: `kind`, -1 for ids, and which one. Of each node:
-    how many numbers, and the bytes between them."""
+    """What the numbers of a pattern are, in their order: `kind`, for ids `index` of which node, and whether they are `text`. Of
+    each node: how many numbers, and the bytes between them."""
 
     kind: Ints
     index: Ints
+    text: NDArray[np.bool_]
     counts: tuple[int, ...]
     parts: tuple[tuple[bytes, bytes], ...]
     nodes: tuple[TraceNode, ...]
+
+    def widths(self, values: Ints) -> Ints:
+        """Bytes that each number takes."""
+        return np.where(self.text, digits(values), widths(values))
 
 
 _HOLES = {
@@ -39,6 +41,26 @@ _HOLES = {
     schema.RECV: ("comm_src", "int32"),
     schema.COLL: ("pg_name", "string"),
 }
+
+
+@record
+class Gap:
+    """Bytes that are written over: with a number of the row, or with what is a rank's own."""
+
+    size: int
+    hole: bool = False
+
+
+Pieces = list[bytes | Gap]
+
+
+def length(pieces: Pieces) -> int:
+    return sum(len(p) if isinstance(p, bytes) else p.size for p in pieces)
+
+
+def framed(number: int, pieces: Pieces) -> Pieces:
+    """A field with its length before it."""
+    return [tag(number, LENGTH) + varint(length(pieces)), *pieces]
 
 
 @record
@@ -60,24 +82,30 @@ class Template:
 
 
 def columns(pattern: Pattern, stage: int) -> Columns:
-    """Numbers of each node: id, control and data dependencies, duration, micro-batch, layer, tag."""
-    kind: list[int] = []
-    index: list[int] = []
+    """Numbers of each node: id, those of its name, control and data dependencies, duration, micro-batch, layer, tag, and those of
+    the names of the tensors that it reads and writes."""
+    found: list[tuple[int, int, bool]] = []
     counts = []
     parts = []
     for k, node in enumerate(pattern.nodes):
-        ids = (k, *node.control, *node.data)
-        kind += [-1] * len(ids) + [DURATION, MICROBATCH, LAYER]
-        index += [*ids, k, 0, 0]
+        before = len(found)
+        found.append((ID, k, False))
+        found += [(kind, index, True) for kind, index in node.name.numbers]
+        found += [(ID, ref, False) for ref in (*node.control, *node.data)]
+        found += [(DURATION, k, False), (MICROBATCH, 0, False)]
+        found += [(LAYER, 0, False)] * node.layered
         if node.tag is not None:
-            kind.append(TAG)
-            index.append(node.tag)
-        counts.append(len(ids) + 3 + (node.tag is not None))
-        head = text(schema.NAME, node.name) + tag(schema.TYPE, VARINT) + varint(node.kind)
+            found.append((TAG, node.tag, False))
+        found += [(kind, index, True) for one in (*node.reads, *node.writes) for kind, index in one.name.numbers]
+        counts.append(len(found) - before)
+        head = tag(schema.TYPE, VARINT) + varint(node.kind)
         fixed = schema.attribute("is_cpu_op", "bool", 0) + node.attributes
         fixed += schema.attribute("stage", "int64", stage) + schema.attribute("lane", "int64", node.lane)
         parts.append((head, fixed))
-    return Columns(np.asarray(kind), np.asarray(index), tuple(counts), tuple(parts), pattern.nodes)
+    kind, index, text = zip(*found, strict=True)
+    return Columns(
+        np.asarray(kind), np.asarray(index), np.asarray(text, dtype=bool), tuple(counts), tuple(parts), pattern.nodes
+    )
 
 
 @dataclass
@@ -142,40 +170,55 @@ class Templates:
 
     def record(self, node: TraceNode, head: bytes, fixed: bytes, sizes: tuple[int, ...]) -> Record:
         """A node with its length before it."""
-        gaps: list[int] = []
-        out = bytearray(tag(schema.ID, VARINT))
         left = iter(sizes)
 
-        def gap(size: int) -> None:
-            gaps.append(len(out))
-            out.extend(bytes(size))
+        def words(text: Words) -> Pieces:
+            out: Pieces = [text.parts[0].encode()]
+            for part in text.parts[1:]:
+                out += [Gap(next(left)), part.encode()]
+            return out
 
-        gap(next(left))
-        out += head
+        def attribute(name: str, kind: str, value: Pieces) -> Pieces:
+            return [schema.open_attribute(name, kind, length(value)), *value]
+
+        def tensors(name: str, found: tuple[Tensor, ...]) -> Pieces:
+            values: Pieces = []
+            for one in found:
+                values += [*framed(1, words(one.name)), text(1, str(one.size_B))]
+            return attribute(name, "string_list", [varint(length(values)), *values])
+
+        pieces: Pieces = [tag(schema.ID, VARINT), Gap(next(left)), *framed(schema.NAME, words(node.name)), head]
         for number, refs in ((schema.CONTROL, node.control), (schema.DATA, node.data)):
-            of_refs = [next(left) for _ in refs]
-            if of_refs:
-                out += tag(number, LENGTH) + varint(sum(of_refs))
-                for size in of_refs:
-                    gap(size)
-        out += tag(schema.DURATION, VARINT)
-        gap(next(left))
-        out += fixed
-        names = (("microbatch", "int64"), ("layer", "int64"), ("comm_tag", "int32"))
-        for (name, kind), size in zip(names, left, strict=False):
-            out += schema.open_attribute(name, kind, size)
-            gap(size)
-        hole = None
+            if refs:
+                pieces += framed(number, [Gap(next(left)) for _ in refs])
+        pieces += [tag(schema.DURATION, VARINT), Gap(next(left)), fixed]
+        pieces += attribute("microbatch", "int64", [Gap(next(left))])
+        if node.layered:
+            pieces += attribute("layer", "int64", [Gap(next(left))])
+        if node.tag is not None:
+            pieces += attribute("comm_tag", "int32", [Gap(next(left))])
+        pieces += tensors("inputs", node.reads) + tensors("outputs", node.writes)
         if node.hole is not None:
             name, kind = _HOLES[node.kind]
-            size = self.program.holes[node.hole]
-            extra = varint(size) if kind == "string" else b""
-            out += schema.open_attribute(name, kind, len(extra) + size) + extra
+            own = Gap(self.program.holes[node.hole], hole=True)
+            pieces += attribute(name, kind, [varint(own.size), own] if kind == "string" else [own])
+        return _flat([varint(length(pieces)), *pieces])
+
+
+def _flat(pieces: Pieces) -> Record:
+    out = bytearray()
+    gaps: list[int] = []
+    hole = None
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            out += piece
+            continue
+        if piece.hole:
             hole = len(out)
-            out += bytes(size)
-        prefix = varint(len(out))
-        moved = tuple(at + len(prefix) for at in gaps)
-        return Record(prefix + bytes(out), moved, None if hole is None else hole + len(prefix))
+        else:
+            gaps.append(len(out))
+        out += bytes(piece.size)
+    return Record(bytes(out), tuple(gaps), hole)
 
 
 @dataclass
@@ -207,7 +250,7 @@ class Encoder:
         """Layers of one pattern: as many at a time as have numbers of equal widths."""
         known = self.templates.of(rows[0].pattern)
         values = self.values(rows, known)
-        size = widths(values)
+        size = known.widths(values)
         start = 0
         changes = np.flatnonzero((size[1:] != size[:-1]).any(axis=1)) + 1
         for stop in (*changes.tolist(), len(rows)):
@@ -218,14 +261,14 @@ class Encoder:
     def values(self, rows: list[TraceLayer], known: Columns) -> Ints:
         out = np.empty((len(rows), len(known.kind)), dtype=np.int64)
         base = np.asarray([row.base for row in rows])[:, None]
-        own = (known.kind == -1) & (known.index >= 0)
+        own = (known.kind == ID) & (known.index >= 0)
         out[:, own] = base + known.index[own]
-        given = (known.kind == -1) & (known.index < 0)
+        given = (known.kind == ID) & (known.index < 0)
         outside = np.asarray([row.outside for row in rows], dtype=np.int64).reshape(len(rows), -1)
         out[:, given] = outside[:, -1 - known.index[given]]
         out[:, known.kind == DURATION] = self.durations(len(rows), known.nodes)
         out[:, known.kind == MICROBATCH] = np.asarray([row.microbatch for row in rows])[:, None]
-        out[:, known.kind == LAYER] = np.asarray([max(0, row.layer) for row in rows])[:, None]
+        out[:, known.kind == LAYER] = np.asarray([row.layer for row in rows])[:, None]
         marks = known.kind == TAG
         out[:, marks] = np.asarray([row.tag for row in rows])[:, None] + known.index[marks]
         return out
@@ -252,7 +295,9 @@ class Encoder:
         template = self.templates.layer(known, size)
         length = len(template.data)
         block = np.tile(np.frombuffer(template.data, dtype=np.uint8), (len(values), 1))
-        patch(block, template.gaps, size, values)
+        numbers = ~known.text
+        patch(block, template.gaps[numbers], size[numbers], values[:, numbers])
+        patch_text(block, template.gaps[known.text], size[known.text], values[:, known.text])
         starts = self.size + np.arange(len(values)) * length
         for key, at in template.holes.items():
             self.found.setdefault(key, []).append((starts[:, None] + at).ravel())

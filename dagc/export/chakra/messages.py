@@ -15,7 +15,7 @@ COLLECTIVE_TYPE = {"all_reduce": 0, "all_gather": 2, "all_to_all": 6, "reduce_sc
 
 ID, NAME, TYPE, CONTROL, DATA, DURATION, ATTRIBUTE = 1, 2, 3, 4, 5, 7, 10
 
-_VALUE = {"int32": 7, "int64": 9, "uint64": 13, "bool": 27, "string": 29}
+_VALUE = {"int32": 7, "int64": 9, "uint64": 13, "bool": 27, "string": 29, "string_list": 30}
 
 
 def metadata() -> bytes:
@@ -39,5 +39,5 @@ def attribute(name: str, kind: str, value: int | str | bytes) -> bytes:
 @lru_cache(maxsize=256)
 def open_attribute(name: str, kind: str, size: int) -> bytes:
     """An attribute field up to its value, which takes `size` more bytes."""
-    head = text(1, name) + tag(_VALUE[kind], LENGTH if kind == "string" else VARINT)
+    head = text(1, name) + tag(_VALUE[kind], LENGTH if kind in ("string", "string_list") else VARINT)
     return tag(ATTRIBUTE, LENGTH) + varint(len(head) + size) + head

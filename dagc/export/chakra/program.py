@@ -1,7 +1,7 @@
 """What one rank runs, layer by layer: a pattern of nodes for each kind of layer, and a row of numbers for each layer.
 
-Requests are messages that wait for nothing and that nothing waits for: while a pass runs, the ids of the next one are handed out
-and the results of the one before taken in.
+Scatter and gather of token ids are in no trace: hosts exchange them while other passes run, and no step waits. The simulator has
+no place for that: as messages they would hold up the collectives of their rank, and it stops at nodes of the host.
 
 Every rank of a group takes the group's collectives in one order: a communication node waits for the one before it. Compute
 nodes are ordered by control dependencies, as their stream is in the plan.
@@ -13,26 +13,45 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from ...base.collectives import COLLECTIVES, SCATTER
+from ...base.collectives import COLLECTIVES
 from ...base.frozen import record
 from ...cost.schedule.layer import lane_program
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
-from ...ir.requests import RequestMove, request_moves
+from ...ir.ops.sizes import local_bytes
 from ...plan.result import PhaseResult
 from . import messages as schema
-from .ranks import Hole
+from .ranks import Hole, Ranks
 
 Refs = tuple[int, ...]
 """Nodes: 0 and up within the layer, below 0 what the layer is given from outside (-1 the first of it)."""
 
+ID, LAYER, MICROBATCH, TAG, DURATION = range(-1, 4)
+"""What a number of a row is."""
+
+
+@record
+class Words:
+    """Text with numbers of the row between its parts: what each is, and for an id of which node."""
+
+    parts: tuple[str, ...]
+    numbers: tuple[tuple[int, int], ...] = ()
+
+
+@record
+class Tensor:
+    """What a node reads or writes, and its bytes on this rank."""
+
+    name: Words
+    size_B: int
+
 
 @record
 class TraceNode:
-    """`attributes`: encoded, without what changes from row to row. `hole`: the attribute that is a rank's own. `tag`: of a
-    message, counted from the first of its row. It takes `share` of the time of the op `timed`."""
+    """`name`: as the placed graph's id. `attributes`: encoded, without what changes from row to row. `hole`: the attribute that
+    is a rank's own. `tag`: of a message, counted from the first of its row. It takes `share` of the time of the op `timed`."""
 
-    name: str
+    name: Words
     kind: int
     stream: str
     data: Refs
@@ -43,6 +62,9 @@ class TraceNode:
     hole: Hole | None = None
     tag: int | None = None
     share: float = 1.0
+    layered: bool = False
+    reads: tuple[Tensor, ...] = ()
+    writes: tuple[Tensor, ...] = ()
 
 
 @record
@@ -106,12 +128,18 @@ HOST = ("", "host")
 
 @dataclass
 class Program:
-    """Rows of the ranks of a stage. `holes`: what is a rank's own, and how many bytes it takes."""
+    """Rows of the ranks of a stage. `holes`: what is a rank's own, and how many bytes it takes. `first_B`: what a node moves at
+    least that waits for nothing; without a nanosecond of its own the simulator's roofline stops at time 0."""
 
-    result: PhaseResult
+    ranks: Ranks
     stage: int
     holes: Mapping[Hole, int]
+    first_B: int = 1
     patterns: dict[tuple[object, ...], Pattern] = field(default_factory=dict)
+
+    @property
+    def result(self) -> PhaseResult:
+        return self.ranks.result
 
     def rows(self) -> Iterator[TraceLayer]:
         graph = self.result.graph
@@ -123,12 +151,6 @@ class Program:
         if self.stage == 0 and self.result.schedule.host_s:
             yield TraceLayer(self.host(lanes), base, (), -1, 0, tag)
             compute, base = (base,), base + 1
-        moves = [move for move in request_moves(graph) if move.stage == self.stage]
-        requests = [(move, m) for move in moves for m in range(graph.microbatches)]
-        for move, microbatch in requests:
-            row = TraceLayer(self.request(move), base, (), -1, microbatch, tag)
-            yield row
-            base, tag = base + len(row.pattern.nodes), tag + lanes
         for microbatch in range(graph.microbatches):
             state = Context(((),) * lanes, compute, comm)
             first = graph.first_layer(self.stage)
@@ -161,31 +183,15 @@ class Program:
 
     def host(self, lanes: int) -> Pattern:
         """The host's part of a pass, which the first thing that computes waits for."""
-        work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", 0)
+        work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", self.first_B)
         work += schema.attribute("op_kind", "string", "host")
-        node = TraceNode("host", schema.COMP, "compute", (), (), HOST, 0, work)
+        node = TraceNode(Words(("host",)), schema.COMP, "compute", (), (), HOST, 0, work)
         return Pattern((node,), Context(((),) * lanes, (0,), ()))
 
-    def request(self, move: RequestMove) -> Pattern:
-        """What a rank exchanges with the front end for each lane of a micro-batch: the root with every other rank of the group."""
-        key = ("requests", move.kind)
-        if key not in self.patterns:
-            graph, payload_B = self.result.graph, self.result.requests[move.kind].payload_B
-            ranks, handed_out = graph.the_mesh.size(move.axes), move.kind == SCATTER.name
-            size = schema.attribute("comm_size", "int64", message_size(payload_B / ranks if handed_out else payload_B))
-            size += schema.attribute("op_kind", "string", move.kind)
-            alone: Hole = ("root", move.kind)
-            holes = [alone] if alone in self.holes else [("member", move.kind, str(i)) for i in range(ranks - 1)]
-            sends = handed_out == (alone not in self.holes)
-            kind, word = (schema.SEND, "send") if sends else (schema.RECV, "recv")
-            timed = ("", move.kind) if sends else None
-            nodes = tuple(
-                TraceNode(f"{move.kind}.{word}", kind, "", (), (), timed, lane, size, hole, lane, 1 / len(holes))
-                for lane in range(graph.lanes)
-                for hole in holes
-            )
-            self.patterns[key] = Pattern(nodes, Context((), (), ()))
-        return self.patterns[key]
+    def cell(self, lane: int) -> Words:
+        """The beginning of a placed id: `s0.m2.a`."""
+        mark = "" if self.result.graph.lanes == 1 else f".{'ab'[lane]}"
+        return Words((f"s{self.stage}.m", mark), ((MICROBATCH, 0),))
 
     # -- edges between stages --------------------------------------------------------------------
 
@@ -194,9 +200,12 @@ class Program:
         payload_B = self.result.costs.edges[self.stage - 1].payload_B
         size = schema.attribute("comm_size", "int64", message_size(payload_B))
         nodes = tuple(
-            TraceNode("recv", schema.RECV, "", (), (), None, lane, size, ("previous",), lane)
+            TraceNode(
+                joined(self.cell(lane), "/recv"), schema.RECV, "", (), (), None, lane, size, ("previous",), lane,
+                writes=(tensor(lane, payload_B),),
+            )
             for lane in range(len(given.values))
-        )
+        )  # fmt: skip
         values = tuple((lane,) for lane in range(len(nodes)))
         return Pattern(nodes, Context(values, given.compute, given.comm))
 
@@ -207,13 +216,24 @@ class Program:
         comm = given.comm
         for lane, refs in enumerate(given.values):
             data = tuple(dict.fromkeys((*refs, *comm)))
-            nodes.append(TraceNode("send", schema.SEND, "comm", data, (), EDGE, lane, size, ("next",), lane))
+            name, read = joined(self.cell(lane), "/send"), tuple(tensor(r, edge.payload_B) for r in refs[:1])
+            nodes.append(TraceNode(name, schema.SEND, "comm", data, (), EDGE, lane, size, ("next",), lane, reads=read))
             comm = (lane,)
         return Pattern(tuple(nodes), Context(given.values, given.compute, comm))
 
 
 def message_size(payload_B: float) -> int:
     return max(1, ceil(payload_B - 1e-6))
+
+
+def joined(words: Words, text: str) -> Words:
+    """Words with more text behind them."""
+    return Words((*words.parts[:-1], words.parts[-1] + text), words.numbers)
+
+
+def tensor(ref: int, size_B: float) -> Tensor:
+    """What a node makes, called by its id: a name must be written once in a file."""
+    return Tensor(Words(("%", ""), ((ID, ref),)), ceil(size_B - 1e-6))
 
 
 @dataclass
@@ -243,13 +263,9 @@ class Expansion:
         data: list[int] = []
         blocks: list[int] = []
         for name in self.segment.sources(op):
-            if name == self.segment.input:
-                data += self.given.values[lane]
-            elif op.ring and isinstance(self.segment.by_name[name].attrs, RingTurnAttrs):
-                data += self.begun[name, lane]  # attention begins on its own block
+            data += self.source(op, name, lane)
+            if self.turns(op, name):
                 blocks += self.done[name, lane]
-            else:
-                data += self.done[name, lane]
         waits = tuple(dict.fromkeys(data))
         if op.runtime_kind == "permute":
             self.permute(op, lane, waits)
@@ -259,28 +275,79 @@ class Expansion:
             node = self.add(self.work(op, lane, waits))
             self.done[op.name, lane] = self.compute = (*node, *dict.fromkeys(blocks))
 
+    def turns(self, op: Op, name: str) -> bool:
+        """Whether a source is a block that travels around the ring of an attention."""
+        return (
+            bool(op.ring)
+            and name in self.segment.by_name
+            and isinstance(self.segment.by_name[name].attrs, RingTurnAttrs)
+        )
+
+    def source(self, op: Op, name: str, lane: int) -> Refs:
+        """The nodes that make what an op begins with."""
+        if name == self.segment.input:
+            return self.given.values[lane]
+        return (self.begun if self.turns(op, name) else self.done)[name, lane]  # attention begins on its own block
+
     def add(self, node: TraceNode) -> Refs:
         self.nodes.append(node)
         return (len(self.nodes) - 1,)
 
     def work(self, op: Op, lane: int, data: Refs) -> TraceNode:
         cost = self.program.result.costs.ops[self.segment.name, op.name]
-        # No FLOPs at all would be 0/0 to the simulator's roofline; no bytes make it skip the node.
-        attributes = schema.attribute("num_ops", "int64", max(1, round(cost.flops)))
-        attributes += schema.attribute("tensor_size", "uint64", ceil(cost.bytes - 1e-6))
-        attributes += schema.attribute("op_kind", "string", op.runtime_kind)
         control = tuple(r for r in self.compute if r not in data)
+        # No FLOPs at all would be 0/0 to the simulator's roofline. A node without bytes it skips, and with it all that waits.
+        least_B = 1 if data or control else self.program.first_B
+        attributes = schema.attribute("num_ops", "int64", max(1, round(cost.flops)))
+        attributes += schema.attribute("tensor_size", "uint64", max(least_B, ceil(cost.bytes - 1e-6)))
+        attributes += schema.attribute("op_kind", "string", op.runtime_kind)
         return TraceNode(
-            self.name(op), schema.COMP, "compute", data, control, (self.segment.name, op.name), lane, attributes
-        )
+            self.name(op, lane), schema.COMP, "compute", data, control, (self.segment.name, op.name), lane, attributes,
+            layered=self.layered, reads=self.reads(op, lane), writes=(self.made(op),),
+        )  # fmt: skip
 
-    def name(self, op: Op) -> str:
-        return f"{self.segment.name}/{op.name}"
+    @property
+    def layered(self) -> bool:
+        return not self.program.result.graph.is_end(self.segment.name)
+
+    def of_layer(self) -> Words:
+        """`sparse.3`, or the name of an end."""
+        name = self.segment.name
+        return Words((f"{name}.", ""), ((LAYER, 0),)) if self.layered else Words((name,))
+
+    def name(self, op: Op, lane: int) -> Words:
+        cell, layer = self.program.cell(lane), self.of_layer()
+        parts = (*cell.parts[:-1], f"{cell.parts[-1]}.{layer.parts[0]}", *layer.parts[1:])
+        return joined(Words(parts, cell.numbers + layer.numbers), f"/{op.name}")
+
+    # -- tensors ---------------------------------------------------------------------------------
+
+    def local_B(self, name: str) -> float:
+        layout = self.segment.sharding_of(name)
+        assert layout is not None, f"%{name} has no layout"
+        return local_bytes(self.segment, name, layout.dims, self.program.result.graph.the_mesh)
+
+    def made(self, op: Op) -> Tensor:
+        return tensor(len(self.nodes), self.local_B(op.name))
+
+    def reads(self, op: Op, lane: int) -> tuple[Tensor, ...]:
+        """Values by the nodes that made them, and weights, which all micro-batches share."""
+        found: dict[Words, Tensor] = {}
+        for name in op.inputs:
+            if name.startswith("@"):
+                one = Tensor(joined(self.of_layer(), f"/{name}"), ceil(self.local_B(name) - 1e-6))
+            else:
+                source = name if name == self.segment.input else self.segment.by_name[name].name
+                refs = self.source(op, source, lane)
+                if not refs:
+                    continue  # the tokens come from the host
+                one = tensor(refs[0], self.local_B(source))
+            found.setdefault(one.name, one)
+        return tuple(found.values())
 
     def collective(self, op: Op, lane: int, data: Refs) -> TraceNode:
         result = self.program.result
-        mesh = result.graph.the_mesh
-        hole: Hole = ("group", *mesh.sort(op.axes))
+        hole: Hole = ("group", *self.program.ranks.group(op))
         size = comm_size(result, self.segment, op)
         attributes = schema.attribute("comm_type", "int64", schema.COLLECTIVE_TYPE[op.runtime_kind])
         attributes += schema.attribute("comm_size", "int64", size)
@@ -288,8 +355,9 @@ class Expansion:
         waits = tuple(dict.fromkeys((*data, *self.comm)))
         known = hole if hole in self.program.holes else None
         return TraceNode(
-            self.name(op), schema.COLL, "comm", waits, (), (self.segment.name, op.name), lane, attributes, known
-        )
+            self.name(op, lane), schema.COLL, "comm", waits, (), (self.segment.name, op.name), lane, attributes, known,
+            layered=self.layered, reads=self.reads(op, lane), writes=(self.made(op),),
+        )  # fmt: skip
 
     def permute(self, op: Op, lane: int, data: Refs) -> None:
         """Messages to and from the peers; the steps of a ring are so many in a row, each passing on what came."""
@@ -300,23 +368,32 @@ class Expansion:
         key = (self.segment.name, op.name)
         holes = self.program.holes
         came, last = data, self.comm
+        name, layered, reads = self.name(op, lane), self.layered, self.reads(op, lane)
         for step in range(steps):
             mark = f".{step}" if steps > 1 else ""
             waits = tuple(dict.fromkeys((*came, *last)))
             out: list[int] = []
             index = 0
             while ("to", *key, str(index)) in holes:
-                name = f"{self.name(op)}.send{mark}"
+                to = f".to{index}" if index else ""
                 hole: Hole = ("to", *key, str(index))
                 out += self.add(
-                    TraceNode(name, schema.SEND, "comm", waits, (), key, lane, size, hole, self.tags, 1 / steps)
-                )
+                    TraceNode(
+                        joined(name, f".send{mark}{to}"), schema.SEND, "comm", waits, (), key, lane, size, hole, self.tags,
+                        1 / steps, layered, reads=reads,
+                    )
+                )  # fmt: skip
                 index += 1
             if ("from", *key) in holes:
-                name = f"{self.name(op)}.recv{mark}"
-                hole = ("from", *key)
-                came = self.add(TraceNode(name, schema.RECV, "", waits, (), None, lane, size, hole, self.tags))
+                hole, made = ("from", *key), self.made(op)
+                came = self.add(
+                    TraceNode(
+                        joined(name, f".recv{mark}"), schema.RECV, "", waits, (), None, lane, size, hole, self.tags,
+                        layered=layered, writes=(made,),
+                    )
+                )  # fmt: skip
                 out += came
+                reads = (made,)
             last = tuple(out) or last
             self.tags += 1  # on every rank, whether it takes part or not: both ends name the same one
         self.begun[op.name, lane] = data
@@ -326,8 +403,8 @@ class Expansion:
 
 def comm_size(result: PhaseResult, segment: Segment, op: Op) -> int:
     """Bytes of a collective's local buffer. Routed tokens: as many as the busiest rank has, on every rank, since there
-    are no sizes for each peer. What is cut into one part per rank divides by their number: nothing is lost, no part is empty."""
+    are no sizes for each peer, and as many copies in as many bits as are priced. What is cut into one part per rank divides by their number: nothing is lost, no part is empty."""
     cost = result.costs.ops[segment.name, op.name]
-    size = message_size(cost.payload_B * (result.costs.imbalance if op.is_token_exchange else 1.0))
+    size = message_size(cost.buffer_B or cost.payload_B * (result.costs.imbalance if op.is_token_exchange else 1.0))
     parts = result.graph.the_mesh.size(op.axes) if COLLECTIVES[op.runtime_kind].scatters else 1
     return -(-size // parts) * parts

@@ -9,25 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...base.frozen import record
+from ...ir.graph import Op
 from ...ir.peers import Peers, peers
-from ...ir.requests import RequestMove, request_moves
-from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
 
 Ints = NDArray[np.int64]
+Group = tuple[str, ...]
+"""The order of the members, and the axes."""
 Hole = tuple[str, ...]
-"""What differs between equal ranks: ("group", axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..); of the ranks
-that exchange requests with the front end, by kind of request: ("root", kind), and of the root itself ("member", kind, ..)."""
+"""What differs between equal ranks: ("group", order, axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
 
 
 @record(slots=False)
 class Network:
     """`gpus[rank]`: GPU id of a rank, or -1 of a place that the phase leaves idle. `shape`: ranks of each dimension of
-    the network, innermost first: GPUs of a node, nodes, or as many as there are levels of links; `levels`: which of them."""
+    the network, outermost first: nodes, GPUs of a node, or as many as there are levels of links; `levels`: which of them.
+
+    A message is charged to the first dimension in which its ends differ, so the outermost links come first, and ranks count
+    along them first: rank r is on node r mod nodes."""
 
     gpus: Ints
     shape: tuple[int, ...]
     levels: tuple[int, ...]
+
+    @property
+    def places(self) -> Ints:
+        """Of each rank its place in the order of domains, in which neighbours are near."""
+        return np.arange(self.ranks).reshape(self.shape).transpose().ravel()
 
     @property
     def ranks(self) -> int:
@@ -35,7 +43,7 @@ class Network:
 
 
 def network(result: PhaseResult) -> Network:
-    """Domains of every level in order, and in each its GPUs in order. Where domains have unequal numbers of the phase's GPUs,
+    """Ranks of the domains of every level and of the GPUs in each. Where domains have unequal numbers of the phase's GPUs,
     each gets its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
     placed = result.graph.the_mesh.the_gpus
     gpus = np.unique(np.asarray(placed.ids, dtype=np.int64))[:, None]  # one row for each domain, of its GPUs
@@ -50,8 +58,9 @@ def network(result: PhaseResult) -> Network:
     flat = gpus.ravel()
     if len(flat) == 1:
         return Network(np.append(flat, -1), (2,), (0,))
-    levels = tuple(i for i, n in enumerate(shape) if n > 1)
-    return Network(flat, tuple(shape[i] for i in levels), levels)
+    levels = tuple(i for i, n in reversed([*enumerate(shape)]) if n > 1)
+    used = tuple(shape[i] for i in levels)
+    return Network(flat.reshape(used).transpose().ravel(), used, levels)
 
 
 def _joined(number: Ints, gpus: Ints, count: int) -> tuple[Ints, Ints]:
@@ -64,18 +73,34 @@ def _joined(number: Ints, gpus: Ints, count: int) -> tuple[Ints, Ints]:
     return outer, full.reshape(len(outer), -1)
 
 
+def in_turns(places: Ints, shape: tuple[int, ...]) -> Ints:
+    """The order in which the members of groups (rising places, [groups, members]) take turns over the domains of every level:
+    the first ones of all domains, then the second ones."""
+    numbers = []
+    parent = np.zeros_like(places)
+    for k in range(1, len(shape) + 1):
+        domain = places // prod(shape[k:])
+        changed = np.zeros(places.shape, dtype=np.int64)
+        changed[:, 1:] = domain[:, 1:] != domain[:, :-1]
+        count = np.cumsum(changed, axis=1)
+        begins = np.ones(places.shape, dtype=bool)
+        begins[:, 1:] = parent[:, 1:] != parent[:, :-1]
+        numbers.append(count - np.maximum.accumulate(np.where(begins, count, 0), axis=1))
+        parent = domain
+    return np.lexsort(numbers, axis=1)
+
+
 @dataclass
 class Ranks:
-    """Every rank of a phase, as [stage, *mesh]. `groups`: ranks of each communicator, ascending; its id is its index plus
+    """Every rank of a phase, as [stage, *mesh]. `groups`: ranks of each communicator as the simulator goes through them; its id is its index plus
     `first`, so that all ids have the same number of digits and a rank's can be written over another's."""
 
     result: PhaseResult
     network: Network = field(init=False)
     number: Ints = field(init=False)
     groups: list[tuple[int, ...]] = field(init=False)
-    group_of: dict[Axes, Ints] = field(default_factory=dict)
+    group_of: dict[Group, Ints] = field(default_factory=dict)
     permutes: dict[tuple[str, str], Peers] = field(default_factory=dict)
-    moves: tuple[RequestMove, ...] = ()
 
     def __post_init__(self) -> None:
         graph = self.result.graph
@@ -89,21 +114,42 @@ class Ranks:
             axes = mesh.sort(op.axes)
             if op.runtime_kind == "permute":
                 self.permutes[segment.name, op.name] = peers(segment, op, mesh)
-            elif axes not in self.group_of and mesh.size(axes) < self.network.ranks:
-                self.group_of[axes] = self._grouped(axes, known)
+            elif (key := self.group(op)) not in self.group_of and mesh.size(axes) < self.network.ranks:
+                self.group_of[key] = self._grouped(key, known)
         self.groups = list(known)
-        self.moves = request_moves(graph)
 
-    def _grouped(self, axes: Axes, known: dict[tuple[int, ...], int]) -> Ints:
-        """Index of each rank's group over some axes; axes that group ranks in the same way share it."""
+    def group(self, op: Op) -> Group:
+        """Which group a collective is of. A ring or a tree goes from each member to a near one. In an all-to-all, members that
+        take turns over the domains all send across them in the same rounds, so that none waits for another's longer way."""
+        return ("turns" if op.runtime_kind == "all_to_all" else "near", *self.result.graph.the_mesh.sort(op.axes))
+
+    def _grouped(self, key: Group, known: dict[tuple[int, ...], int]) -> Ints:
+        """Index of each rank's group over some axes; axes that group ranks in the same way and order share it."""
+        order, *axes = key
         mesh = self.result.graph.the_mesh
         position = [1 + mesh.index[a] for a in axes]
         last = range(self.number.ndim - len(position), self.number.ndim)
         moved = np.moveaxis(self.number, position, last)
-        rows = np.sort(moved.reshape(-1, mesh.size(axes)), axis=1)
+        rows = moved.reshape(-1, mesh.size(tuple(axes)))
+        rows = np.take_along_axis(rows, np.argsort(self.network.places[rows], axis=1), axis=1)
+        if order == "turns":
+            rows = np.take_along_axis(rows, in_turns(self.network.places[rows], self.network.shape), axis=1)
         index = np.asarray([known.setdefault(tuple(row), len(known)) for row in rows.tolist()])
         spread = np.broadcast_to(index.reshape(*moved.shape[: -len(axes)], *[1] * len(axes)), moved.shape)
         return np.ascontiguousarray(np.moveaxis(spread, last, position))
+
+    def widest(self, op: Op) -> Ints:
+        """Places of the members of a group of a collective, as the simulator has them in order: of equal groups one that touches
+        the most domains. A group of all ranks has them in the order of ranks."""
+        key, places = self.group(op), self.network.places
+        if key not in self.group_of:
+            return places
+        inside = [prod(self.network.shape[k:]) for k in range(1, len(self.network.shape))]
+
+        def domains(members: Ints) -> list[int]:
+            return [len(np.unique(members // size)) for size in inside]
+
+        return max((places[[*self.groups[i]]] for i in np.unique(self.group_of[key])), key=domains)
 
     @property
     def first(self) -> int:
@@ -116,7 +162,7 @@ class Ranks:
     def holes(self, at: tuple[int, ...]) -> dict[Hole, int]:
         """What is a rank's own, at its [stage, *mesh] position. A group over all ranks has no id."""
         stage, place = at[0], at[1:]
-        out: dict[Hole, int] = {("group", *axes): self.first + int(ids[at]) for axes, ids in self.group_of.items()}
+        out: dict[Hole, int] = {("group", *key): self.first + int(ids[at]) for key, ids in self.group_of.items()}
         if stage + 1 < len(self.number):
             out["next",] = int(self.number[(stage + 1, *place)])
         if stage > 0:
@@ -126,15 +172,4 @@ class Ranks:
                 out["to", *key, str(i)] = int(self.number[(stage, *target)])
             if place in found.source:
                 out["from", *key] = int(self.number[(stage, *found.source[place])])
-        for move in self.moves:
-            if move.stage == stage:
-                out |= self._requests(move, at)
         return out
-
-    def _requests(self, move: RequestMove, at: tuple[int, ...]) -> dict[Hole, int]:
-        """The first of a rank's group, where the front end is; of that rank all others."""
-        axes = [1 + self.result.graph.the_mesh.index[a] for a in move.axes]
-        group = self.number[tuple(slice(None) if k in axes else i for k, i in enumerate(at))].ravel().tolist()
-        if int(self.number[at]) != group[0]:
-            return {("root", move.kind): group[0]}
-        return {("member", move.kind, str(i)): member for i, member in enumerate(group[1:])}
