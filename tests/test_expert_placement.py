@@ -21,6 +21,7 @@ from dagc.cost.expert_packing import copies_of
 from dagc.cost.expert_placement import place_experts, place_layers, rank_loads
 from dagc.cost.routing import Floats, cap
 from dagc.execute.prove import prove, prove_graph
+from dagc.export.engines.launch import export
 from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import DispatchAttrs
 from dagc.ir.routed_dims import routers
@@ -287,3 +288,19 @@ def test_a_search_chooses_how_experts_are_placed() -> None:
     best = found.best.values["prefill"]
     assert times[int(str(best["ep"])), str(best["expert_placement"])] == min(times.values())
     assert times[4, "balanced"] < times[4, "linear"]
+
+
+def test_engines_place_by_load_or_refuse() -> None:
+    spec = """moe 1
+hardware from "h200-sxm" { gpus = 8 }
+model from "qwen3-30b-a3b" { }
+workload { sequences = 64, prompt = 1024 tok, output = 64 tok, routing = zipf(1.0) }
+phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, expert_placement = balanced }
+"""
+    plan = dagc.compile_text(spec)
+    for engine, said in (("vllm", "--enable-eplb"), ("sglang", "--enable-eplb"), ("trtllm", '"num_slots": 128')):
+        found = b"\n".join(export(plan, engine, None, "plan").values()).decode()
+        assert said in found and "places experts by the load that it sees" in " ".join(found.replace("#", "").split())
+    with pytest.raises(SpecError) as refused:
+        export(plan, "megatron", None, "plan")
+    assert "expert_placement = balanced has no argument" in str(refused.value.diagnostics)

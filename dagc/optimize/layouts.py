@@ -136,7 +136,7 @@ def relaid(own: Strategy, other: Strategy) -> Strategy:
     """A strategy with the degrees of another one: its order, micro-batches, methods and rules stay its own."""
     return replace(
         own, pp=other.pp, dp=other.dp, ep=other.ep, sp=other.sp, tp=other.tp, replicas=other.replicas, attention=other.attention,
-        experts=other.experts, redundant=other.redundant, layers_per_stage=other.layers_per_stage, place=None, ids=(),
+        experts=other.experts, redundant=other.redundant, expert_placement=other.expert_placement, layers_per_stage=other.layers_per_stage, place=None, ids=(),
     )  # fmt: skip
 
 
@@ -152,4 +152,6 @@ def layout_words(phase: Phase) -> str:
             parts.append(f"{name} {{ {degrees} }}")
     if s.redundant:
         parts.append(f"redundant = {s.redundant}")
+    if s.expert_placement:
+        parts.append(f"expert_placement = {s.expert_placement}")
     return ", ".join(parts) or "tp = 1"

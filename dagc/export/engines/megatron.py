@@ -17,6 +17,10 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     if draft.layout.degree["sp"] == 1:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))
     draft.refuse(bool(strategy.redundant), "redundant experts have no argument")
+    draft.refuse(
+        not strategy.redundant and strategy.placing != "linear",
+        f"expert_placement = {strategy.placing} has no argument",
+    )
     draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no argument")
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no argument for a forward pass")
     draft.lack(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")

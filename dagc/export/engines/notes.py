@@ -14,6 +14,8 @@ def left_open(draft: ServerDraft) -> None:
         draft.note(f"microbatches = {strategy.microbatches}: the engine forms its own batches as requests come")
     if strategy.redundant:
         draft.note("redundant experts are placed by the load that the engine sees, not by the plan's routing")
+    elif strategy.placing != "linear":
+        draft.note(f"expert_placement = {strategy.placing}: the engine places experts by the load that it sees")
     draft.note(
         f"the plan counts {one.spec.model.precision.partition(' weights')[0]} weights: use a checkpoint in these dtypes"
     )

@@ -13,7 +13,16 @@ from .draft import ServerDraft
 from .facts import Facts, facts
 from .script import degrees_text
 
-SERVER_WIDE = ("redundant", "overlap", "dispatch", "sp_method", "sp_layout", "sequence_parallel", "shard")
+SERVER_WIDE = (
+    "redundant",
+    "expert_placement",
+    "overlap",
+    "dispatch",
+    "sp_method",
+    "sp_layout",
+    "sequence_parallel",
+    "shard",
+)
 """Fields of a strategy that all phases of one server share."""
 
 

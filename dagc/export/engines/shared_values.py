@@ -34,6 +34,11 @@ def redundant(draft: ServerDraft) -> object:
     return draft.layout.strategy.redundant or None
 
 
+def placed_by_load(draft: ServerDraft) -> object:
+    """Whether experts are where their loads put them, with spare copies or without."""
+    return True if draft.layout.strategy.redundant or draft.layout.strategy.placing != "linear" else None
+
+
 def two_batch(draft: ServerDraft) -> object:
     return True if draft.layout.strategy.overlap == "two_batch" else None
 
@@ -212,7 +217,7 @@ SHARED: dict[str, Value] = {
     "attention_dp": degree("dp"),
     "whole_experts": whole_experts,
     "redundant": redundant,
-    "redundant_on": switch(redundant),
+    "redundant_on": placed_by_load,
     "two_batch": two_batch,
     "stage_layers": stage_layers,
     "dtype": dtype,

@@ -86,8 +86,8 @@ def expert_degree(axis: str) -> Value:
 
 def slots(draft: ServerDraft) -> object:
     one = draft.layout
-    spare = one.strategy.redundant
-    return one.spec.model.count("experts.count") + spare if one.moe and spare else None
+    by_load = one.moe and values.placed_by_load(draft)
+    return one.spec.model.count("experts.count") + one.strategy.redundant if by_load else None
 
 
 def moe_backend(draft: ServerDraft) -> object:

@@ -58,7 +58,9 @@ def experts_order(draft: ServerDraft) -> str:
 def redundant_without_ep(draft: ServerDraft) -> str:
     one = draft.layout
     whole = one.moe and has_whole_experts(draft) and one.degree["ep"] > 1
-    return "redundant experts need ep" if one.strategy.redundant and not whole else ""
+    if whole or not values.placed_by_load(draft):
+        return ""
+    return "redundant experts need ep" if one.strategy.redundant else "experts are placed by loads with ep alone"
 
 
 def two_batch(draft: ServerDraft) -> str:
