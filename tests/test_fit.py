@@ -300,8 +300,12 @@ def test_the_command(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_an_example(capsys: Capture) -> None:
-    assert main(["fit", str(ROOT / "examples" / "mixtral_8xh100.moe"), "--phase", "decode"]) == 0
-    assert "prefill and decode, 64 sequences: 2 of 8 written: gpus = [0..1], pp = 2" in capsys.readouterr().out
+    assert main(["fit", str(ROOT / "examples" / "mixtral_8xh100.moe")]) == 0
+    out = capsys.readouterr().out
+    assert "prefill and decode, 64 sequences: 2 of 8 written: gpus = [0..1], pp = 2" in out
+    assert max(map(len, out.splitlines())) <= 80 and "\u00a0" not in out
+    page = (ROOT / "docs" / "fit.md").read_text()
+    assert page[page.index("prefill on 8 GPUs") :].partition("```")[0] in out  # what it shows is what is printed
 
 
 def test_an_open_spec_is_refused(tmp_path: Path, capsys: Capture) -> None:

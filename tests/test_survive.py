@@ -346,6 +346,7 @@ def test_everything_lost(tmp_path: Path, capsys: Capture) -> None:
     assert main(["survive", str(path), "--lose", "node:0", "-o", str(tmp_path / "out")]) == 1
     out = capsys.readouterr().out
     assert "decode cannot go on with the 0 GPUs that are left" in out and "it takes" in out
+    assert max(map(len, out.splitlines())) <= 80
     assert not (tmp_path / "out").exists()
 
 
@@ -361,6 +362,9 @@ def test_the_command_proves_and_writes(tmp_path: Path, capsys: Capture) -> None:
         ["survive", str(path), "--lose", "gpu:1", "--verify", "--top", "2", "-o", str(tmp_path / "out"), "--json"]
     )
     told = json.loads(capsys.readouterr().out)
+    main(["survive", str(path), "--lose", "gpu:1", "--top", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
     assert code == 0 and told["lost"] == {"": [1]} and len(told["plans"]) == 2
     assert all(plan["proofs"] == {"decode": "equal"} for plan in told["plans"])
     best = told["plans"][0]["phases"]["decode"]

@@ -67,24 +67,25 @@ def read(args: Namespace) -> Spec:
 
 
 def text(name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tuple[Fewest, Fewest]]) -> list[str]:
-    """The report, line by line."""
+    """The report, line by line, 80 columns wide."""
+    from ..view.report.terminal_text import narrow
+
     lines = [f"{name}: what fits, all else as written"]
     for phase in found:
         own = fit.plan.spec.phase(phase)
         lines += ["", f"{phase} on {len(own.gpus)} GPU{'s' if len(own.gpus) > 1 else ''}"]
-        rows = [["", "written", "fits", "fullest GPU there", "at the next"]]
+        rows = [["", "written", "fits", "fullest GPU there", ""]]
         rows += [row(one, own) for one in found[phase]]
-        widths = [max(len(cells[i]) for cells in rows) for i in range(4)]
-        for first, *cells, last in rows:
-            aligned = [cell.rjust(width) for cell, width in zip(cells[:2], widths[1:3], strict=True)]
-            lines.append(
-                f"  {first.ljust(widths[0])}  {'  '.join(aligned)}  {cells[2].ljust(widths[3])}  {last}".rstrip()
-            )
+        widths = [max(len(cells[i]) for cells in rows) for i in range(3)]
+        for first, *cells, held, following in rows:
+            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append(f"  {first.ljust(widths[0])}  {'  '.join(aligned)}  {held}".rstrip())
+            lines += [f"    {following}"] if following else []
     lines += ["", "fewest GPUs"]
     for pair in counts:
         for one in pair:
             lines += gpus_lines(one)
-    return lines
+    return narrow(lines)
 
 
 def row(one: Largest, phase: Phase) -> list[str]:
@@ -97,12 +98,12 @@ def row(one: Largest, phase: Phase) -> list[str]:
 
 
 def beyond(edge: Edge | None, unit: str) -> str:
-    """`1,321: 11.06 MB too much`"""
+    """`at 1,321: 11.06 MB too much`"""
     if edge is None:
         return "a spec cannot say more"
     if edge.refused:
-        return f"{edge.value:,}{unit}: {edge.refused}"
-    return f"{edge.value:,}{unit}: {show(edge.peak_B - edge.capacity_B, BYTES)} too much"
+        return f"at {edge.value:,}{unit}: {edge.refused}"
+    return f"at {edge.value:,}{unit}: {show(edge.peak_B - edge.capacity_B, BYTES)} too much"
 
 
 def gpus_lines(one: Fewest) -> list[str]:

@@ -63,7 +63,9 @@ def run(args: Namespace) -> int:
     if args.json:
         put((json.dumps(plain(found, proofs), indent=1) + "\n").encode())
     else:
-        print("\n".join([*text(args.spec, found, proofs), *([f"wrote {path}"] if path else [])]))
+        from ..view.report.terminal_text import narrow
+
+        print("\n".join([*narrow(text(args.spec, found, proofs)), *([f"wrote {path}"] if path else [])]))
     if found.unchanged:
         return 0
     plans = found.plans

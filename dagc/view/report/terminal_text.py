@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
 
 WIDTH = 80
@@ -40,6 +40,12 @@ def within(line: str) -> list[str]:
     whole = UNIT.sub("\\1\u00a0", line)  # a number stays with its unit
     width = WIDTH + len(line) - len(plain)
     parts = wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace("\u00a0", " ") for part in parts]
+
+
+def narrow(lines: Iterable[str]) -> list[str]:
+    """Lines as `within` has them, where an attribute stays with its value."""
+    parts = (part for line in lines for part in within(line.replace(" = ", "\u00a0=\u00a0")))
     return [part.replace("\u00a0", " ") for part in parts]
 
 
