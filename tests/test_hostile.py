@@ -432,7 +432,7 @@ def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) ->
     out = str(tmp_path / "out")
     assert main(["compile", str(path), "--emit", "html,md,dot", "-o", out]) == 0
     assert "Not drawn" in (tmp_path / "out" / "plan.html").read_text()
-    for kind in ("json", "nodelink", "graphml", "perfetto", "chakra"):
+    for kind in ("json", "nodelink", "rustworkx", "graphml", "perfetto", "chakra"):
         capsys.readouterr()
         assert main(["compile", str(path), "--emit", kind, "-o", str(tmp_path / kind)]) == 2
         assert "error[E05]" in capsys.readouterr().err

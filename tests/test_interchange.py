@@ -19,7 +19,7 @@ from dagc.api import Plan
 from dagc.base.plain_data import DataError
 from dagc.cli import main
 from dagc.export import chrome
-from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link
+from dagc.export.interchange import from_graphml, from_node_link, graphml, node_link, rustworkx
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
 from dagc.view.facts.lanes.steps import Program
@@ -59,6 +59,22 @@ def test_networkx_round_trips(small: Plan, ranks: str) -> None:
     assert same(graph, from_node_link(data))
     assert same(graph, nx.node_link_graph(json.loads(data), edges="edges"))
     assert same(graph, from_graphml(graphml(graph)))
+
+
+@pytest.mark.parametrize("ranks", ["folded", "all"])
+def test_rustworkx_reads_its_dialect(small: Plan, ranks: str) -> None:
+    rx = pytest.importorskip("rustworkx", reason="pip install -e '.[test]'")
+    graph = small.to_networkx("prefill", ranks=ranks)
+    found = rx.parse_node_link_json(rustworkx(graph).decode())
+    assert found.attrs == {key: str(value) for key, value in graph.graph.items()}
+    names = [node["name"] for node in found.nodes()]
+    assert names == list(graph)
+    for node in found.nodes():
+        fields = graph.nodes[node["name"]]
+        assert (float(node["time_s"]), json.loads(node["gpus"])) == (fields["time_s"], fields["gpus"])
+    edges = {(names[a], names[b], data["kind"], float(data["bytes"])) for a, b, data in found.weighted_edge_list()}
+    assert edges == {(a, b, key, size) for a, b, key, size in graph.edges(keys=True, data="bytes")}
+    assert rx.is_directed_acyclic_graph(found)
 
 
 def test_graphml_has_typed_attributes(small: Plan) -> None:

@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--ranks",
         choices=("folded", "all"),
         default="folded",
-        help="json, nodelink, graphml: one node for all ranks, or one per rank; perfetto: one rank per class and stage, or every rank",
+        help="json, nodelink, rustworkx, graphml: one node for all ranks, or one per rank; perfetto: one rank per class and stage, or every rank",
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="where artefacts go (default: ./NAME.out)")
     parser.add_argument("--force", action="store_true", help="replace directories of traces that exist already")

@@ -1,4 +1,4 @@
-"""The placed graph for other programs: a networkx graph, node-link JSON and GraphML, and back.
+"""The placed graph for other programs: a networkx graph, node-link JSON (of networkx and of rustworkx) and GraphML, and back.
 
 Nodes and edges carry the fields of `dagc.view.facts.unroll`; an edge's key is its kind, as a value and the order of a stream may
 join the same two nodes. Lists (`gpus`, `group`) are JSON text in GraphML, which has none.
@@ -7,6 +7,7 @@ join the same two nodes. Lists (`gpus`, `group`) are JSON text in GraphML, which
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..plan.graph_file import GRAPH_SCHEMA
@@ -43,6 +44,10 @@ def node_link_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> 
     return {"nodelink.json": node_link(to_networkx(plan, phase, ranks=ranks))}
 
 
+def rustworkx_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:
+    return {"rustworkx.json": rustworkx(to_networkx(plan, phase, ranks=ranks))}
+
+
 def graphml_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:
     return {"graphml": graphml(to_networkx(plan, phase, ranks=ranks))}
 
@@ -54,6 +59,22 @@ def node_link(graph: nx.MultiDiGraph[str]) -> bytes:
         {"source": a, "target": b, "key": key, **fields} for a, b, key, fields in graph.edges(keys=True, data=True)
     ]
     return dumps({"directed": True, "multigraph": True, "graph": graph.graph, "nodes": nodes, "edges": edges})
+
+
+def rustworkx(graph: nx.MultiDiGraph[str]) -> bytes:
+    """The JSON that `rustworkx.parse_node_link_json` reads: ends by number, and all values as text, lists as JSON."""
+    index = {name: i for i, name in enumerate(graph)}
+    nodes = [{"id": index[name], "data": _texts({"name": name, **fields})} for name, fields in graph.nodes(data=True)]
+    links = [
+        {"source": index[a], "target": index[b], "id": i, "data": _texts({"kind": key, **fields})}
+        for i, (a, b, key, fields) in enumerate(graph.edges(keys=True, data=True))
+    ]
+    about = {"directed": True, "multigraph": True, "attrs": _texts(graph.graph)}
+    return dumps({**about, "nodes": nodes, "links": links})
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value if isinstance(value, str) else dumps(value).decode().strip() for key, value in fields.items()}
 
 
 def from_node_link(data: bytes) -> nx.MultiDiGraph[str]:

@@ -70,6 +70,10 @@ EXPORTERS: tuple[Exporter, ...] = (
         ("ranks",), ("networkx", "orjson"),
     ),
     Exporter(
+        "rustworkx", "the placed graph as rustworkx's node-link JSON", ("rustworkx.json",), PHASE, "interchange:rustworkx_file",
+        ("ranks",), ("networkx", "orjson"),
+    ),
+    Exporter(
         "graphml", "the placed graph as GraphML", ("graphml",), PHASE, "interchange:graphml_file", ("ranks",),
         ("networkx", "orjson"),
     ),
