@@ -33,9 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..export.engines.launch import exported
+    from ..export.engines.facts import facts
 
     try:
+        facts(args.to, args.engine_version)  # before a plan is compiled for nothing
+        from ..export.engines.launch import exported
+
         plan = compiled(args.spec, args)
         if plan is None:
             return 2

@@ -84,7 +84,10 @@ def facts(engine: str, version: str | None = None) -> Facts:
     chosen = ordered[-1] if version is None else version
     if not re.fullmatch(VERSION, chosen) or not order(ordered[0]) <= order(chosen) <= order(ordered[-1]):
         about = ", ".join(f"{v} ({known[v]})" for v in reversed(ordered))
-        message = f"the options of {held['engine']} {chosen} are not known"
+        said = f" {chosen}" if re.fullmatch(VERSION, chosen) else f": {chosen[:40]!r} is no version"
+        message = (
+            f"the options of {held['engine']}{said} are not known" if said[0] == " " else f"{held['engine']}{said}"
+        )
         raise SpecError([Diagnostic("E05", message, help=(f"checked: {about}; versions between them are taken too",))])
     options = [Option(**entry) for entry in held["options"]]
     rules = [Rule(name, **_rule(entry)) for name, entry in held.get("rules", {}).items()]
