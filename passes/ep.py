@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
-from dagc.base.frozen import record
+from dagc.base.frozen import record, replace
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from dagc.base.axes import AXES, REPLICA, STAGES, TENSOR
-from dagc.base.frozen import record
+from dagc.base.frozen import record, replace
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError

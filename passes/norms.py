@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
-from dagc.base.frozen import record
+from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE

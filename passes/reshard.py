@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
-from dagc.base.frozen import record
+from dagc.base.frozen import record, replace
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError

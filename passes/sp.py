@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import ClassVar
 
-from dagc.base.frozen import record
+from dagc.base.frozen import record, replace
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import HEADS, Method
 from dagc.ir.graph import Graph, Op, Segment

@@ -23,6 +23,24 @@ def record(cls: type[T] | None = None, /, *, slots: bool = True) -> Any:
     return _made(cls, slots)
 
 
+def replace(made: T, /, **changes: Any) -> T:
+    """As `dataclasses.replace`, in half the time: passes make many thousands of ops out of others."""
+    own = type(made)
+    known = _REPLACED.get(own)
+    if known is None:
+        names = [f.name for f in fields(cast(Any, own)) if f.init]
+        values: Any = attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, name) for name in names)
+        known = _REPLACED[own] = values, {name: k for k, name in enumerate(names)}
+    found = list(known[0](made))
+    for name, value in changes.items():
+        found[known[1][name]] = value
+    return own(*found)
+
+
+_REPLACED: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] = {}
+"""Of each class: the arguments of its initialiser, and where each is."""
+
+
 def _made(cls: type[T], slots: bool) -> type[T]:
     if cls.__doc__ is None:
         cls.__doc__ = cls.__name__  # else dataclass asks inspect for a signature

@@ -6,6 +6,7 @@ Rotary embedding, norms of queries and keys and the write of the cache belong to
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -29,9 +30,17 @@ KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
 
 
 def match(found: Match) -> None:
-    for op in found.shapes.of_kind("attend"):
-        if not op.of(AttendAttrs).chosen:  # no kernel that reads selected tokens was measured
-            _attention(found, op)
+    # No kernel that reads selected tokens was measured.
+    ops = [op for op in found.shapes.of_kind("attend") if not op.of(AttendAttrs).chosen]
+    if not ops:
+        return
+    key = () if found.kept is None else ("attend", *found.kept.placed, tuple(map(found.kept.placed_split, ops)))
+    found.keep(key, partial(_attentions, found, ops))
+
+
+def _attentions(found: Match, ops: list[Op]) -> None:
+    for op in ops:
+        _attention(found, op)
 
 
 def _attention(found: Match, op: Op) -> None:

@@ -6,9 +6,8 @@ The graph is lowered once, for a whole chunk; a pass runs the same ops at its ow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.traced import number
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import stem

@@ -106,7 +106,7 @@ class Exchanges:
         model of the network."""
         if group.ranks < 2:
             return None
-        sent = self._tokens(op, payload_B) if op.is_token_exchange else None
+        sent = self.tokens(op, payload_B) if op.is_token_exchange else None
         network = beyond_ports(op.runtime_kind, payload_B, group, self.hardware.links)
         if network is None:
             return self._inside(op, payload_B, group.ranks, sent)
@@ -217,7 +217,7 @@ class Exchanges:
 
     # -- over nodes ------------------------------------------------------------------------------
 
-    def _tokens(self, op: Op, payload_B: float) -> Tokens:
+    def tokens(self, op: Op, payload_B: float) -> Tokens:
         source = self.segment.by_name[op.inputs[0]]
         while source.is_collective:
             source = self.segment.by_name[source.inputs[0]]

@@ -7,10 +7,9 @@ kernel. `dagc/cost/match.py` estimates these kernels, `dagc measure` times them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import prod
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attention import block_pairs, query_key_pairs
@@ -92,18 +91,22 @@ class LocalShapes:
 
     def gemms(self) -> list[GemmShape]:
         """Products with dense weights; those of one input and dtype are one GEMM."""
+        return [self.gemm(group, dtype) for group, dtype in self.gemm_groups()]
+
+    def gemm_groups(self) -> list[tuple[list[Op], str]]:
+        """(products, dtype) of each."""
         groups: dict[tuple[str, str], list[Op]] = {}
         for op in self.of_kind("contract"):
             if op.scope != "experts" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
                 groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
-        return [self._gemm(group, dtype) for (_, dtype), group in groups.items()]
+        return [(group, dtype) for (_, dtype), group in groups.items()]
 
     def _math(self, op: Op) -> str:
         """A router stays in the activations' dtype whatever its layer's weights are."""
         scores = any(op.name in router.inputs for router in self.of_kind("route"))
         return self.model.dtype if scores else self.segment.dtype_of(op.inputs[1])
 
-    def _gemm(self, group: list[Op], dtype: str) -> GemmShape:
+    def gemm(self, group: list[Op], dtype: str) -> GemmShape:
         acts, weight = (self.segment.dims_of(n) for n in group[0].inputs)
         rows = [d for d in acts if d in group[0].dims and d not in weight]
         depth = [d for d in acts if d in weight and d not in group[0].dims]

@@ -9,6 +9,8 @@ ride in it (`rides_in`). An op that nothing matches keeps its roofline.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
@@ -18,7 +20,10 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from . import attention, linear_attention, products, sparse_attention
 from .expert_load import ExpertLoad
-from .measured import Match, Measured
+from .measured import RIDING, Match, Measured
+
+if TYPE_CHECKING:
+    from .kept_costs import SegmentCosts
 
 KERNELS: Mapping[str, Callable[[Match], None]] = {
     "attend": attention.match,
@@ -39,13 +44,27 @@ ROOFLINE: Mapping[str, str] = {
 
 
 def measured_times(
-    segment: Segment, mesh: Mesh, model: Model, phase: Phase, hardware: Hardware, loads: Mapping[Rows, ExpertLoad]
-) -> dict[str, Measured]:
+    segment: Segment, mesh: Mesh, model: Model, phase: Phase, hardware: Hardware, loads: Mapping[Rows, ExpertLoad],
+    kept: SegmentCosts | None = None,
+) -> dict[str, Measured]:  # fmt: skip
     """Op -> measured time over its ranks, for every op that a measured kernel does. `loads`: the work of the expert ranks of
     each router of the segment. `hardware` names a calibration."""
-    found = Match(segment, mesh, model, phase, hardware, loads)
+    found = Match(segment, mesh, model, phase, hardware, loads, kept=kept)
     for match in KERNELS.values():
         match(found)
     alike = (1,) * len(mesh.atoms)
-    times = found.times.items()
-    return {k: v.at(v.time_s.reshape(alike)) if v.time_s.size == 1 else v for k, v in times}
+    return {name: _laid_out(each, alike) for name, each in found.times.items()}
+
+
+def _laid_out(found: Measured, alike: tuple[int, ...]) -> Measured:
+    """With a dimension for each of the mesh."""
+    if found is RIDING:
+        return _riding(alike)
+    if found.time_s.size > 1 or found.time_s.shape == alike:
+        return found
+    return found.at(found.time_s.reshape(alike))
+
+
+@lru_cache(maxsize=64)
+def _riding(alike: tuple[int, ...]) -> Measured:
+    return RIDING.at(RIDING.time_s.reshape(alike))

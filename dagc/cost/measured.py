@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from .expert_load import ExpertLoad
 from .local_shapes import LocalShapes
+
+if TYPE_CHECKING:
+    from .kept_costs import SegmentCosts
 
 C = TypeVar("C")
 SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "link_Bps": "link"}
@@ -133,6 +136,7 @@ class Match:
     hardware: Hardware
     loads: Mapping[Rows, ExpertLoad]
     times: dict[str, Measured] = field(default_factory=dict)
+    kept: SegmentCosts | None = None
     calibration: Calibration = field(init=False)
     faster: Faster | None = field(init=False)
     shapes: LocalShapes = field(init=False)
@@ -148,6 +152,23 @@ class Match:
         the hardware."""
         entry = self.calibration.find(family, variants, self.phase.engine)
         return scaled(entry, self.faster) if entry is not None else None
+
+    def keep(self, key: tuple[Hashable, ...], match: Callable[[], None], load: ExpertLoad | None = None) -> None:
+        """Gather what `match` finds, or found in another plan of the same key and load."""
+        if self.kept is None:
+            match()
+            return
+        for name, each in self.kept.times(key, partial(self._alone, match), load).items():
+            if each is RIDING:
+                self.times.setdefault(name, each)
+            else:
+                self.times[name] = each
+
+    def _alone(self, match: Callable[[], None]) -> dict[str, Measured]:
+        before, self.times = self.times, {}
+        match()
+        found, self.times = self.times, before
+        return found
 
     def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""

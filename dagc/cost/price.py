@@ -8,11 +8,12 @@ the rank, weight bytes the distinct experts its tokens hit. The floor takes data
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..base.frozen import replace
 from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
@@ -27,11 +28,13 @@ from .transfers import collective_cost, stage_edges
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
+    from .kept_costs import KeptCosts, SegmentCosts
     from .measured import Measured
 
 
-def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
-    """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities)."""
+def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: KeptCosts | None = None) -> Costs:
+    """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities). `kept`: costs that plans of one model graph
+    share, on the spec's hardware."""
     hardware = hardware or unit.spec.hardware
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
@@ -45,19 +48,18 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Costs:
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
             if unit.routing.layers:
                 by_layer |= {own.layer: own for own in experts.by_layer}
-        measured = _measured(segment, graph.the_mesh, unit, hardware, loads)
+        own = None if kept is None else kept.of(segment, graph.the_mesh, unit.phase, loads)
+        measured = _measured(segment, graph.the_mesh, unit, hardware, loads, own)
         exchanges = _exchanges(segment, unit, hardware)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             if op.is_collective:
-                cost = collective_cost(segment, op, graph.the_mesh, hardware, busy, exchanges)
+                cost = collective_cost(segment, op, graph.the_mesh, hardware, busy, exchanges, own)
             else:
-                cost = _compute(segment, op, graph.the_mesh, hardware, busy, measured.get(op.name))
-                launched = op.name in measured or not OPS[op.kind].fused
-                if not unit.phase.cuda_graph and launched and cost.time_s.any():
-                    launch_s = cost.launch_s + hardware.launch_s
-                    cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
+                found = measured.get(op.name)
+                make = partial(_launched, segment, op, graph.the_mesh, unit, hardware, busy, found)
+                cost = make() if own is None else own.compute(op, busy, found, make)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
     edges, tokens = stage_edges(graph, hardware) if graph.level != "annotated" else ((), NO_TRANSFER)
@@ -78,14 +80,15 @@ def launched_s(graph: Graph, phase: Phase) -> float:
 
 
 def _measured(
-    segment: Segment, mesh: Mesh, unit: Unit, hardware: Hardware, loads: Mapping[Rows, ExpertLoad]
-) -> dict[str, Measured]:
+    segment: Segment, mesh: Mesh, unit: Unit, hardware: Hardware, loads: Mapping[Rows, ExpertLoad],
+    kept: SegmentCosts | None,
+) -> dict[str, Measured]:  # fmt: skip
     """Times of measured kernels, when the hardware names a calibration."""
     if hardware.calibration is None:
         return {}
     from .match import measured_times
 
-    return measured_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads)
+    return measured_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads, kept)
 
 
 def _exchanges(segment: Segment, unit: Unit, hardware: Hardware) -> Exchanges | None:
@@ -96,6 +99,19 @@ def _exchanges(segment: Segment, unit: Unit, hardware: Hardware) -> Exchanges | 
     from .exchange import Exchanges
 
     return Exchanges(segment, unit, hardware, load(hardware.calibration))
+
+
+def _launched(
+    segment: Segment, op: Op, mesh: Mesh, unit: Unit, hardware: Hardware, experts: ExpertLoad | None,
+    measured: Measured | None,
+) -> OpCost:  # fmt: skip
+    """With its launch, where the host launches each kernel."""
+    cost = _compute(segment, op, mesh, hardware, experts, measured)
+    launched = measured is not None or not OPS[op.kind].fused
+    if not unit.phase.cuda_graph and launched and cost.time_s.any():
+        launch_s = cost.launch_s + hardware.launch_s
+        cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
+    return cost
 
 
 def _compute(

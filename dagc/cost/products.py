@@ -6,7 +6,7 @@ Projections of one input are one GEMM; the FFN of routed experts with its permut
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..base import dtypes
 from ..base.traced import called
 from ..calib import gemm, moe
 from ..calib.constants import Entry
+from ..ir.graph import Op
 from ..ir.ops.kind import Fuse
 from .expert_kernels import ExpertRun, variants
 from .expert_load import ExpertLoad
@@ -26,10 +27,23 @@ GEMM_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp8_block": "fp8_
 
 def match(found: Match) -> None:
     """Products with dense weights, then those of experts."""
-    for shape in found.shapes.gemms():
-        _gemm(found, shape)
+    kept = found.kept
+    if kept is None:
+        for shape in found.shapes.gemms():
+            _gemm(found, shape)
+        for experts in found.shapes.experts():
+            _experts(found, experts)
+        return
+    for group, dtype in found.shapes.gemm_groups():
+        key = "gemm", *kept.even, dtype, tuple(map(kept.split, group))
+        found.keep(key, partial(_gemm_of, found, group, dtype))
     for experts in found.shapes.experts():
-        _experts(found, experts)
+        key = "experts", *kept.placed, experts.tokens, tuple(map(kept.placed_split, (*experts.products, *experts.ops)))
+        found.keep(key, partial(_experts, found, experts), found.loads[experts.rows])
+
+
+def _gemm_of(found: Match, group: list[Op], dtype: str) -> None:
+    _gemm(found, found.shapes.gemm(group, dtype))
 
 
 def _gemm(found: Match, shape: GemmShape) -> None:

@@ -24,6 +24,7 @@ from .records import NO_TRANSFER, Array, OpCost, Transfer
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
+    from .kept_costs import SegmentCosts
 
 TOKEN_B = 8
 """Bytes of a token's id."""
@@ -36,13 +37,22 @@ def collective_cost(
     hardware: Hardware,
     experts: ExpertLoad | None,
     exchanges: Exchanges | None,
+    kept: SegmentCosts | None = None,
 ) -> OpCost:
     source = op.inputs[0]
     layout = op.sharding if COLLECTIVES[op.runtime_kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0
-    return _call_cost(op, payload, worst, mesh, hardware, exchanges)
+    if kept is None:
+        return _call_cost(op, payload, worst, mesh, hardware, exchanges)
+    sent = exchanges.tokens(op, payload * worst) if exchanges is not None and op.is_token_exchange else None
+    key = op.runtime_kind, _steps(op), payload, worst, mesh.group(op.axes), sent
+    return kept.call(key, lambda: _call_cost(op, payload, worst, mesh, hardware, exchanges))
+
+
+def _steps(op: Op) -> int:
+    return op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
 
 
 @called
@@ -51,7 +61,7 @@ def _call_cost(
 ) -> OpCost:
     """Of a payload on the mean rank, `worst` times as much on the busiest."""
     group = mesh.group(op.axes)
-    steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
+    steps = _steps(op)
     found = collective_time(op.runtime_kind, payload * worst, group, *hardware.links)
     floor = collective_time(op.runtime_kind, payload, group, *hardware.links, floor=True)
     one = np.ones((1,) * len(mesh.atoms))

@@ -7,9 +7,9 @@ permute swaps a and b.1, and one exchange takes b.0 after it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from math import gcd
 
+from ..base.frozen import replace
 from .graph import Graph, Op, Segment
 from .mesh import Mesh
 from .sharding import Axes, Sharding

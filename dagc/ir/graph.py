@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..base.collectives import is_token_exchange
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
@@ -100,8 +99,10 @@ class Op:
 
     def annotate(self, dim: str, axes: Axes) -> Op:
         """The op with `dim` split over `axes` (replacing the split of that dim)."""
-        kept = tuple((d, a) for d, a in self.loops if d != dim)
-        return replace(self, loops=(*kept, (dim, axes)) if axes else kept)
+        loops = tuple([(d, a) for d, a in self.loops if d != dim])
+        if axes:
+            loops = (*loops, (dim, axes))
+        return self if loops == self.loops else replace(self, loops=loops)
 
     @property
     def is_collective(self) -> bool:
@@ -156,6 +157,17 @@ class Segment:
         known = {**self.__dict__, "sizes": sizes}
         known.pop("_parts", None)
         found.__dict__.update(known)
+        return found
+
+    def with_ops(self, ops: tuple[Op, ...]) -> Segment:
+        """Other ops of the same sizes; of the same names, operands and dims, with all that is known of these."""
+        found = replace(self, ops=ops)
+        same = all(
+            a.name is b.name and a.inputs is b.inputs and a.dims is b.dims and a.more is b.more
+            for a, b in zip(ops, self.ops, strict=True)
+        )
+        if same:
+            found.__dict__.update({name: self.__dict__[name] for name in OF_NAMES if name in self.__dict__})
         return found
 
     def within(self, scope: str) -> Segment:
@@ -237,9 +249,20 @@ class Segment:
 
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Dims of an input by its name: a weight (`@W`), the segment's input, or an op's result."""
-        if name.startswith("@"):
-            return self.weight[name].dims
-        return self.input_dims if name == self.input else self.result(name).dims
+        return self._dims[name]
+
+    @cached_property
+    def _dims(self) -> dict[str, tuple[str, ...]]:
+        found = {value.name: value.dims for op in self.ops for value in op.more}
+        found |= {op.name: op.dims for op in self.ops}
+        found |= {weight.name: weight.dims for weight in self.weights}
+        found[self.input] = self.input_dims
+        return found
+
+    @cached_property
+    def asked(self) -> dict[object, Any]:
+        """Answers about names, operands and dims of its ops, kept by whoever asks."""
+        return {}
 
     def dtype_of(self, name: str) -> str:
         if name.startswith("@"):
@@ -258,6 +281,10 @@ class Segment:
 
     def users(self, name: str) -> Iterator[Op]:
         return (op for op in self.ops if name in op.inputs)
+
+
+OF_NAMES = ("weight", "_sources", "_dims", "asked")
+"""What is known of a segment that follows from names, operands and dims of its ops."""
 
 
 @record
@@ -364,5 +391,5 @@ class Graph:
 
     def map_ops(self, change: Callable[[Segment, Op], Op], level: str) -> Graph:
         """The graph with every op replaced by `change(segment, op)`."""
-        segments = tuple(replace(s, ops=tuple(change(s, op) for op in s.ops)) for s in self.segments)
+        segments = tuple(s.with_ops(tuple([change(s, op) for op in s.ops])) for s in self.segments)
         return replace(self, segments=segments, level=level)

@@ -46,13 +46,15 @@ class Rows(NamedTuple):
 
 def routed(segment: Segment, op: Op) -> Rows | None:
     """Of the rows that an op makes or takes; None where it has none."""
-    for dims in (op.dims, *map(segment.dims_of, op.inputs)):
-        rows = rows_of(dims)
-        if rows is not None:
-            return rows
-    return None
+    key = routed, op.dims, op.inputs
+    if key not in segment.asked:
+        every = map(rows_of, (op.dims, *map(segment.dims_of, op.inputs)))
+        segment.asked[key] = next((rows for rows in every if rows is not None), None)
+    found: Rows | None = segment.asked[key]
+    return found
 
 
+@lru_cache(maxsize=4096)
 def rows_of(dims: tuple[str, ...]) -> Rows | None:
     expert, slot = dim_like(dims, "expert"), dim_like(dims, "slot")
     return None if expert is None or slot is None else Rows(expert, slot)

@@ -10,6 +10,7 @@ from ..base.diagnostics import Collector
 from ..base.frozen import record
 from ..cost import chunks
 from ..cost.footprint import Memory
+from ..cost.kept_costs import KeptCosts
 from ..cost.price import price
 from ..cost.records import Costs
 from ..cost.schedule.even import period_s
@@ -104,13 +105,13 @@ class Estimates:
                 return _at(unit.phase, *found)
         except LOST:
             self.layouts.lose(unit)
-        return _compiled(unit, self.layouts.lowered(unit))
+        return _compiled(unit, *self.layouts.lowered_and_kept(unit))
 
     def _fresh(self, unit: Unit, look: Look) -> tuple[float, Memory, Graph]:
         """The same of a graph that is lowered for the phase alone, seen by somebody."""
-        graph = self.layouts.lowered(unit)
+        graph, kept = self.layouts.lowered_and_kept(unit)
         look.at_graph(graph, unit)
-        return _compiled(unit, graph, look)
+        return _compiled(unit, graph, kept, look)
 
     def _drafts(self, unit: Unit, graph: Graph, memory: Memory, passes_s: float) -> tuple[float, Memory]:
         """Seconds of a step and its memory, with what drafts tokens for it."""
@@ -144,18 +145,20 @@ def _at(phase: Phase, layout: Layout, numbers: Numbers) -> tuple[float, Memory, 
     return passes_s, layout.memory(numbers, whole), layout.template.graph
 
 
-def _compiled(unit: Unit, graph: Graph, look: Look | None = None) -> tuple[float, Memory, Graph]:
+def _compiled(
+    unit: Unit, graph: Graph, kept: KeptCosts | None, look: Look | None = None
+) -> tuple[float, Memory, Graph]:
     """Of a graph lowered for the phase alone."""
     check(graph, unit)
     phase, passes_s = unit.phase, 0.0
     costs: Costs | None = None
     for size in chunks.sizes(phase):
         own = of_size(graph, phase, size)
-        found = price(own, unit)
+        found = price(own, unit, kept=kept)
         if look is not None:
             look.at_costs(own, found)
         passes_s += size.count * period_s(own, found)
         if size.tokens == phase.tokens and size.context == phase.context:
             costs = found
-    memory = whole_memory(graph, unit, price(graph, unit) if costs is None else costs)
+    memory = whole_memory(graph, unit, price(graph, unit, kept=kept) if costs is None else costs)
     return passes_s, memory, graph

@@ -20,6 +20,7 @@ from ..base.traced import Function, Tape, Traced, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
 from ..cost.footprint import Memory, StageMemory
+from ..cost.kept_costs import KeptCosts
 from ..cost.memory import stage_memory
 from ..cost.price import price
 from ..cost.records import NO_TRANSFER, Costs, OpCost
@@ -110,10 +111,11 @@ Slots = tuple[tuple[int, str, int], ...]
 
 @record(slots=False)
 class Template:
-    """A graph whose sizes in `slots` are filled in."""
+    """A graph whose sizes in `slots` are filled in. `costs`: of ops of graphs that are lowered of it."""
 
     graph: Graph
     slots: Slots
+    costs: KeptCosts = field(default_factory=KeptCosts, compare=False, repr=False)
 
     def at(self, numbers: Numbers) -> Graph:
         own: list[dict[str, Any]] = [dict(segment.sizes) for segment in self.graph.segments]
@@ -377,10 +379,15 @@ class Layouts:
 
     def lowered(self, unit: Unit) -> Graph:
         """The phase's graph, lowered for its sizes alone. Raises SpecError."""
+        return self.lowered_and_kept(unit)[0]
+
+    def lowered_and_kept(self, unit: Unit) -> tuple[Graph, KeptCosts | None]:
+        """The same, and costs that graphs of the same template share."""
         try:
-            return lowered_at(unit, *self.expansions.at(unit))
+            template, numbers = self.expansions.at(unit)
+            return lowered_at(unit, template, numbers), template.costs
         except LOST:
-            return unverified(unit)
+            return unverified(unit), None
 
 
 def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:

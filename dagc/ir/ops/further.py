@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from ...base.frozen import replace
 from ..graph import Op, Value
 from ..sharding import Sharding
 from .attributes import RouteAttrs

@@ -10,10 +10,14 @@ from ..sharding import Axes
 
 def loop_dims(segment: Segment, op: Op) -> tuple[str, ...]:
     """The iteration space: result dims first, then the dims that only inputs have."""
-    dims = list(op.dims)
-    for name in op.inputs:
-        dims.extend(d for d in segment.dims_of(name) if d not in dims)
-    return tuple(dims)
+    key = loop_dims, op.dims, op.inputs
+    found: tuple[str, ...] | None = segment.asked.get(key)
+    if found is None:
+        dims = list(op.dims)
+        for name in op.inputs:
+            dims.extend(d for d in segment.dims_of(name) if d not in dims)
+        found = segment.asked[key] = tuple(dims)
+    return found
 
 
 def loop_axes(op: Op) -> Axes:
