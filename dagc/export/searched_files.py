@@ -38,7 +38,7 @@ def as_object(found: Findings) -> dict[str, Any]:
             for plan in found.plans
         ],
         "spaces": {space.phase: _space(space) for space in found.spaces},
-        "joined": None if found.joined is None else dict(zip(("tried", "refused"), found.joined, strict=True)),
+        "joined": None if found.joined is None else dict(zip(("tried", "refused", "left"), found.joined, strict=True)),
         "why": {
             "versus": [
                 {
@@ -47,6 +47,10 @@ def as_object(found: Findings) -> dict[str, Any]:
                     "idle": {"best": one.idle[0], "other": one.idle[1]},
                 }
                 for one in found.versus
+            ],
+            "served": [
+                {"plan": one.name, "serving": one.serving, "figures": [{"name": n, "best": a, "other": b} for n, a, b in one.figures]}
+                for one in found.served
             ],
             "against": None if (today := found.against) is None else {
                 "spec": today.name, "figures": list(today.figures), "gains": list(today.gains), "passed": today.passed,

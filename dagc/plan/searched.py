@@ -153,6 +153,15 @@ class Versus:
 
 
 @record
+class ServedVersus:
+    """Figures of a serving with the best plan and with another: (metric, of the best, of the other), in SI units."""
+
+    name: str
+    serving: str
+    figures: tuple[tuple[str, float, float], ...]
+
+
+@record
 class Binding:
     """The requirement with the least slack. `slack`: share of its bound. `without`: the best first figure without it; `gain`: how much
     better that is, as a share (None: not known); `sure`: nothing better is possible without it."""
@@ -190,7 +199,8 @@ class Against:
 
 @record(slots=False)
 class Findings:
-    """The answer of a search."""
+    """The answer of a search. `front`: the plans are those that no other is better than in all measures. `joined`: combinations of
+    plans of several phases that were compiled together, of these those that are refused, and those that were not looked at."""
 
     spec: str
     measures: tuple[Measure, ...]
@@ -200,14 +210,16 @@ class Findings:
     gap: float | None
     seconds: float
     interrupted: bool
-    joined: tuple[int, int] | None
+    joined: tuple[int, int, int] | None
     errors: tuple[Error, ...] = ()
     versus: tuple[Versus, ...] = ()
+    served: tuple[ServedVersus, ...] = ()
     binding: Binding | None = None
     steps: tuple[Step, ...] = ()
     asks: tuple[str, ...] = ()
     against: Against | None = None
     maps: tuple[SpaceMap, ...] = ()
+    front: bool = False
 
     @property
     def best(self) -> PlanFound | None:

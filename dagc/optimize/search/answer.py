@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from ...base.frozen import record
+from ...plan.searched import Error
 from .best_first import Outcome
 from .certificate import Certificate
 from .exact import Plan
@@ -18,7 +19,8 @@ from .space import Domain, Word
 class Ranked:
     """A plan that was found. `values`: what it chose, by phase and path (`gpus`: a count, or a range of ids). `figures`: of the answer's
     objectives, in their order, in SI units. `plans`: of each phase that was searched. `slow_B`: bytes that a GPU sends over the outermost
-    links in a pass. `picked`: alternatives, by phase. `text`: the spec with the choices made."""
+    links in a pass. `picked`: alternatives, by phase. `text`: the spec with the choices made. `served`: figures of the servings that are asked, by their
+    names, in SI units."""
 
     values: Mapping[str, Mapping[str, Word | range]]
     figures: tuple[float, ...]
@@ -27,6 +29,7 @@ class Ranked:
     slow_B: float = 0.0
     picked: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
+    served: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @record(slots=False)
@@ -47,17 +50,21 @@ class Searched:
 @record
 class Joined:
     """How plans of several phases were put together. `tried`: pairs that were compiled together; `refused`: of them, those that do not fit or
-    fail a requirement together; `complete`: no other pair can be better. `broken`: pairs that are better than their parts are alone."""
+    fail a requirement together; `complete`: no other pair can be better. `broken`: pairs that are better than their parts are alone. `gap`: share by
+    which a pair that was not looked at could be better at most (None: unknown, or nothing is left). `left`: combinations that were not looked at."""
 
     tried: int
     refused: int
     complete: bool
     broken: int = 0
+    gap: float | None = None
+    left: int = 0
 
 
 @record(slots=False)
 class Answer:
-    """`ranked`: the best plans, the best first; of two objectives the front, in the order of the first. `searched`: by phase."""
+    """`ranked`: the best plans, the best first; or with `front` those that no other is better than in all objectives, in the order of the
+    first. `searched`: by phase. `errors`: of figures of servings, against measured ones."""
 
     objectives: tuple[Objective, ...]
     ranked: tuple[Ranked, ...]
@@ -65,6 +72,8 @@ class Answer:
     seconds: float
     joined: Joined | None = None
     interrupted: bool = False
+    front: bool = False
+    errors: tuple[Error, ...] = ()
 
     @property
     def best(self) -> Ranked | None:
@@ -84,5 +93,7 @@ class Answer:
     @property
     def gap(self) -> float | None:
         """By how much a plan that was not looked at could be better at most, as a share; None: unknown, or nothing is left."""
+        if self.joined is not None and self.joined.gap is not None:
+            return self.joined.gap
         found = [one.certificate.gap for one in self.searched.values()]
         return max((g for g in found if g is not None), default=None)

@@ -77,15 +77,20 @@ class Apart:
         return size(self.domains)
 
     def search(
-        self, objectives: Sequence[Objective], top: int, until: float | None = None, told: Told | None = None
+        self,
+        objectives: Sequence[Objective],
+        top: int,
+        until: float | None = None,
+        told: Told | None = None,
+        band: int = 1,
     ) -> tuple[Outcome, bool]:
-        """What is found, and whether somebody interrupted. `until`: the moment (of `perf_counter`) to stop at."""
+        """What is found, and whether somebody interrupted. `until`: the moment (of `perf_counter`) to stop at; `band`: see Search."""
         tally = Tally(dict(self.tally.found))
         began = perf_counter()
         own = Search(
             self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
             self.judge.score, self.pieces.news, self.pieces.unseen, self.pieces.look, tally, self.size, self.pieces.alike,
-             self.equal, top=top, budget_s=None if until is None else until - began, began=began, told=told,
+             self.equal, top=top, band=band, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 
 import numpy as np
@@ -60,8 +61,8 @@ class Fates:
 
 @record(slots=False)
 class Outcome:
-    """`found`: every legal plan that was costed and passes, the best first. `front`: those that no other is better than in all
-    objectives. `rules`: by which the rows of `fates` were chosen."""
+    """`found`: every legal plan that was costed and passes, the best first. `front`: those that fewer than `band` others are
+    better than in all objectives. `rules`: by which the rows of `fates` were chosen."""
 
     objectives: tuple[Objective, ...]
     found: tuple[Found, ...]
@@ -78,7 +79,8 @@ Bound = Callable[[Sequence[Objective]], Sequence[Floats]]
 @dataclass
 class Search:
     """Of one phase. `rows`: legal plans. `evaluate`: costs a row exactly; bounds may be better afterwards. `tally`: what rules rejected so
-    far, `equal`: rows that were left out because they are another one."""
+    far, `equal`: rows that were left out because they are another one. `band`: of several objectives, plans stay that fewer others than this are
+    better than."""
 
     rows: Rows
     bound: Bound
@@ -94,6 +96,7 @@ class Search:
     alike: Callable[[int, Plan], Flags] | None = None
     equal: int = 0
     top: int = 1
+    band: int = 1
     budget_s: float | None = None
     began: float = field(default_factory=perf_counter)
     told: Callable[[Found, int], None] | None = None
@@ -207,13 +210,14 @@ class Search:
                 return np.zeros(len(at), dtype=bool)
             found: Flags = scores[0][at] > best + abs(best) * SLACK
             return found
-        out = np.zeros(len(at), dtype=bool)
+        better = np.zeros(len(at), dtype=np.int64)
         for one in self.edge:
             least = [s + abs(s) * SLACK for s in one.scores]
             own = [column[at] for column in scores]
             as_good = np.all([b >= s for s, b in zip(least, own, strict=True)], axis=0)
-            out |= as_good & np.any([b > s for s, b in zip(least, own, strict=True)], axis=0)
-        return out
+            better += as_good & np.any([b > s for s, b in zip(least, own, strict=True)], axis=0)
+        beaten: Flags = better >= self.band
+        return beaten
 
     def best(self) -> float | None:
         """The score that a plan must reach to be among the best so many."""
@@ -245,7 +249,7 @@ class Search:
             self.found.append(one)
             self.fate[row] = COSTED
             if len(self.objectives) > 1:
-                self.edge = front([*self.edge, one])
+                self.edge = front([*self.edge, one], self.band)
             if self.told is not None:
                 self.told(one, self.done)
 
@@ -263,14 +267,15 @@ class Search:
             self.done, perf_counter() - self.began,
         )  # fmt: skip
         fates = Fates(self.rows, self.fate, tuple(self.refusing))
-        return Outcome(tuple(self.objectives), tuple(ranked), tuple(front(ranked)), certificate, fates)
+        return Outcome(tuple(self.objectives), tuple(ranked), tuple(front(ranked, self.band)), certificate, fates)
 
 
-def front(found: Sequence[Found]) -> list[Found]:
-    """Those that no other is at least as good as in all objectives and better in one, best of the first objective first."""
+def front(found: Sequence[Found], band: int = 1) -> list[Found]:
+    """Those that fewer than `band` others are at least as good as in all objectives and better in one; best of the first objective first."""
     out: list[Found] = []
     for one in sorted(found, key=lambda one: (*one.scores, one.row)):
-        if not any(dominates(other.scores, one.scores) for other in out):
+        better = (True for other in out if dominates(other.scores, one.scores))
+        if sum(islice(better, band)) < band:
             out.append(one)
     return out
 

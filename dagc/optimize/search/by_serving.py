@@ -12,20 +12,24 @@ from math import prod
 from time import perf_counter
 
 from ...base.diagnostics import Collector, SpecError
+from ...calib.accuracy import PhaseError
 from ...lang.choices import SERVINGS
 from ...lang.open_spec import OpenSpec
 from ...pipeline.compile import compile_spec
+from ...plan.plan import CompiledPlan
+from ...plan.searched import Error
 from ...plan.subject import serving_metrics
 from ...spec.choice import Choice
-from ...spec.spec import Spec
 from ...spec.unit import Unit
+from ...view.facts.served_sureness import error_of
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found, dominates
 from .domains import Unbounded
-from .exact import Plan
+from .joint import placed
 from .nearest import near_of
 from .objectives import TABLE, Objective
+from .rules import GPUS
 from .space import Domain, Word
 from .together import Together
 
@@ -65,6 +69,7 @@ class Served:
             raise TooMany(count)
         out: list[tuple[tuple[float, ...], Ranked]] = []
         tried = refused = 0
+        errors: tuple[Error, ...] = ()
         whole = not stopped and all(outcome.certificate.complete for outcome, _ in found.values())
         try:
             for plans, given in self._pairs(lists, settings):
@@ -77,13 +82,28 @@ class Served:
                 }
                 for (name, domains), chosen in zip(self.serves.items(), given, strict=True):
                     values[name] = dict(zip((d.path for d in domains), chosen, strict=True))
-                scores = self._scores(values, objectives)
-                if scores is None:
+                if self.divides and not self._placed(plans, values):
                     refused += 1
                     continue
-                figures = tuple(o.shown(s) for o, s in zip(objectives, scores, strict=True))
+                plan = self._simulated(values, objectives)
+                found_scores = None if plan is None else scores_of(plan, objectives)
+                if plan is None or found_scores is None:
+                    refused += 1
+                    continue
+                figures = tuple(o.shown(s) for o, s in zip(objectives, found_scores, strict=True))
                 chosen_plans = {name: p.plan for name, p in zip(self.spaces, plans, strict=True)}
-                out.append((scores, Ranked(values, figures, chosen_plans, _gpus(chosen_plans))))
+                gpus = len(
+                    {
+                        (plan.spec.phase(name).hardware, gpu)
+                        for name in chosen_plans
+                        for gpu in plan.spec.phase(name).gpus
+                    }
+                )
+                out.append(
+                    (found_scores, Ranked(values, figures, chosen_plans, gpus, served=metrics_of(plan, objectives)))
+                )
+                if min(out, key=lambda one: one[0]) is out[-1]:
+                    errors = errors_of(plan, objectives)
         except KeyboardInterrupt:
             whole, stopped = False, True
         out.sort(key=lambda one: (one[0], one[1].gpus))
@@ -94,9 +114,32 @@ class Served:
             for name, (outcome, _) in found.items()
         }
         kept = [one for _, one in out][: top if len(objectives) == 1 else None]
+        joined = Joined(tried, refused, whole, left=count - tried)
         return Answer(
-            tuple(objectives), tuple(kept), searched, perf_counter() - began, Joined(tried, refused, whole), stopped
+            tuple(objectives),
+            tuple(kept),
+            searched,
+            perf_counter() - began,
+            joined,
+            stopped,
+            len(objectives) > 1,
+            errors,
         )
+
+    @property
+    def divides(self) -> bool:
+        """Whether prefill and decode both leave their number of GPUs open, so that each has GPUs of its own."""
+        kinds = sorted(space.facts.phase.kind for space in self.spaces.values())
+        return kinds == ["decode", "prefill"] and all(
+            any(choice.path == GPUS for choice in self.spec.of(name)) for name in self.spaces
+        )
+
+    def _placed(self, plans: Sequence[Found], values: Mapping[str, dict[str, Word | range]]) -> bool:
+        """Gives each phase GPUs of its own; false where there are not enough."""
+        ids = placed(self.spec.spec, [one.plan.phase for one in plans])
+        for name, own in zip(self.spaces, ids or (), strict=ids is not None):
+            values[name][GPUS] = own
+        return ids is not None
 
     def _pairs(
         self, lists: Sequence[Sequence[Found]], settings: Sequence[tuple[tuple[Word, ...], ...]]
@@ -111,27 +154,25 @@ class Served:
             for given in settings:
                 yield plans, given
 
-    def _scores(
+    def _simulated(
         self, values: Mapping[str, Mapping[str, Word | range]], objectives: Sequence[Objective]
-    ) -> tuple[float, ...] | None:
-        """None where the plan is refused, or has no such figure."""
+    ) -> CompiledPlan | None:
+        """The whole spec compiled and served; None where it is refused."""
         spec = self.spec.closed({name: dict(own) for name, own in values.items()}, Collector())
         if spec is None:
             return None
         allowed = next((space.allowed for space in self.spaces.values()), None)
         if allowed is not None and allowed([Unit(spec, phase, Collector()) for phase in spec.phases]) is not None:
             return None
-        return scores_of(spec, objectives)
+        try:
+            plan = compile_spec(spec, Collector(), servings={o.phase for o in objectives})
+        except SpecError:
+            return None
+        return plan if plan.passed else None
 
 
-def scores_of(spec: Spec, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """Of a whole spec that is compiled and served."""
-    try:
-        plan = compile_spec(spec, Collector(), servings={o.phase for o in objectives})
-    except SpecError:
-        return None
-    if not plan.passed:
-        return None
+def scores_of(plan: CompiledPlan, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """None where it has no such figure."""
     out = []
     for one in objectives:
         found = serving_metrics(plan.subject().of(one.phase)).get(one.name)
@@ -139,6 +180,24 @@ def scores_of(spec: Spec, objectives: Sequence[Objective]) -> tuple[float, ...] 
             return None
         out.append(found.value if one.better == "lower" else -found.value)
     return tuple(out)
+
+
+def metrics_of(plan: CompiledPlan, objectives: Sequence[Objective]) -> dict[str, dict[str, float]]:
+    """Every figure of the servings that are asked, in SI units."""
+    names = dict.fromkeys(one.phase for one in objectives)
+    return {name: {k: v.value for k, v in serving_metrics(plan.subject().of(name)).items()} for name in names}
+
+
+def errors_of(plan: CompiledPlan, objectives: Sequence[Objective]) -> tuple[Error, ...]:
+    """Of each serving the largest error of the figures that are asked; nothing where one of them has none."""
+    found = [(one, error_of(plan, one.phase, one.name)) for one in objectives]
+    if any(error is None for _, error in found):
+        return ()
+    worst: dict[str, PhaseError] = {}
+    for one, error in found:
+        if error is not None and (one.phase not in worst or worst[one.phase].median < error.median):
+            worst[one.phase] = error
+    return tuple(Error(name, error.median, error.cases, "") for name, error in worst.items())
 
 
 def domains_of(choices: Sequence[Choice]) -> tuple[Domain, ...]:
@@ -151,7 +210,3 @@ def domains_of(choices: Sequence[Choice]) -> tuple[Domain, ...]:
             raise Unbounded(choice)
         found.append(Domain(choice.path, values))
     return tuple(found)
-
-
-def _gpus(plans: Mapping[str, Plan]) -> int:
-    return len({(plan.phase.hardware, gpu) for plan in plans.values() for gpu in plan.phase.gpus})

@@ -160,8 +160,12 @@ class Judge:
             return Plan(phase, None, (BLOCKS, "E03"), str(error))
         except VerifyError as error:
             return Plan(phase, None, ("layout", "E03"), str(error))
-        plan = Plan(phase, estimate)
-        if not estimate.fits:
+        return self.judged(Plan(phase, estimate))
+
+    def judged(self, plan: Plan) -> Plan:
+        """A plan that was costed, with what refuses it."""
+        phase = plan.phase
+        if not plan.the_estimate.fits:
             return replace(plan, refused=("memory", "E04"))
         subject = self.subject(plan)
         if self.shares(phase) and not all(pool.fits for pool in subject.pools):

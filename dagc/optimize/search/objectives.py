@@ -106,35 +106,46 @@ def usual(phase: str, kind: str) -> Objective:
 
 @record
 class Split:
-    """Prefill and decode on GPUs of their own: requests per second that both keep up with, all their GPUs, generated tokens of a
-    request."""
+    """Prefill and decode as one deployment: requests per second that both keep up with, all their GPUs, generated tokens of a
+    request; `price_per_s`, `power_W`: of all its GPUs, not a number where the hardware has none. Of one pair, or arrays of many."""
 
-    rate: float
-    gpus: float
+    rate: Figure
+    gpus: Figure
     output: float
+    price_per_s: Figure = float("nan")
+    power_W: Figure = float("nan")
+
+
+def rate(prefill: Figure, decode: Figure, shared: bool | NDArray[np.bool_]) -> Figure:
+    """Requests per second of two phases that keep up with so many each by themselves. On GPUs that they share they take turns."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turns = 1 / (1 / np.asarray(prefill) + 1 / np.asarray(decode))
+    return np.where(shared, turns, np.minimum(prefill, decode))
 
 
 @record
 class System:
-    """An objective of prefill and decode together."""
+    """An objective of prefill and decode together. `needs`: what the hardware must give."""
 
     name: str
     better: str
     dim: Dim
     about: str
-    figure: Callable[[Split], float]
+    figure: Callable[[Split], Figure]
+    needs: str = ""
 
-    def score(self, split: Split) -> float:
+    def score(self, split: Split) -> Figure:
         return self.figure(split) if self.better == "lower" else -self.figure(split)
-
-    def shown(self, score: float) -> float:
-        return score if self.better == "lower" else -score
 
     @property
     def as_objective(self) -> Objective:
-        return Objective(self.name, self.better, self.dim, self.about, lambda t: t.throughput, "all")
+        return Objective(
+            self.name, self.better, self.dim, self.about, lambda t: t.throughput, TOGETHER, needs=self.needs
+        )
 
 
+TOGETHER = "all"
+"""Whose figures are of prefill and decode together."""
 SYSTEMS: Mapping[str, System] = {
     one.name: one
     for one in (
@@ -142,6 +153,14 @@ SYSTEMS: Mapping[str, System] = {
         System("throughput_per_gpu", "higher", TOKEN_RATE, "the same per GPU of both", lambda s: s.rate * s.output / s.gpus),
         System("rate", "higher", REQUEST_RATE, "requests per second that both keep up with", lambda s: s.rate),
         System("gpus", "lower", SCALAR, "GPUs of both", lambda s: s.gpus),
+        System(
+            "cost_per_token", "lower", MONEY_PER_TOKEN, "price of all GPUs over the generated tokens", lambda s: s.price_per_s / (s.rate * s.output),
+            needs="price",
+        ),
+        System(
+            "energy_per_token", "lower", ENERGY_PER_TOKEN, "power of all GPUs over the generated tokens: an upper bound",
+            lambda s: s.power_W / (s.rate * s.output), needs="power",
+        ),
     )
 }  # fmt: skip
 
@@ -159,11 +178,30 @@ def unbounded(metric: Metric, owner: str) -> Objective:
     )
 
 
-class NoObjective(ValueError):
-    """A word that is none; `help`: what is meant, or the list."""
+def scored(objectives: Sequence[Objective], figures: Sequence[float]) -> tuple[float, ...]:
+    """Figures so that less is better."""
+    return tuple(f if o.better == "lower" else -f for o, f in zip(objectives, figures, strict=True))
 
-    def __init__(self, word: str, help: str) -> None:
-        super().__init__(f"there is no objective `{word}`")
+
+LEAST = 1e-300
+"""A figure of nothing, in a product."""
+
+
+def product_of(objectives: Sequence[Objective | System], scores: Sequence[Figure]) -> Figure:
+    """One score for all objectives: of several the product of their ratios to any other plan's, by logarithms."""
+    if len(scores) == 1:
+        return scores[0]
+    signs = [1 if one.better == "lower" else -1 for one in objectives]
+    logs = [sign * np.log(np.maximum(np.abs(s), LEAST)) for sign, s in zip(signs, scores, strict=True)]
+    total: Figure = np.sum(logs, axis=0)
+    return total
+
+
+class NoObjective(ValueError):
+    """A word that is none; `help`: what is meant, or the list; `why`: what is wrong, where it is a word for something."""
+
+    def __init__(self, word: str, help: str, why: str = "") -> None:
+        super().__init__(why or f"there is no objective `{word}`")
         self.help = help
 
 
@@ -188,9 +226,9 @@ ONLY_SERVED = ("goodput", "rate", "cost_per_request")
 """Metrics that phases do not have: no serving needs to be named where there is one."""
 
 
-def objective(word: str, kinds: Mapping[str, str]) -> Objective:
+def objective(word: str, kinds: Mapping[str, str], serves: Sequence[str] = ()) -> Objective:
     """What a word of the command line means. `kinds`: phases that may be meant, and their kinds; the first of them that has such a
-    figure is meant where the word names none (`decode.tpot`). Raises NoObjective."""
+    figure is meant where the word names none (`decode.tpot`). `serves`: servings, whose figures are known too. Raises NoObjective."""
     phase, _, rest = word.partition(".")
     name = rest if phase in kinds else word
     name = SHORT.get(name, name)
@@ -206,14 +244,24 @@ def objective(word: str, kinds: Mapping[str, str]) -> Objective:
         if kind is None or found is None or (found.name in TIMES.values() and found.name != TIMES[kind]):
             continue
         return replace(found, phase=one)
+    if any(m.name == name and m.better for m in metrics_of_serving()) and (
+        name in ONLY_SERVED or "." in name or serves
+    ):
+        raise NoObjective(word, _of_servings(name, serves), f"`{name}` is a figure of a serving")
     near = did_you_mean(name, (*known, *SHORT))
-    raise NoObjective(word, f"did you mean `{near}`?" if near else _list(known, kinds))
+    raise NoObjective(word, f"did you mean `{near}`?" if near else _list(known, kinds, serves))
+
+
+def _of_servings(name: str, serves: Sequence[str]) -> str:
+    if not serves:
+        return "the search has none: `serve chat { arrivals = poisson(4 req/s), requests = 1000 }`"
+    return f"write {' or '.join(f'`{one}.{name}`' for one in serves[:8])}"
 
 
 EXAMPLES = {"price": "price = 2 $/h", "power": "power = 700 W"}
 
 
-def check_given(objectives: Sequence[Objective], pools: Mapping[str, Hardware]) -> None:
+def check_given(objectives: Sequence[Objective | System], pools: Mapping[str, Hardware]) -> None:
     """Raises NoObjective where no pool has what an objective needs."""
     for one in objectives:
         if one.needs and all(getattr(own, GIVEN[one.needs]) is None for own in pools.values()):
@@ -223,5 +271,7 @@ def check_given(objectives: Sequence[Objective], pools: Mapping[str, Hardware]) 
 GIVEN = {"price": "price_per_s", "power": "power_W"}
 
 
-def _list(known: Sequence[str], kinds: Mapping[str, str]) -> str:
-    return f"objectives: {', '.join(known)}; of a phase: {', '.join(f'{phase}.throughput' for phase in kinds)}"
+def _list(known: Sequence[str], kinds: Mapping[str, str], serves: Sequence[str]) -> str:
+    served = f"; of a serving: {', '.join(f'{one}.goodput' for one in serves[:8])}" if serves else ""
+    named = ", ".join(f"{phase}.throughput" for phase in [*kinds][:8])
+    return f"objectives: {', '.join(known)}; of a phase: {named}{served}; and what `dagc list metrics` calls better when higher or lower"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from time import perf_counter
@@ -11,12 +11,26 @@ from ...base.frozen import record
 from ...lang.open_spec import OpenSpec
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
-from .best_first import Found
+from .best_first import Found, dominates
 from .by_serving import Served, domains_of
+from .deployed import Deployed
 from .exact import Allowed, closed_phases
 from .nearest import near_of
-from .objectives import NoObjective, Objective, check_given, objective, of_serving, of_system, usual
+from .objectives import (
+    TOGETHER,
+    NoObjective,
+    Objective,
+    System,
+    check_given,
+    objective,
+    of_serving,
+    of_system,
+    product_of,
+    scored,
+    usual,
+)
 from .rules import GPUS, HARDWARE
+from .space import Word
 from .together import Together
 from .workers import Run, Text, running
 
@@ -78,13 +92,12 @@ def _over_alternatives(
 
 
 def _by_pools(spec: OpenSpec, asked: Asked) -> Iterator[tuple[str, OpenSpec]]:
-    """Where phases that divide GPUs leave their pools open, every way to choose these: how many GPUs are left for one follows from the
-    pool of the other."""
-    names = [p.name for p in spec.spec.phases if not asked.phases or p.name in asked.phases]
-    divided = [name for name in names if any(choice.path == GPUS for choice in spec.of(name))]
-    free = (
-        {name: c.values for name in divided for c in spec.of(name) if c.path == HARDWARE} if len(divided) == 2 else {}
-    )
+    """Of a deployment whose phases leave their pools open, every way to choose these: what GPUs are left for one phase, and what those of
+    both cost, follows from the pool of the other."""
+    kinds = _open(spec, asked)
+    free: dict[str, tuple[Word, ...]] = {}
+    if not _served(spec, asked) and deployment(spec, asked, kinds) is not None:
+        free = {name: c.values for name in kinds for c in spec.of(name) if c.path == HARDWARE}
     for pools in product(*free.values()):
         chosen = dict(zip(free, pools, strict=True))
         phases = {
@@ -96,6 +109,46 @@ def _by_pools(spec: OpenSpec, asked: Asked) -> Iterator[tuple[str, OpenSpec]]:
         yield " ".join(map(str, pools)), replace(spec, phases=phases) if chosen else spec
 
 
+def _open(spec: OpenSpec, asked: Asked) -> dict[str, str]:
+    """Kinds of the phases that are searched, by name."""
+    return {
+        p.name: p.kind
+        for p in spec.spec.phases
+        if (spec.of(p.name) or p.name in spec.spec.alternatives) and (not asked.phases or p.name in asked.phases)
+    }
+
+
+def _served(spec: OpenSpec, asked: Asked) -> list[Objective]:
+    """Objectives that are figures of servings. Raises NoObjective."""
+    serves = [*spec.serves] if not asked.phases else []
+    return [one for word in asked.objectives if (one := of_serving(word, serves)) is not None]
+
+
+Deployment = tuple[list[Objective | System], bool, bool]
+"""Objectives of prefill and decode, whether their front is sought, and whether both leave their GPUs open."""
+
+
+def deployment(spec: OpenSpec, asked: Asked, kinds: Mapping[str, str]) -> Deployment | None:
+    """What is asked of prefill and decode together; None where other phases are open, or each is asked for a figure of its own on GPUs that
+    are given. Raises NoObjective."""
+    if sorted(kinds.values()) != ["decode", "prefill"]:
+        return None
+    goals: dict[tuple[str, str], Objective | System] = {}
+    serves = [*spec.serves] if not asked.phases else []
+    for word in asked.objectives or ("throughput_per_gpu",):
+        one = of_system(word) or objective(word, kinds, serves)
+        goals[one.phase if isinstance(one, Objective) else TOGETHER, one.name] = one
+    own = [one for one in goals.values() if isinstance(one, Objective)]
+    divides = all(any(choice.path == GPUS for choice in spec.of(name)) for name in kinds)
+    front = len(goals) > 1 and (len(own) < len(goals) or len({one.phase for one in own}) < len(own))
+    if own and not front:
+        if not divides:
+            return None
+        named = {one.phase: one for one in own}
+        return [named.get(name) or usual(name, kind) for name, kind in kinds.items()], False, True
+    return [*goals.values()], front, divides
+
+
 def _text(spec: OpenSpec, one: Ranked) -> str:
     return spec.text({name: dict(values) for name, values in one.values.items()})
 
@@ -105,29 +158,32 @@ def _merged(answers: Sequence[Answer], asked: Asked, seconds: float, labels: Seq
     first = answers[0]
     if len(answers) == 1:
         return replace(first, seconds=seconds)
-    signs = [1 if o.better == "lower" else -1 for o in first.objectives]
     every = [one for answer in answers for one in answer.ranked]
-    scores = {id(one): tuple(s * v for s, v in zip(signs, one.figures, strict=True)) for one in every}
-    every.sort(key=lambda one: (scores[id(one)], one.gpus, one.slow_B))
-    if len(signs) > 1:
+    scores = {id(one): scored(first.objectives, one.figures) for one in every}
+    if first.front:
+        every.sort(key=lambda one: (scores[id(one)], one.gpus, one.slow_B))
         kept: list[Ranked] = []
         for one in every:
-            if not any(
-                all(a <= b for a, b in zip(scores[id(o)], scores[id(one)], strict=True))
-                and scores[id(o)] != scores[id(one)]
-                for o in kept
-            ):
+            if not any(dominates(scores[id(o)], scores[id(one)]) for o in kept):
                 kept.append(one)
         every = kept
+    else:
+        every.sort(key=lambda one: (product_of(first.objectives, scores[id(one)]), one.gpus, one.slow_B))
     said = labels or [
         " ".join(next(iter(a.ranked)).picked.values()) if a.ranked else str(k) for k, a in enumerate(answers)
     ]
     searched = {
         f"{name} ({label})": one for label, a in zip(said, answers, strict=True) for name, one in a.searched.items()
     }
-    cut = every if len(signs) > 1 else every[: asked.top]
+    cut = every if first.front else every[: asked.top]
     return Answer(
-        first.objectives, tuple(cut), searched, seconds, _joined(answers), any(a.interrupted for a in answers)
+        first.objectives,
+        tuple(cut),
+        searched,
+        seconds,
+        _joined(answers),
+        any(a.interrupted for a in answers),
+        first.front,
     )
 
 
@@ -136,27 +192,33 @@ def _joined(answers: Sequence[Answer]) -> Joined | None:
     if not found:
         return None
     tried, refused, broken = (sum(getattr(one, what) for one in found) for what in ("tried", "refused", "broken"))
-    return Joined(tried, refused, all(one.complete for one in found), broken)
+    gaps = [one.gap for one in found if one.gap is not None]
+    return Joined(tried, refused, all(one.complete for one in found), broken, max(gaps, default=None))
 
 
 def _one(
     spec: OpenSpec, asked: Asked, until: float | None, told: Told | None, text: Text | None, run: Run | None
 ) -> Answer:
-    known = [p.name for p in spec.spec.phases]
-    free = {name for name in known if spec.of(name) or name in spec.spec.alternatives}
-    open_ = [name for name in known if name in free and (not asked.phases or name in asked.phases)]
+    kinds = _open(spec, asked)
+    open_ = [*kinds]
     if not open_ and not spec.spec.alternatives and not any(spec.of(name) for name in spec.serves):
         raise Nothing
-    kinds = {name: spec.spec.phase(name).kind for name in open_}
     serves = [*spec.serves] if not asked.phases else []
-    served = [one for word in asked.objectives if (one := of_serving(word, serves)) is not None]
+    served = _served(spec, asked)
     settings = {name: domains_of(spec.of(name)) for name in serves if spec.of(name)}
     if served and len(served) < len(asked.objectives):
-        raise NoObjective(asked.objectives[0], "objectives of servings and of phases cannot be combined")
-    if settings and not served:
+        other = next(word for word in asked.objectives if of_serving(word, serves) is None)
+        metric = other.rpartition(".")[2] if other.count(".") == 1 else other
+        why = f"`{other}` is no figure of a serving, and a search is by those or by those of phases"
         raise NoObjective(
-            "of a phase",
-            f"`{next(iter(settings))}` leaves choices open: search by one of its figures, such as `{next(iter(settings))}.goodput`",
+            other, f"figures of servings: {', '.join(f'`{one}.{metric}`' for one in serves[:8])}, if that is meant", why
+        )
+    if settings and not served:
+        name = next(iter(settings))
+        raise NoObjective(
+            name,
+            f"search by one of its figures, such as `{name}.goodput`",
+            f"the serving `{name}` leaves choices open, and no figure of it is asked for",
         )
     others = closed_phases(spec)
     merged = not served and asked.allowed is None
@@ -167,18 +229,17 @@ def _one(
     if served:
         check_given(served, spec.spec.pools)
         return Served(spec, spaces, settings, until, told).search(served, asked.top)
-    divided = [name for name in open_ if any(choice.path == "gpus" for choice in spec.of(name))]
-    system = [of_system(word) for word in asked.objectives or ("throughput_per_gpu",)]
-    if (
-        len(open_) == len(divided) == 2
-        and {*kinds.values()} == {"prefill", "decode"}
-        and all(one is not None for one in system)
-    ):
-        found = tuple(one for one in system if one is not None)
-        return Together(spec, spaces, until, told).divided(found, asked.top)
+    if (pair := deployment(spec, asked, kinds)) is not None:
+        goals, front, divides = pair
+        check_given([one for one in goals if not isinstance(one, Objective)], spec.spec.pools)
+        for name in open_:
+            check_given(
+                [one for one in goals if isinstance(one, Objective) and one.phase == name], spaces[name].facts.pools
+            )
+        return Deployed(spec, spaces, goals, until, told, divides=divides, front=front).search(asked.top)
     wanted: dict[str, list[Objective]] = {}
     for word in asked.objectives:
-        one = objective(word, kinds)
+        one = objective(word, kinds, serves)
         wanted.setdefault(one.phase, []).append(one)
         if "." not in word:  # of every phase that has such a figure
             for name, kind in kinds.items():
@@ -186,8 +247,16 @@ def _one(
                     wanted.setdefault(name, []).append(objective(word, {name: kind}))
     for name, kind in kinds.items():
         wanted.setdefault(name, [usual(name, kind)])
+    wanted = {name: list(dict.fromkeys(own)) for name, own in wanted.items()}
     for name in open_:
         check_given(wanted[name], spaces[name].facts.pools)
+    if len(open_) > 1 and (several := next((own for own in wanted.values() if len(own) > 1), None)) is not None:
+        help_ = f"search `{several[0].phase}` alone: `--phase {several[0].phase}`"
+        raise NoObjective(
+            f"{several[1].phase}.{several[1].name}",
+            help_,
+            f"a front is of one phase, or of prefill and decode; {len(open_)} phases are open",
+        )
     if len(open_) == 1:
         return _alone(spaces[open_[0]], wanted[open_[0]], asked.top, until, told)
     return Together(spec, spaces, until, told).beside(wanted, asked.top)
@@ -199,7 +268,9 @@ def _alone(space: Apart, objectives: Sequence[Objective], top: int, until: float
     chosen = outcome.front if len(objectives) > 1 else ordered(outcome.found, top)
     ranked = tuple(ranked_one(space.name, one, objectives) for one in chosen)
     searched = Searched(space.name, tuple(objectives), space.domains, outcome, near_of(space, outcome))
-    return Answer(tuple(objectives), ranked, {space.name: searched}, perf_counter() - began, None, stopped)
+    return Answer(
+        tuple(objectives), ranked, {space.name: searched}, perf_counter() - began, None, stopped, len(objectives) > 1
+    )
 
 
 MOST_ALIKE = 24

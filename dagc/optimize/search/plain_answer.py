@@ -10,11 +10,8 @@ from ...calib.accuracy import PRICED, kernels_of, phase_errors
 from ...plan.searched import Error, Findings, Measure, PhasePlan, PlanFound, Refusal, Space
 from .answer import Answer, Searched
 from .exact import Plan
-from .objectives import TIMES, Objective
+from .objectives import TIMES, TOGETHER, Objective
 from .space import Rejected, Word
-
-TOGETHER = "all"
-"""Whose figures are of prefill and decode together."""
 
 
 def word(value: Word | range) -> str:
@@ -40,8 +37,9 @@ def findings(answer: Answer, spec: str) -> Findings:
         finite(answer.gap),
         answer.seconds,
         answer.interrupted,
-        None if answer.joined is None else (answer.joined.tried, answer.joined.refused),
+        None if answer.joined is None else (answer.joined.tried, answer.joined.refused, answer.joined.left),
         errors,
+        front=answer.front,
     )
 
 
@@ -92,6 +90,8 @@ def _errors(answer: Answer) -> tuple[Error, ...]:
     """Of the phases of the best plan, where such phases were measured; of prefill and decode together, of that which limits. Figures of
     servings have errors of their own."""
     best, owners = answer.best, {o.phase for o in answer.objectives}
+    if answer.errors:
+        return answer.errors
     if best is None or not owners <= {*best.plans, TOGETHER}:
         return ()
     plans = dict(best.plans)

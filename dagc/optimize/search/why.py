@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+import numpy as np
+
 from ...base.diagnostics import Collector, SpecError
 from ...base.units import BYTES, show
 from ...lang.open_spec import OpenSpec
@@ -13,24 +15,29 @@ from ...pipeline.compile import compile_spec
 from ...plan.plan import CompiledPlan
 from ...plan.require import owners
 from ...plan.result import PhaseResult
-from ...plan.searched import Against, Binding, Findings, Step, Versus
+from ...plan.searched import Against, Binding, Findings, ServedVersus, Step, Versus
 from ...plan.subject import serving_metrics
 from ...spec.spec import Spec
 from ...view.facts.compared import parts
 from .answer import Answer, Ranked
+from .by_serving import metrics_of
 from .exact import METRICS
-from .objectives import Objective, Split, Terms, of_system
+from .objectives import TOGETHER, Objective, Split, Terms, of_system, rate
 from .optimum import Asked, search
-from .plain_answer import TOGETHER, gain
+from .plain_answer import gain
 from .refusals import REFUSALS
 from .rules import GPUS
-from .space import Domain
 
 EXTRA_S = 2.0
 """Seconds for all further searches of an explanation; as many as the search took where that is more."""
 TRIED = 3
 """Other numbers of GPUs that are tried on each side."""
 SAME = 1e-9
+OF_QUEUES = (
+    "goodput", "met", "throughput_per_gpu", "ttft.p50", "ttft.p99", "tpot.p50", "tpot.p99", "queue", "saturated", "running", "utilization",
+    "imbalance", "kv_fill", "hit_rate", "preemptions", "rejected",
+)  # fmt: skip
+"""Figures by which servings are compared: what users see, where requests wait, how full workers are."""
 MEMORY = "memory of the fullest GPU"
 Perspective = tuple[str, float]
 """What seconds are of, and how many of them the whole critical path is."""
@@ -52,9 +59,12 @@ class Explainer:
         compile."""
         best, against = self.answer.best, None
         versus: list[Versus] = []
+        served: list[ServedVersus] = []
         if best is not None and (other := self.runner_up(best)) is not None:
             results = {name: (plan.the_estimate.result, plan.phase.sequences) for name, plan in other.plans.items()}
-            versus += self.versus(f"plan {1 + self.answer.ranked.index(other)}", best, results)
+            label = f"plan {1 + self.answer.ranked.index(other)}"
+            versus += self.versus(label, best, results)
+            served += self.served(label, best, other.served)
         if today is not None:
             name, spec = today
             plan = compile_spec(spec, Collector(), servings={o.phase for o in self.answer.objectives if o.measured})
@@ -62,19 +72,20 @@ class Explainer:
             if best is not None:
                 compiled = {phase: (result, spec.phase(phase).sequences) for phase, result in plan.phases.items()}
                 versus += self.versus(name, best, compiled)
+                named = [o for o in self.answer.objectives if o.phase in plan.servings]
+                served += self.served(name, best, metrics_of(plan, named))
         if best is None:
             return replace(found, against=against)
         steps = tuple(self.steps(best))  # smaller spaces than without a requirement: before it
         return replace(
-            found, versus=tuple(versus), against=against, binding=self.binding(best), steps=steps, asks=tuple(self.asks(best))
+            found, versus=tuple(versus), served=tuple(served), against=against, binding=self.binding(best), steps=steps, asks=tuple(self.asks(best))
         )  # fmt: skip
 
     # -- what takes less time ------------------------------------------------------------------------
 
     def runner_up(self, best: Ranked) -> Ranked | None:
         """The best plan whose figures are others. Of a front there is none."""
-        own = self.answer.objectives
-        if len(own) > 1 and len({o.phase for o in own}) == 1:
+        if self.answer.front:
             return None
         return next((one for one in self.answer.ranked[1:] if _differ(one.figures, best.figures)), None)
 
@@ -91,6 +102,19 @@ class Explainer:
             if abs(mine - theirs) > SAME * max(mine, theirs):
                 idle = own.schedule.bubble, other.schedule.bubble
                 yield Versus(name, phase, per, mine, theirs, parts(own, other, (mine, theirs)), idle)
+
+    def served(self, name: str, best: Ranked, others: Mapping[str, Mapping[str, float]]) -> Iterator[ServedVersus]:
+        """What requests see and why: figures of servings, with the best plan and with another, those that differ."""
+        for serving, own in best.served.items():
+            other = others.get(serving, {})
+            asked = [o.name for o in self.answer.objectives if o.phase == serving]
+            figures = tuple(
+                (metric, own[metric], other[metric])
+                for metric in dict.fromkeys((*asked, *OF_QUEUES))
+                if metric in own and metric in other and _differ([own[metric]], [other[metric]])
+            )
+            if figures:
+                yield ServedVersus(name, serving, figures)
 
     def against(self, name: str, plan: CompiledPlan) -> Against:
         """Figures of a plan that is there today, as far as it has them."""
@@ -145,13 +169,12 @@ class Explainer:
 
     def steps(self, best: Ranked) -> Iterator[Step]:
         """The nearest numbers of GPUs, below and above, at which a plan passes."""
-        if self.answer.interrupted or self.spec.alternatives:
+        if self.answer.interrupted:
             return
-        for phase, domain in self.counts():
+        for phase, numbers in self.counts():
             if phase not in best.plans:
                 continue
             here = len(best.plans[phase].phase.gpus)
-            numbers = sorted(n for n in domain.values if isinstance(n, int))
             for near in ([n for n in numbers if n < here][::-1], [n for n in numbers if n > here]):
                 yield from self.step(phase, near[:TRIED], best)
 
@@ -167,10 +190,14 @@ class Explainer:
                 )
                 return
 
-    def counts(self) -> Iterator[tuple[str, Domain]]:
-        """Phases whose number of GPUs is open."""
+    def counts(self) -> Iterator[tuple[str, list[int]]]:
+        """Phases whose number of GPUs is open, with the numbers for which some plan is legal."""
+        found: dict[str, set[int]] = {}
         for own in self.answer.searched.values():
-            yield from ((own.name, domain) for domain in own.domains if domain.path == GPUS)
+            rows = own.outcome.fates.rows
+            if any(domain.path == GPUS for domain in own.domains):
+                found.setdefault(own.name, set()).update(np.unique(rows.number(GPUS)).tolist() if len(rows) else ())
+        yield from ((name, sorted(counts)) for name, counts in found.items())
 
     def asks(self, best: Ranked) -> Iterator[str]:
         """How to ask for what was not looked at."""
@@ -232,4 +259,13 @@ def _figure(objective: Objective, plan: CompiledPlan) -> float | None:
         plan.phases[decode.name].throughput_tok_s / spec.workload.output,
     )
     gpus = {(p.hardware, gpu) for p in (prefill, decode) for gpu in p.gpus}
-    return float(system.figure(Split(min(rates), float(len(gpus)), float(spec.workload.output))))
+    price, power = (
+        sum(
+            float("nan") if (own := getattr(spec.pools.get(pool, spec.hardware), what)) is None else own
+            for pool, _ in gpus
+        )
+        for what in ("price_per_s", "power_W")
+    )
+    both = float(rate(rates[0], rates[1], prefill.shares(decode)))
+    figure = float(system.figure(Split(both, float(len(gpus)), float(spec.workload.output), price, power)))
+    return None if figure != figure else figure

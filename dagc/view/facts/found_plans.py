@@ -17,10 +17,12 @@ from ...plan.searched import (
     PhasePlan,
     PlanFound,
     Refusal,
+    ServedVersus,
     Space,
     Step,
     Versus,
 )
+from ...spec.metrics import of_serving
 
 GB, MS = 1e9, 1e-3
 STANDARD = {"throughput_per_gpu", "throughput_per_user", "ttft", "tpot", "step_time", "time"}
@@ -142,7 +144,7 @@ def verdict(found: Findings) -> str:
     if found.best is None:
         missing = "no plan is legal and meets" if found.complete else "none of the plans looked at is legal and meets"
         return f"{missing} every requirement; {proof(found)}"
-    if len(found.measures) > 1 and all(m.phase == found.measures[0].phase for m in found.measures):
+    if found.front:
         what = f"front of {counted(len(found.plans), 'plan')}"
     else:
         own = zip(found.measures, found.best.figures, strict=True)
@@ -274,7 +276,7 @@ def step_text(found: Findings, step: Step) -> str:
     of = f" in {step.phase}" if len(phases(found)) > 1 else ""
     if step.figure is None or step.change is None:
         return f"{counted(step.gpus, 'GPU')}{of}: no plan passes"
-    how = f"{step.change:+.1%}" if step.change else "the same"
+    how = f"{step.change:+.1%}" if abs(step.change) >= 5e-4 else "the same"
     return f"{counted(step.gpus, 'GPU')}{of}: {measure_name(first)} {'' if step.complete else 'at least '}{figure(first, step.figure)} ({how})"
 
 
@@ -284,6 +286,30 @@ def versus_text(one: Versus) -> str:
     if max(one.idle) >= 0.005:
         text += f"; stages idle {one.idle[0]:.1%} of it instead of {one.idle[1]:.1%}"
     return text
+
+
+def joined_text(tried: int, refused: int, left: int) -> str:
+    """How plans of several phases were put together."""
+    text = f"put together: {counted(tried, 'combination')}, of which {refused:,} do not work together"
+    return f"{text}; {left:,} more not looked at" if left else text
+
+
+def served_versus_text(one: ServedVersus) -> str:
+    """`chat with it, and with plan 2`"""
+    return f"{one.serving} with the best plan, and with {one.name}"
+
+
+def served_versus_rows(one: ServedVersus) -> list[list[str]]:
+    """Metric of the serving, with the best plan, with the other."""
+    return [[name, served_figure(name, own), served_figure(name, other)] for name, own, other in one.figures]
+
+
+def served_figure(name: str, value: float) -> str:
+    """A figure of a serving with its unit."""
+    known = next((one for one in of_serving() if one.name == name), None)
+    if known is None or "throughput" in name:
+        return f"{number(value)} tok/s"
+    return known.shown(value)
 
 
 def versus_rows(one: Versus, most: int = 6) -> list[list[str]]:

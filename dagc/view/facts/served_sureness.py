@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.phase_kinds import DECODE
-from ...calib.accuracy import OWN, PRICED, kernels_of, phase_errors, serving_errors
+from ...calib.accuracy import OWN, PRICED, PhaseError, kernels_of, phase_errors, serving_errors
 from ...plan.plan import CompiledPlan
 from ...serving.result import ServeResult
 from ...spec.hardware import Hardware
@@ -44,6 +44,25 @@ def sureness(plan: CompiledPlan, serve: Serve, result: ServeResult) -> list[str]
         *(host if factor != 1 else ()),
         f"simulated against {cases:,} measured servings of {engine}, models that nothing was fitted to: half are within {shown}",
     ]
+
+
+def error_of(plan: CompiledPlan, name: str, metric: str) -> PhaseError | None:
+    """How far a figure of a serving was from measured servings: of a time that of this time, of what follows from all times that of the
+    whole time of a request; None: nothing that compares was measured, or it is a count or a share."""
+    serve = plan.spec.serve(name)
+    engine = engine_of(plan, serve)
+    time = FOLLOWS.get(metric, metric.partition(".")[0])
+    if engine is None or _kernels(plan, serve) != OWN:
+        return None
+    return serving_errors(engine).get(TIMES_LIKE.get(time, time))
+
+
+TIMES_LIKE = {"itl": "tpot"}
+FOLLOWS = {
+    **dict.fromkeys(("rate", "throughput", "throughput_per_gpu", "prompt_throughput", "goodput", "cost_per_token", "cost_per_request", "energy_per_token"), "e2e"),
+    "throughput_per_user": "tpot",
+}  # fmt: skip
+"""Metric -> the time of a request that it follows from."""
 
 
 def _prompts(plan: CompiledPlan, serve: Serve) -> Hardware:

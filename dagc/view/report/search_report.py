@@ -19,10 +19,7 @@ def answer(found: Findings, *, color: bool = False) -> str:
     for space in found.spaces:
         lines += ["", *certificate(space, several=len(found.spaces) > 1)]
     if found.joined is not None:
-        tried, refused = found.joined
-        lines.append(
-            f"    put together: {said.counted(tried, 'combination')}, of which {refused:,} do not work together"
-        )
+        lines += hung("    ", said.joined_text(*found.joined), "      ")
     return "\n".join(lines) + "\n"
 
 
@@ -41,6 +38,9 @@ def reasons(found: Findings) -> str:
     lines: list[str] = []
     for text in said.reasons(found):
         lines += hung("    ", text, "      ")
+    for served in found.served:
+        lines += ["", *hung("    ", said.served_versus_text(served), "      ")]
+        lines += [f"  {line}" for line in table(said.served_versus_rows(served), "<>>")]
     for versus in found.versus:
         lines += ["", *hung("    ", said.versus_text(versus), "      ")]
         lines += [f"  {line}" for line in table(said.versus_rows(versus), "<>>>")]

@@ -86,12 +86,17 @@ def _plans(found: Findings) -> Iterator[Markup]:
             yield tag("p", f"{of}all with {said.choices_text(same)}".replace(said.TIED, " "), cls="soft")
     if words := said.equal_text(found):
         yield tag("p", words)
+    if found.joined is not None:
+        yield tag("p", said.joined_text(*found.joined), cls="soft")
 
 
 def _why(found: Findings) -> Iterator[Markup]:
     reasons = list(said.reasons(found))
     if reasons:
         yield tag("ul", join(tag("li", reason) for reason in reasons))
+    for served in found.served:
+        yield tag("p", said.served_versus_text(served))
+        yield table(["figure", "best plan", served.name], said.served_versus_rows(served), numbers=(1, 2))
     for one in found.versus:
         yield tag("p", said.versus_text(one))
         yield table(
