@@ -14,7 +14,7 @@ SHORTEST = {
     "compiled_steps": (["-n", "1", "examples/plan_a.moe"], "plan_a, "),
     "chakra": (["-n", "1", "--gpus", "8"], "symmetric, 8 GPUs"),
     "draw": (["-n", "1", "--parts", "2"], "one layer"),
-    "expert_placement": (["-n", "1", "--layers", "2"], "balanced"),
+    "placing_experts": (["-n", "1", "--layers", "2"], "balanced"),
     "estimate": (["-n", "1", "examples/mixtral_8xh100.moe"], "mixtral_8xh100, decode"),
     "ir_text": (["examples/mixtral_8xh100.moe"], "mixtral_8xh100"),
     "scale": (["-n", "1", "--nodes", "2000"], "equal"),

@@ -215,6 +215,25 @@ def test_no_layout_on_fewer_gpus_fits(memory: str, sequences: int) -> None:
     assert fits(spec(f"gpus = 0..{answer.gpus - 1}, {layout_words(answer.layout[0])}{stages(answer)}"), "decode")
 
 
+@pytest.mark.parametrize("gpus", [1, 6, 12])
+def test_layouts_are_all_products(gpus: int) -> None:
+    """In the order in which ties are broken: pp, tp, sp, ep and tp of the experts rise."""
+    own = fit_of(text("phase prefill { gpus = 0..3, sp = 2, tp = 2 }"))
+    phase = own.plan.spec.phases[0]
+    wanted = [
+        (pp, tp, sp, ep, etp)
+        for pp, tp, sp, ep, etp in product(range(1, gpus + 1), repeat=5)
+        if gpus % pp == 0 and gpus // pp % (tp * sp) == 0 and gpus // pp % (ep * etp) == 0
+    ]
+    found = []
+    for s in layouts(phase, gpus, own.plan.spec.model):
+        assert s.attention is not None and s.experts is not None
+        a, e = dict(s.attention.degrees), dict(s.experts.degrees)
+        assert s.pp * a["dp"] * a["sp"] * a["tp"] == gpus
+        found.append((s.pp, a["tp"], a["sp"], e["ep"], e["tp"]))
+    assert found == wanted
+
+
 def stages(answer: Fewest) -> str:
     cut = answer.layout[0].strategy.layers_per_stage
     return "" if cut is None else f", layers_per_stage = {list(cut)}"

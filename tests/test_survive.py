@@ -346,7 +346,7 @@ def test_everything_lost(tmp_path: Path, capsys: Capture) -> None:
     assert main(["survive", str(path), "--lose", "node:0", "-o", str(tmp_path / "out")]) == 1
     out = capsys.readouterr().out
     assert "decode cannot go on with the 0 GPUs that are left" in out and "it takes" in out
-    assert max(map(len, out.splitlines())) <= 80
+    assert all(len(line) <= 80 for line in out.splitlines() if str(path) not in line)
     assert not (tmp_path / "out").exists()
 
 
@@ -364,7 +364,7 @@ def test_the_command_proves_and_writes(tmp_path: Path, capsys: Capture) -> None:
     told = json.loads(capsys.readouterr().out)
     main(["survive", str(path), "--lose", "gpu:1", "--top", "2"])
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert lines and all(len(line) <= 80 for line in lines if str(path) not in line)
     assert code == 0 and told["lost"] == {"": [1]} and len(told["plans"]) == 2
     assert all(plan["proofs"] == {"decode": "equal"} for plan in told["plans"])
     best = told["plans"][0]["phases"]["decode"]
@@ -418,9 +418,9 @@ def test_the_report(tmp_path: Path, capsys: Capture) -> None:
     path.write_text(text("phase decode { gpus = 0..7, replicas = 4, tp = 2 }"))
     assert main(["survive", str(path), "--lose", "gpu:3", "--lose", "gpu:6", "--top", "1"]) == 0
     out = capsys.readouterr().out
-    assert (
-        "x.moe without GPUs 3, 6" in out and "decode: the cache of 8 of 16 sequences is lost" in out and "\n1. " in out
-    )
+    words = " ".join(out.split())
+    assert "x.moe without GPUs 3, 6 before: " in words and "decode: the cache of 8 of 16 sequences is lost" in words
+    assert "\n1. " in out
     assert main(["survive", str(ROOT / "examples" / "plan_a.moe"), "--lose", "gpu:64"]) == 2
 
 

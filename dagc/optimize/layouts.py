@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -14,6 +14,8 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.strategy import Fold, Strategy
+from .search.rules import FOLDED, GPUS, products
+from .search.space import Domain, Rule, Tally, legal
 
 
 def divisors(number: int) -> list[int]:
@@ -23,21 +25,27 @@ def divisors(number: int) -> list[int]:
 
 
 def layouts(phase: Phase, gpus: int, model: Model) -> Iterator[Strategy]:
-    """Strategies on so many GPUs, legal or not: pp, attention dp and tp, experts ep and tp; sp where the phase has it. What else the
-    phase says stays, but `place` and replicas, and spare copies of experts are as many as fill every rank."""
+    """Strategies on so many GPUs, by the search's grid and its rules on products; no other rule is asked: pp, attention dp and tp,
+    experts ep and tp; sp where the phase has it. What else the phase says stays, but `place` and replicas, and spare copies of experts are as many as fill every rank."""
     s, routed = phase.strategy, model.count("experts.count", 0)
-    written_sp = dict(s.attention.degrees).get(SEQUENCE, 1) if s.attention is not None else s.sp
-    for pp in divisors(gpus):
-        stage = gpus // pp
-        for tp in divisors(stage):
-            for sp in divisors(stage // tp) if written_sp > 1 else (1,):
-                dp = stage // (tp * sp)
-                if not routed:
-                    yield with_degrees(s, model, pp, (dp, sp, tp), None)
-                    continue
-                for ep in divisors(stage):
-                    for etp in divisors(stage // ep):
-                        yield with_degrees(s, model, pp, (dp, sp, tp), (ep, etp))
+    split = (dict(s.attention.degrees).get(SEQUENCE, 1) if s.attention is not None else s.sp) > 1
+    stages, attention, experts = products(folded=True)
+    sides = [STAGES, "attention.dp", *["attention.sp"] * split, "attention.tp"]
+    each = sorted((own[0], own[-1], own[2] if split else 1, own[1]) for own in _grown(gpus, sides, (stages, attention)))
+    of_stage: dict[int, list[tuple[int, ...]]] = {}
+    for pp, *own in _grown(gpus, [STAGES, "experts.ep", "experts.tp"], (stages, experts)) if routed else ():
+        of_stage.setdefault(pp, []).append(tuple(own))
+    for pp, tp, sp, dp in each:
+        for ep, etp in of_stage[pp] if routed else [(0, 0)]:
+            yield with_degrees(s, model, pp, (dp, sp, tp), (ep, etp) if routed else None)
+
+
+def _grown(gpus: int, paths: Sequence[str], rules: Sequence[Rule]) -> Iterator[tuple[int, ...]]:
+    """Degrees that rules let be, in the order of the paths."""
+    degrees, names = tuple(divisors(gpus)), {name: path for path, name in FOLDED.items()}
+    fixed = {GPUS: gpus, "replicas": 1, SEQUENCE: 1}
+    rows = legal([Domain(path, degrees) for path in paths], fixed, names, rules, Tally())
+    return zip(*(rows.number(path).tolist() for path in paths), strict=True)
 
 
 def with_degrees(

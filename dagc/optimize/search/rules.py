@@ -76,7 +76,7 @@ def names(facts: Facts) -> dict[str, str]:
 
 def rules(facts: Facts, open_: Collection[str]) -> tuple[Rule, ...]:
     """In the order in which a plan is refused. `open_`: paths of what is open."""
-    return (*_pool(facts), *_products(facts), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
+    return (*_pool(facts), *products(facts.folded), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
 
 
 def _pool(facts: Facts) -> tuple[Rule, ...]:
@@ -93,10 +93,10 @@ def _pool(facts: Facts) -> tuple[Rule, ...]:
     return (Rule("pool", "the pool has so many GPUs", (((HARDWARE, GPUS), fits),)),)
 
 
-def _products(facts: Facts) -> tuple[Rule, ...]:
+def products(folded: bool) -> tuple[Rule, ...]:
     """Degrees against GPUs."""
 
-    if not facts.folded:
+    if not folded:
         every = ("replicas", *(a for a in AXES))
         tests = [_divides(every[: k + 1]) for k in range(1, len(every))]
         return (Rule("gpus", "the degrees multiply to the number of GPUs", (*tests, _fills(every))),)

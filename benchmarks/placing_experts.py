@@ -1,6 +1,6 @@
 """Experts of many layers on ranks by their loads: CPU time, and how even the ranks are.
 
-python benchmarks/expert_placement.py [-n RUNS] [--layers 61] [--experts 256] [--spare 32] [--ranks 32]
+python benchmarks/placing_experts.py [-n RUNS] [--layers 61] [--experts 256] [--spare 32] [--ranks 32]
 
 Loads are random, of three laws. `once`: the same layer by layer.
 """
